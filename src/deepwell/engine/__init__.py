@@ -1,0 +1,1 @@
+"""Runs a model: architectures, packed weights, paged cache, scheduler, sampler."""

@@ -1,0 +1,151 @@
+"""The `Engine` protocol: what callers ask of whatever runs a model, in this process or elsewhere.
+
+Token ids in, token ids out: the tokenizer, the chat template and the detokenizer live with the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = [
+    "Capabilities",
+    "Delta",
+    "Engine",
+    "EngineStats",
+    "FinishReason",
+    "GenerateRequest",
+    "SamplingParams",
+    "TokenLogprob",
+]
+
+FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are drawn. Defaults are OpenAI's; `repetition_penalty`, `top_k`, `min_p` are vLLM's."""
+
+    max_tokens: int = 256
+    min_tokens: int = 0
+    temperature: float = 1.0  # 0: greedy
+    top_k: int = 0  # 0: off
+    top_p: float = 1.0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+    logprobs: int | None = None  # None: none; n: the drawn token and the n most likely ones
+    prompt_logprobs: int | None = None  # the same for every prompt token but the first
+    stop_token_ids: tuple[int, ...] = ()  # end the sequence, besides the model's own EOS
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """One sequence to continue. `choice` tells apart the n choices of one API request: it enters the seed."""
+
+    request_id: str
+    prompt: Sequence[int]
+    params: SamplingParams = SamplingParams()
+    choice: int = 0
+    cache_salt: str = ""  # prefix cache entries are shared only between equal salts
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log probability of one token, its rank (1: most likely) and the `top` alternatives, best first."""
+
+    token: int
+    logprob: float
+    rank: int
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What one engine step added to one request. The last delta carries `finish_reason` and the counts."""
+
+    request_id: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None  # first delta only
+    finish_reason: FinishReason | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt, served from the prefix cache
+    completion_tokens: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Counters since start, and gauges of now."""
+
+    running: int = 0
+    waiting: int = 0
+    steps: int = 0
+    prompt_tokens: int = 0  # computed, cached ones excluded
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    preemptions: int = 0
+    aborted: int = 0
+    blocks_total: int = 0
+    blocks_used: int = 0
+    blocks_cached: int = 0
+    busy_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What this engine runs and within what limits."""
+
+    model: str
+    architecture: str
+    precision: str
+    backend: str  # "native" | "reference"
+    isa: str  # kernel table: "avx512-vnni" | "avx2" | "generic" | "numpy"
+    threads: int
+    vocab_size: int
+    hidden_size: int
+    max_model_len: int  # tokens a sequence may hold, prompt and completion together
+    kv_cache_tokens: int
+    weights_bytes: int
+    kv_cache_bytes: int
+
+
+class Engine(Protocol):
+    """Runs one model. Every method may be called from any thread; a single owner thread touches the model."""
+
+    def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+        """Continue `request.prompt`. Closing the iterator aborts the request within one step.
+
+        Raises:
+            ContextLengthExceeded: the prompt and `max_tokens` exceed `capabilities().max_model_len`.
+        """
+        ...
+
+    async def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Log probability of every token given those before it: [len(tokens) - 1]."""
+        ...
+
+    async def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
+        ...
+
+    def abort(self, request_id: str) -> None:
+        """Stop a request within one step; unknown ids are ignored."""
+        ...
+
+    def stats(self) -> EngineStats: ...
+
+    def capabilities(self) -> Capabilities: ...
+
+    def close(self) -> None:
+        """Abort everything and free the model."""
+        ...
