@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, PrivateAttr, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
-__all__ = ["Settings"]
+from deepwell.errors import DeepwellError
+
+__all__ = ["InvalidSettings", "Settings", "config_file"]
+
+_ENV_PREFIX = "DEEPWELL_"
+
+
+class InvalidSettings(DeepwellError):
+    """A setting whose value cannot be used; the message names it and the place it came from."""
+
+    type = "invalid_settings"
 
 
 def _cache_root() -> Path:
@@ -17,9 +35,135 @@ def _cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepwell"
 
 
+def config_file() -> Path:
+    """The TOML file settings are read from: `DEEPWELL_CONFIG`, else `~/.config/deepwell/config.toml`."""
+    if path := os.environ.get("DEEPWELL_CONFIG"):
+        return Path(path)
+    if home := os.environ.get("DEEPWELL_HOME"):
+        return Path(home) / "config.toml"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "deepwell" / "config.toml"
+
+
 class Settings(BaseSettings):
     """Every option Deepwell has, once."""
 
-    model_config = SettingsConfigDict(env_prefix="DEEPWELL_", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=_ENV_PREFIX, extra="forbid", env_ignore_empty=True)
+
+    host: str = Field("127.0.0.1", description="The address the server binds.")
+    port: int = Field(8000, ge=0, le=65535, description="The port the server binds; 0 takes a free one.")
+    api_keys: Annotated[list[SecretStr], NoDecode] = Field(
+        default_factory=list[SecretStr], description="Bearer keys the server accepts; empty: no key is asked for."
+    )
+    max_body_bytes: int = Field(8 << 20, ge=1024, description="Requests with a longer body are refused.")
+
+    model: str = Field("smollm2", description="The model that is served: a name in the store, or a path.")
+    precision: Literal["auto", "int8", "int4", "fp32"] = Field(
+        "auto", description="Weights in memory; auto: 4-bit files as int4, everything else as int8."
+    )
+    context: int | None = Field(None, ge=16, description="Tokens a sequence may hold; unset: what the model allows.")
+    kv_dtype: Literal["fp32", "bf16"] = Field("fp32", description="Keys and values in the cache.")
+    kv_tokens: int | None = Field(None, ge=16, description="Tokens the whole KV cache holds; unset: chosen to fit.")
+    threads: int | None = Field(None, ge=1, description="Compute threads; unset: the cores this process may use.")
+    isa: str | None = Field(None, description="Force a lower kernel table, for example avx2 or generic.")
 
     models_dir: Path = Field(default_factory=lambda: _cache_root() / "models", description="The model store.")
+    offline: bool = Field(False, description="Never touch the network.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="Server log level.")
+
+    _flags: frozenset[str] = PrivateAttr(default=frozenset())
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=config_file())
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return [key for key in value.replace(",", " ").split() if key] if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _long_keys(cls, keys: list[SecretStr]) -> list[SecretStr]:
+        if any(len(key.get_secret_value()) < 16 for key in keys):
+            raise ValueError("a key needs at least 16 characters")
+        return keys
+
+    @classmethod
+    def load(cls, **flags: Any) -> Settings:
+        """Read every source; flags that are `None` were not given.
+
+        Raises:
+            InvalidSettings: naming the setting, where its value came from, and what is wrong with it.
+        """
+        given = {name: value for name, value in flags.items() if value is not None}
+        if os.environ.get("DEEPWELL_CONFIG") and not config_file().is_file():
+            raise InvalidSettings(
+                f"DEEPWELL_CONFIG names {config_file()}, which is not a file",
+                fix="create it, or unset DEEPWELL_CONFIG",
+            )
+        try:
+            settings = cls(**given)
+        except ValidationError as error:
+            raise _invalid(error, given) from None
+        except ValueError as error:  # tomllib's errors
+            raise InvalidSettings(
+                f"{config_file()} is not valid TOML: {error}", fix="correct it, or move it away"
+            ) from None
+        settings._flags = frozenset(given)
+        return settings
+
+    def origins(self) -> dict[str, str]:
+        """Where the value of every setting came from: `default`, the file, the variable, or the flag."""
+        return {name: _origin(name, self._flags) for name in type(self).model_fields}
+
+    def is_exposed(self) -> bool:
+        """Whether `host` can be reached from other machines."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+    def require_safe_address(self) -> None:
+        """Refuse to listen to other machines without keys.
+
+        Raises:
+            InvalidSettings: `host` is not a loopback address and `api_keys` is empty.
+        """
+        if self.is_exposed() and not self.api_keys:
+            raise InvalidSettings(
+                f"binding to {self.host} would let every machine that reaches it use the model: no API key is set",
+                fix='export DEEPWELL_API_KEYS="$(openssl rand -hex 32)", or use --host 127.0.0.1',
+            )
+
+
+def _origin(name: str, flags: frozenset[str] | dict[str, Any]) -> str:
+    if name in flags:
+        return f"flag --{name.replace('_', '-')}"
+    variable = f"{_ENV_PREFIX}{name.upper()}"
+    if any(key.upper() == variable and value for key, value in os.environ.items()):
+        return f"environment {variable}"
+    if name in TomlConfigSettingsSource(Settings, toml_file=config_file()).toml_data:
+        return f"file {config_file()}"
+    return "default"
+
+
+def _invalid(error: ValidationError, flags: dict[str, Any]) -> InvalidSettings:
+    # Values are not repeated: one of them may be a key.
+    problems: list[str] = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else "settings"
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"{name} is not a setting (in {config_file()})")
+        else:
+            problems.append(f"{name} ({_origin(name, flags)}): {problem['msg']}")
+    names = ", ".join(Settings.model_fields)
+    return InvalidSettings("; ".join(problems), fix=f"correct it where it is set; the settings are {names}")

@@ -39,7 +39,7 @@ class SamplingParams:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     repetition_penalty: float = 1.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logit_bias: Mapping[int, float] = field(default_factory=dict[int, float])
     seed: int | None = None
     logprobs: int | None = None  # None: none; n: the drawn token and the n most likely ones
     prompt_logprobs: int | None = None  # the same for every prompt token but the first

@@ -1,0 +1,57 @@
+# Every target makes the virtual environment it needs, once. PYTHON=python3.13 picks another interpreter.
+
+PYTHON ?= python3
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+VENV := .venv
+TUNE_VENV := .venv-tune
+BIN := $(VENV)/bin
+NATIVE_SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+
+# Stamps carry the Python version: another interpreter means another environment.
+BASE := $(VENV)/.base-$(PYTHON_VERSION)
+DEV := $(VENV)/.dev-$(PYTHON_VERSION)
+TUNE := $(TUNE_VENV)/.tune-$(PYTHON_VERSION)
+
+.PHONY: run test parity check bench golden clean
+
+run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next
+	@$(BIN)/deepwell pull smollm2
+	@exec $(BIN)/deepwell serve smollm2 --demo
+
+test: $(DEV)  ## unit and real-model tests
+	@$(BIN)/deepwell pull smollm2
+	$(BIN)/python -m pytest -m "not parity" $(ARGS)
+
+parity: $(TUNE)  ## against transformers itself
+	@$(TUNE_VENV)/bin/deepwell pull smollm2
+	$(TUNE_VENV)/bin/python -m pytest tests/parity $(ARGS)
+
+check: $(DEV)  ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+bench: $(DEV)  ## every promised figure; writes docs/benchmarks.md
+	@$(BIN)/deepwell pull smollm2
+	$(BIN)/deepwell bench targets $(ARGS)
+
+golden: $(TUNE)  ## make tests/golden anew with transformers
+	@$(TUNE_VENV)/bin/deepwell pull smollm2
+	$(TUNE_VENV)/bin/python tests/golden/make_golden.py
+
+clean:  ## environments, builds, caches; models stay in the store
+	rm -rf $(VENV) $(TUNE_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BASE): pyproject.toml $(NATIVE_SOURCES)
+	@.ci/install $(PYTHON) $(VENV) ""
+	@touch $@
+
+$(DEV): $(BASE)
+	@.ci/install $(PYTHON) $(VENV) "[dev]"
+	@touch $@
+
+$(TUNE): pyproject.toml $(NATIVE_SOURCES)
+	@.ci/install $(PYTHON) $(TUNE_VENV) "[dev,tune]"
+	@touch $@

@@ -1,0 +1,382 @@
+// Python classes around the kernel tables. Shapes, types and bounds are checked here, once; kernels trust their arguments.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+#include <sys/mman.h>
+
+#include <chrono>
+#include <cstring>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "common.h"
+#include "dispatch.h"
+#include "pool.h"
+
+namespace nb = nanobind;
+using namespace deepwell;
+
+namespace {
+
+template <class T, class... Rest>
+using Array = nb::ndarray<T, nb::numpy, nb::c_contig, nb::device::cpu, Rest...>;
+using Bytes = Array<const uint8_t, nb::ndim<1>>;
+using Vector = Array<const float, nb::ndim<1>>;
+using Floats = Array<const float, nb::ndim<2>>;
+using Ints = Array<const int32_t, nb::ndim<1>>;
+
+[[noreturn]] void fail(const std::string& message) { throw nb::value_error(message.c_str()); }
+void require(bool ok, const char* message) {
+  if (!ok) fail(message);
+}
+
+const KernelTable* active_table = [] {
+  const KernelTable* tables[kMaxTables];
+  available_tables(tables);
+  return tables[0];
+}();
+
+// Anonymous memory on huge pages: decode streams through it, and 4 kB pages cost a third of the bandwidth.
+class HugeBuffer {
+ public:
+  HugeBuffer() = default;
+  explicit HugeBuffer(size_t bytes) { reset(bytes); }
+  HugeBuffer(const HugeBuffer&) = delete;
+  HugeBuffer& operator=(const HugeBuffer&) = delete;
+  ~HugeBuffer() { release(); }
+
+  void reset(size_t bytes) {
+    release();
+    constexpr size_t page = size_t{2} << 20;
+    mapped_ = bytes + page;
+    void* p = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+      mapped_ = 0;
+      throw std::bad_alloc();
+    }
+    base_ = p;
+    data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(p) + page - 1) / page * page);
+    bytes_ = bytes;
+    if (bytes >= page) madvise(data_, bytes, MADV_HUGEPAGE);
+  }
+
+  uint8_t* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void release() {
+    if (mapped_) munmap(base_, mapped_);
+    mapped_ = bytes_ = 0;
+    data_ = nullptr;
+  }
+
+  void* base_ = nullptr;
+  uint8_t* data_ = nullptr;
+  size_t mapped_ = 0, bytes_ = 0;
+};
+
+struct PyMatrix {
+  PyMatrix(Bytes data, int rows, int cols, const std::string& scheme) : keep(data) {
+    require(rows > 0 && cols > 0 && rows <= (1 << 28) && cols <= (1 << 20), "matrix: rows and cols out of range");
+    Matrix& m = matrix;
+    m.rows = rows, m.cols = cols, m.data = data.data();
+    if (scheme == "int8") m.scheme = kInt8, m.group = 64, m.block_bytes = 2112;
+    else if (scheme == "int4") m.scheme = kInt4, m.group = 32, m.block_bytes = 640;
+    else if (scheme == "fp32") m.scheme = kFp32, m.group = 1, m.block_bytes = 128;
+    else fail("matrix: scheme must be fp32, int8 or int4, not '" + scheme + "'");
+    m.panels = (rows + kPanel - 1) / kPanel;
+    m.groups = (cols + m.group - 1) / m.group;
+    size_t want = size_t(m.panels) * m.groups * m.block_bytes;
+    if (data.size() != want)
+      fail("matrix: " + std::to_string(data.size()) + " bytes given, " + std::to_string(want) + " needed");
+    require(reinterpret_cast<uintptr_t>(m.data) % 4 == 0, "matrix: data must be 4-byte aligned");
+  }
+  std::string scheme() const { return matrix.scheme == kInt8 ? "int8" : matrix.scheme == kInt4 ? "int4" : "fp32"; }
+  Matrix matrix;
+  Bytes keep;
+};
+
+struct PyAttention {
+  PyAttention(Vector norm, const PyMatrix& qkv, std::optional<Vector> bias, const PyMatrix& o, int heads, int kv_heads,
+              int head_dim, float eps)
+      : keep_norm(norm), keep_bias(bias), keep_qkv(qkv), keep_o(o) {
+    require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "attention: num_heads must be a multiple of num_kv_heads");
+    require(heads / kv_heads <= 64, "attention: at most 64 query heads a KV head");
+    require(head_dim > 0 && head_dim % 2 == 0 && head_dim <= kMaxHeadDim, "attention: head_dim must be even and <= 256");
+    require(qkv.matrix.rows == (heads + 2 * kv_heads) * head_dim, "attention: qkv rows do not match the heads");
+    require(o.matrix.cols == heads * head_dim && o.matrix.rows == qkv.matrix.cols, "attention: o has the wrong shape");
+    require(int(norm.size()) == qkv.matrix.cols, "attention: norm has the wrong size");
+    require(!bias || int(bias->size()) == qkv.matrix.rows, "attention: bias has the wrong size");
+    layer = {norm.data(), qkv.matrix, bias ? bias->data() : nullptr, o.matrix, heads, kv_heads, head_dim, eps};
+  }
+  AttentionLayer layer;
+  Vector keep_norm;
+  std::optional<Vector> keep_bias;
+  PyMatrix keep_qkv, keep_o;
+};
+
+struct PyMlp {
+  PyMlp(Vector norm, const PyMatrix& gate_up, const PyMatrix& down, float eps)
+      : keep_norm(norm), keep_gate_up(gate_up), keep_down(down) {
+    require(gate_up.matrix.rows % kPanel == 0, "mlp: gate_up rows must be a multiple of 32");
+    require(down.matrix.cols <= gate_up.matrix.rows / 2, "mlp: down is wider than gate and up");
+    require(down.matrix.rows == gate_up.matrix.cols && int(norm.size()) == gate_up.matrix.cols, "mlp: shapes differ");
+    layer = {norm.data(), gate_up.matrix, down.matrix, eps};
+  }
+  MlpLayer layer;
+  Vector keep_norm;
+  PyMatrix keep_gate_up, keep_down;
+};
+
+struct PyKVCache {
+  PyKVCache(int layers, int blocks, int kv_heads, int head_dim, const std::string& dtype) {
+    require(layers > 0 && blocks > 0 && kv_heads > 0 && head_dim > 0 && head_dim <= kMaxHeadDim, "kv_cache: bad shape");
+    if (dtype != "bf16" && dtype != "fp32") fail("kv_cache: dtype must be bf16 or fp32, not '" + dtype + "'");
+    KVCache& c = cache;
+    c.layers = layers, c.blocks = blocks, c.kv_heads = kv_heads, c.head_dim = head_dim, c.bf16 = dtype == "bf16";
+    c.head_bytes = size_t{2} * head_dim * kBlockTokens * (c.bf16 ? 2 : 4);
+    c.block_bytes = c.head_bytes * kv_heads;
+    c.layer_bytes = c.block_bytes * blocks;
+    memory.reset(c.layer_bytes * layers);
+    c.data = memory.data();
+  }
+  KVCache cache{};
+  HugeBuffer memory;
+};
+
+
+class PyModel {
+ public:
+  PyModel(const PyMatrix& embed, nb::list layers, Vector norm, const PyMatrix& head, Floats cos, Floats sin, float eps)
+      : keep_layers_(layers), keep_norm_(norm), keep_cos_(cos), keep_sin_(sin), embed_(embed), head_(head) {
+    int hidden = embed.matrix.cols;
+    int head_dim = 0;
+    for (nb::handle h : layers) {
+      if (nb::isinstance<PyAttention>(h)) {
+        const AttentionLayer& a = nb::cast<const PyAttention&>(h).layer;
+        require(a.qkv.cols == hidden, "model: an attention layer has another hidden size");
+        require(head_dim == 0 || head_dim == a.head_dim, "model: head_dim differs between layers");
+        head_dim = a.head_dim;
+        layers_.push_back({&a, nullptr});
+        attention_layers_++;
+        kv_heads_ = a.kv_heads;
+      } else if (nb::isinstance<PyMlp>(h)) {
+        const MlpLayer& p = nb::cast<const PyMlp&>(h).layer;
+        require(p.gate_up.cols == hidden, "model: an MLP layer has another hidden size");
+        layers_.push_back({nullptr, &p});
+      } else {
+        fail("model: layers must be Attention or Mlp");
+      }
+    }
+    require(attention_layers_ > 0, "model: no attention layer");
+    require(head.matrix.cols == hidden && int(norm.size()) == hidden, "model: head or norm has another hidden size");
+    require(head.matrix.rows == embed.matrix.rows, "model: head and embedding differ in vocabulary");
+    require(int(cos.shape(1)) == head_dim / 2 && int(sin.shape(1)) == head_dim / 2 && cos.shape(0) == sin.shape(0),
+            "model: cos and sin must be [max_positions, head_dim / 2]");
+    model_ = {embed.matrix, head.matrix,  layers_.data(), int(layers_.size()),   norm.data(),
+              cos.data(),   sin.data(),   hidden,         embed.matrix.rows,     int(cos.shape(0)), eps};
+    head_dim_ = head_dim;
+  }
+
+  int vocab() const { return model_.vocab; }
+  int hidden() const { return model_.hidden; }
+
+  void forward(Ints tokens, Ints positions, Ints seq_starts, Array<const int32_t, nb::ndim<2>> block_tables,
+               Ints output_rows, const PyKVCache& kv, std::optional<Array<float, nb::ndim<2>>> logits,
+               std::optional<Array<int32_t, nb::ndim<1>>> argmax, std::optional<Array<float, nb::ndim<2>>> hidden,
+               std::optional<Ints> targets, std::optional<Array<float, nb::ndim<1>>> target_logprobs) {
+    Batch b = {tokens.data(),      positions.data(),        seq_starts.data(),           block_tables.data(),
+               output_rows.data(), int(tokens.size()),      int(seq_starts.size()) - 1,  int(block_tables.shape(1)),
+               int(output_rows.size())};
+    check(b, int(positions.size()), int(block_tables.shape(0)), kv.cache);
+    size_t n = b.outputs;
+    require(!logits || (logits->shape(0) == n && int(logits->shape(1)) == model_.vocab), "forward: logits shape");
+    require(!argmax || argmax->size() == n, "forward: argmax shape");
+    require(!hidden || (hidden->shape(0) == n && int(hidden->shape(1)) == model_.hidden), "forward: hidden shape");
+    require(bool(targets) == bool(target_logprobs), "forward: targets and target_logprobs come together");
+    require(!targets || (targets->size() == n && target_logprobs->size() == n), "forward: targets shape");
+    if (targets)
+      for (size_t i = 0; i < n; i++)
+        require(targets->data()[i] >= 0 && targets->data()[i] < model_.vocab, "forward: target outside the vocabulary");
+    Outputs out = {logits ? logits->data() : nullptr, argmax ? argmax->data() : nullptr,
+                   hidden ? hidden->data() : nullptr, targets ? targets->data() : nullptr,
+                   target_logprobs ? target_logprobs->data() : nullptr};
+    nb::gil_scoped_release released;
+    const KernelTable* table = active_table;
+    size_t bytes = table->workspace_bytes(model_, b, kv.cache, out, pool_threads());
+    if (bytes > workspace_.bytes()) workspace_.reset(bytes + bytes / 4);
+    struct Job {
+      const KernelTable* table;
+      const Model& model;
+      const Batch& batch;
+      const KVCache& cache;
+      const Outputs& out;
+      Workspace workspace;
+    } job = {table, model_, b, kv.cache, out, {workspace_.data(), workspace_.bytes()}};
+    pool_run(
+        [](void* argument, Team* team, int tid) {
+          const Job& j = *static_cast<Job*>(argument);
+          j.table->forward(j.model, j.batch, j.cache, j.out, j.workspace, team, tid);
+        },
+        &job);
+  }
+
+  size_t workspace_bytes() const { return workspace_.bytes(); }
+
+ private:
+  void check(const Batch& b, int positions, int tables, const KVCache& cache) const {
+    require(b.rows > 0 && positions == b.rows, "forward: tokens and positions differ in length");
+    require(b.seqs > 0 && tables == b.seqs, "forward: seq_starts and block_tables differ in length");
+    require(cache.layers == attention_layers_ && cache.kv_heads == kv_heads_ && cache.head_dim == head_dim_,
+            "forward: the cache belongs to another model");
+    require(b.seq_starts[0] == 0 && b.seq_starts[b.seqs] == b.rows, "forward: seq_starts do not cover the rows");
+    for (int s = 0; s < b.seqs; s++) {
+      require(b.seq_starts[s] < b.seq_starts[s + 1] && b.seq_starts[s + 1] <= b.rows, "forward: empty or unordered sequence");
+      const int32_t* table = b.block_tables + size_t(s) * b.max_blocks;
+      for (int row = b.seq_starts[s]; row < b.seq_starts[s + 1]; row++) {
+        int position = b.positions[row];
+        require(b.tokens[row] >= 0 && b.tokens[row] < model_.vocab, "forward: token outside the vocabulary");
+        require(position >= 0 && position < model_.max_positions, "forward: position beyond the rope table");
+        require(row == b.seq_starts[s] || position == b.positions[row - 1] + 1, "forward: positions must ascend by one");
+      }
+      int blocks = b.positions[b.seq_starts[s + 1] - 1] / kBlockTokens + 1;
+      require(blocks <= b.max_blocks, "forward: block table too short");
+      for (int i = 0; i < blocks; i++)
+        require(table[i] >= 0 && table[i] < cache.blocks, "forward: block outside the cache");
+    }
+    for (int i = 0; i < b.outputs; i++)
+      require(b.output_rows[i] >= 0 && b.output_rows[i] < b.rows, "forward: output row outside the batch");
+  }
+
+  nb::list keep_layers_;
+  Vector keep_norm_;
+  Floats keep_cos_, keep_sin_;
+  PyMatrix embed_, head_;
+  std::vector<Layer> layers_;
+  int attention_layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
+  Model model_;
+  HugeBuffer workspace_;
+};
+
+nb::object matmul(Floats x, const PyMatrix& w) {
+  require(int(x.shape(1)) == w.matrix.cols, "matmul: x has the wrong width");
+  int m = int(x.shape(0));
+  auto* y = new float[size_t(m) * w.matrix.rows];
+  nb::capsule owner(y, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+  {
+    nb::gil_scoped_release released;
+    struct Job {
+      const KernelTable* table;
+      const Matrix& matrix;
+      const float* x;
+      int m;
+      float* y;
+      Workspace workspace;
+    };
+    HugeBuffer memory(active_table->matmul_workspace_bytes(w.matrix, m));
+    Job job = {active_table, w.matrix, x.data(), m, y, {memory.data(), memory.bytes()}};
+    pool_run(
+        [](void* argument, Team* team, int tid) {
+          const Job& j = *static_cast<Job*>(argument);
+          j.table->matmul(j.matrix, j.x, j.m, j.y, j.workspace, team, tid);
+        },
+        &job);
+  }
+  return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(m), size_t(w.matrix.rows)}, owner));
+}
+
+// GB/s (memory) or GMAC/s (fp32, int8, int4) of the whole team, over at least `seconds`.
+double roofline(const std::string& kind, int threads, double seconds) {
+  int k = kind == "memory" ? kRoofMemory : kind == "fp32" ? kRoofFp32 : kind == "int8" ? kRoofInt8 : kind == "int4" ? kRoofInt4 : -1;
+  if (k < 0) fail("roofline: kind must be memory, fp32, int8 or int4, not '" + kind + "'");
+  nb::gil_scoped_release released;
+  int before = pool_threads();
+  pool_set_threads(threads);
+  HugeBuffer memory(k == kRoofMemory ? size_t{512} << 20 : 64);
+  std::memset(memory.data(), 1, memory.bytes());
+  struct Job {
+    const KernelTable* table;
+    int kind;
+    Roofline roof;
+    double done[64];
+  } job = {active_table, k, {memory.data(), memory.bytes()}, {}};
+  using Clock = std::chrono::steady_clock;
+  auto start = Clock::now();
+  double total = 0, elapsed = 0;
+  do {
+    pool_run(
+        [](void* argument, Team* team, int tid) {
+          Job& j = *static_cast<Job*>(argument);
+          j.done[tid] = j.table->roofline(j.kind, j.roof, tid, team->size);
+        },
+        &job);
+    for (int t = 0; t < threads; t++) total += job.done[t];
+    elapsed = std::chrono::duration<double>(Clock::now() - start).count();
+  } while (elapsed < seconds);
+  pool_set_threads(before);
+  return total / elapsed / 1e9;
+}
+
+std::vector<std::string> available_isas() {
+  const KernelTable* tables[kMaxTables];
+  int n = available_tables(tables);
+  std::vector<std::string> names;
+  for (int i = 0; i < n; i++) names.emplace_back(tables[i]->name);
+  return names;
+}
+
+void set_isa(const std::string& name) {
+  const KernelTable* tables[kMaxTables];
+  int n = available_tables(tables);
+  for (int i = 0; i < n; i++)
+    if (name == tables[i]->name) {
+      active_table = tables[i];
+      return;
+    }
+  fail("this processor has no kernel table '" + name + "'");
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "Deepwell's compiled backend; see deepwell.engine.native.";
+  using namespace nb::literals;
+  nb::class_<PyMatrix>(m, "Matrix")
+      .def(nb::init<Bytes, int, int, const std::string&>(), "data"_a, "rows"_a, "cols"_a, "scheme"_a)
+      .def_prop_ro("rows", [](const PyMatrix& p) { return p.matrix.rows; })
+      .def_prop_ro("cols", [](const PyMatrix& p) { return p.matrix.cols; })
+      .def_prop_ro("scheme", &PyMatrix::scheme);
+  nb::class_<PyAttention>(m, "Attention")
+      .def(nb::init<Vector, const PyMatrix&, std::optional<Vector>, const PyMatrix&, int, int, int, float>(), "norm"_a,
+           "qkv"_a, "bias"_a.none(), "o"_a, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "eps"_a);
+  nb::class_<PyMlp>(m, "Mlp").def(nb::init<Vector, const PyMatrix&, const PyMatrix&, float>(), "norm"_a, "gate_up"_a,
+                                  "down"_a, "eps"_a);
+  nb::class_<PyKVCache>(m, "KVCache")
+      .def(nb::init<int, int, int, int, const std::string&>(), "num_layers"_a, "num_blocks"_a, "num_kv_heads"_a,
+           "head_dim"_a, "dtype"_a)
+      .def_prop_ro("num_blocks", [](const PyKVCache& c) { return c.cache.blocks; })
+      .def_prop_ro("nbytes", [](const PyKVCache& c) { return c.memory.bytes(); });
+  nb::class_<PyModel>(m, "Model")
+      .def(nb::init<const PyMatrix&, nb::list, Vector, const PyMatrix&, Floats, Floats, float>(), "embed"_a, "layers"_a,
+           "norm"_a, "head"_a, "cos"_a, "sin"_a, "eps"_a)
+      .def_prop_ro("vocab_size", &PyModel::vocab)
+      .def_prop_ro("hidden_size", &PyModel::hidden)
+      .def_prop_ro("workspace_bytes", &PyModel::workspace_bytes)
+      .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
+           "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
+           "target_logprobs"_a = nb::none());
+  m.def("matmul", &matmul, "x"_a, "matrix"_a);
+  m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
+  m.def("isa", [] { return std::string(active_table->name); });
+  m.def("available_isas", &available_isas);
+  m.def("set_isa", &set_isa, "name"_a);
+  m.def("set_threads", [](int n) {
+    require(n >= 1 && n <= 64, "threads must be between 1 and 64");
+    pool_set_threads(n);
+  }, "threads"_a);
+  m.def("threads", &pool_threads);
+}

@@ -1,0 +1,32 @@
+#include "dispatch.h"
+
+namespace deepwell {
+
+namespace generic { extern const KernelTable kTable; }
+#if defined(__x86_64__)
+namespace avx2 { extern const KernelTable kTable; }
+namespace avx512 { extern const KernelTable kTable; }
+namespace generic16 { extern const KernelTable kTable; }
+#endif
+
+int available_tables(const KernelTable** tables) {
+  int n = 0;
+#if defined(__x86_64__)
+  // Each check includes the operating system's support for the registers (XCR0).
+  __builtin_cpu_init();
+  bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c") &&
+              __builtin_cpu_supports("bmi2");
+  bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+                __builtin_cpu_supports("avx512vnni");
+  if (has_avx512) tables[n++] = &avx512::kTable;
+  if (has_avx2) tables[n++] = &avx2::kTable;
+#endif
+  tables[n++] = &generic::kTable;
+#if defined(__x86_64__)
+  tables[n++] = &generic16::kTable;
+#endif
+  return n;
+}
+
+}  // namespace deepwell

@@ -1,0 +1,177 @@
+// Matrix products on packed panels: y[row, 32 panel outputs] for tiles of R rows x C vectors of outputs.
+//
+// One layout serves every shape. At one row the panel is a single stream read at memory speed; at many rows the panel (18 kB at
+// K = 576) stays in L1/L2 while tiles of rows pass over it. A tile keeps R * C integer accumulators in registers; the float sums of
+// a group (every 32 or 64 columns) are few enough to live in memory. Whatever the tile, each output sees the same operations in
+// the same order, so its bits do not depend on the batch.
+#pragma once
+#include "common.h"
+#include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "pool.h"
+
+namespace deepwell {
+namespace DW_ISA {
+
+constexpr int V = kPanel / W;  // vectors of one panel
+
+// 16 vector registers (AVX2, SSE2) hold 4 x 2 accumulators beside weights and activations, 32 (AVX512) hold 6 x 2.
+#if defined(__AVX512F__)
+constexpr int kTileRows = 6, kTileVectors = 2;
+#else
+constexpr int kTileRows = 4, kTileVectors = V >= 2 ? 2 : 1;
+#endif
+
+constexpr int kPrefetchBytes = 2048;
+
+template <int R, int C>
+DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, float* out) {
+  vf y[R][C] = {};
+  for (int g = 0; g < w.groups; g++) {
+    const uint8_t* block = panel + g * w.block_bytes;
+    const uint8_t* q = block + kPanel * 2 + c0 * W * 4;
+    const uint8_t* x[R];
+    vi acc[R][C];
+    for (int r = 0; r < R; r++) {
+      x[r] = a.bytes + (row + r) * a.row_bytes + g * 16 * kActivationBytes8;
+      int32_t sum;
+      memcpy(&sum, a.sum + (size_t)(row + r) * a.groups + g, 4);
+      for (int c = 0; c < C; c++) acc[r][c] = start8(sum);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i++) {
+      if (R == 1) {
+        prefetch(q + i * 128 + kPrefetchBytes);
+        if (C * W * 4 > 64) prefetch(q + i * 128 + kPrefetchBytes + 64);
+      }
+      weight8 wv[C];
+      for (int c = 0; c < C; c++) wv[c] = open8(load_bytes(q + i * 128 + c * W * 4));
+      for (int r = 0; r < R; r++)
+        for (int c = 0; c < C; c++) acc[r][c] = dot8(acc[r][c], wv[c], x[r] + i * kActivationBytes8);
+    }
+    for (int c = 0; c < C; c++) {
+      vf d = load_half((const uint16_t*)block + (c0 + c) * W);
+      for (int r = 0; r < R; r++)
+        y[r][c] = fma(to_float(acc[r][c]), d * a.scale[(size_t)(row + r) * a.groups + g], y[r][c]);
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) store(out + r * kPanel + (c0 + c) * W, y[r][c]);
+}
+
+template <int R, int C>
+DW_INLINE void tile_int4(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, float* out) {
+  vf y[R][C] = {};
+  for (int g = 0; g < w.groups; g++) {
+    const uint8_t* block = panel + g * w.block_bytes;
+    const uint8_t* q = block + kPanel * 4 + c0 * W * 4;
+    const uint8_t* x[R];
+    acc4 acc[R][C] = {};
+    for (int r = 0; r < R; r++) x[r] = a.bytes + (row + r) * a.row_bytes + g * 32;
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+      if (R == 1) {
+        prefetch(q + i * 128 + kPrefetchBytes);
+        if (C * W * 4 > 64) prefetch(q + i * 128 + kPrefetchBytes + 64);
+      }
+      vi low[C], high[C];
+      for (int c = 0; c < C; c++) {
+        vi both = load_bytes(q + i * 128 + c * W * 4);
+        low[c] = low_nibbles(both);
+        high[c] = high_nibbles(both);
+      }
+      for (int r = 0; r < R; r++) {
+        for (int c = 0; c < C; c++) acc[r][c] = dot4(acc[r][c], low[c], x[r] + i * 8);
+        for (int c = 0; c < C; c++) acc[r][c] = dot4(acc[r][c], high[c], x[r] + i * 8 + 4);
+      }
+    }
+    for (int c = 0; c < C; c++) {
+      vf d = load_half((const uint16_t*)block + (c0 + c) * W);
+      vf m = load_half((const uint16_t*)block + kPanel + (c0 + c) * W);
+      for (int r = 0; r < R; r++) {
+        size_t at = (size_t)(row + r) * a.groups + g;
+        y[r][c] = fma(to_float(finish4(acc[r][c])), d * a.scale[at], y[r][c]);
+        y[r][c] = fma(m, set1(a.sum[at]), y[r][c]);
+      }
+    }
+  }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) store(out + r * kPanel + (c0 + c) * W, y[r][c]);
+}
+
+template <int R, int C>
+DW_INLINE void tile_fp32(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, float* out) {
+  vf y[R][C] = {};
+  const float* p = (const float*)panel + c0 * W;
+  const float* x[R];
+  for (int r = 0; r < R; r++) x[r] = (const float*)(a.bytes + (row + r) * a.row_bytes);
+  for (int k = 0; k < w.cols; k++) {
+    if (R == 1) {
+      prefetch((const uint8_t*)(p + k * kPanel) + kPrefetchBytes);
+      if (C * W * 4 > 64) prefetch((const uint8_t*)(p + k * kPanel) + kPrefetchBytes + 64);
+    }
+    vf wv[C];
+    for (int c = 0; c < C; c++) wv[c] = load(p + (size_t)k * kPanel + c * W);
+    for (int r = 0; r < R; r++)
+      for (int c = 0; c < C; c++) y[r][c] = fma(set1(x[r][k]), wv[c], y[r][c]);
+  }
+  for (int r = 0; r < R; r++)
+    for (int c = 0; c < C; c++) store(out + r * kPanel + (c0 + c) * W, y[r][c]);
+}
+
+template <int S, int R>
+static void tile(const Matrix& w, const uint8_t* panel, const Activations& a, int row, float* out) {
+  // One or two rows pass over a panel once; more rows need two passes to stay in registers.
+  constexpr int C = R * V <= kTileRows * kTileVectors ? V : kTileVectors;
+  for (int c0 = 0; c0 < V; c0 += C) {
+    if (S == kInt8) tile_int8<R, C>(w, panel, c0, a, row, out);
+    if (S == kInt4) tile_int4<R, C>(w, panel, c0, a, row, out);
+    if (S == kFp32) tile_fp32<R, C>(w, panel, c0, a, row, out);
+  }
+}
+
+// Rows [row, end) of one panel; `epilogue(row, panel, y[32])` receives each finished row.
+template <int S, class Epilogue>
+static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
+  const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
+  alignas(64) float out[kTileRows * kPanel];
+  while (row < end) {
+    int n = end - row < kTileRows ? end - row : kTileRows;
+    switch (n) {
+      case 1: tile<S, 1>(w, panel, a, row, out); break;
+      case 2: tile<S, 2>(w, panel, a, row, out); break;
+      case 3: tile<S, 3>(w, panel, a, row, out); break;
+      case 4: tile<S, 4>(w, panel, a, row, out); break;
+#if defined(__AVX512F__)
+      case 5: tile<S, 5>(w, panel, a, row, out); break;
+      default: tile<S, 6>(w, panel, a, row, out); break;
+#endif
+    }
+    for (int r = 0; r < n; r++) epilogue(row + r, p, out + r * kPanel);
+    row += n;
+  }
+}
+
+// y = W x for rows 0..m, shared among the team; ends with a barrier.
+template <class Epilogue>
+static void gemm(const Matrix& w, const Activations& a, int m, Team* team, const Epilogue& epilogue) {
+  // 128 rows of activations fit L2 while the panels stream past; two panels a claim keep the counter off the profile at one row.
+  const int row_block = 128;
+  int blocks = (m + row_block - 1) / row_block;
+  int chunk = m <= 2 ? 2 : 1;
+  int items = blocks * w.panels;
+  for (int first; (first = team_next(team, chunk)) < items;) {
+    int last = first + chunk < items ? first + chunk : items;
+    for (int item = first; item < last; item++) {
+      int p = item % w.panels, row = item / w.panels * row_block;
+      int end = row + row_block < m ? row + row_block : m;
+      if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
+      else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
+      else panel_rows<kFp32>(w, p, a, row, end, epilogue);
+    }
+  }
+  team_barrier(team);
+}
+
+}  // namespace DW_ISA
+}  // namespace deepwell

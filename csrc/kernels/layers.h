@@ -1,0 +1,436 @@
+// One step of a decoder, run by all threads together. Between two phases that depend on each other stands one barrier: five a
+// layer at one row. With one or two rows every thread quantises the rows for itself, which is cheaper than a barrier.
+#pragma once
+#include "common.h"
+#include "kernels/attention.h"
+#include "kernels/gemm.h"
+#include "kernels/quantize.h"
+#include "pool.h"
+
+namespace deepwell {
+namespace DW_ISA {
+
+constexpr int kPrivateRows = 2;    // up to here activations are quantised by every thread for itself
+constexpr int kOutputRows = 128;   // rows of the LM head computed together
+constexpr int kTileVectors96 = 96; // query vectors that share one gathered piece in prefill
+
+// Where everything lies in the workspace. Computed by every thread alike.
+struct Layout {
+  size_t used;
+  int hidden_stride, qkv_stride, attention_stride, act_stride;
+  float *x, *qkv, *attention, *act;
+  uint8_t *shared_activations, *private_activations;
+  float *row, *scratch, *tile;  // of this thread
+  float* partials;              // decode: [items][group][head_dim + 2]
+  float* best_value;            // [threads, outputs]
+  int32_t* best_index;          // [threads, outputs]
+  float* lse;                   // [kOutputRows, head panels]{max, sum}
+  float* target_logit;          // [kOutputRows]
+};
+
+struct Arena {
+  uint8_t* base;
+  size_t used;
+};
+
+template <class T>
+DW_INLINE T* take(Arena* arena, size_t count) {
+  T* p = (T*)(arena->base + arena->used);
+  arena->used = round_up(arena->used + count * sizeof(T), 64);
+  return p;
+}
+
+DW_INLINE int max_int(int a, int b) { return a > b ? a : b; }
+DW_INLINE int min_int(int a, int b) { return a < b ? a : b; }
+DW_INLINE size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
+
+DW_INLINE int pieces_of(int tokens) { return (tokens + kPieceTokens - 1) / kPieceTokens; }
+
+DW_INLINE bool is_decode(const Batch& b) { return b.rows == b.seqs; }
+
+static int decode_items(const Batch& b, int kv_heads) {
+  int items = 0;
+  for (int s = 0; s < b.seqs; s++) items += pieces_of(b.positions[s] + 1) * kv_heads;
+  return items;
+}
+
+static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, uint8_t* base, int threads,
+                     int tid) {
+  Layout l;
+  Arena arena = {base, 0};
+  l.hidden_stride = (int)round_up(m.hidden, kPanel);
+  l.qkv_stride = l.attention_stride = l.act_stride = 0;
+  size_t per_row = activation_row_bytes(m.head), groups = m.head.groups;
+  int group = 1, head_dim = cache.head_dim;
+  for (int i = 0; i < m.num_layers; i++) {
+    const Matrix* matrices[2];
+    if (const AttentionLayer* a = m.layers[i].attention) {
+      l.qkv_stride = max_int(l.qkv_stride, a->qkv.panels * kPanel);
+      l.attention_stride = max_int(l.attention_stride, (int)round_up(a->heads * a->head_dim, 64));
+      group = max_int(group, a->heads / a->kv_heads);
+      matrices[0] = &a->qkv, matrices[1] = &a->o;
+    } else {
+      const MlpLayer* p = m.layers[i].mlp;
+      l.act_stride = max_int(l.act_stride, (int)round_up(p->gate_up.panels * kPanel / 2, 64));
+      matrices[0] = &p->gate_up, matrices[1] = &p->down;
+    }
+    for (const Matrix* w : matrices) {
+      per_row = max_size(per_row, activation_row_bytes(*w));
+      groups = max_size(groups, w->groups);
+    }
+  }
+  per_row += 2 * round_up(groups * sizeof(float), 64);
+  l.x = take<float>(&arena, (size_t)b.rows * l.hidden_stride);
+  l.qkv = take<float>(&arena, (size_t)b.rows * l.qkv_stride);
+  l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
+  l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
+  l.shared_activations = take<uint8_t>(&arena, max_int(b.rows, min_int(b.outputs, kOutputRows)) * per_row + 128);
+  size_t row_floats = round_up(max_int(m.hidden, l.attention_stride), 16);
+  size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
+  int vectors = max_int(kTileVectors96, group);
+  size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
+  for (int t = 0; t < threads; t++) {
+    uint8_t* activations = take<uint8_t>(&arena, kPrivateRows * per_row + 128);
+    float* row = take<float>(&arena, row_floats);
+    float* scratch = take<float>(&arena, scratch_floats);
+    float* tile = take<float>(&arena, tile_floats);
+    if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
+  }
+  size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group * (head_dim + 2) : 0;
+  l.partials = take<float>(&arena, partials);
+  l.best_value = take<float>(&arena, (size_t)threads * b.outputs);
+  l.best_index = take<int32_t>(&arena, (size_t)threads * b.outputs);
+  l.lse = take<float>(&arena, out.target_logprobs ? (size_t)kOutputRows * m.head.panels * 2 : 0);
+  l.target_logit = take<float>(&arena, kOutputRows);
+  l.used = arena.used;
+  return l;
+}
+
+// The rows `source(row, scratch)` quantised for `w`: by each thread for itself when few, shared and behind a barrier else.
+template <class Source>
+static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Team* team, const Source& source) {
+  if (rows <= kPrivateRows) {
+    Activations a = activations_at(l.private_activations, w, rows);
+    for (int r = 0; r < rows; r++) quantize_row(w, source(r, l.row), a, r);
+    return a;
+  }
+  Activations a = activations_at(l.shared_activations, w, rows);
+  const int chunk = 4;
+  for (int first; (first = team_next(team, chunk)) < rows;)
+    for (int r = first; r < min_int(first + chunk, rows); r++) quantize_row(w, source(r, l.row), a, r);
+  team_barrier(team);
+  return a;
+}
+
+static void add_to_residual(const Matrix& w, const Activations& a, int rows, const Layout& l, Team* team) {
+  gemm(w, a, rows, team, [&](int row, int p, const float* y) {
+    float* x = l.x + (size_t)row * l.hidden_stride + p * kPanel;
+    for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
+  });
+}
+
+// ---- attention ------------------------------------------------------------------------------------------------
+
+struct Heads {  // of one layer, for brevity
+  int index;    // of the layer in the cache
+  int heads, kv_heads, group, head_dim;
+  float scale;
+};
+
+static void write_result(const Layout& l, const Heads& h, int row, int head, const float* o, float sum) {
+  float* to = l.attention + (size_t)row * l.attention_stride + head * h.head_dim;
+  memcpy(to, o, h.head_dim * sizeof(float));
+  scale_row(to, 1.0f / sum, h.head_dim);
+}
+
+// `vectors` query vectors over one piece, in micro-tiles; `done(v, o, softmax)` receives each.
+template <class Done>
+static void attend_vectors(const float* const* q, const int* visible, int vectors, const Piece& piece, const Heads& h,
+                           const Layout& l, float* out_rows, const Done& done) {
+  float* scores = l.scratch + (size_t)kPieceTokens * h.head_dim * 2;
+  for (int first = 0; first < vectors; first += kQueryTile) {
+    int n = min_int(kQueryTile, vectors - first), seen = 0;
+    for (int r = 0; r < n; r++) seen += visible[first + r];
+    if (seen == 0) continue;
+    float* out[kQueryTile];
+    Softmax softmax[kQueryTile];
+    for (int r = 0; r < n; r++) out[r] = out_rows + r * h.head_dim;
+    attend(n, q + first, visible + first, piece, h.head_dim, scores, out, softmax);
+    for (int r = 0; r < n; r++) done(first + r, out[r], softmax[r]);
+  }
+}
+
+// One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy.
+static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
+  int most_pieces = 1;
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_int(most_pieces, pieces_of(b.positions[s] + 1));
+  int items = b.seqs * h.kv_heads * most_pieces;
+  size_t record = (size_t)h.group * (h.head_dim + 2);
+  // Partials are addressed by a running index over the pieces that exist.
+  for (int item; (item = team_next(team, 1)) < items;) {
+    int piece = item % most_pieces, kv = item / most_pieces % h.kv_heads, s = item / most_pieces / h.kv_heads;
+    int position = b.positions[s], pieces = pieces_of(position + 1);
+    if (piece >= pieces) continue;
+    const int32_t* table = b.block_tables + (size_t)s * b.max_blocks;
+    const float* cos = m.cos + (size_t)position * (h.head_dim / 2);
+    const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
+    const float* qkv = l.qkv + (size_t)s * l.qkv_stride;
+    float* queries = l.tile + (size_t)kQueryTile * h.head_dim;  // [group + 1][head_dim]
+    memcpy(queries, qkv + (size_t)kv * h.group * h.head_dim, (size_t)h.group * h.head_dim * sizeof(float));
+    const float* q[kTileVectors96];
+    int visible[kTileVectors96];
+    if (piece == pieces - 1) {
+      float* k = queries + (size_t)h.group * h.head_dim;
+      memcpy(k, qkv + (size_t)(h.heads + kv) * h.head_dim, h.head_dim * sizeof(float));
+      rope_head(k, cos, sin, h.head_dim);
+      write_kv(cache, h.index, table[position / kBlockTokens], kv, position % kBlockTokens, k,
+               qkv + (size_t)(h.heads + h.kv_heads + kv) * h.head_dim);
+    }
+    int tokens = min_int(kPieceTokens, position + 1 - piece * kPieceTokens);
+    for (int g = 0; g < h.group; g++) {
+      float* query = queries + (size_t)g * h.head_dim;
+      rope_head(query, cos, sin, h.head_dim);
+      scale_row(query, h.scale, h.head_dim);
+      q[g] = query;
+      visible[g] = tokens;
+    }
+    Piece data = gather_piece(cache, h.index, kv, table, piece, tokens, l.scratch);
+    int before = 0;
+    for (int i = 0; i < s; i++) before += pieces_of(b.positions[i] + 1);
+    float* partial = l.partials + ((size_t)before * h.kv_heads + (size_t)kv * pieces + piece) * record;
+    attend_vectors(q, visible, h.group, data, h, l, l.tile, [&](int g, const float* o, Softmax softmax) {
+      if (pieces == 1) return write_result(l, h, s, kv * h.group + g, o, softmax.sum);
+      float* to = partial + (size_t)g * (h.head_dim + 2);
+      to[0] = softmax.max, to[1] = softmax.sum;
+      memcpy(to + 2, o, h.head_dim * sizeof(float));
+    });
+  }
+  team_barrier(team);
+  if (most_pieces == 1) return;
+  for (int item; (item = team_next(team, 1)) < b.seqs * h.heads;) {
+    int head = item % h.heads, kv = head / h.group, g = head % h.group, s = item / h.heads;
+    int pieces = pieces_of(b.positions[s] + 1), before = 0;
+    if (pieces == 1) continue;
+    for (int i = 0; i < s; i++) before += pieces_of(b.positions[i] + 1);
+    float* o = l.tile;
+    memset(o, 0, h.head_dim * sizeof(float));
+    Softmax total = {-__builtin_inff(), 0.0f};
+    for (int piece = 0; piece < pieces; piece++) {
+      const float* from = l.partials + ((size_t)before * h.kv_heads + (size_t)kv * pieces + piece) * record +
+                          (size_t)g * (h.head_dim + 2);
+      merge_piece(o, &total, from + 2, {from[0], from[1]}, h.head_dim);
+    }
+    write_result(l, h, s, head, o, total.sum);
+  }
+  team_barrier(team);
+}
+
+static void rope_and_write(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
+  const int chunk = 4;
+  for (int first; (first = team_next(team, chunk)) < b.rows;) {
+    int s = 0;
+    for (int row = first; row < min_int(first + chunk, b.rows); row++) {
+      while (b.seq_starts[s + 1] <= row) s++;
+      int position = b.positions[row];
+      int block = b.block_tables[(size_t)s * b.max_blocks + position / kBlockTokens];
+      const float* cos = m.cos + (size_t)position * (h.head_dim / 2);
+      const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
+      float* qkv = l.qkv + (size_t)row * l.qkv_stride;
+      for (int i = 0; i < h.heads; i++) {
+        rope_head(qkv + i * h.head_dim, cos, sin, h.head_dim);
+        scale_row(qkv + i * h.head_dim, h.scale, h.head_dim);
+      }
+      for (int i = 0; i < h.kv_heads; i++) {
+        float* k = qkv + (h.heads + i) * h.head_dim;
+        rope_head(k, cos, sin, h.head_dim);
+        write_kv(cache, h.index, block, i, position % kBlockTokens, k, k + h.kv_heads * h.head_dim);
+      }
+    }
+  }
+  team_barrier(team);
+}
+
+// Any mix of rows: work items are (sequence, tile of rows, KV head), the longest first.
+static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
+  int tile_rows = max_int(1, kTileVectors96 / h.group);
+  int tiles = 0;
+  for (int s = 0; s < b.seqs; s++) tiles += (b.seq_starts[s + 1] - b.seq_starts[s] + tile_rows - 1) / tile_rows;
+  for (int item; (item = team_next(team, 1)) < tiles * h.kv_heads;) {
+    int kv = item % h.kv_heads, index = tiles - 1 - item / h.kv_heads, s = 0, in_sequence = 0;
+    for (;; s++, index -= in_sequence) {
+      in_sequence = (b.seq_starts[s + 1] - b.seq_starts[s] + tile_rows - 1) / tile_rows;
+      if (index < in_sequence) break;
+    }
+    int row = b.seq_starts[s] + index * tile_rows;
+    int rows = min_int(tile_rows, b.seq_starts[s + 1] - row);
+    int vectors = rows * h.group;
+    float* piece_out = l.tile;                                       // [kQueryTile][head_dim]
+    float* o = l.tile + (size_t)kQueryTile * h.head_dim;             // [vectors][head_dim]
+    Softmax* softmax = (Softmax*)(o + (size_t)vectors * h.head_dim);  // [vectors]
+    const float* q[kTileVectors96];
+    int visible[kTileVectors96];
+    memset(o, 0, (size_t)vectors * h.head_dim * sizeof(float));
+    for (int v = 0; v < vectors; v++) {
+      softmax[v] = {-__builtin_inff(), 0.0f};
+      q[v] = l.qkv + (size_t)(row + v / h.group) * l.qkv_stride + (kv * h.group + v % h.group) * h.head_dim;
+    }
+    int last = b.positions[row + rows - 1];
+    for (int piece = 0; piece < pieces_of(last + 1); piece++) {
+      int start = piece * kPieceTokens;
+      for (int v = 0; v < vectors; v++)
+        visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
+      Piece data = gather_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece,
+                                min_int(kPieceTokens, last + 1 - start), l.scratch);
+      attend_vectors(q, visible, vectors, data, h, l, piece_out, [&](int v, const float* from, Softmax part) {
+        merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
+      });
+    }
+    for (int v = 0; v < vectors; v++)
+      write_result(l, h, row + v / h.group, kv * h.group + v % h.group, o + (size_t)v * h.head_dim, softmax[v].sum);
+  }
+  team_barrier(team);
+}
+
+static void attention_layer(const AttentionLayer& a, int index, const Model& m, const Batch& b, const KVCache& cache,
+                            const Layout& l, Team* team) {
+  Activations x = quantize_rows(a.qkv, b.rows, l, team, [&](int row, float* scratch) {
+    rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
+    return scratch;
+  });
+  gemm(a.qkv, x, b.rows, team, [&](int row, int p, const float* y) {
+    float* to = l.qkv + (size_t)row * l.qkv_stride + p * kPanel;
+    memcpy(to, y, kPanel * sizeof(float));
+    if (a.bias)
+      for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
+  });
+  Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, 1.0f / __builtin_sqrtf((float)a.head_dim)};
+  if (is_decode(b)) {
+    attend_decode(m, b, cache, h, l, team);
+  } else {
+    rope_and_write(m, b, cache, h, l, team);
+    attend_rows(b, cache, h, l, team);
+  }
+  Activations o = quantize_rows(a.o, b.rows, l, team, [&](int row, float*) {
+    return l.attention + (size_t)row * l.attention_stride;
+  });
+  add_to_residual(a.o, o, b.rows, l, team);
+}
+
+static void mlp_layer(const MlpLayer& layer, const Model& m, const Batch& b, const Layout& l, Team* team) {
+  Activations x = quantize_rows(layer.gate_up, b.rows, l, team, [&](int row, float* scratch) {
+    rms_norm_row(l.x + (size_t)row * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
+    return scratch;
+  });
+  gemm(layer.gate_up, x, b.rows, team, [&](int row, int p, const float* y) {
+    float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
+    for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
+  });
+  Activations act = quantize_rows(layer.down, b.rows, l, team, [&](int row, float*) {
+    return l.act + (size_t)row * l.act_stride;
+  });
+  add_to_residual(layer.down, act, b.rows, l, team);
+}
+
+// ---- language model head ----------------------------------------------------------------------------------------
+
+static void head_rows(const Model& m, const Batch& b, const Outputs& out, const Layout& l, int first, int rows, Team* team,
+                      int tid) {
+  auto normed = [&](int i, float* scratch) {
+    int row = b.output_rows[first + i];
+    rms_norm_row(l.x + (size_t)row * l.hidden_stride, m.norm, m.hidden, m.eps, scratch);
+    return scratch;
+  };
+  if (out.hidden)
+    for (int i; (i = team_next(team, 1)) < rows;)
+      memcpy(out.hidden + (size_t)(first + i) * m.hidden, normed(i, l.row), m.hidden * sizeof(float));
+  if (out.hidden) team_barrier(team);
+  if (!out.logits && !out.argmax && !out.target_logprobs) return;
+
+  float* best_value = l.best_value + (size_t)tid * b.outputs + first;
+  int32_t* best_index = l.best_index + (size_t)tid * b.outputs + first;
+  for (int i = 0; i < rows; i++) best_value[i] = -__builtin_inff(), best_index[i] = INT32_MAX;
+  Activations x = quantize_rows(m.head, rows, l, team, normed);
+  gemm(m.head, x, rows, team, [&](int i, int p, const float* y) {
+    int n = min_int(kPanel, m.vocab - p * kPanel);
+    if (out.logits) memcpy(out.logits + (size_t)(first + i) * m.vocab + p * kPanel, y, n * sizeof(float));
+    if (out.argmax) {
+      vf top = load(y);
+      if (n == kPanel)
+        for (int j = W; j < kPanel; j += W) top = vmax(top, load(y + j));
+      if (n < kPanel || reduce_max(top) >= best_value[i])
+        for (int j = 0; j < n; j++)
+          if (y[j] > best_value[i] || (y[j] == best_value[i] && p * kPanel + j < best_index[i]))
+            best_value[i] = y[j], best_index[i] = p * kPanel + j;
+    }
+    if (out.target_logprobs) {
+      alignas(64) float padded[kPanel];
+      for (int j = 0; j < kPanel; j++) padded[j] = j < n ? y[j] : -__builtin_inff();
+      vf top = load(padded);
+      for (int j = W; j < kPanel; j += W) top = vmax(top, load(padded + j));
+      float max = reduce_max(top);
+      vf sum = vf{};
+      for (int j = 0; j < kPanel; j += W) sum += vexp(load(padded + j) - max);
+      float* lse = l.lse + ((size_t)i * m.head.panels + p) * 2;
+      lse[0] = max, lse[1] = reduce_add(sum);
+      int target = out.targets[first + i] - p * kPanel;
+      if (target >= 0 && target < n) l.target_logit[i] = y[target];
+    }
+  });
+  if (!out.target_logprobs) return;
+  for (int i; (i = team_next(team, 1)) < rows;) {
+    const float* lse = l.lse + (size_t)i * m.head.panels * 2;
+    float max = -__builtin_inff();
+    for (int p = 0; p < m.head.panels; p++) max = lse[2 * p] > max ? lse[2 * p] : max;
+    double sum = 0.0;  // panels in order: independent of which thread computed them
+    for (int p = 0; p < m.head.panels; p++) sum += (double)(vexp(set1(lse[2 * p] - max))[0] * lse[2 * p + 1]);
+    out.target_logprobs[first + i] = (float)((double)l.target_logit[i] - (double)max - __builtin_log(sum));
+  }
+  team_barrier(team);
+}
+
+static void forward(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, const Workspace& workspace,
+                    Team* team, int tid) {
+  Layout l = layout(m, b, cache, out, workspace.data, team->size, tid);
+  for (int row; (row = team_next(team, 1)) < b.rows;) {
+    float* x = l.x + (size_t)row * l.hidden_stride;
+    embed_row(m.embed, b.tokens[row], x);
+    memset(x + m.hidden, 0, (l.hidden_stride - m.hidden) * sizeof(float));
+  }
+  team_barrier(team);
+  int attention_index = 0;
+  for (int i = 0; i < m.num_layers; i++) {
+    if (m.layers[i].attention) attention_layer(*m.layers[i].attention, attention_index++, m, b, cache, l, team);
+    else mlp_layer(*m.layers[i].mlp, m, b, l, team);
+  }
+  for (int first = 0; first < b.outputs; first += kOutputRows)
+    head_rows(m, b, out, l, first, min_int(kOutputRows, b.outputs - first), team, tid);
+  if (out.argmax && tid == 0)  // every thread is past the head's barrier
+    for (int i = 0; i < b.outputs; i++) {
+      float value = l.best_value[i];
+      int32_t index = l.best_index[i];
+      for (int t = 1; t < team->size; t++) {
+        float v = l.best_value[(size_t)t * b.outputs + i];
+        int32_t at = l.best_index[(size_t)t * b.outputs + i];
+        if (v > value || (v == value && at < index)) value = v, index = at;
+      }
+      out.argmax[i] = index;
+    }
+}
+
+static size_t workspace_bytes(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, int threads) {
+  return layout(m, b, cache, out, nullptr, threads, 0).used;
+}
+
+static size_t matmul_workspace_bytes(const Matrix& w, int m) { return activations_bytes(w, m); }
+
+static void matmul(const Matrix& w, const float* x, int m, float* y, const Workspace& workspace, Team* team, int) {
+  Activations a = activations_at(workspace.data, w, m);
+  for (int r; (r = team_next(team, 1)) < m;) quantize_row(w, x + (size_t)r * w.cols, a, r);
+  team_barrier(team);
+  gemm(w, a, m, team, [&](int row, int p, const float* from) {
+    memcpy(y + (size_t)row * w.rows + p * kPanel, from, min_int(kPanel, w.rows - p * kPanel) * sizeof(float));
+  });
+}
+
+}  // namespace DW_ISA
+}  // namespace deepwell

@@ -1,0 +1,136 @@
+// Activations to bytes, and the row-wise pieces around the matrix products.
+//
+// Layout of one quantised row: `bytes` [K_pad / 4][kActivationBytes8 or 4], scale [G], sum [G]. `sum` is what a group's
+// correction needs: sum(q) as int32 (int8), scale * sum(q) as float (int4).
+#pragma once
+#include "common.h"
+#include "kernels/simd.h"
+
+namespace deepwell {
+namespace DW_ISA {
+
+struct Activations {
+  uint8_t* bytes;
+  size_t row_bytes;
+  float* scale;  // [rows, groups]
+  float* sum;    // [rows, groups]; bits of an int32 for int8
+  int groups;
+};
+
+DW_INLINE size_t round_up(size_t v, size_t to) { return (v + to - 1) / to * to; }
+
+DW_INLINE int activation_bytes(const Matrix& w) {
+  return w.scheme == kInt8 ? kActivationBytes8 : w.scheme == kInt4 ? 4 : 16;
+}
+
+DW_INLINE size_t activation_row_bytes(const Matrix& w) {
+  return round_up((size_t)w.groups * w.group * activation_bytes(w) / 4, 64);
+}
+
+DW_INLINE size_t activations_bytes(const Matrix& w, int rows) {
+  return rows * (activation_row_bytes(w) + 2 * round_up(w.groups * sizeof(float), 64)) + 128;
+}
+
+// Carve the arrays for `rows` rows out of `memory`.
+DW_INLINE Activations activations_at(uint8_t* memory, const Matrix& w, int rows) {
+  Activations a;
+  a.row_bytes = activation_row_bytes(w);
+  a.groups = w.groups;
+  a.bytes = memory;
+  a.scale = (float*)(memory + round_up(rows * a.row_bytes, 64));
+  a.sum = a.scale + (size_t)rows * w.groups;
+  return a;
+}
+
+// x: [cols] float -> row `row` of `a`, in the format matrix `w` wants.
+static void quantize_row(const Matrix& w, const float* x, const Activations& a, int row) {
+  uint8_t* out = a.bytes + row * a.row_bytes;
+  if (w.scheme == kFp32) {
+    memcpy(out, x, w.cols * sizeof(float));
+    return;
+  }
+  float* scale = a.scale + (size_t)row * a.groups;
+  float* sum = a.sum + (size_t)row * a.groups;
+  alignas(64) float padded[64];
+  for (int g = 0; g < w.groups; g++) {
+    const float* p = x + g * w.group;
+    if ((g + 1) * w.group > w.cols) {
+      memset(padded, 0, sizeof(padded));
+      memcpy(padded, p, (w.cols - g * w.group) * sizeof(float));
+      p = padded;
+    }
+    vf peak = vf{};
+    for (int i = 0; i < w.group; i += W) {
+      vf v = load(p + i);
+      peak = vmax(peak, vmax(v, -v));
+    }
+    float amax = reduce_max(peak);
+    float inverse = amax > 0.0f ? 127.0f / amax : 0.0f;
+    alignas(64) int32_t q[64];
+    vi total = vi{};
+    for (int i = 0; i < w.group; i += W) {
+      vi v = round_to_int(load(p + i) * inverse);
+      *(vi*)(q + i) = v;
+      total += v;
+    }
+    int32_t sum_q = 0;
+    for (int i = 0; i < W; i++) sum_q += total[i];
+    scale[g] = amax / 127.0f;
+    if (w.scheme == kInt4) {
+      sum[g] = scale[g] * (float)sum_q;
+      uint8_t* b = out + g * 32;
+      for (int i = 0; i < 32; i++) b[i] = (uint8_t)q[i];
+    } else {
+      memcpy(sum + g, &sum_q, 4);
+      uint8_t* b = out + g * 16 * kActivationBytes8;
+      if (kActivationBytes8 == 4) {
+        for (int i = 0; i < 64; i++) b[i] = (uint8_t)q[i];
+      } else {
+        for (int i = 0; i < 64; i += 4)
+          for (int j = 0; j < 4; j++) {
+            int32_t v = q[i + j];
+            b[2 * i + j] = (uint8_t)(v < 0 ? -v : v);
+            b[2 * i + 4 + j] = (uint8_t)v;
+          }
+      }
+    }
+  }
+}
+
+// y = x / rms(x) * weight
+static void rms_norm_row(const float* x, const float* weight, int n, float eps, float* y) {
+  vf squares = vf{};
+  int i = 0;
+  for (; i + W <= n; i += W) {
+    vf v = load(x + i);
+    squares = fma(v, v, squares);
+  }
+  float total = reduce_add(squares);
+  for (; i < n; i++) total = fma1(x[i], x[i], total);
+  float scale = 1.0f / __builtin_sqrtf(total / (float)n + eps);
+  i = 0;
+  for (; i + W <= n; i += W) store(y + i, load(x + i) * scale * load(weight + i));
+  for (; i < n; i++) y[i] = x[i] * scale * weight[i];
+}
+
+// Row `token` of a packed matrix, dequantised.
+static void embed_row(const Matrix& w, int token, float* y) {
+  const uint8_t* panel = w.data + (size_t)(token / kPanel) * w.groups * w.block_bytes;
+  int r = token % kPanel;
+  for (int k = 0; k < w.cols; k++) {
+    int g = k / w.group, c = k % w.group;
+    const uint8_t* block = panel + g * w.block_bytes;
+    if (w.scheme == kFp32) {
+      y[k] = ((const float*)block)[r];
+    } else if (w.scheme == kInt8) {
+      y[k] = half1(((const uint16_t*)block)[r]) * (float)(int8_t)block[64 + (c / 4) * 128 + r * 4 + c % 4];
+    } else {
+      uint8_t b = block[128 + (c / 8) * 128 + r * 4 + c % 4];
+      float q = (float)((c / 4) % 2 ? b >> 4 : b & 15);
+      y[k] = fma1(q, half1(((const uint16_t*)block)[r]), half1(((const uint16_t*)block)[kPanel + r]));
+    }
+  }
+}
+
+}  // namespace DW_ISA
+}  // namespace deepwell

@@ -1,0 +1,200 @@
+// The few vector operations the kernels are written in, once per instruction set. Arithmetic operators come from the
+// compiler's vector types, so the generic table runs on SSE2 and NEON alike; only dot products, conversions and
+// fused multiply-adds are spelled out.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#define DW_INLINE static inline __attribute__((always_inline))
+
+namespace deepwell {
+namespace DW_ISA {
+
+#if defined(DW_LANES)
+constexpr int W = DW_LANES;
+#elif defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+typedef float vf __attribute__((vector_size(W * 4), may_alias));
+typedef int32_t vi __attribute__((vector_size(W * 4), may_alias));
+typedef float vfu __attribute__((vector_size(W * 4), may_alias, aligned(4)));
+typedef int32_t viu __attribute__((vector_size(W * 4), may_alias, aligned(1)));
+typedef int8_t vb_quarter __attribute__((vector_size(W), may_alias, aligned(1)));
+typedef uint16_t vh_half __attribute__((vector_size(W * 2), may_alias, aligned(2)));
+
+DW_INLINE vf load(const float* p) { return *(const vfu*)p; }
+DW_INLINE void store(float* p, vf v) { *(vfu*)p = v; }
+DW_INLINE vi load_bytes(const void* p) { return *(const viu*)p; }
+DW_INLINE vf set1(float v) { return v - vf{}; }
+DW_INLINE vi set1i(int32_t v) { return v - vi{}; }
+DW_INLINE vf to_float(vi v) { return __builtin_convertvector(v, vf); }
+DW_INLINE vf select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
+DW_INLINE float lane(vf v, int i) { return v[i]; }
+
+#if defined(__AVX512F__)
+DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+DW_INLINE vi round_to_int(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
+DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#elif defined(__AVX2__)
+DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+DW_INLINE vi round_to_int(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
+DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+#else
+// Two roundings: software fma would cost a hundred times more. The integer sums stay exact.
+DW_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
+DW_INLINE float fma1(float a, float b, float c) { return a * b + c; }
+DW_INLINE vf vmax(vf a, vf b) { return select(a > b, a, b); }
+// Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22; quantised values stay below 128.
+DW_INLINE vi round_to_int(vf v) {
+  const float magic = 12582912.0f;
+  return (vi)(v + magic) - (vi)set1(magic);
+}
+DW_INLINE vf load_half(const uint16_t* p) {
+  vi h = __builtin_convertvector(*(const vh_half*)p, vi);
+  vi sign = (h & 0x8000) << 16;
+  vi rest = h & 0x7fff;
+  vi normal = (rest << 13) + (112 << 23);
+  vf subnormal = __builtin_convertvector(rest, vf) * 5.9604644775390625e-8f;  // 2^-24
+  vi special = (rest << 13) + (224 << 23);                                    // infinity, NaN
+  vi bits = (vi)select(rest < 0x400, subnormal, (vf)normal);
+  bits = (vi)select(rest >= 0x7c00, (vf)special, (vf)bits);
+  return (vf)(bits | sign);
+}
+#endif
+
+DW_INLINE float half1(uint16_t h) {
+  uint16_t lanes[W] = {h};
+  return load_half(lanes)[0];
+}
+
+DW_INLINE vf load_bf16(const uint16_t* p) { return (vf)(__builtin_convertvector(*(const vh_half*)p, vi) << 16); }
+
+DW_INLINE uint16_t to_bf16(float v) {  // nearest even; a NaN stays a NaN
+  uint32_t u;
+  memcpy(&u, &v, 4);
+  if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)((u >> 16) | 0x40);
+  return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+// Lane sums in a fixed tree, the same for every caller.
+DW_INLINE float reduce_add(vf v) {
+  float t[W];
+  store(t, v);
+  for (int n = W / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++) t[i] += t[i + n];
+  return t[0];
+}
+
+DW_INLINE float reduce_max(vf v) {
+  float t[W];
+  store(t, v);
+  for (int n = W / 2; n > 0; n /= 2)
+    for (int i = 0; i < n; i++) t[i] = t[i] > t[i + n] ? t[i] : t[i + n];
+  return t[0];
+}
+
+// e^x to 2 ulp for x <= 88; 0 below -87.3 (also for -infinity). Cody-Waite reduction, degree-5 polynomial (Cephes expf).
+DW_INLINE vf vexp(vf x) {
+  vi underflow = x < -87.33654f;
+  x = select(underflow, set1(0.0f), x);
+  x = select(x > 88.0f, set1(88.0f), x);
+  vi n = round_to_int(x * 1.44269504088896341f);
+  vf nf = to_float(n);
+  vf r = fma(nf, set1(-0.693359375f), x);
+  r = fma(nf, set1(2.12194440e-4f), r);
+  vf p = set1(1.9875691500e-4f);
+  p = fma(p, r, set1(1.3981999507e-3f));
+  p = fma(p, r, set1(8.3334519073e-3f));
+  p = fma(p, r, set1(4.1665795894e-2f));
+  p = fma(p, r, set1(1.6666665459e-1f));
+  p = fma(p, r, set1(5.0000001201e-1f));
+  p = fma(p, r * r, r) + 1.0f;
+  vf scale = (vf)((n + 127) << 23);
+  return select(underflow, set1(0.0f), p * scale);
+}
+
+DW_INLINE vf silu(vf x) { return x / (vexp(-x) + 1.0f); }
+
+// ---- integer dot products -------------------------------------------------------------------------------------
+// A weight vector holds, for W rows, 4 consecutive columns as bytes; an activation holds the same 4 columns of one row.
+// int8: signed weights. int4: unsigned nibbles already widened to bytes. Accumulators of one group of columns:
+//   int8: 64 columns in int32 lanes; int4: 32 columns in `acc4`, turned into int32 lanes by `finish4`.
+
+#if defined(__AVX512VNNI__)
+
+// vpdpbusd wants unsigned x signed: the weights are flipped to w + 128 (one xor shared by all rows of a tile) and the accumulator
+// starts at -128 * sum(x).
+constexpr int kActivationBytes8 = 4;  // bytes of 4 columns of one activation row
+typedef vi weight8;
+typedef vi acc4;
+DW_INLINE weight8 open8(vi w) { return w ^ set1i((int32_t)0x80808080); }
+DW_INLINE vi start8(int32_t sum_x) { return set1i(-128 * sum_x); }
+DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
+  int32_t v;
+  memcpy(&v, x, 4);
+  return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(v));
+}
+DW_INLINE acc4 dot4(acc4 acc, vi w, const uint8_t* x) {
+  int32_t v;
+  memcpy(&v, x, 4);
+  return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(v));
+}
+DW_INLINE vi finish4(acc4 acc) { return acc; }
+
+#elif defined(__AVX2__)
+
+// vpmaddubsw(|x|, sign(w, x)) cannot saturate: 2 * 127 * 127 < 2^15. An activation carries |x| beside x, 8 bytes for 4 columns.
+// int4 stays in 16-bit lanes for the whole group: 8 steps * 2 * 15 * 127 = 30480 < 2^15; half the work of int8.
+constexpr int kActivationBytes8 = 8;
+typedef vi weight8;
+typedef __m256i acc4;
+DW_INLINE weight8 open8(vi w) { return w; }
+DW_INLINE vi start8(int32_t) { return vi{}; }
+DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
+  __m256i ax = _mm256_castps_si256(_mm256_broadcast_ss((const float*)x));
+  __m256i sx = _mm256_castps_si256(_mm256_broadcast_ss((const float*)(x + 4)));
+  __m256i pairs = _mm256_maddubs_epi16(ax, _mm256_sign_epi8((__m256i)w, sx));
+  return (vi)_mm256_add_epi32((__m256i)acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+DW_INLINE acc4 dot4(acc4 acc, vi w, const uint8_t* x) {
+  __m256i xb = _mm256_castps_si256(_mm256_broadcast_ss((const float*)x));
+  return _mm256_add_epi16(acc, _mm256_maddubs_epi16((__m256i)w, xb));
+}
+DW_INLINE vi finish4(acc4 acc) { return (vi)_mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
+
+#else
+
+constexpr int kActivationBytes8 = 4;
+typedef vi weight8;
+typedef vi acc4;
+DW_INLINE weight8 open8(vi w) { return w; }
+DW_INLINE vi start8(int32_t) { return vi{}; }
+DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
+  const int8_t* s = (const int8_t*)x;
+  return acc + ((w << 24) >> 24) * s[0] + ((w << 16) >> 24) * s[1] + ((w << 8) >> 24) * s[2] + (w >> 24) * s[3];
+}
+DW_INLINE acc4 dot4(acc4 acc, vi w, const uint8_t* x) { return dot8(acc, w, x); }  // nibbles are never negative
+DW_INLINE vi finish4(acc4 acc) { return acc; }
+
+#endif
+
+DW_INLINE vi low_nibbles(vi w) { return w & 0x0f0f0f0f; }
+DW_INLINE vi high_nibbles(vi w) { return (vi)(w >> 4) & 0x0f0f0f0f; }
+
+DW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+
+}  // namespace DW_ISA
+}  // namespace deepwell

@@ -1,0 +1,13 @@
+// Compiled once per instruction set with DW_ISA as the name of its namespace.
+#include "kernels/layers.h"
+#include "kernels/roofline.h"
+
+#define DW_TEXT2(x) #x
+#define DW_TEXT(x) DW_TEXT2(x)
+
+namespace deepwell {
+namespace DW_ISA {
+extern const KernelTable kTable;
+const KernelTable kTable = {DW_TEXT(DW_ISA), workspace_bytes, forward, matmul_workspace_bytes, matmul, roofline};
+}  // namespace DW_ISA
+}  // namespace deepwell

@@ -1,0 +1,67 @@
+"""Decode of many sequences at once: what continuous batching gains over one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deepwell.bench.ours import prompts
+from deepwell.bench.report import Report, rounded
+from deepwell.bench.roofs import Precision
+from deepwell.bench.session import comparison_rows, open_session
+from deepwell.bench.sides import Side, compare
+
+__all__ = ["bench_batch"]
+
+
+def bench_batch(
+    report: Report,
+    model: Path,
+    *,
+    precision: Precision,
+    threads: int,
+    sequences: int = 16,
+    rounds: int = 5,
+    prompt_tokens: int = 128,
+    tokens: int = 64,
+    peers: Sequence[str] = ("Q8_0", "Q4_0"),
+) -> dict[str, Any]:
+    """Tokens a second of `sequences` sequences together, in rounds interleaved with the peers."""
+    length = prompt_tokens + tokens
+    with open_session(
+        report,
+        model,
+        precision=precision,
+        peers=peers,
+        threads=threads,
+        rounds=rounds,
+        kv_tokens=(sequences + 2) * length,
+    ) as session:
+
+        def run(side: Side, number: int, count: int = sequences):
+            return side.generate(prompts(model, prompt_tokens, number, count), tokens)
+
+        session.prepare_peers(lambda side: run(side, 0), context=length, sequences=sequences)
+        sides: list[Side] = [session.ours, *session.peers]
+        result = compare({side.name: lambda number, side=side: run(side, number) for side in sides}, rounds)
+        ours = session.ours.name
+        alone = max(run(session.ours, number, 1).rate for number in range(3))
+        report.table(
+            f"Decode, batch {sequences}, {prompt_tokens} tokens of prompt, {tokens} generated each",
+            ["engine", "weights MB", "tokens/s", "spread", "ours / this"],
+            comparison_rows(result, ours, sides),
+        )
+        value: dict[str, Any] = {
+            "sequences": sequences,
+            "tokens_per_s": rounded(result.median(ours)),
+            "over_batch_1": rounded(result.median(ours) / alone, 3),
+        }
+        if session.peers:
+            best = result.best([peer.name for peer in session.peers])
+            value |= {
+                "ratio": rounded(result.ratio(ours, best), 3),
+                "peer": best,
+                "peer_tokens_per_s": rounded(result.median(best)),
+            }
+        return value

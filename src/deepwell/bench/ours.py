@@ -1,0 +1,102 @@
+"""Deepwell as a side of a comparison: the engine as users run it, scheduler and sampler included."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from deepwell.bench.assets import cranfield_text
+from deepwell.bench.sides import Run
+from deepwell.engine.load import open_engine
+from deepwell.engine.protocol import GenerateRequest, SamplingParams
+from deepwell.errors import DeepwellError
+from deepwell.models.tokenizer import Tokenizer
+
+__all__ = ["Ours", "prompts", "text_tokens"]
+
+
+@cache
+def text_tokens(model: Path) -> tuple[int, ...]:
+    """The fixed text in tokens of `model`."""
+    return tuple(Tokenizer.from_gguf(model).encode(cranfield_text()))
+
+
+def prompts(model: Path, length: int, number: int, count: int = 1) -> list[list[int]]:
+    """The `number`-th group of `count` prompts of `length` tokens, cut one after another from the fixed text."""
+    ids = text_tokens(model)
+    starts = [(number * count + i) * length for i in range(count)]
+    # Past the end, cut between the earlier cuts: the prompts stay distinct.
+    room = len(ids) - length
+    return [list(ids[start % room + start // room :][:length]) for start in starts]
+
+
+class Ours:
+    """A loaded engine; between calls its threads sleep on a futex.
+
+    Raises:
+        DeepwellError: the compiled extension is missing.
+    """
+
+    def __init__(self, model: Path, precision: str, *, threads: int, kv_tokens: int, **options: Any) -> None:
+        self.engine = open_engine(
+            model, precision=precision, threads=threads, kv_tokens=kv_tokens, quiet=True, **options
+        )
+        self.name = f"deepwell {precision}"
+        about = self.engine.capabilities()
+        if about.backend != "native":
+            raise DeepwellError("benchmarks do not run on the numpy reference", fix="install g++ and reinstall")
+        self.weights_bytes = about.weights_bytes
+        self._ids = itertools.count()
+
+    def request(self, prompt: Sequence[int], count: int, salt: str | None = None) -> GenerateRequest:
+        """A greedy request of exactly `count` tokens; without a `salt`, its prefix is shared with nobody."""
+        name = f"bench-{next(self._ids)}"
+        params = SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True)
+        return GenerateRequest(name, prompt, params, cache_salt=name if salt is None else salt)
+
+    def prefill(self, prompt: Sequence[int], salt: str | None = None) -> Run:
+        """Time from submission to the first token."""
+        start = time.perf_counter()
+        outputs = tuple(
+            token for delta in self.engine.generate_sync(self.request(prompt, 1, salt)) for token in delta.tokens
+        )
+        return Run(time.perf_counter() - start, len(prompt), (outputs,))
+
+    def generate(self, prompts: Sequence[Sequence[int]], count: int) -> Run:
+        """Continue every prompt by `count` tokens; timed from when all have begun to when the first is done."""
+        if len(prompts) == 1:
+            arrivals = [self._arrivals(prompts[0], count)]
+        else:
+            arrivals = asyncio.run(self._all_arrivals(prompts, count))
+        start = max(stream[0][0] for stream in arrivals)
+        end = min(stream[-1][0] for stream in arrivals)
+        timed = sum(1 for stream in arrivals for moment, _ in stream if start < moment <= end)
+        return Run(end - start, timed, tuple(tuple(token for _, token in stream) for stream in arrivals))
+
+    def _arrivals(self, prompt: Sequence[int], count: int) -> list[tuple[float, int]]:
+        return [
+            (time.perf_counter(), token)
+            for delta in self.engine.generate_sync(self.request(prompt, count))
+            for token in delta.tokens
+        ]
+
+    async def _all_arrivals(
+        self, prompts: Sequence[Sequence[int]], count: int
+    ) -> list[list[tuple[float, int]]]:
+        async def one(prompt: Sequence[int]) -> list[tuple[float, int]]:
+            return [
+                (time.perf_counter(), token)
+                async for delta in self.engine.generate(self.request(prompt, count))
+                for token in delta.tokens
+            ]
+
+        return await asyncio.gather(*(one(prompt) for prompt in prompts))
+
+    def close(self) -> None:
+        """Free the model."""
+        self.engine.close()

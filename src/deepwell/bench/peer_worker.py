@@ -1,0 +1,155 @@
+"""llama.cpp as a benchmark peer: runs under an interpreter that has llama-cpp-python, speaks JSON lines.
+
+One request a line on stdin, one answer a line on stdout. Stand-alone on purpose: its environment holds llama-cpp-python and
+numpy, not Deepwell. Everything timed here is llama.cpp's own C API; the greedy choice is one argmax a sequence, cheaper than
+llama.cpp's samplers.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import sys
+import time
+from typing import Any
+
+import llama_cpp as ll
+import numpy as np
+
+PREFILL_ROWS = 512  # n_batch and n_ubatch
+
+
+class Peer:
+    """One loaded model and its context."""
+
+    def __init__(self) -> None:
+        self.model: Any = None
+        self.ctx: Any = None
+        self.batch: Any = None
+        self.n_vocab = 0
+
+    def info(self) -> dict[str, Any]:
+        """Version and the system-info line."""
+        return {"version": ll.__version__, "system_info": ll.llama_print_system_info().decode().strip()}
+
+    def quantize(self, source: str, target: str, ftype: str) -> dict[str, Any]:
+        """Write `target` in the format `ftype` ("Q8_0") from the donor `source`."""
+        params = ll.llama_model_quantize_default_params()
+        params.ftype = getattr(ll, f"LLAMA_FTYPE_MOSTLY_{ftype}")
+        params.allow_requantize = True
+        params.nthread = 2
+        if status := ll.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params)):
+            raise RuntimeError(f"llama_model_quantize returned {status}")
+        return {}
+
+    def load(self, path: str) -> dict[str, Any]:
+        """Load a GGUF file; answers the bytes of its tensors."""
+        params = ll.llama_model_default_params()
+        params.n_gpu_layers = 0
+        self.model = ll.llama_model_load_from_file(path.encode(), params)
+        if not self.model:
+            raise RuntimeError(f"llama.cpp cannot load {path}")
+        self.n_vocab = ll.llama_vocab_n_tokens(ll.llama_model_get_vocab(self.model))
+        return {"bytes": ll.llama_model_size(self.model), "description": self._description()}
+
+    def _description(self) -> str:
+        buffer = ctypes.create_string_buffer(128)
+        ll.llama_model_desc(self.model, buffer, len(buffer))
+        return buffer.value.decode()
+
+    def open(self, threads: int, flash: bool, context: int, sequences: int) -> dict[str, Any]:
+        """Make a context for `sequences` sequences of `context` tokens each."""
+        if self.ctx:
+            ll.llama_batch_free(self.batch)
+            ll.llama_free(self.ctx)
+        params = ll.llama_context_default_params()
+        params.n_ctx = context * sequences
+        params.n_batch = params.n_ubatch = PREFILL_ROWS
+        params.n_seq_max = sequences
+        params.n_threads = params.n_threads_batch = threads
+        params.flash_attn_type = (
+            ll.LLAMA_FLASH_ATTN_TYPE_ENABLED if flash else ll.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        )
+        params.no_perf = True
+        self.ctx = ll.llama_init_from_model(self.model, params)
+        if not self.ctx:
+            raise RuntimeError("llama_init_from_model failed")
+        self.batch = ll.llama_batch_init(PREFILL_ROWS, 0, 1)
+        return {}
+
+    def _decode(self, rows: list[tuple[int, int, int, bool]]) -> None:
+        """Run one batch; a row is (token, position, sequence, wants logits)."""
+        batch = self.batch
+        batch.n_tokens = len(rows)
+        for i, (token, position, sequence, output) in enumerate(rows):
+            batch.token[i] = token
+            batch.pos[i] = position
+            batch.n_seq_id[i] = 1
+            batch.seq_id[i][0] = sequence
+            batch.logits[i] = output
+        if status := ll.llama_decode(self.ctx, batch):
+            raise RuntimeError(f"llama_decode returned {status}")
+
+    def _argmax(self, row: int) -> int:
+        pointer = ll.llama_get_logits_ith(self.ctx, row)
+        return int(np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).argmax())
+
+    def _prefill(self, prompt: list[int], sequence: int) -> int:
+        for start in range(0, len(prompt), PREFILL_ROWS):
+            chunk = prompt[start : start + PREFILL_ROWS]
+            last = len(prompt) - 1
+            self._decode(
+                [(token, start + i, sequence, start + i == last) for i, token in enumerate(chunk)],
+            )
+        return self._argmax(len(chunk) - 1)
+
+    def clear(self) -> None:
+        """Forget every sequence: no prefix is ever reused."""
+        ll.llama_memory_clear(ll.llama_get_memory(self.ctx), False)
+
+    def prefill(self, prompt: list[int]) -> dict[str, Any]:
+        """Seconds from an empty cache to the first token."""
+        self.clear()
+        start = time.perf_counter()
+        token = self._prefill(prompt, 0)
+        return {"seconds": time.perf_counter() - start, "tokens": [[token]]}
+
+    def generate(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
+        """Prefill every prompt, then `count - 1` steps of one token a sequence; the steps alone are timed."""
+        self.clear()
+        outputs = [[self._prefill(prompt, s)] for s, prompt in enumerate(prompts)]
+        start = time.perf_counter()
+        for step in range(count - 1):
+            self._decode(
+                [(outputs[s][-1], len(prompt) + step, s, True) for s, prompt in enumerate(prompts)],
+            )
+            for s in range(len(prompts)):
+                outputs[s].append(self._argmax(s))
+        return {"seconds": time.perf_counter() - start, "tokens": outputs}
+
+
+def main() -> None:
+    """Serve requests until stdin ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever llama.cpp prints must not mix with the answers
+
+    @ll.llama_log_callback
+    def log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
+        if level >= 4:  # errors
+            sys.stderr.write(text.decode(errors="replace"))
+
+    ll.llama_log_set(log, ctypes.c_void_p(0))
+    ll.llama_backend_init()
+    peer = Peer()
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            answer = getattr(peer, request.pop("do"))(**request) or {}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answers.write(json.dumps(answer) + "\n")
+
+
+if __name__ == "__main__":
+    main()

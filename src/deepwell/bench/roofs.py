@@ -1,0 +1,107 @@
+"""What this machine could do at best: measured peaks, and the bytes and multiply-adds a token really needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from deepwell.engine.quantize import packed_nbytes
+from deepwell.errors import DeepwellError
+from deepwell.models.config import ModelConfig
+
+__all__ = ["Kind", "Precision", "Roofs", "Work", "measure_roof", "measure_roofs", "work_of"]
+
+Kind = Literal["memory", "int8", "int4", "fp32"]
+KINDS: tuple[Kind, ...] = ("memory", "int8", "int4", "fp32")
+Precision = Literal["int8", "int4", "int4-full", "fp32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Roofs:
+    """Peaks with `threads` threads, measured in this run: GB/s read, and GMAC/s in each kind of arithmetic."""
+
+    threads: int
+    memory: float
+    int8: float
+    int4: float
+    fp32: float
+
+
+def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
+    """One peak: GB/s of "memory", GMAC/s of the others.
+
+    Raises:
+        DeepwellError: the compiled extension is missing, so there is nothing to compare with.
+    """
+    try:
+        from deepwell import _native  # pyright: ignore[reportAttributeAccessIssue]
+    except ImportError:
+        raise DeepwellError(
+            "benchmarks need the compiled extension, which is missing", fix="install g++ and run `make test`"
+        ) from None
+    return float(_native.roofline(kind, threads, seconds))
+
+
+def measure_roofs(threads: int, *, seconds: float = 0.4) -> Roofs:
+    """Every peak, `seconds` each."""
+    memory, int8, int4, fp32 = (measure_roof(kind, threads, seconds=seconds) for kind in KINDS)
+    return Roofs(threads, memory, int8, int4, fp32)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one model needs: bytes of weights a decode step reads, MACs a token, and the cache's share."""
+
+    scheme: Literal["int8", "int4", "fp32"]
+    step_bytes: int  # weights and scales that one step reads, whatever the batch
+    kv_bytes_per_token: int  # keys and values of one position, all layers
+    layer_macs: int  # GEMM multiply-adds a token, without the head
+    head_macs: int
+    attention_macs_per_key: int  # multiply-adds of one query over one key and value, all layers
+
+    def decode_bytes(self, context: float) -> float:
+        """Bytes one token at batch 1 reads, with `context` positions in the cache."""
+        return self.step_bytes + self.kv_bytes_per_token * context
+
+    def decode_roof(self, memory: float, context: float) -> float:
+        """Tokens a second at batch 1 when reading at `memory` GB/s is the only limit."""
+        return memory * 1e9 / self.decode_bytes(context)
+
+    def prefill_roof(self, roofs: Roofs, tokens: int) -> float:
+        """Tokens a second of a prompt: GEMMs at the peak of their scheme, causal attention at the fp32 peak."""
+        gemm = self.layer_macs * tokens + self.head_macs
+        attention = self.attention_macs_per_key * tokens * (tokens + 1) // 2
+        peak = {"int8": roofs.int8, "int4": roofs.int4, "fp32": roofs.fp32}[self.scheme]
+        return tokens / (gemm / (peak * 1e9) + attention / (roofs.fp32 * 1e9))
+
+
+def work_of(config: ModelConfig, precision: Precision, *, kv_element_bytes: int) -> Work:
+    """Count the work of a dense Llama-shaped model from its shapes.
+
+    `precision` "int4" keeps an 8-bit head, "int4-full" packs the head in 4 bits too.
+    """
+    hidden, inner, heads, kv_heads = (
+        config.hidden_size,
+        config.intermediate_size,
+        config.num_attention_heads,
+        config.num_key_value_heads,
+    )
+    matrices = [  # (outputs, inputs) of one layer
+        ((heads + 2 * kv_heads) * config.head_dim, hidden),
+        (hidden, heads * config.head_dim),
+        (2 * inner, hidden),
+        (hidden, inner),
+    ]
+    body: Literal["int8", "int4", "fp32"] = "int4" if precision == "int4-full" else precision
+    head: Literal["int8", "int4", "fp32"] = "int8" if precision == "int4" else body
+    layers = config.num_hidden_layers
+    norms = (2 * layers + 1) * hidden * 4
+    weights = layers * sum(packed_nbytes(rows, cols, body) for rows, cols in matrices)
+    return Work(
+        scheme=body,
+        step_bytes=weights + packed_nbytes(config.vocab_size, hidden, head) + norms,
+        kv_bytes_per_token=layers * 2 * kv_heads * config.head_dim * kv_element_bytes,
+        layer_macs=layers * sum(rows * cols for rows, cols in matrices),
+        head_macs=config.vocab_size * hidden,
+        attention_macs_per_key=layers * heads * config.head_dim * 2,
+    )

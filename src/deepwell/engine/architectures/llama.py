@@ -1,0 +1,77 @@
+"""Llama and Qwen2: pre-norm decoders with grouped-query attention, rotary positions and a SwiGLU MLP.
+
+Qwen2 differs by a bias on q, k and v alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from deepwell.engine.architectures.plan import MatrixPlan, TensorPlan, VectorPlan
+from deepwell.engine.backend import Attention, Backend, Mlp, Model
+from deepwell.engine.rope import rope_tables
+from deepwell.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from deepwell.engine.weights import Weights
+
+__all__ = ["build", "tensors"]
+
+
+def tensors(config: ModelConfig) -> TensorPlan:
+    """The tensors of `config`, by the names transformers gives them."""
+    hidden, vocab = config.hidden_size, config.vocab_size
+    q_rows = config.num_attention_heads * config.head_dim
+    qkv_rows = q_rows + 2 * config.num_key_value_heads * config.head_dim
+    intermediate = -(-config.intermediate_size // 16) * 16
+
+    matrices = [MatrixPlan("embed", vocab, hidden, ("model.embed_tokens.weight",), "embedding")]
+    vectors = [VectorPlan("norm", hidden, ("model.norm.weight",))]
+    for i in range(config.num_hidden_layers):
+        layer = f"model.layers.{i}"
+        qkv = [f"{layer}.self_attn.{part}_proj" for part in "qkv"]
+        gate_up = [f"{layer}.mlp.{part}_proj.weight" for part in ("gate", "up")]
+        matrices += [
+            MatrixPlan(f"{i}.qkv", qkv_rows, hidden, tuple(f"{part}.weight" for part in qkv), "body"),
+            MatrixPlan(f"{i}.o", hidden, q_rows, (f"{layer}.self_attn.o_proj.weight",), "body"),
+            MatrixPlan(f"{i}.gate_up", 2 * intermediate, hidden, tuple(gate_up), "body", "interleave"),
+            MatrixPlan(f"{i}.down", hidden, intermediate, (f"{layer}.mlp.down_proj.weight",), "body"),
+        ]
+        vectors += [
+            VectorPlan(f"{i}.attention_norm", hidden, (f"{layer}.input_layernorm.weight",)),
+            VectorPlan(f"{i}.mlp_norm", hidden, (f"{layer}.post_attention_layernorm.weight",)),
+        ]
+        if config.attention_bias:
+            vectors.append(VectorPlan(f"{i}.qkv_bias", qkv_rows, tuple(f"{part}.bias" for part in qkv)))
+    if not config.tie_word_embeddings:
+        matrices.append(MatrixPlan("head", vocab, hidden, ("lm_head.weight",), "embedding"))
+    return TensorPlan(tuple(matrices), tuple(vectors))
+
+
+def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
+    """Compose the decoder for sequences of up to `max_positions` tokens."""
+    matrices = {
+        name: backend.matrix(packed.data, packed.rows, packed.cols, packed.scheme)
+        for name, packed in weights.matrices.items()
+    }
+    vectors, eps = weights.vectors, config.rms_norm_eps
+    layers: list[Attention | Mlp] = []
+    for i in range(config.num_hidden_layers):
+        attention = backend.attention(
+            vectors[f"{i}.attention_norm"],
+            matrices[f"{i}.qkv"],
+            vectors.get(f"{i}.qkv_bias"),
+            matrices[f"{i}.o"],
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=config.head_dim,
+            eps=eps,
+        )
+        mlp = backend.mlp(
+            vectors[f"{i}.mlp_norm"], matrices[f"{i}.gate_up"], matrices[f"{i}.down"], eps=eps
+        )
+        layers += [attention, mlp]
+    cos, sin = rope_tables(config, max_positions)
+    embed = matrices["embed"]
+    head = matrices.get("head", embed)
+    return backend.model(embed, layers, vectors["norm"], head, cos, sin, eps=eps)

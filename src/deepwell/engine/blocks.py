@@ -1,0 +1,189 @@
+"""`BlockPool`: who owns each block of the KV cache, and which full blocks a later prompt may reuse.
+
+A full block is known by its whole prefix: a chain of `Prefix` nodes, one a block, whose hashes build on each other from a
+seed of model, precision and salt. The hash finds a block; the token ids of the chain decide, so that a collision costs a
+comparison and never a wrong answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+
+from deepwell.errors import DeepwellError
+
+__all__ = ["BlockPool", "Prefix"]
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+class Prefix:
+    """One full block of a sequence and, through `parent`, all the tokens before it."""
+
+    __slots__ = ("hash", "parent", "tokens")
+
+    def __init__(self, parent: Prefix | None, tokens: bytes, hash: bytes) -> None:
+        self.parent = parent
+        self.tokens = tokens  # int32 ids, little endian; the seed, at the root
+        self.hash = hash
+
+    def same(self, other: Prefix) -> bool:
+        """Whether both stand for the same tokens after the same seed."""
+        a: Prefix | None = self
+        b: Prefix | None = other
+        while a is not b:
+            if a is None or b is None or a.tokens != b.tokens:
+                return False
+            a, b = a.parent, b.parent
+        return True
+
+
+class BlockPool:
+    """A fixed number of blocks. Every operation is O(1) a block.
+
+    A block is *used* (references > 0), *free* (empty, or of no further use) or *cached*: unreferenced, yet its contents can
+    serve a prefix hit until it is the least recently used block and someone needs room.
+
+    Args:
+        num_blocks: blocks of the KV cache.
+        seed: what the contents of a block depend on besides its tokens: model, precision, dtype.
+        digest: the hash; a weak one slows the cache and changes nothing else.
+    """
+
+    def __init__(
+        self, num_blocks: int, *, seed: bytes = b"", digest: Callable[[bytes], bytes] = _digest
+    ) -> None:
+        self.num_blocks = num_blocks
+        self._seed = seed
+        self._digest = digest
+        self._references = [0] * num_blocks
+        self._content: list[Prefix | None] = [None] * num_blocks  # what a registered block holds
+        self._by_hash: dict[bytes, int] = {}
+        self._free = list(range(num_blocks - 1, -1, -1))  # a stack
+        self._cached: OrderedDict[int, None] = OrderedDict()  # unreferenced registered blocks, oldest first
+
+    @property
+    def available(self) -> int:
+        """Blocks that `take` can hand out: free and cached ones."""
+        return len(self._free) + len(self._cached)
+
+    @property
+    def used(self) -> int:
+        return self.num_blocks - self.available
+
+    @property
+    def cached(self) -> int:
+        return len(self._cached)
+
+    def root(self, salt: str) -> Prefix:
+        """The empty prefix. Only equal salts share blocks."""
+        tokens = len(self._seed).to_bytes(4, "little") + self._seed + salt.encode()
+        return Prefix(None, tokens, self._digest(tokens))
+
+    def extend(self, parent: Prefix, tokens: bytes) -> Prefix:
+        """The prefix one full block longer; `tokens` are the int32 ids of that block."""
+        return Prefix(parent, tokens, self._digest(parent.hash + tokens))
+
+    def find(self, prefix: Prefix) -> int | None:
+        """The block that holds the last block of `prefix`, if it is still there."""
+        block = self._by_hash.get(prefix.hash)
+        if block is None:
+            return None
+        content = self._content[block]
+        return block if content is not None and content.same(prefix) else None
+
+    def match(self, chain: Sequence[Prefix]) -> list[int]:
+        """The blocks of the longest stored run of `chain`, from its start."""
+        blocks: list[int] = []
+        for prefix in chain:
+            block = self.find(prefix)
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def register(self, block: int, prefix: Prefix) -> None:
+        """Offer a computed full block to later prompts. The first block of a hash stays."""
+        if self._content[block] is None and prefix.hash not in self._by_hash:
+            self._content[block] = prefix
+            self._by_hash[prefix.hash] = block
+
+    def acquire(self, blocks: Iterable[int]) -> None:
+        """Add one reference to each, as after `match`."""
+        for block in blocks:
+            if self._references[block] == 0:
+                del self._cached[block]
+            self._references[block] += 1
+
+    def take(self, count: int) -> list[int] | None:
+        """`count` blocks to write, with one reference each; None, and nothing taken, if there are fewer.
+
+        Empty blocks go first, then the least recently used cached ones, which the cache forgets.
+        """
+        if count > len(self._free) + len(self._cached):
+            return None
+        blocks: list[int] = []
+        for _ in range(count):
+            block = self._free.pop() if self._free else self._evict()
+            self._references[block] = 1
+            blocks.append(block)
+        return blocks
+
+    def _evict(self) -> int:
+        block, _ = self._cached.popitem(last=False)
+        content = self._content[block]
+        assert content is not None
+        del self._by_hash[content.hash]
+        self._content[block] = None
+        return block
+
+    def release(self, blocks: Sequence[int]) -> None:
+        """Drop one reference of each block of one sequence, given in order.
+
+        They are released from the end, so that a prefix outlives its continuations: a block whose parent is gone can
+        never be hit.
+        """
+        for block in reversed(blocks):
+            self._references[block] -= 1
+            if self._references[block] == 0:
+                if self._content[block] is None:
+                    self._free.append(block)
+                else:
+                    self._cached[block] = None
+
+    def forget(self) -> None:
+        """Empty the cache: no block computed so far is offered again."""
+        for block in self._by_hash.values():
+            self._content[block] = None
+        self._by_hash.clear()
+        self._free.extend(self._cached)
+        self._cached.clear()
+
+    def check_integrity(self, owners: Iterable[Sequence[int]]) -> None:
+        """Compare the books with the block lists of all live sequences.
+
+        Raises:
+            DeepwellError: a leak, a double use, or an index that points nowhere. Always a bug.
+        """
+        expected = [0] * self.num_blocks
+        for blocks in owners:
+            if len(set(blocks)) != len(blocks):
+                raise DeepwellError(f"a sequence lists a block twice: {list(blocks)}")
+            for block in blocks:
+                expected[block] += 1
+        if expected != self._references:
+            wrong = [b for b in range(self.num_blocks) if expected[b] != self._references[b]]
+            raise DeepwellError(f"reference counts of blocks {wrong[:8]} are wrong")
+        idle = sorted([*self._free, *self._cached])
+        if idle != [b for b in range(self.num_blocks) if expected[b] == 0]:
+            raise DeepwellError("free and cached blocks are not exactly the unreferenced ones")
+        if any(self._content[b] is not None for b in self._free) or any(
+            self._content[b] is None for b in self._cached
+        ):
+            raise DeepwellError("a free block has contents, or a cached one has none")
+        registered = {p.hash: b for b, p in enumerate(self._content) if p is not None}
+        if registered != self._by_hash:
+            raise DeepwellError("the prefix index does not mirror the blocks' contents")

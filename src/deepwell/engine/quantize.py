@@ -1,0 +1,308 @@
+"""Quantisation schemes and their packed layouts, as `docs/design.md` specifies them under "Packed weights".
+
+Every scheme goes through two steps: choose the integers and scales of each (row, group), then lay them out in panels of
+32 rows. GGUF's 4-bit blocks enter between the two, so they are never rounded again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.backend import Scheme
+
+__all__ = [
+    "GATE_UP_ROWS",
+    "GROUP",
+    "PANEL",
+    "QuantizationReport",
+    "Quantized",
+    "decode_q4_0",
+    "decode_q4_1",
+    "interleave_gate_up",
+    "layout",
+    "pack",
+    "pack_q4_0",
+    "pack_q4_1",
+    "packed_nbytes",
+    "quantization_report",
+    "quantize",
+    "quantize_activations",
+    "unlayout",
+    "unpack",
+]
+
+Item = TypeVar("Item", bound=np.generic)
+
+PANEL: Final = 32  # rows of a panel
+GROUP: Final[dict[Scheme, int]] = {"int8": 64, "int4": 32, "fp32": 1}  # columns that share a scale
+GATE_UP_ROWS: Final = 16  # rows of gate, then of up, that alternate in their common matrix
+
+# One (panel, group) block. Four columns of one row are adjacent bytes: they travel as one 32-bit word.
+_BLOCK: Final[dict[Scheme, np.dtype[np.void]]] = {
+    "int8": np.dtype([("d", "<f2", (PANEL,)), ("q", "<u4", (16, PANEL))]),
+    "int4": np.dtype([("d", "<f2", (PANEL,)), ("m", "<f2", (PANEL,)), ("b", "<u4", (4, PANEL))]),
+    "fp32": np.dtype([("w", "<f4", (PANEL,))]),
+}
+_CHUNK_WEIGHTS = 1 << 18  # weights in flight: the temporaries of one chunk stay within the second-level cache
+_INT4_SHRINK = (1.0, 0.9)  # starting ranges of the 4-bit fit, as fractions of max - min
+_INT4_STEPS = 3  # least-squares steps from each start
+
+
+@dataclass(frozen=True, slots=True)
+class Quantized:
+    """Rows before layout: w = d * q (+ m). Columns are padded to whole groups."""
+
+    q: NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.float32]  # [rows, groups * group]
+    d: NDArray[np.float16]  # [rows, groups]; empty for fp32
+    m: NDArray[np.float16]  # [rows, groups]; int4 only, else empty
+
+    def dequantized(self, scheme: Scheme) -> NDArray[np.float32]:
+        """The float32 weights, [rows, groups * group], in an array of their own."""
+        if scheme == "fp32":
+            return np.array(self.q, np.float32)
+        grouped = self.q.reshape(*self.d.shape, GROUP[scheme]).astype(np.float32)
+        grouped *= self.d.astype(np.float32)[..., None]
+        if scheme == "int4":
+            grouped += self.m.astype(np.float32)[..., None]
+        return grouped.reshape(self.q.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizationReport:
+    """What rounding cost: signal to quantisation noise in decibels (inf: exact) and the largest absolute error."""
+
+    sqnr_db: float
+    max_error: float
+
+
+def _ceil(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def packed_nbytes(rows: int, cols: int, scheme: Scheme) -> int:
+    """Bytes of a packed [rows, cols] matrix."""
+    return (_ceil(rows, PANEL) // PANEL) * (_ceil(cols, GROUP[scheme]) // GROUP[scheme]) * _BLOCK[scheme].itemsize
+
+
+def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
+    """Round float32 [rows, cols] to `scheme`."""
+    group = GROUP[scheme]
+    rows, cols = weights.shape
+    width = _ceil(cols, group)
+    none = np.empty((rows, 0), np.float16)
+    if scheme == "fp32":
+        return Quantized(np.asarray(weights, np.float32), none, none)
+    fit = _fit_int8 if scheme == "int8" else _fit_int4
+    q = np.empty((rows, width), np.int8 if scheme == "int8" else np.uint8)
+    d = np.empty((rows, width // group), np.float16)
+    m = np.empty((rows, width // group), np.float16) if scheme == "int4" else none
+    step = max(1, _CHUNK_WEIGHTS // max(1, width))
+    for start in range(0, rows, step):
+        chunk = slice(start, min(start + step, rows))
+        padded = _pad(np.asarray(weights[chunk], np.float32), cols=width)
+        q_chunk, d_chunk, m_chunk = fit(padded.reshape(-1, group))
+        q[chunk] = q_chunk.reshape(-1, width)
+        d[chunk] = d_chunk.reshape(-1, width // group)
+        if scheme == "int4":
+            m[chunk] = m_chunk.reshape(-1, width // group)
+    return Quantized(q, d, m)
+
+
+def _pad(a: NDArray[np.float32], *, cols: int) -> NDArray[np.float32]:
+    return a if a.shape[1] == cols else np.pad(a, ((0, 0), (0, cols - a.shape[1])))
+
+
+def _inverse(d: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
+
+
+def _fit_int8(w: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16], NDArray[np.float16]]:
+    """Symmetric: w [n, 64] -> q in -127..127, d [n]."""
+    d = (np.abs(w).max(axis=1) / np.float32(127)).astype(np.float16)
+    q = w * _inverse(d.astype(np.float32))[:, None]
+    np.rint(q, out=q)
+    np.clip(q, -127, 127, out=q)
+    return q.astype(np.int8), d, d
+
+
+def _fit_int4(w: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
+    """Asymmetric: w [n, 32] -> q in 0..15, d and m [n], of least squared error over a few starting ranges.
+
+    From each start, rounding and the closed-form least-squares (d, m) alternate, as in k-means.
+    """
+    n = np.float32(w.shape[1])
+    low, high = w.min(axis=1), w.max(axis=1)
+    sum_w = w.sum(axis=1)
+    best_error = np.full(len(w), np.inf, np.float32)
+    best_d = np.zeros(len(w), np.float16)
+    best_m = np.zeros(len(w), np.float16)
+    q = np.empty_like(w)
+    for shrink in _INT4_SHRINK:
+        d = (high - low) * np.float32(shrink / 15)
+        m = (low + high) * np.float32(0.5) - d * np.float32(7.5)
+        for _ in range(_INT4_STEPS):
+            _round_int4(w, d, m, out=q)
+            sum_q = q.sum(axis=1)
+            sum_qq = np.einsum("nk,nk->n", q, q)
+            sum_qw = np.einsum("nk,nk->n", q, w)
+            determinant = n * sum_qq - sum_q * sum_q
+            d = np.where(determinant > 0, (n * sum_qw - sum_q * sum_w) * _inverse(determinant), d)
+            m = (sum_w - d * sum_q) / n
+        d_half, m_half = d.astype(np.float16), m.astype(np.float16)
+        d, m = d_half.astype(np.float32), m_half.astype(np.float32)
+        _round_int4(w, d, m, out=q)
+        q *= d[:, None]
+        q += m[:, None]
+        q -= w
+        error = np.einsum("nk,nk->n", q, q)
+        better = ~(error >= best_error)  # a NaN wins, so that it is seen
+        best_error = np.where(better, error, best_error)
+        best_d = np.where(better, d_half, best_d)
+        best_m = np.where(better, m_half, best_m)
+    _round_int4(w, best_d.astype(np.float32), best_m.astype(np.float32), out=q)
+    return q.astype(np.uint8), best_d, best_m
+
+
+def _round_int4(
+    w: NDArray[np.float32], d: NDArray[np.float32], m: NDArray[np.float32], *, out: NDArray[np.float32]
+) -> None:
+    np.subtract(w, m[:, None], out=out)
+    out *= _inverse(d)[:, None]
+    np.rint(out, out=out)
+    np.clip(out, 0, 15, out=out)
+
+
+def decode_q4_1(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
+    """GGUF Q4_1 rows, uint8 [rows, cols / 32 * 20], as int4: same integers, same float16 d and m."""
+    blocks = _gguf_blocks(raw_rows, cols, 20)
+    scales = np.ascontiguousarray(blocks[..., :4]).view("<f2")
+    return Quantized(_gguf_nibbles(blocks[..., 4:]), scales[..., 0].copy(), scales[..., 1].copy())
+
+
+def decode_q4_0(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
+    """GGUF Q4_0 rows, uint8 [rows, cols / 32 * 18], as int4 with m = -8 d (exact: a change of exponent)."""
+    blocks = _gguf_blocks(raw_rows, cols, 18)
+    d = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0]
+    return Quantized(_gguf_nibbles(blocks[..., 2:]), d.copy(), (d * np.float16(-8)).astype(np.float16))
+
+
+def _gguf_blocks(raw_rows: NDArray[np.uint8], cols: int, block_bytes: int) -> NDArray[np.uint8]:
+    rows, row_bytes = raw_rows.shape
+    if cols % 32 or row_bytes != cols // 32 * block_bytes:
+        raise ValueError(f"{row_bytes} bytes a row do not hold {cols} columns in blocks of {block_bytes} bytes")
+    return raw_rows.reshape(rows, cols // 32, block_bytes)
+
+
+def _gguf_nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """[rows, blocks, 16] -> [rows, cols]: low nibbles are the first 16 columns of a block, high ones the last."""
+    rows = packed.shape[0]
+    return np.concatenate([packed & 15, packed >> 4], axis=-1).reshape(rows, -1)
+
+
+def layout(quantized: Quantized, scheme: Scheme) -> NDArray[np.uint8]:
+    """Arrange rows in panels: flat bytes `[panels][groups][block]`; rows are padded with zeros to whole panels."""
+    group = GROUP[scheme]
+    rows, width = quantized.q.shape
+    panels, groups = _ceil(rows, PANEL) // PANEL, width // group
+    missing = ((0, panels * PANEL - rows), (0, 0))
+    out = np.empty((panels, groups), _BLOCK[scheme])
+
+    def scales(a: NDArray[np.float16]) -> NDArray[np.float16]:
+        return np.pad(a, missing).reshape(panels, PANEL, groups).transpose(0, 2, 1)
+
+    q = np.pad(quantized.q, missing) if missing[0][1] else np.ascontiguousarray(quantized.q)
+    if scheme == "fp32":
+        out["w"] = q.reshape(panels, PANEL, groups).transpose(0, 2, 1)
+    elif scheme == "int8":
+        out["d"] = scales(quantized.d)
+        out["q"] = q.view("<u4").reshape(panels, PANEL, groups, 16).transpose(0, 2, 3, 1)
+    else:
+        out["d"], out["m"] = scales(quantized.d), scales(quantized.m)
+        words = q.view("<u4").reshape(panels, PANEL, groups, 4, 2)
+        out["b"] = (words[..., 0] | words[..., 1] << 4).transpose(0, 2, 3, 1)
+    return out.reshape(-1).view(np.uint8)
+
+
+def unlayout(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> Quantized:
+    """The inverse of `layout`: q is [rows, groups * group].
+
+    Raises:
+        ValueError: `data` is not `packed_nbytes(rows, cols, scheme)` long.
+    """
+    group = GROUP[scheme]
+    panels, groups = _ceil(rows, PANEL) // PANEL, _ceil(cols, group) // group
+    if data.nbytes != packed_nbytes(rows, cols, scheme):
+        raise ValueError(
+            f"a {scheme} matrix [{rows}, {cols}] packs into {packed_nbytes(rows, cols, scheme)} bytes, got {data.nbytes}"
+        )
+    blocks = data.reshape(-1).view(_BLOCK[scheme]).reshape(panels, groups)
+
+    def scales(field: str) -> NDArray[np.float16]:
+        return blocks[field].transpose(0, 2, 1).reshape(-1, groups)[:rows]
+
+    none = np.empty((rows, 0), np.float16)
+    if scheme == "fp32":
+        return Quantized(blocks["w"].transpose(0, 2, 1).reshape(-1, groups)[:rows], none, none)
+    if scheme == "int8":
+        words = np.ascontiguousarray(blocks["q"].transpose(0, 3, 1, 2))
+        return Quantized(words.view(np.int8).reshape(-1, groups * group)[:rows], scales("d"), none)
+    packed = blocks["b"].transpose(0, 3, 1, 2)
+    words = np.stack([packed & 0x0F0F0F0F, packed >> 4 & 0x0F0F0F0F], axis=-1)
+    return Quantized(words.view(np.uint8).reshape(-1, groups * group)[:rows], scales("d"), scales("m"))
+
+
+def pack(weights: NDArray[np.float32], scheme: Scheme) -> NDArray[np.uint8]:
+    """Quantise and lay out float32 [rows, cols]; flat bytes."""
+    return layout(quantize(weights, scheme), scheme)
+
+
+def unpack(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> NDArray[np.float32]:
+    """The float32 weights [rows, cols] that packed bytes stand for."""
+    return np.ascontiguousarray(unlayout(data, rows, cols, scheme).dequantized(scheme)[:, :cols])
+
+
+def pack_q4_1(raw_rows: NDArray[np.uint8], cols: int) -> NDArray[np.uint8]:
+    """Lay out GGUF Q4_1 rows as int4 without a second rounding."""
+    return layout(decode_q4_1(raw_rows, cols), "int4")
+
+
+def pack_q4_0(raw_rows: NDArray[np.uint8], cols: int) -> NDArray[np.uint8]:
+    """Lay out GGUF Q4_0 rows as int4 without a second rounding."""
+    return layout(decode_q4_0(raw_rows, cols), "int4")
+
+
+def interleave_gate_up(gate: NDArray[Item], up: NDArray[Item]) -> NDArray[Item]:
+    """Alternate 16 rows of gate and 16 of up; rows are padded with zeros to a multiple of 16 first.
+
+    Works on weights [intermediate, hidden] as on raw quantised rows or scales.
+    """
+    runs = -(-len(gate) // GATE_UP_ROWS)
+    padding = ((0, runs * GATE_UP_ROWS - len(gate)), (0, 0))
+    halves = [np.pad(half, padding).reshape(runs, GATE_UP_ROWS, half.shape[1]) for half in (gate, up)]
+    return np.stack(halves, axis=1).reshape(2 * runs * GATE_UP_ROWS, gate.shape[1])
+
+
+def quantize_activations(x: NDArray[np.float32], scheme: Scheme) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round activations [tokens, cols] per row and per group of the matrix they meet.
+
+    Returns:
+        q [tokens, groups * group] in -127..127, and scales [tokens, groups] with x ~ q * scale.
+    """
+    group = GROUP[scheme]
+    padded = _pad(x, cols=_ceil(x.shape[1], group)).reshape(len(x), -1, group)
+    amax = np.abs(padded).max(axis=2)
+    factor = np.divide(np.float32(127), amax, out=np.zeros_like(amax), where=amax > 0)
+    q = np.clip(np.rint(padded * factor[..., None]), -127, 127).astype(np.int8)
+    return q.reshape(len(x), -1), amax / np.float32(127)
+
+
+def quantization_report(weights: NDArray[np.float32], approximation: NDArray[np.float32]) -> QuantizationReport:
+    """Compare weights with what their packed form stands for (same shape)."""
+    error = approximation - weights
+    signal, noise = float(np.vdot(weights, weights)), float(np.vdot(error, error))
+    sqnr_db = 10 * float(np.log10(signal / noise)) if signal and noise else float("inf") if not noise else 0.0
+    return QuantizationReport(sqnr_db, float(np.abs(error).max(initial=0.0)))

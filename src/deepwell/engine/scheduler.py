@@ -1,0 +1,254 @@
+"""`Scheduler`: which tokens are computed in the next step. Pure bookkeeping: no model, no clock, no thread.
+
+A sequence has one number, the tokens computed so far, and each step brings it closer to the tokens known. Chunked prefill,
+prefix hits and preemption are all ways of changing that number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+
+from deepwell.engine.batch import BLOCK_TOKENS
+from deepwell.engine.blocks import BlockPool, Prefix
+from deepwell.engine.protocol import FinishReason
+from deepwell.engine.sequence import Sequence
+
+__all__ = ["NO_TOKEN", "Limits", "ScheduledStep", "Scheduler"]
+
+NO_TOKEN = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one step may hold.
+
+    A short step while somebody decodes keeps the time between tokens even; a long one otherwise fills the matrix kernels.
+    """
+
+    max_sequences: int = 64
+    prefill_tokens: int = 512  # prompt rows of a step when nobody decodes
+    mixed_prefill_tokens: int = 128  # the same while somebody does
+    logits_rows: int = 64  # prompt rows of a step that want logits: 64 x 151k floats are 39 MB
+    prefix_cache: bool = True
+
+
+@dataclass(slots=True)
+class ScheduledStep:
+    """The work of one step: `counts[i]` tokens of `sequences[i]`, from `sequences[i].computed` on."""
+
+    sequences: list[Sequence]
+    counts: list[int]
+    decoding: int = 0  # leading sequences that compute exactly the token drawn last
+
+
+class Scheduler:
+    """First come, first served; the youngest gives way when blocks run out.
+
+    Admission takes the blocks of all known tokens at once, so only decoding can run out. The oldest sequence can take the
+    blocks of every other, and one sequence always fits the pool, so somebody advances in each step.
+    """
+
+    def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
+        self.pool = pool
+        self.limits = limits or Limits()
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []  # by admission, oldest first
+        self.preemptions = 0
+        self.prompt_tokens = 0  # computed
+        self.cached_tokens = 0  # of prompts, spared by prefix hits
+        self._generating = 0  # sequences of kind "generate", waiting or running
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence whose capacity fits the pool."""
+        sequence.root = self.pool.root(sequence.salt)
+        self.waiting.append(sequence)
+        self._generating += sequence.kind == "generate"
+
+    def remove(self, sequence: Sequence) -> bool:
+        """Drop a sequence, wherever it stands; its blocks are free at once. False if it is not here."""
+        if sequence in self.running:
+            self._finish(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+            self._generating -= sequence.kind == "generate"
+        else:
+            return False
+        return True
+
+    def schedule(self) -> ScheduledStep:
+        """Pick the next step's tokens and give them blocks. `commit` follows, or `remove` of all running sequences."""
+        limits = self.limits
+        preemptions = self.preemptions
+        step = self._schedule_decoding()
+        full = len(self.running) >= limits.max_sequences
+        if step.decoding == len(self.running) and (full or not self.waiting):
+            return step
+
+        budget = limits.mixed_prefill_tokens if step.decoding else limits.prefill_tokens
+        # Where nobody wants logits, the rows of score and embed requests cost no more than others.
+        row_budget = min(budget, limits.logits_rows) if self._generating else budget
+        in_flight: set[bytes] = set()
+        for sequence in self.running:
+            if not sequence.decoding:
+                taken = self._prefill(step, sequence, budget, row_budget, in_flight)
+                budget -= taken
+                row_budget -= taken if sequence.wants_prompt_rows else 0
+        if preemptions != self.preemptions:
+            return step
+        while self.waiting and budget > 0 and len(self.running) < limits.max_sequences:
+            sequence = self.waiting[0]
+            if (sequence.wants_prompt_rows and row_budget <= 0) or not self._admit(sequence, in_flight):
+                break
+            taken = self._prefill(step, sequence, budget, row_budget, in_flight)
+            budget -= taken
+            row_budget -= taken if sequence.wants_prompt_rows else 0
+        return step
+
+    def commit(self, step: ScheduledStep, tokens: Tokens[int]) -> list[FinishReason | None]:
+        """Book a computed step. `tokens[i]` is what `sequences[i]` drew, `NO_TOKEN` if it drew none.
+
+        Returns:
+            Why each sequence ended, None if it goes on. Those that ended have left the scheduler.
+        """
+        reasons: list[FinishReason | None] = []
+        for sequence, count, token in zip(step.sequences, step.counts, tokens, strict=True):
+            before = sequence.computed
+            sequence.computed = computed = before + count
+            if before < sequence.num_prompt:
+                self.prompt_tokens += min(computed, sequence.num_prompt) - before
+            if computed >= (sequence.registered + 1) * BLOCK_TOKENS:
+                self._register(sequence)
+            reason: FinishReason | None = None
+            if token != NO_TOKEN:
+                reason = sequence.append(token)
+            elif computed == sequence.num_tokens and not sequence.draws:
+                reason = "stop" if sequence.kind != "generate" else "length"
+            if reason is not None:
+                self._finish(sequence)
+            reasons.append(reason)
+        return reasons
+
+    def sequences(self) -> Iterator[Sequence]:
+        """All that have not ended, running ones first."""
+        yield from self.running
+        yield from self.waiting
+
+    def check_integrity(self) -> None:
+        """Raise if the books do not add up; see `BlockPool.check_integrity`."""
+        self.pool.check_integrity([s.blocks for s in self.running])
+        for sequence in self.running:
+            assert sequence.computed <= len(sequence.blocks) * BLOCK_TOKENS
+            assert sequence.computed < sequence.num_tokens
+            assert sequence.table[: len(sequence.blocks)].tolist() == sequence.blocks
+        assert all(not s.blocks and s.computed == 0 for s in self.waiting)
+        assert len(self.running) <= self.limits.max_sequences
+
+    def _schedule_decoding(self) -> ScheduledStep:
+        """One row for each decoding sequence, outside the prefill budget: none is ever starved."""
+        step = ScheduledStep([], [])
+        running = self.running
+        position = 0
+        while position < len(running):  # preemption shortens the list from its end
+            sequence = running[position]
+            position += 1
+            if sequence.decoding and (
+                sequence.num_tokens <= len(sequence.blocks) * BLOCK_TOKENS or self._grow(sequence)
+            ):
+                step.sequences.append(sequence)
+        step.decoding = len(step.sequences)
+        step.counts = [1] * step.decoding
+        return step
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """One more block, at the expense of the youngest; False if that is `sequence` itself."""
+        while (block := self.pool.take(1)) is None:
+            if self._preempt_youngest() is sequence:
+                return False
+        sequence.assign(block)
+        return True
+
+    def _prefill(
+        self, step: ScheduledStep, sequence: Sequence, budget: int, row_budget: int, in_flight: set[bytes]
+    ) -> int:
+        """Add what the budgets allow to the step; the blocks that it completes are noted `in_flight`."""
+        if sequence.wants_prompt_rows:
+            budget = min(budget, row_budget)
+        count = min(sequence.num_tokens - sequence.computed, budget)
+        if count <= 0:
+            return 0
+        step.sequences.append(sequence)
+        step.counts.append(count)
+        first, end = sequence.computed // BLOCK_TOKENS, (sequence.computed + count) // BLOCK_TOKENS
+        if self.limits.prefix_cache:
+            in_flight.update(prefix.hash for prefix in self._chain(sequence, end)[first:end])
+        return count
+
+    def _admit(self, sequence: Sequence, in_flight: set[bytes]) -> bool:
+        """Move the head of the queue to the running ones, with blocks for all its known tokens and the next one."""
+        pool = self.pool
+        hits: list[int] = []
+        if self.limits.prefix_cache and not sequence.wants_prompt_rows:
+            # The last token is always computed: its row yields the next one.
+            chain = self._chain(sequence, (sequence.num_tokens - 1) // BLOCK_TOKENS)
+            hits = pool.match(chain)
+            if len(hits) < len(chain) and chain[len(hits)].hash in in_flight:
+                return False  # computing it twice costs more than waiting one step for it
+        pool.acquire(hits)
+        room = min(sequence.num_tokens + 1, len(sequence.tokens))
+        blocks = pool.take(-(-room // BLOCK_TOKENS) - len(hits))
+        if blocks is None:
+            pool.release(hits)
+            return False
+        self.waiting.popleft()
+        self.running.append(sequence)
+        sequence.assign(hits + blocks)
+        sequence.computed = len(hits) * BLOCK_TOKENS
+        sequence.registered = len(hits)
+        if not sequence.preemptions:
+            sequence.cached_tokens = sequence.computed
+            self.cached_tokens += sequence.computed
+        return True
+
+    def _preempt_youngest(self) -> Sequence:
+        victim = self.running.pop()
+        self._vacate(victim)
+        victim.computed = 0
+        victim.registered = 0
+        victim.preemptions += 1
+        self.preemptions += 1
+        self.waiting.appendleft(victim)
+        return victim
+
+    def _finish(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._vacate(sequence)
+        self._generating -= sequence.kind == "generate"
+
+    def _vacate(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+
+    def _chain(self, sequence: Sequence, blocks: int) -> list[Prefix]:
+        """The prefix nodes of the first `blocks` full blocks."""
+        chain = sequence.chain
+        while len(chain) < blocks:
+            start = len(chain) * BLOCK_TOKENS
+            parent = chain[-1] if chain else sequence.root
+            assert parent is not None
+            chain.append(self.pool.extend(parent, sequence.tokens[start : start + BLOCK_TOKENS].tobytes()))
+        return chain[:blocks]
+
+    def _register(self, sequence: Sequence) -> None:
+        full = sequence.computed // BLOCK_TOKENS
+        if self.limits.prefix_cache:
+            chain = self._chain(sequence, full)
+            for index in range(sequence.registered, full):
+                self.pool.register(sequence.blocks[index], chain[index])
+        sequence.registered = full

@@ -1,0 +1,340 @@
+"""A model on disk, GGUF or safetensors, as one thing: a configuration and memory-mapped tensors in Hugging Face naming.
+
+Opening reads headers only. Every tensor the architecture needs is checked to be there, with the right shape and a dtype
+that Deepwell converts; a tensor it does not know is refused, because ignoring one silently computes another model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.errors import InvalidModelFile, ModelNotFound, UnsupportedModel
+from deepwell.models.config import ModelConfig
+from deepwell.models.config_reader import config_from_directory, config_from_gguf
+from deepwell.models.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
+from deepwell.models.gguf import read_gguf_header
+from deepwell.models.layout import expected_tensors, hugging_face_name, is_ignorable
+from deepwell.models.safetensors import SafetensorsInfo, read_json, read_safetensors_index
+
+__all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]
+
+_SAMPLE_BYTES: Final = 4096
+_SCALE_SUFFIX: Final = "_scale_inv"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """One tensor as the file stores it: a view on the mapped bytes."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: WeightDtype
+    data: NDArray[np.uint8] = field(repr=False)  # [rows, row_bytes] in file order; a vector is one row
+    permuted_heads: int = (
+        0  # GGUF llama files interleave the two halves of each of so many heads; 0: they do not
+    )
+    scales: NDArray[np.float32] | None = field(
+        default=None, repr=False
+    )  # F8_E4M3: one factor a block of weights
+    scale_block: tuple[int, int] = (0, 0)  # rows and columns of such a block
+
+    def raw_rows(self, rows: slice | None = None) -> NDArray[np.uint8]:
+        """Stored bytes, uint8 [rows, row_bytes]; a vector is one row.
+
+        A view on the file, except for the permuted q and k of GGUF llama files, which are gathered into
+        Hugging Face order. `rows` selects rows of a matrix.
+        """
+        if not self.permuted_heads:
+            return self.data if rows is None else self.data[rows]
+        order = _unpermuted_order(self.shape[0], self.permuted_heads)
+        if len(self.shape) == 1:
+            return self.data.reshape(self.shape[0], -1)[order].reshape(1, -1)
+        return self.data[order if rows is None else order[rows]]
+
+    def float32(self, rows: slice | None = None) -> NDArray[np.float32]:
+        """The values, as an array of `shape`; or those of some rows, [rows, cols] (of a vector: some values)."""
+        if len(self.shape) == 1:
+            values = dequantize(self.raw_rows(), self.dtype)[0]
+            return values if rows is None else values[rows]
+        values = dequantize(self.raw_rows(rows), self.dtype)
+        if self.scales is not None:
+            block_rows, block_cols = self.scale_block
+            index = np.arange(self.shape[0])[slice(None) if rows is None else rows]
+            for start in range(self.scales.shape[1]):
+                columns = slice(start * block_cols, (start + 1) * block_cols)
+                values[:, columns] *= self.scales[index // block_rows, start, None]
+        return values
+
+
+class Checkpoint:
+    """An open model. Tensors stay valid for as long as somebody holds them, whatever happens to this object."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        kind: Literal["gguf", "safetensors"],
+        tensors: Mapping[str, StoredTensor],
+        maps: Mapping[Path, mmap.mmap],
+        metadata: Mapping[str, Any],
+        headers: Iterable[bytes],
+    ) -> None:
+        self.config = config
+        self.format = kind
+        self.metadata = metadata  # of the GGUF file; empty for safetensors
+        self.names = tuple(tensors)
+        self.paths = tuple(maps)
+        self._tensors = tensors
+        self._maps = maps
+        self._headers = tuple(headers)
+
+    def tensor(self, name: str) -> StoredTensor:
+        """The tensor of this Hugging Face name; KeyError if `names` lacks it (a tied model has no `lm_head`)."""
+        return self._tensors[name]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the stored tensors."""
+        return sum(tensor.data.nbytes for tensor in self._tensors.values())
+
+    @cached_property
+    def source_bits(self) -> int:
+        """The precision class that most weights of the layers are stored in: 4 (4- and 5-bit), 8, 16 or 32."""
+        weights: dict[int, int] = {}
+        for name, tensor in self._tensors.items():
+            if len(tensor.shape) == 2 and name.startswith("model.layers."):
+                bits = source_bits(tensor.dtype)
+                weights[bits] = weights.get(bits, 0) + tensor.shape[0] * tensor.shape[1]
+        return max(weights, key=lambda bits: weights[bits])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A cheap identity of the weights, 64 hex digits, for caches of things derived from them.
+
+        SHA-256 over the headers, the file sizes and three samples of 4 KiB of every tensor: enough to tell
+        apart any two models that were trained or converted differently, not enough to detect tampering
+        (`sha256` is).
+        """
+        digest = hashlib.sha256()
+        for header in self._headers:
+            digest.update(len(header).to_bytes(8, "little") + header)
+        for mapped in self._maps.values():
+            digest.update(len(mapped).to_bytes(8, "little"))
+        for name, tensor in self._tensors.items():
+            digest.update(name.encode())
+            flat = tensor.data.reshape(-1)
+            for start in (0, flat.size // 2, max(flat.size - _SAMPLE_BYTES, 0)):
+                digest.update(flat[start : start + _SAMPLE_BYTES])
+        return digest.hexdigest()
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the weights file, or of the shards' digests in order of their names; reads everything."""
+        digests: list[str] = []
+        for path in sorted(self.paths):
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        if len(digests) == 1:
+            return digests[0]
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def release_pages(self) -> None:
+        """Give the mapped pages back to the system (they are read again on use): keeps a load's RSS small."""
+        for mapped in self._maps.values():
+            mapped.madvise(mmap.MADV_DONTNEED)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a `.gguf` file, a directory with `config.json` and safetensors, or one with exactly one `.gguf` file.
+
+    Raises:
+        ModelNotFound: nothing there.
+        InvalidModelFile: corrupt, truncated or hostile, or a needed tensor is missing or of the wrong shape.
+        UnsupportedModel: sound, but of an architecture, dtype or feature that Deepwell does not run.
+    """
+    if not path.exists():
+        raise ModelNotFound(f"{path} does not exist")
+    if path.is_file():
+        if path.suffix != ".gguf":
+            raise UnsupportedModel(
+                f"{path.name} is no .gguf file",
+                fix="give a .gguf file or a directory with safetensors and config.json",
+            )
+        return _open_gguf(path)
+    if (path / "config.json").is_file() and any(path.glob("*.safetensors*")):
+        return _open_safetensors(path)
+    found = sorted(path.glob("*.gguf"))
+    if len(found) == 1:
+        return _open_gguf(found[0])
+    problem = (
+        f"{len(found)} .gguf files" if found else "neither safetensors with a config.json nor a .gguf file"
+    )
+    raise InvalidModelFile(f"{path} holds {problem}", fix="give the path of one model")
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    header = read_gguf_header(path)
+    if (split := header.metadata.get("split.count", 1)) not in (0, 1):
+        raise UnsupportedModel(
+            f"{path.name} is one of {split} parts", fix="join them with llama-gguf-split --merge"
+        )
+    mapped = _map(path)
+
+    def view(offset: int, nbytes: int, rows: int) -> NDArray[np.uint8]:
+        return np.frombuffer(mapped, np.uint8, nbytes, offset).reshape(rows, -1)
+
+    rope_factors = None
+    if (info := header.tensors.get("rope_freqs.weight")) is not None and info.ggml_type == "F32":
+        rope_factors = view(info.offset, info.nbytes, 1).view(np.float32)[0]
+    config = config_from_gguf(header, rope_factors, where=path.name)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
+    tensors: dict[str, StoredTensor] = {}
+    for gguf_name, info in header.tensors.items():
+        if is_ignorable(gguf_name):
+            continue
+        name = hugging_face_name(gguf_name)
+        if name is None:
+            raise _unknown_tensor(path.name, gguf_name)
+        _check_dtype(path.name, gguf_name, info.ggml_type, len(info.shape))
+        permuted = heads.get(name.split(".")[-2], 0) if config.architecture == "llama" else 0
+        tensors[name] = StoredTensor(
+            name,
+            info.shape,
+            cast("WeightDtype", info.ggml_type),
+            view(info.offset, info.nbytes, info.shape[0] if len(info.shape) > 1 else 1),
+            permuted_heads=permuted,
+        )
+    prefix = mapped[: header.data_offset]
+    return Checkpoint(
+        config, "gguf", _in_order(path.name, config, tensors), {path: mapped}, header.metadata, (prefix,)
+    )
+
+
+def _open_safetensors(directory: Path) -> Checkpoint:
+    config = config_from_directory(directory)
+    block = _fp8_block(read_json(directory / "config.json"))
+    infos = read_safetensors_index(directory)
+    maps = {path: _map(path) for path in dict.fromkeys(info.path for info in infos.values())}
+
+    def view(info: SafetensorsInfo) -> NDArray[np.uint8]:
+        rows = info.shape[0] if len(info.shape) > 1 else 1
+        return np.frombuffer(maps[info.path], np.uint8, info.nbytes, info.offset).reshape(rows, -1)
+
+    tensors: dict[str, StoredTensor] = {}
+    for name, info in infos.items():
+        if is_ignorable(name) or (name == "lm_head.weight" and config.tie_word_embeddings):
+            continue
+        if name.endswith(_SCALE_SUFFIX) and name.removesuffix(_SCALE_SUFFIX) in infos:
+            continue
+        _check_dtype(info.path.name, name, info.dtype, len(info.shape))
+        if 0 in info.shape:
+            raise InvalidModelFile(f"{info.path.name}: tensor {name[:80]!r} is empty")
+        scales = None
+        if info.dtype == "F8_E4M3":
+            scales = _fp8_scales(info, infos.get(name + _SCALE_SUFFIX), block, view)
+        tensors[name] = StoredTensor(
+            name,
+            info.shape,
+            cast("WeightDtype", info.dtype),
+            view(info),
+            scales=scales,
+            scale_block=block if scales is not None and block else (0, 0),
+        )
+    headers = [(directory / "config.json").read_bytes()]
+    headers += [mapped[: 8 + int.from_bytes(mapped[:8], "little")] for mapped in maps.values()]
+    return Checkpoint(config, "safetensors", _in_order(directory.name, config, tensors), maps, {}, headers)
+
+
+def _in_order(where: str, config: ModelConfig, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Exactly the expected tensors, in the order of the forward pass."""
+    result: dict[str, StoredTensor] = {}
+    for name, shape in expected_tensors(config):
+        tensor = tensors.pop(name, None)
+        if tensor is None:
+            raise InvalidModelFile(f"{where}: the tensor {name!r} is missing", fix="pull the model again")
+        if tensor.shape != shape:
+            raise InvalidModelFile(
+                f"{where}: {name!r} has the shape {tensor.shape}, the configuration says {shape}",
+                fix="pull the model again",
+            )
+        result[name] = tensor
+    if tensors:
+        raise _unknown_tensor(where, next(iter(tensors)))
+    return result
+
+
+def _map(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def _unknown_tensor(where: str, name: str) -> UnsupportedModel:
+    return UnsupportedModel(
+        f"{where}: the tensor {name[:80]!r} belongs to no dense Llama or Qwen2 model",
+        fix="Llama (LlamaForCausalLM) and Qwen2 (Qwen2ForCausalLM) are supported",
+    )
+
+
+def _check_dtype(where: str, name: str, dtype: str, dims: int) -> None:
+    allowed = DTYPES if dims > 1 else FLOAT_DTYPES
+    if dtype not in allowed:
+        raise UnsupportedModel(
+            f"{where}: the tensor {name[:80]!r} has the type {dtype}",
+            fix=f"supported are {', '.join(allowed)}",
+        )
+
+
+def _unpermuted_order(rows: int, heads: int) -> NDArray[np.intp]:
+    """Stored row of each Hugging Face row: converters store row (h, j, i) at (h, i, j), j in 0..1."""
+    return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
+
+
+def _fp8_block(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """`weight_block_size` of DeepSeek's fp8 format; other quantisation formats are refused."""
+    quantization = config.get("quantization_config")
+    if quantization is None:
+        return None
+    fields = cast("dict[str, Any]", quantization) if isinstance(quantization, dict) else {}
+    if (method := fields.get("quant_method")) != "fp8":
+        raise UnsupportedModel(
+            f"config.json: quantised by {str(method)[:40]!r}",
+            fix="use the unquantised model or a GGUF file of it",
+        )
+    block: Any = fields.get("weight_block_size")
+    if (
+        not isinstance(block, list)
+        or [type(n) for n in cast("list[Any]", block)] != [int, int]
+        or min(block) < 1
+    ):
+        raise UnsupportedModel(
+            f"config.json: fp8 with weight_block_size {str(block)[:40]}",
+            fix="fp8 needs two block sizes, as [128, 128]",
+        )
+    return block[0], block[1]
+
+
+def _fp8_scales(
+    info: SafetensorsInfo,
+    scale: SafetensorsInfo | None,
+    block: tuple[int, int] | None,
+    view: Any,
+) -> NDArray[np.float32]:
+    where = f"{info.path.name}: tensor {info.name[:80]!r}"
+    if block is None or scale is None:
+        raise UnsupportedModel(f"{where} is F8_E4M3 without block scales", fix="use the unquantised model")
+    rows, cols = info.shape
+    expected = (-(-rows // block[0]), -(-cols // block[1]))
+    if scale.shape != expected or scale.dtype not in FLOAT_DTYPES:
+        raise InvalidModelFile(
+            f"{where} has scales {scale.dtype} {scale.shape}, expected F32 {expected}",
+            fix="pull the model again",
+        )
+    return dequantize(view(scale), cast("WeightDtype", scale.dtype))

@@ -1,0 +1,389 @@
+"""Hyperparameters from GGUF metadata or `config.json` into a `ModelConfig`, refused where they cannot be right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.errors import InvalidModelFile, UnsupportedModel
+from deepwell.models.config import ModelConfig, RopeScaling
+from deepwell.models.gguf import GGUFHeader
+from deepwell.models.safetensors import read_json
+
+__all__ = ["END_TOKENS", "config_from_directory", "config_from_gguf", "llama3_frequency_factors"]
+
+SUPPORTED: Final = "Llama (LlamaForCausalLM) and Qwen2 (Qwen2ForCausalLM) are supported"
+_ARCHITECTURES: Final[dict[str, Literal["llama", "qwen2"]]] = {
+    "LlamaForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+}
+# Chat models end a turn with one token and a document with another; GGUF metadata often names only one of them.
+END_TOKENS: Final = frozenset(
+    {
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end_of_text|>",
+        "<|EOT|>",
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    }
+)
+_CONTROL_TYPES: Final = (3, 4)  # tokenizer.ggml.token_type: control, user-defined
+_NO_TOKEN: Final = 0xFFFFFFFF
+
+# Bounds no model in use comes near; beyond them a header is corrupt or hostile.
+_BOUNDS: Final[dict[str, tuple[int, int]]] = {
+    "vocab_size": (1, 1 << 24),
+    "hidden_size": (1, 1 << 17),
+    "intermediate_size": (1, 1 << 20),
+    "num_hidden_layers": (1, 1024),
+    "num_attention_heads": (1, 4096),
+    "num_key_value_heads": (1, 4096),
+    "head_dim": (2, 1024),
+    "max_position_embeddings": (1, 1 << 24),
+}
+
+
+class _Fields:
+    """Typed access to a mapping of unknown origin; `where` names the file in errors."""
+
+    def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
+        self.values = values
+        self.where = where
+        self.prefix = prefix
+
+    def error(self, reason: str) -> InvalidModelFile:
+        return InvalidModelFile(f"{self.where}: {reason}", fix="download it again or from another source")
+
+    def get(self, key: str) -> Any:
+        return self.values.get(self.prefix + key)
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        value = self.get(key)
+        if value is None and default is not None:
+            return default
+        if value is None:
+            raise self.error(f"{self.prefix}{key} is missing")
+        if isinstance(value, (list, np.ndarray)):
+            raise UnsupportedModel(
+                f"{self.where}: {self.prefix}{key} differs from layer to layer", fix=SUPPORTED
+            )
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not an integer")
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        value = self.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not a finite number")
+        return float(value)
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self.get(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not a boolean")
+        return value
+
+    def section(self, key: str) -> _Fields | None:
+        value = self.get(key)
+        if value is None:
+            return None
+        if not isinstance(value, dict):
+            raise self.error(f"{self.prefix}{key} is not an object")
+        return _Fields(cast("dict[str, Any]", value), f"{self.where}: {key}")
+
+    def token_ids(self, key: str) -> tuple[int, ...]:
+        """A token id, a list of them, or nothing; -1 is an old way to write nothing."""
+        value = self.get(key)
+        ids: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
+        result: list[int] = []
+        for token in ids:
+            if token is None or token in (-1, _NO_TOKEN):
+                continue
+            if not isinstance(token, int) or isinstance(token, bool):
+                raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not token ids")
+            result.append(token)
+        return tuple(result)
+
+
+def config_from_gguf(
+    header: GGUFHeader, rope_factors: NDArray[np.float32] | None = None, *, where: str = "GGUF metadata"
+) -> ModelConfig:
+    """Read `llama.*` or `qwen2.*`.
+
+    Args:
+        header: The parsed file.
+        rope_factors: The tensor `rope_freqs.weight`, [head_dim / 2]: how converters store Llama 3's scaling.
+        where: Names the file in errors.
+
+    Raises:
+        UnsupportedModel: another architecture, or a feature that Deepwell does not run.
+        InvalidModelFile: missing or absurd values.
+    """
+    architecture = header.metadata.get("general.architecture")
+    if architecture not in ("llama", "qwen2"):
+        raise UnsupportedModel(f"{where}: the architecture is {str(architecture)[:40]!r}", fix=SUPPORTED)
+    fields = _Fields(header.metadata, where, f"{architecture}.")
+    if fields.integer("expert_count", 0):
+        raise UnsupportedModel(f"{where}: it is a mixture of experts", fix=SUPPORTED)
+    embedding = header.tensors.get("token_embd.weight")
+    if embedding is None:
+        raise fields.error("the tensor 'token_embd.weight' is missing")
+    hidden, heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
+    head_dim = fields.integer("attention.key_length", hidden // heads if heads > 0 else 0)
+    for key in ("attention.value_length", "rope.dimension_count"):
+        if (value := fields.integer(key, head_dim)) != head_dim:
+            raise UnsupportedModel(
+                f"{where}: {key} is {value}, but heads have {head_dim} dimensions", fix=SUPPORTED
+            )
+    tokenizer = _Fields(header.metadata, where, "tokenizer.ggml.")
+    eos = [*tokenizer.token_ids("eos_token_id"), *tokenizer.token_ids("eot_token_id")]
+    eos += [*tokenizer.token_ids("eom_token_id"), *_named_end_tokens(header.metadata)]
+    config = ModelConfig(
+        architecture=architecture,
+        vocab_size=embedding.shape[0],
+        hidden_size=hidden,
+        intermediate_size=fields.integer("feed_forward_length"),
+        num_hidden_layers=fields.integer("block_count"),
+        num_attention_heads=heads,
+        num_key_value_heads=fields.integer("attention.head_count_kv", heads),
+        head_dim=head_dim,
+        max_position_embeddings=fields.integer("context_length"),
+        # The metadata holds float32: 1e-5 comes as 9.99999974e-06; seven digits give back what was written.
+        rms_norm_eps=float(f"{fields.number('attention.layer_norm_rms_epsilon', 1e-5):.7g}"),
+        rope_theta=fields.number("rope.freq_base", 10_000.0),
+        tie_word_embeddings="output.weight" not in header.tensors,
+        attention_bias="blk.0.attn_q.bias" in header.tensors,
+        bos_token_id=next(iter(tokenizer.token_ids("bos_token_id")), None),
+        eos_token_ids=tuple(dict.fromkeys(eos)),
+        pad_token_id=next(iter(tokenizer.token_ids("padding_token_id")), None),
+    )
+    _check(config, fields)
+    return _with_scaling(config, _gguf_rope_scaling(fields, config, rope_factors), fields)
+
+
+def config_from_directory(directory: Path) -> ModelConfig:
+    """Read `config.json` and, for the tokens that end a turn, `generation_config.json`.
+
+    Raises:
+        UnsupportedModel: another architecture, or a feature that Deepwell does not run.
+        InvalidModelFile: missing or absurd values.
+    """
+    path = directory / "config.json"
+    if not path.is_file():
+        raise InvalidModelFile(f"{directory} holds no config.json", fix="pull the model again")
+    fields = _Fields(read_json(path), "config.json")
+    names = fields.get("architectures")
+    name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
+    if not isinstance(name, str) or name not in _ARCHITECTURES:
+        raise UnsupportedModel(f"config.json: the architecture is {str(name)[:60]!r}", fix=SUPPORTED)
+    architecture = _ARCHITECTURES[name]
+    _refuse_unsupported(fields)
+    generation_path = directory / "generation_config.json"
+    generation = _Fields(
+        read_json(generation_path) if generation_path.is_file() else {}, "generation_config.json"
+    )
+    eos = generation.token_ids("eos_token_id") or fields.token_ids("eos_token_id")
+    hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    rope = fields.section("rope_parameters") or fields.section("rope_scaling")
+    theta = fields.number("rope_theta", 10_000.0)
+    config = ModelConfig(
+        architecture=architecture,
+        vocab_size=fields.integer("vocab_size"),
+        hidden_size=hidden,
+        intermediate_size=fields.integer("intermediate_size"),
+        num_hidden_layers=fields.integer("num_hidden_layers"),
+        num_attention_heads=heads,
+        num_key_value_heads=fields.integer("num_key_value_heads", heads),
+        head_dim=fields.integer("head_dim", hidden // heads if heads > 0 else 0),
+        max_position_embeddings=fields.integer("max_position_embeddings"),
+        rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
+        rope_theta=rope.number("rope_theta", theta) if rope else theta,
+        tie_word_embeddings=fields.boolean("tie_word_embeddings", False),
+        attention_bias=architecture == "qwen2" or fields.boolean("attention_bias", False),
+        bos_token_id=next(iter(fields.token_ids("bos_token_id")), None),
+        eos_token_ids=tuple(dict.fromkeys(eos)),
+        pad_token_id=next(
+            iter(fields.token_ids("pad_token_id") or generation.token_ids("pad_token_id")), None
+        ),
+    )
+    _check(config, fields)
+    return _with_scaling(config, _json_rope_scaling(rope, config) if rope else None, fields)
+
+
+def _refuse_unsupported(fields: _Fields) -> None:
+    """Features of the supported families' `config.json` that would silently change the output if ignored."""
+    if (act := fields.get("hidden_act")) not in (None, "silu", "swish"):
+        raise UnsupportedModel(
+            f"config.json: the activation is {str(act)[:40]!r}", fix="only silu is supported"
+        )
+    if fields.boolean("mlp_bias", False):
+        raise UnsupportedModel("config.json: the MLP has biases", fix=SUPPORTED)
+    if fields.boolean("use_sliding_window", False):
+        raise UnsupportedModel("config.json: it uses sliding window attention", fix=SUPPORTED)
+    if fields.number("partial_rotary_factor", 1.0) != 1.0:
+        raise UnsupportedModel("config.json: only a part of each head is rotated", fix=SUPPORTED)
+
+
+def _check(config: ModelConfig, fields: _Fields) -> None:
+    for key, (low, high) in _BOUNDS.items():
+        if not low <= (value := getattr(config, key)) <= high:
+            raise fields.error(f"{key} is {value}, expected {low} to {high}")
+    if config.num_attention_heads % config.num_key_value_heads:
+        heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+        raise fields.error(f"{heads} attention heads cannot share {kv_heads} key and value heads")
+    if config.head_dim % 2:
+        raise fields.error(f"head_dim is {config.head_dim}; rotary embeddings need an even number")
+    if not 0.0 < config.rms_norm_eps < 1.0:
+        raise fields.error(f"rms_norm_eps is {config.rms_norm_eps}")
+    if not 1.0 < config.rope_theta < 1e12:
+        raise fields.error(f"rope_theta is {config.rope_theta}")
+    tokens = [
+        *config.eos_token_ids,
+        *(t for t in (config.bos_token_id, config.pad_token_id) if t is not None),
+    ]
+    for token in tokens:
+        if not 0 <= token < config.vocab_size:
+            raise fields.error(
+                f"the special token {token} lies outside the vocabulary of {config.vocab_size}"
+            )
+
+
+def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: _Fields) -> ModelConfig:
+    if scaling is None:
+        return config
+    if not 1.0 <= scaling.factor <= 1e4:
+        raise fields.error(f"the rope scaling factor is {scaling.factor}, expected 1 to 10000")
+    original = scaling.original_max_position_embeddings
+    if scaling.kind != "linear" and not 1 <= original <= 1 << 24:
+        raise fields.error(f"the rope scaling's original_max_position_embeddings is {original}")
+    if scaling.kind == "llama3" and not 0.0 < scaling.low_freq_factor < scaling.high_freq_factor:
+        raise fields.error("the rope scaling needs 0 < low_freq_factor < high_freq_factor")
+    if scaling.kind == "yarn":
+        if not 0.0 < scaling.beta_slow < scaling.beta_fast:
+            raise fields.error("the rope scaling needs 0 < beta_slow < beta_fast")
+        # Qwen2.5 documents yarn as an addition to an unchanged max_position_embeddings.
+        longest = min(max(config.max_position_embeddings, int(original * scaling.factor)), 1 << 24)
+        config = replace(config, max_position_embeddings=longest)
+    return replace(config, rope_scaling=scaling)
+
+
+def _json_rope_scaling(rope: _Fields, config: ModelConfig) -> RopeScaling | None:
+    kind = rope.get("rope_type") or rope.get("type")
+    if kind in (None, "default"):
+        return None
+    factor = rope.number("factor", 1.0)
+    original = rope.integer("original_max_position_embeddings", config.max_position_embeddings)
+    if kind == "linear":
+        return RopeScaling("linear", factor)
+    if kind == "llama3":
+        return RopeScaling(
+            "llama3",
+            factor,
+            original,
+            low_freq_factor=rope.number("low_freq_factor", 1.0),
+            high_freq_factor=rope.number("high_freq_factor", 4.0),
+        )
+    if kind == "yarn":
+        if not rope.boolean("truncate", True):
+            raise UnsupportedModel("config.json: yarn without truncation", fix=SUPPORTED)
+        return RopeScaling(
+            "yarn",
+            factor,
+            original,
+            beta_fast=rope.number("beta_fast", 32.0),
+            beta_slow=rope.number("beta_slow", 1.0),
+            attention_factor=_yarn_attention_factor(rope, factor),
+        )
+    raise UnsupportedModel(
+        f"config.json: rope scaling of type {str(kind)[:40]!r}", fix="linear, llama3 and yarn are supported"
+    )
+
+
+def _yarn_attention_factor(rope: _Fields, factor: float) -> float | None:
+    """The explicit factor, or the ratio of DeepSeek's two mscales, as transformers computes it."""
+    if rope.get("attention_factor") is not None:
+        return rope.number("attention_factor", 1.0)
+    mscale, all_dim = rope.number("mscale", 0.0), rope.number("mscale_all_dim", 0.0)
+    if not mscale or not all_dim or factor <= 1.0:
+        return None
+    return (0.1 * mscale * math.log(factor) + 1.0) / (0.1 * all_dim * math.log(factor) + 1.0)
+
+
+def _gguf_rope_scaling(
+    fields: _Fields, config: ModelConfig, rope_factors: NDArray[np.float32] | None
+) -> RopeScaling | None:
+    if rope_factors is not None and not np.all(rope_factors == 1.0):
+        return _llama3_from_factors(fields, config, rope_factors)
+    kind = fields.get("rope.scaling.type")
+    factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
+    if kind == "none" or (kind in (None, "linear") and factor == 1.0):
+        return None
+    if kind in (None, "linear"):
+        return RopeScaling("linear", factor)
+    if kind == "yarn":
+        attention = fields.number("rope.scaling.attn_factor", 1.0)
+        return RopeScaling(
+            "yarn",
+            factor,
+            fields.integer("rope.scaling.original_context_length", config.max_position_embeddings),
+            beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
+            beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
+            attention_factor=None
+            if attention == 1.0
+            else attention * (0.1 * math.log(max(factor, 1.0)) + 1.0),
+        )
+    raise UnsupportedModel(
+        f"{fields.where}: rope scaling of type {str(kind)[:40]!r}",
+        fix="linear, llama3 and yarn are supported",
+    )
+
+
+def llama3_frequency_factors(scaling: RopeScaling, head_dim: int, theta: float) -> NDArray[np.float32]:
+    """What each rotary frequency is divided by, [head_dim / 2] (Llama 3.1 reference code)."""
+    frequencies = theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
+    turns = (
+        scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
+    )  # over the original context
+    low, high = scaling.low_freq_factor, scaling.high_freq_factor
+    smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    return (1.0 / ((1.0 - smooth) / scaling.factor + smooth)).astype(np.float32)
+
+
+def _llama3_from_factors(fields: _Fields, config: ModelConfig, factors: NDArray[np.float32]) -> RopeScaling:
+    """The parameters behind `rope_freqs.weight`: the released Llama 3.x models differ in `factor` alone."""
+    if factors.shape != (config.head_dim // 2,) or not np.all(np.isfinite(factors)) or factors.min() < 1.0:
+        raise fields.error(f"rope_freqs.weight is not {config.head_dim // 2} factors of at least 1")
+    original = fields.integer("rope.scaling.original_context_length", 8192)
+    scaling = RopeScaling("llama3", float(factors.max()), original)
+    if original < 1 or not np.allclose(
+        llama3_frequency_factors(scaling, config.head_dim, config.rope_theta), factors, rtol=1e-3
+    ):
+        raise UnsupportedModel(
+            f"{fields.where}: rope_freqs.weight does not follow Llama 3's formula",
+            fix="use the safetensors of this model, whose config.json names the scaling",
+        )
+    return scaling
+
+
+def _named_end_tokens(metadata: Mapping[str, Any]) -> list[int]:
+    tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
+    if not isinstance(tokens, list) or not isinstance(types, np.ndarray):
+        return []
+    kinds = cast("NDArray[np.int32]", types)
+    return [
+        token
+        for token, text in enumerate(cast("list[Any]", tokens)[: kinds.size])
+        if text in END_TOKENS and int(kinds[token]) in _CONTROL_TYPES
+    ]

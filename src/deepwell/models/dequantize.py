@@ -1,0 +1,105 @@
+"""Stored weights to float32: the quantised GGUF blocks, the half-precision floats and 8-bit floats.
+
+Block formats go through the vectorised functions of the `gguf` package (never its file reader).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DTYPES", "FLOAT_DTYPES", "WeightDtype", "block_shape", "dequantize", "row_bytes", "source_bits"]
+
+WeightDtype = Literal[
+    "F32", "F16", "BF16", "F8_E4M3", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"
+]
+DTYPES: Final[tuple[str, ...]] = get_args(WeightDtype)
+FLOAT_DTYPES: Final = ("F32", "F16", "BF16")
+
+# dtype -> (values a block, bytes a block, class of precision in bits: what the weights deserve to run at).
+_LAYOUT: Final[dict[WeightDtype, tuple[int, int, int]]] = {
+    "F32": (1, 4, 32),
+    "F16": (1, 2, 16),
+    "BF16": (1, 2, 16),
+    "F8_E4M3": (1, 1, 8),
+    "Q8_0": (32, 34, 8),
+    "Q4_0": (32, 18, 4),
+    "Q4_1": (32, 20, 4),
+    "Q5_0": (32, 22, 4),
+    "Q5_1": (32, 24, 4),
+    "Q4_K": (256, 144, 4),
+    "Q5_K": (256, 176, 4),
+    "Q6_K": (256, 210, 8),
+}
+_CHUNK_VALUES: Final = 1 << 18  # converted at a time: bounds the temporaries of a block format to some MB
+
+
+def block_shape(dtype: WeightDtype) -> tuple[int, int]:
+    """Values and bytes of one block."""
+    return _LAYOUT[dtype][:2]
+
+
+def source_bits(dtype: WeightDtype) -> int:
+    """The precision class: 4 for 4- and 5-bit blocks, else 8, 16 or 32."""
+    return _LAYOUT[dtype][2]
+
+
+def row_bytes(dtype: WeightDtype, cols: int) -> int:
+    """Bytes of a row of `cols` values; `cols` is a multiple of the block."""
+    values, nbytes = block_shape(dtype)
+    return cols // values * nbytes
+
+
+def dequantize(raw: NDArray[np.uint8], dtype: WeightDtype) -> NDArray[np.float32]:
+    """Convert stored rows, uint8 [rows, row_bytes], to float32 [rows, cols]."""
+    values, nbytes = block_shape(dtype)
+    rows, width = raw.shape
+    cols = width // nbytes * values
+    if dtype == "F32":
+        return np.array(raw.view(np.float32))
+    if dtype == "F16":
+        return raw.view(np.float16).astype(np.float32)
+    if dtype == "BF16":
+        return (raw.view(np.uint16).astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if dtype == "F8_E4M3":
+        return _E4M3[raw]
+    blocks = np.ascontiguousarray(raw).reshape(-1)
+    out = np.empty(rows * cols, np.float32)
+    step = _CHUNK_VALUES // values
+    convert = _block_dequantizer(dtype)
+    for start in range(0, blocks.size // nbytes, step):
+        chunk = blocks[start * nbytes : (start + step) * nbytes]
+        first = start * values
+        out[first : first + chunk.size // nbytes * values] = convert(chunk.reshape(1, -1))[0]
+    return out.reshape(rows, cols)
+
+
+def _block_dequantizer(dtype: WeightDtype) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+    """The `gguf` function for a block format, imported on first use: it costs 0.1 s."""
+    from gguf.constants import GGMLQuantizationType
+    from gguf.quants import dequantize as gguf_dequantize
+
+    kind = GGMLQuantizationType[dtype]
+
+    def convert(blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with np.errstate(invalid="ignore", over="ignore"):
+            return cast("NDArray[np.float32]", gguf_dequantize(blocks, kind))
+
+    return convert
+
+
+def _e4m3_table() -> NDArray[np.float32]:
+    """The 256 values of float8 e4m3fn: bias 7, no infinities, all ones is NaN (arXiv 2209.05433)."""
+    codes = np.arange(256)
+    exponent, mantissa = (codes >> 3) & 15, codes & 7
+    magnitude = np.where(
+        exponent == 0, mantissa / 8 * 2.0**-6, (1 + mantissa / 8) * 2.0 ** (exponent.astype(np.float64) - 7)
+    )
+    magnitude[(codes & 127) == 127] = np.nan
+    return np.where(codes & 128, -magnitude, magnitude).astype(np.float32)
+
+
+_E4M3: Final = _e4m3_table()

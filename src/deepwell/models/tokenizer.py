@@ -1,0 +1,327 @@
+"""Text to token ids and back: byte-level BPE from `tokenizer.json`, or rebuilt from GGUF metadata."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, cast
+
+from tokenizers import AddedToken, decoders, models, normalizers
+from tokenizers import Tokenizer as Backend
+
+from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
+from deepwell.models.gguf import read_gguf_header
+from deepwell.models.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
+
+__all__ = ["Tokenizer"]
+
+MAX_JSON_BYTES: Final = 64 << 20  # the largest tokenizer.json in use (262k tokens) has 33 MB
+
+CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
+
+# A chat model ends a turn with one token and a document with another; metadata often names only one of them.
+END_TOKENS: Final = frozenset(
+    {
+        "<|im_end|>",
+        "<|endoftext|>",
+        "<|eot_id|>",
+        "<|eom_id|>",
+        "<|end_of_text|>",
+        "<|EOT|>",
+        "<｜end▁of▁sentence｜>",
+    }
+)
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The character that stands for each byte in a byte-level vocabulary (GPT-2's `bytes_to_unicode`)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+_BYTES: Final = _byte_alphabet()
+
+
+def _looks_like_control(text: str) -> bool:
+    # R1's distillations mark <｜User｜> and the like as plain added tokens in tokenizer.json.
+    return (text.startswith("<|") and text.endswith("|>")) or (text.startswith("<｜") and text.endswith("｜>"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Extras:
+    """What a tokenizer file says beyond its vocabulary."""
+
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+    pad_token_id: int | None = None
+    add_bos: bool = False
+    chat_template: str | None = None
+
+
+class Tokenizer:
+    """Byte-level BPE with the special tokens and the chat template of one model.
+
+    Control tokens (`special_ids`) steer the model: turn markers, end of text. They are the tokens declared special
+    and those written `<|...|>` or `<｜...｜>`; other added tokens, such as `<think>`, are ordinary text.
+
+    Attributes:
+        backend: the `tokenizers.Tokenizer` underneath.
+        bos_token_id, eos_token_ids: first token of a sequence; every token that ends one.
+        add_bos: whether a prompt that no chat template rendered starts with `bos_token_id`.
+        chat_template: jinja source, None for base models.
+        special_ids: ids of the control tokens.
+    """
+
+    def __init__(self, backend: Backend, extras: _Extras) -> None:
+        self.backend = backend
+        self.bos_token_id = extras.bos_token_id
+        self.pad_token_id = extras.pad_token_id
+        self.add_bos = extras.add_bos
+        self.chat_template = extras.chat_template
+        self._added = {i: t.content for i, t in backend.get_added_tokens_decoder().items()}
+        self.special_ids: frozenset[int] = frozenset(
+            i
+            for i, token in backend.get_added_tokens_decoder().items()
+            if token.special or _looks_like_control(token.content)
+        )
+        ends = (i for i in self.special_ids if self._added[i] in END_TOKENS)
+        self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys([*extras.eos_token_ids, *sorted(ends)]))
+        self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        self._plain = _without_control(backend, self.special_ids)
+        self._token_bytes: dict[int, bytes] = {}
+
+    @classmethod
+    def load(cls, path: Path) -> Tokenizer:
+        """Read the tokenizer of a `.gguf` file, or of a directory with `tokenizer.json` or exactly one `.gguf`.
+
+        Raises:
+            InvalidModelFile: nothing to read there, or it is damaged.
+            UnsupportedModel: not a byte-level BPE, or an unknown pre-tokenizer.
+        """
+        if path.is_dir():
+            if (path / "tokenizer.json").is_file():
+                return cls(*_from_directory(path))
+            ggufs = sorted(path.glob("*.gguf"))
+            if len(ggufs) != 1:
+                raise InvalidModelFile(
+                    f"{path} holds no tokenizer.json and {len(ggufs)} .gguf files",
+                    fix="name a directory with tokenizer.json or exactly one .gguf, or a .gguf file",
+                )
+            path = ggufs[0]
+        return cls(*_from_gguf(path))
+
+    @property
+    def bos_token(self) -> str | None:
+        return None if self.bos_token_id is None else self.backend.id_to_token(self.bos_token_id)
+
+    @property
+    def eos_token(self) -> str | None:
+        return self.backend.id_to_token(self.eos_token_ids[0]) if self.eos_token_ids else None
+
+    @property
+    def pad_token(self) -> str | None:
+        return None if self.pad_token_id is None else self.backend.id_to_token(self.pad_token_id)
+
+    def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
+        """Token ids of `text`, without BOS. `allow_special=False` reads control tokens in it as plain text.
+
+        Raises:
+            InvalidRequest: `text` is not valid Unicode (a lone surrogate).
+        """
+        backend = self.backend if allow_special else self._plain
+        try:
+            return backend.encode(text, add_special_tokens=False).ids
+        except (TypeError, UnicodeEncodeError) as error:
+            raise InvalidRequest("the text holds a lone surrogate, which UTF-8 cannot carry") from error
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD."""
+        kept = (i for i in ids if not (skip_special and i in self.special_ids))
+        return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes a token stands for; empty for ids between the vocabulary and the padded embedding."""
+        cached = self._token_bytes.get(token_id)
+        if cached is None:
+            cached = self._token_bytes[token_id] = self._read_token_bytes(token_id)
+        return cached
+
+    def _read_token_bytes(self, token_id: int) -> bytes:
+        token = self.backend.id_to_token(token_id)
+        if token is None:
+            return b""
+        if token_id in self._added:
+            return token.encode()
+        try:
+            return bytes(_BYTES[character] for character in token)
+        except KeyError:  # a token outside the byte alphabet stands for its own text
+            return token.encode()
+
+
+def _without_control(backend: Backend, control: frozenset[int]) -> Backend:
+    """The same vocabulary (shared, not copied) with control tokens unrecognised in text."""
+    plain = Backend(backend.model)
+    if backend.normalizer is not None:
+        plain.normalizer = backend.normalizer
+    if backend.pre_tokenizer is not None:
+        plain.pre_tokenizer = backend.pre_tokenizer
+    added = backend.get_added_tokens_decoder()
+    plain.add_tokens(
+        [
+            AddedToken(
+                added[i].content,
+                single_word=added[i].single_word,
+                lstrip=added[i].lstrip,
+                rstrip=added[i].rstrip,
+                normalized=added[i].normalized,
+                special=i in control,
+            )
+            for i in sorted(added)  # in this order ids beyond the model's vocabulary are handed out alike
+        ]
+    )
+    if any(plain.token_to_id(token.content) != token_id for token_id, token in added.items()):
+        raise UnsupportedModel("the ids of added tokens in tokenizer.json leave gaps")
+    plain.encode_special_tokens = True
+    return plain
+
+
+def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
+    metadata = read_gguf_header(path).metadata
+
+    def field(key: str) -> Any:
+        return metadata.get(f"tokenizer.ggml.{key}")
+
+    if (model := field("model")) != "gpt2":
+        raise UnsupportedModel(
+            f"{path.name}: tokenizer {model!r} is not byte-level BPE",
+            fix="use a file whose tokenizer.ggml.model is gpt2, or a directory with tokenizer.json",
+        )
+    pre = field("pre")
+    if pre not in PRE_TOKENIZERS:
+        raise UnsupportedModel(
+            f"{path.name}: unknown pre-tokenizer {pre!r}",
+            fix=f"tokenizer.ggml.pre must be one of {', '.join(PRE_TOKENIZERS)}",
+        )
+    tokens = _strings(field("tokens"), f"{path.name}: tokenizer.ggml.tokens")
+    vocab = {token: i for i, token in enumerate(tokens)}
+    if len(vocab) != len(tokens):
+        raise InvalidModelFile(f"{path.name}: {len(tokens) - len(vocab)} tokens occur twice in the vocabulary")
+    try:
+        merges = [_pair(m) for m in _strings(field("merges"), f"{path.name}: tokenizer.ggml.merges")]
+        backend = Backend(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in IGNORES_MERGES))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise InvalidModelFile(f"{path.name}: the vocabulary and the merges do not fit together: {error}") from error
+    if pre in NFC_NORMALIZED:
+        backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = PRE_TOKENIZERS[pre]()
+    backend.decoder = decoders.ByteLevel()
+    backend.add_tokens(_added_tokens(tokens, field("token_type"), path.name))
+
+    def token_id(key: str) -> int | None:
+        value = field(key)
+        if value is None:
+            return None
+        if not isinstance(value, int) or not 0 <= value < len(tokens):
+            raise InvalidModelFile(f"{path.name}: tokenizer.ggml.{key} = {value!r} is no id below {len(tokens)}")
+        return value
+
+    add_bos = field("add_bos_token")
+    template = metadata.get("tokenizer.chat_template")
+    ends = (token_id("eos_token_id"), token_id("eot_token_id"), token_id("eom_token_id"))
+    return backend, _Extras(
+        bos_token_id=token_id("bos_token_id"),
+        eos_token_ids=tuple(i for i in ends if i is not None),
+        pad_token_id=token_id("padding_token_id"),
+        add_bos=pre == "llama-bpe" if add_bos is None else bool(add_bos),
+        chat_template=template if isinstance(template, str) else None,
+    )
+
+
+def _strings(value: object, name: str) -> list[str]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise InvalidModelFile(f"{name} is missing or not an array")
+    strings = list(cast("Sequence[object]", value))
+    if not all(isinstance(s, str) for s in strings):
+        raise InvalidModelFile(f"{name} is not an array of strings")
+    return cast("list[str]", strings)
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    left, space, right = merge.partition(" ")
+    if not space or not left or not right or " " in right:
+        raise ValueError(f"{merge!r} is not a pair")
+    return left, right
+
+
+def _added_tokens(tokens: Sequence[str], kinds: object, file: str) -> list[AddedToken]:
+    kinds = cast("Sequence[int]", kinds)
+    if kinds is None or len(kinds) != len(tokens):
+        raise InvalidModelFile(f"{file}: tokenizer.ggml.token_type does not have one entry a token")
+    return [
+        AddedToken(token, special=kind == CONTROL, normalized=False)
+        for token, kind in zip(tokens, kinds, strict=True)
+        if kind in (CONTROL, USER_DEFINED) and token
+    ]
+
+
+def _from_directory(path: Path) -> tuple[Backend, _Extras]:
+    file = path / "tokenizer.json"
+    if (size := file.stat().st_size) > MAX_JSON_BYTES:
+        raise InvalidModelFile(f"{file} has {size} bytes, more than {MAX_JSON_BYTES}")
+    try:
+        backend = Backend.from_file(str(file))
+    except Exception as error:  # `tokenizers` raises bare Exception
+        raise InvalidModelFile(f"{file} does not parse: {error}") from error
+    if "ByteLevel" not in repr(backend.decoder):
+        raise UnsupportedModel(f"{file}: only byte-level BPE is supported, its decoder is {backend.decoder!r}")
+    config = _read_json(path / "tokenizer_config.json")
+    generation = _read_json(path / "generation_config.json") or _read_json(path / "config.json")
+
+    def token_id(key: str) -> int | None:
+        value = config.get(key)
+        content = cast("Mapping[str, Any]", value).get("content") if isinstance(value, dict) else value
+        return backend.token_to_id(content) if isinstance(content, str) else None
+
+    declared = generation.get("eos_token_id")
+    declared = cast("list[Any]", declared) if isinstance(declared, list) else [declared]
+    ends = [token_id("eos_token"), *(i for i in declared if isinstance(i, int))]
+    bos = token_id("bos_token")
+    add_bos = config.get("add_bos_token")
+    if add_bos is None:
+        add_bos = bos is not None and backend.encode("").ids[:1] == [bos]
+    return backend, _Extras(
+        bos_token_id=bos,
+        eos_token_ids=tuple(dict.fromkeys(i for i in ends if i is not None)),
+        pad_token_id=token_id("pad_token"),
+        add_bos=bool(add_bos),
+        chat_template=_template(path, config),
+    )
+
+
+def _template(path: Path, config: Mapping[str, Any]) -> str | None:
+    file = path / "chat_template.jinja"
+    if file.is_file() and file.stat().st_size <= MAX_JSON_BYTES:
+        return file.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):
+        named = {t["name"]: t["template"] for t in cast("list[dict[str, str]]", template)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """A JSON object, empty where the file is absent."""
+    if not file.is_file():
+        return {}
+    if (size := file.stat().st_size) > MAX_JSON_BYTES:
+        raise InvalidModelFile(f"{file} has {size} bytes, more than {MAX_JSON_BYTES}")
+    try:
+        value: object = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InvalidModelFile(f"{file} does not parse: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidModelFile(f"{file} is not a JSON object")
+    return cast("dict[str, Any]", value)

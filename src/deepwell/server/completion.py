@@ -1,0 +1,154 @@
+"""One choice from prompt tokens to text: engine deltas in, pieces of final text with a finish reason out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+from typing import Literal
+
+from deepwell.engine.protocol import Delta, Engine, GenerateRequest, TokenLogprob
+from deepwell.errors import DeepwellError
+from deepwell.server.text import ChoiceText, Codec, Entry, Piece
+
+__all__ = ["Choice", "Counts", "GenerationFailed", "Timings", "Update", "complete", "complete_sync", "merge"]
+
+
+class GenerationFailed(DeepwellError):
+    """The engine gave a request up."""
+
+    status = 503
+    code = "generation_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to generate for one choice of a request, and where its text starts (behind an echoed prompt)."""
+
+    index: int
+    request: GenerateRequest
+    stops: tuple[str, ...] = ()
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens of one choice."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What became final in one step of one choice. The last update carries `finish_reason`."""
+
+    index: int
+    text: str
+    entries: tuple[Entry, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+    counts: Counts = Counts()
+
+
+class _Progress:
+    """Folds deltas into updates; shared by the asynchronous and the plain iteration."""
+
+    def __init__(self, choice: Choice, codec: Codec) -> None:
+        params = choice.request.params
+        self._choice = choice
+        self._text = ChoiceText(codec, choice.stops, params.stop_token_ids, choice.offset)
+        self._counts = Counts(prompt=len(choice.request.prompt))
+
+    def fold(self, delta: Delta) -> Update:
+        if delta.finish_reason in ("abort", "error"):
+            raise GenerationFailed(
+                f"generation stopped early: {delta.error or 'the request was aborted'}", fix="send the request again"
+            )
+        counted = self._counts
+        self._counts = Counts(
+            counted.prompt,
+            max(counted.cached, delta.cached_tokens),
+            max(counted.completion + len(delta.tokens), delta.completion_tokens),
+        )
+        piece = self._text.push(delta)
+        finish: Literal["stop", "length"] | None = delta.finish_reason
+        if piece.stopped:
+            finish = "stop"
+        elif finish is not None:
+            tail = self._text.finish()
+            finish = "stop" if tail.stopped else finish
+            piece = Piece(piece.text + tail.text, piece.entries + tail.entries)
+        return Update(
+            self._choice.index, piece.text, piece.entries, delta.prompt_logprobs, finish, self._counts
+        )
+
+
+async def complete(engine: Engine, codec: Codec, choice: Choice) -> AsyncIterator[Update]:
+    """Updates of one choice; steps that made nothing final give none.
+
+    Closing the iterator, or a stop string, closes the engine's, which ends the request within one step.
+
+    Raises:
+        GenerationFailed: the engine gave the request up.
+    """
+    progress = _Progress(choice, codec)
+    async with aclosing(engine.generate(choice.request)) as deltas:  # pyright: ignore[reportArgumentType]
+        async for delta in deltas:
+            update = progress.fold(delta)
+            if update.text or update.entries or update.finish_reason or update.prompt_logprobs:
+                yield update
+            if update.finish_reason:
+                return
+    raise GenerationFailed("generation ended without a reason", fix="send the request again")
+
+
+def complete_sync(deltas: Iterable[Delta], codec: Codec, choice: Choice) -> Iterator[Update]:
+    """`complete` for a caller without an event loop."""
+    progress = _Progress(choice, codec)
+    for delta in deltas:
+        update = progress.fold(delta)
+        if update.text or update.finish_reason:
+            yield update
+        if update.finish_reason:
+            return
+
+
+async def merge(streams: Sequence[AsyncIterator[Update]]) -> AsyncIterator[Update]:
+    """Updates of several choices as they come. Closing it, or an error in one stream, closes them all."""
+    if len(streams) == 1:
+        async with aclosing(streams[0]) as only:  # pyright: ignore[reportArgumentType]
+            async for update in only:
+                yield update
+        return
+    # An unbounded queue cannot hold more than the engine generates, which max_tokens bounds.
+    queue: asyncio.Queue[Update | Exception | None] = asyncio.Queue()
+
+    async def drain(stream: AsyncIterator[Update]) -> None:
+        try:
+            async with aclosing(stream) as updates:  # pyright: ignore[reportArgumentType]
+                async for update in updates:
+                    queue.put_nowait(update)
+        except Exception as error:  # travels to the reader, who raises it
+            queue.put_nowait(error)
+        else:
+            queue.put_nowait(None)
+
+    tasks = [asyncio.create_task(drain(stream)) for stream in streams]
+    try:
+        running = len(tasks)
+        while running:
+            item = await queue.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,161 @@
+"""Every failure as OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`, with the fix in the message."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+
+__all__ = ["BodyTooLarge", "InvalidApiKey", "ShuttingDown", "error_body", "error_response", "install"]
+
+_log = logging.getLogger("deepwell.server")
+_MOST_PROBLEMS = 5  # shown of one request
+
+
+class BodyTooLarge(HTTPException):
+    """A request body over the limit; an `HTTPException` because FastAPI lets only those through while it reads a body."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413)
+        self.error = InvalidRequest(
+            f"the request body is larger than {limit} bytes",
+            fix="send less, or start the server with a higher DEEPWELL_MAX_BODY_BYTES",
+        )
+
+
+class InvalidApiKey(DeepwellError):
+    """No key, or one that the server does not know."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class ShuttingDown(DeepwellError):
+    """The server stops; in-flight answers end."""
+
+    status = 503
+    code = "shutting_down"
+
+
+def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> bytes:
+    return msgspec.json.encode({"error": {"message": message, "type": type, "param": param, "code": code}})
+
+
+def encode_error(error: DeepwellError) -> bytes:
+    """The body of a domain error."""
+    return error_body(str(error), error.type, error.param, error.code)
+
+
+def error_response(error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(encode_error(error), status or error.status, headers, "application/json")
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` answer in OpenAI's shape."""
+    app.add_exception_handler(DeepwellError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _domain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DeepwellError)
+    return error_response(error)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    body = error_body("the server failed: its log has the traceback", "server_error")
+    return Response(body, 500, media_type="application/json")
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, BodyTooLarge):
+        return error_response(error.error, 413, {"connection": "close"})
+    path = request.url.path
+    if error.status_code == 404:
+        fix = f"the routes are {', '.join(_paths(request.app))}"
+        return error_response(InvalidRequest(f"there is no {request.method} {path}", fix=fix), 404)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "") or (error.headers or {}).get("allow", "")
+        message = f"{request.method} is not allowed on {path}"
+        return error_response(InvalidRequest(message, fix=f"use {allowed}"), 405, error.headers)
+    if error.status_code == 400 and error.__cause__ is not None:
+        return error_response(_unreadable(error.__cause__))
+    return error_response(InvalidRequest(str(error.detail)), error.status_code, error.headers)
+
+
+def _unreadable(cause: BaseException) -> InvalidRequest:
+    if isinstance(cause, RecursionError):
+        return InvalidRequest("the body is not JSON that can be read", fix="it is nested too deeply")
+    if isinstance(cause, UnicodeDecodeError):
+        return InvalidRequest("the body is not JSON that can be read", fix="encode it as UTF-8")
+    return InvalidRequest(f"the body is not JSON that can be read: {str(cause)[:200]}", fix="send a JSON object")
+
+
+def _paths(app: FastAPI) -> list[str]:
+    return sorted(app.openapi()["paths"])
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = cast("Sequence[dict[str, Any]]", error.errors())
+    messages: list[str] = []
+    param: str | None = None
+    for problem in problems[:_MOST_PROBLEMS]:
+        message, where = _explain(problem, request.url.path)
+        param = param or where
+        if message not in messages:
+            messages.append(message)
+    if len(problems) > _MOST_PROBLEMS:
+        messages.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+    unknown = any(problem["type"] == "extra_forbidden" for problem in problems)
+    body = error_body("; ".join(messages), "invalid_request_error", param, "unknown_parameter" if unknown else None)
+    return Response(body, 400, media_type="application/json")
+
+
+def _explain(problem: Mapping[str, Any], path: str) -> tuple[str, str | None]:
+    kind = problem["type"]
+    loc = tuple(problem["loc"][1:])
+    if kind == "json_invalid":
+        return f"the body is not valid JSON: {problem['ctx']['error']} at character {loc[0]}", None
+    if kind == "missing" and not loc:
+        return "the body is empty: send a JSON object", None
+    if kind in ("model_attributes_type", "model_type", "dict_type") and not loc:
+        return "the body must be a JSON object, sent with Content-Type: application/json", None
+    name = _name(loc)
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), _known(path), 1) if len(loc) == 1 else []
+        fix = f"did you mean {near[0]!r}?" if near else "leave it out"
+        return f"unknown parameter {name!r}: {fix}", name
+    if kind == "missing":
+        return f"missing parameter {name!r}", name
+    message = str(problem["msg"]).removeprefix("Input ")
+    return f"{name!r}: {message}" if name else message, name or None
+
+
+def _name(loc: Sequence[str | int]) -> str:
+    name = ""
+    for part in loc:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name
+
+
+def _known(path: str) -> list[str]:
+    models = {
+        "/v1/chat/completions": ChatRequest,
+        "/v1/completions": CompletionRequest,
+        "/v1/embeddings": EmbeddingRequest,
+    }
+    return list(models[path].model_fields) if path in models else []

@@ -1,0 +1,182 @@
+"""The bodies the server writes, as msgspec structs: they are encoded once a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+from deepwell.server.completion import Counts
+
+__all__ = [
+    "ChatChoice",
+    "ChatChunk",
+    "ChatChunkChoice",
+    "ChatCompletion",
+    "ChatDelta",
+    "ChatLogprob",
+    "ChatLogprobs",
+    "ChatTopLogprob",
+    "Completion",
+    "CompletionChoice",
+    "CompletionLogprobs",
+    "Embedding",
+    "EmbeddingList",
+    "EmbeddingUsage",
+    "Message",
+    "ModelCard",
+    "ModelList",
+    "PromptTokensDetails",
+    "Usage",
+    "usage",
+]
+
+Finish = Literal["stop", "length"]
+
+
+class PromptTokensDetails(Struct):
+    """Of the prompt, the tokens served from the prefix cache."""
+
+    cached_tokens: int
+
+
+class Usage(Struct):
+    """Tokens read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+
+
+class ChatTopLogprob(Struct):
+    """An alternative token."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(Struct):
+    """A drawn token; `bytes` is exact where `token` is half a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[ChatTopLogprob]
+
+
+class ChatLogprobs(Struct):
+    content: list[ChatLogprob]
+    refusal: None = None
+
+
+class Message(Struct):
+    content: str
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    annotations: list[Any] = []
+
+
+class ChatChoice(Struct):
+    index: int
+    message: Message
+    finish_reason: Finish
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+    service_tier: Literal["default"] = "default"
+
+
+class ChatDelta(Struct):
+    content: str | UnsetType = UNSET
+    role: Literal["assistant"] | UnsetType = UNSET
+    refusal: None | UnsetType = UNSET
+
+
+class ChatChunkChoice(Struct):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: Finish | None = None
+
+
+class ChatChunk(Struct, tag_field="object", tag="chat.completion.chunk"):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | None | UnsetType = UNSET
+    service_tier: Literal["default"] = "default"
+
+
+class CompletionLogprobs(Struct):
+    """Parallel lists; `text_offset` counts characters from the start of the choice's text."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(Struct):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None = None
+    finish_reason: Finish | None = None
+
+
+class Completion(Struct, tag_field="object", tag="text_completion"):
+    """A whole completion, and a chunk of one: OpenAI gives both the same shape."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    system_fingerprint: str
+    usage: Usage | None | UnsetType = UNSET
+
+
+class Embedding(Struct, tag_field="object", tag="embedding"):
+    index: int
+    embedding: list[float] | str
+
+
+class EmbeddingUsage(Struct):
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingList(Struct, tag_field="object", tag="list"):
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingUsage
+
+
+class ModelCard(Struct, tag_field="object", tag="model"):
+    id: str
+    created: int
+    owned_by: str
+    max_model_len: int
+
+
+class ModelList(Struct, tag_field="object", tag="list"):
+    data: list[ModelCard]
+
+
+def usage(counts: Sequence[Counts], n: int) -> Usage:
+    """Sum the choices of a request, in order. A prompt counts once, however many (`n`) choices continue it."""
+    prompts = counts[::n]
+    prompt = sum(count.prompt for count in prompts)
+    completion = sum(count.completion for count in counts)
+    cached = PromptTokensDetails(sum(count.cached for count in prompts))
+    return Usage(prompt, completion, prompt + completion, cached)

@@ -1,0 +1,1 @@
+"""One file an OpenAI family, each with `router(service)`."""

@@ -1,0 +1,49 @@
+"""The models there are, and how the server is: `/v1/models`, `/healthz`, `/readyz`, `/metrics`."""
+
+from __future__ import annotations
+
+import msgspec
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from deepwell.server.errors import ShuttingDown
+from deepwell.server.metrics import CONTENT_TYPE
+from deepwell.server.responses import ModelCard, ModelList
+from deepwell.server.service import Service
+
+__all__ = ["router"]
+
+
+def router(service: Service) -> APIRouter:
+    """The routes, bound to `service`."""
+    routes = APIRouter()
+    card = ModelCard(service.model, service.created, "deepwell", service.capabilities.max_model_len)
+
+    @routes.get("/v1/models", summary="List the served models", response_model=None)
+    async def models() -> Response:
+        return _json(ModelList([card]))
+
+    @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
+    async def model(id: str) -> Response:
+        service.require_model(id)
+        return _json(card)
+
+    @routes.get("/healthz", summary="The process answers", response_model=None)
+    async def healthz() -> Response:
+        return _json({"status": "ok"})
+
+    @routes.get("/readyz", summary="Requests are taken", response_model=None)
+    async def readyz() -> Response:
+        if service.draining:
+            raise ShuttingDown("the server is shutting down", fix="send requests elsewhere")
+        return _json({"status": "ready", "model": service.model})
+
+    @routes.get("/metrics", summary="Prometheus metrics", response_model=None)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+    return routes
+
+
+def _json(body: object) -> Response:
+    return Response(msgspec.json.encode(body), media_type="application/json")

@@ -1,0 +1,184 @@
+"""What the routes share: one engine, its text side, and the way from a checked request to a stream of updates."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from importlib.metadata import PackageNotFoundError, version
+from time import perf_counter
+
+from pydantic import SecretStr
+
+from deepwell.engine.protocol import Engine, SamplingParams
+from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
+from deepwell.server.completion import Choice, Update, complete, merge
+from deepwell.server.metrics import Metrics
+from deepwell.server.schema import GenerationRequest
+from deepwell.server.text import Codec
+
+__all__ = ["Service", "deepwell_version"]
+
+_INLINE_CHARACTERS = 20_000  # tokenised in about 10 ms; longer texts would hold up every stream of the event loop
+
+
+def deepwell_version() -> str:
+    """The installed version, or `0+unknown` when run from a source tree."""
+    try:
+        return version("deepwell")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+class Service:
+    """One served model."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        codec: Codec,
+        *,
+        model: str,
+        max_body_bytes: int = 8 << 20,
+        api_keys: Sequence[SecretStr] = (),
+    ) -> None:
+        self.engine = engine
+        self.codec = codec
+        self.model = model
+        self.max_body_bytes = max_body_bytes
+        self.api_keys = tuple(api_keys)
+        self.capabilities = engine.capabilities()
+        self.created = int(time.time())
+        self.metrics = Metrics(engine)
+        self.draining = False
+        self.stopped = asyncio.Event()
+        self.fingerprint = self._fingerprint()
+
+    def _fingerprint(self) -> str:
+        """Equal fingerprints give equal tokens for equal requests with a seed."""
+        runs = self.capabilities
+        parts = (deepwell_version(), self.model, runs.architecture, runs.precision, runs.backend, runs.isa)
+        return "fp_" + hashlib.sha256("\0".join((*parts, str(runs.weights_bytes))).encode()).hexdigest()[:10]
+
+    def stop(self) -> None:
+        """End every answer in flight; called on the event loop's thread."""
+        self.draining = True
+        self.stopped.set()
+
+    def require_model(self, name: str) -> None:
+        """Refuse any model but the one that is served."""
+        if name != self.model:
+            raise ModelNotFound(
+                f"the model {name!r} is not served here", fix=f"use {self.model!r}", param="model"
+            )
+
+    async def encode(self, text: str) -> list[int]:
+        """Tokens of a plain prompt."""
+        if len(text) > _INLINE_CHARACTERS:
+            return await asyncio.to_thread(self.codec.encode, text)
+        return self.codec.encode(text)
+
+    async def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Tokens of a conversation."""
+        if sum(len(message["content"]) for message in messages) > _INLINE_CHARACTERS:
+            return await asyncio.to_thread(self.codec.encode_chat, messages)
+        return self.codec.encode_chat(messages)
+
+    async def encode_prompts(self, prompts: Sequence[str | list[int]], param: str) -> list[list[int]]:
+        """Tokens of every prompt, given as text or as tokens."""
+        encoded: list[list[int]] = []
+        for index, prompt in enumerate(prompts):
+            tokens = await self.encode(prompt) if isinstance(prompt, str) else prompt
+            where = f"{param}[{index}]" if len(prompts) > 1 else param
+            if not tokens:
+                raise InvalidRequest(f"{where!r} is empty", fix="send at least one token", param=param)
+            if max(tokens) >= self.codec.vocab_size:
+                raise InvalidRequest(
+                    f"{where!r} holds token {max(tokens)}",
+                    fix=f"the vocabulary has tokens 0 to {self.codec.vocab_size - 1}",
+                    param=param,
+                )
+            encoded.append(tokens)
+        return encoded
+
+    def room(self, prompt_tokens: int, max_tokens: int | None, param: str) -> int:
+        """Tokens that may be generated behind the prompt; `max_tokens` itself, where it is given and fits.
+
+        Raises:
+            ContextLengthExceeded: nothing is ever cut to make it fit.
+        """
+        window = self.capabilities.max_model_len
+        left = window - prompt_tokens
+        if left < 1:
+            raise ContextLengthExceeded(
+                f"this model's maximum context length is {window} tokens, but the {param} has {prompt_tokens}",
+                fix=f"shorten the {param} to at most {window - 1} tokens",
+                param=param,
+            )
+        if max_tokens is None:
+            return left
+        if max_tokens > left:
+            raise ContextLengthExceeded(
+                f"this model's maximum context length is {window} tokens, but {prompt_tokens + max_tokens} were asked "
+                f"for ({prompt_tokens} in the {param}, {max_tokens} in the completion)",
+                fix=f"shorten the {param}, or lower max_tokens to at most {left}",
+                param=param,
+            )
+        return max_tokens
+
+    def sampling(
+        self, request: GenerationRequest, max_tokens: int, *, logprobs: int | None, prompt_logprobs: int | None = None
+    ) -> SamplingParams:
+        """The engine's parameters; what the request leaves out keeps OpenAI's default."""
+        outside = [token for token in request.logit_bias if not 0 <= token < self.codec.vocab_size]
+        if outside:
+            raise InvalidRequest(
+                f"logit_bias names token {outside[0]}",
+                fix=f"the vocabulary has tokens 0 to {self.codec.vocab_size - 1}",
+                param="logit_bias",
+            )
+        min_tokens = request.min_tokens or 0
+        if min_tokens > max_tokens:
+            raise InvalidRequest(
+                f"min_tokens {min_tokens} is more than the {max_tokens} tokens that may be generated",
+                fix="lower min_tokens",
+                param="min_tokens",
+            )
+        return SamplingParams(
+            max_tokens=max_tokens,
+            min_tokens=min_tokens,
+            temperature=_given(request.temperature, 1.0),
+            top_k=max(request.top_k or 0, 0),
+            # The smallest set that holds a share of 0 is the most likely token, as with any tiny share.
+            top_p=max(_given(request.top_p, 1.0), 1e-9),
+            min_p=request.min_p or 0.0,
+            presence_penalty=request.presence_penalty or 0.0,
+            frequency_penalty=request.frequency_penalty or 0.0,
+            repetition_penalty=_given(request.repetition_penalty, 1.0),
+            logit_bias=request.logit_bias,
+            seed=request.seed,
+            logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
+            stop_token_ids=tuple(request.stop_token_ids or ()),
+            ignore_eos=bool(request.ignore_eos),
+        )
+
+    async def updates(self, choices: Sequence[Choice]) -> AsyncIterator[Update]:
+        """Run the choices together, timed."""
+        last: dict[int, float] = {}
+        begin = perf_counter()
+        async with aclosing(merge([complete(self.engine, self.codec, choice) for choice in choices])) as updates:  # pyright: ignore[reportArgumentType]
+            async for update in updates:
+                now = perf_counter()
+                if update.index in last:
+                    self.metrics.inter_token.observe(now - last[update.index])
+                elif not last:
+                    self.metrics.first_token.observe(now - begin)
+                last[update.index] = now
+                yield update
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,114 @@
+"""Answers that end when the client leaves: server-sent events, and whole bodies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from deepwell.errors import DeepwellError
+from deepwell.server.errors import ShuttingDown, encode_error, error_body
+
+__all__ = ["Answer", "EventStream", "event"]
+
+T = TypeVar("T")
+_log = logging.getLogger("deepwell.server")
+_DONE = b"data: [DONE]\n\n"
+
+
+class _ClientLeft(Exception):
+    """Nobody is there to read the answer."""
+
+
+def event(data: bytes) -> bytes:
+    """One server-sent event. JSON has no raw line break, so one `data` line carries it."""
+    return b"data: " + data + b"\n\n"
+
+
+async def _attended(work: Coroutine[Any, Any, T], receive: Receive, stopped: asyncio.Event) -> T:
+    """Run `work` while the client is there and the server goes on; else cancel it, and wait until it has ended."""
+
+    async def left() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    task = asyncio.create_task(work)
+    gone = asyncio.create_task(left())
+    stop = asyncio.create_task(stopped.wait())
+    try:
+        await asyncio.wait((task, gone, stop), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if stop.done():
+            raise ShuttingDown("the server is shutting down", fix="send the request again when it is back")
+        raise _ClientLeft
+    finally:
+        for one in (task, gone, stop):
+            one.cancel()
+        await asyncio.gather(task, gone, stop, return_exceptions=True)
+
+
+class Answer(Response):
+    """A JSON body that is made while the client waits."""
+
+    def __init__(self, body: Coroutine[Any, Any, bytes], stopped: asyncio.Event) -> None:
+        super().__init__(media_type="application/json")
+        self._work = body
+        self._stopped = stopped
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await _attended(self._work, receive, self._stopped)
+        except _ClientLeft:
+            return
+        await Response(body, media_type="application/json")(scope, receive, send)
+
+
+class EventStream(Response):
+    """Server-sent events, closed by `[DONE]`.
+
+    The response starts with the first event, so that a failure before it is an ordinary error response; a later one is an
+    error event, after which no `[DONE]` comes.
+    """
+
+    def __init__(self, events: AsyncIterator[bytes], stopped: asyncio.Event) -> None:
+        headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
+        super().__init__(headers=headers, media_type="text/event-stream")
+        del self.headers["content-length"]
+        self._events = events
+        self._stopped = stopped
+        self._started = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await _attended(self._pump(send), receive, self._stopped)
+        except _ClientLeft:
+            return
+        except DeepwellError as error:
+            if not self._started:
+                raise
+            await self._send(send, event(encode_error(error)))
+        except Exception:
+            if not self._started:
+                raise
+            _log.exception("a stream failed")
+            body = error_body("the server failed: its log has the traceback", "server_error")
+            await self._send(send, event(body))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _pump(self, send: Send) -> None:
+        async with aclosing(self._events) as events:  # pyright: ignore[reportArgumentType]
+            async for data in events:
+                await self._send(send, data)
+        await self._send(send, _DONE)
+
+    async def _send(self, send: Send, data: bytes) -> None:
+        if not self._started:
+            self._started = True
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -1,0 +1,80 @@
+"""What every test may rely on: the real model, quick and repeatable hypothesis, no outside connections."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+settings.load_profile("ci" if IN_CI else "dev")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that asks for the real model belongs to the real-model tier, marked or not."""
+    for item in items:
+        if "smollm2_path" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.model)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI a skipped real-model test is a failure: nobody would notice that the tier had stopped running."""
+    report = yield
+    if IN_CI and report.skipped and item.get_closest_marker("model") and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"a real-model test was skipped in CI: {call.excinfo.value if call.excinfo else ''}"
+    return report
+
+
+def _is_local(address: Any) -> bool:
+    if not isinstance(address, tuple):  # a Unix socket's path
+        return True
+    host = str(address[0])
+    if host in ("localhost", ""):
+        return True
+    try:
+        return ipaddress.ip_address(host.split("%")[0]).is_loopback
+    except ValueError:
+        return False
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_outside_connections() -> Generator[None]:
+    """Refuse connections that would leave this machine; servers on the loopback interface are fine."""
+    patch = pytest.MonkeyPatch()
+    for name in ("connect", "connect_ex"):
+        original = getattr(socket.socket, name)
+
+        def guarded(self: socket.socket, address: Any, original: Any = original) -> Any:
+            if not _is_local(address):
+                raise ConnectionRefusedError(
+                    f"a test tried to connect to {address}: tests stay on this machine"
+                )
+            return original(self, address)
+
+        patch.setattr(socket.socket, name, guarded)
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def smollm2_path() -> Path:
+    """The GGUF file of SmolLM2-135M-Instruct, from `DEEPWELL_SMOLLM2` or the model store."""
+    from deepwell.bench.assets import find_smollm2
+
+    path = find_smollm2()
+    if path is None:
+        pytest.skip("smollm2 is not in the model store: run `deepwell pull smollm2` (`make test` does)")
+    return path
