@@ -38,7 +38,7 @@ bench: $(DEV)  ## every promised figure; writes docs/benchmarks.md
 
 golden: $(TUNE)  ## make tests/golden anew with transformers
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
-	$(TUNE_VENV)/bin/python tests/golden/make_golden.py
+	$(TUNE_VENV)/bin/python tests/golden/make.py
 
 clean:  ## environments, builds, caches; models stay in the store
 	rm -rf $(VENV) $(TUNE_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,6 +1,7 @@
 // Python classes around the kernel tables. Shapes, types and bounds are checked here, once; kernels trust their arguments.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <sys/mman.h>

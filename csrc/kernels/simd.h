@@ -161,17 +161,23 @@ DW_INLINE vi finish4(acc4 acc) { return acc; }
 constexpr int kActivationBytes8 = 8;
 typedef vi weight8;
 typedef __m256i acc4;
+// Pins an accumulator to a register at this point: GCC would hoist all products of a step and spill them.
+#define DW_PIN(v) asm("" : "+x"(v))
 DW_INLINE weight8 open8(vi w) { return w; }
 DW_INLINE vi start8(int32_t) { return vi{}; }
 DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
   __m256i ax = _mm256_castps_si256(_mm256_broadcast_ss((const float*)x));
   __m256i sx = _mm256_castps_si256(_mm256_broadcast_ss((const float*)(x + 4)));
   __m256i pairs = _mm256_maddubs_epi16(ax, _mm256_sign_epi8((__m256i)w, sx));
-  return (vi)_mm256_add_epi32((__m256i)acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  __m256i sum = _mm256_add_epi32((__m256i)acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  DW_PIN(sum);
+  return (vi)sum;
 }
 DW_INLINE acc4 dot4(acc4 acc, vi w, const uint8_t* x) {
   __m256i xb = _mm256_castps_si256(_mm256_broadcast_ss((const float*)x));
-  return _mm256_add_epi16(acc, _mm256_maddubs_epi16((__m256i)w, xb));
+  acc = _mm256_add_epi16(acc, _mm256_maddubs_epi16((__m256i)w, xb));
+  DW_PIN(acc);
+  return acc;
 }
 DW_INLINE vi finish4(acc4 acc) { return (vi)_mm256_madd_epi16(acc, _mm256_set1_epi16(1)); }
 

@@ -52,23 +52,32 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="The address the server binds.")
     port: int = Field(8000, ge=0, le=65535, description="The port the server binds; 0 takes a free one.")
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
-        default_factory=list[SecretStr], description="Bearer keys the server accepts; empty: no key is asked for."
+        default_factory=list[SecretStr],
+        description="Bearer keys the server accepts; empty: no key is asked for.",
     )
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Requests with a longer body are refused.")
 
     model: str = Field("smollm2", description="The model that is served: a name in the store, or a path.")
-    precision: Literal["auto", "int8", "int4", "fp32"] = Field(
+    precision: Literal["auto", "int8", "int4", "int4-full", "fp32"] = Field(
         "auto", description="Weights in memory; auto: 4-bit files as int4, everything else as int8."
     )
-    context: int | None = Field(None, ge=16, description="Tokens a sequence may hold; unset: what the model allows.")
-    kv_dtype: Literal["fp32", "bf16"] = Field("fp32", description="Keys and values in the cache.")
-    kv_tokens: int | None = Field(None, ge=16, description="Tokens the whole KV cache holds; unset: chosen to fit.")
-    threads: int | None = Field(None, ge=1, description="Compute threads; unset: the cores this process may use.")
+    context: int | None = Field(
+        None, ge=1, description="Tokens a sequence may hold; unset: what the model allows."
+    )
+    kv_dtype: Literal["fp32", "bf16"] = Field("bf16", description="Keys and values in the cache.")
+    kv_tokens: int | None = Field(
+        None, ge=1, description="Tokens the whole KV cache holds; unset: chosen to fit."
+    )
+    threads: int | None = Field(
+        None, ge=1, description="Compute threads; unset: the cores this process may use."
+    )
     isa: str | None = Field(None, description="Force a lower kernel table, for example avx2 or generic.")
 
     models_dir: Path = Field(default_factory=lambda: _cache_root() / "models", description="The model store.")
     offline: bool = Field(False, description="Never touch the network.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("warning", description="Server log level.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "warning", description="Server log level."
+    )
 
     _flags: frozenset[str] = PrivateAttr(default=frozenset())
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
+from tests.models.tokenizer_files import write_gguf
 
 from deepwell.models.tokenizer import Tokenizer
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-from tokenizer_files import write_gguf  # noqa: E402
 
 
 @pytest.fixture(scope="session")

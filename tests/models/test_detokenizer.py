@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -15,7 +16,7 @@ from deepwell.models.tokenizer import Tokenizer
 
 def chunks(items: Sequence, cuts: Sequence[int]) -> list:
     edges = [0, *sorted(c % (len(items) + 1) for c in cuts), len(items)]
-    return [items[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [items[a:b] for a, b in itertools.pairwise(edges)]
 
 
 CUTS = st.lists(st.integers(0, 200), max_size=12)
@@ -23,7 +24,9 @@ CUTS = st.lists(st.integers(0, 200), max_size=12)
 
 @settings(max_examples=100, deadline=None)
 @given(data=st.data(), cuts=CUTS)
-def test_pieces_joined_equal_the_full_decode(byte_tokenizer: Tokenizer, data: st.DataObject, cuts: list[int]) -> None:
+def test_pieces_joined_equal_the_full_decode(
+    byte_tokenizer: Tokenizer, data: st.DataObject, cuts: list[int]
+) -> None:
     ids = data.draw(st.lists(st.integers(0, byte_tokenizer.vocab_size - 1), max_size=60))
     detokenizer = Detokenizer(byte_tokenizer)
     pieces = [detokenizer.push(chunk) for chunk in chunks(ids, cuts)]
@@ -73,7 +76,9 @@ def stop_oracle(text: str, stops: Sequence[str]) -> tuple[str, str | None]:
     stops=st.lists(st.text("ab<", min_size=1, max_size=5), max_size=4),
     cuts=CUTS,
 )
-def test_stop_strings_equal_the_oracle_under_any_chunking(text: str, stops: list[str], cuts: list[int]) -> None:
+def test_stop_strings_equal_the_oracle_under_any_chunking(
+    text: str, stops: list[str], cuts: list[int]
+) -> None:
     matcher, emitted, matched = StopStrings(stops), "", None
     for chunk in chunks(text, cuts):
         safe, matched = matcher.push(chunk)

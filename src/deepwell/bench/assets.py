@@ -12,7 +12,17 @@ from pathlib import Path
 from deepwell.errors import DeepwellError, ModelNotFound
 from deepwell.settings import Settings
 
-__all__ = ["bench_cache", "cpu_flags", "cpu_model", "cranfield_text", "find_smollm2", "machine", "smollm2"]
+__all__ = [
+    "available_cores",
+    "bench_cache",
+    "cpu_flags",
+    "cpu_model",
+    "cranfield_text",
+    "find_smollm2",
+    "machine",
+    "repository",
+    "smollm2",
+]
 
 
 def find_smollm2() -> Path | None:
@@ -73,6 +83,11 @@ def _cpuinfo(field: str) -> str:
 def cpu_flags() -> frozenset[str]:
     """Instruction sets in the names of /proc/cpuinfo."""
     return frozenset(_cpuinfo("flags").split())
+
+
+def available_cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def cpu_model() -> str:

@@ -61,7 +61,13 @@ def bench_decode(
             ["engine", "weights MB", "tokens/s", "spread", "ours / this"],
             [
                 *comparison_rows(result, ours, sides),
-                ["memory roof", "", statistics.median(roofs), f"{min(memory):.1f}-{max(memory):.1f} GB/s", rounded(roof, 3)],
+                [
+                    "memory roof",
+                    "",
+                    statistics.median(roofs),
+                    f"{min(memory):.1f}-{max(memory):.1f} GB/s",
+                    rounded(roof, 3),
+                ],
             ],
         )
         value: dict[str, Any] = {

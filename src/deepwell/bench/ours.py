@@ -8,22 +8,26 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Final
 
-from deepwell.bench.assets import cranfield_text
+from deepwell.bench.assets import bench_cache, cranfield_text
 from deepwell.bench.sides import Run
+from deepwell.engine.backend import KVDtype
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
+from deepwell.engine.weights import Precision
 from deepwell.errors import DeepwellError
 from deepwell.models.tokenizer import Tokenizer
 
-__all__ = ["Ours", "prompts", "text_tokens"]
+__all__ = ["KV_DTYPE", "Ours", "prompts", "text_tokens"]
+
+KV_DTYPE: Final[KVDtype] = "bf16"  # what `deepwell serve` uses unless told otherwise
 
 
 @cache
 def text_tokens(model: Path) -> tuple[int, ...]:
     """The fixed text in tokens of `model`."""
-    return tuple(Tokenizer.from_gguf(model).encode(cranfield_text()))
+    return tuple(Tokenizer.load(model).encode(cranfield_text()))
 
 
 def prompts(model: Path, length: int, number: int, count: int = 1) -> list[list[int]]:
@@ -42,14 +46,21 @@ class Ours:
         DeepwellError: the compiled extension is missing.
     """
 
-    def __init__(self, model: Path, precision: str, *, threads: int, kv_tokens: int, **options: Any) -> None:
+    def __init__(self, model: Path, precision: Precision, *, threads: int, kv_tokens: int) -> None:
         self.engine = open_engine(
-            model, precision=precision, threads=threads, kv_tokens=kv_tokens, quiet=True, **options
+            model,
+            precision=precision,
+            threads=threads,
+            kv_dtype=KV_DTYPE,
+            kv_tokens=kv_tokens,
+            cache_dir=bench_cache(),
         )
         self.name = f"deepwell {precision}"
         about = self.engine.capabilities()
         if about.backend != "native":
-            raise DeepwellError("benchmarks do not run on the numpy reference", fix="install g++ and reinstall")
+            raise DeepwellError(
+                "benchmarks do not run on the numpy reference", fix="install g++ and reinstall"
+            )
         self.weights_bytes = about.weights_bytes
         self._ids = itertools.count()
 
@@ -63,7 +74,9 @@ class Ours:
         """Time from submission to the first token."""
         start = time.perf_counter()
         outputs = tuple(
-            token for delta in self.engine.generate_sync(self.request(prompt, 1, salt)) for token in delta.tokens
+            token
+            for delta in self.engine.generate_sync(self.request(prompt, 1, salt))
+            for token in delta.tokens
         )
         return Run(time.perf_counter() - start, len(prompt), (outputs,))
 

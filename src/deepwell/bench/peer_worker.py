@@ -5,6 +5,7 @@ numpy, not Deepwell. Everything timed here is llama.cpp's own C API; the greedy 
 llama.cpp's samplers.
 """
 
+# pyright: reportMissingImports=false
 from __future__ import annotations
 
 import ctypes
@@ -96,13 +97,13 @@ class Peer:
         return int(np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).argmax())
 
     def _prefill(self, prompt: list[int], sequence: int) -> int:
+        last = len(prompt) - 1
         for start in range(0, len(prompt), PREFILL_ROWS):
             chunk = prompt[start : start + PREFILL_ROWS]
-            last = len(prompt) - 1
             self._decode(
                 [(token, start + i, sequence, start + i == last) for i, token in enumerate(chunk)],
             )
-        return self._argmax(len(chunk) - 1)
+        return self._argmax(last % PREFILL_ROWS)
 
     def clear(self) -> None:
         """Forget every sequence: no prefix is ever reused."""
@@ -136,7 +137,7 @@ def main() -> None:
 
     @ll.llama_log_callback
     def log(level: int, text: bytes, _: ctypes.c_void_p) -> None:
-        if level >= 4:  # errors
+        if level == 4:  # GGML_LOG_LEVEL_ERROR; 5 continues the line before
             sys.stderr.write(text.decode(errors="replace"))
 
     ll.llama_log_set(log, ctypes.c_void_p(0))

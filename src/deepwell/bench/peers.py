@@ -66,7 +66,9 @@ def llama_python(console: Console) -> Path:
         )
     if built.returncode:
         tail = "\n".join(log.read_text().splitlines()[-5:])
-        raise PeerError(f"building llama-cpp-python failed:\n{tail}", fix=f"see {log}; it needs g++ and cmake")
+        raise PeerError(
+            f"building llama-cpp-python failed:\n{tail}", fix=f"see {log}; it needs g++ and cmake"
+        )
     done.touch()
     return python
 
@@ -104,7 +106,9 @@ class LlamaCpp:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "PYTHONPATH"))},
+            env={
+                key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "PYTHONPATH"))
+            },
         )
         about = self.call("info")
         self.version: str = about["version"]
@@ -118,7 +122,8 @@ class LlamaCpp:
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Ask the worker for one thing and wait for its answer."""
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()

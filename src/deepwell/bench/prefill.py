@@ -28,7 +28,13 @@ def bench_prefill(
 ) -> dict[str, Any]:
     """Time from an empty cache to the first token, in rounds interleaved with the peers."""
     with open_session(
-        report, model, precision=precision, peers=peers, threads=threads, rounds=rounds, kv_tokens=2 * prompt_tokens
+        report,
+        model,
+        precision=precision,
+        peers=peers,
+        threads=threads,
+        rounds=rounds,
+        kv_tokens=2 * prompt_tokens,
     ) as session:
 
         def run(side: Side, number: int):
@@ -52,7 +58,13 @@ def bench_prefill(
             ["engine", "weights MB", "tokens/s", "spread", "ours / this"],
             [
                 *comparison_rows(result, ours, sides),
-                ["arithmetic roof", "", statistics.median(roofs), f"{gemm:.0f} and {fp32:.0f} GMAC/s", rounded(roof, 3)],
+                [
+                    "arithmetic roof",
+                    "",
+                    statistics.median(roofs),
+                    f"{gemm:.0f} and {fp32:.0f} GMAC/s",
+                    rounded(roof, 3),
+                ],
             ],
         )
         attention = session.work.attention_macs_per_key * prompt_tokens * (prompt_tokens + 1) // 2

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from deepwell.engine.backend import KVDtype
 from deepwell.engine.quantize import packed_nbytes
+from deepwell.engine.weights import Precision, weights_nbytes
 from deepwell.errors import DeepwellError
 from deepwell.models.config import ModelConfig
 
@@ -13,7 +15,6 @@ __all__ = ["Kind", "Precision", "Roofs", "Work", "measure_roof", "measure_roofs"
 
 Kind = Literal["memory", "int8", "int4", "fp32"]
 KINDS: tuple[Kind, ...] = ("memory", "int8", "int4", "fp32")
-Precision = Literal["int8", "int4", "int4-full", "fp32"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,33 +76,37 @@ class Work:
         return tokens / (gemm / (peak * 1e9) + attention / (roofs.fp32 * 1e9))
 
 
-def work_of(config: ModelConfig, precision: Precision, *, kv_element_bytes: int) -> Work:
-    """Count the work of a dense Llama-shaped model from its shapes.
-
-    `precision` "int4" keeps an 8-bit head, "int4-full" packs the head in 4 bits too.
-    """
+def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> Work:
+    """Count the work of a dense Llama-shaped model from its shapes."""
     hidden, inner, heads, kv_heads = (
         config.hidden_size,
         config.intermediate_size,
         config.num_attention_heads,
         config.num_key_value_heads,
     )
-    matrices = [  # (outputs, inputs) of one layer
-        ((heads + 2 * kv_heads) * config.head_dim, hidden),
-        (hidden, heads * config.head_dim),
-        (2 * inner, hidden),
-        (hidden, inner),
-    ]
-    body: Literal["int8", "int4", "fp32"] = "int4" if precision == "int4-full" else precision
-    head: Literal["int8", "int4", "fp32"] = "int8" if precision == "int4" else body
     layers = config.num_hidden_layers
-    norms = (2 * layers + 1) * hidden * 4
-    weights = layers * sum(packed_nbytes(rows, cols, body) for rows, cols in matrices)
+    layer_weights = (
+        (heads + 2 * kv_heads) * config.head_dim * hidden  # q, k, v
+        + heads * config.head_dim * hidden  # o
+        + 3 * inner * hidden  # gate, up, down
+    )
+    scheme: Literal["int8", "int4", "fp32"] = "int4" if precision == "int4-full" else precision
+    # Of an untied embedding a step reads one row a token, not the matrix.
+    embedding = (
+        0
+        if config.tie_word_embeddings
+        else packed_nbytes(config.vocab_size, hidden, embedding_scheme(precision))
+    )
     return Work(
-        scheme=body,
-        step_bytes=weights + packed_nbytes(config.vocab_size, hidden, head) + norms,
-        kv_bytes_per_token=layers * 2 * kv_heads * config.head_dim * kv_element_bytes,
-        layer_macs=layers * sum(rows * cols for rows, cols in matrices),
+        scheme=scheme,
+        step_bytes=weights_nbytes(config, precision) - embedding,
+        kv_bytes_per_token=layers * 2 * kv_heads * config.head_dim * (2 if kv_dtype == "bf16" else 4),
+        layer_macs=layers * layer_weights,
         head_macs=config.vocab_size * hidden,
         attention_macs_per_key=layers * heads * config.head_dim * 2,
     )
+
+
+def embedding_scheme(precision: Precision) -> Literal["int8", "int4", "fp32"]:
+    """The scheme of the embedding and the head: "int4" keeps them in 8 bits, "int4-full" does not."""
+    return "int4" if precision == "int4-full" else "int8" if precision == "int4" else precision

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.assets import machine
-from deepwell.bench.ours import Ours
+from deepwell.bench.ours import KV_DTYPE, Ours
 from deepwell.bench.peers import LlamaCpp, llama_python
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision, Work, work_of
 from deepwell.bench.sides import Comparison, Run, Side
+from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["Session", "comparison_rows", "open_session"]
 
@@ -38,8 +39,9 @@ class Session:
                 peer.open(flash=flash, context=context, sequences=sequences)
                 rates[flash] = max(task(peer).rate for _ in range(3))
             flash = rates[True] >= rates[False]
+            chosen = "on" if flash else "off"
             self.report.note(
-                f"{peer.name}: flash attention {'on' if flash else 'off'} ({rates[True]:.1f} against {rates[False]:.1f} tokens/s)"
+                f"{peer.name}: flash attention {chosen}, {rates[flash]:.0f} against {rates[not flash]:.0f} tokens/s"
             )
             peer.open(flash=flash, context=context, sequences=sequences)
 
@@ -70,7 +72,7 @@ def open_session(
             report.note(f"llama.cpp in llama-cpp-python {sides[0].version}: {sides[0].system_info}")
         ours = Ours(model, precision, threads=threads, kv_tokens=kv_tokens)
         try:
-            work = work_of(ours.config, precision, kv_element_bytes=4)
+            work = work_of(open_checkpoint(model).config, precision, kv_dtype=KV_DTYPE)
             yield Session(report, model, threads, rounds, ours, sides, work)
         finally:
             ours.close()

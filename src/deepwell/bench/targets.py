@@ -134,14 +134,18 @@ def run_target(target: Target) -> Outcome:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Outcome(target.name, {"error": f"took more than {target.minutes:g} minutes"}, target.bar, False)
+        return Outcome(
+            target.name, {"error": f"took more than {target.minutes:g} minutes"}, target.bar, False
+        )
     seconds = round(time.monotonic() - start, 1)
     last = done.stdout.strip().rpartition("\n")[2]
     try:
         line = json.loads(last)
         return Outcome(target.name, {**line["value"], "seconds": seconds}, target.bar, line["holds"])
     except (ValueError, KeyError, TypeError):
-        return Outcome(target.name, {"error": f"exit status {done.returncode}: {last[:200]}"}, target.bar, False)
+        return Outcome(
+            target.name, {"error": f"exit status {done.returncode}: {last[:200]}"}, target.bar, False
+        )
 
 
 def write_page(outcomes: Sequence[Outcome], threads: int) -> Path:
@@ -164,8 +168,9 @@ def _render(rows: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `deepwell bench targets`; every row names the command that made it. Ratios are medians of interleaved rounds on one",
-        "machine in one run; a roof is the bytes or multiply-adds a token really needs over the peaks measured in the same run.",
+        "Written by `deepwell bench targets`; every row names the command that made it. Ratios are medians of interleaved",
+        "rounds on one machine in one run; a roof is the bytes or multiply-adds a token really needs over the peaks measured",
+        "in the same run.",
         "",
         "| what | measured | bar | holds | on |",
         "|---|---|---|---|---|",
@@ -175,7 +180,9 @@ def _render(rows: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
         place = _machine_line(row["machine"])
         if place not in machines:
             machines.append(place)
-        figures = ", ".join(f"{key} {row['value'][key]}" for key in targets[name].limits if key in row["value"])
+        figures = ", ".join(
+            f"{key} {row['value'][key]}" for key in targets[name].limits if key in row["value"]
+        )
         figures = figures or str(row["value"].get("error", ""))
         verdict = "yes" if row["holds"] else "**no**"
         lines.append(

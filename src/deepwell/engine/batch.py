@@ -16,8 +16,8 @@ BLOCK_TOKENS = 16  # one block of the KV cache holds this many tokens
 class Batch:
     """The tokens of one step: each sequence contributes one contiguous run of rows.
 
-    Row t of sequence s is written to block `block_tables[s, positions[t] // 16]`, slot `positions[t] % 16`, and
-    attends to positions 0..positions[t] of its own sequence.
+    Row t of sequence s is written to block `block_tables[s, positions[t] // 16]`, slot `positions[t] % 16`,
+    and attends to positions 0..positions[t] of its own sequence.
     """
 
     tokens: NDArray[np.int32]  # [rows]

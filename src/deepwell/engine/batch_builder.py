@@ -14,8 +14,8 @@ __all__ = ["BatchBuilder", "output_rows_of"]
 class BatchBuilder:
     """Lays scheduled steps out as batches in arrays that are allocated once.
 
-    The batch of a step is valid until the next `build`. A block-table row is copied only when its sequence or its length
-    changed, and pure decode steps of equal size share one `Batch`.
+    The batch of a step is valid until the next `build`. A block-table row is copied only when its sequence or
+    its length changed, and pure decode steps of equal size share one `Batch`.
     """
 
     def __init__(self, max_sequences: int, max_prefill_tokens: int, max_model_len: int) -> None:
@@ -87,8 +87,8 @@ class BatchBuilder:
 def output_rows_of(sequence: Sequence, count: int) -> int:
     """Of the next `count` rows of a sequence, how many have an output that somebody reads.
 
-    They are the first ones where every prompt row counts (`score`, `embed`, `prompt_logprobs`), else the last one if it
-    yields a token.
+    They are the first ones where every prompt row counts (`score`, `embed`, `prompt_logprobs`), else the last
+    one if it yields a token.
     """
     end = sequence.computed + count
     draws = sequence.draws and end == sequence.num_tokens
@@ -96,4 +96,6 @@ def output_rows_of(sequence: Sequence, count: int) -> int:
         return int(draws)
     if sequence.kind == "embed":
         return count
-    return min(count, sequence.num_prompt - 1 - sequence.computed) + draws  # the last prompt token has no successor
+    return (
+        min(count, sequence.num_prompt - 1 - sequence.computed) + draws
+    )  # the last prompt token has no successor

@@ -1,8 +1,8 @@
 """`BlockPool`: who owns each block of the KV cache, and which full blocks a later prompt may reuse.
 
-A full block is known by its whole prefix: a chain of `Prefix` nodes, one a block, whose hashes build on each other from a
-seed of model, precision and salt. The hash finds a block; the token ids of the chain decide, so that a collision costs a
-comparison and never a wrong answer.
+A full block is known by its whole prefix: a chain of `Prefix` nodes, one a block, whose hashes build on each
+other from a seed of model, precision and salt. The hash finds a block; the token ids of the chain decide, so
+that a collision costs a comparison and never a wrong answer.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Prefix:
 class BlockPool:
     """A fixed number of blocks. Every operation is O(1) a block.
 
-    A block is *used* (references > 0), *free* (empty, or of no further use) or *cached*: unreferenced, yet its contents can
-    serve a prefix hit until it is the least recently used block and someone needs room.
+    A block is *used* (references > 0), *free* (empty, or of no further use) or *cached*: unreferenced, yet
+    its contents can serve a prefix hit until it is the least recently used block and someone needs room.
 
     Args:
         num_blocks: blocks of the KV cache.
@@ -72,10 +72,12 @@ class BlockPool:
 
     @property
     def used(self) -> int:
+        """Blocks that a live sequence holds."""
         return self.num_blocks - self.available
 
     @property
     def cached(self) -> int:
+        """Blocks that nobody holds, kept for prefix hits."""
         return len(self._cached)
 
     def root(self, salt: str) -> Prefix:
@@ -143,8 +145,8 @@ class BlockPool:
     def release(self, blocks: Sequence[int]) -> None:
         """Drop one reference of each block of one sequence, given in order.
 
-        They are released from the end, so that a prefix outlives its continuations: a block whose parent is gone can
-        never be hit.
+        They are released from the end, so that a prefix outlives its continuations: a block whose parent is
+        gone can never be hit.
         """
         for block in reversed(blocks):
             self._references[block] -= 1

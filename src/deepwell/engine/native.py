@@ -1,1 +1,207 @@
-"""The compiled backend. Falls back to `reference` loudly when the extension is missing (see `select_backend`)."""
+"""The compiled backend: the surface of `reference`, run by the kernels of `deepwell._native`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine import backend, reference
+from deepwell.engine.backend import KVDtype, Scheme
+from deepwell.engine.batch import Batch
+from deepwell.errors import MissingDependency
+
+__all__ = [
+    "Model",
+    "attention",
+    "available_isas",
+    "is_available",
+    "isa",
+    "kv_cache",
+    "matmul",
+    "matrix",
+    "mlp",
+    "model",
+    "name",
+    "select_backend",
+    "set_isa",
+    "set_threads",
+    "threads",
+]
+
+name = "native"
+
+log = logging.getLogger(__name__)
+
+_BUILD_FIX: Final = "install g++ and python3-dev, then reinstall deepwell (`make clean run` in a clone)"
+
+
+def _load() -> tuple[Any, str]:
+    """The extension module and, where it is missing, why."""
+    try:
+        return importlib.import_module("deepwell._native"), ""
+    except ImportError as error:
+        return None, str(error)
+
+
+_native, _missing = _load()
+
+
+def is_available() -> bool:
+    """Whether the extension was built and loads here."""
+    return _native is not None
+
+
+def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -> backend.Backend:
+    """The backend to run on; "auto" is native, or, with a warning, the numpy reference where nothing was compiled.
+
+    `DEEPWELL_ISA` forces one of `available_isas()`.
+
+    Raises:
+        MissingDependency: "native" was asked for and the extension is missing, or `DEEPWELL_ISA` names no table of this machine.
+    """
+    if requested == "reference":
+        return reference
+    if _native is None:
+        if requested == "native":
+            raise MissingDependency(f"the compiled kernels are missing ({_missing})", fix=_BUILD_FIX)
+        log.warning(
+            "running on the numpy reference, many times slower: the compiled kernels are missing (%s); to fix it, %s",
+            _missing,
+            _BUILD_FIX,
+        )
+        return reference
+    if forced := os.environ.get("DEEPWELL_ISA"):
+        if forced not in available_isas():
+            raise MissingDependency(
+                f"DEEPWELL_ISA={forced} is not among the kernel tables of this machine",
+                fix=f"use one of {', '.join(available_isas())}, or unset it",
+            )
+        set_isa(forced)
+    return _this_module()
+
+
+def _this_module() -> backend.Backend:
+    import deepwell.engine.native as this  # the module itself is the backend
+
+    return this
+
+
+def isa() -> str:
+    """The kernel table in use: "avx512-vnni", "avx2" or "generic"."""
+    return _native.isa()
+
+
+def available_isas() -> list[str]:
+    """The kernel tables this machine can run, best first."""
+    return list(_native.available_isas())
+
+
+def set_isa(table: str) -> None:
+    """Use another kernel table of `available_isas()` from the next call on."""
+    _native.set_isa(table)
+
+
+def threads() -> int:
+    """Threads of the pool, the caller included."""
+    return _native.threads()
+
+
+def set_threads(count: int) -> None:
+    """Resize the pool."""
+    _native.set_threads(count)
+
+
+def matmul(x: NDArray[np.float32], weight: backend.Matrix) -> NDArray[np.float32]:
+    """y = x W^T: [tokens, cols] -> [tokens, rows]."""
+    return _native.matmul(x, weight)
+
+
+def matrix(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> backend.Matrix:
+    """Wrap packed bytes (not copied, kept alive)."""
+    return _native.Matrix(data, rows, cols, scheme)
+
+
+def attention(
+    norm: NDArray[np.float32],
+    qkv: backend.Matrix,
+    bias: NDArray[np.float32] | None,
+    o: backend.Matrix,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    eps: float,
+) -> backend.Attention:
+    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]."""
+    return _native.Attention(norm, qkv, bias, o, num_heads, num_kv_heads, head_dim, eps)
+
+
+def mlp(
+    norm: NDArray[np.float32], gate_up: backend.Matrix, down: backend.Matrix, *, eps: float
+) -> backend.Mlp:
+    """`gate_up` rows alternate 16 of gate, 16 of up (`quantize.interleave_gate_up`)."""
+    return _native.Mlp(norm, gate_up, down, eps)
+
+
+def kv_cache(
+    num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype
+) -> backend.KVCache:
+    """An empty paged cache."""
+    return _native.KVCache(num_layers, num_blocks, num_kv_heads, head_dim, dtype)
+
+
+def model(
+    embed: backend.Matrix,
+    layers: Sequence[backend.Attention | backend.Mlp],
+    norm: NDArray[np.float32],
+    head: backend.Matrix,
+    cos: NDArray[np.float32],
+    sin: NDArray[np.float32],
+    *,
+    eps: float,
+) -> Model:
+    """Compose a decoder; `embed` and `head` may be the same matrix."""
+    return Model(_native.Model(embed, list(layers), norm, head, cos, sin, eps), head.rows, embed.cols)
+
+
+class Model:
+    """A compiled decoder; `forward` takes the arrays of a `Batch` apart, the rest happens without the GIL."""
+
+    __slots__ = ("_forward", "hidden_size", "vocab_size")
+
+    def __init__(self, compiled: Any, vocab_size: int, hidden_size: int) -> None:
+        self._forward = compiled.forward
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+
+    def forward(
+        self,
+        batch: Batch,
+        cache: backend.KVCache,
+        *,
+        logits: NDArray[np.float32] | None = None,
+        argmax: NDArray[np.int32] | None = None,
+        hidden: NDArray[np.float32] | None = None,
+        targets: NDArray[np.int32] | None = None,
+        target_logprobs: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Run one step; see `backend.Model.forward`."""
+        self._forward(
+            batch.tokens,
+            batch.positions,
+            batch.seq_starts,
+            batch.block_tables,
+            batch.output_rows,
+            cache,
+            logits,
+            argmax,
+            hidden,
+            targets,
+            target_logprobs,
+        )

@@ -1,8 +1,8 @@
 """Drawing a token from a row of logits, reproducibly.
 
-Everything is a pure function of the row and the request, so a draw does not depend on batch mates. Weights are whole
-numbers up to 2^34 held in float64: sums of up to 2^19 of them are exact in any order, hence the cut of `top_p` and the draw
-itself are exact too, and no sort of the vocabulary is needed to keep them so.
+Everything is a pure function of the row and the request, so a draw does not depend on batch mates. Weights
+are whole numbers up to 2^34 held in float64: sums of up to 2^19 of them are exact in any order, hence the cut
+of `top_p` and the draw itself are exact too, and no sort of the vocabulary is needed to keep them so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ __all__ = [
 GREEDY_BELOW = 1e-5  # temperatures below it are greedy, as in vLLM: logits / 1e-6 overflow float32
 MAX_LOGPROBS = 100
 _ONE = 2.0**34  # weight of the most likely token
-_LIKELY = np.float32(2.0**-10)  # nearly always, the nucleus lies above this fraction of the highest probability
+_LIKELY = np.float32(
+    2.0**-10
+)  # nearly always, the nucleus lies above this fraction of the highest probability
 _MASK = (1 << 64) - 1
 
 
@@ -70,8 +72,8 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
 def uniform(seed: int, choice: int, position: int) -> float:
     """A number in [0, 1) with 53 random bits, a hash of its arguments (splitmix64).
 
-    `position` is the index of the drawn token in its sequence: no state is carried from draw to draw, so a request that was
-    preempted, or is continued from its own output, draws the same.
+    `position` is the index of the drawn token in its sequence: no state is carried from draw to draw, so a
+    request that was preempted, or is continued from its own output, draws the same.
     """
     z = seed & _MASK
     for value in (choice, position):
@@ -93,7 +95,8 @@ def draw(
 ) -> int:
     """The next token.
 
-    Order as in vLLM: mask, bias, repetition, frequency and presence penalties; temperature; min-p; top-k; top-p.
+    Order as in vLLM: mask, bias, repetition, frequency and presence penalties; temperature; min-p; top-k;
+    top-p.
 
     Args:
         logits: [vocab], left as they are.
@@ -128,7 +131,7 @@ def draw(
     np.floor(weights, out=weights)
     total = float(weights.sum())
     if params.top_p < 1:
-        chosen = _top_p(probabilities, weights, params.top_p * total)
+        chosen = _top_p(probabilities, weights, max(1, math.ceil(params.top_p * total)))
         weights = weights[chosen]
         kept = chosen if kept is None else kept[chosen]
         total = float(weights.sum())
@@ -152,38 +155,34 @@ def _penalize(
         x[generated] = x[generated] - counts
 
 
-def _top_k(
-    probabilities: NDArray[np.float32], kept: NDArray[np.intp] | None, k: int
-) -> NDArray[np.intp]:
+def _top_k(probabilities: NDArray[np.float32], kept: NDArray[np.intp] | None, k: int) -> NDArray[np.intp]:
     """Ids, ascending, of the k most likely tokens among `kept`; of equal ones, the lowest ids."""
     p = probabilities if kept is None else probabilities[kept]
     if len(p) <= k:
         chosen = np.arange(len(p))
     else:
         likely = np.flatnonzero(p >= _LIKELY)
-        if len(likely) > k:
-            chosen = likely[_cut(p[likely], np.ones(len(likely)), float(k))]
+        if len(likely) >= k:
+            chosen = likely[_cut(p[likely], np.ones(len(likely)), k)]
         else:
-            chosen = _cut(p, np.ones(len(p)), float(k))
+            chosen = _cut(p, np.ones(len(p)), k)
     return chosen if kept is None else kept[chosen]
 
 
-def _top_p(
-    probabilities: NDArray[np.float32], weights: NDArray[np.float64], mass: float
-) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest most likely tokens whose weights reach `mass`; at least one."""
-    mass = max(mass, 1.0)
+def _top_p(probabilities: NDArray[np.float32], weights: NDArray[np.float64], mass: int) -> NDArray[np.intp]:
+    """Indices, ascending, of the fewest most likely tokens whose weights reach `mass`."""
     likely = np.flatnonzero(probabilities >= _LIKELY)
-    if float(weights[likely].sum()) >= mass:
+    if weights[likely].sum() >= mass:
         return likely[_cut(probabilities[likely], weights[likely], mass)]
     return _cut(probabilities, weights, mass)
 
 
-def _cut(keys: NDArray[np.float32], weights: NDArray[np.float64], mass: float) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest items in descending order of key (then ascending index) whose weights reach `mass`.
+def _cut(keys: NDArray[np.float32], weights: NDArray[np.float64], mass: int) -> NDArray[np.intp]:
+    """Indices, ascending, of the fewest items, by descending key then index, whose weights reach `mass`.
 
-    A radix select on the bits of the keys, which order as the floats in [0, 1] do: the upper half finds a bucket, the lower
-    half the key, so two passes replace a sort. `weights` are whole numbers and equal for equal keys; they sum to >= `mass`.
+    A radix select on the bits of the keys, which order as the floats in [0, 1] do: the upper half finds a
+    bucket, the lower half the key, so two passes replace a sort. `weights` are whole numbers and equal for
+    equal keys; they sum to >= `mass`.
     """
     bits = keys.view(np.int32)
     upper = bits >> 16
@@ -192,21 +191,21 @@ def _cut(keys: NDArray[np.float32], weights: NDArray[np.float64], mass: float) -
     lower = bits[inside] & 0xFFFF
     key, above = _boundary(lower, weights[inside], mass, above)
     ties = inside[lower == key]
-    needed = math.ceil((mass - above) / float(weights[ties[0]])) if weights[ties[0]] else 1
+    needed = -(-(mass - above) // int(weights[ties[0]]))
     chosen = bits > (bucket << 16 | key)
     chosen[ties[:needed]] = True
     return np.flatnonzero(chosen)
 
 
 def _boundary(
-    keys: NDArray[np.int32], weights: NDArray[np.float64], mass: float, above: float = 0.0
-) -> tuple[int, float]:
-    """The key at which the descending cumulative weight, from `above` on, reaches `mass`, and the weight above it."""
+    keys: NDArray[np.int32], weights: NDArray[np.float64], mass: int, above: int = 0
+) -> tuple[int, int]:
+    """The key at which the cumulative weight, descending from `above`, reaches `mass`; the weight above."""
     low = int(keys.min())
     sums = np.bincount(keys - low, weights)[::-1]
     cumulative = np.cumsum(sums)
     index = int(np.searchsorted(cumulative, mass - above, side="left"))
-    return low + len(sums) - 1 - index, above + float(cumulative[index] - sums[index])
+    return low + len(sums) - 1 - index, above + int(cumulative[index] - sums[index])
 
 
 def log_normalizer(logits: NDArray[np.float32]) -> float:

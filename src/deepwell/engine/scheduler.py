@@ -1,7 +1,7 @@
 """`Scheduler`: which tokens are computed in the next step. Pure bookkeeping: no model, no clock, no thread.
 
-A sequence has one number, the tokens computed so far, and each step brings it closer to the tokens known. Chunked prefill,
-prefix hits and preemption are all ways of changing that number.
+A sequence has one number, the tokens computed so far, and each step brings it closer to the tokens known.
+Chunked prefill, prefix hits and preemption are all ways of changing that number.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ NO_TOKEN = -1
 class Limits:
     """How much one step may hold.
 
-    A short step while somebody decodes keeps the time between tokens even; a long one otherwise fills the matrix kernels.
+    A short step while somebody decodes keeps the time between tokens even; a long one otherwise fills the
+    matrix kernels.
     """
 
     max_sequences: int = 64
@@ -47,8 +48,9 @@ class ScheduledStep:
 class Scheduler:
     """First come, first served; the youngest gives way when blocks run out.
 
-    Admission takes the blocks of all known tokens at once, so only decoding can run out. The oldest sequence can take the
-    blocks of every other, and one sequence always fits the pool, so somebody advances in each step.
+    Admission takes the blocks of all known tokens at once, so only decoding can run out. The oldest sequence
+    can take the blocks of every other, and one sequence always fits the pool, so somebody advances in each
+    step.
     """
 
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
@@ -63,6 +65,7 @@ class Scheduler:
 
     @property
     def has_work(self) -> bool:
+        """Whether a step would compute anything."""
         return bool(self.running or self.waiting)
 
     def add(self, sequence: Sequence) -> None:
@@ -83,7 +86,10 @@ class Scheduler:
         return True
 
     def schedule(self) -> ScheduledStep:
-        """Pick the next step's tokens and give them blocks. `commit` follows, or `remove` of all running sequences."""
+        """Pick the next step's tokens and give them blocks.
+
+        `commit` follows, or `remove` of all running sequences.
+        """
         limits = self.limits
         preemptions = self.preemptions
         step = self._schedule_decoding()
@@ -191,7 +197,7 @@ class Scheduler:
         return count
 
     def _admit(self, sequence: Sequence, in_flight: set[bytes]) -> bool:
-        """Move the head of the queue to the running ones, with blocks for all its known tokens and the next one."""
+        """Let the head of the queue run, with blocks for all its known tokens and the next one."""
         pool = self.pool
         hits: list[int] = []
         if self.limits.prefix_cache and not sequence.wants_prompt_rows:

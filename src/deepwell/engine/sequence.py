@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import Prefix
 from deepwell.engine.protocol import FinishReason, SamplingParams
+from deepwell.engine.sampler import GREEDY_BELOW
 
 __all__ = ["Kind", "Sequence"]
 
@@ -19,8 +20,8 @@ Kind = Literal["generate", "score", "embed"]
 class Sequence:
     """Tokens known so far, how many of them are computed, and the blocks that hold them.
 
-    `computed` is the one number that says where a request stands: below `num_tokens` there is work, whether prompt, tokens to
-    recompute after a preemption, or the token drawn last.
+    `computed` is the one number that says where a request stands: below `num_tokens` there is work, whether
+    prompt, tokens to recompute after a preemption, or the token drawn last.
     """
 
     __slots__ = (
@@ -67,7 +68,7 @@ class Sequence:
         self.choice = choice
         self.salt = salt
         self.seed = seed
-        self.stop_ids = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else eos_token_ids)
+        self.stop_ids = frozenset(params.stop_token_ids).union(() if params.ignore_eos else eos_token_ids)
         self.max_tokens = params.max_tokens
         self.num_prompt = len(prompt)
         self.num_tokens = len(prompt)
@@ -84,9 +85,8 @@ class Sequence:
         self.registered = 0  # leading blocks already offered to the prefix cache
         self.wants_prompt_rows = kind != "generate" or params.prompt_logprobs is not None
         self.plain = (  # the next token is the argmax, once `min_tokens` are out
-            params.temperature < 1e-5
+            params.temperature < GREEDY_BELOW
             and params.logprobs is None
-            and params.prompt_logprobs is None
             and params.presence_penalty == 0
             and params.frequency_penalty == 0
             and params.repetition_penalty == 1
@@ -95,6 +95,7 @@ class Sequence:
 
     @property
     def num_generated(self) -> int:
+        """Tokens drawn and kept."""
         return self.num_tokens - self.num_prompt
 
     @property
@@ -102,7 +103,11 @@ class Sequence:
         """Whether the whole row of logits is wanted for the next token; else its argmax will do."""
         if self.kind != "generate":
             return False
-        return not self.plain or self.num_tokens - self.num_prompt < self.params.min_tokens
+        return (
+            not self.plain
+            or self.wants_prompt_rows
+            or self.num_tokens - self.num_prompt < self.params.min_tokens
+        )
 
     @property
     def decoding(self) -> bool:
@@ -113,10 +118,6 @@ class Sequence:
     def draws(self) -> bool:
         """Whether the row of the last known token yields a new one."""
         return self.kind == "generate" and self.max_tokens > 0
-
-    @property
-    def generated(self) -> NDArray[np.int32]:
-        return self.tokens[self.num_prompt : self.num_tokens]
 
     def assign(self, blocks: list[int]) -> None:
         """Append blocks to the table."""

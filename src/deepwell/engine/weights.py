@@ -20,7 +20,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,11 +40,8 @@ from deepwell.engine.quantize import (
     quantize,
 )
 from deepwell.errors import InvalidModelFile
+from deepwell.models.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.config import ModelConfig
-from deepwell.models.dequantize import source_bits
-
-if TYPE_CHECKING:
-    from deepwell.models.checkpoint import Checkpoint, StoredTensor
 
 __all__ = [
     "PackedMatrix",
@@ -114,21 +111,9 @@ def resolve_precision(requested: Precision | Literal["auto"], checkpoint: Checkp
     """The precision to run at, and why in words: with "auto", 4-bit sources run as int4, everything else as int8."""
     if requested != "auto":
         return requested, f"{requested} was asked for"
-    weights_by_dtype: dict[str, int] = {}
-    four_bit = total = 0
-    for plan in tensor_plan(checkpoint.config).matrices:
-        if plan.role != "body":
-            continue
-        for source in plan.sources:
-            tensor = _tensor(checkpoint, source)
-            size = math.prod(tensor.shape)
-            weights_by_dtype[tensor.dtype] = weights_by_dtype.get(tensor.dtype, 0) + size
-            total += size
-            four_bit += size if source_bits(tensor.dtype) == 4 else 0
-    main = max(weights_by_dtype, key=lambda dtype: weights_by_dtype[dtype], default="F32")
-    if 2 * four_bit > total:
-        return "int4", f"the source is 4-bit ({main})"
-    return "int8", f"the source is {main}; only 4-bit sources run as int4 unasked"
+    if checkpoint.source_bits == 4:
+        return "int4", "most weights of the source are 4-bit"
+    return "int8", f"most weights of the source are {checkpoint.source_bits}-bit; only 4-bit sources run as int4 unasked"
 
 
 def weights_nbytes(config: ModelConfig, precision: Precision) -> int:
@@ -149,7 +134,7 @@ def load_weights(
     packing needs some tens of megabytes, whatever the size of the model.
 
     Raises:
-        InvalidModelFile: the checkpoint lacks a tensor, or holds one of the wrong shape or with values that are not finite.
+        InvalidModelFile: a tensor holds values that are not finite, or too large for a float16 scale.
     """
     config = checkpoint.config
     plan = tensor_plan(config)
@@ -236,6 +221,7 @@ def _pack_all(
                 progress(position, len(buffer))
         assert position == slot.offset + slot.nbytes
         report[matrix.name] = noise.report()
+        checkpoint.release_pages()
     for vector in plan.vectors:
         slot = slots[vector.name]
         buffer[slot.offset :][: 4 * vector.size].view(np.float32)[:] = _vector(checkpoint, vector)
@@ -263,19 +249,8 @@ class _Noise:
         return QuantizationReport(sqnr_db, self.max_error)
 
 
-def _tensor(checkpoint: Checkpoint, name: str) -> StoredTensor:
-    if name not in checkpoint.names:
-        raise InvalidModelFile(
-            f"the checkpoint has no tensor {name!r}", fix="download the model again, or from another source"
-        )
-    return checkpoint.tensor(name)
-
-
 def _vector(checkpoint: Checkpoint, vector: VectorPlan) -> NDArray[np.float32]:
-    parts = [_tensor(checkpoint, source).float32().reshape(-1) for source in vector.sources]
-    values = np.concatenate(parts)
-    if len(values) != vector.size:
-        raise InvalidModelFile(f"{vector.sources[0]} has {len(values)} values, {vector.size} were expected")
+    values = np.concatenate([checkpoint.tensor(source).float32() for source in vector.sources])
     if not np.isfinite(values).all():
         raise InvalidModelFile(f"{vector.sources[0]} holds values that are not finite")
     return values
@@ -285,8 +260,7 @@ def _quantized_chunks(
     checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise
 ) -> Iterator[Quantized]:
     """The matrix in order, in runs of whole panels (the last one excepted)."""
-    sources = [_Source(_tensor(checkpoint, name), name, matrix.cols, scheme) for name in matrix.sources]
-    _check_rows(matrix, sources)
+    sources = [_Source(checkpoint.tensor(name), matrix.cols, scheme) for name in matrix.sources]
     step = max(PANEL, _CHUNK_WEIGHTS // matrix.cols // PANEL * PANEL)
     for start in range(0, matrix.rows, step):
         stop = min(start + step, matrix.rows)
@@ -303,45 +277,29 @@ def _quantized_chunks(
         yield _concatenated(parts)
 
 
-def _check_rows(matrix: MatrixPlan, sources: list[_Source]) -> None:
-    counts = [source.row_count for source in sources]
-    if matrix.order == "interleave":
-        fits = len(set(counts)) == 1 and matrix.rows - PANEL < 2 * counts[0] <= matrix.rows
-    else:
-        fits = sum(counts) == matrix.rows
-    if not fits:
-        raise InvalidModelFile(
-            f"{' + '.join(matrix.sources)} have {counts} rows, {matrix.rows} were expected from the configuration"
-        )
-
-
 class _Source:
     """One stored tensor as a supplier of quantised rows."""
 
-    def __init__(self, tensor: StoredTensor, name: str, cols: int, scheme: Scheme) -> None:
-        missing = cols - tensor.shape[-1]  # `down` is widened to the padded intermediate size, by up to 15
-        if len(tensor.shape) != 2 or not 0 <= missing < 16:
-            raise InvalidModelFile(f"{name} has shape {list(tensor.shape)}, {cols} columns were expected")
+    def __init__(self, tensor: StoredTensor, cols: int, scheme: Scheme) -> None:
         self.row_count = tensor.shape[0]
-        self._tensor, self._name, self._cols, self._scheme = tensor, name, cols, scheme
+        self._tensor, self._cols, self._scheme = tensor, cols, scheme
         self._decode = {"Q4_0": decode_q4_0, "Q4_1": decode_q4_1}.get(tensor.dtype) if scheme == "int4" else None
-        self._raw = tensor.raw_rows() if self._decode else None
 
     def rows(self, start: int, stop: int, noise: _Noise) -> Quantized:
         """Rows start..stop; those beyond the last are not there (the interleaving pads them)."""
         rows = slice(start, min(stop, self.row_count))
-        if self._decode is not None and self._raw is not None:
-            quantized = self._decode(self._raw[rows], self._cols)
+        if self._decode is not None:
+            quantized = self._decode(self._tensor.raw_rows(rows), self._cols)
         else:
-            weights = self._tensor.float32(rows=rows)
-            if weights.shape[1] != self._cols:
+            weights = self._tensor.float32(rows)
+            if weights.shape[1] != self._cols:  # `down` is widened to the padded intermediate size
                 weights = np.pad(weights, ((0, 0), (0, self._cols - weights.shape[1])))
             quantized = quantize(weights, self._scheme)
             noise.add(weights, quantized, self._scheme)
         values = quantized.q if self._scheme == "fp32" else quantized.d
         if not (np.isfinite(values).all() and np.isfinite(quantized.m).all()):
             raise InvalidModelFile(
-                f"{self._name} holds values that are not finite, or too large for a float16 scale"
+                f"{self._tensor.name} holds values that are not finite, or too large for a float16 scale"
             )
         return quantized
 

@@ -1,7 +1,8 @@
-"""A model on disk, GGUF or safetensors, as one thing: a configuration and memory-mapped tensors in Hugging Face naming.
+"""A model on disk, GGUF or safetensors: its configuration and memory-mapped tensors in Hugging Face naming.
 
-Opening reads headers only. Every tensor the architecture needs is checked to be there, with the right shape and a dtype
-that Deepwell converts; a tensor it does not know is refused, because ignoring one silently computes another model.
+Opening reads headers only. Every tensor the architecture needs is checked to be there, with the right shape
+and a dtype that Deepwell converts; a tensor it does not know is refused: ignoring one silently computes
+another model.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class StoredTensor:
         return self.data[order if rows is None else order[rows]]
 
     def float32(self, rows: slice | None = None) -> NDArray[np.float32]:
-        """The values, as an array of `shape`; or those of some rows, [rows, cols] (of a vector: some values)."""
+        """The values in an array of `shape`, or those of some rows (of a vector: some values)."""
         if len(self.shape) == 1:
             values = dequantize(self.raw_rows(), self.dtype)[0]
             return values if rows is None else values[rows]
@@ -69,14 +70,14 @@ class StoredTensor:
         if self.scales is not None:
             block_rows, block_cols = self.scale_block
             index = np.arange(self.shape[0])[slice(None) if rows is None else rows]
-            for start in range(self.scales.shape[1]):
-                columns = slice(start * block_cols, (start + 1) * block_cols)
-                values[:, columns] *= self.scales[index // block_rows, start, None]
+            for block in range(self.scales.shape[1]):
+                columns = slice(block * block_cols, (block + 1) * block_cols)
+                values[:, columns] *= self.scales[index // block_rows, block, None]
         return values
 
 
 class Checkpoint:
-    """An open model. Tensors stay valid for as long as somebody holds them, whatever happens to this object."""
+    """An open model. Tensors stay valid for as long as somebody holds them, also without the checkpoint."""
 
     def __init__(
         self,
@@ -97,7 +98,7 @@ class Checkpoint:
         self._headers = tuple(headers)
 
     def tensor(self, name: str) -> StoredTensor:
-        """The tensor of this Hugging Face name; KeyError if `names` lacks it (a tied model has no `lm_head`)."""
+        """The tensor of this Hugging Face name, one of `names` (a tied model has no `lm_head.weight`)."""
         return self._tensors[name]
 
     @property
@@ -107,7 +108,7 @@ class Checkpoint:
 
     @cached_property
     def source_bits(self) -> int:
-        """The precision class that most weights of the layers are stored in: 4 (4- and 5-bit), 8, 16 or 32."""
+        """The precision class of most weights of the layers: 4 (4- and 5-bit blocks), 8, 16 or 32."""
         weights: dict[int, int] = {}
         for name, tensor in self._tensors.items():
             if len(tensor.shape) == 2 and name.startswith("model.layers."):
@@ -132,12 +133,12 @@ class Checkpoint:
             digest.update(name.encode())
             flat = tensor.data.reshape(-1)
             for start in (0, flat.size // 2, max(flat.size - _SAMPLE_BYTES, 0)):
-                digest.update(flat[start : start + _SAMPLE_BYTES])
+                digest.update(flat[start : start + _SAMPLE_BYTES].data)
         return digest.hexdigest()
 
     @cached_property
     def sha256(self) -> str:
-        """SHA-256 of the weights file, or of the shards' digests in order of their names; reads everything."""
+        """SHA-256 of the weights file, or of the shards' digests in name order; reads everything."""
         digests: list[str] = []
         for path in sorted(self.paths):
             with path.open("rb") as file:
@@ -153,7 +154,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a `.gguf` file, a directory with `config.json` and safetensors, or one with exactly one `.gguf` file.
+    """Open a `.gguf` file, a directory with `config.json` and safetensors, or one with a single `.gguf`.
 
     Raises:
         ModelNotFound: nothing there.
@@ -182,9 +183,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _open_gguf(path: Path) -> Checkpoint:
     header = read_gguf_header(path)
-    if (split := header.metadata.get("split.count", 1)) not in (0, 1):
+    split = header.metadata.get("split.count", 1)
+    if not isinstance(split, int) or split > 1:
         raise UnsupportedModel(
-            f"{path.name} is one of {split} parts", fix="join them with llama-gguf-split --merge"
+            f"{path.name} is one of several parts", fix="join them: llama-gguf-split --merge"
         )
     mapped = _map(path)
 
@@ -284,7 +286,9 @@ def _unknown_tensor(where: str, name: str) -> UnsupportedModel:
 
 
 def _check_dtype(where: str, name: str, dtype: str, dims: int) -> None:
-    allowed = DTYPES if dims > 1 else FLOAT_DTYPES
+    if not 1 <= dims <= 2:
+        raise InvalidModelFile(f"{where}: the tensor {name[:80]!r} has {dims} dimensions, expected 1 or 2")
+    allowed = DTYPES if dims == 2 else FLOAT_DTYPES
     if dtype not in allowed:
         raise UnsupportedModel(
             f"{where}: the tensor {name[:80]!r} has the type {dtype}",
@@ -308,15 +312,11 @@ def _fp8_block(config: Mapping[str, Any]) -> tuple[int, int] | None:
             f"config.json: quantised by {str(method)[:40]!r}",
             fix="use the unquantised model or a GGUF file of it",
         )
-    block: Any = fields.get("weight_block_size")
-    if (
-        not isinstance(block, list)
-        or [type(n) for n in cast("list[Any]", block)] != [int, int]
-        or min(block) < 1
-    ):
+    sizes = fields.get("weight_block_size")
+    block = cast("list[Any]", sizes) if isinstance(sizes, list) else []
+    if len(block) != 2 or not all(isinstance(size, int) and size > 0 for size in block):
         raise UnsupportedModel(
-            f"config.json: fp8 with weight_block_size {str(block)[:40]}",
-            fix="fp8 needs two block sizes, as [128, 128]",
+            "config.json: fp8 without block sizes", fix="fp8 needs weight_block_size, as [128, 128]"
         )
     return block[0], block[1]
 

@@ -1,8 +1,9 @@
-"""Hyperparameters from GGUF metadata or `config.json` into a `ModelConfig`, refused where they cannot be right."""
+"""Hyperparameters from GGUF metadata or `config.json` into a `ModelConfig`; absurd ones are refused."""
 
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ _ARCHITECTURES: Final[dict[str, Literal["llama", "qwen2"]]] = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
 }
-# Chat models end a turn with one token and a document with another; GGUF metadata often names only one of them.
+# Chat models end a turn with one token, a document with another; GGUF metadata often names only one.
 END_TOKENS: Final = frozenset(
     {
         "<|im_end|>",
@@ -71,28 +72,34 @@ class _Fields:
             return default
         if value is None:
             raise self.error(f"{self.prefix}{key} is missing")
-        if isinstance(value, (list, np.ndarray)):
+        if isinstance(value, list | np.ndarray):
             raise UnsupportedModel(
                 f"{self.where}: {self.prefix}{key} differs from layer to layer", fix=SUPPORTED
             )
         if not isinstance(value, int) or isinstance(value, bool):
-            raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not an integer")
+            raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not an integer")
         return value
 
     def number(self, key: str, default: float) -> float:
         value = self.get(key)
         if value is None:
             return default
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not a finite number")
-        return float(value)
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+            return float(value)
+        raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a finite number")
+
+    def text(self, key: str) -> str | None:
+        value = self.get(key)
+        if value is not None and not isinstance(value, str):
+            raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a string")
+        return value
 
     def boolean(self, key: str, default: bool) -> bool:
         value = self.get(key)
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not a boolean")
+            raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a boolean")
         return value
 
     def section(self, key: str) -> _Fields | None:
@@ -109,11 +116,12 @@ class _Fields:
         ids: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
         result: list[int] = []
         for token in ids:
-            if token is None or token in (-1, _NO_TOKEN):
+            if token is None:
                 continue
             if not isinstance(token, int) or isinstance(token, bool):
-                raise self.error(f"{self.prefix}{key} is {str(value)[:40]!r}, not token ids")
-            result.append(token)
+                raise self.error(f"{self.prefix}{key} is {reprlib.repr(ids)}, not token ids")
+            if token not in (-1, _NO_TOKEN):
+                result.append(token)
         return tuple(result)
 
 
@@ -131,9 +139,9 @@ def config_from_gguf(
         UnsupportedModel: another architecture, or a feature that Deepwell does not run.
         InvalidModelFile: missing or absurd values.
     """
-    architecture = header.metadata.get("general.architecture")
+    architecture = _Fields(header.metadata, where).text("general.architecture")
     if architecture not in ("llama", "qwen2"):
-        raise UnsupportedModel(f"{where}: the architecture is {str(architecture)[:40]!r}", fix=SUPPORTED)
+        raise UnsupportedModel(f"{where}: the architecture is {reprlib.repr(architecture)}", fix=SUPPORTED)
     fields = _Fields(header.metadata, where, f"{architecture}.")
     if fields.integer("expert_count", 0):
         raise UnsupportedModel(f"{where}: it is a mixture of experts", fix=SUPPORTED)
@@ -164,12 +172,15 @@ def config_from_gguf(
         rms_norm_eps=float(f"{fields.number('attention.layer_norm_rms_epsilon', 1e-5):.7g}"),
         rope_theta=fields.number("rope.freq_base", 10_000.0),
         tie_word_embeddings="output.weight" not in header.tensors,
-        attention_bias="blk.0.attn_q.bias" in header.tensors,
+        attention_bias=architecture == "qwen2" or "blk.0.attn_q.bias" in header.tensors,
         bos_token_id=next(iter(tokenizer.token_ids("bos_token_id")), None),
         eos_token_ids=tuple(dict.fromkeys(eos)),
         pad_token_id=next(iter(tokenizer.token_ids("padding_token_id")), None),
     )
     _check(config, fields)
+    tokens = header.metadata.get("tokenizer.ggml.tokens", [])
+    if not isinstance(tokens, list) or len(cast("list[Any]", tokens)) > config.vocab_size:
+        raise fields.error(f"tokenizer.ggml.tokens is not a list of at most {config.vocab_size} strings")
     return _with_scaling(config, _gguf_rope_scaling(fields, config, rope_factors), fields)
 
 
@@ -187,7 +198,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
     names = fields.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
     if not isinstance(name, str) or name not in _ARCHITECTURES:
-        raise UnsupportedModel(f"config.json: the architecture is {str(name)[:60]!r}", fix=SUPPORTED)
+        raise UnsupportedModel(f"config.json: the architecture is {reprlib.repr(name)}", fix=SUPPORTED)
     architecture = _ARCHITECTURES[name]
     _refuse_unsupported(fields)
     generation_path = directory / "generation_config.json"
@@ -224,9 +235,9 @@ def config_from_directory(directory: Path) -> ModelConfig:
 
 def _refuse_unsupported(fields: _Fields) -> None:
     """Features of the supported families' `config.json` that would silently change the output if ignored."""
-    if (act := fields.get("hidden_act")) not in (None, "silu", "swish"):
+    if (act := fields.text("hidden_act")) not in (None, "silu", "swish"):
         raise UnsupportedModel(
-            f"config.json: the activation is {str(act)[:40]!r}", fix="only silu is supported"
+            f"config.json: the activation is {reprlib.repr(act)}", fix="only silu is supported"
         )
     if fields.boolean("mlp_bias", False):
         raise UnsupportedModel("config.json: the MLP has biases", fix=SUPPORTED)
@@ -280,7 +291,7 @@ def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: _Fie
 
 
 def _json_rope_scaling(rope: _Fields, config: ModelConfig) -> RopeScaling | None:
-    kind = rope.get("rope_type") or rope.get("type")
+    kind = rope.text("rope_type") or rope.text("type")
     if kind in (None, "default"):
         return None
     factor = rope.number("factor", 1.0)
@@ -307,7 +318,7 @@ def _json_rope_scaling(rope: _Fields, config: ModelConfig) -> RopeScaling | None
             attention_factor=_yarn_attention_factor(rope, factor),
         )
     raise UnsupportedModel(
-        f"config.json: rope scaling of type {str(kind)[:40]!r}", fix="linear, llama3 and yarn are supported"
+        f"config.json: rope scaling of type {reprlib.repr(kind)}", fix="linear, llama3 and yarn are supported"
     )
 
 
@@ -326,7 +337,7 @@ def _gguf_rope_scaling(
 ) -> RopeScaling | None:
     if rope_factors is not None and not np.all(rope_factors == 1.0):
         return _llama3_from_factors(fields, config, rope_factors)
-    kind = fields.get("rope.scaling.type")
+    kind = fields.text("rope.scaling.type")
     factor = fields.number("rope.scaling.factor", fields.number("rope.scale_linear", 1.0))
     if kind == "none" or (kind in (None, "linear") and factor == 1.0):
         return None
@@ -345,7 +356,7 @@ def _gguf_rope_scaling(
             else attention * (0.1 * math.log(max(factor, 1.0)) + 1.0),
         )
     raise UnsupportedModel(
-        f"{fields.where}: rope scaling of type {str(kind)[:40]!r}",
+        f"{fields.where}: rope scaling of type {reprlib.repr(kind)}",
         fix="linear, llama3 and yarn are supported",
     )
 
@@ -381,9 +392,10 @@ def _named_end_tokens(metadata: Mapping[str, Any]) -> list[int]:
     tokens, types = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.token_type")
     if not isinstance(tokens, list) or not isinstance(types, np.ndarray):
         return []
-    kinds = cast("NDArray[np.int32]", types)
-    return [
-        token
-        for token, text in enumerate(cast("list[Any]", tokens)[: kinds.size])
-        if text in END_TOKENS and int(kinds[token]) in _CONTROL_TYPES
-    ]
+    control = np.flatnonzero(np.isin(cast("NDArray[Any]", types), _CONTROL_TYPES))
+    texts = cast("list[Any]", tokens)
+    return [int(token) for token in control if token < len(texts) and _is_end_token(texts[token])]
+
+
+def _is_end_token(text: Any) -> bool:
+    return isinstance(text, str) and text in END_TOKENS

@@ -34,7 +34,7 @@ _IGNORABLE: Final = re.compile(
 
 
 def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of the model, in the order of the forward pass; matrices are [out, in]."""
+    """Name and shape of every tensor of the model, in forward order; matrices are [out, in]."""
     hidden, inner = config.hidden_size, config.intermediate_size
     q_rows = config.num_attention_heads * config.head_dim
     kv_rows = config.num_key_value_heads * config.head_dim
@@ -57,7 +57,7 @@ def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
 
 
 def hugging_face_name(gguf_name: str) -> str | None:
-    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; None for a name of no dense model."""
+    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; None for other names."""
     if (match := _GGUF_NAME.fullmatch(gguf_name)) is None:
         return None
     layer, stem, kind = match.groups()

@@ -93,5 +93,5 @@ PRE_TOKENIZERS: Final[Mapping[str, Callable[[], PreTokenizer]]] = {
     "deepseek-coder": _deepseek_coder,
     "deepseek-v3": _deepseek_v3,
 }
-IGNORES_MERGES: Final = frozenset({"llama-bpe"})  # a word that is a token is taken whole, whatever the merges say
+IGNORES_MERGES: Final = frozenset({"llama-bpe"})  # a word that is a token is taken whole
 NFC_NORMALIZED: Final = frozenset({"qwen2"})

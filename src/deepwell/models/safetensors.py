@@ -51,7 +51,7 @@ class SafetensorsInfo:
 
 
 def read_safetensors_index(directory: Path) -> dict[str, SafetensorsInfo]:
-    """Every tensor of the model in `directory`: as `model.safetensors.index.json` says, else of the only file.
+    """Every tensor of the model in `directory`: by `model.safetensors.index.json`, else of the only file.
 
     Raises:
         InvalidModelFile: no weights, a shard is missing or unsound, or the index names something else than a

@@ -47,7 +47,9 @@ _BYTES: Final = _byte_alphabet()
 
 def _looks_like_control(text: str) -> bool:
     # R1's distillations mark <｜User｜> and the like as plain added tokens in tokenizer.json.
-    return (text.startswith("<|") and text.endswith("|>")) or (text.startswith("<｜") and text.endswith("｜>"))
+    return (text.startswith("<|") and text.endswith("|>")) or (
+        text.startswith("<｜") and text.endswith("｜>")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +171,7 @@ def _without_control(backend: Backend, control: frozenset[int]) -> Backend:
     if backend.pre_tokenizer is not None:
         plain.pre_tokenizer = backend.pre_tokenizer
     added = backend.get_added_tokens_decoder()
-    plain.add_tokens(
+    plain.add_tokens(  # pyright: ignore[reportUnknownMemberType]
         [
             AddedToken(
                 added[i].content,
@@ -208,24 +210,26 @@ def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
     tokens = _strings(field("tokens"), f"{path.name}: tokenizer.ggml.tokens")
     vocab = {token: i for i, token in enumerate(tokens)}
     if len(vocab) != len(tokens):
-        raise InvalidModelFile(f"{path.name}: {len(tokens) - len(vocab)} tokens occur twice in the vocabulary")
-    try:
-        merges = [_pair(m) for m in _strings(field("merges"), f"{path.name}: tokenizer.ggml.merges")]
-        backend = Backend(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in IGNORES_MERGES))
-    except Exception as error:  # `tokenizers` raises bare Exception
-        raise InvalidModelFile(f"{path.name}: the vocabulary and the merges do not fit together: {error}") from error
+        raise InvalidModelFile(
+            f"{path.name}: {len(tokens) - len(vocab)} tokens occur twice in the vocabulary"
+        )
+    merges = _merges(_strings(field("merges"), f"{path.name}: tokenizer.ggml.merges"), vocab, path.name)
+    backend = Backend(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in IGNORES_MERGES))
     if pre in NFC_NORMALIZED:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = PRE_TOKENIZERS[pre]()
     backend.decoder = decoders.ByteLevel()
-    backend.add_tokens(_added_tokens(tokens, field("token_type"), path.name))
+    added = _added_tokens(tokens, field("token_type"), path.name)
+    backend.add_tokens(added)  # pyright: ignore[reportUnknownMemberType]
 
     def token_id(key: str) -> int | None:
         value = field(key)
         if value is None:
             return None
         if not isinstance(value, int) or not 0 <= value < len(tokens):
-            raise InvalidModelFile(f"{path.name}: tokenizer.ggml.{key} = {value!r} is no id below {len(tokens)}")
+            raise InvalidModelFile(
+                f"{path.name}: tokenizer.ggml.{key} = {value!r} is no id below {len(tokens)}"
+            )
         return value
 
     add_bos = field("add_bos_token")
@@ -249,15 +253,18 @@ def _strings(value: object, name: str) -> list[str]:
     return cast("list[str]", strings)
 
 
-def _pair(merge: str) -> tuple[str, str]:
-    left, space, right = merge.partition(" ")
-    if not space or not left or not right or " " in right:
-        raise ValueError(f"{merge!r} is not a pair")
-    return left, right
+def _merges(lines: Sequence[str], vocab: Mapping[str, int], file: str) -> list[tuple[str, str]]:
+    """The pairs that merge. Checked here: `tokenizers` panics on a pair outside the vocabulary."""
+    merges: list[tuple[str, str]] = []
+    for line in lines:
+        left, _, right = line.partition(" ")
+        if left not in vocab or right not in vocab or left + right not in vocab:
+            raise InvalidModelFile(f"{file}: the merge {line[:80]!r} does not join two tokens into a third")
+        merges.append((left, right))
+    return merges
 
 
-def _added_tokens(tokens: Sequence[str], kinds: object, file: str) -> list[AddedToken]:
-    kinds = cast("Sequence[int]", kinds)
+def _added_tokens(tokens: Sequence[str], kinds: Sequence[int] | None, file: str) -> list[AddedToken]:
     if kinds is None or len(kinds) != len(tokens):
         raise InvalidModelFile(f"{file}: tokenizer.ggml.token_type does not have one entry a token")
     return [
@@ -271,12 +278,7 @@ def _from_directory(path: Path) -> tuple[Backend, _Extras]:
     file = path / "tokenizer.json"
     if (size := file.stat().st_size) > MAX_JSON_BYTES:
         raise InvalidModelFile(f"{file} has {size} bytes, more than {MAX_JSON_BYTES}")
-    try:
-        backend = Backend.from_file(str(file))
-    except Exception as error:  # `tokenizers` raises bare Exception
-        raise InvalidModelFile(f"{file} does not parse: {error}") from error
-    if "ByteLevel" not in repr(backend.decoder):
-        raise UnsupportedModel(f"{file}: only byte-level BPE is supported, its decoder is {backend.decoder!r}")
+    backend = _read_backend(file)
     config = _read_json(path / "tokenizer_config.json")
     generation = _read_json(path / "generation_config.json") or _read_json(path / "config.json")
 
@@ -299,6 +301,24 @@ def _from_directory(path: Path) -> tuple[Backend, _Extras]:
         add_bos=bool(add_bos),
         chat_template=_template(path, config),
     )
+
+
+def _read_backend(file: Path) -> Backend:
+    try:
+        backend = Backend.from_file(str(file))
+    except BaseException as error:
+        # `tokenizers` raises bare Exception, and panics (a BaseException) on merges shorter than they should be.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InvalidModelFile(f"{file} does not parse: {error}") from error
+    if not isinstance(backend.model, models.BPE) or "ByteLevel" not in repr(backend.decoder):
+        raise UnsupportedModel(f"{file}: only byte-level BPE is supported")
+    size = backend.get_vocab_size(with_added_tokens=True)
+    if max(backend.get_vocab(with_added_tokens=True).values(), default=-1) >= 2 * size + 1024:
+        raise InvalidModelFile(f"{file} numbers {size} tokens far beyond their count")
+    backend.no_truncation()  # whoever saved the file may have left either one on
+    backend.no_padding()
+    return backend
 
 
 def _template(path: Path, config: Mapping[str, Any]) -> str | None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from time import perf_counter
+from dataclasses import dataclass
 from typing import Literal
 
 from deepwell.engine.protocol import Delta, Engine, GenerateRequest, TokenLogprob
@@ -66,7 +65,8 @@ class _Progress:
     def fold(self, delta: Delta) -> Update:
         if delta.finish_reason in ("abort", "error"):
             raise GenerationFailed(
-                f"generation stopped early: {delta.error or 'the request was aborted'}", fix="send the request again"
+                f"generation stopped early: {delta.error or 'the request was aborted'}",
+                fix="send the request again",
             )
         counted = self._counts
         self._counts = Counts(

@@ -57,7 +57,9 @@ def encode_error(error: DeepwellError) -> bytes:
     return error_body(str(error), error.type, error.param, error.code)
 
 
-def error_response(error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None) -> Response:
+def error_response(
+    error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
     return Response(encode_error(error), status or error.status, headers, "application/json")
 
 
@@ -101,7 +103,9 @@ def _unreadable(cause: BaseException) -> InvalidRequest:
         return InvalidRequest("the body is not JSON that can be read", fix="it is nested too deeply")
     if isinstance(cause, UnicodeDecodeError):
         return InvalidRequest("the body is not JSON that can be read", fix="encode it as UTF-8")
-    return InvalidRequest(f"the body is not JSON that can be read: {str(cause)[:200]}", fix="send a JSON object")
+    return InvalidRequest(
+        f"the body is not JSON that can be read: {str(cause)[:200]}", fix="send a JSON object"
+    )
 
 
 def _paths(app: FastAPI) -> list[str]:
@@ -121,7 +125,9 @@ async def _validation(request: Request, error: Exception) -> Response:
     if len(problems) > _MOST_PROBLEMS:
         messages.append(f"and {len(problems) - _MOST_PROBLEMS} more")
     unknown = any(problem["type"] == "extra_forbidden" for problem in problems)
-    body = error_body("; ".join(messages), "invalid_request_error", param, "unknown_parameter" if unknown else None)
+    body = error_body(
+        "; ".join(messages), "invalid_request_error", param, "unknown_parameter" if unknown else None
+    )
     return Response(body, 400, media_type="application/json")
 
 

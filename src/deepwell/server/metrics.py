@@ -41,7 +41,11 @@ class _EngineCollector(Collector):
             ("kv_blocks", "KV cache blocks there are.", stats.blocks_total),
             ("kv_blocks_used", "KV cache blocks of running sequences.", stats.blocks_used),
             ("kv_blocks_cached", "KV cache blocks kept for prefix hits.", stats.blocks_cached),
-            ("kv_usage_ratio", "Used part of the KV cache, 0 to 1.", stats.blocks_used / max(stats.blocks_total, 1)),
+            (
+                "kv_usage_ratio",
+                "Used part of the KV cache, 0 to 1.",
+                stats.blocks_used / max(stats.blocks_total, 1),
+            ),
         ):
             yield GaugeMetricFamily(f"deepwell_{name}", what, value)
 
@@ -52,7 +56,9 @@ class Metrics:
     def __init__(self, engine: Engine) -> None:
         self.registry = CollectorRegistry()
         self.registry.register(_EngineCollector(engine))
-        self.requests = Counter("deepwell_requests", "Responses.", ("route", "status"), registry=self.registry)
+        self.requests = Counter(
+            "deepwell_requests", "Responses.", ("route", "status"), registry=self.registry
+        )
         self.first_token = Histogram(
             "deepwell_time_to_first_token_seconds",
             "From the request to its first token.",

@@ -59,7 +59,9 @@ class BodyLimit:
             return
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if declared.isdigit() and int(declared[:20]) > self._limit:
-            await error_response(BodyTooLarge(self._limit).error, 413, {"connection": "close"})(scope, receive, send)
+            await error_response(BodyTooLarge(self._limit).error, 413, {"connection": "close"})(
+                scope, receive, send
+            )
             return
         received = 0
 

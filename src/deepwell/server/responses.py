@@ -99,7 +99,7 @@ class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
 class ChatDelta(Struct):
     content: str | UnsetType = UNSET
     role: Literal["assistant"] | UnsetType = UNSET
-    refusal: None | UnsetType = UNSET
+    refusal: UnsetType | None = UNSET
 
 
 class ChatChunkChoice(Struct):
@@ -115,7 +115,7 @@ class ChatChunk(Struct, tag_field="object", tag="chat.completion.chunk"):
     model: str
     system_fingerprint: str
     choices: list[ChatChunkChoice]
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
     service_tier: Literal["default"] = "default"
 
 
@@ -143,7 +143,7 @@ class Completion(Struct, tag_field="object", tag="text_completion"):
     model: str
     choices: list[CompletionChoice]
     system_fingerprint: str
-    usage: Usage | None | UnsetType = UNSET
+    usage: Usage | UnsetType | None = UNSET
 
 
 class Embedding(Struct, tag_field="object", tag="embedding"):

@@ -60,7 +60,9 @@ def _text_of(parts: list[Any]) -> str:
         kind = cast("dict[str, Any]", part).get("type") if isinstance(part, dict) else None
         if kind != "text":
             raise PydanticCustomError(
-                "unsupported", "content parts of type {kind} are not supported: send text", {"kind": repr(kind)}
+                "unsupported",
+                "content parts of type {kind} are not supported: send text",
+                {"kind": repr(kind)},
             )
         text = part.get("text")
         if not isinstance(text, str):
@@ -85,19 +87,25 @@ def _inputs(noun: str, most: int) -> Callable[[Any], list[Prompt]]:
             return [value]
         if not isinstance(value, list) or not value:
             raise PydanticCustomError(
-                "prompt", "{noun} must be a string, a list of strings, or token ids, and not empty", {"noun": noun}
+                "prompt",
+                "{noun} must be a string, a list of strings, or token ids, and not empty",
+                {"noun": noun},
             )
         items = cast("list[Any]", value)
         if _is_tokens(items):
             return [items]
         if len(items) > most:
-            raise PydanticCustomError("prompt", "at most {most} {noun}s a request", {"most": most, "noun": noun})
+            raise PydanticCustomError(
+                "prompt", "at most {most} {noun}s a request", {"most": most, "noun": noun}
+            )
         if all(isinstance(item, str) for item in items):
             return items
         if all(isinstance(item, list) and item and _is_tokens(cast("list[Any]", item)) for item in items):
             return items
         raise PydanticCustomError(
-            "prompt", "a list of {noun}s must hold strings only, or non-empty lists of token ids only", {"noun": noun}
+            "prompt",
+            "a list of {noun}s must hold strings only, or non-empty lists of token ids only",
+            {"noun": noun},
         )
 
     return read
@@ -120,9 +128,13 @@ class ResponseFormat(_Strict):
     type: Annotated[
         Literal["text"],
         BeforeValidator(
-            lambda kind: kind
-            if kind == "text"
-            else _raise("response_format of type {kind} is not supported yet: use {{'type': 'text'}}", kind)
+            lambda kind: (
+                kind
+                if kind == "text"
+                else _raise(
+                    "response_format of type {kind} is not supported yet: use {{'type': 'text'}}", kind
+                )
+            )
         ),
     ]
     json_schema: Annotated[Any, _refuse("structured output is not supported yet")] = None
@@ -160,7 +172,9 @@ class GenerationRequest(_Strict):
     repetition_penalty: float | None = Field(None, gt=0, le=10, description="vLLM's.")
     min_tokens: int | None = Field(None, ge=0, description="vLLM's.")
     ignore_eos: bool | None = Field(None, description="vLLM's.")
-    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(None, max_length=64, description="vLLM's.")
+    stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(
+        None, max_length=64, description="vLLM's."
+    )
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
@@ -175,13 +189,17 @@ class ChatMessage(_Strict):
     role: Annotated[
         Literal["system", "developer", "user", "assistant"],
         BeforeValidator(
-            lambda role: _raise("messages of role {kind} are not supported yet", role)
-            if role in ("tool", "function")
-            else role
+            lambda role: (
+                _raise("messages of role {kind} are not supported yet", role)
+                if role in ("tool", "function")
+                else role
+            )
         ),
     ]
     content: Annotated[str, BeforeValidator(_content)]
-    name: Annotated[Any, _refuse("names of participants are not supported: put the name into the content")] = None
+    name: Annotated[
+        Any, _refuse("names of participants are not supported: put the name into the content")
+    ] = None
     # What an assistant message of a response carries, so that it can be sent back as it came.
     refusal: Annotated[Any, _refuse("refusals are not supported")] = None
     annotations: Annotated[Any, _refuse("annotations are not supported", [])] = None
@@ -204,7 +222,9 @@ class ChatRequest(GenerationRequest):
     tool_choice: Annotated[Any, _refuse("tools are not supported yet: leave them out", "none", "auto")] = None
     parallel_tool_calls: bool | None = None
     functions: Annotated[Any, _refuse("functions are not supported yet: leave them out", [])] = None
-    function_call: Annotated[Any, _refuse("functions are not supported yet: leave them out", "none", "auto")] = None
+    function_call: Annotated[
+        Any, _refuse("functions are not supported yet: leave them out", "none", "auto")
+    ] = None
     modalities: Annotated[Any, _refuse("only text comes out: leave modalities out", ["text"])] = None
     audio: Annotated[Any, _refuse("audio is not supported: leave it out")] = None
     prediction: Annotated[Any, _refuse("predicted outputs are not supported: leave prediction out")] = None
@@ -248,13 +268,17 @@ class CompletionRequest(GenerationRequest):
     prompt: Annotated[list[Prompt], BeforeValidator(_inputs("prompt", MAX_CHOICES))]
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
-    suffix: Annotated[Any, _refuse("filling in before a suffix is not supported: leave suffix out", "")] = None
+    suffix: Annotated[Any, _refuse("filling in before a suffix is not supported: leave suffix out", "")] = (
+        None
+    )
     best_of: Annotated[Any, _refuse("best_of is not supported: use n, and choose yourself", 1)] = None
 
     @model_validator(mode="after")
     def _completion_coherent(self) -> Self:
         if self.max_tokens == 0 and not self.echo:
-            raise PydanticCustomError("max_tokens", "max_tokens 0 needs echo: true, or there is nothing to return")
+            raise PydanticCustomError(
+                "max_tokens", "max_tokens 0 needs echo: true, or there is nothing to return"
+            )
         if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
             raise PydanticCustomError(
                 "prompt", "prompts times n must be at most {most}: split the request", {"most": MAX_CHOICES}
@@ -268,5 +292,7 @@ class EmbeddingRequest(_Strict):
     model: str
     input: Annotated[list[Prompt], BeforeValidator(_inputs("input", MAX_INPUTS))]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[Any, _refuse("this model's vectors cannot be shortened: leave dimensions out")] = None
+    dimensions: Annotated[Any, _refuse("this model's vectors cannot be shortened: leave dimensions out")] = (
+        None
+    )
     user: str | None = None

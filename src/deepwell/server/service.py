@@ -21,7 +21,9 @@ from deepwell.server.text import Codec
 
 __all__ = ["Service", "deepwell_version"]
 
-_INLINE_CHARACTERS = 20_000  # tokenised in about 10 ms; longer texts would hold up every stream of the event loop
+_INLINE_CHARACTERS = (
+    20_000  # tokenised in about 10 ms; longer texts would hold up every stream of the event loop
+)
 
 
 def deepwell_version() -> str:
@@ -129,7 +131,12 @@ class Service:
         return max_tokens
 
     def sampling(
-        self, request: GenerationRequest, max_tokens: int, *, logprobs: int | None, prompt_logprobs: int | None = None
+        self,
+        request: GenerationRequest,
+        max_tokens: int,
+        *,
+        logprobs: int | None,
+        prompt_logprobs: int | None = None,
     ) -> SamplingParams:
         """The engine's parameters; what the request leaves out keeps OpenAI's default."""
         outside = [token for token in request.logit_bias if not 0 <= token < self.codec.vocab_size]
@@ -169,7 +176,9 @@ class Service:
         """Run the choices together, timed."""
         last: dict[int, float] = {}
         begin = perf_counter()
-        async with aclosing(merge([complete(self.engine, self.codec, choice) for choice in choices])) as updates:  # pyright: ignore[reportArgumentType]
+        async with aclosing(
+            merge([complete(self.engine, self.codec, choice) for choice in choices])
+        ) as updates:  # pyright: ignore[reportArgumentType]
             async for update in updates:
                 now = perf_counter()
                 if update.index in last:

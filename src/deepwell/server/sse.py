@@ -110,5 +110,7 @@ class EventStream(Response):
     async def _send(self, send: Send, data: bytes) -> None:
         if not self._started:
             self._started = True
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
         await send({"type": "http.response.body", "body": data, "more_body": True})

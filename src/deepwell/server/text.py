@@ -1,4 +1,4 @@
-"""Between text and tokens: what the server asks of a tokenizer, and the text of one choice as it grows.
+"""Between text and tokens: a model's tokenizer with its chat template, and the text of one choice as it grows.
 
 `ChoiceText` takes the engine's deltas in and gives pieces out in which text and log probabilities agree: a token's entry
 leaves together with its text, however long half a character or half a stop string was held back.
@@ -9,45 +9,63 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
 from deepwell.engine.protocol import Delta, TokenLogprob
-from deepwell.models.detokenizer import StopStrings
+from deepwell.errors import InvalidRequest
+from deepwell.models.chat_template import ChatTemplate, encode_chat
+from deepwell.models.detokenizer import Detokenizer, StopStrings
+from deepwell.models.tokenizer import Tokenizer
 
-__all__ = ["ChoiceText", "Codec", "Entry", "Piece", "TextDecoder"]
-
-
-class TextDecoder(Protocol):
-    """Turns the tokens of one sequence into text, holding back bytes that are not a whole character yet."""
-
-    def push(self, token: int, /) -> str: ...
-
-    def finish(self) -> str: ...
+__all__ = ["ChoiceText", "Codec", "Entry", "Piece"]
 
 
-class Codec(Protocol):
-    """A model's tokenizer and chat template. Methods may be called from any thread."""
+class Codec:
+    """One model's way from text to tokens and back. Methods may be called from any thread."""
 
-    @property
-    def vocab_size(self) -> int: ...
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self.vocab_size = tokenizer.vocab_size
+        self.added_bos = (
+            tokenizer.bos_token_id if tokenizer.add_bos else None
+        )  # in front of every plain prompt
+
+    @classmethod
+    def load(cls, path: Path) -> Codec:
+        """Read the tokenizer and the chat template of a model file or directory."""
+        tokenizer = Tokenizer.load(path)
+        source = tokenizer.chat_template
+        template = (
+            ChatTemplate(source, tokenizer.bos_token or "", tokenizer.eos_token or "") if source else None
+        )
+        return cls(tokenizer, template)
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a plain prompt, with the BOS token where the model wants one."""
-        ...
+        """Tokens of a plain prompt, behind the BOS token where the model wants one."""
+        tokens = self._tokenizer.encode(text)
+        return tokens if self.added_bos is None else [self.added_bos, *tokens]
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """Tokens of a conversation up to where the assistant speaks."""
-        ...
+        if self._template is None:
+            raise InvalidRequest(
+                "this model has no chat template: it was not made for conversations",
+                fix="use /v1/completions",
+            )
+        return encode_chat(self._tokenizer, self._template, messages)
 
-    def decoder(self) -> TextDecoder: ...
+    def decoder(self) -> Detokenizer:
+        """A decoder for the tokens of one sequence."""
+        return Detokenizer(self._tokenizer)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes a token stands for; empty for tokens that only control."""
-        ...
+        """The bytes a token stands for."""
+        return self._tokenizer.token_bytes(token)
 
     def is_end(self, token: int) -> bool:
         """Whether the token ends a sequence."""
-        ...
+        return token in self._tokenizer.eos_token_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +88,9 @@ class Piece:
 class ChoiceText:
     """The text of one choice. `push` every delta, then `finish`, unless a piece said `stopped`."""
 
-    def __init__(self, codec: Codec, stops: Sequence[str], stop_token_ids: Sequence[int] = (), offset: int = 0) -> None:
+    def __init__(
+        self, codec: Codec, stops: Sequence[str], stop_token_ids: Sequence[int] = (), offset: int = 0
+    ) -> None:
         self._codec = codec
         self._decoder = codec.decoder()
         self._stops = StopStrings(stops)
@@ -88,28 +108,29 @@ class ChoiceText:
         for index, token in enumerate(tokens):
             if delta.logprobs:
                 self._entries.append(Entry(delta.logprobs[index], self._decoded))
-            text = self._decoder.push(token)
+            text = self._decoder.push((token,))
             self._decoded += len(text)
             texts.append(text)
-        return self._release(self._stops.push("".join(texts)))
+        text, matched = self._stops.push("".join(texts))
+        return self._release(text, stopped=matched is not None)
 
     def finish(self) -> Piece:
         """What was held back, when nothing more comes."""
         tail = self._decoder.finish()
         self._decoded += len(tail)
-        text = self._stops.push(tail)
-        if not self._stops.matched:
-            text += self._stops.finish()
-        return self._release(text)
+        text, matched = self._stops.push(tail)
+        if matched is None:
+            text += self._stops.flush()
+        return self._release(text, stopped=matched is not None)
 
     def _ends(self, token: int) -> bool:
         return token in self._stop_token_ids or self._codec.is_end(token)
 
-    def _release(self, text: str) -> Piece:
+    def _release(self, text: str, *, stopped: bool) -> Piece:
         self._released += len(text)
         entries: list[Entry] = []
         # Tokens of one character share its offset, so they leave together; a control token without text leaves with the
         # next text, and one behind the last character or behind a stop string not at all.
         while self._entries and self._entries[0].offset < self._released:
             entries.append(self._entries.popleft())
-        return Piece(text, tuple(entries), self._stops.matched)
+        return Piece(text, tuple(entries), stopped)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -64,16 +65,18 @@ class _Echo:
     """The prompt as the start of the text: what it reads as, and where each token of it begins."""
 
     def __init__(self, codec: Codec, tokens: Sequence[int]) -> None:
-        decoder = codec.decoder()
+        # Control tokens are shown, for somebody wrote them; only the BOS token that the server put in front is not.
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.tokens = tokens
         self.offsets: list[int] = []
         parts: list[str] = []
         length = 0
-        for token in tokens:
+        for index, token in enumerate(tokens):
             self.offsets.append(length)
-            parts.append(decoder.push(token))
+            added = index == 0 and token == codec.added_bos
+            parts.append(decoder.decode(b"" if added else codec.token_bytes(token)))
             length += len(parts[-1])
-        parts.append(decoder.finish())
+        parts.append(decoder.decode(b"", final=True))
         self.text = "".join(parts)
 
     def rows(self, logprobs: Sequence[TokenLogprob | None], codec: Codec) -> CompletionLogprobs:

@@ -1,0 +1,123 @@
+"""What rounding costs: perplexity, KL divergence and top-1 agreement against fp32 of the same weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.bench.assets import bench_cache
+from deepwell.bench.ours import text_tokens
+from deepwell.bench.report import Report, rounded
+from deepwell.engine.architectures import build_model
+from deepwell.engine.backend import Backend, KVCache, Model
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.native import select_backend
+from deepwell.engine.weights import Precision, load_weights
+from deepwell.models.checkpoint import open_checkpoint
+
+__all__ = ["PRECISIONS", "bench_quality"]
+
+PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "int4-full")
+
+
+class _Scorer:
+    """Full next-token distributions of one precision, a window at a time."""
+
+    def __init__(self, backend: Backend, model: Path, precision: Precision, window: int) -> None:
+        checkpoint = open_checkpoint(model)
+        config = checkpoint.config
+        self._weights = load_weights(checkpoint, precision, bench_cache())
+        self._model: Model = build_model(backend, self._weights, config, window)
+        blocks = -(-window // BLOCK_TOKENS)
+        self._cache: KVCache = backend.kv_cache(
+            config.num_hidden_layers, blocks, config.num_key_value_heads, config.head_dim, "fp32"
+        )
+        self._blocks = np.arange(blocks, dtype=np.int32)[None, :]
+        self._vocab = config.vocab_size
+
+    def logprobs(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Log probabilities of every next token: [len(tokens) - 1, vocab]."""
+        rows = np.arange(len(tokens), dtype=np.int32)
+        batch = Batch(
+            tokens=tokens,
+            positions=rows,
+            seq_starts=np.array([0, len(tokens)], np.int32),
+            block_tables=self._blocks,
+            output_rows=rows[:-1],
+        )
+        logits = np.empty((len(tokens) - 1, self._vocab), np.float32)
+        self._model.forward(batch, self._cache, logits=logits)
+        logits -= logits.max(axis=1, keepdims=True)
+        logits -= np.log(np.exp(logits).sum(axis=1, keepdims=True))
+        return logits
+
+
+@dataclass(slots=True)
+class _Sums:
+    tokens: int = 0
+    loss: float = 0.0
+    kl: float = 0.0
+    same_top: int = 0
+
+    def add(self, ours: NDArray[np.float32], base: NDArray[np.float32], targets: NDArray[np.int32]) -> None:
+        self.tokens += len(targets)
+        self.loss -= float(ours[np.arange(len(targets)), targets].sum(dtype=np.float64))
+        self.kl += float((np.exp(base) * (base - ours)).sum(axis=1, dtype=np.float64).sum())
+        self.same_top += int((ours.argmax(axis=1) == base.argmax(axis=1)).sum())
+
+    @property
+    def perplexity(self) -> float:
+        return float(np.exp(self.loss / self.tokens))
+
+
+def bench_quality(report: Report, model: Path, *, tokens: int = 20_480, window: int = 512) -> dict[str, Any]:
+    """Windows of the fixed text, each from an empty context; every precision sees the same ones.
+
+    The GGUF donor is a 4-bit file: fp32 of its dequantised weights is both "fp32" and "the 4-bit source".
+    """
+    ids = np.array(text_tokens(model)[:tokens], np.int32)
+    backend = select_backend()
+    base = _Scorer(backend, model, "fp32", window)
+    scorers = {precision: _Scorer(backend, model, precision, window) for precision in PRECISIONS}
+    sums = {precision: _Sums() for precision in ("fp32", *PRECISIONS)}
+    for start in range(0, len(ids) - 1, window):
+        part = ids[start : start + window]
+        expected = base.logprobs(part)
+        sums["fp32"].add(expected, expected, part[1:])
+        for precision, scorer in scorers.items():
+            sums[precision].add(scorer.logprobs(part), expected, part[1:])
+    reference = sums["fp32"].perplexity
+    value: dict[str, Any] = {
+        "tokens": len(ids),
+        "window": window,
+        "backend": backend.name,
+        "fp32_perplexity": rounded(reference, 6),
+    }
+    rows: list[list[Any]] = [["fp32", f"{reference:.4f}", "", "", ""]]
+    for precision in PRECISIONS:
+        name, total = precision.replace("-", "_"), sums[precision]
+        increase = total.perplexity / reference - 1
+        value |= {
+            f"{name}_perplexity_increase": rounded(increase, 3),
+            f"{name}_kl": rounded(total.kl / total.tokens, 3),
+            f"{name}_top1_agreement": rounded(total.same_top / total.tokens),
+        }
+        rows.append(
+            [
+                precision,
+                f"{total.perplexity:.4f}",
+                f"{increase:+.3%}",
+                f"{total.kl / total.tokens:.5f}",
+                f"{total.same_top / total.tokens:.2%}",
+            ]
+        )
+    report.table(
+        f"{len(ids)} tokens of Cranfield text, window {window}",
+        ["precision", "perplexity", "increase", "KL (nats)", "top-1 agreement"],
+        rows,
+    )
+    return value

@@ -1,0 +1,117 @@
+"""Benchmarks that are suites of the repository: parity with transformers, and a newcomer's first minutes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from deepwell.bench.assets import repository
+from deepwell.bench.report import Report, rounded
+from deepwell.errors import DeepwellError
+
+__all__ = ["bench_newcomer", "bench_parity"]
+
+ANSWER_LINE = "Ask the next one"  # what `deepwell serve --demo` prints under its first answer
+
+
+def _junit(path: Path) -> dict[str, int]:
+    suites = list(ET.parse(path).getroot().iter("testsuite"))  # noqa: S314 - pytest's own file
+
+    def total(name: str) -> int:
+        return sum(int(suite.get(name, 0)) for suite in suites)
+
+    failed, skipped = total("failures") + total("errors"), total("skipped")
+    return {"passed": total("tests") - failed - skipped, "failed": failed, "skipped": skipped}
+
+
+def bench_parity(report: Report) -> dict[str, Any]:
+    """Run the parity suite in its own environment, transformers included."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "parity.xml"
+        done = subprocess.run(
+            ["make", "parity", f"ARGS=-q --junitxml={results}"],
+            cwd=repository(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        report.note("\n".join(done.stdout.splitlines()[-15:]))
+        if not results.exists():
+            raise DeepwellError("the parity suite did not run", fix="run `make parity` and read what it says")
+        return dict(_junit(results))
+
+
+def _until(process: subprocess.Popen[str], found: Callable[[str], bool], seconds: float) -> bool:
+    """Read lines until one is wanted; a timer ends the process where none comes in time."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        return any(found(line) for line in process.stdout)
+    finally:
+        timer.cancel()
+
+
+def _clone_and_run(report: Report, python: str, patience: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="deepwell-newcomer-") as folder:
+        home, clone = Path(folder) / "home", Path(folder) / "clone"
+        home.mkdir()
+        subprocess.run(["git", "clone", "-q", str(repository()), str(clone)], check=True)
+        dropped = ("DEEPWELL_", "XDG_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+        environment |= {"HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        start = time.monotonic()
+        process = subprocess.Popen(
+            ["make", "run", f"PYTHON={python}"],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        answered = _until(process, lambda line: ANSWER_LINE in line, patience)
+        seconds = time.monotonic() - start
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(timeout=30)
+        tests = subprocess.run(
+            ["make", "test", f"PYTHON={python}"],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        last = tests.stdout.strip().splitlines()[-1]
+        report.note(f"{python}: answered after {seconds:.0f} s: {answered}; make test: {last}")
+        return {
+            "answered": answered,
+            "seconds": seconds,
+            "passed": tests.returncode == 0,
+            "tests": last.strip("= "),
+        }
+
+
+def bench_newcomer(report: Report, *, python: str, patience: float = 240.0) -> dict[str, Any]:
+    """Clone HEAD, empty HOME: the time `make run` takes to its first answer, and whether `make test` passes."""
+    result = _clone_and_run(report, python, patience)
+    return {
+        "python": python,
+        "answered": result["answered"],
+        "answer_seconds": rounded(result["seconds"], 3),
+        "tests_passed": result["passed"],
+        "tests": result["tests"],
+    }

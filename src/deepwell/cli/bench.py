@@ -1,0 +1,345 @@
+"""`deepwell bench`: speed, quality and size against roofs and peers; every promised figure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from deepwell.bench.report import Outcome, Report, rounded
+from deepwell.errors import DeepwellError
+
+__all__ = ["register"]
+
+app = typer.Typer(help="Measure speed, quality and size against roofs and peers.", no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Nothing but the last line of JSON on stdout.")]
+Row = Annotated[str | None, typer.Option(help="Hold the figures against this row of targets.toml.")]
+Threads = Annotated[int | None, typer.Option(help="Compute threads; unset: the cores this process may use.")]
+Model = Annotated[Path | None, typer.Option(help="A GGUF file; unset: smollm2 from the store.")]
+PrecisionOption = Annotated[str, typer.Option(help="int8, int4 (8-bit head), int4-full or fp32.")]
+Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]
+NoPeers = Annotated[bool, typer.Option("--no-peers", help="Leave llama.cpp out.")]
+
+
+def register(parent: typer.Typer) -> None:
+    """Add the verb."""
+    parent.add_typer(app, name="bench")
+
+
+def _threads(given: int | None) -> int:
+    from deepwell.bench.assets import available_cores
+
+    return given or available_cores()
+
+
+def _model(given: Path | None) -> Path:
+    from deepwell.bench.assets import smollm2
+
+    return given or smollm2()
+
+
+def _measure(name: str, row: str | None, as_json: bool, measure: Callable[[Report], dict[str, Any]]) -> None:
+    """Run one benchmark and print its table and last line; exit 1 where it misses the bar."""
+    from deepwell.bench.targets import judge
+
+    report = Report(as_json=as_json)
+    try:
+        value = measure(report)
+        outcome = judge(row, value) if row else Outcome(name, value)
+    except DeepwellError as error:
+        report.error(error)
+        raise typer.Exit(2) from None
+    report.finish(outcome)
+    if outcome.holds is False:
+        raise typer.Exit(1)
+
+
+@app.command()
+def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> None:
+    """Memory and arithmetic peaks of this machine, and what SmolLM2 could reach under them."""
+
+    def measure(report: Report) -> dict[str, Any]:
+        from deepwell.bench.roofs import measure_roofs
+        from deepwell.engine.native import isa
+
+        most = _threads(threads)
+        value: dict[str, Any] = {"isa": isa()}
+        rows: list[list[Any]] = []
+        for count in sorted({1, most}):
+            roofs = measure_roofs(count)
+            rows.append([count, roofs.memory, roofs.int8, roofs.int4, roofs.fp32])
+            value[f"threads_{count}"] = {
+                "memory_gb_per_s": rounded(roofs.memory),
+                **{f"{kind}_gmac_per_s": rounded(getattr(roofs, kind)) for kind in ("int8", "int4", "fp32")},
+            }
+        columns = ["threads", "memory GB/s", "int8 GMAC/s", "int4 GMAC/s", "fp32 GMAC/s"]
+        report.table(f"Roofs, {isa()} kernels", columns, rows)
+        return value
+
+    _measure("roofline", row, json, measure)
+
+
+@app.command()
+def decode(
+    precision: PrecisionOption = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    tokens: Annotated[int, typer.Option(min=2)] = 128,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tokens a second of one sequence, against the memory roof and llama.cpp."""
+    from deepwell.bench.decode import bench_decode
+
+    _measure(
+        "decode",
+        row,
+        json,
+        lambda report: bench_decode(
+            report,
+            _model(model),
+            precision=_precision(precision),
+            threads=_threads(threads),
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+@app.command()
+def prefill(
+    precision: PrecisionOption = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 512,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tokens of a prompt a second, against the arithmetic roof and llama.cpp."""
+    from deepwell.bench.prefill import bench_prefill
+
+    _measure(
+        "prefill",
+        row,
+        json,
+        lambda report: bench_prefill(
+            report,
+            _model(model),
+            precision=_precision(precision),
+            threads=_threads(threads),
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+@app.command()
+def batch(
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 16,
+    precision: PrecisionOption = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    tokens: Annotated[int, typer.Option(min=2)] = 64,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tokens a second of many sequences together, against llama.cpp."""
+    from deepwell.bench.batch import bench_batch
+
+    _measure(
+        "batch",
+        row,
+        json,
+        lambda report: bench_batch(
+            report,
+            _model(model),
+            precision=_precision(precision),
+            threads=_threads(threads),
+            sequences=sequences,
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+@app.command()
+def prefix(
+    precision: PrecisionOption = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    prefix_tokens: Annotated[int, typer.Option(min=16)] = 1024,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Time to the first token with a long prefix cached, against cold."""
+    from deepwell.bench.prefix import bench_prefix
+
+    _measure(
+        "prefix",
+        row,
+        json,
+        lambda report: bench_prefix(
+            report,
+            _model(model),
+            precision=_precision(precision),
+            threads=_threads(threads),
+            rounds=rounds,
+            prefix_tokens=prefix_tokens,
+        ),
+    )
+
+
+@app.command()
+def footprint(
+    precision: PrecisionOption = "int8",
+    model: Model = None,
+    starts: Annotated[int, typer.Option(min=1, help="Warm starts; the median counts.")] = 5,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Server start, memory, idle CPU, and the size of the base install."""
+    from deepwell.bench.footprint import bench_footprint
+
+    _measure(
+        "footprint",
+        row,
+        json,
+        lambda report: bench_footprint(report, _model(model), precision=_precision(precision), starts=starts),
+    )
+
+
+@app.command()
+def size(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Packed model files against fp32."""
+    from deepwell.bench.size import bench_model_size
+
+    _measure("size", row, json, lambda report: bench_model_size(report, _model(model)))
+
+
+@app.command()
+def quality(
+    model: Model = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of the fixed text.")] = 20_480,
+    window: Annotated[int, typer.Option(min=2)] = 512,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Perplexity, KL divergence and top-1 agreement of int8 and int4 against fp32."""
+    from deepwell.bench.quality import bench_quality
+
+    _measure(
+        "quality",
+        row,
+        json,
+        lambda report: bench_quality(report, _model(model), tokens=tokens, window=window),
+    )
+
+
+@app.command()
+def determinism(
+    model: Model = None,
+    requests: Annotated[int, typer.Option(min=1)] = 200,
+    seed: int = 7,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Bitwise equal logprobs whatever runs beside a request."""
+    from deepwell.bench.determinism import bench_determinism
+
+    _measure(
+        "determinism",
+        row,
+        json,
+        lambda report: bench_determinism(report, _model(model), requests=requests, seed=seed),
+    )
+
+
+@app.command()
+def parity(row: Row = None, json: Json = False) -> None:
+    """The parity suite against transformers, in its own environment."""
+    from deepwell.bench.suites import bench_parity
+
+    _measure("parity", row, json, bench_parity)
+
+
+@app.command()
+def newcomer(
+    python: Annotated[str, typer.Option(help="The interpreter that a newcomer has.")] = "python3",
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """A clean clone with an empty HOME: `make run`, then `make test`."""
+    from deepwell.bench.suites import bench_newcomer
+
+    _measure("newcomer", row, json, lambda report: bench_newcomer(report, python=python))
+
+
+@app.command()
+def targets(
+    pattern: Annotated[
+        str | None, typer.Argument(help="A regular expression on row names; unset: all.")
+    ] = None,
+    threads: Threads = None,
+    list_only: Annotated[bool, typer.Option("--list", help="Show the rows, run nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Run the rows of targets.toml, print which hold, and write docs/benchmarks.md."""
+    from deepwell.bench.targets import run_target, select, write_page
+
+    report = Report(as_json=json)
+    try:
+        chosen = select(pattern)
+        if list_only:
+            columns = ["name", "bar", "minutes", "command"]
+            report.table("Targets", columns, [[t.name, t.bar, t.minutes, t.command] for t in chosen])
+            return
+        outcomes: list[Outcome] = []
+        for target in chosen:
+            report.note(f"{target.name}: {target.command} (at most {target.minutes:g} minutes)")
+            outcomes.append(run_target(target))
+            report.finish(outcomes[-1])
+        page = write_page(outcomes, _threads(threads))
+    except DeepwellError as error:
+        report.error(error)
+        raise typer.Exit(2) from None
+    report.table(
+        "Targets",
+        ["name", "measured", "bar", "holds"],
+        [
+            [
+                target.name,
+                ", ".join(f"{key} {outcome.value.get(key)}" for key in target.limits),
+                target.bar,
+                "yes" if outcome.holds else "NO",
+            ]
+            for target, outcome in zip(chosen, outcomes, strict=True)
+        ],
+    )
+    report.note(f"written: {page}")
+    if not all(outcome.holds for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _precision(text: str) -> Any:
+    from deepwell.bench.quality import PRECISIONS
+
+    if text not in ("fp32", *PRECISIONS):
+        raise typer.BadParameter(f"{text!r} is none of {', '.join(('fp32', *PRECISIONS))}")
+    return text

@@ -1,0 +1,48 @@
+"""Flags that several verbs share. `None` means not given: the file, the environment or the default decides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Context",
+    "Host",
+    "KvDtype",
+    "KvTokens",
+    "ModelOption",
+    "ModelsDir",
+    "Port",
+    "Precision",
+    "Threads",
+]
+
+_ENGINE = "Model and engine"
+_SERVER = "Server"
+
+ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="A name in the store, or a path.")]
+Host = Annotated[
+    str | None,
+    typer.Option(help="Address to bind; others than loopback need API keys.", rich_help_panel=_SERVER),
+]
+Port = Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one.", rich_help_panel=_SERVER)]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        help="Weights in memory: auto, int8, int4 (8-bit head), int4-full or fp32.", rich_help_panel=_ENGINE
+    ),
+]
+Context = Annotated[int | None, typer.Option(help="Tokens a sequence may hold.", rich_help_panel=_ENGINE)]
+KvDtype = Annotated[
+    str | None, typer.Option(help="Keys and values in the cache: bf16 or fp32.", rich_help_panel=_ENGINE)
+]
+KvTokens = Annotated[
+    int | None, typer.Option(help="Tokens the whole KV cache holds.", rich_help_panel=_ENGINE)
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(help="Compute threads; unset: the cores this process may use.", rich_help_panel=_ENGINE),
+]
+ModelsDir = Annotated[Path | None, typer.Option(help="The model store.", rich_help_panel=_ENGINE)]

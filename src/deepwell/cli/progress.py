@@ -1,0 +1,25 @@
+"""Progress bars for what may take over two seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["packing"]
+
+
+@contextmanager
+def packing(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar for packing weights, which the first start of a model does; later starts map the packed file."""
+    from deepwell.cli.output import console
+
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("packing weights"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("")
+        yield lambda done, total: bar.update(task, completed=done, total=total)

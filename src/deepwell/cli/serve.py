@@ -1,0 +1,184 @@
+"""`deepwell serve`: the OpenAI-compatible server."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepwell.cli.options import Context, Host, KvDtype, KvTokens, ModelsDir, Port, Precision, Threads
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+
+if TYPE_CHECKING:
+    from deepwell.engine.protocol import Capabilities
+    from deepwell.settings import Settings
+
+__all__ = ["register"]
+
+DEMO_QUESTION = "What is the capital of France? Answer in one sentence."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(serve)
+
+
+def serve(
+    model: Annotated[
+        str | None, typer.Argument(help="A name in the store, or a path; unset: smollm2.")
+    ] = None,
+    host: Host = None,
+    port: Port = None,
+    precision: Precision = None,
+    context: Context = None,
+    kv_dtype: KvDtype = None,
+    kv_tokens: KvTokens = None,
+    threads: Threads = None,
+    models_dir: ModelsDir = None,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Ask one question through the API when ready.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Serve a model behind an OpenAI-compatible API, until Ctrl-C."""
+    with reported_errors(as_json=json):
+        from deepwell.settings import Settings
+
+        settings = Settings.load(
+            model=model,
+            host=host,
+            port=port,
+            precision=precision,
+            context=context,
+            kv_dtype=kv_dtype,
+            kv_tokens=kv_tokens,
+            threads=threads,
+            models_dir=models_dir,
+        )
+        _serve(settings, demo=demo, as_json=json)
+
+
+def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
+    settings.require_safe_address()
+    from deepwell.server.listen import bind, url_of
+
+    out = console()
+    with bind(
+        settings.host, settings.port
+    ) as listener:  # before loading: a taken port should not cost a load
+        url = url_of(listener)
+        from deepwell.cli.opening import open_model, plan_model
+
+        planned = plan_model(settings)
+        if not as_json:
+            out.print(f"{planned.name}  {planned.path}", soft_wrap=True)
+            for line in planned.memory.lines():
+                out.print(f"  {line}", soft_wrap=True)
+        from deepwell.cli.progress import packing
+
+        with packing(shown=not as_json) as progress:
+            opened = open_model(settings, planned, progress)
+        from deepwell.server.run import serve as run
+        from deepwell.server.service import Service
+
+        service = Service(
+            opened.engine,
+            opened.codec,
+            model=opened.name,
+            max_body_bytes=settings.max_body_bytes,
+            api_keys=settings.api_keys,
+        )
+
+        def ready() -> None:
+            if as_json:
+                write_json({"event": "ready", "url": url, **_facts(opened.name, service.capabilities)})
+            else:
+                out.print(
+                    _welcome(url, opened.name, service.capabilities, with_key=bool(settings.api_keys)),
+                    soft_wrap=True,
+                )
+            if demo:
+                threading.Thread(
+                    target=_ask_once, args=(settings, url, opened.name, as_json), daemon=True
+                ).start()
+
+        try:
+            run(service, listener, log_level=settings.log_level, on_ready=ready)
+        finally:
+            opened.engine.close()
+    if not as_json:
+        out.print("stopped")
+
+
+def _facts(name: str, runs: Capabilities) -> dict[str, object]:
+    return {
+        "model": name,
+        "precision": runs.precision,
+        "backend": runs.backend,
+        "isa": runs.isa,
+        "threads": runs.threads,
+        "context": runs.max_model_len,
+        "kv_cache_tokens": runs.kv_cache_tokens,
+        "pid": os.getpid(),
+    }
+
+
+def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
+    kernels = (
+        f"{runs.isa} kernels"
+        if runs.backend == "native"
+        else "the slow numpy reference: see `deepwell doctor`"
+    )
+    threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
+    body = jsonlib.dumps({"model": name, "messages": [{"role": "user", "content": "Why is the sky blue?"}]})
+    key_header = ' \\\n    -H "Authorization: Bearer $DEEPWELL_API_KEYS"' if with_key else ""
+    key = 'os.environ["DEEPWELL_API_KEYS"]' if with_key else '"none"'
+    imports = "import os\n  " if with_key else ""
+    return f"""
+{name} ({runs.precision}, {kernels}, {threads}, context {runs.max_model_len}) is served at {url}
+
+  curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key_header} \\
+    -d '{body}'
+
+  {imports}from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key={key})
+  question = [{{"role": "user", "content": "Why is the sky blue?"}}]
+  print(client.chat.completions.create(model="{name}", messages=question).choices[0].message.content)
+
+Ctrl-C stops it.
+"""
+
+
+def _ask_once(settings: Settings, url: str, name: str, as_json: bool) -> None:
+    """Put one question to the server through its own API, as any client would."""
+    from deepwell.cli.answers import Asked, RemoteAnswers, last_of
+    from deepwell.errors import DeepwellError
+
+    answers = RemoteAnswers(url, name, settings.api_keys)
+    asked = Asked([{"role": "user", "content": DEMO_QUESTION}], max_tokens=100, temperature=0.0)
+    out = console()
+    try:
+        if not as_json:
+            out.print(f"Q: {DEMO_QUESTION}\nA: ", end="")
+        text = ""
+        final = None
+        for part in answers.stream(asked):
+            text += part.text
+            final = part
+            if not as_json:
+                out.print(part.text, end="")
+        report = last_of(final)
+        if as_json:
+            write_json({"event": "answer", "question": DEMO_QUESTION, "answer": text, **report})
+        else:
+            out.print(f"\n({report['completion_tokens']} tokens, {report['tokens_per_second']} a second)\n")
+            out.print(
+                'Ask the next question with the curl or Python lines above, or: deepwell ask "Who was Ada Lovelace?"'
+            )
+    except DeepwellError as error:
+        console(stderr=True).print(f"error: {error}", soft_wrap=True)
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,111 @@
+"""`open_engine`: from a model file to a running engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from deepwell.engine import native
+from deepwell.engine.architectures import build_model
+from deepwell.engine.backend import KVDtype
+from deepwell.engine.loop import InProcessEngine
+from deepwell.engine.machine import usable_cpus
+from deepwell.engine.plan import MemoryPlan, plan
+from deepwell.engine.protocol import Capabilities
+from deepwell.engine.scheduler import Limits
+from deepwell.engine.weights import Precision, Progress, load_weights, resolve_precision
+from deepwell.models.checkpoint import Checkpoint, open_checkpoint
+
+__all__ = ["open_engine", "plan_engine"]
+
+
+def plan_engine(
+    checkpoint: Checkpoint,
+    *,
+    precision: Precision | Literal["auto"] = "auto",
+    context: int | None = None,
+    kv_dtype: KVDtype = "bf16",
+    kv_tokens: int | None = None,
+) -> MemoryPlan:
+    """The memory plan that `open_engine` would follow, to print before loading.
+
+    Raises:
+        InsufficientMemory: it does not fit; the fix names the flags that would.
+    """
+    resolved, _ = resolve_precision(precision, checkpoint)
+    return plan(checkpoint.config, resolved, context, kv_dtype, kv_tokens)
+
+
+def open_engine(
+    source: Path | str | Checkpoint,
+    *,
+    precision: Precision | Literal["auto"] = "auto",
+    context: int | None = None,
+    kv_dtype: KVDtype = "bf16",
+    kv_tokens: int | None = None,
+    threads: int | None = None,
+    backend: Literal["auto", "native", "reference"] = "auto",
+    cache_dir: Path | None = None,
+    limits: Limits | None = None,
+    name: str = "",
+    quiet: bool = False,
+    progress: Progress | None = None,
+) -> InProcessEngine:
+    """Load a model and start its engine.
+
+    Args:
+        source: a GGUF file, a directory of safetensors, or an open checkpoint.
+        precision: "auto" runs 4-bit sources as int4 and everything else as int8.
+        context: tokens a sequence may hold; see `plan`.
+        kv_tokens: tokens of the KV cache; see `plan`.
+        threads: of the native backend; None: the processors that affinity and cgroup allow.
+        cache_dir: where packed weights are kept for the next start; None: nowhere.
+        name: what `capabilities().model` says; the file's name if empty.
+        quiet: do not print the memory plan (to standard error) before loading.
+        progress: called with bytes packed so far and bytes in all.
+
+    Raises:
+        InsufficientMemory: it does not fit; the fix names the flags that would.
+        InvalidModelFile, UnsupportedModel, MissingDependency: as the loaders and the backend say.
+    """
+    checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
+    config = checkpoint.config
+    memory = plan_engine(
+        checkpoint, precision=precision, context=context, kv_dtype=kv_dtype, kv_tokens=kv_tokens
+    )
+    if not quiet:
+        print(*memory.lines(), sep="\n", file=sys.stderr, flush=True)
+    runner = native.select_backend(backend)
+    compiled = runner.name == "native"
+    if compiled:
+        native.set_threads(threads or usable_cpus())
+    weights = load_weights(checkpoint, memory.precision, cache_dir, progress=progress)
+    model = build_model(runner, weights, config, memory.context)
+    cache = runner.kv_cache(
+        config.num_hidden_layers, memory.num_blocks, config.num_key_value_heads, config.head_dim, kv_dtype
+    )
+    path = checkpoint.paths[0]
+    capabilities = Capabilities(
+        model=name
+        or (path.stem if len(checkpoint.paths) == 1 and path.suffix == ".gguf" else path.parent.name),
+        architecture=config.architecture,
+        precision=memory.precision,
+        backend=runner.name,
+        isa=native.isa() if compiled else "numpy",
+        threads=native.threads() if compiled else 1,
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        max_model_len=memory.context,
+        kv_cache_tokens=memory.kv_cache_tokens,
+        weights_bytes=weights.nbytes,
+        kv_cache_bytes=cache.nbytes,
+    )
+    return InProcessEngine(
+        model,
+        cache,
+        capabilities,
+        eos_token_ids=config.eos_token_ids,
+        seed=f"{weights.fingerprint} {kv_dtype}".encode(),
+        limits=limits,
+    )

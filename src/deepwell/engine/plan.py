@@ -1,0 +1,174 @@
+"""The memory plan: what a model will take, computed before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from deepwell.engine.backend import KVDtype
+from deepwell.engine.batch import BLOCK_TOKENS
+from deepwell.engine.machine import available_memory_bytes
+from deepwell.engine.scheduler import Limits
+from deepwell.engine.weights import Precision, weights_nbytes
+from deepwell.errors import InsufficientMemory, InvalidRequest
+from deepwell.models.config import ModelConfig
+
+__all__ = ["MemoryPlan", "kv_token_bytes", "plan"]
+
+DEFAULT_CONTEXT: Final = 8192  # tokens of one sequence, where the model allows as many
+SMALL_CONTEXT: Final = 4096  # what the pool holds at least, if the memory is there
+SMALL_POOL_BYTES: Final = 256 << 20  # the default pool stays below, but for SMALL_CONTEXT
+PROCESS_BYTES: Final = 120 << 20  # interpreter, libraries and server, measured on an idle server
+_KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2}
+_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "int4", "int4-full")  # largest first
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Where the memory goes. A plan that exists fits."""
+
+    precision: Precision
+    kv_dtype: KVDtype
+    context: int  # tokens a sequence may hold
+    kv_cache_tokens: int  # tokens all sequences together may hold; whole blocks
+    weights_bytes: int
+    kv_cache_bytes: int
+    workspace_bytes: int
+    available_bytes: int
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of the KV cache."""
+        return self.kv_cache_tokens // BLOCK_TOKENS
+
+    @property
+    def total_bytes(self) -> int:
+        """Weights, cache and workspace."""
+        return self.weights_bytes + self.kv_cache_bytes + self.workspace_bytes
+
+    def lines(self) -> list[str]:
+        """The plan in words, one item a line."""
+        tokens = f"{self.kv_cache_tokens} tokens, {self.kv_dtype}, context {self.context}"
+        return [
+            f"weights    {_size(self.weights_bytes):>9}  {self.precision}",
+            f"KV cache   {_size(self.kv_cache_bytes):>9}  {tokens}",
+            f"workspace  {_size(self.workspace_bytes):>9}",
+            f"total      {_size(self.total_bytes):>9}  of {_size(self.available_bytes)} available",
+        ]
+
+
+def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype) -> int:
+    """Bytes of keys and values that one token takes, over all layers."""
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * _KV_BYTES[kv_dtype]
+
+
+def plan(
+    config: ModelConfig,
+    precision: Precision,
+    context: int | None = None,
+    kv_dtype: KVDtype = "bf16",
+    kv_tokens: int | None = None,
+    available_bytes: int | None = None,
+) -> MemoryPlan:
+    """Decide the context and the size of the cache, and check that everything fits.
+
+    Args:
+        context: tokens a sequence may hold; None: what the model allows, up to 8192, or the cache if that is smaller.
+        kv_tokens: tokens of the cache; None: one context, within 256 MB (but at least 4096 tokens).
+        available_bytes: None: what this machine and its cgroup have left.
+
+    Raises:
+        InsufficientMemory: the message has the numbers, the fix the flags that would fit.
+        InvalidRequest: a context that the model or the cache cannot hold.
+    """
+    if available_bytes is None:
+        available_bytes = available_memory_bytes()
+    made = _sized(config, precision, context, kv_dtype, kv_tokens, available_bytes)
+    if made.total_bytes > available_bytes:
+        options = _options(made, config, context, kv_tokens)
+        raise InsufficientMemory(
+            f"need {_size(made.total_bytes)} (weights {_size(made.weights_bytes)}, KV cache "
+            f"{_size(made.kv_cache_bytes)}, workspace {_size(made.workspace_bytes)}), "
+            f"have {_size(available_bytes)}",
+            fix=f"use {' or '.join(options)}" if options else "use a smaller model, or free memory",
+        )
+    return made
+
+
+def _sized(
+    config: ModelConfig,
+    precision: Precision,
+    context: int | None,
+    kv_dtype: KVDtype,
+    kv_tokens: int | None,
+    available_bytes: int,
+) -> MemoryPlan:
+    limit = config.max_position_embeddings
+    if context is not None and not 1 <= context <= limit:
+        raise InvalidRequest(
+            f"a context of {context} tokens", fix=f"this model takes --context 1 to {limit}", param="context"
+        )
+    token_bytes = kv_token_bytes(config, kv_dtype)
+    if kv_tokens is None:
+        pool_tokens = context or min(limit, DEFAULT_CONTEXT)
+        if context is None:
+            pool_tokens = min(pool_tokens, max(SMALL_POOL_BYTES // token_bytes, SMALL_CONTEXT))
+    else:
+        pool_tokens = kv_tokens
+    pool_tokens = -(-pool_tokens // BLOCK_TOKENS) * BLOCK_TOKENS
+    if context is None:
+        context = min(limit, DEFAULT_CONTEXT, pool_tokens)
+    elif context > pool_tokens:
+        raise InvalidRequest(
+            f"a context of {context} tokens does not fit a KV cache of {pool_tokens}",
+            fix=f"use --kv-tokens {context} or --context {pool_tokens}",
+            param="context",
+        )
+    return MemoryPlan(
+        precision=precision,
+        kv_dtype=kv_dtype,
+        context=context,
+        kv_cache_tokens=pool_tokens,
+        weights_bytes=weights_nbytes(config, precision),
+        kv_cache_bytes=pool_tokens * token_bytes,
+        workspace_bytes=_workspace_bytes(config, context),
+        available_bytes=available_bytes,
+    )
+
+
+def _workspace_bytes(config: ModelConfig, context: int) -> int:
+    """Activations of the largest step, one row of logits a sequence, rotary tables, and the process itself."""
+    limits = Limits()
+    rows = limits.max_sequences + limits.prefill_tokens
+    heads = config.num_attention_heads + 2 * config.num_key_value_heads
+    width = 3 * config.hidden_size + 2 * heads * config.head_dim + 3 * config.intermediate_size
+    logits = (limits.max_sequences + limits.logits_rows) * config.vocab_size
+    return 4 * (rows * width + logits + context * config.head_dim) + PROCESS_BYTES
+
+
+def _options(made: MemoryPlan, config: ModelConfig, context: int | None, kv_tokens: int | None) -> list[str]:
+    """The flags that would make it fit: a smaller precision, a smaller context, or both."""
+
+    def fits(precision: Precision, tokens: int | None) -> bool:
+        smaller = _sized(
+            config,
+            precision,
+            context if tokens is None else tokens,
+            made.kv_dtype,
+            kv_tokens if tokens is None else tokens,
+            made.available_bytes,
+        )
+        return smaller.total_bytes <= made.available_bytes
+
+    precisions = _PRECISIONS[_PRECISIONS.index(made.precision) + 1 :]
+    contexts = [tokens for tokens in (32768, 16384, 8192, 4096, 2048, 1024) if tokens < made.kv_cache_tokens]
+    flag = "--context" if kv_tokens is None else "--kv-tokens"
+    options = [f"--precision {p}" for p in precisions if fits(p, None)][:1]
+    options += [f"{flag} {t}" for t in contexts if fits(made.precision, t)][:1]
+    if not options:
+        options = [f"--precision {p} {flag} {t}" for t in contexts for p in precisions if fits(p, t)][:1]
+    return options
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

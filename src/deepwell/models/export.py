@@ -1,0 +1,251 @@
+"""A checkpoint of any format as a directory that `transformers` loads: weights, configuration, tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.errors import InvalidRequest, UnsupportedModel
+from deepwell.models.checkpoint import Checkpoint, StoredTensor
+from deepwell.models.config import ModelConfig, RopeScaling
+from deepwell.models.tokenizer import Tokenizer
+
+__all__ = ["ExportDtype", "export_safetensors"]
+
+ExportDtype = Literal["float32", "bfloat16", "float16"]
+_STORED: Final[dict[ExportDtype, tuple[str, int]]] = {
+    "float32": ("F32", 4),
+    "bfloat16": ("BF16", 2),
+    "float16": ("F16", 2),
+}
+MAX_SHARD_BYTES: Final = 4_000_000_000
+_CHUNK_VALUES: Final = 1 << 22  # converted at a time: 16 MB of float32
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    name: str
+    tensors: tuple[StoredTensor, ...]
+
+
+def export_safetensors(
+    checkpoint: Checkpoint,
+    directory: Path,
+    dtype: ExportDtype = "float32",
+    *,
+    tokenizer: Tokenizer | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Write `config.json`, `generation_config.json`, the weights and the tokenizer's files.
+
+    Tensors are streamed in pieces of a few megabytes. The directory takes its name only when complete.
+
+    Args:
+        checkpoint: The source.
+        directory: Must not exist, or be empty.
+        dtype: Of every tensor written.
+        tokenizer: Written beside the weights when given.
+        max_shard_bytes: More than this is split, with an index, between tensors.
+        progress: Called with the bytes written since the last call.
+
+    Raises:
+        InvalidRequest: `directory` is not empty, or `dtype` is none of the three.
+        UnsupportedModel: a weight exceeds the range of float16.
+    """
+    if dtype not in get_args(ExportDtype):
+        raise InvalidRequest(
+            f"unknown dtype {dtype!r}", fix=f"choose one of {', '.join(get_args(ExportDtype))}"
+        )
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise InvalidRequest(f"{directory} is not empty", fix="choose a directory that does not exist yet")
+    partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        _write_json(partial / "config.json", _config_json(checkpoint.config, dtype))
+        _write_json(partial / "generation_config.json", _generation_json(checkpoint.config))
+        if tokenizer is not None:
+            _write_tokenizer(partial, tokenizer, checkpoint.config)
+        _write_weights(partial, checkpoint, dtype, max_shard_bytes, progress)
+        if directory.exists():
+            directory.rmdir()
+        partial.rename(directory)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _write_weights(
+    directory: Path,
+    checkpoint: Checkpoint,
+    dtype: ExportDtype,
+    max_shard_bytes: int,
+    progress: Callable[[int], None] | None,
+) -> None:
+    tensors = [checkpoint.tensor(name) for name in checkpoint.names]
+    shards = _plan_shards(tensors, _STORED[dtype][1], max_shard_bytes)
+    for shard in shards:
+        with (directory / shard.name).open("wb") as file:
+            file.write(_header(shard.tensors, dtype))
+            for tensor in shard.tensors:
+                for values in _pieces(tensor):
+                    data = _convert(values, tensor.name, dtype)
+                    file.write(data.data)
+                    if progress is not None:
+                        progress(data.nbytes)
+                checkpoint.release_pages()
+    if len(shards) > 1:
+        total = sum(_values(tensor) for tensor in tensors) * _STORED[dtype][1]
+        weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        _write_json(directory / "model.safetensors.index.json", index)
+
+
+def _plan_shards(tensors: Sequence[StoredTensor], value_bytes: int, max_bytes: int) -> list[_Shard]:
+    """Fill shards in order; a tensor larger than a shard gets one of its own."""
+    groups: list[list[StoredTensor]] = [[]]
+    used = 0
+    for tensor in tensors:
+        nbytes = _values(tensor) * value_bytes
+        if groups[-1] and used + nbytes > max_bytes:
+            groups.append([])
+            used = 0
+        groups[-1].append(tensor)
+        used += nbytes
+    if len(groups) == 1:
+        return [_Shard("model.safetensors", tuple(groups[0]))]
+    return [
+        _Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group))
+        for number, group in enumerate(groups, 1)
+    ]
+
+
+def _values(tensor: StoredTensor) -> int:
+    return int(np.prod(tensor.shape, dtype=np.int64))
+
+
+def _header(tensors: Sequence[StoredTensor], dtype: ExportDtype) -> bytes:
+    """The length-prefixed JSON header, padded with spaces so that the data starts 8-byte aligned."""
+    stored, value_bytes = _STORED[dtype]
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor in tensors:
+        end = offset + _values(tensor) * value_bytes
+        entries[tensor.name] = {"dtype": stored, "shape": tensor.shape, "data_offsets": (offset, end)}
+        offset = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _pieces(tensor: StoredTensor) -> Iterator[NDArray[np.float32]]:
+    if len(tensor.shape) == 1:
+        yield tensor.float32()
+        return
+    rows, cols = tensor.shape
+    step = max(1, _CHUNK_VALUES // cols)
+    for start in range(0, rows, step):
+        yield tensor.float32(slice(start, start + step))
+
+
+def _convert(values: NDArray[np.float32], name: str, dtype: ExportDtype) -> NDArray[Any]:
+    """Round to nearest even; NaN stays NaN."""
+    values = np.ascontiguousarray(values, np.dtype("<f4"))
+    if dtype == "float32":
+        return values
+    if dtype == "float16":
+        with np.errstate(over="ignore"):
+            half = values.astype("<f2")
+        if np.any(np.isinf(half) & np.isfinite(values)):
+            raise UnsupportedModel(
+                f"{name} holds weights beyond the range of float16", fix="use --dtype bfloat16"
+            )
+        return half
+    bits = values.view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    quiet_nan = (bits >> np.uint32(16)) | np.uint32(0x40)
+    return np.where(np.isnan(values), quiet_nan, rounded).astype("<u2")
+
+
+def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
+    """Names of transformers 4, which transformers 5 reads too."""
+    qwen2 = config.architecture == "qwen2"
+    result: dict[str, Any] = {
+        "architectures": ["Qwen2ForCausalLM" if qwen2 else "LlamaForCausalLM"],
+        "model_type": config.architecture,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": _rope_json(config.rope_scaling) if config.rope_scaling else None,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "torch_dtype": dtype,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": _eos_json(config),
+        "pad_token_id": config.pad_token_id,
+    }
+    return result if qwen2 else result | {"attention_bias": config.attention_bias, "mlp_bias": False}
+
+
+def _rope_json(scaling: RopeScaling) -> dict[str, Any]:
+    result: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind != "linear":
+        result["original_max_position_embeddings"] = scaling.original_max_position_embeddings
+    if scaling.kind == "llama3":
+        result["low_freq_factor"] = scaling.low_freq_factor
+        result["high_freq_factor"] = scaling.high_freq_factor
+    if scaling.kind == "yarn":
+        result["beta_fast"] = scaling.beta_fast
+        result["beta_slow"] = scaling.beta_slow
+        if scaling.attention_factor is not None:
+            result["attention_factor"] = scaling.attention_factor
+    return result
+
+
+def _eos_json(config: ModelConfig) -> int | list[int] | None:
+    if len(config.eos_token_ids) == 1:
+        return config.eos_token_ids[0]
+    return list(config.eos_token_ids) or None
+
+
+def _generation_json(config: ModelConfig) -> dict[str, Any]:
+    ids = {
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": _eos_json(config),
+        "pad_token_id": config.pad_token_id,
+    }
+    return {key: value for key, value in ids.items() if value is not None}
+
+
+def _write_tokenizer(directory: Path, tokenizer: Tokenizer, config: ModelConfig) -> None:
+    (directory / "tokenizer.json").write_text(tokenizer.backend.to_str(), encoding="utf-8")
+    fields: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": config.max_position_embeddings,
+        "clean_up_tokenization_spaces": False,
+        "bos_token": tokenizer.bos_token,
+        "eos_token": tokenizer.eos_token,
+        "pad_token": tokenizer.pad_token,
+        "chat_template": tokenizer.chat_template,
+    }
+    fields = {key: value for key, value in fields.items() if value is not None}
+    _write_json(directory / "tokenizer_config.json", fields)
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,408 @@
+"""A jinja2 environment for chat templates of unknown origin, which cannot run or grow without end.
+
+A template is a program that comes with a model file. Jinja's sandbox keeps it away from Python's internals but not
+from the processor or the memory, and neither a signal nor a thread stops a render for sure inside a server. So the
+template itself is rewritten at compile time: every loop iteration, call, filter, operator and printed value passes
+through a function that draws on a budget of steps, characters and seconds and raises when it is spent. Two rules make
+each of these steps short: values never exceed `MAX_VALUE` (checked before an operation can make them larger, through
+nested containers too), and only filters and methods on a list of harmless ones may be called.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import datetime
+from typing import Any, Final, cast
+
+from jinja2 import Environment, Undefined, nodes, pass_context
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.runtime import BlockReference, Context, LoopContext, Macro
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+
+from deepwell.errors import InvalidRequest
+
+__all__ = ["ChatEnvironment", "TemplateLimit", "budget", "weigh"]
+
+MAX_VALUE: Final = 8 << 20  # weight of one value: characters, and NODE for every object
+MAX_STEPS: Final = 1_000_000
+MAX_SECONDS: Final = 5.0
+MAX_DEPTH: Final = 64  # of containers in containers
+MAX_INT_BITS: Final = 4096
+NODE: Final = 8
+
+FILTERS: Final = frozenset(
+    "abs attr capitalize count d default dictsort e escape first float indent int items join last length list lower "
+    "map max min reject rejectattr replace reverse safe select selectattr sort string title trim unique upper".split()
+)
+METHODS: Final[Mapping[type, frozenset[str]]] = {
+    str: frozenset(
+        "capitalize count endswith find index isalnum isalpha isdigit islower isnumeric isspace istitle isupper join "
+        "lower lstrip partition removeprefix removesuffix replace rfind rindex rpartition rsplit rstrip split "
+        "splitlines startswith strip swapcase title upper".split()
+    ),
+    dict: frozenset({"get", "items", "keys", "values"}),
+    list: frozenset({"count", "index"}),
+    tuple: frozenset({"count", "index"}),
+}
+_FORMAT: Final = re.compile(r"%(?!-?\d{0,2}(\.\d{1,2})?[sdifgrx%])")
+_STRFTIME: Final = re.compile(r"([^%]|%-?[A-Za-z%]){0,100}")
+
+
+class TemplateLimit(Exception):
+    """The template spent its budget, or asked for more than any honest one needs."""
+
+
+class _Budget:
+    def __init__(self, chars: int) -> None:
+        self.steps = MAX_STEPS
+        self.chars = chars
+        self.deadline = time.monotonic() + MAX_SECONDS
+
+    def step(self) -> None:
+        self.steps -= 1
+        if self.steps < 0:
+            raise TemplateLimit(f"more than {MAX_STEPS} steps")
+        if time.monotonic() > self.deadline:
+            raise TemplateLimit(f"more than {MAX_SECONDS:.0f} seconds")
+
+    def take(self, size: int) -> None:
+        """Pay for a value of this size that is about to be made, or has just been."""
+        self.step()
+        if size > MAX_VALUE:
+            raise TemplateLimit(f"a value of more than {MAX_VALUE} characters")
+        self.chars -= size
+        if self.chars < 0:
+            raise TemplateLimit("too many characters in all")
+
+
+_current: ContextVar[_Budget] = ContextVar("template_budget")
+
+
+@contextmanager
+def budget(chars: int) -> Generator[None]:
+    """Everything the environment compiles or renders inside draws on one budget."""
+    token = _current.set(_Budget(chars))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def weigh(value: object, *, printable: bool = False) -> int:
+    """Size of a value with all it contains, counted as often as it is reached.
+
+    Raises:
+        TemplateLimit: it is larger than `MAX_VALUE` or nests deeper than `MAX_DEPTH`; or `printable` is asked and it
+            holds objects whose text could be of any length.
+    """
+    total = 0
+    stack: list[tuple[object, int]] = [(value, 0)]
+    while stack:
+        item, depth = stack.pop()
+        total += NODE
+        if isinstance(item, str):
+            total += len(item)
+        elif isinstance(item, dict | list | tuple):
+            if depth >= MAX_DEPTH:
+                raise TemplateLimit(f"a value nested deeper than {MAX_DEPTH}")
+            if isinstance(item, dict):
+                stack.extend((key, depth + 1) for key in cast("dict[object, object]", item))
+                item = cast("dict[object, object]", item).values()
+            total += NODE * len(cast("list[object]", item))
+            if total <= MAX_VALUE:
+                stack.extend((child, depth + 1) for child in cast("Iterable[object]", item))
+        elif printable and not (item is None or isinstance(item, bool | int | float | Undefined)):
+            raise SecurityError(f"a {type(item).__name__} cannot be turned into text")
+        if total > MAX_VALUE:
+            raise TemplateLimit(f"a value of more than {MAX_VALUE} characters")
+    return total
+
+
+def _each(iterable: Iterable[Any]) -> Iterator[Any]:
+    step = _current.get().step
+    for item in iterable:
+        step()
+        yield item
+
+
+@pass_context
+def _loop(_: Context, iterable: Any) -> Any:
+    # Sized collections stay visible to `loop.length`; an undefined one raises jinja's own error.
+    return iterable if isinstance(iterable, Undefined) else _Counted(iterable)
+
+
+class _Counted:
+    """An iterable that spends a step an item."""
+
+    def __init__(self, iterable: Iterable[Any]) -> None:
+        self._iterable = iterable
+
+    def __iter__(self) -> Iterator[Any]:
+        return _each(self._iterable)
+
+    def __len__(self) -> int:
+        return len(cast("list[Any]", self._iterable))
+
+
+@pass_context
+def _printed(_: Context, size: int) -> str:
+    _current.get().take(size)
+    return ""
+
+
+@pass_context
+def _built(_: Context, value: Any) -> Any:
+    _current.get().take(weigh(value))
+    return value
+
+
+@pass_context
+def _concat(_: Context, parts: list[Any]) -> str:
+    _current.get().take(weigh(parts, printable=True))
+    return "".join(map(str, parts))
+
+
+@pass_context
+def _slice(_: Context, value: Any, start: Any, stop: Any, step: Any) -> Any:
+    part = value[start:stop:step]
+    _current.get().take(weigh(part))
+    return part
+
+
+@pass_context
+def _finalize(_: Context, value: Any) -> Any:
+    _current.get().take(len(value) if isinstance(value, str) else weigh(value, printable=True))
+    return value
+
+
+_REWRITTEN: Final = {
+    "_loop": _loop,
+    "_printed": _printed,
+    "_built": _built,
+    "_concat": _concat,
+    "_slice": _slice,
+}
+
+
+class _Meter(NodeTransformer):
+    """Puts the budget into the syntax tree, where compiled code would work without asking the environment."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+
+    def _call(self, name: str, node: nodes.Expr, *args: nodes.Expr) -> nodes.Filter:
+        call = nodes.Filter(node, name, list(args), [], None, None, lineno=node.lineno)
+        return cast("nodes.Filter", call.set_environment(self._environment))
+
+    def visit_For(self, node: nodes.For) -> nodes.Node:
+        self.generic_visit(node)
+        node.iter = self._call("_loop", cast("nodes.Expr", node.iter))
+        return node
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Node:
+        self.generic_visit(node)
+        size = sum(len(child.data) for child in node.nodes if isinstance(child, nodes.TemplateData))
+        if size:
+            node.nodes.append(self._call("_printed", nodes.Const(size, lineno=node.lineno)))
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
+        self.generic_visit(node)
+        return self._call("_concat", nodes.List(node.nodes, lineno=node.lineno))
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Node:
+        self.generic_visit(node)
+        if not isinstance(node.arg, nodes.Slice):
+            return node
+        bounds = (node.arg.start, node.arg.stop, node.arg.step)
+        return self._call("_slice", node.node, *(b or nodes.Const(None, lineno=node.lineno) for b in bounds))
+
+    def _container(self, node: Any) -> nodes.Node:
+        self.generic_visit(node)
+        if getattr(node, "ctx", "load") != "load" or all(isinstance(n, nodes.Const) for n in node.items):
+            return node
+        return self._call("_built", node)
+
+    visit_List = visit_Tuple = visit_Dict = _container
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}`, with which transformers marks what an assistant wrote: rendered as its body."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as transformers' `apply_chat_template` writes it: not escaped for HTML."""
+    if indent is not None and not 0 <= indent <= 16:
+        raise SecurityError(f"tojson(indent={indent})")
+    weight = weigh(value, printable=True) + weigh(separators)
+    _current.get().take(weight * (1 + (indent or 0)))
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: object) -> None:
+    raise InvalidRequest(f"the chat template refuses these messages: {str(message)[:500]}", param="messages")
+
+
+def _strftime_now(form: str) -> str:
+    if not _STRFTIME.fullmatch(form):
+        raise SecurityError(f"strftime_now({form[:100]!r})")
+    return datetime.now().astimezone().strftime(form)
+
+
+def _check_text(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Pay for the text that a filter or method is about to make, where it can be longer than its input."""
+    charge = _current.get().take
+    first, second, third = (*args, None, None, None)[:3]
+    if function == "replace":
+        text, old = str(first), str(second)
+        charge(len(text) + len(str(third)) * (text.count(old) if old else len(text) + 1))
+    elif function == "join":
+        charge(weigh(first) + len(cast("list[Any]", first)) * len(str(second or "")))
+    elif function == "indent":
+        width = kwargs.get("width", 4) if second is None else second
+        size = len(width) if isinstance(width, str) else int(width)
+        charge(len(str(first)) + size * (str(first).count("\n") + 1))
+
+
+def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    # Some filters take the environment or the context first.
+    skip = 1 if hasattr(function, "jinja_pass_arg") else 0
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        values = args[skip:]
+        if name == "join" and values:
+            values = (list(_each(values[0])), *values[1:])
+        if name in (
+            "string",
+            "replace",
+            "join",
+            "e",
+            "escape",
+            "trim",
+            "title",
+            "lower",
+            "upper",
+            "capitalize",
+        ):
+            for value in values:
+                weigh(value, printable=True)
+        _check_text(name, values, kwargs)
+        result = function(*args[:skip], *values, **kwargs)
+        _current.get().take(weigh(result))
+        return result
+
+    return call
+
+
+def _stepped(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        _current.get().step()
+        return function(*args, **kwargs)
+
+    return call
+
+
+class ChatEnvironment(ImmutableSandboxedEnvironment):
+    """Jinja as transformers sets it up for chat templates, metered. Use it inside `budget` only."""
+
+    intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[loopcontrols, _GenerationTag],
+            finalize=_finalize,
+            cache_size=0,
+        )
+        self.filters = {name: _metered(name, f) for name, f in self.filters.items() if name in FILTERS}
+        self.filters |= {"tojson": _tojson, **_REWRITTEN}
+        self.tests = {name: _stepped(test) for name, test in self.tests.items()}
+        functions: dict[str, Callable[..., Any]] = {
+            "range": safe_range,
+            "dict": dict,
+            "namespace": Namespace,
+            "raise_exception": _raise_exception,
+            "strftime_now": _strftime_now,
+        }
+        self.globals = functions
+        self._functions = tuple(functions.values())
+
+    def _generate(
+        self, source: nodes.Template, name: str | None, filename: str | None, defer_init: bool = False
+    ) -> str:
+        return super()._generate(_Meter(self).visit(source), name, filename, defer_init)
+
+    def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
+        charge = _current.get().take
+        charge(weigh(args) + weigh(kwargs))
+        if isinstance(__obj, LoopContext):
+            args = (_loop(__context, args[0]), *args[1:])
+        elif not __self._is_allowed(__obj):
+            name = getattr(__obj, "__name__", type(__obj).__name__)
+            raise SecurityError(f"chat templates may not call {name!r}")
+        else:
+            owner = getattr(__obj, "__self__", None)
+            if isinstance(owner, str) and __obj.__name__ == "join":
+                args = (list(_each(args[0])), *args[1:])
+                _check_text("join", (*args, owner), {})
+            elif isinstance(owner, str):
+                _check_text(__obj.__name__, (owner, *args), {})
+        result = super().call(__context, __obj, *args, **kwargs)
+        charge(weigh(result))
+        return result
+
+    def _is_allowed(self, function: Any) -> bool:
+        if isinstance(function, Macro | BlockReference | Undefined) or function in self._functions:
+            return True
+        owner = getattr(function, "__self__", None)
+        if isinstance(owner, LoopContext):
+            return True
+        return getattr(function, "__name__", "") in METHODS.get(cast("type", type(owner)), ())
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
+        charge = _current.get().take
+        if isinstance(left, int) and isinstance(right, int):
+            bits = left.bit_length() * (right if operator == "**" else 1) + right.bit_length()
+            if bits > MAX_INT_BITS:
+                raise TemplateLimit(f"an integer of more than {MAX_INT_BITS} bits")
+            charge(NODE)
+        elif operator == "*":
+            value, times = (left, right) if isinstance(right, int) else (right, left)
+            size = len(value) if isinstance(value, str) else weigh(value)
+            charge(size * max(1, times) if isinstance(times, int) else NODE)
+        elif operator == "%" and isinstance(left, str):
+            if _FORMAT.search(left):
+                raise SecurityError(f"the format {left[:100]!r}")
+            charge(len(left) + 100 * left.count("%") + weigh(right, printable=True))  # widths are two digits
+        elif isinstance(left, str | list | tuple):
+            charge(weigh(cast("object", left)) + weigh(right))
+        else:
+            charge(NODE)
+        return super().call_binop(context, operator, left, right)

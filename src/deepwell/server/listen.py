@@ -1,0 +1,83 @@
+"""The server's socket: claimed before the model loads, with the owner named where somebody else has it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+from deepwell.errors import PortInUse
+from deepwell.settings import InvalidSettings
+
+__all__ = ["bind", "port_owner", "url_of"]
+
+_LISTEN = "0A"  # the state column of /proc/net/tcp
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket, not listening yet: connections are refused until the server is ready.
+
+    Raises:
+        PortInUse: naming the process that listens there.
+        InvalidSettings: `host` is no address of this machine, or the port needs privileges.
+    """
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as error:
+        raise InvalidSettings(f"{host!r} is not an address: {error}", fix="use --host 127.0.0.1") from None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Else a restart would have to wait for the last run's connections to leave TIME_WAIT.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"port {port} of {host} is taken by {port_owner(port)}",
+                fix=f"use another one: --port {port + 1}",
+            ) from None
+        if error.errno == errno.EACCES:
+            raise InvalidSettings(
+                f"port {port} needs privileges", fix="use one above 1023: --port 8000"
+            ) from None
+        raise InvalidSettings(f"cannot bind {host}: {error.strerror}", fix="use --host 127.0.0.1") from None
+    return listener
+
+
+def port_owner(port: int) -> str:
+    """Who listens on a local TCP port: `pid 123 (command line)`, or `an unknown process` where /proc does not tell."""
+    inodes = _listening_inodes(port)
+    if inodes:
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # gone meanwhile, or another user's
+                for descriptor in (process / "fd").iterdir():
+                    if os.readlink(descriptor) in inodes:
+                        command = (
+                            (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                        )
+                        return f"pid {process.name} ({command.strip()[:120]})"
+    return "an unknown process"
+
+
+def _listening_inodes(port: int) -> set[str]:
+    inodes: set[str] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):
+            for line in Path(table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
+                    inodes.add(f"socket:[{fields[9]}]")
+    return inodes
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address clients on this machine use."""
+    host, port = listener.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,0 +1,87 @@
+"""Runs the application under uvicorn until a signal or the caller stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Callable
+
+import uvicorn
+
+from deepwell.errors import PortInUse
+from deepwell.server.app import create_app
+from deepwell.server.listen import port_owner
+from deepwell.server.service import Service
+
+__all__ = ["Server", "serve"]
+
+# Answers in flight get this long to end by themselves when the server stops.
+GRACE_SECONDS = 5.0
+
+
+class Server(uvicorn.Server):
+    """uvicorn, told how answers in flight end."""
+
+    def __init__(
+        self,
+        service: Service,
+        *,
+        log_level: str = "warning",
+        grace_seconds: float = GRACE_SECONDS,
+        on_ready: Callable[[], None] | None = None,
+    ) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(service),
+                loop="asyncio",
+                http="httptools",
+                ws="none",
+                lifespan="off",
+                access_log=False,
+                log_level=log_level,
+                server_header=False,
+                # After the streams were told to end; it covers a client that does not read.
+                timeout_graceful_shutdown=int(grace_seconds) + 2,
+            )
+        )
+        self._service = service
+        self._grace_seconds = grace_seconds
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._on_ready:
+            self._on_ready()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._service.draining = True
+        ending = asyncio.get_running_loop().call_later(self._grace_seconds, self._service.stop)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+
+
+def serve(service: Service, listener: socket.socket, *, log_level: str, on_ready: Callable[[], None]) -> None:
+    """Serve until SIGINT or SIGTERM. A second signal ends answers in flight at once.
+
+    Raises:
+        PortInUse: somebody began to listen since the socket was bound.
+    """
+    # The engine's thread needs the interpreter back after every step of some milliseconds; with the default interval it
+    # would wait up to 5 ms whenever this thread is busy with HTTP.
+    sys.setswitchinterval(0.001)
+    # uvicorn raises the signal again when it has shut down; it stopped as asked, which is no failure.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: None)
+    server = Server(service, log_level=log_level, on_ready=on_ready)
+    try:
+        server.run(sockets=[listener])
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        port = listener.getsockname()[1]
+        raise PortInUse(f"port {port} is taken by {port_owner(port)}", fix=f"use --port {port + 1}") from None

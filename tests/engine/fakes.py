@@ -1,0 +1,155 @@
+"""A model whose output depends on every token it reads through the block table, and on nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.loop import InProcessEngine
+from deepwell.engine.protocol import Capabilities, SamplingParams
+from deepwell.engine.sampler import draw, uniform
+from deepwell.engine.scheduler import Limits
+
+VOCAB = 97
+HIDDEN = 8
+EOS = 96
+
+
+class FakeCache:
+    """Token ids in place of keys and values; -1 where nothing was written."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.num_blocks = num_blocks
+        self.nbytes = num_blocks * BLOCK_TOKENS * 4
+        self.tokens = np.full((num_blocks, BLOCK_TOKENS), -1, np.int32)
+
+
+def logits_after(tokens: NDArray[np.int32]) -> NDArray[np.float32]:
+    """The fake's logits: noise seeded by all tokens so far."""
+    digest = hashlib.blake2b(np.asarray(tokens, np.int32).tobytes(), digest_size=8).digest()
+    return np.random.default_rng(int.from_bytes(digest, "little")).normal(0, 2, VOCAB).astype(np.float32)
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    shifted = logits.astype(np.float64) - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+class FakeModel:
+    """A wrong block, a stale page or a lost token changes what it says.
+
+    `before_step` is called at the start of every forward pass, on the engine's thread, with the batch.
+    """
+
+    vocab_size = VOCAB
+    hidden_size = HIDDEN
+
+    def __init__(self, before_step: Callable[[Batch], None] | None = None) -> None:
+        self.before_step = before_step
+        self.calls = 0
+
+    def forward(
+        self,
+        batch: Batch,
+        cache: FakeCache,
+        *,
+        logits: NDArray[np.float32] | None = None,
+        argmax: NDArray[np.int32] | None = None,
+        hidden: NDArray[np.float32] | None = None,
+        targets: NDArray[np.int32] | None = None,
+        target_logprobs: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.calls += 1
+        if self.before_step is not None:
+            self.before_step(batch)
+        assert batch.block_tables.flags.c_contiguous
+        assert len(batch.tokens) == len(batch.positions) == batch.seq_starts[-1]
+        output = 0
+        written: set[tuple[int, int]] = set()
+        for s in range(len(batch.seq_starts) - 1):
+            rows = range(batch.seq_starts[s], batch.seq_starts[s + 1])
+            assert len(rows) > 0
+            for row in rows:
+                position = int(batch.positions[row])
+                slot = int(batch.block_tables[s, position // BLOCK_TOKENS]), position % BLOCK_TOKENS
+                assert slot not in written, "two sequences write to one slot"
+                written.add(slot)
+                cache.tokens[slot] = batch.tokens[row]
+            for row in rows:
+                if output == len(batch.output_rows) or batch.output_rows[output] != row:
+                    continue
+                length = int(batch.positions[row]) + 1
+                blocks = batch.block_tables[s, : -(-length // BLOCK_TOKENS)]
+                seen = cache.tokens[blocks].reshape(-1)[:length]
+                assert seen.min() >= 0, "read from a slot that nobody wrote"
+                values = logits_after(seen)
+                if logits is not None:
+                    logits[output] = values
+                if argmax is not None:
+                    argmax[output] = values.argmax()
+                if hidden is not None:
+                    hidden[output] = values[:HIDDEN]
+                if target_logprobs is not None:
+                    assert targets is not None
+                    target_logprobs[output] = log_softmax(values)[targets[output]]
+                output += 1
+        assert output == len(batch.output_rows)
+
+
+def continuation(
+    prompt: Sequence[int], params: SamplingParams, *, choice: int = 0, eos: Sequence[int] = (EOS,)
+) -> tuple[list[int], str]:
+    """What the fake model says after `prompt` when nothing is paged, batched, cached or chunked; and why it ends."""
+    stop = frozenset(params.stop_token_ids) | (frozenset() if params.ignore_eos else frozenset(eos))
+    tokens = list(prompt)
+    while len(tokens) - len(prompt) < params.max_tokens:
+        token = draw(
+            logits_after(np.asarray(tokens, np.int32)),
+            params,
+            tokens=np.asarray(tokens, np.int32),
+            num_prompt=len(prompt),
+            masked=stop,
+            u=uniform(params.seed or 0, choice, len(tokens)),
+        )
+        if token in stop:
+            return tokens[len(prompt) :], "stop"
+        tokens.append(token)
+    return tokens[len(prompt) :], "length"
+
+
+def fake_capabilities(max_model_len: int, kv_cache_tokens: int) -> Capabilities:
+    return Capabilities(
+        model="fake",
+        architecture="llama",
+        precision="fp32",
+        backend="reference",
+        isa="numpy",
+        threads=1,
+        vocab_size=VOCAB,
+        hidden_size=HIDDEN,
+        max_model_len=max_model_len,
+        kv_cache_tokens=kv_cache_tokens,
+        weights_bytes=0,
+        kv_cache_bytes=kv_cache_tokens * 4,
+    )
+
+
+def fake_engine(
+    *,
+    num_blocks: int = 64,
+    max_model_len: int = 256,
+    limits: Limits | None = None,
+    model: FakeModel | None = None,
+) -> InProcessEngine:
+    """An engine around the fake model; the caller closes it."""
+    return InProcessEngine(
+        model or FakeModel(),
+        FakeCache(num_blocks),
+        fake_capabilities(max_model_len, num_blocks * BLOCK_TOKENS),
+        eos_token_ids=(EOS,),
+        limits=limits,
+    )

@@ -1,0 +1,91 @@
+"""Runs single sequences through a model, for tests that compare backends, chunkings and golden files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.models.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.config import ModelConfig
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def golden(name: str) -> dict[str, Any]:
+    """The arrays of a golden file; `config` is the text of `config.json`."""
+    with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def golden_checkpoint(name: str, directory: Path) -> Checkpoint:
+    """The golden model, through a safetensors directory as users have it."""
+    arrays = golden(name)
+    prefix = "weight:"
+    weights = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
+    (directory / "config.json").write_text(str(arrays["config"]))
+    save_file(weights, directory / "model.safetensors")
+    return open_checkpoint(directory)
+
+
+def config_of(name: str) -> dict[str, Any]:
+    return json.loads(str(golden(name)["config"]))
+
+
+def new_cache(backend: Any, config: ModelConfig, tokens: int, dtype: str = "fp32") -> Any:
+    blocks = -(-tokens // BLOCK_TOKENS) + 1
+    return backend.kv_cache(
+        config.num_hidden_layers, blocks, config.num_key_value_heads, config.head_dim, dtype
+    )
+
+
+def table_for(tokens: int) -> NDArray[np.int32]:
+    """A block table in descending order: a backend that ignored it would read the wrong blocks."""
+    blocks = -(-tokens // BLOCK_TOKENS)
+    return np.arange(blocks, 0, -1, dtype=np.int32)[None]
+
+
+def step(tokens: Sequence[int], first: int, table: NDArray[np.int32], outputs: Sequence[int]) -> Batch:
+    """A batch of one sequence: `tokens` at positions `first`..."""
+    count = len(tokens)
+    return Batch(
+        np.asarray(tokens, np.int32),
+        np.arange(first, first + count, dtype=np.int32),
+        np.array([0, count], np.int32),
+        table,
+        np.asarray(outputs, np.int32),
+    )
+
+
+def logits(
+    model: Any, cache: Any, tokens: Sequence[int], chunk: int | None = None
+) -> NDArray[np.float32]:
+    """Logits of every position, [tokens, vocab], computed `chunk` tokens at a time (None: all at once)."""
+    table = table_for(len(tokens))
+    chunk = chunk or len(tokens)
+    out = np.empty((len(tokens), model.vocab_size), np.float32)
+    for first in range(0, len(tokens), chunk):
+        part = tokens[first : first + chunk]
+        rows = out[first : first + len(part)]
+        model.forward(step(part, first, table, range(len(part))), cache, logits=rows)
+    return out
+
+
+def greedy(model: Any, cache: Any, prompt: Sequence[int], count: int) -> list[int]:
+    """`count` greedy tokens after `prompt`."""
+    table = table_for(len(prompt) + count)
+    best = np.empty(1, np.int32)
+    tokens, first = list(prompt), 0
+    completion: list[int] = []
+    for _ in range(count):
+        model.forward(step(tokens, first, table, [len(tokens) - 1]), cache, argmax=best)
+        first += len(tokens)
+        tokens = [int(best[0])]
+        completion += tokens
+    return completion

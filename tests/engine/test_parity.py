@@ -1,0 +1,63 @@
+"""Logits and greedy text equal those of transformers, from golden files that `make golden` writes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepwell.engine.architectures import build_model
+from deepwell.engine.weights import load_weights
+from deepwell.models.checkpoint import open_checkpoint
+from tests.engine import sequences
+from tests.engine.backends import backend
+
+TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2")
+MAX_ERROR = {"reference": 1e-4, "native": 1e-3}
+
+
+@pytest.mark.parametrize("chunk", [None, 7, 1], ids=["whole", "chunked", "token-by-token"])
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_logits_are_those_of_transformers(engine: str, name: str, chunk: int | None, tmp_path: Path) -> None:
+    run = backend(engine)
+    arrays = sequences.golden(name)
+    checkpoint = sequences.golden_checkpoint(name, tmp_path)
+    weights = load_weights(checkpoint, "fp32")
+    model = build_model(run, weights, checkpoint.config, max_positions=64)
+    tokens = arrays["tokens"].tolist()
+    cache = sequences.new_cache(run, checkpoint.config, len(tokens))
+
+    computed = sequences.logits(model, cache, tokens, chunk)
+
+    assert np.abs(computed - arrays["logits"]).max() < MAX_ERROR[engine]
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_golden_models_have_what_they_are_for(name: str) -> None:
+    """A golden file made with a careless change to the script would still pass the comparison."""
+    config = sequences.config_of(name)
+    rope = config.get("rope_parameters") or config["rope_scaling"] or {}
+    arrays = sequences.golden(name)
+    assert len(arrays["tokens"]) > 32  # beyond the original context of 16, and several cache blocks
+    assert np.abs(arrays["logits"]).max() > 1  # an absolute error of 1e-4 means something
+    kind = rope.get("rope_type", "default")
+    assert kind == {"qwen2": "default"}.get(name, name.removeprefix("llama-"))
+    assert ("weight:model.layers.0.self_attn.q_proj.bias" in arrays) == (name == "qwen2")
+    assert ("weight:lm_head.weight" in arrays) == (name == "llama-llama3")
+
+
+@pytest.mark.model
+def test_greedy_text_is_that_of_transformers(smollm2_path: Path) -> None:
+    run = backend("native")
+    checkpoint = open_checkpoint(smollm2_path)
+    weights = load_weights(checkpoint, "fp32")
+    model = build_model(run, weights, checkpoint.config, max_positions=128)
+    rows = json.loads((sequences.GOLDEN / "greedy.json").read_text())
+    assert len(rows) == 20
+    for row in rows:
+        prompt, completion = row["prompt"], row["completion"]
+        cache = sequences.new_cache(run, checkpoint.config, len(prompt) + len(completion))
+        assert sequences.greedy(model, cache, prompt, len(completion)) == completion

@@ -1,0 +1,311 @@
+"""Requests that cannot be served: each gets OpenAI's error body, which names the parameter and the fix."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.server.fakes import FakeEngine
+
+CHAT: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+TEXT: dict[str, Any] = {"model": "toy", "prompt": "hi"}
+EMBED: dict[str, Any] = {"model": "toy", "input": "hi"}
+
+
+async def refused(http: httpx.AsyncClient, path: str, body: Any, status: int = 400) -> dict[str, Any]:
+    response = await http.post(path, json=body)
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert response.headers["x-request-id"].startswith("req_")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("extra", "param", "says"),
+    [
+        ({"temprature": 1}, "temprature", "did you mean 'temperature'"),
+        ({"zzz": 1}, "zzz", "unknown parameter"),
+        ({"temperature": 3}, "temperature", "less than or equal to 2"),
+        ({"temperature": "1"}, "temperature", "valid number"),
+        ({"temperature": True}, "temperature", "valid number"),
+        ({"top_p": 1.1}, "top_p", "less than or equal to 1"),
+        ({"n": 0}, "n", "greater than or equal to 1"),
+        ({"n": 129}, "n", "128"),
+        ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
+        ({"max_tokens": 1.5}, "max_tokens", "valid integer"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, None, "max_completion_tokens alone"),
+        ({"min_tokens": 7, "max_tokens": 6}, "min_tokens", "lower min_tokens"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
+        ({"stop": ""}, "stop", "must not be empty"),
+        ({"seed": 2**63}, "seed", "less than"),
+        ({"presence_penalty": -3}, "presence_penalty", "-2"),
+        ({"repetition_penalty": 0}, "repetition_penalty", "greater than 0"),
+        ({"logit_bias": {"x": 1}}, "logit_bias", "token ids"),
+        ({"logit_bias": {"5": 101}}, "logit_bias[5]", "100"),
+        ({"logit_bias": {"999": 1}}, "logit_bias", "0 to 257"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias", "0 to 257"),
+        ({"top_logprobs": 3}, None, "logprobs: true"),
+        ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
+        ({"stream_options": {"include_usage": True}}, None, "stream: true"),
+        ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown parameter"),
+        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
+        ({"tool_choice": "required"}, "tool_choice", "not supported"),
+        ({"functions": [{}]}, "functions", "not supported"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {}}},
+            "response_format.type",
+            "not supported",
+        ),
+        ({"response_format": {"type": "json_object"}}, "response_format.type", "not supported"),
+        ({"modalities": ["text", "audio"]}, "modalities", "only text"),
+        ({"audio": {"voice": "x"}}, "audio", "not supported"),
+        ({"store": True}, "store", "not stored"),
+        ({"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
+        ({"messages": []}, "messages", "at least 1"),
+        ({"messages": "hi"}, "messages", "valid list"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
+        ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role", "'user'"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "not supported"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "valid string"),
+        (
+            {"messages": [{"role": "user", "content": "x", "nam": "y"}]},
+            "messages[0].nam",
+            "unknown parameter",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content",
+            "image_url",
+        ),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
+            "messages[0].tool_calls",
+            "tools",
+        ),
+    ],
+)
+async def test_chat_refuses_by_name(
+    http: httpx.AsyncClient, engine: FakeEngine, extra: dict[str, Any], param: str | None, says: str
+) -> None:
+    error = await refused(http, "/v1/chat/completions", CHAT | extra)
+    assert error["param"] == param
+    assert says in error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert engine.seen == []
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"response_format": {"type": "text"}},
+        {"tools": [], "tool_choice": "none", "parallel_tool_calls": True},
+        {"tools": None, "functions": None, "modalities": ["text"]},
+        {"user": "u", "metadata": {"a": "b"}, "store": False, "service_tier": "auto"},
+        {"stop": None, "seed": None, "n": None, "max_tokens": None, "logit_bias": None, "stream": None},
+        {"top_k": -1, "min_p": 0.1, "repetition_penalty": 1.1, "ignore_eos": False, "stop_token_ids": [5]},
+        {
+            "messages": [
+                {"role": "developer", "content": "x"},
+                {"role": "user", "content": [{"type": "text", "text": "h"}]},
+            ]
+        },
+    ],
+)
+async def test_harmless_values_are_accepted(http: httpx.AsyncClient, extra: dict[str, Any]) -> None:
+    response = await http.post("/v1/chat/completions", json=CHAT | extra)
+    assert response.status_code == 200, response.text
+
+
+@pytest.mark.parametrize(
+    ("extra", "param", "says"),
+    [
+        ({"suffix": "x"}, "suffix", "leave suffix out"),
+        ({"best_of": 2}, "best_of", "use n"),
+        ({"max_tokens": 0}, None, "echo: true"),
+        ({"prompt": ""}, "prompt", "empty"),
+        ({"prompt": []}, "prompt", "not empty"),
+        ({"prompt": ["a", 1]}, "prompt", "only"),
+        ({"prompt": [[1], []]}, "prompt", "non-empty"),
+        ({"prompt": [-1]}, "prompt", "only"),
+        ({"prompt": [258]}, "prompt", "0 to 257"),
+        ({"prompt": ["a"] * 65, "n": 2}, None, "at most 128"),
+        ({"prompt": ["a"] * 129}, "prompt", "at most 128"),
+        ({"prompt": {"a": 1}}, "prompt", "string"),
+        ({"logprobs": 21}, "logprobs", "20"),
+        ({"messages": []}, "messages", "unknown parameter"),
+    ],
+)
+async def test_completions_refuse_by_name(
+    http: httpx.AsyncClient, engine: FakeEngine, extra: dict[str, Any], param: str | None, says: str
+) -> None:
+    error = await refused(http, "/v1/completions", TEXT | extra)
+    assert error["param"] == param
+    assert says in error["message"]
+    assert engine.seen == []
+
+
+@pytest.mark.parametrize(
+    ("extra", "says"),
+    [
+        ({"dimensions": 4}, "leave dimensions out"),
+        ({"encoding_format": "hex"}, "'float' or 'base64'"),
+        ({"input": ""}, "empty"),
+        ({"input": "x" * 513}, "512 tokens"),
+    ],
+)
+async def test_embeddings_refuse(http: httpx.AsyncClient, extra: dict[str, Any], says: str) -> None:
+    assert says in (await refused(http, "/v1/embeddings", EMBED | extra))["message"]
+
+
+@pytest.mark.parametrize(("path", "body"), [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT)])
+async def test_what_does_not_fit_the_context_is_refused_with_the_numbers(
+    http: httpx.AsyncClient, engine: FakeEngine, path: str, body: dict[str, Any]
+) -> None:
+    error = await refused(http, path, body | {"max_tokens": 512})
+    assert error["code"] == "context_length_exceeded"
+    assert "512 tokens" in error["message"] and "lower max_tokens to at most" in error["message"]
+    assert engine.seen == []
+    most = int(error["message"].rsplit(" ", 1)[1])
+    assert (await http.post(path, json=body | {"max_tokens": most})).status_code == 200
+
+
+async def test_without_a_limit_chat_may_use_the_rest_of_the_context(
+    http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    await http.post("/v1/chat/completions", json=CHAT)
+    request = engine.seen[0]
+    assert len(request.prompt) + request.params.max_tokens == engine.max_model_len
+
+
+async def test_parameters_reach_the_engine_and_defaults_are_openais(
+    http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    await http.post("/v1/chat/completions", json=CHAT)
+    defaults = engine.seen[0].params
+    assert (defaults.temperature, defaults.top_p, defaults.seed, defaults.logprobs) == (1.0, 1.0, None, None)
+    sent = {
+        "temperature": 0.5, "top_p": 0.9, "seed": -3, "presence_penalty": 1, "frequency_penalty": -1,
+        "logit_bias": {"97": -5}, "top_k": 4, "min_p": 0.1, "repetition_penalty": 1.2, "min_tokens": 1,
+        "max_tokens": 4, "stop_token_ids": [9], "ignore_eos": True, "logprobs": True, "top_logprobs": 2,
+    }  # fmt: skip
+    await http.post("/v1/chat/completions", json=CHAT | sent)
+    params = engine.seen[1].params
+    expected = sent | {"logit_bias": {97: -5.0}, "stop_token_ids": (9,), "logprobs": 2}
+    del expected["top_logprobs"]
+    assert {name: getattr(params, name) for name in expected} == expected
+    assert {engine.seen[0].cache_salt, engine.seen[1].cache_salt} == {""}
+
+
+async def test_unknown_routes_and_methods(http: httpx.AsyncClient) -> None:
+    missing = await http.get("/v1/nothing")
+    assert missing.status_code == 404 and "/v1/chat/completions" in missing.json()["error"]["message"]
+    wrong = await http.get("/v1/chat/completions")
+    assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
+    assert "use POST" in wrong.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"", "empty"),
+        (b"{", "not valid JSON"),
+        (b"[]", "must be a JSON object"),
+        (b'"text"', "must be a JSON object"),
+        (b"null", "JSON object"),
+        (b"\xff\xfe{}", "JSON"),
+        (b'{"model": "\xff"}', "UTF-8"),
+        (b"[" * 60_000, "nested too deeply"),
+        (b'{"a":' * 10_000, "nested too deeply"),
+        (b'{"model": ' + b"1" * 5000 + b"}", "JSON"),
+        (b'{"model":"toy","messages":[{"role":"user","content":"\\ud800"}]}', "lone surrogate"),
+        (b'{"model":"toy","messages":[{"role":"user","content":"x"}],"temperature":NaN}', "finite"),
+        (b'{"model":"toy","messages":[{"role":"user","content":"x"}],"temperature":1e999}', "finite"),
+    ],
+)
+async def test_hostile_bodies(http: httpx.AsyncClient, body: bytes, says: str) -> None:
+    response = await http.post(
+        "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 400, response.text
+    assert says in response.json()["error"]["message"]
+
+
+async def test_a_body_without_the_json_content_type_is_told_so(http: httpx.AsyncClient) -> None:
+    response = await http.post("/v1/chat/completions", content=json.dumps(CHAT))
+    assert response.status_code == 400
+    assert "Content-Type: application/json" in response.json()["error"]["message"]
+
+
+async def test_a_long_body_is_refused_declared_or_not(http: httpx.AsyncClient) -> None:
+    headers = {"content-type": "application/json"}
+    declared = await http.post("/v1/chat/completions", content=b"x" * 65_537, headers=headers)
+
+    async def parts() -> Any:
+        for _ in range(70):
+            yield b"x" * 1024
+
+    chunked = await http.post("/v1/chat/completions", content=parts(), headers=headers)
+    for response in (declared, chunked):
+        assert response.status_code == 413
+        assert "DEEPWELL_MAX_BODY_BYTES" in response.json()["error"]["message"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
+    max_leaves=10,
+)
+names = st.sampled_from(
+    [
+        "messages",
+        "prompt",
+        "input",
+        "stop",
+        "logit_bias",
+        "stream_options",
+        "response_format",
+        "max_tokens",
+        "n",
+        "seed",
+    ]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(
+        [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT), ("/v1/embeddings", EMBED)]
+    ),
+    extra=st.dictionaries(names, json_values, max_size=3),
+)
+async def test_no_body_makes_the_server_fail(
+    http: httpx.AsyncClient, path: tuple[str, dict[str, Any]], extra: dict[str, Any]
+) -> None:
+    response = await http.post(
+        path[0], content=json.dumps(path[1] | extra), headers={"content-type": "application/json"}
+    )
+    assert response.status_code in (200, 400), response.text
+    assert "error" in response.json() or response.status_code == 200
+
+
+async def test_an_engine_that_gives_up_is_a_503(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    engine.fail_at = 1
+    error = await refused(http, "/v1/chat/completions", CHAT, 503)
+    assert "the model broke" in error["message"] and error["code"] == "generation_failed"
+
+
+async def test_a_bug_is_a_500_that_shows_nothing(
+    http: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(engine, "generate", broken)
+    response = await http.post("/v1/chat/completions", json=CHAT)
+    assert response.status_code == 500
+    assert "secret" not in response.text and response.json()["error"]["type"] == "server_error"
