@@ -6,8 +6,8 @@ namespace generic { extern const KernelTable kTable; }
 #if defined(__x86_64__)
 namespace avx2 { extern const KernelTable kTable; }
 namespace avx512 { extern const KernelTable kTable; }
-namespace generic16 { extern const KernelTable kTable; }
 #endif
+namespace avx512_emulated { extern const KernelTable kTable; }
 
 int available_tables(const KernelTable** tables) {
   int n = 0;
@@ -23,9 +23,7 @@ int available_tables(const KernelTable** tables) {
   if (has_avx2) tables[n++] = &avx2::kTable;
 #endif
   tables[n++] = &generic::kTable;
-#if defined(__x86_64__)
-  tables[n++] = &generic16::kTable;
-#endif
+  tables[n++] = &avx512_emulated::kTable;
   return n;
 }
 

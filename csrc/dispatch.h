@@ -6,7 +6,7 @@ namespace deepwell {
 
 constexpr int kMaxTables = 4;
 
-// Tables that run here, best first; returns how many. "generic16" is a test aid and comes last.
+// Tables that run here, best first; returns how many. "avx512_emulated" is a test aid and comes last.
 int available_tables(const KernelTable** tables);
 
 }  // namespace deepwell

@@ -13,7 +13,7 @@
 namespace deepwell {
 namespace DW_ISA {
 
-#if defined(__AVX512F__)
+#if defined(DW_AVX512)
 constexpr int kQueryTile = 12;  // 12 x 1 accumulators of 16 tokens
 #else
 constexpr int kQueryTile = 6;  // 6 x 2 accumulators of 8 tokens
@@ -191,7 +191,7 @@ DW_INLINE void attend(int vectors, const float* const* q, const int* visible, co
                       float* scores, float* const* out, Softmax* softmax) {
   static constexpr AttendFunction table[] = {
       attend_piece<1>, attend_piece<2>, attend_piece<3>, attend_piece<4>, attend_piece<5>, attend_piece<6>,
-#if defined(__AVX512F__)
+#if defined(DW_AVX512)
       attend_piece<7>, attend_piece<8>, attend_piece<9>, attend_piece<10>, attend_piece<11>, attend_piece<12>,
 #endif
   };

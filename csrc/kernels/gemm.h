@@ -16,7 +16,7 @@ namespace DW_ISA {
 constexpr int V = kPanel / W;  // vectors of one panel
 
 // 16 vector registers (AVX2, SSE2) hold 4 x 2 accumulators beside weights and activations, 32 (AVX512) hold 6 x 2.
-#if defined(__AVX512F__)
+#if defined(DW_AVX512)
 constexpr int kTileRows = 6, kTileVectors = 2;
 #else
 constexpr int kTileRows = 4, kTileVectors = V >= 2 ? 2 : 1;
@@ -142,7 +142,7 @@ static void panel_rows(const Matrix& w, int p, const Activations& a, int row, in
       case 2: tile<S, 2>(w, panel, a, row, out); break;
       case 3: tile<S, 3>(w, panel, a, row, out); break;
       case 4: tile<S, 4>(w, panel, a, row, out); break;
-#if defined(__AVX512F__)
+#if defined(DW_AVX512)
       case 5: tile<S, 5>(w, panel, a, row, out); break;
       default: tile<S, 6>(w, panel, a, row, out); break;
 #endif

@@ -66,33 +66,22 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
     }
     float amax = reduce_max(peak);
     float inverse = amax > 0.0f ? 127.0f / amax : 0.0f;
-    alignas(64) int32_t q[64];
+    vi q[64 / W];
     vi total = vi{};
-    for (int i = 0; i < w.group; i += W) {
-      vi v = round_to_int(load(p + i) * inverse);
-      *(vi*)(q + i) = v;
-      total += v;
+    for (int i = 0; i < w.group / W; i++) {
+      q[i] = round_to_int(load(p + i * W) * inverse);
+      total += q[i];
     }
-    int32_t sum_q = 0;
-    for (int i = 0; i < W; i++) sum_q += total[i];
+    int32_t sum_q = reduce_addi(total);
     scale[g] = amax / 127.0f;
     if (w.scheme == kInt4) {
       sum[g] = scale[g] * (float)sum_q;
-      uint8_t* b = out + g * 32;
-      for (int i = 0; i < 32; i++) b[i] = (uint8_t)q[i];
+      store_activations4(out + g * 32, q);
     } else {
       memcpy(sum + g, &sum_q, 4);
-      uint8_t* b = out + g * 16 * kActivationBytes8;
-      if (kActivationBytes8 == 4) {
-        for (int i = 0; i < 64; i++) b[i] = (uint8_t)q[i];
-      } else {
-        for (int i = 0; i < 64; i += 4)
-          for (int j = 0; j < 4; j++) {
-            int32_t v = q[i + j];
-            b[2 * i + j] = (uint8_t)(v < 0 ? -v : v);
-            b[2 * i + 4 + j] = (uint8_t)v;
-          }
-      }
+      uint8_t* to = out + g * 16 * kActivationBytes8;
+      store_activations8(to, q);
+      store_activations8(to + 8 * kActivationBytes8, q + 32 / W);
     }
   }
 }

@@ -7,8 +7,6 @@
 namespace deepwell {
 namespace DW_ISA {
 
-#define DW_KEEP(v) asm volatile("" : "+x"(v))
-
 static double read_memory(const Roofline& r, int tid, int threads) {
   size_t share = r.memory_bytes / threads / 4096 * 4096;
   const uint8_t* p = r.memory + tid * share;
@@ -21,76 +19,36 @@ static double read_memory(const Roofline& r, int tid, int threads) {
   return (double)share;
 }
 
-#if defined(__AVX2__)
-constexpr int kChains = 12;
+// Written in assembly: a compiler's copies or its reordering would lower the roof that everything else is held against.
+#if defined(__x86_64__) && (defined(__AVX512VNNI__) || defined(__AVX2__))
 constexpr long kRounds = 1 << 20;
 
-static double multiply_fp32() {
-  vf acc[kChains] = {}, x = set1(1e-3f);
-  for (long n = 0; n < kRounds; n++)
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; i++) {
-      acc[i] = fma(x, x, acc[i]);
-#if defined(__AVX512F__)
-      asm volatile("" : "+v"(acc[i]));
-#else
-      DW_KEEP(acc[i]);
-#endif
-    }
-  for (int i = 0; i < kChains; i++) asm volatile("" ::"m"(acc[i]));
-  return (double)kRounds * kChains * W;
-}
-
 #if defined(__AVX512VNNI__)
-static double multiply_int8() {
-  vi acc[kChains] = {}, w = set1i(0x02020202), x = set1i(0x03030303);
-  for (long n = 0; n < kRounds; n++)
-#pragma GCC unroll 12
-    for (int i = 0; i < kChains; i++) {
-      acc[i] = (vi)_mm512_dpbusd_epi32((__m512i)acc[i], (__m512i)w, (__m512i)x);
-      asm volatile("" : "+v"(acc[i]));
-    }
-  for (int i = 0; i < kChains; i++) asm volatile("" ::"m"(acc[i]));
-  return (double)kRounds * kChains * 64;
-}
-static double multiply_int4() { return multiply_int8(); }
+#define DW_FMA(i) "vfmadd231ps %%zmm14, %%zmm15, %%zmm" #i "\n\t"
+#define DW_DOT(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #i "\n\t"
+#define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7)
+#define DW_INT8(i) DW_DOT(i)
+#define DW_INT4(i) DW_DOT(i)
 #else
-// vpmaddubsw + vpmaddwd + vpaddd: exact int8 products in 32-bit sums.
-static double multiply_int8() {
-  __m256i acc[8] = {}, w = _mm256_set1_epi8(2), x = _mm256_set1_epi8(3), ones = _mm256_set1_epi16(1);
-  for (long n = 0; n < kRounds; n++)
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-      __m256i pairs = _mm256_maddubs_epi16(w, x);
-      DW_KEEP(pairs);
-      acc[i] = _mm256_add_epi32(acc[i], _mm256_madd_epi16(pairs, ones));
-      DW_KEEP(acc[i]);
-    }
-  for (int i = 0; i < 8; i++) asm volatile("" ::"m"(acc[i]));
-  return (double)kRounds * 8 * 32;
-}
-// vpmaddubsw + vpaddw: 4-bit weights leave room for 16-bit sums.
-static double multiply_int4() {
-  __m256i acc[8] = {}, w = _mm256_set1_epi8(2), x = _mm256_set1_epi8(3);
-  for (long n = 0; n < kRounds; n++)
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-      __m256i pairs = _mm256_maddubs_epi16(w, x);
-      DW_KEEP(pairs);
-      acc[i] = _mm256_add_epi16(acc[i], pairs);
-      DW_KEEP(acc[i]);
-    }
-  for (int i = 0; i < 8; i++) asm volatile("" ::"m"(acc[i]));
-  return (double)kRounds * 8 * 32;
-}
+#define DW_FMA(i) "vfmadd231ps %%ymm14, %%ymm15, %%ymm" #i "\n\t"
+// Exact int8 products in 32-bit sums take three instructions; 4-bit weights leave room for 16-bit sums.
+#define DW_INT8(i) "vpmaddubsw %%ymm14, %%ymm15, %%ymm8\n\tvpmaddwd %%ymm13, %%ymm8, %%ymm9\n\tvpaddd %%ymm9, %%ymm" #i ", %%ymm" #i "\n\t"
+#define DW_INT4(i) "vpmaddubsw %%ymm14, %%ymm15, %%ymm8\n\tvpaddw %%ymm8, %%ymm" #i ", %%ymm" #i "\n\t"
+#define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7)
 #endif
+
+#define DW_LOOP(I)                                                                                             \
+  for (long n = 0; n < kRounds; n++)                                                                           \
+    asm volatile(DW_SEQUENCE(I)::: "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9")
 
 static double roofline(int kind, const Roofline& r, int tid, int threads) {
+  asm volatile("vpxor %%xmm13, %%xmm13, %%xmm13\n\tvpxor %%xmm14, %%xmm14, %%xmm14\n\tvpxor %%xmm15, %%xmm15, %%xmm15" :::
+                   "xmm13", "xmm14", "xmm15");  // zeros: no denormals
   switch (kind) {
     case kRoofMemory: return read_memory(r, tid, threads);
-    case kRoofFp32: return multiply_fp32();
-    case kRoofInt8: return multiply_int8();
-    default: return multiply_int4();
+    case kRoofFp32: DW_LOOP(DW_FMA); return (double)kRounds * 8 * W;
+    case kRoofInt8: DW_LOOP(DW_INT8); return (double)kRounds * 8 * 4 * W;
+    default: DW_LOOP(DW_INT4); return (double)kRounds * 8 * 4 * W;
   }
 }
 #else

@@ -9,16 +9,23 @@
 #include <immintrin.h>
 #endif
 
+// The AVX512 code path on emulated intrinsics, so that its logic is tested on machines without AVX512.
+#if defined(DW_EMULATE_AVX512)
+#define DW_AVX512 1
+#elif defined(__AVX512VNNI__)
+#define DW_AVX512 1
+#elif defined(__AVX2__)
+#define DW_AVX2 1
+#endif
+
 #define DW_INLINE static inline __attribute__((always_inline))
 
 namespace deepwell {
 namespace DW_ISA {
 
-#if defined(DW_LANES)
-constexpr int W = DW_LANES;
-#elif defined(__AVX512F__)
+#if defined(DW_AVX512)
 constexpr int W = 16;
-#elif defined(__AVX2__)
+#elif defined(DW_AVX2)
 constexpr int W = 8;
 #else
 constexpr int W = 4;
@@ -28,7 +35,6 @@ typedef float vf __attribute__((vector_size(W * 4), may_alias));
 typedef int32_t vi __attribute__((vector_size(W * 4), may_alias));
 typedef float vfu __attribute__((vector_size(W * 4), may_alias, aligned(4)));
 typedef int32_t viu __attribute__((vector_size(W * 4), may_alias, aligned(1)));
-typedef int8_t vb_quarter __attribute__((vector_size(W), may_alias, aligned(1)));
 typedef uint16_t vh_half __attribute__((vector_size(W * 2), may_alias, aligned(2)));
 
 DW_INLINE vf load(const float* p) { return *(const vfu*)p; }
@@ -38,41 +44,27 @@ DW_INLINE vf set1(float v) { return v - vf{}; }
 DW_INLINE vi set1i(int32_t v) { return v - vi{}; }
 DW_INLINE vf to_float(vi v) { return __builtin_convertvector(v, vf); }
 DW_INLINE vf select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
-DW_INLINE float lane(vf v, int i) { return v[i]; }
 
-#if defined(__AVX512F__)
+#if defined(DW_EMULATE_AVX512)
+#include "kernels/emulate_avx512.h"
+#elif defined(DW_AVX512)
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 DW_INLINE vi round_to_int(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
 DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-#elif defined(__AVX2__)
+DW_INLINE vi dpbusd(vi acc, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)u, (__m512i)s); }
+#elif defined(DW_AVX2)
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 DW_INLINE vi round_to_int(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
 DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #else
+#include "kernels/portable.h"
 // Two roundings: software fma would cost a hundred times more. The integer sums stay exact.
 DW_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
 DW_INLINE float fma1(float a, float b, float c) { return a * b + c; }
-DW_INLINE vf vmax(vf a, vf b) { return select(a > b, a, b); }
-// Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22; quantised values stay below 128.
-DW_INLINE vi round_to_int(vf v) {
-  const float magic = 12582912.0f;
-  return (vi)(v + magic) - (vi)set1(magic);
-}
-DW_INLINE vf load_half(const uint16_t* p) {
-  vi h = __builtin_convertvector(*(const vh_half*)p, vi);
-  vi sign = (h & 0x8000) << 16;
-  vi rest = h & 0x7fff;
-  vi normal = (rest << 13) + (112 << 23);
-  vf subnormal = __builtin_convertvector(rest, vf) * 5.9604644775390625e-8f;  // 2^-24
-  vi special = (rest << 13) + (224 << 23);                                    // infinity, NaN
-  vi bits = (vi)select(rest < 0x400, subnormal, (vf)normal);
-  bits = (vi)select(rest >= 0x7c00, (vf)special, (vf)bits);
-  return (vf)(bits | sign);
-}
 #endif
 
 DW_INLINE float half1(uint16_t h) {
@@ -106,6 +98,12 @@ DW_INLINE float reduce_max(vf v) {
   return t[0];
 }
 
+DW_INLINE int32_t reduce_addi(vi v) {
+  int32_t t = 0;
+  for (int i = 0; i < W; i++) t += v[i];
+  return t;
+}
+
 // e^x to 2 ulp for x <= 88; 0 below -87.3 (also for -infinity). Cody-Waite reduction, degree-5 polynomial (Cephes expf).
 DW_INLINE vf vexp(vf x) {
   vi underflow = x < -87.33654f;
@@ -133,7 +131,7 @@ DW_INLINE vf silu(vf x) { return x / (vexp(-x) + 1.0f); }
 // int8: signed weights. int4: unsigned nibbles already widened to bytes. Accumulators of one group of columns:
 //   int8: 64 columns in int32 lanes; int4: 32 columns in `acc4`, turned into int32 lanes by `finish4`.
 
-#if defined(__AVX512VNNI__)
+#if defined(DW_AVX512)
 
 // vpdpbusd wants unsigned x signed: the weights are flipped to w + 128 (one xor shared by all rows of a tile) and the accumulator
 // starts at -128 * sum(x).
@@ -145,16 +143,16 @@ DW_INLINE vi start8(int32_t sum_x) { return set1i(-128 * sum_x); }
 DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
   int32_t v;
   memcpy(&v, x, 4);
-  return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(v));
+  return dpbusd(acc, w, set1i(v));
 }
 DW_INLINE acc4 dot4(acc4 acc, vi w, const uint8_t* x) {
   int32_t v;
   memcpy(&v, x, 4);
-  return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)w, _mm512_set1_epi32(v));
+  return dpbusd(acc, w, set1i(v));
 }
 DW_INLINE vi finish4(acc4 acc) { return acc; }
 
-#elif defined(__AVX2__)
+#elif defined(DW_AVX2)
 
 // vpmaddubsw(|x|, sign(w, x)) cannot saturate: 2 * 127 * 127 < 2^15. An activation carries |x| beside x, 8 bytes for 4 columns.
 // int4 stays in 16-bit lanes for the whole group: 8 steps * 2 * 15 * 127 = 30480 < 2^15; half the work of int8.
@@ -199,6 +197,27 @@ DW_INLINE vi finish4(acc4 acc) { return acc; }
 
 DW_INLINE vi low_nibbles(vi w) { return w & 0x0f0f0f0f; }
 DW_INLINE vi high_nibbles(vi w) { return (vi)(w >> 4) & 0x0f0f0f0f; }
+
+// 32 quantised columns -> activation bytes, in the layout dot4 reads (plain bytes) and the one dot8 reads.
+#if defined(DW_AVX2)
+DW_INLINE __m256i pack32(const vi* q) {
+  __m256i low = _mm256_packs_epi32((__m256i)q[0], (__m256i)q[1]), high = _mm256_packs_epi32((__m256i)q[2], (__m256i)q[3]);
+  return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+DW_INLINE void store_activations4(uint8_t* out, const vi* q) { _mm256_storeu_si256((__m256i*)out, pack32(q)); }
+DW_INLINE void store_activations8(uint8_t* out, const vi* q) {
+  __m256i x = pack32(q), ax = _mm256_abs_epi8(x);
+  __m256i low = _mm256_unpacklo_epi32(ax, x), high = _mm256_unpackhi_epi32(ax, x);
+  _mm256_storeu_si256((__m256i*)out, _mm256_permute2x128_si256(low, high, 0x20));
+  _mm256_storeu_si256((__m256i*)(out + 32), _mm256_permute2x128_si256(low, high, 0x31));
+}
+#else
+DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
+  for (int v = 0; v < 32 / W; v++)
+    for (int i = 0; i < W; i++) out[v * W + i] = (uint8_t)q[v][i];
+}
+DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations4(out, q); }
+#endif
 
 DW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 

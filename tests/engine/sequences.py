@@ -63,9 +63,7 @@ def step(tokens: Sequence[int], first: int, table: NDArray[np.int32], outputs: S
     )
 
 
-def logits(
-    model: Any, cache: Any, tokens: Sequence[int], chunk: int | None = None
-) -> NDArray[np.float32]:
+def logits(model: Any, cache: Any, tokens: Sequence[int], chunk: int | None = None) -> NDArray[np.float32]:
     """Logits of every position, [tokens, vocab], computed `chunk` tokens at a time (None: all at once)."""
     table = table_for(len(tokens))
     chunk = chunk or len(tokens)
@@ -77,15 +75,22 @@ def logits(
     return out
 
 
-def greedy(model: Any, cache: Any, prompt: Sequence[int], count: int) -> list[int]:
-    """`count` greedy tokens after `prompt`."""
-    table = table_for(len(prompt) + count)
-    best = np.empty(1, np.int32)
-    tokens, first = list(prompt), 0
-    completion: list[int] = []
+def greedy(model: Any, cache: Any, prompts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """`count` greedy tokens after each prompt, all sequences in one batch."""
+    blocks = max(-(-(len(prompt) + count) // BLOCK_TOKENS) for prompt in prompts)
+    tables = np.arange(len(prompts) * blocks, dtype=np.int32).reshape(len(prompts), blocks)
+    best = np.empty(len(prompts), np.int32)
+    pending: list[list[int]] = [list(prompt) for prompt in prompts]
+    first = [0] * len(prompts)
+    completions: list[list[int]] = [[] for _ in prompts]
     for _ in range(count):
-        model.forward(step(tokens, first, table, [len(tokens) - 1]), cache, argmax=best)
-        first += len(tokens)
-        tokens = [int(best[0])]
-        completion += tokens
-    return completion
+        starts = np.cumsum([0, *map(len, pending)], dtype=np.int32)
+        positions = [np.arange(begin, begin + len(part)) for begin, part in zip(first, pending, strict=True)]
+        tokens = np.concatenate(pending).astype(np.int32)
+        batch = Batch(tokens, np.concatenate(positions).astype(np.int32), starts, tables, starts[1:] - 1)
+        model.forward(batch, cache, argmax=best)
+        first = [begin + len(part) for begin, part in zip(first, pending, strict=True)]
+        pending = [[int(token)] for token in best]
+        for completion, token in zip(completions, best, strict=True):
+            completion.append(int(token))
+    return completions

@@ -105,7 +105,12 @@ def test_check_integrity_sees_a_leak() -> None:
         pool.check_integrity([])
 
 
-@given(st.lists(st.tuples(st.sampled_from(["", "x"]), st.lists(st.integers(0, 2), min_size=1, max_size=5)), max_size=30))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "x"]), st.lists(st.integers(0, 2), min_size=1, max_size=5)),
+        max_size=30,
+    )
+)
 def test_hash_collisions_never_cause_a_wrong_hit(prompts: list[tuple[str, list[int]]]) -> None:
     """With a hash of two values nearly everything collides; each hit must still hold the asked tokens."""
     pool = BlockPool(6, digest=lambda data: bytes([sum(data) & 1]))

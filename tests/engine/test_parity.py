@@ -57,7 +57,9 @@ def test_greedy_text_is_that_of_transformers(smollm2_path: Path) -> None:
     model = build_model(run, weights, checkpoint.config, max_positions=128)
     rows = json.loads((sequences.GOLDEN / "greedy.json").read_text())
     assert len(rows) == 20
-    for row in rows:
-        prompt, completion = row["prompt"], row["completion"]
-        cache = sequences.new_cache(run, checkpoint.config, len(prompt) + len(completion))
-        assert sequences.greedy(model, cache, prompt, len(completion)) == completion
+    prompts, expected = [row["prompt"] for row in rows], [row["completion"] for row in rows]
+    count = len(expected[0])
+    tokens = len(prompts) * (max(map(len, prompts)) + count + 16)
+    cache = sequences.new_cache(run, checkpoint.config, tokens)
+
+    assert sequences.greedy(model, cache, prompts, count) == expected

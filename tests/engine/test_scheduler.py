@@ -28,8 +28,7 @@ class Driver:
     """Runs a scheduler on the fake model, checking its books after each step."""
 
     num_blocks: int
-    limits: Limits = Limits()
-    digest_bytes: int = 16
+    limits: Limits = field(default_factory=Limits)
     model: FakeModel = field(default_factory=FakeModel)
 
     def __post_init__(self) -> None:
@@ -86,7 +85,9 @@ prompt_tokens = st.builds(  # mostly shared prefixes
 )
 events = st.lists(
     st.one_of(
-        st.tuples(st.just("add"), prompt_tokens, st.integers(0, 30), st.sampled_from(["generate", "rows", "score"])),
+        st.tuples(
+            st.just("add"), prompt_tokens, st.integers(0, 30), st.sampled_from(["generate", "rows", "score"])
+        ),
         st.tuples(st.just("abort"), st.integers(0, 20)),
         st.tuples(st.just("step"), st.integers(1, 6)),
     ),
@@ -103,7 +104,7 @@ small_limits = st.builds(
 ).filter(lambda limits: limits.mixed_prefill_tokens <= limits.prefill_tokens)
 
 
-@given(events, small_limits, st.integers(MAX_LEN // BLOCK_TOKENS, 20))
+@given(events, small_limits, st.integers(MAX_LEN // BLOCK_TOKENS, 12))
 def test_output_equals_the_oracle_under_any_schedule(
     plan: list[tuple[object, ...]], limits: Limits, num_blocks: int
 ) -> None:

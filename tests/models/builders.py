@@ -232,6 +232,7 @@ def config_json(config: ModelConfig = TINY, **changes: Any) -> dict[str, Any]:
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
         "hidden_act": "silu",
+        "attention_bias": config.attention_bias,
         "max_position_embeddings": config.max_position_embeddings,
         "rms_norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_theta,

@@ -46,10 +46,9 @@ U32, F32, STR = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.FLOAT32, gguf.GGUF
 def test_both_formats_hold_the_same_model(tmp_path: Path, config: ModelConfig) -> None:
     """GGUF llama files interleave the halves of q and k rows and biases; reading gives Hugging Face's order back."""
     tensors = random_tensors(config)
-    extra = {"attention_bias": True} if config.attention_bias and config.architecture == "llama" else {}
     for checkpoint in (
         open_checkpoint(write_model_gguf(tmp_path / "model.gguf", config, tensors)),
-        open_checkpoint(write_model_directory(tmp_path / "model", config, tensors, **extra)),
+        open_checkpoint(write_model_directory(tmp_path / "model", config, tensors)),
     ):
         assert checkpoint.config == config
         assert checkpoint.names == tuple(name for name, _ in expected_tensors(config))
@@ -245,6 +244,20 @@ def test_missing_misshapen_and_unknown_tensors_are_refused(tmp_path: Path) -> No
     extra = {"blk.0.attn_q_norm.weight": np.ones(16, np.float32)}
     with pytest.raises(UnsupportedModel, match="attn_q_norm"):
         open_checkpoint(write_model_gguf(tmp_path / "unknown.gguf", extra_tensors=extra))
+
+
+def test_output_bias_is_dropped_only_where_it_is_zero(tmp_path: Path) -> None:
+    config = replace(TINY, attention_bias=True)
+    tensors = random_tensors(config)
+    for layer in range(config.num_hidden_layers):
+        tensors[f"model.layers.{layer}.self_attn.o_proj.bias"] = np.zeros(64, np.float32)
+    for write in (write_model_gguf, write_model_directory):
+        path = tmp_path / f"{write.__name__}.gguf"
+        checkpoint = open_checkpoint(write(path, config, tensors))
+        assert not any("o_proj.bias" in name for name in checkpoint.names)
+    tensors["model.layers.1.self_attn.o_proj.bias"][7] = 1.0
+    with pytest.raises(UnsupportedModel, match=r"layers\.1\.self_attn\.o_proj\.bias"):
+        open_checkpoint(write_model_directory(tmp_path / "nonzero", config, tensors))
 
 
 def test_names_that_are_no_layer_numbers_are_unknown() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
@@ -64,7 +64,7 @@ class Answers(Protocol):
     model: str
     where: str
 
-    def stream(self, asked: Asked) -> Iterator[Part]: ...
+    def stream(self, asked: Asked) -> Generator[Part, None, None]: ...
 
     def close(self) -> None: ...
 
@@ -123,7 +123,7 @@ class RemoteAnswers:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return False
 
-    def stream(self, asked: Asked) -> Iterator[Part]:
+    def stream(self, asked: Asked) -> Generator[Part, None, None]:
         import httpx
 
         body = {"model": self.model, "messages": list(asked.messages), "stream": True}
@@ -181,7 +181,7 @@ class LocalAnswers:
         self._engine = engine
         self._codec = codec
 
-    def stream(self, asked: Asked) -> Iterator[Part]:
+    def stream(self, asked: Asked) -> Generator[Part, None, None]:
         from deepwell.engine.protocol import GenerateRequest, SamplingParams
         from deepwell.server.completion import Choice, complete_sync
 
@@ -219,9 +219,9 @@ def open_answers(settings: Settings) -> Answers:
     Raises:
         InvalidRequest: no chat is possible with it.
     """
-    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host
-    url = f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
-    remote = RemoteAnswers(url, settings.model, settings.api_keys)
+    from deepwell.server.listen import local_url
+
+    remote = RemoteAnswers(local_url(settings.host, settings.port), settings.model, settings.api_keys)
     if remote.serves():
         return remote
     remote.close()

@@ -145,18 +145,20 @@ def _store(settings: Settings) -> dict[str, Any]:
 def _server(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
     from deepwell.cli.answers import RemoteAnswers
     from deepwell.errors import DeepwellError
-    from deepwell.server.listen import bind, url_of
+    from deepwell.server.listen import bind, local_url, url_of
+
+    url = local_url(settings.host, settings.port)
 
     try:
         settings.require_safe_address()
         with bind(settings.host, settings.port) as listener:
             return {"url": url_of(listener), "state": "free"}
     except DeepwellError as error:
-        running = RemoteAnswers(f"http://{settings.host}:{settings.port}", settings.model, settings.api_keys)
+        running = RemoteAnswers(url, settings.model, settings.api_keys)
         if running.serves():
             return {"url": running.where, "state": f"a running server serves {settings.model}"}
         problems.append(_Problem(error.message, error.fix))
-        return {"url": f"http://{settings.host}:{settings.port}", "state": error.message}
+        return {"url": url, "state": error.message}
 
 
 def _extras() -> dict[str, str]:

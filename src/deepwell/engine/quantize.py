@@ -89,7 +89,7 @@ def packed_nbytes(rows: int, cols: int, scheme: Scheme) -> int:
 
 
 def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
-    """Round float32 [rows, cols] to `scheme`."""
+    """Round float32 [rows, cols] to `scheme`. Weights that are not finite make `d` (or `m`) of their group so."""
     group = GROUP[scheme]
     rows, cols = weights.shape
     width = _ceil(cols, group)
@@ -104,7 +104,8 @@ def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
     for start in range(0, rows, step):
         chunk = slice(start, min(start + step, rows))
         padded = _pad(np.asarray(weights[chunk], np.float32), cols=width)
-        q_chunk, d_chunk, m_chunk = fit(padded.reshape(-1, group))
+        with np.errstate(invalid="ignore", over="ignore"):  # a NaN, or an infinite scale, is the caller's to see
+            q_chunk, d_chunk, m_chunk = fit(padded.reshape(-1, group))
         q[chunk] = q_chunk.reshape(-1, width)
         d[chunk] = d_chunk.reshape(-1, width // group)
         if scheme == "int4":

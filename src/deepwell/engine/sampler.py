@@ -1,8 +1,9 @@
 """Drawing a token from a row of logits, reproducibly.
 
-Everything is a pure function of the row and the request, so a draw does not depend on batch mates. Weights
-are whole numbers up to 2^34 held in float64: sums of up to 2^19 of them are exact in any order, hence the cut
-of `top_p` and the draw itself are exact too, and no sort of the vocabulary is needed to keep them so.
+Everything is a pure function of the row and the request, so a draw does not depend on batch mates. The weight
+of a token is its probability relative to the most likely one's, as a whole number up to 2^34. Sums of up to
+2^19 of them are exact in float64 in any order, hence so are the cut of `top_p` and the draw itself, and
+neither needs a sort.
 """
 
 from __future__ import annotations
@@ -26,10 +27,8 @@ __all__ = [
 
 GREEDY_BELOW = 1e-5  # temperatures below it are greedy, as in vLLM: logits / 1e-6 overflow float32
 MAX_LOGPROBS = 100
-_ONE = 2.0**34  # weight of the most likely token
-_LIKELY = np.float32(
-    2.0**-10
-)  # nearly always, the nucleus lies above this fraction of the highest probability
+_ONE = np.float32(2.0**34)  # weight of the most likely token
+_PIECE = 256  # weights summed at once when a draw looks for its place
 _MASK = (1 << 64) - 1
 
 
@@ -121,23 +120,22 @@ def draw(
         raise DeepwellError(f"the model's logits have the maximum {high}", fix="check the model's weights")
     x -= high
     x *= np.float32(1 / params.temperature)
-    probabilities = np.exp(x, out=x)  # relative to the most likely token's, 1
-    kept = None if params.min_p == 0 else np.flatnonzero(probabilities >= np.float32(params.min_p))
-    if 0 < params.top_k < len(probabilities):
-        kept = _top_k(probabilities, kept, params.top_k)
-    if kept is not None:
-        probabilities = probabilities[kept]
-    weights = np.multiply(probabilities, _ONE, dtype=np.float64)
+    weights = np.exp(x, out=x)
+    weights *= _ONE
     np.floor(weights, out=weights)
-    total = float(weights.sum())
+
+    kept = None if params.min_p == 0 else np.flatnonzero(weights >= _ONE * np.float32(params.min_p))
+    if 0 < params.top_k < len(weights):
+        kept = _narrow(kept, _top_k(weights if kept is None else weights[kept], params.top_k))
     if params.top_p < 1:
-        chosen = _top_p(probabilities, weights, max(1, math.ceil(params.top_p * total)))
-        weights = weights[chosen]
-        kept = chosen if kept is None else kept[chosen]
-        total = float(weights.sum())
-    target = min(math.floor(u * total), total - 1)
-    index = int(np.searchsorted(np.cumsum(weights), target, side="right"))
-    return index if kept is None else int(kept[index])
+        kept = _narrow(kept, _top_p(weights if kept is None else weights[kept], params.top_p))
+    if kept is None:
+        return _pick(weights, u)
+    return int(kept[_pick(weights[kept], u)])
+
+
+def _narrow(kept: NDArray[np.intp] | None, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
+    return chosen if kept is None else kept[chosen]
 
 
 def _penalize(
@@ -155,57 +153,49 @@ def _penalize(
         x[generated] = x[generated] - counts
 
 
-def _top_k(probabilities: NDArray[np.float32], kept: NDArray[np.intp] | None, k: int) -> NDArray[np.intp]:
-    """Ids, ascending, of the k most likely tokens among `kept`; of equal ones, the lowest ids."""
-    p = probabilities if kept is None else probabilities[kept]
-    if len(p) <= k:
-        chosen = np.arange(len(p))
-    else:
-        likely = np.flatnonzero(p >= _LIKELY)
-        if len(likely) >= k:
-            chosen = likely[_cut(p[likely], np.ones(len(likely)), k)]
-        else:
-            chosen = _cut(p, np.ones(len(p)), k)
-    return chosen if kept is None else kept[chosen]
+def _top_k(weights: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    """Indices, ascending, of the k largest weights; of equal ones, the first."""
+    if len(weights) <= k:
+        return np.arange(len(weights))
+    least = np.partition(weights, len(weights) - k)[len(weights) - k]
+    return _down_to(weights, least, k - int(np.count_nonzero(weights > least)))
 
 
-def _top_p(probabilities: NDArray[np.float32], weights: NDArray[np.float64], mass: int) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest most likely tokens whose weights reach `mass`."""
-    likely = np.flatnonzero(probabilities >= _LIKELY)
-    if weights[likely].sum() >= mass:
-        return likely[_cut(probabilities[likely], weights[likely], mass)]
-    return _cut(probabilities, weights, mass)
+def _top_p(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:
+    """Indices, ascending, of the fewest weights, largest first, that make up `top_p` of the whole; at least one."""
+    mass = max(1, math.ceil(top_p * float(weights.sum(dtype=np.float64))))
+    largest = weights
+    for count in (256, 4096):
+        if count < len(weights):
+            candidates = np.partition(weights, len(weights) - count)[-count:]
+            if candidates.sum(dtype=np.float64) >= mass:
+                largest = candidates
+                break
+    descending = np.sort(largest)[::-1]
+    cumulative = np.cumsum(descending, dtype=np.float64)
+    last = int(np.searchsorted(cumulative, mass))
+    least = descending[last]
+    first = int(np.searchsorted(-descending, -least))
+    above = int(cumulative[first - 1]) if first else 0
+    return _down_to(weights, least, -(-(mass - above) // int(least)))
 
 
-def _cut(keys: NDArray[np.float32], weights: NDArray[np.float64], mass: int) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest items, by descending key then index, whose weights reach `mass`.
-
-    A radix select on the bits of the keys, which order as the floats in [0, 1] do: the upper half finds a
-    bucket, the lower half the key, so two passes replace a sort. `weights` are whole numbers and equal for
-    equal keys; they sum to >= `mass`.
-    """
-    bits = keys.view(np.int32)
-    upper = bits >> 16
-    bucket, above = _boundary(upper, weights, mass)
-    inside = np.flatnonzero(upper == bucket)
-    lower = bits[inside] & 0xFFFF
-    key, above = _boundary(lower, weights[inside], mass, above)
-    ties = inside[lower == key]
-    needed = -(-(mass - above) // int(weights[ties[0]]))
-    chosen = bits > (bucket << 16 | key)
-    chosen[ties[:needed]] = True
+def _down_to(weights: NDArray[np.float32], least: np.float32, ties: int) -> NDArray[np.intp]:
+    """Indices, ascending, of the weights above `least`, and of the first `ties` that equal it."""
+    chosen = weights > least
+    chosen[np.flatnonzero(weights == least)[:ties]] = True
     return np.flatnonzero(chosen)
 
 
-def _boundary(
-    keys: NDArray[np.int32], weights: NDArray[np.float64], mass: int, above: int = 0
-) -> tuple[int, int]:
-    """The key at which the cumulative weight, descending from `above`, reaches `mass`; the weight above."""
-    low = int(keys.min())
-    sums = np.bincount(keys - low, weights)[::-1]
-    cumulative = np.cumsum(sums)
-    index = int(np.searchsorted(cumulative, mass - above, side="left"))
-    return low + len(sums) - 1 - index, above + int(cumulative[index] - sums[index])
+def _pick(weights: NDArray[np.float32], u: float) -> int:
+    """The index at which the cumulative weight passes the fraction u of the whole."""
+    starts = np.arange(0, len(weights), _PIECE)
+    cumulative = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    target = int(u * 2.0**53) * int(cumulative[-1]) >> 53
+    piece = int(np.searchsorted(cumulative, target, side="right"))
+    before = int(cumulative[piece - 1]) if piece else 0
+    inside = np.cumsum(weights[piece * _PIECE : (piece + 1) * _PIECE], dtype=np.float64)
+    return piece * _PIECE + int(np.searchsorted(inside, target - before, side="right"))
 
 
 def log_normalizer(logits: NDArray[np.float32]) -> float:

@@ -226,7 +226,6 @@ class Scheduler:
         victim = self.running.pop()
         self._vacate(victim)
         victim.computed = 0
-        victim.registered = 0
         victim.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(victim)

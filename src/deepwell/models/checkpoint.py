@@ -172,7 +172,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return _open_gguf(path)
     if (path / "config.json").is_file() and any(path.glob("*.safetensors*")):
         return _open_safetensors(path)
-    found = sorted(path.glob("*.gguf"))
+    found = sorted(file for file in path.glob("*.gguf") if file.is_file())
     if len(found) == 1:
         return _open_gguf(found[0])
     problem = (
@@ -268,9 +268,17 @@ def _in_order(where: str, config: ModelConfig, tensors: dict[str, StoredTensor])
                 fix="pull the model again",
             )
         result[name] = tensor
-    if tensors:
-        raise _unknown_tensor(where, next(iter(tensors)))
+    for name, tensor in tensors.items():
+        if not _is_zero_output_bias(tensor, config):
+            raise _unknown_tensor(where, name)
     return result
+
+
+def _is_zero_output_bias(tensor: StoredTensor, config: ModelConfig) -> bool:
+    """`attention_bias` of a Llama model covers `o_proj` too; Qwen models converted to Llama store zeros there."""
+    if not tensor.name.endswith(".self_attn.o_proj.bias") or tensor.shape != (config.hidden_size,):
+        return False
+    return not tensor.float32().any()
 
 
 def _map(path: Path) -> mmap.mmap:

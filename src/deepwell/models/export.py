@@ -27,7 +27,7 @@ _STORED: Final[dict[ExportDtype, tuple[str, int]]] = {
     "float16": ("F16", 2),
 }
 MAX_SHARD_BYTES: Final = 4_000_000_000
-_CHUNK_VALUES: Final = 1 << 22  # converted at a time: 16 MB of float32
+_CHUNK_VALUES: Final = 1 << 21  # converted at a time: 8 MB of float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,10 @@ def _write_weights(
     max_shard_bytes: int,
     progress: Callable[[int], None] | None,
 ) -> None:
-    tensors = [checkpoint.tensor(name) for name in checkpoint.names]
+    tensors = [
+        *(checkpoint.tensor(name) for name in checkpoint.names),
+        *_zero_output_biases(checkpoint.config),
+    ]
     shards = _plan_shards(tensors, _STORED[dtype][1], max_shard_bytes)
     for shard in shards:
         with (directory / shard.name).open("wb") as file:
@@ -107,6 +110,16 @@ def _write_weights(
         weight_map = {tensor.name: shard.name for shard in shards for tensor in shard.tensors}
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
         _write_json(directory / "model.safetensors.index.json", index)
+
+
+def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
+    """What transformers expects besides when a Llama model's `attention_bias` is set."""
+    if config.architecture == "llama" and config.attention_bias:
+        zeros = np.zeros((1, 4 * config.hidden_size), np.uint8)
+        for layer in range(config.num_hidden_layers):
+            yield StoredTensor(
+                f"model.layers.{layer}.self_attn.o_proj.bias", (config.hidden_size,), "F32", zeros
+            )
 
 
 def _plan_shards(tensors: Sequence[StoredTensor], value_bytes: int, max_bytes: int) -> list[_Shard]:

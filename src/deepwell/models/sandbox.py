@@ -34,8 +34,8 @@ from deepwell.errors import InvalidRequest
 __all__ = ["ChatEnvironment", "TemplateLimit", "budget", "weigh"]
 
 MAX_VALUE: Final = 8 << 20  # weight of one value: characters, and NODE for every object
-MAX_STEPS: Final = 1_000_000
-MAX_SECONDS: Final = 5.0
+MAX_STEPS: Final = 300_000
+MAX_SECONDS: Final = 3.0
 MAX_DEPTH: Final = 64  # of containers in containers
 MAX_INT_BITS: Final = 4096
 NODE: Final = 8

@@ -15,7 +15,7 @@ from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.gguf import read_gguf_header
 from deepwell.models.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
 
-__all__ = ["Tokenizer"]
+__all__ = ["Tokenizer", "read_chat_template"]
 
 MAX_JSON_BYTES: Final = 64 << 20  # the largest tokenizer.json in use (262k tokens) has 33 MB
 
@@ -161,6 +161,18 @@ class Tokenizer:
             return bytes(_BYTES[character] for character in token)
         except KeyError:  # a token outside the byte alphabet stands for its own text
             return token.encode()
+
+
+def read_chat_template(path: Path) -> str | None:
+    """The chat template of a `.gguf` file or a model directory, without reading its vocabulary into a tokenizer.
+
+    Raises:
+        InvalidModelFile: the file is damaged.
+    """
+    if path.is_dir():
+        return _template(path, _read_json(path / "tokenizer_config.json"))
+    template = read_gguf_header(path).metadata.get("tokenizer.chat_template")
+    return template if isinstance(template, str) else None
 
 
 def _without_control(backend: Backend, control: frozenset[int]) -> Backend:
@@ -327,8 +339,8 @@ def _template(path: Path, config: Mapping[str, Any]) -> str | None:
         return file.read_text(encoding="utf-8")
     template = config.get("chat_template")
     if isinstance(template, list):
-        named = {t["name"]: t["template"] for t in cast("list[dict[str, str]]", template)}
-        template = named.get("default")
+        entries = [cast("dict[str, Any]", t) for t in cast("list[object]", template) if isinstance(t, dict)]
+        template = next((t.get("template") for t in entries if t.get("name") == "default"), None)
     return template if isinstance(template, str) else None
 
 

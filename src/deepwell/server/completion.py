@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from deepwell.engine.protocol import Delta, Engine, GenerateRequest, TokenLogprob
 from deepwell.errors import DeepwellError
 from deepwell.server.text import ChoiceText, Codec, Entry, Piece
 
-__all__ = ["Choice", "Counts", "GenerationFailed", "Timings", "Update", "complete", "complete_sync", "merge"]
+__all__ = ["Choice", "Counts", "GenerationFailed", "Update", "complete", "complete_sync", "merge"]
 
 
 class GenerationFailed(DeepwellError):
@@ -87,7 +87,7 @@ class _Progress:
         )
 
 
-async def complete(engine: Engine, codec: Codec, choice: Choice) -> AsyncIterator[Update]:
+async def complete(engine: Engine, codec: Codec, choice: Choice) -> AsyncGenerator[Update, None]:
     """Updates of one choice; steps that made nothing final give none.
 
     Closing the iterator, or a stop string, closes the engine's, which ends the request within one step.
@@ -96,7 +96,9 @@ async def complete(engine: Engine, codec: Codec, choice: Choice) -> AsyncIterato
         GenerationFailed: the engine gave the request up.
     """
     progress = _Progress(choice, codec)
-    async with aclosing(engine.generate(choice.request)) as deltas:  # pyright: ignore[reportArgumentType]
+    # The protocol promises that the iterator can be closed, which its type cannot say.
+    closable = cast("AsyncGenerator[Delta, None]", engine.generate(choice.request))
+    async with aclosing(closable) as deltas:
         async for delta in deltas:
             update = progress.fold(delta)
             if update.text or update.entries or update.finish_reason or update.prompt_logprobs:
@@ -117,19 +119,19 @@ def complete_sync(deltas: Iterable[Delta], codec: Codec, choice: Choice) -> Iter
             return
 
 
-async def merge(streams: Sequence[AsyncIterator[Update]]) -> AsyncIterator[Update]:
+async def merge(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
     """Updates of several choices as they come. Closing it, or an error in one stream, closes them all."""
     if len(streams) == 1:
-        async with aclosing(streams[0]) as only:  # pyright: ignore[reportArgumentType]
+        async with aclosing(streams[0]) as only:
             async for update in only:
                 yield update
         return
     # An unbounded queue cannot hold more than the engine generates, which max_tokens bounds.
     queue: asyncio.Queue[Update | Exception | None] = asyncio.Queue()
 
-    async def drain(stream: AsyncIterator[Update]) -> None:
+    async def drain(stream: AsyncGenerator[Update, None]) -> None:
         try:
-            async with aclosing(stream) as updates:  # pyright: ignore[reportArgumentType]
+            async with aclosing(stream) as updates:
                 async for update in updates:
                     queue.put_nowait(update)
         except Exception as error:  # travels to the reader, who raises it

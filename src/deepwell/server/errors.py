@@ -49,6 +49,7 @@ class ShuttingDown(DeepwellError):
 
 
 def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> bytes:
+    """OpenAI's error object."""
     return msgspec.json.encode({"error": {"message": message, "type": type, "param": param, "code": code}})
 
 
@@ -60,6 +61,7 @@ def encode_error(error: DeepwellError) -> bytes:
 def error_response(
     error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
+    """A response with the error\'s own status, unless another is given."""
     return Response(encode_error(error), status or error.status, headers, "application/json")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-import os
+import ipaddress
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from deepwell.errors import PortInUse
 from deepwell.settings import InvalidSettings
 
-__all__ = ["bind", "port_owner", "url_of"]
+__all__ = ["bind", "local_url", "port_owner", "url_of"]
 
 _LISTEN = "0A"  # the state column of /proc/net/tcp
 
@@ -56,7 +56,7 @@ def port_owner(port: int) -> str:
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # gone meanwhile, or another user's
                 for descriptor in (process / "fd").iterdir():
-                    if os.readlink(descriptor) in inodes:
+                    if str(descriptor.readlink()) in inodes:
                         command = (
                             (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
                         )
@@ -78,6 +78,12 @@ def _listening_inodes(port: int) -> set[str]:
 def url_of(listener: socket.socket) -> str:
     """The address clients on this machine use."""
     host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1"
+    return local_url(host, port)
+
+
+def local_url(host: str, port: int) -> str:
+    """The address at which clients on this machine reach a server that binds `host`."""
+    with suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:
+            host = "127.0.0.1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

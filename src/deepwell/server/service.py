@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
@@ -172,13 +172,13 @@ class Service:
             ignore_eos=bool(request.ignore_eos),
         )
 
-    async def updates(self, choices: Sequence[Choice]) -> AsyncIterator[Update]:
+    async def updates(self, choices: Sequence[Choice]) -> AsyncGenerator[Update, None]:
         """Run the choices together, timed."""
         last: dict[int, float] = {}
         begin = perf_counter()
         async with aclosing(
             merge([complete(self.engine, self.codec, choice) for choice in choices])
-        ) as updates:  # pyright: ignore[reportArgumentType]
+        ) as updates:
             async for update in updates:
                 now = perf_counter()
                 if update.index in last:

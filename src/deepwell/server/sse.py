@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -76,7 +76,7 @@ class EventStream(Response):
     error event, after which no `[DONE]` comes.
     """
 
-    def __init__(self, events: AsyncIterator[bytes], stopped: asyncio.Event) -> None:
+    def __init__(self, events: AsyncGenerator[bytes, None], stopped: asyncio.Event) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(headers=headers, media_type="text/event-stream")
         del self.headers["content-length"]
@@ -102,7 +102,7 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pump(self, send: Send) -> None:
-        async with aclosing(self._events) as events:  # pyright: ignore[reportArgumentType]
+        async with aclosing(self._events) as events:
             async for data in events:
                 await self._send(send, data)
         await self._send(send, _DONE)

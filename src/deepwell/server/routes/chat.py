@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -102,7 +102,7 @@ class _ChatAnswer:
             )
         )
 
-    async def events(self, include_usage: bool) -> AsyncIterator[bytes]:
+    async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
         service = self._service
         created = int(time.time())
         # OpenAI: with include_usage every chunk but the last carries "usage": null.

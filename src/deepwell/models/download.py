@@ -1,0 +1,260 @@
+"""Bytes over HTTP to a file: resumed, counted, hashed, and named only when complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
+
+from deepwell.errors import DownloadError
+
+if TYPE_CHECKING:
+    import httpx
+
+__all__ = ["Digest", "Downloader", "Progress", "hash_file", "silent"]
+
+CHUNK_BYTES: Final = 1 << 20
+ATTEMPTS: Final = 5
+MAX_JSON_BYTES: Final = 32 << 20
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
+
+
+class Progress(Protocol):
+    """Told about every step of a download."""
+
+    def __call__(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
+        """`label` has come to `done_bytes` of `total_bytes` (None: not known)."""
+        ...
+
+
+def silent(label: str, done_bytes: int, total_bytes: int | None) -> None:
+    """A `Progress` that shows nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a file's bytes must hash to. `algorithm` is "sha256" or "git" (SHA-1 of git's blob)."""
+
+    algorithm: str
+    value: str
+
+
+def hash_file(path: Path, algorithm: str = "sha256") -> str:
+    """Hex digest of a file, read in pieces."""
+    if algorithm == "git":
+        digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    else:
+        digest = hashlib.new(algorithm)
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class Downloader:
+    """An HTTP client for downloads.
+
+    Args:
+        headers: sent with every request.
+        retry_wait_s: before the second attempt; doubles with each.
+    """
+
+    def __init__(self, *, headers: Mapping[str, str] | None = None, retry_wait_s: float = 1.0) -> None:
+        import httpx  # 70 ms that a warm start does not have
+
+        self._client = httpx.Client(
+            headers={"user-agent": "deepwell", "accept-encoding": "identity", **(headers or {})},
+            follow_redirects=True,
+            timeout=httpx.Timeout(30.0, connect=10.0),
+        )
+        self._retry_wait_s = retry_wait_s
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Downloader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def get_json(self, url: str, params: Mapping[str, str] | None = None) -> tuple[Any, str]:
+        """The JSON document at `url`, and the address of the next page (empty on the last one).
+
+        Raises:
+            DownloadError: unreachable, refused, or no JSON.
+        """
+        for attempt in range(ATTEMPTS):
+            try:
+                body, following = self._get(url, params)
+                return json.loads(body), following
+            except _Interrupted as error:
+                if attempt + 1 == ATTEMPTS:
+                    raise DownloadError(error.message, fix=error.fix) from error
+                time.sleep(self._retry_wait_s * 2**attempt)
+            except (ValueError, RecursionError) as error:
+                raise DownloadError(f"{url} does not answer with JSON: {error}") from error
+        raise AssertionError("unreachable")
+
+    def _get(self, url: str, params: Mapping[str, str] | None) -> tuple[bytes, str]:
+        with _explained(url), self._client.stream("GET", url, params=params) as response:
+            _check_status(response)
+            body = bytearray()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > MAX_JSON_BYTES:
+                    raise DownloadError(f"{url} answers with more than {MAX_JSON_BYTES} bytes")
+            link = response.links.get("next", {}).get("url")
+            return bytes(body), str(response.url.join(link)) if link else ""
+
+    def fetch(
+        self,
+        url: str,
+        path: Path,
+        *,
+        size_bytes: int | None = None,
+        digest: Digest | None = None,
+        progress: Progress = silent,
+    ) -> None:
+        """Bring `url` to `path`. What an earlier attempt left in `path`.part is continued.
+
+        Raises:
+            DownloadError: unreachable, refused, cut off again and again, or not the bytes that were promised.
+        """
+        part = path.with_name(path.name + ".part")
+        tag = path.with_name(path.name + ".etag")
+        part.parent.mkdir(parents=True, exist_ok=True)
+        if not (digest or tag.is_file()):
+            part.unlink(missing_ok=True)  # nothing says that the rest would belong to this beginning
+        for attempt in range(ATTEMPTS):
+            before = _size(part)
+            try:
+                self._continue(url, part, tag, size_bytes, path.name, progress)
+                break
+            except _Interrupted as error:
+                if attempt + 1 == ATTEMPTS or not error.retry:
+                    raise DownloadError(error.message, fix=error.fix) from error
+                if _size(part) == before:
+                    time.sleep(self._retry_wait_s * 2**attempt)
+        if digest and (found := hash_file(part, digest.algorithm)) != digest.value:
+            part.unlink()
+            tag.unlink(missing_ok=True)
+            raise DownloadError(
+                f"{path.name} from {urlsplit(url).hostname} has {digest.algorithm} {found}, not {digest.value}",
+                fix="try again; if it stays so, the source has changed: do not use it",
+            )
+        tag.unlink(missing_ok=True)
+        part.replace(path)
+
+    def _continue(
+        self, url: str, part: Path, tag: Path, size_bytes: int | None, label: str, progress: Progress
+    ) -> None:
+        have = _size(part)
+        if size_bytes is not None and have >= size_bytes:
+            if have == size_bytes:
+                return
+            part.unlink()
+            have = 0
+        headers: dict[str, str] = {}
+        if have:
+            headers["range"] = f"bytes={have}-"
+            if tag.is_file():
+                headers["if-range"] = tag.read_text(encoding="ascii")
+        with _explained(url), self._client.stream("GET", url, headers=headers) as response:
+            if response.status_code == 416 and have:
+                part.unlink()
+                raise _Interrupted(f"{url} has fewer than the {have} bytes already here", retry=True)
+            _check_status(response)
+            resumed = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+            if response.status_code == 206 and not (resumed and int(resumed[1]) == have):
+                raise _Interrupted(f"{url} continues at another byte than asked", retry=False)
+            start = have if response.status_code == 206 else 0
+            length = response.headers.get("content-length", "")
+            total = start + int(length) if length.isdecimal() else None
+            if size_bytes is not None and total not in (None, size_bytes):
+                raise _Interrupted(f"{url} has {total} bytes, not {size_bytes}", retry=False)
+            expected = size_bytes if size_bytes is not None else total
+            _check_space(part.parent, (expected or 0) - start)
+            etag = response.headers.get("etag", "")
+            if etag and not etag.startswith("W/"):
+                tag.write_text(etag, encoding="ascii", errors="ignore")
+            done = start
+            progress(label, done, expected)
+            with part.open("ab" if start else "wb") as file:
+                for chunk in response.iter_raw(CHUNK_BYTES):
+                    done += len(chunk)
+                    if expected is not None and done > expected:
+                        raise _Interrupted(f"{url} sends more than {expected} bytes", retry=False)
+                    file.write(chunk)
+                    progress(label, done, expected)
+        if expected is not None and done < expected:
+            raise _Interrupted(f"{url} was cut off at {done} of {expected} bytes", retry=True)
+
+
+class _Interrupted(Exception):
+    def __init__(self, message: str, *, retry: bool, fix: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry = retry
+        self.fix = fix or "run the same command again: it continues where it stopped"
+
+
+@contextmanager
+def _explained(url: str) -> Generator[None]:
+    import httpx
+
+    host = urlsplit(url).hostname
+    try:
+        yield
+    except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
+        raise _as_download_error(f"cannot reach {host}: {error}", _OFFLINE) from error
+    except httpx.TransportError as error:
+        raise _Interrupted(f"the connection to {host} broke: {error}", retry=True) from error
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise _as_download_error(f"{url}: {error}", "") from error
+
+
+_OFFLINE: Final = (
+    "check the network; HF_ENDPOINT names another hub, ms:ORG/NAME uses ModelScope, and a file brought from another"
+    " machine is taken with `deepwell pull ./FILE`"
+)
+
+
+def _as_download_error(message: str, fix: str) -> DownloadError:
+    return DownloadError(message, fix=fix)
+
+
+def _check_status(response: httpx.Response) -> None:
+    status = response.status_code
+    if status in (200, 206):
+        return
+    url = f"{response.url.scheme}://{response.url.host}{response.url.path}"
+    if status in (408, 425, 429) or status >= 500:
+        raise _Interrupted(f"{url} answers {status}", retry=True, fix="try again later")
+    fixes = {
+        401: "set HF_TOKEN to a token that may read this model",
+        403: "accept the model's licence on its page, and set HF_TOKEN",
+        404: "check the spelling of the name and the file",
+    }
+    raise DownloadError(f"{url} answers {status}", fix=fixes.get(status, ""))
+
+
+def _check_space(directory: Path, need_bytes: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if need_bytes > free:
+        raise DownloadError(
+            f"need {need_bytes / 1e9:.1f} GB in {directory}, have {free / 1e9:.1f} GB",
+            fix="free some space, or set DEEPWELL_MODELS_DIR to a larger disk",
+        )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

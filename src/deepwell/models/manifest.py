@@ -1,0 +1,74 @@
+"""The manifest of a model in the store: where every byte came from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from deepwell.errors import InvalidModelFile
+
+__all__ = ["Manifest", "ModelFile"]
+
+FILE_NAME: Final = "manifest.json"
+MAX_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One file: its name relative to the model's directory, its size and its SHA-256 in hex."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What is known about a stored model.
+
+    Attributes:
+        source: as given to `deepwell pull`; `revision` is the commit or version it resolved to.
+        licence: SPDX identifier where the source says one, else empty.
+        template_hash: SHA-256 of the chat template, None for base models.
+        created: when it was pulled, ISO 8601 in UTC.
+    """
+
+    name: str
+    source: str
+    revision: str
+    licence: str
+    architecture: str
+    template_hash: str | None
+    created: str
+    files: tuple[ModelFile, ...] = field(default=())
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(file.size_bytes for file in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def write(self, directory: Path) -> None:
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        (directory / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, directory: Path) -> Manifest:
+        """The manifest of a stored model.
+
+        Raises:
+            InvalidModelFile: missing or damaged.
+        """
+        path = directory / FILE_NAME
+        fix = "pull the model again"
+        try:
+            if path.stat().st_size > MAX_BYTES:
+                raise InvalidModelFile(f"{path} is larger than {MAX_BYTES} bytes", fix=fix)
+            value = cast("dict[str, Any]", json.loads(path.read_bytes()))
+            files = tuple(ModelFile(**file) for file in value.pop("files"))
+            return cls(**value, files=files)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            raise InvalidModelFile(f"{path} is not a manifest: {error}", fix=fix) from error

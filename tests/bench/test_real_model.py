@@ -1,0 +1,65 @@
+"""The benchmarks themselves, at their smallest, on the real model."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from deepwell.bench.determinism import bench_determinism
+from deepwell.bench.ours import Ours, prompts
+from deepwell.bench.report import Report
+from deepwell.bench.size import bench_model_size
+from deepwell.engine import native
+
+pytestmark = [
+    pytest.mark.native,
+    pytest.mark.skipif(not native.is_available(), reason="the compiled extension is missing"),
+]
+
+
+@pytest.fixture
+def report():
+    quiet = Report()
+    quiet.console = Console(file=io.StringIO())
+    return quiet
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch, smollm2_path):
+    """Packed weights go to a folder of this test session."""
+    monkeypatch.setenv("DEEPWELL_SMOLLM2", str(smollm2_path))
+    monkeypatch.setenv("DEEPWELL_HOME", str(tmp_path_factory.getbasetemp() / "bench-home"))
+
+
+def test_prompts_are_distinct_even_past_the_end_of_the_text(smollm2_path):
+    cut = [tuple(prompt) for number in range(30) for prompt in prompts(smollm2_path, 128, number, 16)]
+
+    assert len(set(cut)) == len(cut)
+    assert {len(prompt) for prompt in cut} == {128}
+
+
+def test_one_and_many_sequences_generate_the_same_and_only_decoding_is_timed(smollm2_path):
+    ours = Ours(smollm2_path, "int4", threads=1, kv_tokens=512)
+    try:
+        first, second = prompts(smollm2_path, 24, 0, 2)
+        alone = ours.generate([first], 6)
+        together = ours.generate([first, second], 6)
+    finally:
+        ours.close()
+
+    assert alone.work_tokens == 5
+    assert len(alone.outputs[0]) == 6
+    assert together.outputs[0] == alone.outputs[0]
+
+
+def test_answers_do_not_depend_on_company(report, smollm2_path):
+    value = bench_determinism(report, smollm2_path, requests=6, precisions=("int4",))
+
+    assert value["different"] == 0
+    assert value["requests"] == 6
+
+
+def test_packed_files_shrink_with_their_bits(report, smollm2_path):
+    value = bench_model_size(report, smollm2_path)
+
+    assert value["int4_full"] < value["int4"] < value["int8"] < 0.27

@@ -1,0 +1,352 @@
+"""The compiled kernels, on every table this machine can run, against exact integers and the numpy reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from deepwell.engine import native, quantize, reference
+from deepwell.engine.architectures import build_model
+from deepwell.engine.backend import Scheme
+from deepwell.engine.batch import Batch
+from deepwell.engine.quantize import GROUP, Quantized
+from deepwell.engine.weights import Precision, load_weights
+from deepwell.errors import MissingDependency
+from deepwell.models.config import ModelConfig
+from tests.engine import sequences
+from tests.engine.backends import backend
+
+pytestmark = pytest.mark.native
+
+ISAS = native.available_isas() if native.is_available() else ["none"]
+SCHEMES: tuple[Scheme, ...] = ("fp32", "int8", "int4")
+
+# Largest difference from the reference, as a fraction of the largest value. Float sums of fp32 differ in order. The quantised
+# schemes round alike, but for a rare double rounding in the reference's emulated fused multiply-add, and for the generic
+# table, which multiplies and adds in two roundings.
+MATMUL_ERROR: dict[Scheme, float] = {"fp32": 2e-6, "int8": 2e-7, "int4": 2e-7}
+UNFUSED_ERROR = 4e-6
+LAST_BITS = 4e-6  # of the largest logit, where no activation was rounded to another integer
+# A last-bit difference can move an activation to the next of its 255 steps; the noise this makes is of the kind that
+# quantisation makes anyway, in rare tokens.
+STEP_ERROR = 5e-2
+MAX_STEPPED_SEQUENCES = 0.3
+
+
+@pytest.fixture(params=ISAS, scope="module")
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each kernel table in turn; the best one again afterwards."""
+    backend("native")
+    before = native.isa()
+    native.set_isa(request.param)
+    yield request.param
+    native.set_isa(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    before = native.threads()
+    native.set_threads(2)
+    yield
+    native.set_threads(before)
+
+
+def packed(run: Any, weights: NDArray[np.float32], scheme: Scheme) -> Any:
+    return run.matrix(quantize.pack(weights, scheme), *weights.shape, scheme)
+
+
+@given(
+    tokens=st.integers(1, 20),
+    rows=st.integers(1, 100),
+    cols=st.integers(1, 300),
+    scheme=st.sampled_from(["int8", "int4"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_integer_products_are_bit_exact(
+    isa: str, tokens: int, rows: int, cols: int, scheme: Scheme, seed: int
+) -> None:
+    """All scales are 1 and all sums below 2**24, so that float32 holds every intermediate result exactly."""
+    rng = np.random.default_rng(seed)
+    group = GROUP[scheme]
+    groups = -(-cols // group)
+    low, high = (-127, 128) if scheme == "int8" else (0, 16)
+    q = rng.integers(low, high, (rows, groups * group)).astype(np.int8 if scheme == "int8" else np.uint8)
+    d = np.ones((rows, groups), np.float16)
+    m = rng.integers(-8, 9, (rows, groups)).astype(np.float16) if scheme == "int4" else d[:, :0]
+    matrix = native.matrix(quantize.layout(Quantized(q, d, m), scheme), rows, cols, scheme)
+    x = rng.integers(-127, 128, (tokens, cols))
+    x[:, ::group] = 127  # the largest value of each group: its scale is 1
+
+    weights = q[:, :cols].astype(np.int64)
+    if scheme == "int4":
+        weights += np.repeat(m.astype(np.int64), group, axis=1)[:, :cols]
+    assert np.array_equal(native.matmul(x.astype(np.float32), matrix), x @ weights.T)
+
+
+@given(
+    tokens=st.integers(1, 20),
+    rows=st.integers(1, 100),
+    cols=st.integers(1, 300),
+    scheme=st.sampled_from(SCHEMES),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_are_those_of_the_reference(
+    isa: str, tokens: int, rows: int, cols: int, scheme: Scheme, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    weights = rng.standard_normal((rows, cols), dtype=np.float32)
+    x = rng.standard_normal((tokens, cols), dtype=np.float32)
+    expected = reference.matmul(x, packed(reference, weights, scheme))
+    error = np.abs(native.matmul(x, packed(native, weights, scheme)) - expected).max()
+    tolerance = UNFUSED_ERROR if isa == "generic" else MATMUL_ERROR[scheme]
+    assert error <= tolerance * max(1.0, np.abs(expected).max())
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_row_does_not_depend_on_its_companions(isa: str, scheme: Scheme) -> None:
+    rng = np.random.default_rng(0)
+    matrix = packed(native, rng.standard_normal((97, 200), dtype=np.float32), scheme)
+    x = rng.standard_normal((33, 200), dtype=np.float32)
+    together = native.matmul(x, matrix)
+    for count in (1, 2, 3, 4, 5, 6, 7, 16):
+        assert np.array_equal(native.matmul(x[:count], matrix), together[:count])
+        assert np.array_equal(native.matmul(x[-count:], matrix), together[-count:])
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int4"])
+def test_extreme_activations(isa: str, scheme: Scheme) -> None:
+    """Zeros, subnormal and huge values, and both ends of the integer range."""
+    weights = np.random.default_rng(1).standard_normal((40, 128), dtype=np.float32)
+    x = np.zeros((5, 128), np.float32)
+    x[1, 3], x[2], x[3, :64] = 1e-30, 1e30, -127.0
+    x[4] = np.where(np.arange(128) % 2, 127.0, -127.0)
+    expected = reference.matmul(x, packed(reference, weights, scheme))
+    computed = native.matmul(x, packed(native, weights, scheme))
+    assert not computed[0].any()
+    assert (np.abs(computed - expected) <= 1e-6 * np.abs(expected).max(axis=1, keepdims=True)).all()
+
+
+@pytest.mark.parametrize("kv_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", get_args(Precision))
+@pytest.mark.parametrize("name", ["llama-yarn", "qwen2"])
+def test_logits_are_those_of_the_reference(
+    isa: str, name: str, precision: Precision, kv_dtype: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    checkpoint = sequences.golden_checkpoint(name, tmp_path_factory.mktemp(name))
+    weights = load_weights(checkpoint, precision)
+    tokens = sequences.golden(name)["tokens"].reshape(-1, 4)
+    models = [(run, build_model(run, weights, checkpoint.config, 64)) for run in (reference, native)]
+    differences: list[float] = []
+    for sequence in tokens.tolist():
+        expected, computed = (
+            sequences.logits(model, sequences.new_cache(run, checkpoint.config, 4, kv_dtype), sequence)
+            for run, model in models
+        )
+        differences.append(float(np.abs(computed - expected).max() / np.abs(expected).max()))
+    stepped = [difference for difference in differences if difference > LAST_BITS]
+    if (precision, kv_dtype) == ("fp32", "fp32"):
+        assert not stepped
+    assert len(stepped) <= MAX_STEPPED_SEQUENCES * len(differences)
+    assert max(differences) < STEP_ERROR
+
+
+@pytest.fixture(scope="module", params=["int8", "int4", "fp32"])
+def tiny(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Any, ModelConfig, list[int]]:
+    """A native model, its configuration and 40 tokens."""
+    backend("native")
+    checkpoint = sequences.golden_checkpoint("llama-llama3", tmp_path_factory.mktemp("tiny"))
+    model = build_model(native, load_weights(checkpoint, request.param), checkpoint.config, 64)
+    return model, checkpoint.config, sequences.golden("llama-llama3")["tokens"].tolist()
+
+
+@pytest.mark.parametrize("kv_dtype", ["fp32", "bf16"])
+def test_logits_do_not_depend_on_chunking(isa: str, tiny: Any, kv_dtype: str, two_threads: None) -> None:
+    model, config, tokens = tiny
+
+    def run(chunk: int | None) -> NDArray[np.float32]:
+        return sequences.logits(
+            model, sequences.new_cache(native, config, len(tokens), kv_dtype), tokens, chunk
+        )
+
+    whole = run(None)
+    assert all(np.array_equal(run(chunk), whole) for chunk in (1, 3, 16, 17))
+    native.set_threads(1)
+    assert np.array_equal(run(None), whole) and np.array_equal(run(1), whole)
+
+
+def test_logits_do_not_depend_on_batch_mates(isa: str, tiny: Any) -> None:
+    model, config, tokens = tiny
+    lengths = (1, 16, 40, 23)
+    tables = np.array([[9, 0, 0], [3, 0, 0], [7, 1, 2], [8, 4, 0]], np.int32)
+    cache = native.kv_cache(2, 10, config.num_key_value_heads, config.head_dim, "bf16")
+    starts = np.cumsum([0, *lengths], dtype=np.int32)
+    parts = [tokens[-length:] for length in lengths]
+    batch = Batch(
+        np.concatenate(parts).astype(np.int32),
+        np.concatenate([np.arange(length) for length in lengths]).astype(np.int32),
+        starts,
+        tables,
+        starts[1:] - 1,
+    )
+    together = np.empty((4, model.vocab_size), np.float32)
+    model.forward(batch, cache, logits=together)
+    for row, part in enumerate(parts):
+        alone = sequences.logits(model, sequences.new_cache(native, config, 40, "bf16"), part)
+        assert np.array_equal(together[row], alone[-1])
+
+
+def test_long_contexts_merge_softmax_pieces(isa: str, tiny: Any) -> None:
+    """Beyond 256 tokens attention runs in pieces: still the reference's result, still independent of chunks."""
+    config = ModelConfig("llama", 40, 32, 32, 1, 2, 1, 16, 1024)
+    rng = np.random.default_rng(0)
+
+    def weight(run: Any, rows: int, cols: int) -> Any:
+        return packed(
+            run, weights.setdefault((rows, cols), rng.standard_normal((rows, cols), np.float32)), "fp32"
+        )
+
+    weights: dict[tuple[int, int], NDArray[np.float32]] = {}
+    ones = np.ones(32, np.float32)
+    angles = np.arange(1024, dtype=np.float32)[:, None] * (0.5 ** np.arange(8, dtype=np.float32))
+    tokens = rng.integers(0, 40, 600).tolist()
+    results: list[NDArray[np.float32]] = []
+    for run, chunk in ((reference, None), (native, None), (native, 100)):
+        attention = run.attention(
+            ones,
+            weight(run, 64, 32),
+            None,
+            weight(run, 32, 32),
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=16,
+            eps=1e-5,
+        )
+        embed = weight(run, 40, 32)
+        model = run.model(embed, [attention], ones, embed, np.cos(angles), np.sin(angles), eps=1e-5)
+        results.append(sequences.logits(model, sequences.new_cache(run, config, 600), tokens, chunk))
+    assert np.allclose(results[1], results[0], atol=1e-3)
+    assert np.array_equal(results[1], results[2])
+
+
+def test_outputs_agree_with_each_other(isa: str, tiny: Any) -> None:
+    model, config, tokens = tiny
+    rows, vocab = [0, 7, 39], model.vocab_size
+    batch = sequences.step(tokens, 0, sequences.table_for(40), rows)
+    logits, hidden = np.empty((3, vocab), np.float32), np.empty((3, model.hidden_size), np.float32)
+    argmax, logprobs = np.empty(3, np.int32), np.empty(3, np.float32)
+    targets = np.array([0, vocab - 1, 7], np.int32)
+    model.forward(
+        batch,
+        sequences.new_cache(native, config, 40),
+        logits=logits,
+        argmax=argmax,
+        hidden=hidden,
+        targets=targets,
+        target_logprobs=logprobs,
+    )
+    whole = sequences.logits(model, sequences.new_cache(native, config, 40), tokens)
+    assert np.array_equal(logits, whole[rows])
+    assert np.array_equal(argmax, logits.argmax(axis=1))
+    exact = logits.astype(np.float64)
+    top = exact.max(axis=1, keepdims=True)
+    expected = (exact - top)[range(3), targets] - np.log(np.exp(exact - top).sum(axis=1))
+    assert np.allclose(logprobs, expected, atol=1e-4)
+    for name, shape in (("hidden", hidden), ("argmax", argmax)):  # alone, the head may take another path
+        alone = np.empty_like(shape)
+        model.forward(batch, sequences.new_cache(native, config, 40), **{name: alone})
+        assert np.array_equal(alone, shape)
+
+
+def test_argmax_takes_the_lowest_id_of_a_tie(isa: str) -> None:
+    ones = np.ones(32, np.float32)
+    weights = np.random.default_rng(0).standard_normal((96, 32), dtype=np.float32)
+    attention = native.attention(
+        ones,
+        packed(native, weights[:64], "fp32"),
+        None,
+        packed(native, weights[64:], "fp32"),
+        num_heads=2,
+        num_kv_heads=1,
+        head_dim=16,
+        eps=1e-5,
+    )
+    embed, head = packed(native, np.ones((500, 32), np.float32), "int8"), np.zeros((500, 32), np.float32)
+    tables = np.ones((4, 8), np.float32), np.zeros((4, 8), np.float32)
+    best = np.full(1, -1, np.int32)
+    batch = sequences.step([3], 0, np.zeros((1, 1), np.int32), [0])
+    for value, expected in ((0.0, 0), (1.0, 77)):
+        hidden = np.empty((1, 32), np.float32)
+        model = native.model(embed, [attention], ones, embed, *tables, eps=1e-5)
+        model.forward(batch, native.kv_cache(1, 1, 1, 16, "fp32"), hidden=hidden)
+        head[[77, 78, 499]] = value * np.sign(hidden)  # equal rows, all of positive logit
+        model = native.model(embed, [attention], ones, packed(native, head, "int8"), *tables, eps=1e-5)
+        model.forward(batch, native.kv_cache(1, 1, 1, 16, "fp32"), argmax=best)
+        assert best[0] == expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"tokens": np.array([150], np.int32)}, id="token outside the vocabulary"),
+        pytest.param({"tokens": np.array([-1], np.int32)}, id="negative token"),
+        pytest.param({"positions": np.array([64], np.int32)}, id="position beyond the tables"),
+        pytest.param({"positions": np.array([16], np.int32)}, id="block table too short"),
+        pytest.param({"block_tables": np.array([[2]], np.int32)}, id="block outside the cache"),
+        pytest.param({"output_rows": np.array([1], np.int32)}, id="output row outside the batch"),
+        pytest.param({"seq_starts": np.array([0, 2], np.int32)}, id="rows that are not there"),
+    ],
+)
+def test_a_batch_that_would_leave_its_arrays_is_refused(tiny: Any, change: dict[str, Any]) -> None:
+    model, config, _ = tiny
+    arrays: dict[str, Any] = {
+        "tokens": np.array([1], np.int32),
+        "positions": np.array([0], np.int32),
+        "seq_starts": np.array([0, 1], np.int32),
+        "block_tables": np.array([[1]], np.int32),
+        "output_rows": np.array([0], np.int32),
+    }
+    cache = native.kv_cache(2, 2, config.num_key_value_heads, config.head_dim, "fp32")
+    model.forward(Batch(**arrays), cache)
+    with pytest.raises(ValueError, match="forward"):
+        model.forward(Batch(**arrays | change), cache)
+
+
+def test_shapes_are_checked_at_construction() -> None:
+    backend("native")
+    with pytest.raises(ValueError, match="bytes"):
+        native.matrix(np.zeros(2111, np.uint8), 32, 64, "int8")
+    with pytest.raises(ValueError, match="width"):
+        native.matmul(np.zeros((1, 65), np.float32), native.matrix(np.zeros(2112, np.uint8), 32, 64, "int8"))
+
+
+def test_the_environment_chooses_the_kernel_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend("native")
+    before = native.isa()
+    monkeypatch.setenv("DEEPWELL_ISA", "generic")
+    try:
+        assert native.select_backend().name == "native"
+        assert native.isa() == "generic"
+    finally:
+        native.set_isa(before)
+    monkeypatch.setenv("DEEPWELL_ISA", "avx9000")
+    with pytest.raises(MissingDependency, match="generic"):
+        native.select_backend()
+
+
+def test_without_the_extension_the_fallback_is_loud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(native, "_native", None)
+    assert native.select_backend("auto").name == "reference"
+    assert "make" in caplog.text and "g++" in caplog.text
+    with pytest.raises(MissingDependency, match="g\\+\\+"):
+        native.select_backend("native")
+    assert native.select_backend("reference") is reference
