@@ -20,11 +20,11 @@ run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask th
 
 test: $(DEV)  ## unit and real-model tests
 	@$(BIN)/deepwell pull smollm2
-	$(BIN)/python -m pytest -m "not parity" $(ARGS)
+	$(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
 
-parity: $(TUNE)  ## against transformers itself
+parity: $(TUNE)  ## against transformers itself, and against what it computed for the golden files
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
-	$(TUNE_VENV)/bin/python -m pytest tests/parity $(ARGS)
+	$(TUNE_VENV)/bin/python -m pytest tests/parity tests/engine/test_parity.py $(ARGS)
 
 check: $(DEV)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .

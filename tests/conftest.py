@@ -72,9 +72,10 @@ def _no_outside_connections() -> Generator[None]:
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, from `DEEPWELL_SMOLLM2` or the model store."""
-    from deepwell.bench.assets import find_smollm2
+    from deepwell.bench.assets import smollm2
+    from deepwell.errors import ModelNotFound
 
-    path = find_smollm2()
-    if path is None:
-        pytest.skip("smollm2 is not in the model store: run `deepwell pull smollm2` (`make test` does)")
-    return path
+    try:
+        return smollm2()
+    except ModelNotFound as missing:
+        pytest.skip(f"{missing} (`make test` does)")

@@ -25,76 +25,127 @@ struct Softmax {
   float max, sum;
 };
 
-struct Piece {         // float keys and values of up to 256 tokens
-  const float* keys;    // [blocks][head_dim][16]
-  const float* values;  // [tokens][head_dim]
+constexpr int kPieceBlocks = kPieceTokens / kBlockTokens;
+
+struct Piece {  // up to 256 tokens of one KV head: where each block's keys and values lie
+  const uint8_t* blocks[kPieceBlocks];
 };
 
-// Scratch of one thread.
+// Floats of one thread's scratch: scores of a micro-tile, and a piece widened to float.
 DW_INLINE size_t attention_scratch_floats(int head_dim) {
-  return (size_t)kPieceTokens * head_dim * 2 + kQueryTile * kPieceTokens + 64;
+  return (size_t)kQueryTile * kPieceTokens + (size_t)kPieceTokens * head_dim * 2;
 }
 
-template <int R>
-DW_INLINE void scores_block(const float* const* q, const float* keys, int head_dim, float* out) {
-  vf s[R][kTokenVectors] = {};
-  for (int d = 0; d < head_dim; d++) {
-    vf k[kTokenVectors];
-    for (int t = 0; t < kTokenVectors; t++) k[t] = load(keys + d * kBlockTokens + t * W);
+// Cached elements come in runs of 16 (the tokens of a key dimension, 16 dimensions of a value). AVX2 keeps a bf16 run as 8 pairs
+// (i, i + 8): one load, a shift and a mask give two vectors, half the work of widening 8 at a time.
+#if defined(DW_AVX2)
+DW_INLINE int run_slot(int i) { return (i & ~15) + 2 * (i & 7) + ((i >> 3) & 1); }
+DW_INLINE void load_run(const uint16_t* p, vf* out) {
+  vi pairs = load_bytes(p);
+  out[0] = (vf)(pairs << 16);
+  out[1] = (vf)(pairs & (int32_t)0xffff0000);
+}
+#else
+DW_INLINE int run_slot(int i) { return i; }
+DW_INLINE void load_run(const uint16_t* p, vf* out) {
+  for (int i = 0; i < kTokenVectors; i++) out[i] = load_bf16(p + i * W);
+}
+#endif
+DW_INLINE void load_run(const float* p, vf* out) {
+  for (int i = 0; i < kTokenVectors; i++) out[i] = load(p + i * W);
+}
+DW_INLINE float widen(float v) { return v; }
+DW_INLINE float widen(uint16_t v) {
+  uint32_t u = (uint32_t)v << 16;
+  float f;
+  memcpy(&f, &u, 4);
+  return f;
+}
+
+// Three vectors times two runs leave no register for the three broadcast factors: forget them, they reload for free.
+#define DW_REGISTER_LIMIT(R) \
+  if constexpr (R == 3) asm volatile("" ::: "memory")
+
+// Scores of R vectors against B blocks at once: few vectors need several blocks in flight to hide the latency of the sums.
+template <int R, int B, class T>
+DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, int head_dim, float* out) {
+  vf s[B][R][kTokenVectors] = {};
+  for (int d = 0; d < head_dim; d++)
+    for (int b = 0; b < B; b++) {
+      vf k[kTokenVectors];
+      load_run(keys[b] + d * kBlockTokens, k);
+      for (int r = 0; r < R; r++) {
+        vf query = set1(q[r][d]);
+        for (int t = 0; t < kTokenVectors; t++) s[b][r][t] = fma(query, k[t], s[b][r][t]);
+        DW_REGISTER_LIMIT(R);
+      }
+    }
+  for (int b = 0; b < B; b++)
     for (int r = 0; r < R; r++)
-      for (int t = 0; t < kTokenVectors; t++) s[r][t] = fma(set1(q[r][d]), k[t], s[r][t]);
+      for (int t = 0; t < kTokenVectors; t++) store(out + r * kPieceTokens + b * kBlockTokens + t * W, s[b][r][t]);
+}
+
+// out[r] = sum over tokens of p[r] v, for S runs of dimensions starting at `d`.
+template <int R, int S, class T>
+DW_INLINE void weighted_values(const float* p, const Piece& piece, int tokens, int head_dim, int d, float* const* out) {
+  vf o[R][S][kTokenVectors] = {};
+  for (int first = 0; first < tokens; first += kBlockTokens) {
+    const T* v = (const T*)piece.blocks[first / kBlockTokens] + (size_t)head_dim * kBlockTokens + d;
+    int n = tokens - first < kBlockTokens ? tokens - first : kBlockTokens;
+    for (int t = 0; t < n; t++) {
+      const T* at = v + (size_t)t * head_dim;
+      for (int i = 0; i < S; i++) {
+        vf value[kTokenVectors];
+        load_run(at + i * kBlockTokens, value);
+        for (int r = 0; r < R; r++) {
+          vf weight = set1(p[r * kPieceTokens + first + t]);
+          for (int c = 0; c < kTokenVectors; c++) o[r][i][c] = fma(weight, value[c], o[r][i][c]);
+          DW_REGISTER_LIMIT(R);
+        }
+      }
+    }
   }
   for (int r = 0; r < R; r++)
-    for (int t = 0; t < kTokenVectors; t++) store(out + r * kPieceTokens + t * W, s[r][t]);
+    for (int i = 0; i < S; i++)
+      for (int c = 0; c < kTokenVectors; c++) store(out[r] + d + i * kBlockTokens + c * W, o[r][i][c]);
 }
 
-template <int R, int C>
-DW_INLINE void weighted_values(const float* p, const float* values, int tokens, int head_dim, float* const* out) {
-  vf o[R][C] = {};
-  for (int t = 0; t < tokens; t++) {
-    vf v[C];
-    for (int c = 0; c < C; c++) v[c] = load(values + (size_t)t * head_dim + c * W);
-    for (int r = 0; r < R; r++)
-      for (int c = 0; c < C; c++) o[r][c] = fma(set1(p[r * kPieceTokens + t]), v[c], o[r][c]);
-  }
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) store(out[r] + c * W, o[r][c]);
-}
-
-template <int R>
+template <int R, class T>
 static void scores_piece(const float* const* q, const Piece& piece, int blocks, int head_dim, float* scores) {
-  for (int b = 0; b < blocks; b++)
-    scores_block<R>(q, piece.keys + (size_t)b * head_dim * kBlockTokens, head_dim, scores + b * kBlockTokens);
+  constexpr int B = R * kTokenVectors * 2 <= kQueryTile * kTokenVectors ? 2 : 1;
+  int b = 0;
+  for (; b + B <= blocks; b += B)
+    scores_blocks<R, B, T>(q, (const T* const*)piece.blocks + b, head_dim, scores + b * kBlockTokens);
+  for (; b < blocks; b++)
+    scores_blocks<R, 1, T>(q, (const T* const*)piece.blocks + b, head_dim, scores + b * kBlockTokens);
 }
 
-template <int R>
+template <int R, class T>
 static void values_piece(const float* scores, const Piece& piece, int tokens, int head_dim, float* const* out) {
-  float* at[R];
+  constexpr int S = R * 2 <= kQueryTile ? 2 : 1;
   int d = 0;
-  for (; d + kTokenVectors * W <= head_dim; d += kTokenVectors * W) {
-    for (int r = 0; r < R; r++) at[r] = out[r] + d;
-    weighted_values<R, kTokenVectors>(scores, piece.values + d, tokens, head_dim, at);
-  }
-  for (; d + W <= head_dim; d += W) {
-    for (int r = 0; r < R; r++) at[r] = out[r] + d;
-    weighted_values<R, 1>(scores, piece.values + d, tokens, head_dim, at);
-  }
+  for (; d + S * kBlockTokens <= head_dim; d += S * kBlockTokens)
+    weighted_values<R, S, T>(scores, piece, tokens, head_dim, d, out);
+  for (; d + kBlockTokens <= head_dim; d += kBlockTokens) weighted_values<R, 1, T>(scores, piece, tokens, head_dim, d, out);
   for (; d < head_dim; d++)
     for (int r = 0; r < R; r++) {
       float o = 0.0f;
-      for (int t = 0; t < tokens; t++) o = fma1(scores[r * kPieceTokens + t], piece.values[(size_t)t * head_dim + d], o);
+      for (int t = 0; t < tokens; t++) {
+        const T* v = (const T*)piece.blocks[t / kBlockTokens] + (size_t)head_dim * (kBlockTokens + t % kBlockTokens);
+        o = fma1(scores[r * kPieceTokens + t], widen(v[d]), o);
+      }
       out[r][d] = o;
     }
 }
 
 // Attend R vectors to the first visible[r] tokens of a piece (0: nothing): out[r] = sum e^(s - max) v, unnormalised.
-template <int R>
+template <int R, class T>
 static void attend_piece(const float* const* q, const int* visible, const Piece& piece, int head_dim, float* scores,
                          float* const* out, Softmax* softmax) {
   int most = 0;
   for (int r = 0; r < R; r++) most = visible[r] > most ? visible[r] : most;
   int blocks = (most + kBlockTokens - 1) / kBlockTokens;
-  scores_piece<R>(q, piece, blocks, head_dim, scores);
+  scores_piece<R, T>(q, piece, blocks, head_dim, scores);
   for (int r = 0; r < R; r++) {
     float* s = scores + r * kPieceTokens;
     for (int t = visible[r]; t < blocks * kBlockTokens; t++) s[t] = -__builtin_inff();
@@ -109,7 +160,7 @@ static void attend_piece(const float* const* q, const int* visible, const Piece&
     }
     softmax[r] = {max, reduce_add(total)};
   }
-  values_piece<R>(scores, piece, most, head_dim, out);
+  values_piece<R, T>(scores, piece, most, head_dim, out);
 }
 
 // (to, softmax) += (from, piece), both unnormalised.
@@ -134,26 +185,36 @@ DW_INLINE const uint8_t* cache_head(const KVCache& cache, int layer, int block, 
   return cache.data + layer * cache.layer_bytes + block * cache.block_bytes + kv_head * cache.head_bytes;
 }
 
-// Keys and values of tokens [256 * piece, 256 * piece + tokens) as floats in scratch (fp32 caches are copied too: blocks of a
-// sequence are scattered, and one contiguous piece is read by every query tile).
-static Piece gather_piece(const KVCache& cache, int layer, int kv_head, const int32_t* table, int piece, int tokens,
-                          float* scratch) {
-  int n = cache.head_dim * kBlockTokens;
-  float* keys = scratch;
-  float* values = scratch + (size_t)kPieceTokens * cache.head_dim;
-  int blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
-  for (int b = 0; b < blocks; b++) {
-    const uint8_t* source = cache_head(cache, layer, table[piece * (kPieceTokens / kBlockTokens) + b], kv_head);
-    if (cache.bf16) {
-      const uint16_t* k = (const uint16_t*)source;
-      for (int i = 0; i < n; i += W) store(keys + b * n + i, load_bf16(k + i));
-      for (int i = 0; i < n; i += W) store(values + b * n + i, load_bf16(k + n + i));
-    } else {
-      memcpy(keys + b * n, source, n * 4);
-      memcpy(values + b * n, source + n * 4, n * 4);
+// Where the first `tokens` tokens of a piece lie.
+static Piece find_piece(const KVCache& cache, int layer, int kv_head, const int32_t* table, int piece, int tokens) {
+  Piece p;
+  for (int b = 0; b * kBlockTokens < tokens; b++) p.blocks[b] = cache_head(cache, layer, table[piece * kPieceBlocks + b], kv_head);
+  return p;
+}
+
+// The same piece as floats in scratch: many query tiles read it.
+static Piece widen_piece(const KVCache& cache, const Piece& from, int tokens, float* scratch) {
+  Piece p;
+  int runs = cache.head_dim / kBlockTokens * kBlockTokens, keys = cache.head_dim * kBlockTokens;
+  vf run[kTokenVectors];
+  for (int b = 0; b * kBlockTokens < tokens; b++) {
+    const uint16_t* source = (const uint16_t*)from.blocks[b];
+    float* to = scratch + (size_t)b * 2 * keys;
+    p.blocks[b] = (const uint8_t*)to;
+    for (int i = 0; i < keys; i += kBlockTokens) {
+      load_run(source + i, run);
+      for (int c = 0; c < kTokenVectors; c++) store(to + i + c * W, run[c]);
+    }
+    for (int t = 0; t < kBlockTokens; t++) {
+      int row = keys + t * cache.head_dim;
+      for (int i = 0; i < runs; i += kBlockTokens) {
+        load_run(source + row + i, run);
+        for (int c = 0; c < kTokenVectors; c++) store(to + row + i + c * W, run[c]);
+      }
+      for (int i = runs; i < cache.head_dim; i++) to[row + i] = widen(source[row + i]);
     }
   }
-  return {keys, values};
+  return p;
 }
 
 // x: [head_dim] rotated in place; pairs (i, i + head_dim / 2).
@@ -176,8 +237,10 @@ static void write_kv(const KVCache& cache, int layer, int block, int kv_head, in
   int n = cache.head_dim * kBlockTokens;
   if (cache.bf16) {
     uint16_t* keys = (uint16_t*)to;
-    for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + slot] = to_bf16(k[d]);
-    for (int d = 0; d < cache.head_dim; d++) keys[n + slot * cache.head_dim + d] = to_bf16(v[d]);
+    for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + run_slot(slot)] = to_bf16(k[d]);
+    int runs = cache.head_dim / kBlockTokens * kBlockTokens;
+    for (int d = 0; d < cache.head_dim; d++)
+      keys[n + slot * cache.head_dim + (d < runs ? run_slot(d) : d)] = to_bf16(v[d]);
   } else {
     float* keys = (float*)to;
     for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + slot] = k[d];
@@ -187,12 +250,14 @@ static void write_kv(const KVCache& cache, int layer, int block, int kv_head, in
 
 using AttendFunction = void (*)(const float* const*, const int*, const Piece&, int, float*, float* const*, Softmax*);
 
+// `vectors` <= kQueryTile query vectors over one piece of float (T = float) or bf16 (uint16_t) keys and values.
+template <class T>
 DW_INLINE void attend(int vectors, const float* const* q, const int* visible, const Piece& piece, int head_dim,
                       float* scores, float* const* out, Softmax* softmax) {
   static constexpr AttendFunction table[] = {
-      attend_piece<1>, attend_piece<2>, attend_piece<3>, attend_piece<4>, attend_piece<5>, attend_piece<6>,
+      attend_piece<1, T>,  attend_piece<2, T>,  attend_piece<3, T>, attend_piece<4, T>, attend_piece<5, T>, attend_piece<6, T>,
 #if defined(DW_AVX512)
-      attend_piece<7>, attend_piece<8>, attend_piece<9>, attend_piece<10>, attend_piece<11>, attend_piece<12>,
+      attend_piece<7, T>,  attend_piece<8, T>,  attend_piece<9, T>, attend_piece<10, T>, attend_piece<11, T>, attend_piece<12, T>,
 #endif
   };
   table[vectors - 1](q, visible, piece, head_dim, scores, out, softmax);

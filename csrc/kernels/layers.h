@@ -144,10 +144,9 @@ static void write_result(const Layout& l, const Heads& h, int row, int head, con
 }
 
 // `vectors` query vectors over one piece, in micro-tiles; `done(v, o, softmax)` receives each.
-template <class Done>
+template <class T, class Done>
 static void attend_vectors(const float* const* q, const int* visible, int vectors, const Piece& piece, const Heads& h,
                            const Layout& l, float* out_rows, const Done& done) {
-  float* scores = l.scratch + (size_t)kPieceTokens * h.head_dim * 2;
   for (int first = 0; first < vectors; first += kQueryTile) {
     int n = min_int(kQueryTile, vectors - first), seen = 0;
     for (int r = 0; r < n; r++) seen += visible[first + r];
@@ -155,7 +154,7 @@ static void attend_vectors(const float* const* q, const int* visible, int vector
     float* out[kQueryTile];
     Softmax softmax[kQueryTile];
     for (int r = 0; r < n; r++) out[r] = out_rows + r * h.head_dim;
-    attend(n, q + first, visible + first, piece, h.head_dim, scores, out, softmax);
+    attend<T>(n, q + first, visible + first, piece, h.head_dim, l.scratch, out, softmax);
     for (int r = 0; r < n; r++) done(first + r, out[r], softmax[r]);
   }
 }
@@ -194,16 +193,18 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       q[g] = query;
       visible[g] = tokens;
     }
-    Piece data = gather_piece(cache, h.index, kv, table, piece, tokens, l.scratch);
+    Piece data = find_piece(cache, h.index, kv, table, piece, tokens);
     int before = 0;
     for (int i = 0; i < s; i++) before += pieces_of(b.positions[i] + 1);
     float* partial = l.partials + ((size_t)before * h.kv_heads + (size_t)kv * pieces + piece) * record;
-    attend_vectors(q, visible, h.group, data, h, l, l.tile, [&](int g, const float* o, Softmax softmax) {
+    auto done = [&](int g, const float* o, Softmax softmax) {
       if (pieces == 1) return write_result(l, h, s, kv * h.group + g, o, softmax.sum);
       float* to = partial + (size_t)g * (h.head_dim + 2);
       to[0] = softmax.max, to[1] = softmax.sum;
       memcpy(to + 2, o, h.head_dim * sizeof(float));
-    });
+    };
+    if (cache.bf16) attend_vectors<uint16_t>(q, visible, h.group, data, h, l, l.tile, done);
+    else attend_vectors<float>(q, visible, h.group, data, h, l, l.tile, done);
   }
   team_barrier(team);
   if (most_pieces == 1) return;
@@ -279,9 +280,10 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
       int start = piece * kPieceTokens;
       for (int v = 0; v < vectors; v++)
         visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
-      Piece data = gather_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece,
-                                min_int(kPieceTokens, last + 1 - start), l.scratch);
-      attend_vectors(q, visible, vectors, data, h, l, piece_out, [&](int v, const float* from, Softmax part) {
+      int tokens = min_int(kPieceTokens, last + 1 - start);
+      Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
+      if (cache.bf16) data = widen_piece(cache, data, tokens, l.scratch + kQueryTile * kPieceTokens);
+      attend_vectors<float>(q, visible, vectors, data, h, l, piece_out, [&](int v, const float* from, Softmax part) {
         merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
       });
     }

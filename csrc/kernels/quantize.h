@@ -51,29 +51,39 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
   }
   float* scale = a.scale + (size_t)row * a.groups;
   float* sum = a.sum + (size_t)row * a.groups;
-  alignas(64) float padded[64];
+  // A last group that the row does not fill is read from a copy padded with zeros.
+  alignas(64) float padded[64] = {};
+  int whole = w.cols / w.group;
+  if (whole < w.groups) memcpy(padded, x + whole * w.group, (w.cols - whole * w.group) * sizeof(float));
   for (int g = 0; g < w.groups; g++) {
-    const float* p = x + g * w.group;
-    if ((g + 1) * w.group > w.cols) {
-      memset(padded, 0, sizeof(padded));
-      memcpy(padded, p, (w.cols - g * w.group) * sizeof(float));
-      p = padded;
-    }
+    const float* p = g < whole ? x + g * w.group : padded;
     vf peak = vf{};
     for (int i = 0; i < w.group; i += W) {
       vf v = load(p + i);
       peak = vmax(peak, vmax(v, -v));
     }
-    float amax = reduce_max(peak);
-    float inverse = amax > 0.0f ? 127.0f / amax : 0.0f;
+    scale[g] = reduce_max(peak);
+  }
+  float* inverse = sum;  // until the sums are known
+  int g = 0;
+  for (; g + W <= w.groups; g += W) {
+    vf amax = load(scale + g);
+    store(inverse + g, select(amax > 0.0f, 127.0f / amax, vf{}));
+    store(scale + g, amax / 127.0f);
+  }
+  for (; g < w.groups; g++) {
+    inverse[g] = scale[g] > 0.0f ? 127.0f / scale[g] : 0.0f;
+    scale[g] = scale[g] / 127.0f;
+  }
+  for (g = 0; g < w.groups; g++) {
+    const float* p = g < whole ? x + g * w.group : padded;
     vi q[64 / W];
     vi total = vi{};
     for (int i = 0; i < w.group / W; i++) {
-      q[i] = round_to_int(load(p + i * W) * inverse);
+      q[i] = round_to_int(load(p + i * W) * inverse[g]);
       total += q[i];
     }
     int32_t sum_q = reduce_addi(total);
-    scale[g] = amax / 127.0f;
     if (w.scheme == kInt4) {
       sum[g] = scale[g] * (float)sum_q;
       store_activations4(out + g * 32, q);
@@ -88,13 +98,18 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
 
 // y = x / rms(x) * weight
 static void rms_norm_row(const float* x, const float* weight, int n, float eps, float* y) {
-  vf squares = vf{};
+  vf squares[4] = {};  // four chains hide the latency of the sum
   int i = 0;
+  for (; i + 4 * W <= n; i += 4 * W)
+    for (int j = 0; j < 4; j++) {
+      vf v = load(x + i + j * W);
+      squares[j] = fma(v, v, squares[j]);
+    }
   for (; i + W <= n; i += W) {
     vf v = load(x + i);
-    squares = fma(v, v, squares);
+    squares[0] = fma(v, v, squares[0]);
   }
-  float total = reduce_add(squares);
+  float total = reduce_add((squares[0] + squares[1]) + (squares[2] + squares[3]));
   for (; i < n; i++) total = fma1(x[i], x[i], total);
   float scale = 1.0f / __builtin_sqrtf(total / (float)n + eps);
   i = 0;

@@ -81,7 +81,24 @@ DW_INLINE uint16_t to_bf16(float v) {  // nearest even; a NaN stays a NaN
   return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
-// Lane sums in a fixed tree, the same for every caller.
+// Reductions halve the vector: lane i joins lane i + n / 2. A fixed tree, the same for every caller.
+#if defined(DW_AVX2)
+DW_INLINE float reduce_add(vf v) {
+  __m128 t = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  t = _mm_add_ps(t, _mm_movehl_ps(t, t));
+  return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+DW_INLINE float reduce_max(vf v) {
+  __m128 t = _mm_max_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+  return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
+DW_INLINE int32_t reduce_addi(vi v) {
+  __m128i t = _mm_add_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+  t = _mm_add_epi32(t, _mm_unpackhi_epi64(t, t));
+  return _mm_cvtsi128_si32(_mm_add_epi32(t, _mm_shuffle_epi32(t, 1)));
+}
+#else
 DW_INLINE float reduce_add(vf v) {
   float t[W];
   store(t, v);
@@ -89,7 +106,6 @@ DW_INLINE float reduce_add(vf v) {
     for (int i = 0; i < n; i++) t[i] += t[i + n];
   return t[0];
 }
-
 DW_INLINE float reduce_max(vf v) {
   float t[W];
   store(t, v);
@@ -97,12 +113,12 @@ DW_INLINE float reduce_max(vf v) {
     for (int i = 0; i < n; i++) t[i] = t[i] > t[i + n] ? t[i] : t[i + n];
   return t[0];
 }
-
 DW_INLINE int32_t reduce_addi(vi v) {
   int32_t t = 0;
   for (int i = 0; i < W; i++) t += v[i];
   return t;
 }
+#endif
 
 // e^x to 2 ulp for x <= 88; 0 below -87.3 (also for -infinity). Cody-Waite reduction, degree-5 polynomial (Cephes expf).
 DW_INLINE vf vexp(vf x) {

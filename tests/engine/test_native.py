@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from tests.engine import sequences
+from tests.engine.backends import backend
 
 from deepwell.engine import native, quantize, reference
 from deepwell.engine.architectures import build_model
@@ -19,8 +21,6 @@ from deepwell.engine.quantize import GROUP, Quantized
 from deepwell.engine.weights import Precision, load_weights
 from deepwell.errors import MissingDependency
 from deepwell.models.config import ModelConfig
-from tests.engine import sequences
-from tests.engine.backends import backend
 
 pytestmark = pytest.mark.native
 
@@ -160,7 +160,7 @@ def test_logits_are_those_of_the_reference(
 def tiny(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, ModelConfig, list[int]]:
-    """A native model, its configuration and 40 tokens."""
+    """A native model, its configuration and 40 tokens (beyond two cache blocks)."""
     backend("native")
     checkpoint = sequences.golden_checkpoint("llama-llama3", tmp_path_factory.mktemp("tiny"))
     model = build_model(native, load_weights(checkpoint, request.param), checkpoint.config, 64)
@@ -177,7 +177,7 @@ def test_logits_do_not_depend_on_chunking(isa: str, tiny: Any, kv_dtype: str, tw
         )
 
     whole = run(None)
-    assert all(np.array_equal(run(chunk), whole) for chunk in (1, 3, 16, 17))
+    assert all(np.array_equal(run(chunk), whole) for chunk in (1, 7, 16))
     native.set_threads(1)
     assert np.array_equal(run(None), whole) and np.array_equal(run(1), whole)
 
@@ -203,7 +203,7 @@ def test_logits_do_not_depend_on_batch_mates(isa: str, tiny: Any) -> None:
         assert np.array_equal(together[row], alone[-1])
 
 
-def test_long_contexts_merge_softmax_pieces(isa: str, tiny: Any) -> None:
+def test_long_contexts_merge_softmax_pieces(isa: str) -> None:
     """Beyond 256 tokens attention runs in pieces: still the reference's result, still independent of chunks."""
     config = ModelConfig("llama", 40, 32, 32, 1, 2, 1, 16, 1024)
     rng = np.random.default_rng(0)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.engine import sequences
+from tests.engine.backends import backend
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.weights import load_weights
 from deepwell.models.checkpoint import open_checkpoint
-from tests.engine import sequences
-from tests.engine.backends import backend
 
 TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2")
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}

@@ -121,6 +121,21 @@ def test_gguf_blocks_are_not_rounded_again(kind: GGMLQuantizationType, decode, p
     assert np.array_equal(quantize.unpack(packed, rows, cols, "int4"), expected)
 
 
+def test_q4_k_keeps_its_integers() -> None:
+    """Only the products of its two levels of scales are rounded, to float16."""
+    rows, cols = 5, 512
+    raw = np.random.default_rng(0).integers(0, 256, (rows, cols // 256, 144), dtype=np.uint8)
+    raw[..., :4] = np.array([0.01, 0.02], "<f2").view(np.uint8)
+    raw = raw.reshape(rows, -1)
+    expected = gguf.dequantize(raw, GGMLQuantizationType.Q4_K)
+    quantized = quantize.decode_q4_k(raw, cols)
+    assert quantized.q.max() == 15 and quantized.d.shape == (rows, cols // 32)
+    # d <= 0.01 * 63 and m <= 0.02 * 63 move by at most 2**-11 of themselves.
+    assert np.abs(quantized.dequantized("int4") - expected).max() < (15 * 0.63 + 1.26) * 2**-11
+    with pytest.raises(ValueError, match="columns"):
+        quantize.decode_q4_k(raw, 256)
+
+
 def test_gguf_rows_of_another_width_are_refused() -> None:
     raw = gguf.quantize(normal(4, 64), GGMLQuantizationType.Q4_1)
     with pytest.raises(ValueError, match="columns"):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engine import sequences
 
 from deepwell.engine import quantize, reference
 from deepwell.engine.architectures import build_model
@@ -16,7 +15,6 @@ from deepwell.engine.batch import Batch
 from deepwell.engine.rope import rope_tables
 from deepwell.engine.weights import load_weights
 from deepwell.models.config import ModelConfig, RopeScaling
-from tests.engine import sequences
 
 rng = np.random.default_rng(0)
 

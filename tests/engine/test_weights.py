@@ -10,12 +10,12 @@ from typing import get_args
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tests.engine import sequences
 
 from deepwell.engine import quantize
 from deepwell.engine.weights import Precision, Weights, load_weights, resolve_precision, weights_nbytes
 from deepwell.errors import InvalidModelFile
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
-from tests.engine import sequences
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from deepwell.bench.assets import find_smollm2
+from deepwell.bench import assets
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.tokenizer import Tokenizer
 
@@ -184,7 +184,6 @@ def write_tiny() -> None:
             config=np.array(config_json(model)),
             tokens=tokens[0].numpy().astype(np.int32),
             logits=logits_of(model, tokens),
-            allow_pickle=False,
             **weights,
         )
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
@@ -203,11 +202,11 @@ def write_greedy(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--smollm2", type=Path, default=None, help="the GGUF file (default: the model store's)")
-    smollm2 = parser.parse_args().smollm2 or find_smollm2()
+    parser.add_argument(
+        "--smollm2", type=Path, default=None, help="the GGUF file (default: the model store's)"
+    )
+    smollm2 = parser.parse_args().smollm2 or assets.smollm2()
     write_tiny()
-    if smollm2 is None:
-        raise SystemExit("smollm2 is not in the model store: run `deepwell pull smollm2`")
     write_greedy(smollm2)
 
 

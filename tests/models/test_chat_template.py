@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.models.tokenizer_files import TEMPLATE, write_directory
 
-from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
+from deepwell.errors import DeepwellError, InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.chat_template import ChatTemplate, encode_chat
 from deepwell.models.tokenizer import Tokenizer
 
@@ -85,6 +86,11 @@ HOSTILE = {
     "replace method": BIG + "{{ a.replace('', a) }}",
     "join filter": BIG + "{{ range(100000) | join(a) }}",
     "join method": BIG + "{{ a.join(a) }}",
+    "backward search": BIG + "{{ (a * 4).rfind('b' + a) }}",
+    "strip set": BIG + "{{ (a * 4).strip('b' * 1000000 ~ 'a') }}",
+    "trim set": BIG + "{{ (a * 4) | trim('b' * 1000000 ~ 'a') }}",
+    "long path": NS
+    + "{% set ns.a = ns %}{% endfor %}{{ [ns] | map(attribute='a.' * 1000000 ~ 'a') | list }}",
     "indent": "{{ 'a\n' | indent(1000000000) }}",
     "json indent": "{{ [1] | tojson(indent=1000000000) }}",
     "padding method": "{{ 'a'.ljust(10000000000) }}",
@@ -125,6 +131,21 @@ def test_templates_that_do_not_compile_are_refused(source: str) -> None:
 def test_messages_a_template_cannot_render_are_the_callers_mistake(source: str, reason: str) -> None:
     with pytest.raises(InvalidRequest, match=reason):
         render(source)
+
+
+FRAGMENTS = st.lists(
+    st.sampled_from(
+        "{% {%- %} -%} {{ }} for m in messages endfor if endif set x = [ ] ( ) 1 0 -3 'a' | join tojson length first m . "
+        "role ['content'] + * ~ % ** // is defined not none range( namespace( macro q() endmacro call break loop ,".split()
+    ),
+    max_size=14,
+).map(" ".join)
+
+
+@given(source=FRAGMENTS)
+def test_whatever_a_template_does_the_error_is_ours(source: str) -> None:
+    with contextlib.suppress(DeepwellError):
+        assert isinstance(render("{% for m in messages %}" + source + "{% endfor %}"), str)
 
 
 def test_an_honest_template_renders_a_long_conversation() -> None:

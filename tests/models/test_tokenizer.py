@@ -113,11 +113,6 @@ def test_round_trip_without_normalisation(plain_tokenizer: Tokenizer, text: str)
     assert b"".join(map(plain_tokenizer.token_bytes, ids)) == text.encode()
 
 
-@pytest.fixture(scope="session")
-def plain_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer.load(write_gguf(tmp_path_factory.mktemp("plain") / "plain.gguf", pre="smollm"))
-
-
 def test_merges_apply(plain_tokenizer: Tokenizer) -> None:
     pieces = [plain_tokenizer.token_bytes(i) for i in plain_tokenizer.encode("hello hello12你")]
     assert pieces == [b"hello", b" hello", b"1", b"2", "你".encode()]
@@ -203,8 +198,8 @@ def test_unknown_ids_stand_for_nothing(byte_tokenizer: Tokenizer) -> None:
         ({"pre": None}, UnsupportedModel, "pre-tokenizer None"),
         ({"model": "llama"}, UnsupportedModel, "'llama' is not byte-level BPE"),
         ({"tokens": ["a", "a"]}, InvalidModelFile, "1 tokens occur twice"),
-        ({"tokens": ["a", "b", "c"], "merges": ["a b"]}, InvalidModelFile, "'a b' does not join"),
-        ({"tokens": ["a", "b", "ab"], "merges": ["ab"]}, InvalidModelFile, "'ab' does not join"),
+        ({"tokens": ["a", "b", "c"], "merges": ["a b"]}, InvalidModelFile, "merges do not fit"),
+        ({"tokens": ["a", "b", "ab"], "merges": ["ab"]}, InvalidModelFile, "merges do not fit"),
         (
             {"tokens": ["a", "b", "ab"], "kinds": [1], "merges": ["a b"]},
             InvalidModelFile,

@@ -9,7 +9,8 @@ import platform
 from functools import cache
 from pathlib import Path
 
-from deepwell.errors import DeepwellError, ModelNotFound
+from deepwell.errors import DeepwellError
+from deepwell.models.store import ModelStore
 from deepwell.settings import Settings
 
 __all__ = [
@@ -18,29 +19,21 @@ __all__ = [
     "cpu_flags",
     "cpu_model",
     "cranfield_text",
-    "find_smollm2",
     "machine",
     "repository",
     "smollm2",
 ]
 
 
-def find_smollm2() -> Path | None:
-    """The GGUF of SmolLM2-135M-Instruct: `DEEPWELL_SMOLLM2` if set, else the one in the store, else None."""
-    if named := os.environ.get("DEEPWELL_SMOLLM2"):
-        return Path(named)
-    return next(iter(sorted(Settings.load().models_dir.rglob("SmolLM2-135M-Instruct*.gguf"))), None)
-
-
 def smollm2() -> Path:
-    """The same, or an error.
+    """The GGUF of SmolLM2-135M-Instruct: `DEEPWELL_SMOLLM2` if set, else the one in the store.
 
     Raises:
         ModelNotFound: it has not been pulled.
     """
-    if path := find_smollm2():
-        return path
-    raise ModelNotFound("smollm2 is not in the model store", fix="run `deepwell pull smollm2`")
+    if named := os.environ.get("DEEPWELL_SMOLLM2"):
+        return Path(named)
+    return ModelStore(Settings.load().models_dir).get("smollm2").path
 
 
 def bench_cache() -> Path:

@@ -19,6 +19,8 @@ from deepwell.engine.weights import Precision
 
 __all__ = ["bench_determinism"]
 
+LONGEST = 440  # tokens of a prompt
+
 # Tokens, and log probabilities of drawn tokens, alternatives and prompt, as exact floats.
 Answer = tuple[tuple[int, ...], tuple[Any, ...]]
 
@@ -42,7 +44,7 @@ COMPANIES = (
         Limits(prefill_tokens=93, mixed_prefill_tokens=37),
         16_384,
     ),
-    _Company("together, one thread, preempted", 1, Limits(max_sequences=48), 2048),
+    _Company("together, one thread, preempted", 1, Limits(), 1024),
 )
 
 
@@ -56,9 +58,9 @@ def random_requests(ids: Sequence[int], count: int, seed: int) -> list[GenerateR
         prompt = list(ids[start : start + length])
         if requests and rng.random() < 0.33:
             other = rng.choice(requests).prompt
-            prompt = [*other[: rng.randint(1, len(other))], *prompt[: rng.randint(1, 40)]]
+            prompt = [*other[: rng.randint(1, len(other))], *prompt[: rng.randint(1, 40)]][:LONGEST]
         params = SamplingParams(
-            max_tokens=rng.randint(1, 16),
+            max_tokens=rng.randint(1, 40),
             temperature=rng.choice([0.0, 0.0, 0.7, 1.3]),
             top_p=rng.choice([1.0, 0.9]),
             seed=rng.randrange(1 << 31),
@@ -114,6 +116,7 @@ def bench_determinism(
                 threads=company.threads,
                 kv_tokens=company.kv_tokens,
                 limits=company.limits,
+                quiet=True,
                 cache_dir=bench_cache(),
             )
             try:

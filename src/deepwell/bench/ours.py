@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 from deepwell.bench.assets import bench_cache, cranfield_text
 from deepwell.bench.sides import Run
@@ -18,10 +17,9 @@ from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.weights import Precision
 from deepwell.errors import DeepwellError
 from deepwell.models.tokenizer import Tokenizer
+from deepwell.settings import Settings
 
-__all__ = ["KV_DTYPE", "Ours", "prompts", "text_tokens"]
-
-KV_DTYPE: Final[KVDtype] = "bf16"  # what `deepwell serve` uses unless told otherwise
+__all__ = ["Ours", "prompts", "text_tokens"]
 
 
 @cache
@@ -47,11 +45,12 @@ class Ours:
     """
 
     def __init__(self, model: Path, precision: Precision, *, threads: int, kv_tokens: int) -> None:
+        self.kv_dtype: KVDtype = Settings.load().kv_dtype  # as `deepwell serve` would
         self.engine = open_engine(
             model,
             precision=precision,
             threads=threads,
-            kv_dtype=KV_DTYPE,
+            kv_dtype=self.kv_dtype,
             kv_tokens=kv_tokens,
             cache_dir=bench_cache(),
         )

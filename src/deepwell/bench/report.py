@@ -10,8 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from deepwell.errors import DeepwellError
-
 __all__ = ["Outcome", "Report", "rounded"]
 
 
@@ -56,12 +54,6 @@ class Report:
         for row in rows:
             table.add_row(*(f"{cell:,.4g}" if isinstance(cell, float) else str(cell) for cell in row))
         self.console.print(table)
-
-    def error(self, error: DeepwellError) -> None:
-        """What went wrong, and the fix on a line of its own."""
-        self.console.print(error.message, style="red", markup=False)
-        if error.fix:
-            self.console.print(f"Fix: {error.fix}", markup=False)
 
     def finish(self, outcome: Outcome) -> None:
         """Print the last line."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.assets import machine
-from deepwell.bench.ours import KV_DTYPE, Ours
+from deepwell.bench.ours import Ours
 from deepwell.bench.peers import LlamaCpp, llama_python
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision, Work, work_of
@@ -72,7 +72,7 @@ def open_session(
             report.note(f"llama.cpp in llama-cpp-python {sides[0].version}: {sides[0].system_info}")
         ours = Ours(model, precision, threads=threads, kv_tokens=kv_tokens)
         try:
-            work = work_of(open_checkpoint(model).config, precision, kv_dtype=KV_DTYPE)
+            work = work_of(open_checkpoint(model).config, precision, kv_dtype=ours.kv_dtype)
             yield Session(report, model, threads, rounds, ours, sides, work)
         finally:
             ours.close()

@@ -19,7 +19,7 @@ from deepwell.errors import DeepwellError
 
 __all__ = ["bench_newcomer", "bench_parity"]
 
-ANSWER_LINE = "Ask the next one"  # what `deepwell serve --demo` prints under its first answer
+ANSWER_LINE = "Ask the next question"  # what `deepwell serve --demo` prints under its first answer
 
 
 def _junit(path: Path) -> dict[str, int]:

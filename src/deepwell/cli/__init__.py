@@ -25,9 +25,9 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from deepwell.version import deepwell_version
 
-        typer.echo(f"deepwell {version('deepwell')}")
+        typer.echo(f"deepwell {deepwell_version()}")
         raise typer.Exit
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from deepwell.settings import Settings
 
-__all__ = ["Answers", "Asked", "LocalAnswers", "Part", "RemoteAnswers", "last_of", "open_answers"]
+__all__ = ["Answers", "Asked", "LocalAnswers", "Part", "RemoteAnswers", "cut_note", "last_of", "open_answers"]
 
 _CONNECT_SECONDS = 0.5  # to a server on this machine, which answers at once or is not there
 
@@ -72,6 +72,13 @@ class Answers(Protocol):
 def last_of(part: Part | None) -> dict[str, Any]:
     """The report of the last part, as JSON."""
     return asdict(part.report) if part and part.report else {}
+
+
+def cut_note(part: Part | None) -> str:
+    """What to say about an answer that did not come to its end; empty if it did."""
+    if part is None or part.report is None or part.report.finish_reason != "length":
+        return ""
+    return f"(cut off after {part.report.completion_tokens} tokens, by --max-tokens or the context)"
 
 
 class _Clock:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from deepwell.cli.options import ModelOption, Port
-from deepwell.cli.output import JsonFlag, reported_errors, write_json
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 __all__ = ["register"]
 
@@ -36,7 +36,7 @@ def ask(
     A running `deepwell serve` that serves the model answers; without one the model is loaded for this question.
     """
     with reported_errors(as_json=json):
-        from deepwell.cli.answers import Asked, last_of, open_answers
+        from deepwell.cli.answers import Asked, cut_note, last_of, open_answers
         from deepwell.errors import InvalidRequest
         from deepwell.settings import Settings
 
@@ -49,15 +49,18 @@ def ask(
         with closing(open_answers(settings)) as answers:
             answer = ""
             last = None
-            for part in answers.stream(asked):
-                answer += part.text
-                last = part
-                if not json:
-                    sys.stdout.write(part.text)
-                    sys.stdout.flush()
+            with closing(answers.stream(asked)) as parts:
+                for part in parts:
+                    answer += part.text
+                    last = part
+                    if not json:
+                        sys.stdout.write(part.text)
+                        sys.stdout.flush()
             if json:
                 write_json(
                     {"model": answers.model, "where": answers.where, "answer": answer, **last_of(last)}
                 )
             else:
                 sys.stdout.write("\n")
+                if note := cut_note(last):
+                    console(stderr=True).print(note, style="yellow", soft_wrap=True)

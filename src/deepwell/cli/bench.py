@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepwell.bench.report import Outcome, Report, rounded
-from deepwell.errors import DeepwellError
+from deepwell.cli.output import JsonFlag as Json
+from deepwell.cli.output import reported_errors
+
+if TYPE_CHECKING:
+    from deepwell.bench.report import Report
 
 __all__ = ["register"]
 
 app = typer.Typer(help="Measure speed, quality and size against roofs and peers.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="Nothing but the last line of JSON on stdout.")]
 Row = Annotated[str | None, typer.Option(help="Hold the figures against this row of targets.toml.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads; unset: the cores this process may use.")]
 Model = Annotated[Path | None, typer.Option(help="A GGUF file; unset: smollm2 from the store.")]
@@ -43,25 +45,24 @@ def _model(given: Path | None) -> Path:
 
 def _measure(name: str, row: str | None, as_json: bool, measure: Callable[[Report], dict[str, Any]]) -> None:
     """Run one benchmark and print its table and last line; exit 1 where it misses the bar."""
-    from deepwell.bench.targets import judge
+    with reported_errors(as_json=as_json):
+        from deepwell.bench.report import Outcome, Report
+        from deepwell.bench.targets import judge
 
-    report = Report(as_json=as_json)
-    try:
+        report = Report(as_json=as_json)
         value = measure(report)
         outcome = judge(row, value) if row else Outcome(name, value)
-    except DeepwellError as error:
-        report.error(error)
-        raise typer.Exit(2) from None
-    report.finish(outcome)
+        report.finish(outcome)
     if outcome.holds is False:
         raise typer.Exit(1)
 
 
 @app.command()
 def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> None:
-    """Memory and arithmetic peaks of this machine, and what SmolLM2 could reach under them."""
+    """Memory and arithmetic peaks of this machine."""
 
     def measure(report: Report) -> dict[str, Any]:
+        from deepwell.bench.report import rounded
         from deepwell.bench.roofs import measure_roofs
         from deepwell.engine.native import isa
 
@@ -301,10 +302,11 @@ def targets(
     json: Json = False,
 ) -> None:
     """Run the rows of targets.toml, print which hold, and write docs/benchmarks.md."""
-    from deepwell.bench.targets import run_target, select, write_page
+    with reported_errors(as_json=json):
+        from deepwell.bench.report import Outcome, Report
+        from deepwell.bench.targets import run_target, select, write_page
 
-    report = Report(as_json=json)
-    try:
+        report = Report(as_json=json)
         chosen = select(pattern)
         if list_only:
             columns = ["name", "bar", "minutes", "command"]
@@ -316,9 +318,6 @@ def targets(
             outcomes.append(run_target(target))
             report.finish(outcomes[-1])
         page = write_page(outcomes, _threads(threads))
-    except DeepwellError as error:
-        report.error(error)
-        raise typer.Exit(2) from None
     report.table(
         "Targets",
         ["name", "measured", "bar", "holds"],

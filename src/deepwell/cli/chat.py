@@ -112,7 +112,7 @@ class Conversation:
                 self._turn(text)
 
     def _turn(self, text: str) -> None:
-        from deepwell.cli.answers import Asked, last_of
+        from deepwell.cli.answers import Asked, cut_note, last_of
         from deepwell.errors import DeepwellError
 
         self._turns.append({"role": "user", "content": text})
@@ -136,6 +136,8 @@ class Conversation:
         else:
             if not self._as_json:
                 sys.stdout.write("\n")
+                if note := cut_note(last):
+                    self._say(note)
         self._turns.append({"role": "assistant", "content": answer})
         if self._as_json:
             write_json({"answer": answer, **last_of(last)})

@@ -13,6 +13,7 @@ import typer
 
 from deepwell.cli.options import Context, KvDtype, KvTokens, ModelOption, ModelsDir, Port, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.version import deepwell_version
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -88,7 +89,7 @@ def examine(settings: Settings) -> dict[str, Any]:
 
 def _versions() -> dict[str, str]:
     found = {
-        "deepwell": _version("deepwell"),
+        "deepwell": deepwell_version(),
         "python": platform.python_version(),
         "system": platform.platform(),
     }

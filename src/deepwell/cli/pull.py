@@ -38,18 +38,17 @@ def pull(
 ) -> None:
     """Bring a model into the store; a pull that was interrupted continues."""
     with reported_errors(as_json=json):
-        from deepwell.errors import DownloadError
         from deepwell.models.catalog import read_catalog
         from deepwell.models.store import ModelStore
         from deepwell.settings import Settings
 
         settings = Settings.load(models_dir=models_dir)
         store = ModelStore(settings.models_dir)
-        if settings.offline and not any(stored.name == (name or model) for stored in store.list()):
-            raise DownloadError("DEEPWELL_OFFLINE is set, so nothing is downloaded", fix="unset it to pull")
         entries = read_catalog(catalog) if catalog else None
         with _bars(shown=not json) as progress:
-            stored = store.pull(model, name=name, catalog=entries, progress=progress)
+            stored = store.pull(
+                model, name=name, catalog=entries, offline=settings.offline, progress=progress
+            )
         manifest = stored.manifest
         if json:
             write_json({"path": str(stored.path), **(manifest.to_json() if manifest else {})})

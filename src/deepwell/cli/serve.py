@@ -135,17 +135,16 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
     )
     threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
     body = jsonlib.dumps({"model": name, "messages": [{"role": "user", "content": "Why is the sky blue?"}]})
-    key_header = ' \\\n    -H "Authorization: Bearer $DEEPWELL_API_KEYS"' if with_key else ""
-    key = 'os.environ["DEEPWELL_API_KEYS"]' if with_key else '"none"'
-    imports = "import os\n  " if with_key else ""
+    key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
+    key = "YOUR_KEY" if with_key else "none"
     return f"""
 {name} ({runs.precision}, {kernels}, {threads}, context {runs.max_model_len}) is served at {url}
 
   curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key_header} \\
     -d '{body}'
 
-  {imports}from openai import OpenAI
-  client = OpenAI(base_url="{url}/v1", api_key={key})
+  from openai import OpenAI
+  client = OpenAI(base_url="{url}/v1", api_key="{key}")
   question = [{{"role": "user", "content": "Why is the sky blue?"}}]
   print(client.chat.completions.create(model="{name}", messages=question).choices[0].message.content)
 

@@ -23,9 +23,14 @@ KVDtype = Literal["fp32", "bf16"]
 class Matrix(Protocol):
     """A packed weight matrix y = W x, W: [rows, cols]; the layouts are specified in `quantize`."""
 
-    rows: int
-    cols: int
-    scheme: Scheme
+    @property
+    def rows(self) -> int: ...
+
+    @property
+    def cols(self) -> int: ...
+
+    @property
+    def scheme(self) -> Scheme: ...
 
 
 class Attention(Protocol):
@@ -39,15 +44,21 @@ class Mlp(Protocol):
 class KVCache(Protocol):
     """Paged keys and values of every layer; block b holds positions of one sequence, 16 tokens."""
 
-    num_blocks: int
-    nbytes: int
+    @property
+    def num_blocks(self) -> int: ...
+
+    @property
+    def nbytes(self) -> int: ...
 
 
 class Model(Protocol):
     """A decoder ready to run."""
 
-    vocab_size: int
-    hidden_size: int
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def hidden_size(self) -> int: ...
 
     def forward(
         self,
@@ -74,7 +85,8 @@ class Model(Protocol):
 class Backend(Protocol):
     """The module surface shared by `reference` and `native`."""
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def matrix(self, data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> Matrix:
         """Wrap packed bytes (not copied, kept alive)."""

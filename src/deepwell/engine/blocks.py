@@ -82,7 +82,7 @@ class BlockPool:
 
     def root(self, salt: str) -> Prefix:
         """The empty prefix. Only equal salts share blocks."""
-        tokens = len(self._seed).to_bytes(4, "little") + self._seed + salt.encode()
+        tokens = len(self._seed).to_bytes(4, "little") + self._seed + salt.encode(errors="surrogatepass")
         return Prefix(None, tokens, self._digest(tokens))
 
     def extend(self, parent: Prefix, tokens: bytes) -> Prefix:

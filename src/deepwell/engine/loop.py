@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backend import KVCache, Model
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.batch_builder import BatchBuilder, output_rows_of
+from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool
 from deepwell.engine.protocol import (
     Capabilities,
@@ -34,108 +33,24 @@ from deepwell.engine.protocol import (
     SamplingParams,
     TokenLogprob,
 )
-from deepwell.engine.sampler import check_params, draw, log_normalizer, token_logprob, uniform
+from deepwell.engine.runner import StepResult, StepRunner
+from deepwell.engine.sampler import check_params
 from deepwell.engine.scheduler import NO_TOKEN, Limits, ScheduledStep, Scheduler
 from deepwell.engine.sequence import Kind, Sequence
+from deepwell.engine.streams import DeltaStream, Mailbox, SyncDeltaStream
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
 
-__all__ = ["DeltaStream", "InProcessEngine", "SyncDeltaStream"]
+__all__ = ["InProcessEngine"]
 
 _log = logging.getLogger(__name__)
 
 
-class _Mailbox:
-    """The receiving end of an asynchronous request; all but `loop` belongs to that loop's thread."""
-
-    __slots__ = ("loop", "ready", "waiter")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.ready: deque[Delta] = deque()
-        self.waiter: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
-
-
 @dataclass(slots=True)
 class _Job:
-    """A live request: its sequence, its receiver, and what its prompt rows have yielded so far."""
+    """A live request and its receiver."""
 
     sequence: Sequence
-    sink: _Mailbox | queue.SimpleQueue[Delta] | Future[NDArray[np.float32]]
-    prompt_logprobs: list[TokenLogprob | None] | None = None
-    scores: NDArray[np.float32] | None = None  # [tokens - 1]
-    hidden_sum: NDArray[np.float64] | None = None  # [hidden_size]
-
-
-class DeltaStream(AsyncIterator[Delta]):
-    """The deltas of one request, for one event loop.
-
-    A stream that is cancelled, closed or dropped before its end aborts the request within one step.
-    """
-
-    def __init__(self, mailbox: _Mailbox, drop: Callable[[], None]) -> None:
-        self._mailbox = mailbox
-        self._drop = drop
-        self._ended = False
-
-    async def __anext__(self) -> Delta:
-        mailbox = self._mailbox
-        while not mailbox.ready:
-            if self._ended:
-                raise StopAsyncIteration
-            mailbox.waiter = mailbox.loop.create_future()
-            try:
-                await mailbox.waiter
-            except asyncio.CancelledError:
-                self._close()
-                raise
-            finally:
-                mailbox.waiter = None
-        delta = mailbox.ready.popleft()
-        self._ended = delta.finish_reason is not None
-        return delta
-
-    async def aclose(self) -> None:
-        """Abort the request; nothing more is delivered."""
-        self._close()
-        self._mailbox.ready.clear()
-        self._mailbox.wake()
-
-    def _close(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._drop()
-
-    def __del__(self) -> None:
-        self._close()
-
-
-class SyncDeltaStream(Iterator[Delta]):
-    """The deltas of one request, for a thread without an event loop; closed or dropped, it aborts."""
-
-    def __init__(self, deltas: queue.SimpleQueue[Delta], drop: Callable[[], None]) -> None:
-        self._deltas = deltas
-        self._drop = drop
-        self._ended = False
-
-    def __next__(self) -> Delta:
-        if self._ended:
-            raise StopIteration
-        delta = self._deltas.get()
-        self._ended = delta.finish_reason is not None
-        return delta
-
-    def close(self) -> None:
-        """Abort the request within one step."""
-        if not self._ended:
-            self._ended = True
-            self._drop()
-
-    def __del__(self) -> None:
-        self.close()
+    sink: Mailbox | queue.SimpleQueue[Delta] | Future[NDArray[np.float32]]
 
 
 class InProcessEngine:
@@ -168,21 +83,15 @@ class InProcessEngine:
                 fix="give the cache more blocks, or lower the context",
             )
         limits = limits or Limits()
-        self._model = model
-        self._cache = cache
         self._capabilities = capabilities
         self._eos = frozenset(eos_token_ids)
         self._scheduler = Scheduler(BlockPool(cache.num_blocks, seed=seed), limits)
-        max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens)
-        self._builder = BatchBuilder(limits.max_sequences, max_rows, capabilities.max_model_len)
-        self._argmax = np.zeros(limits.max_sequences + max_rows, np.int32)
-        self._logits = np.empty((0, capabilities.vocab_size), np.float32)
-        self._hidden = np.empty((0, capabilities.hidden_size), np.float32)
+        self._runner: StepRunner | None = StepRunner(model, cache, limits, capabilities.max_model_len)
 
         self._wake = threading.Condition()
         self._jobs: dict[str, _Job] = {}
         self._inbox: deque[tuple[Literal["add", "abort"], Sequence]] = deque()
-        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[_Mailbox, Delta]]] = {}
+        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Delta]]] = {}
         self._closed = False
         self._ids = itertools.count()
         self._steps = 0
@@ -201,7 +110,7 @@ class InProcessEngine:
             InvalidRequest: an empty prompt, an unknown token id, a parameter out of range, an id already in
                 use.
         """
-        mailbox = _Mailbox(asyncio.get_running_loop())
+        mailbox = Mailbox(asyncio.get_running_loop())
         return DeltaStream(mailbox, self._submit_generate(request, mailbox))
 
     def generate_sync(self, request: GenerateRequest) -> SyncDeltaStream:
@@ -212,15 +121,13 @@ class InProcessEngine:
     async def score(self, tokens: Tokens[int]) -> NDArray[np.float32]:
         """Log probability of every token given those before it: [len(tokens) - 1]."""
         sequence = self._sequence("score", tokens)
-        job = _Job(sequence, Future(), scores=np.zeros(len(tokens) - 1, np.float32))
-        return await self._resolve(job) if len(tokens) > 1 else np.empty(0, np.float32)
+        if len(tokens) == 1:
+            return np.empty(0, np.float32)
+        return await self._resolve(sequence)
 
     async def embed(self, tokens: Tokens[int]) -> NDArray[np.float32]:
         """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
-        sequence = self._sequence("embed", tokens)
-        return await self._resolve(
-            _Job(sequence, Future(), hidden_sum=np.zeros(self._capabilities.hidden_size, np.float64))
-        )
+        return await self._resolve(self._sequence("embed", tokens))
 
     def abort(self, request_id: str) -> None:
         """Stop a request within one step; its stream ends with "abort". Unknown ids are ignored."""
@@ -266,10 +173,8 @@ class InProcessEngine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # Submission.
-
     def _submit_generate(
-        self, request: GenerateRequest, sink: _Mailbox | queue.SimpleQueue[Delta]
+        self, request: GenerateRequest, sink: Mailbox | queue.SimpleQueue[Delta]
     ) -> Callable[[], None]:
         """Queue a request; returns what abandons it."""
         params = request.params
@@ -284,10 +189,7 @@ class InProcessEngine:
             eos_token_ids=self._eos,
             seed=random.getrandbits(64) if params.seed is None else params.seed,
         )
-        job = _Job(sequence, sink)
-        if params.prompt_logprobs is not None:
-            job.prompt_logprobs = list[TokenLogprob | None]([None]) * len(prompt)
-        self._submit(job)
+        self._submit(_Job(sequence, sink))
         inbox = self._inbox
 
         def abandon() -> None:
@@ -347,187 +249,91 @@ class InProcessEngine:
             self._inbox.append(("add", job.sequence))
             self._wake.notify()
 
-    async def _resolve(self, job: _Job) -> NDArray[np.float32]:
-        assert isinstance(job.sink, Future)
-        self._submit(job)
+    async def _resolve(self, sequence: Sequence) -> NDArray[np.float32]:
+        future: Future[NDArray[np.float32]] = Future()
+        self._submit(_Job(sequence, future))
         try:
-            return await asyncio.wrap_future(job.sink)
+            return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
-            self._inbox.append(("abort", job.sequence))
+            self._inbox.append(("abort", sequence))
             raise
 
-    # The engine thread.
-
     def _run(self) -> None:
-        inbox, scheduler = self._inbox, self._scheduler
-        while True:
-            if not inbox and not scheduler.has_work:
-                with self._wake:
-                    while not inbox and not self._closed:
-                        self._wake.wait()
-            if self._closed:
-                break
-            while inbox:
-                command, sequence = inbox.popleft()
-                if command == "add":
-                    scheduler.add(sequence)
-                elif scheduler.remove(sequence):
-                    self._aborted += 1
-                    self._end(sequence, "abort")
-            if scheduler.has_work:
-                started = time.perf_counter()
-                try:
+        """The engine thread."""
+        try:
+            while self._wait_for_work():
+                self._receive()
+                if self._scheduler.has_work:
+                    started = time.perf_counter()
                     self._step()
-                except (
-                    Exception
-                ) as error:  # whatever the model raised: its requests fail, the engine lives on
-                    _log.exception("an engine step failed")
-                    self._fail(error)
-                self._busy_seconds += time.perf_counter() - started
+                    self._busy_seconds += time.perf_counter() - started
+                self._flush()
+        finally:
+            with self._wake:
+                self._closed = True
+                sequences = [job.sequence for job in self._jobs.values()]
+            for sequence in sequences:
+                self._end(sequence, "abort")
             self._flush()
-        with self._wake:
-            jobs = list(self._jobs.values())
-        for job in jobs:
-            self._end(job.sequence, "abort")
-        self._flush()
-        del self._model, self._cache
+            self._runner = None  # frees the model
+
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is something to do; False once the engine is closed."""
+        if not self._inbox and not self._scheduler.has_work:
+            with self._wake:
+                while not self._inbox and not self._closed:
+                    self._wake.wait()
+        return not self._closed
+
+    def _receive(self) -> None:
+        while self._inbox:
+            command, sequence = self._inbox.popleft()
+            if command == "add":
+                self._scheduler.add(sequence)
+            elif self._scheduler.remove(sequence):
+                self._aborted += 1
+                self._end(sequence, "abort")
 
     def _step(self) -> None:
-        scheduler = self._scheduler
-        step = scheduler.schedule()
-        batch = self._builder.build(step)
-        logprobs: dict[int, TokenLogprob] = {}
-        errors: dict[int, str] = {}
-        if step.decoding == len(step.sequences) and not any(s.needs_logits for s in step.sequences):
-            argmax = self._argmax[: step.decoding]
-            self._model.forward(batch, self._cache, argmax=argmax)
-            tokens = argmax.tolist()
-        else:
-            tokens = self._execute(step, batch, logprobs, errors)
-        self._steps += 1
+        """Schedule, execute, commit. Whatever the model raises fails its requests; the engine lives on."""
+        assert self._runner is not None
+        try:
+            step = self._scheduler.schedule()
+            result = self._runner.execute(step)
+            reasons = self._scheduler.commit(step, result.tokens)
+            self._steps += 1
+            self._report(step, result, reasons)
+        except Exception as error:
+            _log.exception("an engine step failed")
+            self._fail(error)
 
-        reasons = scheduler.commit(step, tokens)
-        for index, (sequence, token, reason) in enumerate(zip(step.sequences, tokens, reasons, strict=True)):
-            if index in errors:
-                scheduler.remove(sequence)
-                self._end(sequence, "error", error=errors[index])
-            elif reason == "stop" or (reason is not None and token == NO_TOKEN):
-                self._end(sequence, reason)
-            elif token != NO_TOKEN:
-                self._generated += 1
-                found = (logprobs[index],) if logprobs and index in logprobs else ()
-                if reason is not None:
-                    self._end(sequence, reason, tokens=(token,), logprobs=found)
-                else:
-                    self._emit(sequence, (token,), found)
-
-    def _execute(
-        self, step: ScheduledStep, batch: Batch, logprobs: dict[int, TokenLogprob], errors: dict[int, str]
-    ) -> list[int]:
-        """A step with prompts or sampling: run the model, use every output row, return the tokens."""
-        sequences = step.sequences
-        spans = [output_rows_of(s, n) for s, n in zip(sequences, step.counts, strict=True)]
-        outputs = len(batch.output_rows)
-        logits = hidden = targets = scores = None
-        if any(n and s.needs_logits for s, n in zip(sequences, spans, strict=True)):
-            if len(self._logits) < outputs:
-                self._logits = np.empty((outputs, self._capabilities.vocab_size), np.float32)
-            logits = self._logits[:outputs]
-        if any(s.kind == "embed" for s in sequences):
-            if len(self._hidden) < outputs:
-                self._hidden = np.empty((outputs, self._capabilities.hidden_size), np.float32)
-            hidden = self._hidden[:outputs]
-        if any(s.kind == "score" for s in sequences):
-            targets, scores = np.zeros(outputs, np.int32), np.empty(outputs, np.float32)
-            row = 0
-            for sequence, span in zip(sequences, spans, strict=True):
-                if sequence.kind == "score":
-                    first = sequence.computed + 1
-                    targets[row : row + span] = sequence.tokens[first : first + span]
-                row += span
-        argmax = None
-        if any(
-            n and s.kind == "generate" and not s.needs_logits for s, n in zip(sequences, spans, strict=True)
+    def _report(self, step: ScheduledStep, result: StepResult, reasons: list[FinishReason | None]) -> None:
+        """Tell the callers what the step brought."""
+        for index, (sequence, token, reason) in enumerate(
+            zip(step.sequences, result.tokens, reasons, strict=True)
         ):
-            argmax = self._argmax[:outputs]
-        self._model.forward(
-            batch,
-            self._cache,
-            logits=logits,
-            argmax=argmax,
-            hidden=hidden,
-            targets=targets,
-            target_logprobs=scores,
-        )
-
-        tokens: list[int] = []
-        row = 0
-        for index, (sequence, count, span) in enumerate(zip(sequences, step.counts, spans, strict=True)):
-            rows = slice(row, row + span)
-            row += span
-            token = NO_TOKEN
-            job = self._jobs[sequence.request_id]
-            start = sequence.computed
-            if sequence.kind == "score":
-                assert job.scores is not None
-                assert scores is not None
-                job.scores[start : start + span] = scores[rows]
-            elif sequence.kind == "embed":
-                assert job.hidden_sum is not None
-                assert hidden is not None
-                if start == 0:  # the first chunk, or the first after a preemption
-                    job.hidden_sum[:] = 0
-                for state in hidden[rows]:  # one by one: the sum does not depend on the chunks
-                    job.hidden_sum += state
-            elif span and sequence.needs_logits:
-                assert logits is not None
-                try:
-                    if job.prompt_logprobs is not None:
-                        self._score_prompt(job, job.prompt_logprobs, logits[rows])
-                    if sequence.draws and start + count == sequence.num_tokens:
-                        token, found = self._draw(sequence, logits[row - 1])
-                        if found is not None:
-                            logprobs[index] = found
-                except Exception as error:  # one request's numbers: the others go on
-                    _log.exception("sampling failed for request %s", sequence.request_id)
-                    errors[index] = str(error)
-                    token = NO_TOKEN
-            elif span:
-                assert argmax is not None
-                token = int(argmax[row - 1])
-            tokens.append(token)
-        return tokens
-
-    def _score_prompt(self, job: _Job, found: list[TokenLogprob | None], logits: NDArray[np.float32]) -> None:
-        sequence = job.sequence
-        top = sequence.params.prompt_logprobs or 0
-        for position, row in enumerate(logits, sequence.computed + 1):
-            if position < sequence.num_prompt:
-                found[position] = token_logprob(row, log_normalizer(row), int(sequence.tokens[position]), top)
-
-    def _draw(self, sequence: Sequence, logits: NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:
-        params = sequence.params
-        token = draw(
-            logits,
-            params,
-            tokens=sequence.tokens[: sequence.num_tokens],
-            num_prompt=sequence.num_prompt,
-            masked=sequence.stop_ids,
-            u=uniform(sequence.seed, sequence.choice, sequence.num_tokens),
-        )
-        if params.logprobs is None:
-            return token, None
-        return token, token_logprob(logits, log_normalizer(logits), token, params.logprobs)
-
-    def _emit(self, sequence: Sequence, tokens: tuple[int, ...], logprobs: tuple[TokenLogprob, ...]) -> None:
-        job = self._jobs[sequence.request_id]
-        prompt_logprobs = job.prompt_logprobs
-        if prompt_logprobs is None:
-            delta = Delta(sequence.request_id, tokens, logprobs)
-        else:
-            job.prompt_logprobs = None
-            delta = Delta(sequence.request_id, tokens, logprobs, tuple(prompt_logprobs))
-        self._send(job, delta)
+            if index in result.errors:
+                self._scheduler.remove(sequence)
+                self._end(sequence, "error", error=result.errors[index])
+                continue
+            tokens: tuple[int, ...] = ()
+            logprobs: tuple[TokenLogprob, ...] = ()
+            if token != NO_TOKEN and reason != "stop":
+                self._generated += 1
+                tokens = (token,)
+                if index in result.logprobs:
+                    logprobs = (result.logprobs[index],)
+            if reason is not None:
+                self._end(sequence, reason, tokens=tokens, logprobs=logprobs)
+            elif tokens:
+                prompt_logprobs = None
+                if sequence.prompt_logprobs is not None:
+                    prompt_logprobs = tuple(sequence.prompt_logprobs)
+                    sequence.prompt_logprobs = None
+                # A caller that stops at a string of its own never sees the last delta.
+                cached = sequence.cached_tokens
+                delta = Delta(sequence.request_id, tokens, logprobs, prompt_logprobs, cached_tokens=cached)
+                self._send(self._jobs[sequence.request_id], delta)
 
     def _end(
         self,
@@ -542,40 +348,27 @@ class InProcessEngine:
         with self._wake:
             job = self._jobs.pop(sequence.request_id)
         if isinstance(job.sink, Future):
-            self._end_rows(job, job.sink, reason, error)
+            _resolve_rows(job.sink, sequence, reason, error)
             return
-        self._send(
-            job,
-            Delta(
-                sequence.request_id,
-                tokens,
-                logprobs,
-                None if job.prompt_logprobs is None or error else tuple(job.prompt_logprobs),
-                reason,
-                sequence.num_prompt,
-                sequence.cached_tokens,
-                sequence.num_generated,
-                error,
-            ),
+        prompt_logprobs = None
+        if sequence.prompt_logprobs is not None and reason in ("stop", "length"):
+            prompt_logprobs = tuple(sequence.prompt_logprobs)
+        delta = Delta(
+            sequence.request_id,
+            tokens,
+            logprobs,
+            prompt_logprobs,
+            reason,
+            prompt_tokens=sequence.num_prompt,
+            cached_tokens=sequence.cached_tokens,
+            completion_tokens=sequence.num_generated,
+            error=error,
         )
-
-    def _end_rows(
-        self, job: _Job, future: Future[NDArray[np.float32]], reason: FinishReason, error: str
-    ) -> None:
-        if not future.set_running_or_notify_cancel():
-            return
-        if reason != "stop":
-            future.set_exception(DeepwellError(error or "the request was aborted"))
-        elif job.scores is not None:
-            future.set_result(job.scores)
-        else:
-            assert job.hidden_sum is not None
-            norm = math.sqrt(float(job.hidden_sum @ job.hidden_sum))
-            future.set_result((job.hidden_sum / (norm or 1.0)).astype(np.float32))
+        self._send(job, delta)
 
     def _send(self, job: _Job, delta: Delta) -> None:
         sink = job.sink
-        if isinstance(sink, _Mailbox):
+        if isinstance(sink, Mailbox):
             self._outbox.setdefault(sink.loop, []).append((sink, delta))
         else:
             assert isinstance(sink, queue.SimpleQueue)
@@ -594,9 +387,7 @@ class InProcessEngine:
     def _listening_on(self, loop: asyncio.AbstractEventLoop) -> list[Sequence]:
         with self._wake:
             return [
-                j.sequence
-                for j in self._jobs.values()
-                if isinstance(j.sink, _Mailbox) and j.sink.loop is loop
+                j.sequence for j in self._jobs.values() if isinstance(j.sink, Mailbox) and j.sink.loop is loop
             ]
 
     def _fail(self, error: Exception) -> None:
@@ -608,7 +399,22 @@ class InProcessEngine:
                 self._end(sequence, "error", error=f"{type(error).__name__}: {error}")
 
 
-def _deliver(mail: list[tuple[_Mailbox, Delta]]) -> None:
+def _deliver(mail: list[tuple[Mailbox, Delta]]) -> None:
     for mailbox, delta in mail:
-        mailbox.ready.append(delta)
-        mailbox.wake()
+        mailbox.deliver(delta)
+
+
+def _resolve_rows(
+    future: Future[NDArray[np.float32]], sequence: Sequence, reason: FinishReason, error: str
+) -> None:
+    """Answer a `score` or `embed` whose sequence has ended."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if reason != "stop":
+        future.set_exception(DeepwellError(error or "the request was aborted"))
+    elif sequence.scores is not None:
+        future.set_result(sequence.scores)
+    else:
+        assert sequence.hidden_sum is not None
+        norm = math.sqrt(float(sequence.hidden_sum @ sequence.hidden_sum))
+        future.set_result((sequence.hidden_sum / (norm or 1.0)).astype(np.float32))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,12 +59,13 @@ def is_available() -> bool:
 
 
 def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -> backend.Backend:
-    """The backend to run on; "auto" is native, or, with a warning, the numpy reference where nothing was compiled.
+    """The backend to run on; "auto" is native or, with a warning, the numpy reference where nothing was compiled.
 
     `DEEPWELL_ISA` forces one of `available_isas()`.
 
     Raises:
-        MissingDependency: "native" was asked for and the extension is missing, or `DEEPWELL_ISA` names no table of this machine.
+        MissingDependency: "native" was asked for and the extension is missing, or `DEEPWELL_ISA` names no kernel
+            table of this machine.
     """
     if requested == "reference":
         return reference
@@ -71,7 +73,7 @@ def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -
         if requested == "native":
             raise MissingDependency(f"the compiled kernels are missing ({_missing})", fix=_BUILD_FIX)
         log.warning(
-            "running on the numpy reference, many times slower: the compiled kernels are missing (%s); to fix it, %s",
+            "running on the numpy reference, many times slower: the compiled kernels are missing (%s). Fix: %s",
             _missing,
             _BUILD_FIX,
         )
@@ -83,13 +85,7 @@ def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -
                 fix=f"use one of {', '.join(available_isas())}, or unset it",
             )
         set_isa(forced)
-    return _this_module()
-
-
-def _this_module() -> backend.Backend:
-    import deepwell.engine.native as this  # the module itself is the backend
-
-    return this
+    return cast("backend.Backend", sys.modules[__name__])
 
 
 def isa() -> str:

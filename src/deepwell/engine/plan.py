@@ -162,11 +162,13 @@ def _options(made: MemoryPlan, config: ModelConfig, context: int | None, kv_toke
 
     precisions = _PRECISIONS[_PRECISIONS.index(made.precision) + 1 :]
     contexts = [tokens for tokens in (32768, 16384, 8192, 4096, 2048, 1024) if tokens < made.kv_cache_tokens]
-    flag = "--context" if kv_tokens is None else "--kv-tokens"
+    flag = "--context {0}" if kv_tokens is None else "--context {0} --kv-tokens {0}"
     options = [f"--precision {p}" for p in precisions if fits(p, None)][:1]
-    options += [f"{flag} {t}" for t in contexts if fits(made.precision, t)][:1]
+    options += [flag.format(t) for t in contexts if fits(made.precision, t)][:1]
     if not options:
-        options = [f"--precision {p} {flag} {t}" for t in contexts for p in precisions if fits(p, t)][:1]
+        options = [f"--precision {p} {flag.format(t)}" for t in contexts for p in precisions if fits(p, t)][
+            :1
+        ]
     return options
 
 

@@ -1,7 +1,7 @@
 """Quantisation schemes and their packed layouts, as `docs/design.md` specifies them under "Packed weights".
 
-Every scheme goes through two steps: choose the integers and scales of each (row, group), then lay them out in panels of
-32 rows. GGUF's 4-bit blocks enter between the two, so they are never rounded again.
+Every scheme goes through two steps: choose the integers and scales of each (row, group), then lay them out in
+panels of 32 rows. GGUF's 4-bit blocks enter between the two, so they are never rounded again.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ __all__ = [
     "Quantized",
     "decode_q4_0",
     "decode_q4_1",
+    "decode_q4_k",
     "interleave_gate_up",
     "layout",
     "pack",
@@ -56,7 +57,7 @@ _INT4_STEPS = 3  # least-squares steps from each start
 class Quantized:
     """Rows before layout: w = d * q (+ m). Columns are padded to whole groups."""
 
-    q: NDArray[np.int8] | NDArray[np.uint8] | NDArray[np.float32]  # [rows, groups * group]
+    q: NDArray[np.int8 | np.uint8 | np.float32]  # [rows, groups * group]
     d: NDArray[np.float16]  # [rows, groups]; empty for fp32
     m: NDArray[np.float16]  # [rows, groups]; int4 only, else empty
 
@@ -73,26 +74,26 @@ class Quantized:
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """What rounding cost: signal to quantisation noise in decibels (inf: exact) and the largest absolute error."""
+    """What rounding cost: signal to quantisation noise in decibels (inf: exact), and the largest error."""
 
     sqnr_db: float
     max_error: float
 
 
-def _ceil(n: int, multiple: int) -> int:
-    return -(-n // multiple) * multiple
+def _ceil_div(n: int, size: int) -> int:
+    return -(-n // size)
 
 
 def packed_nbytes(rows: int, cols: int, scheme: Scheme) -> int:
     """Bytes of a packed [rows, cols] matrix."""
-    return (_ceil(rows, PANEL) // PANEL) * (_ceil(cols, GROUP[scheme]) // GROUP[scheme]) * _BLOCK[scheme].itemsize
+    return _ceil_div(rows, PANEL) * _ceil_div(cols, GROUP[scheme]) * _BLOCK[scheme].itemsize
 
 
 def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
     """Round float32 [rows, cols] to `scheme`. Weights that are not finite make `d` (or `m`) of their group so."""
     group = GROUP[scheme]
     rows, cols = weights.shape
-    width = _ceil(cols, group)
+    width = _ceil_div(cols, group) * group
     none = np.empty((rows, 0), np.float16)
     if scheme == "fp32":
         return Quantized(np.asarray(weights, np.float32), none, none)
@@ -104,7 +105,9 @@ def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
     for start in range(0, rows, step):
         chunk = slice(start, min(start + step, rows))
         padded = _pad(np.asarray(weights[chunk], np.float32), cols=width)
-        with np.errstate(invalid="ignore", over="ignore"):  # a NaN, or an infinite scale, is the caller's to see
+        with np.errstate(
+            invalid="ignore", over="ignore"
+        ):  # a NaN, or an infinite scale, is the caller's to see
             q_chunk, d_chunk, m_chunk = fit(padded.reshape(-1, group))
         q[chunk] = q_chunk.reshape(-1, width)
         d[chunk] = d_chunk.reshape(-1, width // group)
@@ -130,51 +133,57 @@ def _fit_int8(w: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.floa
     return q.astype(np.int8), d, d
 
 
-def _fit_int4(w: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
-    """Asymmetric: w [n, 32] -> q in 0..15, d and m [n], of least squared error over a few starting ranges.
-
-    From each start, rounding and the closed-form least-squares (d, m) alternate, as in k-means.
-    """
-    n = np.float32(w.shape[1])
+def _fit_int4(
+    w: NDArray[np.float32],
+) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
+    """Asymmetric: w [n, 32] -> q in 0..15, d and m [n], the best of a few starting ranges in squared error."""
     low, high = w.min(axis=1), w.max(axis=1)
-    sum_w = w.sum(axis=1)
-    best_error = np.full(len(w), np.inf, np.float32)
-    best_d = np.zeros(len(w), np.float16)
-    best_m = np.zeros(len(w), np.float16)
-    q = np.empty_like(w)
+    best_error: NDArray[np.float32] = np.full(len(w), np.inf, np.float32)
+    best_d: NDArray[np.float16] = np.zeros(len(w), np.float16)
+    best_m: NDArray[np.float16] = np.zeros(len(w), np.float16)
     for shrink in _INT4_SHRINK:
-        d = (high - low) * np.float32(shrink / 15)
-        m = (low + high) * np.float32(0.5) - d * np.float32(7.5)
-        for _ in range(_INT4_STEPS):
-            _round_int4(w, d, m, out=q)
-            sum_q = q.sum(axis=1)
-            sum_qq = np.einsum("nk,nk->n", q, q)
-            sum_qw = np.einsum("nk,nk->n", q, w)
-            determinant = n * sum_qq - sum_q * sum_q
-            d = np.where(determinant > 0, (n * sum_qw - sum_q * sum_w) * _inverse(determinant), d)
-            m = (sum_w - d * sum_q) / n
-        d_half, m_half = d.astype(np.float16), m.astype(np.float16)
-        d, m = d_half.astype(np.float32), m_half.astype(np.float32)
-        _round_int4(w, d, m, out=q)
-        q *= d[:, None]
-        q += m[:, None]
+        d, m = (a.astype(np.float16) for a in _least_squares(w, (high - low) * shrink / 15, (low + high) / 2))
+        q = _round_int4(w, d.astype(np.float32), m.astype(np.float32))
+        q *= d.astype(np.float32)[:, None]
+        q += m.astype(np.float32)[:, None]
         q -= w
-        error = np.einsum("nk,nk->n", q, q)
+        error: NDArray[np.float32] = np.einsum("nk,nk->n", q, q)
         better = ~(error >= best_error)  # a NaN wins, so that it is seen
         best_error = np.where(better, error, best_error)
-        best_d = np.where(better, d_half, best_d)
-        best_m = np.where(better, m_half, best_m)
-    _round_int4(w, best_d.astype(np.float32), best_m.astype(np.float32), out=q)
+        best_d = np.where(better, d, best_d)
+        best_m = np.where(better, m, best_m)
+    q = _round_int4(w, best_d.astype(np.float32), best_m.astype(np.float32))
     return q.astype(np.uint8), best_d, best_m
 
 
+def _least_squares(
+    w: NDArray[np.float32], d: NDArray[np.float32], centre: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Improve (d, m) from a range of 15 d around `centre`: rounding and linear regression alternate, as in k-means."""
+    n = w.shape[1]
+    m = (centre - d * 7.5).astype(np.float32, copy=False)
+    sum_w = w.sum(axis=1)
+    for _ in range(_INT4_STEPS):
+        q = _round_int4(w, d, m)
+        sum_q: NDArray[np.float32] = q.sum(axis=1)
+        sum_qq: NDArray[np.float32] = np.einsum("nk,nk->n", q, q)
+        sum_qw: NDArray[np.float32] = np.einsum("nk,nk->n", q, w)
+        determinant: NDArray[np.float32] = n * sum_qq - sum_q * sum_q
+        slope: NDArray[np.float32] = (n * sum_qw - sum_q * sum_w) * _inverse(determinant)
+        d = np.where(determinant > 0, slope, d)
+        m = ((sum_w - d * sum_q) / n).astype(np.float32, copy=False)
+    return d, m
+
+
 def _round_int4(
-    w: NDArray[np.float32], d: NDArray[np.float32], m: NDArray[np.float32], *, out: NDArray[np.float32]
-) -> None:
-    np.subtract(w, m[:, None], out=out)
-    out *= _inverse(d)[:, None]
-    np.rint(out, out=out)
-    np.clip(out, 0, 15, out=out)
+    w: NDArray[np.float32], d: NDArray[np.float32], m: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The integers 0..15 nearest to (w - m) / d, as floats."""
+    q = w - m[:, None]
+    q *= _inverse(d)[:, None]
+    np.rint(q, out=q)
+    np.clip(q, 0, 15, out=q)
+    return q
 
 
 def decode_q4_1(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
@@ -191,24 +200,45 @@ def decode_q4_0(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
     return Quantized(_gguf_nibbles(blocks[..., 2:]), d.copy(), (d * np.float16(-8)).astype(np.float16))
 
 
-def _gguf_blocks(raw_rows: NDArray[np.uint8], cols: int, block_bytes: int) -> NDArray[np.uint8]:
+def decode_q4_k(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
+    """GGUF Q4_K rows, uint8 [rows, cols / 256 * 144], as int4: same integers, d and m rounded to float16.
+
+    A block of 256 columns is float16 d and m, eight 6-bit factors of each in 12 bytes, and 128 bytes of nibbles.
+    """
+    blocks = _gguf_blocks(raw_rows, cols, 144, block_cols=256)
+    rows = len(raw_rows)
+    super_scales = np.ascontiguousarray(blocks[..., :4]).view("<f2").astype(np.float32)  # [rows, blocks, 2]
+    a, b, c = (
+        blocks[..., 4 + 4 * i : 8 + 4 * i] for i in range(3)
+    )  # factors 0..3 of d, of m; nibbles of 4..7
+    factors_d = np.concatenate([a & 63, (c & 15) | (a >> 6 << 4)], axis=-1)  # [rows, blocks, 8]
+    factors_m = np.concatenate([b & 63, (c >> 4) | (b >> 6 << 4)], axis=-1)
+    d = (super_scales[..., :1] * factors_d).reshape(rows, -1).astype(np.float16)
+    m = (super_scales[..., 1:] * factors_m).reshape(rows, -1).astype(np.float16)
+    return Quantized(_gguf_nibbles(blocks[..., 16:].reshape(rows, -1, 32)), d, -m)
+
+
+def _gguf_blocks(
+    raw_rows: NDArray[np.uint8], cols: int, block_bytes: int, *, block_cols: int = 32
+) -> NDArray[np.uint8]:
     rows, row_bytes = raw_rows.shape
-    if cols % 32 or row_bytes != cols // 32 * block_bytes:
-        raise ValueError(f"{row_bytes} bytes a row do not hold {cols} columns in blocks of {block_bytes} bytes")
-    return raw_rows.reshape(rows, cols // 32, block_bytes)
+    if cols % block_cols or row_bytes != cols // block_cols * block_bytes:
+        raise ValueError(f"rows of {row_bytes} bytes do not hold {cols} columns in {block_bytes}-byte blocks")
+    return raw_rows.reshape(rows, cols // block_cols, block_bytes)
 
 
 def _gguf_nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[rows, blocks, 16] -> [rows, cols]: low nibbles are the first 16 columns of a block, high ones the last."""
+    """[rows, runs, bytes] -> [rows, cols]: low nibbles are the first half of a run of columns, high ones the second."""
     rows = packed.shape[0]
-    return np.concatenate([packed & 15, packed >> 4], axis=-1).reshape(rows, -1)
+    halves = [packed & np.uint8(15), packed >> np.uint8(4)]
+    return np.concatenate(halves, axis=-1).reshape(rows, -1)
 
 
 def layout(quantized: Quantized, scheme: Scheme) -> NDArray[np.uint8]:
-    """Arrange rows in panels: flat bytes `[panels][groups][block]`; rows are padded with zeros to whole panels."""
+    """Arrange rows in panels: flat bytes `[panels][groups][block]`, padded with zero rows to whole panels."""
     group = GROUP[scheme]
     rows, width = quantized.q.shape
-    panels, groups = _ceil(rows, PANEL) // PANEL, width // group
+    panels, groups = _ceil_div(rows, PANEL), width // group
     missing = ((0, panels * PANEL - rows), (0, 0))
     out = np.empty((panels, groups), _BLOCK[scheme])
 
@@ -235,11 +265,10 @@ def unlayout(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> Q
         ValueError: `data` is not `packed_nbytes(rows, cols, scheme)` long.
     """
     group = GROUP[scheme]
-    panels, groups = _ceil(rows, PANEL) // PANEL, _ceil(cols, group) // group
-    if data.nbytes != packed_nbytes(rows, cols, scheme):
-        raise ValueError(
-            f"a {scheme} matrix [{rows}, {cols}] packs into {packed_nbytes(rows, cols, scheme)} bytes, got {data.nbytes}"
-        )
+    panels, groups = _ceil_div(rows, PANEL), _ceil_div(cols, group)
+    expected = packed_nbytes(rows, cols, scheme)
+    if data.nbytes != expected:
+        raise ValueError(f"a {scheme} matrix [{rows}, {cols}] packs into {expected} bytes, got {data.nbytes}")
     blocks = data.reshape(-1).view(_BLOCK[scheme]).reshape(panels, groups)
 
     def scales(field: str) -> NDArray[np.float16]:
@@ -281,27 +310,31 @@ def interleave_gate_up(gate: NDArray[Item], up: NDArray[Item]) -> NDArray[Item]:
 
     Works on weights [intermediate, hidden] as on raw quantised rows or scales.
     """
-    runs = -(-len(gate) // GATE_UP_ROWS)
+    runs = _ceil_div(len(gate), GATE_UP_ROWS)
     padding = ((0, runs * GATE_UP_ROWS - len(gate)), (0, 0))
     halves = [np.pad(half, padding).reshape(runs, GATE_UP_ROWS, half.shape[1]) for half in (gate, up)]
     return np.stack(halves, axis=1).reshape(2 * runs * GATE_UP_ROWS, gate.shape[1])
 
 
-def quantize_activations(x: NDArray[np.float32], scheme: Scheme) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantize_activations(
+    x: NDArray[np.float32], scheme: Scheme
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round activations [tokens, cols] per row and per group of the matrix they meet.
 
     Returns:
         q [tokens, groups * group] in -127..127, and scales [tokens, groups] with x ~ q * scale.
     """
     group = GROUP[scheme]
-    padded = _pad(x, cols=_ceil(x.shape[1], group)).reshape(len(x), -1, group)
+    padded = _pad(x, cols=_ceil_div(x.shape[1], group) * group).reshape(len(x), -1, group)
     amax = np.abs(padded).max(axis=2)
     factor = np.divide(np.float32(127), amax, out=np.zeros_like(amax), where=amax > 0)
     q = np.clip(np.rint(padded * factor[..., None]), -127, 127).astype(np.int8)
     return q.reshape(len(x), -1), amax / np.float32(127)
 
 
-def quantization_report(weights: NDArray[np.float32], approximation: NDArray[np.float32]) -> QuantizationReport:
+def quantization_report(
+    weights: NDArray[np.float32], approximation: NDArray[np.float32]
+) -> QuantizationReport:
     """Compare weights with what their packed form stands for (same shape)."""
     error = approximation - weights
     signal, noise = float(np.vdot(weights, weights)), float(np.vdot(error, error))

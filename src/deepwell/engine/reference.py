@@ -1,7 +1,8 @@
 """The numpy backend: the specification of every kernel, and the fallback where nothing could be compiled.
 
-Integer dot products are exact (float32 products and sums below 2**24), everything around them is float32 in the order that
-`docs/design.md` fixes. Unpacked integers are kept as float32, four times the packed size, from first use on.
+Integer dot products are exact (float32 products and sums below 2**24), everything around them is float32 in the
+order that `docs/design.md` fixes. Unpacked integers are kept as float32, four to eight times the packed size, from
+first use on.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ __all__ = [
 name = "reference"
 
 Float32 = NDArray[np.float32]
+Stored = NDArray[np.float32 | np.uint16]  # bf16 as the upper halves of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +63,7 @@ class Matrix:
 
     @cached_property
     def operands(self) -> tuple[Float32, Float32, Float32]:
-        """Weights for `matmul`: integers [groups, group, rows], d and m [groups, rows]; for fp32 just [1, cols, rows]."""
+        """Integers [groups, group, rows], d and m [groups, rows]; of an fp32 matrix just [1, cols, rows]."""
         unpacked = unlayout(self.data, self.rows, self.cols, self.scheme)
         if self.scheme == "fp32":
             none = np.empty((0, self.rows), np.float32)
@@ -108,21 +110,25 @@ def matmul(x: Float32, weight: backend.Matrix) -> Float32:
 
 def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
     """x / sqrt(mean(x^2) + eps) * weight, rows of [tokens, hidden]."""
-    mean = np.mean(x * x, axis=-1, keepdims=True, dtype=np.float32)
-    return x * (np.float32(1) / np.sqrt(mean + np.float32(eps))) * weight
+    mean = (x * x).mean(axis=-1, keepdims=True)
+    return x * (1.0 / np.sqrt(mean + eps)).astype(np.float32, copy=False) * weight
 
 
 def silu(x: Float32) -> Float32:
     """x * sigmoid(x)."""
     with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
-        return x / (np.float32(1) + np.exp(-x))
+        return (x / (1.0 + np.exp(-x))).astype(np.float32, copy=False)
 
 
 def apply_rope(x: Float32, cos: Float32, sin: Float32) -> Float32:
-    """Rotate dimension i with i + head_dim / 2: x [tokens, heads, head_dim], cos and sin [tokens, head_dim / 2]."""
-    first, second = np.split(x, 2, axis=-1)
+    """Rotate dimension i with i + head_dim / 2: x [tokens, heads, head_dim], tables [tokens, head_dim / 2]."""
+    half = x.shape[-1] // 2
+    first, second = x[..., :half], x[..., half:]
     cos, sin = cos[:, None, :], sin[:, None, :]
-    return np.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    rotated = np.empty_like(x)
+    rotated[..., :half] = first * cos - second * sin
+    rotated[..., half:] = second * cos + first * sin
+    return rotated
 
 
 def round_bf16(x: Float32) -> NDArray[np.uint16]:
@@ -131,7 +137,7 @@ def round_bf16(x: Float32) -> NDArray[np.uint16]:
     return ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
-def _widen(x: Float32 | NDArray[np.uint16]) -> Float32:
+def _widen(x: Stored) -> Float32:
     if x.dtype == np.uint16:
         return (x.astype(np.uint32) << 16).view(np.float32)
     return x.astype(np.float32, copy=False)
@@ -144,11 +150,10 @@ class KVCache:
         self, num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype
     ) -> None:
         shape = (num_layers, num_blocks, num_kv_heads, BLOCK_TOKENS, head_dim)
-        storage = np.float32 if dtype == "fp32" else np.uint16
         self.num_blocks = num_blocks
         self.dtype: KVDtype = dtype
-        self.keys: Float32 | NDArray[np.uint16] = np.zeros(shape, storage)
-        self.values: Float32 | NDArray[np.uint16] = np.zeros(shape, storage)
+        self.keys: Stored = np.zeros(shape, np.float32 if dtype == "fp32" else np.uint16)
+        self.values: Stored = np.zeros_like(self.keys)
         self.nbytes = self.keys.nbytes + self.values.nbytes
 
     def write(
@@ -161,11 +166,12 @@ class KVCache:
 
     def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[Float32, Float32]:
         """The first `length` keys and values of a sequence, each [kv heads, length, head_dim]."""
-        keys, values = (
-            _widen(stored[layer, blocks].swapaxes(0, 1)).reshape(stored.shape[2], -1, stored.shape[-1])[:, :length]
-            for stored in (self.keys, self.values)
-        )
-        return keys, values
+        heads, dim = self.keys.shape[2], self.keys.shape[4]
+
+        def pages(stored: Stored) -> Float32:
+            return _widen(stored[layer, blocks].swapaxes(0, 1)).reshape(heads, -1, dim)[:, :length]
+
+        return pages(self.keys), pages(self.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,13 +213,15 @@ class Attention:
 
 
 def _attend(queries: Float32, keys: Float32, values: Float32, positions: NDArray[np.int32]) -> Float32:
-    """Causal attention of one sequence: queries [tokens, heads, dim], keys and values [kv heads, length, dim].
+    """Causal attention of one sequence: queries [tokens, heads, dim], keys, values [kv heads, length, dim].
 
     In float64, so that the result is the right one whatever order a kernel sums in.
     """
     tokens, heads, dim = queries.shape
     kv_heads, length, _ = keys.shape
-    grouped = queries.reshape(tokens, kv_heads, heads // kv_heads, dim).transpose(1, 2, 0, 3).astype(np.float64)
+    grouped = (
+        queries.astype(np.float64).reshape(tokens, kv_heads, heads // kv_heads, dim).transpose(1, 2, 0, 3)
+    )
     scores = grouped @ keys[:, None].swapaxes(-1, -2).astype(np.float64) / np.sqrt(dim)
     scores[..., np.arange(length)[None, :] > positions[:, None]] = -np.inf
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
@@ -333,9 +341,7 @@ def mlp(norm: Float32, gate_up: backend.Matrix, down: backend.Matrix, *, eps: fl
     return Mlp(norm, _own(gate_up), _own(down), eps)
 
 
-def kv_cache(
-    num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype
-) -> KVCache:
+def kv_cache(num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype) -> KVCache:
     """An empty paged cache."""
     return KVCache(num_layers, num_blocks, num_kv_heads, head_dim, dtype)
 

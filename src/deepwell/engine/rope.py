@@ -46,7 +46,7 @@ def _llama3(frequencies: NDArray[np.float32], scaling: RopeScaling) -> NDArray[n
 def _yarn(
     frequencies: NDArray[np.float32], scaling: RopeScaling, base: float, dim: int, original: int
 ) -> NDArray[np.float32]:
-    """Interpolate slow dimensions, keep fast ones, ramp linearly between `beta_slow` and `beta_fast` rotations."""
+    """Interpolate slow dimensions, keep fast ones, ramp between `beta_slow` and `beta_fast` rotations."""
 
     def dimension(rotations: float) -> float:
         return dim * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(base))

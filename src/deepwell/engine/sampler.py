@@ -171,10 +171,10 @@ def _top_p(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:
             if candidates.sum(dtype=np.float64) >= mass:
                 largest = candidates
                 break
-    descending = np.sort(largest)[::-1]
+    descending: NDArray[np.float32] = np.sort(largest)[::-1]
     cumulative = np.cumsum(descending, dtype=np.float64)
     last = int(np.searchsorted(cumulative, mass))
-    least = descending[last]
+    least: np.float32 = descending[last]
     first = int(np.searchsorted(-descending, -least))
     above = int(cumulative[first - 1]) if first else 0
     return _down_to(weights, least, -(-(mass - above) // int(least)))

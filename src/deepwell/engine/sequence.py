@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import Prefix
-from deepwell.engine.protocol import FinishReason, SamplingParams
+from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob
 from deepwell.engine.sampler import GREEDY_BELOW
 
 __all__ = ["Kind", "Sequence"]
@@ -30,6 +30,7 @@ class Sequence:
         "chain",
         "choice",
         "computed",
+        "hidden_sum",
         "kind",
         "last_token",
         "max_tokens",
@@ -38,10 +39,12 @@ class Sequence:
         "params",
         "plain",
         "preemptions",
+        "prompt_logprobs",
         "registered",
         "request_id",
         "root",
         "salt",
+        "scores",
         "seed",
         "stop_ids",
         "table",
@@ -83,6 +86,9 @@ class Sequence:
         self.root: Prefix | None = None
         self.chain: list[Prefix] = []  # one node a full block of known tokens
         self.registered = 0  # leading blocks already offered to the prefix cache
+        self.prompt_logprobs: list[TokenLogprob | None] | None = None  # until they are delivered
+        self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1]
+        self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], over the computed tokens
         self.wants_prompt_rows = kind != "generate" or params.prompt_logprobs is not None
         self.plain = (  # the next token is the argmax, once `min_tokens` are out
             params.temperature < GREEDY_BELOW

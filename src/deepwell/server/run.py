@@ -43,6 +43,8 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_level=log_level,
                 server_header=False,
+                # Clients keep connections for a minute; one that we close first fails under their next request.
+                timeout_keep_alive=75,
                 # After the streams were told to end; it covers a client that does not read.
                 timeout_graceful_shutdown=int(grace_seconds) + 2,
             )

@@ -7,7 +7,6 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from importlib.metadata import PackageNotFoundError, version
 from time import perf_counter
 
 from pydantic import SecretStr
@@ -18,20 +17,13 @@ from deepwell.server.completion import Choice, Update, complete, merge
 from deepwell.server.metrics import Metrics
 from deepwell.server.schema import GenerationRequest
 from deepwell.server.text import Codec
+from deepwell.version import deepwell_version
 
-__all__ = ["Service", "deepwell_version"]
+__all__ = ["Service"]
 
 _INLINE_CHARACTERS = (
     20_000  # tokenised in about 10 ms; longer texts would hold up every stream of the event loop
 )
-
-
-def deepwell_version() -> str:
-    """The installed version, or `0+unknown` when run from a source tree."""
-    try:
-        return version("deepwell")
-    except PackageNotFoundError:
-        return "0+unknown"
 
 
 class Service:

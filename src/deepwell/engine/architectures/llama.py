@@ -67,9 +67,7 @@ def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions
             head_dim=config.head_dim,
             eps=eps,
         )
-        mlp = backend.mlp(
-            vectors[f"{i}.mlp_norm"], matrices[f"{i}.gate_up"], matrices[f"{i}.down"], eps=eps
-        )
+        mlp = backend.mlp(vectors[f"{i}.mlp_norm"], matrices[f"{i}.gate_up"], matrices[f"{i}.down"], eps=eps)
         layers += [attention, mlp]
     cos, sin = rope_tables(config, max_positions)
     embed = matrices["embed"]

@@ -1,4 +1,4 @@
-"""What an architecture asks of a checkpoint: which stored tensors become which packed matrices and vectors."""
+"""What an architecture asks of a checkpoint: which stored tensors become which matrices and vectors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["MatrixPlan", "TensorPlan", "VectorPlan"]
 
 @dataclass(frozen=True, slots=True)
 class MatrixPlan:
-    """One packed matrix [rows, cols] made of the rows of one or more stored tensors, given by their checkpoint names."""
+    """One packed matrix [rows, cols], made of the rows of the stored tensors that `sources` names."""
 
     name: str
     rows: int

@@ -1,0 +1,155 @@
+"""`StepRunner`: one scheduled step through the model, and what each sequence gets of its output rows."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.backend import KVCache, Model
+from deepwell.engine.batch import Batch
+from deepwell.engine.batch_builder import BatchBuilder, output_rows_of
+from deepwell.engine.protocol import TokenLogprob
+from deepwell.engine.sampler import draw, log_normalizer, token_logprob, uniform
+from deepwell.engine.scheduler import NO_TOKEN, Limits, ScheduledStep
+from deepwell.engine.sequence import Sequence
+
+__all__ = ["StepResult", "StepRunner"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What was drawn, by position in the step."""
+
+    tokens: list[int]  # NO_TOKEN where none was
+    logprobs: dict[int, TokenLogprob] = field(default_factory=dict[int, TokenLogprob])
+    errors: dict[int, str] = field(default_factory=dict[int, str])  # sequences whose rows were unusable
+
+
+class StepRunner:
+    """Owns the model, its cache and the arrays its outputs go to."""
+
+    def __init__(self, model: Model, cache: KVCache, limits: Limits, max_model_len: int) -> None:
+        self._model = model
+        self._cache = cache
+        max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens)
+        self._builder = BatchBuilder(limits.max_sequences, max_rows, max_model_len)
+        self._argmax = np.zeros(limits.max_sequences + max_rows, np.int32)
+        self._logits = np.empty((0, model.vocab_size), np.float32)  # grows to what is asked for
+        self._hidden = np.empty((0, model.hidden_size), np.float32)
+
+    def execute(self, step: ScheduledStep) -> StepResult:
+        """Compute a step and draw its tokens. Scores, prompt logprobs and hidden sums stay with the sequences."""
+        batch = self._builder.build(step)
+        if step.decoding < len(step.sequences) or any(s.needs_logits for s in step.sequences):
+            return self._execute_mixed(step, batch)
+        argmax = self._argmax[: step.decoding]
+        self._model.forward(batch, self._cache, argmax=argmax)
+        return StepResult(argmax.tolist())
+
+    def _execute_mixed(self, step: ScheduledStep, batch: Batch) -> StepResult:
+        sequences = step.sequences
+        spans = [output_rows_of(s, n) for s, n in zip(sequences, step.counts, strict=True)]
+        outputs = len(batch.output_rows)
+        logits = hidden = targets = scores = None
+        if any(n and s.needs_logits for s, n in zip(sequences, spans, strict=True)):
+            if len(self._logits) < outputs:
+                self._logits = np.empty((outputs, self._model.vocab_size), np.float32)
+            logits = self._logits[:outputs]
+        if any(s.kind == "embed" for s in sequences):
+            if len(self._hidden) < outputs:
+                self._hidden = np.empty((outputs, self._model.hidden_size), np.float32)
+            hidden = self._hidden[:outputs]
+        if any(s.kind == "score" for s in sequences):
+            targets, scores = np.zeros(outputs, np.int32), np.empty(outputs, np.float32)
+            row = 0
+            for sequence, span in zip(sequences, spans, strict=True):
+                if sequence.kind == "score":
+                    first = sequence.computed + 1
+                    targets[row : row + span] = sequence.tokens[first : first + span]
+                row += span
+        argmax = None
+        if any(
+            n and s.kind == "generate" and not s.needs_logits for s, n in zip(sequences, spans, strict=True)
+        ):
+            argmax = self._argmax[:outputs]
+        self._model.forward(
+            batch,
+            self._cache,
+            logits=logits,
+            argmax=argmax,
+            hidden=hidden,
+            targets=targets,
+            target_logprobs=scores,
+        )
+
+        result = StepResult([])
+        row = 0
+        for index, (sequence, count, span) in enumerate(zip(sequences, step.counts, spans, strict=True)):
+            rows = slice(row, row + span)
+            row += span
+            token = NO_TOKEN
+            if hidden is not None and sequence.kind == "embed":
+                _add_hidden(sequence, hidden[rows])
+            elif scores is not None and sequence.kind == "score":
+                _keep_scores(sequence, scores[rows])
+            elif logits is not None and span and sequence.needs_logits:
+                try:
+                    if sequence.wants_prompt_rows:
+                        _score_prompt(sequence, logits[rows])
+                    if sequence.draws and sequence.computed + count == sequence.num_tokens:
+                        token, logprob = _draw(sequence, logits[row - 1])
+                        if logprob is not None:
+                            result.logprobs[index] = logprob
+                except Exception as error:  # one request's numbers: the others go on
+                    _log.exception("sampling failed for request %s", sequence.request_id)
+                    result.errors[index] = str(error)
+                    token = NO_TOKEN
+            elif argmax is not None and span:
+                token = int(argmax[row - 1])
+            result.tokens.append(token)
+        return result
+
+
+def _add_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> None:
+    restarted = sequence.computed == 0  # the first chunk, or the first after a preemption
+    known = None if restarted else sequence.hidden_sum
+    total: NDArray[np.float64] = np.zeros(hidden.shape[1], np.float64) if known is None else known
+    for state in hidden:  # one by one: the sum does not depend on the chunks
+        np.add(total, state, out=total)
+    sequence.hidden_sum = total
+
+
+def _keep_scores(sequence: Sequence, scores: NDArray[np.float32]) -> None:
+    if sequence.scores is None:
+        sequence.scores = np.empty(sequence.num_prompt - 1, np.float32)
+    sequence.scores[sequence.computed : sequence.computed + len(scores)] = scores
+
+
+def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
+    if sequence.prompt_logprobs is None:
+        sequence.prompt_logprobs = list[TokenLogprob | None]([None]) * sequence.num_prompt
+    top = sequence.params.prompt_logprobs or 0
+    for position, row in enumerate(logits, sequence.computed + 1):
+        if position < sequence.num_prompt:
+            token = int(sequence.tokens[position])
+            sequence.prompt_logprobs[position] = token_logprob(row, log_normalizer(row), token, top)
+
+
+def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:
+    params = sequence.params
+    token = draw(
+        logits,
+        params,
+        tokens=sequence.tokens[: sequence.num_tokens],
+        num_prompt=sequence.num_prompt,
+        masked=sequence.stop_ids,
+        u=uniform(sequence.seed, sequence.choice, sequence.num_tokens),
+    )
+    if params.logprobs is None:
+        return token, None
+    return token, token_logprob(logits, log_normalizer(logits), token, params.logprobs)

@@ -1,0 +1,15 @@
+"""The installed version."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+__all__ = ["deepwell_version"]
+
+
+def deepwell_version() -> str:
+    """The version of the installed distribution, or `0+source` when run from a source tree alone."""
+    try:
+        return version("deepwell")
+    except PackageNotFoundError:
+        return "0+source"

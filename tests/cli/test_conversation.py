@@ -1,0 +1,70 @@
+"""Conversations with a model in this process, and Ctrl-C in the middle of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.server.fakes import FakeEngine, make_codec
+
+from deepwell.cli.answers import Asked, LocalAnswers
+from deepwell.cli.chat import Conversation
+from deepwell.engine.protocol import Delta, GenerateRequest
+from deepwell.errors import ContextLengthExceeded
+
+CHINESE = "请说你好"
+
+
+class InterruptedEngine(FakeEngine):
+    """Ctrl-C comes after three tokens of the first answer."""
+
+    interrupted = False
+
+    def generate_sync(self, request: GenerateRequest) -> Iterator[Delta]:
+        for count, delta in enumerate(super().generate_sync(request)):
+            if count == 3 and not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            yield delta
+
+
+def answers(engine: FakeEngine, folder: Path) -> LocalAnswers:
+    return LocalAnswers(engine, make_codec(folder), "toy")
+
+
+def test_parts_join_to_the_answer_and_the_last_one_reports(tmp_path: Path) -> None:
+    asked = Asked([{"role": "user", "content": CHINESE}], temperature=0)
+    parts = list(answers(FakeEngine(), tmp_path).stream(asked))
+    assert "".join(part.text for part in parts) == CHINESE
+    assert [part.report is None for part in parts] == [True] * (len(parts) - 1) + [False]
+    report = parts[-1].report
+    assert report and report.finish_reason == "stop"
+    assert report.completion_tokens == len(CHINESE.encode()) + 1
+
+
+def test_without_a_limit_the_rest_of_the_context_may_be_used(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    list(answers(engine, tmp_path).stream(Asked([{"role": "user", "content": "a"}])))
+    assert len(engine.seen[0].prompt) + engine.seen[0].params.max_tokens == engine.max_model_len
+
+
+@pytest.mark.parametrize(("content", "max_tokens"), [("x" * 600, None), ("x", 512)])
+def test_what_does_not_fit_is_refused(tmp_path: Path, content: str, max_tokens: int | None) -> None:
+    asked = Asked([{"role": "user", "content": content}], max_tokens)
+    with pytest.raises(ContextLengthExceeded):
+        list(answers(FakeEngine(), tmp_path).stream(asked))
+
+
+def test_ctrl_c_ends_the_answer_and_the_conversation_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conversation = Conversation(answers(InterruptedEngine(), tmp_path), "", temperature=0)
+    conversation.run(iter(["abcdef", "next"]))
+    assert capsys.readouterr().out == "abc [stopped]\nnext\n"
+    assert [turn["content"] for turn in conversation.messages] == ["abcdef", "abc", "next", "next"]
+
+
+def test_a_cut_answer_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Conversation(answers(FakeEngine(), tmp_path), "", max_tokens=2, temperature=0).run(iter(["abcdef"]))
+    assert capsys.readouterr().out == "ab\n(cut off after 2 tokens, by --max-tokens or the context)\n"
