@@ -117,6 +117,16 @@ void team_barrier(Team* team) {
 
 int team_next(Team* team, int count) { return __atomic_fetch_add(&team->next, count, __ATOMIC_RELAXED); }
 
+int team_next_share(Team* team, int total, int* count) {
+  int32_t first = __atomic_load_n(&team->next, __ATOMIC_RELAXED);
+  for (;;) {
+    int left = total - first;
+    if (left <= 0) return total;
+    *count = std::max(1, left / (2 * team->size));
+    if (__atomic_compare_exchange_n(&team->next, &first, first + *count, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return first;
+  }
+}
+
 void pool_run(TeamFunction function, void* argument) {
   std::lock_guard<std::mutex> lock(pool_mutex);
   if (!pool) pool = std::make_unique<Pool>(static_cast<int>(std::max(1u, std::thread::hardware_concurrency())));

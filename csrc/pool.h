@@ -18,6 +18,8 @@ struct Team {
 void team_barrier(Team* team);
 // Claim `count` consecutive work items; returns the first.
 int team_next(Team* team, int count);
+// Claim a share of what is left of `total`: large streams first, single items last. Returns the first, `total` when none is left.
+int team_next_share(Team* team, int total, int* count);
 
 using TeamFunction = void (*)(void* argument, Team* team, int tid);
 

@@ -152,16 +152,29 @@ static void panel_rows(const Matrix& w, int p, const Activations& a, int row, in
   }
 }
 
+// The first share of a product's work items is fixed, so that a thread can prefetch it; the rest is claimed as threads come free.
+DW_INLINE int first_share(int items, int threads) {
+  int share = items / (2 * threads);
+  return share > 0 ? share : 1;
+}
+
+// Start loading what this thread will read first. The memory would idle while the activations are quantised.
+DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
+  int p = tid * first_share(w.panels, team->size);
+  if (p >= w.panels) return;
+  const uint8_t* at = w.data + (size_t)p * w.groups * w.block_bytes;
+  for (int i = 0; i < kPrefetchBytes; i += 64) prefetch(at + i);
+}
+
 // y = W x for rows 0..m, shared among the team; ends with a barrier.
 template <class Epilogue>
-static void gemm(const Matrix& w, const Activations& a, int m, Team* team, const Epilogue& epilogue) {
-  // 128 rows of activations fit L2 while the panels stream past; two panels a claim keep the counter off the profile at one row.
-  const int row_block = 128;
-  int blocks = (m + row_block - 1) / row_block;
-  int chunk = m <= 2 ? 2 : 1;
-  int items = blocks * w.panels;
-  for (int first; (first = team_next(team, chunk)) < items;) {
-    int last = first + chunk < items ? first + chunk : items;
+static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int tid, const Epilogue& epilogue) {
+  const int row_block = 128;  // rows of activations that fit L2 while the panels stream past
+  int items = (m + row_block - 1) / row_block * w.panels;
+  int count = first_share(items, team->size), fixed = count * team->size;
+  int first = tid * count;
+  while (first < items) {
+    int last = first + count < items ? first + count : items;
     for (int item = first; item < last; item++) {
       int p = item % w.panels, row = item / w.panels * row_block;
       int end = row + row_block < m ? row + row_block : m;
@@ -169,6 +182,7 @@ static void gemm(const Matrix& w, const Activations& a, int m, Team* team, const
       else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
       else panel_rows<kFp32>(w, p, a, row, end, epilogue);
     }
+    first = fixed + team_next_share(team, items - fixed, &count);
   }
   team_barrier(team);
 }

@@ -17,6 +17,7 @@ constexpr int kTileVectors96 = 96; // query vectors that share one gathered piec
 // Where everything lies in the workspace. Computed by every thread alike.
 struct Layout {
   size_t used;
+  int tid;
   int hidden_stride, qkv_stride, attention_stride, act_stride;
   float *x, *qkv, *attention, *act;
   uint8_t *shared_activations, *private_activations;
@@ -58,6 +59,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
                      int tid) {
   Layout l;
   Arena arena = {base, 0};
+  l.tid = tid;
   l.hidden_stride = (int)round_up(m.hidden, kPanel);
   l.qkv_stride = l.attention_stride = l.act_stride = 0;
   size_t per_row = activation_row_bytes(m.head), groups = m.head.groups;
@@ -110,6 +112,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
 template <class Source>
 static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Team* team, const Source& source) {
   if (rows <= kPrivateRows) {
+    prefetch_first(w, team, l.tid);
     Activations a = activations_at(l.private_activations, w, rows);
     for (int r = 0; r < rows; r++) quantize_row(w, source(r, l.row), a, r);
     return a;
@@ -123,7 +126,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Tea
 }
 
 static void add_to_residual(const Matrix& w, const Activations& a, int rows, const Layout& l, Team* team) {
-  gemm(w, a, rows, team, [&](int row, int p, const float* y) {
+  gemm(w, a, rows, team, l.tid, [&](int row, int p, const float* y) {
     float* x = l.x + (size_t)row * l.hidden_stride + p * kPanel;
     for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
   });
@@ -299,7 +302,7 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
   });
-  gemm(a.qkv, x, b.rows, team, [&](int row, int p, const float* y) {
+  gemm(a.qkv, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
     float* to = l.qkv + (size_t)row * l.qkv_stride + p * kPanel;
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
@@ -323,7 +326,7 @@ static void mlp_layer(const MlpLayer& layer, const Model& m, const Batch& b, con
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
   });
-  gemm(layer.gate_up, x, b.rows, team, [&](int row, int p, const float* y) {
+  gemm(layer.gate_up, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
     float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
   });
@@ -352,7 +355,7 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
   int32_t* best_index = l.best_index + (size_t)tid * b.outputs + first;
   for (int i = 0; i < rows; i++) best_value[i] = -__builtin_inff(), best_index[i] = INT32_MAX;
   Activations x = quantize_rows(m.head, rows, l, team, normed);
-  gemm(m.head, x, rows, team, [&](int i, int p, const float* y) {
+  gemm(m.head, x, rows, team, tid, [&](int i, int p, const float* y) {
     int n = min_int(kPanel, m.vocab - p * kPanel);
     if (out.logits) memcpy(out.logits + (size_t)(first + i) * m.vocab + p * kPanel, y, n * sizeof(float));
     if (out.argmax) {
@@ -425,11 +428,11 @@ static size_t workspace_bytes(const Model& m, const Batch& b, const KVCache& cac
 
 static size_t matmul_workspace_bytes(const Matrix& w, int m) { return activations_bytes(w, m); }
 
-static void matmul(const Matrix& w, const float* x, int m, float* y, const Workspace& workspace, Team* team, int) {
+static void matmul(const Matrix& w, const float* x, int m, float* y, const Workspace& workspace, Team* team, int tid) {
   Activations a = activations_at(workspace.data, w, m);
   for (int r; (r = team_next(team, 1)) < m;) quantize_row(w, x + (size_t)r * w.cols, a, r);
   team_barrier(team);
-  gemm(w, a, m, team, [&](int row, int p, const float* from) {
+  gemm(w, a, m, team, tid, [&](int row, int p, const float* from) {
     memcpy(y + (size_t)row * w.rows + p * kPanel, from, min_int(kPanel, w.rows - p * kPanel) * sizeof(float));
   });
 }

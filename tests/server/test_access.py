@@ -86,6 +86,7 @@ def test_a_taken_port_names_its_owner_and_the_flag() -> None:
 
 def test_a_free_port_is_bound_but_not_listening() -> None:
     with bind("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP  # else asyncio leaves TCP_NODELAY off
         assert url_of(listener).startswith("http://127.0.0.1:")
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(listener.getsockname())

@@ -17,7 +17,7 @@ from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.scheduler import Limits
 from deepwell.engine.weights import Precision
 
-__all__ = ["bench_determinism"]
+__all__ = ["COMPANIES", "bench_determinism"]
 
 LONGEST = 440  # tokens of a prompt
 
@@ -26,7 +26,7 @@ Answer = tuple[tuple[int, ...], tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class _Company:
+class Company:
     """One way of serving: threads, scheduler limits, and cache size (small: sequences preempt each other)."""
 
     name: str
@@ -35,16 +35,16 @@ class _Company:
     kv_tokens: int
 
 
-ALONE = _Company("alone, one thread, no cache", 1, Limits(prefix_cache=False), 1024)
+ALONE = Company("alone, one thread, no cache", 1, Limits(prefix_cache=False), 1024)
 COMPANIES = (
-    _Company("together, two threads, cache", 2, Limits(), 16_384),
-    _Company(
+    Company("together, two threads, cache", 2, Limits(), 16_384),
+    Company(
         "together, two threads, cache, odd chunks",
         2,
         Limits(prefill_tokens=93, mixed_prefill_tokens=37),
         16_384,
     ),
-    _Company("together, one thread, preempted", 1, Limits(), 1024),
+    Company("together, one thread, preempted", 1, Limits(), 1024),
 )
 
 
@@ -100,6 +100,7 @@ def bench_determinism(
     *,
     requests: int = 200,
     precisions: Sequence[Precision] = ("int8", "int4"),
+    companies: Sequence[Company] = COMPANIES,
     seed: int = 7,
 ) -> dict[str, Any]:
     """Serve every request alone, then in each kind of company, and count the answers that differ in any bit."""
@@ -109,7 +110,7 @@ def bench_determinism(
     seen: dict[str, int] = {"preemptions": 0, "cached_tokens": 0}
     for precision in precisions:
         expected: Mapping[str, Answer] = {}
-        for company in (ALONE, *COMPANIES):
+        for company in (ALONE, *companies):
             engine = open_engine(
                 model,
                 precision=precision,

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deepwell.cli.answers import Asked, RemoteAnswers, last_of
 from deepwell.cli.options import Context, Host, KvDtype, KvTokens, ModelsDir, Port, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.errors import DeepwellError
 
 if TYPE_CHECKING:
     from deepwell.engine.protocol import Capabilities
@@ -102,14 +105,23 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
                     soft_wrap=True,
                 )
             if demo:
-                threading.Thread(
-                    target=_ask_once, args=(settings, url, opened.name, as_json), daemon=True
-                ).start()
+                threading.Thread(target=show, daemon=True).start()
+
+        failures: list[DeepwellError] = []
+
+        def show() -> None:
+            try:
+                _ask_once(RemoteAnswers(url, opened.name, settings.api_keys), as_json=as_json)
+            except DeepwellError as error:
+                failures.append(error)
+                os.kill(os.getpid(), signal.SIGTERM)
 
         try:
             run(service, listener, log_level=settings.log_level, on_ready=ready)
         finally:
             opened.engine.close()
+        if failures:
+            raise failures[0]
     if not as_json:
         out.print("stopped")
 
@@ -152,32 +164,29 @@ Ctrl-C stops it.
 """
 
 
-def _ask_once(settings: Settings, url: str, name: str, as_json: bool) -> None:
+def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
     """Put one question to the server through its own API, as any client would."""
-    from deepwell.cli.answers import Asked, RemoteAnswers, last_of
-    from deepwell.errors import DeepwellError
-
-    answers = RemoteAnswers(url, name, settings.api_keys)
     asked = Asked([{"role": "user", "content": DEMO_QUESTION}], max_tokens=100, temperature=0.0)
     out = console()
-    try:
+    if not as_json:
+        out.print(f"Q: {DEMO_QUESTION}\nA: ", end="")
+    text = ""
+    last = None
+    for part in answers.stream(asked):
+        text += part.text
+        last = part
         if not as_json:
-            out.print(f"Q: {DEMO_QUESTION}\nA: ", end="")
-        text = ""
-        final = None
-        for part in answers.stream(asked):
-            text += part.text
-            final = part
-            if not as_json:
-                out.print(part.text, end="")
-        report = last_of(final)
-        if as_json:
-            write_json({"event": "answer", "question": DEMO_QUESTION, "answer": text, **report})
-        else:
-            out.print(f"\n({report['completion_tokens']} tokens, {report['tokens_per_second']} a second)\n")
-            out.print(
-                'Ask the next question with the curl or Python lines above, or: deepwell ask "Who was Ada Lovelace?"'
-            )
-    except DeepwellError as error:
-        console(stderr=True).print(f"error: {error}", soft_wrap=True)
-        os.kill(os.getpid(), signal.SIGTERM)
+            out.print(part.text, end="")
+    report = last_of(last)
+    if as_json:
+        write_json({"event": "answer", "question": DEMO_QUESTION, "answer": text, **report})
+        return
+    out.print(f"\n({report['completion_tokens']} tokens, {report['tokens_per_second']} a second)\n")
+    out.print("The next one, from another terminal: the curl or Python lines above, or", soft_wrap=True)
+    out.print(f'  {sys.argv[0]} ask "Who was Ada Lovelace?"{_where(answers.where)}', soft_wrap=True)
+
+
+def _where(url: str) -> str:
+    """The flag that `ask` needs to find a server that is not at the default port."""
+    port = url.rpartition(":")[2]
+    return "" if port == "8000" else f" --port {port}"

@@ -118,7 +118,7 @@ class StepRunner:
 def _add_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> None:
     restarted = sequence.computed == 0  # the first chunk, or the first after a preemption
     known = None if restarted else sequence.hidden_sum
-    total: NDArray[np.float64] = np.zeros(hidden.shape[1], np.float64) if known is None else known
+    total: NDArray[np.float64] = np.zeros(int(hidden.shape[1]), np.float64) if known is None else known
     for state in hidden:  # one by one: the sum does not depend on the chunks
         np.add(total, state, out=total)
     sequence.hidden_sum = total
