@@ -44,7 +44,7 @@ class Report:
 
     def note(self, text: str) -> None:
         """One line of context: the machine, the peer's build, what is being measured."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         """Print a table; every column but the first is right-aligned."""
