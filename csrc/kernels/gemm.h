@@ -22,10 +22,17 @@ constexpr int kTileRows = 6, kTileVectors = 2;
 constexpr int kTileRows = 4, kTileVectors = V >= 2 ? 2 : 1;
 #endif
 
+// How far ahead of the first pass over a panel memory is asked for. The hardware does not follow: a pass of half a panel's width
+// touches every other line. 2 kB is best of 1, 2, 4 and 8 kB: 22 GB/s on one core, 8 kB gives 16.
 constexpr int kPrefetchBytes = 2048;
 
+DW_INLINE void prefetch_row(const uint8_t* at) {  // 128 bytes: 4 columns of 32 rows
+  prefetch(at + kPrefetchBytes);
+  prefetch(at + kPrefetchBytes + 64);
+}
+
 template <int R, int C>
-DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, float* out) {
+DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, float* out) {
   vf y[R][C] = {};
   for (int g = 0; g < w.groups; g++) {
     const uint8_t* block = panel + g * w.block_bytes;
@@ -40,10 +47,7 @@ DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Ac
     }
 #pragma GCC unroll 4
     for (int i = 0; i < 16; i++) {
-      if (R == 1) {
-        prefetch(q + i * 128 + kPrefetchBytes);
-        if (C * W * 4 > 64) prefetch(q + i * 128 + kPrefetchBytes + 64);
-      }
+      if (ahead) prefetch_row(q + i * 128);
       weight8 wv[C];
       for (int c = 0; c < C; c++) wv[c] = open8(load_bytes(q + i * 128 + c * W * 4));
       for (int r = 0; r < R; r++)
@@ -60,7 +64,7 @@ DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Ac
 }
 
 template <int R, int C>
-DW_INLINE void tile_int4(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, float* out) {
+DW_INLINE void tile_int4(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, float* out) {
   vf y[R][C] = {};
   for (int g = 0; g < w.groups; g++) {
     const uint8_t* block = panel + g * w.block_bytes;
@@ -70,10 +74,7 @@ DW_INLINE void tile_int4(const Matrix& w, const uint8_t* panel, int c0, const Ac
     for (int r = 0; r < R; r++) x[r] = a.bytes + (row + r) * a.row_bytes + g * 32;
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-      if (R == 1) {
-        prefetch(q + i * 128 + kPrefetchBytes);
-        if (C * W * 4 > 64) prefetch(q + i * 128 + kPrefetchBytes + 64);
-      }
+      if (ahead) prefetch_row(q + i * 128);
       vi low[C], high[C];
       for (int c = 0; c < C; c++) {
         vi both = load_bytes(q + i * 128 + c * W * 4);
@@ -100,16 +101,13 @@ DW_INLINE void tile_int4(const Matrix& w, const uint8_t* panel, int c0, const Ac
 }
 
 template <int R, int C>
-DW_INLINE void tile_fp32(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, float* out) {
+DW_INLINE void tile_fp32(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, float* out) {
   vf y[R][C] = {};
   const float* p = (const float*)panel + c0 * W;
   const float* x[R];
   for (int r = 0; r < R; r++) x[r] = (const float*)(a.bytes + (row + r) * a.row_bytes);
   for (int k = 0; k < w.cols; k++) {
-    if (R == 1) {
-      prefetch((const uint8_t*)(p + k * kPanel) + kPrefetchBytes);
-      if (C * W * 4 > 64) prefetch((const uint8_t*)(p + k * kPanel) + kPrefetchBytes + 64);
-    }
+    if (ahead) prefetch_row((const uint8_t*)(p + (size_t)k * kPanel));
     vf wv[C];
     for (int c = 0; c < C; c++) wv[c] = load(p + (size_t)k * kPanel + c * W);
     for (int r = 0; r < R; r++)
@@ -120,13 +118,13 @@ DW_INLINE void tile_fp32(const Matrix& w, const uint8_t* panel, int c0, const Ac
 }
 
 template <int S, int R>
-static void tile(const Matrix& w, const uint8_t* panel, const Activations& a, int row, float* out) {
+static void tile(const Matrix& w, const uint8_t* panel, const Activations& a, int row, bool ahead, float* out) {
   // One or two rows pass over a panel once; more rows need two passes to stay in registers.
   constexpr int C = R * V <= kTileRows * kTileVectors ? V : kTileVectors;
-  for (int c0 = 0; c0 < V; c0 += C) {
-    if (S == kInt8) tile_int8<R, C>(w, panel, c0, a, row, out);
-    if (S == kInt4) tile_int4<R, C>(w, panel, c0, a, row, out);
-    if (S == kFp32) tile_fp32<R, C>(w, panel, c0, a, row, out);
+  for (int c0 = 0; c0 < V; c0 += C, ahead = false) {
+    if (S == kInt8) tile_int8<R, C>(w, panel, c0, a, row, ahead, out);
+    if (S == kInt4) tile_int4<R, C>(w, panel, c0, a, row, ahead, out);
+    if (S == kFp32) tile_fp32<R, C>(w, panel, c0, a, row, ahead, out);
   }
 }
 
@@ -135,20 +133,22 @@ template <int S, class Epilogue>
 static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
   alignas(64) float out[kTileRows * kPanel];
+  bool ahead = true;
   while (row < end) {
     int n = end - row < kTileRows ? end - row : kTileRows;
     switch (n) {
-      case 1: tile<S, 1>(w, panel, a, row, out); break;
-      case 2: tile<S, 2>(w, panel, a, row, out); break;
-      case 3: tile<S, 3>(w, panel, a, row, out); break;
-      case 4: tile<S, 4>(w, panel, a, row, out); break;
+      case 1: tile<S, 1>(w, panel, a, row, ahead, out); break;
+      case 2: tile<S, 2>(w, panel, a, row, ahead, out); break;
+      case 3: tile<S, 3>(w, panel, a, row, ahead, out); break;
+      case 4: tile<S, 4>(w, panel, a, row, ahead, out); break;
 #if defined(DW_AVX512)
-      case 5: tile<S, 5>(w, panel, a, row, out); break;
-      default: tile<S, 6>(w, panel, a, row, out); break;
+      case 5: tile<S, 5>(w, panel, a, row, ahead, out); break;
+      default: tile<S, 6>(w, panel, a, row, ahead, out); break;
 #endif
     }
     for (int r = 0; r < n; r++) epilogue(row + r, p, out + r * kPanel);
     row += n;
+    ahead = false;
   }
 }
 
