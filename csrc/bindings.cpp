@@ -250,7 +250,8 @@ class PyModel {
         require(table[i] >= 0 && table[i] < cache.blocks, "forward: block outside the cache");
     }
     for (int i = 0; i < b.outputs; i++)
-      require(b.output_rows[i] >= 0 && b.output_rows[i] < b.rows, "forward: output row outside the batch");
+      require(b.output_rows[i] >= 0 && b.output_rows[i] < b.rows && (i == 0 || b.output_rows[i] > b.output_rows[i - 1]),
+              "forward: output rows must ascend within the batch");
   }
 
   nb::list keep_layers_;

@@ -169,7 +169,7 @@ DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
 // y = W x for rows 0..m, shared among the team; ends with a barrier.
 template <class Epilogue>
 static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int tid, const Epilogue& epilogue) {
-  const int row_block = 128;  // rows of activations that fit L2 while the panels stream past
+  const int row_block = 64;  // these activations fit L2 while the panels stream past; the last items of a product stay short
   int items = (m + row_block - 1) / row_block * w.panels;
   int count = first_share(items, team->size), fixed = count * team->size;
   int first = tid * count;

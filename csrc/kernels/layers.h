@@ -125,9 +125,17 @@ static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Tea
   return a;
 }
 
-static void add_to_residual(const Matrix& w, const Activations& a, int rows, const Layout& l, Team* team) {
-  gemm(w, a, rows, team, l.tid, [&](int row, int p, const float* y) {
-    float* x = l.x + (size_t)row * l.hidden_stride + p * kPanel;
+// The rows of the batch that a layer computes: all, or after the last keys and values those that somebody reads.
+struct Rows {
+  int count;
+  const int32_t* index;  // null: row i is i
+};
+
+DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i] : i; }
+
+static void add_to_residual(const Matrix& w, const Activations& a, const Rows& rows, const Layout& l, Team* team) {
+  gemm(w, a, rows.count, team, l.tid, [&](int i, int p, const float* y) {
+    float* x = l.x + (size_t)row_at(rows, i) * l.hidden_stride + p * kPanel;
     for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
   });
 }
@@ -254,8 +262,15 @@ static void rope_and_write(const Model& m, const Batch& b, const KVCache& cache,
   team_barrier(team);
 }
 
-// Any mix of rows: work items are (sequence, tile of rows, KV head), the longest first.
-static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
+DW_INLINE bool any_between(const Rows& rows, int first, int end) {
+  if (!rows.index) return true;
+  for (int i = 0; i < rows.count; i++)
+    if (rows.index[i] >= first && rows.index[i] < end) return true;
+  return false;
+}
+
+// Any mix of rows: work items are (sequence, tile of rows, KV head), the longest first; tiles without a live row are skipped.
+static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, const Rows& live, const Layout& l, Team* team) {
   int tile_rows = max_int(1, kTileVectors96 / h.group);
   int tiles = 0;
   for (int s = 0; s < b.seqs; s++) tiles += (b.seq_starts[s + 1] - b.seq_starts[s] + tile_rows - 1) / tile_rows;
@@ -267,6 +282,7 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
     }
     int row = b.seq_starts[s] + index * tile_rows;
     int rows = min_int(tile_rows, b.seq_starts[s + 1] - row);
+    if (!any_between(live, row, row + rows)) continue;
     int vectors = rows * h.group;
     float* piece_out = l.tile;                                       // [kQueryTile][head_dim]
     float* o = l.tile + (size_t)kQueryTile * h.head_dim;             // [vectors][head_dim]
@@ -296,8 +312,9 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
   team_barrier(team);
 }
 
+// Keys and values of every row are written; the result is added to the `live` rows.
 static void attention_layer(const AttentionLayer& a, int index, const Model& m, const Batch& b, const KVCache& cache,
-                            const Layout& l, Team* team) {
+                            const Rows& live, const Layout& l, Team* team) {
   Activations x = quantize_rows(a.qkv, b.rows, l, team, [&](int row, float* scratch) {
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
@@ -313,27 +330,27 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     attend_decode(m, b, cache, h, l, team);
   } else {
     rope_and_write(m, b, cache, h, l, team);
-    attend_rows(b, cache, h, l, team);
+    attend_rows(b, cache, h, live, l, team);
   }
-  Activations o = quantize_rows(a.o, b.rows, l, team, [&](int row, float*) {
-    return l.attention + (size_t)row * l.attention_stride;
+  Activations o = quantize_rows(a.o, live.count, l, team, [&](int i, float*) {
+    return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });
-  add_to_residual(a.o, o, b.rows, l, team);
+  add_to_residual(a.o, o, live, l, team);
 }
 
-static void mlp_layer(const MlpLayer& layer, const Model& m, const Batch& b, const Layout& l, Team* team) {
-  Activations x = quantize_rows(layer.gate_up, b.rows, l, team, [&](int row, float* scratch) {
-    rms_norm_row(l.x + (size_t)row * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
+static void mlp_layer(const MlpLayer& layer, const Model& m, const Rows& live, const Layout& l, Team* team) {
+  Activations x = quantize_rows(layer.gate_up, live.count, l, team, [&](int i, float* scratch) {
+    rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
   });
-  gemm(layer.gate_up, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+  gemm(layer.gate_up, x, live.count, team, l.tid, [&](int row, int p, const float* y) {
     float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
   });
-  Activations act = quantize_rows(layer.down, b.rows, l, team, [&](int row, float*) {
+  Activations act = quantize_rows(layer.down, live.count, l, team, [&](int row, float*) {
     return l.act + (size_t)row * l.act_stride;
   });
-  add_to_residual(layer.down, act, b.rows, l, team);
+  add_to_residual(layer.down, act, live, l, team);
 }
 
 // ---- language model head ----------------------------------------------------------------------------------------
@@ -402,10 +419,15 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
     memset(x + m.hidden, 0, (l.hidden_stride - m.hidden) * sizeof(float));
   }
   team_barrier(team);
-  int attention_index = 0;
+  int attention_index = 0, last = cache.layers - 1;
+  Rows live = {b.rows, nullptr};
   for (int i = 0; i < m.num_layers; i++) {
-    if (m.layers[i].attention) attention_layer(*m.layers[i].attention, attention_index++, m, b, cache, l, team);
-    else mlp_layer(*m.layers[i].mlp, m, b, l, team);
+    if (const AttentionLayer* attention = m.layers[i].attention) {
+      if (attention_index == last && b.outputs < b.rows) live = {b.outputs, b.output_rows};
+      attention_layer(*attention, attention_index++, m, b, cache, live, l, team);
+    } else {
+      mlp_layer(*m.layers[i].mlp, m, live, l, team);
+    }
   }
   for (int first = 0; first < b.outputs; first += kOutputRows)
     head_rows(m, b, out, l, first, min_int(kOutputRows, b.outputs - first), team, tid);
