@@ -104,7 +104,7 @@ def test_draw_equals_the_naive_sampler(
 @pytest.mark.parametrize("top_p", [0.01, 0.5, 0.95, 0.9999])
 @pytest.mark.parametrize("top_k", [0, 1, 40, 2000])
 def test_cuts_of_a_large_vocabulary_equal_a_sort(spread: float, top_p: float, top_k: int) -> None:
-    """The radix select's shortcuts only show on rows that are wide, flat or full of ties."""
+    """The shortcuts only show on rows that are wide, flat or full of ties."""
     rng = np.random.default_rng(5)
     logits = np.round(rng.normal(0, spread, 5000), 6).astype(np.float32)
     params = SamplingParams(top_p=top_p, top_k=top_k)
@@ -174,6 +174,7 @@ def test_token_logprob_is_log_softmax_with_rank_and_best(
     [
         (SamplingParams(temperature=-1), "temperature"),
         (SamplingParams(temperature=math.nan), "temperature"),
+        (SamplingParams(temperature=1e30), "temperature"),
         (SamplingParams(top_p=1.5), "top_p"),
         (SamplingParams(min_p=-0.1), "min_p"),
         (SamplingParams(top_k=-1), "top_k"),
@@ -181,6 +182,8 @@ def test_token_logprob_is_log_softmax_with_rank_and_best(
         (SamplingParams(repetition_penalty=0), "repetition_penalty"),
         (SamplingParams(presence_penalty=3), "presence_penalty"),
         (SamplingParams(logprobs=1000), "logprobs"),
+        (SamplingParams(stop_token_ids=(-1,)), "stop_token_ids"),
+        (SamplingParams(stop_token_ids=(50,)), "stop_token_ids"),
         (SamplingParams(logit_bias={50: 1.0}), "logit_bias"),
         (SamplingParams(logit_bias={1: math.nan}), "logit_bias"),
     ],

@@ -89,7 +89,7 @@ def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -
 
 
 def isa() -> str:
-    """The kernel table in use: "avx512-vnni", "avx2" or "generic"."""
+    """The kernel table in use: "avx512", "avx2", "generic" or, for tests, "avx512_emulated"."""
     return _native.isa()
 
 
@@ -99,7 +99,7 @@ def available_isas() -> list[str]:
 
 
 def set_isa(table: str) -> None:
-    """Use another kernel table of `available_isas()` from the next call on."""
+    """Use another kernel table of `available_isas()` from the next call on; caches another table wrote are not read."""
     _native.set_isa(table)
 
 

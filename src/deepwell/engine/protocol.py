@@ -109,7 +109,7 @@ class Capabilities:
     architecture: str
     precision: str
     backend: str  # "native" | "reference"
-    isa: str  # kernel table: "avx512-vnni" | "avx2" | "generic" | "numpy"
+    isa: str  # kernel table: "avx512" | "avx2" | "generic" | "avx512_emulated" (a test aid) | "numpy"
     threads: int
     vocab_size: int
     hidden_size: int

@@ -2,8 +2,7 @@
 
 Everything is a pure function of the row and the request, so a draw does not depend on batch mates. The weight
 of a token is its probability relative to the most likely one's, as a whole number up to 2^34. Sums of up to
-2^19 of them are exact in float64 in any order, hence so are the cut of `top_p` and the draw itself, and
-neither needs a sort.
+2^19 of them are exact in float64 in any order, hence so are the cut of `top_p` and the draw itself.
 """
 
 from __future__ import annotations
@@ -28,7 +27,8 @@ __all__ = [
 GREEDY_BELOW = 1e-5  # temperatures below it are greedy, as in vLLM: logits / 1e-6 overflow float32
 MAX_LOGPROBS = 100
 _ONE = np.float32(2.0**34)  # weight of the most likely token
-_PIECE = 256  # weights summed at once when a draw looks for its place
+_LIKELY = np.float32(2.0**24)  # a thousandth of it
+_PIECE = 256  # weights summed at once in the search for a place
 _MASK = (1 << 64) - 1
 
 
@@ -49,7 +49,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
 
     number("max_tokens", 0)
     number("min_tokens", 0)
-    number("temperature", 0)
+    number("temperature", 0, 1e6)  # its inverse must not vanish in float32
     number("top_k", 0)
     number("top_p", 0, 1)
     number("min_p", 0, 1)
@@ -59,6 +59,13 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     for name in ("logprobs", "prompt_logprobs"):
         if getattr(params, name) is not None:
             number(name, 0, min(MAX_LOGPROBS, vocab_size))
+    for token in params.stop_token_ids:
+        if not 0 <= token < vocab_size:
+            raise InvalidRequest(
+                f"stop_token_ids holds {token}",
+                fix=f"use token ids from 0 to {vocab_size - 1}",
+                param="stop_token_ids",
+            )
     for token, bias in params.logit_bias.items():
         if not 0 <= token < vocab_size or not -100 <= bias <= 100:
             raise InvalidRequest(
@@ -124,18 +131,13 @@ def draw(
     weights *= _ONE
     np.floor(weights, out=weights)
 
-    kept = None if params.min_p == 0 else np.flatnonzero(weights >= _ONE * np.float32(params.min_p))
+    if params.min_p > 0:
+        weights[weights < _ONE * np.float32(params.min_p)] = 0
     if 0 < params.top_k < len(weights):
-        kept = _narrow(kept, _top_k(weights if kept is None else weights[kept], params.top_k))
+        _top_k(weights, params.top_k)
     if params.top_p < 1:
-        kept = _narrow(kept, _top_p(weights if kept is None else weights[kept], params.top_p))
-    if kept is None:
-        return _pick(weights, u)
-    return int(kept[_pick(weights[kept], u)])
-
-
-def _narrow(kept: NDArray[np.intp] | None, chosen: NDArray[np.intp]) -> NDArray[np.intp]:
-    return chosen if kept is None else kept[chosen]
+        _top_p(weights, params.top_p)
+    return _place(weights, int(u * 2.0**53) * _sum(weights) >> 53)
 
 
 def _penalize(
@@ -153,45 +155,39 @@ def _penalize(
         x[generated] = x[generated] - counts
 
 
-def _top_k(weights: NDArray[np.float32], k: int) -> NDArray[np.intp]:
-    """Indices, ascending, of the k largest weights; of equal ones, the first."""
-    if len(weights) <= k:
-        return np.arange(len(weights))
+def _top_k(weights: NDArray[np.float32], k: int) -> None:
+    """Zero all but the k largest weights; of equal ones, the first stay."""
     least = np.partition(weights, len(weights) - k)[len(weights) - k]
-    return _down_to(weights, least, k - int(np.count_nonzero(weights > least)))
+    _cut(weights, least, k - int(np.count_nonzero(weights > least)))
 
 
-def _top_p(weights: NDArray[np.float32], top_p: float) -> NDArray[np.intp]:
-    """Indices, ascending, of the fewest weights, largest first, that make up `top_p` of the whole; at least one."""
-    mass = max(1, math.ceil(top_p * float(weights.sum(dtype=np.float64))))
-    largest = weights
-    for count in (256, 4096):
-        if count < len(weights):
-            candidates = np.partition(weights, len(weights) - count)[-count:]
-            if candidates.sum(dtype=np.float64) >= mass:
-                largest = candidates
-                break
-    descending: NDArray[np.float32] = np.sort(largest)[::-1]
-    cumulative = np.cumsum(descending, dtype=np.float64)
-    last = int(np.searchsorted(cumulative, mass))
-    least: np.float32 = descending[last]
-    first = int(np.searchsorted(-descending, -least))
-    above = int(cumulative[first - 1]) if first else 0
-    return _down_to(weights, least, -(-(mass - above) // int(least)))
+def _top_p(weights: NDArray[np.float32], top_p: float) -> None:
+    """Zero all but the fewest weights, largest first, that make up `top_p` of the whole; at least one stays."""
+    total = _sum(weights)
+    mass = max(1, math.ceil(top_p * total))
+    largest = weights[weights >= _LIKELY]  # mostly they are few and hold it all
+    if (largest_total := _sum(largest)) < mass:
+        largest, largest_total = weights.copy(), total
+    largest.sort()
+    first = _place(largest, largest_total - mass)
+    least: np.float32 = largest[first]
+    _cut(weights, least, int(np.searchsorted(largest, least, side="right")) - first)
 
 
-def _down_to(weights: NDArray[np.float32], least: np.float32, ties: int) -> NDArray[np.intp]:
-    """Indices, ascending, of the weights above `least`, and of the first `ties` that equal it."""
-    chosen = weights > least
-    chosen[np.flatnonzero(weights == least)[:ties]] = True
-    return np.flatnonzero(chosen)
+def _cut(weights: NDArray[np.float32], least: np.float32, ties: int) -> None:
+    """Zero the weights below `least`, and all but the first `ties` that equal it."""
+    weights[weights < least] = 0
+    weights[np.flatnonzero(weights == least)[ties:]] = 0
 
 
-def _pick(weights: NDArray[np.float32], u: float) -> int:
-    """The index at which the cumulative weight passes the fraction u of the whole."""
+def _sum(weights: NDArray[np.float32]) -> int:
+    return int(weights.sum(dtype=np.float64))
+
+
+def _place(weights: NDArray[np.float32], target: int) -> int:
+    """The first index up to which the weights sum to more than `target`."""
     starts = np.arange(0, len(weights), _PIECE)
     cumulative = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
-    target = int(u * 2.0**53) * int(cumulative[-1]) >> 53
     piece = int(np.searchsorted(cumulative, target, side="right"))
     before = int(cumulative[piece - 1]) if piece else 0
     inside = np.cumsum(weights[piece * _PIECE : (piece + 1) * _PIECE], dtype=np.float64)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.architectures import tensor_plan
-from deepwell.engine.architectures.plan import MatrixPlan, TensorPlan, VectorPlan
+from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
 from deepwell.engine.backend import Scheme
 from deepwell.engine.quantize import (
     PANEL,

@@ -14,6 +14,7 @@ from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
+from deepwell.models.config_reader import END_TOKENS
 from deepwell.models.gguf import read_gguf_header
 from deepwell.models.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
 
@@ -22,19 +23,6 @@ __all__ = ["Tokenizer", "read_chat_template"]
 MAX_JSON_BYTES: Final = 64 << 20  # the largest tokenizer.json in use (262k tokens) has 33 MB
 
 CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
-
-# A chat model ends a turn with one token and a document with another; metadata often names only one of them.
-END_TOKENS: Final = frozenset(
-    {
-        "<|im_end|>",
-        "<|endoftext|>",
-        "<|eot_id|>",
-        "<|eom_id|>",
-        "<|end_of_text|>",
-        "<|EOT|>",
-        "<｜end▁of▁sentence｜>",
-    }
-)
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from deepwell.engine.architectures import llama
-from deepwell.engine.architectures.plan import TensorPlan
+from deepwell.engine.architectures.tensors import TensorPlan
 from deepwell.engine.backend import Backend, Model
 from deepwell.models.config import ModelConfig
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepwell.engine.architectures.plan import MatrixPlan, TensorPlan, VectorPlan
+from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
 from deepwell.engine.backend import Attention, Backend, Mlp, Model
 from deepwell.engine.rope import rope_tables
 from deepwell.models.config import ModelConfig
