@@ -14,10 +14,10 @@
 namespace deepwell {
 namespace {
 
-// A barrier of two running threads takes 0.1 us: a short spin covers it. Then the thread
-// yields, since the one it waits for may be queued on this very core (another process holds the other): spinning on would keep it
-// from running, and decode beside one busy process falls from 300 to 11 tokens/s instead of 100. A pure spin barrier collapses in the same way on two-core hosts
-// (llama.cpp #29258, #13079). Last it sleeps, so that an idle engine costs nothing.
+// A barrier of two running threads takes 0.1 us: a short spin covers it. Then the thread yields, since the one it waits for may be
+// queued on this very core (another process holds the other): spinning on, decode beside a busy process falls from 300 to 11
+// tokens/s, yielding to 100. A pure spin barrier collapses in the same way on two-core hosts (llama.cpp #29258, #13079). Last it
+// sleeps, so that an idle engine costs nothing.
 constexpr int kSpins = 200;  // pauses, some 5 us
 constexpr int kYields = 100;
 

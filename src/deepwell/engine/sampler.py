@@ -28,6 +28,7 @@ GREEDY_BELOW = 1e-5  # temperatures below it are greedy, as in vLLM: logits / 1e
 MAX_LOGPROBS = 100
 _ONE = np.float32(2.0**34)  # weight of the most likely token
 _LIKELY = np.float32(2.0**24)  # a thousandth of it
+_FEW = 1024  # weights that are sorted rather than divided further
 _PIECE = 256  # weights summed at once in the search for a place
 _MASK = (1 << 64) - 1
 
@@ -132,7 +133,7 @@ def draw(
     np.floor(weights, out=weights)
 
     if params.min_p > 0:
-        weights[weights < _ONE * np.float32(params.min_p)] = 0
+        weights *= weights >= _ONE * np.float32(params.min_p)
     if 0 < params.top_k < len(weights):
         _top_k(weights, params.top_k)
     if params.top_p < 1:
@@ -162,21 +163,33 @@ def _top_k(weights: NDArray[np.float32], k: int) -> None:
 
 
 def _top_p(weights: NDArray[np.float32], top_p: float) -> None:
-    """Zero all but the fewest weights, largest first, that make up `top_p` of the whole; at least one stays."""
-    total = _sum(weights)
-    mass = max(1, math.ceil(top_p * total))
-    largest = weights[weights >= _LIKELY]  # mostly they are few and hold it all
-    if (largest_total := _sum(largest)) < mass:
-        largest, largest_total = weights.copy(), total
-    largest.sort()
-    first = _place(largest, largest_total - mass)
-    least: np.float32 = largest[first]
-    _cut(weights, least, int(np.searchsorted(largest, least, side="right")) - first)
+    """Zero all but the fewest weights, largest first, that make up `top_p` of the whole; at least one stays.
+
+    A quickselect by mass: a row of equal chances would take long to sort.
+    """
+    wanted = max(1, math.ceil(top_p * _sum(weights)))
+    among = weights.compress(weights >= _LIKELY)  # mostly they are few and hold it all
+    if _sum(among) < wanted:
+        among = weights
+    while len(among) > _FEW:
+        pivot: np.float32 = np.partition(among[:: len(among) // 32], 16)[16]
+        larger = among.compress(among >= pivot)
+        if len(larger) == len(among):  # mostly ties, which sort fast
+            break
+        if (mass := _sum(larger)) >= wanted:
+            among = larger
+        else:
+            wanted -= mass
+            among = among.compress(among < pivot)
+    ascending = np.sort(among)
+    first = _place(ascending, _sum(ascending) - wanted)
+    least: np.float32 = ascending[first]
+    _cut(weights, least, int(np.searchsorted(ascending, least, side="right")) - first)
 
 
 def _cut(weights: NDArray[np.float32], least: np.float32, ties: int) -> None:
     """Zero the weights below `least`, and all but the first `ties` that equal it."""
-    weights[weights < least] = 0
+    weights *= weights >= least  # indexing with a mask would mispredict every other branch
     weights[np.flatnonzero(weights == least)[ties:]] = 0
 
 
