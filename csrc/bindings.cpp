@@ -30,6 +30,8 @@ using Vector = Array<const float, nb::ndim<1>>;
 using Floats = Array<const float, nb::ndim<2>>;
 using Ints = Array<const int32_t, nb::ndim<1>>;
 
+constexpr int kMaxThreads = 64;
+
 [[noreturn]] void fail(const std::string& message) { throw nb::value_error(message.c_str()); }
 void require(bool ok, const char* message) {
   if (!ok) fail(message);
@@ -294,6 +296,7 @@ nb::object matmul(Floats x, const PyMatrix& w) {
 // GB/s (memory) or GMAC/s (fp32, int8, int4) of the whole team, over at least `seconds`.
 double roofline(const std::string& kind, int threads, double seconds) {
   int k = kind == "memory" ? kRoofMemory : kind == "fp32" ? kRoofFp32 : kind == "int8" ? kRoofInt8 : kind == "int4" ? kRoofInt4 : -1;
+  require(threads >= 1 && threads <= kMaxThreads, "threads must be between 1 and 64");
   if (k < 0) fail("roofline: kind must be memory, fp32, int8 or int4, not '" + kind + "'");
   nb::gil_scoped_release released;
   int before = pool_threads();
@@ -304,7 +307,7 @@ double roofline(const std::string& kind, int threads, double seconds) {
     const KernelTable* table;
     int kind;
     Roofline roof;
-    double done[64];
+    double done[kMaxThreads];
   } job = {active_table, k, {memory.data(), memory.bytes()}, {}};
   using Clock = std::chrono::steady_clock;
   auto start = Clock::now();
@@ -377,7 +380,7 @@ NB_MODULE(_native, m) {
   m.def("available_isas", &available_isas);
   m.def("set_isa", &set_isa, "name"_a);
   m.def("set_threads", [](int n) {
-    require(n >= 1 && n <= 64, "threads must be between 1 and 64");
+    require(n >= 1 && n <= kMaxThreads, "threads must be between 1 and 64");
     pool_set_threads(n);
   }, "threads"_a);
   m.def("threads", &pool_threads);

@@ -247,6 +247,23 @@ async def test_one_bad_row_fails_one_request() -> None:
         assert good.last.finish_reason == "length"
 
 
+async def test_a_greedy_row_without_numbers_fails_one_request() -> None:
+    class Broken(FakeModel):
+        def forward(self, batch, cache, *, argmax=None, **outputs) -> None:
+            super().forward(batch, cache, argmax=argmax, **outputs)
+            if argmax is not None:  # what the kernels leave there
+                argmax[batch.tokens[batch.output_rows] == 13] = np.iinfo(np.int32).max
+
+    with fake_engine(model=Broken()) as engine:
+        bad, good = await asyncio.gather(
+            collect(engine, request("bad", [13])), collect(engine, request("good", [12]))
+        )
+        assert bad.last.finish_reason == "error"
+        assert bad.tokens == []
+        assert good.last.finish_reason == "length"
+        assert engine.stats().blocks_used == 0
+
+
 async def test_any_string_is_a_salt(engine: InProcessEngine) -> None:
     assert len((await collect(engine, request("a", salt="\ud800 \0 \N{SNOWMAN}"))).tokens) == 8
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from deepwell.bench.ours import prompts
+from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.roofs import Precision, measure_roof
+from deepwell.bench.roofs import Precision, measure_roof, work_of
 from deepwell.bench.session import comparison_rows, open_session
 from deepwell.bench.sides import Side, compare
+from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["bench_decode"]
 
@@ -34,18 +36,35 @@ def bench_decode(
     tokens: int = 128,
     peers: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Tokens a second of one sequence, in rounds interleaved with the peers of the same bits a weight."""
+    """Tokens a second of one sequence, in rounds interleaved with the peers of the same bits a weight.
+
+    Beside int4 runs int4-full, whose head has 4 bits as well: for information, no bar holds it.
+    """
     files = PEERS[precision] if peers is None else peers
     length = prompt_tokens + tokens
-    with open_session(
-        report, model, precision=precision, peers=files, threads=threads, rounds=rounds, kv_tokens=2 * length
-    ) as session:
+    with (
+        open_session(
+            report,
+            model,
+            precision=precision,
+            peers=files,
+            threads=threads,
+            rounds=rounds,
+            kv_tokens=2 * length,
+        ) as session,
+        ExitStack() as stack,
+    ):
+        also: list[Ours] = []
+        if precision == "int4":
+            full = Ours(model, "int4-full", threads=threads, kv_tokens=2 * length)
+            stack.callback(full.close)
+            also.append(full)
 
         def run(side: Side, number: int):
             return side.generate(prompts(model, prompt_tokens, number), tokens)
 
         session.prepare_peers(lambda side: run(side, 0), context=length)
-        sides: list[Side] = [session.ours, *session.peers]
+        sides: list[Side] = [session.ours, *also, *session.peers]
         memory: list[float] = []
         result = compare(
             {side.name: lambda number, side=side: run(side, number) for side in sides},
@@ -55,7 +74,7 @@ def bench_decode(
         ours = session.ours.name
         context = prompt_tokens + tokens / 2
         roofs = [session.work.decode_roof(read, context) for read in memory]
-        roof = statistics.median(rate / limit for rate, limit in zip(result.rates[ours], roofs, strict=True))
+        roof = _share(result.rates[ours], roofs)
         report.table(
             f"Decode, batch 1, {prompt_tokens} tokens of prompt, {tokens} generated",
             ["engine", "weights MB", "tokens/s", "spread", "ours / this"],
@@ -78,6 +97,15 @@ def bench_decode(
             "weights_mb_per_token": rounded(session.work.step_bytes / 1e6),
             "kv_mb_per_token": rounded(session.work.kv_bytes_per_token * context / 1e6, 3),
         }
+        for side in also:
+            work = work_of(open_checkpoint(model).config, "int4-full", kv_dtype=side.kv_dtype)
+            value |= {
+                "int4_full_tokens_per_s": rounded(result.median(side.name)),
+                "int4_full_roof": rounded(
+                    _share(result.rates[side.name], [work.decode_roof(read, context) for read in memory]), 3
+                ),
+                "int4_full_weights_mb_per_token": rounded(work.step_bytes / 1e6),
+            }
         if session.peers:
             best = result.best([peer.name for peer in session.peers])
             value |= {
@@ -87,3 +115,8 @@ def bench_decode(
                 "peer_weights_mb": {peer.name: rounded(peer.weights_bytes / 1e6) for peer in session.peers},
             }
         return value
+
+
+def _share(rates: Sequence[float], roofs: Sequence[float]) -> float:
+    """Median of the rounds' rates over the roofs of the same rounds."""
+    return statistics.median(rate / limit for rate, limit in zip(rates, roofs, strict=True))

@@ -13,13 +13,13 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from deepwell.bench.assets import repository
+from deepwell.bench.assets import cranfield_text, repository
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.roofs import work_of
 from deepwell.engine.batch import BLOCK_TOKENS
-from deepwell.engine.weights import Precision, weights_nbytes
+from deepwell.engine.plan import kv_token_bytes
+from deepwell.engine.weights import Precision, resolve_precision, weights_nbytes
 from deepwell.errors import DeepwellError
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.settings import Settings
@@ -27,6 +27,8 @@ from deepwell.settings import Settings
 __all__ = ["bench_footprint"]
 
 TICKS = os.sysconf("SC_CLK_TCK")
+PROMPT_CHARACTERS = 4000  # of one request, some 900 tokens
+SPARE_BLOCKS = 4  # the last, partly filled blocks of sequences never enter the prefix cache
 
 
 def _free_port() -> int:
@@ -79,10 +81,9 @@ class _Server:
             return answer.read()
 
     def ask(self, text: str) -> None:
-        """One chat completion, read to its end."""
+        """One completion, read to its end."""
         model = json.loads(self.get("/v1/models"))["data"][0]["id"]
-        message = {"role": "user", "content": text}
-        self.get("/v1/chat/completions", {"model": model, "messages": [message], "max_tokens": 32})
+        self.get("/v1/completions", {"model": model, "prompt": text, "max_tokens": 32})
 
     def rss_bytes(self) -> int:
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
@@ -93,15 +94,30 @@ class _Server:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
-    def kv_blocks(self) -> int:
-        """Blocks of the KV cache, from /metrics."""
-        name = "deepwell_kv_blocks "
+    def gauge(self, name: str) -> int:
+        """A gauge of /metrics."""
+        prefix = f"deepwell_{name} "
         lines = self.get("/metrics").decode().splitlines()
-        return int(float(next(line for line in lines if line.startswith(name)).removeprefix(name)))
+        return int(float(next(line for line in lines if line.startswith(prefix)).removeprefix(prefix)))
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(timeout=30)
+
+
+def _fill_cache(server: _Server) -> None:
+    """Ask until every block of the KV pool has been written: memory that nobody has touched is not resident.
+
+    Raises:
+        DeepwellError: the text was over before.
+    """
+    text = cranfield_text()
+    full = server.gauge("kv_blocks") - SPARE_BLOCKS
+    for start in range(0, len(text), PROMPT_CHARACTERS):
+        if server.gauge("kv_blocks_cached") >= full:
+            return
+        server.ask(text[start : start + PROMPT_CHARACTERS])
+    raise DeepwellError("the fixed text does not fill the KV pool", fix="use a smaller --kv-tokens")
 
 
 def _folder_bytes(folder: Path) -> int:
@@ -137,11 +153,18 @@ def measure_install() -> dict[str, Any]:
 
 
 def bench_footprint(
-    report: Report, model: Path, *, precision: Precision = "int8", starts: int = 5, idle_seconds: float = 20.0
+    report: Report,
+    model: Path,
+    *,
+    precision: Precision | Literal["auto"] = "auto",
+    starts: int = 5,
+    idle_seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Warm starts of a real server process, its memory after some answers, its CPU while nobody asks."""
-    config = open_checkpoint(model).config
-    work = work_of(config, precision, kv_dtype=Settings.load().kv_dtype)
+    """Warm starts of a real server process, its memory with a full KV pool, its CPU while nobody asks."""
+    checkpoint = open_checkpoint(model)
+    config = checkpoint.config
+    precision, _ = resolve_precision(precision, checkpoint)
+    token_bytes = kv_token_bytes(config, Settings.load().kv_dtype)
     _Server(model, precision).stop()  # packs the weights and warms the page cache
     seconds: list[float] = []
     for _ in range(starts - 1):
@@ -151,9 +174,8 @@ def bench_footprint(
     server = _Server(model, precision)
     try:
         seconds.append(server.start_seconds)
-        for number in range(4):
-            server.ask(f"Tell me {number + 1} facts about the boundary layer.")
-        kv_bytes = server.kv_blocks() * BLOCK_TOKENS * work.kv_bytes_per_token
+        _fill_cache(server)
+        kv_bytes = server.gauge("kv_blocks") * BLOCK_TOKENS * token_bytes
         rss = server.rss_bytes()
         time.sleep(1.0)
         before = server.cpu_seconds()
@@ -163,6 +185,7 @@ def bench_footprint(
         server.stop()
     weights = weights_nbytes(config, precision)
     value: dict[str, Any] = {
+        "precision": precision,
         "start_seconds": rounded(statistics.median(seconds), 3),
         "rss_mb": rounded(rss / 1e6),
         "weights_mb": rounded(weights / 1e6),

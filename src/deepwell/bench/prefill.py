@@ -67,13 +67,12 @@ def bench_prefill(
                 ],
             ],
         )
-        attention = session.work.attention_macs_per_key * prompt_tokens * (prompt_tokens + 1) // 2
         value: dict[str, Any] = {
             "tokens_per_s": rounded(result.median(ours)),
             "roof": rounded(roof, 3),
             "roof_tokens_per_s": rounded(statistics.median(roofs)),
-            "gemm_gmac": rounded((session.work.layer_macs * prompt_tokens + session.work.head_macs) / 1e9),
-            "attention_gmac": rounded(attention / 1e9),
+            "gemm_gmac": rounded(session.work.prefill_gemm_macs(prompt_tokens) / 1e9),
+            "attention_gmac": rounded(session.work.prefill_attention_macs(prompt_tokens) / 1e9),
             f"{session.work.scheme}_gmac_per_s": rounded(gemm),
             "fp32_gmac_per_s": rounded(fp32),
         }

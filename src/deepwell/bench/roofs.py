@@ -56,9 +56,11 @@ class Work:
     scheme: Literal["int8", "int4", "fp32"]
     step_bytes: int  # weights and scales that one step reads, whatever the batch
     kv_bytes_per_token: int  # keys and values of one position, all layers
-    layer_macs: int  # GEMM multiply-adds a token, without the head
+    layers: int
+    layer_macs: int  # GEMM multiply-adds of one layer, a token
+    qkv_macs: int  # of these q, k and v: all that the last layer needs of a token whose output nobody reads
     head_macs: int
-    attention_macs_per_key: int  # multiply-adds of one query over one key and value, all layers
+    attention_macs_per_key: int  # multiply-adds of one query over one key and value, one layer
 
     def decode_bytes(self, context: float) -> float:
         """Bytes one token at batch 1 reads, with `context` positions in the cache."""
@@ -68,12 +70,21 @@ class Work:
         """Tokens a second at batch 1 when reading at `memory` GB/s is the only limit."""
         return memory * 1e9 / self.decode_bytes(context)
 
+    def prefill_gemm_macs(self, tokens: int) -> int:
+        """GEMM multiply-adds of a prompt of which the last row alone is read."""
+        unread = (self.layer_macs - self.qkv_macs) * (tokens - 1)
+        return self.layers * self.layer_macs * tokens - unread + self.head_macs
+
+    def prefill_attention_macs(self, tokens: int) -> int:
+        """Multiply-adds of causal attention, in the last layer of the last row alone."""
+        keys = (self.layers - 1) * tokens * (tokens + 1) // 2 + tokens
+        return self.attention_macs_per_key * keys
+
     def prefill_roof(self, roofs: Roofs, tokens: int) -> float:
         """Tokens a second of a prompt: GEMMs at the peak of their scheme, causal attention at the fp32 peak."""
-        gemm = self.layer_macs * tokens + self.head_macs
-        attention = self.attention_macs_per_key * tokens * (tokens + 1) // 2
         peak = {"int8": roofs.int8, "int4": roofs.int4, "fp32": roofs.fp32}[self.scheme]
-        return tokens / (gemm / (peak * 1e9) + attention / (roofs.fp32 * 1e9))
+        gemm = self.prefill_gemm_macs(tokens) / (peak * 1e9)
+        return tokens / (gemm + self.prefill_attention_macs(tokens) / (roofs.fp32 * 1e9))
 
 
 def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> Work:
@@ -85,11 +96,8 @@ def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> 
         config.num_key_value_heads,
     )
     layers = config.num_hidden_layers
-    layer_weights = (
-        (heads + 2 * kv_heads) * config.head_dim * hidden  # q, k, v
-        + heads * config.head_dim * hidden  # o
-        + 3 * inner * hidden  # gate, up, down
-    )
+    qkv_weights = (heads + 2 * kv_heads) * config.head_dim * hidden
+    o_weights, mlp_weights = heads * config.head_dim * hidden, 3 * inner * hidden
     scheme: Literal["int8", "int4", "fp32"] = "int4" if precision == "int4-full" else precision
     # Of an untied embedding a step reads one row a token, not the matrix.
     embedding = (
@@ -101,9 +109,11 @@ def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> 
         scheme=scheme,
         step_bytes=weights_nbytes(config, precision) - embedding,
         kv_bytes_per_token=layers * 2 * kv_heads * config.head_dim * (2 if kv_dtype == "bf16" else 4),
-        layer_macs=layers * layer_weights,
+        layers=layers,
+        layer_macs=qkv_weights + o_weights + mlp_weights,
+        qkv_macs=qkv_weights,
         head_macs=config.vocab_size * hidden,
-        attention_macs_per_key=layers * heads * config.head_dim * 2,
+        attention_macs_per_key=heads * config.head_dim * 2,
     )
 
 

@@ -33,8 +33,9 @@ def register(parent: typer.Typer) -> None:
 
 def _threads(given: int | None) -> int:
     from deepwell.bench.assets import available_cores
+    from deepwell.engine.native import MAX_THREADS
 
-    return given or available_cores()
+    return min(given or available_cores(), MAX_THREADS)
 
 
 def _model(given: Path | None) -> Path:
@@ -209,7 +210,7 @@ def prefix(
 
 @app.command()
 def footprint(
-    precision: PrecisionOption = "int8",
+    precision: PrecisionOption = "auto",
     model: Model = None,
     starts: Annotated[int, typer.Option(min=1, help="Warm starts; the median counts.")] = 5,
     row: Row = None,
@@ -222,7 +223,12 @@ def footprint(
         "footprint",
         row,
         json,
-        lambda report: bench_footprint(report, _model(model), precision=_precision(precision), starts=starts),
+        lambda report: bench_footprint(
+            report,
+            _model(model),
+            precision="auto" if precision == "auto" else _precision(precision),
+            starts=starts,
+        ),
     )
 
 

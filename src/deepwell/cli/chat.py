@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepwell.cli.options import Port
+from deepwell.cli.options import MAX_TOKENS, TEMPERATURE, Port
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -40,17 +40,18 @@ def chat(
         str | None, typer.Argument(help="A name in the store, or a path; unset: smollm2.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens an answer may have.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer may have.")] = MAX_TOKENS,
     temperature: Annotated[
-        float | None, typer.Option(min=0, max=2, help="0: always the likeliest token; unset: 1.")
-    ] = None,
+        float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
+    ] = TEMPERATURE,
     port: Port = None,
     json: JsonFlag = False,
 ) -> None:
     """Talk with a model; /help lists the commands.
 
-    A running `deepwell serve` that serves the model answers; without one the model is loaded here. With --json, every
-    line of standard input is a turn and every answer a line of JSON.
+    A running `deepwell serve` that serves the model answers; without one the model is loaded here.
+
+    With --json, every line of standard input is a turn and every answer a line of JSON.
     """
     with reported_errors(as_json=json):
         from deepwell.cli.answers import open_answers

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
@@ -168,7 +169,7 @@ def _extras() -> dict[str, str]:
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         states[extra] = (
-            f"missing {', '.join(missing)}: pip install 'deepwell[{extra}]'" if missing else "installed"
+            f"missing {', '.join(missing)}: {sys.executable} -m pip install -e '.[{extra}]' in the checkout" if missing else "installed"
         )
     return states
 
@@ -218,4 +219,5 @@ def _grid() -> Table:
 
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")  # a path is worth nothing with its end cut off
     return grid

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 __all__ = [
+    "MAX_TOKENS",
+    "TEMPERATURE",
     "Context",
     "Host",
     "KvDtype",
@@ -18,6 +20,11 @@ __all__ = [
     "Precision",
     "Threads",
 ]
+
+# The terminal's own defaults. The API keeps OpenAI's, temperature 1 and no limit, at which a small model rambles to the end of
+# its context.
+TEMPERATURE = 0.3
+MAX_TOKENS = 1024
 
 _ENGINE = "Model and engine"
 _SERVER = "Server"

@@ -146,7 +146,8 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
         else "the slow numpy reference: see `deepwell doctor`"
     )
     threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
-    body = jsonlib.dumps({"model": name, "messages": [{"role": "user", "content": "Why is the sky blue?"}]})
+    question = [{"role": "user", "content": "Why is the sky blue?"}]
+    body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
     key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
     key = "YOUR_KEY" if with_key else "none"
     return f"""
@@ -155,10 +156,11 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
   curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key_header} \\
     -d '{body}'
 
-  from openai import OpenAI
+  from openai import OpenAI  # pip install openai
   client = OpenAI(base_url="{url}/v1", api_key="{key}")
   question = [{{"role": "user", "content": "Why is the sky blue?"}}]
-  print(client.chat.completions.create(model="{name}", messages=question).choices[0].message.content)
+  answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
+  print(answer.choices[0].message.content)
 
 Ctrl-C stops it.
 """

@@ -75,7 +75,7 @@ class Model(Protocol):
 
         Args:
             logits: [outputs, vocab_size].
-            argmax: [outputs], the most likely token, the lowest id on a tie.
+            argmax: [outputs], the most likely token, the lowest id on a tie; any int32 where no logit is a number.
             hidden: [outputs, hidden_size], after the final norm.
             targets: [outputs], token ids whose log probabilities `target_logprobs` [outputs] receives.
         """

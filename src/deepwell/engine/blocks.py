@@ -89,22 +89,20 @@ class BlockPool:
         """The prefix one full block longer; `tokens` are the int32 ids of that block."""
         return Prefix(parent, tokens, self._digest(parent.hash + tokens))
 
-    def find(self, prefix: Prefix) -> int | None:
-        """The block that holds the last block of `prefix`, if it is still there."""
-        block = self._by_hash.get(prefix.hash)
-        if block is None:
-            return None
-        content = self._content[block]
-        return block if content is not None and content.same(prefix) else None
-
     def match(self, chain: Sequence[Prefix]) -> list[int]:
         """The blocks of the longest stored run of `chain`, from its start."""
         blocks: list[int] = []
+        known: Prefix | None = None  # what the last block holds, proved to be the chain so far
         for prefix in chain:
-            block = self.find(prefix)
-            if block is None:
+            block = self._by_hash.get(prefix.hash)
+            content = None if block is None else self._content[block]
+            if block is None or content is None or content.tokens != prefix.tokens:
+                break
+            # Blocks of one run mostly come from one sequence: then its parent is the block before.
+            if content.parent is not known and not content.same(prefix):
                 break
             blocks.append(block)
+            known = content
         return blocks
 
     def register(self, block: int, prefix: Prefix) -> None:

@@ -79,7 +79,7 @@ def open_engine(
     runner = native.select_backend(backend)
     compiled = runner.name == "native"
     if compiled:
-        native.set_threads(threads or usable_cpus())
+        native.set_threads(min(threads or usable_cpus(), native.MAX_THREADS))
     weights = load_weights(checkpoint, memory.precision, cache_dir, progress=progress)
     model = build_model(runner, weights, config, memory.context)
     cache = runner.kv_cache(

@@ -18,6 +18,7 @@ from deepwell.engine.batch import Batch
 from deepwell.errors import MissingDependency
 
 __all__ = [
+    "MAX_THREADS",
     "Model",
     "attention",
     "available_isas",
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 name = "native"
+MAX_THREADS: Final = 64  # as in the extension; more cores than memory channels feed gain nothing
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +111,7 @@ def threads() -> int:
 
 
 def set_threads(count: int) -> None:
-    """Resize the pool."""
+    """Resize the pool, to 1..MAX_THREADS."""
     _native.set_threads(count)
 
 

@@ -49,7 +49,16 @@ class StepRunner:
             return self._execute_mixed(step, batch)
         argmax = self._argmax[: step.decoding]
         self._model.forward(batch, self._cache, argmax=argmax)
-        return StepResult(argmax.tolist())
+        result = StepResult(argmax.tolist())
+        if max(result.tokens) >= self._model.vocab_size:
+            for index, token in enumerate(result.tokens):
+                self._check_argmax(result, index, token)
+        return result
+
+    def _check_argmax(self, result: StepResult, index: int, token: int) -> None:
+        """A row without a single number has no largest one: its request ends, the others go on."""
+        if token >= self._model.vocab_size:
+            result.errors[index] = "the model's logits are not numbers"
 
     def _execute_mixed(self, step: ScheduledStep, batch: Batch) -> StepResult:
         sequences = step.sequences
@@ -111,6 +120,7 @@ class StepRunner:
                     token = NO_TOKEN
             elif argmax is not None and span:
                 token = int(argmax[row - 1])
+                self._check_argmax(result, index, token)
             result.tokens.append(token)
         return result
 

@@ -28,7 +28,6 @@ GREEDY_BELOW = 1e-5  # temperatures below it are greedy, as in vLLM: logits / 1e
 MAX_LOGPROBS = 100
 _ONE = np.float32(2.0**34)  # weight of the most likely token
 _LIKELY = np.float32(2.0**24)  # a thousandth of it
-_FEW = 1024  # weights that are sorted rather than divided further
 _PIECE = 256  # weights summed at once in the search for a place
 _MASK = (1 << 64) - 1
 
@@ -163,26 +162,12 @@ def _top_k(weights: NDArray[np.float32], k: int) -> None:
 
 
 def _top_p(weights: NDArray[np.float32], top_p: float) -> None:
-    """Zero all but the fewest weights, largest first, that make up `top_p` of the whole; at least one stays.
-
-    A quickselect by mass: a row of equal chances would take long to sort.
-    """
-    wanted = max(1, math.ceil(top_p * _sum(weights)))
-    among = weights.compress(weights >= _LIKELY)  # mostly they are few and hold it all
-    if _sum(among) < wanted:
-        among = weights
-    while len(among) > _FEW:
-        pivot: np.float32 = np.partition(among[:: len(among) // 32], 16)[16]
-        larger = among.compress(among >= pivot)
-        if len(larger) == len(among):  # mostly ties, which sort fast
-            break
-        if (mass := _sum(larger)) >= wanted:
-            among = larger
-        else:
-            wanted -= mass
-            among = among.compress(among < pivot)
-    ascending = np.sort(among)
-    first = _place(ascending, _sum(ascending) - wanted)
+    """Zero all but the fewest weights, largest first, that make up `top_p` of the whole; at least one stays."""
+    mass = max(1, math.ceil(top_p * _sum(weights)))
+    ascending = np.sort(weights[weights >= _LIKELY])  # mostly they are few and hold it all
+    if _sum(ascending) < mass:
+        ascending = np.sort(weights)
+    first = _place(ascending, _sum(ascending) - mass)
     least: np.float32 = ascending[first]
     _cut(weights, least, int(np.searchsorted(ascending, least, side="right")) - first)
 

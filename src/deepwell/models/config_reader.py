@@ -47,7 +47,7 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "num_hidden_layers": (1, 1024),
     "num_attention_heads": (1, 4096),
     "num_key_value_heads": (1, 4096),
-    "head_dim": (2, 1024),
+    "head_dim": (2, 256),  # what the attention kernels hold
     "max_position_embeddings": (1, 1 << 24),
 }
 

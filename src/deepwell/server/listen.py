@@ -41,7 +41,7 @@ def bind(host: str, port: int) -> socket.socket:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(
                 f"port {port} of {host} is taken by {port_owner(port)}",
-                fix=f"use another one: --port {port + 1}",
+                fix=f"use another one: --port {port + 1}, or DEEPWELL_PORT={port + 1} in front of make",
             ) from None
         if error.errno == errno.EACCES:
             raise InvalidSettings(

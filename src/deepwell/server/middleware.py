@@ -41,6 +41,9 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_named)
+        except Exception:
+            status = 500  # starlette answers outside of this middleware
+            raise
         finally:
             route = scope.get("route")
             self._metrics.requests.labels(getattr(route, "path", "none"), str(status)).inc()

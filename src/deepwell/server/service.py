@@ -68,12 +68,6 @@ class Service:
                 f"the model {name!r} is not served here", fix=f"use {self.model!r}", param="model"
             )
 
-    async def encode(self, text: str) -> list[int]:
-        """Tokens of a plain prompt."""
-        if len(text) > _INLINE_CHARACTERS:
-            return await asyncio.to_thread(self.codec.encode, text)
-        return self.codec.encode(text)
-
     async def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Tokens of a conversation."""
         if sum(len(message["content"]) for message in messages) > _INLINE_CHARACTERS:
@@ -82,9 +76,15 @@ class Service:
 
     async def encode_prompts(self, prompts: Sequence[str | list[int]], param: str) -> list[list[int]]:
         """Tokens of every prompt, given as text or as tokens."""
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if sum(map(len, texts)) > _INLINE_CHARACTERS:  # many short texts take as long as a long one
+            tokenised = await asyncio.to_thread(lambda: [self.codec.encode(text) for text in texts])
+        else:
+            tokenised = [self.codec.encode(text) for text in texts]
+        from_text = iter(tokenised)
         encoded: list[list[int]] = []
         for index, prompt in enumerate(prompts):
-            tokens = await self.encode(prompt) if isinstance(prompt, str) else prompt
+            tokens = next(from_text) if isinstance(prompt, str) else prompt
             where = f"{param}[{index}]" if len(prompts) > 1 else param
             if not tokens:
                 raise InvalidRequest(f"{where!r} is empty", fix="send at least one token", param=param)
