@@ -169,7 +169,9 @@ def _extras() -> dict[str, str]:
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         states[extra] = (
-            f"missing {', '.join(missing)}: {sys.executable} -m pip install -e '.[{extra}]' in the checkout" if missing else "installed"
+            f"missing {', '.join(missing)}: {sys.executable} -m pip install -e '.[{extra}]' in the checkout"
+            if missing
+            else "installed"
         )
     return states
 
