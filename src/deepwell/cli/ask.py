@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.options import MAX_TOKENS, TEMPERATURE, ModelOption, Port
+from deepwell.cli.options import TEMPERATURE, ModelOption, Port
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 __all__ = ["register"]
@@ -23,7 +23,7 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
     model: ModelOption = None,
     system: Annotated[str | None, typer.Option(help="A system message in front of the question.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens the answer may have.")] = MAX_TOKENS,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens the answer may have.")] = None,
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
     ] = TEMPERATURE,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepwell.cli.options import MAX_TOKENS, TEMPERATURE, Port
+from deepwell.cli.options import TEMPERATURE, Port
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def chat(
         str | None, typer.Argument(help="A name in the store, or a path; unset: smollm2.")
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Tokens an answer may have.")] = MAX_TOKENS,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens an answer may have.")] = None,
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
     ] = TEMPERATURE,

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 __all__ = [
-    "MAX_TOKENS",
     "TEMPERATURE",
     "Context",
     "Host",
@@ -21,10 +20,8 @@ __all__ = [
     "Threads",
 ]
 
-# The terminal's own defaults. The API keeps OpenAI's, temperature 1 and no limit, at which a small model rambles to the end of
-# its context.
+# The terminal's own default. The API keeps OpenAI's 1, at which a small model rambles to the end of its context.
 TEMPERATURE = 0.3
-MAX_TOKENS = 1024
 
 _ENGINE = "Model and engine"
 _SERVER = "Server"
