@@ -19,7 +19,7 @@ from deepwell.errors import DeepwellError
 
 __all__ = ["bench_newcomer", "bench_parity"]
 
-ANSWER_LINE = "Ask the next question"  # what `deepwell serve --demo` prints under its first answer
+ANSWER_LINE = "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
 
 
 def _junit(path: Path) -> dict[str, int]:
@@ -51,8 +51,8 @@ def bench_parity(report: Report) -> dict[str, Any]:
 
 
 def _until(process: subprocess.Popen[str], found: Callable[[str], bool], seconds: float) -> bool:
-    """Read lines until one is wanted; a timer ends the process where none comes in time."""
-    timer = threading.Timer(seconds, process.kill)
+    """Read lines until one is wanted; a timer ends the whole process group where none comes in time."""
+    timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
     timer.start()
     try:
         assert process.stdout is not None
