@@ -19,7 +19,9 @@ from deepwell.errors import DeepwellError
 
 __all__ = ["bench_newcomer", "bench_parity"]
 
-ANSWER_LINE = "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
+ANSWER_LINE = (
+    "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
+)
 
 
 def _junit(path: Path) -> dict[str, int]:
