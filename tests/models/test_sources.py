@@ -236,8 +236,9 @@ def test_a_damaged_member_is_refused(tmp_path: Path) -> None:
         (lambda raw: b"GGUF" * 100, "not a zip archive"),
         (lambda raw: raw[:-12] + b"\xff\xff\xff\x7f" + raw[-8:-2] + b"\0\0", "claims"),
         (lambda raw: raw[:-14] + b"\xfe\xff\xfe\xff" + raw[-10:], "claims"),
+        (lambda raw: raw[:-6] + struct.pack("<I", len(raw)) + raw[-2:], "begins outside"),
     ],
-    ids=["cut", "empty", "other", "directory size", "counts"],
+    ids=["cut", "empty", "other", "directory size", "counts", "offset"],
 )
 def test_unsound_archives_are_refused(tmp_path: Path, change, reason: str) -> None:
     archive = write_zip(tmp_path / "a.whl", {"m.gguf": b"x" * 1000})

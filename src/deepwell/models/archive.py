@@ -87,16 +87,19 @@ def _open(archive: Path) -> zipfile.ZipFile:
             raise InvalidModelFile(f"{archive.name} has {len(infos)} members, more than {MAX_MEMBERS}")
         if len({info.filename for info in infos}) != len(infos):
             raise InvalidModelFile(f"{archive.name} holds two members of one name")
+        size = archive.stat().st_size
         for info in infos:
-            _check(archive.name, info)
+            _check(archive.name, info, size)
     except BaseException:
         file.close()
         raise
     return file
 
 
-def _check(archive: str, info: zipfile.ZipInfo) -> None:
+def _check(archive: str, info: zipfile.ZipInfo, archive_bytes: int) -> None:
     name = info.filename
+    if not 0 <= info.header_offset < archive_bytes:  # `zipfile` would seek there unchecked
+        raise InvalidModelFile(f"{archive}: the member {name!r} begins outside the archive")
     if name.startswith("/") or "\\" in name or ":" in name or ".." in PurePosixPath(name).parts:
         raise InvalidModelFile(f"{archive}: the member {name!r} leads outside the archive")
     mode = info.external_attr >> 16
