@@ -66,12 +66,18 @@ DW_INLINE float widen(uint16_t v) {
 #define DW_REGISTER_LIMIT(R) \
   if constexpr (R == 3) asm volatile("" ::: "memory")
 
+// bf16 comes from the cache in memory, whose blocks lie apart: the keys of the next ones are asked for meanwhile. Floats are a widened
+// copy that is at hand.
+template <class T>
+constexpr bool reads_cache = sizeof(T) == 2;
+
 // Scores of R vectors against B blocks at once: few vectors need several blocks in flight to hide the latency of the sums.
 template <int R, int B, class T>
-DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, int head_dim, float* out) {
+DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, const T* const* next, int head_dim, float* out) {
   vf s[B][R][kTokenVectors] = {};
   for (int d = 0; d < head_dim; d++)
     for (int b = 0; b < B; b++) {
+      if (reads_cache<T> && d % 2 == 0) prefetch(next[b] + d * kBlockTokens);
       vf k[kTokenVectors];
       load_run(keys[b] + d * kBlockTokens, k);
       for (int r = 0; r < R; r++) {
@@ -114,10 +120,10 @@ template <int R, class T>
 static void scores_piece(const float* const* q, const Piece& piece, int blocks, int head_dim, float* scores) {
   constexpr int B = R * kTokenVectors * 2 <= kQueryTile * kTokenVectors ? 2 : 1;
   int b = 0;
+  auto keys = (const T* const*)piece.blocks;
   for (; b + B <= blocks; b += B)
-    scores_blocks<R, B, T>(q, (const T* const*)piece.blocks + b, head_dim, scores + b * kBlockTokens);
-  for (; b < blocks; b++)
-    scores_blocks<R, 1, T>(q, (const T* const*)piece.blocks + b, head_dim, scores + b * kBlockTokens);
+    scores_blocks<R, B, T>(q, keys + b, keys + (b + 2 * B <= blocks ? b + B : b), head_dim, scores + b * kBlockTokens);
+  for (; b < blocks; b++) scores_blocks<R, 1, T>(q, keys + b, keys + b, head_dim, scores + b * kBlockTokens);
 }
 
 template <int R, class T>

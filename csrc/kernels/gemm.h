@@ -6,6 +6,7 @@
 // the same order, so its bits do not depend on the batch.
 #pragma once
 #include "common.h"
+#include "kernels/gemm_wide.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "pool.h"
@@ -131,6 +132,11 @@ static void tile(const Matrix& w, const uint8_t* panel, const Activations& a, in
 // Rows [row, end) of one panel; `epilogue(row, panel, y[32])` receives each finished row.
 template <int S, class Epilogue>
 static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
+#if defined(DW_AVX2)
+  if constexpr (S == kInt8) {
+    if (a.wide) return wide_panel_rows(w, p, a, row, end, epilogue);
+  }
+#endif
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
   alignas(64) float out[kTileRows * kPanel];
   bool ahead = true;
@@ -169,15 +175,14 @@ DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
 // y = W x for rows 0..m, shared among the team; ends with a barrier.
 template <class Epilogue>
 static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int tid, const Epilogue& epilogue) {
-  const int row_block = 64;  // these activations fit L2 while the panels stream past; the last items of a product stay short
-  int items = (m + row_block - 1) / row_block * w.panels;
+  int items = (m + kRowBlock - 1) / kRowBlock * w.panels;
   int count = first_share(items, team->size), fixed = count * team->size;
   int first = tid * count;
   while (first < items) {
     int last = first + count < items ? first + count : items;
     for (int item = first; item < last; item++) {
-      int p = item % w.panels, row = item / w.panels * row_block;
-      int end = row + row_block < m ? row + row_block : m;
+      int p = item % w.panels, row = item / w.panels * kRowBlock;
+      int end = row + kRowBlock < m ? row + kRowBlock : m;
       if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
       else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
       else panel_rows<kFp32>(w, p, a, row, end, epilogue);

@@ -86,7 +86,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.qkv = take<float>(&arena, (size_t)b.rows * l.qkv_stride);
   l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
   l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
-  l.shared_activations = take<uint8_t>(&arena, max_int(b.rows, min_int(b.outputs, kOutputRows)) * per_row + 128);
+  l.shared_activations = take<uint8_t>(&arena, round_up(max_int(b.rows, min_int(b.outputs, kOutputRows)), kWideTile) * per_row + 128);
   size_t row_floats = round_up(max_int(m.hidden, l.attention_stride), 16);
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_int(kTileVectors96, group);
@@ -182,6 +182,10 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     int position = b.positions[s], pieces = pieces_of(position + 1);
     if (piece >= pieces) continue;
     const int32_t* table = b.block_tables + (size_t)s * b.max_blocks;
+    int tokens = min_int(kPieceTokens, position + 1 - piece * kPieceTokens);
+    Piece data = find_piece(cache, h.index, kv, table, piece, tokens);
+    for (int i = 0; i < min_int(2, (tokens + kBlockTokens - 1) / kBlockTokens); i++)  // the keys that are read first
+      for (size_t k = 0; k < cache.head_bytes / 2; k += 64) prefetch(data.blocks[i] + k);
     const float* cos = m.cos + (size_t)position * (h.head_dim / 2);
     const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
     const float* qkv = l.qkv + (size_t)s * l.qkv_stride;
@@ -196,7 +200,6 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       write_kv(cache, h.index, table[position / kBlockTokens], kv, position % kBlockTokens, k,
                qkv + (size_t)(h.heads + h.kv_heads + kv) * h.head_dim);
     }
-    int tokens = min_int(kPieceTokens, position + 1 - piece * kPieceTokens);
     for (int g = 0; g < h.group; g++) {
       float* query = queries + (size_t)g * h.head_dim;
       rope_head(query, cos, sin, h.head_dim);
@@ -204,7 +207,6 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       q[g] = query;
       visible[g] = tokens;
     }
-    Piece data = find_piece(cache, h.index, kv, table, piece, tokens);
     int before = 0;
     for (int i = 0; i < s; i++) before += pieces_of(b.positions[i] + 1);
     float* partial = l.partials + ((size_t)before * h.kv_heads + (size_t)kv * pieces + piece) * record;

@@ -15,7 +15,17 @@ struct Activations {
   float* scale;  // [rows, groups]
   float* sum;    // [rows, groups]; bits of an int32 for int8
   int groups;
+  bool wide;     // many int8 rows on AVX2: scales and sums are [row / 4][group][row % 4], bytes as store_wide has it
 };
+
+constexpr int kRowBlock = 64;  // rows of a product's work item: their activations fit L2 while the panels stream past
+#if defined(DW_AVX2)
+constexpr bool kHasWide = true;
+#else
+constexpr bool kHasWide = false;
+#endif
+constexpr int kWideRows = 16;  // from here on opening a panel once pays (gemm_wide.h)
+constexpr int kWideTile = 4;   // rows whose activations are interleaved there
 
 DW_INLINE size_t round_up(size_t v, size_t to) { return (v + to - 1) / to * to; }
 
@@ -28,6 +38,7 @@ DW_INLINE size_t activation_row_bytes(const Matrix& w) {
 }
 
 DW_INLINE size_t activations_bytes(const Matrix& w, int rows) {
+  rows = (int)round_up(rows, kWideTile);
   return rows * (activation_row_bytes(w) + 2 * round_up(w.groups * sizeof(float), 64)) + 128;
 }
 
@@ -37,9 +48,23 @@ DW_INLINE Activations activations_at(uint8_t* memory, const Matrix& w, int rows)
   a.row_bytes = activation_row_bytes(w);
   a.groups = w.groups;
   a.bytes = memory;
+  a.wide = kHasWide && w.scheme == kInt8 && rows >= kWideRows;
+  if (a.wide) rows = (int)round_up(rows, kWideTile);
   a.scale = (float*)(memory + round_up(rows * a.row_bytes, 64));
   a.sum = a.scale + (size_t)rows * w.groups;
   return a;
+}
+
+// 64 columns of a row into the layout of many rows, [row / 4][group][pair of columns][row % 4], as 16-bit integers.
+DW_INLINE void store_wide([[maybe_unused]] const Activations& a, [[maybe_unused]] int row, [[maybe_unused]] int g,
+                          [[maybe_unused]] const vi* q) {
+#if defined(DW_AVX2)
+  constexpr int kPairs = 32;
+  alignas(32) uint32_t pairs[kPairs];
+  store_activations16((uint8_t*)pairs, q);
+  uint32_t* to = (uint32_t*)(a.bytes + (size_t)(row / kWideTile) * kWideTile * a.row_bytes) + (size_t)g * kPairs * kWideTile;
+  for (int i = 0; i < kPairs; i++) to[i * kWideTile + row % kWideTile] = pairs[i];
+#endif
 }
 
 // x: [cols] float -> row `row` of `a`, in the format matrix `w` wants.
@@ -49,49 +74,54 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
     memcpy(out, x, w.cols * sizeof(float));
     return;
   }
-  float* scale = a.scale + (size_t)row * a.groups;
-  float* sum = a.sum + (size_t)row * a.groups;
+  int stride = a.wide ? kWideTile : 1;
+  size_t at = a.wide ? (size_t)(row / kWideTile) * kWideTile * a.groups + row % kWideTile : (size_t)row * a.groups;
+  float *scale = a.scale + at, *sum = a.sum + at;
   // A last group that the row does not fill is read from a copy padded with zeros.
   alignas(64) float padded[64] = {};
   int whole = w.cols / w.group;
   if (whole < w.groups) memcpy(padded, x + whole * w.group, (w.cols - whole * w.group) * sizeof(float));
-  for (int g = 0; g < w.groups; g++) {
-    const float* p = g < whole ? x + g * w.group : padded;
-    vf peak = vf{};
-    for (int i = 0; i < w.group; i += W) {
-      vf v = load(p + i);
-      peak = vmax(peak, vmax(v, -v));
+  constexpr int kChunk = 64;  // groups whose scales are computed together
+  alignas(64) float amax[kChunk], inverse[kChunk];
+  for (int g0 = 0; g0 < w.groups; g0 += kChunk) {
+    int n = w.groups - g0 < kChunk ? w.groups - g0 : kChunk;
+    for (int i = 0; i < n; i++) {
+      const float* p = g0 + i < whole ? x + (g0 + i) * w.group : padded;
+      vf peak = vf{};
+      for (int k = 0; k < w.group; k += W) {
+        vf v = load(p + k);
+        peak = vmax(peak, vmax(v, -v));
+      }
+      amax[i] = reduce_max(peak);
     }
-    scale[g] = reduce_max(peak);
-  }
-  float* inverse = sum;  // until the sums are known
-  int g = 0;
-  for (; g + W <= w.groups; g += W) {
-    vf amax = load(scale + g);
-    store(inverse + g, select(amax > 0.0f, 127.0f / amax, vf{}));
-    store(scale + g, amax / 127.0f);
-  }
-  for (; g < w.groups; g++) {
-    inverse[g] = scale[g] > 0.0f ? 127.0f / scale[g] : 0.0f;
-    scale[g] = scale[g] / 127.0f;
-  }
-  for (g = 0; g < w.groups; g++) {
-    const float* p = g < whole ? x + g * w.group : padded;
-    vi q[64 / W];
-    vi total = vi{};
-    for (int i = 0; i < w.group / W; i++) {
-      q[i] = round_to_int(load(p + i * W) * inverse[g]);
-      total += q[i];
+    for (int i = n; i < (int)round_up(n, W); i++) amax[i] = 0.0f;
+    for (int i = 0; i < n; i += W) {
+      vf most = load(amax + i);
+      store(inverse + i, select(most > 0.0f, 127.0f / most, vf{}));
+      store(amax + i, most / 127.0f);
     }
-    int32_t sum_q = reduce_addi(total);
-    if (w.scheme == kInt4) {
-      sum[g] = scale[g] * (float)sum_q;
-      store_activations4(out + g * 32, q);
-    } else {
-      memcpy(sum + g, &sum_q, 4);
-      uint8_t* to = out + g * 16 * kActivationBytes8;
-      store_activations8(to, q);
-      store_activations8(to + 8 * kActivationBytes8, q + 32 / W);
+    for (int i = 0; i < n; i++) {
+      int g = g0 + i;
+      const float* p = g < whole ? x + g * w.group : padded;
+      vi q[64 / W];
+      vi total = vi{};
+      for (int k = 0; k < w.group / W; k++) {
+        q[k] = round_to_int(load(p + k * W) * inverse[i]);
+        total += q[k];
+      }
+      int32_t sum_q = reduce_addi(total);
+      scale[g * stride] = amax[i];
+      if (w.scheme == kInt4) sum[g * stride] = amax[i] * (float)sum_q;
+      else memcpy(sum + g * stride, &sum_q, 4);
+      if (a.wide) {
+        store_wide(a, row, g, q);
+      } else if (w.scheme == kInt4) {
+        store_activations4(out + g * 32, q);
+      } else {
+        uint8_t* to = out + g * 16 * kActivationBytes8;
+        store_activations8(to, q);
+        store_activations8(to + 8 * kActivationBytes8, q + 32 / W);
+      }
     }
   }
 }

@@ -221,6 +221,12 @@ DW_INLINE __m256i pack32(const vi* q) {
   return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 DW_INLINE void store_activations4(uint8_t* out, const vi* q) { _mm256_storeu_si256((__m256i*)out, pack32(q)); }
+DW_INLINE void store_activations16(uint8_t* out, const vi* q) {  // 64 columns as 16-bit integers
+  for (int i = 0; i < 4; i++) {
+    __m256i mixed = _mm256_packs_epi32((__m256i)q[2 * i], (__m256i)q[2 * i + 1]);
+    _mm256_storeu_si256((__m256i*)(out + i * 32), _mm256_permute4x64_epi64(mixed, 0xd8));
+  }
+}
 DW_INLINE void store_activations8(uint8_t* out, const vi* q) {
   __m256i x = pack32(q), ax = _mm256_abs_epi8(x);
   __m256i low = _mm256_unpacklo_epi32(ax, x), high = _mm256_unpackhi_epi32(ax, x);
@@ -236,6 +242,7 @@ DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations
 #endif
 
 DW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
+DW_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace DW_ISA
 }  // namespace deepwell
