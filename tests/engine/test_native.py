@@ -114,7 +114,7 @@ def test_a_row_does_not_depend_on_its_companions(isa: str, scheme: Scheme) -> No
     matrix = packed(native, rng.standard_normal((97, 200), dtype=np.float32), scheme)
     x = rng.standard_normal((33, 200), dtype=np.float32)
     together = native.matmul(x, matrix)
-    for count in (*range(1, 9), 16):
+    for count in (*range(1, 9), *range(15, 21), 32):
         assert np.array_equal(native.matmul(x[:count], matrix), together[:count])
         assert np.array_equal(native.matmul(x[-count:], matrix), together[-count:])
 
