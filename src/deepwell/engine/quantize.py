@@ -50,6 +50,7 @@ _BLOCK: Final[dict[Scheme, np.dtype[np.void]]] = {
 }
 _CHUNK_WEIGHTS = 1 << 18  # weights in flight: the temporaries of one chunk stay within the second-level cache
 _INT4_SHRINK = (1.0, 0.9)  # starting ranges of the 4-bit fit, as fractions of max - min
+_SMALLEST_NORMAL = np.float32(2.0**-14)  # float16; below it are its subnormals
 _INT4_STEPS = 3  # least-squares steps from each start
 
 
@@ -125,8 +126,14 @@ def _inverse(d: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _fit_int8(w: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16], NDArray[np.float16]]:
-    """Symmetric: w [n, 64] -> q in -127..127, d [n]."""
-    d = (np.abs(w).max(axis=1) / np.float32(127)).astype(np.float16)
+    """Symmetric: w [n, 64] -> q in -127..127, d [n].
+
+    A float16 below 2**-14 keeps fewer digits the smaller it is: there `d` is rounded up, or the largest weights,
+    cut off at 127 d, would lose more than half a step.
+    """
+    exact: NDArray[np.float32] = np.abs(w).max(axis=1) / np.float32(127)
+    d = exact.astype(np.float16)
+    d = np.where((exact < _SMALLEST_NORMAL) & (d < exact), np.nextafter(d, np.float16(np.inf)), d)
     q = w * _inverse(d.astype(np.float32))[:, None]
     np.rint(q, out=q)
     np.clip(q, -127, 127, out=q)
