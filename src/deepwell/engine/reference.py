@@ -156,7 +156,8 @@ def quantize_heads(x: Float32) -> tuple[NDArray[np.int8], Float32]:
     """Round [..., head_dim] to -127..127 with one scale a head: x ~ q * scale[..., None]."""
     peak = np.abs(x).max(axis=-1)
     factor = np.divide(np.float32(127), peak, out=np.zeros_like(peak), where=peak > SMALLEST_PEAK)
-    return np.rint(x * factor[..., None]).astype(np.int8), peak / np.float32(127)
+    scale = np.divide(peak, np.float32(127), dtype=np.float32)
+    return np.rint(x * factor[..., None]).astype(np.int8), scale
 
 
 class KVCache:
