@@ -105,20 +105,24 @@ struct PyMatrix {
 
 struct PyAttention {
   PyAttention(Vector norm, const PyMatrix& qkv, std::optional<Vector> bias, const PyMatrix& o, int heads, int kv_heads,
-              int head_dim, float eps)
-      : keep_norm(norm), keep_bias(bias), keep_qkv(qkv), keep_o(o) {
+              int head_dim, float eps, std::optional<Vector> q_norm, std::optional<Vector> k_norm)
+      : keep_norm(norm), keep_bias(bias), keep_q_norm(q_norm), keep_k_norm(k_norm), keep_qkv(qkv), keep_o(o) {
     require(heads > 0 && kv_heads > 0 && heads % kv_heads == 0, "attention: num_heads must be a multiple of num_kv_heads");
-    require(heads / kv_heads <= 64, "attention: at most 64 query heads a KV head");
+    require(heads / kv_heads <= kMaxGroup, "attention: at most 96 query heads a KV head");
     require(head_dim > 0 && head_dim % 2 == 0 && head_dim <= kMaxHeadDim, "attention: head_dim must be even and <= 256");
     require(qkv.matrix.rows == (heads + 2 * kv_heads) * head_dim, "attention: qkv rows do not match the heads");
     require(o.matrix.cols == heads * head_dim && o.matrix.rows == qkv.matrix.cols, "attention: o has the wrong shape");
     require(int(norm.size()) == qkv.matrix.cols, "attention: norm has the wrong size");
     require(!bias || int(bias->size()) == qkv.matrix.rows, "attention: bias has the wrong size");
-    layer = {norm.data(), qkv.matrix, bias ? bias->data() : nullptr, o.matrix, heads, kv_heads, head_dim, eps};
+    require(bool(q_norm) == bool(k_norm), "attention: q_norm and k_norm come together");
+    require(!q_norm || (int(q_norm->size()) == head_dim && int(k_norm->size()) == head_dim),
+            "attention: q_norm or k_norm has the wrong size");
+    layer = {norm.data(), qkv.matrix, bias ? bias->data() : nullptr, o.matrix, heads, kv_heads, head_dim, eps,
+             q_norm ? q_norm->data() : nullptr, k_norm ? k_norm->data() : nullptr};
   }
   AttentionLayer layer;
   Vector keep_norm;
-  std::optional<Vector> keep_bias;
+  std::optional<Vector> keep_bias, keep_q_norm, keep_k_norm;
   PyMatrix keep_qkv, keep_o;
 };
 
@@ -138,10 +142,15 @@ struct PyMlp {
 struct PyKVCache {
   PyKVCache(int layers, int blocks, int kv_heads, int head_dim, const std::string& dtype) {
     require(layers > 0 && blocks > 0 && kv_heads > 0 && head_dim > 0 && head_dim <= kMaxHeadDim, "kv_cache: bad shape");
-    if (dtype != "bf16" && dtype != "fp32") fail("kv_cache: dtype must be bf16 or fp32, not '" + dtype + "'");
     KVCache& c = cache;
-    c.layers = layers, c.blocks = blocks, c.kv_heads = kv_heads, c.head_dim = head_dim, c.bf16 = dtype == "bf16";
-    c.head_bytes = size_t{2} * head_dim * kBlockTokens * (c.bf16 ? 2 : 4);
+    c.layers = layers, c.blocks = blocks, c.kv_heads = kv_heads, c.head_dim = head_dim;
+    if (dtype == "fp32") c.type = kKvFp32;
+    else if (dtype == "bf16") c.type = kKvBf16;
+    else if (dtype == "int8") c.type = kKvInt8;
+    else fail("kv_cache: dtype must be fp32, bf16 or int8, not '" + dtype + "'");
+    size_t element_bytes = c.type == kKvFp32 ? 4 : c.type == kKvBf16 ? 2 : 1;
+    size_t scales = c.type == kKvInt8 ? 2 * kBlockTokens * sizeof(float) : 0;
+    c.head_bytes = size_t{2} * head_dim * kBlockTokens * element_bytes + scales;
     c.block_bytes = c.head_bytes * kv_heads;
     c.layer_bytes = c.block_bytes * blocks;
     memory.reset(c.layer_bytes * layers);
@@ -356,8 +365,10 @@ NB_MODULE(_native, m) {
       .def_prop_ro("cols", [](const PyMatrix& p) { return p.matrix.cols; })
       .def_prop_ro("scheme", &PyMatrix::scheme);
   nb::class_<PyAttention>(m, "Attention")
-      .def(nb::init<Vector, const PyMatrix&, std::optional<Vector>, const PyMatrix&, int, int, int, float>(), "norm"_a,
-           "qkv"_a, "bias"_a.none(), "o"_a, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "eps"_a);
+      .def(nb::init<Vector, const PyMatrix&, std::optional<Vector>, const PyMatrix&, int, int, int, float, std::optional<Vector>,
+                    std::optional<Vector>>(),
+           "norm"_a, "qkv"_a, "bias"_a.none(), "o"_a, "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "eps"_a,
+           "q_norm"_a = nb::none(), "k_norm"_a = nb::none());
   nb::class_<PyMlp>(m, "Mlp").def(nb::init<Vector, const PyMatrix&, const PyMatrix&, float>(), "norm"_a, "gate_up"_a,
                                   "down"_a, "eps"_a);
   nb::class_<PyKVCache>(m, "KVCache")

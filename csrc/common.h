@@ -10,6 +10,7 @@ constexpr int kPanel = 32;         // output rows of one packed panel
 constexpr int kBlockTokens = 16;   // tokens of one cache block
 constexpr int kPieceTokens = 256;  // softmax pieces, merged in order
 constexpr int kMaxHeadDim = 256;
+constexpr int kMaxGroup = 96;      // query heads that share a KV head
 
 enum Scheme : int { kFp32 = 0, kInt8 = 1, kInt4 = 2 };
 
@@ -31,6 +32,7 @@ struct AttentionLayer {
   Matrix o;
   int heads, kv_heads, head_dim;
   float eps;
+  const float *q_norm, *k_norm;  // [head_dim] or null: RMSNorm of each query and key head before rotation
 };
 
 struct MlpLayer {
@@ -45,11 +47,13 @@ struct Layer {  // exactly one is set
   const MlpLayer* mlp;
 };
 
-// [layers][blocks][kv_heads]{ keys [head_dim][16], values [16][head_dim] }
+enum KvType : int { kKvFp32 = 0, kKvBf16 = 1, kKvInt8 = 2 };
+
+// [layers][blocks][kv_heads]{ keys [head_dim][16], values [16][head_dim] }; int8: then float scales of the 16 keys, the 16 values
 struct KVCache {
   uint8_t* data;
   int layers, blocks, kv_heads, head_dim;
-  int bf16;
+  KvType type;
   size_t head_bytes, block_bytes, layer_bytes;
 };
 

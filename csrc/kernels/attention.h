@@ -5,6 +5,9 @@
 // computed together. Softmax pieces of 256 tokens are merged in order. Masked tokens contribute exact zeros. A query's
 // result therefore has the same bits in prefill, in decode and in any batch.
 //
+// int8 pages hold one scale a key and one a value. A key's scale multiplies its score, a value's its softmax weight: the inner
+// loops convert integers and multiply nothing.
+//
 // A "query vector" is one head of one row; the vectors of a KV head's group share its keys and values.
 #pragma once
 #include "common.h"
@@ -19,6 +22,7 @@ constexpr int kQueryTile = 12;  // 12 x 1 accumulators of 16 tokens
 constexpr int kQueryTile = 6;  // 6 x 2 accumulators of 8 tokens
 #endif
 constexpr int kTokenVectors = kBlockTokens / W;
+constexpr float kSmallestPeak = 1e-36f;  // int8 pages: below, 127 / peak may overflow, and the row is stored as zeros
 
 // Scores and partial result of up to kQueryTile vectors over one piece.
 struct Softmax {
@@ -29,6 +33,8 @@ constexpr int kPieceBlocks = kPieceTokens / kBlockTokens;
 
 struct Piece {  // up to 256 tokens of one KV head: where each block's keys and values lie
   const uint8_t* blocks[kPieceBlocks];
+  const float* scales[kPieceBlocks];  // of 16 keys, then of 16 values, where `scaled`
+  bool scaled;
 };
 
 // Floats of one thread's scratch: scores of a micro-tile, and a piece widened to float.
@@ -54,7 +60,11 @@ DW_INLINE void load_run(const uint16_t* p, vf* out) {
 DW_INLINE void load_run(const float* p, vf* out) {
   for (int i = 0; i < kTokenVectors; i++) out[i] = load(p + i * W);
 }
+DW_INLINE void load_run(const int8_t* p, vf* out) {
+  for (int i = 0; i < kTokenVectors; i++) out[i] = to_float(load_int8(p + i * W));
+}
 DW_INLINE float widen(float v) { return v; }
+DW_INLINE float widen(int8_t v) { return (float)v; }
 DW_INLINE float widen(uint16_t v) {
   uint32_t u = (uint32_t)v << 16;
   float f;
@@ -154,6 +164,9 @@ static void attend_piece(const float* const* q, const int* visible, const Piece&
   scores_piece<R, T>(q, piece, blocks, head_dim, scores);
   for (int r = 0; r < R; r++) {
     float* s = scores + r * kPieceTokens;
+    if (piece.scaled)
+      for (int t = 0; t < blocks * kBlockTokens; t += W)
+        store(s + t, load(s + t) * load(piece.scales[t / kBlockTokens] + t % kBlockTokens));
     for (int t = visible[r]; t < blocks * kBlockTokens; t++) s[t] = -__builtin_inff();
     vf top = set1(-__builtin_inff());
     for (int t = 0; t < blocks * kBlockTokens; t += W) top = vmax(top, load(s + t));
@@ -161,8 +174,9 @@ static void attend_piece(const float* const* q, const int* visible, const Piece&
     vf total = vf{};
     for (int t = 0; t < blocks * kBlockTokens; t += W) {
       vf e = vexp(load(s + t) - (visible[r] ? max : 0.0f));
-      store(s + t, e);
       total += e;
+      if (piece.scaled) e *= load(piece.scales[t / kBlockTokens] + kBlockTokens + t % kBlockTokens);
+      store(s + t, e);
     }
     softmax[r] = {max, reduce_add(total)};
   }
@@ -194,17 +208,22 @@ DW_INLINE const uint8_t* cache_head(const KVCache& cache, int layer, int block, 
 // Where the first `tokens` tokens of a piece lie.
 static Piece find_piece(const KVCache& cache, int layer, int kv_head, const int32_t* table, int piece, int tokens) {
   Piece p;
-  for (int b = 0; b * kBlockTokens < tokens; b++) p.blocks[b] = cache_head(cache, layer, table[piece * kPieceBlocks + b], kv_head);
+  p.scaled = cache.type == kKvInt8;
+  for (int b = 0; b * kBlockTokens < tokens; b++) {
+    p.blocks[b] = cache_head(cache, layer, table[piece * kPieceBlocks + b], kv_head);
+    if (p.scaled) p.scales[b] = (const float*)(p.blocks[b] + 2 * kBlockTokens * cache.head_dim);
+  }
   return p;
 }
 
-// The same piece as floats in scratch: many query tiles read it.
+// The same piece as floats in scratch: many query tiles read it. Scales stay apart, as in the pages.
+template <class T>
 static Piece widen_piece(const KVCache& cache, const Piece& from, int tokens, float* scratch) {
-  Piece p;
+  Piece p = from;
   int runs = cache.head_dim / kBlockTokens * kBlockTokens, keys = cache.head_dim * kBlockTokens;
   vf run[kTokenVectors];
   for (int b = 0; b * kBlockTokens < tokens; b++) {
-    const uint16_t* source = (const uint16_t*)from.blocks[b];
+    const T* source = (const T*)from.blocks[b];
     float* to = scratch + (size_t)b * 2 * keys;
     p.blocks[b] = (const uint8_t*)to;
     for (int i = 0; i < keys; i += kBlockTokens) {
@@ -238,10 +257,32 @@ DW_INLINE void rope_head(float* x, const float* cos, const float* sin, int head_
   }
 }
 
+// x: [n] -> q, rounded to nearest even, and its scale: x ~ q * scale.
+static float quantize_head(const float* x, int n, int8_t* q) {
+  vf peak = vf{};
+  int i = 0;
+  for (; i + W <= n; i += W) peak = vmax(peak, vmax(load(x + i), -load(x + i)));
+  float amax = reduce_max(peak);
+  for (; i < n; i++) amax = __builtin_fabsf(x[i]) > amax ? __builtin_fabsf(x[i]) : amax;
+  float inverse = amax > kSmallestPeak ? 127.0f / amax : 0.0f;
+  for (i = 0; i + W <= n; i += W) {
+    vi rounded = round_to_int(load(x + i) * inverse);
+    for (int j = 0; j < W; j++) q[i + j] = (int8_t)rounded[j];
+  }
+  for (; i < n; i++) q[i] = (int8_t)round_to_int(set1(x[i] * inverse))[0];
+  return amax / 127.0f;
+}
+
 static void write_kv(const KVCache& cache, int layer, int block, int kv_head, int slot, const float* k, const float* v) {
   uint8_t* to = (uint8_t*)cache_head(cache, layer, block, kv_head);
   int n = cache.head_dim * kBlockTokens;
-  if (cache.bf16) {
+  if (cache.type == kKvInt8) {
+    int8_t *keys = (int8_t*)to, q[kMaxHeadDim];
+    float* scales = (float*)(to + 2 * n);
+    scales[slot] = quantize_head(k, cache.head_dim, q);
+    for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + slot] = q[d];
+    scales[kBlockTokens + slot] = quantize_head(v, cache.head_dim, keys + n + slot * cache.head_dim);
+  } else if (cache.type == kKvBf16) {
     uint16_t* keys = (uint16_t*)to;
     for (int d = 0; d < cache.head_dim; d++) keys[d * kBlockTokens + run_slot(slot)] = to_bf16(k[d]);
     int runs = cache.head_dim / kBlockTokens * kBlockTokens;
@@ -256,7 +297,7 @@ static void write_kv(const KVCache& cache, int layer, int block, int kv_head, in
 
 using AttendFunction = void (*)(const float* const*, const int*, const Piece&, int, float*, float* const*, Softmax*);
 
-// `vectors` <= kQueryTile query vectors over one piece of float (T = float) or bf16 (uint16_t) keys and values.
+// `vectors` <= kQueryTile query vectors over one piece of float (T = float), bf16 (uint16_t) or int8 keys and values.
 template <class T>
 DW_INLINE void attend(int vectors, const float* const* q, const int* visible, const Piece& piece, int head_dim,
                       float* scores, float* const* out, Softmax* softmax) {

@@ -12,7 +12,7 @@ namespace DW_ISA {
 
 constexpr int kPrivateRows = 2;    // up to here activations are quantised by every thread for itself
 constexpr int kOutputRows = 128;   // rows of the LM head computed together
-constexpr int kTileVectors96 = 96; // query vectors that share one gathered piece in prefill
+constexpr int kTileVectors96 = kMaxGroup; // query vectors that share one gathered piece in prefill
 
 // Where everything lies in the workspace. Computed by every thread alike.
 struct Layout {
@@ -146,7 +146,15 @@ struct Heads {  // of one layer, for brevity
   int index;    // of the layer in the cache
   int heads, kv_heads, group, head_dim;
   float scale;
+  const float *q_norm, *k_norm;
+  float eps;
 };
+
+// One query or key head before it is used: normalised where the model asks for it (Qwen3), then rotated.
+DW_INLINE void prepare_head(float* x, const float* norm, const Heads& h, const float* cos, const float* sin) {
+  if (norm) rms_norm_row(x, norm, h.head_dim, h.eps, x);
+  rope_head(x, cos, sin, h.head_dim);
+}
 
 static void write_result(const Layout& l, const Heads& h, int row, int head, const float* o, float sum) {
   float* to = l.attention + (size_t)row * l.attention_stride + head * h.head_dim;
@@ -154,12 +162,15 @@ static void write_result(const Layout& l, const Heads& h, int row, int head, con
   scale_row(to, 1.0f / sum, h.head_dim);
 }
 
-// `vectors` query vectors over one piece, in micro-tiles; `done(v, o, softmax)` receives each.
+// `vectors` query vectors over one piece, in micro-tiles of even size (7 as 4 + 3, not 6 + 1, which would read the piece for one
+// vector alone); `done(v, o, softmax)` receives each.
 template <class T, class Done>
 static void attend_vectors(const float* const* q, const int* visible, int vectors, const Piece& piece, const Heads& h,
                            const Layout& l, float* out_rows, const Done& done) {
-  for (int first = 0; first < vectors; first += kQueryTile) {
-    int n = min_int(kQueryTile, vectors - first), seen = 0;
+  int tiles = (vectors + kQueryTile - 1) / kQueryTile;
+  for (int tile = 0, first = 0, n; tile < tiles; tile++, first += n) {
+    n = (vectors - first + tiles - tile - 1) / (tiles - tile);
+    int seen = 0;
     for (int r = 0; r < n; r++) seen += visible[first + r];
     if (seen == 0) continue;
     float* out[kQueryTile];
@@ -196,13 +207,13 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     if (piece == pieces - 1) {
       float* k = queries + (size_t)h.group * h.head_dim;
       memcpy(k, qkv + (size_t)(h.heads + kv) * h.head_dim, h.head_dim * sizeof(float));
-      rope_head(k, cos, sin, h.head_dim);
+      prepare_head(k, h.k_norm, h, cos, sin);
       write_kv(cache, h.index, table[position / kBlockTokens], kv, position % kBlockTokens, k,
                qkv + (size_t)(h.heads + h.kv_heads + kv) * h.head_dim);
     }
     for (int g = 0; g < h.group; g++) {
       float* query = queries + (size_t)g * h.head_dim;
-      rope_head(query, cos, sin, h.head_dim);
+      prepare_head(query, h.q_norm, h, cos, sin);
       scale_row(query, h.scale, h.head_dim);
       q[g] = query;
       visible[g] = tokens;
@@ -216,7 +227,8 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       to[0] = softmax.max, to[1] = softmax.sum;
       memcpy(to + 2, o, h.head_dim * sizeof(float));
     };
-    if (cache.bf16) attend_vectors<uint16_t>(q, visible, h.group, data, h, l, l.tile, done);
+    if (cache.type == kKvBf16) attend_vectors<uint16_t>(q, visible, h.group, data, h, l, l.tile, done);
+    else if (cache.type == kKvInt8) attend_vectors<int8_t>(q, visible, h.group, data, h, l, l.tile, done);
     else attend_vectors<float>(q, visible, h.group, data, h, l, l.tile, done);
   }
   team_barrier(team);
@@ -251,12 +263,12 @@ static void rope_and_write(const Model& m, const Batch& b, const KVCache& cache,
       const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
       float* qkv = l.qkv + (size_t)row * l.qkv_stride;
       for (int i = 0; i < h.heads; i++) {
-        rope_head(qkv + i * h.head_dim, cos, sin, h.head_dim);
+        prepare_head(qkv + i * h.head_dim, h.q_norm, h, cos, sin);
         scale_row(qkv + i * h.head_dim, h.scale, h.head_dim);
       }
       for (int i = 0; i < h.kv_heads; i++) {
         float* k = qkv + (h.heads + i) * h.head_dim;
-        rope_head(k, cos, sin, h.head_dim);
+        prepare_head(k, h.k_norm, h, cos, sin);
         write_kv(cache, h.index, block, i, position % kBlockTokens, k, k + h.kv_heads * h.head_dim);
       }
     }
@@ -303,7 +315,9 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
         visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
       int tokens = min_int(kPieceTokens, last + 1 - start);
       Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
-      if (cache.bf16) data = widen_piece(cache, data, tokens, l.scratch + kQueryTile * kPieceTokens);
+      float* widened = l.scratch + kQueryTile * kPieceTokens;
+      if (cache.type == kKvBf16) data = widen_piece<uint16_t>(cache, data, tokens, widened);
+      if (cache.type == kKvInt8) data = widen_piece<int8_t>(cache, data, tokens, widened);
       attend_vectors<float>(q, visible, vectors, data, h, l, piece_out, [&](int v, const float* from, Softmax part) {
         merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
       });
@@ -327,7 +341,8 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     if (a.bias)
       for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
   });
-  Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, 1.0f / __builtin_sqrtf((float)a.head_dim)};
+  float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
+  Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, scale, a.q_norm, a.k_norm, a.eps};
   if (is_decode(b)) {
     attend_decode(m, b, cache, h, l, team);
   } else {

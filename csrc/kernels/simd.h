@@ -35,6 +35,7 @@ typedef float vf __attribute__((vector_size(W * 4), may_alias));
 typedef int32_t vi __attribute__((vector_size(W * 4), may_alias));
 typedef float vfu __attribute__((vector_size(W * 4), may_alias, aligned(4)));
 typedef int32_t viu __attribute__((vector_size(W * 4), may_alias, aligned(1)));
+typedef int8_t vb __attribute__((vector_size(W), may_alias, aligned(1)));
 typedef uint16_t vh_half __attribute__((vector_size(W * 2), may_alias, aligned(2)));
 
 DW_INLINE vf load(const float* p) { return *(const vfu*)p; }
@@ -72,6 +73,7 @@ DW_INLINE float half1(uint16_t h) {
   return load_half(lanes)[0];
 }
 
+DW_INLINE vi load_int8(const int8_t* p) { return __builtin_convertvector(*(const vb*)p, vi); }
 DW_INLINE vf load_bf16(const uint16_t* p) { return (vf)(__builtin_convertvector(*(const vh_half*)p, vi) << 16); }
 
 DW_INLINE uint16_t to_bf16(float v) {  // nearest even; a NaN stays a NaN

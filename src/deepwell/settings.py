@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     context: int | None = Field(
         None, ge=1, description="Tokens a sequence may hold; unset: what the model allows."
     )
-    kv_dtype: Literal["fp32", "bf16"] = Field("bf16", description="Keys and values in the cache.")
+    kv_dtype: Literal["fp32", "bf16", "int8"] = Field("bf16", description="Keys and values in the cache.")
     kv_tokens: int | None = Field(
         None, ge=1, description="Tokens the whole KV cache holds; unset: chosen to fit."
     )

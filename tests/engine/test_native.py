@@ -17,6 +17,7 @@ from deepwell.engine import native, quantize, reference
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backend import KVDtype, Scheme
 from deepwell.engine.batch import Batch
+from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.quantize import GROUP, Quantized
 from deepwell.engine.weights import Precision, load_weights
 from deepwell.errors import MissingDependency
@@ -132,9 +133,9 @@ def test_extreme_activations(isa: str, scheme: Scheme) -> None:
     assert (np.abs(computed - expected) <= 1e-6 * np.abs(expected).max(axis=1, keepdims=True)).all()
 
 
-@pytest.mark.parametrize("kv_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("kv_dtype", get_args(KVDtype))
 @pytest.mark.parametrize("precision", get_args(Precision))
-@pytest.mark.parametrize("name", ["llama-yarn", "qwen2"])
+@pytest.mark.parametrize("name", ["llama-yarn", "qwen2", "qwen3"])
 def test_logits_are_those_of_the_reference(
     isa: str, name: str, precision: Precision, kv_dtype: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -167,7 +168,7 @@ def tiny(
     return model, checkpoint.config, sequences.golden("llama-llama3")["tokens"].tolist()
 
 
-@pytest.mark.parametrize("kv_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("kv_dtype", get_args(KVDtype))
 def test_logits_do_not_depend_on_chunking(isa: str, tiny: Any, kv_dtype: str, two_threads: None) -> None:
     model, config, tokens = tiny
 
@@ -227,7 +228,7 @@ def test_long_contexts_merge_softmax_pieces(isa: str) -> None:
     assert np.allclose(computed, expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("kv_dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("kv_dtype", get_args(KVDtype))
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_long_contexts_do_not_depend_on_chunks_mates_or_threads(
     isa: str, scheme: Scheme, kv_dtype: KVDtype, two_threads: None
@@ -267,6 +268,49 @@ def test_long_contexts_do_not_depend_on_chunks_mates_or_threads(
         for i, whole in enumerate(wholes[:2]):
             assert np.array_equal(np.concatenate([first[i], decoded[i], mixed[i], last[i]]), whole)
         assert np.array_equal(mixed[2], wholes[2])
+
+
+@pytest.mark.parametrize("kv_dtype", get_args(KVDtype))
+@pytest.mark.parametrize("group", [1, 7, 13, 96])
+def test_groups_of_any_size(isa: str, group: int, kv_dtype: KVDtype) -> None:
+    """Groups are cut into tiles of even size; a step of one row gives the bits of a chunk."""
+    rng = np.random.default_rng(group)
+    weights = rng.standard_normal(((group + 2) * 16, 32), np.float32)
+    o, embed = rng.standard_normal((32, group * 16), np.float32), rng.standard_normal((40, 32), np.float32)
+    ones, head_norm = np.ones(32, np.float32), 1 + rng.standard_normal(16, np.float32) / 4
+    angles = np.arange(64, dtype=np.float32)[:, None] * (0.5 ** np.arange(8, dtype=np.float32))
+
+    def logits(run: Any, chunk: int) -> NDArray[np.float32]:
+        attention = run.attention(
+            ones,
+            packed(run, weights, "fp32"),
+            None,
+            packed(run, o, "fp32"),
+            num_heads=group,
+            num_kv_heads=1,
+            head_dim=16,
+            eps=1e-5,
+            q_norm=head_norm,
+            k_norm=head_norm[::-1].copy(),
+        )
+        both = packed(run, embed, "fp32")
+        model = run.model(both, [attention], ones, both, np.cos(angles), np.sin(angles), eps=1e-5)
+        return sequences.logits(model, run.kv_cache(1, 5, 1, 16, kv_dtype), LONG_TOKENS[:50], chunk)
+
+    whole = logits(native, 50)
+    assert np.array_equal(logits(native, 1), whole) and np.array_equal(logits(native, 9), whole)
+    # A rounding of the cache may fall to the other side where its input differs in the last bit.
+    atol = {"fp32": 1e-4, "bf16": 0.1, "int8": 0.1}[kv_dtype]
+    assert np.allclose(whole, logits(reference, 50), atol=atol)
+
+
+def test_pages_have_the_bytes_of_the_plan(isa: str) -> None:
+    for kv_dtype in get_args(KVDtype):
+        sizes = {
+            run.kv_cache(LONG.num_hidden_layers, 3, LONG.num_key_value_heads, LONG.head_dim, kv_dtype).nbytes
+            for run in (native, reference)
+        }
+        assert sizes == {3 * 16 * kv_token_bytes(LONG, kv_dtype)}
 
 
 def test_outputs_agree_with_each_other(isa: str, tiny: Any) -> None:

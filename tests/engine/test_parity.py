@@ -14,7 +14,7 @@ from deepwell.engine.architectures import build_model
 from deepwell.engine.weights import load_weights
 from deepwell.models.checkpoint import open_checkpoint
 
-TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2")
+TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2", "qwen3")
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}
 
 
@@ -44,7 +44,8 @@ def test_golden_models_have_what_they_are_for(name: str) -> None:
     assert len(arrays["tokens"]) > 32  # beyond the original context of 16, and several cache blocks
     assert np.abs(arrays["logits"]).max() > 1  # an absolute error of 1e-4 means something
     kind = rope.get("rope_type", "default")
-    assert kind == {"qwen2": "default"}.get(name, name.removeprefix("llama-"))
+    assert kind == {"qwen2": "default", "qwen3": "default"}.get(name, name.removeprefix("llama-"))
+    assert ("weight:model.layers.0.self_attn.q_norm.weight" in arrays) == (name == "qwen3")
     assert ("weight:model.layers.0.self_attn.q_proj.bias" in arrays) == (name == "qwen2")
     assert ("weight:lm_head.weight" in arrays) == (name == "llama-llama3")
 

@@ -58,6 +58,7 @@ def test_int8_weights_are_counted_to_the_byte() -> None:
 def test_kv_cache_bytes_are_layers_heads_and_dimensions() -> None:
     assert kv_token_bytes(SMOLLM2, "bf16") == 2 * 30 * 3 * 64 * 2
     assert kv_token_bytes(SMOLLM2, "fp32") == 2 * kv_token_bytes(SMOLLM2, "bf16")
+    assert kv_token_bytes(SMOLLM2, "int8") == 2 * 30 * 3 * (64 + 4), "a float32 scale a key and a value"
     made = plan(SMOLLM2, "int8", kv_tokens=1000, available_bytes=8 * GB)
     assert made.kv_cache_tokens == 1008, "whole blocks"
     assert made.kv_cache_bytes == 1008 * kv_token_bytes(SMOLLM2, "bf16")

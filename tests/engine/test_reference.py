@@ -62,6 +62,18 @@ def test_bf16_rounds_to_nearest_even() -> None:
     assert np.array_equal(reference.round_bf16(x).astype(np.uint32) << 16, expected.view(np.uint32))
 
 
+@given(
+    values=st.lists(st.floats(-(2.0**100), 2.0**100, width=32), min_size=1, max_size=40),
+    exponent=st.integers(-60, 0),
+)
+def test_int8_pages_err_by_half_a_step(values: list[float], exponent: int) -> None:
+    x = np.ldexp(np.array(values, np.float32), exponent)
+    q, scale = reference.quantize_heads(x[None])
+    assert np.abs(q.astype(int)).max() <= 127
+    assert scale[0] == np.abs(x).max() / np.float32(127)
+    assert (np.abs(q[0] * scale[0] - x) <= np.maximum(scale[0] * 0.50002, reference.SMALLEST_PEAK)).all()
+
+
 def test_rms_norm() -> None:
     x, weight = rng.standard_normal((2, 48), dtype=np.float32), rng.standard_normal(48, dtype=np.float32)
     expected = x / np.sqrt((x.astype(np.float64) ** 2).mean(axis=1, keepdims=True) + 1e-5) * weight

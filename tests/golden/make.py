@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from deepwell.bench import assets
 from deepwell.models.checkpoint import open_checkpoint
@@ -67,6 +74,9 @@ TINY: dict[str, Any] = {
     ),
     "qwen2": lambda: Qwen2ForCausalLM(
         Qwen2Config(**_SMALL, tie_word_embeddings=True, rope_theta=1_000_000.0, use_sliding_window=False)
+    ),
+    "qwen3": lambda: Qwen3ForCausalLM(  # heads wider than hidden_size / num_attention_heads
+        Qwen3Config(**_SMALL, head_dim=32, tie_word_embeddings=True, rope_theta=1_000_000.0)
     ),
 }
 

@@ -51,6 +51,8 @@ GGUF_NAMES = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
+    "self_attn.q_norm": "attn_q_norm",
+    "self_attn.k_norm": "attn_k_norm",
     "self_attn.o_proj": "attn_output",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
@@ -223,7 +225,7 @@ def crafted_safetensors(header: Any, data: bytes = b"", *, header_bytes: int | N
 def config_json(config: ModelConfig = TINY, **changes: Any) -> dict[str, Any]:
     """`config.json` of transformers 4; a change to None removes the key."""
     result = {
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[config.architecture]],
+        "architectures": [config.architecture.capitalize() + "ForCausalLM"],
         "model_type": config.architecture,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -231,6 +233,9 @@ def config_json(config: ModelConfig = TINY, **changes: Any) -> dict[str, Any]:
         "num_hidden_layers": config.num_hidden_layers,
         "num_attention_heads": config.num_attention_heads,
         "num_key_value_heads": config.num_key_value_heads,
+        "head_dim": config.head_dim
+        if config.head_dim != config.hidden_size // config.num_attention_heads
+        else None,
         "hidden_act": "silu",
         "attention_bias": config.attention_bias,
         "max_position_embeddings": config.max_position_embeddings,

@@ -36,12 +36,15 @@ from deepwell.models.gguf import GGUFHeader, GGUFTensorInfo
 from deepwell.models.layout import expected_tensors, hugging_face_name
 
 QWEN2 = replace(TINY, architecture="qwen2", attention_bias=True, tie_word_embeddings=False)
+QWEN3 = replace(TINY, architecture="qwen3", head_dim=32)  # heads wider than hidden_size / num_attention_heads
 WIDE = replace(TINY, hidden_size=256, intermediate_size=256, num_attention_heads=4, head_dim=64)
 U32, F32, STR = gguf.GGUFValueType.UINT32, gguf.GGUFValueType.FLOAT32, gguf.GGUFValueType.STRING
 
 
 @pytest.mark.parametrize(
-    "config", [TINY, QWEN2, replace(TINY, attention_bias=True)], ids=["llama", "qwen2", "bias"]
+    "config",
+    [TINY, QWEN2, QWEN3, replace(TINY, attention_bias=True)],
+    ids=["llama", "qwen2", "qwen3", "bias"],
 )
 def test_both_formats_hold_the_same_model(tmp_path: Path, config: ModelConfig) -> None:
     """GGUF llama files interleave the halves of q and k rows and biases; reading gives Hugging Face's order back."""
@@ -242,8 +245,32 @@ def test_missing_misshapen_and_unknown_tensors_are_refused(tmp_path: Path) -> No
     with pytest.raises(UnsupportedModel, match="q_norm"):
         open_checkpoint(write_model_directory(tmp_path / "unknown", TINY, tensors))
     extra = {"blk.0.attn_q_norm.weight": np.ones(16, np.float32)}
-    with pytest.raises(UnsupportedModel, match="attn_q_norm"):
+    with pytest.raises(UnsupportedModel, match="q_norm"):
         open_checkpoint(write_model_gguf(tmp_path / "unknown.gguf", extra_tensors=extra))
+
+
+def test_a_qwen3_without_its_head_norms_is_refused(tmp_path: Path) -> None:
+    tensors = random_tensors(QWEN3)
+    del tensors["model.layers.1.self_attn.k_norm.weight"]
+    with pytest.raises(InvalidModelFile, match=r"k_norm\.weight' is missing"):
+        open_checkpoint(write_model_gguf(tmp_path / "model.gguf", QWEN3, tensors))
+
+
+def test_the_head_dimension_of_a_qwen3_defaults_to_128(tmp_path: Path) -> None:
+    directory = write_model_directory(tmp_path / "model", replace(QWEN3, head_dim=128))
+    config = json.loads((directory / "config.json").read_text())
+    del config["head_dim"]
+    (directory / "config.json").write_text(json.dumps(config))
+    assert open_checkpoint(directory).config.head_dim == 128
+
+
+def test_groups_beyond_the_kernels_are_refused(tmp_path: Path) -> None:
+    wide = replace(TINY, num_attention_heads=97, num_key_value_heads=1, head_dim=2)
+    for write in (write_model_gguf, write_model_directory):
+        with pytest.raises(
+            UnsupportedModel, match=r"97 query heads share a key and value head: .* at most 96"
+        ):
+            open_checkpoint(write(tmp_path / f"{write.__name__}.gguf", wide))
 
 
 def test_output_bias_is_dropped_only_where_it_is_zero(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def test_quantised_gguf_becomes_what_the_reference_reader_reads(tmp_path: Path) 
     [
         TINY,
         QWEN2,
+        replace(TINY, architecture="qwen3", head_dim=32),
         replace(TINY, attention_bias=True, eos_token_ids=(2, 7), pad_token_id=None),
         replace(TINY, rope_scaling=RopeScaling("linear", 2.0)),
         replace(TINY, rope_scaling=RopeScaling("llama3", 8.0, 64, 1.0, 4.0)),
@@ -49,7 +50,7 @@ def test_quantised_gguf_becomes_what_the_reference_reader_reads(tmp_path: Path) 
             rope_scaling=RopeScaling("yarn", 4.0, 128, attention_factor=1.5),
         ),
     ],
-    ids=["llama", "qwen2", "bias", "linear", "llama3", "yarn"],
+    ids=["llama", "qwen2", "qwen3", "bias", "linear", "llama3", "yarn"],
 )
 def test_configuration_survives(tmp_path: Path, config: ModelConfig) -> None:
     scaling = config.rope_scaling

@@ -19,7 +19,14 @@ import torch
 from tests.engine import sequences
 from tests.engine.backends import backend
 from tests.golden import make
-from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.rope import rope_tables
@@ -65,6 +72,12 @@ MODELS: dict[str, Any] = {
     "llama-yarn": lambda: LlamaForCausalLM(LlamaConfig(**WIDER, rope_theta=5e5, rope_scaling=YARN)),
     "llama-one-kv-head": lambda: LlamaForCausalLM(LlamaConfig(**WIDER | {"num_key_value_heads": 1})),
     "qwen2-untied": lambda: Qwen2ForCausalLM(Qwen2Config(**WIDER, tie_word_embeddings=False)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**WIDER, head_dim=24, tie_word_embeddings=False)),
+    "qwen3-bias": lambda: Qwen3ForCausalLM(
+        Qwen3Config(
+            **WIDER | {"num_key_value_heads": 1}, head_dim=128, attention_bias=True, rope_scaling=YARN
+        )
+    ),
     "qwen2-yarn": lambda: Qwen2ForCausalLM(Qwen2Config(**WIDER, tie_word_embeddings=True, rope_scaling=YARN)),
 }
 

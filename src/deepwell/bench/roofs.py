@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from deepwell.engine.backend import KVDtype
+from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.quantize import packed_nbytes
 from deepwell.engine.weights import Precision, weights_nbytes
 from deepwell.errors import DeepwellError
@@ -108,7 +109,7 @@ def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> 
     return Work(
         scheme=scheme,
         step_bytes=weights_nbytes(config, precision) - embedding,
-        kv_bytes_per_token=layers * 2 * kv_heads * config.head_dim * (2 if kv_dtype == "bf16" else 4),
+        kv_bytes_per_token=kv_token_bytes(config, kv_dtype),
         layers=layers,
         layer_macs=qkv_weights + o_weights + mlp_weights,
         qkv_macs=qkv_weights,

@@ -40,7 +40,10 @@ Precision = Annotated[
 ]
 Context = Annotated[int | None, typer.Option(help="Tokens a sequence may hold.", rich_help_panel=_ENGINE)]
 KvDtype = Annotated[
-    str | None, typer.Option(help="Keys and values in the cache: bf16 or fp32.", rich_help_panel=_ENGINE)
+    str | None,
+    typer.Option(
+        help="Keys and values in the cache: bf16, int8 (half the memory) or fp32.", rich_help_panel=_ENGINE
+    ),
 ]
 KvTokens = Annotated[
     int | None, typer.Option(help="Tokens the whole KV cache holds.", rich_help_panel=_ENGINE)

@@ -17,7 +17,7 @@ from deepwell.engine.batch import Batch
 __all__ = ["Attention", "Backend", "KVCache", "KVDtype", "Matrix", "Mlp", "Model", "Scheme"]
 
 Scheme = Literal["fp32", "int8", "int4"]
-KVDtype = Literal["fp32", "bf16"]
+KVDtype = Literal["fp32", "bf16", "int8"]  # int8: with one float32 scale a key and one a value of each head
 
 
 class Matrix(Protocol):
@@ -103,8 +103,13 @@ class Backend(Protocol):
         num_kv_heads: int,
         head_dim: int,
         eps: float,
+        q_norm: NDArray[np.float32] | None = None,
+        k_norm: NDArray[np.float32] | None = None,
     ) -> Attention:
-        """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]."""
+        """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows].
+
+        `q_norm` and `k_norm` [head_dim] come together: RMSNorm of each query and key head before rotation.
+        """
         ...
 
     def mlp(self, norm: NDArray[np.float32], gate_up: Matrix, down: Matrix, *, eps: float) -> Mlp:

@@ -135,9 +135,11 @@ def attention(
     num_kv_heads: int,
     head_dim: int,
     eps: float,
+    q_norm: NDArray[np.float32] | None = None,
+    k_norm: NDArray[np.float32] | None = None,
 ) -> backend.Attention:
-    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]."""
-    return _native.Attention(norm, qkv, bias, o, num_heads, num_kv_heads, head_dim, eps)
+    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]; `q_norm` and `k_norm` are [head_dim]."""
+    return _native.Attention(norm, qkv, bias, o, num_heads, num_kv_heads, head_dim, eps, q_norm, k_norm)
 
 
 def mlp(

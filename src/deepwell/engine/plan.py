@@ -21,7 +21,12 @@ SMALL_POOL_BYTES: Final = 256 << 20  # the default pool stays below, but for SMA
 # Interpreter, libraries, tokenizer and server. Of the 404 MB that a server of smollm2 in int4 takes once its cache is full,
 # 96 are weights, 189 cache and 11 workspace.
 PROCESS_BYTES: Final = 104 << 20
-_KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2}
+_KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2, "int8": 1}
+_KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
+    "fp32": 0,
+    "bf16": 0,
+    "int8": 4,
+}  # of one key or value of a head
 _PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "int4", "int4-full")  # largest first
 
 
@@ -61,7 +66,8 @@ class MemoryPlan:
 
 def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype) -> int:
     """Bytes of keys and values that one token takes, over all layers."""
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * _KV_BYTES[kv_dtype]
+    head_bytes = config.head_dim * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
+    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_bytes
 
 
 def plan(

@@ -50,6 +50,7 @@ _BLOCK: Final[dict[Scheme, np.dtype[np.void]]] = {
 }
 _CHUNK_WEIGHTS = 1 << 18  # weights in flight: the temporaries of one chunk stay within the second-level cache
 _INT4_SHRINK = (1.0, 0.9)  # starting ranges of the 4-bit fit, as fractions of max - min
+_SMALLEST_NORMAL = np.float32(2.0**-14)  # float16; below it are its subnormals
 _INT4_STEPS = 3  # least-squares steps from each start
 
 
@@ -124,9 +125,20 @@ def _inverse(d: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.divide(np.float32(1), d, out=np.zeros_like(d), where=d != 0)
 
 
+def _steps(amax: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scale at which 127 stands for the largest value of each group."""
+    return np.divide(amax, np.float32(127), dtype=np.float32)
+
+
 def _fit_int8(w: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16], NDArray[np.float16]]:
-    """Symmetric: w [n, 64] -> q in -127..127, d [n]."""
-    d = (np.abs(w).max(axis=1) / np.float32(127)).astype(np.float16)
+    """Symmetric: w [n, 64] -> q in -127..127, d [n].
+
+    A float16 below 2**-14 keeps fewer digits the smaller it is: there `d` is rounded up, or the largest weights,
+    cut off at 127 d, would lose more than half a step.
+    """
+    exact = _steps(np.abs(w).max(axis=1))
+    d = exact.astype(np.float16)
+    d = np.where((exact < _SMALLEST_NORMAL) & (d < exact), np.nextafter(d, np.float16(np.inf)), d)
     q = w * _inverse(d.astype(np.float32))[:, None]
     np.rint(q, out=q)
     np.clip(q, -127, 127, out=q)
@@ -138,11 +150,13 @@ def _fit_int4(
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
     """Asymmetric: w [n, 32] -> q in 0..15, d and m [n], the best of a few starting ranges in squared error."""
     low, high = w.min(axis=1), w.max(axis=1)
+    centre = np.divide(low + high, 2, dtype=np.float32)
     best_error: NDArray[np.float32] = np.full(len(w), np.inf, np.float32)
     best_d: NDArray[np.float16] = np.zeros(len(w), np.float16)
     best_m: NDArray[np.float16] = np.zeros(len(w), np.float16)
     for shrink in _INT4_SHRINK:
-        d, m = (a.astype(np.float16) for a in _least_squares(w, (high - low) * shrink / 15, (low + high) / 2))
+        step = np.divide((high - low) * shrink, 15, dtype=np.float32)
+        d, m = (a.astype(np.float16) for a in _least_squares(w, step, centre))
         q = _round_int4(w, d.astype(np.float32), m.astype(np.float32))
         q *= d.astype(np.float32)[:, None]
         q += m.astype(np.float32)[:, None]
@@ -329,7 +343,7 @@ def quantize_activations(
     amax = np.abs(padded).max(axis=2)
     factor = np.divide(np.float32(127), amax, out=np.zeros_like(amax), where=amax > 0)
     q = np.clip(np.rint(padded * factor[..., None]), -127, 127).astype(np.int8)
-    return q.reshape(len(x), -1), amax / np.float32(127)
+    return q.reshape(len(x), -1), _steps(amax)
 
 
 def quantization_report(

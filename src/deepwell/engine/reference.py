@@ -41,6 +41,7 @@ __all__ = [
     "mlp",
     "model",
     "name",
+    "quantize_heads",
     "rms_norm",
     "round_bf16",
     "silu",
@@ -49,7 +50,15 @@ __all__ = [
 name = "reference"
 
 Float32 = NDArray[np.float32]
-Stored = NDArray[np.float32 | np.uint16]  # bf16 as the upper halves of float32
+Stored = NDArray[np.float32 | np.uint16 | np.int8]  # bf16 as the upper halves of float32
+_STORED: dict[KVDtype, type[np.float32 | np.uint16 | np.int8]] = {
+    "fp32": np.float32,
+    "bf16": np.uint16,
+    "int8": np.int8,
+}
+SMALLEST_PEAK = np.float32(
+    1e-36
+)  # int8 pages: below, 127 / peak may overflow, and the row is stored as zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,8 +152,16 @@ def _widen(x: Stored) -> Float32:
     return x.astype(np.float32, copy=False)
 
 
+def quantize_heads(x: Float32) -> tuple[NDArray[np.int8], Float32]:
+    """Round [..., head_dim] to -127..127 with one scale a head: x ~ q * scale[..., None]."""
+    peak = np.abs(x).max(axis=-1)
+    factor = np.divide(np.float32(127), peak, out=np.zeros_like(peak), where=peak > SMALLEST_PEAK)
+    scale = np.divide(peak, np.float32(127), dtype=np.float32)
+    return np.rint(x * factor[..., None]).astype(np.int8), scale
+
+
 class KVCache:
-    """Paged keys and values, [layers, blocks, kv heads, 16 tokens, head_dim] each."""
+    """Paged keys and values, [layers, blocks, kv heads, 16 tokens, head_dim] each; int8 with scales but for the last."""
 
     def __init__(
         self, num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype
@@ -152,31 +169,41 @@ class KVCache:
         shape = (num_layers, num_blocks, num_kv_heads, BLOCK_TOKENS, head_dim)
         self.num_blocks = num_blocks
         self.dtype: KVDtype = dtype
-        self.keys: Stored = np.zeros(shape, np.float32 if dtype == "fp32" else np.uint16)
+        self.keys: Stored = np.zeros(shape, _STORED[dtype])
         self.values: Stored = np.zeros_like(self.keys)
-        self.nbytes = self.keys.nbytes + self.values.nbytes
+        scales = shape[:-1] if dtype == "int8" else (0,)
+        self.key_scales, self.value_scales = np.zeros(scales, np.float32), np.zeros(scales, np.float32)
+        self.nbytes = self.keys.nbytes + self.values.nbytes + 2 * self.key_scales.nbytes
 
     def write(
         self, layer: int, blocks: NDArray[np.int32], slots: NDArray[np.int32], keys: Float32, values: Float32
     ) -> None:
         """Store rows [tokens, kv heads, head_dim] at (block, slot) of each token."""
+        at = (layer, blocks, slice(None), slots)
+        if self.dtype == "int8":
+            self.keys[at], self.key_scales[at] = quantize_heads(keys)
+            self.values[at], self.value_scales[at] = quantize_heads(values)
+            return
         convert = round_bf16 if self.dtype == "bf16" else np.asarray
-        self.keys[layer, blocks, :, slots] = convert(keys)
-        self.values[layer, blocks, :, slots] = convert(values)
+        self.keys[at] = convert(keys)
+        self.values[at] = convert(values)
 
     def read(self, layer: int, blocks: NDArray[np.int32], length: int) -> tuple[Float32, Float32]:
         """The first `length` keys and values of a sequence, each [kv heads, length, head_dim]."""
         heads, dim = self.keys.shape[2], self.keys.shape[4]
 
-        def pages(stored: Stored) -> Float32:
-            return _widen(stored[layer, blocks].swapaxes(0, 1)).reshape(heads, -1, dim)[:, :length]
+        def pages(stored: Stored, scales: Float32) -> Float32:
+            wide = _widen(stored[layer, blocks].swapaxes(0, 1)).reshape(heads, -1, dim)[:, :length]
+            if self.dtype == "int8":
+                wide = wide * scales[layer, blocks].swapaxes(0, 1).reshape(heads, -1, 1)[:, :length]
+            return wide
 
-        return pages(self.keys), pages(self.values)
+        return pages(self.keys, self.key_scales), pages(self.values, self.value_scales)
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """x += o(attend(rope(qkv(rms_norm(x)) + bias)))."""
+    """x += o(attend(rope(qkv(rms_norm(x)) + bias))); Qwen3 normalises each query and key head before rope."""
 
     norm: Float32
     qkv: Matrix
@@ -186,6 +213,8 @@ class Attention:
     num_kv_heads: int
     head_dim: int
     eps: float
+    q_norm: Float32 | None = None
+    k_norm: Float32 | None = None
 
     def forward(
         self, x: Float32, batch: Batch, cache: KVCache, layer: int, cos: Float32, sin: Float32
@@ -196,6 +225,8 @@ class Attention:
             qkv = qkv + self.bias
         heads = qkv.reshape(len(x), -1, self.head_dim)
         queries, keys, values = np.split(heads, [self.num_heads, self.num_heads + self.num_kv_heads], axis=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            queries, keys = rms_norm(queries, self.q_norm, self.eps), rms_norm(keys, self.k_norm, self.eps)
         queries, keys = apply_rope(queries, cos, sin), apply_rope(keys, cos, sin)
 
         starts, positions = batch.seq_starts, batch.positions
@@ -331,9 +362,11 @@ def attention(
     num_kv_heads: int,
     head_dim: int,
     eps: float,
+    q_norm: Float32 | None = None,
+    k_norm: Float32 | None = None,
 ) -> Attention:
-    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]."""
-    return Attention(norm, _own(qkv), bias, _own(o), num_heads, num_kv_heads, head_dim, eps)
+    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]; `q_norm` and `k_norm` are [head_dim]."""
+    return Attention(norm, _own(qkv), bias, _own(o), num_heads, num_kv_heads, head_dim, eps, q_norm, k_norm)
 
 
 def mlp(norm: Float32, gate_up: backend.Matrix, down: backend.Matrix, *, eps: float) -> Mlp:

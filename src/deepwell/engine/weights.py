@@ -59,7 +59,7 @@ Progress = Callable[[int, int], None]  # bytes packed, bytes in all
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 MAGIC: Final = b"DWPACK\r\n"  # the line ending betrays a transfer in text mode
 MAX_HEADER_BYTES: Final = 64 << 20
 ALIGNMENT: Final = 64

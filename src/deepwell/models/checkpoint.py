@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, ModelNotFound, UnsupportedModel
 from deepwell.models.config import ModelConfig
-from deepwell.models.config_reader import config_from_directory, config_from_gguf
+from deepwell.models.config_reader import SUPPORTED, config_from_directory, config_from_gguf
 from deepwell.models.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
 from deepwell.models.gguf import read_gguf_header
 from deepwell.models.layout import expected_tensors, hugging_face_name, is_ignorable
@@ -288,8 +288,8 @@ def _map(path: Path) -> mmap.mmap:
 
 def _unknown_tensor(where: str, name: str) -> UnsupportedModel:
     return UnsupportedModel(
-        f"{where}: the tensor {name[:80]!r} belongs to no dense Llama or Qwen2 model",
-        fix="Llama (LlamaForCausalLM) and Qwen2 (Qwen2ForCausalLM) are supported",
+        f"{where}: the tensor {name[:80]!r} belongs to no dense Llama, Qwen2 or Qwen3 model",
+        fix=SUPPORTED,
     )
 
 

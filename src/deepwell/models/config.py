@@ -26,7 +26,7 @@ class RopeScaling:
 class ModelConfig:
     """What an architecture needs to know; names follow transformers' ``config.json``."""
 
-    architecture: Literal["llama", "qwen2"]
+    architecture: Literal["llama", "qwen2", "qwen3"]
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -43,3 +43,8 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
+
+    @property
+    def qk_norm(self) -> bool:
+        """Whether each query and key head passes an RMSNorm before it is rotated."""
+        return self.architecture == "qwen3"

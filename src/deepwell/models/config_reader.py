@@ -17,12 +17,16 @@ from deepwell.models.config import ModelConfig, RopeScaling
 from deepwell.models.gguf import GGUFHeader
 from deepwell.models.safetensors import read_json
 
-__all__ = ["END_TOKENS", "config_from_directory", "config_from_gguf", "llama3_frequency_factors"]
+__all__ = ["END_TOKENS", "SUPPORTED", "config_from_directory", "config_from_gguf", "llama3_frequency_factors"]
 
-SUPPORTED: Final = "Llama (LlamaForCausalLM) and Qwen2 (Qwen2ForCausalLM) are supported"
-_ARCHITECTURES: Final[dict[str, Literal["llama", "qwen2"]]] = {
+SUPPORTED: Final = (
+    "dense Llama, Qwen2 and Qwen3 models (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM) are supported"
+)
+MAX_GROUP: Final = 96  # query heads a KV head that the attention kernels hold
+_ARCHITECTURES: Final[dict[str, Literal["llama", "qwen2", "qwen3"]]] = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
 }
 # Chat models end a turn with one token, a document with another; GGUF metadata often names only one.
 END_TOKENS: Final = frozenset(
@@ -128,7 +132,7 @@ class _Fields:
 def config_from_gguf(
     header: GGUFHeader, rope_factors: NDArray[np.float32] | None = None, *, where: str = "GGUF metadata"
 ) -> ModelConfig:
-    """Read `llama.*` or `qwen2.*`.
+    """Read `llama.*`, `qwen2.*` or `qwen3.*`.
 
     Args:
         header: The parsed file.
@@ -140,7 +144,7 @@ def config_from_gguf(
         InvalidModelFile: missing or absurd values.
     """
     architecture = _Fields(header.metadata, where).text("general.architecture")
-    if architecture not in ("llama", "qwen2"):
+    if architecture not in ("llama", "qwen2", "qwen3"):
         raise UnsupportedModel(f"{where}: the architecture is {reprlib.repr(architecture)}", fix=SUPPORTED)
     fields = _Fields(header.metadata, where, f"{architecture}.")
     if fields.integer("expert_count", 0):
@@ -217,7 +221,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
         num_hidden_layers=fields.integer("num_hidden_layers"),
         num_attention_heads=heads,
         num_key_value_heads=fields.integer("num_key_value_heads", heads),
-        head_dim=fields.integer("head_dim", hidden // heads if heads > 0 else 0),
+        head_dim=fields.integer("head_dim", _default_head_dim(architecture, hidden, heads)),
         max_position_embeddings=fields.integer("max_position_embeddings"),
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         rope_theta=rope.number("rope_theta", theta) if rope else theta,
@@ -231,6 +235,13 @@ def config_from_directory(directory: Path) -> ModelConfig:
     )
     _check(config, fields)
     return _with_scaling(config, _json_rope_scaling(rope, config) if rope else None, fields)
+
+
+def _default_head_dim(architecture: str, hidden: int, heads: int) -> int:
+    """What transformers assumes where `config.json` says nothing."""
+    if architecture == "qwen3":
+        return 128
+    return hidden // heads if heads > 0 else 0
 
 
 def _refuse_unsupported(fields: _Fields) -> None:
@@ -254,6 +265,11 @@ def _check(config: ModelConfig, fields: _Fields) -> None:
     if config.num_attention_heads % config.num_key_value_heads:
         heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
         raise fields.error(f"{heads} attention heads cannot share {kv_heads} key and value heads")
+    if (group := config.num_attention_heads // config.num_key_value_heads) > MAX_GROUP:
+        raise UnsupportedModel(
+            f"{fields.where}: {group} query heads share a key and value head",
+            fix=f"use a model whose groups have at most {MAX_GROUP}",
+        )
     if config.head_dim % 2:
         raise fields.error(f"head_dim is {config.head_dim}; rotary embeddings need an even number")
     if not 0.0 < config.rms_norm_eps < 1.0:

@@ -26,6 +26,7 @@ _STORED: Final[dict[ExportDtype, tuple[str, int]]] = {
     "bfloat16": ("BF16", 2),
     "float16": ("F16", 2),
 }
+_CLASSES: Final = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 MAX_SHARD_BYTES: Final = 4_000_000_000
 _CHUNK_VALUES: Final = 1 << 21  # converted at a time: 8 MB of float32
 
@@ -113,8 +114,8 @@ def _write_weights(
 
 
 def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
-    """What transformers expects besides when a Llama model's `attention_bias` is set."""
-    if config.architecture == "llama" and config.attention_bias:
+    """What transformers expects besides when a Llama or Qwen3 model's `attention_bias` is set."""
+    if config.architecture != "qwen2" and config.attention_bias:
         zeros = np.zeros((1, 4 * config.hidden_size), np.uint8)
         for layer in range(config.num_hidden_layers):
             yield StoredTensor(
@@ -190,9 +191,8 @@ def _convert(values: NDArray[np.float32], name: str, dtype: ExportDtype) -> NDAr
 
 def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
     """Names of transformers 4, which transformers 5 reads too."""
-    qwen2 = config.architecture == "qwen2"
     result: dict[str, Any] = {
-        "architectures": ["Qwen2ForCausalLM" if qwen2 else "LlamaForCausalLM"],
+        "architectures": [_CLASSES[config.architecture]],
         "model_type": config.architecture,
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
@@ -212,7 +212,9 @@ def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
         "eos_token_id": _eos_json(config),
         "pad_token_id": config.pad_token_id,
     }
-    return result if qwen2 else result | {"attention_bias": config.attention_bias, "mlp_bias": False}
+    if config.architecture == "qwen2":
+        return result
+    return result | {"attention_bias": config.attention_bias, "mlp_bias": False}
 
 
 def _rope_json(scaling: RopeScaling) -> dict[str, Any]:

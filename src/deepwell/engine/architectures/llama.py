@@ -1,6 +1,6 @@
-"""Llama and Qwen2: pre-norm decoders with grouped-query attention, rotary positions and a SwiGLU MLP.
+"""Llama, Qwen2 and Qwen3: pre-norm decoders with grouped-query attention, rotary positions and a SwiGLU MLP.
 
-Qwen2 differs by a bias on q, k and v alone.
+Qwen2 differs by a bias on q, k and v alone, Qwen3 by an RMSNorm of each query and key head before rotation.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ def tensors(config: ModelConfig) -> TensorPlan:
         ]
         if config.attention_bias:
             vectors.append(VectorPlan(f"{i}.qkv_bias", qkv_rows, tuple(f"{part}.bias" for part in qkv)))
+        if config.qk_norm:
+            vectors += [
+                VectorPlan(f"{i}.{part}_norm", config.head_dim, (f"{layer}.self_attn.{part}_norm.weight",))
+                for part in "qk"
+            ]
     if not config.tie_word_embeddings:
         matrices.append(MatrixPlan("head", vocab, hidden, ("lm_head.weight",), "embedding"))
     return TensorPlan(tuple(matrices), tuple(vectors))
@@ -66,6 +71,8 @@ def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions
             num_kv_heads=config.num_key_value_heads,
             head_dim=config.head_dim,
             eps=eps,
+            q_norm=vectors.get(f"{i}.q_norm"),
+            k_norm=vectors.get(f"{i}.k_norm"),
         )
         mlp = backend.mlp(vectors[f"{i}.mlp_norm"], matrices[f"{i}.gate_up"], matrices[f"{i}.down"], eps=eps)
         layers += [attention, mlp]
