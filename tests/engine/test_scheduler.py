@@ -17,9 +17,10 @@ from deepwell.engine.blocks import BlockPool
 from deepwell.engine.protocol import SamplingParams
 from deepwell.engine.scheduler import Limits, ScheduledStep, Scheduler
 from deepwell.engine.sequence import Kind, Sequence
-from deepwell.engine.speculate import Draft, accept
+from deepwell.engine.speculate import Draft, RowCost, accept
 
 MAX_LEN = 96
+FREE = RowCost(0.01, 0.01)  # everything that is guessed is drafted
 
 
 def greedy(max_tokens: int, **changes: int | None) -> SamplingParams:
@@ -136,7 +137,7 @@ small_limits = st.builds(
     prefix_cache=st.booleans(),
     draft_depth=st.sampled_from([0, 1, 3, 8]),
     draft_rows=st.integers(1, 16),
-    draft_row_cost=st.sampled_from([0.01, 0.3]),
+    row_cost=st.sampled_from([FREE, RowCost()]),
 ).filter(lambda limits: limits.mixed_prefill_tokens <= limits.prefill_tokens)
 
 
@@ -284,7 +285,7 @@ def test_scoring_alone_fills_whole_steps_and_shares_them_in_company() -> None:
 
 def test_right_guesses_save_steps_and_wrong_ones_cost_none() -> None:
     def steps(guesses: int | None, depth: int) -> tuple[int, Driver]:
-        driver = Driver(num_blocks=8, limits=Limits(draft_depth=depth, draft_row_cost=0.01), guesses=guesses)
+        driver = Driver(num_blocks=8, limits=Limits(draft_depth=depth, row_cost=FREE), guesses=guesses)
         driver.add("a", [1, 2, 3], greedy(60, ignore_eos=True))
         driver.run()
         return driver.model.calls, driver
@@ -299,7 +300,7 @@ def test_right_guesses_save_steps_and_wrong_ones_cost_none() -> None:
 
 def test_nobody_is_preempted_for_a_draft() -> None:
     """Blocks for both contexts and none to spare: drafts keep to the blocks that are held."""
-    limits = Limits(draft_row_cost=0.01)
+    limits = Limits(row_cost=FREE)
     driver = Driver(num_blocks=8, limits=limits, guesses=3)
     for name, token in (("a", 1), ("b", 2)):
         driver.add(name, [token] * 20, greedy(44, ignore_eos=True))
@@ -309,7 +310,7 @@ def test_nobody_is_preempted_for_a_draft() -> None:
 
 
 def test_drafts_wait_while_somebody_reads_a_prompt() -> None:
-    driver = Driver(num_blocks=24, limits=Limits(mixed_prefill_tokens=16, draft_row_cost=0.01), guesses=1)
+    driver = Driver(num_blocks=24, limits=Limits(mixed_prefill_tokens=16, row_cost=FREE), guesses=1)
     driver.add("a", [1] * 20, greedy(40, ignore_eos=True))
     driver.step()
     driver.add("b", [2] * 40, greedy(1))
@@ -319,7 +320,7 @@ def test_drafts_wait_while_somebody_reads_a_prompt() -> None:
 
 def test_only_drawn_tokens_reach_the_prefix_cache() -> None:
     """Rejected drafts have been in the blocks that a later prompt reuses."""
-    driver = Driver(num_blocks=16, limits=Limits(draft_row_cost=0.01), guesses=5)
+    driver = Driver(num_blocks=16, limits=Limits(row_cost=FREE), guesses=5)
     driver.add("turn 1", list(range(20)), greedy(40, ignore_eos=True))
     driver.run()
     assert driver.scheduler.accepted_tokens < driver.scheduler.drafted_tokens

@@ -17,8 +17,9 @@ from deepwell.engine.batch import Batch
 from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.scheduler import Limits
-from deepwell.engine.speculate import LONGEST_KEY, SHORTEST_KEY, PromptLookup, Worth, accept
+from deepwell.engine.speculate import LONGEST_KEY, SHORTEST_KEY, PromptLookup, RowCost, Worth, accept
 
+COST = RowCost(0.2, 0.4)
 texts = st.lists(st.integers(0, 3), min_size=1, max_size=60)  # four letters: everything repeats
 
 
@@ -92,19 +93,24 @@ def test_confidence_comes_with_success_and_goes_with_failure() -> None:
     worth: list[int] = []
     for token in passage:
         drafter.observe([token])
-        worth.append(Worth(1, 0.3).take(drafter.propose(8).chances))
+        worth.append(Worth(1, COST).take(drafter.propose(8).chances))
     assert worth[:2] == [0, 0], "an unknown text is not drafted on one coincidence"
     assert sum(worth[:10]) < sum(worth[10:20]) <= sum(worth[20:30]), "depth grows"
     assert worth[-1] >= 4
+    worth.clear()
     for _ in range(12):  # pairs that occur before and go on in another way
         place = rng.randrange(58)
-        drafter.observe([passage[place], passage[place + 1], 2000 + rng.randrange(1000)])
-        assert Worth(1, 0.3).take(drafter.propose(8).chances) == 0
+        drafter.observe([passage[place], passage[place + 1]])
+        worth.append(Worth(1, COST).take(drafter.propose(8).chances))
+        drafter.observe([2000 + rng.randrange(1000)])
+
+
+    assert worth[-4:] == [0] * 4, "it backs off"
 
 
 def test_an_eager_bigram_in_chat_is_not_worth_a_row() -> None:
     chat = [1, 2, 3, 1, 2, 4, 1, 2, 5, 1, 2, 6, 1, 2, 7, 1, 2]
-    assert Worth(1, 0.3).take(drafter_of(chat, 3).propose(8).chances) == 0
+    assert Worth(1, COST).take(drafter_of(chat, 3).propose(8).chances) == 0
 
 
 def test_memory_is_a_few_entries_a_token() -> None:
@@ -117,14 +123,16 @@ def test_memory_is_a_few_entries_a_token() -> None:
 @pytest.mark.parametrize("chance", [0.2, 0.5, 0.8, 0.95])
 def test_depth_is_the_one_with_the_most_tokens_for_the_cost(rows: int, chance: float) -> None:
     chances = [chance ** (i + 1) for i in range(12)]
-    rates = [(rows + sum(chances[:k])) / (1 + 0.3 * (rows - 1 + k)) for k in range(13)]
-    assert Worth(rows, 0.3).take(chances) == rates.index(max(rates))
+    rates = [(rows + sum(chances[:k])) / sum(COST.of(row) for row in range(1, rows + k + 1)) for k in range(13)]
+    assert Worth(rows, COST).take(chances) == rates.index(max(rates))
 
 
 def test_company_makes_rows_dear() -> None:
-    chances = [0.8**i for i in range(1, 9)]
-    depths = [Worth(rows, 0.3).take(chances) for rows in (1, 2, 4, 16)]
-    assert depths[0] > depths[2] >= depths[3] == 0
+    chances = [0.85**i for i in range(1, 9)]
+    depths = [Worth(rows, COST).take(chances) for rows in (1, 2, 4, 16)]
+    assert depths == sorted(depths, reverse=True)
+    assert depths[0] > 1
+    assert depths[3] == 0
 
 
 @pytest.mark.parametrize(
@@ -199,7 +207,9 @@ def test_answers_and_logprobs_are_those_without_speculation(together: bool) -> N
     with fake_engine(model=Parrot(), num_blocks=64, limits=Limits(draft_depth=0)) as engine:
         plain = all_answers(engine, asked, False)
         assert engine.stats().drafted_tokens == 0
-    limits = Limits(max_sequences=5, prefill_tokens=40, mixed_prefill_tokens=16)
+    limits = Limits(
+        max_sequences=5, prefill_tokens=40, mixed_prefill_tokens=16, row_cost=RowCost(0.05, 0.05)
+    )
     with fake_engine(model=Parrot(), num_blocks=16, limits=limits) as engine:
         speculated = all_answers(engine, asked, together)
         stats = engine.stats()

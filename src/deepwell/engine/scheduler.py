@@ -15,7 +15,7 @@ from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool, Prefix
 from deepwell.engine.protocol import FinishReason
 from deepwell.engine.sequence import Sequence
-from deepwell.engine.speculate import PromptLookup, Worth
+from deepwell.engine.speculate import PromptLookup, RowCost, Worth
 
 __all__ = ["Limits", "ScheduledStep", "Scheduler"]
 
@@ -35,7 +35,7 @@ class Limits:
     prefix_cache: bool = True
     draft_depth: int = 8  # tokens drafted for one sequence in a step; 0: no speculation
     draft_rows: int = 16  # for all of them
-    draft_row_cost: float = 0.3  # of one more row, in steps of one row; see `Worth`
+    row_cost: RowCost = RowCost()
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ class Scheduler:
     def _draft(self, step: ScheduledStep) -> None:
         """Add the drafts that pay to a step of decoding sequences. Nobody is preempted for a draft."""
         limits, pool = self.limits, self.pool
-        worth = Worth(step.decoding, limits.draft_row_cost)
+        worth = Worth(step.decoding, limits.row_cost)
         spare = pool.available - step.decoding  # everybody can still take a block
         for index, sequence in enumerate(step.sequences):
             drafter = sequence.drafter

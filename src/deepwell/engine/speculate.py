@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LONGEST_KEY", "SHORTEST_KEY", "Draft", "Drafter", "PromptLookup", "Worth", "accept"]
+__all__ = ["LONGEST_KEY", "SHORTEST_KEY", "Draft", "Drafter", "PromptLookup", "RowCost", "Worth", "accept"]
 
 SHORTEST_KEY, LONGEST_KEY = 2, 4  # tokens that are looked up
 _FACTOR = 0x9E3779B97F4A7C15  # odd: the map is a bijection of the 64-bit numbers
@@ -134,27 +134,45 @@ def _kind(length: int) -> int:
     return min(length.bit_length(), 5) - 2
 
 
+@dataclass(frozen=True, slots=True)
+class RowCost:
+    """What rows add to a step, in steps of one row.
+
+    Arithmetic on a second row hides behind reading the weights; then it is what a step waits for. Measured on
+    AVX2 with SmolLM2: 2, 4, 8 rows cost 1.05-1.3, 2.3, 4.1 steps on one core, 16 rows 6.1 on two.
+    """
+
+    second: float = 0.2
+    further: float = 0.45
+
+    def of(self, rows: int) -> float:
+        """Cost of row number `rows`."""
+        return 1.0 if rows == 1 else self.second if rows == 2 else self.further
+
+
 class Worth:
     """Which drafted rows pay, in one step.
 
-    A step of R rows costs 1 + `row_cost` (R - 1). A further row pays if its chance of giving a token, for what
-    it costs, is better than what the step gives for its cost without it: with few rows the weights are read
-    anyway and a row is cheap; with many each costs what any other does.
+    A row pays if its chance of giving a token, for what it costs, is better than what the step gives for its
+    cost without it. So one sequence alone drafts readily, and one in company hardly at all.
     """
 
-    def __init__(self, rows: int, row_cost: float) -> None:
+    def __init__(self, rows: int, row_cost: RowCost) -> None:
         self._row_cost = row_cost
+        self._rows = rows
         self._tokens = float(rows)  # that the step is expected to give
-        self._cost = 1 + row_cost * (rows - 1)
+        self._cost = sum(row_cost.of(row) for row in range(1, rows + 1))
 
     def take(self, chances: Iterable[float]) -> int:
         """How many of one sequence's drafted rows to add to the step; `chances` fall."""
         taken = 0
         for chance in chances:
-            if chance * self._cost <= self._row_cost * self._tokens:
+            cost = self._row_cost.of(self._rows + 1)
+            if chance * self._cost <= cost * self._tokens:
                 break
+            self._rows += 1
             self._tokens += chance
-            self._cost += self._row_cost
+            self._cost += cost
             taken += 1
         return taken
 
