@@ -76,10 +76,10 @@ DW_INLINE float widen(uint16_t v) {
 #define DW_REGISTER_LIMIT(R) \
   if constexpr (R == 3) asm volatile("" ::: "memory")
 
-// bf16 comes from the cache in memory, whose blocks lie apart: the keys of the next ones are asked for meanwhile. Floats are a widened
+// Narrow types come from the cache in memory, whose blocks lie apart: the keys of the next ones are asked for meanwhile. Floats are a widened
 // copy that is at hand.
 template <class T>
-constexpr bool reads_cache = sizeof(T) == 2;
+constexpr bool reads_cache = sizeof(T) < sizeof(float);
 
 // Scores of R vectors against B blocks at once: few vectors need several blocks in flight to hide the latency of the sums.
 template <int R, int B, class T>
@@ -87,7 +87,7 @@ DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, const 
   vf s[B][R][kTokenVectors] = {};
   for (int d = 0; d < head_dim; d++)
     for (int b = 0; b < B; b++) {
-      if (reads_cache<T> && d % 2 == 0) prefetch(next[b] + d * kBlockTokens);
+      if (reads_cache<T> && d % (int)(sizeof(float) / sizeof(T)) == 0) prefetch(next[b] + d * kBlockTokens);
       vf k[kTokenVectors];
       load_run(keys[b] + d * kBlockTokens, k);
       for (int r = 0; r < R; r++) {

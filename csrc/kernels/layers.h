@@ -13,6 +13,7 @@ namespace DW_ISA {
 constexpr int kPrivateRows = 2;    // up to here activations are quantised by every thread for itself
 constexpr int kOutputRows = 128;   // rows of the LM head computed together
 constexpr int kTileVectors96 = kMaxGroup; // query vectors that share one gathered piece in prefill
+constexpr int kFewVectors = 72;    // of a KV head: up to here a sequence's rows are split over pieces as one row is
 
 // Where everything lies in the workspace. Computed by every thread alike.
 struct Layout {
@@ -53,6 +54,17 @@ static int decode_items(const Batch& b, int kv_heads) {
   int items = 0;
   for (int s = 0; s < b.seqs; s++) items += pieces_of(b.positions[s] + 1) * kv_heads;
   return items;
+}
+
+// Query vectors of all sequences, pieces and KV heads where every sequence has few rows, as in speculation; 0 elsewhere.
+static size_t few_row_vectors(const Batch& b, int kv_heads, int group) {
+  size_t vectors = 0;
+  for (int s = 0; s < b.seqs; s++) {
+    int rows = b.seq_starts[s + 1] - b.seq_starts[s];
+    if (rows * group > kFewVectors) return 0;
+    vectors += (size_t)pieces_of(b.positions[b.seq_starts[s + 1] - 1] + 1) * kv_heads * rows * group;
+  }
+  return vectors;
 }
 
 static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, uint8_t* base, int threads,
@@ -98,8 +110,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     float* tile = take<float>(&arena, tile_floats);
     if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
   }
-  size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group * (head_dim + 2) : 0;
-  l.partials = take<float>(&arena, partials);
+  size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group : few_row_vectors(b, cache.kv_heads, group);
+  l.partials = take<float>(&arena, partials * (head_dim + 2));
   l.best_value = take<float>(&arena, (size_t)threads * b.outputs);
   l.best_index = take<int32_t>(&arena, (size_t)threads * b.outputs);
   l.lse = take<float>(&arena, out.target_logprobs ? (size_t)kOutputRows * m.head.panels * 2 : 0);
@@ -181,6 +193,26 @@ static void attend_vectors(const float* const* q, const int* visible, int vector
   }
 }
 
+DW_INLINE Piece widened(const KVCache& cache, const Piece& piece, int tokens, const Layout& l) {
+  float* to = l.scratch + kQueryTile * kPieceTokens;
+  if (cache.type == kKvBf16) return widen_piece<uint16_t>(cache, piece, tokens, to);
+  if (cache.type == kKvInt8) return widen_piece<int8_t>(cache, piece, tokens, to);
+  return piece;
+}
+
+// The same straight from the cache, or from a widened copy where enough vectors read it.
+template <class Done>
+static void attend_cached(const float* const* q, const int* visible, int vectors, const Piece& piece, const KVCache& cache,
+                          int tokens, const Heads& h, const Layout& l, const Done& done) {
+  if (vectors > 2 * kQueryTile || cache.type == kKvFp32) {
+    attend_vectors<float>(q, visible, vectors, widened(cache, piece, tokens, l), h, l, l.tile, done);
+  } else if (cache.type == kKvBf16) {
+    attend_vectors<uint16_t>(q, visible, vectors, piece, h, l, l.tile, done);
+  } else {
+    attend_vectors<int8_t>(q, visible, vectors, piece, h, l, l.tile, done);
+  }
+}
+
 // One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy.
 static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
@@ -227,9 +259,7 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
       to[0] = softmax.max, to[1] = softmax.sum;
       memcpy(to + 2, o, h.head_dim * sizeof(float));
     };
-    if (cache.type == kKvBf16) attend_vectors<uint16_t>(q, visible, h.group, data, h, l, l.tile, done);
-    else if (cache.type == kKvInt8) attend_vectors<int8_t>(q, visible, h.group, data, h, l, l.tile, done);
-    else attend_vectors<float>(q, visible, h.group, data, h, l, l.tile, done);
+    attend_cached(q, visible, h.group, data, cache, tokens, h, l, done);
   }
   team_barrier(team);
   if (most_pieces == 1) return;
@@ -315,15 +345,65 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
         visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
       int tokens = min_int(kPieceTokens, last + 1 - start);
       Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
-      float* widened = l.scratch + kQueryTile * kPieceTokens;
-      if (cache.type == kKvBf16) data = widen_piece<uint16_t>(cache, data, tokens, widened);
-      if (cache.type == kKvInt8) data = widen_piece<int8_t>(cache, data, tokens, widened);
+      data = widened(cache, data, tokens, l);
       attend_vectors<float>(q, visible, vectors, data, h, l, piece_out, [&](int v, const float* from, Softmax part) {
         merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
       });
     }
     for (int v = 0; v < vectors; v++)
       write_result(l, h, row + v / h.group, kv * h.group + v % h.group, o + (size_t)v * h.head_dim, softmax[v].sum);
+  }
+  team_barrier(team);
+}
+
+// A few rows a sequence, keys and values written: work items are (sequence, KV head, piece), merged as in `attend_decode`.
+static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
+  int most_pieces = 1;
+  auto last_position = [&](int s) { return b.positions[b.seq_starts[s + 1] - 1]; };
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_int(most_pieces, pieces_of(last_position(s) + 1));
+  // Partials of a sequence: [kv head][piece][row][group].
+  auto partials_of = [&](int s) {
+    size_t before = 0;
+    for (int i = 0; i < s; i++)
+      before += (size_t)pieces_of(last_position(i) + 1) * (b.seq_starts[i + 1] - b.seq_starts[i]);
+    return l.partials + before * h.heads * (h.head_dim + 2);
+  };
+  for (int item; (item = team_next(team, 1)) < b.seqs * h.kv_heads * most_pieces;) {
+    int piece = item % most_pieces, kv = item / most_pieces % h.kv_heads, s = item / most_pieces / h.kv_heads;
+    int first = b.seq_starts[s], vectors = (b.seq_starts[s + 1] - first) * h.group;
+    int pieces = pieces_of(last_position(s) + 1), start = piece * kPieceTokens;
+    if (piece >= pieces) continue;
+    const float* q[kFewVectors];
+    int visible[kFewVectors];
+    for (int v = 0; v < vectors; v++) {
+      int row = first + v / h.group;
+      q[v] = l.qkv + (size_t)row * l.qkv_stride + (kv * h.group + v % h.group) * h.head_dim;
+      visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row] + 1 - start));
+    }
+    int tokens = min_int(kPieceTokens, last_position(s) + 1 - start);
+    Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
+    float* to = partials_of(s) + ((size_t)kv * pieces + piece) * vectors * (h.head_dim + 2);
+    for (int v = 0; v < vectors; v++) to[(size_t)v * (h.head_dim + 2) + 1] = 0.0f;  // unseen unless `done` says otherwise
+    auto done = [&](int v, const float* o, Softmax softmax) {
+      float* record = to + (size_t)v * (h.head_dim + 2);
+      record[0] = softmax.max, record[1] = softmax.sum;
+      memcpy(record + 2, o, h.head_dim * sizeof(float));
+    };
+    attend_cached(q, visible, vectors, data, cache, tokens, h, l, done);
+  }
+  team_barrier(team);
+  for (int item; (item = team_next(team, 1)) < b.rows * h.heads;) {
+    int head = item % h.heads, kv = head / h.group, row = item / h.heads, s = 0;
+    while (b.seq_starts[s + 1] <= row) s++;
+    int first = b.seq_starts[s], vectors = (b.seq_starts[s + 1] - first) * h.group;
+    int pieces = pieces_of(last_position(s) + 1), v = (row - first) * h.group + head % h.group;
+    const float* from = partials_of(s) + ((size_t)kv * pieces * vectors + v) * (h.head_dim + 2);
+    float* o = l.tile;
+    memset(o, 0, h.head_dim * sizeof(float));
+    Softmax total = {-__builtin_inff(), 0.0f};
+    for (int piece = 0; piece < pieces; piece++, from += (size_t)vectors * (h.head_dim + 2))
+      merge_piece(o, &total, from + 2, {from[0], from[1]}, h.head_dim);
+    write_result(l, h, row, head, o, total.sum);
   }
   team_barrier(team);
 }
@@ -347,7 +427,8 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     attend_decode(m, b, cache, h, l, team);
   } else {
     rope_and_write(m, b, cache, h, l, team);
-    attend_rows(b, cache, h, live, l, team);
+    if (few_row_vectors(b, h.kv_heads, h.group)) attend_few(b, cache, h, l, team);
+    else attend_rows(b, cache, h, live, l, team);
   }
   Activations o = quantize_rows(a.o, live.count, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;

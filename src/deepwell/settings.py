@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     threads: int | None = Field(
         None, ge=1, description="Compute threads; unset: the cores this process may use."
     )
+    speculation: Literal["auto", "off"] = Field(
+        "auto", description="Draft tokens from the text so far where that is faster; answers do not change."
+    )
     isa: str | None = Field(None, description="Force a lower kernel table, for example avx2 or generic.")
 
     models_dir: Path = Field(default_factory=lambda: _cache_root() / "models", description="The model store.")

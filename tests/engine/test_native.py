@@ -313,6 +313,53 @@ def test_pages_have_the_bytes_of_the_plan(isa: str) -> None:
         assert sizes == {3 * 16 * kv_token_bytes(LONG, kv_dtype)}
 
 
+@pytest.mark.parametrize("kv_dtype", get_args(KVDtype))
+def test_a_few_rows_have_the_bits_of_one_row_at_a_time(
+    isa: str, kv_dtype: KVDtype, two_threads: None
+) -> None:
+    """As in speculation: 2 to 9 rows of one and of several sequences, across the ends of blocks and pieces."""
+    model = long_model(native, "int4")
+    prompts = [LONG_TOKENS[:517], LONG_TOKENS[100:380], LONG_TOKENS[200:459], LONG_TOKENS[7:19]]
+    ends = [len(prompt) for prompt in prompts]
+    tables = np.arange(4 * 34, dtype=np.int32).reshape(4, 34)[::-1].copy()
+    out = np.empty((40, LONG.vocab_size), np.float32)
+
+    def rows(cache: Any, spans: dict[int, tuple[int, int]]) -> list[NDArray[np.float32]]:
+        starts = np.cumsum([0, *(end - begin for begin, end in spans.values())], dtype=np.int32)
+        batch = Batch(
+            np.concatenate([prompts[i][begin:end] for i, (begin, end) in spans.items()]).astype(np.int32),
+            np.concatenate([np.arange(begin, end, dtype=np.int32) for begin, end in spans.values()]),
+            starts,
+            tables[list(spans)],
+            np.arange(starts[-1], dtype=np.int32),
+        )
+        model.forward(batch, cache, logits=out[: starts[-1]])
+        return [part.copy() for part in np.split(out[: starts[-1]], starts[1:-1])]
+
+    def filled() -> Any:
+        cache = native.kv_cache(1, 136, 1, 16, kv_dtype)
+        for i, end in enumerate(ends):
+            for begin in range(0, end - 10, 40):
+                rows(cache, {i: (begin, min(begin + 40, end - 10))})
+        return cache
+
+    cache = filled()
+    singly = [
+        np.concatenate([rows(cache, {i: (at, at + 1)})[0] for at in range(end - 10, end)])
+        for i, end in enumerate(ends)
+    ]
+    cache = filled()
+    for threads in (2, 1):
+        native.set_threads(threads)
+        for count in range(2, 10):
+            for i, end in enumerate(ends):
+                together = rows(cache, {i: (end - 10, end - 10 + count)})[0]
+                assert np.array_equal(together, singly[i][:count])
+            spans = {i: (end - 10, end - 10 + max(1, count - i)) for i, end in enumerate(ends)}
+            for i, part in enumerate(rows(cache, spans)):
+                assert np.array_equal(part, singly[i][: len(part)])
+
+
 def test_outputs_agree_with_each_other(isa: str, tiny: Any) -> None:
     model, config, tokens = tiny
     rows, vocab = [0, 7, 39], model.vocab_size

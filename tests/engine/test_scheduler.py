@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import random
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from hypothesis import given
@@ -13,14 +15,39 @@ from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.batch_builder import BatchBuilder, output_rows_of
 from deepwell.engine.blocks import BlockPool
 from deepwell.engine.protocol import SamplingParams
-from deepwell.engine.scheduler import NO_TOKEN, Limits, ScheduledStep, Scheduler
+from deepwell.engine.scheduler import Limits, ScheduledStep, Scheduler
 from deepwell.engine.sequence import Kind, Sequence
+from deepwell.engine.speculate import Draft, RowCost, accept
 
 MAX_LEN = 96
+FREE = RowCost(0.01, 0.01)  # everything that is guessed is drafted
 
 
 def greedy(max_tokens: int, **changes: int | None) -> SamplingParams:
     return SamplingParams(max_tokens=max_tokens, temperature=0, **changes)  # pyright: ignore[reportArgumentType]
+
+
+class Guesses:
+    """A drafter that knows what comes next and lies about some of it, as `seed` decides."""
+
+    def __init__(self, sequence: Sequence, seed: int) -> None:
+        self.num_tokens = sequence.num_tokens
+        self.truth = continuation(
+            sequence.tokens[: sequence.num_prompt].tolist(), replace(sequence.params, max_tokens=120)
+        )[0]
+        self.drawn = -1
+        self.rng = random.Random(f"{seed} {sequence.request_id}")
+
+    def observe(self, tokens: Tokens[int]) -> None:
+        self.num_tokens += len(tokens)
+        self.drawn += len(tokens)
+
+    def propose(self, most: int) -> Draft:
+        count = self.rng.randint(0, max(0, most))
+        drawn = self.drawn + 1
+        tokens = [*self.truth[drawn : drawn + count], *[0] * count][:count]  # the stop token is never guessed
+        tokens = [token if self.rng.random() < 0.7 else self.rng.randrange(VOCAB) for token in tokens]
+        return Draft(tokens, [1.0] * count)
 
 
 @dataclass
@@ -30,11 +57,13 @@ class Driver:
     num_blocks: int
     limits: Limits = field(default_factory=Limits)
     model: FakeModel = field(default_factory=FakeModel)
+    guesses: int | None = None  # the seed of a drafter in place of prompt lookup
 
     def __post_init__(self) -> None:
         self.pool = BlockPool(self.num_blocks)
         self.scheduler = Scheduler(self.pool, self.limits)
-        self.builder = BatchBuilder(self.limits.max_sequences, self.limits.prefill_tokens, MAX_LEN)
+        further = max(self.limits.prefill_tokens, self.limits.draft_rows)
+        self.builder = BatchBuilder(self.limits.max_sequences, further, MAX_LEN)
         self.cache = FakeCache(self.num_blocks)
         self.ended: dict[str, str] = {}
         self.sequences: dict[str, Sequence] = {}
@@ -46,6 +75,8 @@ class Driver:
             name, np.asarray(prompt, np.int32), params, kind=kind, salt=salt, eos_token_ids=frozenset({EOS})
         )
         self.sequences[name] = sequence
+        if self.guesses is not None:
+            sequence.drafter = Guesses(sequence, self.guesses)
         self.scheduler.add(sequence)
         return sequence
 
@@ -55,12 +86,15 @@ class Driver:
         batch = self.builder.build(step)
         argmax = np.zeros(len(batch.output_rows), np.int32)
         self.model.forward(batch, self.cache, argmax=argmax)
-        tokens: list[int] = []
+        tokens: list[list[int]] = []
         row = 0
         for sequence, count in zip(step.sequences, step.counts, strict=True):
             row += output_rows_of(sequence, count)
-            draws = sequence.draws and sequence.computed + count == sequence.num_tokens
-            tokens.append(int(argmax[row - 1]) if draws else NO_TOKEN)
+            drafted = sequence.drafted(count)
+            draws = sequence.draws and sequence.computed + count >= sequence.num_tokens
+            drafts = sequence.tokens[sequence.num_tokens : sequence.num_tokens + drafted].tolist()
+            drawn = argmax[row - 1 - drafted : row].tolist()
+            tokens.append(accept(drafts, drawn, sequence.stop_ids) if draws else [])
         reasons = self.scheduler.commit(step, tokens)
         for sequence, reason in zip(step.sequences, reasons, strict=True):
             if reason is not None:
@@ -101,14 +135,22 @@ small_limits = st.builds(
     mixed_prefill_tokens=st.integers(1, 48),
     logits_rows=st.integers(1, 20),
     prefix_cache=st.booleans(),
+    draft_depth=st.sampled_from([0, 1, 3, 8]),
+    draft_rows=st.integers(1, 16),
+    row_cost=st.sampled_from([FREE, RowCost()]),
 ).filter(lambda limits: limits.mixed_prefill_tokens <= limits.prefill_tokens)
 
 
-@given(events, small_limits, st.integers(MAX_LEN // BLOCK_TOKENS, 12))
+@given(
+    events,
+    small_limits,
+    st.integers(MAX_LEN // BLOCK_TOKENS, 12),
+    st.one_of(st.none(), st.integers(0, 99)),
+)
 def test_output_equals_the_oracle_under_any_schedule(
-    plan: list[tuple[object, ...]], limits: Limits, num_blocks: int
+    plan: list[tuple[object, ...]], limits: Limits, num_blocks: int, guesses: int | None
 ) -> None:
-    driver = Driver(num_blocks, limits)
+    driver = Driver(num_blocks, limits, guesses=guesses)
     wanted: dict[str, tuple[list[int], SamplingParams]] = {}
     aborted: set[str] = set()
     for event in plan:
@@ -239,3 +281,51 @@ def test_scoring_alone_fills_whole_steps_and_shares_them_in_company() -> None:
     assert driver.step().counts == [16, 3]
     driver.run()
     assert driver.ended == {"alone": "stop", "score": "stop", "chat": "length"}
+
+
+def test_right_guesses_save_steps_and_wrong_ones_cost_none() -> None:
+    def steps(guesses: int | None, depth: int) -> tuple[int, Driver]:
+        driver = Driver(num_blocks=8, limits=Limits(draft_depth=depth, row_cost=FREE), guesses=guesses)
+        driver.add("a", [1, 2, 3], greedy(60, ignore_eos=True))
+        driver.run()
+        return driver.model.calls, driver
+
+    plain, _ = steps(None, 0)
+    guessed, driver = steps(1, 8)
+    assert plain == 60
+    assert guessed + driver.scheduler.accepted_tokens == plain
+    assert 0 < driver.scheduler.accepted_tokens < driver.scheduler.drafted_tokens
+    assert driver.sequences["a"].accepted_tokens == driver.scheduler.accepted_tokens
+
+
+def test_nobody_is_preempted_for_a_draft() -> None:
+    """Blocks for both contexts and none to spare: drafts keep to the blocks that are held."""
+    limits = Limits(row_cost=FREE)
+    driver = Driver(num_blocks=8, limits=limits, guesses=3)
+    for name, token in (("a", 1), ("b", 2)):
+        driver.add(name, [token] * 20, greedy(44, ignore_eos=True))
+    driver.run()
+    assert driver.scheduler.preemptions == 0
+    assert driver.scheduler.accepted_tokens > 0
+
+
+def test_drafts_wait_while_somebody_reads_a_prompt() -> None:
+    driver = Driver(num_blocks=24, limits=Limits(mixed_prefill_tokens=16, row_cost=FREE), guesses=1)
+    driver.add("a", [1] * 20, greedy(40, ignore_eos=True))
+    driver.step()
+    driver.add("b", [2] * 40, greedy(1))
+    assert [driver.step().drafted for _ in range(3)] == [0, 0, 0]
+    assert sum(driver.step().drafted for _ in range(4)) > 0
+
+
+def test_only_drawn_tokens_reach_the_prefix_cache() -> None:
+    """Rejected drafts have been in the blocks that a later prompt reuses."""
+    driver = Driver(num_blocks=16, limits=Limits(row_cost=FREE), guesses=5)
+    driver.add("turn 1", list(range(20)), greedy(40, ignore_eos=True))
+    driver.run()
+    assert driver.scheduler.accepted_tokens < driver.scheduler.drafted_tokens
+    prompt = [*range(20), *driver.said("turn 1"), 5]
+    driver.add("turn 2", prompt, greedy(12, ignore_eos=True))
+    driver.run()
+    assert driver.sequences["turn 2"].cached_tokens == 48
+    assert driver.said("turn 2") == continuation(prompt, greedy(12, ignore_eos=True))[0]

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.options import TEMPERATURE, ModelOption, Port
+from deepwell.cli.options import TEMPERATURE, ModelOption, Port, Speculation
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 __all__ = ["register"]
@@ -29,6 +29,7 @@ def ask(
     ] = TEMPERATURE,
     seed: Annotated[int | None, typer.Option(help="Makes a drawn answer repeatable.")] = None,
     port: Port = None,
+    speculation: Speculation = None,
     json: JsonFlag = False,
 ) -> None:
     """Ask one question; the answer streams to standard output.
@@ -43,7 +44,7 @@ def ask(
         text = sys.stdin.read().strip() if question == "-" else question
         if not text:
             raise InvalidRequest("the question is empty", fix='deepwell ask "Who was Ada Lovelace?"')
-        settings = Settings.load(model=model, port=port)
+        settings = Settings.load(model=model, port=port, speculation=speculation)
         messages = [{"role": "system", "content": system}] if system else []
         asked = Asked([*messages, {"role": "user", "content": text}], max_tokens, temperature, seed)
         with closing(open_answers(settings)) as answers:

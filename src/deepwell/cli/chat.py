@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepwell.cli.options import TEMPERATURE, Port
+from deepwell.cli.options import TEMPERATURE, Port, Speculation
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def chat(
         float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
     ] = TEMPERATURE,
     port: Port = None,
+    speculation: Speculation = None,
     json: JsonFlag = False,
 ) -> None:
     """Talk with a model; /help lists the commands.
@@ -57,7 +58,7 @@ def chat(
         from deepwell.cli.answers import open_answers
         from deepwell.settings import Settings
 
-        settings = Settings.load(model=model, port=port)
+        settings = Settings.load(model=model, port=port, speculation=speculation)
         with closing(open_answers(settings)) as answers, _line_editing(_history_file()):
             conversation = Conversation(
                 answers, system or "", max_tokens=max_tokens, temperature=temperature, as_json=json

@@ -83,6 +83,7 @@ def open_model(
         kv_dtype=settings.kv_dtype,
         kv_tokens=settings.kv_tokens,
         threads=settings.threads,
+        speculation=settings.speculation,
         cache_dir=settings.models_dir.parent / "packed",
         name=planned.name,
         quiet=True,

@@ -17,6 +17,7 @@ __all__ = [
     "ModelsDir",
     "Port",
     "Precision",
+    "Speculation",
     "Threads",
 ]
 
@@ -51,5 +52,12 @@ KvTokens = Annotated[
 Threads = Annotated[
     int | None,
     typer.Option(help="Compute threads; unset: the cores this process may use.", rich_help_panel=_ENGINE),
+]
+Speculation = Annotated[
+    str | None,
+    typer.Option(
+        help="Draft tokens from the text so far where that is faster: auto or off; answers do not change.",
+        rich_help_panel=_ENGINE,
+    ),
 ]
 ModelsDir = Annotated[Path | None, typer.Option(help="The model store.", rich_help_panel=_ENGINE)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
-from deepwell.cli.options import Context, Host, KvDtype, KvTokens, ModelsDir, Port, Precision, Threads
+from deepwell.cli.options import Context, Host, KvDtype, KvTokens, ModelsDir, Port, Precision, Speculation, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import DeepwellError
 
@@ -41,6 +41,7 @@ def serve(
     kv_dtype: KvDtype = None,
     kv_tokens: KvTokens = None,
     threads: Threads = None,
+    speculation: Speculation = None,
     models_dir: ModelsDir = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
@@ -60,6 +61,7 @@ def serve(
             kv_dtype=kv_dtype,
             kv_tokens=kv_tokens,
             threads=threads,
+            speculation=speculation,
             models_dir=models_dir,
         )
         _serve(settings, demo=demo, as_json=json)

@@ -18,8 +18,8 @@ class BatchBuilder:
     its length changed, and pure decode steps of equal size share one `Batch`.
     """
 
-    def __init__(self, max_sequences: int, max_prefill_tokens: int, max_model_len: int) -> None:
-        rows = max_sequences + max_prefill_tokens
+    def __init__(self, max_sequences: int, max_further_rows: int, max_model_len: int) -> None:
+        rows = max_sequences + max_further_rows
         self._tokens = np.zeros(rows, np.int32)
         self._positions = np.zeros(rows, np.int32)
         self._seq_starts = np.zeros(max_sequences + 1, np.int32)
@@ -34,7 +34,7 @@ class BatchBuilder:
         """The step's tokens; output rows are those that `output_rows_of` counts, sequence by sequence."""
         sequences = step.sequences
         self._fill_tables(sequences)
-        decoding = step.decoding
+        decoding = 0 if step.drafted else step.decoding
         self._tokens[:decoding] = [s.last_token for s in sequences[:decoding]]
         self._positions[:decoding] = [s.computed for s in sequences[:decoding]]
         if decoding == len(sequences):
@@ -88,12 +88,12 @@ def output_rows_of(sequence: Sequence, count: int) -> int:
     """Of the next `count` rows of a sequence, how many have an output that somebody reads.
 
     They are the first ones where every prompt row counts (`score`, `embed`, `prompt_logprobs`), else the last
-    one if it yields a token.
+    one if it yields a token, and all drafts.
     """
     end = sequence.computed + count
-    draws = sequence.draws and end == sequence.num_tokens
+    draws = sequence.draws and end >= sequence.num_tokens
     if not sequence.wants_prompt_rows:
-        return int(draws)
+        return draws + sequence.drafted(count)
     if sequence.kind == "embed":
         return count
     return (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -48,6 +49,7 @@ def open_engine(
     backend: Literal["auto", "native", "reference"] = "auto",
     cache_dir: Path | None = None,
     limits: Limits | None = None,
+    speculation: Literal["auto", "off"] = "auto",
     name: str = "",
     quiet: bool = False,
     progress: Progress | None = None,
@@ -61,6 +63,7 @@ def open_engine(
         kv_tokens: tokens of the KV cache; see `plan`.
         threads: of the native backend; None: the processors that affinity and cgroup allow.
         cache_dir: where packed weights are kept for the next start; None: nowhere.
+        speculation: "auto" drafts tokens where that pays; answers are the same with "off".
         name: what `capabilities().model` says; the file's name if empty.
         quiet: do not print the memory plan (to standard error) before loading.
         progress: called with bytes packed so far and bytes in all.
@@ -85,6 +88,9 @@ def open_engine(
     cache = runner.kv_cache(
         config.num_hidden_layers, memory.num_blocks, config.num_key_value_heads, config.head_dim, kv_dtype
     )
+    limits = limits or Limits()
+    if speculation == "off":
+        limits = replace(limits, draft_depth=0)
     path = checkpoint.paths[0]
     capabilities = Capabilities(
         model=name

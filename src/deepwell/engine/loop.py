@@ -35,7 +35,7 @@ from deepwell.engine.protocol import (
 )
 from deepwell.engine.runner import StepResult, StepRunner
 from deepwell.engine.sampler import check_params
-from deepwell.engine.scheduler import NO_TOKEN, Limits, ScheduledStep, Scheduler
+from deepwell.engine.scheduler import Limits, ScheduledStep, Scheduler
 from deepwell.engine.sequence import Kind, Sequence
 from deepwell.engine.streams import DeltaStream, Mailbox, SyncDeltaStream
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
@@ -147,6 +147,8 @@ class InProcessEngine:
             prompt_tokens=scheduler.prompt_tokens,
             cached_tokens=scheduler.cached_tokens,
             generated_tokens=self._generated,
+            drafted_tokens=scheduler.drafted_tokens,
+            accepted_tokens=scheduler.accepted_tokens,
             preemptions=scheduler.preemptions,
             aborted=self._aborted,
             blocks_total=pool.num_blocks,
@@ -297,6 +299,7 @@ class InProcessEngine:
     def _step(self) -> None:
         """Schedule, execute, commit. Whatever the model raises fails its requests; the engine lives on."""
         assert self._runner is not None
+        step = None
         try:
             step = self._scheduler.schedule()
             result = self._runner.execute(step)
@@ -305,24 +308,20 @@ class InProcessEngine:
             self._report(step, result, reasons)
         except Exception as error:
             _log.exception("an engine step failed")
-            self._fail(error)
+            self._fail(error, step.sequences if step else [])
 
     def _report(self, step: ScheduledStep, result: StepResult, reasons: list[FinishReason | None]) -> None:
         """Tell the callers what the step brought."""
-        for index, (sequence, token, reason) in enumerate(
+        for index, (sequence, drawn, reason) in enumerate(
             zip(step.sequences, result.tokens, reasons, strict=True)
         ):
             if index in result.errors:
                 self._scheduler.remove(sequence)
                 self._end(sequence, "error", error=result.errors[index])
                 continue
-            tokens: tuple[int, ...] = ()
-            logprobs: tuple[TokenLogprob, ...] = ()
-            if token != NO_TOKEN and reason != "stop":
-                self._generated += 1
-                tokens = (token,)
-                if index in result.logprobs:
-                    logprobs = (result.logprobs[index],)
+            tokens = tuple(drawn[:-1] if reason == "stop" else drawn)
+            self._generated += len(tokens)
+            logprobs = tuple(result.logprobs[index][: len(tokens)]) if index in result.logprobs else ()
             if reason is not None:
                 self._end(sequence, reason, tokens=tokens, logprobs=logprobs)
             elif tokens:
@@ -331,8 +330,14 @@ class InProcessEngine:
                     prompt_logprobs = tuple(sequence.prompt_logprobs)
                     sequence.prompt_logprobs = None
                 # A caller that stops at a string of its own never sees the last delta.
-                cached = sequence.cached_tokens
-                delta = Delta(sequence.request_id, tokens, logprobs, prompt_logprobs, cached_tokens=cached)
+                delta = Delta(
+                    sequence.request_id,
+                    tokens,
+                    logprobs,
+                    prompt_logprobs,
+                    cached_tokens=sequence.cached_tokens,
+                    accepted_tokens=sequence.accepted_tokens,
+                )
                 self._send(self._jobs[sequence.request_id], delta)
 
     def _end(
@@ -362,6 +367,7 @@ class InProcessEngine:
             prompt_tokens=sequence.num_prompt,
             cached_tokens=sequence.cached_tokens,
             completion_tokens=sequence.num_generated,
+            accepted_tokens=sequence.accepted_tokens,
             error=error,
         )
         self._send(job, delta)
@@ -390,12 +396,16 @@ class InProcessEngine:
                 j.sequence for j in self._jobs.values() if isinstance(j.sink, Mailbox) and j.sink.loop is loop
             ]
 
-    def _fail(self, error: Exception) -> None:
-        """End the requests that took part in a failed step; if none ran, the queue was at fault."""
+    def _fail(self, error: Exception, taking_part: list[Sequence]) -> None:
+        """End the requests that took part in a failed step; if none ran, the queue was at fault.
+
+        Some of them may have left the scheduler before it failed.
+        """
         scheduler = self._scheduler
-        for sequence in list(scheduler.running or scheduler.waiting):
+        for sequence in [*taking_part, *scheduler.running] or list(scheduler.waiting):
             scheduler.remove(sequence)
-            if sequence.request_id in self._jobs:
+            job = self._jobs.get(sequence.request_id)
+            if job is not None and job.sequence is sequence:
                 self._end(sequence, "error", error=f"{type(error).__name__}: {error}")
 
 

@@ -80,6 +80,7 @@ class Delta:
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of the prompt, served from the prefix cache
     completion_tokens: int = 0
+    accepted_tokens: int = 0  # of the completion, so far: drafts that proved right
     error: str = ""
 
 
@@ -93,6 +94,8 @@ class EngineStats:
     prompt_tokens: int = 0  # computed, cached ones excluded
     cached_tokens: int = 0
     generated_tokens: int = 0
+    drafted_tokens: int = 0  # computed ahead by speculation
+    accepted_tokens: int = 0  # of those, the ones that were drawn as well
     preemptions: int = 0
     aborted: int = 0
     blocks_total: int = 0

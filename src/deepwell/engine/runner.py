@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,8 +14,10 @@ from deepwell.engine.batch import Batch
 from deepwell.engine.batch_builder import BatchBuilder, output_rows_of
 from deepwell.engine.protocol import TokenLogprob
 from deepwell.engine.sampler import draw, log_normalizer, token_logprob, uniform
-from deepwell.engine.scheduler import NO_TOKEN, Limits, ScheduledStep
+from deepwell.engine.scheduler import Limits, ScheduledStep
 from deepwell.engine.sequence import Sequence
+from deepwell.engine.speculate import accept
+from deepwell.errors import DeepwellError
 
 __all__ = ["StepResult", "StepRunner"]
 
@@ -25,8 +28,8 @@ _log = logging.getLogger(__name__)
 class StepResult:
     """What was drawn, by position in the step."""
 
-    tokens: list[int]  # NO_TOKEN where none was
-    logprobs: dict[int, TokenLogprob] = field(default_factory=dict[int, TokenLogprob])
+    tokens: list[list[int]]  # what `accept` gave: one, more behind accepted drafts, none of a prompt's middle
+    logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict[int, list[TokenLogprob]])
     errors: dict[int, str] = field(default_factory=dict[int, str])  # sequences whose rows were unusable
 
 
@@ -36,7 +39,7 @@ class StepRunner:
     def __init__(self, model: Model, cache: KVCache, limits: Limits, max_model_len: int) -> None:
         self._model = model
         self._cache = cache
-        max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens)
+        max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens, limits.draft_rows)
         self._builder = BatchBuilder(limits.max_sequences, max_rows, max_model_len)
         self._argmax = np.zeros(limits.max_sequences + max_rows, np.int32)
         self._logits = np.empty((0, model.vocab_size), np.float32)  # grows to what is asked for
@@ -47,18 +50,29 @@ class StepRunner:
         batch = self._builder.build(step)
         if step.decoding < len(step.sequences) or any(s.needs_logits for s in step.sequences):
             return self._execute_mixed(step, batch)
-        argmax = self._argmax[: step.decoding]
+        argmax = self._argmax[: step.decoding + step.drafted]
         self._model.forward(batch, self._cache, argmax=argmax)
-        result = StepResult(argmax.tolist())
-        if max(result.tokens) >= self._model.vocab_size:
-            for index, token in enumerate(result.tokens):
-                self._check_argmax(result, index, token)
+        drawn: list[int] = argmax.tolist()
+        if max(drawn) < self._model.vocab_size and not step.drafted:
+            return StepResult([[token] for token in drawn])
+        result = StepResult([])
+        row = 0
+        for index, (sequence, count) in enumerate(zip(step.sequences, step.counts, strict=True)):
+            result.tokens.append(self._take_argmax(result, index, sequence, drawn[row : row + count]))
+            row += count
         return result
 
-    def _check_argmax(self, result: StepResult, index: int, token: int) -> None:
-        """A row without a single number has no largest one: its request ends, the others go on."""
-        if token >= self._model.vocab_size:
-            result.errors[index] = "the model's logits are not numbers"
+    def _take_argmax(
+        self, result: StepResult, index: int, sequence: Sequence, drawn: list[int]
+    ) -> list[int]:
+        tokens = accept(_drafts(sequence, len(drawn)), drawn, sequence.stop_ids)
+        if tokens[-1] >= self._model.vocab_size:
+            # A row without a single number has no largest one: its request ends, the others go on. Behind accepted
+            # drafts the row comes again, as the first of the next step.
+            tokens.pop()
+            if not tokens:
+                result.errors[index] = "the model's logits are not numbers"
+        return tokens
 
     def _execute_mixed(self, step: ScheduledStep, batch: Batch) -> StepResult:
         sequences = step.sequences
@@ -101,7 +115,7 @@ class StepRunner:
         for index, (sequence, count, span) in enumerate(zip(sequences, step.counts, spans, strict=True)):
             rows = slice(row, row + span)
             row += span
-            token = NO_TOKEN
+            tokens: list[int] = []
             if hidden is not None and sequence.kind == "embed":
                 _add_hidden(sequence, hidden[rows])
             elif scores is not None and sequence.kind == "score":
@@ -110,19 +124,23 @@ class StepRunner:
                 try:
                     if sequence.wants_prompt_rows:
                         _score_prompt(sequence, logits[rows])
-                    if sequence.draws and sequence.computed + count == sequence.num_tokens:
-                        token, logprob = _draw(sequence, logits[row - 1])
-                        if logprob is not None:
-                            result.logprobs[index] = logprob
+                    if sequence.draws and sequence.computed + count >= sequence.num_tokens:
+                        rows = logits[row - 1 - sequence.drafted(count) : row]
+                        tokens, logprobs = _draw(sequence, rows)
+                        if logprobs:
+                            result.logprobs[index] = logprobs
                 except Exception as error:  # one request's numbers: the others go on
                     _log.exception("sampling failed for request %s", sequence.request_id)
                     result.errors[index] = str(error)
-                    token = NO_TOKEN
             elif argmax is not None and span:
-                token = int(argmax[row - 1])
-                self._check_argmax(result, index, token)
-            result.tokens.append(token)
+                tokens = self._take_argmax(result, index, sequence, argmax[row - span : row].tolist())
+            result.tokens.append(tokens)
         return result
+
+
+def _drafts(sequence: Sequence, rows: int) -> list[int]:
+    """The drafts behind the known tokens, whose last one has the first of `rows` output rows."""
+    return sequence.tokens[sequence.num_tokens : sequence.num_tokens + rows - 1].tolist()
 
 
 def _add_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> None:
@@ -141,25 +159,42 @@ def _keep_scores(sequence: Sequence, scores: NDArray[np.float32]) -> None:
 
 
 def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
-    if sequence.prompt_logprobs is None:
-        sequence.prompt_logprobs = list[TokenLogprob | None]([None]) * sequence.num_prompt
+    entries = sequence.prompt_logprobs
+    if entries is None:
+        return  # delivered
     top = sequence.params.prompt_logprobs or 0
     for position, row in enumerate(logits, sequence.computed + 1):
         if position < sequence.num_prompt:
             token = int(sequence.tokens[position])
-            sequence.prompt_logprobs[position] = token_logprob(row, log_normalizer(row), token, top)
+            entries[position] = token_logprob(row, log_normalizer(row), token, top)
 
 
-def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[int, TokenLogprob | None]:
+def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob]]:
+    """Draw from the row of the last known token, and from those of its drafts while they prove right.
+
+    Raises:
+        DeepwellError: the first row has no finite maximum; a later one comes again, as the first of its step.
+    """
     params = sequence.params
-    token = draw(
-        logits,
-        params,
-        tokens=sequence.tokens[: sequence.num_tokens],
-        num_prompt=sequence.num_prompt,
-        masked=sequence.stop_ids,
-        u=uniform(sequence.seed, sequence.choice, sequence.num_tokens),
-    )
-    if params.logprobs is None:
-        return token, None
-    return token, token_logprob(logits, log_normalizer(logits), token, params.logprobs)
+    logprobs: list[TokenLogprob] = []
+
+    def drawn() -> Iterator[int]:
+        for length, row in enumerate(logits, sequence.num_tokens):
+            try:
+                token = draw(
+                    row,
+                    params,
+                    tokens=sequence.tokens[:length],  # the drafts among them were drawn as well
+                    num_prompt=sequence.num_prompt,
+                    masked=sequence.stop_ids,
+                    u=uniform(sequence.seed, sequence.choice, length),
+                )
+            except DeepwellError:
+                if length == sequence.num_tokens:
+                    raise
+                return
+            if params.logprobs is not None:
+                logprobs.append(token_logprob(row, log_normalizer(row), token, params.logprobs))
+            yield token
+
+    return accept(_drafts(sequence, len(logits)), drawn(), sequence.stop_ids), logprobs

@@ -1,7 +1,7 @@
 """`Scheduler`: which tokens are computed in the next step. Pure bookkeeping: no model, no clock, no thread.
 
 A sequence has one number, the tokens computed so far, and each step brings it closer to the tokens known.
-Chunked prefill, prefix hits and preemption are all ways of changing that number.
+Chunked prefill, prefix hits, preemption and rejected drafts are all ways of changing that number.
 """
 
 from __future__ import annotations
@@ -15,10 +15,9 @@ from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool, Prefix
 from deepwell.engine.protocol import FinishReason
 from deepwell.engine.sequence import Sequence
+from deepwell.engine.speculate import PromptLookup, RowCost, Worth
 
-__all__ = ["NO_TOKEN", "Limits", "ScheduledStep", "Scheduler"]
-
-NO_TOKEN = -1
+__all__ = ["Limits", "ScheduledStep", "Scheduler"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +33,9 @@ class Limits:
     mixed_prefill_tokens: int = 128  # the same while somebody does
     logits_rows: int = 64  # prompt rows of a step that want logits: 64 x 151k floats are 39 MB
     prefix_cache: bool = True
+    draft_depth: int = 8  # tokens drafted for one sequence in a step; 0: no speculation
+    draft_rows: int = 16  # for all of them
+    row_cost: RowCost = RowCost()
 
 
 @dataclass(slots=True)
@@ -42,7 +44,8 @@ class ScheduledStep:
 
     sequences: list[Sequence]
     counts: list[int]
-    decoding: int = 0  # leading sequences that compute exactly the token drawn last
+    decoding: int = 0  # leading sequences that compute the token drawn last, and drafts behind it
+    drafted: int = 0  # rows of drafts, in steps where all decode
 
 
 class Scheduler:
@@ -61,6 +64,8 @@ class Scheduler:
         self.preemptions = 0
         self.prompt_tokens = 0  # computed
         self.cached_tokens = 0  # of prompts, spared by prefix hits
+        self.drafted_tokens = 0
+        self.accepted_tokens = 0
         self._generating = 0  # sequences of kind "generate", waiting or running
 
     @property
@@ -95,6 +100,8 @@ class Scheduler:
         step = self._schedule_decoding()
         full = len(self.running) >= limits.max_sequences
         if step.decoding == len(self.running) and (full or not self.waiting):
+            if limits.draft_depth:
+                self._draft(step)
             return step
 
         budget = limits.mixed_prefill_tokens if step.decoding else limits.prefill_tokens
@@ -117,25 +124,33 @@ class Scheduler:
             row_budget -= taken if sequence.wants_prompt_rows else 0
         return step
 
-    def commit(self, step: ScheduledStep, tokens: Tokens[int]) -> list[FinishReason | None]:
-        """Book a computed step. `tokens[i]` is what `sequences[i]` drew, `NO_TOKEN` if it drew none.
+    def commit(self, step: ScheduledStep, tokens: Tokens[Tokens[int]]) -> list[FinishReason | None]:
+        """Book a computed step. `tokens[i]` is what `sequences[i]` drew, as `accept` gives it.
+
+        Rejected drafts leave `computed` behind: their slots are written again.
 
         Returns:
             Why each sequence ended, None if it goes on. Those that ended have left the scheduler.
         """
         reasons: list[FinishReason | None] = []
-        for sequence, count, token in zip(step.sequences, step.counts, tokens, strict=True):
+        for sequence, count, drawn in zip(step.sequences, step.counts, tokens, strict=True):
             before = sequence.computed
-            sequence.computed = computed = before + count
+            computed = before + count
+            if drafted := sequence.drafted(count):
+                accepted = max(0, len(drawn) - 1)
+                computed -= drafted - accepted
+                sequence.accepted_tokens += accepted
+                self.accepted_tokens += accepted
+            sequence.computed = computed
             if before < sequence.num_prompt:
                 self.prompt_tokens += min(computed, sequence.num_prompt) - before
+            reason: FinishReason | None = None
+            for token in drawn:
+                reason = sequence.append(token)
+            if not drawn and computed == sequence.num_tokens and not sequence.draws:
+                reason = "stop" if sequence.kind != "generate" else "length"
             if computed >= (sequence.registered + 1) * BLOCK_TOKENS:
                 self._register(sequence)
-            reason: FinishReason | None = None
-            if token != NO_TOKEN:
-                reason = sequence.append(token)
-            elif computed == sequence.num_tokens and not sequence.draws:
-                reason = "stop" if sequence.kind != "generate" else "length"
             if reason is not None:
                 self._finish(sequence)
             reasons.append(reason)
@@ -171,6 +186,40 @@ class Scheduler:
         step.decoding = len(step.sequences)
         step.counts = [1] * step.decoding
         return step
+
+    def _draft(self, step: ScheduledStep) -> None:
+        """Add the drafts that pay to a step of decoding sequences. Nobody is preempted for a draft."""
+        limits, pool = self.limits, self.pool
+        worth = Worth(step.decoding, limits.row_cost)
+        spare = pool.available - step.decoding  # everybody can still take a block
+        for index, sequence in enumerate(step.sequences):
+            drafter = sequence.drafter
+            known = sequence.num_tokens
+            if drafter is None:
+                drafter = sequence.drafter = PromptLookup(sequence.tokens[:known])
+            elif drafter.num_tokens < known:
+                drafter.observe(sequence.tokens[drafter.num_tokens : known].tolist())
+            most = min(
+                limits.draft_depth,
+                limits.draft_rows - step.drafted,
+                sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token more
+            )
+            draft = drafter.propose(most)
+            count = worth.take(draft.chances)
+            if not count:
+                continue
+            room = len(sequence.blocks) * BLOCK_TOKENS - known
+            if count > room and spare > 0:
+                block = pool.take(1)
+                assert block is not None
+                sequence.assign(block)
+                spare -= 1
+                room += BLOCK_TOKENS
+            count = min(count, room)
+            sequence.tokens[known : known + count] = draft.tokens[:count]
+            step.counts[index] += count
+            step.drafted += count
+        self.drafted_tokens += step.drafted
 
     def _grow(self, sequence: Sequence) -> bool:
         """One more block, at the expense of the youngest; False if that is `sequence` itself."""

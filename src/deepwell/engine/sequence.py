@@ -11,6 +11,7 @@ from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import Prefix
 from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob
 from deepwell.engine.sampler import GREEDY_BELOW
+from deepwell.engine.speculate import Drafter
 
 __all__ = ["Kind", "Sequence"]
 
@@ -25,11 +26,13 @@ class Sequence:
     """
 
     __slots__ = (
+        "accepted_tokens",
         "blocks",
         "cached_tokens",
         "chain",
         "choice",
         "computed",
+        "drafter",
         "hidden_sum",
         "kind",
         "last_token",
@@ -81,12 +84,16 @@ class Sequence:
         self.computed = 0
         self.cached_tokens = 0  # of the prompt, at first admission
         self.preemptions = 0
+        self.drafter: Drafter | None = None  # from the first draft on
+        self.accepted_tokens = 0  # of drafts
         self.blocks: list[int] = []
         self.table = np.zeros(-(-capacity // BLOCK_TOKENS), np.int32)  # the same ids, as a row to copy
         self.root: Prefix | None = None
         self.chain: list[Prefix] = []  # one node a full block of known tokens
         self.registered = 0  # leading blocks already offered to the prefix cache
         self.prompt_logprobs: list[TokenLogprob | None] | None = None  # until they are delivered
+        if params.prompt_logprobs is not None:
+            self.prompt_logprobs = [None] * len(prompt)
         self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1]
         self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], over the computed tokens
         self.wants_prompt_rows = kind != "generate" or params.prompt_logprobs is not None
@@ -124,6 +131,10 @@ class Sequence:
     def draws(self) -> bool:
         """Whether the row of the last known token yields a new one."""
         return self.kind == "generate" and self.max_tokens > 0
+
+    def drafted(self, count: int) -> int:
+        """Of the next `count` rows, how many are drafts; they lie behind the known tokens."""
+        return max(0, self.computed + count - self.num_tokens)
 
     def assign(self, blocks: list[int]) -> None:
         """Append blocks to the table."""

@@ -39,6 +39,7 @@ class Counts:
     prompt: int = 0
     cached: int = 0
     completion: int = 0
+    accepted: int = 0  # of the completion, drafts that proved right
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class _Progress:
             counted.prompt,
             max(counted.cached, delta.cached_tokens),
             max(counted.completion + len(delta.tokens), delta.completion_tokens),
+            max(counted.accepted, delta.accepted_tokens),
         )
         piece = self._text.push(delta)
         finish: Literal["stop", "length"] | None = delta.finish_reason

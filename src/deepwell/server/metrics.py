@@ -30,6 +30,8 @@ class _EngineCollector(Collector):
             ("prompt_tokens", "Prompt tokens computed, cached ones excluded.", stats.prompt_tokens),
             ("cached_tokens", "Prompt tokens served from the prefix cache.", stats.cached_tokens),
             ("generated_tokens", "Tokens generated.", stats.generated_tokens),
+            ("drafted_tokens", "Tokens computed ahead by speculation.", stats.drafted_tokens),
+            ("accepted_tokens", "Drafted tokens that were drawn as well.", stats.accepted_tokens),
             ("preemptions", "Sequences that gave up their cache and started over.", stats.preemptions),
             ("aborted", "Sequences aborted, by hang-ups and stop strings among others.", stats.aborted),
             ("busy_seconds", "Seconds spent in engine steps.", stats.busy_seconds),

@@ -21,6 +21,7 @@ __all__ = [
     "Completion",
     "CompletionChoice",
     "CompletionLogprobs",
+    "CompletionTokensDetails",
     "Embedding",
     "EmbeddingList",
     "EmbeddingUsage",
@@ -41,6 +42,12 @@ class PromptTokensDetails(Struct):
     cached_tokens: int
 
 
+class CompletionTokensDetails(Struct):
+    """Of the completion, the tokens that speculation had guessed."""
+
+    accepted_prediction_tokens: int
+
+
 class Usage(Struct):
     """Tokens read and written."""
 
@@ -48,6 +55,7 @@ class Usage(Struct):
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails
 
 
 class ChatTopLogprob(Struct):
@@ -179,4 +187,5 @@ def usage(counts: Sequence[Counts], n: int) -> Usage:
     prompt = sum(count.prompt for count in prompts)
     completion = sum(count.completion for count in counts)
     cached = PromptTokensDetails(sum(count.cached for count in prompts))
-    return Usage(prompt, completion, prompt + completion, cached)
+    accepted = CompletionTokensDetails(sum(count.accepted for count in counts))
+    return Usage(prompt, completion, prompt + completion, cached, accepted)
