@@ -5,6 +5,7 @@ DW_INLINE vi round_to_int(vf v) {
   const float magic = 12582912.0f;
   return (vi)(v + magic) - (vi)set1(magic);
 }
+DW_INLINE vi load_int8(const int8_t* p) { return __builtin_convertvector(*(const vb*)p, vi); }
 DW_INLINE vf load_half(const uint16_t* p) {
   vi h = __builtin_convertvector(*(const vh_half*)p, vi);
   vi sign = (h & 0x8000) << 16;

@@ -53,6 +53,7 @@ DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m5
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
 DW_INLINE vi round_to_int(vf v) { return (vi)_mm512_cvtps_epi32((__m512)v); }
 DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DW_INLINE vi dpbusd(vi acc, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)u, (__m512i)s); }
 #elif defined(DW_AVX2)
@@ -60,6 +61,7 @@ DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m2
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
 DW_INLINE vi round_to_int(vf v) { return (vi)_mm256_cvtps_epi32((__m256)v); }
 DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #else
 #include "kernels/portable.h"
@@ -73,7 +75,6 @@ DW_INLINE float half1(uint16_t h) {
   return load_half(lanes)[0];
 }
 
-DW_INLINE vi load_int8(const int8_t* p) { return __builtin_convertvector(*(const vb*)p, vi); }
 DW_INLINE vf load_bf16(const uint16_t* p) { return (vf)(__builtin_convertvector(*(const vh_half*)p, vi) << 16); }
 
 DW_INLINE uint16_t to_bf16(float v) {  // nearest even; a NaN stays a NaN

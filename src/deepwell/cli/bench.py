@@ -260,6 +260,25 @@ def quality(
 
 
 @app.command()
+def kv(
+    model: Model = None,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens of the fixed text.")] = 20_480,
+    window: Annotated[int, typer.Option(min=2)] = 512,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Perplexity and bytes of int8 pages of keys and values against bf16."""
+    from deepwell.bench.kv_pages import bench_kv_pages
+
+    _measure(
+        "kv",
+        row,
+        json,
+        lambda report: bench_kv_pages(report, _model(model), tokens=tokens, window=window),
+    )
+
+
+@app.command()
 def determinism(
     model: Model = None,
     requests: Annotated[int, typer.Option(min=1)] = 200,
