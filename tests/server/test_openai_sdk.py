@@ -36,6 +36,8 @@ def test_chat_answers_with_usage_and_cached_tokens(sdk: OpenAI) -> None:
         usage.prompt_tokens_details
         and usage.prompt_tokens_details.cached_tokens == usage.prompt_tokens // 16 * 16
     )
+    details = usage.completion_tokens_details
+    assert details and details.accepted_prediction_tokens == 0
     assert answer.system_fingerprint and answer.system_fingerprint.startswith("fp_")
 
 

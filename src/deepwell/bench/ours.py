@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 from deepwell.bench.assets import bench_cache, cranfield_text
 from deepwell.bench.sides import Run
@@ -40,11 +41,21 @@ def prompts(model: Path, length: int, number: int, count: int = 1) -> list[list[
 class Ours:
     """A loaded engine; between calls its threads sleep on a futex.
 
+    Speculation is off unless it is what is measured: it would make a figure depend on how much a text repeats.
+
     Raises:
         DeepwellError: the compiled extension is missing.
     """
 
-    def __init__(self, model: Path, precision: Precision, *, threads: int, kv_tokens: int) -> None:
+    def __init__(
+        self,
+        model: Path,
+        precision: Precision,
+        *,
+        threads: int,
+        kv_tokens: int,
+        speculation: Literal["auto", "off"] = "off",
+    ) -> None:
         self.kv_dtype: KVDtype = Settings.load().kv_dtype  # as `deepwell serve` would
         self.engine = open_engine(
             model,
@@ -53,6 +64,7 @@ class Ours:
             kv_dtype=self.kv_dtype,
             kv_tokens=kv_tokens,
             cache_dir=bench_cache(),
+            speculation=speculation,
         )
         self.name = f"deepwell {precision}"
         about = self.engine.capabilities()

@@ -298,6 +298,26 @@ def determinism(
 
 
 @app.command()
+def speculation(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 3,
+    tokens: Annotated[int, typer.Option(min=32, help="Tokens an answer may have.")] = 192,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Speculation on against off: text that repeats, and chat."""
+
+    def measure(report: Report) -> dict[str, Any]:
+        from deepwell.bench.speculation import bench_speculation, models_at_hand
+
+        models = [model] if model else models_at_hand(_model(None))
+        return bench_speculation(report, models, threads=_threads(threads), rounds=rounds, tokens=tokens)
+
+    _measure("speculation", row, json, measure)
+
+
+@app.command()
 def parity(row: Row = None, json: Json = False) -> None:
     """The parity suite against transformers, in its own environment."""
     from deepwell.bench.suites import bench_parity

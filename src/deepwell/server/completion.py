@@ -69,14 +69,17 @@ class _Progress:
                 f"generation stopped early: {delta.error or 'the request was aborted'}",
                 fix="send the request again",
             )
+        piece = self._text.push(delta)
         counted = self._counts
+        completion = counted.completion + piece.tokens
+        if not piece.stopped:
+            completion = max(completion, delta.completion_tokens)
         self._counts = Counts(
             counted.prompt,
             max(counted.cached, delta.cached_tokens),
-            max(counted.completion + len(delta.tokens), delta.completion_tokens),
-            max(counted.accepted, delta.accepted_tokens),
+            completion,
+            min(completion, max(counted.accepted, delta.accepted_tokens)),
         )
-        piece = self._text.push(delta)
         finish: Literal["stop", "length"] | None = delta.finish_reason
         if piece.stopped:
             finish = "stop"

@@ -83,6 +83,7 @@ class Piece:
     text: str
     entries: tuple[Entry, ...] = ()
     stopped: bool = False  # a stop string matched: the text is complete
+    tokens: int = 0  # taken in: those behind a stop string are not
 
 
 class ChoiceText:
@@ -100,19 +101,25 @@ class ChoiceText:
         self._entries: deque[Entry] = deque()
 
     def push(self, delta: Delta) -> Piece:
-        """Add one step's tokens. A token that ends the sequence has no text and no entry."""
+        """Add one step's tokens, up to one that completes a stop string.
+
+        A token that ends the sequence has no text and no entry.
+        """
         tokens = delta.tokens
         if delta.finish_reason == "stop" and tokens and self._ends(tokens[-1]):
             tokens = tokens[:-1]
-        texts: list[str] = []
+        safe, matched, taken = "", None, len(delta.tokens)
         for index, token in enumerate(tokens):
             if delta.logprobs:
                 self._entries.append(Entry(delta.logprobs[index], self._decoded))
             text = self._decoder.push((token,))
             self._decoded += len(text)
-            texts.append(text)
-        text, matched = self._stops.push("".join(texts))
-        return self._release(text, stopped=matched is not None)
+            text, matched = self._stops.push(text)
+            safe += text
+            if matched is not None:
+                taken = index + 1
+                break
+        return self._release(safe, stopped=matched is not None, tokens=taken)
 
     def finish(self) -> Piece:
         """What was held back, when nothing more comes."""
@@ -126,11 +133,11 @@ class ChoiceText:
     def _ends(self, token: int) -> bool:
         return token in self._stop_token_ids or self._codec.is_end(token)
 
-    def _release(self, text: str, *, stopped: bool) -> Piece:
+    def _release(self, text: str, *, stopped: bool, tokens: int = 0) -> Piece:
         self._released += len(text)
         entries: list[Entry] = []
         # Tokens of one character share its offset, so they leave together; a control token without text leaves with the
         # next text, and one behind the last character or behind a stop string not at all.
         while self._entries and self._entries[0].offset < self._released:
             entries.append(self._entries.popleft())
-        return Piece(text, tuple(entries), stopped)
+        return Piece(text, tuple(entries), stopped, tokens)
