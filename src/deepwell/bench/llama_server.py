@@ -90,7 +90,18 @@ def _build(home: Path, target: Path, console: Console) -> None:
         # A pattern of all packages would build the package's own build tools from source too.
         name = PACKAGE.partition("==")[0]
         _run(
-            [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", name, PACKAGE, "-d", str(work)],
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--no-binary",
+                name,
+                PACKAGE,
+                "-d",
+                str(work),
+            ],
             stream,
             log,
         )
@@ -111,7 +122,11 @@ def _build(home: Path, target: Path, console: Console) -> None:
 
 def _run(command: list[str], stream: object, log: Path) -> None:
     done = subprocess.run(
-        command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False  # pyright: ignore[reportArgumentType]
+        command,
+        stdout=stream,
+        stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL,
+        check=False,  # pyright: ignore[reportArgumentType]
     )
     if done.returncode:
         raise _failed(log)
@@ -119,7 +134,12 @@ def _run(command: list[str], stream: object, log: Path) -> None:
 
 def _show_build(command: list[str], stream: object, log: Path, console: Console) -> None:
     """Run the compiler, and show how far it is."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
     with (
         Progress(*columns, console=console) as progress,
         subprocess.Popen(

@@ -116,7 +116,9 @@ class _Server:
             if self._process.poll() is not None or time.monotonic() - start > START_SECONDS:
                 self.stop()
                 tail = log.read_text(errors="replace")[-500:]
-                raise PeerError(f"{name} did not start:\n{tail}", fix=f"see its output above: {' '.join(command)}")
+                raise PeerError(
+                    f"{name} did not start:\n{tail}", fix=f"see its output above: {' '.join(command)}"
+                )
             time.sleep(0.05)
 
     def _answers(self, path: str) -> bool:
@@ -128,7 +130,9 @@ class _Server:
 
     def cpu_seconds(self) -> float:
         """User and system time of the process so far."""
-        fields = Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        )
         return (int(fields[11]) + int(fields[12])) / 100
 
     def run(self, bodies: Sequence[dict[str, Any]], asked: Sequence[Asked], clients: int) -> Measured:
@@ -218,7 +222,9 @@ def bench_load(
             return server.run(bodies, asked, clients)
 
         run(ours, bodies, asked)  # pages touched, routes compiled
-        chosen = _best_peers(report, model, start, run, bodies, asked, threads, clients, peers) if peers else []
+        chosen = (
+            _best_peers(report, model, start, run, bodies, asked, threads, clients, peers) if peers else []
+        )
         sides = [ours, *chosen]
         found: dict[str, list[Measured]] = {side.name: [] for side in sides}
         for number in range(1, rounds + 1):
@@ -228,7 +234,15 @@ def bench_load(
             _same_work([found[side.name][-1] for side in sides])
     report.table(
         f"{clients} clients, prompts of 32 to {LONGEST} tokens ({asked_tokens(found, ours.name):,.0f} a round), {requests} requests a round",
-        ["server", "tokens/s", "first p50 ms", "first p95 ms", "between p95 ms", "server CPU s", "client CPU s"],
+        [
+            "server",
+            "tokens/s",
+            "first p50 ms",
+            "first p95 ms",
+            "between p95 ms",
+            "server CPU s",
+            "client CPU s",
+        ],
         [
             [
                 name,
@@ -267,7 +281,9 @@ def _same_work(runs: Sequence[Measured]) -> None:
         DeepwellError: the comparison would not be one.
     """
     if any(run.cached_tokens for run in runs):
-        raise DeepwellError(f"cached prompt tokens: {[run.cached_tokens for run in runs]}", fix="use distinct prompts")
+        raise DeepwellError(
+            f"cached prompt tokens: {[run.cached_tokens for run in runs]}", fix="use distinct prompts"
+        )
     if len({(run.prompt_tokens, run.completion_tokens) for run in runs}) > 1:
         counts = [(run.prompt_tokens, run.completion_tokens) for run in runs]
         raise DeepwellError(f"the servers did not do the same work: {counts}", fix="compare their tokenizers")

@@ -33,9 +33,7 @@ def mixed_load(model: Path, count: int, number: int, *, longest: int = LONGEST) 
     """
     ids = text_tokens(model)
     draw = random.Random(SEED)
-    lengths = [
-        round(math.exp(draw.uniform(math.log(SHORTEST), math.log(longest)))) for _ in range(count)
-    ]
+    lengths = [round(math.exp(draw.uniform(math.log(SHORTEST), math.log(longest)))) for _ in range(count)]
     answers = [draw.randint(FEWEST, MOST) for _ in range(count)]
     # Cuts at multiples of a stride that shares no factor with the text's length visit every start once.
     room = len(ids) - LONGEST

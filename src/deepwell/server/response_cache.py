@@ -56,7 +56,14 @@ class AnswerKey:
             *(
                 ("greedy",)
                 if greedy
-                else (params.temperature, params.top_k, params.top_p, params.min_p, params.seed, choice.request.choice)
+                else (
+                    params.temperature,
+                    params.top_k,
+                    params.top_p,
+                    params.min_p,
+                    params.seed,
+                    choice.request.choice,
+                )
             ),
             params.presence_penalty,
             params.frequency_penalty,

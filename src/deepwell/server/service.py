@@ -173,9 +173,7 @@ class Service:
         """Run the choices together, timed."""
         last: dict[int, float] = {}
         begin = perf_counter()
-        async with aclosing(
-            merge([self._stream(choice) for choice in choices])
-        ) as updates:
+        async with aclosing(merge([self._stream(choice) for choice in choices])) as updates:
             async for update in updates:
                 now = perf_counter()
                 if update.index in last:
