@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -78,7 +79,7 @@ def summarise(answer: dict[str, Any], asked: Sequence[Asked], *, server_cpu_seco
             )
         events = result["events"][:wanted]
         firsts.append((events[0] - result["begin"]) * 1e3)
-        gaps += [(later - earlier) * 1e3 for earlier, later in zip(events, events[1:], strict=False)]
+        gaps += [(later - earlier) * 1e3 for earlier, later in itertools.pairwise(events)]
     seconds = max(r["events"][-1] for r in results) - min(r["begin"] for r in results)
     completion = sum(r["completion_tokens"] for r in results)
     return Measured(
@@ -123,7 +124,7 @@ class _Server:
 
     def _answers(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5):  # noqa: S310
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5):
                 return True
         except OSError:  # not listening yet, or 503
             return False
@@ -183,8 +184,8 @@ def bench_load(
 ) -> dict[str, Any]:
     """The mixed load on `deepwell serve` and on `llama-server`, in interleaved rounds.
 
-    The peer first runs a shorter list in each format; the formats that did best in tokens a second and in time to the first token
-    go on, and each figure is held against the best of them.
+    The peer first runs a shorter list in each format; the formats that did best in tokens a second and in time to the
+    first token go on, and each figure is held against the best of them.
     """
     facts = machine(threads)
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
@@ -233,7 +234,8 @@ def bench_load(
                 found[side.name].append(run(side, bodies, asked))
             _same_work([found[side.name][-1] for side in sides])
     report.table(
-        f"{clients} clients, prompts of 32 to {LONGEST} tokens ({asked_tokens(found, ours.name):,.0f} a round), {requests} requests a round",
+        f"{clients} clients, prompts of 32 to {LONGEST} tokens; a round: {requests} requests, "
+        f"{found[ours.name][0].prompt_tokens:,} tokens of prompt, {found[ours.name][0].completion_tokens:,} of answers",
         [
             "server",
             "tokens/s",
@@ -264,13 +266,8 @@ def bench_load(
     return _value(found, ours.name, [side.name for side in chosen])
 
 
-def asked_tokens(found: dict[str, list[Measured]], name: str) -> float:
-    """Prompt tokens of a round."""
-    return statistics.median(one.prompt_tokens for one in found[name])
-
-
 def _get(port: int, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
         return answer.read()
 
 

@@ -28,11 +28,12 @@ class Asked:
 def mixed_load(model: Path, count: int, number: int, *, longest: int = LONGEST) -> list[Asked]:
     """The `number`-th list of `count` requests.
 
-    Lengths of prompts are log-uniform, as in logs of real services: many short ones, a few long ones that make most of the work.
-    The lists differ only in where the text is cut, so that rounds do equal work; no two prompts of a run begin alike.
+    Lengths of prompts are log-uniform: many short ones, a few long ones that make most of the work. The lists
+    differ only in where the text is cut, so that rounds do equal work; no two
+    prompts of a run begin alike.
     """
     ids = text_tokens(model)
-    draw = random.Random(SEED)
+    draw = random.Random(SEED)  # noqa: S311
     lengths = [round(math.exp(draw.uniform(math.log(SHORTEST), math.log(longest)))) for _ in range(count)]
     answers = [draw.randint(FEWEST, MOST) for _ in range(count)]
     # Cuts at multiples of a stride that shares no factor with the text's length visit every start once.

@@ -213,6 +213,34 @@ def load(
 
 
 @app.command()
+def ladder(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 3,
+    cycles: Annotated[int, typer.Option(min=1, help="Times 12 requests a round, of the fast steps.")] = 4,
+    clients: Annotated[int, typer.Option(min=1)] = 16,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """One load from plain numpy to reuse, step by step."""
+    from deepwell.bench.ladder import bench_ladder
+
+    _measure(
+        "ladder",
+        row,
+        json,
+        lambda report: bench_ladder(
+            report,
+            _model(model),
+            threads=_threads(threads),
+            rounds=rounds,
+            cycles=cycles,
+            clients=clients,
+        ),
+    )
+
+
+@app.command()
 def prefix(
     precision: PrecisionOption = "int8",
     model: Model = None,

@@ -22,7 +22,7 @@ __all__ = ["AnswerKey", "AnswerStore", "Lookup", "ResponseCache"]
 
 Lookup = Literal["hit", "joined", "miss"]
 
-# Measured with `sys.getsizeof` on 64-bit CPython, rounded up: objects of one update, of one entry, of one alternative, of a key.
+# Measured with `sys.getsizeof` on 64-bit CPython, rounded up: one update, one entry, one alternative, one key.
 _UPDATE_BYTES = 320
 _ENTRY_BYTES = 240
 _ALTERNATIVE_BYTES = 120
@@ -158,8 +158,8 @@ class _Flight:
 class ResponseCache:
     """Answers by key: kept ones are replayed, those in flight are joined, others are generated. For one event loop.
 
-    An answer in flight belongs to all its readers alike: it goes on until the last one leaves. A failure reaches them all and is
-    not kept.
+    An answer in flight belongs to all its readers alike: it goes on until the last one leaves. A failure reaches them
+    all and is not kept.
     """
 
     def __init__(
