@@ -57,6 +57,12 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Requests with a longer body are refused.")
 
+    response_cache_mb: int = Field(
+        32,
+        ge=0,
+        description="Memory for whole answers, reused when a deterministic request repeats exactly; 0: off.",
+    )
+
     model: str = Field("smollm2", description="The model that is served: a name in the store, or a path.")
     precision: Literal["auto", "int8", "int4", "int4-full", "fp32"] = Field(
         "auto", description="Weights in memory; auto: 4-bit files as int4, everything else as int8."

@@ -181,6 +181,66 @@ def batch(
 
 
 @app.command()
+def load(
+    precision: PrecisionOption = "int4",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 3,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of a round.")] = 64,
+    clients: Annotated[int, typer.Option(min=1, help="Clients, each with one request open.")] = 16,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Throughput and latency under a mixed load over HTTP, against llama-server."""
+    from deepwell.bench.load import bench_load
+
+    _measure(
+        "load",
+        row,
+        json,
+        lambda report: bench_load(
+            report,
+            _model(model),
+            precision=_precision(precision),
+            threads=_threads(threads),
+            rounds=rounds,
+            requests=requests,
+            clients=clients,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+@app.command()
+def ladder(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 3,
+    cycles: Annotated[int, typer.Option(min=1, help="Times 12 requests a round, of the fast steps.")] = 4,
+    clients: Annotated[int, typer.Option(min=1)] = 16,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """One load from plain numpy to reuse, step by step."""
+    from deepwell.bench.ladder import bench_ladder
+
+    _measure(
+        "ladder",
+        row,
+        json,
+        lambda report: bench_ladder(
+            report,
+            _model(model),
+            threads=_threads(threads),
+            rounds=rounds,
+            cycles=cycles,
+            clients=clients,
+        ),
+    )
+
+
+@app.command()
 def prefix(
     precision: PrecisionOption = "int8",
     model: Model = None,

@@ -42,6 +42,10 @@ def serve(
     kv_tokens: KvTokens = None,
     threads: Threads = None,
     speculation: Speculation = None,
+    response_cache_mb: Annotated[
+        int | None,
+        typer.Option(min=0, help="MB for whole answers, reused when a request repeats; unset: 32; 0: off."),
+    ] = None,
     models_dir: ModelsDir = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
@@ -62,6 +66,7 @@ def serve(
             kv_tokens=kv_tokens,
             threads=threads,
             speculation=speculation,
+            response_cache_mb=response_cache_mb,
             models_dir=models_dir,
         )
         _serve(settings, demo=demo, as_json=json)
@@ -96,6 +101,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
             model=opened.name,
             max_body_bytes=settings.max_body_bytes,
             api_keys=settings.api_keys,
+            response_cache_bytes=settings.response_cache_mb << 20,
         )
 
         def ready() -> None:

@@ -61,6 +61,12 @@ class Metrics:
         self.requests = Counter(
             "deepwell_requests", "Responses.", ("route", "status"), registry=self.registry
         )
+        self._lookups = Counter(
+            "deepwell_response_cache_lookups",
+            "Choices that could be reused: found whole, joined in flight, or generated.",
+            ("result",),
+            registry=self.registry,
+        )
         self.first_token = Histogram(
             "deepwell_time_to_first_token_seconds",
             "From the request to its first token.",
@@ -73,6 +79,10 @@ class Metrics:
             buckets=_INTER_TOKEN_S,
             registry=self.registry,
         )
+
+    def count_lookup(self, result: str) -> None:
+        """Count a question to the response cache: "hit", "joined" or "miss"."""
+        self._lookups.labels(result).inc()
 
     def text(self) -> bytes:
         """The Prometheus text exposition."""

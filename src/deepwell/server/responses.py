@@ -37,7 +37,7 @@ Finish = Literal["stop", "length"]
 
 
 class PromptTokensDetails(Struct):
-    """Of the prompt, the tokens served from the prefix cache."""
+    """Of the prompt, the tokens that were not computed: served from the prefix cache, or all of a reused answer."""
 
     cached_tokens: int
 

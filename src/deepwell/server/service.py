@@ -15,6 +15,7 @@ from deepwell.engine.protocol import Engine, SamplingParams
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from deepwell.server.completion import Choice, Update, complete, merge
 from deepwell.server.metrics import Metrics
+from deepwell.server.response_cache import AnswerKey, ResponseCache
 from deepwell.server.schema import GenerationRequest
 from deepwell.server.text import Codec
 from deepwell.version import deepwell_version
@@ -37,6 +38,7 @@ class Service:
         model: str,
         max_body_bytes: int = 8 << 20,
         api_keys: Sequence[SecretStr] = (),
+        response_cache_bytes: int = 0,
     ) -> None:
         self.engine = engine
         self.codec = codec
@@ -49,6 +51,9 @@ class Service:
         self.draining = False
         self.stopped = asyncio.Event()
         self.fingerprint = self._fingerprint()
+        self.response_cache = (
+            ResponseCache(response_cache_bytes, self.metrics.count_lookup) if response_cache_bytes else None
+        )
 
     def _fingerprint(self) -> str:
         """Equal fingerprints give equal tokens for equal requests with a seed."""
@@ -168,9 +173,7 @@ class Service:
         """Run the choices together, timed."""
         last: dict[int, float] = {}
         begin = perf_counter()
-        async with aclosing(
-            merge([complete(self.engine, self.codec, choice) for choice in choices])
-        ) as updates:
+        async with aclosing(merge([self._stream(choice) for choice in choices])) as updates:
             async for update in updates:
                 now = perf_counter()
                 if update.index in last:
@@ -179,6 +182,15 @@ class Service:
                     self.metrics.first_token.observe(now - begin)
                 last[update.index] = now
                 yield update
+
+    def _stream(self, choice: Choice) -> AsyncGenerator[Update, None]:
+        """One choice, generated or reused."""
+        cache = self.response_cache
+        if cache is not None:
+            key = AnswerKey.of(choice, fingerprint=self.fingerprint, model=self.model)
+            if key is not None:
+                return cache.stream(key, choice.index, lambda: complete(self.engine, self.codec, choice))
+        return complete(self.engine, self.codec, choice)
 
 
 def _given(value: float | None, default: float) -> float:
