@@ -191,6 +191,41 @@ def batch(
 
 
 @app.command()
+def versus(
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="llama.cpp, transformers, openvino or vllm, as often as wanted; unset: all."),
+    ] = None,
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="For measuring; rounds are fewer where less would fit.")
+    ] = 8.0,
+    tune: Annotated[bool, typer.Option("--tune", help="Try every engine's variants again.")] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Decode, prefill, batch 16, memory and perplexity beside other engines, in environments built once."""
+    from deepwell.bench.versus import PEER_NAMES, bench_versus
+
+    _measure(
+        "versus",
+        row,
+        json,
+        lambda report: bench_versus(
+            report,
+            _model(model),
+            threads=_threads(threads),
+            peers=tuple(peer or PEER_NAMES),
+            rounds=rounds,
+            minutes=minutes,
+            tune=tune,
+        ),
+    )
+
+
+@app.command()
 def prefix(
     precision: PrecisionOption = "int8",
     model: Model = None,
