@@ -6,8 +6,8 @@ import datetime
 import json
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,11 +123,12 @@ def bench_versus(
     minutes: float = 8.0,
     perplexity_tokens: int = 3072,
     tune: bool = False,
+    prepare: bool = False,
 ) -> dict[str, Any]:
     """Interleaved rounds of every engine, as many as fit into `minutes`; a peer that fails is reported, the others go on.
 
-    Of every engine each task runs the variant that was fastest in short trials; these are made once and kept in the cache, unless
-    `tune` asks for new ones.
+    Of every engine each task runs the variant that was fastest in short trials; these are made once and kept in the cache,
+    unless `tune` asks for new ones. With `prepare` there are the environments, the models and the trials, and no comparison.
 
     Raises:
         InvalidRequest: an unknown peer.
@@ -144,6 +145,8 @@ def bench_versus(
         if engine := ENGINES.get(name):
             with _reported(report, cast, name):
                 choices[name] = _choose(report, engine, model, threads=threads, tune=tune)
+    if prepare:
+        return {"fastest": choices, "failures": cast.failures}
     deadline = time.monotonic() + minutes * 60
     with ExitStack() as stack:
         _open(report, cast, stack, model, choices, threads=threads, llama="llama.cpp" in peers)
@@ -172,20 +175,14 @@ def bench_versus(
     }
 
 
-class _reported:
+@contextmanager
+def _reported(report: Report, cast: _Cast, name: str) -> Generator[None]:
     """Turn a peer's failure into a line of the report; whatever is not the peer's fault passes."""
-
-    def __init__(self, report: Report, cast: _Cast, name: str) -> None:
-        self._report, self._cast, self._name = report, cast, name
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> bool:
-        if not isinstance(error, PeerError):
-            return False
-        self._cast.failures[self._name] = str(error)
-        self._report.note(f"{self._name} left out: {error}")
-        return True
+    try:
+        yield
+    except PeerError as error:
+        cast.failures[name] = str(error)
+        report.note(f"{name} left out: {error}")
 
 
 def _choose(report: Report, engine: Engine, model: Path, *, threads: int, tune: bool) -> dict[str, str]:
@@ -201,17 +198,8 @@ def _choose(report: Report, engine: Engine, model: Path, *, threads: int, tune: 
         worker.close()
     remark = f" ({engine.remark})" if engine.remark else ""
     report.note(f"{engine.name} {about['version']}{remark}: {about['system_info']}")
-    store = bench_cache() / "versus" / "choices.json"
-    known: dict[str, Any] = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-    variants = ";".join(engine.variants)
-    key = "|".join([engine.name, about["version"], variants, model.name, str(threads), cpu_model()])
-    if tune or key not in known:
-        report.note(f"{engine.name}: trying {len(engine.variants)} variants, once; this takes some minutes")
-        rates = _trials(report, engine, model, threads=threads)
-        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-        known[key] = {"fastest": fastest(rates), "tokens_per_s": rates, "date": today}
-        store.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    entry = known[key]
+    key = "|".join([about["version"], model.name, str(threads), cpu_model()])
+    entry = _trials(report, engine, model, key, threads=threads, tune=tune)
     for task, variant in entry["fastest"].items():
         others = {
             other: rate[task]
@@ -226,36 +214,63 @@ def _choose(report: Report, engine: Engine, model: Path, *, threads: int, tune: 
     return dict(entry["fastest"])
 
 
-def _trials(report: Report, engine: Engine, model: Path, *, threads: int) -> dict[str, dict[str, float]]:
-    rates: dict[str, dict[str, float]] = {}
+def _trials(
+    report: Report, engine: Engine, model: Path, key: str, *, threads: int, tune: bool
+) -> dict[str, Any]:
+    """Try every variant that the cache knows nothing of; each is kept at once, so that an interrupted run goes on.
+
+    Raises:
+        PeerError: no variant works.
+    """
+    store = bench_cache() / "versus" / f"{engine.name}.json"
+    known: dict[str, Any] = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    tried: dict[str, dict[str, float]] = {} if tune else known.get(key, {}).get("tokens_per_s", {})
     reasons: list[str] = []
-    for variant in engine.variants:
-        reached: dict[str, float] = {}
+    if missing := [variant for variant in engine.variants if variant not in tried]:
+        report.note(f"{engine.name}: trying {len(missing)} variants, once: {', '.join(missing)}")
+    for variant in missing:
         try:
-            side = open_engine_side(engine, variant, model, report.console, threads=threads, sequences=16)
+            tried[variant] = _try(report, engine, variant, model, tried, threads=threads)
         except PeerError as error:
             reasons.append(f"{variant}: {error}")
             report.note(f"{engine.name}, {variant}: {error}")
             continue
-        try:
-            for trial in TRIALS:
-                behind = [
-                    name for name, rate in reached.items() if rate < HOPELESS * _best(rates, name)
-                ]  # decode and prefill, once both are known
-                if len(behind) == 2:
-                    break
-                trial.run(side, model, 0)
-                reached[trial.name] = rounded(max(trial.run(side, model, number).rate for number in (1, 2)))
-        except PeerError as error:
-            reasons.append(f"{variant}: {error}")
-        finally:
-            side.close()
-        if reached:
-            rates[variant] = reached
-            report.note(f"{engine.name}, {variant}: {reached}")
+        report.note(f"{engine.name}, {variant}: {tried[variant]} tokens/s")
+        today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+        known[key] = {"tokens_per_s": tried, "date": today}
+        store.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
+    rates = {variant: tried[variant] for variant in engine.variants if variant in tried}
     if not rates:
         raise PeerError(f"no variant of {engine.name} works: {'; '.join(reasons)}")
-    return rates
+    return {**known[key], "fastest": fastest(rates)}
+
+
+def _try(
+    report: Report,
+    engine: Engine,
+    variant: str,
+    model: Path,
+    others: Mapping[str, Mapping[str, float]],
+    *,
+    threads: int,
+) -> dict[str, float]:
+    """Rates of one variant in the trials it serves."""
+    reached: dict[str, float] = {}
+    side = open_engine_side(engine, variant, model, report.console, threads=threads, sequences=16)
+    try:
+        for trial in TRIALS:
+            hopeless = [name for name, rate in reached.items() if rate < HOPELESS * _best(others, name)]
+            if len(hopeless) == 2:
+                break
+            trial.run(side, model, 0)
+            reached[trial.name] = rounded(max(trial.run(side, model, number).rate for number in (1, 2)))
+    except PeerError as error:
+        if not reached:
+            raise
+        report.note(f"{engine.name}, {variant}: {error}")
+    finally:
+        side.close()
+    return reached
 
 
 def _best(rates: Mapping[str, Mapping[str, float]], task: str) -> float:
@@ -319,23 +334,27 @@ def _measure(
     for peer in cast.llama:
         _open_llama(peer, task, model)
     taking_part = cast.for_task(task.name)
+    peaks: list[Roofs] = []
+
+    def runner(name: str) -> Callable[[int], Run]:
+        def run(number: int) -> Run:
+            try:
+                return task.run(taking_part[name][1], model, number)
+            except PeerError as error:
+                raise _SideFailed(name, error) from error
+
+        return run
+
+    def each_round() -> None:
+        peaks.append(measure_roofs(threads, seconds=0.2))
+
     while True:
-        peaks: list[Roofs] = []
-
-        def runner(name: str) -> Callable[[int], Run]:
-            def run(number: int) -> Run:
-                try:
-                    return task.run(taking_part[name][1], model, number)
-                except PeerError as error:
-                    raise _SideFailed(name, error) from error
-
-            return run
-
+        peaks.clear()
         try:
             result = compare(
                 {name: runner(name) for name in taking_part},
                 rounds_within(seconds, rounds),
-                lambda: peaks.append(measure_roofs(threads, seconds=0.2)),
+                each_round,
             )
             break
         except _SideFailed as failed:

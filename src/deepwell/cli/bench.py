@@ -203,6 +203,9 @@ def versus(
         float, typer.Option(min=0.1, help="For measuring; rounds are fewer where less would fit.")
     ] = 8.0,
     tune: Annotated[bool, typer.Option("--tune", help="Try every engine's variants again.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Build environments, models and trials; compare nothing.")
+    ] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -221,6 +224,7 @@ def versus(
             rounds=rounds,
             minutes=minutes,
             tune=tune,
+            prepare=prepare,
         ),
     )
 

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ class Worker:
             scheduler.max_num_seqs = sequences
             scheduler.cache_size = 1
             self.many = openvino_genai.ContinuousBatchingPipeline(path, scheduler, "CPU", properties)
-        return {"bytes": os.path.getsize(path)}
+        return {"bytes": Path(path).stat().st_size}
 
     def _config(self, count: int) -> Any:
         config = self.genai.GenerationConfig()
