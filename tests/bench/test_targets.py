@@ -45,7 +45,7 @@ def test_limits(limit, value, holds):
 
 
 def test_patterns_select_rows_and_refuse_what_matches_nothing():
-    assert [target.name for target in select("decode_int")] == ["decode_int8", "decode_int4"]
+    assert [target.name for target in select("^decode_int")] == ["decode_int8", "decode_int4"]
     with pytest.raises(DeepwellError, match="no target matches"):
         select("nothing-like-it")
 

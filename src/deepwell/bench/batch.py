@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from deepwell.bench.ours import prompts
+from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision
 from deepwell.bench.session import comparison_rows, open_session
@@ -26,27 +27,41 @@ def bench_batch(
     prompt_tokens: int = 128,
     tokens: int = 64,
     peers: Sequence[str] = ("Q8_0", "Q4_0"),
+    also: Sequence[Precision] = (),
 ) -> dict[str, Any]:
-    """Tokens a second of `sequences` sequences together, in rounds interleaved with the peers."""
+    """Tokens a second of `sequences` sequences together, in rounds interleaved with the peers.
+
+    With `also`, these precisions run in the same rounds, and the figures are those of the fastest, which they name.
+    """
     length = prompt_tokens + tokens
-    with open_session(
-        report,
-        model,
-        precision=precision,
-        peers=peers,
-        threads=threads,
-        rounds=rounds,
-        kv_tokens=(sequences + 2) * length,
-    ) as session:
+    kv_tokens = (sequences + 2) * length
+    with (
+        open_session(
+            report,
+            model,
+            precision=precision,
+            peers=peers,
+            threads=threads,
+            rounds=rounds,
+            kv_tokens=kv_tokens,
+        ) as session,
+        ExitStack() as stack,
+    ):
+        candidates = {session.ours.name: (precision, session.ours)}
+        for other in also:
+            side = Ours(model, other, threads=threads, kv_tokens=kv_tokens)
+            stack.callback(side.close)
+            candidates[side.name] = (other, side)
 
         def run(side: Side, number: int, count: int = sequences):
             return side.generate(prompts(model, prompt_tokens, number, count), tokens)
 
         session.prepare_peers(lambda side: run(side, 0), context=length, sequences=sequences)
-        sides: list[Side] = [session.ours, *session.peers]
+        sides: list[Side] = [*(side for _, side in candidates.values()), *session.peers]
         result = compare({side.name: lambda number, side=side: run(side, number) for side in sides}, rounds)
-        ours = session.ours.name
-        alone = max(run(session.ours, number, 1).rate for number in range(3))
+        ours = result.best(list(candidates))
+        chosen, engine = candidates[ours]
+        alone = max(run(engine, number, 1).rate for number in range(3))
         report.table(
             f"Decode, batch {sequences}, {prompt_tokens} tokens of prompt, {tokens} generated each",
             ["engine", "weights MB", "tokens/s", "spread", "ours / this"],
@@ -54,6 +69,7 @@ def bench_batch(
         )
         value: dict[str, Any] = {
             "sequences": sequences,
+            "precision": chosen,
             "tokens_per_s": rounded(result.median(ours)),
             "over_batch_1": rounded(result.median(ours) / alone, 3),
         }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import resource
 import sys
 import time
 from typing import Any
@@ -128,6 +129,24 @@ class Peer:
             for s in range(len(prompts)):
                 outputs[s].append(self._argmax(s))
         return {"seconds": time.perf_counter() - start, "tokens": outputs}
+
+    def score(self, windows: list[list[int]]) -> dict[str, Any]:
+        """Sum of negative log probabilities, each window, of at most one batch, from an empty context."""
+        loss, count = 0.0, 0
+        for window in windows:
+            self.clear()
+            self._decode([(token, i, 0, True) for i, token in enumerate(window)])
+            for row, target in enumerate(window[1:]):
+                pointer = ll.llama_get_logits_ith(self.ctx, row)
+                logits = np.ctypeslib.as_array(pointer, shape=(self.n_vocab,)).astype(np.float64)
+                logits -= logits.max()
+                loss += float(np.log(np.exp(logits).sum()) - logits[target])
+                count += 1
+        return {"loss": loss, "tokens": count}
+
+    def peak_rss(self) -> dict[str, int]:
+        """The most memory this process has held."""
+        return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,21 @@ from typing import Any
 from rich.console import Console
 
 from deepwell.bench.assets import bench_cache, cpu_flags
+from deepwell.bench.environments import Environment, Install, PeerError, environment_python
 from deepwell.bench.sides import Run
-from deepwell.errors import DeepwellError
 
 __all__ = ["LlamaCpp", "PeerError", "llama_python", "peer_file"]
 
-REQUIREMENT = "llama-cpp-python>=0.3.36"
+LLAMA_CPP = Environment(
+    name="llama.cpp",
+    variable="DEEPWELL_BENCH_LLAMA",
+    installs=(Install(("--no-binary", "llama-cpp-python", "llama-cpp-python>=0.3.36", "numpy")),),
+    check="import llama_cpp",
+    download_mb=77,
+    disk_mb=250,
+    minutes=10,
+    folder="llama.cpp",
+)
 WORKER = Path(__file__).with_name("peer_worker.py")
 # What llama.cpp calls an instruction set, and what /proc/cpuinfo calls it.
 INSTRUCTION_SETS = {
@@ -32,45 +40,13 @@ INSTRUCTION_SETS = {
 }
 
 
-class PeerError(DeepwellError):
-    """The peer cannot be built, run, or compared with fairly."""
-
-    type = "peer_error"
-
-
 def llama_python(console: Console) -> Path:
     """The interpreter that has llama-cpp-python: `DEEPWELL_BENCH_LLAMA`, or an environment built on first use.
 
     Raises:
         PeerError: the build failed.
     """
-    if named := os.environ.get("DEEPWELL_BENCH_LLAMA"):
-        return Path(named)
-    home = bench_cache() / "llama.cpp"
-    python = home / "bin" / "python"
-    done = home / "built"
-    if done.exists():
-        return python
-    console.print(
-        f"Building llama.cpp for this CPU in {home}: 77 MB to download, 250 MB on disk, about 10 minutes on two cores, once."
-    )
-    subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-    log = home / "build.log"
-    with log.open("w") as stream:
-        built = subprocess.run(
-            [str(python), "-m", "pip", "install", "--no-binary", "llama-cpp-python", REQUIREMENT, "numpy"],
-            stdout=stream,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
-    if built.returncode:
-        tail = "\n".join(log.read_text().splitlines()[-5:])
-        raise PeerError(
-            f"building llama-cpp-python failed:\n{tail}", fix=f"see {log}; it needs g++ and cmake"
-        )
-    done.touch()
-    return python
+    return environment_python(LLAMA_CPP, console)
 
 
 def missing_instruction_sets(system_info: str) -> list[str]:
@@ -152,6 +128,15 @@ class LlamaCpp:
         """Continue every prompt by `count` tokens, greedily; the decode steps are timed."""
         answer = self.call("generate", prompts=[list(prompt) for prompt in prompts], count=count)
         return _run(answer, len(prompts) * (count - 1))
+
+    def score(self, windows: Sequence[Sequence[int]]) -> tuple[float, int]:
+        """Summed negative log probability of the windows' tokens, and their number."""
+        answer = self.call("score", windows=[list(window) for window in windows])
+        return float(answer["loss"]), int(answer["tokens"])
+
+    def peak_rss_bytes(self) -> int:
+        """The most memory the process has held."""
+        return int(self.call("peak_rss")["bytes"])
 
     def close(self) -> None:
         """End the process."""

@@ -19,12 +19,12 @@ from deepwell.engine.native import select_backend
 from deepwell.engine.weights import Precision, load_weights
 from deepwell.models.checkpoint import open_checkpoint
 
-__all__ = ["PRECISIONS", "bench_quality"]
+__all__ = ["PRECISIONS", "Scorer", "bench_quality"]
 
 PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "int4-full")
 
 
-class _Scorer:
+class Scorer:
     """Full next-token distributions of one precision, a window at a time."""
 
     def __init__(self, backend: Backend, model: Path, precision: Precision, window: int) -> None:
@@ -81,8 +81,8 @@ def bench_quality(report: Report, model: Path, *, tokens: int = 20_480, window: 
     """
     ids = np.array(text_tokens(model)[:tokens], np.int32)
     backend = select_backend()
-    base = _Scorer(backend, model, "fp32", window)
-    scorers = {precision: _Scorer(backend, model, precision, window) for precision in PRECISIONS}
+    base = Scorer(backend, model, "fp32", window)
+    scorers = {precision: Scorer(backend, model, precision, window) for precision in PRECISIONS}
     sums = {precision: _Sums() for precision in ("fp32", *PRECISIONS)}
     for start in range(0, len(ids) - 1, window):
         part = ids[start : start + window]

@@ -66,16 +66,22 @@ class Comparison:
 
 
 def compare(
-    sides: Mapping[str, Callable[[int], Run]], rounds: int, each_round: Callable[[], None] = lambda: None
+    sides: Mapping[str, Callable[[int], Run]],
+    rounds: int | Callable[[float], int],
+    each_round: Callable[[], None] = lambda: None,
 ) -> Comparison:
     """Run every side once a round, after one untimed warm-up; the order turns round each time.
 
     Each callable takes the round's number, so that all sides see the same prompt and no prompt comes twice. While one runs, the
     others wait on a pipe or a futex. `each_round` is called before each: to measure the roofs of that moment.
+    `rounds` may be a function of the seconds that the warm-up took.
     """
     names = list(sides)
+    start = time.monotonic()
     for name in names:
         sides[name](0)
+    if callable(rounds):
+        rounds = rounds(time.monotonic() - start)
     rates: dict[str, list[float]] = {name: [] for name in names}
     for number in range(1, rounds + 1):
         each_round()

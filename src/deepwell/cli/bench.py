@@ -20,7 +20,9 @@ app = typer.Typer(help="Measure speed, quality and size against roofs and peers.
 
 Row = Annotated[str | None, typer.Option(help="Hold the figures against this row of targets.toml.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads; unset: the cores this process may use.")]
-Model = Annotated[Path | None, typer.Option(help="A GGUF file; unset: smollm2 from the store.")]
+Model = Annotated[
+    str | None, typer.Option(help="A model in the store, or a GGUF file; unset: smollm2 from the store.")
+]
 PrecisionOption = Annotated[str, typer.Option(help="int8, int4 (8-bit head), int4-full or fp32.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]
 NoPeers = Annotated[bool, typer.Option("--no-peers", help="Leave llama.cpp out.")]
@@ -38,10 +40,12 @@ def _threads(given: int | None) -> int:
     return min(given or available_cores(), MAX_THREADS)
 
 
-def _model(given: Path | None) -> Path:
+def _model(given: str | None) -> Path:
     from deepwell.bench.assets import smollm2
+    from deepwell.models.store import ModelStore
+    from deepwell.settings import Settings
 
-    return given or smollm2()
+    return ModelStore(Settings.load().models_dir).resolve(given).path if given else smollm2()
 
 
 def _measure(name: str, row: str | None, as_json: bool, measure: Callable[[Report], dict[str, Any]]) -> None:
@@ -149,7 +153,9 @@ def prefill(
 @app.command()
 def batch(
     sequences: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 16,
-    precision: PrecisionOption = "int8",
+    precision: Annotated[
+        str, typer.Option(help="int8, int4, int4-full or fp32; best: the fastest of the first three.")
+    ] = "int8",
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 5,
@@ -161,6 +167,9 @@ def batch(
 ) -> None:
     """Tokens a second of many sequences together, against llama.cpp."""
     from deepwell.bench.batch import bench_batch
+    from deepwell.bench.quality import PRECISIONS
+
+    first, *also = PRECISIONS if precision == "best" else (_precision(precision),)
 
     _measure(
         "batch",
@@ -169,7 +178,8 @@ def batch(
         lambda report: bench_batch(
             report,
             _model(model),
-            precision=_precision(precision),
+            precision=first,
+            also=also,
             threads=_threads(threads),
             sequences=sequences,
             rounds=rounds,
@@ -236,6 +246,45 @@ def ladder(
             rounds=rounds,
             cycles=cycles,
             clients=clients,
+        ),
+    )
+
+
+@app.command()
+def versus(
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="llama.cpp, transformers, openvino or vllm, as often as wanted; unset: all."),
+    ] = None,
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="For measuring; rounds are fewer where less would fit.")
+    ] = 8.0,
+    tune: Annotated[bool, typer.Option("--tune", help="Try every engine's variants again.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Build environments, models and trials; compare nothing.")
+    ] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Decode, prefill, batch 16, memory and perplexity beside other engines, in environments built once."""
+    from deepwell.bench.versus import PEER_NAMES, bench_versus
+
+    _measure(
+        "versus",
+        row,
+        json,
+        lambda report: bench_versus(
+            report,
+            _model(model),
+            threads=_threads(threads),
+            peers=tuple(peer or PEER_NAMES),
+            rounds=rounds,
+            minutes=minutes,
+            tune=tune,
+            prepare=prepare,
         ),
     )
 
