@@ -59,6 +59,7 @@ def test_answers_do_not_depend_on_company(report, smollm2_path):
 
     assert value["different"] == 0
     assert value["requests"] == 4
+    assert value["drafted_tokens"] > 0
 
 
 def test_packed_files_shrink_with_their_bits(report, smollm2_path):

@@ -104,7 +104,6 @@ def test_confidence_comes_with_success_and_goes_with_failure() -> None:
         worth.append(Worth(1, COST).take(drafter.propose(8).chances))
         drafter.observe([2000 + rng.randrange(1000)])
 
-
     assert worth[-4:] == [0] * 4, "it backs off"
 
 
@@ -123,7 +122,9 @@ def test_memory_is_a_few_entries_a_token() -> None:
 @pytest.mark.parametrize("chance", [0.2, 0.5, 0.8, 0.95])
 def test_depth_is_the_one_with_the_most_tokens_for_the_cost(rows: int, chance: float) -> None:
     chances = [chance ** (i + 1) for i in range(12)]
-    rates = [(rows + sum(chances[:k])) / sum(COST.of(row) for row in range(1, rows + k + 1)) for k in range(13)]
+    rates = [
+        (rows + sum(chances[:k])) / sum(COST.of(row) for row in range(1, rows + k + 1)) for k in range(13)
+    ]
     assert Worth(rows, COST).take(chances) == rates.index(max(rates))
 
 
@@ -207,9 +208,7 @@ def test_answers_and_logprobs_are_those_without_speculation(together: bool) -> N
     with fake_engine(model=Parrot(), num_blocks=64, limits=Limits(draft_depth=0)) as engine:
         plain = all_answers(engine, asked, False)
         assert engine.stats().drafted_tokens == 0
-    limits = Limits(
-        max_sequences=5, prefill_tokens=40, mixed_prefill_tokens=16, row_cost=RowCost(0.05, 0.05)
-    )
+    limits = Limits(max_sequences=5, prefill_tokens=40, mixed_prefill_tokens=16, row_cost=RowCost(0.05, 0.05))
     with fake_engine(model=Parrot(), num_blocks=16, limits=limits) as engine:
         speculated = all_answers(engine, asked, together)
         stats = engine.stats()
@@ -283,4 +282,5 @@ def test_prompt_logprobs_of_a_single_token_are_one_none() -> None:
     with fake_engine() as engine:
         for max_tokens in (0, 1):
             asked = request("a", [7], max_tokens=max_tokens, prompt_logprobs=1)
-            assert list(engine.generate_sync(asked))[0].prompt_logprobs == (None,)
+            first, *_ = engine.generate_sync(asked)
+            assert first.prompt_logprobs == (None,)

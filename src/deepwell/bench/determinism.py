@@ -15,6 +15,7 @@ from deepwell.bench.report import Report
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.scheduler import Limits
+from deepwell.engine.speculate import RowCost
 from deepwell.engine.weights import Precision
 
 __all__ = ["COMPANIES", "bench_determinism"]
@@ -35,16 +36,21 @@ class Company:
     kv_tokens: int
 
 
-ALONE = Company("alone, one thread, no cache", 1, Limits(prefix_cache=False), 1024)
+EAGER = RowCost(0.02, 0.02)  # drafts whatever it can, so that many are wrong
+ALONE = Company(
+    "alone, one thread, no cache, no speculation", 1, Limits(prefix_cache=False, draft_depth=0), 1024
+)
 COMPANIES = (
-    Company("together, two threads, cache", 2, Limits(), 16_384),
+    Company("together, two threads, cache, speculation", 2, Limits(), 16_384),
     Company(
-        "together, two threads, cache, odd chunks",
+        "together, two threads, cache, odd chunks, eager speculation",
         2,
-        Limits(prefill_tokens=93, mixed_prefill_tokens=37),
+        Limits(prefill_tokens=93, mixed_prefill_tokens=37, row_cost=EAGER),
         16_384,
     ),
-    Company("together, one thread, preempted", 1, Limits(), 1024),
+    Company(
+        "together, one thread, preempted, eager speculation", 1, Limits(row_cost=EAGER, draft_depth=4), 1024
+    ),
 )
 
 
@@ -56,6 +62,8 @@ def random_requests(ids: Sequence[int], count: int, seed: int) -> list[GenerateR
         length = rng.choice([rng.randint(1, 40), rng.randint(40, 200), rng.randint(200, 400)])
         start = rng.randrange(len(ids) - length)
         prompt = list(ids[start : start + length])
+        if number % 4 == 0:  # text that repeats, so that drafts come true
+            prompt = (prompt[: 1 + length // 4] * 4)[:LONGEST]
         if requests and rng.random() < 0.33:
             other = rng.choice(requests).prompt
             prompt = [*other[: rng.randint(1, len(other))], *prompt[: rng.randint(1, 40)]][:LONGEST]
@@ -107,7 +115,7 @@ def bench_determinism(
     work = random_requests(text_tokens(model), requests, seed)
     rows: list[list[Any]] = []
     different: set[tuple[str, str]] = set()
-    seen: dict[str, int] = {"preemptions": 0, "cached_tokens": 0}
+    seen: dict[str, int] = {"preemptions": 0, "cached_tokens": 0, "drafted_tokens": 0, "accepted_tokens": 0}
     for precision in precisions:
         expected: Mapping[str, Answer] = {}
         for company in (ALONE, *companies):
@@ -132,18 +140,21 @@ def bench_determinism(
             different |= {(precision, name) for name in wrong}
             seen["preemptions"] += stats.preemptions
             seen["cached_tokens"] += stats.cached_tokens
+            seen["drafted_tokens"] += stats.drafted_tokens
+            seen["accepted_tokens"] += stats.accepted_tokens
             rows.append(
                 [
                     f"{precision}: {company.name}",
                     len(answers),
                     stats.preemptions,
                     stats.cached_tokens,
+                    f"{stats.accepted_tokens} / {stats.drafted_tokens}",
                     len(wrong),
                 ]
             )
     report.table(
         "Bitwise equality of tokens and logprobs with the run alone",
-        ["served", "requests", "preemptions", "cached tokens", "different"],
+        ["served", "requests", "preemptions", "cached tokens", "accepted / drafted", "different"],
         rows,
     )
     return {"requests": len(work), "precisions": list(precisions), "different": len(different), **seen}

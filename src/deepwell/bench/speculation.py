@@ -118,9 +118,7 @@ def _one_model(report: Report, model: Path, threads: int, rounds: int, tokens: i
                 before = sides["auto"].engine.stats()
                 for name in order:
                     time.sleep(SETTLE_SECONDS)
-                    answers[name] = _answer(
-                        sides[name], codec, case, tokens, f"{case.name}-{number}-{name}"
-                    )
+                    answers[name] = _answer(sides[name], codec, case, tokens, f"{case.name}-{number}-{name}")
                 after = sides["auto"].engine.stats()
                 if answers["off"].tokens != answers["auto"].tokens:
                     different.add(case.name)

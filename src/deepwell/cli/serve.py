@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
-from deepwell.cli.options import Context, Host, KvDtype, KvTokens, ModelsDir, Port, Precision, Speculation, Threads
+from deepwell.cli.options import (
+    Context,
+    Host,
+    KvDtype,
+    KvTokens,
+    ModelsDir,
+    Port,
+    Precision,
+    Speculation,
+    Threads,
+)
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import DeepwellError
 

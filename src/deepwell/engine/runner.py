@@ -62,9 +62,7 @@ class StepRunner:
             row += count
         return result
 
-    def _take_argmax(
-        self, result: StepResult, index: int, sequence: Sequence, drawn: list[int]
-    ) -> list[int]:
+    def _take_argmax(self, result: StepResult, index: int, sequence: Sequence, drawn: list[int]) -> list[int]:
         tokens = accept(_drafts(sequence, len(drawn)), drawn, sequence.stop_ids)
         if tokens[-1] >= self._model.vocab_size:
             # A row without a single number has no largest one: its request ends, the others go on. Behind accepted

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool, Prefix
@@ -35,7 +35,7 @@ class Limits:
     prefix_cache: bool = True
     draft_depth: int = 8  # tokens drafted for one sequence in a step; 0: no speculation
     draft_rows: int = 16  # for all of them
-    row_cost: RowCost = RowCost()
+    row_cost: RowCost = field(default_factory=RowCost)
 
 
 @dataclass(slots=True)

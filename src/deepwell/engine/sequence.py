@@ -93,7 +93,7 @@ class Sequence:
         self.registered = 0  # leading blocks already offered to the prefix cache
         self.prompt_logprobs: list[TokenLogprob | None] | None = None  # until they are delivered
         if params.prompt_logprobs is not None:
-            self.prompt_logprobs = [None] * len(prompt)
+            self.prompt_logprobs = list[TokenLogprob | None]([None]) * len(prompt)
         self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1]
         self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], over the computed tokens
         self.wants_prompt_rows = kind != "generate" or params.prompt_logprobs is not None

@@ -36,7 +36,10 @@ class Draft:
 class Drafter(Protocol):
     """Follows one sequence and proposes its next tokens."""
 
-    num_tokens: int  # of the sequence, seen so far
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the sequence, seen so far."""
+        ...
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Take in the tokens that the sequence has gained since, whether proposed or not."""
@@ -90,7 +93,11 @@ class PromptLookup:
                 before = ends.get(key)
                 ends[key] = end
                 # Two keys may share a number: the tokens decide.
-                if before is not None and self._length < size and known[before - size : before] == known[-size:]:
+                if (
+                    before is not None
+                    and self._length < size
+                    and known[before - size : before] == known[-size:]
+                ):
                     self._from, self._length = before, size
 
     def propose(self, most: int) -> Draft:
