@@ -56,6 +56,56 @@ def test_the_dialect_of_transformers(source: str, text: str) -> None:
     assert render(source, tools=TOOLS, x=1) == text
 
 
+QWEN3 = r"""
+{%- set ns = namespace(multi_step_tool=true, last_query_index=messages|length - 1) %}
+{%- for message in messages[::-1] %}
+    {%- set index = (messages|length - 1) - loop.index0 %}
+    {%- if ns.multi_step_tool and message.role == "user" and message.content is string and
+        not(message.content.startswith('<tool_response>') and message.content.endswith('</tool_response>')) %}
+        {%- set ns.multi_step_tool = false %}
+        {%- set ns.last_query_index = index %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- if message.role == "user" %}
+        {{- '<|im_start|>' + message.role + '\n' + message.content + '<|im_end|>' + '\n' }}
+    {%- elif message.role == "assistant" %}
+        {%- set content = message.content %}
+        {%- set reasoning_content = '' %}
+        {%- if message.reasoning_content is string %}
+            {%- set reasoning_content = message.reasoning_content %}
+        {%- elif '</think>' in content %}
+            {%- set reasoning_content = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+            {%- set content = content.split('</think>')[-1].lstrip('\n') %}
+        {%- endif %}
+        {%- if loop.index0 > ns.last_query_index and reasoning_content %}
+            {{- '<|im_start|>' + message.role + '\n<think>\n' + reasoning_content.strip('\n')
+                + '\n</think>\n\n' + content.lstrip('\n') }}
+        {%- else %}
+            {{- '<|im_start|>' + message.role + '\n' + content }}
+        {%- endif %}
+        {{- '<|im_end|>\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\n\n</think>\n\n' }}
+    {%- endif %}
+{%- endif %}
+"""
+
+
+def test_the_constructs_of_qwen3s_template() -> None:
+    """Earlier thoughts are dropped, and `enable_thinking=False` answers with an empty one."""
+    messages = [*HI, {"role": "assistant", "content": "<think>\nhm\n</think>\n\nyes"}, *HI]
+    turns = "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyes<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+    assert render(QWEN3, messages) == turns + "<|im_start|>assistant\n"
+    assert render(QWEN3, messages, enable_thinking=False).endswith("assistant\n<think>\n\n</think>\n\n")
+    last = render(QWEN3, messages[:2], add_generation_prompt=False)
+    assert last.endswith("<|im_start|>assistant\n<think>\nhm\n</think>\n\nyes<|im_end|>\n")
+
+
 def test_hash_depends_on_the_source_alone() -> None:
     assert ChatTemplate("a", "x", None).hash == ChatTemplate("a", None, "y").hash
     assert ChatTemplate("a", None, None).hash != ChatTemplate("b", None, None).hash
