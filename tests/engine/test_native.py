@@ -25,13 +25,15 @@ from deepwell.models.config import ModelConfig
 pytestmark = pytest.mark.native
 
 ISAS = native.available_isas() if native.is_available() else ["none"]
-SCHEMES: tuple[Scheme, ...] = ("fp32", "int8", "int4")
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+BF16_DOT = ("avx512_bf16", "avx512_emulated")  # these round the activations of bf16 matrices to bf16
 
 # Largest difference from the reference, as a fraction of the largest value. Float sums of fp32 differ in order. The quantised
 # schemes round alike, but for a rare double rounding in the reference's emulated fused multiply-add, and for the generic
 # table, which multiplies and adds in two roundings.
-MATMUL_ERROR: dict[Scheme, float] = {"fp32": 2e-6, "int8": 2e-7, "int4": 2e-7}
+MATMUL_ERROR: dict[Scheme, float] = {"fp32": 2e-6, "bf16": 2e-6, "fp16": 2e-6, "int8": 2e-7, "int4": 2e-7}
 UNFUSED_ERROR = 4e-6
+ROUNDED_ACTIVATIONS = 2.0**-8  # half a step of bf16, 2**-9 of a value, in all terms of a sum at once
 LAST_BITS = 4e-6  # of the largest logit, where no activation was rounded to another integer
 # A last-bit difference can move an activation to the next of its 255 steps; the noise this makes is of the kind that
 # quantisation makes anyway, in rare tokens.
@@ -105,7 +107,37 @@ def test_products_are_those_of_the_reference(
     expected = reference.matmul(x, packed(reference, weights, scheme))
     error = np.abs(native.matmul(x, packed(native, weights, scheme)) - expected).max()
     tolerance = UNFUSED_ERROR if isa == "generic" else MATMUL_ERROR[scheme]
+    if scheme == "bf16" and isa in BF16_DOT:
+        tolerance = ROUNDED_ACTIVATIONS
     assert error <= tolerance * max(1.0, np.abs(expected).max())
+
+
+@given(
+    tokens=st.integers(1, 13),
+    rows=st.integers(1, 100),
+    cols=st.integers(1, 300),
+    scheme=st.sampled_from(["bf16", "fp16"]),
+    exponent=st.integers(-20, 10),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_of_16_bit_weights_are_those_of_the_same_weights_in_fp32(
+    isa: str, tokens: int, rows: int, cols: int, scheme: Scheme, exponent: int, seed: int
+) -> None:
+    """Bit for bit: widening is exact and the order of the sums is the same. Subnormal float16 are among the weights."""
+    rng = np.random.default_rng(seed)
+    half = quantize.pack(np.ldexp(rng.standard_normal((rows, cols), np.float32), exponent), scheme)
+    x = rng.standard_normal((tokens, cols), dtype=np.float32)
+    computed = native.matmul(x, native.matrix(half, rows, cols, scheme))
+    weights = quantize.unpack(half, rows, cols, scheme)
+    if scheme == "bf16" and isa in BF16_DOT:
+        x = (quantize.round_bf16(x).astype(np.uint32) << 16).view(np.float32)
+        expected = np.zeros((tokens, rows), np.float32)
+        for start in range(0, cols, 2):  # the odd column of each pair first; its products are exact
+            for column in range(min(start + 1, cols - 1), start - 1, -1):
+                expected += x[:, column, None] * weights[:, column]
+        assert np.array_equal(computed, expected)
+    else:
+        assert np.array_equal(computed, native.matmul(x, packed(native, weights, "fp32")))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -150,13 +182,14 @@ def test_logits_are_those_of_the_reference(
         )
         differences.append(float(np.abs(computed - expected).max() / np.abs(expected).max()))
     stepped = [difference for difference in differences if difference > LAST_BITS]
-    if (precision, kv_dtype) == ("fp32", "fp32"):
+    if (precision, kv_dtype) in (("fp32", "fp32"), ("fp16", "fp32")):
         assert not stepped
-    assert len(stepped) <= MAX_STEPPED_SEQUENCES * len(differences)
+    if precision != "bf16" or isa not in BF16_DOT:
+        assert len(stepped) <= MAX_STEPPED_SEQUENCES * len(differences)
     assert max(differences) < STEP_ERROR
 
 
-@pytest.fixture(scope="module", params=["int8", "int4", "fp32"])
+@pytest.fixture(scope="module", params=get_args(Scheme))
 def tiny(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, ModelConfig, list[int]]:

@@ -21,7 +21,7 @@ app = typer.Typer(help="Measure speed, quality and size against roofs and peers.
 Row = Annotated[str | None, typer.Option(help="Hold the figures against this row of targets.toml.")]
 Threads = Annotated[int | None, typer.Option(help="Compute threads; unset: the cores this process may use.")]
 Model = Annotated[Path | None, typer.Option(help="A GGUF file; unset: smollm2 from the store.")]
-PrecisionOption = Annotated[str, typer.Option(help="int8, int4 (8-bit head), int4-full or fp32.")]
+PrecisionOption = Annotated[str, typer.Option(help="int8, int4 (8-bit head), int4-full, bf16, fp16 or fp32.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]
 NoPeers = Annotated[bool, typer.Option("--no-peers", help="Leave llama.cpp out.")]
 
@@ -72,12 +72,12 @@ def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> No
         rows: list[list[Any]] = []
         for count in sorted({1, most}):
             roofs = measure_roofs(count)
-            rows.append([count, roofs.memory, roofs.int8, roofs.int4, roofs.fp32])
+            rows.append([count, roofs.memory, roofs.int8, roofs.int4, roofs.bf16, roofs.fp32])
             value[f"threads_{count}"] = {
                 "memory_gb_per_s": rounded(roofs.memory),
-                **{f"{kind}_gmac_per_s": rounded(getattr(roofs, kind)) for kind in ("int8", "int4", "fp32")},
+                **{f"{kind}_gmac_per_s": rounded(getattr(roofs, kind)) for kind in ("int8", "int4", "bf16", "fp32")},
             }
-        columns = ["threads", "memory GB/s", "int8 GMAC/s", "int4 GMAC/s", "fp32 GMAC/s"]
+        columns = ["threads", "memory GB/s", "int8 GMAC/s", "int4 GMAC/s", "bf16 GMAC/s", "fp32 GMAC/s"]
         report.table(f"Roofs, {isa()} kernels", columns, rows)
         return value
 
