@@ -333,14 +333,19 @@ double roofline(const std::string& kind, int threads, double seconds) {
   return total / elapsed / 1e9;
 }
 
-// Restart the profile of forward passes, or stop it; returns what it held: steps and seconds a phase, in the order of Phase.
-std::pair<uint64_t, std::vector<double>> switch_profile(bool on) {
-  std::vector<double> seconds;
-  for (uint64_t ns : profile.ns) seconds.push_back(double(ns) * 1e-9);
-  std::pair<uint64_t, std::vector<double>> held = {profile.steps, seconds};
+// Restart the profile of steps, or stop it, while none runs. Returns what it held: steps and seconds of each phase, in the order of
+// Phase, of decode steps and of others.
+using KindProfile = std::pair<uint64_t, std::vector<double>>;
+std::pair<KindProfile, KindProfile> switch_profile(bool on) {
+  auto held = [](int kind) {
+    KindProfile p = {profile.steps[kind], {}};
+    for (uint64_t ns : profile.ns[kind]) p.second.push_back(double(ns) * 1e-9);
+    return p;
+  };
+  std::pair<KindProfile, KindProfile> both = {held(1), held(0)};
   profile = {};
   profile.on = on;
-  return held;
+  return both;
 }
 
 std::vector<std::string> available_isas() {

@@ -14,14 +14,17 @@ uint64_t now_ns() {
 }
 }  // namespace
 
-void profile_begin_step() {
-  profile.steps++;
-  profile.last_ns = now_ns();
+void profile_begin_step(int kind) {
+  uint64_t now = now_ns();
+  if (profile.last_ns != 0 && profile.kind == kind) profile.ns[kind][kPhaseBetween] += now - profile.last_ns;
+  profile.steps[kind]++;
+  profile.kind = kind;
+  profile.last_ns = now;
 }
 
 void profile_end_phase(Phase phase) {
   uint64_t now = now_ns();
-  profile.ns[phase] += now - profile.last_ns;
+  profile.ns[profile.kind][phase] += now - profile.last_ns;
   profile.last_ns = now;
 }
 

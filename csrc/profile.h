@@ -13,24 +13,26 @@ enum Phase : int {
   kPhaseGateUp,
   kPhaseDown,
   kPhaseHead,
+  kPhaseBetween,  // from the end of a step to the begin of the next of its kind: sampler, scheduler, delivery
   kPhases
 };
 
 struct Profile {
   bool on;
   uint64_t last_ns;  // end of the phase before
-  uint64_t steps, ns[kPhases];
+  int kind;          // of the step: 1 decode, every row another sequence; 0 any other
+  uint64_t steps[2], ns[2][kPhases];
 };
 
 extern Profile profile;
 
-void profile_begin_step();
+void profile_begin_step(int kind);
 void profile_end_phase(Phase phase);
 
 // A macro, not an inline function: see common.h. To be called where every thread has passed the phase's barrier.
-#define DW_STEP_BEGINS(tid) \
-  do {                      \
-    if (__builtin_expect(profile.on, 0) && (tid) == 0) profile_begin_step(); \
+#define DW_STEP_BEGINS(tid, kind) \
+  do {                            \
+    if (__builtin_expect(profile.on, 0) && (tid) == 0) profile_begin_step(kind); \
   } while (0)
 #define DW_PHASE_ENDS(tid, phase) \
   do {                            \

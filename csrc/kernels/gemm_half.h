@@ -27,12 +27,13 @@ DW_INLINE void tile_bf16(const Matrix& w, const uint8_t* panel, int c0, const Ac
       for (int c = 0; c < C; c++) y[r][c] = dpbf16(y[r][c], pair[c], set1i(xs));
     }
 #else
-    vf even[C], odd[C];
-    for (int c = 0; c < C; c++) even[c] = (vf)(pair[c] << 16), odd[c] = (vf)(pair[c] & set1i((int32_t)0xffff0000));
-    for (int r = 0; r < R; r++) {
-      const float* xs = (const float*)x[r] + 2 * g;
-      for (int c = 0; c < C; c++) y[r][c] = fma(set1(xs[0]), even[c], y[r][c]);
-      for (int c = 0; c < C; c++) y[r][c] = fma(set1(xs[1]), odd[c], y[r][c]);
+    for (int odd = 0; odd < 2; odd++) {  // all rows of a column before the next: 4 x 2 sums leave few registers
+      vf wv[C];
+      for (int c = 0; c < C; c++) wv[c] = (vf)(odd ? pair[c] & set1i((int32_t)0xffff0000) : pair[c] << 16);
+      for (int r = 0; r < R; r++) {
+        vf xs = set1(((const float*)x[r])[2 * g + odd]);
+        for (int c = 0; c < C; c++) y[r][c] = fma(xs, wv[c], y[r][c]);
+      }
     }
 #endif
   }

@@ -423,7 +423,7 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
 
 static void forward(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, const Workspace& workspace,
                     Team* team, int tid) {
-  DW_STEP_BEGINS(tid);
+  DW_STEP_BEGINS(tid, is_decode(b));
   Layout l = layout(m, b, cache, out, workspace.data, team->size, tid);
   for (int row; (row = team_next(team, 1)) < b.rows;) {
     float* x = l.x + (size_t)row * l.hidden_stride;

@@ -25,7 +25,14 @@ NORMS = 5 * 128 * 4
 
 @pytest.mark.parametrize(
     ("precision", "layer_bits", "head_bits"),
-    [("fp32", 32, 32), ("bf16", 16, 16), ("fp16", 16, 16), ("int8", 8.25, 8.25), ("int4", 5, 8.25), ("int4-full", 5, 5)],
+    [
+        ("fp32", 32, 32),
+        ("bf16", 16, 16),
+        ("fp16", 16, 16),
+        ("int8", 8.25, 8.25),
+        ("int4", 5, 8.25),
+        ("int4-full", 5, 5),
+    ],
 )
 def test_a_step_reads_every_weight_once(precision, layer_bits, head_bits):
     work = work_of(CONFIG, precision, kv_dtype="fp32")

@@ -331,6 +331,26 @@ def test_outputs_agree_with_each_other(isa: str, tiny: Any) -> None:
         assert np.array_equal(alone, shape)
 
 
+def test_a_profile_counts_steps_by_kind_and_changes_no_result(isa: str, tiny: Any) -> None:
+    model, config, tokens = tiny
+    expected = sequences.logits(model, sequences.new_cache(native, config, 40), tokens)
+    native.switch_profile(True)
+    cache = sequences.new_cache(native, config, 40)
+    profiled = [sequences.logits(model, cache, tokens[:38])]
+    batches = [sequences.step(tokens[at : at + 1], at, sequences.table_for(40), [0]) for at in (38, 39)]
+    for batch in batches:
+        profiled.append(np.empty((1, model.vocab_size), np.float32))
+        model.forward(batch, cache, logits=profiled[-1])
+    decode, other = native.switch_profile(False)
+    assert np.array_equal(np.concatenate(profiled), expected)
+    assert (decode.steps, other.steps) == (2, 1)
+    assert tuple(decode.seconds) == native.PHASES
+    assert all(spent > 0 for spent in decode.seconds.values())
+    assert other.seconds["between"] == 0
+    model.forward(batches[-1], cache, logits=profiled[-1])
+    assert [kind.steps for kind in native.switch_profile(False)] == [0, 0]
+
+
 def test_argmax_takes_the_lowest_id_of_a_tie(isa: str) -> None:
     ones = np.ones(32, np.float32)
     weights = np.random.default_rng(0).standard_normal((96, 32), dtype=np.float32)

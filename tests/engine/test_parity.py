@@ -11,7 +11,7 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 
 from deepwell.engine.architectures import build_model
-from deepwell.engine.weights import load_weights
+from deepwell.engine.weights import Precision, load_weights
 from deepwell.models.checkpoint import open_checkpoint
 
 TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2")
@@ -63,3 +63,16 @@ def test_greedy_text_is_that_of_transformers(smollm2_path: Path) -> None:
     cache = sequences.new_cache(run, checkpoint.config, tokens)
 
     assert sequences.greedy(model, cache, prompts, count) == expected
+
+
+@pytest.mark.model
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_greedy_text_in_16_bits_begins_as_in_fp32(smollm2_path: Path, precision: Precision) -> None:
+    run = backend("native")
+    checkpoint = open_checkpoint(smollm2_path)
+    model = build_model(run, load_weights(checkpoint, precision), checkpoint.config, max_positions=128)
+    rows = json.loads((sequences.GOLDEN / "greedy.json").read_text())[:6]
+    prompts, expected = [row["prompt"] for row in rows], [row["completion"][:16] for row in rows]
+    cache = sequences.new_cache(run, checkpoint.config, len(prompts) * (max(map(len, prompts)) + 32))
+
+    assert sequences.greedy(model, cache, prompts, 16) == expected

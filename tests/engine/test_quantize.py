@@ -83,7 +83,9 @@ def test_16_bit_floats_are_rounded_once_to_nearest(scheme: Scheme, dtype) -> Non
     back = quantize.unpack(quantize.pack(values.reshape(256, 256), scheme), 256, 256, scheme).reshape(-1)
     assert np.array_equal(back, values, equal_nan=True)
     finite = np.isfinite(values)
-    assert np.array_equal(back.view(np.uint32)[finite], values.view(np.uint32)[finite]), "with the sign of zero"
+    assert np.array_equal(back.view(np.uint32)[finite], values.view(np.uint32)[finite]), (
+        "with the sign of zero"
+    )
     lower, upper = values[:100:2], values[1:101:2]
     middle = ((lower.astype(np.float64) + upper) / 2).astype(np.float32)
     assert np.array_equal(quantize.unpack(quantize.pack(middle[None], scheme), 1, 50, scheme)[0], lower)

@@ -75,7 +75,10 @@ def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> No
             rows.append([count, roofs.memory, roofs.int8, roofs.int4, roofs.bf16, roofs.fp32])
             value[f"threads_{count}"] = {
                 "memory_gb_per_s": rounded(roofs.memory),
-                **{f"{kind}_gmac_per_s": rounded(getattr(roofs, kind)) for kind in ("int8", "int4", "bf16", "fp32")},
+                **{
+                    f"{kind}_gmac_per_s": rounded(getattr(roofs, kind))
+                    for kind in ("int8", "int4", "bf16", "fp32")
+                },
             }
         columns = ["threads", "memory GB/s", "int8 GMAC/s", "int4 GMAC/s", "bf16 GMAC/s", "fp32 GMAC/s"]
         report.table(f"Roofs, {isa()} kernels", columns, rows)
@@ -176,6 +179,42 @@ def batch(
             prompt_tokens=prompt_tokens,
             tokens=tokens,
             **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+@app.command()
+def profile(
+    precision: PrecisionOption = "int4",
+    model: Model = None,
+    threads: Threads = None,
+    rows: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 1,
+    prefill: Annotated[
+        int | None, typer.Option(min=1, help="Profile a prompt of so many tokens instead of decoding.")
+    ] = None,
+    rounds: Rounds = 5,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    tokens: Annotated[int, typer.Option(min=3)] = 64,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Where the milliseconds of a decode step, or of a prompt, go."""
+    from deepwell.bench.profile import bench_profile
+
+    _measure(
+        "profile",
+        row,
+        json,
+        lambda report: bench_profile(
+            report,
+            _model(model),
+            precision=_precision(precision),
+            threads=_threads(threads),
+            rows=rows,
+            prefill=prefill,
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
         ),
     )
 

@@ -23,7 +23,14 @@ SMALL_POOL_BYTES: Final = 256 << 20  # the default pool stays below, but for SMA
 # 96 are weights, 189 cache and 11 workspace.
 PROCESS_BYTES: Final = 104 << 20
 _KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2}
-_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "bf16", "fp16", "int8", "int4", "int4-full")  # largest first
+_PRECISIONS: Final[tuple[Precision, ...]] = (
+    "fp32",
+    "bf16",
+    "fp16",
+    "int8",
+    "int4",
+    "int4-full",
+)  # largest first
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,9 @@ Item = TypeVar("Item", bound=np.generic)
 PANEL: Final = 32  # rows of a panel
 # Columns of a block: they share a scale or, in bf16, a 32-bit word.
 GROUP: Final[dict[Scheme, int]] = {"int8": 64, "int4": 32, "bf16": 2, "fp16": 1, "fp32": 1}
-FLOATS: Final[dict[Scheme, np.dtype[Any]]] = {  # schemes without scales, and the words that hold a block of one row
+FLOATS: Final[
+    dict[Scheme, np.dtype[Any]]
+] = {  # schemes without scales, and the words that hold a block of one row
     "fp32": np.dtype("<f4"),
     "fp16": np.dtype("<f2"),
     "bf16": np.dtype("<u4"),
@@ -83,9 +85,7 @@ class Quantized:
 
     def is_finite(self, scheme: Scheme) -> bool:
         """Whether every weight is; scales show what their group holds."""
-        if scheme == "bf16":
-            return not (self.q & np.uint16(0x7F80) == 0x7F80).any()
-        values = self.q if scheme in FLOATS else self.d
+        values = self.dequantized(scheme) if scheme in FLOATS else self.d
         return bool(np.isfinite(values).all() and np.isfinite(self.m).all())
 
 
