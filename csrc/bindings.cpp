@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 #include <sys/mman.h>
@@ -17,6 +18,7 @@
 #include "common.h"
 #include "dispatch.h"
 #include "pool.h"
+#include "profile.h"
 
 namespace nb = nanobind;
 using namespace deepwell;
@@ -90,7 +92,9 @@ struct PyMatrix {
     if (scheme == "int8") m.scheme = kInt8, m.group = 64, m.block_bytes = 2112;
     else if (scheme == "int4") m.scheme = kInt4, m.group = 32, m.block_bytes = 640;
     else if (scheme == "fp32") m.scheme = kFp32, m.group = 1, m.block_bytes = 128;
-    else fail("matrix: scheme must be fp32, int8 or int4, not '" + scheme + "'");
+    else if (scheme == "bf16") m.scheme = kBf16, m.group = 2, m.block_bytes = 128;
+    else if (scheme == "fp16") m.scheme = kFp16, m.group = 1, m.block_bytes = 64;
+    else fail("matrix: scheme must be fp32, bf16, fp16, int8 or int4, not '" + scheme + "'");
     m.panels = (rows + kPanel - 1) / kPanel;
     m.groups = (cols + m.group - 1) / m.group;
     size_t want = size_t(m.panels) * m.groups * m.block_bytes;
@@ -98,7 +102,10 @@ struct PyMatrix {
       fail("matrix: " + std::to_string(data.size()) + " bytes given, " + std::to_string(want) + " needed");
     require(reinterpret_cast<uintptr_t>(m.data) % 4 == 0, "matrix: data must be 4-byte aligned");
   }
-  std::string scheme() const { return matrix.scheme == kInt8 ? "int8" : matrix.scheme == kInt4 ? "int4" : "fp32"; }
+  std::string scheme() const {
+    constexpr const char* names[] = {"fp32", "int8", "int4", "bf16", "fp16"};  // in the order of Scheme
+    return names[matrix.scheme];
+  }
   Matrix matrix;
   Bytes keep;
 };
@@ -302,11 +309,11 @@ nb::object matmul(Floats x, const PyMatrix& w) {
   return nb::cast(nb::ndarray<nb::numpy, float, nb::ndim<2>>(y, {size_t(m), size_t(w.matrix.rows)}, owner));
 }
 
-// GB/s (memory) or GMAC/s (fp32, int8, int4) of the whole team, over at least `seconds`.
+// GB/s (memory) or GMAC/s (fp32, bf16, int8, int4) of the whole team, over at least `seconds`.
 double roofline(const std::string& kind, int threads, double seconds) {
-  int k = kind == "memory" ? kRoofMemory : kind == "fp32" ? kRoofFp32 : kind == "int8" ? kRoofInt8 : kind == "int4" ? kRoofInt4 : -1;
+  int k = kind == "memory" ? kRoofMemory : kind == "fp32" ? kRoofFp32 : kind == "int8" ? kRoofInt8 : kind == "int4" ? kRoofInt4 : kind == "bf16" ? kRoofBf16 : -1;
   require(threads >= 1 && threads <= kMaxThreads, "threads must be between 1 and 64");
-  if (k < 0) fail("roofline: kind must be memory, fp32, int8 or int4, not '" + kind + "'");
+  if (k < 0) fail("roofline: kind must be memory, fp32, bf16, int8 or int4, not '" + kind + "'");
   nb::gil_scoped_release released;
   int before = pool_threads();
   pool_set_threads(threads);
@@ -333,6 +340,21 @@ double roofline(const std::string& kind, int threads, double seconds) {
   } while (elapsed < seconds);
   pool_set_threads(before);
   return total / elapsed / 1e9;
+}
+
+// Restart the profile of steps, or stop it, while none runs. Returns what it held: steps and seconds of each phase, in the order of
+// Phase, of decode steps and of others.
+using KindProfile = std::pair<uint64_t, std::vector<double>>;
+std::pair<KindProfile, KindProfile> switch_profile(bool on) {
+  auto held = [](int kind) {
+    KindProfile p = {profile.steps[kind], {}};
+    for (uint64_t ns : profile.ns[kind]) p.second.push_back(double(ns) * 1e-9);
+    return p;
+  };
+  std::pair<KindProfile, KindProfile> both = {held(1), held(0)};
+  profile = {};
+  profile.on = on;
+  return both;
 }
 
 std::vector<std::string> available_isas() {
@@ -387,6 +409,7 @@ NB_MODULE(_native, m) {
            "target_logprobs"_a = nb::none());
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
   m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
+  m.def("profile", &switch_profile, "on"_a);
   m.def("isa", [] { return std::string(active_table->name); });
   m.def("available_isas", &available_isas);
   m.def("set_isa", &set_isa, "name"_a);

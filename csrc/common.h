@@ -12,7 +12,7 @@ constexpr int kPieceTokens = 256;  // softmax pieces, merged in order
 constexpr int kMaxHeadDim = 256;
 constexpr int kMaxGroup = 96;      // query heads that share a KV head
 
-enum Scheme : int { kFp32 = 0, kInt8 = 1, kInt4 = 2 };
+enum Scheme : int { kFp32 = 0, kInt8 = 1, kInt4 = 2, kBf16 = 3, kFp16 = 4 };
 
 // W: [rows, cols], packed as [panels][groups][block]; see docs/design.md.
 struct Matrix {
@@ -21,7 +21,7 @@ struct Matrix {
   Scheme scheme;
   int panels;          // ceil(rows / 32)
   int groups;          // ceil(cols / group)
-  int group;           // columns that share a scale: 64 (int8), 32 (int4), 1 (fp32)
+  int group;           // columns of a block: 64 (int8), 32 (int4), 2 (bf16), 1 (fp16, fp32)
   size_t block_bytes;  // of one (panel, group)
 };
 
@@ -103,6 +103,6 @@ struct KernelTable {
   double (*roofline)(int kind, const Roofline&, int tid, int threads);
 };
 
-enum RooflineKind : int { kRoofMemory = 0, kRoofFp32 = 1, kRoofInt8 = 2, kRoofInt4 = 3 };
+enum RooflineKind : int { kRoofMemory = 0, kRoofFp32 = 1, kRoofInt8 = 2, kRoofInt4 = 3, kRoofBf16 = 4 };
 
 }  // namespace deepwell

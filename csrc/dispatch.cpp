@@ -6,6 +6,7 @@ namespace generic { extern const KernelTable kTable; }
 #if defined(__x86_64__)
 namespace avx2 { extern const KernelTable kTable; }
 namespace avx512 { extern const KernelTable kTable; }
+namespace avx512_bf16 { extern const KernelTable kTable; }
 #endif
 namespace avx512_emulated { extern const KernelTable kTable; }
 
@@ -19,6 +20,7 @@ int available_tables(const KernelTable** tables) {
   bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                 __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                 __builtin_cpu_supports("avx512vnni");
+  if (has_avx512 && __builtin_cpu_supports("avx512bf16")) tables[n++] = &avx512_bf16::kTable;
   if (has_avx512) tables[n++] = &avx512::kTable;
   if (has_avx2) tables[n++] = &avx2::kTable;
 #endif

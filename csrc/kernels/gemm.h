@@ -27,10 +27,20 @@ constexpr int kTileRows = 4, kTileVectors = V >= 2 ? 2 : 1;
 // touches every other line. 2 kB is best of 1, 2, 4 and 8 kB: 22 GB/s on one core, 8 kB gives 16.
 constexpr int kPrefetchBytes = 2048;
 
+DW_INLINE void prefetch_ahead(const void* at) { prefetch((const uint8_t*)at + kPrefetchBytes); }
+
 DW_INLINE void prefetch_row(const uint8_t* at) {  // 128 bytes: 4 columns of 32 rows
   prefetch(at + kPrefetchBytes);
   prefetch(at + kPrefetchBytes + 64);
 }
+
+}  // namespace DW_ISA
+}  // namespace deepwell
+
+#include "kernels/gemm_half.h"
+
+namespace deepwell {
+namespace DW_ISA {
 
 template <int R, int C>
 DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, float* out) {
@@ -126,6 +136,8 @@ static void tile(const Matrix& w, const uint8_t* panel, const Activations& a, in
     if (S == kInt8) tile_int8<R, C>(w, panel, c0, a, row, ahead, out);
     if (S == kInt4) tile_int4<R, C>(w, panel, c0, a, row, ahead, out);
     if (S == kFp32) tile_fp32<R, C>(w, panel, c0, a, row, ahead, out);
+    if (S == kBf16) tile_bf16<R, C>(w, panel, c0, a, row, ahead, out);
+    if (S == kFp16) tile_fp16<R, C>(w, panel, c0, a, row, ahead, out);
   }
 }
 
@@ -185,6 +197,8 @@ static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int t
       int end = row + kRowBlock < m ? row + kRowBlock : m;
       if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
       else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
+      else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);
+      else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue);
       else panel_rows<kFp32>(w, p, a, row, end, epilogue);
     }
     first = fixed + team_next_share(team, items - fixed, &count);

@@ -1,7 +1,8 @@
 // Activations to bytes, and the row-wise pieces around the matrix products.
 //
 // Layout of one quantised row: `bytes` [K_pad / 4][kActivationBytes8 or 4], scale [G], sum [G]. `sum` is what a group's
-// correction needs: sum(q) as int32 (int8), scale * sum(q) as float (int4).
+// correction needs: sum(q) as int32 (int8), scale * sum(q) as float (int4). Floats have neither: they are copied, or rounded to
+// bf16 for a table that multiplies pairs of bf16.
 #pragma once
 #include "common.h"
 #include "kernels/simd.h"
@@ -29,8 +30,14 @@ constexpr int kWideTile = 4;   // rows whose activations are interleaved there
 
 DW_INLINE size_t round_up(size_t v, size_t to) { return (v + to - 1) / to * to; }
 
+#if defined(DW_BF16_DOT)
+constexpr int kActivationBytesBf16 = 8;
+#else
+constexpr int kActivationBytesBf16 = 16;
+#endif
+
 DW_INLINE int activation_bytes(const Matrix& w) {
-  return w.scheme == kInt8 ? kActivationBytes8 : w.scheme == kInt4 ? 4 : 16;
+  return w.scheme == kInt8 ? kActivationBytes8 : w.scheme == kInt4 ? 4 : w.scheme == kBf16 ? kActivationBytesBf16 : 16;
 }
 
 DW_INLINE size_t activation_row_bytes(const Matrix& w) {
@@ -70,8 +77,16 @@ DW_INLINE void store_wide([[maybe_unused]] const Activations& a, [[maybe_unused]
 // x: [cols] float -> row `row` of `a`, in the format matrix `w` wants.
 static void quantize_row(const Matrix& w, const float* x, const Activations& a, int row) {
   uint8_t* out = a.bytes + row * a.row_bytes;
-  if (w.scheme == kFp32) {
+  if (w.scheme == kBf16 && kActivationBytesBf16 == 8) {
+    uint16_t* to = (uint16_t*)out;
+    int k = 0;
+    for (; k + W <= w.cols; k += W) store_bf16(to + k, load(x + k));
+    for (; k < w.groups * 2; k++) to[k] = k < w.cols ? to_bf16(x[k]) : 0;
+    return;
+  }
+  if (w.scheme == kFp32 || w.scheme == kFp16 || w.scheme == kBf16) {
     memcpy(out, x, w.cols * sizeof(float));
+    memset(out + w.cols * sizeof(float), 0, (w.groups * w.group - w.cols) * sizeof(float));
     return;
   }
   int stride = a.wide ? kWideTile : 1;
@@ -156,6 +171,11 @@ static void embed_row(const Matrix& w, int token, float* y) {
     const uint8_t* block = panel + g * w.block_bytes;
     if (w.scheme == kFp32) {
       y[k] = ((const float*)block)[r];
+    } else if (w.scheme == kBf16) {
+      uint32_t bits = (uint32_t)((const uint16_t*)block)[2 * r + c] << 16;
+      memcpy(y + k, &bits, 4);
+    } else if (w.scheme == kFp16) {
+      y[k] = half1(((const uint16_t*)block)[r]);
     } else if (w.scheme == kInt8) {
       y[k] = half1(((const uint16_t*)block)[r]) * (float)(int8_t)block[64 + (c / 4) * 128 + r * 4 + c % 4];
     } else {

@@ -27,6 +27,7 @@ constexpr long kRounds = 1 << 20;
 #define DW_FMA(i) "vfmadd231ps %%zmm14, %%zmm15, %%zmm" #i "\n\t"
 #define DW_DOT(i) "vpdpbusd %%zmm14, %%zmm15, %%zmm" #i "\n\t"
 #define DW_SEQUENCE(I) I(0) I(1) I(2) I(3) I(4) I(5) I(6) I(7)
+#define DW_BF16(i) "vdpbf16ps %%zmm14, %%zmm15, %%zmm" #i "\n\t"
 #define DW_INT8(i) DW_DOT(i)
 #define DW_INT4(i) DW_DOT(i)
 #else
@@ -46,6 +47,11 @@ static double roofline(int kind, const Roofline& r, int tid, int threads) {
                    "xmm13", "xmm14", "xmm15");  // zeros: no denormals
   switch (kind) {
     case kRoofMemory: return read_memory(r, tid, threads);
+#if defined(DW_BF16_DOT)
+    case kRoofBf16: DW_LOOP(DW_BF16); return (double)kRounds * 8 * 2 * W;
+#else
+    case kRoofBf16:
+#endif
     case kRoofFp32: DW_LOOP(DW_FMA); return (double)kRounds * 8 * W;
     case kRoofInt8: DW_LOOP(DW_INT8); return (double)kRounds * 8 * 4 * W;
     default: DW_LOOP(DW_INT4); return (double)kRounds * 8 * 4 * W;

@@ -12,8 +12,12 @@
 // The AVX512 code path on emulated intrinsics, so that its logic is tested on machines without AVX512.
 #if defined(DW_EMULATE_AVX512)
 #define DW_AVX512 1
+#define DW_BF16_DOT 1
 #elif defined(__AVX512VNNI__)
 #define DW_AVX512 1
+#if defined(__AVX512BF16__)
+#define DW_BF16_DOT 1
+#endif
 #elif defined(__AVX2__)
 #define DW_AVX2 1
 #endif
@@ -56,6 +60,9 @@ DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm512_cvtph_ps(_mm256_lo
 DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DW_INLINE vi dpbusd(vi acc, vi u, vi s) { return (vi)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)u, (__m512i)s); }
+#if defined(DW_BF16_DOT)
+DW_INLINE vf dpbf16(vf acc, vi a, vi b) { return (vf)_mm512_dpbf16_ps((__m512)acc, (__m512bh)a, (__m512bh)b); }
+#endif
 #elif defined(DW_AVX2)
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
@@ -82,6 +89,13 @@ DW_INLINE uint16_t to_bf16(float v) {  // nearest even; a NaN stays a NaN
   memcpy(&u, &v, 4);
   if ((u & 0x7fffffff) > 0x7f800000) return (uint16_t)((u >> 16) | 0x40);
   return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+DW_INLINE void store_bf16(uint16_t* p, vf v) {  // to_bf16 of W values
+  vi u = (vi)v;
+  vi rounded = u + 0x7fff + ((u >> 16) & 1);  // no finite value overflows into the sign
+  vi bits = (vi)select((u & 0x7fffffff) > 0x7f800000, (vf)(u | 0x400000), (vf)rounded) >> 16;
+  *(vh_half*)p = __builtin_convertvector(bits, vh_half);
 }
 
 // Reductions halve the vector: lane i joins lane i + n / 2. A fixed tree, the same for every caller.

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from deepwell.bench.determinism import COMPANIES, bench_determinism
 from deepwell.bench.ours import Ours, prompts
+from deepwell.bench.profile import bench_profile
 from deepwell.bench.report import Report
 from deepwell.bench.size import bench_model_size
 from deepwell.engine import native
@@ -60,6 +61,29 @@ def test_answers_do_not_depend_on_company(report, smollm2_path):
     assert value["different"] == 0
     assert value["requests"] == 4
     assert value["drafted_tokens"] > 0
+
+
+@pytest.mark.parametrize("prefill", [None, 40])
+def test_a_profile_accounts_for_every_phase(report, smollm2_path, prefill):
+    value = bench_profile(
+        report,
+        smollm2_path,
+        precision="int4-full",
+        threads=1,
+        rows=1 if prefill else 2,
+        prefill=prefill,
+        rounds=1,
+        prompt_tokens=20,
+        tokens=4,
+    )
+
+    phases = value["phases"]
+    assert tuple(phases) == native.PHASES
+    assert all(phase["ms"] > 0 for phase in phases.values())
+    assert sum(phase["ms"] for phase in phases.values()) == pytest.approx(value["total_ms"], rel=0.01)
+    assert {name for name, phase in phases.items() if "roof" in phase} == {
+        "qkv", "attention", "o", "gate_up", "down", "head"
+    }  # fmt: skip
 
 
 def test_packed_files_shrink_with_their_bits(report, smollm2_path):

@@ -25,7 +25,14 @@ NORMS = 5 * 128 * 4
 
 @pytest.mark.parametrize(
     ("precision", "layer_bits", "head_bits"),
-    [("fp32", 32, 32), ("int8", 8.25, 8.25), ("int4", 5, 8.25), ("int4-full", 5, 5)],
+    [
+        ("fp32", 32, 32),
+        ("bf16", 16, 16),
+        ("fp16", 16, 16),
+        ("int8", 8.25, 8.25),
+        ("int4", 5, 8.25),
+        ("int4-full", 5, 5),
+    ],
 )
 def test_a_step_reads_every_weight_once(precision, layer_bits, head_bits):
     work = work_of(CONFIG, precision, kv_dtype="fp32")
@@ -44,7 +51,7 @@ def test_an_untied_embedding_is_not_read_by_a_step():
 
 def test_prefill_roof_puts_gemms_and_attention_each_under_its_own_peak():
     work = work_of(CONFIG, "int8", kv_dtype="bf16")
-    roofs = Roofs(threads=1, memory=1.0, int8=2.0, int4=100.0, fp32=0.5)
+    roofs = Roofs(threads=1, memory=1.0, int8=2.0, int4=100.0, bf16=100.0, fp32=0.5)
     gemm = (
         LAYER * 3 + (2 * QKV + LAYER) + HEAD
     )  # of the last layer the two first rows need keys and values alone

@@ -26,13 +26,15 @@ from deepwell.models.config import ModelConfig
 pytestmark = pytest.mark.native
 
 ISAS = native.available_isas() if native.is_available() else ["none"]
-SCHEMES: tuple[Scheme, ...] = ("fp32", "int8", "int4")
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+BF16_DOT = ("avx512_bf16", "avx512_emulated")  # these round the activations of bf16 matrices to bf16
 
 # Largest difference from the reference, as a fraction of the largest value. Float sums of fp32 differ in order. The quantised
 # schemes round alike, but for a rare double rounding in the reference's emulated fused multiply-add, and for the generic
 # table, which multiplies and adds in two roundings.
-MATMUL_ERROR: dict[Scheme, float] = {"fp32": 2e-6, "int8": 2e-7, "int4": 2e-7}
+MATMUL_ERROR: dict[Scheme, float] = {"fp32": 2e-6, "bf16": 2e-6, "fp16": 2e-6, "int8": 2e-7, "int4": 2e-7}
 UNFUSED_ERROR = 4e-6
+ROUNDED_ACTIVATIONS = 2.0**-8  # half a step of bf16, 2**-9 of a value, in all terms of a sum at once
 LAST_BITS = 4e-6  # of the largest logit, where no activation was rounded to another integer
 # A last-bit difference can move an activation to the next of its 255 steps; the noise this makes is of the kind that
 # quantisation makes anyway, in rare tokens.
@@ -106,7 +108,37 @@ def test_products_are_those_of_the_reference(
     expected = reference.matmul(x, packed(reference, weights, scheme))
     error = np.abs(native.matmul(x, packed(native, weights, scheme)) - expected).max()
     tolerance = UNFUSED_ERROR if isa == "generic" else MATMUL_ERROR[scheme]
+    if scheme == "bf16" and isa in BF16_DOT:
+        tolerance = ROUNDED_ACTIVATIONS
     assert error <= tolerance * max(1.0, np.abs(expected).max())
+
+
+@given(
+    tokens=st.integers(1, 13),
+    rows=st.integers(1, 100),
+    cols=st.integers(1, 300),
+    scheme=st.sampled_from(["bf16", "fp16"]),
+    exponent=st.integers(-20, 10),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_products_of_16_bit_weights_are_those_of_the_same_weights_in_fp32(
+    isa: str, tokens: int, rows: int, cols: int, scheme: Scheme, exponent: int, seed: int
+) -> None:
+    """Bit for bit: widening is exact and the order of the sums is the same. Subnormal float16 are among the weights."""
+    rng = np.random.default_rng(seed)
+    half = quantize.pack(np.ldexp(rng.standard_normal((rows, cols), np.float32), exponent), scheme)
+    x = rng.standard_normal((tokens, cols), dtype=np.float32)
+    computed = native.matmul(x, native.matrix(half, rows, cols, scheme))
+    weights = quantize.unpack(half, rows, cols, scheme)
+    if scheme == "bf16" and isa in BF16_DOT:
+        x = (quantize.round_bf16(x).astype(np.uint32) << 16).view(np.float32)
+        expected = np.zeros((tokens, rows), np.float32)
+        for start in range(0, cols, 2):  # the odd column of each pair first; its products are exact
+            for column in range(min(start + 1, cols - 1), start - 1, -1):
+                expected += x[:, column, None] * weights[:, column]
+        assert np.array_equal(computed, expected)
+    else:
+        assert np.array_equal(computed, native.matmul(x, packed(native, weights, "fp32")))
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -151,13 +183,14 @@ def test_logits_are_those_of_the_reference(
         )
         differences.append(float(np.abs(computed - expected).max() / np.abs(expected).max()))
     stepped = [difference for difference in differences if difference > LAST_BITS]
-    if (precision, kv_dtype) == ("fp32", "fp32"):
+    if (precision, kv_dtype) in (("fp32", "fp32"), ("fp16", "fp32")):
         assert not stepped
-    assert len(stepped) <= MAX_STEPPED_SEQUENCES * len(differences)
+    if precision != "bf16" or isa not in BF16_DOT:
+        assert len(stepped) <= MAX_STEPPED_SEQUENCES * len(differences)
     assert max(differences) < STEP_ERROR
 
 
-@pytest.fixture(scope="module", params=["int8", "int4", "fp32"])
+@pytest.fixture(scope="module", params=get_args(Scheme))
 def tiny(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Any, ModelConfig, list[int]]:
@@ -387,6 +420,26 @@ def test_outputs_agree_with_each_other(isa: str, tiny: Any) -> None:
         alone = np.empty_like(shape)
         model.forward(batch, sequences.new_cache(native, config, 40), **{name: alone})
         assert np.array_equal(alone, shape)
+
+
+def test_a_profile_counts_steps_by_kind_and_changes_no_result(isa: str, tiny: Any) -> None:
+    model, config, tokens = tiny
+    expected = sequences.logits(model, sequences.new_cache(native, config, 40), tokens)
+    native.switch_profile(True)
+    cache = sequences.new_cache(native, config, 40)
+    profiled = [sequences.logits(model, cache, tokens[:38])]
+    batches = [sequences.step(tokens[at : at + 1], at, sequences.table_for(40), [0]) for at in (38, 39)]
+    for batch in batches:
+        profiled.append(np.empty((1, model.vocab_size), np.float32))
+        model.forward(batch, cache, logits=profiled[-1])
+    decode, other = native.switch_profile(False)
+    assert np.array_equal(np.concatenate(profiled), expected)
+    assert (decode.steps, other.steps) == (2, 1)
+    assert tuple(decode.seconds) == native.PHASES
+    assert all(spent > 0 for spent in decode.seconds.values())
+    assert other.seconds["between"] == 0
+    model.forward(batches[-1], cache, logits=profiled[-1])
+    assert [kind.steps for kind in native.switch_profile(False)] == [0, 0]
 
 
 def test_argmax_takes_the_lowest_id_of_a_tie(isa: str) -> None:

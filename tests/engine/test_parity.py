@@ -11,7 +11,7 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 
 from deepwell.engine.architectures import build_model
-from deepwell.engine.weights import load_weights
+from deepwell.engine.weights import Precision, load_weights
 from deepwell.models.checkpoint import open_checkpoint
 
 TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2", "qwen3")
@@ -64,3 +64,32 @@ def test_greedy_text_is_that_of_transformers(smollm2_path: Path) -> None:
     cache = sequences.new_cache(run, checkpoint.config, tokens)
 
     assert sequences.greedy(model, cache, prompts, count) == expected
+
+
+@pytest.mark.model
+def test_text_in_16_bits_is_as_likely_as_in_fp32(smollm2_path: Path) -> None:
+    """The perplexity of greedy text within 0.1 %, and another token only where two are nearly tied."""
+    run = backend("native")
+    checkpoint = open_checkpoint(smollm2_path)
+    rows = json.loads((sequences.GOLDEN / "greedy.json").read_text())[:8]
+
+    def scored(precision: Precision) -> tuple[float, list[int]]:
+        """The mean log probability of the golden completions, and the likeliest token at each of their places."""
+        model = build_model(run, load_weights(checkpoint, precision), checkpoint.config, max_positions=128)
+        chosen: list[float] = []
+        best: list[int] = []
+        for row in rows:
+            tokens = row["prompt"] + row["completion"]
+            cache = sequences.new_cache(run, checkpoint.config, len(tokens))
+            logits = sequences.logits(model, cache, tokens)[len(row["prompt"]) - 1 : -1].astype(np.float64)
+            log_sum = np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))
+            chosen += list(logits[range(len(logits)), row["completion"]] - logits.max(axis=1) - log_sum)
+            best += logits.argmax(axis=1).tolist()
+        return float(np.mean(chosen)), best
+
+    expected, greedy = scored("fp32")
+    assert greedy == [token for row in rows for token in row["completion"]]
+    for precision, min_agreement in (("bf16", 0.97), ("fp16", 0.99)):
+        mean, best = scored(precision)
+        assert abs(mean - expected) < 1e-3
+        assert np.mean(np.equal(best, greedy)) >= min_agreement

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import gguf
 import numpy as np
 import pytest
@@ -14,8 +16,16 @@ from deepwell.engine import quantize
 from deepwell.engine.backend import Scheme
 from deepwell.engine.quantize import Quantized
 
-SCHEMES: tuple[Scheme, ...] = ("fp32", "int8", "int4")
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 shapes = st.tuples(st.integers(1, 100), st.integers(1, 200))
+
+
+def bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def float16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    return bits.view(np.float16).astype(np.float32)
 
 
 def normal(rows: int, cols: int, seed: int = 0) -> NDArray[np.float32]:
@@ -41,7 +51,7 @@ def test_layout_is_the_documented_one(scheme: Scheme) -> None:
     packed = quantize.pack(normal(rows, cols), scheme)
     weights = quantize.unpack(packed, rows, cols, scheme)
     group = quantize.GROUP[scheme]
-    block_bytes = {"fp32": 128, "int8": 2112, "int4": 640}[scheme]
+    block_bytes = {"fp32": 128, "bf16": 128, "fp16": 64, "int8": 2112, "int4": 640}[scheme]
     groups = -(-cols // group)
     for row in range(rows):
         for col in range(cols):
@@ -49,6 +59,11 @@ def test_layout_is_the_documented_one(scheme: Scheme) -> None:
             block, r, c = packed[start : start + block_bytes], row % 32, col % group
             if scheme == "fp32":
                 expected = block.view("<f4")[r]
+            elif scheme == "fp16":
+                expected = block.view("<f2")[r].astype(np.float32)
+            elif scheme == "bf16":
+                bits = block.view("<u2").reshape(32, 2)[r, c]
+                expected = (bits.astype(np.uint32) << 16).view(np.float32)
             elif scheme == "int8":
                 q = block[64:].view(np.int8).reshape(16, 32, 4)[c // 4, r, c % 4]
                 expected = np.float32(block[:64].view("<f2")[r]) * np.float32(q)
@@ -58,6 +73,22 @@ def test_layout_is_the_documented_one(scheme: Scheme) -> None:
                 d, m = block[:128].view("<f2").reshape(2, 32)[:, r].astype(np.float32)
                 expected = d * np.float32(q) + m
             assert weights[row, col] == expected
+
+
+@pytest.mark.parametrize(("scheme", "dtype"), [("bf16", bfloat16), ("fp16", float16)])
+def test_16_bit_floats_are_rounded_once_to_nearest(scheme: Scheme, dtype) -> None:
+    """Every 16-bit pattern stays itself, its neighbours' middle goes to the even one."""
+    patterns = np.arange(1 << 16, dtype=np.uint16)
+    values = dtype(patterns)
+    back = quantize.unpack(quantize.pack(values.reshape(256, 256), scheme), 256, 256, scheme).reshape(-1)
+    assert np.array_equal(back, values, equal_nan=True)
+    finite = np.isfinite(values)
+    assert np.array_equal(back.view(np.uint32)[finite], values.view(np.uint32)[finite]), (
+        "with the sign of zero"
+    )
+    lower, upper = values[:100:2], values[1:101:2]
+    middle = ((lower.astype(np.float64) + upper) / 2).astype(np.float32)
+    assert np.array_equal(quantize.unpack(quantize.pack(middle[None], scheme), 1, 50, scheme)[0], lower)
 
 
 def test_fp32_is_exact() -> None:
@@ -91,6 +122,17 @@ def test_constant_and_zero_groups(scheme: Scheme) -> None:
     weights = np.zeros((2, 64), np.float32)
     weights[1] = 0.25
     assert np.allclose(quantize.unpack(quantize.pack(weights, scheme), 2, 64, scheme), weights, rtol=1e-3)
+
+
+@pytest.mark.parametrize("scheme", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("poison", [np.nan, -np.nan, np.inf, 3.4e38])
+def test_not_finite_floats_are_told(scheme: Scheme, poison: float) -> None:
+    """So is what becomes infinite by rounding: 3.4e38 is float32's, and too large for the other two."""
+    weights = normal(3, 64)
+    assert quantize.quantize(weights, scheme).is_finite(scheme)
+    weights[1, 5] = poison
+    weights[2, 7] = np.array(0xFFFFFFFF, np.uint32).view(np.float32) if np.isnan(poison) else poison
+    assert quantize.quantize(weights, scheme).is_finite(scheme) == (scheme == "fp32" and np.isfinite(poison))
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4"])

@@ -76,12 +76,12 @@ def test_large_matrices_are_packed_in_chunks_without_a_seam(
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_schemes_of_a_precision(checkpoint: Checkpoint, precision: Precision) -> None:
     weights = load_weights(checkpoint, precision)
-    body = {"fp32": "fp32", "int8": "int8"}.get(precision, "int4")
+    body = "int4" if precision == "int4-full" else precision
     assert weights.matrices["0.qkv"].scheme == body
     assert weights.matrices["embed"].scheme == ("int8" if precision == "int4" else body)
     assert weights.nbytes == weights_nbytes(checkpoint.config, precision)
-    finite = {"fp32": False, "int8": True}.get(precision, True)
-    assert np.isfinite(weights.report["0.qkv"].sqnr_db) == finite
+    exact = precision in quantize.FLOATS  # the few bits of the golden weights fit all of them
+    assert np.isfinite(weights.report["0.qkv"].sqnr_db) != exact
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -170,7 +170,7 @@ def test_a_directory_that_cannot_be_written_costs_a_warning(
     assert "cannot keep the packed weights" in caplog.text
 
 
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "int8", "int4"])
 @pytest.mark.parametrize("name", ["model.norm.weight", "model.layers.0.mlp.down_proj.weight"])
 def test_weights_that_are_not_finite_are_refused(
     tmp_path: Path, checkpoint: Checkpoint, precision: Precision, name: str

@@ -51,7 +51,7 @@ def bench_prefill(
         ours = session.ours.name
         roofs = [session.work.prefill_roof(peak, prompt_tokens) for peak in measured]
         roof = statistics.median(rate / limit for rate, limit in zip(result.rates[ours], roofs, strict=True))
-        gemm = statistics.median(getattr(peak, session.work.scheme) for peak in measured)
+        gemm = statistics.median(peak.of(session.work.scheme) for peak in measured)
         fp32 = statistics.median(peak.fp32 for peak in measured)
         report.table(
             f"Prefill, {prompt_tokens} tokens",

@@ -21,7 +21,7 @@ from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["PRECISIONS", "Scorer", "bench_quality"]
 
-PRECISIONS: tuple[Precision, ...] = ("int8", "int4", "int4-full")
+PRECISIONS: tuple[Precision, ...] = ("bf16", "fp16", "int8", "int4", "int4-full")
 
 
 class Scorer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deepwell.engine.backend import KVDtype
+from deepwell.engine.backend import KVDtype, Scheme
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.quantize import packed_nbytes
 from deepwell.engine.weights import Precision, weights_nbytes
@@ -14,8 +14,8 @@ from deepwell.models.config import ModelConfig
 
 __all__ = ["Kind", "Precision", "Roofs", "Work", "measure_roof", "measure_roofs", "work_of"]
 
-Kind = Literal["memory", "int8", "int4", "fp32"]
-KINDS: tuple[Kind, ...] = ("memory", "int8", "int4", "fp32")
+Kind = Literal["memory", "int8", "int4", "bf16", "fp32"]
+KINDS: tuple[Kind, ...] = ("memory", "int8", "int4", "bf16", "fp32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,13 @@ class Roofs:
     memory: float
     int8: float
     int4: float
+    bf16: float  # above fp32 where the processor multiplies pairs of bf16
     fp32: float
+
+    def of(self, scheme: Scheme) -> float:
+        """The peak of products with weights of `scheme`."""
+        peaks: dict[Scheme, float] = {"int8": self.int8, "int4": self.int4, "bf16": self.bf16}
+        return peaks.get(scheme, self.fp32)
 
 
 def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
@@ -46,15 +52,14 @@ def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
 
 def measure_roofs(threads: int, *, seconds: float = 0.4) -> Roofs:
     """Every peak, `seconds` each."""
-    memory, int8, int4, fp32 = (measure_roof(kind, threads, seconds=seconds) for kind in KINDS)
-    return Roofs(threads, memory, int8, int4, fp32)
+    return Roofs(threads, *(measure_roof(kind, threads, seconds=seconds) for kind in KINDS))
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
     """What one model needs: bytes of weights a decode step reads, MACs a token, and the cache's share."""
 
-    scheme: Literal["int8", "int4", "fp32"]
+    scheme: Scheme
     step_bytes: int  # weights and scales that one step reads, whatever the batch
     kv_bytes_per_token: int  # keys and values of one position, all layers
     layers: int
@@ -83,8 +88,7 @@ class Work:
 
     def prefill_roof(self, roofs: Roofs, tokens: int) -> float:
         """Tokens a second of a prompt: GEMMs at the peak of their scheme, causal attention at the fp32 peak."""
-        peak = {"int8": roofs.int8, "int4": roofs.int4, "fp32": roofs.fp32}[self.scheme]
-        gemm = self.prefill_gemm_macs(tokens) / (peak * 1e9)
+        gemm = self.prefill_gemm_macs(tokens) / (roofs.of(self.scheme) * 1e9)
         return tokens / (gemm + self.prefill_attention_macs(tokens) / (roofs.fp32 * 1e9))
 
 
@@ -99,7 +103,7 @@ def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> 
     layers = config.num_hidden_layers
     qkv_weights = (heads + 2 * kv_heads) * config.head_dim * hidden
     o_weights, mlp_weights = heads * config.head_dim * hidden, 3 * inner * hidden
-    scheme: Literal["int8", "int4", "fp32"] = "int4" if precision == "int4-full" else precision
+    scheme: Scheme = "int4" if precision == "int4-full" else precision
     # Of an untied embedding a step reads one row a token, not the matrix.
     embedding = (
         0
@@ -118,6 +122,6 @@ def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> 
     )
 
 
-def embedding_scheme(precision: Precision) -> Literal["int8", "int4", "fp32"]:
+def embedding_scheme(precision: Precision) -> Scheme:
     """The scheme of the embedding and the head: "int4" keeps them in 8 bits, "int4-full" does not."""
     return "int4" if precision == "int4-full" else "int8" if precision == "int4" else precision

@@ -23,7 +23,7 @@ Threads = Annotated[int | None, typer.Option(help="Compute threads; unset: the c
 Model = Annotated[
     str | None, typer.Option(help="A model in the store, or a GGUF file; unset: smollm2 from the store.")
 ]
-PrecisionOption = Annotated[str, typer.Option(help="int8, int4 (8-bit head), int4-full or fp32.")]
+PrecisionOption = Annotated[str, typer.Option(help="int8, int4 (8-bit head), int4-full, bf16, fp16 or fp32.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]
 NoPeers = Annotated[bool, typer.Option("--no-peers", help="Leave llama.cpp out.")]
 
@@ -76,12 +76,15 @@ def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> No
         rows: list[list[Any]] = []
         for count in sorted({1, most}):
             roofs = measure_roofs(count)
-            rows.append([count, roofs.memory, roofs.int8, roofs.int4, roofs.fp32])
+            rows.append([count, roofs.memory, roofs.int8, roofs.int4, roofs.bf16, roofs.fp32])
             value[f"threads_{count}"] = {
                 "memory_gb_per_s": rounded(roofs.memory),
-                **{f"{kind}_gmac_per_s": rounded(getattr(roofs, kind)) for kind in ("int8", "int4", "fp32")},
+                **{
+                    f"{kind}_gmac_per_s": rounded(getattr(roofs, kind))
+                    for kind in ("int8", "int4", "bf16", "fp32")
+                },
             }
-        columns = ["threads", "memory GB/s", "int8 GMAC/s", "int4 GMAC/s", "fp32 GMAC/s"]
+        columns = ["threads", "memory GB/s", "int8 GMAC/s", "int4 GMAC/s", "bf16 GMAC/s", "fp32 GMAC/s"]
         report.table(f"Roofs, {isa()} kernels", columns, rows)
         return value
 
@@ -186,6 +189,42 @@ def batch(
             prompt_tokens=prompt_tokens,
             tokens=tokens,
             **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+@app.command()
+def profile(
+    precision: PrecisionOption = "int4",
+    model: Model = None,
+    threads: Threads = None,
+    rows: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 1,
+    prefill: Annotated[
+        int | None, typer.Option(min=1, help="Profile a prompt of so many tokens instead of decoding.")
+    ] = None,
+    rounds: Rounds = 5,
+    prompt_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    tokens: Annotated[int, typer.Option(min=3)] = 64,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Where the milliseconds of a decode step, or of a prompt, go."""
+    from deepwell.bench.profile import bench_profile
+
+    _measure(
+        "profile",
+        row,
+        json,
+        lambda report: bench_profile(
+            report,
+            _model(model),
+            precision=_precision(precision),
+            threads=_threads(threads),
+            rows=rows,
+            prefill=prefill,
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
         ),
     )
 
@@ -420,7 +459,7 @@ def speculation(
     def measure(report: Report) -> dict[str, Any]:
         from deepwell.bench.speculation import bench_speculation, models_at_hand
 
-        models = [model] if model else models_at_hand(_model(None))
+        models = [_model(model)] if model else models_at_hand(_model(None))
         return bench_speculation(report, models, threads=_threads(threads), rounds=rounds, tokens=tokens)
 
     _measure("speculation", row, json, measure)

@@ -36,7 +36,8 @@ Port = Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="Weights in memory: auto, int8, int4 (8-bit head), int4-full or fp32.", rich_help_panel=_ENGINE
+        help="Weights in memory: auto, int8, int4 (8-bit head), int4-full, bf16, fp16 or fp32.",
+        rich_help_panel=_ENGINE,
     ),
 ]
 Context = Annotated[int | None, typer.Option(help="Tokens a sequence may hold.", rich_help_panel=_ENGINE)]

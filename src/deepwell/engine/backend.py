@@ -16,7 +16,7 @@ from deepwell.engine.batch import Batch
 
 __all__ = ["Attention", "Backend", "KVCache", "KVDtype", "Matrix", "Mlp", "Model", "Scheme"]
 
-Scheme = Literal["fp32", "int8", "int4"]
+Scheme = Literal["fp32", "bf16", "fp16", "int8", "int4"]
 KVDtype = Literal["fp32", "bf16", "int8"]  # int8: with one float32 scale a key and one a value of each head
 
 

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
 import numpy as np
@@ -19,7 +20,9 @@ from deepwell.errors import MissingDependency
 
 __all__ = [
     "MAX_THREADS",
+    "PHASES",
     "Model",
+    "StepProfile",
     "attention",
     "available_isas",
     "is_available",
@@ -33,6 +36,7 @@ __all__ = [
     "select_backend",
     "set_isa",
     "set_threads",
+    "switch_profile",
     "threads",
 ]
 
@@ -91,7 +95,7 @@ def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -
 
 
 def isa() -> str:
-    """The kernel table in use: "avx512", "avx2", "generic" or, for tests, "avx512_emulated"."""
+    """The kernel table in use: "avx512_bf16", "avx512", "avx2", "generic" or, for tests, "avx512_emulated"."""
     return _native.isa()
 
 
@@ -113,6 +117,31 @@ def threads() -> int:
 def set_threads(count: int) -> None:
     """Resize the pool, to 1..MAX_THREADS."""
     _native.set_threads(count)
+
+
+PHASES: Final = ("embed", "norm", "qkv", "attention", "o", "gate_up", "down", "head", "between")
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """Where the time of some steps went, as the first thread saw it, waiting for the others included."""
+
+    steps: int
+    seconds: dict[
+        str, float
+    ]  # by PHASES; "between" is spent outside the model, from one such step to the next
+
+
+def switch_profile(on: bool) -> tuple[StepProfile, StepProfile]:
+    """Begin to profile steps anew, or stop; to be called while no step runs.
+
+    Returns:
+        What was measured until now: steps that decode one row of each sequence, and all others.
+    """
+    decode, other = (
+        StepProfile(steps, dict(zip(PHASES, seconds, strict=True))) for steps, seconds in _native.profile(on)
+    )
+    return decode, other
 
 
 def matmul(x: NDArray[np.float32], weight: backend.Matrix) -> NDArray[np.float32]:

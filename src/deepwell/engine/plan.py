@@ -8,6 +8,7 @@ from typing import Final
 from deepwell.engine.backend import KVDtype
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.machine import available_memory_bytes
+from deepwell.engine.quantize import FLOATS
 from deepwell.engine.scheduler import Limits
 from deepwell.engine.weights import Precision, weights_nbytes
 from deepwell.errors import InsufficientMemory, InvalidRequest
@@ -27,7 +28,14 @@ _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
     "bf16": 0,
     "int8": 4,
 }  # of one key or value of a head
-_PRECISIONS: Final[tuple[Precision, ...]] = ("fp32", "int8", "int4", "int4-full")  # largest first
+_PRECISIONS: Final[tuple[Precision, ...]] = (
+    "fp32",
+    "bf16",
+    "fp16",
+    "int8",
+    "int4",
+    "int4-full",
+)  # largest first
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +163,7 @@ def _workspace_bytes(config: ModelConfig, precision: Precision, context: int) ->
     heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     floats = config.hidden_size + (2 * heads + 2 * kv_heads) * dim + config.intermediate_size
     widest = max(config.hidden_size, heads * dim, config.intermediate_size)
-    row_bytes = 4 * floats + widest * (4 if precision == "fp32" else 2)
+    row_bytes = 4 * floats + widest * (4 if precision in FLOATS else 2)
     logits = (limits.max_sequences + limits.logits_rows) * config.vocab_size
     return rows * row_bytes * 5 // 4 + 4 * (logits + context * dim) + PROCESS_BYTES
 

@@ -7,7 +7,7 @@ panels of 32 rows. GGUF's 4-bit blocks enter between the two, so they are never 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from deepwell.engine.backend import Scheme
 
 __all__ = [
+    "FLOATS",
     "GATE_UP_ROWS",
     "GROUP",
     "PANEL",
@@ -32,6 +33,7 @@ __all__ = [
     "quantization_report",
     "quantize",
     "quantize_activations",
+    "round_bf16",
     "unlayout",
     "unpack",
 ]
@@ -39,14 +41,22 @@ __all__ = [
 Item = TypeVar("Item", bound=np.generic)
 
 PANEL: Final = 32  # rows of a panel
-GROUP: Final[dict[Scheme, int]] = {"int8": 64, "int4": 32, "fp32": 1}  # columns that share a scale
+# Columns of a block: they share a scale or, in bf16, a 32-bit word.
+GROUP: Final[dict[Scheme, int]] = {"int8": 64, "int4": 32, "bf16": 2, "fp16": 1, "fp32": 1}
+FLOATS: Final[
+    dict[Scheme, np.dtype[Any]]
+] = {  # schemes without scales, and the words that hold a block of one row
+    "fp32": np.dtype("<f4"),
+    "fp16": np.dtype("<f2"),
+    "bf16": np.dtype("<u4"),
+}
 GATE_UP_ROWS: Final = 16  # rows of gate, then of up, that alternate in their common matrix
 
 # One (panel, group) block. Four columns of one row are adjacent bytes: they travel as one 32-bit word.
 _BLOCK: Final[dict[Scheme, np.dtype[np.void]]] = {
     "int8": np.dtype([("d", "<f2", (PANEL,)), ("q", "<u4", (16, PANEL))]),
     "int4": np.dtype([("d", "<f2", (PANEL,)), ("m", "<f2", (PANEL,)), ("b", "<u4", (4, PANEL))]),
-    "fp32": np.dtype([("w", "<f4", (PANEL,))]),
+    **{scheme: np.dtype([("w", word, (PANEL,))]) for scheme, word in FLOATS.items()},
 }
 _CHUNK_WEIGHTS = 1 << 18  # weights in flight: the temporaries of one chunk stay within the second-level cache
 _INT4_SHRINK = (1.0, 0.9)  # starting ranges of the 4-bit fit, as fractions of max - min
@@ -56,21 +66,28 @@ _INT4_STEPS = 3  # least-squares steps from each start
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Rows before layout: w = d * q (+ m). Columns are padded to whole groups."""
+    """Rows before layout: w = d * q (+ m), or w = q. Columns are padded to whole groups; bf16 are bits in uint16."""
 
-    q: NDArray[np.int8 | np.uint8 | np.float32]  # [rows, groups * group]
-    d: NDArray[np.float16]  # [rows, groups]; empty for fp32
+    q: NDArray[np.int8 | np.uint8 | np.uint16 | np.float16 | np.float32]  # [rows, groups * group]
+    d: NDArray[np.float16]  # [rows, groups]; empty for floats
     m: NDArray[np.float16]  # [rows, groups]; int4 only, else empty
 
     def dequantized(self, scheme: Scheme) -> NDArray[np.float32]:
         """The float32 weights, [rows, groups * group], in an array of their own."""
-        if scheme == "fp32":
+        if scheme == "bf16":
+            return (self.q.astype(np.uint32) << 16).view(np.float32)
+        if scheme in FLOATS:
             return np.array(self.q, np.float32)
         grouped = self.q.reshape(*self.d.shape, GROUP[scheme]).astype(np.float32)
         grouped *= self.d.astype(np.float32)[..., None]
         if scheme == "int4":
             grouped += self.m.astype(np.float32)[..., None]
         return grouped.reshape(self.q.shape)
+
+    def is_finite(self, scheme: Scheme) -> bool:
+        """Whether every weight is; scales show what their group holds."""
+        values = self.dequantized(scheme) if scheme in FLOATS else self.d
+        return bool(np.isfinite(values).all() and np.isfinite(self.m).all())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +108,20 @@ def packed_nbytes(rows: int, cols: int, scheme: Scheme) -> int:
 
 
 def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
-    """Round float32 [rows, cols] to `scheme`. Weights that are not finite make `d` (or `m`) of their group so."""
+    """Round float32 [rows, cols] to `scheme`: to nearest even in floats, so that values of bf16 or fp16 stay themselves.
+
+    Weights that are not finite, or too large, make `d` (or `m`) of their group or, in floats, themselves not finite.
+    """
     group = GROUP[scheme]
     rows, cols = weights.shape
     width = _ceil_div(cols, group) * group
     none = np.empty((rows, 0), np.float16)
-    if scheme == "fp32":
-        return Quantized(np.asarray(weights, np.float32), none, none)
+    if scheme in FLOATS:
+        padded = _pad(np.asarray(weights, np.float32), cols=width)
+        if scheme == "bf16":
+            return Quantized(round_bf16(padded), none, none)
+        with np.errstate(over="ignore"):
+            return Quantized(padded.astype(FLOATS[scheme], copy=False), none, none)
     fit = _fit_int8 if scheme == "int8" else _fit_int4
     q = np.empty((rows, width), np.int8 if scheme == "int8" else np.uint8)
     d = np.empty((rows, width // group), np.float16)
@@ -260,8 +284,8 @@ def layout(quantized: Quantized, scheme: Scheme) -> NDArray[np.uint8]:
         return np.pad(a, missing).reshape(panels, PANEL, groups).transpose(0, 2, 1)
 
     q = np.pad(quantized.q, missing) if missing[0][1] else np.ascontiguousarray(quantized.q)
-    if scheme == "fp32":
-        out["w"] = q.reshape(panels, PANEL, groups).transpose(0, 2, 1)
+    if scheme in FLOATS:
+        out["w"] = q.view(FLOATS[scheme]).reshape(panels, PANEL, groups).transpose(0, 2, 1)
     elif scheme == "int8":
         out["d"] = scales(quantized.d)
         out["q"] = q.view("<u4").reshape(panels, PANEL, groups, 16).transpose(0, 2, 3, 1)
@@ -289,8 +313,9 @@ def unlayout(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> Q
         return blocks[field].transpose(0, 2, 1).reshape(-1, groups)[:rows]
 
     none = np.empty((rows, 0), np.float16)
-    if scheme == "fp32":
-        return Quantized(blocks["w"].transpose(0, 2, 1).reshape(-1, groups)[:rows], none, none)
+    if scheme in FLOATS:
+        words = np.ascontiguousarray(blocks["w"].transpose(0, 2, 1)).reshape(-1, groups)[:rows]
+        return Quantized(words.view("<u2") if scheme == "bf16" else words, none, none)
     if scheme == "int8":
         words = np.ascontiguousarray(blocks["q"].transpose(0, 3, 1, 2))
         return Quantized(words.view(np.int8).reshape(-1, groups * group)[:rows], scales("d"), none)
@@ -328,6 +353,13 @@ def interleave_gate_up(gate: NDArray[Item], up: NDArray[Item]) -> NDArray[Item]:
     padding = ((0, runs * GATE_UP_ROWS - len(gate)), (0, 0))
     halves = [np.pad(half, padding).reshape(runs, GATE_UP_ROWS, half.shape[1]) for half in (gate, up)]
     return np.stack(halves, axis=1).reshape(2 * runs * GATE_UP_ROWS, gate.shape[1])
+
+
+def round_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper half of each float32, rounded to nearest even; a NaN stays one."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
+    return np.where(np.isnan(x), bits >> 16 | 0x40, rounded).astype(np.uint16)
 
 
 def quantize_activations(

@@ -18,12 +18,14 @@ from deepwell.engine import backend
 from deepwell.engine.backend import KVDtype, Scheme
 from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.quantize import (
+    FLOATS,
     GATE_UP_ROWS,
     GROUP,
     PANEL,
     Quantized,
     packed_nbytes,
     quantize_activations,
+    round_bf16,
     unlayout,
 )
 
@@ -72,11 +74,12 @@ class Matrix:
 
     @cached_property
     def operands(self) -> tuple[Float32, Float32, Float32]:
-        """Integers [groups, group, rows], d and m [groups, rows]; of an fp32 matrix just [1, cols, rows]."""
+        """Integers [groups, group, rows], d and m [groups, rows]; of a matrix of floats just [1, cols, rows]."""
         unpacked = unlayout(self.data, self.rows, self.cols, self.scheme)
-        if self.scheme == "fp32":
+        if self.scheme in FLOATS:
             none = np.empty((0, self.rows), np.float32)
-            return np.ascontiguousarray(unpacked.q.T, np.float32)[None], none, none
+            weights = unpacked.dequantized(self.scheme)[:, : self.cols]
+            return np.ascontiguousarray(weights.T)[None], none, none
         q = unpacked.q.reshape(self.rows, -1, GROUP[self.scheme]).transpose(1, 2, 0)
         d, m = (np.ascontiguousarray(a.T, np.float32) for a in (unpacked.d, unpacked.m))
         return np.ascontiguousarray(q, np.float32), d, m
@@ -103,7 +106,7 @@ def matmul(x: Float32, weight: backend.Matrix) -> Float32:
     """y = x W^T: [tokens, cols] -> [tokens, rows]; activations are quantised as the matrix's scheme asks."""
     weight = _own(weight)
     q, d, m = weight.operands
-    if weight.scheme == "fp32":
+    if weight.scheme in FLOATS:
         return x @ q[0]
     group = GROUP[weight.scheme]
     q_x, scale_x = quantize_activations(x, weight.scheme)
@@ -138,12 +141,6 @@ def apply_rope(x: Float32, cos: Float32, sin: Float32) -> Float32:
     rotated[..., :half] = first * cos - second * sin
     rotated[..., half:] = second * cos + first * sin
     return rotated
-
-
-def round_bf16(x: Float32) -> NDArray[np.uint16]:
-    """The upper half of each float32, rounded to nearest even."""
-    bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)
 
 
 def _widen(x: Stored) -> Float32:

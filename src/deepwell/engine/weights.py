@@ -30,6 +30,7 @@ from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
 from deepwell.engine.backend import Scheme
 from deepwell.engine.quantize import (
+    FLOATS,
     PANEL,
     QuantizationReport,
     Quantized,
@@ -54,7 +55,7 @@ __all__ = [
     "weights_nbytes",
 ]
 
-Precision = Literal["fp32", "int8", "int4", "int4-full"]
+Precision = Literal["fp32", "bf16", "fp16", "int8", "int4", "int4-full"]
 Progress = Callable[[int, int], None]  # bytes packed, bytes in all
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,8 @@ _READ_BYTES: Final = 1 << 30  # Linux reads at most 2 GiB a call
 
 _SCHEMES: Final[dict[Precision, dict[str, Scheme]]] = {
     "fp32": {"body": "fp32", "embedding": "fp32"},
+    "bf16": {"body": "bf16", "embedding": "bf16"},
+    "fp16": {"body": "fp16", "embedding": "fp16"},
     "int8": {"body": "int8", "embedding": "int8"},
     "int4": {"body": "int4", "embedding": "int8"},
     "int4-full": {"body": "int4", "embedding": "int4"},
@@ -146,7 +149,7 @@ def load_weights(
     themselves packing needs some tens of megabytes, whatever the size of the model.
 
     Raises:
-        InvalidModelFile: a tensor holds values that are not finite, or too large for a float16 scale.
+        InvalidModelFile: a tensor holds values that are not finite, or too large for float16.
     """
     config = checkpoint.config
     plan = tensor_plan(config)
@@ -309,10 +312,10 @@ class _Source:
                 weights = np.pad(weights, ((0, 0), (0, self._cols - weights.shape[1])))
             quantized = quantize(weights, self._scheme)
         noise.add(weights, quantized, self._scheme)
-        values = quantized.q if self._scheme == "fp32" else quantized.d
-        if not (np.isfinite(values).all() and np.isfinite(quantized.m).all()):
+        if not quantized.is_finite(self._scheme):
+            limit = self._scheme if self._scheme in FLOATS else "a float16 scale"
             raise InvalidModelFile(
-                f"{self._tensor.name} holds values that are not finite, or too large for a float16 scale"
+                f"{self._tensor.name} holds values that are not finite, or too large for {limit}"
             )
         return quantized
 

@@ -1,0 +1,42 @@
+// Where a step's time goes: thread 0 notes the clock at the end of each phase. Switched off it costs one predictable branch a phase.
+#pragma once
+#include <stdint.h>
+
+namespace deepwell {
+
+enum Phase : int {
+  kPhaseEmbed = 0,
+  kPhaseNorm,  // norm and quantise, before every product
+  kPhaseQkv,
+  kPhaseAttention,
+  kPhaseO,
+  kPhaseGateUp,
+  kPhaseDown,
+  kPhaseHead,
+  kPhaseBetween,  // from the end of a step to the begin of the next of its kind: sampler, scheduler, delivery
+  kPhases
+};
+
+struct Profile {
+  bool on;
+  uint64_t last_ns;  // end of the phase before
+  int kind;          // of the step: 1 decode, every row another sequence; 0 any other
+  uint64_t steps[2], ns[2][kPhases];
+};
+
+extern Profile profile;
+
+void profile_begin_step(int kind);
+void profile_end_phase(Phase phase);
+
+// A macro, not an inline function: see common.h. To be called where every thread has passed the phase's barrier.
+#define DW_STEP_BEGINS(tid, kind) \
+  do {                            \
+    if (__builtin_expect(profile.on, 0) && (tid) == 0) profile_begin_step(kind); \
+  } while (0)
+#define DW_PHASE_ENDS(tid, phase) \
+  do {                            \
+    if (__builtin_expect(profile.on, 0) && (tid) == 0) profile_end_phase(phase); \
+  } while (0)
+
+}  // namespace deepwell
