@@ -2,11 +2,16 @@
 
 #include <time.h>
 
+#include <mutex>
+
 namespace deepwell {
 
 Profile profile;
 
 namespace {
+std::mutex profile_mutex;
+thread_local uint32_t my_ended;  // phases of this step that this thread has passed
+
 uint64_t now_ns() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
@@ -14,7 +19,10 @@ uint64_t now_ns() {
 }
 }  // namespace
 
-void profile_begin_step(int kind) {
+void profile_begin_step(int tid, int kind) {
+  my_ended = 0;
+  if (tid != 0) return;  // the others' first phase ends in a barrier, so behind this
+  profile.ended = 0;
   uint64_t now = now_ns();
   if (profile.last_ns != 0 && profile.kind == kind) profile.ns[kind][kPhaseBetween] += now - profile.last_ns;
   profile.steps[kind]++;
@@ -23,6 +31,9 @@ void profile_begin_step(int kind) {
 }
 
 void profile_end_phase(Phase phase) {
+  std::lock_guard<std::mutex> lock(profile_mutex);
+  if (my_ended++ < profile.ended) return;
+  profile.ended++;
   uint64_t now = now_ns();
   profile.ns[profile.kind][phase] += now - profile.last_ns;
   profile.last_ns = now;

@@ -1,4 +1,5 @@
-// Where a step's time goes: thread 0 notes the clock at the end of each phase. Switched off it costs one predictable branch a phase.
+// Where a step's time goes: the first thread past the end of a phase notes the clock (any fixed thread may have lost its core to
+// another process, while the others go on). Switched off it costs one predictable branch a phase.
 #pragma once
 #include <stdint.h>
 
@@ -21,22 +22,23 @@ struct Profile {
   bool on;
   uint64_t last_ns;  // end of the phase before
   int kind;          // of the step: 1 decode, every row another sequence; 0 any other
+  uint32_t ended;    // phases of this step that are over
   uint64_t steps[2], ns[2][kPhases];
 };
 
 extern Profile profile;
 
-void profile_begin_step(int kind);
+void profile_begin_step(int tid, int kind);
 void profile_end_phase(Phase phase);
 
 // A macro, not an inline function: see common.h. To be called where every thread has passed the phase's barrier.
 #define DW_STEP_BEGINS(tid, kind) \
   do {                            \
-    if (__builtin_expect(profile.on, 0) && (tid) == 0) profile_begin_step(kind); \
+    if (__builtin_expect(profile.on, 0)) profile_begin_step(tid, kind); \
   } while (0)
-#define DW_PHASE_ENDS(tid, phase) \
-  do {                            \
-    if (__builtin_expect(profile.on, 0) && (tid) == 0) profile_end_phase(phase); \
+#define DW_PHASE_ENDS(phase) \
+  do {                       \
+    if (__builtin_expect(profile.on, 0)) profile_end_phase(phase); \
   } while (0)
 
 }  // namespace deepwell

@@ -416,14 +416,14 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
   });
-  DW_PHASE_ENDS(l.tid, kPhaseNorm);
+  DW_PHASE_ENDS(kPhaseNorm);
   gemm(a.qkv, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
     float* to = l.qkv + (size_t)row * l.qkv_stride + p * kPanel;
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
       for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
   });
-  DW_PHASE_ENDS(l.tid, kPhaseQkv);
+  DW_PHASE_ENDS(kPhaseQkv);
   float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
   Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, scale, a.q_norm, a.k_norm, a.eps};
   if (is_decode(b)) {
@@ -433,13 +433,13 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     if (few_row_vectors(b, h.kv_heads, h.group)) attend_few(b, cache, h, l, team);
     else attend_rows(b, cache, h, live, l, team);
   }
-  DW_PHASE_ENDS(l.tid, kPhaseAttention);
+  DW_PHASE_ENDS(kPhaseAttention);
   Activations o = quantize_rows(a.o, live.count, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });
-  DW_PHASE_ENDS(l.tid, kPhaseNorm);
+  DW_PHASE_ENDS(kPhaseNorm);
   add_to_residual(a.o, o, live, l, team);
-  DW_PHASE_ENDS(l.tid, kPhaseO);
+  DW_PHASE_ENDS(kPhaseO);
 }
 
 static void mlp_layer(const MlpLayer& layer, const Model& m, const Rows& live, const Layout& l, Team* team) {
@@ -447,18 +447,18 @@ static void mlp_layer(const MlpLayer& layer, const Model& m, const Rows& live, c
     rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
   });
-  DW_PHASE_ENDS(l.tid, kPhaseNorm);
+  DW_PHASE_ENDS(kPhaseNorm);
   gemm(layer.gate_up, x, live.count, team, l.tid, [&](int row, int p, const float* y) {
     float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
   });
-  DW_PHASE_ENDS(l.tid, kPhaseGateUp);
+  DW_PHASE_ENDS(kPhaseGateUp);
   Activations act = quantize_rows(layer.down, live.count, l, team, [&](int row, float*) {
     return l.act + (size_t)row * l.act_stride;
   });
-  DW_PHASE_ENDS(l.tid, kPhaseNorm);
+  DW_PHASE_ENDS(kPhaseNorm);
   add_to_residual(layer.down, act, live, l, team);
-  DW_PHASE_ENDS(l.tid, kPhaseDown);
+  DW_PHASE_ENDS(kPhaseDown);
 }
 
 // ---- language model head ----------------------------------------------------------------------------------------
@@ -480,7 +480,7 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
   int32_t* best_index = l.best_index + (size_t)tid * b.outputs + first;
   for (int i = 0; i < rows; i++) best_value[i] = -__builtin_inff(), best_index[i] = INT32_MAX;
   Activations x = quantize_rows(m.head, rows, l, team, normed);
-  DW_PHASE_ENDS(tid, kPhaseNorm);
+  DW_PHASE_ENDS(kPhaseNorm);
   gemm(m.head, x, rows, team, tid, [&](int i, int p, const float* y) {
     int n = min_int(kPanel, m.vocab - p * kPanel);
     if (out.logits) memcpy(out.logits + (size_t)(first + i) * m.vocab + p * kPanel, y, n * sizeof(float));
@@ -529,7 +529,7 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
     memset(x + m.hidden, 0, (l.hidden_stride - m.hidden) * sizeof(float));
   }
   team_barrier(team);
-  DW_PHASE_ENDS(tid, kPhaseEmbed);
+  DW_PHASE_ENDS(kPhaseEmbed);
   int attention_index = 0, last = cache.layers - 1;
   Rows live = {b.rows, nullptr};
   for (int i = 0; i < m.num_layers; i++) {
@@ -553,7 +553,7 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
       }
       out.argmax[i] = index;
     }
-  DW_PHASE_ENDS(tid, kPhaseHead);
+  DW_PHASE_ENDS(kPhaseHead);
 }
 
 static size_t workspace_bytes(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, int threads) {

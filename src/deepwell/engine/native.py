@@ -124,7 +124,7 @@ PHASES: Final = ("embed", "norm", "qkv", "attention", "o", "gate_up", "down", "h
 
 @dataclass(frozen=True, slots=True)
 class StepProfile:
-    """Where the time of some steps went, as the first thread saw it, waiting for the others included."""
+    """Where the time of some steps went; a phase ends when the first thread leaves its barrier."""
 
     steps: int
     seconds: dict[
