@@ -175,8 +175,7 @@ static void write_result(const Layout& l, const Heads& h, int row, int head, con
   scale_row(to, 1.0f / sum, h.head_dim);
 }
 
-// `vectors` query vectors over one piece, in micro-tiles of even size (7 as 4 + 3, not 6 + 1, which would read the piece for one
-// vector alone); `done(v, o, softmax)` receives each.
+// `vectors` query vectors over one piece, in micro-tiles of even size (7 as 4 + 3, not 6 + 1); `done(v, o, softmax)` receives each.
 template <class T, class Done>
 static void attend_vectors(const float* const* q, const int* visible, int vectors, const Piece& piece, const Heads& h,
                            const Layout& l, float* out_rows, const Done& done) {

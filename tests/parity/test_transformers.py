@@ -73,10 +73,8 @@ MODELS: dict[str, Any] = {
     "llama-one-kv-head": lambda: LlamaForCausalLM(LlamaConfig(**WIDER | {"num_key_value_heads": 1})),
     "qwen2-untied": lambda: Qwen2ForCausalLM(Qwen2Config(**WIDER, tie_word_embeddings=False)),
     "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**WIDER, head_dim=24, tie_word_embeddings=False)),
-    "qwen3-bias": lambda: Qwen3ForCausalLM(
-        Qwen3Config(
-            **WIDER | {"num_key_value_heads": 1}, head_dim=128, attention_bias=True, rope_scaling=YARN
-        )
+    "qwen3-yarn": lambda: Qwen3ForCausalLM(
+        Qwen3Config(**WIDER | {"num_key_value_heads": 1}, head_dim=128, rope_scaling=YARN)
     ),
     "qwen2-yarn": lambda: Qwen2ForCausalLM(Qwen2Config(**WIDER, tie_word_embeddings=True, rope_scaling=YARN)),
 }

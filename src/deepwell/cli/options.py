@@ -44,7 +44,8 @@ Context = Annotated[int | None, typer.Option(help="Tokens a sequence may hold.",
 KvDtype = Annotated[
     str | None,
     typer.Option(
-        help="Keys and values in the cache: bf16, int8 (half the memory) or fp32.", rich_help_panel=_ENGINE
+        help="Keys and values in the cache: bf16, int8 (half the memory, some quality) or fp32.",
+        rich_help_panel=_ENGINE,
     ),
 ]
 KvTokens = Annotated[
