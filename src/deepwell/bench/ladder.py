@@ -213,17 +213,18 @@ def bench_ladder(
                 "+ prefix and response reuse": lambda r=shared, n=number: reused(r, "shared", n),
                 "the same, all requests distinct": lambda r=apart, n=number: reused(r, "apart", n),
             }
-            names = list(steps)
-            for name in names if number % 2 else reversed(names):
+            if number:
+                rates = rates or {name: [] for name in steps}
+            for name in steps if number % 2 else reversed(steps):
                 done = steps[name]()
                 if number:
-                    rates.setdefault(name, []).append(done.rate)
+                    rates[name].append(done.rate)
         token_bytes = kv_token_bytes(config, ours.kv_dtype)
         one, all_of_them = -(-CAPACITY // BLOCK_TOKENS) * BLOCK_TOKENS, clients * CAPACITY
         kept = max(made.answer_bytes for kind in reuse.values() for made in kind)
         bytes_of = dict(
             zip(
-                names,
+                rates,
                 (
                     weights["fp32"].nbytes + fp32.cache_bytes,
                     weights["int8"].nbytes + int8.cache_bytes,
@@ -236,7 +237,7 @@ def bench_ladder(
             )
         )
         shares = {
-            "distinct_requests": shared.distinct / len(shared.requests),
+            "distinct_requests": repeating_load(ids, CYCLE * cycles, 1).distinct / (CYCLE * cycles),
             "reused_prompt_tokens": statistics.median(
                 made.cached_tokens / made.prompt_tokens for made in reuse["shared"][1:]
             ),

@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from pathlib import Path
+from typing import IO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -120,19 +121,19 @@ def _build(home: Path, target: Path, console: Console) -> None:
     console.print(f"llama-server is built: {(time.monotonic() - began) / 60:.0f} minutes")
 
 
-def _run(command: list[str], stream: object, log: Path) -> None:
+def _run(command: list[str], stream: IO[str], log: Path) -> None:
     done = subprocess.run(
         command,
         stdout=stream,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
-        check=False,  # pyright: ignore[reportArgumentType]
+        check=False,
     )
     if done.returncode:
         raise _failed(log)
 
 
-def _show_build(command: list[str], stream: object, log: Path, console: Console) -> None:
+def _show_build(command: list[str], stream: IO[str], log: Path, console: Console) -> None:
     """Run the compiler, and show how far it is."""
     columns = (
         TextColumn("{task.description}"),
@@ -149,7 +150,7 @@ def _show_build(command: list[str], stream: object, log: Path, console: Console)
         task = progress.add_task("compiling", total=100)
         assert process.stdout is not None
         for line in process.stdout:
-            stream.write(line)  # pyright: ignore[reportAttributeAccessIssue]
+            stream.write(line)
             if step := _STEP.match(line):
                 share = int(step[1]) / int(step[2]) if step[2] else int(step[1]) / 100
                 progress.update(task, completed=100 * share)

@@ -299,6 +299,13 @@ def _best_peers(
 ) -> list[_Server]:
     """One server a format, those kept that are best at something; flash attention as it is faster for the first format."""
     program = llama_server(report.console)
+    info = _system_info(program)
+    report.note(f"llama-server: {info}")
+    if missing := missing_instruction_sets(info):
+        raise PeerError(
+            f"this llama-server was built without {', '.join(missing)}, which this CPU has ({info})",
+            fix="rebuild it on this machine: unset DEEPWELL_BENCH_LLAMA_SERVER",
+        )
     worker = LlamaCpp(llama_python(report.console), threads=threads)  # it makes the files
     try:
         files = {kind: peer_file(model, kind, worker) for kind in peers}
@@ -315,14 +322,6 @@ def _best_peers(
     for number, kind in enumerate(peers):
         for option in (True, False) if number == 0 else (flash,):
             server = launch(kind, flash=option)
-            if not tried:
-                info = _system_info(server.log)
-                report.note(f"llama-server: {info}")
-                if missing := missing_instruction_sets(info):
-                    raise PeerError(
-                        f"this llama-server was built without {', '.join(missing)}, which this CPU has",
-                        fix="rebuild it on this machine: unset DEEPWELL_BENCH_LLAMA_SERVER",
-                    )
             measured: Measured = run(server, bodies, asked)
             tried.append((server, measured))
             report.note(
@@ -340,8 +339,34 @@ def _best_peers(
     return [server for server, _ in tried if server.name in keep]
 
 
-def _system_info(log: Path) -> str:
-    found = re.search(r"system_info: (.*)", log.read_text(errors="replace"))
+def _system_info(program: Path) -> str:
+    """What llama.cpp says of its build: only a start with more to say prints it, so one without a model is made."""
+    command = [
+        str(program),
+        "-lv",
+        "4",
+        "--log-colors",
+        "off",
+        "--offline",
+        "-m",
+        "/none.gguf",
+        "--port",
+        "0",
+    ]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PeerError(
+            f"{program} does not run: {error}", fix="rebuild it: unset DEEPWELL_BENCH_LLAMA_SERVER"
+        ) from None
+    found = re.search(r"system_info: (.*)", done.stdout + done.stderr)
     return found[1] if found else ""
 
 

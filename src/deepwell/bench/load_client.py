@@ -74,6 +74,7 @@ def _count(seen: bytes, tail: bytes, marker: bytes) -> int:
 async def drive(url: str, clients: int, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Send every body once, `clients` at a time: whoever is done takes the next."""
     target = urlsplit(url)
+    host, port = target.hostname or "", target.port or 80
     loop = asyncio.get_running_loop()
     results: list[dict[str, Any]] = []
     requests = [_encode(target.netloc, target.path, body) for body in bodies]
@@ -83,7 +84,7 @@ async def drive(url: str, clients: int, bodies: Sequence[dict[str, Any]]) -> lis
         for index, request in queue:
             ended = loop.create_future()
             stream = _Stream(request, ended)
-            await loop.create_connection(lambda stream=stream: stream, target.hostname, target.port)
+            await loop.create_connection(lambda stream=stream: stream, host, port)
             await ended
             results.append(stream.result(index))
 

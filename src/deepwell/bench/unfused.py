@@ -83,9 +83,9 @@ class Unfused:
     def generate(self, prompt: Sequence[int], count: int) -> list[int]:
         """Continue `prompt` greedily by `count` tokens."""
         ids = np.asarray(prompt, np.int64)
+        hidden = np.empty((0, self._config.hidden_size), np.float32)
         for start in range(0, len(ids), _PREFILL_ROWS):
-            chunk = ids[start : start + _PREFILL_ROWS]
-            hidden = self._forward(chunk, start)
+            hidden = self._forward(ids[start : start + _PREFILL_ROWS], start)
         position, tokens = len(ids), [self._draw(hidden)]
         while len(tokens) < count:
             hidden = self._forward(np.asarray(tokens[-1:], np.int64), position)
@@ -111,7 +111,7 @@ class Unfused:
                 len(x), -1, 2, 16
             )  # 16 rows of gate, 16 of up, in turn
             gate, up = both[:, :, 0], both[:, :, 1]
-            x = x + products((gate / (1 + np.exp(-gate)) * up).reshape(len(x), -1), f"{i}.down")
+            x = x + products((gate / (np.float32(1) + np.exp(-gate)) * up).reshape(len(x), -1), f"{i}.down")
         return x
 
     def _attend(self, qkv: Float32, layer: int, start: int) -> Float32:
@@ -145,4 +145,4 @@ class Unfused:
 def _rotate(x: Float32, cos: Float32, sin: Float32) -> Float32:
     half = x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
-    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1, dtype=np.float32)
