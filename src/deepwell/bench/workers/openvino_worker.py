@@ -123,6 +123,24 @@ class Worker:
         moments, tokens = self._arrivals(prompts, count)
         return {**decode_span(moments), "tokens": tokens}
 
+    def score(self, windows: list[list[int]]) -> dict[str, Any]:
+        """Sum of negative log probabilities, which continuous batching states for an echoed prompt."""
+        if self.many is None:
+            raise NotImplementedError("the stateful pipeline states no probabilities of a prompt")
+        config = self._config(0)
+        config.echo = True
+        config.logprobs = 1
+        loss, count = 0.0, 0
+        for window in windows:
+            handle = self.many.add_request(
+                next(self._ids), self.ov.Tensor(np.array([window], np.int64)), config
+            )
+            while self.many.has_non_finished_requests():
+                self.many.step()
+            stated = handle.read_all()[0].generated_log_probs[1:]  # of the first token there is none
+            loss, count = loss - sum(stated), count + len(stated)
+        return {"loss": loss, "tokens": count}
+
 
 if __name__ == "__main__":
     serve(Worker(), answer_stream())
