@@ -36,7 +36,7 @@ class Company:
     kv_tokens: int
 
 
-EAGER = RowCost(0.02, 0.02)  # drafts whatever it can, so that many are wrong
+EAGER = RowCost(0.0, 0.0)  # drafts whatever it can, so that many are wrong
 ALONE = Company(
     "alone, one thread, no cache, no speculation", 1, Limits(prefix_cache=False, draft_depth=0), 1024
 )

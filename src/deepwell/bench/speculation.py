@@ -77,7 +77,7 @@ def _answer(side: Ours, codec: Codec, case: Case, tokens: int, name: str) -> Ans
 
 
 def bench_speculation(
-    report: Report, models: list[Path], *, threads: int, rounds: int = 3, tokens: int = 192
+    report: Report, models: list[Path], *, threads: int, rounds: int = 3, tokens: int = 128
 ) -> dict[str, Any]:
     """Answer every prompt with speculation off and on, one at a time, in interleaved rounds.
 

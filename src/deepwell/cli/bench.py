@@ -450,7 +450,7 @@ def speculation(
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 3,
-    tokens: Annotated[int, typer.Option(min=32, help="Tokens an answer may have.")] = 192,
+    tokens: Annotated[int, typer.Option(min=32, help="Tokens an answer may have.")] = 128,
     row: Row = None,
     json: Json = False,
 ) -> None:
