@@ -4,6 +4,7 @@
 #include "common.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
+#include "kernels/lora.h"
 #include "kernels/quantize.h"
 #include "pool.h"
 
@@ -21,7 +22,11 @@ struct Layout {
   int hidden_stride, qkv_stride, attention_stride, act_stride;
   float *x, *qkv, *attention, *act;
   uint8_t *shared_activations, *private_activations;
-  float *row, *scratch, *tile;  // of this thread
+  float *row, *scratch, *tile;  // of this thread; `row` holds kLoraRows rows of row_floats
+  size_t row_floats;
+  int lora_stride;
+  float *shared_lora, *private_lora;  // [rows][lora_stride], [kPrivateRows][lora_stride]
+  LoraGroups groups, live_groups;     // of this thread: all rows, the live ones
   float* partials;              // decode: [items][group][head_dim + 2]
   float* best_value;            // [threads, outputs]
   int32_t* best_index;          // [threads, outputs]
@@ -87,16 +92,24 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
   l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
   l.shared_activations = take<uint8_t>(&arena, max_int(b.rows, min_int(b.outputs, kOutputRows)) * per_row + 128);
-  size_t row_floats = round_up(max_int(m.hidden, l.attention_stride), 16);
+  l.row_floats = round_up(max_int(m.hidden, l.attention_stride), 16);
+  l.lora_stride = 0;
+  for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_int(l.lora_stride, b.adapters[i]->most_ranks);
+  l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
+  size_t grouped_rows = b.adapter_of ? b.rows + 1 : 0;
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_int(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
   for (int t = 0; t < threads; t++) {
     uint8_t* activations = take<uint8_t>(&arena, kPrivateRows * per_row + 128);
-    float* row = take<float>(&arena, row_floats);
+    float* row = take<float>(&arena, kLoraRows * l.row_floats);
+    float* lora = take<float>(&arena, (size_t)kPrivateRows * l.lora_stride);
+    int32_t* grouping = take<int32_t>(&arena, 4 * grouped_rows);
     float* scratch = take<float>(&arena, scratch_floats);
     float* tile = take<float>(&arena, tile_floats);
     if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
+    if (t == tid) l.private_lora = lora, l.groups = {grouping, grouping + grouped_rows, 0},
+                  l.live_groups = {grouping + 2 * grouped_rows, grouping + 3 * grouped_rows, 0};
   }
   size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group * (head_dim + 2) : 0;
   l.partials = take<float>(&arena, partials);
@@ -110,14 +123,33 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
 
 // The rows `source(row, scratch)` quantised for `w`: by each thread for itself when few, shared and behind a barrier else.
 template <class Source>
-static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Team* team, const Source& source) {
+static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& lora, const Layout& l, Team* team,
+                                 const Source& source) {
   if (rows <= kPrivateRows) {
     prefetch_first(w, team, l.tid);
     Activations a = activations_at(l.private_activations, w, rows);
-    for (int r = 0; r < rows; r++) quantize_row(w, source(r, l.row), a, r);
+    for (int32_t r = 0; r < rows; r++) {
+      const float* x = source(r, l.row);
+      quantize_row(w, x, a, r);
+      lora_project(lora, &r, 1, &x);
+    }
     return a;
   }
   Activations a = activations_at(l.shared_activations, w, rows);
+  if (lora.adapter_of) {
+    for (int group; (group = team_next(team, 1)) < lora.groups.count;) {
+      const int32_t* order = lora.groups.order + lora.groups.starts[group];
+      int n = lora.groups.starts[group + 1] - lora.groups.starts[group];
+      const float* x[kLoraRows];
+      for (int r = 0; r < n; r++) {
+        x[r] = source(order[r], l.row + r * l.row_floats);
+        quantize_row(w, x[r], a, order[r]);
+      }
+      lora_project(lora, order, n, x);
+    }
+    team_barrier(team);
+    return a;
+  }
   const int chunk = 4;
   for (int first; (first = team_next(team, chunk)) < rows;)
     for (int r = first; r < min_int(first + chunk, rows); r++) quantize_row(w, source(r, l.row), a, r);
@@ -129,12 +161,22 @@ static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Tea
 struct Rows {
   int count;
   const int32_t* index;  // null: row i is i
+  LoraGroups groups;     // where the batch has adapters
 };
 
 DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i] : i; }
 
-static void add_to_residual(const Matrix& w, const Activations& a, const Rows& rows, const Layout& l, Team* team) {
+// What the adapters of the batch add to matrix `matrix` of the model, for these rows.
+static LoraProduct lora_product(const Batch& b, int matrix, const Rows& rows, const Layout& l) {
+  float* t = rows.count <= kPrivateRows ? l.private_lora : l.shared_lora;
+  return {b.adapters, b.adapter_of, rows.index, matrix, t, l.lora_stride, rows.groups};
+}
+
+static void add_to_residual(const Matrix& w, const Activations& a, const LoraProduct& lora, const Rows& rows, const Layout& l,
+                            Team* team) {
   gemm(w, a, rows.count, team, l.tid, [&](int i, int p, const float* y) {
+    alignas(64) float sum[kPanel];
+    y = lora_add(lora, i, p, y, sum);
     float* x = l.x + (size_t)row_at(rows, i) * l.hidden_stride + p * kPanel;
     for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
   });
@@ -313,13 +355,16 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
 }
 
 // Keys and values of every row are written; the result is added to the `live` rows.
-static void attention_layer(const AttentionLayer& a, int index, const Model& m, const Batch& b, const KVCache& cache,
-                            const Rows& live, const Layout& l, Team* team) {
-  Activations x = quantize_rows(a.qkv, b.rows, l, team, [&](int row, float* scratch) {
+static void attention_layer(const AttentionLayer& a, int index, int matrix, const Model& m, const Batch& b,
+                            const KVCache& cache, const Rows& live, const Layout& l, Team* team) {
+  LoraProduct lora = lora_product(b, matrix, {b.rows, nullptr, l.groups}, l);
+  Activations x = quantize_rows(a.qkv, b.rows, lora, l, team, [&](int row, float* scratch) {
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
   });
   gemm(a.qkv, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+    alignas(64) float sum[kPanel];
+    y = lora_add(lora, row, p, y, sum);
     float* to = l.qkv + (size_t)row * l.qkv_stride + p * kPanel;
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
@@ -332,25 +377,31 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     rope_and_write(m, b, cache, h, l, team);
     attend_rows(b, cache, h, live, l, team);
   }
-  Activations o = quantize_rows(a.o, live.count, l, team, [&](int i, float*) {
+  lora = lora_product(b, matrix + 1, live, l);
+  Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });
-  add_to_residual(a.o, o, live, l, team);
+  add_to_residual(a.o, o, lora, live, l, team);
 }
 
-static void mlp_layer(const MlpLayer& layer, const Model& m, const Rows& live, const Layout& l, Team* team) {
-  Activations x = quantize_rows(layer.gate_up, live.count, l, team, [&](int i, float* scratch) {
+static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const Batch& b, const Rows& live, const Layout& l,
+                      Team* team) {
+  LoraProduct lora = lora_product(b, matrix, live, l);
+  Activations x = quantize_rows(layer.gate_up, live.count, lora, l, team, [&](int i, float* scratch) {
     rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
   });
   gemm(layer.gate_up, x, live.count, team, l.tid, [&](int row, int p, const float* y) {
+    alignas(64) float sum[kPanel];
+    y = lora_add(lora, row, p, y, sum);
     float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
   });
-  Activations act = quantize_rows(layer.down, live.count, l, team, [&](int row, float*) {
+  lora = lora_product(b, matrix + 1, live, l);
+  Activations act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) {
     return l.act + (size_t)row * l.act_stride;
   });
-  add_to_residual(layer.down, act, live, l, team);
+  add_to_residual(layer.down, act, lora, live, l, team);
 }
 
 // ---- language model head ----------------------------------------------------------------------------------------
@@ -371,7 +422,7 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
   float* best_value = l.best_value + (size_t)tid * b.outputs + first;
   int32_t* best_index = l.best_index + (size_t)tid * b.outputs + first;
   for (int i = 0; i < rows; i++) best_value[i] = -__builtin_inff(), best_index[i] = INT32_MAX;
-  Activations x = quantize_rows(m.head, rows, l, team, normed);
+  Activations x = quantize_rows(m.head, rows, {}, l, team, normed);
   gemm(m.head, x, rows, team, tid, [&](int i, int p, const float* y) {
     int n = min_int(kPanel, m.vocab - p * kPanel);
     if (out.logits) memcpy(out.logits + (size_t)(first + i) * m.vocab + p * kPanel, y, n * sizeof(float));
@@ -420,13 +471,17 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
   }
   team_barrier(team);
   int attention_index = 0, last = cache.layers - 1;
-  Rows live = {b.rows, nullptr};
+  if (b.adapter_of) group_rows(b, nullptr, b.rows, &l.groups);
+  Rows live = {b.rows, nullptr, l.groups};
   for (int i = 0; i < m.num_layers; i++) {
     if (const AttentionLayer* attention = m.layers[i].attention) {
-      if (attention_index == last && b.outputs < b.rows) live = {b.outputs, b.output_rows};
-      attention_layer(*attention, attention_index++, m, b, cache, live, l, team);
+      if (attention_index == last && b.outputs < b.rows) {
+        if (b.adapter_of) group_rows(b, b.output_rows, b.outputs, &l.live_groups);
+        live = {b.outputs, b.output_rows, l.live_groups};
+      }
+      attention_layer(*attention, attention_index++, 2 * i, m, b, cache, live, l, team);
     } else {
-      mlp_layer(*m.layers[i].mlp, m, live, l, team);
+      mlp_layer(*m.layers[i].mlp, 2 * i, m, b, live, l, team);
     }
   }
   for (int first = 0; first < b.outputs; first += kOutputRows)
