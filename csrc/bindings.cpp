@@ -158,23 +158,22 @@ struct PyKVCache {
 // One adapter, packed for the matrices of one model. Checked here: the kernels trust offsets and shapes.
 struct PyAdapter {
   PyAdapter(const void* model, nb::list parts, const std::vector<const Matrix*>& of, const std::string& dtype)
-      : model(model), keep(parts) {
+      : model(model) {
     require(dtype == "bf16" || dtype == "fp32", "adapter: dtype must be bf16 or fp32");
     require(nb::len(parts) == of.size(), "adapter: one part a matrix is needed");
     int bf16 = dtype == "bf16";
     size_t pair = bf16 ? 4 : 8;
     adapter.most_ranks = 2;
+    size_t bytes = 0;
     for (size_t i = 0; i < of.size(); i++) {
       LoraMatrix m{};
       if (nb::handle part = parts[i]; !part.is_none()) {
-        auto [a, b, runs] = nb::cast<std::tuple<Bytes, Bytes, Array<const int32_t, nb::shape<-1, 3>>>>(part);
+        auto [a, b, runs] = nb::cast<Part>(part);
         int padded = (of[i]->cols + 15) / 16 * 16;
         m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, of[i]->cols, padded, bf16};
         require(a.size() > 0 && a.size() % (pair * padded) == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
         m.ranks = 2 * int(a.size() / (pair * padded));
         require(int(runs.shape(0)) == of[i]->panels * kPanel / 16, "adapter: a run for each 16 rows is needed");
-        require(reinterpret_cast<uintptr_t>(m.a) % 4 == 0 && reinterpret_cast<uintptr_t>(m.b) % 4 == 0,
-                "adapter: data must be 4-byte aligned");
         for (size_t r = 0; r < runs.shape(0); r++) {
           const LoraRun& run = m.runs[r];
           require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % 2 == 0 && run.ranks % 2 == 0 &&
@@ -183,14 +182,33 @@ struct PyAdapter {
                   "adapter: a run lies outside of its data");
         }
         adapter.most_ranks = std::max(adapter.most_ranks, m.ranks);
+        bytes += aligned(a.size()) + aligned(b.size()) + aligned(runs.nbytes());
       }
       matrices.push_back(m);
     }
+    // Everything of an adapter lies together on huge pages, in the order in which a step reads it.
+    memory.reset(bytes);
+    uint8_t* to = memory.data();
+    auto place = [&](const auto& array) {
+      auto* at = to;
+      std::memcpy(at, array.data(), array.nbytes());
+      to += aligned(array.nbytes());
+      return at;
+    };
+    for (size_t i = 0; i < of.size(); i++) {
+      if (!matrices[i].ranks) continue;
+      auto [a, b, runs] = nb::cast<Part>(parts[i]);
+      matrices[i].a = place(a);
+      matrices[i].b = place(b);
+      matrices[i].runs = reinterpret_cast<const LoraRun*>(place(runs));
+    }
     adapter.matrices = matrices.data();
   }
+  using Part = std::tuple<Bytes, Bytes, Array<const int32_t, nb::shape<-1, 3>>>;
+  static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
   PyAdapter(const PyAdapter&) = delete;
   const void* model;
-  nb::list keep;
+  HugeBuffer memory;
   std::vector<LoraMatrix> matrices;
   Adapter adapter;
 };
@@ -464,7 +482,7 @@ NB_MODULE(_native, m) {
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
            "target_logprobs"_a = nb::none(), "adapters"_a = nb::none())
       .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());
-  nb::class_<PyAdapter>(m, "Adapter");
+  nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
   m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
   m.def("isa", [] { return std::string(active_table->name); });

@@ -96,7 +96,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.lora_stride = 0;
   for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_int(l.lora_stride, b.adapters[i]->most_ranks);
   l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
-  size_t grouped_rows = b.adapter_of ? b.rows + 1 : 0;
+  size_t grouped = b.adapter_of ? 4 * (size_t)b.rows + 1 : 0;
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_int(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
@@ -104,12 +104,12 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     uint8_t* activations = take<uint8_t>(&arena, kPrivateRows * per_row + 128);
     float* row = take<float>(&arena, kLoraRows * l.row_floats);
     float* lora = take<float>(&arena, (size_t)kPrivateRows * l.lora_stride);
-    int32_t* grouping = take<int32_t>(&arena, 4 * grouped_rows);
+    int32_t* groups = take<int32_t>(&arena, grouped);
+    int32_t* live_groups = take<int32_t>(&arena, grouped);
     float* scratch = take<float>(&arena, scratch_floats);
     float* tile = take<float>(&arena, tile_floats);
     if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
-    if (t == tid) l.private_lora = lora, l.groups = {grouping, grouping + grouped_rows, 0},
-                  l.live_groups = {grouping + 2 * grouped_rows, grouping + 3 * grouped_rows, 0};
+    if (t == tid) l.private_lora = lora, l.groups = lora_groups(groups, b.rows), l.live_groups = lora_groups(live_groups, b.rows);
   }
   size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group * (head_dim + 2) : 0;
   l.partials = take<float>(&arena, partials);
@@ -129,6 +129,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
     prefetch_first(w, team, l.tid);
     Activations a = activations_at(l.private_activations, w, rows);
     for (int32_t r = 0; r < rows; r++) {
+      lora_prefetch(lora, r);
       const float* x = source(r, l.row);
       quantize_row(w, x, a, r);
       lora_project(lora, &r, 1, &x);
@@ -141,6 +142,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
       const int32_t* order = lora.groups.order + lora.groups.starts[group];
       int n = lora.groups.starts[group + 1] - lora.groups.starts[group];
       const float* x[kLoraRows];
+      lora_prefetch(lora, order[0]);
       for (int r = 0; r < n; r++) {
         x[r] = source(order[r], l.row + r * l.row_floats);
         quantize_row(w, x[r], a, order[r]);

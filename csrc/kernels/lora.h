@@ -6,6 +6,7 @@
 // column or rank order: its bits do not depend on the companions of a row.
 #pragma once
 #include "common.h"
+#include "kernels/gemm.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "pool.h"
@@ -16,10 +17,15 @@ namespace DW_ISA {
 constexpr int kLoraRows = 4;  // rows of one adapter whose A x is taken together
 
 // The order in which rows are quantised: runs of at most kLoraRows rows of one adapter. `starts` are offsets into `order`.
+// Row i is the place[i]-th of the mates[i] rows of its adapter.
 struct LoraGroups {
-  int32_t *order, *starts;
+  int32_t *order, *starts, *place, *mates;
   int count;
 };
+
+DW_INLINE LoraGroups lora_groups(int32_t* memory, size_t rows) {  // of 4 * rows + 1 integers
+  return {memory, memory + 3 * rows, memory + rows, memory + 2 * rows, 0};
+}
 
 // The adapters of one product; `adapter` is null for a batch without any.
 struct LoraProduct {
@@ -49,8 +55,10 @@ static void group_rows(const Batch& b, const int32_t* index, int rows, LoraGroup
     for (int i = 0; i < rows; i++)
       if (b.adapter_of[index ? index[i] : i] == slot) {
         if ((n - first) % kLoraRows == 0) groups->starts[groups->count++] = n;
+        groups->place[i] = n - first;
         groups->order[n++] = i;
       }
+    for (int k = first; k < n; k++) groups->mates[groups->order[k]] = n - first;
   }
   groups->starts[groups->count] = n;
 }
@@ -81,6 +89,8 @@ DW_INLINE void lora_tile(const LoraMatrix& m, int pair, const float* const* x, f
     for (int p = 0; p < P; p++) {
       vf even, odd;
       load_pair<BF16>(a + p * pair_bytes, c, m.padded_cols, &even, &odd);
+      // The next tile's weights: the hardware does not see several short streams in time.
+      prefetch(a + (p + P) * pair_bytes + c * (BF16 ? 4 : 8));
       for (int r = 0; r < R; r++) {
         sum[p][0][r] = fma(even, v[r], sum[p][0][r]);
         sum[p][1][r] = fma(odd, v[r], sum[p][1][r]);
@@ -119,6 +129,13 @@ static void lora_down(const LoraMatrix& m, int rows, const float* const* x, floa
   }
 }
 
+// Start loading the A that `lora_project` will read first.
+DW_INLINE void lora_prefetch(const LoraProduct& l, int row) {
+  const LoraMatrix* m = lora_of(l, row);
+  if (m)
+    for (int at = 0; at < kPrefetchBytes; at += 64) prefetch(m->a + at);
+}
+
 // t = A x of up to kLoraRows rows with one adapter: rows[r] has the columns x[r].
 DW_INLINE void lora_project(const LoraProduct& l, const int32_t* rows, int count, const float* const* x) {
   const LoraMatrix* m = lora_of(l, rows[0]);
@@ -152,6 +169,12 @@ DW_INLINE const float* lora_add(const LoraProduct& l, int i, int p, const float*
   if (!m) return y;
   const LoraRun* run = m->runs + p * (kPanel / 16);
   const float* t = l.t + (size_t)i * l.stride;
+  // The B of the next panel comes from memory while the base product computes it. The rows of an adapter ask for a share each:
+  // all lines at once would fill the buffers of outstanding loads and stall.
+  size_t pair_bytes = m->bf16 ? 64 : 128;
+  int lines = (run[0].ranks + run[1].ranks) / 2 * (int)(pair_bytes / 64), place = l.groups.place[i], mates = l.groups.mates[i];
+  const uint8_t* next = m->b + (run[1].pair_offset + run[1].ranks / 2) * pair_bytes;
+  for (int line = lines * place / mates; line < lines * (place + 1) / mates; line++) prefetch(next + line * 64);
   for (int h = 0; h < kPanel / 16; h++)
     if (m->bf16) lora_run<true>(*m, run[h], t, y + h * 16, sum + h * 16);
     else lora_run<false>(*m, run[h], t, y + h * 16, sum + h * 16);
