@@ -169,9 +169,9 @@ struct Rows {
 DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i] : i; }
 
 // What the adapters of the batch add to matrix `matrix` of the model, for these rows.
-static LoraProduct lora_product(const Batch& b, int matrix, const Rows& rows, const Layout& l) {
+static LoraProduct lora_product(const Model& m, const Batch& b, int matrix, const Rows& rows, const Layout& l) {
   float* t = rows.count <= kPrivateRows ? l.private_lora : l.shared_lora;
-  return {b.adapters, b.adapter_of, rows.index, matrix, t, l.lora_stride, rows.groups};
+  return {b.adapters, b.adapter_of, rows.index, matrix, matrix + 1 < 2 * m.num_layers, t, l.lora_stride, rows.groups};
 }
 
 static void add_to_residual(const Matrix& w, const Activations& a, const LoraProduct& lora, const Rows& rows, const Layout& l,
@@ -181,7 +181,7 @@ static void add_to_residual(const Matrix& w, const Activations& a, const LoraPro
     y = lora_add(lora, i, p, y, sum);
     float* x = l.x + (size_t)row_at(rows, i) * l.hidden_stride + p * kPanel;
     for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
-  });
+  }, LoraHint{lora, w.panels});
 }
 
 // ---- attention ------------------------------------------------------------------------------------------------
@@ -359,7 +359,7 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
 // Keys and values of every row are written; the result is added to the `live` rows.
 static void attention_layer(const AttentionLayer& a, int index, int matrix, const Model& m, const Batch& b,
                             const KVCache& cache, const Rows& live, const Layout& l, Team* team) {
-  LoraProduct lora = lora_product(b, matrix, {b.rows, nullptr, l.groups}, l);
+  LoraProduct lora = lora_product(m, b, matrix, {b.rows, nullptr, l.groups}, l);
   Activations x = quantize_rows(a.qkv, b.rows, lora, l, team, [&](int row, float* scratch) {
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
@@ -371,7 +371,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
       for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
-  });
+  }, LoraHint{lora, a.qkv.panels});
   Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, 1.0f / __builtin_sqrtf((float)a.head_dim)};
   if (is_decode(b)) {
     attend_decode(m, b, cache, h, l, team);
@@ -379,7 +379,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
     rope_and_write(m, b, cache, h, l, team);
     attend_rows(b, cache, h, live, l, team);
   }
-  lora = lora_product(b, matrix + 1, live, l);
+  lora = lora_product(m, b, matrix + 1, live, l);
   Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });
@@ -388,7 +388,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
 
 static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const Batch& b, const Rows& live, const Layout& l,
                       Team* team) {
-  LoraProduct lora = lora_product(b, matrix, live, l);
+  LoraProduct lora = lora_product(m, b, matrix, live, l);
   Activations x = quantize_rows(layer.gate_up, live.count, lora, l, team, [&](int i, float* scratch) {
     rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
@@ -398,8 +398,8 @@ static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const B
     y = lora_add(lora, row, p, y, sum);
     float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
-  });
-  lora = lora_product(b, matrix + 1, live, l);
+  }, LoraHint{lora, layer.gate_up.panels});
+  lora = lora_product(m, b, matrix + 1, live, l);
   Activations act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) {
     return l.act + (size_t)row * l.act_stride;
   });

@@ -17,14 +17,15 @@ namespace DW_ISA {
 constexpr int kLoraRows = 4;  // rows of one adapter whose A x is taken together
 
 // The order in which rows are quantised: runs of at most kLoraRows rows of one adapter. `starts` are offsets into `order`.
-// Row i is the place[i]-th of the mates[i] rows of its adapter.
+// Row i is the place[i]-th of the rows of its adapter, 1 / share[i] in all.
 struct LoraGroups {
-  int32_t *order, *starts, *place, *mates;
+  int32_t *order, *starts, *place;
+  float* share;
   int count;
 };
 
 DW_INLINE LoraGroups lora_groups(int32_t* memory, size_t rows) {  // of 4 * rows + 1 integers
-  return {memory, memory + 3 * rows, memory + rows, memory + 2 * rows, 0};
+  return {memory, memory + 3 * rows, memory + rows, (float*)memory + 2 * rows, 0};
 }
 
 // The adapters of one product; `adapter` is null for a batch without any.
@@ -33,6 +34,7 @@ struct LoraProduct {
   const int32_t* adapter_of;  // [batch rows]: index into `adapters`, -1: none
   const int32_t* index;       // as in `Rows`
   int matrix;                 // index into `Adapter::matrices`
+  bool has_next;              // it is not the last
   float* t;                   // [rows][stride]: A x, of all threads or of this one
   int stride;
   LoraGroups groups;
@@ -58,7 +60,7 @@ static void group_rows(const Batch& b, const int32_t* index, int rows, LoraGroup
         groups->place[i] = n - first;
         groups->order[n++] = i;
       }
-    for (int k = first; k < n; k++) groups->mates[groups->order[k]] = n - first;
+    for (int k = first; k < n; k++) groups->share[groups->order[k]] = 1.0f / (float)(n - first);
   }
   groups->starts[groups->count] = n;
 }
@@ -169,17 +171,41 @@ DW_INLINE const float* lora_add(const LoraProduct& l, int i, int p, const float*
   if (!m) return y;
   const LoraRun* run = m->runs + p * (kPanel / 16);
   const float* t = l.t + (size_t)i * l.stride;
-  // The B of the next panel comes from memory while the base product computes it. The rows of an adapter ask for a share each:
-  // all lines at once would fill the buffers of outstanding loads and stall.
-  size_t pair_bytes = m->bf16 ? 64 : 128;
-  int lines = (run[0].ranks + run[1].ranks) / 2 * (int)(pair_bytes / 64), place = l.groups.place[i], mates = l.groups.mates[i];
-  const uint8_t* next = m->b + (run[1].pair_offset + run[1].ranks / 2) * pair_bytes;
-  for (int line = lines * place / mates; line < lines * (place + 1) / mates; line++) prefetch(next + line * 64);
   for (int h = 0; h < kPanel / 16; h++)
     if (m->bf16) lora_run<true>(*m, run[h], t, y + h * 16, sum + h * 16);
     else lora_run<false>(*m, run[h], t, y + h * 16, sum + h * 16);
   return sum;
 }
+
+// Ask for the share [at, at + share) of `bytes`.
+DW_INLINE void prefetch_share(const uint8_t* from, size_t bytes, float at, float share) {
+  float lines = (float)(bytes / 64);
+  for (int line = (int)(lines * at), end = (int)(lines * (at + share)); line < end; line++) prefetch(from + line * 64);
+}
+
+// While the base product computes, memory is idle: the B of a row's next panel and a share of the A of the next product are asked
+// for then. The rows of an adapter ask for a part each, spread over their passes, as the buffers of outstanding loads are few.
+struct LoraHint {
+  const LoraProduct& l;
+  int panels;
+  inline __attribute__((always_inline)) void operator()(int p, int row, int rows, int pass, float pass_share) const {
+    if (!l.adapter_of) return;
+    for (int i = row; i < row + rows; i++) {
+      const LoraMatrix* m = lora_of(l, i);
+      if (!m) continue;
+      float share = l.groups.share[i] * pass_share, at = (float)l.groups.place[i] * l.groups.share[i] + (float)pass * share;
+      size_t pair_bytes = m->bf16 ? 64 : 128;
+      const LoraRun* run = m->runs + p * (kPanel / 16);
+      prefetch_share(m->b + (run[1].pair_offset + run[1].ranks / 2) * pair_bytes, (run[0].ranks + run[1].ranks) / 2 * pair_bytes, at,
+                     share);
+      if (!l.has_next) continue;
+      const LoraMatrix* next = m + 1;
+      float panel_share = 1.0f / (float)panels;
+      prefetch_share(next->a, (size_t)next->ranks / 2 * next->padded_cols * (pair_bytes / 16), ((float)p + at) * panel_share,
+                     share * panel_share);
+    }
+  }
+};
 
 }  // namespace DW_ISA
 }  // namespace deepwell

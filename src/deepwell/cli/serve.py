@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,7 +15,7 @@ import typer
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
 from deepwell.cli.options import Context, Host, KvDtype, KvTokens, ModelsDir, Port, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidRequest
 
 if TYPE_CHECKING:
     from deepwell.engine.protocol import Capabilities
@@ -42,6 +43,12 @@ def serve(
     kv_tokens: KvTokens = None,
     threads: Threads = None,
     models_dir: ModelsDir = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH of a LoRA adapter to serve as a model; repeatable.")
+    ] = None,
+    adapter_dir: Annotated[
+        Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
     ] = False,
@@ -61,12 +68,31 @@ def serve(
             kv_tokens=kv_tokens,
             threads=threads,
             models_dir=models_dir,
+            adapter_dir=adapter_dir,
         )
-        _serve(settings, demo=demo, as_json=json)
+        _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
 
 
-def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
+def _adapters(given: list[str]) -> dict[str, Path]:
+    """Paths by name, from NAME=PATH each."""
+    adapters: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in adapters:
+            raise InvalidRequest(
+                f"--adapter {text!r} is not a new NAME=PATH", fix="write --adapter sql=./sql-lora"
+            )
+        adapters[name] = Path(path)
+    return adapters
+
+
+def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> None:
     settings.require_safe_address()
+    if settings.adapter_dir is not None and not settings.adapter_dir.is_dir():
+        raise InvalidRequest(
+            f"the adapter directory {settings.adapter_dir} does not exist",
+            fix="create it, or correct --adapter-dir",
+        )
     from deepwell.server.listen import bind, url_of
 
     out = console()
@@ -74,7 +100,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
         settings.host, settings.port
     ) as listener:  # before loading: a taken port should not cost a load
         url = url_of(listener)
-        from deepwell.cli.opening import open_model, plan_model
+        from deepwell.cli.opening import load_adapters, open_model, plan_model
 
         planned = plan_model(settings)
         if not as_json:
@@ -85,6 +111,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
 
         with packing(shown=not as_json) as progress:
             opened = open_model(settings, planned, progress)
+        load_adapters(opened, adapters)
         from deepwell.server.run import serve as run
         from deepwell.server.service import Service
 
@@ -94,6 +121,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
             model=opened.name,
             max_body_bytes=settings.max_body_bytes,
             api_keys=settings.api_keys,
+            adapter_dir=settings.adapter_dir,
         )
 
         def ready() -> None:

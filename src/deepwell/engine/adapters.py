@@ -284,9 +284,7 @@ class _Config:
             if not any(_names(target, module) for module in modules):
                 raise _error(self.path, f"target_modules names {target[:120]!r}, of which it holds no tensor")
 
-    def scale(
-        self, path: Path, module: str, a: SafetensorsInfo, b: SafetensorsInfo, linear: Linear
-    ) -> float:
+    def scale(self, path: Path, module: str, a: SafetensorsInfo, b: SafetensorsInfo, linear: Linear) -> float:
         """What B A is multiplied by, once both are proved to have the right shapes."""
         rank = next((rank for pattern, rank in self.ranks.items() if _names(pattern, module)), self.rank)
         alpha = next((alpha for pattern, alpha in self.alphas.items() if _names(pattern, module)), self.alpha)
@@ -294,7 +292,8 @@ class _Config:
         for info, shape in ((a, (rank, linear.cols)), (b, (outputs, rank))):
             if info.shape != shape:
                 raise _error(
-                    path, f"{info.name[:120]!r} is {list(info.shape)}, this model and the rank need {list(shape)}"
+                    path,
+                    f"{info.name[:120]!r} is {list(info.shape)}, this model and the rank need {list(shape)}",
                 )
             if info.dtype not in FLOAT_DTYPES:
                 raise _error(path, f"{info.name[:120]!r} is of dtype {info.dtype}, not one of {FLOAT_DTYPES}")

@@ -191,7 +191,9 @@ class _Adapters:
         for s, adapter in enumerate(batch.adapters or ()):
             if adapter is not None:
                 if not isinstance(adapter, Adapter):
-                    raise TypeError(f"the reference backend needs its own Adapter, got {type(adapter).__name__}")
+                    raise TypeError(
+                        f"the reference backend needs its own Adapter, got {type(adapter).__name__}"
+                    )
                 self._rows.append((slice(batch.seq_starts[s], batch.seq_starts[s + 1]), adapter))
 
     def matmul(self, x: Float32, weight: Matrix, index: int) -> Float32:
