@@ -4,15 +4,18 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <memory>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "common.h"
@@ -168,6 +171,64 @@ struct PyKVCache {
 };
 
 
+// One adapter, packed for the matrices of one model. Checked here: the kernels trust offsets and shapes.
+struct PyAdapter {
+  PyAdapter(const void* model, nb::list parts, const std::vector<const Matrix*>& of, const std::string& dtype)
+      : model(model) {
+    require(dtype == "bf16" || dtype == "fp32", "adapter: dtype must be bf16 or fp32");
+    require(nb::len(parts) == of.size(), "adapter: one part a matrix is needed");
+    int bf16 = dtype == "bf16";
+    size_t pair = bf16 ? 4 : 8;
+    adapter.most_ranks = 2;
+    size_t bytes = 0;
+    for (size_t i = 0; i < of.size(); i++) {
+      LoraMatrix m{};
+      if (nb::handle part = parts[i]; !part.is_none()) {
+        auto [a, b, runs] = nb::cast<Part>(part);
+        int padded = (of[i]->cols + 15) / 16 * 16;
+        m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, of[i]->cols, padded, bf16};
+        require(a.size() > 0 && a.size() % (pair * padded) == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
+        m.ranks = 2 * int(a.size() / (pair * padded));
+        require(int(runs.shape(0)) == of[i]->panels * kPanel / 16, "adapter: a run for each 16 rows is needed");
+        for (size_t r = 0; r < runs.shape(0); r++) {
+          const LoraRun& run = m.runs[r];
+          require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % 2 == 0 && run.ranks % 2 == 0 &&
+                      run.first_rank <= m.ranks - run.ranks && run.pair_offset >= 0 &&
+                      (size_t(run.pair_offset) + run.ranks / 2) * 16 * pair <= b.size(),
+                  "adapter: a run lies outside of its data");
+        }
+        adapter.most_ranks = std::max(adapter.most_ranks, m.ranks);
+        bytes += aligned(a.size()) + aligned(b.size()) + aligned(runs.nbytes());
+      }
+      matrices.push_back(m);
+    }
+    // Everything of an adapter lies together on huge pages, in the order in which a step reads it.
+    memory.reset(bytes);
+    uint8_t* to = memory.data();
+    auto place = [&](const auto& array) {
+      auto* at = to;
+      std::memcpy(at, array.data(), array.nbytes());
+      to += aligned(array.nbytes());
+      return at;
+    };
+    for (size_t i = 0; i < of.size(); i++) {
+      if (!matrices[i].ranks) continue;
+      auto [a, b, runs] = nb::cast<Part>(parts[i]);
+      matrices[i].a = place(a);
+      matrices[i].b = place(b);
+      matrices[i].runs = reinterpret_cast<const LoraRun*>(place(runs));
+    }
+    adapter.matrices = matrices.data();
+  }
+  using Part = std::tuple<Bytes, Bytes, Array<const int32_t, nb::shape<-1, 3>>>;
+  static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
+  PyAdapter(const PyAdapter&) = delete;
+  const void* model;
+  HugeBuffer memory;
+  std::vector<LoraMatrix> matrices;
+  Adapter adapter;
+};
+
 class PyModel {
  public:
   PyModel(const PyMatrix& embed, nb::list layers, Vector norm, const PyMatrix& head, Floats cos, Floats sin, float eps)
@@ -204,13 +265,28 @@ class PyModel {
   int vocab() const { return model_.vocab; }
   int hidden() const { return model_.hidden; }
 
+  PyAdapter* adapter(nb::list parts, const std::string& dtype) const {
+    return new PyAdapter(&model_, parts, matrices(), dtype);
+  }
+
+  // (rows padded to whole panels, cols, scheme) of the layers' matrices
+  nb::list layer_matrices() const {
+    nb::list shapes;
+    for (const Matrix* w : matrices()) {
+      const char* scheme = w->scheme == kInt8 ? "int8" : w->scheme == kInt4 ? "int4" : "fp32";
+      shapes.append(nb::make_tuple(w->panels * kPanel, w->cols, scheme));
+    }
+    return shapes;
+  }
+
   void forward(Ints tokens, Ints positions, Ints seq_starts, Array<const int32_t, nb::ndim<2>> block_tables,
                Ints output_rows, const PyKVCache& kv, std::optional<Array<float, nb::ndim<2>>> logits,
                std::optional<Array<int32_t, nb::ndim<1>>> argmax, std::optional<Array<float, nb::ndim<2>>> hidden,
-               std::optional<Ints> targets, std::optional<Array<float, nb::ndim<1>>> target_logprobs) {
+               std::optional<Ints> targets, std::optional<Array<float, nb::ndim<1>>> target_logprobs,
+               std::optional<nb::sequence> adapters) {
     Batch b = {tokens.data(),      positions.data(),        seq_starts.data(),           block_tables.data(),
                output_rows.data(), int(tokens.size()),      int(seq_starts.size()) - 1,  int(block_tables.shape(1)),
-               int(output_rows.size())};
+               int(output_rows.size()), nullptr,                  nullptr,                     0};
     check(b, int(positions.size()), int(block_tables.shape(0)), kv.cache);
     size_t n = b.outputs;
     require(!logits || (logits->shape(0) == n && int(logits->shape(1)) == model_.vocab), "forward: logits shape");
@@ -224,6 +300,7 @@ class PyModel {
     Outputs out = {logits ? logits->data() : nullptr, argmax ? argmax->data() : nullptr,
                    hidden ? hidden->data() : nullptr, targets ? targets->data() : nullptr,
                    target_logprobs ? target_logprobs->data() : nullptr};
+    if (adapters) apply(*adapters, &b);
     nb::gil_scoped_release released;
     const KernelTable* table = active_table;
     size_t bytes = table->workspace_bytes(model_, b, kv.cache, out, pool_threads());
@@ -247,6 +324,33 @@ class PyModel {
   size_t workspace_bytes() const { return workspace_.bytes(); }
 
  private:
+  std::vector<const Matrix*> matrices() const {
+    std::vector<const Matrix*> all;
+    for (const Layer& layer : layers_) {
+      all.push_back(layer.attention ? &layer.attention->qkv : &layer.mlp->gate_up);
+      all.push_back(layer.attention ? &layer.attention->o : &layer.mlp->down);
+    }
+    return all;
+  }
+
+  // One adapter or None a sequence -> the distinct ones, and the choice of each row.
+  void apply(nb::sequence adapters, Batch* b) {
+    require(int(nb::len(adapters)) == b->seqs, "forward: one adapter or None a sequence is needed");
+    adapters_.clear();
+    adapter_of_.assign(b->rows, -1);
+    for (int s = 0; s < b->seqs; s++) {
+      nb::object item = adapters[s];
+      if (item.is_none()) continue;
+      const PyAdapter& chosen = nb::cast<const PyAdapter&>(item);
+      require(chosen.model == &model_, "forward: the adapter belongs to another model");
+      size_t slot = std::find(adapters_.begin(), adapters_.end(), &chosen.adapter) - adapters_.begin();
+      if (slot == adapters_.size()) adapters_.push_back(&chosen.adapter);
+      std::fill(adapter_of_.begin() + b->seq_starts[s], adapter_of_.begin() + b->seq_starts[s + 1], int32_t(slot));
+    }
+    if (adapters_.empty()) return;
+    b->adapters = adapters_.data(), b->adapter_of = adapter_of_.data(), b->adapters_count = int(adapters_.size());
+  }
+
   void check(const Batch& b, int positions, int tables, const KVCache& cache) const {
     require(b.rows > 0 && positions == b.rows, "forward: tokens and positions differ in length");
     require(b.seqs > 0 && tables == b.seqs, "forward: seq_starts and block_tables differ in length");
@@ -277,6 +381,8 @@ class PyModel {
   Floats keep_cos_, keep_sin_;
   PyMatrix embed_, head_;
   std::vector<Layer> layers_;
+  std::vector<const Adapter*> adapters_;  // of the step, as is adapter_of_
+  std::vector<int32_t> adapter_of_;
   int attention_layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
   Model model_;
   HugeBuffer workspace_;
@@ -404,9 +510,12 @@ NB_MODULE(_native, m) {
       .def_prop_ro("vocab_size", &PyModel::vocab)
       .def_prop_ro("hidden_size", &PyModel::hidden)
       .def_prop_ro("workspace_bytes", &PyModel::workspace_bytes)
+      .def_prop_ro("layer_matrices", &PyModel::layer_matrices)
       .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
-           "target_logprobs"_a = nb::none());
+           "target_logprobs"_a = nb::none(), "adapters"_a = nb::none())
+      .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());
+  nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
   m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
   m.def("profile", &switch_profile, "on"_a);

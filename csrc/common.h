@@ -47,6 +47,28 @@ struct Layer {  // exactly one is set
   const MlpLayer* mlp;
 };
 
+// The ranks that own 16 consecutive outputs of a matrix.
+struct LoraRun {
+  int32_t first_rank, ranks;  // of the stacked A; both even
+  int32_t pair_offset;        // where its B begins, in [16] pairs of ranks
+};
+
+// What one adapter adds to one matrix: A of all its parts stacked, B by runs of 16 outputs. Ranks come in pairs: bf16 pairs share a
+// 32-bit word (even rank below), float32 ones follow each other.
+struct LoraMatrix {
+  const uint8_t* a;     // [ranks / 2][padded_cols] pairs
+  const uint8_t* b;     // per run [ranks / 2][16] pairs
+  const LoraRun* runs;  // [panels * 2]
+  int ranks;            // 0: this matrix is left alone
+  int cols, padded_cols;
+  int bf16;
+};
+
+struct Adapter {
+  const LoraMatrix* matrices;  // [layers of the model][2]: qkv, o or gate_up, down
+  int most_ranks;
+};
+
 enum KvType : int { kKvFp32 = 0, kKvBf16 = 1, kKvInt8 = 2 };
 
 // [layers][blocks][kv_heads]{ keys [head_dim][16], values [16][head_dim] }; int8: then float scales of the 16 keys, the 16 values
@@ -60,6 +82,9 @@ struct KVCache {
 struct Batch {
   const int32_t *tokens, *positions, *seq_starts, *block_tables, *output_rows;
   int rows, seqs, max_blocks, outputs;
+  const Adapter* const* adapters;  // [adapters_count], those of this batch
+  const int32_t* adapter_of;       // [rows]: which of them, -1 for none; null: no row has one
+  int adapters_count;
 };
 
 struct Outputs {  // each may be null

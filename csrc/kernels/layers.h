@@ -4,6 +4,7 @@
 #include "common.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
+#include "kernels/lora.h"
 #include "kernels/quantize.h"
 #include "pool.h"
 #include "profile.h"
@@ -23,7 +24,11 @@ struct Layout {
   int hidden_stride, qkv_stride, attention_stride, act_stride;
   float *x, *qkv, *attention, *act;
   uint8_t *shared_activations, *private_activations;
-  float *row, *scratch, *tile;  // of this thread
+  float *row, *scratch, *tile;  // of this thread; `row` holds kLoraRows rows of row_floats
+  size_t row_floats;
+  int lora_stride;
+  float *shared_lora, *private_lora;  // [rows][lora_stride], [kPrivateRows][lora_stride]
+  LoraGroups groups, live_groups;     // of this thread: all rows, the live ones
   float* partials;              // decode: [items][group][head_dim + 2]
   float* best_value;            // [threads, outputs]
   int32_t* best_index;          // [threads, outputs]
@@ -100,16 +105,24 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
   l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
   l.shared_activations = take<uint8_t>(&arena, round_up(max_int(b.rows, min_int(b.outputs, kOutputRows)), kWideTile) * per_row + 128);
-  size_t row_floats = round_up(max_int(m.hidden, l.attention_stride), 16);
+  l.row_floats = round_up(max_int(m.hidden, l.attention_stride), 16);
+  l.lora_stride = 0;
+  for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_int(l.lora_stride, b.adapters[i]->most_ranks);
+  l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
+  size_t grouped = b.adapter_of ? 4 * (size_t)b.rows + 1 : 0;
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_int(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
   for (int t = 0; t < threads; t++) {
     uint8_t* activations = take<uint8_t>(&arena, kPrivateRows * per_row + 128);
-    float* row = take<float>(&arena, row_floats);
+    float* row = take<float>(&arena, kLoraRows * l.row_floats);
+    float* lora = take<float>(&arena, (size_t)kPrivateRows * l.lora_stride);
+    int32_t* groups = take<int32_t>(&arena, grouped);
+    int32_t* live_groups = take<int32_t>(&arena, grouped);
     float* scratch = take<float>(&arena, scratch_floats);
     float* tile = take<float>(&arena, tile_floats);
     if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
+    if (t == tid) l.private_lora = lora, l.groups = lora_groups(groups, b.rows), l.live_groups = lora_groups(live_groups, b.rows);
   }
   size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group : few_row_vectors(b, cache.kv_heads, group);
   l.partials = take<float>(&arena, partials * (head_dim + 2));
@@ -123,14 +136,35 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
 
 // The rows `source(row, scratch)` quantised for `w`: by each thread for itself when few, shared and behind a barrier else.
 template <class Source>
-static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Team* team, const Source& source) {
+static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& lora, const Layout& l, Team* team,
+                                 const Source& source) {
   if (rows <= kPrivateRows) {
     prefetch_first(w, team, l.tid);
     Activations a = activations_at(l.private_activations, w, rows);
-    for (int r = 0; r < rows; r++) quantize_row(w, source(r, l.row), a, r);
+    for (int32_t r = 0; r < rows; r++) {
+      lora_prefetch(lora, r);
+      const float* x = source(r, l.row);
+      quantize_row(w, x, a, r);
+      lora_project(lora, &r, 1, &x);
+    }
     return a;
   }
   Activations a = activations_at(l.shared_activations, w, rows);
+  if (lora.adapter_of) {
+    for (int group; (group = team_next(team, 1)) < lora.groups.count;) {
+      const int32_t* order = lora.groups.order + lora.groups.starts[group];
+      int n = lora.groups.starts[group + 1] - lora.groups.starts[group];
+      const float* x[kLoraRows];
+      lora_prefetch(lora, order[0]);
+      for (int r = 0; r < n; r++) {
+        x[r] = source(order[r], l.row + r * l.row_floats);
+        quantize_row(w, x[r], a, order[r]);
+      }
+      lora_project(lora, order, n, x);
+    }
+    team_barrier(team);
+    return a;
+  }
   const int chunk = 4;
   for (int first; (first = team_next(team, chunk)) < rows;)
     for (int r = first; r < min_int(first + chunk, rows); r++) quantize_row(w, source(r, l.row), a, r);
@@ -142,15 +176,25 @@ static Activations quantize_rows(const Matrix& w, int rows, const Layout& l, Tea
 struct Rows {
   int count;
   const int32_t* index;  // null: row i is i
+  LoraGroups groups;     // where the batch has adapters
 };
 
 DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i] : i; }
 
-static void add_to_residual(const Matrix& w, const Activations& a, const Rows& rows, const Layout& l, Team* team) {
+// What the adapters of the batch add to matrix `matrix` of the model, for these rows.
+static LoraProduct lora_product(const Model& m, const Batch& b, int matrix, const Rows& rows, const Layout& l) {
+  float* t = rows.count <= kPrivateRows ? l.private_lora : l.shared_lora;
+  return {b.adapters, b.adapter_of, rows.index, matrix, matrix + 1 < 2 * m.num_layers, t, l.lora_stride, rows.groups};
+}
+
+static void add_to_residual(const Matrix& w, const Activations& a, const LoraProduct& lora, const Rows& rows, const Layout& l,
+                            Team* team) {
   gemm(w, a, rows.count, team, l.tid, [&](int i, int p, const float* y) {
+    alignas(64) float sum[kPanel];
+    y = lora_add(lora, i, p, y, sum);
     float* x = l.x + (size_t)row_at(rows, i) * l.hidden_stride + p * kPanel;
     for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
-  });
+  }, LoraHint{lora, w.panels});
 }
 
 // ---- attention ------------------------------------------------------------------------------------------------
@@ -409,19 +453,22 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
 }
 
 // Keys and values of every row are written; the result is added to the `live` rows.
-static void attention_layer(const AttentionLayer& a, int index, const Model& m, const Batch& b, const KVCache& cache,
-                            const Rows& live, const Layout& l, Team* team) {
-  Activations x = quantize_rows(a.qkv, b.rows, l, team, [&](int row, float* scratch) {
+static void attention_layer(const AttentionLayer& a, int index, int matrix, const Model& m, const Batch& b,
+                            const KVCache& cache, const Rows& live, const Layout& l, Team* team) {
+  LoraProduct lora = lora_product(m, b, matrix, {b.rows, nullptr, l.groups}, l);
+  Activations x = quantize_rows(a.qkv, b.rows, lora, l, team, [&](int row, float* scratch) {
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
   });
   DW_PHASE_ENDS(kPhaseNorm);
   gemm(a.qkv, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+    alignas(64) float sum[kPanel];
+    y = lora_add(lora, row, p, y, sum);
     float* to = l.qkv + (size_t)row * l.qkv_stride + p * kPanel;
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
       for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
-  });
+  }, LoraHint{lora, a.qkv.panels});
   DW_PHASE_ENDS(kPhaseQkv);
   float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
   Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, scale, a.q_norm, a.k_norm, a.eps};
@@ -433,30 +480,36 @@ static void attention_layer(const AttentionLayer& a, int index, const Model& m, 
     else attend_rows(b, cache, h, live, l, team);
   }
   DW_PHASE_ENDS(kPhaseAttention);
-  Activations o = quantize_rows(a.o, live.count, l, team, [&](int i, float*) {
+  lora = lora_product(m, b, matrix + 1, live, l);
+  Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });
   DW_PHASE_ENDS(kPhaseNorm);
-  add_to_residual(a.o, o, live, l, team);
+  add_to_residual(a.o, o, lora, live, l, team);
   DW_PHASE_ENDS(kPhaseO);
 }
 
-static void mlp_layer(const MlpLayer& layer, const Model& m, const Rows& live, const Layout& l, Team* team) {
-  Activations x = quantize_rows(layer.gate_up, live.count, l, team, [&](int i, float* scratch) {
+static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const Batch& b, const Rows& live, const Layout& l,
+                      Team* team) {
+  LoraProduct lora = lora_product(m, b, matrix, live, l);
+  Activations x = quantize_rows(layer.gate_up, live.count, lora, l, team, [&](int i, float* scratch) {
     rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
   });
   DW_PHASE_ENDS(kPhaseNorm);
   gemm(layer.gate_up, x, live.count, team, l.tid, [&](int row, int p, const float* y) {
+    alignas(64) float sum[kPanel];
+    y = lora_add(lora, row, p, y, sum);
     float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
-  });
+  }, LoraHint{lora, layer.gate_up.panels});
   DW_PHASE_ENDS(kPhaseGateUp);
-  Activations act = quantize_rows(layer.down, live.count, l, team, [&](int row, float*) {
+  lora = lora_product(m, b, matrix + 1, live, l);
+  Activations act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) {
     return l.act + (size_t)row * l.act_stride;
   });
   DW_PHASE_ENDS(kPhaseNorm);
-  add_to_residual(layer.down, act, live, l, team);
+  add_to_residual(layer.down, act, lora, live, l, team);
   DW_PHASE_ENDS(kPhaseDown);
 }
 
@@ -478,7 +531,7 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
   float* best_value = l.best_value + (size_t)tid * b.outputs + first;
   int32_t* best_index = l.best_index + (size_t)tid * b.outputs + first;
   for (int i = 0; i < rows; i++) best_value[i] = -__builtin_inff(), best_index[i] = INT32_MAX;
-  Activations x = quantize_rows(m.head, rows, l, team, normed);
+  Activations x = quantize_rows(m.head, rows, {}, l, team, normed);
   DW_PHASE_ENDS(kPhaseNorm);
   gemm(m.head, x, rows, team, tid, [&](int i, int p, const float* y) {
     int n = min_int(kPanel, m.vocab - p * kPanel);
@@ -530,13 +583,17 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
   team_barrier(team);
   DW_PHASE_ENDS(kPhaseEmbed);
   int attention_index = 0, last = cache.layers - 1;
-  Rows live = {b.rows, nullptr};
+  if (b.adapter_of) group_rows(b, nullptr, b.rows, &l.groups);
+  Rows live = {b.rows, nullptr, l.groups};
   for (int i = 0; i < m.num_layers; i++) {
     if (const AttentionLayer* attention = m.layers[i].attention) {
-      if (attention_index == last && b.outputs < b.rows) live = {b.outputs, b.output_rows};
-      attention_layer(*attention, attention_index++, m, b, cache, live, l, team);
+      if (attention_index == last && b.outputs < b.rows) {
+        if (b.adapter_of) group_rows(b, b.output_rows, b.outputs, &l.live_groups);
+        live = {b.outputs, b.output_rows, l.live_groups};
+      }
+      attention_layer(*attention, attention_index++, 2 * i, m, b, cache, live, l, team);
     } else {
-      mlp_layer(*m.layers[i].mlp, m, live, l, team);
+      mlp_layer(*m.layers[i].mlp, 2 * i, m, b, live, l, team);
     }
   }
   for (int first = 0; first < b.outputs; first += kOutputRows)

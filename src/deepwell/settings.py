@@ -74,6 +74,10 @@ class Settings(BaseSettings):
     kv_tokens: int | None = Field(
         None, ge=1, description="Tokens the whole KV cache holds; unset: chosen to fit."
     )
+    adapter_dir: Path | None = Field(
+        None,
+        description="Clients may load LoRA adapters from folders of this directory; unset: they may not.",
+    )
     threads: int | None = Field(
         None, ge=1, description="Compute threads; unset: the cores this process may use."
     )

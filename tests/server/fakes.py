@@ -13,8 +13,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.protocol import Capabilities, Delta, EngineStats, GenerateRequest, TokenLogprob
-from deepwell.errors import ContextLengthExceeded
+from deepwell.engine.protocol import (
+    AdapterInfo,
+    Capabilities,
+    Delta,
+    EngineStats,
+    GenerateRequest,
+    TokenLogprob,
+)
+from deepwell.errors import ContextLengthExceeded, ModelNotFound
 from deepwell.models.chat_template import ChatTemplate
 from deepwell.models.tokenizer import Tokenizer
 from deepwell.server.text import Codec
@@ -83,6 +90,7 @@ class FakeEngine:
     aborted: int = 0
     ended: threading.Event = field(default_factory=threading.Event)  # set whenever a request has ended early
     closed: bool = False
+    loaded: dict[str, AdapterInfo] = field(default_factory=dict[str, AdapterInfo])
 
     def _script(self, request: GenerateRequest) -> list[int]:
         prompt = list(request.prompt)
@@ -145,12 +153,23 @@ class FakeEngine:
         self.seen.append(request)
         yield from self._deltas(request)
 
-    async def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         return np.array([_logprob(t, 0).logprob for t in tokens[1:]], np.float32)
 
-    async def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         vector = np.bincount(np.array(tokens) % 8, minlength=8).astype(np.float32)
         return vector / math.sqrt(float(vector @ vector))
+
+    def load_adapter(self, name: str, path: str) -> AdapterInfo:
+        info = self.loaded[name] = AdapterInfo(name, path, "0" * 32, 8)
+        return info
+
+    def unload_adapter(self, name: str) -> None:
+        if self.loaded.pop(name, None) is None:
+            raise ModelNotFound(f"no adapter {name!r} is loaded")
+
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        return tuple(self.loaded.values())
 
     def abort(self, request_id: str) -> None:
         pass

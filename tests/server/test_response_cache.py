@@ -30,8 +30,8 @@ def choice(prompt: tuple[int, ...] = (1, 2), params: SamplingParams = GREEDY, **
     return Choice(0, GenerateRequest("r", prompt, params, number, salt), **given)
 
 
-def key_of(one: Choice, fingerprint: str = "fp", model: str = "toy") -> AnswerKey | None:
-    return AnswerKey.of(one, fingerprint=fingerprint, model=model)
+def key_of(one: Choice, fingerprint: str = "fp", adapter: str = "") -> AnswerKey | None:
+    return AnswerKey.of(one, fingerprint=fingerprint, adapter=adapter)
 
 
 def key(number: int) -> AnswerKey:
@@ -88,7 +88,7 @@ def test_everything_around_the_sampling_enters_the_key() -> None:
         key_of(choice(salt="other tenant")),
         key_of(choice(stops=("x",))),
         key_of(choice(offset=4)),
-        key_of(choice(), model="adapter"),
+        key_of(choice(), adapter="digest"),
         key_of(choice(), fingerprint="other weights"),
     ]
     assert len(set(keys)) == len(keys)

@@ -115,7 +115,7 @@ class _Reuse:
 
     async def generate(self, asked: Asked) -> list[int]:
         choice = Choice(0, self._ours.request(asked.prompt, asked.max_tokens, self._salt))
-        key = AnswerKey.of(choice, fingerprint="", model="")
+        key = AnswerKey.of(choice, fingerprint="", adapter="")
         assert key is not None
         updates = self._cache.stream(key, 0, lambda: complete(self._ours.engine, self._codec, choice))
         produced = cached = 0

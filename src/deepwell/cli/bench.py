@@ -124,6 +124,28 @@ def decode(
 
 
 @app.command()
+def adapters(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    rank: Annotated[int, typer.Option(min=1)] = 16,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tokens a second of 16 sequences with 8 LoRA adapters among them, against the base alone."""
+    from deepwell.bench.adapters import bench_adapters
+
+    _measure(
+        "adapters",
+        row,
+        json,
+        lambda report: bench_adapters(
+            report, _model(model), threads=_threads(threads), rounds=rounds, rank=rank
+        ),
+    )
+
+
+@app.command()
 def prefill(
     precision: PrecisionOption = "int8",
     model: Model = None,

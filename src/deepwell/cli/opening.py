@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepwell.errors import InvalidRequest
 from deepwell.settings import Settings
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from deepwell.models.checkpoint import Checkpoint
     from deepwell.server.text import Codec
 
-__all__ = ["OpenedModel", "Planned", "open_model", "plan_model"]
+__all__ = ["OpenedModel", "Planned", "load_adapters", "open_model", "plan_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +91,20 @@ def open_model(
         progress=progress,
     )
     return OpenedModel(planned.name, engine, Codec.load(planned.path))
+
+
+def load_adapters(opened: OpenedModel, adapters: Mapping[str, Path]) -> None:
+    """Load LoRA adapters by name; where one is refused, the engine is closed.
+
+    Raises:
+        InvalidRequest: a name is the model's own.
+        InvalidModelFile, UnsupportedModel: as the engine says.
+    """
+    try:
+        for name, path in adapters.items():
+            if name == opened.name:
+                raise InvalidRequest(f"{name!r} is the base model", fix="choose another name for the adapter")
+            opened.engine.load_adapter(name, str(path))
+    except BaseException:
+        opened.engine.close()
+        raise

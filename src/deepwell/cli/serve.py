@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,7 +25,7 @@ from deepwell.cli.options import (
     Threads,
 )
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidRequest
 
 if TYPE_CHECKING:
     from deepwell.engine.protocol import Capabilities
@@ -57,6 +58,12 @@ def serve(
         typer.Option(min=0, help="MB for whole answers, reused when a request repeats; unset: 32; 0: off."),
     ] = None,
     models_dir: ModelsDir = None,
+    adapter: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH of a LoRA adapter to serve as a model; repeatable.")
+    ] = None,
+    adapter_dir: Annotated[
+        Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
+    ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
     ] = False,
@@ -78,12 +85,31 @@ def serve(
             speculation=speculation,
             response_cache_mb=response_cache_mb,
             models_dir=models_dir,
+            adapter_dir=adapter_dir,
         )
-        _serve(settings, demo=demo, as_json=json)
+        _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
 
 
-def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
+def _adapters(given: list[str]) -> dict[str, Path]:
+    """Paths by name, from NAME=PATH each."""
+    adapters: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in adapters:
+            raise InvalidRequest(
+                f"--adapter {text!r} is not a new NAME=PATH", fix="write --adapter sql=./sql-lora"
+            )
+        adapters[name] = Path(path)
+    return adapters
+
+
+def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> None:
     settings.require_safe_address()
+    if settings.adapter_dir is not None and not settings.adapter_dir.is_dir():
+        raise InvalidRequest(
+            f"the adapter directory {settings.adapter_dir} does not exist",
+            fix="create it, or correct --adapter-dir",
+        )
     from deepwell.server.listen import bind, url_of
 
     out = console()
@@ -91,7 +117,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
         settings.host, settings.port
     ) as listener:  # before loading: a taken port should not cost a load
         url = url_of(listener)
-        from deepwell.cli.opening import open_model, plan_model
+        from deepwell.cli.opening import load_adapters, open_model, plan_model
 
         planned = plan_model(settings)
         if not as_json:
@@ -102,6 +128,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
 
         with packing(shown=not as_json) as progress:
             opened = open_model(settings, planned, progress)
+        load_adapters(opened, adapters)
         from deepwell.server.run import serve as run
         from deepwell.server.service import Service
 
@@ -112,6 +139,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
             max_body_bytes=settings.max_body_bytes,
             api_keys=settings.api_keys,
             response_cache_bytes=settings.response_cache_mb << 20,
+            adapter_dir=settings.adapter_dir,
         )
 
         def ready() -> None:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.batch import Batch
+from deepwell.engine.low_rank import LowRank
 
-__all__ = ["Attention", "Backend", "KVCache", "KVDtype", "Matrix", "Mlp", "Model", "Scheme"]
+__all__ = ["Adapter", "Attention", "Backend", "KVCache", "KVDtype", "Matrix", "Mlp", "Model", "Scheme"]
 
 Scheme = Literal["fp32", "bf16", "fp16", "int8", "int4"]
 KVDtype = Literal["fp32", "bf16", "int8"]  # int8: with one float32 scale a key and one a value of each head
@@ -41,6 +42,10 @@ class Mlp(Protocol):
     """x += down(silu(gate(h)) * up(h)), h = rms_norm(x)."""
 
 
+class Adapter(Protocol):
+    """Low-rank additions to the matrices of one model, ready to be named in a `Batch`."""
+
+
 class KVCache(Protocol):
     """Paged keys and values of every layer; block b holds positions of one sequence, 16 tokens."""
 
@@ -59,6 +64,14 @@ class Model(Protocol):
 
     @property
     def hidden_size(self) -> int: ...
+
+    def adapter(self, parts: Sequence[Sequence[LowRank]]) -> Adapter:
+        """Make an adapter: `parts` has an entry, maybe empty, for each matrix of the layers, in order.
+
+        A layer's two matrices follow each other: qkv and o, or gate_up and down. Beside int8 and int4 weights an
+        adapter is kept as bf16, beside fp32 as fp32; sums are float32.
+        """
+        ...
 
     def forward(
         self,

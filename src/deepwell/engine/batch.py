@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from deepwell.engine.backend import Adapter
 
 __all__ = ["BLOCK_TOKENS", "Batch"]
 
@@ -25,3 +29,4 @@ class Batch:
     seq_starts: NDArray[np.int32]  # [sequences + 1], row offsets
     block_tables: NDArray[np.int32]  # [sequences, max_blocks], C-contiguous, padded with 0
     output_rows: NDArray[np.int32]  # [outputs], ascending: rows whose logits (or hidden state) are wanted
+    adapters: tuple[Adapter | None, ...] | None = None  # [sequences]; None: no sequence has one

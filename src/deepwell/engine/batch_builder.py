@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from deepwell.engine.batch import BLOCK_TOKENS, Batch
@@ -31,7 +33,13 @@ class BatchBuilder:
         self._decode_batches: dict[int, Batch] = {}
 
     def build(self, step: ScheduledStep) -> Batch:
-        """The step's tokens; output rows are those that `output_rows_of` counts, sequence by sequence."""
+        """The step's tokens and adapters; output rows are those that `output_rows_of` counts, sequence by sequence."""
+        batch = self._build(step)
+        if all(sequence.adapter is None for sequence in step.sequences):
+            return batch
+        return replace(batch, adapters=tuple(s.adapter and s.adapter.weights for s in step.sequences))
+
+    def _build(self, step: ScheduledStep) -> Batch:
         sequences = step.sequences
         self._fill_tables(sequences)
         decoding = 0 if step.drafted else step.decoding

@@ -80,9 +80,10 @@ class BlockPool:
         """Blocks that nobody holds, kept for prefix hits."""
         return len(self._cached)
 
-    def root(self, salt: str) -> Prefix:
-        """The empty prefix. Only equal salts share blocks."""
-        tokens = len(self._seed).to_bytes(4, "little") + self._seed + salt.encode(errors="surrogatepass")
+    def root(self, salt: str, adapter: bytes = b"") -> Prefix:
+        """The empty prefix. Only equal salts, under adapters of equal digest, share blocks."""
+        framed = b"".join(len(part).to_bytes(4, "little") + part for part in (self._seed, adapter))
+        tokens = framed + salt.encode(errors="surrogatepass")
         return Prefix(None, tokens, self._digest(tokens))
 
     def extend(self, parent: Prefix, tokens: bytes) -> Prefix:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from deepwell.engine import native
-from deepwell.engine.architectures import build_model
+from deepwell.engine.adapters import AdapterLoader, linears_of
+from deepwell.engine.architectures import build_model, tensor_plan
 from deepwell.engine.backend import KVDtype
 from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.machine import usable_cpus
@@ -114,4 +115,5 @@ def open_engine(
         eos_token_ids=config.eos_token_ids,
         seed=f"{weights.fingerprint} {kv_dtype}".encode(),
         limits=limits,
+        loader=AdapterLoader(model, linears_of(tensor_plan(config), checkpoint)),
     )

@@ -16,15 +16,18 @@ from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.engine.adapters import AdapterLoader, LoadedAdapter
 from deepwell.engine.backend import KVCache, Model
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool
 from deepwell.engine.protocol import (
+    AdapterInfo,
     Capabilities,
     Delta,
     EngineStats,
@@ -38,7 +41,13 @@ from deepwell.engine.sampler import check_params
 from deepwell.engine.scheduler import Limits, ScheduledStep, Scheduler
 from deepwell.engine.sequence import Kind, Sequence
 from deepwell.engine.streams import DeltaStream, Mailbox, SyncDeltaStream
-from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
+from deepwell.errors import (
+    ContextLengthExceeded,
+    DeepwellError,
+    InvalidRequest,
+    ModelNotFound,
+    UnsupportedModel,
+)
 
 __all__ = ["InProcessEngine"]
 
@@ -64,6 +73,7 @@ class InProcessEngine:
         seed: what the cache's contents depend on besides tokens and salt (weights, precision, dtype of the
             cache).
         limits: how much one step may hold.
+        loader: loads adapters; None: the model takes none.
     """
 
     def __init__(
@@ -75,6 +85,7 @@ class InProcessEngine:
         eos_token_ids: Tokens[int] = (),
         seed: bytes = b"",
         limits: Limits | None = None,
+        loader: AdapterLoader | None = None,
     ) -> None:
         if capabilities.max_model_len > cache.num_blocks * BLOCK_TOKENS:
             raise DeepwellError(
@@ -87,6 +98,8 @@ class InProcessEngine:
         self._eos = frozenset(eos_token_ids)
         self._scheduler = Scheduler(BlockPool(cache.num_blocks, seed=seed), limits)
         self._runner: StepRunner | None = StepRunner(model, cache, limits, capabilities.max_model_len)
+        self._loader = loader
+        self._adapters: dict[str, LoadedAdapter] = {}
 
         self._wake = threading.Condition()
         self._jobs: dict[str, _Job] = {}
@@ -118,16 +131,16 @@ class InProcessEngine:
         deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         return SyncDeltaStream(deltas, self._submit_generate(request, deltas))
 
-    async def score(self, tokens: Tokens[int]) -> NDArray[np.float32]:
+    async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Log probability of every token given those before it: [len(tokens) - 1]."""
-        sequence = self._sequence("score", tokens)
+        sequence = self._sequence("score", tokens, adapter)
         if len(tokens) == 1:
             return np.empty(0, np.float32)
         return await self._resolve(sequence)
 
-    async def embed(self, tokens: Tokens[int]) -> NDArray[np.float32]:
+    async def embed(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
-        return await self._resolve(self._sequence("embed", tokens))
+        return await self._resolve(self._sequence("embed", tokens, adapter))
 
     def abort(self, request_id: str) -> None:
         """Stop a request within one step; its stream ends with "abort". Unknown ids are ignored."""
@@ -136,6 +149,44 @@ class InProcessEngine:
             if job is not None:
                 self._inbox.append(("abort", job.sequence))
                 self._wake.notify()
+
+    def load_adapter(self, name: str, path: str) -> AdapterInfo:
+        """Load a peft directory under a name, or swap what has the name; see `Engine.load_adapter`."""
+        loader = self._loader
+        if loader is None:
+            raise UnsupportedModel(
+                "this engine takes no adapters", fix="merge the adapter into the base, and serve the result"
+            )
+        if not name or len(name) > 256 or not name.isprintable():
+            raise InvalidRequest(
+                "an adapter's name is 1 to 256 printable characters", fix="choose another", param="lora_name"
+            )
+        adapter = loader.load(name, Path(path))
+        with self._wake:
+            if self._closed:
+                raise DeepwellError("the engine is closed", fix="start it again")
+            self._adapters[name] = adapter
+        return _info(adapter)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget a name; see `Engine.unload_adapter`."""
+        with self._wake:
+            self._adapter(name)
+            del self._adapters[name]
+
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        """The loaded adapters, in order of first load."""
+        with self._wake:
+            return tuple(_info(adapter) for adapter in self._adapters.values())
+
+    def _adapter(self, name: str) -> LoadedAdapter:
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            loaded = ", ".join(self._adapters) or "none"
+            raise ModelNotFound(
+                f"no adapter {name!r} is loaded", fix=f"load it, or use one that is: {loaded}", param="model"
+            )
+        return adapter
 
     def stats(self) -> EngineStats:
         """Counters since start, and gauges of now."""
@@ -188,6 +239,7 @@ class InProcessEngine:
             params,
             choice=request.choice,
             salt=request.cache_salt,
+            adapter=self._adapter(request.adapter) if request.adapter else None,
             eos_token_ids=self._eos,
             seed=random.getrandbits(64) if params.seed is None else params.seed,
         )
@@ -201,9 +253,14 @@ class InProcessEngine:
 
         return abandon
 
-    def _sequence(self, kind: Kind, tokens: Tokens[int]) -> Sequence:
-        prompt = self._checked(tokens, 0)
-        return Sequence(f"{kind}-{next(self._ids)}\0", prompt, SamplingParams(max_tokens=0), kind=kind)
+    def _sequence(self, kind: Kind, tokens: Tokens[int], adapter: str) -> Sequence:
+        return Sequence(
+            f"{kind}-{next(self._ids)}\0",
+            self._checked(tokens, 0),
+            SamplingParams(max_tokens=0),
+            kind=kind,
+            adapter=self._adapter(adapter) if adapter else None,
+        )
 
     def _checked(self, tokens: Tokens[int], max_tokens: int) -> NDArray[np.int32]:
         """The prompt as an array.
@@ -277,7 +334,8 @@ class InProcessEngine:
             for sequence in sequences:
                 self._end(sequence, "abort")
             self._flush()
-            self._runner = None  # frees the model
+            self._runner = self._loader = None  # frees the model
+            self._adapters.clear()
 
     def _wait_for_work(self) -> bool:
         """Sleep until there is something to do; False once the engine is closed."""
@@ -407,6 +465,10 @@ class InProcessEngine:
             job = self._jobs.get(sequence.request_id)
             if job is not None and job.sequence is sequence:
                 self._end(sequence, "error", error=f"{type(error).__name__}: {error}")
+
+
+def _info(adapter: LoadedAdapter) -> AdapterInfo:
+    return AdapterInfo(adapter.name, str(adapter.path), adapter.digest.hex(), adapter.rank)
 
 
 def _deliver(mail: list[tuple[Mailbox, Delta]]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from deepwell.engine import backend, reference
 from deepwell.engine.backend import KVDtype, Scheme
 from deepwell.engine.batch import Batch
+from deepwell.engine.low_rank import AdapterDtype, LowRank, pack
 from deepwell.errors import MissingDependency
 
 __all__ = [
@@ -202,12 +203,24 @@ def model(
 class Model:
     """A compiled decoder; `forward` takes the arrays of a `Batch` apart, the rest happens without the GIL."""
 
-    __slots__ = ("_forward", "hidden_size", "vocab_size")
+    __slots__ = ("_adapter", "_forward", "_matrices", "hidden_size", "vocab_size")
 
     def __init__(self, compiled: Any, vocab_size: int, hidden_size: int) -> None:
         self._forward = compiled.forward
+        self._adapter = compiled.adapter
+        # of the layers, in order: (rows padded to whole panels, cols, scheme)
+        self._matrices: list[tuple[int, int, Scheme]] = compiled.layer_matrices
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
+
+    def adapter(self, parts: Sequence[Sequence[LowRank]]) -> backend.Adapter:
+        """Pack an adapter; see `backend.Model.adapter`."""
+        dtype: AdapterDtype = "fp32" if any(scheme == "fp32" for *_, scheme in self._matrices) else "bf16"
+        packed = [
+            pack(part, rows, cols, dtype) if part else None
+            for part, (rows, cols, _) in zip(parts, self._matrices, strict=True)
+        ]
+        return self._adapter(packed, dtype)
 
     def forward(
         self,
@@ -233,4 +246,5 @@ class Model:
             hidden,
             targets,
             target_logprobs,
+            batch.adapters,
         )

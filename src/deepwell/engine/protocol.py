@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "AdapterInfo",
     "Capabilities",
     "Delta",
     "Engine",
@@ -56,6 +57,7 @@ class GenerateRequest:
     params: SamplingParams = SamplingParams()
     choice: int = 0
     cache_salt: str = ""  # prefix cache entries are shared only between equal salts
+    adapter: str = ""  # the name of a loaded adapter; empty: the base model
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,16 @@ class EngineStats:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """A loaded LoRA adapter."""
+
+    name: str
+    path: str
+    digest: str  # of its effective weights, 32 hex digits
+    rank: int  # the largest of its projections
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What this engine runs and within what limits."""
 
@@ -133,16 +145,39 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Log probability of every token given those before it: [len(tokens) - 1]."""
         ...
 
-    async def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
         ...
 
     def abort(self, request_id: str) -> None:
         """Stop a request within one step; unknown ids are ignored."""
+        ...
+
+    def load_adapter(self, name: str, path: str) -> AdapterInfo:
+        """Load a peft directory under a name; requests that start later and name it use it.
+
+        A name that is loaded already is swapped: running requests keep the old weights to their end. Reading
+        takes a while; call it off the event loop.
+
+        Raises:
+            InvalidModelFile, UnsupportedModel: the adapter is unsound, or does not fit the model.
+        """
+        ...
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget a name; running requests keep the weights to their end.
+
+        Raises:
+            ModelNotFound: no adapter of this name is loaded.
+        """
+        ...
+
+    def adapters(self) -> Sequence[AdapterInfo]:
+        """The loaded adapters, in order of first load."""
         ...
 
     def stats(self) -> EngineStats: ...

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from deepwell.engine import backend
 from deepwell.engine.backend import KVDtype, Scheme
 from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.low_rank import LowRank
 from deepwell.engine.quantize import (
     FLOATS,
     GATE_UP_ROWS,
@@ -30,6 +31,7 @@ from deepwell.engine.quantize import (
 )
 
 __all__ = [
+    "Adapter",
     "Attention",
     "KVCache",
     "Matrix",
@@ -199,6 +201,35 @@ class KVCache:
 
 
 @dataclass(frozen=True, eq=False)
+class Adapter:
+    """Low-rank additions, by matrix of the layers in order; see `backend.Model.adapter`."""
+
+    parts: Sequence[Sequence[LowRank]]
+
+
+class _Adapters:
+    """The adapters of one batch: [rows], one a row of the batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._rows: list[tuple[slice, Adapter]] = []
+        for s, adapter in enumerate(batch.adapters or ()):
+            if adapter is not None:
+                if not isinstance(adapter, Adapter):
+                    raise TypeError(
+                        f"the reference backend needs its own Adapter, got {type(adapter).__name__}"
+                    )
+                self._rows.append((slice(batch.seq_starts[s], batch.seq_starts[s + 1]), adapter))
+
+    def matmul(self, x: Float32, weight: Matrix, index: int) -> Float32:
+        """`matmul` with matrix `index` of the layers, and what each row's adapter adds to it."""
+        y = matmul(x, weight)
+        for rows, adapter in self._rows:
+            for part in adapter.parts[index]:
+                y[rows, part.rows] += (x[rows, : part.a.shape[1]] @ part.a.T) @ part.b.T
+        return y
+
+
+@dataclass(frozen=True, eq=False)
 class Attention:
     """x += o(attend(rope(qkv(rms_norm(x)) + bias))); Qwen3 normalises each query and key head before rope."""
 
@@ -214,10 +245,18 @@ class Attention:
     k_norm: Float32 | None = None
 
     def forward(
-        self, x: Float32, batch: Batch, cache: KVCache, layer: int, cos: Float32, sin: Float32
+        self,
+        x: Float32,
+        batch: Batch,
+        cache: KVCache,
+        layer: int,
+        cos: Float32,
+        sin: Float32,
+        adapters: _Adapters,
+        index: int,
     ) -> Float32:
         """The residual stream after this layer; `cos` and `sin` are [tokens, head_dim / 2]."""
-        qkv = matmul(rms_norm(x, self.norm, self.eps), self.qkv)
+        qkv = adapters.matmul(rms_norm(x, self.norm, self.eps), self.qkv, index)
         if self.bias is not None:
             qkv = qkv + self.bias
         heads = qkv.reshape(len(x), -1, self.head_dim)
@@ -237,7 +276,7 @@ class Attention:
             length = int(positions[rows].max(initial=-1)) + 1
             stored = cache.read(layer, table[: -(-length // BLOCK_TOKENS)], length)
             attended[rows] = _attend(queries[rows], *stored, positions[rows])
-        return x + matmul(attended.reshape(len(x), -1), self.o)
+        return x + adapters.matmul(attended.reshape(len(x), -1), self.o, index + 1)
 
 
 def _attend(queries: Float32, keys: Float32, values: Float32, positions: NDArray[np.int32]) -> Float32:
@@ -267,11 +306,11 @@ class Mlp:
     down: Matrix
     eps: float
 
-    def forward(self, x: Float32) -> Float32:
+    def forward(self, x: Float32, adapters: _Adapters, index: int) -> Float32:
         """The residual stream after this layer."""
-        both = matmul(rms_norm(x, self.norm, self.eps), self.gate_up)
+        both = adapters.matmul(rms_norm(x, self.norm, self.eps), self.gate_up, index)
         gate, up = np.moveaxis(both.reshape(len(x), -1, 2, GATE_UP_ROWS), 2, 0)
-        return x + matmul((silu(gate) * up).reshape(len(x), -1), self.down)
+        return x + adapters.matmul((silu(gate) * up).reshape(len(x), -1), self.down, index + 1)
 
 
 class Model:
@@ -291,6 +330,12 @@ class Model:
         self._embed, self._layers, self._norm, self._head = embed, tuple(layers), norm, head
         self._cos, self._sin, self._eps = cos, sin, eps
 
+    def adapter(self, parts: Sequence[Sequence[LowRank]]) -> Adapter:
+        """Keep the parts as they are; see `backend.Model.adapter`."""
+        if len(parts) != 2 * len(self._layers):
+            raise ValueError(f"{len(parts)} parts given, {2 * len(self._layers)} needed")
+        return Adapter(parts)
+
     def forward(
         self,
         batch: Batch,
@@ -307,12 +352,13 @@ class Model:
             raise TypeError(f"the reference backend needs its own KVCache, got {type(cache).__name__}")
         x = np.stack([self._embed.row(int(token)) for token in batch.tokens])
         cos, sin = self._cos[batch.positions], self._sin[batch.positions]
+        adapters = _Adapters(batch)
         attention_index = 0
-        for layer in self._layers:
+        for index, layer in enumerate(self._layers):
             if isinstance(layer, Mlp):
-                x = layer.forward(x)
+                x = layer.forward(x, adapters, 2 * index)
             else:
-                x = layer.forward(x, batch, cache, attention_index, cos, sin)
+                x = layer.forward(x, batch, cache, attention_index, cos, sin, adapters, 2 * index)
                 attention_index += 1
         final = rms_norm(x[batch.output_rows], self._norm, self._eps)
         if hidden is not None:

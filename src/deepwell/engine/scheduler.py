@@ -75,7 +75,8 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a sequence whose capacity fits the pool."""
-        sequence.root = self.pool.root(sequence.salt)
+        adapter = sequence.adapter
+        sequence.root = self.pool.root(sequence.salt, adapter.digest if adapter else b"")
         self.waiting.append(sequence)
         self._generating += sequence.kind == "generate"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,9 @@ from deepwell.engine.blocks import Prefix
 from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob
 from deepwell.engine.sampler import GREEDY_BELOW
 from deepwell.engine.speculate import Drafter
+
+if TYPE_CHECKING:
+    from deepwell.engine.adapters import LoadedAdapter
 
 __all__ = ["Kind", "Sequence"]
 
@@ -27,6 +30,7 @@ class Sequence:
 
     __slots__ = (
         "accepted_tokens",
+        "adapter",
         "blocks",
         "cached_tokens",
         "chain",
@@ -64,6 +68,7 @@ class Sequence:
         kind: Kind = "generate",
         choice: int = 0,
         salt: str = "",
+        adapter: LoadedAdapter | None = None,
         eos_token_ids: frozenset[int] = frozenset(),
         seed: int = 0,
     ) -> None:
@@ -73,6 +78,7 @@ class Sequence:
         self.params = params
         self.choice = choice
         self.salt = salt
+        self.adapter = adapter  # held to the end, whatever becomes of its name
         self.seed = seed
         self.stop_ids = frozenset(params.stop_token_ids).union(() if params.ignore_eos else eos_token_ids)
         self.max_tokens = params.max_tokens

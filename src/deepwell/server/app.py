@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 
 from deepwell.server import errors
 from deepwell.server.middleware import BearerAuth, BodyLimit, Envelope
-from deepwell.server.routes import chat, completions, embeddings, system
+from deepwell.server.routes import adapters, chat, completions, embeddings, system
 from deepwell.server.service import Service
 from deepwell.version import deepwell_version
 
@@ -27,4 +27,6 @@ def create_app(service: Service) -> FastAPI:
     errors.install(app)
     for module in (chat, completions, embeddings, system):
         app.include_router(module.router(service))
+    if service.adapter_dir is not None:
+        app.include_router(adapters.router(service, service.adapter_dir))
     return app

@@ -14,7 +14,13 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.server.schema import ChatRequest, CompletionRequest, EmbeddingRequest
+from deepwell.server.schema import (
+    ChatRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+    LoadAdapterRequest,
+    UnloadAdapterRequest,
+)
 
 __all__ = ["BodyTooLarge", "InvalidApiKey", "ShuttingDown", "error_body", "error_response", "install"]
 
@@ -165,5 +171,7 @@ def _known(path: str) -> list[str]:
         "/v1/chat/completions": ChatRequest,
         "/v1/completions": CompletionRequest,
         "/v1/embeddings": EmbeddingRequest,
+        "/v1/load_lora_adapter": LoadAdapterRequest,
+        "/v1/unload_lora_adapter": UnloadAdapterRequest,
     }
     return list(models[path].model_fields) if path in models else []

@@ -35,7 +35,7 @@ class AnswerKey:
     """Everything that shapes the answer to one choice, and who may share it."""
 
     fingerprint: str  # of the weights and what runs them
-    model: str  # the name that was asked for: the base, or an adapter
+    adapter: str  # digest of its weights, whatever its name; empty for the base
     tenant: str  # answers are shared within one tenant only: a fast answer would tell of another's question
     prompt: bytes  # token ids, int32
     sampling: tuple[object, ...]
@@ -43,7 +43,7 @@ class AnswerKey:
     offset: int  # where the text starts: log probabilities count characters from there
 
     @classmethod
-    def of(cls, choice: Choice, *, fingerprint: str, model: str) -> AnswerKey | None:
+    def of(cls, choice: Choice, *, fingerprint: str, adapter: str) -> AnswerKey | None:
         """The key of one choice; None where its answer is a matter of chance."""
         params = choice.request.params
         greedy = params.temperature < GREEDY_BELOW
@@ -76,7 +76,7 @@ class AnswerKey:
         )
         return cls(
             fingerprint=fingerprint,
-            model=model,
+            adapter=adapter,
             tenant=choice.request.cache_salt,
             prompt=np.asarray(choice.request.prompt, np.int32).tobytes(),
             sampling=sampling,
@@ -116,11 +116,6 @@ class AnswerStore:
         while self.nbytes > self.capacity_bytes:
             _, (_, oldest) = self._answers.popitem(last=False)
             self.nbytes -= oldest
-
-    def clear(self) -> None:
-        """Forget everything: an adapter has been replaced under its name."""
-        self._answers.clear()
-        self.nbytes = 0
 
 
 def answer_bytes(key: AnswerKey, updates: tuple[Update, ...]) -> int:

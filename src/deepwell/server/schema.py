@@ -15,7 +15,9 @@ __all__ = [
     "CompletionRequest",
     "EmbeddingRequest",
     "GenerationRequest",
+    "LoadAdapterRequest",
     "StreamOptions",
+    "UnloadAdapterRequest",
 ]
 
 MAX_CHOICES = 128  # of one request, over all its prompts: each is a sequence in the engine
@@ -296,3 +298,18 @@ class EmbeddingRequest(_Strict):
         None
     )
     user: str | None = None
+
+
+class LoadAdapterRequest(_Strict):
+    """`POST /v1/load_lora_adapter`, with vLLM's names."""
+
+    lora_name: str
+    lora_path: str
+    load_inplace: bool | None = None  # a loaded name is always swapped
+
+
+class UnloadAdapterRequest(_Strict):
+    """`POST /v1/unload_lora_adapter`, with vLLM's names."""
+
+    lora_name: str
+    lora_int_id: Annotated[Any, _refuse("adapters have no numbers: leave lora_int_id out")] = None

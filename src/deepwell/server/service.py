@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from pathlib import Path
 from time import perf_counter
 
 from pydantic import SecretStr
@@ -39,12 +40,14 @@ class Service:
         max_body_bytes: int = 8 << 20,
         api_keys: Sequence[SecretStr] = (),
         response_cache_bytes: int = 0,
+        adapter_dir: Path | None = None,
     ) -> None:
         self.engine = engine
         self.codec = codec
         self.model = model
         self.max_body_bytes = max_body_bytes
         self.api_keys = tuple(api_keys)
+        self.adapter_dir = adapter_dir  # what clients may load adapters from; None: nothing
         self.capabilities = engine.capabilities()
         self.created = int(time.time())
         self.metrics = Metrics(engine)
@@ -66,12 +69,15 @@ class Service:
         self.draining = True
         self.stopped.set()
 
-    def require_model(self, name: str) -> None:
-        """Refuse any model but the one that is served."""
-        if name != self.model:
-            raise ModelNotFound(
-                f"the model {name!r} is not served here", fix=f"use {self.model!r}", param="model"
-            )
+    def require_model(self, name: str) -> str:
+        """The adapter that a model name stands for, empty for the base; any other name is refused."""
+        if name == self.model:
+            return ""
+        adapters = [adapter.name for adapter in self.engine.adapters()]
+        if name not in adapters:
+            served = " or ".join(map(repr, (self.model, *adapters[:8])))
+            raise ModelNotFound(f"the model {name!r} is not served here", fix=f"use {served}", param="model")
+        return name
 
     async def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Tokens of a conversation."""
@@ -187,7 +193,9 @@ class Service:
         """One choice, generated or reused."""
         cache = self.response_cache
         if cache is not None:
-            key = AnswerKey.of(choice, fingerprint=self.fingerprint, model=self.model)
+            loaded = {adapter.name: adapter.digest for adapter in self.engine.adapters()}
+            name = choice.request.adapter
+            key = AnswerKey.of(choice, fingerprint=self.fingerprint, adapter=loaded.get(name, name))
             if key is not None:
                 return cache.stream(key, choice.index, lambda: complete(self.engine, self.codec, choice))
         return complete(self.engine, self.codec, choice)

@@ -40,7 +40,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(request: Request, body: ChatRequest) -> Response:
-        service.require_model(body.model)
+        adapter = service.require_model(body.model)
         prompt = await service.encode_chat(
             [{"role": _role(message.role), "content": message.content} for message in body.messages]
         )
@@ -49,10 +49,14 @@ def router(service: Service) -> APIRouter:
         id = f"chatcmpl-{uuid.uuid4().hex}"
         salt: str = getattr(request.state, "cache_salt", "")
         choices = [
-            Choice(index, GenerateRequest(f"{id}-{index}", prompt, params, index, salt), tuple(body.stop))
+            Choice(
+                index,
+                GenerateRequest(f"{id}-{index}", prompt, params, index, salt, adapter),
+                tuple(body.stop),
+            )
             for index in range(body.n or 1)
         ]
-        answer = _ChatAnswer(service, id, choices, with_logprobs=bool(body.logprobs))
+        answer = _ChatAnswer(service, id, body.model, choices, with_logprobs=bool(body.logprobs))
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
             return EventStream(answer.events(include_usage), service.stopped)
@@ -68,9 +72,12 @@ def _role(role: str) -> str:
 class _ChatAnswer:
     """One response, as events or as a whole."""
 
-    def __init__(self, service: Service, id: str, choices: Sequence[Choice], *, with_logprobs: bool) -> None:
+    def __init__(
+        self, service: Service, id: str, model: str, choices: Sequence[Choice], *, with_logprobs: bool
+    ) -> None:
         self._service = service
         self._id = id
+        self._model = model
         self._choices = choices
         self._with_logprobs = with_logprobs
 
@@ -87,7 +94,7 @@ class _ChatAnswer:
             ChatCompletion(
                 id=self._id,
                 created=int(time.time()),
-                model=service.model,
+                model=self._model,
                 choices=[
                     ChatChoice(
                         index=index,
@@ -110,7 +117,7 @@ class _ChatAnswer:
 
         def chunk(choice: ChatChunkChoice) -> bytes:
             return event(
-                _encode(ChatChunk(self._id, created, service.model, service.fingerprint, [choice], blank))
+                _encode(ChatChunk(self._id, created, self._model, service.fingerprint, [choice], blank))
             )
 
         greeted: set[int] = set()
@@ -131,7 +138,7 @@ class _ChatAnswer:
         if include_usage:
             ordered = [counts[choice.index] for choice in self._choices]
             total = usage(ordered, len(ordered))
-            yield event(_encode(ChatChunk(self._id, created, service.model, service.fingerprint, [], total)))
+            yield event(_encode(ChatChunk(self._id, created, self._model, service.fingerprint, [], total)))
 
 
 def _logprobs(entries: Sequence[Entry], codec: Codec) -> list[ChatLogprob]:

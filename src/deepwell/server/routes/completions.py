@@ -32,7 +32,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a text", response_model=None)
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        service.require_model(body.model)
+        adapter = service.require_model(body.model)
         prompts = await service.encode_prompts(body.prompt, "prompt")
         id = f"cmpl-{uuid.uuid4().hex}"
         salt: str = getattr(request.state, "cache_salt", "")
@@ -49,9 +49,9 @@ def router(service: Service) -> APIRouter:
             offset = len(echo.text) if echo else 0
             for choice in range(n):
                 index = number * n + choice
-                generate = GenerateRequest(f"{id}-{index}", prompt, params, choice, salt)
+                generate = GenerateRequest(f"{id}-{index}", prompt, params, choice, salt, adapter)
                 choices.append(Choice(index, generate, tuple(body.stop), offset))
-        answer = _CompletionAnswer(service, id, choices, echoes, n, prompt_only=asked == 0)
+        answer = _CompletionAnswer(service, id, body.model, choices, echoes, n, prompt_only=asked == 0)
         answer.with_logprobs = body.logprobs is not None
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -98,6 +98,7 @@ class _CompletionAnswer:
         self,
         service: Service,
         id: str,
+        model: str,
         choices: Sequence[Choice],
         echoes: Sequence[_Echo | None],
         n: int,
@@ -106,6 +107,7 @@ class _CompletionAnswer:
     ) -> None:
         self._service = service
         self._id = id
+        self._model = model
         self._created = int(time.time())
         self._choices = choices
         self._echoes = echoes
@@ -160,7 +162,7 @@ class _CompletionAnswer:
 
     def _body(self, choices: list[CompletionChoice], total: Usage | msgspec.UnsetType | None) -> Completion:
         service = self._service
-        return Completion(self._id, self._created, service.model, choices, service.fingerprint, total)
+        return Completion(self._id, self._created, self._model, choices, service.fingerprint, total)
 
 
 def _joined(rows: Sequence[CompletionLogprobs]) -> CompletionLogprobs:

@@ -24,7 +24,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/v1/embeddings", summary="Embed texts", response_model=None)
     async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
-        service.require_model(body.model)
+        adapter = service.require_model(body.model)
         inputs = await service.encode_prompts(body.input, "input")
         window = service.capabilities.max_model_len
         for index, tokens in enumerate(inputs):
@@ -34,13 +34,18 @@ def router(service: Service) -> APIRouter:
                     fix="split it",
                     param="input",
                 )
-        return Answer(_embed(service, inputs, as_base64=body.encoding_format == "base64"), service.stopped)
+        return Answer(
+            _embed(service, body.model, adapter, inputs, as_base64=body.encoding_format == "base64"),
+            service.stopped,
+        )
 
     return routes
 
 
-async def _embed(service: Service, inputs: list[list[int]], *, as_base64: bool) -> bytes:
-    vectors = await asyncio.gather(*(service.engine.embed(tokens) for tokens in inputs))
+async def _embed(
+    service: Service, model: str, adapter: str, inputs: list[list[int]], *, as_base64: bool
+) -> bytes:
+    vectors = await asyncio.gather(*(service.engine.embed(tokens, adapter=adapter) for tokens in inputs))
     data = [
         Embedding(
             index,
@@ -49,4 +54,4 @@ async def _embed(service: Service, inputs: list[list[int]], *, as_base64: bool) 
         for index, vector in enumerate(vectors)
     ]
     total = sum(map(len, inputs))
-    return msgspec.json.encode(EmbeddingList(data, service.model, EmbeddingUsage(total, total)))
+    return msgspec.json.encode(EmbeddingList(data, model, EmbeddingUsage(total, total)))

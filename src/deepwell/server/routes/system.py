@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 from fastapi import APIRouter
+from msgspec import structs
 from starlette.responses import Response
 
 from deepwell.server.errors import ShuttingDown
@@ -19,14 +20,17 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter()
     card = ModelCard(service.model, service.created, "deepwell", service.capabilities.max_model_len)
 
+    def card_of(adapter: str) -> ModelCard:
+        return structs.replace(card, id=adapter, parent=service.model)
+
     @routes.get("/v1/models", summary="List the served models", response_model=None)
     async def models() -> Response:
-        return _json(ModelList([card]))
+        return _json(ModelList([card, *(card_of(adapter.name) for adapter in service.engine.adapters())]))
 
     @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
     async def model(id: str) -> Response:
-        service.require_model(id)
-        return _json(card)
+        adapter = service.require_model(id)
+        return _json(card_of(adapter) if adapter else card)
 
     @routes.get("/healthz", summary="The process answers", response_model=None)
     async def healthz() -> Response:

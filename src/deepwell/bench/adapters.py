@@ -1,0 +1,127 @@
+"""Decode with many LoRA adapters in one batch, against the base alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepwell.bench.ours import Ours, prompts
+from deepwell.bench.report import Report, rounded
+from deepwell.bench.roofs import Precision
+from deepwell.bench.sides import Comparison, Run, compare
+from deepwell.engine.adapters import CONFIG_NAME, WEIGHTS_NAME, Linear, linears_of
+from deepwell.engine.architectures import tensor_plan
+from deepwell.engine.protocol import GenerateRequest
+from deepwell.models.checkpoint import open_checkpoint
+
+__all__ = ["bench_adapters", "write_random_adapter"]
+
+
+def write_random_adapter(
+    directory: Path, linears: Mapping[str, Linear], *, rank: int, seed: int, alpha: float | None = None
+) -> Path:
+    """Write an adapter of every projection in `linears`, as peft would save it; `alpha` is the rank unless given."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(seed)
+    tensors: dict[str, np.ndarray[Any, Any]] = {}
+    for module, linear in linears.items():
+        a = rng.standard_normal((rank, linear.cols), np.float32) / np.float32(np.sqrt(linear.cols))
+        b = rng.standard_normal((len(linear.rows), rank), np.float32) * np.float32(0.02)
+        tensors[f"base_model.model.{module}.lora_A.weight"] = a
+        tensors[f"base_model.model.{module}.lora_B.weight"] = b
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, directory / WEIGHTS_NAME)
+    targets = sorted({module.rpartition(".")[2] for module in linears})
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank if alpha is None else alpha, "bias": "none"}
+    (directory / CONFIG_NAME).write_text(json.dumps(config | {"target_modules": targets}))
+    return directory
+
+
+class _Adapted(Ours):
+    """Ours, with an adapter for each request in turn; empty names: the base."""
+
+    names: Sequence[str] = ("",)
+
+    def request(self, prompt: Sequence[int], count: int, salt: str | None = None) -> GenerateRequest:
+        plain = super().request(prompt, count, salt)
+        number = int(plain.request_id.rpartition("-")[2])
+        return replace(plain, adapter=self.names[number % len(self.names)])
+
+
+def bench_adapters(
+    report: Report,
+    model: Path,
+    *,
+    threads: int,
+    rounds: int = 7,
+    sequences: int = 16,
+    adapters: int = 8,
+    rank: int = 16,
+    prompt_tokens: int = 64,
+    tokens: int = 48,
+    precisions: Sequence[Precision] = ("int4", "int8"),
+) -> dict[str, Any]:
+    """Tokens a second of `sequences` together, `adapters` of all projections among them, over the base alone.
+
+    The ratio of the first precision is the figure that a bar holds.
+    """
+    checkpoint = open_checkpoint(model)
+    linears = linears_of(tensor_plan(checkpoint.config), checkpoint)
+    names = [f"random-{i}" for i in range(adapters)]
+    value: dict[str, Any] = {"sequences": sequences, "adapters": adapters, "rank": rank}
+    rows: list[list[Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for seed, name in enumerate(names):
+            write_random_adapter(Path(folder) / name, linears, rank=rank, seed=seed)
+        for precision in precisions:
+            result = _compare(
+                model, precision, Path(folder), names, threads, rounds, sequences, prompt_tokens, tokens
+            )
+            ratio = result.ratio("adapters", "base")
+            for side in ("base", "adapters"):
+                rows.append(
+                    [precision, side, result.median(side), result.median(side) / result.median("base")]
+                )
+            key = "ratio" if precision == precisions[0] else f"{precision}_ratio"
+            value |= {key: rounded(ratio, 3), f"{precision}_tokens_per_s": rounded(result.median("adapters"))}
+    report.table(
+        f"Decode, batch {sequences}, {adapters} adapters of rank {rank}, {prompt_tokens} tokens of prompt, "
+        f"{tokens} generated each",
+        ["precision", "side", "tokens/s", "of the base"],
+        rows,
+    )
+    return value
+
+
+def _compare(
+    model: Path,
+    precision: Precision,
+    folder: Path,
+    names: Sequence[str],
+    threads: int,
+    rounds: int,
+    sequences: int,
+    prompt_tokens: int,
+    tokens: int,
+) -> Comparison:
+    ours = _Adapted(model, precision, threads=threads, kv_tokens=(sequences + 2) * (prompt_tokens + tokens))
+    try:
+        for name in names:
+            ours.engine.load_adapter(name, str(folder / name))
+
+        def run(number: int, chosen: Sequence[str]) -> Run:
+            ours.names = chosen
+            return ours.generate(prompts(model, prompt_tokens, number, sequences), tokens)
+
+        return compare(
+            {"base": lambda number: run(number, ("",)), "adapters": lambda number: run(number, names)}, rounds
+        )
+    finally:
+        ours.close()
