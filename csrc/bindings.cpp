@@ -6,6 +6,7 @@
 #include <nanobind/stl/vector.h>
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <memory>
@@ -16,6 +17,7 @@
 
 #include "common.h"
 #include "dispatch.h"
+#include "encoder_model.h"
 #include "pool.h"
 
 namespace nb = nanobind;
@@ -266,6 +268,8 @@ class PyModel {
   HugeBuffer workspace_;
 };
 
+#include "encoder_bindings.h"
+
 nb::object matmul(Floats x, const PyMatrix& w) {
   require(int(x.shape(1)) == w.matrix.cols, "matmul: x has the wrong width");
   int m = int(x.shape(0));
@@ -374,6 +378,7 @@ NB_MODULE(_native, m) {
       .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
            "target_logprobs"_a = nb::none());
+  bind_encoder(m);
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
   m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
   m.def("isa", [] { return std::string(active_table->name); });
