@@ -19,7 +19,7 @@ constexpr int V = kPanel / W;  // vectors of one panel
 #if defined(DW_AVX512)
 constexpr int kTileRows = 6, kTileVectors = 2;
 #else
-constexpr int kTileRows = 4, kTileVectors = V >= 2 ? 2 : 1;
+constexpr int kTileRows = 2, kTileVectors = V >= 2 ? 4 : 1;
 #endif
 
 // How far ahead of the first pass over a panel memory is asked for. The hardware does not follow: a pass of half a panel's width
