@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Requests with a longer body are refused.")
 
     model: str = Field("smollm2", description="The model that is served: a name in the store, or a path.")
+    embedding_model: str | None = Field(
+        None, description="A second model, for /v1/embeddings alone: a name in the store, or a path."
+    )
     precision: Literal["auto", "int8", "int4", "int4-full", "fp32"] = Field(
         "auto", description="Weights in memory; auto: 4-bit files as int4, everything else as int8."
     )

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 from deepwell.settings import Settings
 
 if TYPE_CHECKING:
+    from deepwell.engine.encoder_loop import EncoderEngine
     from deepwell.engine.loop import InProcessEngine
     from deepwell.engine.plan import MemoryPlan
     from deepwell.models.checkpoint import Checkpoint
     from deepwell.server.text import Codec
 
-__all__ = ["OpenedModel", "Planned", "open_model", "plan_model"]
+__all__ = ["OpenedModel", "Planned", "open_embedder", "open_model", "plan_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class OpenedModel:
     """A running engine and its text side."""
 
     name: str
-    engine: InProcessEngine
+    engine: InProcessEngine | EncoderEngine
     codec: Codec
 
 
@@ -89,3 +90,13 @@ def open_model(
         progress=progress,
     )
     return OpenedModel(planned.name, engine, Codec.load(planned.path))
+
+
+def open_embedder(settings: Settings) -> OpenedModel | None:
+    """The model of `embedding_model`, if one is set. It keeps its own precision and context: those flags are the decoder's."""
+    if settings.embedding_model is None:
+        return None
+    own = settings.model_copy(
+        update={"model": settings.embedding_model, "precision": "auto", "context": None, "kv_tokens": None}
+    )
+    return open_model(own, plan_model(own))

@@ -14,7 +14,7 @@ import typer
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
 from deepwell.cli.options import Context, Host, KvDtype, KvTokens, ModelsDir, Port, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidRequest
 
 if TYPE_CHECKING:
     from deepwell.engine.protocol import Capabilities
@@ -41,6 +41,9 @@ def serve(
     kv_dtype: KvDtype = None,
     kv_tokens: KvTokens = None,
     threads: Threads = None,
+    embedding_model: Annotated[
+        str | None, typer.Option(help="A second model, for /v1/embeddings alone, such as minilm.")
+    ] = None,
     models_dir: ModelsDir = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
@@ -61,6 +64,7 @@ def serve(
             kv_tokens=kv_tokens,
             threads=threads,
             models_dir=models_dir,
+            embedding_model=embedding_model,
         )
         _serve(settings, demo=demo, as_json=json)
 
@@ -74,7 +78,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
         settings.host, settings.port
     ) as listener:  # before loading: a taken port should not cost a load
         url = url_of(listener)
-        from deepwell.cli.opening import open_model, plan_model
+        from deepwell.cli.opening import open_embedder, open_model, plan_model
 
         planned = plan_model(settings)
         if not as_json:
@@ -85,6 +89,12 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
 
         with packing(shown=not as_json) as progress:
             opened = open_model(settings, planned, progress)
+        if demo and not opened.engine.capabilities().generates:
+            opened.engine.close()
+            raise InvalidRequest(
+                f"{opened.name} embeds text and answers no question", fix="leave --demo out, or serve smollm2"
+            )
+        embedder = open_embedder(settings)
         from deepwell.server.run import serve as run
         from deepwell.server.service import Service
 
@@ -94,6 +104,7 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
             model=opened.name,
             max_body_bytes=settings.max_body_bytes,
             api_keys=settings.api_keys,
+            embedder=Service(embedder.engine, embedder.codec, model=embedder.name) if embedder else None,
         )
 
         def ready() -> None:
@@ -120,6 +131,8 @@ def _serve(settings: Settings, *, demo: bool, as_json: bool) -> None:
             run(service, listener, log_level=settings.log_level, on_ready=ready)
         finally:
             opened.engine.close()
+            if embedder:
+                embedder.engine.close()
         if failures:
             raise failures[0]
     if not as_json:
@@ -145,6 +158,8 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
         if runs.backend == "native"
         else "the slow numpy reference: see `deepwell doctor`"
     )
+    if not runs.generates:
+        return _welcome_to_embed(url, name, f"{runs.precision}, {kernels}", with_key=with_key)
     threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
     question = [{"role": "user", "content": "Why is the sky blue?"}]
     body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
@@ -161,6 +176,25 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
   question = [{{"role": "user", "content": "Why is the sky blue?"}}]
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
+
+Ctrl-C stops it.
+"""
+
+
+def _welcome_to_embed(url: str, name: str, how: str, *, with_key: bool) -> str:
+    body = jsonlib.dumps({"model": name, "input": ["How do I reset my password?", "Changing a passphrase"]})
+    key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
+    key = "YOUR_KEY" if with_key else "none"
+    return f"""
+{name} ({how}) embeds text at {url}
+
+  curl {url}/v1/embeddings -H 'Content-Type: application/json'{key_header} \\
+    -d '{body}'
+
+  from openai import OpenAI  # pip install openai
+  client = OpenAI(base_url="{url}/v1", api_key="{key}")
+  answer = client.embeddings.create(model="{name}", input=["How do I reset my password?", "Changing a passphrase"])
+  print(len(answer.data), len(answer.data[0].embedding))
 
 Ctrl-C stops it.
 """

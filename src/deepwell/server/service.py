@@ -27,7 +27,7 @@ _INLINE_CHARACTERS = (
 
 
 class Service:
-    """One served model."""
+    """One served model, and beside it perhaps one that embeds (`embedder`)."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class Service:
         model: str,
         max_body_bytes: int = 8 << 20,
         api_keys: Sequence[SecretStr] = (),
+        embedder: Service | None = None,
     ) -> None:
         self.engine = engine
         self.codec = codec
@@ -46,6 +47,11 @@ class Service:
         self.capabilities = engine.capabilities()
         self.created = int(time.time())
         self.metrics = Metrics(engine)
+        self.embedder = embedder
+        if embedder is not None and embedder.model == model:
+            raise InvalidRequest(
+                f"two models are called {model!r}", fix="leave --embedding-model out: a decoder embeds as well"
+            )
         self.draining = False
         self.stopped = asyncio.Event()
         self.fingerprint = self._fingerprint()
@@ -61,11 +67,35 @@ class Service:
         self.draining = True
         self.stopped.set()
 
+    @property
+    def served(self) -> list[Service]:
+        """Every model that is served here."""
+        return [self] if self.embedder is None else [self, self.embedder]
+
+    def find(self, name: str) -> Service:
+        """The served model of this name.
+
+        Raises:
+            ModelNotFound: there is none; the fix names those there are.
+        """
+        for service in self.served:
+            if service.model == name:
+                return service
+        names = " or ".join(repr(service.model) for service in self.served)
+        raise ModelNotFound(f"the model {name!r} is not served here", fix=f"use {names}", param="model")
+
     def require_model(self, name: str) -> None:
-        """Refuse any model but the one that is served."""
+        """Refuse any model but the one that is served, and an encoder where text is to be generated."""
+        if not self.find(name).capabilities.generates:
+            fix = "send it to /v1/embeddings"
+            if self.capabilities.generates:
+                fix += f", or use {self.model!r}"
+            raise InvalidRequest(f"{name!r} embeds text and generates none", fix=fix, param="model")
         if name != self.model:
-            raise ModelNotFound(
-                f"the model {name!r} is not served here", fix=f"use {self.model!r}", param="model"
+            raise InvalidRequest(
+                f"{name!r} is served for embeddings alone",
+                fix=f"send it to /v1/embeddings, or use {self.model!r}",
+                param="model",
             )
 
     async def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:

@@ -17,16 +17,18 @@ __all__ = ["router"]
 def router(service: Service) -> APIRouter:
     """The routes, bound to `service`."""
     routes = APIRouter()
-    card = ModelCard(service.model, service.created, "deepwell", service.capabilities.max_model_len)
+    cards = {
+        one.model: ModelCard(one.model, one.created, "deepwell", one.capabilities.max_model_len)
+        for one in service.served
+    }
 
     @routes.get("/v1/models", summary="List the served models", response_model=None)
     async def models() -> Response:
-        return _json(ModelList([card]))
+        return _json(ModelList(list(cards.values())))
 
     @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
     async def model(id: str) -> Response:
-        service.require_model(id)
-        return _json(card)
+        return _json(cards[service.find(id).model])
 
     @routes.get("/healthz", summary="The process answers", response_model=None)
     async def healthz() -> Response:
