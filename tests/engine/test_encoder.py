@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def run(model: Any, groups: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
 def golden_sequences() -> tuple[list[list[int]], np.ndarray]:
     arrays = sequences.golden("bert")
     starts = arrays["seq_starts"]
-    groups = [arrays["tokens"][a:b].tolist() for a, b in zip(starts, starts[1:], strict=False)]
+    groups = [arrays["tokens"][a:b].tolist() for a, b in itertools.pairwise(starts)]
     return groups, arrays["hidden"]
 
 
@@ -130,7 +131,9 @@ def test_the_first_token_can_be_the_embedding(tiny: Checkpoint) -> None:
 
     config = replace(tiny.config, pooling="cls")
     for name in ("reference", "native"):
-        pooled, hidden = run(build_encoder(backend(name), load_weights(tiny, "fp32"), config), [[3, 4, 5], [6]])
+        pooled, hidden = run(
+            build_encoder(backend(name), load_weights(tiny, "fp32"), config), [[3, 4, 5], [6]]
+        )
         first = hidden[[0, 3]]
         assert np.allclose(pooled, first / np.linalg.norm(first, axis=1, keepdims=True), atol=1e-6)
 

@@ -75,7 +75,9 @@ def gated(gate: Gate) -> Iterator[EncoderEngine]:
         gate.open.set()
 
 
-async def behind(engine: EncoderEngine, gate: Gate, lengths: list[int]) -> list[asyncio.Task[NDArray[np.float32]]]:
+async def behind(
+    engine: EncoderEngine, gate: Gate, lengths: list[int]
+) -> list[asyncio.Task[NDArray[np.float32]]]:
     """A step that is held, and requests of these lengths waiting behind it; their first token is their number."""
     tasks = [asyncio.create_task(engine.embed([99]))]
     await asyncio.to_thread(gate.entered.wait, 30)
@@ -88,7 +90,9 @@ async def behind(engine: EncoderEngine, gate: Gate, lengths: list[int]) -> list[
 class TestConformance:
     """The parts of the contract that an encoder can keep."""
 
-    test_embeddings_are_unit_vectors = EngineConformance.test_embeddings_are_unit_vectors_independent_of_company
+    test_embeddings_are_unit_vectors = (
+        EngineConformance.test_embeddings_are_unit_vectors_independent_of_company
+    )
 
     @pytest.fixture
     def engine(self, minilm_path: Path) -> Iterator[Engine]:

@@ -91,7 +91,9 @@ def embedding(model: Any, tokens: list[int]) -> np.ndarray:
 def write_tiny() -> None:
     model, tokens = tiny_model(), tiny_tokens()
     config = model.config.to_dict() | {"architectures": ["BertModel"]}
-    weights = {f"weight:{name}": value.to(torch.float16).numpy() for name, value in model.state_dict().items()}
+    weights = {
+        f"weight:{name}": value.to(torch.float16).numpy() for name, value in model.state_dict().items()
+    }
     np.savez_compressed(
         HERE / "bert.npz",
         config=np.array(json.dumps(config, default=str)),

@@ -352,7 +352,9 @@ def test_a_hub_repository_is_fetched_at_one_commit(hub: FileServer, tmp_path: Pa
     assert (tmp_path / "model.safetensors").read_bytes() == BODY
 
 
-def test_a_hub_repository_keeps_its_pooling_apart_from_its_configuration(hub: FileServer, tmp_path: Path) -> None:
+def test_a_hub_repository_keeps_its_pooling_apart_from_its_configuration(
+    hub: FileServer, tmp_path: Path
+) -> None:
     publish_hub(hub, {**MODEL, "1_Pooling/config.json": b"pooling", "2_Dense/config.json": b"?"})
     fetched = HubSource("org/m").fetch(tmp_path, silent)
     assert sorted(fetched.files) == sorted([*MODEL, "1_Pooling/config.json"])

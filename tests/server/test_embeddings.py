@@ -124,7 +124,9 @@ async def test_one_input_that_fails_cancels_the_others(codec: Codec) -> None:
     assert embedder.cancelled == 3
 
 
-@pytest.mark.parametrize("extra", [{"truncate": True}, {"dimension": 4}, {"dimensions": "4"}, {"dimensions": 0}])
+@pytest.mark.parametrize(
+    "extra", [{"truncate": True}, {"dimension": 4}, {"dimensions": "4"}, {"dimensions": 0}]
+)
 async def test_parameters_that_mean_nothing_are_refused(codec: Codec, extra: dict[str, object]) -> None:
     answer = await post(two(codec, Embedder()), model="mini", input="abc", **extra)
     assert answer.status_code == 400

@@ -59,7 +59,8 @@ def bench_embeddings(
 ) -> dict[str, Any]:
     """Embed `sequences` texts of `tokens` tokens at once, through the engine as a server would, in interleaved rounds.
 
-    The cosine is the lowest to transformers' fp32 vectors of the golden texts. The peer's time holds its model, mean and scaling.
+    The cosine is the lowest to transformers' fp32 vectors of the golden texts. The peer's time holds its model, mean and
+    scaling.
     """
     facts = machine(threads)
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
@@ -69,7 +70,9 @@ def bench_embeddings(
         stack.callback(engine.close)
         about = engine.capabilities()
         if about.backend != "native":
-            raise DeepwellError("benchmarks do not run on the numpy reference", fix="install g++ and reinstall")
+            raise DeepwellError(
+                "benchmarks do not run on the numpy reference", fix="install g++ and reinstall"
+            )
         cosine = _least_cosine(engine)
         sides = {"deepwell int8": lambda number: _timed(engine, texts(model, tokens, sequences, number))}
         peer = None
@@ -77,7 +80,9 @@ def bench_embeddings(
             peer = OnnxRuntime(onnx_python(report.console), minilm_onnx(report.console), threads=threads)
             stack.callback(peer.close)
             report.note(f"{peer.name}: {peer.build}")
-            sides[peer.name] = lambda number, peer=peer: peer.embed(texts(model, tokens, sequences, number))[0]
+            sides[peer.name] = lambda number, peer=peer: peer.embed(texts(model, tokens, sequences, number))[
+                0
+            ]
         peaks: list[float] = []
         result = compare(sides, rounds, lambda: peaks.append(measure_roof("int8", threads, seconds=0.2)))
     rates = result.rates["deepwell int8"]
@@ -86,8 +91,13 @@ def bench_embeddings(
     share = statistics.median(rate / roof for rate, roof in zip(rates, roofs, strict=True))
     sizes = {"deepwell int8": about.weights_bytes} | ({peer.name: peer.weights_bytes} if peer else {})
     rows = [
-        [name, size / 1e6, result.median(name), "{:,.0f}-{:,.0f}".format(*result.spread(name)),
-         "" if name == "deepwell int8" else rounded(result.ratio("deepwell int8", name), 3)]
+        [
+            name,
+            size / 1e6,
+            result.median(name),
+            "{:,.0f}-{:,.0f}".format(*result.spread(name)),
+            "" if name == "deepwell int8" else rounded(result.ratio("deepwell int8", name), 3),
+        ]
         for name, size in sizes.items()
     ]
     roof_rate = statistics.median(roofs)

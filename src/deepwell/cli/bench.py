@@ -210,7 +210,9 @@ def prefix(
 
 @app.command()
 def embeddings(
-    model: Annotated[Path | None, typer.Option(help="An encoder's directory; unset: minilm from the store.")] = None,
+    model: Annotated[
+        Path | None, typer.Option(help="An encoder's directory; unset: minilm from the store.")
+    ] = None,
     threads: Threads = None,
     rounds: Rounds = 9,
     sequences: Annotated[int, typer.Option(min=1, help="Texts embedded together.")] = 32,

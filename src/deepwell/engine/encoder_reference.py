@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,13 +27,12 @@ __all__ = [
 
 Float32 = NDArray[np.float32]
 
-_erf = np.frompyfunc(math.erf, 1, 1)
-
 
 def gelu(x: Float32) -> Float32:
     """x times the standard normal distribution's probability below x, by the error function and not its tanh stand-in."""
     wide = x.astype(np.float64)
-    return (0.5 * wide * (1.0 + _erf(wide / math.sqrt(2.0)).astype(np.float64))).astype(np.float32)
+    erf = np.array([math.erf(value) for value in (wide / math.sqrt(2.0)).ravel().tolist()]).reshape(x.shape)
+    return (0.5 * wide * (1.0 + erf)).astype(np.float32)
 
 
 def layer_norm(x: Float32, weight: Float32, shift: Float32, eps: float) -> Float32:
@@ -61,7 +61,7 @@ class EncoderAttention:
         qkv = matmul(x, self.qkv) + self.qkv_bias
         heads = qkv.reshape(len(x), 3, self.num_heads, -1).transpose(1, 2, 0, 3)  # [3, heads, tokens, dim]
         attended = np.empty_like(x)
-        for start, end in zip(seq_starts, seq_starts[1:], strict=False):
+        for start, end in itertools.pairwise(seq_starts):
             attended[start:end] = _attend(*heads[:, :, start:end])
         return layer_norm(x + (matmul(attended, self.o) + self.o_bias), self.norm, self.shift, self.eps)
 

