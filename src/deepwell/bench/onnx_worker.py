@@ -22,6 +22,17 @@ class Peer:
         """Its version and what it was built with."""
         return {"version": onnxruntime.__version__, "build": onnxruntime.get_build_info()}
 
+    def quantize(self, source: str, folded: str, target: str) -> dict[str, Any]:
+        """Make dynamic int8 products (`MatMulInteger`) of a file whose weights alone are int8."""
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        options.optimized_model_filepath = folded  # constants folded: the weights are float32 again
+        onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        quantize_dynamic(folded, target, weight_type=QuantType.QInt8)
+        return {}
+
     def load(self, path: str, threads: int) -> dict[str, Any]:
         """Open a model with every graph optimisation."""
         options = onnxruntime.SessionOptions()
