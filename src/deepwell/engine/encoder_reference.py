@@ -35,7 +35,7 @@ def gelu(x: Float32) -> Float32:
     return (0.5 * wide * (1.0 + erf)).astype(np.float32)
 
 
-def layer_norm(x: Float32, weight: Float32, shift: Float32, eps: float) -> Float32:
+def layer_norm(x: NDArray[np.float32 | np.float64], weight: Float32, shift: Float32, eps: float) -> Float32:
     """(x - mean) / sqrt(variance + eps) * weight + shift, rows of [tokens, hidden]."""
     wide = x.astype(np.float64)
     wide -= wide.mean(axis=-1, keepdims=True)
