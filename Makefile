@@ -20,11 +20,13 @@ run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask th
 
 test: $(DEV)  ## unit and real-model tests
 	@$(BIN)/deepwell pull smollm2
+	@$(BIN)/deepwell pull --catalog bench/assets.toml minilm
 	$(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
 
 parity: $(TUNE)  ## against transformers itself, and against what it computed for the golden files
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
-	$(TUNE_VENV)/bin/python -m pytest tests/parity tests/engine/test_parity.py $(ARGS)
+	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml minilm
+	$(TUNE_VENV)/bin/python -m pytest tests/parity tests/engine/test_parity.py tests/engine/test_encoder.py $(ARGS)
 
 check: $(DEV)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -34,11 +36,14 @@ check: $(DEV)  ## format, lint, types, import contracts
 
 bench: $(DEV)  ## every promised figure; writes docs/benchmarks.md
 	@$(BIN)/deepwell pull smollm2
+	@$(BIN)/deepwell pull --catalog bench/assets.toml minilm
 	$(BIN)/deepwell bench targets $(ARGS)
 
 golden: $(TUNE)  ## make tests/golden anew with transformers
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
+	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml minilm
 	$(TUNE_VENV)/bin/python tests/golden/make.py
+	$(TUNE_VENV)/bin/python tests/golden/encoder.py
 
 clean:  ## environments, builds, caches; models stay in the store
 	rm -rf $(VENV) $(TUNE_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

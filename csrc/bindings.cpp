@@ -20,6 +20,7 @@
 
 #include "common.h"
 #include "dispatch.h"
+#include "encoder_model.h"
 #include "pool.h"
 #include "profile.h"
 
@@ -388,6 +389,8 @@ class PyModel {
   HugeBuffer workspace_;
 };
 
+#include "encoder_bindings.h"
+
 nb::object matmul(Floats x, const PyMatrix& w) {
   require(int(x.shape(1)) == w.matrix.cols, "matmul: x has the wrong width");
   int m = int(x.shape(0));
@@ -516,6 +519,7 @@ NB_MODULE(_native, m) {
            "target_logprobs"_a = nb::none(), "adapters"_a = nb::none())
       .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());
   nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
+  bind_encoder(m);
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
   m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
   m.def("profile", &switch_profile, "on"_a);

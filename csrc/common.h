@@ -111,6 +111,9 @@ struct Workspace {
 };
 
 struct Team;  // pool.h
+struct EncoderModel;  // encoder_model.h
+struct EncoderBatch;
+struct EncoderOutputs;
 
 struct Roofline {
   const uint8_t* memory;  // read by the memory loop
@@ -126,6 +129,8 @@ struct KernelTable {
   void (*matmul)(const Matrix&, const float* x, int m, float* y, const Workspace&, Team*, int tid);
   // Runs one slice of a register- or memory-bound loop and returns the operations (MACs or bytes) it did.
   double (*roofline)(int kind, const Roofline&, int tid, int threads);
+  size_t (*encoder_workspace_bytes)(const EncoderModel&, const EncoderBatch&, int threads);
+  void (*encode)(const EncoderModel&, const EncoderBatch&, const EncoderOutputs&, const Workspace&, Team*, int tid);
 };
 
 enum RooflineKind : int { kRoofMemory = 0, kRoofFp32 = 1, kRoofInt8 = 2, kRoofInt4 = 3, kRoofBf16 = 4 };

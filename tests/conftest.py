@@ -22,7 +22,7 @@ settings.load_profile("ci" if IN_CI else "dev")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test that asks for the real model belongs to the real-model tier, marked or not."""
     for item in items:
-        if "smollm2_path" in getattr(item, "fixturenames", ()):
+        if {"smollm2_path", "minilm_path"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.model)
 
 
@@ -77,5 +77,17 @@ def smollm2_path() -> Path:
 
     try:
         return smollm2()
+    except ModelNotFound as missing:
+        pytest.skip(f"{missing} (`make test` does)")
+
+
+@pytest.fixture(scope="session")
+def minilm_path() -> Path:
+    """The directory of all-MiniLM-L6-v2, from `DEEPWELL_MINILM` or the model store."""
+    from deepwell.bench.assets import minilm
+    from deepwell.errors import ModelNotFound
+
+    try:
+        return minilm()
     except ModelNotFound as missing:
         pytest.skip(f"{missing} (`make test` does)")

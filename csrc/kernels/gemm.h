@@ -20,7 +20,7 @@ constexpr int V = kPanel / W;  // vectors of one panel
 #if defined(DW_AVX512)
 constexpr int kTileRows = 6, kTileVectors = 2;
 #else
-constexpr int kTileRows = 4, kTileVectors = V >= 2 ? 2 : 1;
+constexpr int kTileRows = 2, kTileVectors = V >= 2 ? 4 : 1;
 #endif
 
 // How far ahead of the first pass over a panel memory is asked for. The hardware does not follow: a pass of half a panel's width
@@ -149,9 +149,9 @@ static void tile(const Matrix& w, const uint8_t* panel, int p, const Activations
 }
 
 // Rows [row, end) of one panel; `epilogue(row, panel, y[32])` receives each finished row.
-template <int S, class Epilogue, class Hint>
+template <int S, class Epilogue, class Hint = NoHint>
 static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue,
-                       const Hint& hint) {
+                       const Hint& hint = {}) {
 #if defined(DW_AVX2)
   if constexpr (S == kInt8) {
     if (a.wide) return wide_panel_rows(w, p, a, row, end, epilogue, hint);

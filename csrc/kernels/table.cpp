@@ -1,4 +1,5 @@
 // Compiled once per instruction set with DW_ISA as the name of its namespace.
+#include "kernels/encoder.h"
 #include "kernels/layers.h"
 #include "kernels/roofline.h"
 
@@ -8,6 +9,7 @@
 namespace deepwell {
 namespace DW_ISA {
 extern const KernelTable kTable;
-const KernelTable kTable = {DW_TEXT(DW_ISA), workspace_bytes, forward, matmul_workspace_bytes, matmul, roofline};
+const KernelTable kTable = {DW_TEXT(DW_ISA), workspace_bytes, forward, matmul_workspace_bytes, matmul, roofline,
+                            encoder_workspace_bytes, encode};
 }  // namespace DW_ISA
 }  // namespace deepwell

@@ -64,6 +64,9 @@ class Settings(BaseSettings):
     )
 
     model: str = Field("smollm2", description="The model that is served: a name in the store, or a path.")
+    embedding_model: str | None = Field(
+        None, description="A second model, for /v1/embeddings alone: a name in the store, or a path."
+    )
     precision: Literal["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] = Field(
         "auto", description="Weights in memory; auto: 4-bit files as int4, everything else as int8."
     )

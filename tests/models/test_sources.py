@@ -352,6 +352,16 @@ def test_a_hub_repository_is_fetched_at_one_commit(hub: FileServer, tmp_path: Pa
     assert (tmp_path / "model.safetensors").read_bytes() == BODY
 
 
+def test_a_hub_repository_keeps_its_pooling_apart_from_its_configuration(
+    hub: FileServer, tmp_path: Path
+) -> None:
+    publish_hub(hub, {**MODEL, "1_Pooling/config.json": b"pooling", "2_Dense/config.json": b"?"})
+    fetched = HubSource("org/m").fetch(tmp_path, silent)
+    assert sorted(fetched.files) == sorted([*MODEL, "1_Pooling/config.json"])
+    assert (tmp_path / "1_Pooling" / "config.json").read_bytes() == b"pooling"
+    assert (tmp_path / "config.json").read_bytes() == b"{}"
+
+
 def test_an_interrupted_fetch_does_not_ask_for_complete_files_again(hub: FileServer, tmp_path: Path) -> None:
     publish_hub(hub, MODEL)
     (tmp_path / "model.safetensors").write_bytes(BODY)

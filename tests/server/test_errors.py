@@ -152,7 +152,7 @@ async def test_completions_refuse_by_name(
 @pytest.mark.parametrize(
     ("extra", "says"),
     [
-        ({"dimensions": 4}, "leave dimensions out"),
+        ({"dimensions": 9}, "from 1 to 8"),
         ({"encoding_format": "hex"}, "'float' or 'base64'"),
         ({"input": ""}, "empty"),
         ({"input": "x" * 513}, "512 tokens"),

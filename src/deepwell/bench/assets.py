@@ -20,6 +20,7 @@ __all__ = [
     "cpu_model",
     "cranfield_text",
     "machine",
+    "minilm",
     "repository",
     "smollm2",
 ]
@@ -34,6 +35,17 @@ def smollm2() -> Path:
     if named := os.environ.get("DEEPWELL_SMOLLM2"):
         return Path(named)
     return ModelStore(Settings.load().models_dir).get("smollm2").path
+
+
+def minilm() -> Path:
+    """The directory of all-MiniLM-L6-v2: `DEEPWELL_MINILM` if set, else the one in the store.
+
+    Raises:
+        ModelNotFound: it has not been pulled.
+    """
+    if named := os.environ.get("DEEPWELL_MINILM"):
+        return Path(named)
+    return ModelStore(Settings.load().models_dir).get("minilm").path
 
 
 def bench_cache() -> Path:

@@ -379,6 +379,39 @@ def prefix(
 
 
 @app.command()
+def embeddings(
+    model: Annotated[
+        Path | None, typer.Option(help="An encoder's directory; unset: minilm from the store.")
+    ] = None,
+    threads: Threads = None,
+    rounds: Rounds = 9,
+    sequences: Annotated[int, typer.Option(min=1, help="Texts embedded together.")] = 32,
+    tokens: Annotated[int, typer.Option(min=3, help="Tokens of each text.")] = 128,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Leave onnxruntime out.")] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tokens a second of an encoder, against the int8 roof and onnxruntime int8."""
+    from deepwell.bench.assets import minilm
+    from deepwell.bench.embeddings import bench_embeddings
+
+    _measure(
+        "embeddings",
+        row,
+        json,
+        lambda report: bench_embeddings(
+            report,
+            model or minilm(),
+            threads=_threads(threads),
+            rounds=rounds,
+            sequences=sequences,
+            tokens=tokens,
+            with_peer=not no_peers,
+        ),
+    )
+
+
+@app.command()
 def footprint(
     precision: PrecisionOption = "auto",
     model: Model = None,

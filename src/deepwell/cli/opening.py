@@ -12,12 +12,13 @@ from deepwell.errors import InvalidRequest
 from deepwell.settings import Settings
 
 if TYPE_CHECKING:
+    from deepwell.engine.encoder_loop import EncoderEngine
     from deepwell.engine.loop import InProcessEngine
     from deepwell.engine.plan import MemoryPlan
     from deepwell.models.checkpoint import Checkpoint
     from deepwell.server.text import Codec
 
-__all__ = ["OpenedModel", "Planned", "load_adapters", "open_model", "plan_model"]
+__all__ = ["OpenedModel", "Planned", "load_adapters", "open_embedder", "open_model", "plan_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class OpenedModel:
     """A running engine and its text side."""
 
     name: str
-    engine: InProcessEngine
+    engine: InProcessEngine | EncoderEngine
     codec: Codec
 
 
@@ -108,3 +109,13 @@ def load_adapters(opened: OpenedModel, adapters: Mapping[str, Path]) -> None:
     except BaseException:
         opened.engine.close()
         raise
+
+
+def open_embedder(settings: Settings) -> OpenedModel | None:
+    """The model of `embedding_model`, if one is set. It keeps its own precision and context: those flags are the decoder's."""
+    if settings.embedding_model is None:
+        return None
+    own = settings.model_copy(
+        update={"model": settings.embedding_model, "precision": "auto", "context": None, "kv_tokens": None}
+    )
+    return open_model(own, plan_model(own))

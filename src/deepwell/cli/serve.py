@@ -57,6 +57,9 @@ def serve(
         int | None,
         typer.Option(min=0, help="MB for whole answers, reused when a request repeats; unset: 32; 0: off."),
     ] = None,
+    embedding_model: Annotated[
+        str | None, typer.Option(help="A second model, for /v1/embeddings alone, such as minilm.")
+    ] = None,
     models_dir: ModelsDir = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH of a LoRA adapter to serve as a model; repeatable.")
@@ -86,6 +89,7 @@ def serve(
             response_cache_mb=response_cache_mb,
             models_dir=models_dir,
             adapter_dir=adapter_dir,
+            embedding_model=embedding_model,
         )
         _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
 
@@ -117,7 +121,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
         settings.host, settings.port
     ) as listener:  # before loading: a taken port should not cost a load
         url = url_of(listener)
-        from deepwell.cli.opening import load_adapters, open_model, plan_model
+        from deepwell.cli.opening import load_adapters, open_embedder, open_model, plan_model
 
         planned = plan_model(settings)
         if not as_json:
@@ -128,7 +132,13 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
 
         with packing(shown=not as_json) as progress:
             opened = open_model(settings, planned, progress)
+        if demo and not opened.engine.capabilities().generates:
+            opened.engine.close()
+            raise InvalidRequest(
+                f"{opened.name} embeds text and answers no question", fix="leave --demo out, or serve smollm2"
+            )
         load_adapters(opened, adapters)
+        embedder = open_embedder(settings)
         from deepwell.server.run import serve as run
         from deepwell.server.service import Service
 
@@ -140,6 +150,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
             api_keys=settings.api_keys,
             response_cache_bytes=settings.response_cache_mb << 20,
             adapter_dir=settings.adapter_dir,
+            embedder=Service(embedder.engine, embedder.codec, model=embedder.name) if embedder else None,
         )
 
         def ready() -> None:
@@ -166,6 +177,8 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
             run(service, listener, log_level=settings.log_level, on_ready=ready)
         finally:
             opened.engine.close()
+            if embedder:
+                embedder.engine.close()
         if failures:
             raise failures[0]
     if not as_json:
@@ -191,6 +204,8 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
         if runs.backend == "native"
         else "the slow numpy reference: see `deepwell doctor`"
     )
+    if not runs.generates:
+        return _welcome_to_embed(url, name, f"{runs.precision}, {kernels}", with_key=with_key)
     threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
     question = [{"role": "user", "content": "Why is the sky blue?"}]
     body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
@@ -207,6 +222,25 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
   question = [{{"role": "user", "content": "Why is the sky blue?"}}]
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
+
+Ctrl-C stops it.
+"""
+
+
+def _welcome_to_embed(url: str, name: str, how: str, *, with_key: bool) -> str:
+    body = jsonlib.dumps({"model": name, "input": ["How do I reset my password?", "Changing a passphrase"]})
+    key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
+    key = "YOUR_KEY" if with_key else "none"
+    return f"""
+{name} ({how}) embeds text at {url}
+
+  curl {url}/v1/embeddings -H 'Content-Type: application/json'{key_header} \\
+    -d '{body}'
+
+  from openai import OpenAI  # pip install openai
+  client = OpenAI(base_url="{url}/v1", api_key="{key}")
+  answer = client.embeddings.create(model="{name}", input=["How do I reset my password?", "Changing a passphrase"])
+  print(len(answer.data), len(answer.data[0].embedding))
 
 Ctrl-C stops it.
 """

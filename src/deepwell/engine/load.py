@@ -9,8 +9,10 @@ from typing import Literal
 
 from deepwell.engine import native
 from deepwell.engine.adapters import AdapterLoader, linears_of
-from deepwell.engine.architectures import build_model, tensor_plan
+from deepwell.engine.architectures import build_encoder, build_model, tensor_plan
 from deepwell.engine.backend import KVDtype
+from deepwell.engine.encoder_loop import EncoderEngine
+from deepwell.engine.encoder_plan import plan_encoder
 from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.plan import MemoryPlan, plan
@@ -36,6 +38,8 @@ def plan_engine(
         InsufficientMemory: it does not fit; the fix names the flags that would.
     """
     resolved, _ = resolve_precision(precision, checkpoint)
+    if checkpoint.config.is_encoder:
+        return plan_encoder(checkpoint.config, resolved, context, kv_dtype)
     return plan(checkpoint.config, resolved, context, kv_dtype, kv_tokens)
 
 
@@ -54,8 +58,8 @@ def open_engine(
     name: str = "",
     quiet: bool = False,
     progress: Progress | None = None,
-) -> InProcessEngine:
-    """Load a model and start its engine.
+) -> InProcessEngine | EncoderEngine:
+    """Load a model and start its engine: an `EncoderEngine` for an encoder, which ignores the options of a cache.
 
     Args:
         source: a GGUF file, a directory of safetensors, or an open checkpoint.
@@ -85,10 +89,6 @@ def open_engine(
     if compiled:
         native.set_threads(min(threads or usable_cpus(), native.MAX_THREADS))
     weights = load_weights(checkpoint, memory.precision, cache_dir, progress=progress)
-    model = build_model(runner, weights, config, memory.context)
-    cache = runner.kv_cache(
-        config.num_hidden_layers, memory.num_blocks, config.num_key_value_heads, config.head_dim, kv_dtype
-    )
     limits = limits or Limits()
     if speculation == "off":
         limits = replace(limits, draft_depth=0)
@@ -106,8 +106,16 @@ def open_engine(
         max_model_len=memory.context,
         kv_cache_tokens=memory.kv_cache_tokens,
         weights_bytes=weights.nbytes,
-        kv_cache_bytes=cache.nbytes,
+        kv_cache_bytes=memory.kv_cache_bytes,
+        generates=not config.is_encoder,
     )
+    if config.is_encoder:
+        return EncoderEngine(build_encoder(runner, weights, config), capabilities)
+    model = build_model(runner, weights, config, memory.context)
+    cache = runner.kv_cache(
+        config.num_hidden_layers, memory.num_blocks, config.num_key_value_heads, config.head_dim, kv_dtype
+    )
+    capabilities = replace(capabilities, kv_cache_bytes=cache.nbytes)
     return InProcessEngine(
         model,
         cache,

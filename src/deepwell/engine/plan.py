@@ -64,9 +64,10 @@ class MemoryPlan:
     def lines(self) -> list[str]:
         """The plan in words, one item a line."""
         tokens = f"{self.kv_cache_tokens} tokens, {self.kv_dtype}, context {self.context}"
+        cache = [f"KV cache   {_size(self.kv_cache_bytes):>9}  {tokens}"] if self.kv_cache_tokens else []
         return [
             f"weights    {_size(self.weights_bytes):>9}  {self.precision}",
-            f"KV cache   {_size(self.kv_cache_bytes):>9}  {tokens}",
+            *cache,
             f"workspace  {_size(self.workspace_bytes):>9}",
             f"total      {_size(self.total_bytes):>9}  of {_size(self.available_bytes)} available",
         ]

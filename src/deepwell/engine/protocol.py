@@ -132,6 +132,7 @@ class Capabilities:
     kv_cache_tokens: int
     weights_bytes: int
     kv_cache_bytes: int
+    generates: bool = True  # False: an encoder, which embeds and nothing else
 
 
 class Engine(Protocol):

@@ -265,7 +265,7 @@ class _Noise:
 
 
 def _vector(checkpoint: Checkpoint, vector: VectorPlan) -> NDArray[np.float32]:
-    values = np.concatenate([checkpoint.tensor(source).float32() for source in vector.sources])
+    values = np.concatenate([checkpoint.tensor(source).float32().reshape(-1) for source in vector.sources])
     if not np.isfinite(values).all():
         raise InvalidModelFile(f"{vector.sources[0]} holds values that are not finite")
     return values

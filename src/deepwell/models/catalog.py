@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ from deepwell.models.sources import parse_source
 __all__ = ["CatalogEntry", "read_catalog", "shipped_catalog"]
 
 MAX_BYTES: Final = 1 << 20
-_KEYS: Final = {"summary", "licence", "sources", "parts", "file", "sha256"}
+_KEYS: Final = {"summary", "licence", "sources", "parts", "file", "sha256", "files"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,7 @@ class CatalogEntry:
         sources: tried in this order until one answers.
         parts: instead of `sources`, wheel members that joined give `file`.
         file: name of the single file, where there is one; `sha256` pins its content.
+        files: of a model of several files, the SHA-256 of those that must come unchanged.
     """
 
     name: str
@@ -37,6 +38,7 @@ class CatalogEntry:
     parts: tuple[str, ...] = ()
     file: str = ""
     sha256: str = ""
+    files: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @cache
@@ -84,6 +86,12 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
         if not isinstance(value, list) or not all(isinstance(v, str) for v in cast("list[object]", value)):
             raise refuse(f"{key} is not a list of sources")
         lists[key] = tuple(cast("list[str]", value))
+    pinned = fields.pop("files", {})
+    if not isinstance(pinned, dict) or not all(
+        isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)
+        for value in cast("dict[str, object]", pinned).values()
+    ):
+        raise refuse("has files that are not pinned by 64 hex digits each")
     if not all(isinstance(value, str) for value in fields.values()):
         raise refuse("has a value that is not text")
     if bool(lists["sources"]) == bool(lists["parts"]):
@@ -91,7 +99,9 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
     for source in (*lists["sources"], *lists["parts"]):
         parse_source(source)
     text: dict[str, str] = {key: fields.get(key, "") for key in ("summary", "licence", "file", "sha256")}
-    entry = CatalogEntry(name, **text, sources=lists["sources"], parts=lists["parts"])
+    entry = CatalogEntry(
+        name, **text, sources=lists["sources"], parts=lists["parts"], files=cast("dict[str, str]", pinned)
+    )
     if lists["parts"] and not (entry.file and entry.sha256):
         raise refuse("has parts, and so needs file and sha256")
     if entry.sha256 and not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):

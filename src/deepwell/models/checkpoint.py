@@ -111,7 +111,7 @@ class Checkpoint:
         """The precision class of most weights of the layers: 4 (4- and 5-bit blocks), 8, 16 or 32."""
         weights: dict[int, int] = {}
         for name, tensor in self._tensors.items():
-            if len(tensor.shape) == 2 and name.startswith("model.layers."):
+            if len(tensor.shape) == 2 and name.startswith(("model.layers.", "encoder.layer.")):
                 bits = source_bits(tensor.dtype)
                 weights[bits] = weights.get(bits, 0) + tensor.shape[0] * tensor.shape[1]
         return max(weights, key=lambda bits: weights[bits])
@@ -288,7 +288,7 @@ def _map(path: Path) -> mmap.mmap:
 
 def _unknown_tensor(where: str, name: str) -> UnsupportedModel:
     return UnsupportedModel(
-        f"{where}: the tensor {name[:80]!r} belongs to no dense Llama, Qwen2 or Qwen3 model",
+        f"{where}: the tensor {name[:80]!r} belongs to no dense Llama, Qwen2 or Qwen3 model and no BERT",
         fix=SUPPORTED,
     )
 

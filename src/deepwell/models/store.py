@@ -17,7 +17,7 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
 from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile, InvalidRequest, ModelNotFound
@@ -169,7 +169,7 @@ class ModelStore:
         except InvalidModelFile:
             shutil.rmtree(partial)  # trying again would only find the same bytes
             raise
-        kept = {file.name for file in files}
+        kept = {PurePosixPath(file.name).parts[0] for file in files}
         for path in partial.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -285,6 +285,14 @@ def _verify(directory: Path, fetched: Fetched, entry: CatalogEntry) -> tuple[Mod
         if path.is_symlink() or not path.is_file():
             raise InvalidModelFile(f"{name} is not a regular file")
         files.append(ModelFile(name, path.stat().st_size, hash_file(path)))
+    for name, sha256 in entry.files.items():
+        found = next((f.sha256 for f in files if f.name == name), None)
+        if found != sha256:
+            raise InvalidModelFile(
+                f"{name} of {entry.name} should have sha256 {sha256}, but "
+                + (f"came with {found}" if found else "is missing"),
+                fix="the source has changed: do not use it, and report it",
+            )
     if entry.sha256 and [(f.name, f.sha256) for f in files] != [(entry.file, entry.sha256)]:
         found = ", ".join(f"{f.name} with sha256 {f.sha256}" for f in files)
         raise InvalidModelFile(

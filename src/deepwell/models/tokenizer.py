@@ -1,4 +1,4 @@
-"""Text to token ids and back: byte-level BPE from `tokenizer.json`, or rebuilt from GGUF metadata."""
+"""Text to token ids and back: byte-level BPE from `tokenizer.json`, or rebuilt from GGUF metadata; WordPiece for encoders."""
 
 from __future__ import annotations
 
@@ -65,6 +65,7 @@ class Tokenizer:
         add_bos: whether a prompt that no chat template rendered starts with `bos_token_id`.
         chat_template: jinja source, None for base models.
         special_ids: ids of the control tokens.
+        prefix_ids, suffix_ids: what a WordPiece model wants around every text: [CLS] and [SEP].
     """
 
     def __init__(self, backend: Backend, extras: _Extras) -> None:
@@ -83,6 +84,8 @@ class Tokenizer:
         self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys([*extras.eos_token_ids, *sorted(ends)]))
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         self._plain = _without_control(backend, self.special_ids)
+        self._is_word_piece = isinstance(backend.model, models.WordPiece)
+        self.prefix_ids, self.suffix_ids = _frame(backend) if self._is_word_piece else ((), ())
         self._token_bytes: dict[int, bytes] = {}
 
     @classmethod
@@ -91,7 +94,7 @@ class Tokenizer:
 
         Raises:
             InvalidModelFile: nothing to read there, or it is damaged.
-            UnsupportedModel: not a byte-level BPE, or an unknown pre-tokenizer.
+            UnsupportedModel: neither byte-level BPE nor WordPiece, or an unknown pre-tokenizer.
         """
         if path.is_dir():
             if (path / "tokenizer.json").is_file():
@@ -118,7 +121,7 @@ class Tokenizer:
         return None if self.pad_token_id is None else self.backend.id_to_token(self.pad_token_id)
 
     def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
-        """Token ids of `text`, without BOS. `allow_special=False` reads control tokens in it as plain text.
+        """Token ids of `text`, without BOS or frame. `allow_special=False` reads control tokens in it as plain text.
 
         A byte that the vocabulary lacks yields no token, as with transformers: smollm2 has none for U+0004 and a
         dozen others, all of them control characters or parts of rare planes.
@@ -133,8 +136,10 @@ class Tokenizer:
             raise InvalidRequest("the text holds a lone surrogate, which UTF-8 cannot carry") from error
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Text of `ids`; bytes that are not UTF-8 become U+FFFD."""
-        kept = (i for i in ids if not (skip_special and i in self.special_ids))
+        """Text of `ids`; bytes that are not UTF-8 become U+FFFD. WordPiece gives back the normalised text."""
+        kept = [i for i in ids if not (skip_special and i in self.special_ids)]
+        if self._is_word_piece:
+            return self.backend.decode(kept, skip_special_tokens=False)
         return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -150,10 +155,26 @@ class Tokenizer:
             return b""
         if token_id in self._added:
             return token.encode()
+        if self._is_word_piece:
+            return token.removeprefix("##").encode() if token.startswith("##") else f" {token}".encode()
         try:
             return bytes(_BYTES[character] for character in token)
         except KeyError:  # a token outside the byte alphabet stands for its own text
             return token.encode()
+
+
+def _frame(backend: Backend) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The tokens that the post-processor puts before and behind a text.
+
+    Raises:
+        UnsupportedModel: it does something else to it.
+    """
+    probe = "a"
+    bare, framed = (backend.encode(probe, add_special_tokens=special).ids for special in (False, True))
+    for start in range(len(framed) - len(bare) + 1):
+        if framed[start : start + len(bare)] == bare:
+            return tuple(framed[:start]), tuple(framed[start + len(bare) :])
+    raise UnsupportedModel("the post-processor of tokenizer.json changes the tokens of a text")
 
 
 def read_chat_template(path: Path) -> str | None:
@@ -310,8 +331,9 @@ def _from_directory(path: Path) -> tuple[Backend, _Extras]:
 def _read_backend(file: Path) -> Backend:
     with _backend_errors(f"{file} does not parse"):
         backend = Backend.from_file(str(file))
-    if not isinstance(backend.model, models.BPE) or "ByteLevel" not in repr(backend.decoder):
-        raise UnsupportedModel(f"{file}: only byte-level BPE is supported")
+    byte_level = isinstance(backend.model, models.BPE) and "ByteLevel" in repr(backend.decoder)
+    if not byte_level and not isinstance(backend.model, models.WordPiece):
+        raise UnsupportedModel(f"{file}: only byte-level BPE, and WordPiece for encoders, are supported")
     size = backend.get_vocab_size(with_added_tokens=True)
     if max(backend.get_vocab(with_added_tokens=True).values(), default=-1) >= 2 * size + 1024:
         raise InvalidModelFile(f"{file} numbers {size} tokens far beyond their count")

@@ -294,9 +294,7 @@ class EmbeddingRequest(_Strict):
     model: str
     input: Annotated[list[Prompt], BeforeValidator(_inputs("input", MAX_INPUTS))]
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Annotated[Any, _refuse("this model's vectors cannot be shortened: leave dimensions out")] = (
-        None
-    )
+    dimensions: int | None = Field(None, ge=1)
     user: str | None = None
 
 

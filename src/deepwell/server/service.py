@@ -29,7 +29,7 @@ _INLINE_CHARACTERS = (
 
 
 class Service:
-    """One served model."""
+    """One served model, and beside it perhaps one that embeds (`embedder`)."""
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Service:
         api_keys: Sequence[SecretStr] = (),
         response_cache_bytes: int = 0,
         adapter_dir: Path | None = None,
+        embedder: Service | None = None,
     ) -> None:
         self.engine = engine
         self.codec = codec
@@ -51,6 +52,12 @@ class Service:
         self.capabilities = engine.capabilities()
         self.created = int(time.time())
         self.metrics = Metrics(engine)
+        self.embedder = embedder
+        if embedder is not None and embedder.model == model:
+            raise InvalidRequest(
+                f"two models are called {model!r}",
+                fix="leave --embedding-model out: a decoder embeds as well",
+            )
         self.draining = False
         self.stopped = asyncio.Event()
         self.fingerprint = self._fingerprint()
@@ -69,15 +76,43 @@ class Service:
         self.draining = True
         self.stopped.set()
 
+    @property
+    def served(self) -> list[Service]:
+        """Every model that is served here."""
+        return [self] if self.embedder is None else [self, self.embedder]
+
+    def find(self, name: str) -> tuple[Service, str]:
+        """The served model of this name; for an adapter's name its base and that name, else an empty one.
+
+        Raises:
+            ModelNotFound: there is none; the fix names those there are.
+        """
+        names: list[str] = []
+        for service in self.served:
+            if service.model == name:
+                return service, ""
+            adapters = [adapter.name for adapter in service.engine.adapters()]
+            if name in adapters:
+                return service, name
+            names += [service.model, *adapters[:8]]
+        served = " or ".join(map(repr, names))
+        raise ModelNotFound(f"the model {name!r} is not served here", fix=f"use {served}", param="model")
+
     def require_model(self, name: str) -> str:
-        """The adapter that a model name stands for, empty for the base; any other name is refused."""
-        if name == self.model:
-            return ""
-        adapters = [adapter.name for adapter in self.engine.adapters()]
-        if name not in adapters:
-            served = " or ".join(map(repr, (self.model, *adapters[:8])))
-            raise ModelNotFound(f"the model {name!r} is not served here", fix=f"use {served}", param="model")
-        return name
+        """The adapter that a model name stands for, empty for the base; an encoder is refused where text is to be generated."""
+        service, adapter = self.find(name)
+        if not service.capabilities.generates:
+            fix = "send it to /v1/embeddings"
+            if self.capabilities.generates:
+                fix += f", or use {self.model!r}"
+            raise InvalidRequest(f"{name!r} embeds text and generates none", fix=fix, param="model")
+        if service is not self:
+            raise InvalidRequest(
+                f"{name!r} is served for embeddings alone",
+                fix=f"send it to /v1/embeddings, or use {self.model!r}",
+                param="model",
+            )
+        return adapter
 
     async def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """Tokens of a conversation."""

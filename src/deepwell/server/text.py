@@ -43,7 +43,10 @@ class Codec:
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a plain prompt, behind the BOS token where the model wants one."""
-        tokens = self._tokenizer.encode(text)
+        tokenizer = self._tokenizer
+        tokens = tokenizer.encode(text)
+        if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP]
+            return [*tokenizer.prefix_ids, *tokens, *tokenizer.suffix_ids]
         return tokens if self.added_bos is None else [self.added_bos, *tokens]
 
     def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepwell.engine.architectures import llama
+from deepwell.engine.architectures import encoder, llama
 from deepwell.engine.architectures.tensors import TensorPlan
 from deepwell.engine.backend import Backend, Model
+from deepwell.engine.encoder_backend import Encoder
 from deepwell.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from deepwell.engine.weights import Weights
 
-__all__ = ["build_model", "tensor_plan"]
+__all__ = ["build_encoder", "build_model", "tensor_plan"]
 
 
 def tensor_plan(config: ModelConfig) -> TensorPlan:
     """The packed tensors that `config.architecture` needs."""
-    return llama.tensors(config)
+    return encoder.tensors(config) if config.is_encoder else llama.tensors(config)
 
 
 def build_model(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
     """Compose the model of `config.architecture` on `backend`, for sequences of up to `max_positions` tokens."""
     return llama.build(backend, weights, config, max_positions)
+
+
+def build_encoder(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:
+    """Compose the encoder of `config.architecture` on `backend`."""
+    return encoder.build(backend, weights, config)

@@ -22,7 +22,7 @@ class MatrixPlan:
 
 @dataclass(frozen=True, slots=True)
 class VectorPlan:
-    """One float32 vector, the concatenation of stored ones."""
+    """One float32 vector, the concatenation of stored ones; a table is stored row after row."""
 
     name: str
     size: int

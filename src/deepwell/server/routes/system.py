@@ -18,19 +18,19 @@ __all__ = ["router"]
 def router(service: Service) -> APIRouter:
     """The routes, bound to `service`."""
     routes = APIRouter()
-    card = ModelCard(service.model, service.created, "deepwell", service.capabilities.max_model_len)
 
-    def card_of(adapter: str) -> ModelCard:
-        return structs.replace(card, id=adapter, parent=service.model)
+    def card_of(one: Service, adapter: str = "") -> ModelCard:
+        card = ModelCard(one.model, one.created, "deepwell", one.capabilities.max_model_len)
+        return structs.replace(card, id=adapter, parent=one.model) if adapter else card
 
     @routes.get("/v1/models", summary="List the served models", response_model=None)
     async def models() -> Response:
-        return _json(ModelList([card, *(card_of(adapter.name) for adapter in service.engine.adapters())]))
+        adapters = [card_of(service, adapter.name) for adapter in service.engine.adapters()]
+        return _json(ModelList([*(card_of(one) for one in service.served), *adapters]))
 
     @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
     async def model(id: str) -> Response:
-        adapter = service.require_model(id)
-        return _json(card_of(adapter) if adapter else card)
+        return _json(card_of(*service.find(id)))
 
     @routes.get("/healthz", summary="The process answers", response_model=None)
     async def healthz() -> Response:

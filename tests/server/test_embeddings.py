@@ -1,0 +1,185 @@
+"""`/v1/embeddings`: one model or two, dimensions, and inputs that fail together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from numpy.typing import NDArray
+from openai import OpenAI
+from tests.server.conftest import Live, start
+from tests.server.fakes import FakeEngine
+
+from deepwell.engine.load import open_engine
+from deepwell.engine.protocol import Capabilities
+from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.app import create_app
+from deepwell.server.service import Service
+from deepwell.server.text import Codec
+
+
+@dataclass
+class Embedder(FakeEngine):
+    """An encoder: its vectors are twice as long as the other model's. Token 0 fails at once, token 1 never answers."""
+
+    cancelled: int = 0
+    begun: list[int] = field(default_factory=list[int])
+
+    async def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+        self.begun.append(tokens[0])
+        if tokens[0] == 0:
+            await asyncio.sleep(0)
+            raise DeepwellError("the model broke")
+        if tokens[0] == 1:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled += 1
+        vector = np.arange(1, 17, dtype=np.float32)
+        return vector / np.linalg.norm(vector)
+
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities(), hidden_size=16, generates=False)
+
+
+def two(codec: Codec, embedder: Embedder) -> Service:
+    return Service(FakeEngine(), codec, model="toy", embedder=Service(embedder, codec, model="mini"))
+
+
+@pytest.fixture(scope="module")
+def both(codec: Codec) -> Iterator[OpenAI]:
+    """A client, strict about answers, of a server with a decoder and an encoder."""
+    live = start(two(codec, Embedder()), FakeEngine())
+    with OpenAI(
+        base_url=f"{live.url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+    live.stop()
+
+
+def vector(client: OpenAI, model: str, **extra: object) -> list[float]:
+    answer = client.embeddings.create(model=model, input="abc", encoding_format="float", **extra)
+    assert answer.model == model
+    return answer.data[0].embedding
+
+
+def test_the_model_decides_who_embeds_and_both_are_listed(both: OpenAI) -> None:
+    assert [model.id for model in both.models.list()] == ["toy", "mini"]
+    assert both.models.retrieve("mini").id == "mini"
+    assert (len(vector(both, "toy")), len(vector(both, "mini"))) == (8, 16)
+    answer = both.chat.completions.create(
+        model="toy", messages=[{"role": "user", "content": "hi"}], temperature=0, max_tokens=4
+    )
+    assert answer.choices[0].message.content == "hi"
+
+
+@pytest.mark.parametrize("model", ["toy", "mini"])
+def test_dimensions_cut_and_scale_to_unit_length(both: OpenAI, model: str) -> None:
+    whole, short = np.array(vector(both, model)), vector(both, model, dimensions=5)
+    assert len(short) == 5
+    assert np.allclose(short, whole[:5] / np.linalg.norm(whole[:5]), atol=1e-6)
+    assert vector(both, model, dimensions=len(whole)) == whole.tolist()
+    default = OpenAI(base_url=both.base_url, api_key="none").embeddings.create(  # base64 on the way
+        model=model, input=["abc"], dimensions=5, user="somebody"
+    )
+    assert default.data[0].embedding == short
+
+
+def test_more_dimensions_than_there_are_are_refused(both: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="from 1 to 8") as caught:
+        vector(both, "toy", dimensions=9)
+    assert caught.value.param == "dimensions"
+
+
+def test_generating_with_an_encoder_is_refused_with_the_way_out(both: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match=r"/v1/embeddings, or use 'toy'") as caught:
+        both.chat.completions.create(model="mini", messages=[{"role": "user", "content": "hi"}])
+    assert caught.value.param == "model"
+    with pytest.raises(openai.BadRequestError, match="embeds text and generates none"):
+        both.completions.create(model="mini", prompt="hi")
+
+
+def test_an_unknown_model_is_answered_with_those_there_are(both: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="use 'toy' or 'mini'"):
+        vector(both, "text-embedding-3-small")
+
+
+async def post(service: Service, **body: object) -> httpx.Response:
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.post("/v1/embeddings", json=body)
+
+
+async def test_one_input_that_fails_cancels_the_others(codec: Codec) -> None:
+    embedder = Embedder()
+    answer = await post(two(codec, embedder), model="mini", input=[[1], [1, 2], [0], [1]])
+    assert (answer.status_code, answer.json()["error"]["message"]) == (500, "the model broke")
+    assert embedder.begun == [1, 1, 0, 1], "all inputs run together"
+    assert embedder.cancelled == 3
+
+
+@pytest.mark.parametrize(
+    "extra", [{"truncate": True}, {"dimension": 4}, {"dimensions": "4"}, {"dimensions": 0}]
+)
+async def test_parameters_that_mean_nothing_are_refused(codec: Codec, extra: dict[str, object]) -> None:
+    answer = await post(two(codec, Embedder()), model="mini", input="abc", **extra)
+    assert answer.status_code == 400
+    assert next(iter(extra)) in answer.json()["error"]["message"]
+
+
+def test_two_models_of_one_name_are_refused(codec: Codec) -> None:
+    with pytest.raises(InvalidRequest, match="--embedding-model"):
+        Service(FakeEngine(), codec, model="a", embedder=Service(Embedder(), codec, model="a"))
+
+
+# The real encoder
+
+
+@pytest.fixture(scope="module")
+def real(minilm_path: Path) -> Iterator[Live]:
+    engine = open_engine(minilm_path, quiet=True)
+    running = start(Service(engine, Codec.load(minilm_path), model="minilm"), FakeEngine())
+    yield running
+    running.stop()
+    engine.close()
+
+
+@pytest.fixture
+def minilm(real: Live) -> Iterator[OpenAI]:
+    with OpenAI(
+        base_url=f"{real.url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
+    ) as client:
+        yield client
+
+
+def test_minilm_puts_alike_texts_together(minilm: OpenAI) -> None:
+    texts = [
+        "How do I reset my password?",
+        "Changing a forgotten passphrase",
+        "Stock markets fell sharply on Tuesday.",
+    ]
+    answer = minilm.embeddings.create(model="minilm", input=texts, encoding_format="float")
+    question, alike, other = np.array([row.embedding for row in answer.data])
+    assert question.shape == (384,)
+    assert question @ alike > question @ other + 0.3
+    alone = minilm.embeddings.create(model="minilm", input=texts[0], encoding_format="float")
+    assert alone.data[0].embedding == answer.data[0].embedding
+    assert alone.usage.prompt_tokens == 9, "[CLS] and [SEP] count"
+
+
+def test_minilm_alone_says_where_to_send_texts(minilm: OpenAI) -> None:
+    assert [model.id for model in minilm.models.list()] == ["minilm"]
+    with pytest.raises(openai.BadRequestError, match=r"send it to /v1/embeddings"):
+        minilm.chat.completions.create(model="minilm", messages=[{"role": "user", "content": "hi"}])
+
+
+def test_a_text_that_is_too_long_is_refused_not_cut(minilm: OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="512 tokens, but input 1 has 602") as caught:
+        minilm.embeddings.create(model="minilm", input=["short", "word " * 600])
+    assert caught.value.code == "context_length_exceeded"
