@@ -85,10 +85,11 @@ def bench_adapters(
                 model, precision, Path(folder), names, threads, rounds, sequences, prompt_tokens, tokens
             )
             ratio = result.ratio("adapters", "base")
-            for side in ("base", "adapters"):
-                rows.append(
-                    [precision, side, result.median(side), result.median(side) / result.median("base")]
-                )
+            base = result.median("base")
+            rows += [
+                [precision, side, result.median(side), result.median(side) / base]
+                for side in ("base", "adapters")
+            ]
             key = "ratio" if precision == precisions[0] else f"{precision}_ratio"
             value |= {key: rounded(ratio, 3), f"{precision}_tokens_per_s": rounded(result.median("adapters"))}
     report.table(
