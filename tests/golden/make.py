@@ -2,8 +2,8 @@
 
     make golden
 
-Needs the `[tune]` extra. Each `NAME.npz` holds a `config.json`, float16 weights, token ids and logits; `lora.npz` holds an adapter that
-peft wrote for `llama-linear`, and its logits; `greedy.json` holds prompts and their greedy continuations.
+Needs the `[tune]` extra. Each `NAME.npz` holds a `config.json`, float16 weights, token ids and logits; `lora.npz` holds an
+adapter that peft wrote for `llama-linear`, and its logits; `greedy.json` holds prompts and their greedy continuations.
 """
 
 from __future__ import annotations
