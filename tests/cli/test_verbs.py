@@ -37,6 +37,13 @@ def test_every_verb_has_json(runner: CliRunner, verb: str) -> None:
     assert "--json" in result.output
 
 
+@pytest.mark.parametrize("flags", [["sql"], ["=x"], ["sql="], ["a=x", "a=y"]], ids=" ".join)
+def test_serve_wants_a_name_and_a_path_for_an_adapter(runner: CliRunner, flags: list[str]) -> None:
+    result = runner.invoke(app, ["serve", *(part for flag in flags for part in ("--adapter", flag))])
+    assert result.exit_code == 1
+    assert "NAME=PATH" in result.output
+
+
 def test_ask_uses_the_running_server(runner: CliRunner, toy_server: Live) -> None:
     result = runner.invoke(app, ["ask", CHINESE, "--temperature", "0"])
     assert (result.exit_code, result.output) == (0, f"{CHINESE}\n")

@@ -2,19 +2,22 @@
 
     make golden
 
-Needs the `[tune]` extra. Each `NAME.npz` holds a `config.json`, float16 weights, token ids and logits; `greedy.json` holds
-prompts and their greedy continuations.
+Needs the `[tune]` extra. Each `NAME.npz` holds a `config.json`, float16 weights, token ids and logits; `lora.npz` holds an
+adapter that peft wrote for `llama-linear`, and its logits; `greedy.json` holds prompts and their greedy continuations.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.numpy import load_file
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -199,6 +202,42 @@ def write_tiny() -> None:
         print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
 
 
+def peft_model(directory: Path, name: str = "llama-linear", seed: int = 2) -> Any:
+    """A random adapter on the tiny model, saved by peft itself: two ranks, rank-stabilised scales."""
+    model = get_peft_model(
+        random_model(name),
+        LoraConfig(
+            r=3,
+            lora_alpha=6,
+            use_rslora=True,
+            rank_pattern={"down_proj": 4},
+            alpha_pattern={"q_proj": 3},
+            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        ),
+    )
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_" in parameter_name:
+                parameter.copy_(torch.randint(-31, 32, parameter.shape, generator=generator) / 256)
+    model.eval().save_pretrained(directory)
+    return model
+
+
+def write_lora() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model = peft_model(Path(folder))
+        tokens = golden_tokens(model.config.vocab_size)
+        tensors = load_file(Path(folder) / "adapter_model.safetensors")
+        np.savez_compressed(
+            HERE / "lora.npz",
+            config=np.array((Path(folder) / "adapter_config.json").read_text()),
+            tokens=tokens[0].numpy().astype(np.int32),
+            logits=logits_of(model, tokens),
+            **{f"weight:{key}": value.astype(np.float16) for key, value in tensors.items()},
+        )
+
+
 def write_greedy(path: Path) -> None:
     model, tokenizer = smollm2_in_transformers(path), Tokenizer.load(path)
     rows = []
@@ -217,6 +256,7 @@ def main() -> None:
     )
     smollm2 = parser.parse_args().smollm2 or assets.smollm2()
     write_tiny()
+    write_lora()
     write_greedy(smollm2)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("transformers")
+pytest.importorskip("peft")
 
 import torch
 from tests.engine import sequences
@@ -135,6 +136,13 @@ def test_golden_files_are_what_this_transformers_computes(name: str) -> None:
     _, unexpected = model.load_state_dict(state, strict=False)
     model.tie_weights()
     assert not unexpected
+    tokens = torch.from_numpy(arrays["tokens"].astype(np.int64))[None]
+    assert np.abs(make.logits_of(model, tokens) - arrays["logits"]).max() < 1e-5
+
+
+def test_the_golden_adapter_is_what_this_peft_computes(tmp_path: Path) -> None:
+    arrays = sequences.golden("lora")
+    model = make.peft_model(tmp_path)
     tokens = torch.from_numpy(arrays["tokens"].astype(np.int64))[None]
     assert np.abs(make.logits_of(model, tokens) - arrays["logits"]).max() < 1e-5
 

@@ -85,8 +85,9 @@ def bench_adapters(
                 model, precision, Path(folder), names, threads, rounds, sequences, prompt_tokens, tokens
             )
             ratio = result.ratio("adapters", "base")
+            base = result.median("base")
             rows += [
-                [precision, side, result.median(side), result.median(side) / result.median("base")]
+                [precision, side, result.median(side), result.median(side) / base]
                 for side in ("base", "adapters")
             ]
             key = "ratio" if precision == precisions[0] else f"{precision}_ratio"

@@ -251,8 +251,7 @@ class _Config:
         rslora = config.get("use_rslora", False)
         if not isinstance(rslora, bool):
             raise _error(path, "use_rslora is neither true nor false")
-        ranks: object = config.get("rank_pattern") or {}
-        alphas: object = config.get("alpha_pattern") or {}
+        ranks, alphas = (cast("Any", config.get(f"{kind}_pattern") or {}) for kind in ("rank", "alpha"))
         for kind, table, fits in (("rank", ranks, _is_rank), ("alpha", alphas, _is_number)):
             if not isinstance(table, dict) or not all(map(fits, cast("dict[str, Any]", table).values())):
                 raise _error(path, f"{kind}_pattern is no table of {kind}s")
