@@ -12,7 +12,7 @@ from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec
 
 from deepwell.bench.ladder import CYCLE, SYSTEM_TOKENS, repeating_load
-from deepwell.bench.load import CLIENT, percentile, summarise
+from deepwell.bench.load import CLIENT, Measured, percentile, summarise, value_of
 from deepwell.bench.mixed import FEWEST, LONGEST, MOST, SHORTEST, Asked, mixed_load
 from deepwell.errors import DeepwellError
 from deepwell.server.service import Service
@@ -113,3 +113,21 @@ def test_repeating_load_shares_what_it_says():
     assert len({one.prompt[:16] for one in apart.requests}) == apart.distinct == len(apart.requests)
     lengths = [sorted((len(r.prompt), r.max_tokens) for r in one.requests[CYCLE:]) for one in (load, apart)]
     assert lengths[0] == lengths[1]
+
+
+def measured(rate: float, first: float, between: float) -> Measured:
+    return Measured(rate, first / 2, first, between, 100, 0, 10, 0.1, 1.0, 2.0)
+
+
+def test_each_figure_is_held_against_the_peer_that_is_best_at_it():
+    found = {
+        "ours": [measured(200, 100, 10), measured(400, 200, 20)],
+        "rate": [measured(100, 900, 90), measured(100, 900, 90)],
+        "first": [measured(50, 300, 30), measured(50, 400, 40)],
+    }
+    value = value_of(found, "ours", ["rate", "first"])
+    assert value["peer"] == "rate"
+    assert value["ratio"] == 3  # of 2 and 4
+    assert value["first_token_ratio"] == 2.5  # of 3 and 2
+    assert value["inter_token_ratio"] == 2.5
+    assert "ratio" not in value_of({"ours": found["ours"]}, "ours", [])

@@ -31,7 +31,7 @@ from deepwell.engine.weights import Precision
 from deepwell.errors import DeepwellError
 from deepwell.models.tokenizer import Tokenizer
 
-__all__ = ["Measured", "bench_load", "percentile", "summarise"]
+__all__ = ["Measured", "bench_load", "percentile", "summarise", "value_of"]
 
 CLIENT = Path(__file__).with_name("load_client.py")
 SLOT_TOKENS = 2048  # of each of the peer's slots: the longest prompt, its answer, and room
@@ -263,7 +263,7 @@ def bench_load(
             for name, runs in found.items()
         ],
     )
-    return _value(found, ours.name, [side.name for side in chosen])
+    return value_of(found, ours.name, [side.name for side in chosen])
 
 
 def _get(port: int, path: str) -> bytes:
@@ -370,7 +370,9 @@ def _system_info(program: Path) -> str:
     return found[1] if found else ""
 
 
-def _value(found: dict[str, list[Measured]], ours: str, peers: Sequence[str]) -> dict[str, Any]:
+def value_of(found: dict[str, list[Measured]], ours: str, peers: Sequence[str]) -> dict[str, Any]:
+    """The row's figures: medians, and medians of the rounds' ratios to whichever peer is best at each."""
+
     def median(name: str, figure: str) -> float:
         return statistics.median(getattr(one, figure) for one in found[name])
 
@@ -389,16 +391,15 @@ def _value(found: dict[str, list[Measured]], ours: str, peers: Sequence[str]) ->
     best_first = min(peers, key=lambda name: median(name, "first_p95_ms"))
     best_between = min(peers, key=lambda name: median(name, "between_p95_ms"))
 
-    def ratio(figure: str, peer: str) -> float:
+    def ratio(figure: str, upper: str, lower: str) -> float:
         return statistics.median(
-            getattr(theirs, figure) / getattr(mine, figure)
-            for mine, theirs in zip(found[ours], found[peer], strict=True)
+            getattr(a, figure) / getattr(b, figure) for a, b in zip(found[upper], found[lower], strict=True)
         )
 
     return value | {
-        "ratio": rounded(1 / ratio("tokens_per_s", best_rate), 3),
-        "first_token_ratio": rounded(ratio("first_p95_ms", best_first), 3),
-        "inter_token_ratio": rounded(ratio("between_p95_ms", best_between), 3),
+        "ratio": rounded(ratio("tokens_per_s", ours, best_rate), 3),
+        "first_token_ratio": rounded(ratio("first_p95_ms", best_first, ours), 3),
+        "inter_token_ratio": rounded(ratio("between_p95_ms", best_between, ours), 3),
         "peer": best_rate,
         "peer_tokens_per_s": rounded(median(best_rate, "tokens_per_s")),
         "peer_first_token_p50_ms": rounded(median(best_first, "first_p50_ms")),
