@@ -34,7 +34,7 @@ constexpr int kPieceBlocks = kPieceTokens / kBlockTokens;
 struct Piece {  // up to 256 tokens of one KV head: where each block's keys and values lie
   const uint8_t* blocks[kPieceBlocks];
   const float* scales[kPieceBlocks];  // of 16 keys, then of 16 values, where `scaled`
-  bool scaled;
+  bool scaled = false;
 };
 
 // Floats of one thread's scratch: scores of a micro-tile, and a piece widened to float.

@@ -31,7 +31,7 @@ class Embedder(FakeEngine):
     cancelled: int = 0
     begun: list[int] = field(default_factory=list[int])
 
-    async def embed(self, tokens: Sequence[int]) -> NDArray[np.float32]:
+    async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         self.begun.append(tokens[0])
         if tokens[0] == 0:
             await asyncio.sleep(0)
