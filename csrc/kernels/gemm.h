@@ -128,18 +128,11 @@ DW_INLINE void tile_fp32(const Matrix& w, const uint8_t* panel, int c0, const Ac
     for (int c = 0; c < C; c++) store(out + r * kPanel + (c0 + c) * W, y[r][c]);
 }
 
-// Called before each pass over (part of) a panel for a tile of rows: a chance to ask for other memory that will be needed.
-struct NoHint {
-  void operator()(int /*panel*/, int /*row*/, int /*rows*/, int /*pass*/, float /*share of a row's passes*/) const {}
-};
-
-template <int S, int R, class Hint>
-static void tile(const Matrix& w, const uint8_t* panel, int p, const Activations& a, int row, bool ahead, const Hint& hint,
-                 float* out) {
+template <int S, int R>
+static void tile(const Matrix& w, const uint8_t* panel, const Activations& a, int row, bool ahead, float* out) {
   // One or two rows pass over a panel once; more rows need two passes to stay in registers.
   constexpr int C = R * V <= kTileRows * kTileVectors ? V : kTileVectors;
   for (int c0 = 0; c0 < V; c0 += C, ahead = false) {
-    hint(p, row, R, c0 / C, (float)C / V);
     if (S == kInt8) tile_int8<R, C>(w, panel, c0, a, row, ahead, out);
     if (S == kInt4) tile_int4<R, C>(w, panel, c0, a, row, ahead, out);
     if (S == kFp32) tile_fp32<R, C>(w, panel, c0, a, row, ahead, out);
@@ -149,12 +142,11 @@ static void tile(const Matrix& w, const uint8_t* panel, int p, const Activations
 }
 
 // Rows [row, end) of one panel; `epilogue(row, panel, y[32])` receives each finished row.
-template <int S, class Epilogue, class Hint = NoHint>
-static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue,
-                       const Hint& hint = {}) {
+template <int S, class Epilogue>
+static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
 #if defined(DW_AVX2)
   if constexpr (S == kInt8) {
-    if (a.wide) return wide_panel_rows(w, p, a, row, end, epilogue, hint);
+    if (a.wide) return wide_panel_rows(w, p, a, row, end, epilogue);
   }
 #endif
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
@@ -163,13 +155,13 @@ static void panel_rows(const Matrix& w, int p, const Activations& a, int row, in
   while (row < end) {
     int n = end - row < kTileRows ? end - row : kTileRows;
     switch (n) {
-      case 1: tile<S, 1>(w, panel, p, a, row, ahead, hint, out); break;
-      case 2: tile<S, 2>(w, panel, p, a, row, ahead, hint, out); break;
-      case 3: tile<S, 3>(w, panel, p, a, row, ahead, hint, out); break;
-      case 4: tile<S, 4>(w, panel, p, a, row, ahead, hint, out); break;
+      case 1: tile<S, 1>(w, panel, a, row, ahead, out); break;
+      case 2: tile<S, 2>(w, panel, a, row, ahead, out); break;
+      case 3: tile<S, 3>(w, panel, a, row, ahead, out); break;
+      case 4: tile<S, 4>(w, panel, a, row, ahead, out); break;
 #if defined(DW_AVX512)
-      case 5: tile<S, 5>(w, panel, p, a, row, ahead, hint, out); break;
-      default: tile<S, 6>(w, panel, p, a, row, ahead, hint, out); break;
+      case 5: tile<S, 5>(w, panel, a, row, ahead, out); break;
+      default: tile<S, 6>(w, panel, a, row, ahead, out); break;
 #endif
     }
     for (int r = 0; r < n; r++) epilogue(row + r, p, out + r * kPanel);
@@ -193,9 +185,8 @@ DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
 }
 
 // y = W x for rows 0..m, shared among the team; ends with a barrier.
-template <class Epilogue, class Hint = NoHint>
-static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int tid, const Epilogue& epilogue,
-                 const Hint& hint = {}) {
+template <class Epilogue>
+static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int tid, const Epilogue& epilogue) {
   int items = (m + kRowBlock - 1) / kRowBlock * w.panels;
   int count = first_share(items, team->size), fixed = count * team->size;
   int first = tid * count;
@@ -204,11 +195,11 @@ static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int t
     for (int item = first; item < last; item++) {
       int p = item % w.panels, row = item / w.panels * kRowBlock;
       int end = row + kRowBlock < m ? row + kRowBlock : m;
-      if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue, hint);
-      else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue, hint);
-      else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue, hint);
-      else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue, hint);
-      else panel_rows<kFp32>(w, p, a, row, end, epilogue, hint);
+      if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
+      else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
+      else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);
+      else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue);
+      else panel_rows<kFp32>(w, p, a, row, end, epilogue);
     }
     first = fixed + team_next_share(team, items - fixed, &count);
   }

@@ -77,9 +77,8 @@ static void wide_rows(const OpenGroup* open, int groups, int rows, const uint8_t
 }
 
 // Rows [row, end) of one panel, at most kRowBlock; `row` is a multiple of kWideTile.
-template <class Epilogue, class Hint>
-static void wide_panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue,
-                            const Hint& hint) {
+template <class Epilogue>
+static void wide_panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
   alignas(64) OpenGroup open[kOpenGroups];
   alignas(64) float y[kRowBlock * kPanel];
   const uint8_t* block = w.data + (size_t)p * w.groups * w.block_bytes;
@@ -97,7 +96,6 @@ static void wide_panel_rows(const Matrix& w, int p, const Activations& a, int ro
     for (int r = row; r < end; r += kWideTile) {
       for (size_t i = 0; i < share; i += 64) prefetch(ahead + i);
       ahead += share;
-      if (g0 == 0) hint(p, r, end - r < kWideTile ? end - r : kWideTile, 0, 1.0f);
       const float* scale = a.scale + (size_t)r * a.groups + g0 * kWideTile;
       wide_rows(open, groups, end - r, a.bytes + r * a.row_bytes + (size_t)g0 * 128 * kWideTile, scale,
                 y + (r - row) * kPanel);

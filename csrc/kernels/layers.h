@@ -194,7 +194,7 @@ static void add_to_residual(const Matrix& w, const Activations& a, const LoraPro
     y = lora_add(lora, i, p, y, sum);
     float* x = l.x + (size_t)row_at(rows, i) * l.hidden_stride + p * kPanel;
     for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
-  }, LoraHint{lora, w.panels});
+  });
 }
 
 // ---- attention ------------------------------------------------------------------------------------------------
@@ -468,7 +468,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
       for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
-  }, LoraHint{lora, a.qkv.panels});
+  });
   DW_PHASE_ENDS(kPhaseQkv);
   float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
   Heads h = {index, a.heads, a.kv_heads, a.heads / a.kv_heads, a.head_dim, scale, a.q_norm, a.k_norm, a.eps};
@@ -502,7 +502,7 @@ static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const B
     y = lora_add(lora, row, p, y, sum);
     float* to = l.act + (size_t)row * l.act_stride + p * (kPanel / 2);
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
-  }, LoraHint{lora, layer.gate_up.panels});
+  });
   DW_PHASE_ENDS(kPhaseGateUp);
   lora = lora_product(m, b, matrix + 1, live, l);
   Activations act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) {

@@ -154,14 +154,17 @@ DW_INLINE void lora_run(const LoraMatrix& m, const LoraRun& run, const float* t,
   constexpr int C = 16 / W;
   vf even[C] = {}, odd[C] = {};
   const uint8_t* b = m.b + (size_t)run.pair_offset * (BF16 ? 64 : 128);
+  const size_t panel = (size_t)run.ranks * (BF16 ? 64 : 128);  // of B, about: the row's next one is asked for
   t += run.first_rank;
-  for (int k = 0; k < run.ranks; k += 2, b += BF16 ? 64 : 128)
+  for (int k = 0; k < run.ranks; k += 2, b += BF16 ? 64 : 128) {
+    prefetch(b + panel);
     for (int c = 0; c < C; c++) {
       vf low, high;
       load_pair<BF16>(b, c * W, 16, &low, &high);
       even[c] = fma(low, set1(t[k]), even[c]);
       odd[c] = fma(high, set1(t[k + 1]), odd[c]);
     }
+  }
   for (int c = 0; c < C; c++) store(out + c * W, load(y + c * W) + (even[c] + odd[c]));
 }
 
@@ -176,36 +179,6 @@ DW_INLINE const float* lora_add(const LoraProduct& l, int i, int p, const float*
     else lora_run<false>(*m, run[h], t, y + h * 16, sum + h * 16);
   return sum;
 }
-
-// Ask for the share [at, at + share) of `bytes`.
-DW_INLINE void prefetch_share(const uint8_t* from, size_t bytes, float at, float share) {
-  float lines = (float)(bytes / 64);
-  for (int line = (int)(lines * at), end = (int)(lines * (at + share)); line < end; line++) prefetch(from + line * 64);
-}
-
-// While the base product computes, memory is idle: the B of a row's next panel and a share of the A of the next product are asked
-// for then. The rows of an adapter ask for a part each, spread over their passes, as the buffers of outstanding loads are few.
-struct LoraHint {
-  const LoraProduct& l;
-  int panels;
-  inline __attribute__((always_inline)) void operator()(int p, int row, int rows, int pass, float pass_share) const {
-    if (!l.adapter_of) return;
-    for (int i = row; i < row + rows; i++) {
-      const LoraMatrix* m = lora_of(l, i);
-      if (!m) continue;
-      float share = l.groups.share[i] * pass_share, at = (float)l.groups.place[i] * l.groups.share[i] + (float)pass * share;
-      size_t pair_bytes = m->bf16 ? 64 : 128;
-      const LoraRun* run = m->runs + p * (kPanel / 16);
-      prefetch_share(m->b + (run[1].pair_offset + run[1].ranks / 2) * pair_bytes, (run[0].ranks + run[1].ranks) / 2 * pair_bytes, at,
-                     share);
-      if (!l.has_next) continue;
-      const LoraMatrix* next = m + 1;
-      float panel_share = 1.0f / (float)panels;
-      prefetch_share(next->a, (size_t)next->ranks / 2 * next->padded_cols * (pair_bytes / 16), ((float)p + at) * panel_share,
-                     share * panel_share);
-    }
-  }
-};
 
 }  // namespace DW_ISA
 }  // namespace deepwell
