@@ -63,19 +63,6 @@ static void layer_norm_row(float* x, const float* weight, const float* shift, in
   for (; i < n; i++) x[i] = fma1((x[i] - mean) * scale, weight[i], shift[i]);
 }
 
-// Row `token` of the embedding, dequantised: `embed_row` without its division a column.
-static void embed_token(const Matrix& w, int token, float* y) {
-  if (w.scheme != kInt8) return embed_row(w, token, y);
-  const uint8_t* block = w.data + (size_t)(token / kPanel) * w.groups * w.block_bytes;
-  int r = token % kPanel;
-  for (int first = 0; first < w.cols; first += 64, block += w.block_bytes) {
-    float d = half1(((const uint16_t*)block)[r]);
-    const int8_t* q = (const int8_t*)block + kPanel * 2 + r * 4;
-    int n = min_int(64, w.cols - first);
-    for (int c = 0; c < n; c++) y[first + c] = d * (float)q[c / 4 * kPanel * 4 + c % 4];
-  }
-}
-
 // Where the rows of one group lie, and the scratch of one thread.
 struct EncoderLayout {
   size_t used;
@@ -290,7 +277,7 @@ static void encode_group(const EncoderModel& m, const Group& g, const EncoderOut
     for (int r = g.start(g.first + s), position = 0; r < g.start(g.first + s + 1); r++, position++) {
       float* x = l.x + (size_t)r * l.x_stride;
       const float* at = m.positions + (size_t)position * m.hidden;
-      embed_token(m.embed, g.batch.tokens[base + r], x);
+      embed_row(m.embed, g.batch.tokens[base + r], x);
       for (int i = 0; i < m.hidden; i++) x[i] += at[i];
       memset(x + m.hidden, 0, (l.x_stride - m.hidden) * sizeof(float));
       finish_row(r, m.norm, m.shift, m.eps, &m.blocks[0].attention->qkv);

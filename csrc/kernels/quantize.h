@@ -164,24 +164,31 @@ static void rms_norm_row(const float* x, const float* weight, int n, float eps, 
 
 // Row `token` of a packed matrix, dequantised.
 static void embed_row(const Matrix& w, int token, float* y) {
-  const uint8_t* panel = w.data + (size_t)(token / kPanel) * w.groups * w.block_bytes;
+  const uint8_t* block = w.data + (size_t)(token / kPanel) * w.groups * w.block_bytes;
   int r = token % kPanel;
-  for (int k = 0; k < w.cols; k++) {
-    int g = k / w.group, c = k % w.group;
-    const uint8_t* block = panel + g * w.block_bytes;
+  for (int first = 0; first < w.cols; first += w.group, block += w.block_bytes) {
+    int n = w.cols - first < w.group ? w.cols - first : w.group;
+    float* to = y + first;
     if (w.scheme == kFp32) {
-      y[k] = ((const float*)block)[r];
+      to[0] = ((const float*)block)[r];
     } else if (w.scheme == kBf16) {
-      uint32_t bits = (uint32_t)((const uint16_t*)block)[2 * r + c] << 16;
-      memcpy(y + k, &bits, 4);
+      for (int c = 0; c < n; c++) {
+        uint32_t bits = (uint32_t)((const uint16_t*)block)[2 * r + c] << 16;
+        memcpy(to + c, &bits, 4);
+      }
     } else if (w.scheme == kFp16) {
-      y[k] = half1(((const uint16_t*)block)[r]);
+      to[0] = half1(((const uint16_t*)block)[r]);
     } else if (w.scheme == kInt8) {
-      y[k] = half1(((const uint16_t*)block)[r]) * (float)(int8_t)block[64 + (c / 4) * 128 + r * 4 + c % 4];
+      float d = half1(((const uint16_t*)block)[r]);
+      const int8_t* q = (const int8_t*)block + kPanel * 2 + r * 4;
+      for (int c = 0; c < n; c++) to[c] = d * (float)q[c / 4 * kPanel * 4 + c % 4];
     } else {
-      uint8_t b = block[128 + (c / 8) * 128 + r * 4 + c % 4];
-      float q = (float)((c / 4) % 2 ? b >> 4 : b & 15);
-      y[k] = fma1(q, half1(((const uint16_t*)block)[r]), half1(((const uint16_t*)block)[kPanel + r]));
+      float d = half1(((const uint16_t*)block)[r]), m = half1(((const uint16_t*)block)[kPanel + r]);
+      const uint8_t* q = block + kPanel * 4 + r * 4;
+      for (int c = 0; c < n; c++) {
+        uint8_t both = q[c / 8 * kPanel * 4 + c % 4];
+        to[c] = fma1((float)(c / 4 % 2 ? both >> 4 : both & 15), d, m);
+      }
     }
   }
 }
