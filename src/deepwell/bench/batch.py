@@ -80,4 +80,9 @@ def bench_batch(
                 "peer": best,
                 "peer_tokens_per_s": rounded(result.median(best)),
             }
+            if also:
+                value |= {
+                    f"{name}_ratio": rounded(result.ratio(side, best), 3)
+                    for side, (name, _) in candidates.items()
+                }
         return value
