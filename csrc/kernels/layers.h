@@ -109,7 +109,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.lora_stride = 0;
   for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_int(l.lora_stride, b.adapters[i]->most_ranks);
   l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
-  size_t grouped = b.adapter_of ? 4 * (size_t)b.rows + 1 : 0;
+  size_t grouped = b.adapter_of ? 2 * (size_t)b.rows + 1 : 0;
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_int(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
@@ -182,9 +182,9 @@ struct Rows {
 DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i] : i; }
 
 // What the adapters of the batch add to matrix `matrix` of the model, for these rows.
-static LoraProduct lora_product(const Model& m, const Batch& b, int matrix, const Rows& rows, const Layout& l) {
+static LoraProduct lora_product(const Batch& b, int matrix, const Rows& rows, const Layout& l) {
   float* t = rows.count <= kPrivateRows ? l.private_lora : l.shared_lora;
-  return {b.adapters, b.adapter_of, rows.index, matrix, matrix + 1 < 2 * m.num_layers, t, l.lora_stride, rows.groups};
+  return {b.adapters, b.adapter_of, rows.index, matrix, t, l.lora_stride, rows.groups};
 }
 
 static void add_to_residual(const Matrix& w, const Activations& a, const LoraProduct& lora, const Rows& rows, const Layout& l,
@@ -455,7 +455,7 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
 // Keys and values of every row are written; the result is added to the `live` rows.
 static void attention_layer(const AttentionLayer& a, int index, int matrix, const Model& m, const Batch& b,
                             const KVCache& cache, const Rows& live, const Layout& l, Team* team) {
-  LoraProduct lora = lora_product(m, b, matrix, {b.rows, nullptr, l.groups}, l);
+  LoraProduct lora = lora_product(b, matrix, {b.rows, nullptr, l.groups}, l);
   Activations x = quantize_rows(a.qkv, b.rows, lora, l, team, [&](int row, float* scratch) {
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
@@ -480,7 +480,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
     else attend_rows(b, cache, h, live, l, team);
   }
   DW_PHASE_ENDS(kPhaseAttention);
-  lora = lora_product(m, b, matrix + 1, live, l);
+  lora = lora_product(b, matrix + 1, live, l);
   Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });
@@ -491,7 +491,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
 
 static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const Batch& b, const Rows& live, const Layout& l,
                       Team* team) {
-  LoraProduct lora = lora_product(m, b, matrix, live, l);
+  LoraProduct lora = lora_product(b, matrix, live, l);
   Activations x = quantize_rows(layer.gate_up, live.count, lora, l, team, [&](int i, float* scratch) {
     rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
@@ -504,7 +504,7 @@ static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const B
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
   });
   DW_PHASE_ENDS(kPhaseGateUp);
-  lora = lora_product(m, b, matrix + 1, live, l);
+  lora = lora_product(b, matrix + 1, live, l);
   Activations act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) {
     return l.act + (size_t)row * l.act_stride;
   });

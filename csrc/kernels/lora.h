@@ -17,15 +17,13 @@ namespace DW_ISA {
 constexpr int kLoraRows = 4;  // rows of one adapter whose A x is taken together
 
 // The order in which rows are quantised: runs of at most kLoraRows rows of one adapter. `starts` are offsets into `order`.
-// Row i is the place[i]-th of the rows of its adapter, 1 / share[i] in all.
 struct LoraGroups {
-  int32_t *order, *starts, *place;
-  float* share;
+  int32_t *order, *starts;
   int count;
 };
 
-DW_INLINE LoraGroups lora_groups(int32_t* memory, size_t rows) {  // of 4 * rows + 1 integers
-  return {memory, memory + 3 * rows, memory + rows, (float*)memory + 2 * rows, 0};
+DW_INLINE LoraGroups lora_groups(int32_t* memory, size_t rows) {  // of 2 * rows + 1 integers
+  return {memory, memory + rows, 0};
 }
 
 // The adapters of one product; `adapter` is null for a batch without any.
@@ -34,7 +32,6 @@ struct LoraProduct {
   const int32_t* adapter_of;  // [batch rows]: index into `adapters`, -1: none
   const int32_t* index;       // as in `Rows`
   int matrix;                 // index into `Adapter::matrices`
-  bool has_next;              // it is not the last
   float* t;                   // [rows][stride]: A x, of all threads or of this one
   int stride;
   LoraGroups groups;
@@ -57,10 +54,8 @@ static void group_rows(const Batch& b, const int32_t* index, int rows, LoraGroup
     for (int i = 0; i < rows; i++)
       if (b.adapter_of[index ? index[i] : i] == slot) {
         if ((n - first) % kLoraRows == 0) groups->starts[groups->count++] = n;
-        groups->place[i] = n - first;
         groups->order[n++] = i;
       }
-    for (int k = first; k < n; k++) groups->share[groups->order[k]] = 1.0f / (float)(n - first);
   }
   groups->starts[groups->count] = n;
 }
