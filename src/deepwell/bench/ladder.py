@@ -301,10 +301,12 @@ def _faster(report: Report, candidates: dict[str, Unfused], ids: Sequence[int]) 
 
 
 def _agreement(model: Path, precision: Any, plain: Unfused, ids: Sequence[int], threads: int) -> float:
-    """Share of greedy tokens, up to the first difference, that the plain decoder and the engine have in common.
+    """Share of the engine's greedy tokens that the plain decoder finds most likely too, behind the same tokens.
+
+    Behind its own tokens it would follow another text from the first near tie on.
 
     Raises:
-        DeepwellError: they differ at once: the plain decoder is wrong.
+        DeepwellError: they differ in more than one of ten: the plain decoder is wrong.
     """
     ours = Ours(model, precision, threads=threads, kv_tokens=2 * CAPACITY)
     try:
@@ -312,13 +314,13 @@ def _agreement(model: Path, precision: Any, plain: Unfused, ids: Sequence[int], 
         for asked in repeating_load(ids, 3, 98, shared=False).requests:
             deltas = ours.engine.generate_sync(ours.request(asked.prompt, asked.max_tokens))
             expected = [token for delta in deltas for token in delta.tokens]
-            got = plain.generate(asked.prompt, asked.max_tokens)
-            same = next((i for i, (a, b) in enumerate(zip(got, expected, strict=True)) if a != b), len(got))
-            equal, total = equal + same, total + len(got)
+            got = plain.generate(asked.prompt, asked.max_tokens, expected)
+            equal += sum(a == b for a, b in zip(got, expected, strict=True))
+            total += len(got)
     finally:
         ours.close()
     share = equal / total
-    if share < 0.5:
+    if share < 0.9:
         raise DeepwellError(
             f"the plain {precision} decoder and the engine agree on {share:.0%} of the tokens only"
         )

@@ -80,15 +80,16 @@ class Unfused:
         self._values = np.zeros(shape, np.float32)
         self.cache_bytes = self._keys.nbytes + self._values.nbytes
 
-    def generate(self, prompt: Sequence[int], count: int) -> list[int]:
-        """Continue `prompt` greedily by `count` tokens."""
+    def generate(self, prompt: Sequence[int], count: int, follow: Sequence[int] = ()) -> list[int]:
+        """The `count` most likely tokens behind `prompt`, each behind those before it: its own, or those of `follow`."""
         ids = np.asarray(prompt, np.int64)
         hidden = np.empty((0, self._config.hidden_size), np.float32)
         for start in range(0, len(ids), _PREFILL_ROWS):
             hidden = self._forward(ids[start : start + _PREFILL_ROWS], start)
         position, tokens = len(ids), [self._draw(hidden)]
         while len(tokens) < count:
-            hidden = self._forward(np.asarray(tokens[-1:], np.int64), position)
+            before = follow[len(tokens) - 1] if follow else tokens[-1]
+            hidden = self._forward(np.asarray([before], np.int64), position)
             position += 1
             tokens.append(self._draw(hidden))
         return tokens
