@@ -209,7 +209,7 @@ def bench_load(
             [
                 *(sys.executable, "-m", "deepwell", "serve", str(model), "--precision", precision),
                 *("--threads", str(threads), "--context", str(SLOT_TOKENS), "--kv-tokens", kv_tokens),
-                *("--response-cache-mb", "0"),
+                *("--response-cache-mb", "0", "--speculation", "off"),
             ],
             "/readyz",
         )
