@@ -17,8 +17,8 @@ namespace DW_ISA {
 constexpr int V = kPanel / W;  // vectors of one panel
 
 // Rows and vectors of a tile. 16 vector registers (AVX2, SSE2) hold 4 x 2 integer accumulators beside weights and temporaries, and 6 x 2
-// floating point ones (43 GMAC/s of a core; 4 x 2: 39). 2 x 4 is faster in the first-level cache (int4: 75 against 69) and slower in a
-// model: half the rows a pass read a panel from the second level twice as often. 32 registers (AVX512) hold 6 x 2.
+// floating point ones (43 GMAC/s of a core; 4 x 2: 39). 2 x 4 is faster in the first-level cache (int4: 75 against 69);
+// in prefill it was no faster, and 5 % slower together with asking for the next panel. 32 registers (AVX512) hold 6 x 2.
 constexpr int kTileRows = 6;
 template <int S>
 #if defined(DW_AVX512)

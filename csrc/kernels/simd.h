@@ -259,7 +259,6 @@ DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations
 #endif
 
 DW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
-DW_INLINE void prefetch_l2(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 }  // namespace DW_ISA
 }  // namespace deepwell

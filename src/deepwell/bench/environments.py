@@ -46,9 +46,7 @@ def cpu_torch(version: str) -> Install:
     if sys.platform != "linux":
         return Install((f"torch=={version}",))
     wanted = f"torch=={version}+cpu"
-    return Install(
-        (wanted,), (wanted, "--index-url", TORCH_CPU_INDEX, "--extra-index-url", "https://pypi.org/simple")
-    )
+    return Install((wanted,), (wanted, "--extra-index-url", TORCH_CPU_INDEX))
 
 
 CPU_TORCH = cpu_torch("2.13.0")
