@@ -87,7 +87,10 @@ DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, const 
   vf s[B][R][kTokenVectors] = {};
   for (int d = 0; d < head_dim; d++)
     for (int b = 0; b < B; b++) {
-      if (reads_cache<T> && d % (int)(sizeof(float) / sizeof(T)) == 0) prefetch(next[b] + d * kBlockTokens);
+      if (reads_cache<T> && d % (int)(sizeof(float) / sizeof(T)) == 0) {
+        prefetch(next[b] + d * kBlockTokens);
+        prefetch(keys[b] + (head_dim + d) * kBlockTokens);  // the values
+      }
       vf k[kTokenVectors];
       load_run(keys[b] + d * kBlockTokens, k);
       for (int r = 0; r < R; r++) {

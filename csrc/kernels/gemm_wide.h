@@ -45,9 +45,11 @@ DW_INLINE __m256i broadcast4(const uint8_t* p) { return _mm256_castps_si256(_mm2
 
 // y[R][32] += R rows of the tile of four at `x` times `groups` opened groups; `scale` is [group][4].
 template <int R>
-__attribute__((noinline)) static void wide_tile(const OpenGroup* open, int groups, const uint8_t* x, const float* scale, float* y) {
+__attribute__((noinline)) static void wide_tile(const OpenGroup* open, int groups, const uint8_t* x, const float* scale,
+                                                const uint8_t* ahead, size_t step, float* y) {
   for (int g = 0; g < groups; g++, open++, x += 128 * kWideTile, scale += kWideTile)
-    for (int c0 = 0; c0 < kPanel; c0 += 2 * W) {
+    for (int c0 = 0; c0 < kPanel; c0 += 2 * W, ahead += step) {
+      for (size_t i = 0; i < step; i += 64) prefetch(ahead + i);
       __m256i acc[R][2] = {};
 #pragma GCC unroll 8
       for (int s = 0; s < 32; s++) {
@@ -67,12 +69,13 @@ __attribute__((noinline)) static void wide_tile(const OpenGroup* open, int group
     }
 }
 
-static void wide_rows(const OpenGroup* open, int groups, int rows, const uint8_t* x, const float* scale, float* y) {
+static void wide_rows(const OpenGroup* open, int groups, int rows, const uint8_t* x, const float* scale, const uint8_t* ahead,
+                      size_t step, float* y) {
   switch (rows) {
-    case 1: return wide_tile<1>(open, groups, x, scale, y);
-    case 2: return wide_tile<2>(open, groups, x, scale, y);
-    case 3: return wide_tile<3>(open, groups, x, scale, y);
-    default: return wide_tile<4>(open, groups, x, scale, y);
+    case 1: return wide_tile<1>(open, groups, x, scale, ahead, step, y);
+    case 2: return wide_tile<2>(open, groups, x, scale, ahead, step, y);
+    case 3: return wide_tile<3>(open, groups, x, scale, ahead, step, y);
+    default: return wide_tile<4>(open, groups, x, scale, ahead, step, y);
   }
 }
 
@@ -90,14 +93,13 @@ static void wide_panel_rows(const Matrix& w, int p, const Activations& a, int ro
   for (int g0 = 0; g0 < w.groups; g0 += kOpenGroups) {
     int groups = w.groups - g0 < kOpenGroups ? w.groups - g0 : kOpenGroups;
     for (int g = 0; g < groups; g++, block += w.block_bytes) open_group(block, open + g);
-    // The next piece, of this panel or the next one, arrives while the rows pass over this one.
-    const size_t share = (groups * w.block_bytes / tiles + 63) / 64 * 64;
+    // The next piece, of this panel or the next one, arrives while the rows pass over this one, a few lines at a time.
+    constexpr int steps = kPanel / (2 * W);  // of a group
+    const size_t step = (w.block_bytes / tiles + steps - 1) / steps;
     const uint8_t* ahead = block;
-    for (int r = row; r < end; r += kWideTile) {
-      for (size_t i = 0; i < share; i += 64) prefetch(ahead + i);
-      ahead += share;
+    for (int r = row; r < end; r += kWideTile, ahead += groups * steps * step) {
       const float* scale = a.scale + (size_t)r * a.groups + g0 * kWideTile;
-      wide_rows(open, groups, end - r, a.bytes + r * a.row_bytes + (size_t)g0 * 128 * kWideTile, scale,
+      wide_rows(open, groups, end - r, a.bytes + r * a.row_bytes + (size_t)g0 * 128 * kWideTile, scale, ahead, step,
                 y + (r - row) * kPanel);
     }
   }

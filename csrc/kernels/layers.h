@@ -372,8 +372,7 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
     int rows = min_int(tile_rows, b.seq_starts[s + 1] - row);
     if (!any_between(live, row, row + rows)) continue;
     int vectors = rows * h.group;
-    float* piece_out = l.tile;                                       // [kQueryTile][head_dim]
-    float* o = l.tile + (size_t)kQueryTile * h.head_dim;             // [vectors][head_dim]
+    float* o = l.tile + (size_t)kQueryTile * h.head_dim;              // [vectors][head_dim], behind what one tile leaves
     Softmax* softmax = (Softmax*)(o + (size_t)vectors * h.head_dim);  // [vectors]
     const float* q[kTileVectors96];
     int visible[kTileVectors96];
@@ -389,8 +388,7 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
         visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
       int tokens = min_int(kPieceTokens, last + 1 - start);
       Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
-      data = widened(cache, data, tokens, l);
-      attend_vectors<float>(q, visible, vectors, data, h, l, piece_out, [&](int v, const float* from, Softmax part) {
+      attend_cached(q, visible, vectors, data, cache, tokens, h, l, [&](int v, const float* from, Softmax part) {
         merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
       });
     }
