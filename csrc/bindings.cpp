@@ -150,15 +150,20 @@ struct PyMlp {
   PyMatrix keep_gate_up, keep_down;
 };
 
+KvType kv_type(const std::string& dtype, const std::string& where) {
+  if (dtype == "fp32") return kKvFp32;
+  if (dtype == "bf16") return kKvBf16;
+  if (dtype == "int8") return kKvInt8;
+  fail(where + ": dtype must be fp32, bf16 or int8, not '" + dtype + "'");
+}
+
 struct PyKVCache {
+  PyKVCache() = default;
   PyKVCache(int layers, int blocks, int kv_heads, int head_dim, const std::string& dtype) {
     require(layers > 0 && blocks > 0 && kv_heads > 0 && head_dim > 0 && head_dim <= kMaxHeadDim, "kv_cache: bad shape");
     KVCache& c = cache;
     c.layers = layers, c.blocks = blocks, c.kv_heads = kv_heads, c.head_dim = head_dim;
-    if (dtype == "fp32") c.type = kKvFp32;
-    else if (dtype == "bf16") c.type = kKvBf16;
-    else if (dtype == "int8") c.type = kKvInt8;
-    else fail("kv_cache: dtype must be fp32, bf16 or int8, not '" + dtype + "'");
+    c.type = kv_type(dtype, "kv_cache");
     size_t element_bytes = c.type == kKvFp32 ? 4 : c.type == kKvBf16 ? 2 : 1;
     size_t scales = c.type == kKvInt8 ? 2 * kBlockTokens * sizeof(float) : 0;
     c.head_bytes = size_t{2} * head_dim * kBlockTokens * element_bytes + scales;
@@ -171,6 +176,7 @@ struct PyKVCache {
   HugeBuffer memory;
 };
 
+#include "latent_bindings.h"
 
 // One adapter, packed for the matrices of one model. Checked here: the kernels trust offsets and shapes.
 struct PyAdapter {
@@ -185,6 +191,7 @@ struct PyAdapter {
     for (size_t i = 0; i < of.size(); i++) {
       LoraMatrix m{};
       if (nb::handle part = parts[i]; !part.is_none()) {
+        require(of[i] != nullptr, "adapter: a mixture of experts takes none");
         auto [a, b, runs] = nb::cast<Part>(part);
         int padded = (of[i]->cols + 15) / 16 * 16;
         m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, of[i]->cols, padded, bf16};
@@ -230,6 +237,8 @@ struct PyAdapter {
   Adapter adapter;
 };
 
+#include "moe_bindings.h"
+
 class PyModel {
  public:
   PyModel(const PyMatrix& embed, nb::list layers, Vector norm, const PyMatrix& head, Floats cos, Floats sin, float eps)
@@ -245,19 +254,33 @@ class PyModel {
         layers_.push_back({&a, nullptr});
         attention_layers_++;
         kv_heads_ = a.kv_heads;
+      } else if (nb::isinstance<PyLatentAttention>(h)) {
+        const LatentLayer& a = nb::cast<const PyLatentAttention&>(h).layer;
+        require(a.a.cols == hidden, "model: a latent attention layer has another hidden size");
+        require(!latent_ || same_shape(*latent_, a), "model: latent attention layers differ in shape");
+        latent_ = &a;
+        layers_.push_back({nullptr, nullptr, &a});
+        attention_layers_++;
       } else if (nb::isinstance<PyMlp>(h)) {
         const MlpLayer& p = nb::cast<const PyMlp&>(h).layer;
         require(p.gate_up.cols == hidden, "model: an MLP layer has another hidden size");
         layers_.push_back({nullptr, &p});
+      } else if (nb::isinstance<PyMoe>(h)) {
+        const MoeLayer& e = nb::cast<const PyMoe&>(h).layer;
+        require(e.gate_up.cols == hidden, "model: a mixture has another hidden size");
+        layers_.push_back({.moe = &e});
+        moe_layers_.push_back(&nb::cast<const PyMoe&>(h));
       } else {
-        fail("model: layers must be Attention or Mlp");
+        fail("model: layers must be Attention, LatentAttention, Mlp or Moe");
       }
     }
     require(attention_layers_ > 0, "model: no attention layer");
+    require(!latent_ || head_dim == 0, "model: attention and latent attention do not mix");
+    int rotary_dim = latent_ ? latent_->rope : head_dim;
     require(head.matrix.cols == hidden && int(norm.size()) == hidden, "model: head or norm has another hidden size");
     require(head.matrix.rows == embed.matrix.rows, "model: head and embedding differ in vocabulary");
-    require(int(cos.shape(1)) == head_dim / 2 && int(sin.shape(1)) == head_dim / 2 && cos.shape(0) == sin.shape(0),
-            "model: cos and sin must be [max_positions, head_dim / 2]");
+    require(int(cos.shape(1)) == rotary_dim / 2 && int(sin.shape(1)) == rotary_dim / 2 && cos.shape(0) == sin.shape(0),
+            "model: cos and sin must be [max_positions, rotary_dim / 2]");
     model_ = {embed.matrix, head.matrix,  layers_.data(), int(layers_.size()),   norm.data(),
               cos.data(),   sin.data(),   hidden,         embed.matrix.rows,     int(cos.shape(0)), eps};
     head_dim_ = head_dim;
@@ -267,7 +290,11 @@ class PyModel {
   int hidden() const { return model_.hidden; }
 
   PyAdapter* adapter(nb::list parts, const std::string& dtype) const {
-    return new PyAdapter(&model_, parts, matrices(), dtype);
+    std::vector<const Matrix*> of = matrices();
+    for (const PyMoe* moe : moe_layers_)
+      for (const Matrix*& w : of)
+        if (moe->owns(w)) w = nullptr;
+    return new PyAdapter(&model_, parts, of, dtype);
   }
 
   // (rows padded to whole panels, cols, scheme) of the layers' matrices
@@ -284,10 +311,12 @@ class PyModel {
                Ints output_rows, const PyKVCache& kv, std::optional<Array<float, nb::ndim<2>>> logits,
                std::optional<Array<int32_t, nb::ndim<1>>> argmax, std::optional<Array<float, nb::ndim<2>>> hidden,
                std::optional<Ints> targets, std::optional<Array<float, nb::ndim<1>>> target_logprobs,
-               std::optional<nb::sequence> adapters) {
+               std::optional<nb::sequence> adapters, std::optional<Ints> prompt_lengths) {
     Batch b = {tokens.data(),      positions.data(),        seq_starts.data(),           block_tables.data(),
                output_rows.data(), int(tokens.size()),      int(seq_starts.size()) - 1,  int(block_tables.shape(1)),
-               int(output_rows.size()), nullptr,                  nullptr,                     0};
+               int(output_rows.size()), nullptr,                  nullptr,                     0,
+               prompt_lengths ? prompt_lengths->data() : nullptr};
+    require(!prompt_lengths || int(prompt_lengths->size()) == b.seqs, "forward: one prompt length a sequence is needed");
     check(b, int(positions.size()), int(block_tables.shape(0)), kv.cache);
     size_t n = b.outputs;
     require(!logits || (logits->shape(0) == n && int(logits->shape(1)) == model_.vocab), "forward: logits shape");
@@ -324,10 +353,28 @@ class PyModel {
 
   size_t workspace_bytes() const { return workspace_.bytes(); }
 
+  // Of each mixture: rows that each expert has seen, then how often the weights of any were read.
+  std::vector<std::vector<uint64_t>> expert_loads() const {
+    std::vector<std::vector<uint64_t>> loads;
+    for (const PyMoe* moe : moe_layers_) loads.push_back(moe->loads());
+    return loads;
+  }
+
  private:
   std::vector<const Matrix*> matrices() const {
     std::vector<const Matrix*> all;
     for (const Layer& layer : layers_) {
+      if (const LatentLayer* latent = layer.latent) {
+        all.push_back(&latent->a);
+        if (latent->q_rank) all.push_back(&latent->q_b);
+        all.push_back(&latent->o);
+        continue;
+      }
+      if (const MoeLayer* moe = layer.moe) {
+        all.insert(all.end(), {&moe->gate_up, &moe->down});
+        if (moe->shared) all.insert(all.end(), {&moe->shared_gate_up, &moe->shared_down});
+        continue;
+      }
       all.push_back(layer.attention ? &layer.attention->qkv : &layer.mlp->gate_up);
       all.push_back(layer.attention ? &layer.attention->o : &layer.mlp->down);
     }
@@ -355,7 +402,9 @@ class PyModel {
   void check(const Batch& b, int positions, int tables, const KVCache& cache) const {
     require(b.rows > 0 && positions == b.rows, "forward: tokens and positions differ in length");
     require(b.seqs > 0 && tables == b.seqs, "forward: seq_starts and block_tables differ in length");
-    require(cache.layers == attention_layers_ && cache.kv_heads == kv_heads_ && cache.head_dim == head_dim_,
+    require(cache.layers == attention_layers_ && cache.kv_heads == kv_heads_ && cache.head_dim == head_dim_ &&
+                cache.latent_rank == (latent_ ? latent_->rank : 0) && cache.latent_rope == (latent_ ? latent_->rope : 0) &&
+                cache.index_dim == (latent_ && latent_->indexer ? latent_->indexer->head_dim : 0),
             "forward: the cache belongs to another model");
     require(b.seq_starts[0] == 0 && b.seq_starts[b.seqs] == b.rows, "forward: seq_starts do not cover the rows");
     for (int s = 0; s < b.seqs; s++) {
@@ -385,6 +434,8 @@ class PyModel {
   std::vector<const Adapter*> adapters_;  // of the step, as is adapter_of_
   std::vector<int32_t> adapter_of_;
   int attention_layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
+  const LatentLayer* latent_ = nullptr;
+  std::vector<const PyMoe*> moe_layers_;
   Model model_;
   HugeBuffer workspace_;
 };
@@ -514,11 +565,14 @@ NB_MODULE(_native, m) {
       .def_prop_ro("hidden_size", &PyModel::hidden)
       .def_prop_ro("workspace_bytes", &PyModel::workspace_bytes)
       .def_prop_ro("layer_matrices", &PyModel::layer_matrices)
+      .def_prop_ro("expert_loads", &PyModel::expert_loads)
       .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
-           "target_logprobs"_a = nb::none(), "adapters"_a = nb::none())
+           "target_logprobs"_a = nb::none(), "adapters"_a = nb::none(), "prompt_lengths"_a = nb::none())
       .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());
   nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
+  bind_latent(m);
+  bind_moe(m);
   bind_encoder(m);
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
   m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);

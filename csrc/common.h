@@ -11,6 +11,7 @@ constexpr int kBlockTokens = 16;   // tokens of one cache block
 constexpr int kPieceTokens = 256;  // softmax pieces, merged in order
 constexpr int kMaxHeadDim = 256;
 constexpr int kMaxGroup = 96;      // query heads that share a KV head
+constexpr int kMaxExperts = 1024;  // routed experts of a layer
 
 enum Scheme : int { kFp32 = 0, kInt8 = 1, kInt4 = 2, kBf16 = 3, kFp16 = 4 };
 
@@ -42,9 +43,51 @@ struct MlpLayer {
   float eps;
 };
 
+// The lightning indexer of DeepSeek-V3.2: which tokens a query attends to.
+struct IndexerLayer {
+  Matrix q_b;            // rows: heads x head_dim, of the normed q_a
+  Matrix k;              // rows: head_dim
+  const float *k_norm, *k_shift;  // [head_dim], LayerNorm
+  const float* weights;  // [heads, hidden]
+  int heads, head_dim, top_k;
+};
+
+// Multi-head latent attention; a head of k_up, k_absorb and v_up begins at a panel.
+struct LatentLayer {
+  const float* norm;    // [hidden]
+  Matrix a;             // rows: q_a (or, where q_rank is 0, the queries), latent, k_pe
+  const float* q_norm;  // [q_rank]
+  Matrix q_b;           // rows: heads x (nope + rope); unused where q_rank is 0
+  const float* kv_norm;  // [rank]
+  Matrix k_up;          // expands a latent to keys
+  Matrix k_absorb;      // takes a query to the latents' space
+  Matrix v_up;          // expands a latent to values
+  Matrix o;
+  int heads, nope, rope, value_dim, rank, q_rank;
+  float scale, eps;
+  const IndexerLayer* indexer;  // or null
+};
+
+struct MoeLayer {
+  const float* norm;        // [hidden]
+  Matrix router;            // [experts, hidden], fp32
+  const float* correction;  // [experts] or null: added to the scores that choose, not to those that weigh
+  Matrix gate_up, down;     // stacked, expert after expert, each beginning at a panel
+  bool shared;              // whether there is a shared expert
+  Matrix shared_gate_up, shared_down;
+  int experts, top_k;
+  bool sigmoid;             // else softmax
+  int groups, topk_group;   // of `groups` groups of experts the best `topk_group` may be chosen from
+  bool norm_topk_prob;
+  float routed_scaling_factor, eps;
+  uint64_t* counts;         // [experts]: rows that each has seen; then how often the weights of any were read
+};
+
 struct Layer {  // exactly one is set
-  const AttentionLayer* attention;
-  const MlpLayer* mlp;
+  const AttentionLayer* attention = nullptr;
+  const MlpLayer* mlp = nullptr;
+  const LatentLayer* latent = nullptr;
+  const MoeLayer* moe = nullptr;
 };
 
 // The ranks that own 16 consecutive outputs of a matrix.
@@ -71,12 +114,14 @@ struct Adapter {
 
 enum KvType : int { kKvFp32 = 0, kKvBf16 = 1, kKvInt8 = 2 };
 
-// [layers][blocks][kv_heads]{ keys [head_dim][16], values [16][head_dim] }; int8: then float scales of the 16 keys, the 16 values
+// [layers][blocks][kv_heads]{ keys [head_dim][16], values [16][head_dim] }; int8: then float scales of the 16 keys, the 16 values.
+// Where latent_rank > 0 a block holds latents instead (kernels/mla.h), and kv_heads and head_dim are 0.
 struct KVCache {
   uint8_t* data;
   int layers, blocks, kv_heads, head_dim;
   KvType type;
   size_t head_bytes, block_bytes, layer_bytes;
+  int latent_rank, latent_rope, index_dim;
 };
 
 struct Batch {
@@ -85,6 +130,7 @@ struct Batch {
   const Adapter* const* adapters;  // [adapters_count], those of this batch
   const int32_t* adapter_of;       // [rows]: which of them, -1 for none; null: no row has one
   int adapters_count;
+  const int32_t* prompt_lengths;  // [seqs] or null: latent attention expands rows at positions below, absorbs the others
 };
 
 struct Outputs {  // each may be null
@@ -99,7 +145,7 @@ struct Model {
   Matrix embed, head;
   const Layer* layers;
   int num_layers;
-  const float *norm, *cos, *sin;  // cos, sin: [max_positions, head_dim / 2]
+  const float *norm, *cos, *sin;  // cos, sin: [max_positions, rotary_dim / 2]
   int hidden, vocab, max_positions;
   float eps;
 };
@@ -130,6 +176,7 @@ struct KernelTable {
   // Runs one slice of a register- or memory-bound loop and returns the operations (MACs or bytes) it did.
   double (*roofline)(int kind, const Roofline&, int tid, int threads);
   size_t (*encoder_workspace_bytes)(const EncoderModel&, const EncoderBatch&, int threads);
+  size_t (*latent_block_bytes)(const KVCache&);  // 16 tokens of a layer
   void (*encode)(const EncoderModel&, const EncoderBatch&, const EncoderOutputs&, const Workspace&, Team*, int tid);
 };
 

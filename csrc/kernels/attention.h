@@ -106,10 +106,11 @@ DW_INLINE void scores_blocks(const float* const* q, const T* const* keys, const 
 
 // out[r] = sum over tokens of p[r] v, for S runs of dimensions starting at `d`.
 template <int R, int S, class T>
-DW_INLINE void weighted_values(const float* p, const Piece& piece, int tokens, int head_dim, int d, float* const* out) {
+DW_INLINE void weighted_values(const float* p, const Piece& piece, int tokens, int key_dim, int head_dim, int d,
+                               float* const* out) {
   vf o[R][S][kTokenVectors] = {};
   for (int first = 0; first < tokens; first += kBlockTokens) {
-    const T* v = (const T*)piece.blocks[first / kBlockTokens] + (size_t)head_dim * kBlockTokens + d;
+    const T* v = (const T*)piece.blocks[first / kBlockTokens] + (size_t)key_dim * kBlockTokens + d;
     int n = tokens - first < kBlockTokens ? tokens - first : kBlockTokens;
     for (int t = 0; t < n; t++) {
       const T* at = v + (size_t)t * head_dim;
@@ -140,27 +141,29 @@ static void scores_piece(const float* const* q, const Piece& piece, int blocks, 
 }
 
 template <int R, class T>
-static void values_piece(const float* scores, const Piece& piece, int tokens, int head_dim, float* const* out) {
+static void values_piece(const float* scores, const Piece& piece, int tokens, int key_dim, int head_dim, float* const* out) {
   constexpr int S = R * 2 <= kQueryTile ? 2 : 1;
   int d = 0;
   for (; d + S * kBlockTokens <= head_dim; d += S * kBlockTokens)
-    weighted_values<R, S, T>(scores, piece, tokens, head_dim, d, out);
-  for (; d + kBlockTokens <= head_dim; d += kBlockTokens) weighted_values<R, 1, T>(scores, piece, tokens, head_dim, d, out);
+    weighted_values<R, S, T>(scores, piece, tokens, key_dim, head_dim, d, out);
+  for (; d + kBlockTokens <= head_dim; d += kBlockTokens)
+    weighted_values<R, 1, T>(scores, piece, tokens, key_dim, head_dim, d, out);
   for (; d < head_dim; d++)
     for (int r = 0; r < R; r++) {
       float o = 0.0f;
       for (int t = 0; t < tokens; t++) {
-        const T* v = (const T*)piece.blocks[t / kBlockTokens] + (size_t)head_dim * (kBlockTokens + t % kBlockTokens);
+        const T* v = (const T*)piece.blocks[t / kBlockTokens] + (size_t)key_dim * kBlockTokens + t % kBlockTokens * head_dim;
         o = fma1(scores[r * kPieceTokens + t], widen(v[d]), o);
       }
       out[r][d] = o;
     }
 }
 
-// Attend R vectors to the first visible[r] tokens of a piece (0: nothing): out[r] = sum e^(s - max) v, unnormalised.
+// Attend R vectors to the first visible[r] tokens of a piece (0: nothing): out[r] = sum e^(s - max) v, unnormalised. Values may be
+// of another width than keys.
 template <int R, class T>
-static void attend_piece(const float* const* q, const int* visible, const Piece& piece, int head_dim, float* scores,
-                         float* const* out, Softmax* softmax) {
+static void attend_piece(const float* const* q, const int* visible, const Piece& piece, int head_dim, int value_dim,
+                         float* scores, float* const* out, Softmax* softmax) {
   int most = 0;
   for (int r = 0; r < R; r++) most = visible[r] > most ? visible[r] : most;
   int blocks = (most + kBlockTokens - 1) / kBlockTokens;
@@ -183,7 +186,7 @@ static void attend_piece(const float* const* q, const int* visible, const Piece&
     }
     softmax[r] = {max, reduce_add(total)};
   }
-  values_piece<R, T>(scores, piece, most, head_dim, out);
+  values_piece<R, T>(scores, piece, most, head_dim, value_dim, out);
 }
 
 // (to, softmax) += (from, piece), both unnormalised.
@@ -298,11 +301,11 @@ static void write_kv(const KVCache& cache, int layer, int block, int kv_head, in
   }
 }
 
-using AttendFunction = void (*)(const float* const*, const int*, const Piece&, int, float*, float* const*, Softmax*);
+using AttendFunction = void (*)(const float* const*, const int*, const Piece&, int, int, float*, float* const*, Softmax*);
 
 // `vectors` <= kQueryTile query vectors over one piece of float (T = float), bf16 (uint16_t) or int8 keys and values.
 template <class T>
-DW_INLINE void attend(int vectors, const float* const* q, const int* visible, const Piece& piece, int head_dim,
+DW_INLINE void attend(int vectors, const float* const* q, const int* visible, const Piece& piece, int head_dim, int value_dim,
                       float* scores, float* const* out, Softmax* softmax) {
   static constexpr AttendFunction table[] = {
       attend_piece<1, T>,  attend_piece<2, T>,  attend_piece<3, T>, attend_piece<4, T>, attend_piece<5, T>, attend_piece<6, T>,
@@ -310,7 +313,7 @@ DW_INLINE void attend(int vectors, const float* const* q, const int* visible, co
       attend_piece<7, T>,  attend_piece<8, T>,  attend_piece<9, T>, attend_piece<10, T>, attend_piece<11, T>, attend_piece<12, T>,
 #endif
   };
-  table[vectors - 1](q, visible, piece, head_dim, scores, out, softmax);
+  table[vectors - 1](q, visible, piece, head_dim, value_dim, scores, out, softmax);
 }
 
 }  // namespace DW_ISA

@@ -192,7 +192,7 @@ static void attend_head(const EncoderAttentionLayer& a, const EncoderLayout& l, 
         piece.blocks[b] = (const uint8_t*)(l.keys + (size_t)(from / kBlockTokens + b) * block_floats);
       Softmax softmax[kQueryTile];
       for (int v = 0; v < vectors; v++) visible[v] = seen;
-      attend<float>(vectors, queries, visible, piece, dim, l.scores, piece_out, softmax);
+      attend<float>(vectors, queries, visible, piece, dim, dim, l.scores, piece_out, softmax);
       for (int v = 0; v < vectors; v++) merge_piece(l.out + v * dim, total + v, piece_out[v], softmax[v], dim);
     }
     for (int v = 0; v < vectors; v++) {

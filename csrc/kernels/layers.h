@@ -5,6 +5,8 @@
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
+#include "kernels/mla.h"
+#include "kernels/moe.h"
 #include "kernels/quantize.h"
 #include "pool.h"
 #include "profile.h"
@@ -34,6 +36,8 @@ struct Layout {
   int32_t* best_index;          // [threads, outputs]
   float* lse;                   // [kOutputRows, head panels]{max, sum}
   float* target_logit;          // [kOutputRows]
+  LatentLayout latent;
+  uint8_t* moe;                 // MoeSpace
 };
 
 struct Arena {
@@ -73,6 +77,8 @@ static size_t few_row_vectors(const Batch& b, int kv_heads, int group) {
   return vectors;
 }
 
+static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KVCache& cache, Arena* arena, int threads, int tid);
+
 static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, uint8_t* base, int threads,
                      int tid) {
   Layout l;
@@ -82,19 +88,28 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.qkv_stride = l.attention_stride = l.act_stride = 0;
   size_t per_row = activation_row_bytes(m.head), groups = m.head.groups;
   int group = 1, head_dim = cache.head_dim;
+  const LatentLayer* latent = nullptr;  // all have the same shape
   for (int i = 0; i < m.num_layers; i++) {
-    const Matrix* matrices[2];
+    const Matrix* matrices[5] = {};
     if (const AttentionLayer* a = m.layers[i].attention) {
       l.qkv_stride = max_int(l.qkv_stride, a->qkv.panels * kPanel);
       l.attention_stride = max_int(l.attention_stride, (int)round_up(a->heads * a->head_dim, 64));
       group = max_int(group, a->heads / a->kv_heads);
       matrices[0] = &a->qkv, matrices[1] = &a->o;
+    } else if (const LatentLayer* a = m.layers[i].latent) {
+      latent = a;
+      l.attention_stride = max_int(l.attention_stride, (int)round_up(max_int(a->heads * a->value_dim, a->q_rank), 64));
+      matrices[0] = &a->a, matrices[1] = &a->o, matrices[2] = a->q_rank ? &a->q_b : nullptr;
+      if (a->indexer) matrices[3] = &a->indexer->k, matrices[4] = &a->indexer->q_b;
+    } else if (m.layers[i].moe) {
+      continue;  // has a space of its own
     } else {
       const MlpLayer* p = m.layers[i].mlp;
       l.act_stride = max_int(l.act_stride, (int)round_up(p->gate_up.panels * kPanel / 2, 64));
       matrices[0] = &p->gate_up, matrices[1] = &p->down;
     }
     for (const Matrix* w : matrices) {
+      if (!w) continue;
       per_row = max_size(per_row, activation_row_bytes(*w));
       groups = max_size(groups, w->groups);
     }
@@ -130,6 +145,8 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.best_index = take<int32_t>(&arena, (size_t)threads * b.outputs);
   l.lse = take<float>(&arena, out.target_logprobs ? (size_t)kOutputRows * m.head.panels * 2 : 0);
   l.target_logit = take<float>(&arena, kOutputRows);
+  if (latent) l.latent = latent_layout(*latent, b, cache, &arena, threads, tid);
+  l.moe = take<uint8_t>(&arena, moe_bytes(m, b.rows, threads));
   l.used = arena.used;
   return l;
 }
@@ -232,7 +249,7 @@ static void attend_vectors(const float* const* q, const int* visible, int vector
     float* out[kQueryTile];
     Softmax softmax[kQueryTile];
     for (int r = 0; r < n; r++) out[r] = out_rows + r * h.head_dim;
-    attend<T>(n, q + first, visible + first, piece, h.head_dim, l.scratch, out, softmax);
+    attend<T>(n, q + first, visible + first, piece, h.head_dim, h.head_dim, l.scratch, out, softmax);
     for (int r = 0; r < n; r++) done(first + r, out[r], softmax[r]);
   }
 }
@@ -511,6 +528,15 @@ static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const B
   DW_PHASE_ENDS(kPhaseDown);
 }
 
+}  // namespace DW_ISA
+}  // namespace deepwell
+
+#include "kernels/mla_index.h"
+#include "kernels/mla_layer.h"
+
+namespace deepwell {
+namespace DW_ISA {
+
 // ---- language model head ----------------------------------------------------------------------------------------
 
 static void head_rows(const Model& m, const Batch& b, const Outputs& out, const Layout& l, int first, int rows, Team* team,
@@ -580,18 +606,27 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
   }
   team_barrier(team);
   DW_PHASE_ENDS(kPhaseEmbed);
-  int attention_index = 0, last = cache.layers - 1;
+  int attention_index = 0, last = cache.layers - 1, matrix = 0;
   if (b.adapter_of) group_rows(b, nullptr, b.rows, &l.groups);
   Rows live = {b.rows, nullptr, l.groups};
   for (int i = 0; i < m.num_layers; i++) {
-    if (const AttentionLayer* attention = m.layers[i].attention) {
-      if (attention_index == last && b.outputs < b.rows) {
-        if (b.adapter_of) group_rows(b, b.output_rows, b.outputs, &l.live_groups);
-        live = {b.outputs, b.output_rows, l.live_groups};
-      }
-      attention_layer(*attention, attention_index++, 2 * i, m, b, cache, live, l, team);
+    const Layer& layer = m.layers[i];
+    if ((layer.attention || layer.latent) && attention_index == last && b.outputs < b.rows) {
+      if (b.adapter_of) group_rows(b, b.output_rows, b.outputs, &l.live_groups);
+      live = {b.outputs, b.output_rows, l.live_groups};
+    }
+    if (layer.attention) {
+      attention_layer(*layer.attention, attention_index++, matrix, m, b, cache, live, l, team);
+      matrix += 2;
+    } else if (layer.latent) {
+      latent_layer(*layer.latent, attention_index++, matrix, m, b, cache, live, l, team);
+      matrix += layer.latent->q_rank ? 3 : 2;
+    } else if (layer.moe) {
+      moe_layer(*layer.moe, l.x, l.hidden_stride, live.index, live.count, l.moe, team, tid);
+      matrix += layer.moe->shared ? 4 : 2;
     } else {
-      mlp_layer(*m.layers[i].mlp, 2 * i, m, b, live, l, team);
+      mlp_layer(*layer.mlp, matrix, m, b, live, l, team);
+      matrix += 2;
     }
   }
   for (int first = 0; first < b.outputs; first += kOutputRows)

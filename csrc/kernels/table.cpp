@@ -10,6 +10,6 @@ namespace deepwell {
 namespace DW_ISA {
 extern const KernelTable kTable;
 const KernelTable kTable = {DW_TEXT(DW_ISA), workspace_bytes, forward, matmul_workspace_bytes, matmul, roofline,
-                            encoder_workspace_bytes, encode};
+                            encoder_workspace_bytes, latent_block_bytes, encode};
 }  // namespace DW_ISA
 }  // namespace deepwell

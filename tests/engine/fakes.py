@@ -47,6 +47,8 @@ class FakeModel:
 
     vocab_size = VOCAB
     hidden_size = HIDDEN
+    expert_loads = np.zeros((0, 0), np.uint64)
+    expert_reads = np.zeros(0, np.uint64)
 
     def __init__(self, before_step: Callable[[Batch], None] | None = None) -> None:
         self.before_step = before_step

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
+from tests.models.builders import safetensors_bytes
 
 from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
@@ -30,7 +31,14 @@ def golden_checkpoint(name: str, directory: Path) -> Checkpoint:
     prefix = "weight:"
     weights = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
     (directory / "config.json").write_text(str(arrays["config"]))
-    save_file(weights, directory / "model.safetensors")
+    codes = {key.removeprefix("fp8:"): value for key, value in arrays.items() if key.startswith("fp8:")}
+    if codes:
+        names = {np.dtype(np.float16): "F16", np.dtype(np.float32): "F32"}
+        parts = {key: (names[value.dtype], value.shape, value.tobytes()) for key, value in weights.items()}
+        parts |= {key: ("F8_E4M3", value.shape, value.tobytes()) for key, value in codes.items()}
+        (directory / "model.safetensors").write_bytes(safetensors_bytes(parts))
+    else:
+        save_file(weights, directory / "model.safetensors")
     return open_checkpoint(directory)
 
 
@@ -40,6 +48,15 @@ def config_of(name: str) -> dict[str, Any]:
 
 def new_cache(backend: Any, config: ModelConfig, tokens: int, dtype: str = "fp32") -> Any:
     blocks = -(-tokens // BLOCK_TOKENS) + 1
+    if config.is_latent:
+        return backend.latent_cache(
+            config.num_hidden_layers,
+            blocks,
+            config.kv_lora_rank,
+            config.qk_rope_head_dim,
+            dtype,
+            config.index_head_dim,
+        )
     return backend.kv_cache(
         config.num_hidden_layers, blocks, config.num_key_value_heads, config.head_dim, dtype
     )
@@ -51,8 +68,14 @@ def table_for(tokens: int) -> NDArray[np.int32]:
     return np.arange(blocks, 0, -1, dtype=np.int32)[None]
 
 
-def step(tokens: Sequence[int], first: int, table: NDArray[np.int32], outputs: Sequence[int]) -> Batch:
-    """A batch of one sequence: `tokens` at positions `first`..."""
+def step(
+    tokens: Sequence[int],
+    first: int,
+    table: NDArray[np.int32],
+    outputs: Sequence[int],
+    prompt: int | None = None,
+) -> Batch:
+    """A batch of one sequence: `tokens` at positions `first`...; `prompt` of all its tokens are given (None: all)."""
     count = len(tokens)
     return Batch(
         np.asarray(tokens, np.int32),
@@ -60,10 +83,13 @@ def step(tokens: Sequence[int], first: int, table: NDArray[np.int32], outputs: S
         np.array([0, count], np.int32),
         table,
         np.asarray(outputs, np.int32),
+        prompt_lengths=None if prompt is None else np.array([prompt], np.int32),
     )
 
 
-def logits(model: Any, cache: Any, tokens: Sequence[int], chunk: int | None = None) -> NDArray[np.float32]:
+def logits(
+    model: Any, cache: Any, tokens: Sequence[int], chunk: int | None = None, prompt: int | None = None
+) -> NDArray[np.float32]:
     """Logits of every position, [tokens, vocab], computed `chunk` tokens at a time (None: all at once)."""
     table = table_for(len(tokens))
     chunk = chunk or len(tokens)
@@ -71,7 +97,7 @@ def logits(model: Any, cache: Any, tokens: Sequence[int], chunk: int | None = No
     for first in range(0, len(tokens), chunk):
         part = tokens[first : first + chunk]
         rows = out[first : first + len(part)]
-        model.forward(step(part, first, table, range(len(part))), cache, logits=rows)
+        model.forward(step(part, first, table, range(len(part)), prompt), cache, logits=rows)
     return out
 
 
@@ -87,7 +113,14 @@ def greedy(model: Any, cache: Any, prompts: Sequence[Sequence[int]], count: int)
         starts = np.cumsum([0, *map(len, pending)], dtype=np.int32)
         positions = [np.arange(begin, begin + len(part)) for begin, part in zip(first, pending, strict=True)]
         tokens = np.concatenate(pending).astype(np.int32)
-        batch = Batch(tokens, np.concatenate(positions).astype(np.int32), starts, tables, starts[1:] - 1)
+        batch = Batch(
+            tokens,
+            np.concatenate(positions).astype(np.int32),
+            starts,
+            tables,
+            starts[1:] - 1,
+            prompt_lengths=np.array([len(prompt) for prompt in prompts], np.int32),
+        )
         model.forward(batch, cache, argmax=best)
         first = [begin + len(part) for begin, part in zip(first, pending, strict=True)]
         pending = [[int(token)] for token in best]

@@ -18,13 +18,13 @@ from typing import Any, Final, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.architectures.tensors import TensorPlan
+from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, source_places
 from deepwell.engine.backend import Adapter, Model
 from deepwell.engine.low_rank import LowRank
-from deepwell.engine.quantize import GATE_UP_ROWS
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.checkpoint import Checkpoint
 from deepwell.models.dequantize import FLOAT_DTYPES, dequantize
+from deepwell.models.layout import expected_tensors
 from deepwell.models.safetensors import SafetensorsInfo, read_json, read_safetensors_header
 
 __all__ = [
@@ -50,6 +50,11 @@ _HARMLESS: Final = frozenset(
     "inference_mode layers_pattern layers_to_transform loftq_config lora_dropout lora_ga_config megatron_core "
     "peft_version qalora_group_size revision runtime_config task_type".split()
 )
+_CHOICES: Final = (
+    "layers_to_transform",
+    "layers_pattern",
+    "exclude_modules",
+)  # of modules among those of the targets
 _READ: Final = frozenset(
     "alpha_pattern bias init_lora_weights lora_alpha peft_type r rank_pattern target_modules use_rslora".split()
 )
@@ -61,27 +66,28 @@ _CHANGED_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 class Linear:
     """One projection of the model, as a share of a packed matrix."""
 
-    matrix: int  # of the layers, in order
-    rows: NDArray[np.intp]  # [outputs], where its outputs lie in the packed matrix
+    matrix: int  # of those that adapters may change, in order
+    outputs: int
     cols: int
+    plan: MatrixPlan
+    source_rows: tuple[int, ...]  # of each source of the matrix
+    part: int  # which of the sources it is
+
+    def rows(self) -> NDArray[np.intp]:
+        """[outputs], where its outputs lie in the packed matrix."""
+        return source_places(self.plan, self.source_rows, self.part)
 
 
 def linears_of(plan: TensorPlan, checkpoint: Checkpoint) -> dict[str, Linear]:
     """The projections an adapter may change, by module name: those of the layers' packed matrices."""
     linears: dict[str, Linear] = {}
-    body = [matrix for matrix in plan.matrices if matrix.role == "body"]
+    stored = dict(expected_tensors(checkpoint.config))
+    body = [matrix for matrix in plan.matrices if matrix.role == "body" and matrix.adapts]
     for index, matrix in enumerate(body):
-        first = 0
-        for part, source in enumerate(matrix.sources):
-            outputs, cols = checkpoint.tensor(source).shape
-            rows = np.arange(outputs)
-            if matrix.order == "interleave":
-                run, inside = np.divmod(rows, GATE_UP_ROWS)
-                rows = (run * len(matrix.sources) + part) * GATE_UP_ROWS + inside
-            else:
-                rows += first
-                first += outputs
-            linears[source.removesuffix(".weight")] = Linear(index, rows, cols)
+        shapes = [stored[source] for source in matrix.sources]
+        source_rows = tuple(outputs for outputs, _ in shapes)
+        for part, (name, (outputs, cols)) in enumerate(zip(matrix.sources, shapes, strict=True)):
+            linears[name.removesuffix(".weight")] = Linear(index, outputs, cols, matrix, source_rows, part)
     return linears
 
 
@@ -143,7 +149,7 @@ def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles
         raise InvalidModelFile(f"{directory} holds no {WEIGHTS_NAME}", fix="save the adapter again")
     config = _Config.read(directory / CONFIG_NAME)
     pairs = _pairs(weights, read_safetensors_header(weights), linears)
-    config.check_targets(pairs)
+    config.check_targets(pairs, linears)
 
     parts: list[list[LowRank]] = [[] for _ in range(1 + max(linear.matrix for linear in linears.values()))]
     digest = hashlib.blake2b(digest_size=16)
@@ -160,7 +166,9 @@ def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles
             if not np.isfinite(b).all():
                 raise _error(weights, f"{b_info.name[:120]!r} times its scale {scale} overflows")
             digest.update(f"{module}\0{len(a)}\0".encode() + a.tobytes() + b.tobytes())
-            parts[linear.matrix].append(LowRank(linear.rows, a, b))
+            rows = linear.rows()
+            order = np.argsort(rows)  # rotary rows are de-interleaved
+            parts[linear.matrix].append(LowRank(rows[order], a, b[order]))
             rank = max(rank, len(a))
     return AdapterFiles(tuple(map(tuple, parts)), digest.digest(), rank)
 
@@ -182,6 +190,11 @@ def _pairs(
         if match is None:
             raise _error(path, f"the tensor {name[:120]!r} is none of a LoRA pair")
         module, half = match.groups()
+        if module.endswith(".kv_b_proj") and module.replace("kv_b_proj", "o_proj") in linears:
+            raise UnsupportedModel(
+                f"the adapter {path.parent.name!r} changes {module[:120]!r}, which is absorbed into queries and outputs",
+                fix="leave kv_b_proj out of target_modules, or merge the adapter with peft's merge_and_unload",
+            )
         if module not in linears:
             raise _error(path, f"this model has no projection {module[:120]!r} that an adapter could change")
         halves.setdefault(module, {})[half] = info
@@ -221,6 +234,7 @@ class _Config:
     ranks: Mapping[str, int]  # by module pattern
     alphas: Mapping[str, float]
     targets: Sequence[str] | None  # None: given as an expression, which the tensors make redundant
+    partial: bool  # some of the modules that the targets name were left out on purpose
 
     @classmethod
     def read(cls, path: Path) -> _Config:
@@ -271,24 +285,37 @@ class _Config:
             cast("dict[str, int]", ranks),
             cast("dict[str, float]", alphas),
             cast("list[str] | None", targets),
+            any(config.get(key) is not None for key in _CHOICES),
         )
 
-    def check_targets(self, modules: Mapping[str, object]) -> None:
-        """The tensors are of the modules that the configuration names, and of each of them."""
+    def check_targets(self, modules: Mapping[str, object], linears: Mapping[str, Linear]) -> None:
+        """The tensors are of the modules that the configuration names, and of all of them.
+
+        Routed experts may be left out as a whole: where transformers keeps them stacked, peft passes them by. Adapters
+        of chosen layers are not counted.
+        """
         if self.targets is None:
             return
         for module in modules:
             if not any(_names(target, module) for target in self.targets):
                 raise _error(self.path, f"it holds {module!r}, which target_modules does not name")
         for target in self.targets:
-            if not any(_names(target, module) for module in modules):
+            held = {module for module in modules if _names(target, module)}
+            if not held:
                 raise _error(self.path, f"target_modules names {target[:120]!r}, of which it holds no tensor")
+            named = {module for module in linears if _names(target, module)}
+            apart = {module for module in named if ".experts." not in module}
+            if not self.partial and held not in (named, apart):
+                raise _error(
+                    self.path,
+                    f"target_modules names {target[:120]!r}, and it holds {len(held)} of {len(named)} such modules",
+                )
 
     def scale(self, path: Path, module: str, a: SafetensorsInfo, b: SafetensorsInfo, linear: Linear) -> float:
         """What B A is multiplied by, once both are proved to have the right shapes."""
         rank = next((rank for pattern, rank in self.ranks.items() if _names(pattern, module)), self.rank)
         alpha = next((alpha for pattern, alpha in self.alphas.items() if _names(pattern, module)), self.alpha)
-        outputs = len(linear.rows)
+        outputs = linear.outputs
         for info, shape in ((a, (rank, linear.cols)), (b, (outputs, rank))):
             if info.shape != shape:
                 raise _error(

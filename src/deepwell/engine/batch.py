@@ -30,3 +30,6 @@ class Batch:
     block_tables: NDArray[np.int32]  # [sequences, max_blocks], C-contiguous, padded with 0
     output_rows: NDArray[np.int32]  # [outputs], ascending: rows whose logits (or hidden state) are wanted
     adapters: tuple[Adapter | None, ...] | None = None  # [sequences]; None: no sequence has one
+    # [sequences]; None: all rows belong to prompts. Latent attention alone reads it: rows at positions below attend by
+    # expanded keys and values, rows from there on by absorption, however the prompt was cut into steps.
+    prompt_lengths: NDArray[np.int32] | None = None

@@ -26,6 +26,7 @@ class BatchBuilder:
         self._positions = np.zeros(rows, np.int32)
         self._seq_starts = np.zeros(max_sequences + 1, np.int32)
         self._output_rows = np.zeros(rows, np.int32)
+        self._prompt_lengths = np.zeros(max_sequences, np.int32)
         self._tables = np.zeros((max_sequences, -(-max_model_len // BLOCK_TOKENS)), np.int32)
         # Which block list a row shows, and how much of it. A sequence starts a new list when it is preempted.
         self._shown: list[tuple[list[int], int]] = [([], 0)] * max_sequences
@@ -68,6 +69,7 @@ class BatchBuilder:
             seq_starts=self._seq_starts[: len(sequences) + 1],
             block_tables=self._tables[: len(sequences)],
             output_rows=self._output_rows[:outputs],
+            prompt_lengths=self._prompt_lengths[: len(sequences)],
         )
 
     def _decode_batch(self, sequences: int) -> Batch:
@@ -79,6 +81,7 @@ class BatchBuilder:
                 seq_starts=self._each_row[: sequences + 1],
                 block_tables=self._tables[:sequences],
                 output_rows=self._each_row[:sequences],
+                prompt_lengths=self._prompt_lengths[:sequences],
             )
         return batch
 
@@ -89,6 +92,7 @@ class BatchBuilder:
             if blocks is not sequence.blocks or shown != count:
                 self._tables[row, :count] = sequence.table[:count]
                 self._tables[row, count:shown] = 0
+                self._prompt_lengths[row] = sequence.num_prompt
                 self._shown[row] = (sequence.blocks, count)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.encoder_backend import Encoder
-from deepwell.engine.protocol import AdapterInfo, Capabilities, EngineStats, GenerateRequest
+from deepwell.engine.protocol import AdapterInfo, Capabilities, EngineStats, GenerateRequest, Grammar
 from deepwell.engine.streams import DeltaStream, SyncDeltaStream
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
 
@@ -75,6 +75,14 @@ class EncoderEngine:
 
     async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Refused, as `generate`: its tokens see the ones behind them."""
+        raise self._no_text()
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Not for an encoder.
+
+        Raises:
+            InvalidRequest: always.
+        """
         raise self._no_text()
 
     async def embed(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:

@@ -10,9 +10,10 @@ from typing import Literal
 from deepwell.engine import native
 from deepwell.engine.adapters import AdapterLoader, linears_of
 from deepwell.engine.architectures import build_encoder, build_model, tensor_plan
-from deepwell.engine.backend import KVDtype
+from deepwell.engine.backend import Backend, KVCache, KVDtype
 from deepwell.engine.encoder_loop import EncoderEngine
 from deepwell.engine.encoder_plan import plan_encoder
+from deepwell.engine.grammar import GrammarCompiler
 from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.plan import MemoryPlan, plan
@@ -20,8 +21,10 @@ from deepwell.engine.protocol import Capabilities
 from deepwell.engine.scheduler import Limits
 from deepwell.engine.weights import Precision, Progress, load_weights, resolve_precision
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.config import ModelConfig
+from deepwell.models.tokenizer import Tokenizer
 
-__all__ = ["open_engine", "plan_engine"]
+__all__ = ["new_cache", "open_engine", "plan_engine"]
 
 
 def plan_engine(
@@ -41,6 +44,22 @@ def plan_engine(
     if checkpoint.config.is_encoder:
         return plan_encoder(checkpoint.config, resolved, context, kv_dtype)
     return plan(checkpoint.config, resolved, context, kv_dtype, kv_tokens)
+
+
+def new_cache(runner: Backend, config: ModelConfig, num_blocks: int, dtype: KVDtype) -> KVCache:
+    """An empty paged cache of the kind that the model's attention reads."""
+    if config.is_latent:
+        return runner.latent_cache(
+            config.num_hidden_layers,
+            num_blocks,
+            config.kv_lora_rank,
+            config.qk_rope_head_dim,
+            dtype,
+            config.index_head_dim,
+        )
+    return runner.kv_cache(
+        config.num_hidden_layers, num_blocks, config.num_key_value_heads, config.head_dim, dtype
+    )
 
 
 def open_engine(
@@ -112,9 +131,9 @@ def open_engine(
     if config.is_encoder:
         return EncoderEngine(build_encoder(runner, weights, config), capabilities)
     model = build_model(runner, weights, config, memory.context)
-    cache = runner.kv_cache(
-        config.num_hidden_layers, memory.num_blocks, config.num_key_value_heads, config.head_dim, kv_dtype
-    )
+    if config.is_latent:
+        limits = replace(limits, share_generated=False)
+    cache = new_cache(runner, config, memory.num_blocks, kv_dtype)
     capabilities = replace(capabilities, kv_cache_bytes=cache.nbytes)
     return InProcessEngine(
         model,
@@ -124,4 +143,9 @@ def open_engine(
         seed=f"{weights.fingerprint} {kv_dtype}".encode(),
         limits=limits,
         loader=AdapterLoader(model, linears_of(tensor_plan(config), checkpoint)),
+        grammars=GrammarCompiler(
+            lambda: Tokenizer.load(path if path.suffix == ".gguf" else path.parent),
+            config.vocab_size,
+            config.eos_token_ids,
+        ),
     )

@@ -26,6 +26,7 @@ from deepwell.engine.adapters import AdapterLoader, LoadedAdapter
 from deepwell.engine.backend import KVCache, Model
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool
+from deepwell.engine.grammar import GrammarCompiler
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -33,6 +34,7 @@ from deepwell.engine.protocol import (
     EngineStats,
     FinishReason,
     GenerateRequest,
+    Grammar,
     SamplingParams,
     TokenLogprob,
 )
@@ -74,6 +76,7 @@ class InProcessEngine:
             cache).
         limits: how much one step may hold.
         loader: loads adapters; None: the model takes none.
+        grammars: compiles grammars for the model's vocabulary; None: requests bring none.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class InProcessEngine:
         seed: bytes = b"",
         limits: Limits | None = None,
         loader: AdapterLoader | None = None,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         if capabilities.max_model_len > cache.num_blocks * BLOCK_TOKENS:
             raise DeepwellError(
@@ -99,6 +103,7 @@ class InProcessEngine:
         self._scheduler = Scheduler(BlockPool(cache.num_blocks, seed=seed), limits)
         self._runner: StepRunner | None = StepRunner(model, cache, limits, capabilities.max_model_len)
         self._loader = loader
+        self._grammars = grammars
         self._adapters: dict[str, LoadedAdapter] = {}
 
         self._wake = threading.Condition()
@@ -141,6 +146,12 @@ class InProcessEngine:
     async def embed(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
         return await self._resolve(self._sequence("embed", tokens, adapter))
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Compile a grammar off the event loop; see `Engine.prepare`."""
+        grammars = self._compiler()
+        if not grammars.has(grammar):
+            await asyncio.to_thread(grammars.start, grammar)
 
     def abort(self, request_id: str) -> None:
         """Stop a request within one step; its stream ends with "abort". Unknown ids are ignored."""
@@ -188,9 +199,17 @@ class InProcessEngine:
             )
         return adapter
 
+    def _compiler(self) -> GrammarCompiler:
+        if self._grammars is None:
+            raise InvalidRequest(
+                "this engine takes no grammars", fix="send the request without one", param="grammar"
+            )
+        return self._grammars
+
     def stats(self) -> EngineStats:
         """Counters since start, and gauges of now."""
         scheduler, pool = self._scheduler, self._scheduler.pool
+        runner = self._runner  # freed by `close`
         return EngineStats(
             running=len(scheduler.running),
             waiting=len(scheduler.waiting) + sum(kind == "add" for kind, _ in tuple(self._inbox)),
@@ -206,6 +225,8 @@ class InProcessEngine:
             blocks_used=pool.used,
             blocks_cached=pool.cached,
             busy_seconds=self._busy_seconds,
+            expert_loads=runner.expert_loads if runner else (),
+            expert_reads=runner.expert_reads if runner else 0,
         )
 
     def capabilities(self) -> Capabilities:
@@ -240,6 +261,7 @@ class InProcessEngine:
             choice=request.choice,
             salt=request.cache_salt,
             adapter=self._adapter(request.adapter) if request.adapter else None,
+            grammar=self._compiler().start(params.grammar) if params.grammar else None,
             eos_token_ids=self._eos,
             seed=random.getrandbits(64) if params.seed is None else params.seed,
         )

@@ -17,7 +17,7 @@ from deepwell.engine import backend, reference
 from deepwell.engine.backend import KVDtype, Scheme
 from deepwell.engine.batch import Batch
 from deepwell.engine.low_rank import AdapterDtype, LowRank, pack
-from deepwell.errors import MissingDependency
+from deepwell.errors import MissingDependency, UnsupportedModel
 
 __all__ = [
     "MAX_THREADS",
@@ -29,10 +29,13 @@ __all__ = [
     "is_available",
     "isa",
     "kv_cache",
+    "latent_attention",
+    "latent_cache",
     "matmul",
     "matrix",
     "mlp",
     "model",
+    "moe",
     "name",
     "select_backend",
     "set_isa",
@@ -179,6 +182,30 @@ def mlp(
     return _native.Mlp(norm, gate_up, down, eps)
 
 
+def moe(
+    norm: NDArray[np.float32],
+    router: NDArray[np.float32],
+    correction_bias: NDArray[np.float32] | None,
+    gate_up: backend.Matrix,
+    down: backend.Matrix,
+    shared_gate_up: backend.Matrix | None,
+    shared_down: backend.Matrix | None,
+    *,
+    num_experts: int,
+    top_k: int,
+    scoring: backend.Scoring,
+    n_group: int,
+    topk_group: int,
+    norm_topk_prob: bool,
+    routed_scaling_factor: float,
+    eps: float,
+) -> backend.Moe:
+    """See `backend.Backend.moe`."""
+    matrices = (norm, router, correction_bias, gate_up, down, shared_gate_up, shared_down)
+    choice = (num_experts, top_k, scoring, n_group, topk_group, norm_topk_prob)
+    return _native.Moe(*matrices, *choice, routed_scaling_factor, eps)
+
+
 def kv_cache(
     num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype
 ) -> backend.KVCache:
@@ -186,9 +213,57 @@ def kv_cache(
     return _native.KVCache(num_layers, num_blocks, num_kv_heads, head_dim, dtype)
 
 
+def latent_attention(
+    norm: NDArray[np.float32],
+    a: backend.Matrix,
+    q_norm: NDArray[np.float32] | None,
+    q_b: backend.Matrix | None,
+    kv_norm: NDArray[np.float32],
+    k_up: backend.Matrix,
+    k_absorb: backend.Matrix,
+    v_up: backend.Matrix,
+    o: backend.Matrix,
+    *,
+    num_heads: int,
+    qk_nope_head_dim: int,
+    qk_rope_head_dim: int,
+    v_head_dim: int,
+    kv_lora_rank: int,
+    scale: float,
+    eps: float,
+    indexer: backend.Indexer | None = None,
+) -> backend.LatentAttention:
+    """See `backend.Backend.latent_attention`; rows that leave tokens out are absorbed, whatever their role."""
+    compiled = indexer and _native.Indexer(
+        indexer.q_b,
+        indexer.k,
+        indexer.k_norm,
+        indexer.k_shift,
+        indexer.weights,
+        indexer.num_heads,
+        indexer.head_dim,
+        indexer.top_k,
+    )
+    matrices = (norm, a, q_norm, q_b, kv_norm, k_up, k_absorb, v_up, o)
+    dims = (num_heads, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, kv_lora_rank)
+    return _native.LatentAttention(*matrices, *dims, scale, eps, compiled)
+
+
+def latent_cache(
+    num_layers: int,
+    num_blocks: int,
+    kv_lora_rank: int,
+    qk_rope_head_dim: int,
+    dtype: KVDtype,
+    index_head_dim: int = 0,
+) -> backend.KVCache:
+    """An empty paged cache of latents."""
+    return _native.LatentCache(num_layers, num_blocks, kv_lora_rank, qk_rope_head_dim, dtype, index_head_dim)
+
+
 def model(
     embed: backend.Matrix,
-    layers: Sequence[backend.Attention | backend.Mlp],
+    layers: Sequence[backend.Layer],
     norm: NDArray[np.float32],
     head: backend.Matrix,
     cos: NDArray[np.float32],
@@ -203,9 +278,10 @@ def model(
 class Model:
     """A compiled decoder; `forward` takes the arrays of a `Batch` apart, the rest happens without the GIL."""
 
-    __slots__ = ("_adapter", "_forward", "_matrices", "hidden_size", "vocab_size")
+    __slots__ = ("_adapter", "_compiled", "_forward", "_matrices", "hidden_size", "vocab_size")
 
     def __init__(self, compiled: Any, vocab_size: int, hidden_size: int) -> None:
+        self._compiled = compiled
         self._forward = compiled.forward
         self._adapter = compiled.adapter
         # of the layers, in order: (rows padded to whole panels, cols, scheme)
@@ -220,7 +296,29 @@ class Model:
             pack(part, rows, cols, dtype) if part else None
             for part, (rows, cols, _) in zip(parts, self._matrices, strict=True)
         ]
-        return self._adapter(packed, dtype)
+        try:
+            return self._adapter(packed, dtype)
+        except ValueError as error:
+            if "mixture of experts" not in str(error):
+                raise
+            raise UnsupportedModel(
+                "the adapter changes the MLP of a mixture of experts, which the compiled kernels do not apply",
+                fix="train attention projections and dense layers alone, or merge the adapter with merge_and_unload",
+            ) from error
+
+    @property
+    def expert_loads(self) -> NDArray[np.uint64]:
+        """Rows that each expert has seen so far, [mixtures, experts]; [0, 0] in a dense model."""
+        return self._loads()[:, :-1]
+
+    @property
+    def expert_reads(self) -> NDArray[np.uint64]:
+        """How often the weights of any expert were read, once a step for all of its rows: [mixtures]."""
+        return self._loads()[:, -1]
+
+    def _loads(self) -> NDArray[np.uint64]:
+        loads = self._compiled.expert_loads
+        return np.array(loads, np.uint64) if loads else np.empty((0, 1), np.uint64)
 
     def forward(
         self,
@@ -247,4 +345,5 @@ class Model:
             targets,
             target_logprobs,
             batch.adapters,
+            batch.prompt_lengths,
         )

@@ -74,7 +74,14 @@ class MemoryPlan:
 
 
 def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype) -> int:
-    """Bytes of keys and values that one token takes, over all layers."""
+    """Bytes of keys and values, or of latents, that one token takes, over all layers."""
+    if config.is_latent:
+        # int8 is the latent's alone: its scale is float32, k_pe and the indexer's key are bf16.
+        narrow = 4 if kv_dtype == "fp32" else 2
+        latent = config.kv_lora_rank * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
+        return config.num_hidden_layers * (
+            latent + narrow * (config.qk_rope_head_dim + config.index_head_dim)
+        )
     head_bytes = config.head_dim * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
     return 2 * config.num_hidden_layers * config.num_key_value_heads * head_bytes
 
@@ -156,17 +163,28 @@ def _sized(
 def _workspace_bytes(config: ModelConfig, precision: Precision, context: int) -> int:
     """What the largest step computes with, its rows of logits, rotary tables, and the process itself.
 
-    The native step keeps of each row the residual, q k v, the attention's output, the activated MLP, and one
-    quantised input with a scale and a sum a group; it allocates a quarter more than the first step asks for.
+    The native step keeps of each row the residual, q k v, the attention's output, the activated MLP (or chosen experts), and
+    one quantised input with a scale and a sum a group; it allocates a quarter more than the first step asks for.
     """
     limits = Limits()
     rows = limits.max_sequences + limits.prefill_tokens
     heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    floats = config.hidden_size + (2 * heads + 2 * kv_heads) * dim + config.intermediate_size
-    widest = max(config.hidden_size, heads * dim, config.intermediate_size)
+    shared = config.num_shared_experts * config.moe_intermediate_size
+    routed = config.num_experts_per_tok * config.moe_intermediate_size
+    inner = max(config.intermediate_size, shared) if config.num_experts else config.intermediate_size
+    floats = config.hidden_size + (2 * heads + 2 * kv_heads) * dim + inner
+    widest = max(config.hidden_size, heads * dim, inner)
+    if config.num_experts:  # each chosen expert's input, activation and output
+        floats += routed + (1 + config.num_experts_per_tok) * config.hidden_size + 4 * config.num_experts
+        widest += routed + (1 + config.num_experts_per_tok) * config.hidden_size
+    fixed = 0
+    if config.is_latent:
+        # Compressed and absorbed queries; keys and values of a piece of 256 tokens, expanded.
+        floats += config.q_lora_rank + 2 * heads * config.kv_lora_rank + config.kv_lora_rank
+        fixed = 256 * heads * (dim + config.v_head_dim) * 4
     row_bytes = 4 * floats + widest * (4 if precision in FLOATS else 2)
     logits = (limits.max_sequences + limits.logits_rows) * config.vocab_size
-    return rows * row_bytes * 5 // 4 + 4 * (logits + context * dim) + PROCESS_BYTES
+    return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + PROCESS_BYTES
 
 
 def _options(made: MemoryPlan, config: ModelConfig, context: int | None, kv_tokens: int | None) -> list[str]:

@@ -20,11 +20,20 @@ __all__ = [
     "EngineStats",
     "FinishReason",
     "GenerateRequest",
+    "Grammar",
     "SamplingParams",
     "TokenLogprob",
 ]
 
 FinishReason = Literal["stop", "length", "abort", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """What the generated text must be: a JSON schema, a regular expression (Rust's syntax) or a Lark grammar (llguidance's)."""
+
+    kind: Literal["json_schema", "regex", "lark"]
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,9 @@ class SamplingParams:
     prompt_logprobs: int | None = None  # the same for every prompt token but the first
     stop_token_ids: tuple[int, ...] = ()  # end the sequence, besides the model's own EOS
     ignore_eos: bool = False
+    grammar: Grammar | None = (
+        None  # with neither `ignore_eos` nor `min_tokens`: where it ends, the sequence does
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +116,17 @@ class EngineStats:
     blocks_used: int = 0
     blocks_cached: int = 0
     busy_seconds: float = 0.0
+    expert_loads: tuple[
+        tuple[int, ...], ...
+    ] = ()  # of each mixture of experts: rows that each expert has seen
+    expert_reads: int = 0  # how often the weights of any expert were read: once a step for all of its rows
+
+    @property
+    def expert_imbalance(self) -> float:
+        """Load of the busiest expert over the mean of its mixture, in the mixture where it is largest; 0 without any."""
+        return max(
+            (max(loads) * len(loads) / sum(loads) for loads in self.expert_loads if sum(loads)), default=0.0
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +175,14 @@ class Engine(Protocol):
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
+        ...
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Compile a grammar off the event loop, so that `generate` finds it ready.
+
+        Raises:
+            InvalidRequest: it does not compile, or holds what is not supported; `param` is "grammar".
+        """
         ...
 
     def abort(self, request_id: str) -> None:

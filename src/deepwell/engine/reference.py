@@ -9,41 +9,58 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine import backend
-from deepwell.engine.backend import KVDtype, Scheme
+from deepwell.engine.backend import KVDtype
 from deepwell.engine.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.low_rank import LowRank
-from deepwell.engine.quantize import (
-    FLOATS,
-    GATE_UP_ROWS,
-    GROUP,
-    PANEL,
-    Quantized,
-    packed_nbytes,
-    quantize_activations,
-    round_bf16,
-    unlayout,
+from deepwell.engine.quantize import round_bf16
+from deepwell.engine.reference_latent import LatentAttention, LatentCache, latent_attention, latent_cache
+from deepwell.engine.reference_moe import Moe, moe
+from deepwell.engine.reference_ops import (
+    SMALLEST_PEAK,
+    STORED,
+    Adapter,
+    Adapters,
+    Float32,
+    Matrix,
+    Stored,
+    apply_rope,
+    matmul,
+    matrix,
+    own,
+    quantize_heads,
+    rms_norm,
+    silu,
+    swiglu,
+    widen,
 )
 
 __all__ = [
+    "SMALLEST_PEAK",
     "Adapter",
     "Attention",
     "KVCache",
+    "LatentAttention",
+    "LatentCache",
     "Matrix",
     "Mlp",
     "Model",
+    "Moe",
     "apply_rope",
     "attention",
     "kv_cache",
+    "latent_attention",
+    "latent_cache",
     "matmul",
     "matrix",
     "mlp",
     "model",
+    "moe",
     "name",
     "quantize_heads",
     "rms_norm",
@@ -52,111 +69,6 @@ __all__ = [
 ]
 
 name = "reference"
-
-Float32 = NDArray[np.float32]
-Stored = NDArray[np.float32 | np.uint16 | np.int8]  # bf16 as the upper halves of float32
-_STORED: dict[KVDtype, type[np.float32 | np.uint16 | np.int8]] = {
-    "fp32": np.float32,
-    "bf16": np.uint16,
-    "int8": np.int8,
-}
-SMALLEST_PEAK = np.float32(
-    1e-36
-)  # int8 pages: below, 127 / peak may overflow, and the row is stored as zeros
-
-
-@dataclass(frozen=True, eq=False)
-class Matrix:
-    """A packed weight matrix W: [rows, cols]."""
-
-    data: NDArray[np.uint8]
-    rows: int
-    cols: int
-    scheme: Scheme
-
-    @cached_property
-    def operands(self) -> tuple[Float32, Float32, Float32]:
-        """Integers [groups, group, rows], d and m [groups, rows]; of a matrix of floats just [1, cols, rows]."""
-        unpacked = unlayout(self.data, self.rows, self.cols, self.scheme)
-        if self.scheme in FLOATS:
-            none = np.empty((0, self.rows), np.float32)
-            weights = unpacked.dequantized(self.scheme)[:, : self.cols]
-            return np.ascontiguousarray(weights.T)[None], none, none
-        q = unpacked.q.reshape(self.rows, -1, GROUP[self.scheme]).transpose(1, 2, 0)
-        d, m = (np.ascontiguousarray(a.T, np.float32) for a in (unpacked.d, unpacked.m))
-        return np.ascontiguousarray(q, np.float32), d, m
-
-    def row(self, index: int) -> Float32:
-        """The dequantised weights of one row, [cols]."""
-        panel_bytes = packed_nbytes(PANEL, self.cols, self.scheme)
-        panel = index // PANEL
-        data = self.data[panel * panel_bytes : (panel + 1) * panel_bytes]
-        unpacked = unlayout(data, PANEL, self.cols, self.scheme)
-        inside = slice(index % PANEL, index % PANEL + 1)
-        one = Quantized(unpacked.q[inside], unpacked.d[inside], unpacked.m[inside])
-        return one.dequantized(self.scheme)[0, : self.cols]
-
-
-def _fma(a: Float32, b: Float32, c: Float32) -> Float32:
-    """a * b + c with one rounding, but for ties of the float64 sum (one in 2**29)."""
-    product = np.multiply(a, b, dtype=np.float64)
-    product += c
-    return product.astype(np.float32)
-
-
-def matmul(x: Float32, weight: backend.Matrix) -> Float32:
-    """y = x W^T: [tokens, cols] -> [tokens, rows]; activations are quantised as the matrix's scheme asks."""
-    weight = _own(weight)
-    q, d, m = weight.operands
-    if weight.scheme in FLOATS:
-        return x @ q[0]
-    group = GROUP[weight.scheme]
-    q_x, scale_x = quantize_activations(x, weight.scheme)
-    x_groups = q_x.reshape(len(x), -1, group).transpose(1, 0, 2).astype(np.float32)  # [groups, tokens, group]
-    y = np.zeros((len(x), weight.rows), np.float32)
-    for g, x_group in enumerate(x_groups):
-        scale = scale_x[:, g, None]
-        y = _fma(x_group @ q[g], d[g] * scale, y)
-        if weight.scheme == "int4":
-            y = _fma(m[g], scale * x_group.sum(axis=1, keepdims=True), y)
-    return y
-
-
-def rms_norm(x: Float32, weight: Float32, eps: float) -> Float32:
-    """x / sqrt(mean(x^2) + eps) * weight, rows of [tokens, hidden]."""
-    mean = (x * x).mean(axis=-1, keepdims=True)
-    return x * (1.0 / np.sqrt(mean + eps)).astype(np.float32, copy=False) * weight
-
-
-def silu(x: Float32) -> Float32:
-    """x * sigmoid(x)."""
-    with np.errstate(over="ignore"):  # exp(-x) = inf gives the right limit, -0
-        return (x / (1.0 + np.exp(-x))).astype(np.float32, copy=False)
-
-
-def apply_rope(x: Float32, cos: Float32, sin: Float32) -> Float32:
-    """Rotate dimension i with i + head_dim / 2: x [tokens, heads, head_dim], tables [tokens, head_dim / 2]."""
-    half = x.shape[-1] // 2
-    first, second = x[..., :half], x[..., half:]
-    cos, sin = cos[:, None, :], sin[:, None, :]
-    rotated = np.empty_like(x)
-    rotated[..., :half] = first * cos - second * sin
-    rotated[..., half:] = second * cos + first * sin
-    return rotated
-
-
-def _widen(x: Stored) -> Float32:
-    if x.dtype == np.uint16:
-        return (x.astype(np.uint32) << 16).view(np.float32)
-    return x.astype(np.float32, copy=False)
-
-
-def quantize_heads(x: Float32) -> tuple[NDArray[np.int8], Float32]:
-    """Round [..., head_dim] to -127..127 with one scale a head: x ~ q * scale[..., None]."""
-    peak = np.abs(x).max(axis=-1)
-    factor = np.divide(np.float32(127), peak, out=np.zeros_like(peak), where=peak > SMALLEST_PEAK)
-    scale = np.divide(peak, np.float32(127), dtype=np.float32)
-    return np.rint(x * factor[..., None]).astype(np.int8), scale
 
 
 class KVCache:
@@ -168,7 +80,7 @@ class KVCache:
         shape = (num_layers, num_blocks, num_kv_heads, BLOCK_TOKENS, head_dim)
         self.num_blocks = num_blocks
         self.dtype: KVDtype = dtype
-        self.keys: Stored = np.zeros(shape, _STORED[dtype])
+        self.keys: Stored = np.zeros(shape, STORED[dtype])
         self.values: Stored = np.zeros_like(self.keys)
         scales = shape[:-1] if dtype == "int8" else (0,)
         self.key_scales, self.value_scales = np.zeros(scales, np.float32), np.zeros(scales, np.float32)
@@ -192,41 +104,12 @@ class KVCache:
         heads, dim = self.keys.shape[2], self.keys.shape[4]
 
         def pages(stored: Stored, scales: Float32) -> Float32:
-            wide = _widen(stored[layer, blocks].swapaxes(0, 1)).reshape(heads, -1, dim)[:, :length]
+            wide = widen(stored[layer, blocks].swapaxes(0, 1)).reshape(heads, -1, dim)[:, :length]
             if self.dtype == "int8":
                 wide = wide * scales[layer, blocks].swapaxes(0, 1).reshape(heads, -1, 1)[:, :length]
             return wide
 
         return pages(self.keys, self.key_scales), pages(self.values, self.value_scales)
-
-
-@dataclass(frozen=True, eq=False)
-class Adapter:
-    """Low-rank additions, by matrix of the layers in order; see `backend.Model.adapter`."""
-
-    parts: Sequence[Sequence[LowRank]]
-
-
-class _Adapters:
-    """The adapters of one batch: [rows], one a row of the batch."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._rows: list[tuple[slice, Adapter]] = []
-        for s, adapter in enumerate(batch.adapters or ()):
-            if adapter is not None:
-                if not isinstance(adapter, Adapter):
-                    raise TypeError(
-                        f"the reference backend needs its own Adapter, got {type(adapter).__name__}"
-                    )
-                self._rows.append((slice(batch.seq_starts[s], batch.seq_starts[s + 1]), adapter))
-
-    def matmul(self, x: Float32, weight: Matrix, index: int) -> Float32:
-        """`matmul` with matrix `index` of the layers, and what each row's adapter adds to it."""
-        y = matmul(x, weight)
-        for rows, adapter in self._rows:
-            for part in adapter.parts[index]:
-                y[rows, part.rows] += (x[rows, : part.a.shape[1]] @ part.a.T) @ part.b.T
-        return y
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,6 +126,7 @@ class Attention:
     eps: float
     q_norm: Float32 | None = None
     k_norm: Float32 | None = None
+    num_matrices: ClassVar[int] = 2  # that adapters may change
 
     def forward(
         self,
@@ -252,7 +136,7 @@ class Attention:
         layer: int,
         cos: Float32,
         sin: Float32,
-        adapters: _Adapters,
+        adapters: Adapters,
         index: int,
     ) -> Float32:
         """The residual stream after this layer; `cos` and `sin` are [tokens, head_dim / 2]."""
@@ -305,21 +189,21 @@ class Mlp:
     gate_up: Matrix
     down: Matrix
     eps: float
+    num_matrices: ClassVar[int] = 2  # that adapters may change
 
-    def forward(self, x: Float32, adapters: _Adapters, index: int) -> Float32:
+    def forward(self, x: Float32, adapters: Adapters, index: int) -> Float32:
         """The residual stream after this layer."""
         both = adapters.matmul(rms_norm(x, self.norm, self.eps), self.gate_up, index)
-        gate, up = np.moveaxis(both.reshape(len(x), -1, 2, GATE_UP_ROWS), 2, 0)
-        return x + adapters.matmul((silu(gate) * up).reshape(len(x), -1), self.down, index + 1)
+        return x + adapters.matmul(swiglu(both), self.down, index + 1)
 
 
 class Model:
-    """A decoder: embedding, alternating attention and MLP layers, final norm, head."""
+    """A decoder: embedding, alternating attention and MLP layers of any kind, final norm, head."""
 
     def __init__(
         self,
         embed: Matrix,
-        layers: Sequence[Attention | Mlp],
+        layers: Sequence[Attention | Mlp | LatentAttention | Moe],
         norm: Float32,
         head: Matrix,
         cos: Float32,
@@ -330,10 +214,25 @@ class Model:
         self._embed, self._layers, self._norm, self._head = embed, tuple(layers), norm, head
         self._cos, self._sin, self._eps = cos, sin, eps
 
+    @property
+    def expert_loads(self) -> NDArray[np.uint64]:
+        """Rows that each expert has seen so far; see `backend.Model.expert_loads`."""
+        return self._loads()[:, :-1]
+
+    @property
+    def expert_reads(self) -> NDArray[np.uint64]:
+        """How often the weights of any expert were read; see `backend.Model.expert_reads`."""
+        return self._loads()[:, -1]
+
+    def _loads(self) -> NDArray[np.uint64]:
+        loads = [layer.loads for layer in self._layers if isinstance(layer, Moe)]
+        return np.stack(loads) if loads else np.empty((0, 1), np.uint64)
+
     def adapter(self, parts: Sequence[Sequence[LowRank]]) -> Adapter:
         """Keep the parts as they are; see `backend.Model.adapter`."""
-        if len(parts) != 2 * len(self._layers):
-            raise ValueError(f"{len(parts)} parts given, {2 * len(self._layers)} needed")
+        needed = sum(layer.num_matrices for layer in self._layers)
+        if len(parts) != needed:
+            raise ValueError(f"{len(parts)} parts given, {needed} needed")
         return Adapter(parts)
 
     def forward(
@@ -348,18 +247,24 @@ class Model:
         target_logprobs: NDArray[np.float32] | None = None,
     ) -> None:
         """Run one step; see `backend.Model.forward`."""
-        if not isinstance(cache, KVCache):
-            raise TypeError(f"the reference backend needs its own KVCache, got {type(cache).__name__}")
         x = np.stack([self._embed.row(int(token)) for token in batch.tokens])
         cos, sin = self._cos[batch.positions], self._sin[batch.positions]
-        adapters = _Adapters(batch)
-        attention_index = 0
-        for index, layer in enumerate(self._layers):
-            if isinstance(layer, Mlp):
-                x = layer.forward(x, adapters, 2 * index)
+        adapters = Adapters(batch)
+        attention = matrices = 0  # layers of attention and matrices before this layer
+        for layer in self._layers:
+            if isinstance(layer, Mlp | Moe):
+                x = layer.forward(x, adapters, matrices)
             else:
-                x = layer.forward(x, batch, cache, attention_index, cos, sin, adapters, 2 * index)
-                attention_index += 1
+                if isinstance(layer, Attention):
+                    x = layer.forward(
+                        x, batch, _own_cache(cache, KVCache), attention, cos, sin, adapters, matrices
+                    )
+                else:
+                    x = layer.forward(
+                        x, batch, _own_cache(cache, LatentCache), attention, cos, sin, adapters, matrices
+                    )
+                attention += 1
+            matrices += layer.num_matrices
         final = rms_norm(x[batch.output_rows], self._norm, self._eps)
         if hidden is not None:
             hidden[...] = final
@@ -378,21 +283,13 @@ class Model:
             target_logprobs[...] = scores[np.arange(len(scores)), targets] - top - log_sum
 
 
-def _own(weight: backend.Matrix) -> Matrix:
-    if not isinstance(weight, Matrix):
-        raise TypeError(f"the reference backend needs its own Matrix, got {type(weight).__name__}")
-    return weight
+_Cache = TypeVar("_Cache", KVCache, LatentCache)
 
 
-def matrix(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> Matrix:
-    """Wrap packed bytes (not copied, kept alive).
-
-    Raises:
-        ValueError: `data` is not `packed_nbytes(rows, cols, scheme)` long.
-    """
-    if data.nbytes != packed_nbytes(rows, cols, scheme):
-        raise ValueError(f"a {scheme} matrix [{rows}, {cols}] does not have {data.nbytes} bytes")
-    return Matrix(data, rows, cols, scheme)
+def _own_cache(cache: backend.KVCache, kind: type[_Cache]) -> _Cache:
+    if not isinstance(cache, kind):
+        raise TypeError(f"the reference backend needs its own {kind.__name__}, got {type(cache).__name__}")
+    return cache
 
 
 def attention(
@@ -409,12 +306,12 @@ def attention(
     k_norm: Float32 | None = None,
 ) -> Attention:
     """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]; `q_norm` and `k_norm` are [head_dim]."""
-    return Attention(norm, _own(qkv), bias, _own(o), num_heads, num_kv_heads, head_dim, eps, q_norm, k_norm)
+    return Attention(norm, own(qkv), bias, own(o), num_heads, num_kv_heads, head_dim, eps, q_norm, k_norm)
 
 
 def mlp(norm: Float32, gate_up: backend.Matrix, down: backend.Matrix, *, eps: float) -> Mlp:
     """`gate_up` rows alternate 16 of gate, 16 of up (`quantize.interleave_gate_up`)."""
-    return Mlp(norm, _own(gate_up), _own(down), eps)
+    return Mlp(norm, own(gate_up), own(down), eps)
 
 
 def kv_cache(num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype) -> KVCache:
@@ -424,7 +321,7 @@ def kv_cache(num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int,
 
 def model(
     embed: backend.Matrix,
-    layers: Sequence[backend.Attention | backend.Mlp],
+    layers: Sequence[backend.Layer],
     norm: Float32,
     head: backend.Matrix,
     cos: Float32,
@@ -433,7 +330,7 @@ def model(
     eps: float,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
-    own = [layer for layer in layers if isinstance(layer, Attention | Mlp)]
-    if len(own) != len(layers):
-        raise TypeError("the reference backend needs its own Attention and Mlp layers")
-    return Model(_own(embed), own, norm, _own(head), cos, sin, eps)
+    ours = [layer for layer in layers if isinstance(layer, Attention | Mlp | LatentAttention | Moe)]
+    if len(ours) != len(layers):
+        raise TypeError("the reference backend needs its own layers")
+    return Model(own(embed), ours, norm, own(head), cos, sin, eps)

@@ -13,11 +13,11 @@ __all__ = ["rope_tables"]
 
 
 def rope_tables(config: ModelConfig, max_positions: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Cosines and sines of every position, each float32 [max_positions, head_dim / 2].
+    """Cosines and sines of every position, each float32 [max_positions, rotary_dim / 2].
 
     Yarn's attention factor (arXiv:2309.00071, section 3.4) is multiplied into both.
     """
-    dim, base, scaling = config.head_dim, config.rope_theta, config.rope_scaling
+    dim, base, scaling = config.rotary_dim, config.rope_theta, config.rope_scaling
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
     frequencies = (1.0 / np.power(np.float32(base), exponents)).astype(np.float32)
     factor = 1.0

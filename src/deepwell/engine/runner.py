@@ -45,6 +45,16 @@ class StepRunner:
         self._logits = np.empty((0, model.vocab_size), np.float32)  # grows to what is asked for
         self._hidden = np.empty((0, model.hidden_size), np.float32)
 
+    @property
+    def expert_loads(self) -> tuple[tuple[int, ...], ...]:
+        """Rows that each expert of each mixture has seen."""
+        return tuple(map(tuple, self._model.expert_loads.tolist()))
+
+    @property
+    def expert_reads(self) -> int:
+        """How often the weights of any expert were read."""
+        return int(self._model.expert_reads.sum())
+
     def execute(self, step: ScheduledStep) -> StepResult:
         """Compute a step and draw its tokens. Scores, prompt logprobs and hidden sums stay with the sequences."""
         batch = self._builder.build(step)
@@ -171,14 +181,16 @@ def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], l
     """Draw from the row of the last known token, and from those of its drafts while they prove right.
 
     Raises:
-        DeepwellError: the first row has no finite maximum; a later one comes again, as the first of its step.
+        DeepwellError: the first row has no finite maximum, or its grammar no way on; a later one comes again, as the
+            first of its step.
     """
-    params = sequence.params
+    params, grammar = sequence.params, sequence.grammar
     logprobs: list[TokenLogprob] = []
 
     def drawn() -> Iterator[int]:
         for length, row in enumerate(logits, sequence.num_tokens):
             try:
+                allowed = grammar.allowed() if grammar else None
                 token = draw(
                     row,
                     params,
@@ -186,7 +198,10 @@ def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], l
                     num_prompt=sequence.num_prompt,
                     masked=sequence.stop_ids,
                     u=uniform(sequence.seed, sequence.choice, length),
+                    allowed=allowed,
                 )
+                if grammar:
+                    grammar.advance(token)  # whatever is drawn is kept
             except DeepwellError:
                 if length == sequence.num_tokens:
                     raise

@@ -59,6 +59,13 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
     for name in ("logprobs", "prompt_logprobs"):
         if getattr(params, name) is not None:
             number(name, 0, min(MAX_LOGPROBS, vocab_size))
+    if params.grammar is not None and (params.ignore_eos or params.min_tokens):
+        name = "ignore_eos" if params.ignore_eos else "min_tokens"
+        raise InvalidRequest(
+            f"{name} and a grammar exclude each other: where the grammar ends, nothing can follow",
+            fix=f"leave {name} out",
+            param=name,
+        )
     for token in params.stop_token_ids:
         if not 0 <= token < vocab_size:
             raise InvalidRequest(
@@ -98,6 +105,7 @@ def draw(
     num_prompt: int,
     masked: frozenset[int],
     u: float,
+    allowed: NDArray[np.bool_] | None = None,
 ) -> int:
     """The next token.
 
@@ -109,11 +117,12 @@ def draw(
         tokens: prompt and generated tokens so far; the first `num_prompt` are the prompt.
         masked: the tokens that end the sequence; they are out of the question below `min_tokens`.
         u: a number in [0, 1), see `uniform`.
+        allowed: [vocab], what a grammar lets come next; None: everything.
 
     Raises:
         DeepwellError: the row has no finite maximum.
     """
-    x = logits.copy()
+    x = logits.copy() if allowed is None else np.where(allowed, logits, np.float32(-np.inf))
     if masked and len(tokens) - num_prompt < params.min_tokens:
         x[list(masked)] = -np.inf
     for token, bias in params.logit_bias.items():

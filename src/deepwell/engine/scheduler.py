@@ -33,6 +33,9 @@ class Limits:
     mixed_prefill_tokens: int = 128  # the same while somebody does
     logits_rows: int = 64  # prompt rows of a step that want logits: 64 x 151k floats are 39 MB
     prefix_cache: bool = True
+    # Whether blocks with generated tokens serve later prompts. Not where what is cached depends on a token's role: latent
+    # attention computes a generated token by absorption, and as part of a prompt by expansion.
+    share_generated: bool = True
     draft_depth: int = 8  # tokens drafted for one sequence in a step; 0: no speculation
     draft_rows: int = 16  # for all of them
     row_cost: RowCost = field(default_factory=RowCost)
@@ -243,6 +246,7 @@ class Scheduler:
         step.counts.append(count)
         first, end = sequence.computed // BLOCK_TOKENS, (sequence.computed + count) // BLOCK_TOKENS
         if self.limits.prefix_cache:
+            end = self._shareable(sequence, end)
             in_flight.update(prefix.hash for prefix in self._chain(sequence, end)[first:end])
         return count
 
@@ -252,7 +256,8 @@ class Scheduler:
         hits: list[int] = []
         if self.limits.prefix_cache and not sequence.wants_prompt_rows:
             # The last token is always computed: its row yields the next one.
-            chain = self._chain(sequence, (sequence.num_tokens - 1) // BLOCK_TOKENS)
+            blocks = self._shareable(sequence, (sequence.num_tokens - 1) // BLOCK_TOKENS)
+            chain = self._chain(sequence, blocks)
             hits = pool.match(chain)
             if len(hits) < len(chain) and chain[len(hits)].hash in in_flight:
                 return False  # computing it twice costs more than waiting one step for it
@@ -290,6 +295,10 @@ class Scheduler:
         self.pool.release(sequence.blocks)
         sequence.blocks = []
 
+    def _shareable(self, sequence: Sequence, blocks: int) -> int:
+        """How many of the first `blocks` full blocks may be offered to, or taken from, the prefix cache."""
+        return blocks if self.limits.share_generated else min(blocks, sequence.num_prompt // BLOCK_TOKENS)
+
     def _chain(self, sequence: Sequence, blocks: int) -> list[Prefix]:
         """The prefix nodes of the first `blocks` full blocks."""
         chain = sequence.chain
@@ -303,7 +312,8 @@ class Scheduler:
     def _register(self, sequence: Sequence) -> None:
         full = sequence.computed // BLOCK_TOKENS
         if self.limits.prefix_cache:
-            chain = self._chain(sequence, full)
-            for index in range(sequence.registered, full):
+            shareable = self._shareable(sequence, full)
+            chain = self._chain(sequence, shareable)
+            for index in range(sequence.registered, shareable):
                 self.pool.register(sequence.blocks[index], chain[index])
         sequence.registered = full

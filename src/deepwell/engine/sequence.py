@@ -15,6 +15,7 @@ from deepwell.engine.speculate import Drafter
 
 if TYPE_CHECKING:
     from deepwell.engine.adapters import LoadedAdapter
+    from deepwell.engine.grammar import GrammarState
 
 __all__ = ["Kind", "Sequence"]
 
@@ -37,6 +38,7 @@ class Sequence:
         "choice",
         "computed",
         "drafter",
+        "grammar",
         "hidden_sum",
         "kind",
         "last_token",
@@ -69,6 +71,7 @@ class Sequence:
         choice: int = 0,
         salt: str = "",
         adapter: LoadedAdapter | None = None,
+        grammar: GrammarState | None = None,
         eos_token_ids: frozenset[int] = frozenset(),
         seed: int = 0,
     ) -> None:
@@ -79,6 +82,7 @@ class Sequence:
         self.choice = choice
         self.salt = salt
         self.adapter = adapter  # held to the end, whatever becomes of its name
+        self.grammar = grammar  # behind the tokens drawn so far
         self.seed = seed
         self.stop_ids = frozenset(params.stop_token_ids).union(() if params.ignore_eos else eos_token_ids)
         self.max_tokens = params.max_tokens
@@ -110,6 +114,7 @@ class Sequence:
             and params.frequency_penalty == 0
             and params.repetition_penalty == 1
             and not params.logit_bias
+            and grammar is None
         )
 
     @property

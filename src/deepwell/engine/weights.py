@@ -4,6 +4,9 @@ The packed file (`*.dwpack`, little endian): magic, header length, CRC-32 of the
 tensor table with offsets and checksums), then the data, each tensor 64-byte aligned. The fingerprint covers format
 version, precision, configuration and source, so a file that belongs to anything else is rebuilt, as is one whose bytes
 do not match their checksums.
+
+Files of `MAP_BYTES` and more are mapped instead of read: a start takes no time, and memory holds them once. Their header,
+table and size are checked as always, their checksums only by `verify_packed` (`deepwell models verify`).
 """
 
 from __future__ import annotations
@@ -18,16 +21,17 @@ import os
 import struct
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.architectures import tensor_plan
-from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
+from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan, row_map
 from deepwell.engine.backend import Scheme
 from deepwell.engine.quantize import (
     FLOATS,
@@ -42,7 +46,7 @@ from deepwell.engine.quantize import (
     packed_nbytes,
     quantize,
 )
-from deepwell.errors import InvalidModelFile
+from deepwell.errors import InvalidModelFile, InvalidRequest
 from deepwell.models.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.config import ModelConfig
 
@@ -52,7 +56,9 @@ __all__ = [
     "Weights",
     "load_weights",
     "resolve_precision",
+    "verify_packed",
     "weights_nbytes",
+    "write_packed",
 ]
 
 Precision = Literal["fp32", "bf16", "fp16", "int8", "int4", "int4-full"]
@@ -67,7 +73,11 @@ ALIGNMENT: Final = 64
 HUGE_PAGE: Final = 2 << 20
 _PREFIX: Final = struct.Struct("<8sII")  # magic, header bytes, header CRC-32
 _CHUNK_WEIGHTS: Final = 1 << 22  # weights quantised at a time: 16 MB of float32
+_RELEASE_BYTES: Final = 64 << 20  # packed, after which the pages read so far are given back
 _READ_BYTES: Final = 1 << 30  # Linux reads at most 2 GiB a call
+MAP_BYTES: Final = (
+    4 << 30
+)  # packed files from here on are mapped; reading takes a second or two for each of these
 
 _SCHEMES: Final[dict[Precision, dict[str, Scheme]]] = {
     "fp32": {"body": "fp32", "embedding": "fp32"},
@@ -123,7 +133,20 @@ _DECODE_INT4: Final[dict[str, Callable[[NDArray[np.uint8], int], Quantized]]] = 
 def resolve_precision(
     requested: Precision | Literal["auto"], checkpoint: Checkpoint
 ) -> tuple[Precision, str]:
-    """The precision to run at, and why: with "auto", 4-bit sources run as int4, everything else as int8."""
+    """The precision to run at, and why: with "auto", 4-bit sources run as int4, everything else as int8.
+
+    Raises:
+        InvalidRequest: a model that is only there in packed form was asked for in another precision.
+    """
+    if checkpoint.packed_precision is not None:
+        packed = cast("Precision", checkpoint.packed_precision)
+        if packed not in _SCHEMES or requested not in ("auto", packed):
+            raise InvalidRequest(
+                f"{checkpoint.paths[0].name} holds weights packed as {packed} and no others",
+                fix="leave --precision away" if packed in _SCHEMES else "write it again",
+                param="precision",
+            )
+        return packed, "the weights are packed so"
     if requested != "auto":
         return requested, f"{requested} was asked for"
     if checkpoint.source_bits == 4:
@@ -142,22 +165,31 @@ def load_weights(
     cache_dir: Path | None = None,
     *,
     progress: Progress | None = None,
+    map_bytes: int = MAP_BYTES,
 ) -> Weights:
     """Read the packed file of this checkpoint and precision in `cache_dir`, or pack the weights and write it.
 
     Without `cache_dir`, and where it cannot be written, the weights are packed in memory alone. Beyond the weights
-    themselves packing needs some tens of megabytes, whatever the size of the model.
+    themselves packing needs some tens of megabytes, whatever the size of the model. Packed files of `map_bytes` and
+    more are mapped.
 
     Raises:
-        InvalidModelFile: a tensor holds values that are not finite, or too large for float16.
+        InvalidModelFile: a tensor holds values that are not finite, or too large for float16; or the weights exist in
+            packed form alone, and that file is damaged.
     """
     config = checkpoint.config
     plan = tensor_plan(config)
     slots, nbytes = _slots(plan, precision)
+    if checkpoint.packed_precision is not None:
+        try:
+            buffer, report, fingerprint = _open_packed(checkpoint.paths[0], None, slots, nbytes, map_bytes)
+        except (OSError, _UntrustedFileError) as error:
+            raise InvalidModelFile(f"{checkpoint.paths[0]}: {error}", fix="write or copy it again") from error
+        return _views(config, precision, plan, slots, buffer, fingerprint, report)
     fingerprint = _fingerprint(checkpoint, precision)
     path = cache_dir / f"{_cache_stem(checkpoint)}-{precision}.dwpack" if cache_dir else None
 
-    loaded = _read_packed(path, fingerprint, slots, nbytes) if path else None
+    loaded = _read_packed(path, fingerprint, slots, nbytes, map_bytes) if path else None
     if loaded is not None:
         buffer, report = loaded
     else:
@@ -227,11 +259,14 @@ def _pack_all(
         slot = slots[matrix.name]
         assert slot.scheme is not None
         noise = _Noise()
-        position = slot.offset
+        position = released = slot.offset
         for quantized in _quantized_chunks(checkpoint, matrix, slot.scheme, noise):
             packed = layout(quantized, slot.scheme)
             buffer[position : position + packed.nbytes] = packed
             position += packed.nbytes
+            if position - released > _RELEASE_BYTES:  # stacked experts are the size of a model
+                checkpoint.release_pages()
+                released = position
             if progress is not None:
                 progress(position, len(buffer))
         assert position == slot.offset + slot.nbytes
@@ -275,8 +310,17 @@ def _quantized_chunks(
     checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise
 ) -> Iterator[Quantized]:
     """The matrix in order, in runs of whole panels (the last one excepted)."""
+    if matrix.order == "transpose":
+        yield from _transposed_chunks(checkpoint, matrix, scheme, noise)
+        return
     sources = [_Source(checkpoint.tensor(name), matrix.cols, scheme) for name in matrix.sources]
     step = max(PANEL, _CHUNK_WEIGHTS // matrix.cols // PANEL * PANEL)
+    if not matrix.plain:
+        source, row = row_map(matrix, [each.row_count for each in sources])
+        for start in range(0, matrix.rows, step):
+            chunk = slice(start, min(start + step, matrix.rows))
+            yield _gathered(sources, source[chunk], row[chunk], noise)
+        return
     for start in range(0, matrix.rows, step):
         stop = min(start + step, matrix.rows)
         if matrix.order == "interleave":
@@ -303,7 +347,10 @@ class _Source:
 
     def rows(self, start: int, stop: int, noise: _Noise) -> Quantized:
         """Rows start..stop; those beyond the last are not there (the interleaving pads them)."""
-        rows = slice(start, min(stop, self.row_count))
+        return self.take(slice(start, min(stop, self.row_count)), noise)
+
+    def take(self, rows: slice | NDArray[np.intp], noise: _Noise) -> Quantized:
+        """Some rows, in their order."""
         weights = self._tensor.float32(rows)
         if self._decode is not None:
             quantized = self._decode(self._tensor.raw_rows(rows), self._cols)
@@ -312,12 +359,53 @@ class _Source:
                 weights = np.pad(weights, ((0, 0), (0, self._cols - weights.shape[1])))
             quantized = quantize(weights, self._scheme)
         noise.add(weights, quantized, self._scheme)
-        if not quantized.is_finite(self._scheme):
-            limit = self._scheme if self._scheme in FLOATS else "a float16 scale"
-            raise InvalidModelFile(
-                f"{self._tensor.name} holds values that are not finite, or too large for {limit}"
-            )
+        _check_finite(quantized, self._scheme, self._tensor.name)
         return quantized
+
+
+def _gathered(
+    sources: list[_Source], source: NDArray[np.int32], row: NDArray[np.intp], noise: _Noise
+) -> Quantized:
+    """Rows from several sources, zero where the source is -1."""
+    arrays: list[NDArray[Any]] = []
+    first = int(source.min(initial=len(sources), where=source >= 0))
+    for index in range(first, int(source.max()) + 1):
+        places = np.flatnonzero(np.equal(source, index))
+        part = sources[index].take(row[places], noise)
+        if not arrays:
+            arrays = [np.zeros((len(source), a.shape[1]), a.dtype) for a in (part.q, part.d, part.m)]
+        for whole, piece in zip(arrays, (part.q, part.d, part.m), strict=True):
+            if piece.shape[1]:  # floats have no scales
+                whole[places] = piece
+    q, d, m = arrays
+    return Quantized(q, d, m)
+
+
+def _transposed_chunks(
+    checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise
+) -> Iterator[Quantized]:
+    """Head by head, some at a time: the taken rows of each become columns."""
+    tensor, selection = checkpoint.tensor(matrix.sources[0]), matrix.heads[0]
+    assert selection is not None and selection.count == matrix.cols
+    head_rows = matrix.rows // selection.heads
+    order = selection.order().reshape(selection.heads, selection.count)
+    step = max(1, _CHUNK_WEIGHTS // (matrix.cols * head_rows))
+    for start in range(0, selection.heads, step):
+        taken = order[start : start + step]
+        stored = tensor.float32(taken.reshape(-1)).reshape(*taken.shape, -1)  # [heads, cols, stored columns]
+        weights = np.zeros((len(taken), head_rows, matrix.cols), np.float32)
+        weights[:, : stored.shape[2]] = stored.swapaxes(1, 2)
+        rows = weights.reshape(-1, matrix.cols)
+        quantized = quantize(rows, scheme)
+        noise.add(rows, quantized, scheme)
+        _check_finite(quantized, scheme, tensor.name)
+        yield quantized
+
+
+def _check_finite(quantized: Quantized, scheme: Scheme, name: str) -> None:
+    if not quantized.is_finite(scheme):
+        limit = scheme if scheme in FLOATS else "a float16 scale"
+        raise InvalidModelFile(f"{name} holds values that are not finite, or too large for {limit}")
 
 
 def _concatenated(parts: list[Quantized]) -> Quantized:
@@ -358,6 +446,14 @@ def _checksum(data: NDArray[np.uint8]) -> int:
     return int(np.add.reduce(data.view("<u8"), dtype=np.uint64))
 
 
+def _header(fingerprint: str, nbytes: int, table: dict[str, dict[str, Any]], size: int = 0) -> bytes:
+    """Prefix and JSON, padded to whole pages or, where that is more, to `size` bytes."""
+    text = json.dumps({"fingerprint": fingerprint, "nbytes": nbytes, "tensors": table}).encode()
+    whole = max(size, -(-(_PREFIX.size + len(text)) // mmap.PAGESIZE) * mmap.PAGESIZE)
+    text += b" " * (whole - _PREFIX.size - len(text))
+    return _PREFIX.pack(MAGIC, len(text), zlib.crc32(text)) + text
+
+
 def _write_packed(
     path: Path,
     fingerprint: str,
@@ -379,16 +475,13 @@ def _write_packed(
             entry["sqnr_db"] = None if math.isinf(quality.sqnr_db) else quality.sqnr_db
             entry["max_error"] = quality.max_error
         table[slot.name] = entry
-    header = json.dumps({"fingerprint": fingerprint, "nbytes": len(buffer), "tensors": table}).encode()
-    header += b" " * (-(_PREFIX.size + len(header)) % mmap.PAGESIZE)
-
+    header = _header(fingerprint, len(buffer), table)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary_name = tempfile.mkstemp(prefix=path.stem, suffix=".tmp", dir=path.parent)
         temporary = Path(temporary_name)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(_PREFIX.pack(MAGIC, len(header), zlib.crc32(header)))
             file.write(header)
             file.write(memoryview(buffer.data))
             file.flush()
@@ -401,30 +494,32 @@ def _write_packed(
 
 
 def _read_packed(
-    path: Path, fingerprint: str, slots: dict[str, _Slot], nbytes: int
+    path: Path, fingerprint: str, slots: dict[str, _Slot], nbytes: int, map_bytes: int
 ) -> tuple[NDArray[np.uint8], dict[str, QuantizationReport]] | None:
     """The buffer and report of a packed file, or None when there is none that can be trusted."""
     try:
-        with path.open("rb", buffering=0) as file:
-            table = _read_header(file.read(_PREFIX.size), file.read, fingerprint, slots, nbytes)
-            if os.fstat(file.fileno()).st_size != file.tell() + nbytes:
-                raise _UntrustedFileError("its size is wrong")
-            buffer = _allocate(nbytes)
-            view = memoryview(buffer.data)
-            for slot in slots.values():
-                position, end = slot.offset, slot.offset + slot.nbytes
-                while position < end:
-                    count = file.readinto(view[position : min(end, position + _READ_BYTES)])
-                    if not count:
-                        raise _UntrustedFileError("it ends early")
-                    position += count
-                if _checksum(buffer[slot.offset : end]) != table[slot.name]["checksum"]:
-                    raise _UntrustedFileError(f"the bytes of {slot.name} have changed")
+        buffer, report, _ = _open_packed(path, fingerprint, slots, nbytes, map_bytes)
     except FileNotFoundError:
         return None
     except (OSError, _UntrustedFileError) as error:
         log.warning("packing the weights again, since %s cannot be used: %s", path, error)
         return None
+    return buffer, report
+
+
+def _open_packed(
+    path: Path, fingerprint: str | None, slots: dict[str, _Slot], nbytes: int, map_bytes: int
+) -> tuple[NDArray[np.uint8], dict[str, QuantizationReport], str]:
+    """The buffer, report and fingerprint of a packed file, whose fingerprint must be this one unless it is None."""
+    with path.open("rb", buffering=0) as file:
+        found, table = _read_header(file.read(_PREFIX.size), file.read, fingerprint, slots, nbytes)
+        start = file.tell()
+        if os.fstat(file.fileno()).st_size != start + nbytes:
+            raise _UntrustedFileError("its size is wrong")
+        if nbytes >= map_bytes:
+            buffer = _map(file.fileno(), start, nbytes)
+        else:
+            buffer = _read(file, slots, table, nbytes)
     report = {
         name: QuantizationReport(
             math.inf if entry["sqnr_db"] is None else float(entry["sqnr_db"]), float(entry["max_error"])
@@ -432,7 +527,116 @@ def _read_packed(
         for name, entry in table.items()
         if "sqnr_db" in entry
     }
-    return buffer, report
+    return buffer, report, found
+
+
+def _map(descriptor: int, start: int, nbytes: int) -> NDArray[np.uint8]:
+    """A read-only view of the file, on huge pages where the system has them for files: nothing is read yet."""
+    mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without transparent huge pages
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(mapped, np.uint8, nbytes, start)
+
+
+def _read(
+    file: FileIO, slots: dict[str, _Slot], table: dict[str, dict[str, Any]], nbytes: int
+) -> NDArray[np.uint8]:
+    """The rest of the file in memory of our own, its checksums compared."""
+    buffer = _allocate(nbytes)
+    view = memoryview(buffer.data)
+    for slot in slots.values():
+        position, end = slot.offset, slot.offset + slot.nbytes
+        while position < end:
+            count = file.readinto(view[position : min(end, position + _READ_BYTES)])
+            if not count:
+                raise _UntrustedFileError("it ends early")
+            position += count
+        if _checksum(buffer[slot.offset : end]) != table[slot.name]["checksum"]:
+            raise _UntrustedFileError(f"the bytes of {slot.name} have changed")
+    return buffer
+
+
+def verify_packed(path: Path, *, progress: Progress | None = None) -> list[str]:
+    """The tensors of a packed file whose bytes do not match their checksums; reads all of it.
+
+    Raises:
+        InvalidModelFile: it is no packed file, or its header or size is damaged.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            _, table, nbytes = _read_table(file.read(_PREFIX.size), file.read)
+            start = file.tell()
+            if os.fstat(file.fileno()).st_size != start + nbytes:
+                raise _UntrustedFileError("its size is wrong")
+            data = _map(file.fileno(), start, nbytes)
+    except (OSError, _UntrustedFileError) as error:
+        raise InvalidModelFile(f"{path}: {error}", fix="delete it: the next start packs it again") from error
+    damaged: list[str] = []
+    for name, entry in table.items():
+        offset, size = int(entry["offset"]), int(entry["nbytes"])
+        if size % 8 or _checksum(data[offset:][:size]) != entry["checksum"]:
+            damaged.append(name)
+        if progress is not None:
+            progress(offset + size, nbytes)
+    return damaged
+
+
+def write_packed(
+    path: Path,
+    config: ModelConfig,
+    precision: Precision,
+    fingerprint: str,
+    generate: Callable[[str, Scheme | None, int], Iterable[NDArray[np.uint8]]],
+    *,
+    progress: Progress | None = None,
+) -> int:
+    """Write a packed file of `config` tensor by tensor, without holding it: `generate(name, scheme, nbytes)` gives the bytes.
+
+    Vectors have the scheme None and are padded to 64 bytes here. The file appears under its name once it is whole.
+
+    Returns:
+        The bytes of its tensors.
+    """
+    slots, nbytes = _slots(tensor_plan(config), precision)
+    table: dict[str, dict[str, Any]] = {
+        slot.name: {
+            "scheme": slot.scheme,
+            "offset": slot.offset,
+            "nbytes": slot.nbytes,
+            "checksum": 2**64 - 1,
+        }
+        for slot in slots.values()
+    }
+    for entry in table.values():
+        if entry["scheme"] is not None:
+            entry |= {"sqnr_db": None, "max_error": 0.0}
+    reserved = len(_header(fingerprint, nbytes, table))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.seek(reserved)
+            for slot in slots.values():
+                checksum = written = 0
+                for part in generate(slot.name, slot.scheme, slot.nbytes):
+                    padded = np.pad(part, (0, -len(part) % ALIGNMENT)) if len(part) % ALIGNMENT else part
+                    file.write(padded.data)
+                    checksum = (checksum + _checksum(padded)) % 2**64
+                    written += len(padded)
+                if written != slot.nbytes:
+                    raise ValueError(f"{slot.name} takes {slot.nbytes} bytes, got {written}")
+                table[slot.name]["checksum"] = checksum
+                if progress is not None:
+                    progress(slot.offset + slot.nbytes, nbytes)
+            file.seek(0)
+            file.write(_header(fingerprint, nbytes, table, reserved))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return nbytes
 
 
 class _UntrustedFileError(Exception):
@@ -442,11 +646,25 @@ class _UntrustedFileError(Exception):
 def _read_header(
     prefix: bytes,
     read: Callable[[int], bytes],
-    fingerprint: str,
+    fingerprint: str | None,
     slots: dict[str, _Slot],
     nbytes: int,
-) -> dict[str, dict[str, Any]]:
-    """The tensor table, once it is proved to describe exactly the tensors that are expected."""
+) -> tuple[str, dict[str, dict[str, Any]]]:
+    """Fingerprint and tensor table, once they are proved to describe exactly the tensors that are expected."""
+    found, table, described_bytes = _read_table(prefix, read)
+    if fingerprint is not None and found != fingerprint:
+        raise _UntrustedFileError("it was made from another source or by another version")
+    described = {
+        name: _Slot(name, entry.get("scheme"), entry["offset"], entry["nbytes"])
+        for name, entry in table.items()
+    }
+    if described != slots or described_bytes != nbytes:
+        raise _UntrustedFileError("its tensor table does not match the model")
+    return found, table
+
+
+def _read_table(prefix: bytes, read: Callable[[int], bytes]) -> tuple[str, dict[str, dict[str, Any]], int]:
+    """Fingerprint, tensor table and bytes of data that a sound header names."""
     if len(prefix) < _PREFIX.size:
         raise _UntrustedFileError("it is too short")
     magic, header_bytes, crc = _PREFIX.unpack(prefix)
@@ -455,13 +673,12 @@ def _read_header(
     header = read(header_bytes)
     if len(header) != header_bytes or zlib.crc32(header) != crc:
         raise _UntrustedFileError("its header is damaged")
-    fields: dict[str, Any] = json.loads(header)
-    if fields.get("fingerprint") != fingerprint:
-        raise _UntrustedFileError("it was made from another source or by another version")
-    table: dict[str, dict[str, Any]] = fields["tensors"]
-    described = {
-        name: _Slot(name, entry["scheme"], entry["offset"], entry["nbytes"]) for name, entry in table.items()
-    }
-    if described != slots or fields["nbytes"] != nbytes:
-        raise _UntrustedFileError("its tensor table does not match the model")
-    return table
+    try:
+        fields = json.loads(header)
+        for entry in fields["tensors"].values():
+            offset, size, _ = (int(entry[key]) for key in ("offset", "nbytes", "checksum"))
+            if not 0 <= offset <= offset + size <= fields["nbytes"]:
+                raise ValueError("a tensor lies outside of the file")
+        return str(fields["fingerprint"]), fields["tensors"], int(fields["nbytes"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _UntrustedFileError(f"its header makes no sense: {error}") from error

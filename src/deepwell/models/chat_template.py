@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, Final, cast
 
+from jinja2 import meta
 from jinja2.exceptions import SecurityError
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
@@ -61,6 +62,11 @@ class ChatTemplate:
     @cached_property
     def hash(self) -> str:
         return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """Names that the template expects from outside: `tools`, `enable_thinking` and the like."""
+        return frozenset(meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
 
     def render(
         self,

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -23,13 +23,18 @@ from deepwell.models.config import ModelConfig
 from deepwell.models.config_reader import SUPPORTED, config_from_directory, config_from_gguf
 from deepwell.models.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
 from deepwell.models.gguf import read_gguf_header
-from deepwell.models.layout import expected_tensors, hugging_face_name, is_ignorable
+from deepwell.models.layout import expected_tensors, hugging_face_name, is_ignorable, is_prediction_layer
 from deepwell.models.safetensors import SafetensorsInfo, read_json, read_safetensors_index
 
 __all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]
 
+Rows = slice | NDArray[np.intp] | None  # a range, indices, or all
+
 _SAMPLE_BYTES: Final = 4096
 _SCALE_SUFFIX: Final = "_scale_inv"
+_STACKED: Final = tuple(
+    f".{module}_proj.weight" for module in ("experts.gate", "experts.up", "experts.down", "k_b", "v_b")
+)  # GGUF tensors of three dimensions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class StoredTensor:
     )  # F8_E4M3: one factor a block of weights
     scale_block: tuple[int, int] = (0, 0)  # rows and columns of such a block
 
-    def raw_rows(self, rows: slice | None = None) -> NDArray[np.uint8]:
+    def raw_rows(self, rows: Rows = None) -> NDArray[np.uint8]:
         """Stored bytes, uint8 [rows, row_bytes]; a vector is one row.
 
         A view on the file, except for the permuted q and k of GGUF llama files, which are gathered into
@@ -61,7 +66,7 @@ class StoredTensor:
             return self.data.reshape(self.shape[0], -1)[order].reshape(1, -1)
         return self.data[order if rows is None else order[rows]]
 
-    def float32(self, rows: slice | None = None) -> NDArray[np.float32]:
+    def float32(self, rows: Rows = None) -> NDArray[np.float32]:
         """The values in an array of `shape`, or those of some rows (of a vector: some values)."""
         if len(self.shape) == 1:
             values = dequantize(self.raw_rows(), self.dtype)[0]
@@ -76,13 +81,45 @@ class StoredTensor:
         return values
 
 
+@dataclass(frozen=True, slots=True)
+class JoinedKvB(StoredTensor):
+    """kv_b_proj of a GGUF file that stores it absorbed: k_b [heads x kv_lora_rank, nope], v_b [heads x v, kv_lora_rank].
+
+    Built from both, so it is dequantised before anything else is done with it.
+    """
+
+    k_b: StoredTensor = field(kw_only=True, repr=False)
+    v_b: StoredTensor = field(kw_only=True, repr=False)
+    heads: int = field(kw_only=True)
+
+    def raw_rows(self, rows: Rows = None) -> NDArray[np.uint8]:
+        """float32 in bytes."""
+        return self.float32(rows).view(np.uint8)
+
+    def float32(self, rows: Rows = None) -> NDArray[np.float32]:
+        """Rows [heads x (nope + v), kv_lora_rank]; a head is dequantised for any row of it."""
+        heads, rank = self.heads, self.shape[1]
+        nope, value = self.k_b.shape[1], self.v_b.shape[0] // heads
+        index = np.arange(self.shape[0])[slice(None) if rows is None else rows]
+        result = np.empty((len(index), rank), np.float32)
+        head, inside = np.divmod(index, nope + value)
+        for h in np.unique(head).tolist():
+            keys = (head == h) & (inside < nope)
+            if keys.any():
+                whole = self.k_b.float32(slice(h * rank, (h + 1) * rank))  # [kv_lora_rank, nope]
+                result[keys] = whole.T[inside[keys]]
+        values = inside >= nope
+        result[values] = self.v_b.float32(head[values] * value + inside[values] - nope)
+        return result
+
+
 class Checkpoint:
     """An open model. Tensors stay valid for as long as somebody holds them, also without the checkpoint."""
 
     def __init__(
         self,
         config: ModelConfig,
-        kind: Literal["gguf", "safetensors"],
+        kind: Literal["gguf", "safetensors", "packed"],
         tensors: Mapping[str, StoredTensor],
         maps: Mapping[Path, mmap.mmap],
         metadata: Mapping[str, Any],
@@ -100,6 +137,11 @@ class Checkpoint:
     def tensor(self, name: str) -> StoredTensor:
         """The tensor of this Hugging Face name, one of `names` (a tied model has no `lm_head.weight`)."""
         return self._tensors[name]
+
+    @property
+    def packed_precision(self) -> str | None:
+        """What the weights are packed as, of a model that exists in the engine's own format alone; else None."""
+        return self.paths[0].stem.rpartition("-")[2] if self.format == "packed" else None
 
     @property
     def nbytes(self) -> int:
@@ -156,6 +198,8 @@ class Checkpoint:
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a `.gguf` file, a directory with `config.json` and safetensors, or one with a single `.gguf`.
 
+    A directory with `config.json` and one `model-PRECISION.dwpack` has no tensors to convert: the engine reads the file.
+
     Raises:
         ModelNotFound: nothing there.
         InvalidModelFile: corrupt, truncated or hostile, or a needed tensor is missing or of the wrong shape.
@@ -172,6 +216,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return _open_gguf(path)
     if (path / "config.json").is_file() and any(path.glob("*.safetensors*")):
         return _open_safetensors(path)
+    if (path / "config.json").is_file() and len(packed := list(path.glob("*.dwpack"))) == 1:
+        header = (path / "config.json").read_bytes()
+        return Checkpoint(
+            config_from_directory(path), "packed", {}, {packed[0]: _map(packed[0])}, {}, [header]
+        )
     found = sorted(file for file in path.glob("*.gguf") if file.is_file())
     if len(found) == 1:
         return _open_gguf(found[0])
@@ -199,12 +248,20 @@ def _open_gguf(path: Path) -> Checkpoint:
     config = config_from_gguf(header, rope_factors, where=path.name)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     tensors: dict[str, StoredTensor] = {}
+    stacked: dict[str, tuple[int, StoredTensor]] = {}  # experts, or heads, and their rows one after the other
     for gguf_name, info in header.tensors.items():
         if is_ignorable(gguf_name):
             continue
         name = hugging_face_name(gguf_name)
         if name is None:
             raise _unknown_tensor(path.name, gguf_name)
+        if len(info.shape) == 3 and name.endswith(_STACKED):
+            parts, rows, cols = info.shape
+            _check_dtype(path.name, gguf_name, info.ggml_type, 2)
+            kind = cast("WeightDtype", info.ggml_type)
+            data = view(info.offset, info.nbytes, parts * rows)
+            stacked[name] = parts, StoredTensor(name, (parts * rows, cols), kind, data)
+            continue
         _check_dtype(path.name, gguf_name, info.ggml_type, len(info.shape))
         permuted = heads.get(name.split(".")[-2], 0) if config.architecture == "llama" else 0
         tensors[name] = StoredTensor(
@@ -214,10 +271,44 @@ def _open_gguf(path: Path) -> Checkpoint:
             view(info.offset, info.nbytes, info.shape[0] if len(info.shape) > 1 else 1),
             permuted_heads=permuted,
         )
+    for name, (parts, tensor) in stacked.items():
+        if ".experts." in name:
+            tensors.update((expert.name, expert) for expert in _experts(tensor, parts))
+        elif ".k_b_proj." in name:
+            _, values = stacked.get(name.replace(".k_b_proj.", ".v_b_proj."), (0, None))
+            joined = _joined(path.name, tensor, values, config)
+            tensors[joined.name] = joined
     prefix = mapped[: header.data_offset]
     return Checkpoint(
         config, "gguf", _in_order(path.name, config, tensors), {path: mapped}, header.metadata, (prefix,)
     )
+
+
+def _experts(stacked: StoredTensor, parts: int) -> Iterator[StoredTensor]:
+    """Views on the parts of a stacked tensor, by the names they have apart."""
+    before, after = stacked.name.split(".experts.")
+    rows = stacked.shape[0] // parts
+    for expert in range(parts):
+        yield replace(
+            stacked,
+            name=f"{before}.experts.{expert}.{after}",
+            shape=(rows, stacked.shape[1]),
+            data=stacked.data[expert * rows : (expert + 1) * rows],
+        )
+
+
+def _joined(where: str, keys: StoredTensor, values: StoredTensor | None, config: ModelConfig) -> StoredTensor:
+    """kv_b_proj of its absorbed halves, stacked heads of [kv_lora_rank, nope] and of [v, kv_lora_rank]."""
+    heads, rank, nope = config.num_attention_heads, config.kv_lora_rank, config.qk_nope_head_dim
+    name = keys.name.replace("k_b_proj", "kv_b_proj")
+    expected = (heads * rank, nope), (heads * config.v_head_dim, rank)
+    if values is None or (keys.shape, values.shape) != expected:
+        raise InvalidModelFile(
+            f"{where}: the absorbed halves of {name!r} are missing or of the wrong shape",
+            fix="pull the model again",
+        )
+    shape = (heads * (nope + config.v_head_dim), rank)
+    return JoinedKvB(name, shape, "F32", keys.data, k_b=keys, v_b=values, heads=heads)
 
 
 def _open_safetensors(directory: Path) -> Checkpoint:
@@ -233,6 +324,8 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     tensors: dict[str, StoredTensor] = {}
     for name, info in infos.items():
         if is_ignorable(name) or (name == "lm_head.weight" and config.tie_word_embeddings):
+            continue
+        if is_prediction_layer(name, config):
             continue
         if name.endswith(_SCALE_SUFFIX) and name.removesuffix(_SCALE_SUFFIX) in infos:
             continue
@@ -288,7 +381,7 @@ def _map(path: Path) -> mmap.mmap:
 
 def _unknown_tensor(where: str, name: str) -> UnsupportedModel:
     return UnsupportedModel(
-        f"{where}: the tensor {name[:80]!r} belongs to no dense Llama, Qwen2 or Qwen3 model and no BERT",
+        f"{where}: the tensor {name[:80]!r} belongs to no model of this architecture",
         fix=SUPPORTED,
     )
 

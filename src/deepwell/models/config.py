@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ModelConfig", "RopeScaling"]
+__all__ = ["Architecture", "ModelConfig", "RopeScaling", "TopkMethod"]
+
+Architecture = Literal[
+    "llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "bert"
+]
+TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +26,16 @@ class RopeScaling:
     beta_fast: float = 32.0  # yarn
     beta_slow: float = 1.0  # yarn
     attention_factor: float | None = None  # yarn; None: 0.1 ln(factor) + 1
+    mscale_all_dim: float = (
+        0.0  # yarn with latent attention: scores are multiplied by (0.1 mscale ln(factor) + 1)^2
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
     """What an architecture needs to know; names follow transformers' ``config.json``."""
 
-    architecture: Literal["llama", "qwen2", "qwen3", "bert"]
+    architecture: Architecture
     vocab_size: int
     hidden_size: int
     intermediate_size: int
@@ -43,6 +52,32 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
+    # Latent attention; head_dim is then qk_nope_head_dim + qk_rope_head_dim:
+    q_lora_rank: int = 0  # 0: queries are projected at once
+    kv_lora_rank: int = 0  # 0: no latent attention
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
+    rope_interleave: bool = True  # the source pairs rotary dimensions 2i and 2i + 1
+    # Lightning indexer of sparse attention (V3.2):
+    index_n_heads: int = 0
+    index_head_dim: int = 0
+    index_topk: int = 0  # 0: attention is dense
+    # Mixtures of experts:
+    num_experts: int = 0  # 0: every layer is dense
+    num_shared_experts: int = 0
+    num_experts_per_tok: int = 0
+    moe_intermediate_size: int = 0
+    first_k_dense_replace: int = 0  # so many leading layers are dense
+    decoder_sparse_step: int = 1  # layer i is sparse if i + 1 is a multiple
+    mlp_only_layers: tuple[int, ...] = ()  # further dense layers
+    n_group: int = 1  # experts are chosen from the best `topk_group` of so many groups
+    topk_group: int = 1
+    scoring_func: Literal["softmax", "sigmoid"] = "softmax"
+    topk_method: TopkMethod = "greedy"
+    norm_topk_prob: bool = False  # the weights of the chosen experts are scaled to a sum of 1
+    routed_scaling_factor: float = 1.0
+    num_nextn_predict_layers: int = 0  # multi-token prediction layers behind the last one
     # Encoders alone:
     layer_norm_eps: float = 1e-12
     type_vocab_size: int = 0  # kinds of segment; a text that stands alone is of the first
@@ -56,4 +91,38 @@ class ModelConfig:
     @property
     def qk_norm(self) -> bool:
         """Whether each query and key head passes an RMSNorm before it is rotated."""
-        return self.architecture == "qwen3"
+        return self.architecture in ("qwen3", "qwen3_moe")
+
+    @property
+    def is_latent(self) -> bool:
+        """Whether attention caches a latent in place of keys and values."""
+        return self.kv_lora_rank > 0
+
+    @property
+    def has_correction_bias(self) -> bool:
+        """Whether a bias corrects the scores that choose experts (auxiliary-loss-free balancing, V3)."""
+        return self.topk_method == "noaux_tc"
+
+    @property
+    def sparse_layers(self) -> frozenset[int]:
+        """The layers whose MLP is a mixture of experts."""
+        if not self.num_experts:
+            return frozenset()
+        layers = range(self.first_k_dense_replace, self.num_hidden_layers)
+        return frozenset(
+            i for i in layers if (i + 1) % self.decoder_sparse_step == 0 and i not in self.mlp_only_layers
+        )
+
+    @property
+    def rotary_dim(self) -> int:
+        """Dimensions of a head that are rotated."""
+        return self.qk_rope_head_dim if self.is_latent else self.head_dim
+
+    @property
+    def attention_scale(self) -> float:
+        """What scores are multiplied by: 1 / sqrt(head_dim), with yarn's mscale squared for latent attention."""
+        scale = self.head_dim**-0.5
+        scaling = self.rope_scaling
+        if self.is_latent and scaling is not None and scaling.mscale_all_dim and scaling.factor > 1:
+            scale *= (0.1 * scaling.mscale_all_dim * math.log(scaling.factor) + 1.0) ** 2
+        return scale

@@ -14,22 +14,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
-from deepwell.models.config import ModelConfig, RopeScaling
+from deepwell.models.config import Architecture, ModelConfig, RopeScaling
+from deepwell.models.config_fields import SUPPORTED, Fields
+from deepwell.models.config_mixture import check_mixture, gguf_mixture, json_mixture
 from deepwell.models.fetched import POOLING_FILE
 from deepwell.models.gguf import GGUFHeader
 from deepwell.models.safetensors import read_json
 
 __all__ = ["END_TOKENS", "SUPPORTED", "config_from_directory", "config_from_gguf", "llama3_frequency_factors"]
 
-SUPPORTED: Final = (
-    "dense Llama, Qwen2 and Qwen3 models (LlamaForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM) are supported,"
-    " and BERT (BertModel) for embeddings"
-)
 MAX_GROUP: Final = 96  # query heads a KV head that the attention kernels hold
-_ARCHITECTURES: Final[dict[str, Literal["llama", "qwen2", "qwen3"]]] = {
+_ARCHITECTURES: Final[dict[str, Architecture]] = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+    "DeepseekV2ForCausalLM": "deepseek_v2",
+    "DeepseekV3ForCausalLM": "deepseek_v3",
+    "DeepseekV32ForCausalLM": "deepseek_v32",
+}
+_GGUF_ARCHITECTURES: Final[dict[str, Architecture]] = {
+    "llama": "llama",
+    "qwen2": "qwen2",
+    "qwen3": "qwen3",
+    "qwen3moe": "qwen3_moe",
+    "deepseek2": "deepseek_v2",  # V3, where its metadata say so
 }
 # Chat models end a turn with one token, a document with another; GGUF metadata often names only one.
 END_TOKENS: Final = frozenset(
@@ -44,7 +53,6 @@ END_TOKENS: Final = frozenset(
     }
 )
 _CONTROL_TYPES: Final = (3, 4)  # tokenizer.ggml.token_type: control, user-defined
-_NO_TOKEN: Final = 0xFFFFFFFF
 
 # Bounds no model in use comes near; beyond them a header is corrupt or hostile.
 _BOUNDS: Final[dict[str, tuple[int, int]]] = {
@@ -59,83 +67,10 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
 }
 
 
-class _Fields:
-    """Typed access to a mapping of unknown origin; `where` names the file in errors."""
-
-    def __init__(self, values: Mapping[str, Any], where: str, prefix: str = "") -> None:
-        self.values = values
-        self.where = where
-        self.prefix = prefix
-
-    def error(self, reason: str) -> InvalidModelFile:
-        return InvalidModelFile(f"{self.where}: {reason}", fix="download it again or from another source")
-
-    def get(self, key: str) -> Any:
-        return self.values.get(self.prefix + key)
-
-    def integer(self, key: str, default: int | None = None) -> int:
-        value = self.get(key)
-        if value is None and default is not None:
-            return default
-        if value is None:
-            raise self.error(f"{self.prefix}{key} is missing")
-        if isinstance(value, list | np.ndarray):
-            raise UnsupportedModel(
-                f"{self.where}: {self.prefix}{key} differs from layer to layer", fix=SUPPORTED
-            )
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not an integer")
-        return value
-
-    def number(self, key: str, default: float) -> float:
-        value = self.get(key)
-        if value is None:
-            return default
-        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
-            return float(value)
-        raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a finite number")
-
-    def text(self, key: str) -> str | None:
-        value = self.get(key)
-        if value is not None and not isinstance(value, str):
-            raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a string")
-        return value
-
-    def boolean(self, key: str, default: bool) -> bool:
-        value = self.get(key)
-        if value is None:
-            return default
-        if not isinstance(value, bool):
-            raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a boolean")
-        return value
-
-    def section(self, key: str) -> _Fields | None:
-        value = self.get(key)
-        if value is None:
-            return None
-        if not isinstance(value, dict):
-            raise self.error(f"{self.prefix}{key} is not an object")
-        return _Fields(cast("dict[str, Any]", value), f"{self.where}: {key}")
-
-    def token_ids(self, key: str) -> tuple[int, ...]:
-        """A token id, a list of them, or nothing; -1 is an old way to write nothing."""
-        value = self.get(key)
-        ids: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
-        result: list[int] = []
-        for token in ids:
-            if token is None:
-                continue
-            if not isinstance(token, int) or isinstance(token, bool):
-                raise self.error(f"{self.prefix}{key} is {reprlib.repr(ids)}, not token ids")
-            if token not in (-1, _NO_TOKEN):
-                result.append(token)
-        return tuple(result)
-
-
 def config_from_gguf(
     header: GGUFHeader, rope_factors: NDArray[np.float32] | None = None, *, where: str = "GGUF metadata"
 ) -> ModelConfig:
-    """Read `llama.*`, `qwen2.*` or `qwen3.*`.
+    """Read `llama.*`, `qwen2.*`, `qwen3.*`, `qwen3moe.*` or `deepseek2.*`.
 
     Args:
         header: The parsed file.
@@ -146,33 +81,39 @@ def config_from_gguf(
         UnsupportedModel: another architecture, or a feature that Deepwell does not run.
         InvalidModelFile: missing or absurd values.
     """
-    architecture = _Fields(header.metadata, where).text("general.architecture")
-    if architecture not in ("llama", "qwen2", "qwen3"):
+    architecture = Fields(header.metadata, where).text("general.architecture")
+    if architecture not in _GGUF_ARCHITECTURES:
         raise UnsupportedModel(f"{where}: the architecture is {reprlib.repr(architecture)}", fix=SUPPORTED)
-    fields = _Fields(header.metadata, where, f"{architecture}.")
-    if fields.integer("expert_count", 0):
+    fields = Fields(header.metadata, where, f"{architecture}.")
+    if architecture in ("llama", "qwen2", "qwen3") and fields.integer("expert_count", 0):
         raise UnsupportedModel(f"{where}: it is a mixture of experts", fix=SUPPORTED)
+    mixture = gguf_mixture(fields, header) if architecture in ("deepseek2", "qwen3moe") else {}
     embedding = header.tensors.get("token_embd.weight")
     if embedding is None:
         raise fields.error("the tensor 'token_embd.weight' is missing")
     hidden, heads = fields.integer("embedding_length"), fields.integer("attention.head_count")
     head_dim = fields.integer("attention.key_length", hidden // heads if heads > 0 else 0)
-    for key in ("attention.value_length", "rope.dimension_count"):
+    if architecture == "deepseek2":
+        head_dim = mixture["head_dim"]
+    for key in () if architecture == "deepseek2" else ("attention.value_length", "rope.dimension_count"):
         if (value := fields.integer(key, head_dim)) != head_dim:
             raise UnsupportedModel(
                 f"{where}: {key} is {value}, but heads have {head_dim} dimensions", fix=SUPPORTED
             )
-    tokenizer = _Fields(header.metadata, where, "tokenizer.ggml.")
+    tokenizer = Fields(header.metadata, where, "tokenizer.ggml.")
     eos = [*tokenizer.token_ids("eos_token_id"), *tokenizer.token_ids("eot_token_id")]
     eos += [*tokenizer.token_ids("eom_token_id"), *_named_end_tokens(header.metadata)]
     config = ModelConfig(
-        architecture=architecture,
+        architecture=_GGUF_ARCHITECTURES[architecture],
         vocab_size=embedding.shape[0],
         hidden_size=hidden,
         intermediate_size=fields.integer("feed_forward_length"),
         num_hidden_layers=fields.integer("block_count"),
         num_attention_heads=heads,
-        num_key_value_heads=fields.integer("attention.head_count_kv", heads),
+        # Files that store absorbed projections write 1.
+        num_key_value_heads=heads
+        if architecture == "deepseek2"
+        else fields.integer("attention.head_count_kv", heads),
         head_dim=head_dim,
         max_position_embeddings=fields.integer("context_length"),
         # The metadata holds float32: 1e-5 comes as 9.99999974e-06; seven digits give back what was written.
@@ -184,6 +125,7 @@ def config_from_gguf(
         eos_token_ids=tuple(dict.fromkeys(eos)),
         pad_token_id=next(iter(tokenizer.token_ids("padding_token_id")), None),
     )
+    config = replace(config, **mixture)
     _check(config, fields)
     tokens = header.metadata.get("tokenizer.ggml.tokens", [])
     if not isinstance(tokens, list) or len(cast("list[Any]", tokens)) > config.vocab_size:
@@ -201,7 +143,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
     path = directory / "config.json"
     if not path.is_file():
         raise InvalidModelFile(f"{directory} holds no config.json", fix="pull the model again")
-    fields = _Fields(read_json(path), "config.json")
+    fields = Fields(read_json(path), "config.json")
     names = fields.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
     if name == "BertModel":
@@ -210,8 +152,9 @@ def config_from_directory(directory: Path) -> ModelConfig:
         raise UnsupportedModel(f"config.json: the architecture is {reprlib.repr(name)}", fix=SUPPORTED)
     architecture = _ARCHITECTURES[name]
     _refuse_unsupported(fields)
+    mixture = json_mixture(fields, architecture)
     generation_path = directory / "generation_config.json"
-    generation = _Fields(
+    generation = Fields(
         read_json(generation_path) if generation_path.is_file() else {}, "generation_config.json"
     )
     eos = generation.token_ids("eos_token_id") or fields.token_ids("eos_token_id")
@@ -226,7 +169,8 @@ def config_from_directory(directory: Path) -> ModelConfig:
         num_hidden_layers=fields.integer("num_hidden_layers"),
         num_attention_heads=heads,
         num_key_value_heads=fields.integer("num_key_value_heads", heads),
-        head_dim=fields.integer("head_dim", _default_head_dim(architecture, hidden, heads)),
+        head_dim=mixture.get("head_dim")
+        or fields.integer("head_dim", _default_head_dim(architecture, hidden, heads)),
         max_position_embeddings=fields.integer("max_position_embeddings"),
         rms_norm_eps=fields.number("rms_norm_eps", 1e-6),
         rope_theta=rope.number("rope_theta", theta) if rope else theta,
@@ -238,6 +182,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
             iter(fields.token_ids("pad_token_id") or generation.token_ids("pad_token_id")), None
         ),
     )
+    config = replace(config, **mixture)
     _check(config, fields)
     return _with_scaling(config, _json_rope_scaling(rope, config) if rope else None, fields)
 
@@ -249,7 +194,7 @@ def _default_head_dim(architecture: str, hidden: int, heads: int) -> int:
     return hidden // heads if heads > 0 else 0
 
 
-def _bert(fields: _Fields, directory: Path) -> ModelConfig:
+def _bert(fields: Fields, directory: Path) -> ModelConfig:
     """An encoder: BERT's `config.json`, and the pooling that sentence-transformers keeps beside it."""
     for key, expected in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
         if (value := fields.text(key)) not in (None, expected):
@@ -320,7 +265,7 @@ def _pooling(directory: Path) -> Literal["mean", "cls"]:
         raise InvalidModelFile(
             f"{directory} holds modules.json and no {POOLING_FILE}", fix="pull the model again"
         )
-    fields = _Fields(read_json(path), POOLING_FILE)
+    fields = Fields(read_json(path), POOLING_FILE)
     modes = [key for key in fields.values if key.startswith("pooling_mode_") and fields.boolean(key, False)]
     if modes == ["pooling_mode_mean_tokens"]:
         return "mean"
@@ -331,7 +276,7 @@ def _pooling(directory: Path) -> Literal["mean", "cls"]:
     )
 
 
-def _refuse_unsupported(fields: _Fields) -> None:
+def _refuse_unsupported(fields: Fields) -> None:
     """Features of the supported families' `config.json` that would silently change the output if ignored."""
     if (act := fields.text("hidden_act")) not in (None, "silu", "swish"):
         raise UnsupportedModel(
@@ -345,7 +290,8 @@ def _refuse_unsupported(fields: _Fields) -> None:
         raise UnsupportedModel("config.json: only a part of each head is rotated", fix=SUPPORTED)
 
 
-def _check(config: ModelConfig, fields: _Fields) -> None:
+def _check(config: ModelConfig, fields: Fields) -> None:
+    check_mixture(config, fields)
     for key, (low, high) in _BOUNDS.items():
         if not low <= (value := getattr(config, key)) <= high:
             raise fields.error(f"{key} is {value}, expected {low} to {high}")
@@ -357,8 +303,9 @@ def _check(config: ModelConfig, fields: _Fields) -> None:
             f"{fields.where}: {group} query heads share a key and value head",
             fix=f"use a model whose groups have at most {MAX_GROUP}",
         )
-    if config.head_dim % 2:
-        raise fields.error(f"head_dim is {config.head_dim}; rotary embeddings need an even number")
+    if config.rotary_dim % 2:
+        key = "qk_rope_head_dim" if config.is_latent else "head_dim"
+        raise fields.error(f"{key} is {config.rotary_dim}; rotary embeddings need an even number")
     if not 0.0 < config.rms_norm_eps < 1.0:
         raise fields.error(f"rms_norm_eps is {config.rms_norm_eps}")
     if not 1.0 < config.rope_theta < 1e12:
@@ -374,7 +321,7 @@ def _check(config: ModelConfig, fields: _Fields) -> None:
             )
 
 
-def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: _Fields) -> ModelConfig:
+def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: Fields) -> ModelConfig:
     if scaling is None:
         return config
     if not 1.0 <= scaling.factor <= 1e4:
@@ -385,6 +332,10 @@ def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: _Fie
     if scaling.kind == "llama3" and not 0.0 < scaling.low_freq_factor < scaling.high_freq_factor:
         raise fields.error("the rope scaling needs 0 < low_freq_factor < high_freq_factor")
     if scaling.kind == "yarn":
+        if not 0.0 <= scaling.mscale_all_dim <= 10.0:
+            raise fields.error(
+                f"the rope scaling's mscale_all_dim is {scaling.mscale_all_dim}, expected 0 to 10"
+            )
         if not 0.0 < scaling.beta_slow < scaling.beta_fast:
             raise fields.error("the rope scaling needs 0 < beta_slow < beta_fast")
         # Qwen2.5 documents yarn as an addition to an unchanged max_position_embeddings.
@@ -393,7 +344,7 @@ def _with_scaling(config: ModelConfig, scaling: RopeScaling | None, fields: _Fie
     return replace(config, rope_scaling=scaling)
 
 
-def _json_rope_scaling(rope: _Fields, config: ModelConfig) -> RopeScaling | None:
+def _json_rope_scaling(rope: Fields, config: ModelConfig) -> RopeScaling | None:
     kind = rope.text("rope_type") or rope.text("type")
     if kind in (None, "default"):
         return None
@@ -419,13 +370,14 @@ def _json_rope_scaling(rope: _Fields, config: ModelConfig) -> RopeScaling | None
             beta_fast=rope.number("beta_fast", 32.0),
             beta_slow=rope.number("beta_slow", 1.0),
             attention_factor=_yarn_attention_factor(rope, factor),
+            mscale_all_dim=rope.number("mscale_all_dim", 0.0) if config.is_latent else 0.0,
         )
     raise UnsupportedModel(
         f"config.json: rope scaling of type {reprlib.repr(kind)}", fix="linear, llama3 and yarn are supported"
     )
 
 
-def _yarn_attention_factor(rope: _Fields, factor: float) -> float | None:
+def _yarn_attention_factor(rope: Fields, factor: float) -> float | None:
     """The explicit factor, or the ratio of DeepSeek's two mscales, as transformers computes it."""
     if rope.get("attention_factor") is not None:
         return rope.number("attention_factor", 1.0)
@@ -436,7 +388,7 @@ def _yarn_attention_factor(rope: _Fields, factor: float) -> float | None:
 
 
 def _gguf_rope_scaling(
-    fields: _Fields, config: ModelConfig, rope_factors: NDArray[np.float32] | None
+    fields: Fields, config: ModelConfig, rope_factors: NDArray[np.float32] | None
 ) -> RopeScaling | None:
     if rope_factors is not None and not np.all(rope_factors == 1.0):
         return _llama3_from_factors(fields, config, rope_factors)
@@ -446,6 +398,17 @@ def _gguf_rope_scaling(
         return None
     if kind in (None, "linear"):
         return RopeScaling("linear", factor)
+    if kind == "yarn" and config.is_latent:
+        # The metadata hold 0.1 mscale_all_dim; in every released model mscale is the same, and cosines stay as they are.
+        return RopeScaling(
+            "yarn",
+            factor,
+            fields.integer("rope.scaling.original_context_length", config.max_position_embeddings),
+            beta_fast=fields.number("rope.scaling.yarn_beta_fast", 32.0),
+            beta_slow=fields.number("rope.scaling.yarn_beta_slow", 1.0),
+            attention_factor=1.0,
+            mscale_all_dim=float(f"{10 * fields.number('rope.scaling.yarn_log_multiplier', 0.0):.6g}"),
+        )
     if kind == "yarn":
         attention = fields.number("rope.scaling.attn_factor", 1.0)
         return RopeScaling(
@@ -475,7 +438,7 @@ def llama3_frequency_factors(scaling: RopeScaling, head_dim: int, theta: float) 
     return (1.0 / ((1.0 - smooth) / scaling.factor + smooth)).astype(np.float32)
 
 
-def _llama3_from_factors(fields: _Fields, config: ModelConfig, factors: NDArray[np.float32]) -> RopeScaling:
+def _llama3_from_factors(fields: Fields, config: ModelConfig, factors: NDArray[np.float32]) -> RopeScaling:
     """The parameters behind `rope_freqs.weight`: the released Llama 3.x models differ in `factor` alone."""
     if factors.shape != (config.head_dim // 2,) or not np.all(np.isfinite(factors)) or factors.min() < 1.0:
         raise fields.error(f"rope_freqs.weight is not {config.head_dim // 2} factors of at least 1")

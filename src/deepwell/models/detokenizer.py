@@ -15,17 +15,18 @@ class Detokenizer:
     """Decodes one sequence piece by piece; the pieces joined equal `Tokenizer.decode` of all ids.
 
     Bytes of an unfinished character wait for the rest of it; bytes that are no UTF-8 become U+FFFD. Control tokens
-    are skipped.
+    are skipped, but for those in `visible`.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, visible: frozenset[int] = frozenset()) -> None:
         self._tokenizer = tokenizer
+        self._skipped = tokenizer.special_ids - visible
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids: Iterable[int]) -> str:
         """Text that `ids` complete."""
         tokenizer = self._tokenizer
-        kept = (i for i in ids if i not in tokenizer.special_ids)
+        kept = (i for i in ids if i not in self._skipped)
         return self._decoder.decode(b"".join(map(tokenizer.token_bytes, kept)))
 
     def finish(self) -> str:

@@ -60,7 +60,7 @@ def export_safetensors(
 
     Raises:
         InvalidRequest: `directory` is not empty, or `dtype` is none of the three.
-        UnsupportedModel: a weight exceeds the range of float16.
+        UnsupportedModel: a weight exceeds the range of float16, or the model is no dense Llama or Qwen.
     """
     if dtype not in get_args(ExportDtype):
         raise InvalidRequest(
@@ -68,6 +68,11 @@ def export_safetensors(
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidRequest(f"{directory} is not empty", fix="choose a directory that does not exist yet")
+    if checkpoint.config.architecture not in _CLASSES:
+        raise UnsupportedModel(
+            f"a model of the architecture {checkpoint.config.architecture} cannot be exported",
+            fix="use the publisher's safetensors",
+        )
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:

@@ -8,7 +8,7 @@ from typing import Final
 
 from deepwell.models.config import ModelConfig
 
-__all__ = ["expected_tensors", "hugging_face_name", "is_ignorable"]
+__all__ = ["expected_tensors", "hugging_face_name", "is_ignorable", "is_prediction_layer"]
 
 _GGUF_TOP: Final = {
     "token_embd": "model.embed_tokens",
@@ -23,10 +23,26 @@ _GGUF_LAYER: Final = {
     "attn_q_norm": "self_attn.q_norm",
     "attn_k_norm": "self_attn.k_norm",
     "attn_output": "self_attn.o_proj",
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_kv_b": "self_attn.kv_b_proj",
+    "attn_k_b": "self_attn.k_b_proj",  # absorbed: kv_b in two tensors, [heads, in, out] each
+    "attn_v_b": "self_attn.v_b_proj",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
+    "ffn_gate_inp": "mlp.gate",
+    "exp_probs_b": "mlp.gate.e_score_correction_bias",
+    "ffn_gate_exps": "mlp.experts.gate_proj",  # of all experts, stacked
+    "ffn_up_exps": "mlp.experts.up_proj",
+    "ffn_down_exps": "mlp.experts.down_proj",
+    "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
+    "ffn_up_shexp": "mlp.shared_experts.up_proj",
+    "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
 _GGUF_NAME: Final = re.compile(r"(?:blk\.(0|[1-9][0-9]{0,8})\.)?([a-z_]+)\.(weight|bias)")
 # Rotary frequencies and position numbers: the configuration says the same. BERT's pooler: no
@@ -42,28 +58,83 @@ def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
     if config.is_encoder:
         yield from _encoder_tensors(config)
         return
-    hidden, inner = config.hidden_size, config.intermediate_size
-    q_rows = config.num_attention_heads * config.head_dim
-    kv_rows = config.num_key_value_heads * config.head_dim
+    hidden = config.hidden_size
+    sparse = config.sparse_layers
     yield "model.embed_tokens.weight", (config.vocab_size, hidden)
     for layer in range(config.num_hidden_layers):
         prefix = f"model.layers.{layer}."
         yield prefix + "input_layernorm.weight", (hidden,)
-        for name, rows in (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
-            yield f"{prefix}self_attn.{name}_proj.weight", (rows, hidden)
-            if config.attention_bias:
-                yield f"{prefix}self_attn.{name}_proj.bias", (rows,)
-        if config.qk_norm:
-            yield prefix + "self_attn.q_norm.weight", (config.head_dim,)
-            yield prefix + "self_attn.k_norm.weight", (config.head_dim,)
-        yield prefix + "self_attn.o_proj.weight", (hidden, q_rows)
+        yield from (_latent_tensors if config.is_latent else _attention_tensors)(
+            config, f"{prefix}self_attn."
+        )
         yield prefix + "post_attention_layernorm.weight", (hidden,)
-        yield prefix + "mlp.gate_proj.weight", (inner, hidden)
-        yield prefix + "mlp.up_proj.weight", (inner, hidden)
-        yield prefix + "mlp.down_proj.weight", (hidden, inner)
+        if layer in sparse:
+            yield from _mixture_tensors(config, f"{prefix}mlp.")
+        else:
+            yield from _mlp_tensors(f"{prefix}mlp.", config.intermediate_size, hidden)
     yield "model.norm.weight", (hidden,)
     if not config.tie_word_embeddings:
         yield "lm_head.weight", (config.vocab_size, hidden)
+
+
+_Named = Iterator[tuple[str, tuple[int, ...]]]
+
+
+def _attention_tensors(config: ModelConfig, prefix: str) -> _Named:
+    hidden = config.hidden_size
+    q_rows = config.num_attention_heads * config.head_dim
+    kv_rows = config.num_key_value_heads * config.head_dim
+    for name, rows in (("q", q_rows), ("k", kv_rows), ("v", kv_rows)):
+        yield f"{prefix}{name}_proj.weight", (rows, hidden)
+        if config.attention_bias:
+            yield f"{prefix}{name}_proj.bias", (rows,)
+    if config.qk_norm:
+        yield prefix + "q_norm.weight", (config.head_dim,)
+        yield prefix + "k_norm.weight", (config.head_dim,)
+    yield prefix + "o_proj.weight", (hidden, q_rows)
+
+
+def _latent_tensors(config: ModelConfig, prefix: str) -> _Named:
+    hidden, heads, rank, q_rank = (
+        config.hidden_size,
+        config.num_attention_heads,
+        config.kv_lora_rank,
+        config.q_lora_rank,
+    )
+    if q_rank:
+        yield prefix + "q_a_proj.weight", (q_rank, hidden)
+        yield prefix + "q_a_layernorm.weight", (q_rank,)
+        yield prefix + "q_b_proj.weight", (heads * config.head_dim, q_rank)
+    else:
+        yield prefix + "q_proj.weight", (heads * config.head_dim, hidden)
+    yield prefix + "kv_a_proj_with_mqa.weight", (rank + config.qk_rope_head_dim, hidden)
+    yield prefix + "kv_a_layernorm.weight", (rank,)
+    yield prefix + "kv_b_proj.weight", (heads * (config.qk_nope_head_dim + config.v_head_dim), rank)
+    yield prefix + "o_proj.weight", (hidden, heads * config.v_head_dim)
+    if config.index_topk:
+        dim = config.index_head_dim
+        yield prefix + "indexer.wq_b.weight", (config.index_n_heads * dim, q_rank)
+        yield prefix + "indexer.wk.weight", (dim, hidden)
+        yield prefix + "indexer.k_norm.weight", (dim,)
+        yield prefix + "indexer.k_norm.bias", (dim,)
+        yield prefix + "indexer.weights_proj.weight", (config.index_n_heads, hidden)
+
+
+def _mlp_tensors(prefix: str, inner: int, hidden: int) -> _Named:
+    yield prefix + "gate_proj.weight", (inner, hidden)
+    yield prefix + "up_proj.weight", (inner, hidden)
+    yield prefix + "down_proj.weight", (hidden, inner)
+
+
+def _mixture_tensors(config: ModelConfig, prefix: str) -> _Named:
+    hidden, inner = config.hidden_size, config.moe_intermediate_size
+    yield prefix + "gate.weight", (config.num_experts, hidden)
+    if config.has_correction_bias:
+        yield prefix + "gate.e_score_correction_bias", (config.num_experts,)
+    for expert in range(config.num_experts):
+        yield from _mlp_tensors(f"{prefix}experts.{expert}.", inner, hidden)
+    if config.num_shared_experts:
+        yield from _mlp_tensors(f"{prefix}shared_experts.", config.num_shared_experts * inner, hidden)
 
 
 def _encoder_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -99,9 +170,18 @@ def hugging_face_name(gguf_name: str) -> str | None:
     layer, stem, kind = match.groups()
     if layer is None:
         return f"{_GGUF_TOP[stem]}.{kind}" if stem in _GGUF_TOP else None
+    if stem == "exp_probs_b":
+        return f"model.layers.{layer}.{_GGUF_LAYER[stem]}" if kind == "bias" else None
     return f"model.layers.{layer}.{_GGUF_LAYER[stem]}.{kind}" if stem in _GGUF_LAYER else None
 
 
 def is_ignorable(name: str) -> bool:
     """Whether a tensor beyond the expected ones is never needed."""
     return _IGNORABLE.fullmatch(name) is not None
+
+
+def is_prediction_layer(name: str, config: ModelConfig) -> bool:
+    """Whether a tensor belongs to a multi-token prediction layer, stored behind the last layer."""
+    match = re.match(r"model\.layers\.([0-9]{1,4})\.", name)
+    last = config.num_hidden_layers
+    return match is not None and last <= int(match[1]) < last + config.num_nextn_predict_layers

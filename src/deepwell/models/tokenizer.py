@@ -120,6 +120,16 @@ class Tokenizer:
     def pad_token(self) -> str | None:
         return None if self.pad_token_id is None else self.backend.id_to_token(self.pad_token_id)
 
+    @property
+    def added_tokens(self) -> tuple[str, ...]:
+        """Tokens beyond the model's own vocabulary: control tokens, and tags such as `<think>`."""
+        return tuple(self._added.values())
+
+    def control_token(self, text: str) -> int | None:
+        """The id of a control token, by its text."""
+        token = self.backend.token_to_id(text)
+        return token if token in self.special_ids else None
+
     def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
         """Token ids of `text`, without BOS or frame. `allow_special=False` reads control tokens in it as plain text.
 

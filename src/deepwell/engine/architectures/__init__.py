@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from deepwell.engine.architectures import encoder, llama
+from deepwell.engine.architectures import deepseek, encoder, llama
 from deepwell.engine.architectures.tensors import TensorPlan
 from deepwell.engine.backend import Backend, Model
 from deepwell.engine.encoder_backend import Encoder
@@ -18,12 +18,15 @@ __all__ = ["build_encoder", "build_model", "tensor_plan"]
 
 def tensor_plan(config: ModelConfig) -> TensorPlan:
     """The packed tensors that `config.architecture` needs."""
-    return encoder.tensors(config) if config.is_encoder else llama.tensors(config)
+    if config.is_encoder:
+        return encoder.tensors(config)
+    return deepseek.tensors(config) if config.is_latent else llama.tensors(config)
 
 
 def build_model(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
     """Compose the model of `config.architecture` on `backend`, for sequences of up to `max_positions` tokens."""
-    return llama.build(backend, weights, config, max_positions)
+    family = deepseek if config.is_latent else llama
+    return family.build(backend, weights, config, max_positions)
 
 
 def build_encoder(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:

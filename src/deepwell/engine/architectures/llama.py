@@ -1,14 +1,16 @@
 """Llama, Qwen2 and Qwen3: pre-norm decoders with grouped-query attention, rotary positions and a SwiGLU MLP.
 
-Qwen2 differs by a bias on q, k and v alone, Qwen3 by an RMSNorm of each query and key head before rotation.
+Qwen2 differs by a bias on q, k and v alone, Qwen3 by an RMSNorm of each query and key head before rotation, Qwen3-MoE
+further by mixtures of experts in place of MLPs.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from deepwell.engine.architectures.mixture import build_mlp, mlp_tensors, wrapped
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Attention, Backend, Mlp, Model
+from deepwell.engine.backend import Backend, Layer, Model
 from deepwell.engine.rope import rope_tables
 from deepwell.models.config import ModelConfig
 
@@ -23,23 +25,21 @@ def tensors(config: ModelConfig) -> TensorPlan:
     hidden, vocab = config.hidden_size, config.vocab_size
     q_rows = config.num_attention_heads * config.head_dim
     qkv_rows = q_rows + 2 * config.num_key_value_heads * config.head_dim
-    intermediate = -(-config.intermediate_size // 16) * 16
 
     matrices = [MatrixPlan("embed", vocab, hidden, ("model.embed_tokens.weight",), "embedding")]
     vectors = [VectorPlan("norm", hidden, ("model.norm.weight",))]
     for i in range(config.num_hidden_layers):
         layer = f"model.layers.{i}"
         qkv = [f"{layer}.self_attn.{part}_proj" for part in "qkv"]
-        gate_up = [f"{layer}.mlp.{part}_proj.weight" for part in ("gate", "up")]
+        mlp = mlp_tensors(config, i)
         matrices += [
             MatrixPlan(f"{i}.qkv", qkv_rows, hidden, tuple(f"{part}.weight" for part in qkv), "body"),
             MatrixPlan(f"{i}.o", hidden, q_rows, (f"{layer}.self_attn.o_proj.weight",), "body"),
-            MatrixPlan(f"{i}.gate_up", 2 * intermediate, hidden, tuple(gate_up), "body", "interleave"),
-            MatrixPlan(f"{i}.down", hidden, intermediate, (f"{layer}.mlp.down_proj.weight",), "body"),
+            *mlp.matrices,
         ]
         vectors += [
             VectorPlan(f"{i}.attention_norm", hidden, (f"{layer}.input_layernorm.weight",)),
-            VectorPlan(f"{i}.mlp_norm", hidden, (f"{layer}.post_attention_layernorm.weight",)),
+            *mlp.vectors,
         ]
         if config.attention_bias:
             vectors.append(VectorPlan(f"{i}.qkv_bias", qkv_rows, tuple(f"{part}.bias" for part in qkv)))
@@ -55,12 +55,9 @@ def tensors(config: ModelConfig) -> TensorPlan:
 
 def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
     """Compose the decoder for sequences of up to `max_positions` tokens."""
-    matrices = {
-        name: backend.matrix(packed.data, packed.rows, packed.cols, packed.scheme)
-        for name, packed in weights.matrices.items()
-    }
+    matrices = wrapped(backend, weights)
     vectors, eps = weights.vectors, config.rms_norm_eps
-    layers: list[Attention | Mlp] = []
+    layers: list[Layer] = []
     for i in range(config.num_hidden_layers):
         attention = backend.attention(
             vectors[f"{i}.attention_norm"],
@@ -74,8 +71,7 @@ def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions
             q_norm=vectors.get(f"{i}.q_norm"),
             k_norm=vectors.get(f"{i}.k_norm"),
         )
-        mlp = backend.mlp(vectors[f"{i}.mlp_norm"], matrices[f"{i}.gate_up"], matrices[f"{i}.down"], eps=eps)
-        layers += [attention, mlp]
+        layers += [attention, build_mlp(backend, matrices, vectors, config, i)]
     cos, sin = rope_tables(config, max_positions)
     embed = matrices["embed"]
     head = matrices.get("head", embed)

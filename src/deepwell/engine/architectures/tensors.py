@@ -2,22 +2,71 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["MatrixPlan", "TensorPlan", "VectorPlan"]
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["GATE_UP_ROWS", "HeadRows", "MatrixPlan", "TensorPlan", "VectorPlan", "row_map", "source_places"]
+
+GATE_UP_ROWS = 16  # `quantize.GATE_UP_ROWS`, which imports the backends
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRows:
+    """Which rows of a stored tensor a matrix takes, head by head: `count` of every `stride`, from `first` on."""
+
+    heads: int
+    stride: int
+    first: int
+    count: int
+    # So many rows at the end of a head are rotated and stored as pairs (2i, 2i + 1); even ones come first, then odd ones.
+    interleaved: int = 0
+    pad: int = 1  # a head is padded with zero rows to a multiple
+
+    @property
+    def padded(self) -> int:
+        """Rows of a head in the matrix."""
+        return -(-self.count // self.pad) * self.pad
+
+    def order(self) -> NDArray[np.intp]:
+        """The stored row of each row of the matrix, -1 for padding: [heads x padded]."""
+        inside = np.arange(self.count)
+        plain = self.count - self.interleaved
+        inside[plain:] = plain + np.arange(self.interleaved).reshape(-1, 2).T.reshape(-1)
+        order = np.full((self.heads, self.padded), -1, np.intp)
+        order[:, : self.count] = np.arange(self.heads)[:, None] * self.stride + self.first + inside
+        return order.reshape(-1)
 
 
 @dataclass(frozen=True, slots=True)
 class MatrixPlan:
-    """One packed matrix [rows, cols], made of the rows of the stored tensors that `sources` names."""
+    """One packed matrix [rows, cols], made of the rows of the stored tensors that `sources` names.
+
+    concatenate: one source after the other. interleave: `quantize.interleave_gate_up` of each pair of sources, one pair
+    after the other. transpose: each head of the one source transposed, its `cols` rows become columns, and padded with
+    zero rows to a panel.
+    """
 
     name: str
     rows: int
     cols: int
     sources: tuple[str, ...]
     role: Literal["body", "embedding"]  # token embedding and output head may be kept wider than the body
-    order: Literal["concatenate", "interleave"] = "concatenate"  # interleave: `quantize.interleave_gate_up`
+    order: Literal["concatenate", "interleave", "transpose"] = "concatenate"
+    heads: tuple[HeadRows | None, ...] = ()  # of each source; None, or none at all: whole
+    adapts: bool = True  # whether a body matrix is among those that `backend.Model.adapter` counts
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is made of whole sources, one after the other or one pair interleaved."""
+        return (
+            not self.heads
+            and self.order != "transpose"
+            and (self.order != "interleave" or len(self.sources) == 2)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,3 +84,52 @@ class TensorPlan:
 
     matrices: tuple[MatrixPlan, ...]
     vectors: tuple[VectorPlan, ...]
+
+
+def row_map(matrix: MatrixPlan, source_rows: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
+    """Where each row of a concatenated or interleaved matrix comes from.
+
+    Args:
+        source_rows: rows of each source.
+
+    Returns:
+        The index of the source and the row in it, each [matrix.rows]; -1 and -1 where a row is zero.
+    """
+    sources = np.full(matrix.rows, -1, np.int32)
+    rows = np.full(matrix.rows, -1, np.intp)
+    for index, order, places in _placed(matrix, source_rows):
+        taken = order >= 0
+        sources[places[taken]] = index
+        rows[places[taken]] = order[taken]
+    return sources, rows
+
+
+def source_places(matrix: MatrixPlan, source_rows: Sequence[int], source: int) -> NDArray[np.intp]:
+    """Where in the matrix each row of a source lies that is taken whole, [rows of the source]; see `row_map`."""
+    for _, order, places in _placed(matrix, source_rows, source):
+        result = np.empty(source_rows[source], np.intp)
+        result[order[order >= 0]] = places[order >= 0]
+        return result
+    raise IndexError(source)
+
+
+def _placed(
+    matrix: MatrixPlan, source_rows: Sequence[int], only: int | None = None
+) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
+    """Of each source (or one) its index, its rows as they are taken, -1 for padding, and where they go."""
+    first = 0
+    for index, count in enumerate(source_rows):
+        selection = matrix.heads[index] if matrix.heads else None
+        length = count if selection is None else selection.heads * selection.padded
+        wanted = only is None or only == index
+        if matrix.order == "interleave":
+            runs = -(-length // GATE_UP_ROWS)
+            if wanted:
+                run, inside = np.divmod(np.arange(length), GATE_UP_ROWS)
+                yield index, np.arange(length), first + (2 * run + index % 2) * GATE_UP_ROWS + inside
+            first += 2 * runs * GATE_UP_ROWS if index % 2 else 0
+        else:
+            if wanted:
+                order = np.arange(length) if selection is None else selection.order()
+                yield index, order, first + np.arange(length)
+            first += length

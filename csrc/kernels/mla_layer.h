@@ -1,0 +1,494 @@
+// A layer of latent attention; included by layers.h behind what its layers share.
+//
+// Rows of a prompt attend by expanded keys and values: a thread takes some heads of a sequence, expands a piece of its context for them and
+// lets all rows of the step pass over it. Generated rows attend to the latents themselves, their queries taken to that space by
+// `k_absorb`: work items are (sequence, piece, lane groups), so one long sequence keeps every thread busy. Which way a row goes is decided
+// by its place in the sequence alone, never by the size of a step.
+#pragma once
+
+namespace deepwell {
+namespace DW_ISA {
+
+constexpr int kExpandHeads = 8;   // heads of one item of the expanded path, at most
+constexpr int kSplitItems = 4;    // runs a thread, from which on pieces need not be split among threads
+
+enum Role : int32_t { kRoleDead = -2, kRolePrompt = -1 };  // else the index among the absorbed rows
+
+DW_INLINE int latent_queries(const LatentLayer& a) { return a.heads * (a.nope + a.rope); }
+DW_INLINE int lane_groups(const LatentLayer& a) { return (a.heads + kLanes - 1) / kLanes; }
+DW_INLINE int expand_heads(const LatentLayer& a, int threads) {
+  return max_int(1, min_int(kExpandHeads, a.heads / (2 * threads)));
+}
+// Whether a row attends by expanded keys and values.
+DW_INLINE bool is_expanded_row(const LatentLayer& a, const Batch& b, int seq, int row) {
+  return (!b.prompt_lengths || b.positions[row] < b.prompt_lengths[seq]) && !is_sparse_row(a, b, row);
+}
+
+// The roles of all rows, and who is absorbed. `live.index` may leave rows out.
+static int find_roles(const LatentLayer& a, const Batch& b, const Rows& live, int32_t* role, int32_t* absorbed, int32_t* absorbed_seq) {
+  int count = 0, next = 0;
+  for (int s = 0; s < b.seqs; s++)
+    for (int row = b.seq_starts[s]; row < b.seq_starts[s + 1]; row++) {
+      bool alive = !live.index || (next < live.count && live.index[next] == row);
+      next += alive;
+      if (!alive) {
+        role[row] = kRoleDead;
+      } else if (is_expanded_row(a, b, s, row)) {
+        role[row] = kRolePrompt;
+      } else {
+        absorbed[count] = row, absorbed_seq[count] = s;
+        role[row] = count++;
+      }
+    }
+  return count;
+}
+
+// Tokens that an absorbed row attends to.
+DW_INLINE int attended_tokens(const LatentLayer& a, const Batch& b, int row) {
+  return is_sparse_row(a, b, row) ? a.indexer->top_k : b.positions[row] + 1;
+}
+
+// Cuts the absorbed rows into runs; a row that leaves tokens out shares its pieces with no other.
+static int find_runs(const LatentLayer& a, const Batch& b, const int32_t* absorbed, const int32_t* seq, int count, LatentRun* runs) {
+  int n = 0, records = 0, groups = lane_groups(a);
+  for (int first = 0, end; first < count; first = end) {
+    end = first + 1;
+    if (!is_sparse_row(a, b, absorbed[first]))
+      while (end < count && seq[end] == seq[first] && !is_sparse_row(a, b, absorbed[end])) end++;
+    for (int unit = first * groups; unit < end * groups; unit += kRunUnits, n++) {
+      int units = min_int(kRunUnits, end * groups - unit);
+      int pieces = pieces_of(attended_tokens(a, b, absorbed[(unit + units - 1) / groups]));
+      runs[n] = {unit, units, pieces, records};
+      records += units * pieces;
+    }
+  }
+  return n;
+}
+
+static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KVCache& cache, Arena* arena, int threads,
+                                  int tid) {
+  LatentLayout l;
+  l.dims = latent_dims(cache);
+  l.a_stride = a.a.panels * kPanel;
+  l.q_stride = a.q_rank ? a.q_b.panels * kPanel : l.a_stride;
+  l.a = take<float>(arena, (size_t)b.rows * l.a_stride);
+  l.q = a.q_rank ? take<float>(arena, (size_t)b.rows * l.q_stride) : l.a;
+  int generated = 0, most_runs = 0, groups = lane_groups(a), most_tokens = 0;
+  size_t split_records = 0;
+  l.sparse = false;
+  for (int s = 0; s < b.seqs; s++) {
+    int rows = 0, sparse = 0, tokens = b.positions[b.seq_starts[s + 1] - 1] + 1;
+    for (int row = b.seq_starts[s]; row < b.seq_starts[s + 1]; row++) {
+      rows += !is_expanded_row(a, b, s, row);
+      sparse += is_sparse_row(a, b, row);
+    }
+    most_runs += ((rows - sparse) * groups + kRunUnits - 1) / kRunUnits + sparse * ((groups + kRunUnits - 1) / kRunUnits);
+    generated += rows;
+    split_records += (size_t)rows * groups * pieces_of(tokens);
+    if (sparse) l.sparse = true, most_tokens = max_int(most_tokens, tokens);
+  }
+  // Where few rows are absorbed, their pieces are shared among the threads and merged behind a barrier.
+  l.split = most_runs < kSplitItems * threads;
+  l.latent_q = take<float>(arena, (size_t)generated * a.heads * l.dims.rank);
+  l.queries_floats = lane_queries_floats(l.dims);
+  l.queries = take<float>(arena, (size_t)generated * groups * l.queries_floats);
+  l.absorb_bytes = round_up(activations_bytes(a.k_absorb, generated), 64);
+  l.attended_bytes = round_up(activations_bytes(a.v_up, generated), 64);
+  l.absorb = take<uint8_t>(arena, generated ? a.heads * l.absorb_bytes : 0);
+  l.attended = take<uint8_t>(arena, generated ? a.heads * l.attended_bytes : 0);
+  l.records = take<float>(arena, l.split ? split_records * record_floats(l.dims) : 0);
+  if (const IndexerLayer* x = a.indexer) {
+    int index_heads = index_groups(*x) * kLanes, rows = l.sparse ? generated : 0;
+    l.index_k_stride = x->k.panels * kPanel, l.index_q_stride = x->q_b.panels * kPanel;
+    l.index_scores_stride = (int)round_up(most_tokens, kPieceTokens);
+    l.index_k = take<float>(arena, (size_t)b.rows * l.index_k_stride);
+    l.index_q = take<float>(arena, l.sparse ? (size_t)b.rows * l.index_q_stride : 0);
+    l.index_lanes = take<float>(arena, (size_t)rows * index_heads * l.dims.index);
+    l.index_weights = take<float>(arena, (size_t)rows * index_heads);
+    l.index_scores = take<float>(arena, (size_t)rows * l.index_scores_stride);
+    l.chosen = take<int32_t>(arena, (size_t)rows * x->top_k);
+  }
+  bool any_prompt = generated < b.rows;
+  int slice = expand_heads(a, threads);
+  int kv_floats = kBlockTokens * (a.nope + a.rope + a.value_dim);
+  for (int t = 0; t < threads; t++) {
+    int32_t* role = take<int32_t>(arena, b.rows);
+    int32_t* absorbed = take<int32_t>(arena, 2 * (size_t)generated);
+    int32_t* prompt_rows = take<int32_t>(arena, any_prompt ? b.rows : 0);
+    LatentRun* runs = take<LatentRun>(arena, most_runs);
+    float* token = take<float>(arena, max_int(l.dims.all, l.dims.index));
+    uint8_t* gathered = take<uint8_t>(arena, l.sparse ? kPieceBlocks * round_up(l.dims.index_bytes, 64) : 0);
+    int8_t* rounded = take<int8_t>(arena, l.dims.rank);
+    float* widened = take<float>(arena, generated ? kWidenedFloats : 0);
+    float* scores = take<float>(arena, generated ? (size_t)kRunUnits * kGroupScores : 0);
+    float* own = take<float>(arena, generated && !l.split ? 2 * kRunUnits * record_floats(l.dims) : 0);
+    uint8_t* activations = take<uint8_t>(arena, any_prompt ? activations_bytes(a.k_up, kPieceTokens) : 0);
+    float* expanded = take<float>(arena, any_prompt ? (size_t)kPieceBlocks * kv_floats : 0);
+    float* tile = take<float>(arena, (size_t)kQueryTile * max_int(a.value_dim, l.dims.rank));
+    Softmax* softmax = take<Softmax>(arena, any_prompt ? (size_t)slice * b.rows : 0);
+    if (t != tid) continue;
+    l.role = role, l.absorbed = absorbed, l.absorbed_seq = absorbed + generated, l.prompt_rows = prompt_rows, l.runs = runs;
+    l.token = token, l.rounded = rounded, l.widened = widened, l.scores = scores, l.own_records = own;
+    l.activations = activations, l.gathered = gathered, l.expanded = expanded, l.tile = tile, l.softmax = softmax;
+  }
+  return l;
+}
+
+template <class Epilogue>
+static void head_panel(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
+  if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
+  else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
+  else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);
+  else if (w.scheme == kFp16) panel_rows<kFp16>(w, p, a, row, end, epilogue);
+  else panel_rows<kFp32>(w, p, a, row, end, epilogue);
+}
+
+// y = W x with an x a head: rows [0, rows) of head h are `activations(h)`; `epilogue(head, row, panel of the head, y[32])`.
+template <class Epilogue>
+static void head_gemm(const Matrix& w, int heads, uint8_t* memory, size_t head_bytes, int rows, Team* team, const Epilogue& epilogue) {
+  int panels = w.panels / heads, blocks = (rows + kRowBlock - 1) / kRowBlock, items = w.panels * blocks, count = 1;
+  for (int first; (first = team_next_share(team, items, &count)) < items;)
+    for (int item = first; item < first + count; item++) {
+      int p = item % w.panels, row = item / w.panels * kRowBlock, head = p / panels;
+      head_panel(w, p, activations_at(memory + head * head_bytes, w, rows), row, min_int(row + kRowBlock, rows),
+                 [&](int i, int panel, const float* y) { epilogue(head, i, panel % panels, y); });
+    }
+  team_barrier(team);
+}
+
+// The indexer's keys, and where a row leaves tokens out its queries.
+static void index_products(const LatentLayer& a, const Model& m, const Batch& b, const Layout& l, Team* team) {
+  const LatentLayout& t = l.latent;
+  auto product = [&](const Matrix& w, float* to, int stride, const auto& source) {
+    Activations x = quantize_rows(w, b.rows, {}, l, team, source);
+    gemm(w, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+      memcpy(to + (size_t)row * stride + p * kPanel, y, kPanel * sizeof(float));
+    });
+  };
+  product(a.indexer->k, t.index_k, t.index_k_stride, [&](int row, float* scratch) {
+    rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
+    return scratch;
+  });
+  if (!t.sparse) return;
+  product(a.indexer->q_b, t.index_q, t.index_q_stride, [&](int row, float* scratch) {
+    rms_norm_row(t.a + (size_t)row * t.a_stride, a.q_norm, a.q_rank, a.eps, scratch);
+    return scratch;
+  });
+}
+
+// ---- front: latents into the cache, queries rotated -------------------------------------------------------------
+
+static void write_token(const LatentLayer& a, const Model& m, const Batch& b, const KVCache& cache, int index, int row, int seq,
+                        const Layout& l) {
+  const LatentLayout& t = l.latent;
+  int position = b.positions[row], block = b.block_tables[(size_t)seq * b.max_blocks + position / kBlockTokens];
+  const float* x = t.a + (size_t)row * t.a_stride + (a.q_rank ? a.q_rank : latent_queries(a));
+  float* pe = t.token + t.dims.rank;
+  memset(t.token, 0, t.dims.all * sizeof(float));
+  rms_norm_row(x, a.kv_norm, a.rank, a.eps, t.token);
+  memcpy(pe, x + a.rank, a.rope * sizeof(float));
+  rope_head(pe, m.cos + (size_t)position * (a.rope / 2), m.sin + (size_t)position * (a.rope / 2), a.rope);
+  uint8_t* to = (uint8_t*)latent_block(cache, index, block);
+  write_latent(t.dims, to, position % kBlockTokens, t.token, pe, t.rounded);
+  if (!a.indexer) return;
+  memset(t.token, 0, t.dims.index * sizeof(float));
+  memcpy(t.token, t.index_k + (size_t)row * t.index_k_stride, a.indexer->head_dim * sizeof(float));
+  prepare_index_key(*a.indexer, t.token, a.rope, m.cos + (size_t)position * (a.rope / 2), m.sin + (size_t)position * (a.rope / 2));
+  write_index_key(t.dims, to, position % kBlockTokens, t.token);
+}
+
+// Queries of heads [first, end) of one row: rotated, scaled and, where the row is absorbed, rounded for `k_absorb`.
+static void prepare_queries(const LatentLayer& a, const Model& m, const Batch& b, int row, int first, int end, int absorbed,
+                            const Layout& l) {
+  const LatentLayout& t = l.latent;
+  int position = b.positions[row], dim = a.nope + a.rope;
+  const float* cos = m.cos + (size_t)position * (a.rope / 2);
+  const float* sin = m.sin + (size_t)position * (a.rope / 2);
+  for (int head = first; head < end; head++) {
+    float* q = t.q + (size_t)row * t.q_stride + head * dim;
+    rope_head(q + a.nope, cos, sin, a.rope);
+    scale_row(q, a.scale, dim);
+    if (t.role[row] >= 0) quantize_row(a.k_absorb, q, activations_at(t.absorb + head * t.absorb_bytes, a.k_absorb, absorbed), t.role[row]);
+  }
+}
+
+static void latent_front(const LatentLayer& a, int index, const Model& m, const Batch& b, const KVCache& cache, int absorbed,
+                         const Layout& l, Team* team) {
+  int groups = lane_groups(a), items = b.rows * (groups + 1);
+  for (int item; (item = team_next(team, 1)) < items;) {
+    int row = item / (groups + 1), part = item % (groups + 1), seq = 0;
+    if (part < groups) {
+      if (l.latent.role[row] != kRoleDead)
+        prepare_queries(a, m, b, row, part * kLanes, min_int((part + 1) * kLanes, a.heads), absorbed, l);
+      continue;
+    }
+    while (b.seq_starts[seq + 1] <= row) seq++;
+    write_token(a, m, b, cache, index, row, seq, l);
+  }
+  team_barrier(team);
+}
+
+// ---- absorbed rows ----------------------------------------------------------------------------------------------
+
+// Queries in the latents' space, by lane groups.
+static void absorb_queries(const LatentLayer& a, int absorbed, const Layout& l, Team* team) {
+  const LatentLayout& t = l.latent;
+  head_gemm(a.k_absorb, a.heads, t.absorb, t.absorb_bytes, absorbed, team, [&](int head, int i, int p, const float* y) {
+    memcpy(t.latent_q + ((size_t)i * a.heads + head) * t.dims.rank + p * kPanel, y, kPanel * sizeof(float));
+  });
+  int groups = lane_groups(a);
+  for (int unit; (unit = team_next(team, 1)) < absorbed * groups;) {
+    int i = unit / groups, first = unit % groups * kLanes;
+    LaneQueries q = lane_queries_at(t.queries + unit * t.queries_floats, t.dims);
+    for (int lane = 0; lane < kLanes; lane++) {
+      int head = first + lane;
+      if (head >= a.heads) {
+        clear_lane(q, t.dims, lane);
+        continue;
+      }
+      const float* pe = t.q + (size_t)t.absorbed[i] * t.q_stride + head * (a.nope + a.rope) + a.nope;
+      set_lane(q, t.dims, lane, t.latent_q + ((size_t)i * a.heads + head) * t.dims.rank, pe, a.rope);
+    }
+  }
+  team_barrier(team);
+}
+
+DW_INLINE int lanes_of(const LatentLayer& a, int unit) {
+  return min_int(kLanes, a.heads - unit % lane_groups(a) * kLanes);
+}
+
+// The units of a run over one piece; records[u] receives unit u's part.
+static void attend_run(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, const LatentRun& run, int piece,
+                       float* const* records, const Layout& l) {
+  const LatentLayout& t = l.latent;
+  LaneQueries queries[kRunUnits];
+  int visible[kRunUnits], lanes[kRunUnits], groups = lane_groups(a), start = piece * kPieceTokens;
+  for (int u = 0; u < run.count; u++) {
+    int unit = run.first + u, row = t.absorbed[unit / groups];
+    queries[u] = lane_queries_at(t.queries + unit * t.queries_floats, t.dims);
+    visible[u] = max_int(0, min_int(kPieceTokens, attended_tokens(a, b, row) - start));
+    lanes[u] = lanes_of(a, unit);
+  }
+  LaneGroups g = {run.count, queries, visible, t.scores};
+  int i = run.first / groups, tokens = most_visible(g);
+  const int32_t* table = b.block_tables + (size_t)t.absorbed_seq[i] * b.max_blocks;
+  LatentPiece data;
+  if (is_sparse_row(a, b, t.absorbed[i]))
+    data = gather_latents(t.dims, cache, index, table, t.chosen + (size_t)i * a.indexer->top_k + start, tokens, t.gathered);
+  else
+    data = find_latents(cache, index, table, piece, tokens);
+  attend_latents(data, t.dims, g, lanes, records, t.widened);
+}
+
+// A head's attended latent, as `v_up` wants it.
+static void finish_head(const LatentLayer& a, int unit, int lane, float* o, float sum, int absorbed, const Layout& l) {
+  const LatentLayout& t = l.latent;
+  int groups = lane_groups(a), head = unit % groups * kLanes + lane;
+  scale_row(o, 1.0f / sum, t.dims.rank);
+  quantize_row(a.v_up, o, activations_at(t.attended + head * t.attended_bytes, a.v_up, absorbed), unit / groups);
+}
+
+static void merge_lane(float* to, Softmax* total, const float* record, int lane, int rank) {
+  merge_piece(to, total, record + 2 * kLanes + (size_t)lane * rank, {record[lane], record[kLanes + lane]}, rank);
+}
+
+// All pieces of a run in order, by one thread.
+static void attend_whole_run(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, const LatentRun& run, int absorbed,
+                             const Layout& l) {
+  const LatentLayout& t = l.latent;
+  size_t floats = record_floats(t.dims);
+  float *parts[kRunUnits], *totals[kRunUnits];
+  for (int u = 0; u < run.count; u++) {
+    parts[u] = t.own_records + u * floats, totals[u] = t.own_records + (kRunUnits + u) * floats;
+    memset(totals[u], 0, floats * sizeof(float));
+    for (int lane = 0; lane < kLanes; lane++) totals[u][lane] = -__builtin_inff();
+  }
+  for (int piece = 0; piece < run.pieces; piece++) {
+    attend_run(a, b, cache, index, run, piece, parts, l);
+    for (int u = 0; u < run.count; u++)
+      for (int lane = 0; lane < lanes_of(a, run.first + u); lane++) {
+        Softmax total = {totals[u][lane], totals[u][kLanes + lane]};
+        merge_lane(totals[u] + 2 * kLanes + (size_t)lane * t.dims.rank, &total, parts[u], lane, t.dims.rank);
+        totals[u][lane] = total.max, totals[u][kLanes + lane] = total.sum;
+      }
+  }
+  for (int u = 0; u < run.count; u++)
+    for (int lane = 0; lane < lanes_of(a, run.first + u); lane++)
+      finish_head(a, run.first + u, lane, totals[u] + 2 * kLanes + (size_t)lane * t.dims.rank, totals[u][kLanes + lane], absorbed, l);
+}
+
+static int attend_items(const LatentLayout& t, int runs) {
+  int items = 0;
+  for (int r = 0; r < runs; r++) items += t.split ? t.runs[r].pieces : 1;
+  return items;
+}
+
+static void attend_item(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int item, int absorbed, const Layout& l) {
+  const LatentLayout& t = l.latent;
+  if (!t.split) return attend_whole_run(a, b, cache, index, t.runs[item], absorbed, l);
+  int r = 0;
+  for (; item >= t.runs[r].pieces; r++) item -= t.runs[r].pieces;
+  const LatentRun& run = t.runs[r];
+  float* records[kRunUnits];
+  for (int u = 0; u < run.count; u++)
+    records[u] = t.records + ((size_t)run.record + (size_t)item * run.count + u) * record_floats(t.dims);
+  attend_run(a, b, cache, index, run, item, records, l);
+}
+
+static void merge_split(const LatentLayer& a, int runs, int absorbed, const Layout& l, Team* team) {
+  const LatentLayout& t = l.latent;
+  for (int item, units = absorbed * lane_groups(a); (item = team_next(team, 1)) < units * kLanes;) {
+    int unit = item / kLanes, lane = item % kLanes, r = 0;
+    if (lane >= lanes_of(a, unit)) continue;
+    while (r + 1 < runs && t.runs[r + 1].first <= unit) r++;
+    const LatentRun& run = t.runs[r];
+    const float* record = t.records + ((size_t)run.record + (unit - run.first)) * record_floats(t.dims);
+    memset(t.tile, 0, t.dims.rank * sizeof(float));
+    Softmax total = {-__builtin_inff(), 0.0f};
+    for (int piece = 0; piece < run.pieces; piece++, record += run.count * record_floats(t.dims))
+      merge_lane(t.tile, &total, record, lane, t.dims.rank);
+    finish_head(a, unit, lane, t.tile, total.sum, absorbed, l);
+  }
+  team_barrier(team);
+}
+
+// ---- prompt rows ------------------------------------------------------------------------------------------------
+
+// Keys and values of `tokens` tokens of a head, as blocks of a cache of floats; the rotated part of the keys is there already.
+static void expand_head(const LatentLayer& a, const Activations& x, int head, int tokens, float* blocks) {
+  int key_dim = a.nope + a.rope, block_floats = kBlockTokens * (key_dim + a.value_dim);
+  int key_panels = a.k_up.panels / a.heads, value_panels = a.v_up.panels / a.heads;
+  for (int row = 0; row < tokens; row += kRowBlock) {
+    int end = min_int(row + kRowBlock, tokens);
+    for (int p = 0; p < key_panels; p++)
+      head_panel(a.k_up, head * key_panels + p, x, row, end, [&](int t, int, const float* y) {
+        float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + (size_t)p * kPanel * kBlockTokens + t % kBlockTokens;
+        for (int i = 0; i < min_int(kPanel, a.nope - p * kPanel); i++) to[i * kBlockTokens] = y[i];
+      });
+    for (int p = 0; p < value_panels; p++)
+      head_panel(a.v_up, head * value_panels + p, x, row, end, [&](int t, int, const float* y) {
+        float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + kBlockTokens * key_dim + t % kBlockTokens * a.value_dim + p * kPanel;
+        memcpy(to, y, min_int(kPanel, a.value_dim - p * kPanel) * sizeof(float));
+      });
+  }
+}
+
+// Rows `rows[0..count)` of one sequence, heads [first, end): piece by piece of the context.
+static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int seq, const int32_t* rows, int count,
+                            int first, int end, const Layout& l) {
+  const LatentLayout& t = l.latent;
+  int key_dim = a.nope + a.rope, block_floats = kBlockTokens * (key_dim + a.value_dim), length = b.positions[rows[count - 1]] + 1;
+  const int32_t* table = b.block_tables + (size_t)seq * b.max_blocks;
+  for (int head = first; head < end; head++)
+    for (int i = 0; i < count; i++) {
+      memset(l.attention + (size_t)rows[i] * l.attention_stride + head * a.value_dim, 0, a.value_dim * sizeof(float));
+      t.softmax[(head - first) * count + i] = {-__builtin_inff(), 0.0f};
+    }
+  Piece data;
+  for (int i = 0; i < kPieceBlocks; i++) data.blocks[i] = (const uint8_t*)(t.expanded + (size_t)i * block_floats);
+  int start_row = 0;
+  for (int start = 0; start < length; start += kPieceTokens) {
+    int tokens = min_int(kPieceTokens, length - start);
+    while (b.positions[rows[start_row]] < start) start_row++;
+    Activations x = activations_at(t.activations, a.k_up, tokens);
+    for (int i = 0; i < tokens; i++) {
+      int position = start + i;
+      float* pe = t.token + t.dims.rank;
+      read_latent(t.dims, latent_block(cache, index, table[position / kBlockTokens]), position % kBlockTokens, t.token, pe);
+      quantize_row(a.k_up, t.token, x, i);
+      float* to = t.expanded + (size_t)(i / kBlockTokens) * block_floats + (size_t)a.nope * kBlockTokens + i % kBlockTokens;
+      for (int d = 0; d < a.rope; d++) to[d * kBlockTokens] = pe[d];
+    }
+    for (int head = first; head < end; head++) {
+      expand_head(a, x, head, tokens, t.expanded);
+      Softmax* total = t.softmax + (head - first) * count;
+      for (int i = start_row, n; i < count; i += n) {
+        n = min_int(kQueryTile, count - i);
+        const float* q[kQueryTile];
+        float* out[kQueryTile];
+        int visible[kQueryTile];
+        Softmax part[kQueryTile];
+        for (int r = 0; r < n; r++) {
+          q[r] = t.q + (size_t)rows[i + r] * t.q_stride + head * key_dim;
+          out[r] = t.tile + r * a.value_dim;
+          visible[r] = min_int(tokens, b.positions[rows[i + r]] + 1 - start);
+        }
+        attend<float>(n, q, visible, data, key_dim, a.value_dim, l.scratch, out, part);
+        for (int r = 0; r < n; r++)
+          merge_piece(l.attention + (size_t)rows[i + r] * l.attention_stride + head * a.value_dim, total + i + r, out[r], part[r],
+                      a.value_dim);
+      }
+    }
+  }
+  for (int head = first; head < end; head++)
+    for (int i = 0; i < count; i++)
+      scale_row(l.attention + (size_t)rows[i] * l.attention_stride + head * a.value_dim, 1.0f / t.softmax[(head - first) * count + i].sum,
+                a.value_dim);
+}
+
+static void expand_item(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int item, int slice, const Layout& l) {
+  int slices = (a.heads + slice - 1) / slice, seq = item / slices, first = item % slices * slice, count = 0;
+  for (int row = b.seq_starts[seq]; row < b.seq_starts[seq + 1]; row++)
+    if (l.latent.role[row] == kRolePrompt) l.latent.prompt_rows[count++] = row;
+  if (count) attend_expanded(a, b, cache, index, seq, l.latent.prompt_rows, count, first, min_int(first + slice, a.heads), l);
+}
+
+// ---- the layer ----------------------------------------------------------------------------------------------------
+
+// Latents of every row are written; the result is added to the `live` rows.
+static void latent_layer(const LatentLayer& a, int index, int matrix, const Model& m, const Batch& b, const KVCache& cache,
+                         const Rows& live, const Layout& l, Team* team) {
+  const LatentLayout& t = l.latent;
+  int absorbed = find_roles(a, b, live, t.role, t.absorbed, t.absorbed_seq);
+  LoraProduct lora = lora_product(b, matrix++, {b.rows, nullptr, l.groups}, l);
+  Activations x = quantize_rows(a.a, b.rows, lora, l, team, [&](int row, float* scratch) {
+    rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
+    return scratch;
+  });
+  DW_PHASE_ENDS(kPhaseNorm);
+  gemm(a.a, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+    alignas(64) float sum[kPanel];
+    memcpy(t.a + (size_t)row * t.a_stride + p * kPanel, lora_add(lora, row, p, y, sum), kPanel * sizeof(float));
+  });
+  if (a.q_rank) {
+    lora = lora_product(b, matrix++, {b.rows, nullptr, l.groups}, l);
+    x = quantize_rows(a.q_b, b.rows, lora, l, team, [&](int row, float* scratch) {
+      rms_norm_row(t.a + (size_t)row * t.a_stride, a.q_norm, a.q_rank, a.eps, scratch);
+      return scratch;
+    });
+    gemm(a.q_b, x, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+      alignas(64) float sum[kPanel];
+      memcpy(t.q + (size_t)row * t.q_stride + p * kPanel, lora_add(lora, row, p, y, sum), kPanel * sizeof(float));
+    });
+  }
+  if (a.indexer) index_products(a, m, b, l, team);
+  latent_front(a, index, m, b, cache, absorbed, l, team);
+  if (absorbed && t.sparse) choose_rows(a, m, b, cache, index, absorbed, l, team);
+  if (absorbed) absorb_queries(a, absorbed, l, team);
+  DW_PHASE_ENDS(kPhaseQkv);
+  int runs = find_runs(a, b, t.absorbed, t.absorbed_seq, absorbed, t.runs);
+  int slice = expand_heads(a, team->size), expand = (a.heads + slice - 1) / slice * b.seqs, items = attend_items(t, runs);
+  for (int item; (item = team_next(team, 1)) < expand + items;) {
+    if (item < expand) expand_item(a, b, cache, index, item, slice, l);
+    else attend_item(a, b, cache, index, item - expand, absorbed, l);
+  }
+  team_barrier(team);
+  if (absorbed) {
+    if (t.split) merge_split(a, runs, absorbed, l, team);
+    head_gemm(a.v_up, a.heads, t.attended, t.attended_bytes, absorbed, team, [&](int head, int i, int p, const float* y) {
+      memcpy(l.attention + (size_t)t.absorbed[i] * l.attention_stride + head * a.value_dim + p * kPanel, y,
+             min_int(kPanel, a.value_dim - p * kPanel) * sizeof(float));
+    });
+  }
+  DW_PHASE_ENDS(kPhaseAttention);
+  lora = lora_product(b, matrix, live, l);
+  Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
+    return l.attention + (size_t)row_at(live, i) * l.attention_stride;
+  });
+  DW_PHASE_ENDS(kPhaseNorm);
+  add_to_residual(a.o, o, lora, live, l, team);
+  DW_PHASE_ENDS(kPhaseO);
+}
+
+}  // namespace DW_ISA
+}  // namespace deepwell

@@ -1,0 +1,78 @@
+// The mixture of experts of bindings.cpp: part of its unnamed namespace.
+#pragma once
+
+constexpr int kMaxTopK = 64;
+
+struct PyMoe {
+  PyMoe(Vector norm, Floats router, std::optional<Vector> correction_bias, const PyMatrix& gate_up, const PyMatrix& down,
+        const PyMatrix* shared_gate_up, const PyMatrix* shared_down, int num_experts, int top_k, const std::string& scoring,
+        int n_group, int topk_group, bool norm_topk_prob, float routed_scaling_factor, float eps)
+      : keep_norm(norm), keep_correction(correction_bias), keep_gate_up(gate_up), keep_down(down), counts(std::max(num_experts, 0) + 1) {
+    const Matrix &g = gate_up.matrix, &d = down.matrix;
+    int hidden = g.cols;
+    require(num_experts >= 1 && num_experts <= kMaxExperts, "moe: num_experts must be between 1 and 1024");
+    require(n_group >= 1 && num_experts % n_group == 0, "moe: n_group must divide num_experts");
+    require(topk_group >= 1 && topk_group <= n_group, "moe: topk_group must be between 1 and n_group");
+    require(top_k >= 1 && top_k <= kMaxTopK && top_k <= num_experts / n_group * topk_group,
+            "moe: top_k must be between 1 and 64, and no more than the experts of topk_group groups");
+    if (scoring != "softmax" && scoring != "sigmoid") fail("moe: scoring must be softmax or sigmoid, not '" + scoring + "'");
+    require(!correction_bias || int(correction_bias->size()) == num_experts, "moe: correction_bias has the wrong size");
+    require(!correction_bias || topk_group == n_group || num_experts / n_group >= 2,
+            "moe: a corrected group is scored by its two best experts and needs as many");
+    require(int(router.shape(0)) == num_experts && int(router.shape(1)) == hidden, "moe: router must be [num_experts, hidden]");
+    require(int(norm.size()) == hidden, "moe: norm has the wrong size");
+    require(g.rows % num_experts == 0 && g.rows / num_experts % kPanel == 0,
+            "moe: gate_up must have a multiple of 32 rows for each expert");
+    require(d.cols == g.rows / num_experts / 2, "moe: down is not as wide as an expert's gate");
+    int padded = (hidden + kPanel - 1) / kPanel * kPanel;
+    require(int64_t(d.rows) == int64_t(num_experts) * padded, "moe: down must have hidden rows, padded to 32, for each expert");
+    require(bool(shared_gate_up) == bool(shared_down), "moe: shared_gate_up and shared_down come together");
+    layer = {norm.data(), {}, correction_bias ? correction_bias->data() : nullptr, g, d, shared_gate_up != nullptr, {}, {}, num_experts,
+             top_k, scoring == "sigmoid", n_group, topk_group, norm_topk_prob, routed_scaling_factor, eps, counts.data()};
+    if (shared_gate_up) {
+      const Matrix &sg = shared_gate_up->matrix, &sd = shared_down->matrix;
+      require(sg.cols == hidden && sg.rows % kPanel == 0, "moe: shared_gate_up has the wrong shape");
+      require(sg.scheme == g.scheme, "moe: shared_gate_up must have the scheme of gate_up");
+      require(sd.rows == hidden && sd.cols <= sg.rows / 2, "moe: shared_down has the wrong shape");
+      keep_shared_gate_up = *shared_gate_up, keep_shared_down = *shared_down;
+      layer.shared_gate_up = sg, layer.shared_down = sd;
+    }
+    // The router as a matrix of panels, [panels][hidden][32]: a product with it is a chain in column order.
+    int panels = (num_experts + kPanel - 1) / kPanel;
+    router_memory.reset(size_t(panels) * hidden * kPanel * sizeof(float));
+    float* to = reinterpret_cast<float*>(router_memory.data());
+    for (int e = 0; e < num_experts; e++)
+      for (int c = 0; c < hidden; c++)
+        to[(size_t(e / kPanel) * hidden + c) * kPanel + e % kPanel] = router.data()[size_t(e) * hidden + c];
+    layer.router = {router_memory.data(), num_experts, hidden, kFp32, panels, hidden, 1, kPanel * sizeof(float)};
+  }
+  PyMoe(const PyMoe&) = delete;
+
+  bool owns(const Matrix* w) const {
+    return w == &layer.gate_up || w == &layer.down || w == &layer.shared_gate_up || w == &layer.shared_down;
+  }
+
+  std::vector<uint64_t> loads() const {  // a step may be counting
+    std::vector<uint64_t> seen(counts.size());
+    for (size_t i = 0; i < seen.size(); i++) seen[i] = __atomic_load_n(&counts[i], __ATOMIC_RELAXED);
+    return seen;
+  }
+
+  MoeLayer layer;
+  Vector keep_norm;
+  std::optional<Vector> keep_correction;
+  PyMatrix keep_gate_up, keep_down;
+  std::optional<PyMatrix> keep_shared_gate_up, keep_shared_down;
+  std::vector<uint64_t> counts;
+  HugeBuffer router_memory;
+};
+
+void bind_moe(nb::module_& m) {
+  using namespace nb::literals;
+  nb::class_<PyMoe>(m, "Moe")
+      .def(nb::init<Vector, Floats, std::optional<Vector>, const PyMatrix&, const PyMatrix&, const PyMatrix*, const PyMatrix*, int,
+                    int, const std::string&, int, int, bool, float, float>(),
+           "norm"_a, "router"_a, "correction_bias"_a.none(), "gate_up"_a, "down"_a, "shared_gate_up"_a.none(),
+           "shared_down"_a.none(), "num_experts"_a, "top_k"_a, "scoring"_a, "n_group"_a, "topk_group"_a, "norm_topk_prob"_a,
+           "routed_scaling_factor"_a, "eps"_a);
+}

@@ -1,0 +1,153 @@
+"""DeepSeek-V2 (arXiv:2405.04434), V3 (arXiv:2412.19437) and V3.2: latent attention, and mixtures of experts behind the
+first dense layers. V3.2 adds a lightning indexer, by which a query attends to its best tokens alone.
+
+kv_b is packed three times over: as k_up and v_up, which expand latents, and its keys' half transposed, as k_absorb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.architectures.mixture import build_mlp, mlp_tensors, wrapped
+from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
+from deepwell.engine.backend import Backend, Indexer, LatentAttention, Layer, Matrix, Model
+from deepwell.engine.rope import rope_tables
+from deepwell.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from deepwell.engine.weights import Weights
+
+__all__ = ["build", "tensors"]
+
+_PANEL = 32  # `quantize.PANEL`, which imports the backends
+
+
+def tensors(config: ModelConfig) -> TensorPlan:
+    """The tensors of `config`, by the names transformers gives them."""
+    hidden, vocab = config.hidden_size, config.vocab_size
+    matrices = [MatrixPlan("embed", vocab, hidden, ("model.embed_tokens.weight",), "embedding")]
+    vectors = [VectorPlan("norm", hidden, ("model.norm.weight",))]
+    for i in range(config.num_hidden_layers):
+        for part in (_attention_tensors(config, i), mlp_tensors(config, i)):
+            matrices += part.matrices
+            vectors += part.vectors
+    if not config.tie_word_embeddings:
+        matrices.append(MatrixPlan("head", vocab, hidden, ("lm_head.weight",), "embedding"))
+    return TensorPlan(tuple(matrices), tuple(vectors))
+
+
+def _attention_tensors(config: ModelConfig, layer: int) -> TensorPlan:
+    hidden, heads, rank, q_rank = (
+        config.hidden_size,
+        config.num_attention_heads,
+        config.kv_lora_rank,
+        config.q_lora_rank,
+    )
+    nope, rope, value = config.qk_nope_head_dim, config.qk_rope_head_dim, config.v_head_dim
+    source, name = f"model.layers.{layer}.self_attn", str(layer)
+    interleaved = rope if config.rope_interleave else 0
+    query = HeadRows(heads, nope + rope, 0, nope + rope, interleaved)
+    latent = HeadRows(1, rank + rope, 0, rank + rope, interleaved)
+    keys = HeadRows(heads, nope + value, 0, nope, pad=_PANEL)
+    values = HeadRows(heads, nope + value, nope, value, pad=_PANEL)
+    columns = HeadRows(heads, nope + value, 0, nope)
+    kv_a, kv_b = f"{source}.kv_a_proj_with_mqa.weight", (f"{source}.kv_b_proj.weight",)
+    first = f"{source}.q_a_proj.weight" if q_rank else f"{source}.q_proj.weight"
+    a_rows = (q_rank or query.heads * query.count) + rank + rope
+    padded_rank = -(-rank // _PANEL) * _PANEL
+
+    matrices = [
+        MatrixPlan(
+            f"{name}.a", a_rows, hidden, (first, kv_a), "body", heads=(None if q_rank else query, latent)
+        )
+    ]
+    if q_rank:
+        q_b = (f"{source}.q_b_proj.weight",)
+        matrices.append(
+            MatrixPlan(f"{name}.q_b", query.heads * query.count, q_rank, q_b, "body", heads=(query,))
+        )
+    matrices += [
+        MatrixPlan(f"{name}.o", hidden, heads * value, (f"{source}.o_proj.weight",), "body"),
+        MatrixPlan(f"{name}.k_up", heads * keys.padded, rank, kv_b, "body", heads=(keys,), adapts=False),
+        MatrixPlan(
+            f"{name}.k_absorb", heads * padded_rank, nope, kv_b, "body", "transpose", (columns,), adapts=False
+        ),
+        MatrixPlan(f"{name}.v_up", heads * values.padded, rank, kv_b, "body", heads=(values,), adapts=False),
+    ]
+    vectors = [
+        VectorPlan(f"{name}.attention_norm", hidden, (f"model.layers.{layer}.input_layernorm.weight",)),
+        VectorPlan(f"{name}.kv_norm", rank, (f"{source}.kv_a_layernorm.weight",)),
+    ]
+    if q_rank:
+        vectors.append(VectorPlan(f"{name}.q_norm", q_rank, (f"{source}.q_a_layernorm.weight",)))
+    if config.index_topk:
+        count, dim, indexer = config.index_n_heads, config.index_head_dim, f"{source}.indexer"
+        matrices += [
+            MatrixPlan(
+                f"{name}.index_q", count * dim, q_rank, (f"{indexer}.wq_b.weight",), "body", adapts=False
+            ),
+            MatrixPlan(f"{name}.index_k", dim, hidden, (f"{indexer}.wk.weight",), "body", adapts=False),
+        ]
+        vectors += [
+            VectorPlan(f"{name}.index_norm", dim, (f"{indexer}.k_norm.weight",)),
+            VectorPlan(f"{name}.index_shift", dim, (f"{indexer}.k_norm.bias",)),
+            VectorPlan(f"{name}.index_weights", count * hidden, (f"{indexer}.weights_proj.weight",)),
+        ]
+    return TensorPlan(tuple(matrices), tuple(vectors))
+
+
+def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
+    """Compose the decoder for sequences of up to `max_positions` tokens."""
+    matrices, vectors = wrapped(backend, weights), weights.vectors
+    layers: list[Layer] = []
+    for i in range(config.num_hidden_layers):
+        layers.append(_attention(backend, matrices, vectors, config, i))
+        layers.append(build_mlp(backend, matrices, vectors, config, i))
+    cos, sin = rope_tables(config, max_positions)
+    embed = matrices["embed"]
+    head = matrices.get("head", embed)
+    return backend.model(embed, layers, vectors["norm"], head, cos, sin, eps=config.rms_norm_eps)
+
+
+def _attention(
+    backend: Backend,
+    matrices: Mapping[str, Matrix],
+    vectors: Mapping[str, NDArray[np.float32]],
+    config: ModelConfig,
+    layer: int,
+) -> LatentAttention:
+    indexer = None
+    if config.index_topk:
+        indexer = Indexer(
+            matrices[f"{layer}.index_q"],
+            matrices[f"{layer}.index_k"],
+            vectors[f"{layer}.index_norm"],
+            vectors[f"{layer}.index_shift"],
+            vectors[f"{layer}.index_weights"].reshape(config.index_n_heads, config.hidden_size),
+            config.index_n_heads,
+            config.index_head_dim,
+            config.index_topk,
+        )
+    return backend.latent_attention(
+        vectors[f"{layer}.attention_norm"],
+        matrices[f"{layer}.a"],
+        vectors.get(f"{layer}.q_norm"),
+        matrices.get(f"{layer}.q_b"),
+        vectors[f"{layer}.kv_norm"],
+        matrices[f"{layer}.k_up"],
+        matrices[f"{layer}.k_absorb"],
+        matrices[f"{layer}.v_up"],
+        matrices[f"{layer}.o"],
+        num_heads=config.num_attention_heads,
+        qk_nope_head_dim=config.qk_nope_head_dim,
+        qk_rope_head_dim=config.qk_rope_head_dim,
+        v_head_dim=config.v_head_dim,
+        kv_lora_rank=config.kv_lora_rank,
+        scale=config.attention_scale,
+        eps=config.rms_norm_eps,
+        indexer=indexer,
+    )

@@ -1,0 +1,99 @@
+"""The MLP of a layer, dense or a mixture of experts: which tensors it loads, and the coarse layer they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
+from deepwell.engine.backend import Backend, Matrix, Mlp, Moe
+from deepwell.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from deepwell.engine.weights import Weights
+
+__all__ = ["build_mlp", "mlp_tensors", "wrapped"]
+
+_PANEL = 32  # `quantize.PANEL`, which imports the backends
+_RUN = 16  # rows of gate, then of up
+
+
+def _padded(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+def _dense(name: str, source: str, hidden: int, intermediate: int) -> tuple[MatrixPlan, MatrixPlan]:
+    inner = _padded(intermediate, _RUN)
+    gate_up = tuple(f"{source}.{part}_proj.weight" for part in ("gate", "up"))
+    return (
+        MatrixPlan(f"{name}gate_up", 2 * inner, hidden, gate_up, "body", "interleave"),
+        MatrixPlan(f"{name}down", hidden, inner, (f"{source}.down_proj.weight",), "body"),
+    )
+
+
+def mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
+    """The tensors of layer `layer`'s MLP, its norm included."""
+    hidden, source = config.hidden_size, f"model.layers.{layer}.mlp"
+    norm = VectorPlan(f"{layer}.mlp_norm", hidden, (f"model.layers.{layer}.post_attention_layernorm.weight",))
+    if layer not in config.sparse_layers:
+        return TensorPlan(_dense(f"{layer}.", source, hidden, config.intermediate_size), (norm,))
+    count, inner = config.num_experts, _padded(config.moe_intermediate_size, _RUN)
+    experts = [f"{source}.experts.{e}" for e in range(count)]
+    gate_up = tuple(f"{e}.{part}_proj.weight" for e in experts for part in ("gate", "up"))
+    down = tuple(f"{e}.down_proj.weight" for e in experts)
+    panels = HeadRows(1, hidden, 0, hidden, pad=_PANEL)
+    matrices = [
+        MatrixPlan(f"{layer}.experts_gate_up", count * 2 * inner, hidden, gate_up, "body", "interleave"),
+        MatrixPlan(
+            f"{layer}.experts_down", count * panels.padded, inner, down, "body", heads=(panels,) * count
+        ),
+    ]
+    if config.num_shared_experts:
+        shared = config.num_shared_experts * config.moe_intermediate_size
+        matrices += _dense(f"{layer}.shared_", f"{source}.shared_experts", hidden, shared)
+    vectors = [norm, VectorPlan(f"{layer}.router", count * hidden, (f"{source}.gate.weight",))]
+    if config.has_correction_bias:
+        bias = f"{source}.gate.e_score_correction_bias"
+        vectors.append(VectorPlan(f"{layer}.correction_bias", count, (bias,)))
+    return TensorPlan(tuple(matrices), tuple(vectors))
+
+
+def wrapped(backend: Backend, weights: Weights) -> dict[str, Matrix]:
+    """The packed matrices as the backend holds them, by name."""
+    return {
+        name: backend.matrix(packed.data, packed.rows, packed.cols, packed.scheme)
+        for name, packed in weights.matrices.items()
+    }
+
+
+def build_mlp(
+    backend: Backend,
+    matrices: Mapping[str, Matrix],
+    vectors: Mapping[str, NDArray[np.float32]],
+    config: ModelConfig,
+    layer: int,
+) -> Mlp | Moe:
+    """The coarse layer of `mlp_tensors`."""
+    norm, eps = vectors[f"{layer}.mlp_norm"], config.rms_norm_eps
+    if layer not in config.sparse_layers:
+        return backend.mlp(norm, matrices[f"{layer}.gate_up"], matrices[f"{layer}.down"], eps=eps)
+    return backend.moe(
+        norm,
+        vectors[f"{layer}.router"].reshape(config.num_experts, config.hidden_size),
+        vectors.get(f"{layer}.correction_bias"),
+        matrices[f"{layer}.experts_gate_up"],
+        matrices[f"{layer}.experts_down"],
+        matrices.get(f"{layer}.shared_gate_up"),
+        matrices.get(f"{layer}.shared_down"),
+        num_experts=config.num_experts,
+        top_k=config.num_experts_per_tok,
+        scoring=config.scoring_func,
+        n_group=config.n_group,
+        topk_group=config.topk_group,
+        norm_topk_prob=config.norm_topk_prob,
+        routed_scaling_factor=config.routed_scaling_factor,
+        eps=eps,
+    )

@@ -1,0 +1,35 @@
+"""Which projections of an architecture LoRA may adapt, and how many modules each name must match."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Literal
+
+from deepwell.engine.architectures import tensor_plan
+from deepwell.models.config import ModelConfig
+
+__all__ = ["lora_targets"]
+
+
+def lora_targets(
+    config: ModelConfig, which: Literal["attention", "dense", "all"] = "dense"
+) -> dict[str, int]:
+    """Names for peft's `target_modules`, each with the number of modules it matches.
+
+    A tuner holds what peft matched against the numbers: a name that matches fewer modules than this was renamed.
+    kv_b_proj is never among them, for serving absorbs it into queries and outputs.
+
+    Args:
+        which: "attention" alone; "dense": with the MLPs that every token passes, shared experts among them; "all": with
+            the routed experts, which only the reference backend applies unmerged.
+    """
+    counts: Counter[str] = Counter()
+    for matrix in tensor_plan(config).matrices:
+        if matrix.role != "body" or not matrix.adapts:
+            continue
+        for source in matrix.sources:
+            module = source.removesuffix(".weight")
+            if (which == "attention" and ".mlp." in module) or (which != "all" and ".experts." in module):
+                continue
+            counts[module.rpartition(".")[2]] += 1
+    return dict(counts)
