@@ -44,6 +44,7 @@ golden: $(TUNE)  ## make tests/golden anew with transformers
 	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml minilm
 	$(TUNE_VENV)/bin/python tests/golden/make.py
 	$(TUNE_VENV)/bin/python tests/golden/encoder.py
+	$(TUNE_VENV)/bin/python tests/golden/deepseek.py
 
 clean:  ## environments, builds, caches; models stay in the store
 	rm -rf $(VENV) $(TUNE_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -11,7 +11,9 @@ __all__ = [
     "InvalidRequest",
     "MissingDependency",
     "ModelNotFound",
+    "NotFound",
     "PortInUse",
+    "StorageError",
     "UnsupportedModel",
 ]
 
@@ -55,6 +57,19 @@ class ModelNotFound(DeepwellError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class NotFound(DeepwellError):
+    """No such object, or one of another tenant: the two are not told apart."""
+
+    status = 404
+    type = "invalid_request_error"
+
+
+class StorageError(DeepwellError):
+    """The database cannot be opened, or is of a version that this Deepwell does not know."""
+
+    type = "storage_error"
 
 
 class InvalidModelFile(DeepwellError):

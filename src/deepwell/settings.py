@@ -35,6 +35,12 @@ def _cache_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepwell"
 
 
+def _data_root() -> Path:
+    if home := os.environ.get("DEEPWELL_HOME"):
+        return Path(home) / "data"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "deepwell"
+
+
 def config_file() -> Path:
     """The TOML file settings are read from: `DEEPWELL_CONFIG`, else `~/.config/deepwell/config.toml`."""
     if path := os.environ.get("DEEPWELL_CONFIG"):
@@ -90,6 +96,9 @@ class Settings(BaseSettings):
     isa: str | None = Field(None, description="Force a lower kernel table, for example avx2 or generic.")
 
     models_dir: Path = Field(default_factory=lambda: _cache_root() / "models", description="The model store.")
+    data_dir: Path = Field(
+        default_factory=_data_root, description="The database of responses, conversations and completions."
+    )
     offline: bool = Field(False, description="Never touch the network.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "warning", description="Server log level."

@@ -19,6 +19,7 @@ from deepwell.engine.protocol import (
     Delta,
     EngineStats,
     GenerateRequest,
+    Grammar,
     TokenLogprob,
 )
 from deepwell.errors import ContextLengthExceeded, ModelNotFound
@@ -86,6 +87,7 @@ class FakeEngine:
     fail_at: int | None = None  # the token of each request at which the engine gives it up
     endless: bool = False  # max_tokens is not obeyed
     seen: list[GenerateRequest] = field(default_factory=list[GenerateRequest])
+    grammars: list[Grammar] = field(default_factory=list[Grammar])  # prepared, and not obeyed
     steps: int = 0
     aborted: int = 0
     ended: threading.Event = field(default_factory=threading.Event)  # set whenever a request has ended early
@@ -155,6 +157,9 @@ class FakeEngine:
 
     async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         return np.array([_logprob(t, 0).logprob for t in tokens[1:]], np.float32)
+
+    async def prepare(self, grammar: Grammar) -> None:
+        self.grammars.append(grammar)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         vector = np.bincount(np.array(tokens) % 8, minlength=8).astype(np.float32)

@@ -25,6 +25,18 @@ async def refused(http: httpx.AsyncClient, path: str, body: Any, status: int = 4
     return error
 
 
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+def strict(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
+
+
 @pytest.mark.parametrize(
     ("extra", "param", "says"),
     [
@@ -53,25 +65,39 @@ async def refused(http: httpx.AsyncClient, path: str, body: Any, status: int = 4
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
         ({"stream_options": {"include_usage": True}}, None, "stream: true"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown parameter"),
-        ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-        ({"tool_choice": "required"}, "tool_choice", "not supported"),
-        ({"functions": [{}]}, "functions", "not supported"),
+        ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
+        ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "'custom'"),
+        ({"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].function.name", "pattern"),
+        ({"tools": [TOOL, TOOL]}, "tools", "two tools"),
+        ({"tool_choice": "required"}, "tool_choice", "there are no tools"),
+        ({"tools": [TOOL], "tool_choice": "some"}, "tool_choice", "'required'"),
+        ({"tools": [TOOL], "tool_choice": named("g")}, "tool_choice", "'f'"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function"}}, "tool_choice", "needs"),
+        ({"tools": [strict({"uniqueItems": True})]}, "tools", "/uniqueItems"),
+        ({"functions": [{}]}, "functions", "use tools"),
+        ({"response_format": {"type": "json_schema"}}, "response_format", "json_schema"),
+        ({"response_format": {"type": "xml"}}, "response_format.type", "'json_schema'"),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {}}},
-            "response_format.type",
-            "not supported",
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {}}}},
+            "response_format.json_schema.name",
+            "missing",
         ),
-        ({"response_format": {"type": "json_object"}}, "response_format.type", "not supported"),
+        ({"structured_outputs": {}}, "structured_outputs", "exactly one"),
+        ({"structured_outputs": {"json": 3}}, "structured_outputs.json", "dict"),
+        ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, None, "ignore_eos"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs", "enable_thinking"),
         ({"modalities": ["text", "audio"]}, "modalities", "only text"),
         ({"audio": {"voice": "x"}}, "audio", "not supported"),
-        ({"store": True}, "store", "not stored"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "leave it out"),
         ({"messages": []}, "messages", "at least 1"),
         ({"messages": "hi"}, "messages", "valid list"),
-        ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
+        ({"messages": [{"role": "user"}]}, "messages[0]", "content is missing"),
         ({"messages": [{"role": "bot", "content": "x"}]}, "messages[0].role", "'user'"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role", "not supported"),
-        ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "valid string"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0]", "tool_call_id"),
+        ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "a"}]}, "messages", "did not make"),
+        ({"messages": [{"role": "assistant", "tool_calls": [CALL]}]}, "messages", "has no answer"),
+        ({"messages": [{"role": "user", "content": "x", "tool_calls": [CALL]}]}, "messages[0]", "assistant"),
+        ({"messages": [{"role": "user", "content": None}]}, "messages[0]", "content is missing"),
         (
             {"messages": [{"role": "user", "content": "x", "nam": "y"}]},
             "messages[0].nam",
@@ -84,8 +110,8 @@ async def refused(http: httpx.AsyncClient, path: str, body: Any, status: int = 4
         ),
         (
             {"messages": [{"role": "assistant", "content": "", "tool_calls": [{}]}]},
-            "messages[0].tool_calls",
-            "tools",
+            "messages[0].tool_calls[0].id",
+            "missing",
         ),
     ],
 )
@@ -204,7 +230,7 @@ async def test_parameters_reach_the_engine_and_defaults_are_openais(
 async def test_unknown_routes_and_methods(http: httpx.AsyncClient) -> None:
     missing = await http.get("/v1/nothing")
     assert missing.status_code == 404 and "/v1/chat/completions" in missing.json()["error"]["message"]
-    wrong = await http.get("/v1/chat/completions")
+    wrong = await http.get("/v1/embeddings")
     assert wrong.status_code == 405 and wrong.headers["allow"] == "POST"
     assert "use POST" in wrong.json()["error"]["message"]
 

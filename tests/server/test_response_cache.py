@@ -16,7 +16,7 @@ from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine
 
-from deepwell.engine.protocol import GenerateRequest, SamplingParams
+from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
 from deepwell.server.completion import Choice, Counts, GenerationFailed, Update
 from deepwell.server.response_cache import AnswerKey, AnswerStore, ResponseCache, answer_bytes
 from deepwell.server.service import Service
@@ -70,6 +70,7 @@ SHAPING: dict[str, Any] = {
     "prompt_logprobs": 1,
     "stop_token_ids": (4,),
     "ignore_eos": True,
+    "grammar": Grammar("regex", "a"),
 }
 
 

@@ -33,7 +33,7 @@ def write_random_adapter(
     tensors: dict[str, np.ndarray[Any, Any]] = {}
     for module, linear in linears.items():
         a = rng.standard_normal((rank, linear.cols), np.float32) / np.float32(np.sqrt(linear.cols))
-        b = rng.standard_normal((len(linear.rows), rank), np.float32) * np.float32(0.02)
+        b = rng.standard_normal((linear.outputs, rank), np.float32) * np.float32(0.02)
         tensors[f"base_model.model.{module}.lora_A.weight"] = a
         tensors[f"base_model.model.{module}.lora_B.weight"] = b
     directory.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from deepwell.bench.report import Report, rounded
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backend import KVDtype
 from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.load import new_cache
 from deepwell.engine.native import select_backend
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights import Precision, load_weights
@@ -70,9 +71,7 @@ def _logprobs(
     config = checkpoint.config
     run = build_model(backend, load_weights(checkpoint, precision, bench_cache()), config, window)
     blocks = -(-window // BLOCK_TOKENS)
-    cache = backend.kv_cache(
-        config.num_hidden_layers, blocks, config.num_key_value_heads, config.head_dim, kv_dtype
-    )
+    cache = new_cache(backend, config, blocks, kv_dtype)
     parts: list[NDArray[np.float32]] = []
     for start in range(0, len(ids) - 1, window):
         part = ids[start : start + window]

@@ -15,6 +15,7 @@ from deepwell.bench.report import Report, rounded
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backend import Backend, KVCache, Model
 from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.load import new_cache
 from deepwell.engine.native import select_backend
 from deepwell.engine.weights import Precision, load_weights
 from deepwell.models.checkpoint import open_checkpoint
@@ -33,9 +34,7 @@ class Scorer:
         self._weights = load_weights(checkpoint, precision, bench_cache())
         self._model: Model = build_model(backend, self._weights, config, window)
         blocks = -(-window // BLOCK_TOKENS)
-        self._cache: KVCache = backend.kv_cache(
-            config.num_hidden_layers, blocks, config.num_key_value_heads, config.head_dim, "fp32"
-        )
+        self._cache: KVCache = new_cache(backend, config, blocks, "fp32")
         self._blocks = np.arange(blocks, dtype=np.int32)[None, :]
         self._vocab = config.vocab_size
 

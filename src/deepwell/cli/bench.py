@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deepwell.cli.bench_latent import latent
+from deepwell.cli.bench_mixture import mixture
 from deepwell.cli.output import JsonFlag as Json
 from deepwell.cli.output import reported_errors
 
@@ -30,6 +32,8 @@ NoPeers = Annotated[bool, typer.Option("--no-peers", help="Leave llama.cpp out."
 
 def register(parent: typer.Typer) -> None:
     """Add the verb."""
+    from deepwell.cli import bench_api, bench_service  # noqa: F401 - adds its commands to `app`
+
     parent.add_typer(app, name="bench")
 
 
@@ -479,6 +483,10 @@ def kv(
         json,
         lambda report: bench_kv_pages(report, _model(model), tokens=tokens, window=window),
     )
+
+
+app.command("latent")(latent(_measure, _threads))
+app.command("mixture")(mixture(_measure, _threads))
 
 
 @app.command()

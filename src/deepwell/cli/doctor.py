@@ -28,11 +28,17 @@ _EXTRAS = {"tune": ("torch", "transformers", "peft")}
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb."""
-    app.command()(doctor)
+    """Add the verb, and under it the one that looks at outputs."""
+    from deepwell.cli.doctor_sampling import sampling
+
+    group = typer.Typer(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+    group.callback()(doctor)
+    group.command()(sampling)
+    app.add_typer(group, name="doctor")
 
 
 def doctor(
+    context_: typer.Context,
     model: ModelOption = None,
     port: Port = None,
     precision: Precision = None,
@@ -44,6 +50,8 @@ def doctor(
     json: JsonFlag = False,
 ) -> None:
     """Show kernels, threads, memory plan, port, versions and settings; exit code 1 if something must be fixed."""
+    if context_.invoked_subcommand is not None:
+        return
     with reported_errors(as_json=json):
         from deepwell.settings import Settings
 

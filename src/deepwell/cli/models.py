@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deepwell.cli import synth
 from deepwell.cli.options import ModelsDir
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
@@ -22,12 +23,15 @@ Name = Annotated[str, typer.Argument(help="A model in the store.", metavar="NAME
 
 
 def register(app: typer.Typer) -> None:
-    """Add the verb and its four actions."""
-    models = typer.Typer(no_args_is_help=True, help="List, show, remove and export models.")
+    """Add the verb and its actions."""
+    models = typer.Typer(
+        no_args_is_help=True, help="List, show, remove, export, synthesise and verify models."
+    )
     models.command("list")(list_models)
     models.command()(show)
     models.command()(remove)
     models.command()(export)
+    synth.register(models)
     app.add_typer(models, name="models")
 
 

@@ -141,6 +141,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
         embedder = open_embedder(settings)
         from deepwell.server.run import serve as run
         from deepwell.server.service import Service
+        from deepwell.storage.database import Database
 
         service = Service(
             opened.engine,
@@ -151,6 +152,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
             response_cache_bytes=settings.response_cache_mb << 20,
             adapter_dir=settings.adapter_dir,
             embedder=Service(embedder.engine, embedder.codec, model=embedder.name) if embedder else None,
+            database=Database.open(settings.data_dir / "deepwell.db"),
         )
 
         def ready() -> None:

@@ -7,7 +7,18 @@ from starlette.middleware import Middleware
 
 from deepwell.server import errors
 from deepwell.server.middleware import BearerAuth, BodyLimit, Envelope
-from deepwell.server.routes import adapters, chat, completions, embeddings, system
+from deepwell.server.openapi import describe
+from deepwell.server.routes import (
+    adapters,
+    chat,
+    completions,
+    conversations,
+    embeddings,
+    messages,
+    responses,
+    stored,
+    system,
+)
 from deepwell.server.service import Service
 from deepwell.version import deepwell_version
 
@@ -25,8 +36,9 @@ def create_app(service: Service) -> FastAPI:
         title="Deepwell", version=deepwell_version(), docs_url=None, redoc_url=None, middleware=middleware
     )
     errors.install(app)
-    for module in (chat, completions, embeddings, system):
+    for module in (chat, completions, conversations, embeddings, messages, responses, stored, system):
         app.include_router(module.router(service))
     if service.adapter_dir is not None:
         app.include_router(adapters.router(service, service.adapter_dir))
+    describe(app)
     return app

@@ -30,6 +30,7 @@ class Choice:
     request: GenerateRequest
     stops: tuple[str, ...] = ()
     offset: int = 0
+    visible: frozenset[int] = frozenset()  # control tokens that are part of the text, as markup of calls is
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ class Update:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     finish_reason: Literal["stop", "length"] | None = None
     counts: Counts = Counts()
+    stop: str | None = None  # the stop string that ended it
 
 
 class _Progress:
@@ -60,7 +62,7 @@ class _Progress:
     def __init__(self, choice: Choice, codec: Codec) -> None:
         params = choice.request.params
         self._choice = choice
-        self._text = ChoiceText(codec, choice.stops, params.stop_token_ids, choice.offset)
+        self._text = ChoiceText(codec, choice.stops, params.stop_token_ids, choice.offset, choice.visible)
         self._counts = Counts(prompt=len(choice.request.prompt))
 
     def fold(self, delta: Delta) -> Update:
@@ -86,9 +88,15 @@ class _Progress:
         elif finish is not None:
             tail = self._text.finish()
             finish = "stop" if tail.stopped else finish
-            piece = Piece(piece.text + tail.text, piece.entries + tail.entries)
+            piece = Piece(piece.text + tail.text, piece.entries + tail.entries, stop=tail.stop)
         return Update(
-            self._choice.index, piece.text, piece.entries, delta.prompt_logprobs, finish, self._counts
+            self._choice.index,
+            piece.text,
+            piece.entries,
+            delta.prompt_logprobs,
+            finish,
+            self._counts,
+            piece.stop,
         )
 
 

@@ -12,8 +12,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.messages_schema import CountTokensRequest, MessagesRequest
+from deepwell.server.response_schema import ConversationRequest, InputTokensRequest, ResponseRequest
 from deepwell.server.schema import (
     ChatRequest,
     CompletionRequest,
@@ -21,10 +24,28 @@ from deepwell.server.schema import (
     LoadAdapterRequest,
     UnloadAdapterRequest,
 )
+from deepwell.server.schema_base import TAG_MARK
 
-__all__ = ["BodyTooLarge", "InvalidApiKey", "ShuttingDown", "error_body", "error_response", "install"]
+__all__ = [
+    "BodyTooLarge",
+    "ErrorResponse",
+    "InvalidApiKey",
+    "ShuttingDown",
+    "anthropic_error",
+    "error_body",
+    "error_response",
+    "install",
+]
 
 _log = logging.getLogger("deepwell.server")
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
 _MOST_PROBLEMS = 5  # shown of one request
 
 
@@ -64,11 +85,44 @@ def encode_error(error: DeepwellError) -> bytes:
     return error_body(str(error), error.type, error.param, error.code)
 
 
+def anthropic_error(message: str, status: int) -> bytes:
+    """Anthropic's error object."""
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+
+
+class ErrorResponse(Response):
+    """An error in the shape of whoever's API the path belongs to."""
+
+    def __init__(
+        self,
+        message: str,
+        type: str,
+        param: str | None = None,
+        code: str | None = None,
+        *,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(error_body(message, type, param, code), status, headers, "application/json")
+        self._message = message
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"].startswith("/v1/messages"):
+            body = anthropic_error(self._message, self.status_code)
+            headers = {name: value for name, value in self.headers.items() if name != "content-length"}
+            await Response(body, self.status_code, headers)(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+
 def error_response(
     error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
     """A response with the error\'s own status, unless another is given."""
-    return Response(encode_error(error), status or error.status, headers, "application/json")
+    return ErrorResponse(
+        str(error), error.type, error.param, error.code, status=status or error.status, headers=headers
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -85,8 +139,7 @@ async def _domain(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
-    body = error_body("the server failed: its log has the traceback", "server_error")
-    return Response(body, 500, media_type="application/json")
+    return ErrorResponse("the server failed: its log has the traceback", "server_error", status=500)
 
 
 async def _http(request: Request, error: Exception) -> Response:
@@ -133,15 +186,13 @@ async def _validation(request: Request, error: Exception) -> Response:
     if len(problems) > _MOST_PROBLEMS:
         messages.append(f"and {len(problems) - _MOST_PROBLEMS} more")
     unknown = any(problem["type"] == "extra_forbidden" for problem in problems)
-    body = error_body(
-        "; ".join(messages), "invalid_request_error", param, "unknown_parameter" if unknown else None
-    )
-    return Response(body, 400, media_type="application/json")
+    code = "unknown_parameter" if unknown else None
+    return ErrorResponse("; ".join(messages), "invalid_request_error", param, code, status=400)
 
 
 def _explain(problem: Mapping[str, Any], path: str) -> tuple[str, str | None]:
     kind = problem["type"]
-    loc = tuple(problem["loc"][1:])
+    loc = tuple(part for part in problem["loc"][1:] if not str(part).startswith(TAG_MARK))
     if kind == "json_invalid":
         return f"the body is not valid JSON: {problem['ctx']['error']} at character {loc[0]}", None
     if kind == "missing" and not loc:
@@ -171,6 +222,11 @@ def _known(path: str) -> list[str]:
         "/v1/chat/completions": ChatRequest,
         "/v1/completions": CompletionRequest,
         "/v1/embeddings": EmbeddingRequest,
+        "/v1/responses": ResponseRequest,
+        "/v1/responses/input_tokens": InputTokensRequest,
+        "/v1/conversations": ConversationRequest,
+        "/v1/messages": MessagesRequest,
+        "/v1/messages/count_tokens": CountTokensRequest,
         "/v1/load_lora_adapter": LoadAdapterRequest,
         "/v1/unload_lora_adapter": UnloadAdapterRequest,
     }

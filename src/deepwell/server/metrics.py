@@ -35,6 +35,8 @@ class _EngineCollector(Collector):
             ("preemptions", "Sequences that gave up their cache and started over.", stats.preemptions),
             ("aborted", "Sequences aborted, by hang-ups and stop strings among others.", stats.aborted),
             ("busy_seconds", "Seconds spent in engine steps.", stats.busy_seconds),
+            ("expert_rows", "Rows that routed experts have computed.", sum(map(sum, stats.expert_loads))),
+            ("expert_reads", "Times that the weights of a routed expert were read.", stats.expert_reads),
         ):
             yield CounterMetricFamily(f"deepwell_{name}", what, value)
         for name, what, value in (
@@ -47,6 +49,11 @@ class _EngineCollector(Collector):
                 "kv_usage_ratio",
                 "Used part of the KV cache, 0 to 1.",
                 stats.blocks_used / max(stats.blocks_total, 1),
+            ),
+            (
+                "expert_imbalance_ratio",
+                "Load of the busiest expert over the mean of its layer, in the layer where it is largest.",
+                stats.expert_imbalance,
             ),
         ):
             yield GaugeMetricFamily(f"deepwell_{name}", what, value)

@@ -81,7 +81,10 @@ class BodyLimit:
 
 
 class BearerAuth:
-    """Asks for one of the keys as `Authorization: Bearer KEY`. Only digests are kept, compared in constant time."""
+    """Asks for one of the keys as `Authorization: Bearer KEY`, or `X-Api-Key: KEY`.
+
+    Only digests are kept, compared in constant time.
+    """
 
     def __init__(self, app: ASGIApp, keys: Sequence[SecretStr]) -> None:
         self._app = app
@@ -92,6 +95,9 @@ class BearerAuth:
             await self._app(scope, receive, send)
             return
         header = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        if not header:  # Anthropic's clients send the bare key
+            key = next((value for name, value in scope["headers"] if name == b"x-api-key"), b"")
+            header = b"Bearer " + key if key else b""
         scheme, _, key = header.partition(b" ")
         digest = hashlib.sha256(key.strip()).digest()
         # Every digest is compared, so that the time tells nothing about which one matched.

@@ -73,6 +73,8 @@ class AnswerKey:
             params.prompt_logprobs,
             tuple(sorted(params.stop_token_ids)),
             params.ignore_eos,
+            params.grammar,
+            tuple(sorted(choice.visible)),
         )
         return cls(
             fingerprint=fingerprint,

@@ -10,6 +10,7 @@ from msgspec import UNSET, Struct, UnsetType
 from deepwell.server.completion import Counts
 
 __all__ = [
+    "CalledFunction",
     "ChatChoice",
     "ChatChunk",
     "ChatChunkChoice",
@@ -20,20 +21,25 @@ __all__ = [
     "ChatTopLogprob",
     "Completion",
     "CompletionChoice",
+    "CompletionDeleted",
     "CompletionLogprobs",
     "CompletionTokensDetails",
     "Embedding",
     "EmbeddingList",
     "EmbeddingUsage",
+    "FunctionDelta",
     "Message",
     "ModelCard",
     "ModelList",
     "PromptTokensDetails",
+    "StoredMessage",
+    "ToolCall",
+    "ToolCallDelta",
     "Usage",
     "usage",
 ]
 
-Finish = Literal["stop", "length"]
+Finish = Literal["stop", "length", "tool_calls"]
 
 
 class PromptTokensDetails(Struct):
@@ -80,11 +86,26 @@ class ChatLogprobs(Struct):
     refusal: None = None
 
 
+class CalledFunction(Struct):
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct):
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
 class Message(Struct):
-    content: str
+    """`reasoning_content` is DeepSeek's."""
+
+    content: str | None
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     annotations: list[Any] = []
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
 
 
 class ChatChoice(Struct):
@@ -104,10 +125,26 @@ class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
     service_tier: Literal["default"] = "default"
 
 
+class FunctionDelta(Struct):
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct):
+    """The first one of a call has its id and its name."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
 class ChatDelta(Struct):
-    content: str | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
     role: Literal["assistant"] | UnsetType = UNSET
     refusal: UnsetType | None = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
 
 
 class ChatChunkChoice(Struct):
@@ -141,6 +178,23 @@ class CompletionChoice(Struct):
     text: str
     logprobs: CompletionLogprobs | None = None
     finish_reason: Finish | None = None
+
+
+class CompletionDeleted(Struct, tag_field="object", tag="chat.completion.deleted"):
+    id: str
+    deleted: bool = True
+
+
+class StoredMessage(Struct):
+    """A message that a stored completion answered."""
+
+    id: str
+    role: str
+    content: str | None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: None = None
+    content_parts: None = None
 
 
 class Completion(Struct, tag_field="object", tag="text_completion"):

@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             ending.cancel()
+            await self._service.close_state()
 
 
 def serve(service: Service, listener: socket.socket, *, log_level: str, on_ready: Callable[[], None]) -> None:

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
+
+from deepwell.server.schema_base import Metadata, Strict, refuse
+from deepwell.server.schema_chat import (
+    ChatMessage,
+    ResponseFormat,
+    StructuredOutputs,
+    ToolChoiceSpec,
+    ToolSpec,
+)
 
 __all__ = [
     "MAX_CHOICES",
@@ -25,17 +34,7 @@ MAX_INPUTS = 2048  # of one embeddings request, as OpenAI has it
 MAX_ALTERNATIVES = 20
 
 Prompt = str | list[int]
-
-
-def _refuse(reason: str, *harmless: Any) -> BeforeValidator:
-    """Accept a known parameter only where it asks for nothing: `None` or one of `harmless`."""
-
-    def check(value: Any) -> Any:
-        if value is None or any(value == ok and type(value) is type(ok) for ok in harmless):
-            return value
-        raise PydanticCustomError("unsupported", cast("Any", "{reason}"), {"reason": reason})
-
-    return BeforeValidator(check)
+_Inputs = str | list[str] | list[int] | list[list[int]]  # as they are sent
 
 
 def _stop(value: Any) -> Any:
@@ -54,27 +53,6 @@ def _bias(value: Any) -> Any:
         return {int(key): bias for key, bias in cast("dict[str, Any]", value).items()}
     except ValueError:
         raise PydanticCustomError("bias", "keys must be token ids") from None
-
-
-def _text_of(parts: list[Any]) -> str:
-    texts: list[str] = []
-    for part in parts:
-        kind = cast("dict[str, Any]", part).get("type") if isinstance(part, dict) else None
-        if kind != "text":
-            raise PydanticCustomError(
-                "unsupported",
-                "content parts of type {kind} are not supported: send text",
-                {"kind": repr(kind)},
-            )
-        text = part.get("text")
-        if not isinstance(text, str):
-            raise PydanticCustomError("part", "a content part of type 'text' needs a string 'text'")
-        texts.append(text)
-    return "".join(texts)
-
-
-def _content(value: Any) -> Any:
-    return _text_of(cast("list[Any]", value)) if isinstance(value, list) else value
 
 
 def _is_tokens(value: list[Any]) -> bool:
@@ -113,44 +91,14 @@ def _inputs(noun: str, most: int) -> Callable[[Any], list[Prompt]]:
     return read
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """What a stream carries besides text."""
 
     include_usage: bool = False
-    include_obfuscation: Annotated[Any, _refuse("stream obfuscation is not supported", False)] = None
+    include_obfuscation: Annotated[Any, refuse("stream obfuscation is not supported", False)] = None
 
 
-class ResponseFormat(_Strict):
-    """Only plain text, for now."""
-
-    type: Annotated[
-        Literal["text"],
-        BeforeValidator(
-            lambda kind: (
-                kind
-                if kind == "text"
-                else _raise(
-                    "response_format of type {kind} is not supported yet: use {{'type': 'text'}}", kind
-                )
-            )
-        ),
-    ]
-    json_schema: Annotated[Any, _refuse("structured output is not supported yet")] = None
-
-
-def _raise(message: str, kind: Any) -> Any:
-    raise PydanticCustomError("unsupported", cast("Any", "{text}"), {"text": message.format(kind=repr(kind))})
-
-
-Refusal = _refuse
-_TOOLS = _refuse("tools are not supported yet: leave them out", [])
-
-
-class GenerationRequest(_Strict):
+class GenerationRequest(Strict):
     """What chat and plain completions share."""
 
     model: str
@@ -159,11 +107,15 @@ class GenerationRequest(_Strict):
     top_p: float | None = Field(None, ge=0, le=1)
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
-    stop: Annotated[list[str], BeforeValidator(_stop), Field(max_length=4)] = Field(default_factory=list[str])
+    stop: Annotated[
+        list[str], BeforeValidator(_stop, json_schema_input_type=str | list[str] | None), Field(max_length=4)
+    ] = Field(default_factory=list[str])
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     logit_bias: Annotated[
-        dict[int, Annotated[float, Field(ge=-100, le=100)]], BeforeValidator(_bias), Field(max_length=1024)
+        dict[int, Annotated[float, Field(ge=-100, le=100)]],
+        BeforeValidator(_bias, json_schema_input_type=dict[str, float] | None),
+        Field(max_length=1024),
     ] = Field(default_factory=dict[int, float])
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -177,37 +129,17 @@ class GenerationRequest(_Strict):
     stop_token_ids: list[Annotated[int, Field(ge=0)]] | None = Field(
         None, max_length=64, description="vLLM's."
     )
+    structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's.")
 
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if self.stream_options is not None and not self.stream:
             raise PydanticCustomError("stream_options", "stream_options needs stream: true")
-        return self
-
-
-class ChatMessage(_Strict):
-    """One turn. The parts of a text content are joined."""
-
-    role: Annotated[
-        Literal["system", "developer", "user", "assistant"],
-        BeforeValidator(
-            lambda role: (
-                _raise("messages of role {kind} are not supported yet", role)
-                if role in ("tool", "function")
-                else role
+        if self.structured_outputs is not None and (self.ignore_eos or self.min_tokens):
+            raise PydanticCustomError(
+                "structured_outputs", "structured_outputs goes with neither ignore_eos nor min_tokens"
             )
-        ),
-    ]
-    content: Annotated[str, BeforeValidator(_content)]
-    name: Annotated[
-        Any, _refuse("names of participants are not supported: put the name into the content")
-    ] = None
-    # What an assistant message of a response carries, so that it can be sent back as it came.
-    refusal: Annotated[Any, _refuse("refusals are not supported")] = None
-    annotations: Annotated[Any, _refuse("annotations are not supported", [])] = None
-    audio: Annotated[Any, _refuse("audio is not supported")] = None
-    tool_calls: Annotated[Any, _TOOLS] = None
-    function_call: Annotated[Any, _refuse("functions are not supported yet: leave them out")] = None
+        return self
 
 
 class ChatRequest(GenerationRequest):
@@ -220,23 +152,24 @@ class ChatRequest(GenerationRequest):
     top_logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
 
     response_format: ResponseFormat | None = None
-    tools: Annotated[Any, _TOOLS] = None
-    tool_choice: Annotated[Any, _refuse("tools are not supported yet: leave them out", "none", "auto")] = None
+    tools: list[ToolSpec] | None = Field(None, max_length=128)
+    tool_choice: ToolChoiceSpec | None = None
     parallel_tool_calls: bool | None = None
-    functions: Annotated[Any, _refuse("functions are not supported yet: leave them out", [])] = None
-    function_call: Annotated[
-        Any, _refuse("functions are not supported yet: leave them out", "none", "auto")
-    ] = None
-    modalities: Annotated[Any, _refuse("only text comes out: leave modalities out", ["text"])] = None
-    audio: Annotated[Any, _refuse("audio is not supported: leave it out")] = None
-    prediction: Annotated[Any, _refuse("predicted outputs are not supported: leave prediction out")] = None
-    web_search_options: Annotated[Any, _refuse("web search is not supported: leave it out")] = None
-    reasoning_effort: Annotated[Any, _refuse("this model does not reason apart: leave it out", "none")] = None
-    verbosity: Annotated[Any, _refuse("verbosity is not supported: ask in the messages")] = None
-    moderation: Annotated[Any, _refuse("moderation is not supported yet: leave it out")] = None
-    store: Annotated[Any, _refuse("completions are not stored: leave store out", False)] = None
+    functions: Annotated[Any, refuse("functions are deprecated: use tools", [])] = None
+    function_call: Annotated[Any, refuse("functions are deprecated: use tool_choice", "none", "auto")] = None
+    modalities: Annotated[Any, refuse("only text comes out: leave modalities out", ["text"])] = None
+    audio: Annotated[Any, refuse("audio is not supported: leave it out")] = None
+    prediction: Annotated[Any, refuse("predicted outputs are not supported: leave prediction out")] = None
+    web_search_options: Annotated[Any, refuse("web search is not supported: leave it out")] = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    chat_template_kwargs: dict[str, bool | int | str] | None = Field(
+        None, max_length=16, description="vLLM's; switches of the model's chat template."
+    )
+    verbosity: Annotated[Any, refuse("verbosity is not supported: ask in the messages")] = None
+    moderation: Annotated[Any, refuse("moderation is not supported yet: leave it out")] = None
+    store: bool | None = None
     # Harmless: labels that change nothing about the answer.
-    metadata: dict[str, str] | None = None
+    metadata: Metadata | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
@@ -251,6 +184,10 @@ class ChatRequest(GenerationRequest):
             )
         if self.top_logprobs is not None and not self.logprobs:
             raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs: true")
+        if self.structured_outputs is not None and self.response_format is not None:
+            raise PydanticCustomError(
+                "structured_outputs", "structured_outputs and response_format exclude each other"
+            )
         return self
 
     @property
@@ -267,13 +204,13 @@ class ChatRequest(GenerationRequest):
 class CompletionRequest(GenerationRequest):
     """`POST /v1/completions`."""
 
-    prompt: Annotated[list[Prompt], BeforeValidator(_inputs("prompt", MAX_CHOICES))]
+    prompt: Annotated[
+        list[Prompt], BeforeValidator(_inputs("prompt", MAX_CHOICES), json_schema_input_type=_Inputs)
+    ]
     echo: bool | None = None
     logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
-    suffix: Annotated[Any, _refuse("filling in before a suffix is not supported: leave suffix out", "")] = (
-        None
-    )
-    best_of: Annotated[Any, _refuse("best_of is not supported: use n, and choose yourself", 1)] = None
+    suffix: Annotated[Any, refuse("filling in before a suffix is not supported: leave suffix out", "")] = None
+    best_of: Annotated[Any, refuse("best_of is not supported: use n, and choose yourself", 1)] = None
 
     @model_validator(mode="after")
     def _completion_coherent(self) -> Self:
@@ -288,17 +225,19 @@ class CompletionRequest(GenerationRequest):
         return self
 
 
-class EmbeddingRequest(_Strict):
+class EmbeddingRequest(Strict):
     """`POST /v1/embeddings`."""
 
     model: str
-    input: Annotated[list[Prompt], BeforeValidator(_inputs("input", MAX_INPUTS))]
+    input: Annotated[
+        list[Prompt], BeforeValidator(_inputs("input", MAX_INPUTS), json_schema_input_type=_Inputs)
+    ]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1)
     user: str | None = None
 
 
-class LoadAdapterRequest(_Strict):
+class LoadAdapterRequest(Strict):
     """`POST /v1/load_lora_adapter`, with vLLM's names."""
 
     lora_name: str
@@ -306,8 +245,8 @@ class LoadAdapterRequest(_Strict):
     load_inplace: bool | None = None  # a loaded name is always swapped
 
 
-class UnloadAdapterRequest(_Strict):
+class UnloadAdapterRequest(Strict):
     """`POST /v1/unload_lora_adapter`, with vLLM's names."""
 
     lora_name: str
-    lora_int_id: Annotated[Any, _refuse("adapters have no numbers: leave lora_int_id out")] = None
+    lora_int_id: Annotated[Any, refuse("adapters have no numbers: leave lora_int_id out")] = None

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from pydantic import SecretStr
 
-from deepwell.engine.protocol import Engine, SamplingParams
+from deepwell.engine.protocol import Engine, Grammar, SamplingParams
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
 from deepwell.server.completion import Choice, Update, complete, merge
 from deepwell.server.metrics import Metrics
 from deepwell.server.response_cache import AnswerKey, ResponseCache
 from deepwell.server.schema import GenerationRequest
+from deepwell.server.state import State
 from deepwell.server.text import Codec
+from deepwell.storage.database import Database
 from deepwell.version import deepwell_version
 
 __all__ = ["Service"]
@@ -42,6 +46,7 @@ class Service:
         response_cache_bytes: int = 0,
         adapter_dir: Path | None = None,
         embedder: Service | None = None,
+        database: Database | None = None,
     ) -> None:
         self.engine = engine
         self.codec = codec
@@ -58,6 +63,7 @@ class Service:
                 f"two models are called {model!r}",
                 fix="leave --embedding-model out: a decoder embeds as well",
             )
+        self._state = State(database) if database is not None else None
         self.draining = False
         self.stopped = asyncio.Event()
         self.fingerprint = self._fingerprint()
@@ -70,6 +76,18 @@ class Service:
         runs = self.capabilities
         parts = (deepwell_version(), self.model, runs.architecture, runs.precision, runs.backend, runs.isa)
         return "fp_" + hashlib.sha256("\0".join((*parts, str(runs.weights_bytes))).encode()).hexdigest()[:10]
+
+    @property
+    def state(self) -> State:
+        """What is kept between requests; without a database of its own, until the service is gone."""
+        if self._state is None:
+            self._state = State(Database.temporary())
+        return self._state
+
+    async def close_state(self) -> None:
+        """End background work and close the database."""
+        if self._state is not None:
+            await self._state.close()
 
     def stop(self) -> None:
         """End every answer in flight; called on the event loop's thread."""
@@ -114,11 +132,30 @@ class Service:
             )
         return adapter
 
-    async def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+    async def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[int]:
         """Tokens of a conversation."""
-        if sum(len(message["content"]) for message in messages) > _INLINE_CHARACTERS:
-            return await asyncio.to_thread(self.codec.encode_chat, messages)
-        return self.codec.encode_chat(messages)
+        encode = partial(self.codec.encode_chat, messages, tools=tools, **variables)
+        if sum(len(message["content"] or "") for message in messages) > _INLINE_CHARACTERS or tools:
+            return await asyncio.to_thread(encode)
+        return encode()
+
+    async def prepare(self, grammar: Grammar, param: str) -> None:
+        """Compile a grammar off the event loop.
+
+        Raises:
+            InvalidRequest: it does not compile, or holds what is not supported; `param` is the one given.
+        """
+        try:
+            await self.engine.prepare(grammar)
+        except InvalidRequest as error:
+            error.param = param
+            raise
 
     async def encode_prompts(self, prompts: Sequence[str | list[int]], param: str) -> list[list[int]]:
         """Tokens of every prompt, given as text or as tokens."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, TypeVar
 
@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deepwell.errors import DeepwellError
-from deepwell.server.errors import ShuttingDown, encode_error, error_body
+from deepwell.server.errors import ShuttingDown, encode_error
 
 __all__ = ["Answer", "EventStream", "event"]
 
@@ -69,19 +69,32 @@ class Answer(Response):
         await Response(body, media_type="application/json")(scope, receive, send)
 
 
+def _failure(error: DeepwellError) -> bytes:
+    return event(encode_error(error))
+
+
 class EventStream(Response):
-    """Server-sent events, closed by `[DONE]`.
+    """Server-sent events, closed by `[DONE]` unless another `end` is given.
 
     The response starts with the first event, so that a failure before it is an ordinary error response; a later one is an
-    error event, after which no `[DONE]` comes.
+    error event (`failed` makes it), after which no `end` comes.
     """
 
-    def __init__(self, events: AsyncGenerator[bytes, None], stopped: asyncio.Event) -> None:
+    def __init__(
+        self,
+        events: AsyncGenerator[bytes, None],
+        stopped: asyncio.Event,
+        *,
+        end: bytes = _DONE,
+        failed: Callable[[DeepwellError], bytes] = _failure,
+    ) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
         super().__init__(headers=headers, media_type="text/event-stream")
         del self.headers["content-length"]
         self._events = events
         self._stopped = stopped
+        self._end = end
+        self._failed = failed
         self._started = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,20 +105,22 @@ class EventStream(Response):
         except DeepwellError as error:
             if not self._started:
                 raise
-            await self._send(send, event(encode_error(error)))
+            await self._send(send, self._failed(error))
         except Exception:
             if not self._started:
                 raise
             _log.exception("a stream failed")
-            body = error_body("the server failed: its log has the traceback", "server_error")
-            await self._send(send, event(body))
+            await self._send(
+                send, self._failed(DeepwellError("the server failed: its log has the traceback"))
+            )
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pump(self, send: Send) -> None:
         async with aclosing(self._events) as events:
             async for data in events:
                 await self._send(send, data)
-        await self._send(send, _DONE)
+        if self._end:
+            await self._send(send, self._end)
 
     async def _send(self, send: Send, data: bytes) -> None:
         if not self._started:

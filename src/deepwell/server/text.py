@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from deepwell.engine.protocol import Delta, TokenLogprob
 from deepwell.errors import InvalidRequest
 from deepwell.models.chat_template import ChatTemplate, encode_chat
 from deepwell.models.detokenizer import Detokenizer, StopStrings
 from deepwell.models.tokenizer import Tokenizer
+from deepwell.server.dialect import Dialect, detect_dialect
 
 __all__ = ["ChoiceText", "Codec", "Entry", "Piece"]
 
@@ -49,18 +52,42 @@ class Codec:
             return [*tokenizer.prefix_ids, *tokens, *tokenizer.suffix_ids]
         return tokens if self.added_bos is None else [self.added_bos, *tokens]
 
-    def encode_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Tokens of a conversation up to where the assistant speaks."""
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the model writes calls and reasoning."""
+        return detect_dialect(self._template, self._tokenizer.added_tokens)
+
+    @cached_property
+    def template_variables(self) -> frozenset[str]:
+        """Names that the chat template expects from outside."""
+        return self._template.variables if self._template else frozenset()
+
+    def control_token(self, text: str) -> int | None:
+        """The id of a control token, by its text."""
+        return self._tokenizer.control_token(text)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Tokens of a conversation up to where the assistant speaks; `variables` are the template's switches."""
         if self._template is None:
             raise InvalidRequest(
                 "this model has no chat template: it was not made for conversations",
                 fix="use /v1/completions",
             )
-        return encode_chat(self._tokenizer, self._template, messages)
+        return encode_chat(self._tokenizer, self._template, messages, tools=tools, **variables)
 
-    def decoder(self) -> Detokenizer:
-        """A decoder for the tokens of one sequence."""
-        return Detokenizer(self._tokenizer)
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens, control tokens and all."""
+        return self._tokenizer.decode(tokens, skip_special=False)
+
+    def decoder(self, visible: frozenset[int] = frozenset()) -> Detokenizer:
+        """A decoder for the tokens of one sequence; of control tokens it shows those in `visible`."""
+        return Detokenizer(self._tokenizer, visible)
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes a token stands for."""
@@ -87,16 +114,22 @@ class Piece:
     entries: tuple[Entry, ...] = ()
     stopped: bool = False  # a stop string matched: the text is complete
     tokens: int = 0  # taken in: those behind a stop string are not
+    stop: str | None = None  # the stop string that matched
 
 
 class ChoiceText:
     """The text of one choice. `push` every delta, then `finish`, unless a piece said `stopped`."""
 
     def __init__(
-        self, codec: Codec, stops: Sequence[str], stop_token_ids: Sequence[int] = (), offset: int = 0
+        self,
+        codec: Codec,
+        stops: Sequence[str],
+        stop_token_ids: Sequence[int] = (),
+        offset: int = 0,
+        visible: frozenset[int] = frozenset(),
     ) -> None:
         self._codec = codec
-        self._decoder = codec.decoder()
+        self._decoder = codec.decoder(visible)
         self._stops = StopStrings(stops)
         self._stop_token_ids = frozenset(stop_token_ids)
         self._decoded = offset  # characters that came out of the decoder
@@ -122,7 +155,7 @@ class ChoiceText:
             if matched is not None:
                 taken = index + 1
                 break
-        return self._release(safe, stopped=matched is not None, tokens=taken)
+        return self._release(safe, matched, tokens=taken)
 
     def finish(self) -> Piece:
         """What was held back, when nothing more comes."""
@@ -131,16 +164,16 @@ class ChoiceText:
         text, matched = self._stops.push(tail)
         if matched is None:
             text += self._stops.flush()
-        return self._release(text, stopped=matched is not None)
+        return self._release(text, matched)
 
     def _ends(self, token: int) -> bool:
         return token in self._stop_token_ids or self._codec.is_end(token)
 
-    def _release(self, text: str, *, stopped: bool, tokens: int = 0) -> Piece:
+    def _release(self, text: str, matched: str | None, *, tokens: int = 0) -> Piece:
         self._released += len(text)
         entries: list[Entry] = []
         # Tokens of one character share its offset, so they leave together; a control token without text leaves with the
         # next text, and one behind the last character or behind a stop string not at all.
         while self._entries and self._entries[0].offset < self._released:
             entries.append(self._entries.popleft())
-        return Piece(text, tuple(entries), stopped, tokens)
+        return Piece(text, tuple(entries), matched is not None, tokens, matched)

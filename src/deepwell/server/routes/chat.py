@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from deepwell.engine.protocol import GenerateRequest
-from deepwell.server.completion import Choice, Counts, Update
+from deepwell.errors import InvalidRequest
+from deepwell.server.completion import Choice
+from deepwell.server.dialogue import Dialogue, Plan, Said, Turn, converse, plan_dialogue
+from deepwell.server.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.server.responses import (
+    CalledFunction,
     ChatChoice,
     ChatChunk,
     ChatChunkChoice,
@@ -21,15 +26,21 @@ from deepwell.server.responses import (
     ChatLogprob,
     ChatLogprobs,
     ChatTopLogprob,
+    FunctionDelta,
     Message,
+    ToolCall,
+    ToolCallDelta,
     usage,
 )
+from deepwell.server.routes.stored import keep_completion
 from deepwell.server.schema import ChatRequest
+from deepwell.server.schema_chat import choose
 from deepwell.server.service import Service
 from deepwell.server.sse import Answer, EventStream, event
+from deepwell.server.state import tenant_of
 from deepwell.server.text import Codec, Entry
 
-__all__ = ["router"]
+__all__ = ["dialogue_of", "message_of", "router"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -41,22 +52,17 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(request: Request, body: ChatRequest) -> Response:
         adapter = service.require_model(body.model)
-        prompt = await service.encode_chat(
-            [{"role": _role(message.role), "content": message.content} for message in body.messages]
-        )
-        limit = service.room(len(prompt), body.limit, "messages")
+        plan = await plan_dialogue(service, dialogue_of(service, body))
+        limit = service.room(len(plan.prompt), body.limit, "messages")
         params = service.sampling(body, limit, logprobs=body.alternatives)
+        params = replace(params, grammar=plan.grammar)
         id = f"chatcmpl-{uuid.uuid4().hex}"
         salt: str = getattr(request.state, "cache_salt", "")
-        choices = [
-            Choice(
-                index,
-                GenerateRequest(f"{id}-{index}", prompt, params, index, salt, adapter),
-                tuple(body.stop),
-            )
-            for index in range(body.n or 1)
-        ]
-        answer = _ChatAnswer(service, id, body.model, choices, with_logprobs=bool(body.logprobs))
+        choices = plan.choices(id, params, n=body.n or 1, stops=tuple(body.stop), salt=salt, adapter=adapter)
+        answer = _ChatAnswer(service, id, body.model, plan, choices, with_logprobs=bool(body.logprobs))
+        if body.store:
+            tenant = tenant_of(request)
+            answer.keep = lambda completion: keep_completion(service, tenant, body, completion)
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
             return EventStream(answer.events(include_usage), service.stopped)
@@ -65,48 +71,100 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def _role(role: str) -> str:
-    return "system" if role == "developer" else role  # OpenAI's newer name, which templates do not know
+def dialogue_of(service: Service, body: ChatRequest) -> Dialogue:
+    """What a chat request asks.
+
+    Raises:
+        InvalidRequest: an effort that the model does not know.
+    """
+    tools, choice = choose(body.tools, body.tool_choice)
+    variables: dict[str, Any] = dict(body.chat_template_kwargs or {})
+    effort, thinks = body.reasoning_effort, None
+    if effort == "none":
+        thinks = False
+    elif effort is not None:
+        if "reasoning_effort" not in service.codec.template_variables:
+            raise InvalidRequest(
+                f"this model's reasoning has no effort {effort!r}",
+                fix="leave it out, or use 'none'",
+                param="reasoning_effort",
+            )
+        variables["reasoning_effort"] = effort
+    format, parameter = None, "response_format"
+    if body.response_format is not None:
+        format = body.response_format.grammar()
+    elif body.structured_outputs is not None:
+        format, parameter = body.structured_outputs.compiled(), "structured_outputs"
+    return Dialogue(
+        messages=[message.plain() for message in body.messages],
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        format=format,
+        thinks=thinks,
+        variables=variables,
+        params={"format": parameter},
+    )
 
 
 class _ChatAnswer:
-    """One response, as events or as a whole."""
+    """One response, as events or as a whole; `keep` gets the whole before the end is told."""
+
+    keep: Callable[[ChatCompletion], Awaitable[None]] | None = None
 
     def __init__(
-        self, service: Service, id: str, model: str, choices: Sequence[Choice], *, with_logprobs: bool
+        self,
+        service: Service,
+        id: str,
+        model: str,
+        plan: Plan,
+        choices: Sequence[Choice],
+        *,
+        with_logprobs: bool,
     ) -> None:
         self._service = service
         self._id = id
         self._model = model
+        self._plan = plan
         self._choices = choices
         self._with_logprobs = with_logprobs
 
     async def whole(self) -> bytes:
-        texts: list[list[str]] = [[] for _ in self._choices]
+        said = [Said() for _ in self._choices]
         entries: list[list[ChatLogprob]] = [[] for _ in self._choices]
-        last: dict[int, Update] = {}
-        async for update in self._service.updates(self._choices):
-            texts[update.index].append(update.text)
-            entries[update.index].extend(_logprobs(update.entries, self._service.codec))
-            last[update.index] = update
-        service = self._service
-        return _encode(
-            ChatCompletion(
-                id=self._id,
-                created=int(time.time()),
-                model=self._model,
-                choices=[
-                    ChatChoice(
-                        index=index,
-                        message=Message("".join(texts[index])),
-                        finish_reason=last[index].finish_reason or "stop",
-                        logprobs=ChatLogprobs(entries[index]) if self._with_logprobs else None,
-                    )
-                    for index in range(len(self._choices))
-                ],
-                usage=usage([last[index].counts for index in range(len(self._choices))], len(self._choices)),
-                system_fingerprint=service.fingerprint,
-            )
+        last: dict[int, Turn] = {}
+        async for turn in converse(self._service, self._plan, self._choices):
+            said[turn.index].add(turn.events)
+            entries[turn.index].extend(_logprobs(turn.entries, self._service.codec))
+            last[turn.index] = turn
+        completion = self._completion(int(time.time()), said, entries, last)
+        if self.keep is not None:
+            await self.keep(completion)
+        return _encode(completion)
+
+    def _completion(
+        self,
+        created: int,
+        said: Sequence[Said],
+        entries: Sequence[list[ChatLogprob]],
+        last: Mapping[int, Turn],
+    ) -> ChatCompletion:
+        count = len(self._choices)
+        return ChatCompletion(
+            id=self._id,
+            created=created,
+            model=self._model,
+            choices=[
+                ChatChoice(
+                    index=index,
+                    message=message_of(said[index]),
+                    finish_reason=last[index].finish_reason or "stop",
+                    logprobs=ChatLogprobs(entries[index]) if self._with_logprobs else None,
+                )
+                for index in range(count)
+            ],
+            usage=usage([last[index].counts for index in range(count)], count),
+            system_fingerprint=self._service.fingerprint,
         )
 
     async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
@@ -120,25 +178,59 @@ class _ChatAnswer:
                 _encode(ChatChunk(self._id, created, self._model, service.fingerprint, [choice], blank))
             )
 
-        greeted: set[int] = set()
-        counts: dict[int, Counts] = {}
-        async for update in service.updates(self._choices):
-            index = update.index
-            counts[index] = update.counts
-            if index not in greeted:
-                greeted.add(index)
+        said = [Said() for _ in self._choices]
+        entries: list[list[ChatLogprob]] = [[] for _ in self._choices]
+        last: dict[int, Turn] = {}
+        async for turn in converse(service, self._plan, self._choices):
+            index = turn.index
+            if index not in last:
                 yield chunk(ChatChunkChoice(index, ChatDelta(content="", role="assistant", refusal=None)))
-            if update.text or update.entries:
-                logprobs = None
-                if self._with_logprobs:
-                    logprobs = ChatLogprobs(_logprobs(update.entries, service.codec))
-                yield chunk(ChatChunkChoice(index, ChatDelta(content=update.text), logprobs))
-            if update.finish_reason:
-                yield chunk(ChatChunkChoice(index, ChatDelta(), None, update.finish_reason))
+            last[index] = turn
+            logprobs = None
+            if self._with_logprobs and turn.entries:
+                logprobs = ChatLogprobs(_logprobs(turn.entries, service.codec))
+                entries[index] += logprobs.content
+            said[index].add(turn.events)
+            for delta in _deltas(turn, said[index]) or ([ChatDelta()] if logprobs else []):
+                yield chunk(ChatChunkChoice(index, delta, logprobs))
+                logprobs = None  # with the first delta of the step that drew them
+            if turn.finish_reason:
+                if self.keep is not None and all(
+                    one in last and last[one].finish_reason for one in range(len(said))
+                ):
+                    await self.keep(self._completion(created, said, entries, last))
+                yield chunk(ChatChunkChoice(index, ChatDelta(), None, turn.finish_reason))
         if include_usage:
-            ordered = [counts[choice.index] for choice in self._choices]
+            ordered = [last[choice.index].counts for choice in self._choices]
             total = usage(ordered, len(ordered))
             yield event(_encode(ChatChunk(self._id, created, self._model, service.fingerprint, [], total)))
+
+
+def message_of(said: Said) -> Message:
+    """A whole message: null content where there is nothing but calls."""
+    calls = [ToolCall(call.id, CalledFunction(call.name, call.arguments)) for call in said.calls]
+    return Message(
+        content=said.content if said.content or not calls else None,
+        tool_calls=calls or msgspec.UNSET,
+        reasoning_content=said.reasoning or msgspec.UNSET,
+    )
+
+
+def _deltas(turn: Turn, said: Said) -> list[ChatDelta]:
+    """The turn, which `said` has taken in: it gave the calls their ids."""
+    deltas: list[ChatDelta] = []
+    for part in turn.events:
+        match part:
+            case Content(text):
+                deltas.append(ChatDelta(content=text))
+            case Reasoning(text):
+                deltas.append(ChatDelta(reasoning_content=text))
+            case CallStart(index, name):
+                first = ToolCallDelta(index, FunctionDelta("", name), said.calls[index].id, "function")
+                deltas.append(ChatDelta(tool_calls=[first]))
+            case CallArguments(index, text):
+                deltas.append(ChatDelta(tool_calls=[ToolCallDelta(index, FunctionDelta(text))]))
+    return deltas
 
 
 def _logprobs(entries: Sequence[Entry], codec: Codec) -> list[ChatLogprob]:

@@ -34,6 +34,9 @@ def router(service: Service) -> APIRouter:
     async def completions(request: Request, body: CompletionRequest) -> Response:
         adapter = service.require_model(body.model)
         prompts = await service.encode_prompts(body.prompt, "prompt")
+        grammar = body.structured_outputs.compiled() if body.structured_outputs else None
+        if grammar is not None:
+            await service.prepare(grammar, "structured_outputs")
         id = f"cmpl-{uuid.uuid4().hex}"
         salt: str = getattr(request.state, "cache_salt", "")
         echoes = [_Echo(service.codec, prompt) if body.echo else None for prompt in prompts]
@@ -45,6 +48,7 @@ def router(service: Service) -> APIRouter:
             limit = service.room(len(prompt), max(asked, 1), "prompt")
             prompt_logprobs = body.logprobs if body.echo else None
             params = service.sampling(body, limit, logprobs=body.logprobs, prompt_logprobs=prompt_logprobs)
+            params = replace(params, grammar=grammar)
             echo = echoes[number]
             offset = len(echo.text) if echo else 0
             for choice in range(n):

@@ -1,0 +1,101 @@
+"""`deepwell models synth` and `verify`: packed models of random weights, and whether packed files are whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.options import ModelsDir
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+
+__all__ = ["register"]
+
+
+def register(models: typer.Typer) -> None:
+    """Add both to `deepwell models`."""
+    models.command()(synth)
+    models.command()(verify)
+
+
+def synth(
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="deepseek-v2-lite, deepseek-v3-8layers, qwen3-moe-30b-a3b, mixture-1b or its twin dense-1b."
+        ),
+    ],
+    precision: Annotated[str, typer.Option(help="int8, int4 (8-bit head) or int4-full.")] = "int8",
+    layers: Annotated[int | None, typer.Option(min=1, help="Fewer layers than the shape has.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A new directory; unset: beside the model store.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    models_dir: ModelsDir = None,
+    json: JsonFlag = False,
+) -> None:
+    """Write a model of random weights in a real shape, packed, to run and measure; its answers are noise."""
+    with reported_errors(as_json=json):
+        from typing import cast
+
+        from deepwell.engine.synth import shape_config, synthesize
+        from deepwell.engine.weights import Precision
+        from deepwell.settings import Settings
+
+        config = shape_config(shape, layers)
+        if output is None:
+            suffix = f"-{layers}" if layers else ""
+            store = Settings.load(models_dir=models_dir).models_dir
+            output = store.parent / "synthetic" / f"{shape}{suffix}-{precision}"
+        with _bar("writing", shown=not json) as progress:
+            nbytes = synthesize(output, config, cast("Precision", precision), seed=seed, progress=progress)
+        if json:
+            write_json({"directory": str(output), "shape": shape, "precision": precision, "bytes": nbytes})
+        else:
+            console().print(f"wrote {nbytes / 1e9:.2f} GB to {output}", soft_wrap=True)
+
+
+def verify(
+    path: Annotated[
+        Path, typer.Argument(help="A .dwpack file, or a directory that holds some.", metavar="PATH")
+    ],
+    json: JsonFlag = False,
+) -> None:
+    """Compare packed files with their checksums, which a start skips where they have 4 GB and more."""
+    with reported_errors(as_json=json):
+        from deepwell.engine.weights import verify_packed
+        from deepwell.errors import InvalidModelFile, ModelNotFound
+
+        files = [path] if path.is_file() else sorted(path.glob("*.dwpack"))
+        if not files:
+            raise ModelNotFound(f"{path} holds no .dwpack file", fix="name a packed file or its directory")
+        for file in files:
+            with _bar("reading", shown=not json) as progress:
+                damaged = verify_packed(file, progress=progress)
+            if damaged:
+                raise InvalidModelFile(
+                    f"{file}: the bytes of {', '.join(damaged[:3])}{' and others' * (len(damaged) > 3)} have changed",
+                    fix="delete it: the next start packs it again",
+                )
+        if json:
+            write_json({"whole": [str(file) for file in files]})
+        else:
+            console().print(f"{len(files)} packed file{'s' * (len(files) > 1)} whole", soft_wrap=True)
+
+
+@contextmanager
+def _bar(verb: str, *, shown: bool) -> Generator[Callable[[int, int], None] | None]:
+    """A bar for bytes done of bytes in all, on a terminal."""
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(verb), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,54 @@
+"""Cursor pages: at most so many rows behind a named one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Select
+
+from deepwell.errors import InvalidRequest
+
+__all__ = ["Order", "Page", "page_of"]
+
+Order = Literal["asc", "desc"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """Some rows, and whether more follow."""
+
+    data: Sequence[T]
+    has_more: bool = False
+
+
+def page_of(
+    connection: Connection,
+    query: Select[*tuple[Any, ...]],
+    position: ColumnElement[int],
+    id: ColumnElement[str],
+    *,
+    after: str | None,
+    limit: int,
+    order: Order,
+) -> Page[Any]:
+    """Rows of `query` by rising or falling `position`, behind the one whose `id` is `after`.
+
+    Raises:
+        InvalidRequest: there is no such row.
+    """
+    if after is not None:
+        cursor = connection.execute(query.with_only_columns(position).where(id == after)).scalar_one_or_none()
+        if cursor is None:
+            raise InvalidRequest(
+                f"'after' names {after!r}, which is not in this list",
+                fix="use the last id of the page before",
+                param="after",
+            )
+        query = query.where(position > cursor if order == "asc" else position < cursor)
+    rows = connection.execute(
+        query.order_by(position.asc() if order == "asc" else position.desc()).limit(limit + 1)
+    ).all()
+    return Page(rows[:limit], len(rows) > limit)

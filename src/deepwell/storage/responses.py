@@ -1,0 +1,183 @@
+"""Responses at rest: what each was given, what it became, and the chain they form through `previous_id`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.errors import NotFound
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.tables import responses
+
+__all__ = ["ResponseStore", "StoredResponse"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """One response. `input`, `body` and `events` are JSON; `events` is kept of background responses alone."""
+
+    id: str
+    created_at: int
+    status: str
+    input: str
+    body: str
+    previous_id: str | None = None
+    events: str | None = None
+
+
+_COLUMNS = [responses.c[name] for name in StoredResponse.__dataclass_fields__]
+
+
+class ResponseStore:
+    """Responses by tenant and id."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def put(self, tenant: Tenant, response: StoredResponse, *, working: bool = False) -> None:
+        """Keep a response, in place of one of the same id. `working`: this process goes on with it.
+
+        A response that was deleted or cancelled meanwhile is made again: callers that replace use `finish`.
+        """
+        owner = _owner() if working else None
+
+        def work(connection: Connection) -> None:
+            key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
+            connection.execute(sa.delete(responses).where(key))
+            connection.execute(sa.insert(responses).values(tenant=tenant, owner=owner, **_values(response)))
+
+        await self._database.write(work)
+
+    async def finish(self, tenant: Tenant, response: StoredResponse) -> bool:
+        """Replace a response that this process works on; False where it was deleted meanwhile."""
+
+        def work(connection: Connection) -> bool:
+            key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
+            done = connection.execute(sa.update(responses).where(key).values(owner=None, **_values(response)))
+            return done.rowcount > 0
+
+        return await self._database.write(work)
+
+    async def get(self, tenant: Tenant, id: str) -> StoredResponse:
+        """The response.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+
+        def work(connection: Connection) -> StoredResponse:
+            query = sa.select(*_COLUMNS).where(responses.c.tenant == tenant, responses.c.id == id)
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise _missing(id)
+            return StoredResponse(**row._mapping)
+
+        return await self._database.read(work)
+
+    async def chain(self, tenant: Tenant, id: str) -> Sequence[StoredResponse]:
+        """The response and all those before it, the oldest first.
+
+        Raises:
+            NotFound: it, or one before it, was deleted.
+        """
+
+        def work(connection: Connection) -> Sequence[StoredResponse]:
+            own = responses.c.tenant == tenant
+            depth = sa.literal(0).label("depth")
+            chain = (
+                sa.select(responses.c.id, responses.c.previous_id, depth)
+                .where(own, responses.c.id == id)
+                .cte("chain", recursive=True)
+            )
+            chain = chain.union_all(
+                sa.select(responses.c.id, responses.c.previous_id, chain.c.depth + 1).where(
+                    own, responses.c.id == chain.c.previous_id
+                )
+            )
+            query = (
+                sa.select(*_COLUMNS)
+                .join(chain, responses.c.id == chain.c.id)
+                .where(own)
+                .order_by(chain.c.depth.desc())
+            )
+            rows = [StoredResponse(**row._mapping) for row in connection.execute(query)]
+            if not rows:
+                raise _missing(id)
+            if rows[0].previous_id is not None:
+                raise _missing(rows[0].previous_id)
+            return rows
+
+        return await self._database.read(work)
+
+    async def delete(self, tenant: Tenant, id: str) -> None:
+        """Forget the response.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+
+        def work(connection: Connection) -> None:
+            done = connection.execute(
+                sa.delete(responses).where(responses.c.tenant == tenant, responses.c.id == id)
+            )
+            if not done.rowcount:
+                raise _missing(id)
+
+        await self._database.write(work)
+
+    def orphans(self) -> Sequence[tuple[Tenant, StoredResponse]]:
+        """Unfinished responses of processes of this machine that have ended; to be called at start."""
+
+        def work(connection: Connection) -> Sequence[tuple[Tenant, StoredResponse]]:
+            rows = connection.execute(
+                sa.select(responses.c.tenant, responses.c.owner, *_COLUMNS).where(
+                    responses.c.owner.is_not(None)
+                )
+            ).all()
+            found: list[tuple[Tenant, StoredResponse]] = []
+            for row in rows:
+                values = dict(row._mapping)
+                tenant, owner = Tenant(values.pop("tenant")), values.pop("owner")
+                if not _alive(owner):
+                    found.append((tenant, StoredResponse(**values)))
+            return found
+
+        return self._database.write_now(work)
+
+    def give_up(self, tenant: Tenant, response: StoredResponse) -> None:
+        """`finish` for a caller without an event loop."""
+        key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
+        statement = sa.update(responses).where(key).values(owner=None, **_values(response))
+        self._database.write_now(lambda connection: connection.execute(statement).rowcount)
+
+
+def _values(response: StoredResponse) -> dict[str, object]:
+    return {name: getattr(response, name) for name in StoredResponse.__dataclass_fields__}
+
+
+def _owner() -> str:
+    return f"{os.uname().nodename[:40]}/{os.getpid()}"
+
+
+def _alive(owner: str) -> bool:
+    """Whether the process may still be there: of another machine nobody here can tell."""
+    node, _, pid = owner.rpartition("/")
+    if node != _owner().rpartition("/")[0]:
+        return True
+    if int(pid) == os.getpid():  # its number came round again, as in a container it always does
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # there, and somebody else's
+    return True
+
+
+def _missing(id: str) -> NotFound:
+    return NotFound(f"there is no response {id!r}", fix="it was never stored, or was deleted: check the id")

@@ -1,0 +1,57 @@
+"""The guide's blocks run as they stand, and the reference is what the code generates."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.server.conftest import Live, start
+from tests.server.fakes import FakeEngine
+
+from deepwell.bench.api_docs import api_page, coverage_page, document
+from deepwell.server.service import Service
+from deepwell.server.text import Codec
+
+DOCS = Path(__file__).parents[2] / "docs"
+GUIDES = ("clients.md", "clients.zh-CN.md")
+
+
+def blocks(name: str) -> list[tuple[str, str]]:
+    text = (DOCS / "guides" / name).read_text(encoding="utf-8")
+    return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def served(codec: Codec) -> Iterator[Live]:
+    engine = FakeEngine(max_model_len=4096)
+    running = start(Service(engine, codec, model="smollm2"), engine)
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize(("language", "code"), blocks(GUIDES[0]))
+def test_every_block_of_the_guide_runs(
+    served: Live, language: str, code: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = code.replace("http://127.0.0.1:8000", served.url)
+    if language == "bash":
+        subprocess.run(["bash", "-ec", code], check=True)
+    else:
+        for package in re.findall(r"^from (\w+) import", code, re.MULTILINE):
+            pytest.importorskip(package)
+        exec(compile(code, "guide", "exec"), {})
+    said = capfd.readouterr().out
+    assert said.strip() and '"error"' not in said
+
+
+def test_both_languages_show_the_same_blocks() -> None:
+    assert blocks(GUIDES[0]) == blocks(GUIDES[1])
+
+
+def test_the_reference_is_up_to_date() -> None:
+    described = document()
+    assert (DOCS / "reference" / "api.md").read_text(encoding="utf-8") == api_page(described)
+    assert (DOCS / "reference" / "coverage.md").read_text(encoding="utf-8") == coverage_page(described)

@@ -1,0 +1,166 @@
+"""Anthropic's Messages API: blocks, tools, events, errors in its own shape."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from tests.server.fakes import FakeEngine
+
+from deepwell.server.app import create_app
+from deepwell.server.service import Service
+from deepwell.server.text import Codec
+
+CALL = 'look<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
+TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
+
+
+@pytest.fixture
+def engine() -> FakeEngine:
+    return FakeEngine(max_model_len=4096)
+
+
+async def ask(http: httpx.AsyncClient, text: Any = "hello", status: int = 200, **more: Any) -> dict[str, Any]:
+    messages = text if isinstance(text, list) else [{"role": "user", "content": text}]
+    body = {"model": "toy", "max_tokens": 200, "messages": messages, "temperature": 0, **more}
+    response = await http.post("/v1/messages", json=body)
+    assert response.status_code == status, response.text
+    return response.json()
+
+
+async def events_of(http: httpx.AsyncClient, text: str, **more: Any) -> list[dict[str, Any]]:
+    messages = [{"role": "user", "content": text}]
+    body = {"model": "toy", "max_tokens": 200, "messages": messages, "temperature": 0, "stream": True, **more}
+    response = await http.post("/v1/messages", json=body)
+    events = []
+    for block in response.text.strip().split("\n\n"):
+        name, data = block.split("\n")
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {events[-1]['type']}"
+    return events
+
+
+async def test_a_message_is_answered_and_counted(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    system = [
+        {"type": "text", "text": "be"},
+        {"type": "text", "text": "brief", "cache_control": {"type": "ephemeral"}},
+    ]
+    answer = await ask(http, "hé", system=system)
+    assert answer["content"] == [{"type": "text", "text": "hé"}]
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("end_turn", None)
+    prompt = bytes(token for token in engine.seen[-1].prompt if token < 256).decode()
+    assert prompt == "system\nbe\nbrief\nuser\nhé\nassistant\n"
+    usage = answer["usage"]
+    assert usage["input_tokens"] + usage["cache_read_input_tokens"] == len(engine.seen[-1].prompt)
+    counted = await http.post(
+        "/v1/messages/count_tokens",
+        json={"model": "toy", "messages": [{"role": "user", "content": "hé"}], "system": system},
+    )
+    assert counted.json() == {"input_tokens": len(engine.seen[-1].prompt)}
+
+
+async def test_a_stop_sequence_is_named(http: httpx.AsyncClient) -> None:
+    answer = await ask(http, "one. two", stop_sequences=["x", ". t"])
+    assert answer["content"][0]["text"] == "one"
+    assert (answer["stop_reason"], answer["stop_sequence"]) == ("stop_sequence", ". t")
+    assert (await ask(http, "abcdef", max_tokens=3))["stop_reason"] == "max_tokens"
+
+
+async def test_tools_are_called_and_answered(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    answer = await ask(http, CALL, tools=[TOOL])
+    text, call = answer["content"]
+    assert text == {"type": "text", "text": "look"}
+    assert (call["name"], call["input"], answer["stop_reason"]) == ("weather", {"city": "Oslo"}, "tool_use")
+    result = {"type": "tool_result", "tool_use_id": call["id"], "content": "rain", "is_error": True}
+    again = await ask(
+        http,
+        [
+            {"role": "user", "content": CALL},
+            {"role": "assistant", "content": answer["content"]},
+            {"role": "user", "content": [result, {"type": "text", "text": "so?"}]},
+        ],
+        tools=[TOOL],
+    )
+    assert again["content"][0]["text"] == "so?"
+    prompt = bytes(token for token in engine.seen[-1].prompt if token < 256).decode()
+    assert "Error: rain" in prompt
+    orphan = await ask(http, [{"role": "user", "content": [result]}], 400)
+    assert orphan["error"]["type"] == "invalid_request_error"
+
+
+async def test_a_stream_says_what_the_whole_says(http: httpx.AsyncClient) -> None:
+    events = await events_of(http, CALL, tools=[TOOL])
+    assert [e["type"] for e in events if e["type"] != "content_block_delta"] == [
+        "message_start",
+        "content_block_start",
+        "content_block_stop",
+        "content_block_start",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    ]
+    assert events[0]["message"]["content"] == []
+    deltas = [e["delta"] for e in events if e["type"] == "content_block_delta"]
+    assert "".join(d.get("text", "") for d in deltas) == "look"
+    assert json.loads("".join(d.get("partial_json", "") for d in deltas)) == {"city": "Oslo"}
+    assert events[-2]["delta"]["stop_reason"] == "tool_use"
+
+
+async def test_failures_have_anthropics_shape(http: httpx.AsyncClient, engine: FakeEngine) -> None:
+    for extra, says in (
+        ({"temprature": 1}, "did you mean 'temperature'"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "role"),
+        ({"messages": [{"role": "user", "content": [{"type": "image"}]}]}, "image"),
+        (
+            {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]},
+            "assistant's",
+        ),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}}, "budget"),
+        ({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}, "web_search"),
+        ({"tool_choice": {"type": "tool"}}, "name"),
+        ({"tool_choice": {"type": "any"}}, "no tools"),
+        ({"temperature": 1.5}, "less than or equal to 1"),
+        ({"max_tokens": 10_000}, "context length"),
+    ):
+        error = await ask(http, "x", 400, **extra)
+        assert error["type"] == "error" and error["error"]["type"] == "invalid_request_error"
+        assert says in error["error"]["message"], error
+    missing = await ask(http, "x", 404, model="claude")
+    assert missing["error"]["type"] == "not_found_error"
+    engine.fail_at = 0
+    assert (await ask(http, "x", 503))["error"]["type"] == "overloaded_error"
+    engine.fail_at = 1
+    assert (await events_of(http, "xyz"))[-1]["type"] == "error"
+
+
+async def test_the_key_may_come_as_anthropic_sends_it(engine: FakeEngine, codec: Codec) -> None:
+    service = Service(engine, codec, model="toy", api_keys=[SecretStr("k" * 16)])
+    transport = httpx.ASGITransport(create_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        body = {"model": "toy", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
+        assert (
+            await http.post("/v1/messages", json=body, headers={"x-api-key": "k" * 16})
+        ).status_code == 200
+        refused = await http.post("/v1/messages", json=body, headers={"x-api-key": "no"})
+        assert refused.status_code == 401 and refused.json()["error"]["type"] == "authentication_error"
+
+
+async def test_keys_do_not_share_what_is_stored(engine: FakeEngine, codec: Codec) -> None:
+    keys = ["a" * 16, "b" * 16]
+    service = Service(engine, codec, model="toy", api_keys=[SecretStr(key) for key in keys])
+    transport = httpx.ASGITransport(create_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        mine, theirs = ({"authorization": f"Bearer {key}"} for key in keys)
+        response = await http.post("/v1/responses", json={"model": "toy", "input": "x"}, headers=mine)
+        path = f"/v1/responses/{response.json()['id']}"
+        assert (await http.get(path, headers=mine)).status_code == 200
+        for method, route in (
+            ("GET", path),
+            ("DELETE", path),
+            ("POST", f"{path}/cancel"),
+            ("GET", f"{path}/input_items"),
+        ):
+            assert (await http.request(method, route, headers=theirs)).status_code == 404

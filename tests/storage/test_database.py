@@ -1,0 +1,117 @@
+"""One database: grouped commits, failures that stay with their caller, tables made by the revisions alone."""
+
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import deepwell.storage
+from deepwell.errors import StorageError
+from deepwell.storage.database import Database
+from deepwell.storage.tables import HEAD, metadata
+
+
+def insert(name):
+    statement = sa.text("INSERT INTO conversations VALUES ('t', :id, 0, '{}')")
+    return lambda connection: connection.execute(statement, {"id": name})
+
+
+def count(connection):
+    return connection.execute(sa.text("SELECT count(*) FROM conversations")).scalar_one()
+
+
+async def test_a_write_that_fails_undoes_itself_and_nobody_elses(database):
+    def half(connection):
+        insert("half")(connection)
+        raise ValueError("no")
+
+    results = await asyncio.gather(
+        database.write(insert("a")), database.write(half), database.write(insert("b")), return_exceptions=True
+    )
+    assert isinstance(results[1], ValueError)
+    assert await database.read(count) == 2
+
+
+async def test_writes_that_wait_share_one_transaction(database):
+    gate = threading.Event()
+    transactions = []
+
+    def work(connection):
+        transactions.append(connection.get_transaction())
+
+    first = asyncio.ensure_future(database.write(lambda _: gate.wait(10)))
+    await asyncio.sleep(0)
+    others = [asyncio.ensure_future(database.write(work)) for _ in range(20)]
+    await asyncio.sleep(0)
+    gate.set()
+    await asyncio.gather(first, *others)
+    assert len(transactions) == 20 and all(one is transactions[0] for one in transactions)
+
+
+async def test_a_closed_database_refuses_and_has_kept_what_was_asked_for(tmp_path: Path):
+    database = Database.open(tmp_path / "x.db")
+    writes = [asyncio.ensure_future(database.write(insert(str(i)))) for i in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.to_thread(database.close)
+    await asyncio.gather(*writes)
+    with pytest.raises(StorageError, match="closed"):
+        await database.write(insert("late"))
+    again = Database.open(tmp_path / "x.db")
+    assert await again.read(count) == 5
+    again.close()
+
+
+def test_the_revisions_make_the_tables_that_the_code_knows(database):
+    with database._writer.connect() as connection:
+        context = MigrationContext.configure(connection)
+        assert compare_metadata(context, metadata) == []
+        assert context.get_current_revision() == HEAD
+    config = Config()
+    config.set_main_option("script_location", str(Path(deepwell.storage.__file__).with_name("migrations")))
+    assert ScriptDirectory.from_config(config).get_current_head() == HEAD
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path):
+    path = tmp_path / "x.db"
+    Database.open(path).close()
+    with sqlite3.connect(path) as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(StorageError, match="revision 9999"):
+        Database.open(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be read as one" * 20, b"SQLite format 3\0" * 300]
+)
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes):
+    path = tmp_path / "x.db"
+    path.write_bytes(content)
+    with pytest.raises(StorageError, match="cannot be opened"):
+        Database.open(path)
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path):
+    Database.open(tmp_path / "x.db").close()
+    assert (tmp_path / "x.db").stat().st_mode & 0o077 == 0
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path):
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="DEEPWELL_DATA_DIR"):
+        Database.open(tmp_path / "file" / "x.db")
+
+
+def test_two_processes_may_open_one_file(tmp_path: Path):
+    one, two = Database.open(tmp_path / "x.db"), Database.open(tmp_path / "x.db")
+    one.write_now(insert("a"))
+    two.write_now(insert("b"))
+    assert one.write_now(count) == two.write_now(count) == 2
+    one.close()
+    two.close()
