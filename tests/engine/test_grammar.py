@@ -149,6 +149,8 @@ class ByteModel:
 
     vocab_size = PADDED
     hidden_size = 8
+    expert_loads = np.zeros((0, 0), np.uint64)
+    expert_reads = np.zeros(0, np.uint64)
 
     def forward(self, batch: Batch, cache: FakeCache, *, logits=None, argmax=None, **_: object) -> None:  # type: ignore[no-untyped-def]
         output = 0
