@@ -105,27 +105,25 @@ class EventStream(Response):
         except DeepwellError as error:
             if not self._started:
                 raise
-            await self._send(send, self._failed(error))
+            await self._send(send, self._failed(error), more=False)
         except Exception:
             if not self._started:
                 raise
             _log.exception("a stream failed")
             await self._send(
-                send, self._failed(DeepwellError("the server failed: its log has the traceback"))
+                send, self._failed(DeepwellError("the server failed: its log has the traceback")), more=False
             )
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _pump(self, send: Send) -> None:
         async with aclosing(self._events) as events:
             async for data in events:
                 await self._send(send, data)
-        if self._end:
-            await self._send(send, self._end)
+        await self._send(send, self._end, more=False)
 
-    async def _send(self, send: Send, data: bytes) -> None:
+    async def _send(self, send: Send, data: bytes, *, more: bool = True) -> None:
         if not self._started:
             self._started = True
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             )
-        await send({"type": "http.response.body", "body": data, "more_body": True})
+        await send({"type": "http.response.body", "body": data, "more_body": more})

@@ -183,8 +183,11 @@ class _ChatAnswer:
         last: dict[int, Turn] = {}
         async for turn in converse(service, self._plan, self._choices):
             index = turn.index
+            chunks: list[bytes] = []  # of one step: one write
             if index not in last:
-                yield chunk(ChatChunkChoice(index, ChatDelta(content="", role="assistant", refusal=None)))
+                chunks.append(
+                    chunk(ChatChunkChoice(index, ChatDelta(content="", role="assistant", refusal=None)))
+                )
             last[index] = turn
             logprobs = None
             if self._with_logprobs and turn.entries:
@@ -192,14 +195,15 @@ class _ChatAnswer:
                 entries[index] += logprobs.content
             said[index].add(turn.events)
             for delta in _deltas(turn, said[index]) or ([ChatDelta()] if logprobs else []):
-                yield chunk(ChatChunkChoice(index, delta, logprobs))
+                chunks.append(chunk(ChatChunkChoice(index, delta, logprobs)))
                 logprobs = None  # with the first delta of the step that drew them
             if turn.finish_reason:
                 if self.keep is not None and all(
                     one in last and last[one].finish_reason for one in range(len(said))
                 ):
                     await self.keep(self._completion(created, said, entries, last))
-                yield chunk(ChatChunkChoice(index, ChatDelta(), None, turn.finish_reason))
+                chunks.append(chunk(ChatChunkChoice(index, ChatDelta(), None, turn.finish_reason)))
+            yield b"".join(chunks)
         if include_usage:
             ordered = [last[choice.index].counts for choice in self._choices]
             total = usage(ordered, len(ordered))
