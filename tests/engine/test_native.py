@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, get_args
 
 import numpy as np
@@ -25,7 +24,6 @@ from deepwell.models.config import ModelConfig
 
 pytestmark = pytest.mark.native
 
-ISAS = native.available_isas() if native.is_available() else ["none"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 BF16_DOT = ("avx512_bf16", "avx512_emulated")  # these round the activations of bf16 matrices to bf16
 
@@ -42,24 +40,6 @@ LAST_BITS = 4e-6  # of the largest logit, where no activation was rounded to ano
 # quantisation makes anyway, in rare tokens.
 STEP_ERROR = 5e-2
 MAX_STEPPED_SEQUENCES = 0.3
-
-
-@pytest.fixture(params=ISAS, scope="module")
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each kernel table in turn; the best one again afterwards."""
-    backend("native")
-    before = native.isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(before)
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = native.threads()
-    native.set_threads(2)
-    yield
-    native.set_threads(before)
 
 
 def packed(run: Any, weights: NDArray[np.float32], scheme: Scheme) -> Any:

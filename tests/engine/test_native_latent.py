@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +24,6 @@ from deepwell.engine.backend import KVDtype, Scheme
 
 pytestmark = pytest.mark.native
 
-ISAS = native.available_isas() if native.is_available() else ["none"]
 
 SHAPES = {
     "one head": Shape(heads=1, nope=2, rope=2, value=3, rank=4, hidden=8),
@@ -38,24 +36,6 @@ MAX_ERROR = 1e-3  # of fp32 logits
 # bf16 and int8 pages are rounded alike by both backends, so that what is left are the queries and softmax weights that
 # integer products round to 15 bits, and latents that a last-bit difference rounds the other way.
 MAX_PAGE_ERROR = 2e-2
-
-
-@pytest.fixture(params=ISAS, scope="module")
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each kernel table in turn; the best one again afterwards."""
-    backend("native")
-    before = native.isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(before)
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = native.threads()
-    native.set_threads(2)
-    yield
-    native.set_threads(before)
 
 
 def error(shape: Shape, count: int, prompt: int, chunks: list[int], dtype: KVDtype = "fp32") -> float:

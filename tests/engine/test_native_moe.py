@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,6 @@ from deepwell.engine.backend import Scheme
 
 pytestmark = pytest.mark.native
 
-ISAS = native.available_isas() if native.is_available() else ["none"]
 HIDDEN, INNER, VOCAB, EPS = 72, 40, 50, 1e-6  # 72 is no multiple of 32, 40 none of 16
 # Scores of the softmax and the sigmoid differ by a few last bits between the backends: what a choice may hang on.
 V2_LITE = {"scoring": "softmax", "n_group": 1, "topk_group": 1, "norm_topk_prob": False}
@@ -35,24 +33,6 @@ FAMILIES = {
 TOKENS: list[int] = np.random.default_rng(3).integers(0, VOCAB, 210).tolist()
 # As in test_native: a last bit may move an activation to its next step, which then changes what quantisation rounds.
 STEP_ERROR = 5e-2
-
-
-@pytest.fixture(params=ISAS, scope="module")
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Each kernel table in turn; the best one again afterwards."""
-    backend("native")
-    before = native.isa()
-    native.set_isa(request.param)
-    yield request.param
-    native.set_isa(before)
-
-
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = native.threads()
-    native.set_threads(2)
-    yield
-    native.set_threads(before)
 
 
 def packed(run: Any, weights: NDArray[np.float32], scheme: Scheme) -> Any:

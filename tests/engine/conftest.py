@@ -1,0 +1,31 @@
+"""Fixtures of the tests that run on every kernel table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.engine.backends import backend
+
+from deepwell.engine import native
+
+ISAS = native.available_isas() if native.is_available() else ["none"]
+
+
+@pytest.fixture(params=ISAS, scope="module")
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each kernel table in turn; the best one again afterwards."""
+    backend("native")
+    before = native.isa()
+    native.set_isa(request.param)
+    yield request.param
+    native.set_isa(before)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Both threads of the pool, where the machine may have fewer or more."""
+    before = native.threads()
+    native.set_threads(2)
+    yield
+    native.set_threads(before)
