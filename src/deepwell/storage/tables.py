@@ -26,7 +26,7 @@ __all__ = [
     "responses",
 ]
 
-HEAD = "0001"  # the newest revision
+HEAD = "0004"  # the newest revision
 
 metadata = MetaData(
     naming_convention={
