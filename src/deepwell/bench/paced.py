@@ -1,20 +1,24 @@
 """An engine that keeps exact time instead of running a model: what is left of a latency is the server's.
 
 Run as a script it serves itself: `python -m deepwell.bench.paced MODEL PORT FIRST_MS TOKEN_MS TOKENS`. Like the real
-engine it has a thread of its own, which hands tokens over to the event loop.
+engine it has a thread of its own, which hands tokens over to the event loop. With `bare` behind that, there is no server
+around it: a socket that reads a request, whatever it says, and writes one prepared chunk a token. What a load shows beyond
+that is the server's doing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
+import signal
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,12 +33,27 @@ from deepwell.engine.protocol import (
     Grammar,
     TokenLogprob,
 )
+from deepwell.engine.streams import DeltaStream, Mailbox, deliver
 from deepwell.errors import ModelNotFound
 from deepwell.models.tokenizer import Tokenizer
 
 __all__ = ["PacedEngine"]
 
 _CONTEXT = 8192
+
+
+@dataclass(slots=True)
+class _Run:
+    """One request: tokens handed over so far, and how many there will be."""
+
+    request: GenerateRequest
+    mailbox: Mailbox
+    last: int
+    number: int = 0
+    dropped: bool = False
+
+    def drop(self) -> None:
+        self.dropped = True
 
 
 class PacedEngine:
@@ -47,55 +66,69 @@ class PacedEngine:
         self._tokens = tokens
         self._text = tokenizer.encode(" and then")
         self._grammars = GrammarCompiler(lambda: tokenizer, tokenizer.vocab_size, tokenizer.eos_token_ids)
-        self._due: list[tuple[float, int, asyncio.AbstractEventLoop, asyncio.Queue[None]]] = []
+        self._due: list[tuple[float, int, _Run]] = []
         self._ticket = itertools.count()
         self._changed = threading.Condition()
         self._closed = False
         threading.Thread(target=self._keep_time, daemon=True).start()
 
     def _keep_time(self) -> None:
-        with self._changed:
-            while not self._closed:
-                if not self._due:
+        """Hand over what is due, one callback for each event loop as in `InProcessEngine`."""
+        while True:
+            with self._changed:
+                while not self._due and not self._closed:
                     self._changed.wait()
-                    continue
+                if self._closed:
+                    return
                 wait = self._due[0][0] - time.perf_counter()
                 if wait > 0:
                     self._changed.wait(wait)
                     continue
-                _, _, loop, queue = heapq.heappop(self._due)
-                loop.call_soon_threadsafe(queue.put_nowait, None)
+                due: list[tuple[float, _Run]] = []
+                while self._due and self._due[0][0] <= time.perf_counter():
+                    begin, _, run = heapq.heappop(self._due)
+                    due.append((begin, run))
+            outbox: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Delta]]] = {}
+            for _, run in due:
+                if not run.dropped:
+                    outbox.setdefault(run.mailbox.loop, []).append((run.mailbox, self._next(run)))
+            for loop, mail in outbox.items():
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+                    loop.call_soon_threadsafe(deliver, mail)
+            with self._changed:
+                for begin, run in due:
+                    if not run.dropped and run.number < run.last:
+                        heapq.heappush(self._due, (begin + self._token_s, next(self._ticket), run))
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+    def _next(self, run: _Run) -> Delta:
+        request, number = run.request, run.number
+        run.number += 1
+        token = self._text[number % len(self._text)]
+        alternatives = request.params.logprobs
+        prompt = None
+        if number == 0 and request.params.prompt_logprobs is not None:
+            most = request.params.prompt_logprobs
+            prompt = (None, *(_entry(one, most) for one in request.prompt[1:]))
+        return Delta(
+            request.request_id,
+            (token,),
+            () if alternatives is None else (_entry(token, alternatives),),
+            prompt,
+            "length" if run.number == run.last else None,
+            prompt_tokens=len(request.prompt),
+            completion_tokens=run.number,
+        )
+
+    def generate(self, request: GenerateRequest) -> DeltaStream:
         """Tokens on time."""
-        begin = time.perf_counter() + self._first_s
-        queue: asyncio.Queue[None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        last = min(request.params.max_tokens, self._tokens)
-        for number in range(last):
-            if self._first_s or self._token_s:
-                with self._changed:
-                    due = begin + number * self._token_s
-                    heapq.heappush(self._due, (due, next(self._ticket), loop, queue))
-                    self._changed.notify()
-                await queue.get()
-            else:
-                await asyncio.sleep(0)
-            token = self._text[number % len(self._text)]
-            alternatives = request.params.logprobs
-            prompt = None
-            if number == 0 and request.params.prompt_logprobs is not None:
-                most = request.params.prompt_logprobs
-                prompt = (None, *(_entry(one, most) for one in request.prompt[1:]))
-            yield Delta(
-                request.request_id,
-                (token,),
-                () if alternatives is None else (_entry(token, alternatives),),
-                prompt,
-                "length" if number == last - 1 else None,
-                prompt_tokens=len(request.prompt),
-                completion_tokens=number + 1,
-            )
+        mailbox = Mailbox(asyncio.get_running_loop())
+        run = _Run(request, mailbox, min(request.params.max_tokens, self._tokens))
+        with self._changed:
+            first = time.perf_counter() + self._first_s
+            heapq.heappush(self._due, (first, next(self._ticket), run))
+            if self._due[0][2] is run:
+                self._changed.notify()
+        return DeltaStream(mailbox, run.drop)
 
     async def prepare(self, grammar: Grammar) -> None:
         """Compile it as the real engine does, and refuse what that refuses; it is not obeyed."""
@@ -156,21 +189,71 @@ def _entry(token: int, alternatives: int) -> TokenLogprob:
     return TokenLogprob(token, -0.5, 1, tuple((other, -0.5 - other) for other in range(alternatives)))
 
 
-def main(model: str, port: str, first_ms: str, token_ms: str, tokens: str) -> None:
+class _Bare(asyncio.Protocol):
+    """One connection to the engine itself. A request comes in one piece, as the load client sends it."""
+
+    def __init__(self, engine: PacedEngine) -> None:
+        self._engine = engine
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if data.startswith(b"GET "):
+            self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return
+        task = asyncio.get_running_loop().create_task(self._answer())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self) -> None:
+        write = self._transport.write
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+        async for delta in self._engine.generate(GenerateRequest("bare", (1,))):
+            end = _END if delta.finish_reason else b""
+            write(head + _CHUNK + end)
+            head = b""
+
+
+_EVENT = b'data: {"choices":[{"index":0,"delta":{"content":" and"}}],"padding":"' + b"-" * 120 + b'"}\n\n'
+_CHUNK = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)  # as long as the server's own events
+_END = b"0\r\n\r\n"
+
+
+async def _serve_bare(engine: PacedEngine, port: int) -> None:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    server = await loop.create_server(lambda: _Bare(engine), "127.0.0.1", port)
+    await stopped.wait()
+    server.close()
+
+
+def main(model: str, port: str, first_ms: str, token_ms: str, tokens: str, how: str = "served") -> None:
     """Serve until a signal comes."""
+    path = Path(model)
+    engine = PacedEngine(
+        Tokenizer.load(path), first_s=float(first_ms) / 1e3, token_s=float(token_ms) / 1e3, tokens=int(tokens)
+    )
+    if how == "bare":
+        asyncio.run(_serve_bare(engine, int(port)))
+    else:
+        _serve(engine, path, int(port))
+    engine.close()
+
+
+def _serve(engine: PacedEngine, model: Path, port: int) -> None:
     from deepwell.server.listen import bind
     from deepwell.server.run import serve
     from deepwell.server.service import Service
     from deepwell.server.text import Codec
 
-    path = Path(model)
-    engine: Any = PacedEngine(
-        Tokenizer.load(path), first_s=float(first_ms) / 1e3, token_s=float(token_ms) / 1e3, tokens=int(tokens)
-    )
-    service = Service(engine, Codec.load(path), model="paced")
-    with bind("127.0.0.1", int(port)) as listener:
+    service = Service(engine, Codec.load(model), model="paced")
+    with bind("127.0.0.1", port) as listener:
         serve(service, listener, log_level="warning", on_ready=lambda: None)
-    engine.close()
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ def serve_command(model: Path) -> Callable[[int], list[str]]:
 
 
 def paced_command(
-    model: Path, *, first_ms: float, token_ms: float, tokens: int
+    model: Path, *, first_ms: float, token_ms: float, tokens: int, bare: bool = False
 ) -> Callable[[int], list[str]]:
-    """The paced engine behind the real server, with the tokenizer and the template of a model."""
-    figures = [str(first_ms), str(token_ms), str(tokens)]
+    """The paced engine behind the real server, with the tokenizer and template of a model; `bare`: behind a socket alone."""
+    figures = [str(first_ms), str(token_ms), str(tokens), *(["bare"] if bare else [])]
     return lambda port: [sys.executable, "-m", "deepwell.bench.paced", str(model), str(port), *figures]
 
 

@@ -42,7 +42,7 @@ from deepwell.engine.runner import StepResult, StepRunner
 from deepwell.engine.sampler import check_params
 from deepwell.engine.scheduler import Limits, ScheduledStep, Scheduler
 from deepwell.engine.sequence import Kind, Sequence
-from deepwell.engine.streams import DeltaStream, Mailbox, SyncDeltaStream
+from deepwell.engine.streams import DeltaStream, Mailbox, SyncDeltaStream, deliver
 from deepwell.errors import (
     ContextLengthExceeded,
     DeepwellError,
@@ -465,7 +465,7 @@ class InProcessEngine:
         if self._outbox:
             for loop, mail in self._outbox.items():
                 try:
-                    loop.call_soon_threadsafe(_deliver, mail)
+                    loop.call_soon_threadsafe(deliver, mail)
                 except RuntimeError:  # the loop is closed: nobody listens
                     self._inbox.extend(("abort", sequence) for sequence in self._listening_on(loop))
             self._outbox.clear()
@@ -491,11 +491,6 @@ class InProcessEngine:
 
 def _info(adapter: LoadedAdapter) -> AdapterInfo:
     return AdapterInfo(adapter.name, str(adapter.path), adapter.digest.hex(), adapter.rank)
-
-
-def _deliver(mail: list[tuple[Mailbox, Delta]]) -> None:
-    for mailbox, delta in mail:
-        mailbox.deliver(delta)
 
 
 def _resolve_rows(

@@ -69,9 +69,9 @@ class GenerateRequest:
     params: SamplingParams = SamplingParams()
     choice: int = 0
     cache_salt: str = ""  # prefix cache entries are shared only between equal salts
+    adapter: str = ""  # the name of a loaded adapter; empty: the base model
     tenant: str = ""  # whose request it is
     priority: int = 0  # lower ones wait for higher ones: people wait at 0, batches at -1
-    adapter: str = ""  # the name of a loaded adapter; empty: the base model
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,32 +5,55 @@ from __future__ import annotations
 import asyncio
 import queue
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 from deepwell.engine.protocol import Delta
 
-__all__ = ["DeltaStream", "Mailbox", "SyncDeltaStream"]
+__all__ = ["DeltaStream", "Mailbox", "SyncDeltaStream", "deliver"]
+
+_WOKEN_AT_ONCE = 4
 
 
 class Mailbox:
     """The receiving end of an asynchronous request; all but `loop` belongs to that loop's thread."""
 
-    __slots__ = ("loop", "ready", "waiter")
+    __slots__ = ("begun", "loop", "ready", "waiter")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.begun = False
         self.ready: deque[Delta] = deque()
         self.waiter: asyncio.Future[None] | None = None
-
-    def deliver(self, delta: Delta) -> None:
-        """Hand a delta to whoever waits."""
-        self.ready.append(delta)
-        self.wake()
 
     def wake(self) -> None:
         """Let a waiting consumer look again."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
+
+
+def deliver(mail: Sequence[tuple[Mailbox, Delta]]) -> None:
+    """Hand over what one step made, on the loop of the mailboxes.
+
+    Readers wake a few at a time, those of a first token before all others: in between the loop takes in new requests and
+    the first tokens of the next step.
+    """
+    later: list[Mailbox] = []
+    for mailbox, delta in mail:
+        mailbox.ready.append(delta)
+        if mailbox.begun:
+            later.append(mailbox)
+        else:
+            mailbox.begun = True
+            mailbox.wake()
+    _wake(later, 0)
+
+
+def _wake(mailboxes: Sequence[Mailbox], start: int) -> None:
+    stop = start + _WOKEN_AT_ONCE
+    for mailbox in mailboxes[start:stop]:
+        mailbox.wake()
+    if stop < len(mailboxes):
+        mailboxes[stop].loop.call_soon(_wake, mailboxes, stop)
 
 
 class DeltaStream(AsyncIterator[Delta]):

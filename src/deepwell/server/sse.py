@@ -31,26 +31,41 @@ def event(data: bytes) -> bytes:
 
 
 async def _attended(work: Coroutine[Any, Any, T], receive: Receive, stopped: asyncio.Event) -> T:
-    """Run `work` while the client is there and the server goes on; else cancel it, and wait until it has ended."""
+    """Run `work` while the client is there and the server goes on; else cancel it, and wait until it has ended.
 
-    async def left() -> None:
+    The work runs in the caller's own task, so that it begins at once, and is cancelled there.
+    """
+    me = asyncio.current_task()
+    assert me is not None
+    reason: Exception | None = None
+    ended = False
+
+    def interrupt(why: Exception) -> None:
+        nonlocal reason
+        if not ended and reason is None:
+            reason = why
+            me.cancel()
+
+    async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
+        interrupt(_ClientLeft())
 
-    task = asyncio.create_task(work)
-    gone = asyncio.create_task(left())
-    stop = asyncio.create_task(stopped.wait())
+    async def until_stopped() -> None:
+        await stopped.wait()
+        interrupt(ShuttingDown("the server is shutting down", fix="send the request again when it is back"))
+
+    watchers = (asyncio.create_task(watch()), asyncio.create_task(until_stopped()))
     try:
-        await asyncio.wait((task, gone, stop), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if stop.done():
-            raise ShuttingDown("the server is shutting down", fix="send the request again when it is back")
-        raise _ClientLeft
+        return await work
+    except asyncio.CancelledError:
+        if reason is None or me.uncancel() > 0:  # somebody else cancels this task as well
+            raise
+        raise reason from None
     finally:
-        for one in (task, gone, stop):
-            one.cancel()
-        await asyncio.gather(task, gone, stop, return_exceptions=True)
+        ended = True
+        for watcher in watchers:
+            watcher.cancel()
 
 
 class Answer(Response):

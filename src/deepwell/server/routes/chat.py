@@ -15,6 +15,7 @@ from starlette.responses import Response
 from deepwell.errors import InvalidRequest
 from deepwell.server.completion import Choice
 from deepwell.server.dialogue import Dialogue, Plan, Said, Turn, converse, plan_dialogue
+from deepwell.server.json_route import JsonRoute
 from deepwell.server.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.server.responses import (
     CalledFunction,
@@ -47,7 +48,7 @@ _encode = msgspec.json.Encoder().encode
 
 def router(service: Service) -> APIRouter:
     """The route, bound to `service`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(request: Request, body: ChatRequest) -> Response:

@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from deepwell.engine.protocol import GenerateRequest, TokenLogprob
 from deepwell.server.completion import Choice, Counts, Update
+from deepwell.server.json_route import JsonRoute
 from deepwell.server.responses import Completion, CompletionChoice, CompletionLogprobs, Usage, usage
 from deepwell.server.schema import CompletionRequest
 from deepwell.server.service import Service
@@ -28,7 +29,7 @@ _encode = msgspec.json.Encoder().encode
 
 def router(service: Service) -> APIRouter:
     """The route, bound to `service`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/v1/completions", summary="Continue a text", response_model=None)
     async def completions(request: Request, body: CompletionRequest) -> Response:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
+from deepwell.server.json_route import JsonRoute
 from deepwell.server.responses import Embedding, EmbeddingList, EmbeddingUsage
 from deepwell.server.schema import EmbeddingRequest
 from deepwell.server.service import Service
@@ -22,7 +23,7 @@ __all__ = ["router"]
 
 def router(service: Service) -> APIRouter:
     """The route, bound to `service` and the embedder beside it."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/v1/embeddings", summary="Embed texts", response_model=None)
     async def embeddings(request: Request, body: EmbeddingRequest) -> Response:

@@ -17,6 +17,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.completion import Choice, Counts
 from deepwell.server.dialogue import Dialogue, Plan, Turn, converse, plan_dialogue
 from deepwell.server.errors import anthropic_error
+from deepwell.server.json_route import JsonRoute
 from deepwell.server.messages_schema import (
     AnthropicMessage,
     CountTokensRequest,
@@ -43,7 +44,7 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
 
 def router(service: Service) -> APIRouter:
     """The routes, bound to `service`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/v1/messages", summary="Answer a conversation (Anthropic)", response_model=None)
     async def messages(request: Request, body: MessagesRequest) -> Response:

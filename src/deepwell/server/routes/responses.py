@@ -15,6 +15,7 @@ from deepwell.server.completion import Choice
 from deepwell.server.dialogue import Plan
 from deepwell.server.growth import Growth, ResponseEvent, frame
 from deepwell.server.items import decode_items
+from deepwell.server.json_route import JsonRoute
 from deepwell.server.respond import (
     grow,
     growth_of,
@@ -38,7 +39,7 @@ _encode = msgspec.json.Encoder().encode
 
 def router(service: Service) -> APIRouter:
     """The routes, bound to `service`."""
-    routes = APIRouter()
+    routes = APIRouter(route_class=JsonRoute)
 
     @routes.post("/v1/responses", summary="Create a response", response_model=None)
     async def create(request: Request, body: ResponseRequest) -> HttpResponse:
