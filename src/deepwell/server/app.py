@@ -37,8 +37,8 @@ def create_app(service: Service) -> FastAPI:
     )
     errors.install(app)
     for module in (chat, completions, conversations, embeddings, messages, responses, stored, system):
-        app.include_router(module.router(service))
+        app.router.routes += module.router(service).routes
     if service.adapter_dir is not None:
-        app.include_router(adapters.router(service, service.adapter_dir))
+        app.router.routes += adapters.router(service, service.adapter_dir).routes
     describe(app)
     return app
