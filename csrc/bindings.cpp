@@ -180,35 +180,33 @@ struct PyKVCache {
 
 // One adapter, packed for the matrices of one model. Checked here: the kernels trust offsets and shapes.
 struct PyAdapter {
-  PyAdapter(const void* model, nb::list parts, const std::vector<const Matrix*>& of, const std::string& dtype)
-      : model(model) {
+  // A matrix that adapters may change; a stacked one counts as many as it has experts.
+  struct Target {
+    const Matrix* matrix;
+    int experts;
+  };
+
+  PyAdapter(const void* model, nb::list parts, const std::vector<Target>& of, const std::string& dtype) : model(model) {
     require(dtype == "bf16" || dtype == "fp32", "adapter: dtype must be bf16 or fp32");
     require(nb::len(parts) == of.size(), "adapter: one part a matrix is needed");
     int bf16 = dtype == "bf16";
-    size_t pair = bf16 ? 4 : 8;
     adapter.most_ranks = 2;
     size_t bytes = 0;
+    std::vector<nb::object> each;
     for (size_t i = 0; i < of.size(); i++) {
-      LoraMatrix m{};
-      if (nb::handle part = parts[i]; !part.is_none()) {
-        require(of[i] != nullptr, "adapter: a mixture of experts takes none");
-        auto [a, b, runs] = nb::cast<Part>(part);
-        int padded = (of[i]->cols + 15) / 16 * 16;
-        m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, of[i]->cols, padded, bf16};
-        require(a.size() > 0 && a.size() % (pair * padded) == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
-        m.ranks = 2 * int(a.size() / (pair * padded));
-        require(int(runs.shape(0)) == of[i]->panels * kPanel / 16, "adapter: a run for each 16 rows is needed");
-        for (size_t r = 0; r < runs.shape(0); r++) {
-          const LoraRun& run = m.runs[r];
-          require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % 2 == 0 && run.ranks % 2 == 0 &&
-                      run.first_rank <= m.ranks - run.ranks && run.pair_offset >= 0 &&
-                      (size_t(run.pair_offset) + run.ranks / 2) * 16 * pair <= b.size(),
-                  "adapter: a run lies outside of its data");
-        }
-        adapter.most_ranks = std::max(adapter.most_ranks, m.ranks);
-        bytes += aligned(a.size()) + aligned(b.size()) + aligned(runs.nbytes());
+      const Matrix& w = *of[i].matrix;
+      nb::object given = nb::borrow(parts[i]);
+      if (of[i].experts == 1) {
+        bytes += add(given, w.cols, w.panels, bf16);
+        each.push_back(given);
+        continue;
       }
-      matrices.push_back(m);
+      require(given.is_none() || int(nb::len(given)) == of[i].experts, "adapter: one part an expert is needed");
+      for (int e = 0; e < of[i].experts; e++) {
+        nb::object part = given.is_none() ? nb::none() : nb::borrow(given[e]);
+        bytes += add(part, w.cols, w.panels / of[i].experts, bf16);
+        each.push_back(part);
+      }
     }
     // Everything of an adapter lies together on huge pages, in the order in which a step reads it.
     memory.reset(bytes);
@@ -219,9 +217,9 @@ struct PyAdapter {
       to += aligned(array.nbytes());
       return at;
     };
-    for (size_t i = 0; i < of.size(); i++) {
+    for (size_t i = 0; i < each.size(); i++) {
       if (!matrices[i].ranks) continue;
-      auto [a, b, runs] = nb::cast<Part>(parts[i]);
+      auto [a, b, runs] = nb::cast<Part>(each[i]);
       matrices[i].a = place(a);
       matrices[i].b = place(b);
       matrices[i].runs = reinterpret_cast<const LoraRun*>(place(runs));
@@ -235,13 +233,54 @@ struct PyAdapter {
   HugeBuffer memory;
   std::vector<LoraMatrix> matrices;
   Adapter adapter;
+
+ private:
+  // Check and note what is added to one matrix, or to one expert's part of it; the bytes it will take.
+  size_t add(nb::handle part, int cols, int panels, int bf16) {
+    if (part.is_none()) {
+      matrices.push_back({});
+      return 0;
+    }
+    size_t pair = bf16 ? 4 : 8;
+    auto [a, b, runs] = nb::cast<Part>(part);
+    int padded = (cols + 15) / 16 * 16;
+    LoraMatrix m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, cols, padded, bf16};
+    require(a.size() > 0 && a.size() % (pair * padded) == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
+    m.ranks = 2 * int(a.size() / (pair * padded));
+    require(int(runs.shape(0)) == panels * kPanel / 16, "adapter: a run for each 16 rows is needed");
+    for (size_t r = 0; r < runs.shape(0); r++) {
+      const LoraRun& run = m.runs[r];
+      require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % 2 == 0 && run.ranks % 2 == 0 &&
+                  run.first_rank <= m.ranks - run.ranks && run.pair_offset >= 0 &&
+                  (size_t(run.pair_offset) + run.ranks / 2) * 16 * pair <= b.size(),
+              "adapter: a run lies outside of its data");
+    }
+    adapter.most_ranks = std::max(adapter.most_ranks, m.ranks);
+    matrices.push_back(m);
+    return aligned(a.size()) + aligned(b.size()) + aligned(runs.nbytes());
+  }
 };
 
 #include "moe_bindings.h"
 
+// Of a multi-token prediction layer: what its rows begin as.
+struct PyJoin {
+  PyJoin(Vector embed_norm, Vector state_norm, const PyMatrix& proj)
+      : keep_embed_norm(embed_norm), keep_state_norm(state_norm), keep_proj(proj) {
+    require(embed_norm.size() == state_norm.size() && int(embed_norm.size()) == proj.matrix.rows, "join: a norm has the wrong size");
+    require(proj.matrix.cols == 2 * proj.matrix.rows, "join: proj must be [hidden, 2 hidden]");
+    layer = {embed_norm.data(), state_norm.data(), proj.matrix};
+  }
+  PyJoin(const PyJoin&) = delete;
+  JoinLayer layer;
+  Vector keep_embed_norm, keep_state_norm;
+  PyMatrix keep_proj;
+};
+
 class PyModel {
  public:
-  PyModel(const PyMatrix& embed, nb::list layers, Vector norm, const PyMatrix& head, Floats cos, Floats sin, float eps)
+  PyModel(const PyMatrix& embed, nb::list layers, Vector norm, const PyMatrix& head, Floats cos, Floats sin, float eps,
+          nb::object join)
       : keep_layers_(layers), keep_norm_(norm), keep_cos_(cos), keep_sin_(sin), embed_(embed), head_(head) {
     int hidden = embed.matrix.cols;
     int head_dim = 0;
@@ -282,7 +321,12 @@ class PyModel {
     require(int(cos.shape(1)) == rotary_dim / 2 && int(sin.shape(1)) == rotary_dim / 2 && cos.shape(0) == sin.shape(0),
             "model: cos and sin must be [max_positions, rotary_dim / 2]");
     model_ = {embed.matrix, head.matrix,  layers_.data(), int(layers_.size()),   norm.data(),
-              cos.data(),   sin.data(),   hidden,         embed.matrix.rows,     int(cos.shape(0)), eps};
+              cos.data(),   sin.data(),   hidden,         embed.matrix.rows,     int(cos.shape(0)), eps, nullptr};
+    if (!join.is_none()) {
+      keep_layers_.append(join);
+      model_.join = &nb::cast<const PyJoin&>(join).layer;
+      require(model_.join->proj.rows == hidden, "model: the join has another hidden size");
+    }
     head_dim_ = head_dim;
   }
 
@@ -290,19 +334,17 @@ class PyModel {
   int hidden() const { return model_.hidden; }
 
   PyAdapter* adapter(nb::list parts, const std::string& dtype) const {
-    std::vector<const Matrix*> of = matrices();
-    for (const PyMoe* moe : moe_layers_)
-      for (const Matrix*& w : of)
-        if (moe->owns(w)) w = nullptr;
+    std::vector<PyAdapter::Target> of;
+    for (const Matrix* w : matrices()) of.push_back({w, experts_of(w)});
     return new PyAdapter(&model_, parts, of, dtype);
   }
 
-  // (rows padded to whole panels, cols, scheme) of the layers' matrices
+  // (rows padded to whole panels, cols, scheme, experts that it stacks or 1) of the layers' matrices
   nb::list layer_matrices() const {
     nb::list shapes;
     for (const Matrix* w : matrices()) {
       const char* scheme = w->scheme == kInt8 ? "int8" : w->scheme == kInt4 ? "int4" : "fp32";
-      shapes.append(nb::make_tuple(w->panels * kPanel, w->cols, scheme));
+      shapes.append(nb::make_tuple(w->panels * kPanel, w->cols, scheme, experts_of(w)));
     }
     return shapes;
   }
@@ -311,11 +353,15 @@ class PyModel {
                Ints output_rows, const PyKVCache& kv, std::optional<Array<float, nb::ndim<2>>> logits,
                std::optional<Array<int32_t, nb::ndim<1>>> argmax, std::optional<Array<float, nb::ndim<2>>> hidden,
                std::optional<Ints> targets, std::optional<Array<float, nb::ndim<1>>> target_logprobs,
-               std::optional<nb::sequence> adapters, std::optional<Ints> prompt_lengths) {
+               std::optional<nb::sequence> adapters, std::optional<Ints> prompt_lengths, std::optional<Floats> previous,
+               std::optional<Array<float, nb::ndim<2>>> states) {
     Batch b = {tokens.data(),      positions.data(),        seq_starts.data(),           block_tables.data(),
                output_rows.data(), int(tokens.size()),      int(seq_starts.size()) - 1,  int(block_tables.shape(1)),
                int(output_rows.size()), nullptr,                  nullptr,                     0,
-               prompt_lengths ? prompt_lengths->data() : nullptr};
+               prompt_lengths ? prompt_lengths->data() : nullptr, previous ? previous->data() : nullptr};
+    require(bool(previous) == bool(model_.join), "forward: a model that joins states needs those of every row, others take none");
+    require(!previous || (int(previous->shape(0)) == b.rows && int(previous->shape(1)) == model_.hidden), "forward: previous shape");
+    require(!states || (int(states->shape(0)) == b.rows && int(states->shape(1)) == model_.hidden), "forward: states shape");
     require(!prompt_lengths || int(prompt_lengths->size()) == b.seqs, "forward: one prompt length a sequence is needed");
     check(b, int(positions.size()), int(block_tables.shape(0)), kv.cache);
     size_t n = b.outputs;
@@ -329,7 +375,7 @@ class PyModel {
         require(targets->data()[i] >= 0 && targets->data()[i] < model_.vocab, "forward: target outside the vocabulary");
     Outputs out = {logits ? logits->data() : nullptr, argmax ? argmax->data() : nullptr,
                    hidden ? hidden->data() : nullptr, targets ? targets->data() : nullptr,
-                   target_logprobs ? target_logprobs->data() : nullptr};
+                   target_logprobs ? target_logprobs->data() : nullptr, states ? states->data() : nullptr};
     if (adapters) apply(*adapters, &b);
     nb::gil_scoped_release released;
     const KernelTable* table = active_table;
@@ -379,6 +425,12 @@ class PyModel {
       all.push_back(layer.attention ? &layer.attention->o : &layer.mlp->down);
     }
     return all;
+  }
+
+  int experts_of(const Matrix* w) const {
+    for (const PyMoe* moe : moe_layers_)
+      if (w == &moe->layer.gate_up || w == &moe->layer.down) return moe->layer.experts;
+    return 1;
   }
 
   // One adapter or None a sequence -> the distinct ones, and the choice of each row.
@@ -558,9 +610,11 @@ NB_MODULE(_native, m) {
            "head_dim"_a, "dtype"_a)
       .def_prop_ro("num_blocks", [](const PyKVCache& c) { return c.cache.blocks; })
       .def_prop_ro("nbytes", [](const PyKVCache& c) { return c.memory.bytes(); });
+  nb::class_<PyJoin>(m, "Join")
+      .def(nb::init<Vector, Vector, const PyMatrix&>(), "embed_norm"_a, "state_norm"_a, "proj"_a);
   nb::class_<PyModel>(m, "Model")
-      .def(nb::init<const PyMatrix&, nb::list, Vector, const PyMatrix&, Floats, Floats, float>(), "embed"_a, "layers"_a,
-           "norm"_a, "head"_a, "cos"_a, "sin"_a, "eps"_a)
+      .def(nb::init<const PyMatrix&, nb::list, Vector, const PyMatrix&, Floats, Floats, float, nb::object>(), "embed"_a, "layers"_a,
+           "norm"_a, "head"_a, "cos"_a, "sin"_a, "eps"_a, "join"_a = nb::none())
       .def_prop_ro("vocab_size", &PyModel::vocab)
       .def_prop_ro("hidden_size", &PyModel::hidden)
       .def_prop_ro("workspace_bytes", &PyModel::workspace_bytes)
@@ -568,7 +622,8 @@ NB_MODULE(_native, m) {
       .def_prop_ro("expert_loads", &PyModel::expert_loads)
       .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),
-           "target_logprobs"_a = nb::none(), "adapters"_a = nb::none(), "prompt_lengths"_a = nb::none())
+           "target_logprobs"_a = nb::none(), "adapters"_a = nb::none(), "prompt_lengths"_a = nb::none(), "previous"_a = nb::none(),
+           "states"_a = nb::none())
       .def("adapter", &PyModel::adapter, "parts"_a, "dtype"_a, nb::rv_policy::take_ownership, nb::keep_alive<0, 1>());
   nb::class_<PyAdapter>(m, "Adapter").def_prop_ro("nbytes", [](const PyAdapter& a) { return a.memory.bytes(); });
   bind_latent(m);

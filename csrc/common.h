@@ -83,6 +83,12 @@ struct MoeLayer {
   uint64_t* counts;         // [experts]: rows that each has seen; then how often the weights of any were read
 };
 
+// What stands in the place of the embedding where a model reads the states of another: x = proj [norm(embedding); norm(state)].
+struct JoinLayer {
+  const float *embed_norm, *state_norm;  // [hidden]
+  Matrix proj;                           // [hidden, 2 hidden]
+};
+
 struct Layer {  // exactly one is set
   const AttentionLayer* attention = nullptr;
   const MlpLayer* mlp = nullptr;
@@ -108,7 +114,8 @@ struct LoraMatrix {
 };
 
 struct Adapter {
-  const LoraMatrix* matrices;  // [layers of the model][2]: qkv, o or gate_up, down
+  // Of all layers in order: qkv, o or gate_up, down; of a mixture each expert's gate_up, each expert's down, the shared ones.
+  const LoraMatrix* matrices;
   int most_ranks;
 };
 
@@ -131,6 +138,7 @@ struct Batch {
   const int32_t* adapter_of;       // [rows]: which of them, -1 for none; null: no row has one
   int adapters_count;
   const int32_t* prompt_lengths;  // [seqs] or null: latent attention expands rows at positions below, absorbs the others
+  const float* states;            // [rows, hidden], read by a JoinLayer; null elsewhere
 };
 
 struct Outputs {  // each may be null
@@ -139,6 +147,7 @@ struct Outputs {  // each may be null
   float* hidden;           // [outputs, hidden]
   const int32_t* targets;  // [outputs]
   float* target_logprobs;  // [outputs]
+  float* states;           // [rows, hidden]: of every row, after the final norm
 };
 
 struct Model {
@@ -148,6 +157,7 @@ struct Model {
   const float *norm, *cos, *sin;  // cos, sin: [max_positions, rotary_dim / 2]
   int hidden, vocab, max_positions;
   float eps;
+  const JoinLayer* join;  // or null: rows begin as embeddings
 };
 
 // Scratch for one step. Sized by `KernelTable::workspace_bytes`, 64-byte aligned.

@@ -48,10 +48,6 @@ struct PyMoe {
   }
   PyMoe(const PyMoe&) = delete;
 
-  bool owns(const Matrix* w) const {
-    return w == &layer.gate_up || w == &layer.down || w == &layer.shared_gate_up || w == &layer.shared_down;
-  }
-
   std::vector<uint64_t> loads() const {  // a step may be counting
     std::vector<uint64_t> seen(counts.size());
     for (size_t i = 0; i < seen.size(); i++) seen[i] = __atomic_load_n(&counts[i], __ATOMIC_RELAXED);

@@ -234,10 +234,9 @@ DW_INLINE void quantize_columns(const Matrix& down, const float* x, const Activa
   part.cols = min_int(kGeluColumns, down.cols - first);
   part.groups = (part.cols + down.group - 1) / down.group;
   Activations view = a;
-  int tile = a.wide ? kWideTile : 1;  // rows whose activations are interleaved
-  view.bytes += (size_t)first * tile * activation_bytes(down) / 4;
-  view.scale += first / down.group * tile;
-  view.sum += first / down.group * tile;
+  view.bytes += (size_t)first * activation_bytes(down) / 4;
+  view.scale += first / down.group;
+  view.sum += first / down.group;
   quantize_row(part, x, view, row);
 }
 

@@ -6,7 +6,6 @@
 // the same order, so its bits do not depend on the batch.
 #pragma once
 #include "common.h"
-#include "kernels/gemm_wide.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "pool.h"
@@ -58,6 +57,7 @@ DW_INLINE void prefetch_row(const uint8_t* at) {  // 128 bytes: 4 columns of 32 
 }  // namespace deepwell
 
 #include "kernels/gemm_half.h"
+#include "kernels/gemm_int8.h"
 
 namespace deepwell {
 namespace DW_ISA {
@@ -186,9 +186,7 @@ DW_INLINE void tile_of(int rows, const Matrix& w, const uint8_t* panel, const Ac
 template <int S, class Epilogue>
 static void panel_rows(const Matrix& w, int p, const Activations& a, int row, int end, const Epilogue& epilogue) {
 #if defined(DW_AVX2)
-  if constexpr (S == kInt8) {
-    if (a.wide) return wide_panel_rows(w, p, a, row, end, epilogue);
-  }
+  if (S == kInt8 && end - row > 1) return int8_panel_rows(w, p, a, row, end, epilogue);
 #endif
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
   alignas(64) float out[kTileRows * kPanel];

@@ -38,6 +38,8 @@ struct Layout {
   float* target_logit;          // [kOutputRows]
   LatentLayout latent;
   uint8_t* moe;                 // MoeSpace
+  float* moe_lora;              // [pairs and shared rows of a mixture][lora_stride]
+  int32_t* moe_rows;            // of this thread, as many
 };
 
 struct Arena {
@@ -114,13 +116,17 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
       groups = max_size(groups, w->groups);
     }
   }
+  if (m.join) {
+    per_row = max_size(per_row, activation_row_bytes(m.join->proj));
+    groups = max_size(groups, m.join->proj.groups);
+  }
   per_row += 2 * round_up(groups * sizeof(float), 64);
   l.x = take<float>(&arena, (size_t)b.rows * l.hidden_stride);
   l.qkv = take<float>(&arena, (size_t)b.rows * l.qkv_stride);
   l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
   l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
-  l.shared_activations = take<uint8_t>(&arena, round_up(max_int(b.rows, min_int(b.outputs, kOutputRows)), kWideTile) * per_row + 128);
-  l.row_floats = round_up(max_int(m.hidden, l.attention_stride), 16);
+  l.shared_activations = take<uint8_t>(&arena, (size_t)max_int(b.rows, min_int(b.outputs, kOutputRows)) * per_row + 128);
+  l.row_floats = round_up(max_int(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
   l.lora_stride = 0;
   for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_int(l.lora_stride, b.adapters[i]->most_ranks);
   l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
@@ -147,6 +153,14 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.target_logit = take<float>(&arena, kOutputRows);
   if (latent) l.latent = latent_layout(*latent, b, cache, &arena, threads, tid);
   l.moe = take<uint8_t>(&arena, moe_bytes(m, b.rows, threads));
+  size_t pairs = 0;
+  for (int i = 0; b.adapter_of && i < m.num_layers; i++)
+    if (const MoeLayer* e = m.layers[i].moe) pairs = max_size(pairs, (size_t)b.rows * (e->top_k + e->shared));
+  l.moe_lora = take<float>(&arena, pairs * l.lora_stride);
+  for (int t = 0; t < threads; t++) {
+    int32_t* rows = take<int32_t>(&arena, pairs);
+    if (t == tid) l.moe_rows = rows;
+  }
   l.used = arena.used;
   return l;
 }
@@ -595,23 +609,43 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
   team_barrier(team);
 }
 
-static void forward(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, const Workspace& workspace,
-                    Team* team, int tid) {
-  DW_STEP_BEGINS(tid, is_decode(b));
-  Layout l = layout(m, b, cache, out, workspace.data, team->size, tid);
+// The rows at the begin of a step: the tokens' embeddings.
+static void embed_rows(const Model& m, const Batch& b, const Layout& l, Team* team) {
   for (int row; (row = team_next(team, 1)) < b.rows;) {
     float* x = l.x + (size_t)row * l.hidden_stride;
     embed_row(m.embed, b.tokens[row], x);
     memset(x + m.hidden, 0, (l.hidden_stride - m.hidden) * sizeof(float));
   }
   team_barrier(team);
+}
+
+// The same where they are joined with the states of another model.
+static void join_rows(const Model& m, const Batch& b, const Layout& l, Team* team) {
+  const JoinLayer& join = *m.join;
+  Activations both = quantize_rows(join.proj, b.rows, {}, l, team, [&](int row, float* scratch) {
+    embed_row(m.embed, b.tokens[row], scratch + m.hidden);
+    rms_norm_row(scratch + m.hidden, join.embed_norm, m.hidden, m.eps, scratch);
+    rms_norm_row(b.states + (size_t)row * m.hidden, join.state_norm, m.hidden, m.eps, scratch + m.hidden);
+    return scratch;
+  });
+  gemm(join.proj, both, b.rows, team, l.tid, [&](int row, int p, const float* y) {
+    memcpy(l.x + (size_t)row * l.hidden_stride + p * kPanel, y, kPanel * sizeof(float));
+  });
+}
+
+static void forward(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, const Workspace& workspace,
+                    Team* team, int tid) {
+  DW_STEP_BEGINS(tid, is_decode(b));
+  Layout l = layout(m, b, cache, out, workspace.data, team->size, tid);
+  if (m.join) join_rows(m, b, l, team);
+  else embed_rows(m, b, l, team);
   DW_PHASE_ENDS(kPhaseEmbed);
   int attention_index = 0, last = cache.layers - 1, matrix = 0;
   if (b.adapter_of) group_rows(b, nullptr, b.rows, &l.groups);
   Rows live = {b.rows, nullptr, l.groups};
   for (int i = 0; i < m.num_layers; i++) {
     const Layer& layer = m.layers[i];
-    if ((layer.attention || layer.latent) && attention_index == last && b.outputs < b.rows) {
+    if ((layer.attention || layer.latent) && attention_index == last && b.outputs < b.rows && !out.states) {
       if (b.adapter_of) group_rows(b, b.output_rows, b.outputs, &l.live_groups);
       live = {b.outputs, b.output_rows, l.live_groups};
     }
@@ -622,12 +656,18 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
       latent_layer(*layer.latent, attention_index++, matrix, m, b, cache, live, l, team);
       matrix += layer.latent->q_rank ? 3 : 2;
     } else if (layer.moe) {
-      moe_layer(*layer.moe, l.x, l.hidden_stride, live.index, live.count, l.moe, team, tid);
-      matrix += layer.moe->shared ? 4 : 2;
+      const MoeLora lora = {b.adapters, b.adapter_of, matrix, l.moe_lora, l.lora_stride, l.moe_rows};
+      moe_layer(*layer.moe, l.x, l.hidden_stride, live.index, live.count, lora, l.moe, team, tid);
+      matrix += 2 * layer.moe->experts + (layer.moe->shared ? 2 : 0);
     } else {
       mlp_layer(*layer.mlp, matrix, m, b, live, l, team);
       matrix += 2;
     }
+  }
+  if (out.states) {
+    for (int row; (row = team_next(team, 1)) < b.rows;)
+      rms_norm_row(l.x + (size_t)row * l.hidden_stride, m.norm, m.hidden, m.eps, out.states + (size_t)row * m.hidden);
+    team_barrier(team);
   }
   for (int first = 0; first < b.outputs; first += kOutputRows)
     head_rows(m, b, out, l, first, min_int(kOutputRows, b.outputs - first), team, tid);

@@ -45,6 +45,21 @@ DW_INLINE const LoraMatrix* lora_of(const LoraProduct& l, int i) {
   return m->ranks ? m : nullptr;
 }
 
+// The adapters of a mixture: its rows are (row, expert) pairs, sorted by expert behind the rows of the shared one.
+struct MoeLora {
+  const Adapter* const* adapters;
+  const int32_t* adapter_of;  // null for a batch without any
+  int matrix;                 // the first of the mixture's: each expert's gate_up, each expert's down, the shared ones
+  float* t;                   // [pairs and shared rows][stride]
+  int stride;
+  int32_t* rows;              // [pairs and shared rows]: the batch's row of each; of this thread
+};
+
+// One matrix of the mixture and the rows from `first` on.
+DW_INLINE LoraProduct lora_of_expert(const MoeLora& l, int matrix, int first) {
+  return {l.adapters, l.adapter_of, l.rows + first, l.matrix + matrix, l.t + (size_t)first * l.stride, l.stride, {}};
+}
+
 // Rows sorted by adapter, the rows without one first, in row order each.
 static void group_rows(const Batch& b, const int32_t* index, int rows, LoraGroups* groups) {
   int n = 0;

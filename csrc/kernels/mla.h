@@ -16,7 +16,6 @@
 #pragma once
 #include "common.h"
 #include "kernels/attention.h"
-#include "kernels/gemm_wide.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 
@@ -193,9 +192,10 @@ DW_INLINE vi dot16(vi acc, vi a, vi b) {
 #if defined(DW_AVX512) && !defined(DW_EMULATE_AVX512)
   return (vi)_mm512_dpwssd_epi32((__m512i)acc, (__m512i)a, (__m512i)b);
 #elif defined(DW_AVX2)
-  __m256i sum = (__m256i)acc;
-  add_product(&sum, (__m256i)a, (__m256i)b);
-  return (vi)sum;
+  // Left alone, GCC computes all products of a step first and spills sums.
+  vi t;
+  asm("vpmaddwd %[b], %[a], %[t]\n\tvpaddd %[t], %[acc], %[acc]" : [acc] "+x"(acc), [t] "=&x"(t) : [a] "x"(a), [b] "x"(b));
+  return acc;
 #else
   return acc + ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16);
 #endif

@@ -11,6 +11,7 @@
 #pragma once
 #include "common.h"
 #include "kernels/gemm.h"
+#include "kernels/lora.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "pool.h"
@@ -64,10 +65,10 @@ DW_INLINE T* carve(MoeArena* arena, size_t count) {
 
 DW_INLINE int at_most(int a, int b) { return a < b ? a : b; }
 
-// Bytes for `rows` rows in at most `jobs` runs, each rounded up to whole tiles of many rows.
+// Bytes for `rows` rows in at most `jobs` runs.
 DW_INLINE size_t run_bytes(const Matrix& w, size_t rows, size_t jobs) {
   size_t row = activation_row_bytes(w) + 2 * round_up(w.groups * sizeof(float), 64);
-  return (rows + jobs * (kWideTile - 1)) * row + jobs * 128;
+  return rows * row + jobs * 128;
 }
 
 static MoeSpace moe_space(const MoeLayer& e, int rows, int threads, int tid, uint8_t* memory, size_t* bytes) {
@@ -295,13 +296,50 @@ static void moe_norm(const MoeLayer& e, const float* x, size_t stride, const int
   team_barrier(team);
 }
 
+// What adapters add to gate_up (`down` false) or down of a job's rows.
+DW_INLINE LoraProduct job_lora(const MoeLayer& e, const MoeLora& lora, const ExpertJob& job, int rows, bool down) {
+  if (job.expert == e.experts) return lora_of_expert(lora, 2 * e.experts + down, 0);
+  return lora_of_expert(lora, down * e.experts + job.expert, (e.shared ? rows : 0) + job.first);
+}
+
+// A h of every pair, behind a barrier: h is there in float. Neighbours of one job and adapter share a pass over A.
+static void project_inputs(const MoeLayer& e, const MoeSpace& s, const MoeLora& lora, const Activations& h, const int32_t* index,
+                           int rows, Team* team) {
+  const MoePlan& plan = s.plan;
+  const int places = rows * e.top_k + (e.shared ? rows : 0);
+  auto token = [&](const ExpertJob& of, int row) { return of.expert == e.experts ? row : plan.order[of.first + row] / e.top_k; };
+  int job = 0;
+  for (int i = 0; i < places; i++) {
+    Place at = place_of(e, plan, rows, i, job);
+    job = at.job;
+    int row = token(plan.jobs[job], at.row);
+    lora.rows[i] = index ? index[row] : row;
+  }
+  job = 0;
+  for (int first; (first = team_next(team, kLoraRows)) < places;)
+    for (int i = first, n; i < at_most(first + kLoraRows, places); i += n) {
+      Place at = place_of(e, plan, rows, i, job);
+      job = at.job;
+      const ExpertJob& of = plan.jobs[job];
+      int32_t of_job[kLoraRows];
+      const float* x[kLoraRows];
+      const int most = at_most(at_most(first + kLoraRows, places) - i, of.rows - at.row);
+      for (n = 0; n < most && lora.adapter_of[lora.rows[i + n]] == lora.adapter_of[lora.rows[i]]; n++) {
+        of_job[n] = at.row + n;
+        x[n] = (const float*)(h.bytes + (size_t)token(of, at.row + n) * h.row_bytes);
+      }
+      lora_project(job_lora(e, lora, of, rows, false), of_job, n, x);
+    }
+  team_barrier(team);
+}
+
 DW_INLINE void count_up(uint64_t* count, uint64_t by) {
   __atomic_store_n(count, __atomic_load_n(count, __ATOMIC_RELAXED) + by, __ATOMIC_RELAXED);
 }
 
 // `x`: [batch rows][stride], residual stream of hidden columns padded with zeros; row i of `rows` is index[i], or i.
-static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t* index, int rows, uint8_t* memory, Team* team,
-                      int tid) {
+static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t* index, int rows, const MoeLora& lora, uint8_t* memory,
+                      Team* team, int tid) {
   size_t bytes;
   MoeSpace s = moe_space(e, rows, team->size, tid, memory, &bytes);
   const Activations h = activations_at(s.normed, e.router, rows);
@@ -335,6 +373,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     for (int i = first; i < plan.count; i++) count_up(e.counts + plan.jobs[i].expert, plan.jobs[i].rows);
     count_up(e.counts + e.experts, plan.count - first);
   }
+  if (lora.adapter_of) project_inputs(e, s, lora, h, index, rows, team);
   if (rows > kMoePrivateRows) {
     int job = 0;
     for (int first; (first = team_next(team, chunk)) < places;)
@@ -361,7 +400,10 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     const bool shared = of.expert == e.experts;
     float* act = shared ? s.shared_act : s.act + (size_t)of.first * s.act_stride;
     const int act_stride = shared ? s.shared_stride : s.act_stride;
+    const LoraProduct adapters = job_lora(e, lora, of, rows, false);
     expert_panel(w, p, in.a, in.base + row, in.base + at_most(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
+      alignas(64) float sum[kPanel];
+      y = lora_add(adapters, i - in.base, panel, y, sum);
       float* to = act + (size_t)(i - in.base) * act_stride + panel * (kPanel / 2);
       for (int c = 0; c < kPanel / 2; c += W) store(to + c, silu(load(y + c)) * load(y + kPanel / 2 + c));
     });
@@ -378,6 +420,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
       const Matrix& w = shared ? e.shared_down : e.down;
       const float* act = shared ? s.shared_act + (size_t)at.row * s.shared_stride : s.act + (size_t)(of.first + at.row) * s.act_stride;
       quantize_row(w, act, activations_at(s.activated + of.activated, w, of.rows), at.row);
+      lora_project(job_lora(e, lora, of, rows, true), &at.row, 1, &act);
     }
   team_barrier(team);
   DW_PHASE_ENDS(kPhaseNorm);
@@ -390,7 +433,10 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     int p = (item - of.down_items) % w.panels, row = (item - of.down_items) / w.panels * kRowBlock;
     const bool shared = of.expert == e.experts;
     const Activations a = activations_at(s.activated + of.activated, w, of.rows);
+    const LoraProduct adapters = job_lora(e, lora, of, rows, true);
     expert_panel(w, p, a, row, at_most(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
+      alignas(64) float sum[kPanel];
+      y = lora_add(adapters, i, panel, y, sum);
       float* to = shared ? s.shared_out + (size_t)i * s.hidden_stride : s.out + (size_t)plan.order[of.first + i] * s.hidden_stride;
       memcpy(to + panel * kPanel, y, kPanel * sizeof(float));
     });

@@ -1,8 +1,8 @@
 // Activations to bytes, and the row-wise pieces around the matrix products.
 //
 // Layout of one quantised row: `bytes` [K_pad / 4][kActivationBytes8 or 4], scale [G], sum [G]. `sum` is what a group's
-// correction needs: sum(q) as int32 (int8), scale * sum(q) as float (int4). Floats have neither: they are copied, or rounded to
-// bf16 for a table that multiplies pairs of bf16.
+// correction needs: the sum of `correction8(q)` as int32 (int8), scale * sum(q) as float (int4). Floats have neither: they are
+// copied, or rounded to bf16 for a table that multiplies pairs of bf16.
 #pragma once
 #include "common.h"
 #include "kernels/simd.h"
@@ -16,17 +16,9 @@ struct Activations {
   float* scale;  // [rows, groups]
   float* sum;    // [rows, groups]; bits of an int32 for int8
   int groups;
-  bool wide;     // many int8 rows on AVX2: scales and sums are [row / 4][group][row % 4], bytes as store_wide has it
 };
 
 constexpr int kRowBlock = 64;  // rows of a product's work item: their activations fit L2 while the panels stream past
-#if defined(DW_AVX2)
-constexpr bool kHasWide = true;
-#else
-constexpr bool kHasWide = false;
-#endif
-constexpr int kWideRows = 16;  // from here on opening a panel once pays (gemm_wide.h)
-constexpr int kWideTile = 4;   // rows whose activations are interleaved there
 
 DW_INLINE size_t round_up(size_t v, size_t to) { return (v + to - 1) / to * to; }
 
@@ -45,7 +37,6 @@ DW_INLINE size_t activation_row_bytes(const Matrix& w) {
 }
 
 DW_INLINE size_t activations_bytes(const Matrix& w, int rows) {
-  rows = (int)round_up(rows, kWideTile);
   return rows * (activation_row_bytes(w) + 2 * round_up(w.groups * sizeof(float), 64)) + 128;
 }
 
@@ -55,23 +46,9 @@ DW_INLINE Activations activations_at(uint8_t* memory, const Matrix& w, int rows)
   a.row_bytes = activation_row_bytes(w);
   a.groups = w.groups;
   a.bytes = memory;
-  a.wide = kHasWide && w.scheme == kInt8 && rows >= kWideRows;
-  if (a.wide) rows = (int)round_up(rows, kWideTile);
   a.scale = (float*)(memory + round_up(rows * a.row_bytes, 64));
   a.sum = a.scale + (size_t)rows * w.groups;
   return a;
-}
-
-// 64 columns of a row into the layout of many rows, [row / 4][group][pair of columns][row % 4], as 16-bit integers.
-DW_INLINE void store_wide([[maybe_unused]] const Activations& a, [[maybe_unused]] int row, [[maybe_unused]] int g,
-                          [[maybe_unused]] const vi* q) {
-#if defined(DW_AVX2)
-  constexpr int kPairs = 32;
-  alignas(32) uint32_t pairs[kPairs];
-  store_activations16((uint8_t*)pairs, q);
-  uint32_t* to = (uint32_t*)(a.bytes + (size_t)(row / kWideTile) * kWideTile * a.row_bytes) + (size_t)g * kPairs * kWideTile;
-  for (int i = 0; i < kPairs; i++) to[i * kWideTile + row % kWideTile] = pairs[i];
-#endif
 }
 
 // x: [cols] float -> row `row` of `a`, in the format matrix `w` wants.
@@ -89,9 +66,7 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
     memset(out + w.cols * sizeof(float), 0, (w.groups * w.group - w.cols) * sizeof(float));
     return;
   }
-  int stride = a.wide ? kWideTile : 1;
-  size_t at = a.wide ? (size_t)(row / kWideTile) * kWideTile * a.groups + row % kWideTile : (size_t)row * a.groups;
-  float *scale = a.scale + at, *sum = a.sum + at;
+  float *scale = a.scale + (size_t)row * a.groups, *sum = a.sum + (size_t)row * a.groups;
   // A last group that the row does not fill is read from a copy padded with zeros.
   alignas(64) float padded[64] = {};
   int whole = w.cols / w.group;
@@ -122,15 +97,13 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
       vi total = vi{};
       for (int k = 0; k < w.group / W; k++) {
         q[k] = round_to_int(load(p + k * W) * inverse[i]);
-        total += q[k];
+        total += w.scheme == kInt4 ? q[k] : correction8(q[k]);
       }
       int32_t sum_q = reduce_addi(total);
-      scale[g * stride] = amax[i];
-      if (w.scheme == kInt4) sum[g * stride] = amax[i] * (float)sum_q;
-      else memcpy(sum + g * stride, &sum_q, 4);
-      if (a.wide) {
-        store_wide(a, row, g, q);
-      } else if (w.scheme == kInt4) {
+      scale[g] = amax[i];
+      if (w.scheme == kInt4) sum[g] = amax[i] * (float)sum_q;
+      else memcpy(sum + g, &sum_q, 4);
+      if (w.scheme == kInt4) {
         store_activations4(out + g * 32, q);
       } else {
         uint8_t* to = out + g * 16 * kActivationBytes8;

@@ -172,6 +172,7 @@ constexpr int kActivationBytes8 = 4;  // bytes of 4 columns of one activation ro
 typedef vi weight8;
 typedef vi acc4;
 DW_INLINE weight8 open8(vi w) { return w ^ set1i((int32_t)0x80808080); }
+DW_INLINE vi correction8(vi q) { return q; }
 DW_INLINE vi start8(int32_t sum_x) { return set1i(-128 * sum_x); }
 DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
   int32_t v;
@@ -187,7 +188,9 @@ DW_INLINE vi finish4(acc4 acc) { return acc; }
 
 #elif defined(DW_AVX2)
 
-// vpmaddubsw(|x|, sign(w, x)) cannot saturate: 2 * 127 * 127 < 2^15. An activation carries |x| beside x, 8 bytes for 4 columns.
+// vpmaddubsw(|x|, w ^ (x < 0)) cannot saturate: 2 * 127 * 128 < 2^15. An activation carries |x| and the mask of its negative columns, 8
+// bytes for 4 columns. Flipped bits are -w - 1, so a negative column falls short by |x|: the accumulator starts at the sum of those.
+// vpsignb would need no such start, but shares the multiplier's two pipes, where vpxor may take any of four.
 // int4 stays in 16-bit lanes for the whole group: 8 steps * 2 * 15 * 127 = 30480 < 2^15; half the work of int8.
 constexpr int kActivationBytes8 = 8;
 typedef vi weight8;
@@ -195,11 +198,12 @@ typedef __m256i acc4;
 // Pins an accumulator to a register at this point: GCC would hoist all products of a step and spill them.
 #define DW_PIN(v) asm("" : "+x"(v))
 DW_INLINE weight8 open8(vi w) { return w; }
-DW_INLINE vi start8(int32_t) { return vi{}; }
+DW_INLINE vi correction8(vi q) { return -q & (q >> 31); }
+DW_INLINE vi start8(int32_t correction) { return set1i(correction); }
 DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
   __m256i ax = _mm256_castps_si256(_mm256_broadcast_ss((const float*)x));
-  __m256i sx = _mm256_castps_si256(_mm256_broadcast_ss((const float*)(x + 4)));
-  __m256i pairs = _mm256_maddubs_epi16(ax, _mm256_sign_epi8((__m256i)w, sx));
+  __m256i negative = _mm256_castps_si256(_mm256_broadcast_ss((const float*)(x + 4)));
+  __m256i pairs = _mm256_maddubs_epi16(ax, _mm256_xor_si256((__m256i)w, negative));
   __m256i sum = _mm256_add_epi32((__m256i)acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
   DW_PIN(sum);
   return (vi)sum;
@@ -218,6 +222,7 @@ constexpr int kActivationBytes8 = 4;
 typedef vi weight8;
 typedef vi acc4;
 DW_INLINE weight8 open8(vi w) { return w; }
+DW_INLINE vi correction8(vi) { return vi{}; }
 DW_INLINE vi start8(int32_t) { return vi{}; }
 DW_INLINE vi dot8(vi acc, weight8 w, const uint8_t* x) {
   const int8_t* s = (const int8_t*)x;
@@ -238,15 +243,9 @@ DW_INLINE __m256i pack32(const vi* q) {
   return _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
 }
 DW_INLINE void store_activations4(uint8_t* out, const vi* q) { _mm256_storeu_si256((__m256i*)out, pack32(q)); }
-DW_INLINE void store_activations16(uint8_t* out, const vi* q) {  // 64 columns as 16-bit integers
-  for (int i = 0; i < 4; i++) {
-    __m256i mixed = _mm256_packs_epi32((__m256i)q[2 * i], (__m256i)q[2 * i + 1]);
-    _mm256_storeu_si256((__m256i*)(out + i * 32), _mm256_permute4x64_epi64(mixed, 0xd8));
-  }
-}
 DW_INLINE void store_activations8(uint8_t* out, const vi* q) {
-  __m256i x = pack32(q), ax = _mm256_abs_epi8(x);
-  __m256i low = _mm256_unpacklo_epi32(ax, x), high = _mm256_unpackhi_epi32(ax, x);
+  __m256i x = pack32(q), ax = _mm256_abs_epi8(x), negative = _mm256_cmpgt_epi8(_mm256_setzero_si256(), x);
+  __m256i low = _mm256_unpacklo_epi32(ax, negative), high = _mm256_unpackhi_epi32(ax, negative);
   _mm256_storeu_si256((__m256i*)out, _mm256_permute2x128_si256(low, high, 0x20));
   _mm256_storeu_si256((__m256i*)(out + 32), _mm256_permute2x128_si256(low, high, 0x31));
 }
