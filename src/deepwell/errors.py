@@ -6,6 +6,8 @@ __all__ = [
     "ContextLengthExceeded",
     "DeepwellError",
     "DownloadError",
+    "EngineRestarted",
+    "EngineUnavailable",
     "InsufficientMemory",
     "InvalidModelFile",
     "InvalidRequest",
@@ -14,6 +16,7 @@ __all__ = [
     "NotFound",
     "PortInUse",
     "StorageError",
+    "StorageUnavailable",
     "UnsupportedModel",
 ]
 
@@ -27,6 +30,7 @@ class DeepwellError(Exception):
     status = 500
     type = "server_error"
     code: str | None = None
+    retry_after: int | None = None  # seconds, where waiting helps
 
     def __init__(self, message: str, *, fix: str = "", param: str | None = None) -> None:
         super().__init__(message)
@@ -72,6 +76,13 @@ class StorageError(DeepwellError):
     type = "storage_error"
 
 
+class StorageUnavailable(StorageError):
+    """The database cannot serve just now: gone, full, locked; the message says what became of the change."""
+
+    status = 503
+    code = "storage_unavailable"
+
+
 class InvalidModelFile(DeepwellError):
     """A corrupt, truncated or hostile model file, refused with its reason."""
 
@@ -91,6 +102,20 @@ class DownloadError(DeepwellError):
 
     status = 502
     type = "download_error"
+
+
+class EngineUnavailable(DeepwellError):
+    """There is no engine at the moment: it is being restarted, or keeps failing."""
+
+    status = 503
+    code = "engine_unavailable"
+
+
+class EngineRestarted(DeepwellError):
+    """The engine ended while it worked on a request, and what it had computed is lost."""
+
+    status = 503
+    code = "engine_restarted"
 
 
 class InsufficientMemory(DeepwellError):

@@ -1,9 +1,11 @@
-"""LoRA on latent attention and mixtures of experts: equal to merged weights, or refused by name."""
+"""LoRA on latent attention and mixtures of experts: equal to merged weights, in any company."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +15,13 @@ from tests.engine.backends import backend
 from tests.engine.test_adapters import ALPHA, MAX_ERROR, WEIGHTS, linears, merged, rewrite
 
 from deepwell.bench.adapters import write_random_adapter
+from deepwell.engine import native
 from deepwell.engine.adapters import AdapterLoader, read_adapter
 from deepwell.engine.architectures import build_model
 from deepwell.engine.architectures.targets import lora_targets
-from deepwell.engine.weights import load_weights
+from deepwell.engine.batch import Batch
+from deepwell.engine.load import new_cache
+from deepwell.engine.weights import Precision, load_weights
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 
 RANK = 4
@@ -25,15 +30,12 @@ RANK = 4
 @pytest.mark.parametrize("name", ["deepseek-v2", "deepseek-v2-lite", "qwen3-moe"])
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_logits_are_those_of_merged_weights(engine: str, name: str, tmp_path: Path) -> None:
-    """Of every projection in the reference, experts included; of all but mixtures in the compiled backend."""
+    """Of every projection, shared and routed experts included; steps of one row, of two and of many."""
     run = backend(engine)
     (tmp_path / "base").mkdir()
     checkpoint = sequences.golden_checkpoint(name, tmp_path / "base")
     known = linears(checkpoint)
-    used = known
-    if engine == "native":
-        used = {module: linear for module, linear in known.items() if "layers.1.mlp." not in module}
-    folder = write_random_adapter(tmp_path / "lora", used, rank=RANK, seed=1, alpha=ALPHA)
+    folder = write_random_adapter(tmp_path / "lora", known, rank=RANK, seed=1, alpha=ALPHA)
     rewrite(folder, layers_to_transform=[0, 1])
     target = merged(name, folder, ALPHA / RANK, tmp_path / "merged")
     tokens = sequences.golden(name)["tokens"].tolist()
@@ -46,24 +48,68 @@ def test_logits_are_those_of_merged_weights(engine: str, name: str, tmp_path: Pa
     plain = sequences.logits(model, cache, tokens)
     computed = np.empty_like(expected)
     table = sequences.table_for(len(tokens))
-    for first in range(0, len(tokens), 9):
-        part = tokens[first : first + 9]
+    first = 0
+    while first < len(tokens):
+        part = tokens[first : first + {0: 1, 1: 2}.get(first, 9)]
         step = replace(sequences.step(part, first, table, range(len(part)), 21), adapters=(adapter.weights,))
         model.forward(step, cache, logits=computed[first : first + len(part)])
+        first += len(part)
 
     assert np.abs(plain - expected).max() > 0.1  # the adapter matters
     assert np.abs(computed - expected).max() < MAX_ERROR[engine]
 
 
-def test_the_compiled_backend_refuses_adapted_mixtures(tmp_path: Path) -> None:
-    run = backend("native")
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_every_kernel_table_adapts_experts_as_the_reference(precision: Precision, tmp_path: Path) -> None:
+    """Rows with one of two adapters or none in one step; each has the bits it has alone."""
+    backend("native")
     (tmp_path / "base").mkdir()
-    checkpoint = sequences.golden_checkpoint("deepseek-v2-lite", tmp_path / "base")
+    checkpoint = sequences.golden_checkpoint("deepseek-v3", tmp_path / "base")
     known = linears(checkpoint)
-    folder = write_random_adapter(tmp_path / "lora", known, rank=RANK, seed=1)
-    model = build_model(run, load_weights(checkpoint, "fp32"), checkpoint.config, 64)
-    with pytest.raises(UnsupportedModel, match="mixture of experts"):
-        AdapterLoader(model, known).load("a", folder)
+    experts = {module: linear for module, linear in known.items() if ".mlp." in module}
+    folders = [
+        write_random_adapter(tmp_path / str(seed), experts, rank=rank, seed=seed, alpha=ALPHA)
+        for seed, rank in ((1, 3), (2, 8))
+    ]
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, 150, count).tolist() for count in (13, 7, 1, 30, 2)]
+    choice = (0, 1, None, 0, 1)
+    weights = load_weights(checkpoint, precision)
+
+    def logits(run: Any, which: Sequence[int]) -> list[Any]:
+        model = build_model(run, weights, checkpoint.config, 64)
+        loaded = [AdapterLoader(model, known).load("a", folder).weights for folder in folders]
+        chosen = [texts[i] for i in which]
+        starts = np.cumsum([0, *map(len, chosen)], dtype=np.int32)
+        positions = np.concatenate([np.arange(len(text)) for text in chosen]).astype(np.int32)
+        batch = Batch(
+            np.concatenate(chosen).astype(np.int32),
+            positions,
+            starts,
+            np.arange(2 * len(chosen), dtype=np.int32).reshape(-1, 2),
+            np.arange(starts[-1], dtype=np.int32),
+            tuple(None if (slot := choice[i]) is None else loaded[slot] for i in which),
+        )
+        out = np.empty((starts[-1], model.vocab_size), np.float32)
+        model.forward(batch, new_cache(run, checkpoint.config, 2 * len(chosen), "fp32"), logits=out)
+        return np.split(out, starts[1:-1])
+
+    everybody = range(len(texts))
+    expected = logits(backend("reference"), everybody)
+    before = native.isa()
+    try:
+        for table in native.available_isas():
+            native.set_isa(table)
+            together = logits(native, everybody)
+            errors = [np.abs(text - expected[i]).max(axis=1) for i, text in enumerate(together)]
+            if precision == "fp32":
+                assert max(map(np.max, errors)) < 1e-3, table
+            else:  # beside int8 adapters are bf16, by which a router may choose another expert here and there
+                assert np.median(np.concatenate(errors)) < 0.1, table
+            for i, text in enumerate(together):
+                assert np.array_equal(logits(native, [i])[0], text), table
+    finally:
+        native.set_isa(before)
 
 
 def test_kv_b_is_refused_with_advice(tmp_path: Path) -> None:

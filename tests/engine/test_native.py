@@ -90,9 +90,12 @@ def test_products_are_those_of_the_reference(
     expected = reference.matmul(x, packed(reference, weights, scheme))
     error = np.abs(native.matmul(x, packed(native, weights, scheme)) - expected).max()
     tolerance = UNFUSED_ERROR if isa == "generic" else MATMUL_ERROR[scheme]
-    allowed = tolerance * max(1.0, np.abs(expected).max())
+    summands = (
+        np.abs(x) @ np.abs(weights).T
+    ).max()  # rounding grows with them, and a sum may be their small rest
+    allowed = tolerance * max(1.0, np.abs(expected).max(), summands / 16)
     if scheme == "bf16" and isa in BF16_DOT:
-        allowed = ROUNDED_ACTIVATIONS * (np.abs(x) @ np.abs(weights).T).max()
+        allowed = ROUNDED_ACTIVATIONS * summands
     assert error <= allowed
 
 

@@ -55,10 +55,17 @@ def test_output_equals_the_oracle_under_any_schedule(
     wanted: dict[str, tuple[list[int], int]] = {}
     for event in plan:
         match event:
-            case ("add", list() as prompt, int() as max_tokens, str() as what):
+            case (
+                "add",
+                list() as prompt,
+                int() as max_tokens,
+                str() as what,
+                str() as tenant,
+                int() as priority,
+            ):
                 name = str(len(driver.sequences))
                 kind = "score" if what == "score" else "generate"
-                driver.add(name, prompt, greedy(max_tokens), kind=kind)
+                driver.add(name, prompt, greedy(max_tokens), kind=kind, tenant=tenant, priority=priority)
                 if kind == "generate":
                     wanted[name] = prompt, max_tokens
             case ("abort", int()):
@@ -146,7 +153,9 @@ def answers(
 
 
 @pytest.mark.parametrize("kv_dtype", ["bf16", "int8"])
-@pytest.mark.parametrize("name", ["deepseek-v2", "deepseek-v3", "deepseek-v32", "qwen3-moe"])
+@pytest.mark.parametrize(
+    "name", ["deepseek-v2", "deepseek-v3", "deepseek-v3-prediction", "deepseek-v32", "qwen3-moe"]
+)
 def test_the_same_request_gives_the_same_bits(name: str, kv_dtype: str, tmp_path: Path) -> None:
     """Alone on one thread, and in company with cache, chunks, drafts and preemption on two; int8 latents and V3.2 too."""
     backend("native")
@@ -172,3 +181,30 @@ def test_the_same_request_gives_the_same_bits(name: str, kv_dtype: str, tmp_path
     assert seen["cached"].cached_tokens > 0
     assert seen["odd chunks"].drafted_tokens > seen["odd chunks"].accepted_tokens
     assert seen["preempted"].preemptions > 0
+    assert (seen["odd chunks"].predicted_tokens > 0) == (name == "deepseek-v3-prediction")
+
+
+@pytest.mark.parametrize("name", ["deepseek-v2", "deepseek-v3", "qwen3-moe"])
+def test_a_generated_text_scored_as_a_prompt(name: str, tmp_path: Path) -> None:
+    """What does not hold for latents: both ways are equal but for rounding, and to the bit where there is one way alone."""
+    backend("native")
+    sequences.golden_checkpoint(name, tmp_path)
+    prompt = np.random.default_rng(5).integers(2, 150, 20).tolist()
+    params = SamplingParams(max_tokens=40, temperature=0.0, logprobs=0, ignore_eos=True)
+    options: dict[str, Any] = {"precision": "fp32", "kv_dtype": "fp32"}
+    [(said, generated)], _ = answers(
+        tmp_path, [GenerateRequest("a", prompt, params)], ALONE, 512, together=False, **options
+    )
+    again = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, ignore_eos=True)
+    engine = open_engine(
+        tmp_path, context=128, kv_tokens=512, limits=ALONE, backend="native", quiet=True, **options
+    )
+    try:
+        [delta] = engine.generate_sync(GenerateRequest("b", [*prompt, *said], again))
+    finally:
+        engine.close()
+    assert delta.prompt_logprobs is not None
+    scored = [entry.logprob for entry in delta.prompt_logprobs[len(prompt) :] if entry is not None]
+    assert len(scored) == len(generated) == 40
+    assert np.allclose(scored, generated, atol=5e-3)
+    assert (scored == generated) == (name == "qwen3-moe")

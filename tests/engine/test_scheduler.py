@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tests.engine.fakes import EOS, VOCAB, FakeCache, FakeModel, continuation
 
 from deepwell.engine.batch import BLOCK_TOKENS
@@ -69,10 +70,25 @@ class Driver:
         self.sequences: dict[str, Sequence] = {}
 
     def add(
-        self, name: str, prompt: list[int], params: SamplingParams, *, kind: Kind = "generate", salt: str = ""
+        self,
+        name: str,
+        prompt: list[int],
+        params: SamplingParams,
+        *,
+        kind: Kind = "generate",
+        salt: str = "",
+        tenant: str = "",
+        priority: int = 0,
     ) -> Sequence:
         sequence = Sequence(
-            name, np.asarray(prompt, np.int32), params, kind=kind, salt=salt, eos_token_ids=frozenset({EOS})
+            name,
+            np.asarray(prompt, np.int32),
+            params,
+            kind=kind,
+            salt=salt,
+            tenant=tenant,
+            priority=priority,
+            eos_token_ids=frozenset({EOS}),
         )
         self.sequences[name] = sequence
         if self.guesses is not None:
@@ -86,6 +102,11 @@ class Driver:
         batch = self.builder.build(step)
         argmax = np.zeros(len(batch.output_rows), np.int32)
         self.model.forward(batch, self.cache, argmax=argmax)
+        self.book(step, self.drawn(step, argmax))
+        return step
+
+    def drawn(self, step: ScheduledStep, argmax: NDArray[np.int32]) -> list[list[int]]:
+        """What each sequence is given, from the greedy token of every output row."""
         tokens: list[list[int]] = []
         row = 0
         for sequence, count in zip(step.sequences, step.counts, strict=True):
@@ -95,12 +116,14 @@ class Driver:
             drafts = sequence.tokens[sequence.num_tokens : sequence.num_tokens + drafted].tolist()
             drawn = argmax[row - 1 - drafted : row].tolist()
             tokens.append(accept(drafts, drawn, sequence.stop_ids) if draws else [])
+        return tokens
+
+    def book(self, step: ScheduledStep, tokens: list[list[int]]) -> None:
         reasons = self.scheduler.commit(step, tokens)
         for sequence, reason in zip(step.sequences, reasons, strict=True):
             if reason is not None:
                 self.ended[sequence.request_id] = reason
         self.scheduler.check_integrity()
-        return step
 
     def run(self) -> None:
         while self.scheduler.has_work:
@@ -120,7 +143,12 @@ prompt_tokens = st.builds(  # mostly shared prefixes
 events = st.lists(
     st.one_of(
         st.tuples(
-            st.just("add"), prompt_tokens, st.integers(0, 30), st.sampled_from(["generate", "rows", "score"])
+            st.just("add"),
+            prompt_tokens,
+            st.integers(0, 30),
+            st.sampled_from(["generate", "rows", "score"]),
+            st.sampled_from("abc"),
+            st.integers(-1, 1),
         ),
         st.tuples(st.just("abort"), st.integers(0, 20)),
         st.tuples(st.just("step"), st.integers(1, 6)),
@@ -155,10 +183,18 @@ def test_output_equals_the_oracle_under_any_schedule(
     aborted: set[str] = set()
     for event in plan:
         match event:
-            case ("add", list() as prompt, int() as max_tokens, str() as what):
+            case (
+                "add",
+                list() as prompt,
+                int() as max_tokens,
+                str() as what,
+                str() as tenant,
+                int() as priority,
+            ):
                 name = str(len(driver.sequences))
                 params = greedy(max_tokens, prompt_logprobs=1 if what == "rows" else None)
-                driver.add(name, prompt, params, kind="score" if what == "score" else "generate")
+                kind: Kind = "score" if what == "score" else "generate"
+                driver.add(name, prompt, params, kind=kind, tenant=tenant, priority=priority)
                 if what != "score":
                     wanted[name] = (prompt, params)
             case ("abort", int() as index):
@@ -329,3 +365,57 @@ def test_only_drawn_tokens_reach_the_prefix_cache() -> None:
     driver.run()
     assert driver.sequences["turn 2"].cached_tokens == 48
     assert driver.said("turn 2") == continuation(prompt, greedy(12, ignore_eos=True))[0]
+
+
+def waiting_batch(driver: Driver, count: int, priority: int) -> None:
+    for number in range(count):
+        driver.add(f"batch {number}", [number] * 20, greedy(40, ignore_eos=True), priority=priority)
+
+
+def test_a_higher_priority_takes_the_place_of_the_youngest_lower_one() -> None:
+    driver = Driver(num_blocks=64, limits=Limits(max_sequences=2, draft_depth=0))
+    waiting_batch(driver, 3, -1)
+    driver.step()
+    driver.add("chat", [9] * 5, greedy(3, ignore_eos=True))
+    step = driver.step()
+    assert [one.request_id for one in driver.scheduler.running] == ["chat", "batch 0"]
+    assert step.decoding == 1
+    driver.run()
+    assert list(driver.ended) == ["chat", "batch 0", "batch 1", "batch 2"]
+    assert [driver.sequences[f"batch {n}"].preemptions for n in range(3)] == [0, 1, 0]
+    for number in range(3):
+        assert driver.said(f"batch {number}") == continuation([number] * 20, greedy(40, ignore_eos=True))[0]
+
+
+def test_a_higher_priority_takes_the_blocks_of_lower_ones_and_never_those_of_its_own() -> None:
+    driver = Driver(num_blocks=6, limits=Limits(draft_depth=0))
+    driver.add("first", [1] * 40, greedy(5, ignore_eos=True))
+    driver.add("batch", [2] * 20, greedy(20, ignore_eos=True), priority=-1)
+    driver.step()
+    driver.add("second", [3] * 30, greedy(5, ignore_eos=True))
+    driver.step()
+    assert [one.request_id for one in driver.scheduler.running] == ["first", "second"]
+    driver.add("third", [4] * 30, greedy(5, ignore_eos=True))
+    driver.run()
+    assert list(driver.ended) == ["first", "second", "third", "batch"]
+    assert [driver.sequences[name].preemptions for name in ("first", "second", "third")] == [0, 0, 0]
+
+
+def test_nobody_gives_way_where_it_would_not_help() -> None:
+    driver = Driver(num_blocks=6, limits=Limits(draft_depth=0))
+    driver.add("first", [1] * 60, greedy(5, ignore_eos=True))
+    driver.add("batch", [2] * 10, greedy(10, ignore_eos=True), priority=-1)
+    driver.step()
+    driver.add("second", [3] * 50, greedy(5, ignore_eos=True))
+    driver.step()
+    assert driver.sequences["batch"].preemptions == 0
+
+
+def test_tenants_share_the_places() -> None:
+    driver = Driver(num_blocks=64, limits=Limits(max_sequences=1))
+    for number in range(6):
+        driver.add(f"flood {number}", [1] * 10, greedy(2), tenant="flood")
+    driver.step()
+    driver.add("other", [2] * 10, greedy(2), tenant="other")
+    driver.run()
+    assert list(driver.ended)[:3] == ["flood 0", "other", "flood 1"]

@@ -109,6 +109,32 @@ def test_what_cannot_be_written_is_refused(tmp_path: Path) -> None:
         synthesize(tmp_path / "huge", huge)
 
 
+@pytest.mark.parametrize("predictable", [None, 0.0], ids=["noise", "predictable"])
+def test_a_prediction_layer_is_written_and_drafts(predictable: float | None, tmp_path: Path) -> None:
+    if not native.is_available():
+        pytest.skip("the compiled extension is missing")
+    config = shape_config("deepseek-v3-8layers", 2, prediction=True) | TINY_V3
+    synthesize(tmp_path / "model", config, "int8", predictable=predictable)
+    checkpoint = open_checkpoint(tmp_path / "model")
+    assert checkpoint.config.prediction_layer == 2
+    engine = open_engine(checkpoint, kv_tokens=256, quiet=True, backend="native")
+    try:
+        params = SamplingParams(max_tokens=60, temperature=0.0, ignore_eos=True)
+        list(engine.generate_sync(GenerateRequest("one", list(range(20)), params)))
+        stats = engine.stats()
+    finally:
+        engine.close()
+    if predictable is None:
+        assert stats.predicted_tokens < 10
+    else:
+        assert stats.accepted_predictions == stats.predicted_tokens > 15
+
+
+def test_only_deepseek_shapes_have_a_prediction_layer() -> None:
+    with pytest.raises(InvalidRequest, match="no prediction layer"):
+        shape_config("qwen3-moe-30b-a3b", prediction=True)
+
+
 @pytest.mark.parametrize("map_bytes", [1 << 40, 0], ids=["read", "mapped"])
 def test_read_or_mapped_the_weights_are_the_same(synthetic: Path, map_bytes: int) -> None:
     loaded = load_weights(open_checkpoint(synthetic), "int8", map_bytes=map_bytes)
@@ -219,6 +245,24 @@ def test_shapes_have_a_configuration_that_is_read(shape: str, tmp_path: Path) ->
     assert weights_nbytes(config, "int8") / 1.03125e9 == pytest.approx(expected[shape], rel=0.05)
 
 
+TINY_V3: dict[str, Any] = {
+    "vocab_size": 300,
+    "hidden_size": 128,
+    "intermediate_size": 192,
+    "moe_intermediate_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 2,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 32,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 16,
+    "n_group": 2,
+    "topk_group": 1,
+}
 MIXTURE: dict[str, Any] = {
     **{key: value for key, value in DENSE.items() if key not in ("architectures", "model_type")},
     "architectures": ["Qwen3MoeForCausalLM"],

@@ -21,6 +21,7 @@ __all__ = [
     "Attention",
     "Backend",
     "Indexer",
+    "Join",
     "KVCache",
     "KVDtype",
     "LatentAttention",
@@ -90,6 +91,19 @@ class Indexer:
     top_k: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Join:
+    """What the rows of a multi-token prediction layer begin as (arXiv:2412.19437, section 2.2), in place of embeddings.
+
+    x = proj [rms_norm(embed(token)); rms_norm(state)]: the state is the main model's, after its final norm, at the place
+    before the token's.
+    """
+
+    embed_norm: NDArray[np.float32]  # [hidden]
+    state_norm: NDArray[np.float32]  # [hidden]
+    proj: Matrix  # [hidden, 2 hidden]
+
+
 class Adapter(Protocol):
     """Low-rank additions to the matrices of one model, ready to be named in a `Batch`."""
 
@@ -142,6 +156,8 @@ class Model(Protocol):
         hidden: NDArray[np.float32] | None = None,
         targets: NDArray[np.int32] | None = None,
         target_logprobs: NDArray[np.float32] | None = None,
+        previous: NDArray[np.float32] | None = None,
+        states: NDArray[np.float32] | None = None,
     ) -> None:
         """Run one step, write keys and values into `cache`, and fill the output arrays that are given.
 
@@ -150,6 +166,8 @@ class Model(Protocol):
             argmax: [outputs], the most likely token, the lowest id on a tie; any int32 where no logit is a number.
             hidden: [outputs, hidden_size], after the final norm.
             targets: [outputs], token ids whose log probabilities `target_logprobs` [outputs] receives.
+            previous: [rows, hidden_size], what a model with a `Join` reads; others take none.
+            states: [rows, hidden_size], of every row, after the final norm.
         """
         ...
 
@@ -287,11 +305,13 @@ class Backend(Protocol):
         sin: NDArray[np.float32],
         *,
         eps: float,
+        join: Join | None = None,
     ) -> Model:
         """`cos` and `sin` are [max_positions, rotary_dim / 2]; rotation pairs dimension i with i + rotary_dim / 2.
 
         The layers alternate attention and MLP of any kind; one model has one kind of attention, and its cache.
 
         `embed` and `head` may be the same matrix (tied embeddings); an embedding row is its dequantised weights.
+        With a `join` the model is a multi-token prediction layer: one pair of layers, with a cache of one layer.
         """
         ...

@@ -9,7 +9,7 @@ from typing import Literal
 
 from deepwell.engine import native
 from deepwell.engine.adapters import AdapterLoader, linears_of
-from deepwell.engine.architectures import build_encoder, build_model, tensor_plan
+from deepwell.engine.architectures import build_encoder, build_model, build_prediction, tensor_plan
 from deepwell.engine.backend import Backend, KVCache, KVDtype
 from deepwell.engine.encoder_loop import EncoderEngine
 from deepwell.engine.encoder_plan import plan_encoder
@@ -18,6 +18,7 @@ from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.plan import MemoryPlan, plan
 from deepwell.engine.protocol import Capabilities
+from deepwell.engine.row_cost import expected_row_cost
 from deepwell.engine.scheduler import Limits
 from deepwell.engine.weights import Precision, Progress, load_weights, resolve_precision
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
@@ -25,6 +26,8 @@ from deepwell.models.config import ModelConfig
 from deepwell.models.tokenizer import Tokenizer
 
 __all__ = ["new_cache", "open_engine", "plan_engine"]
+
+PREDICT_DEPTH = 3  # drafts of a prediction layer that was trained for the first of them
 
 
 def plan_engine(
@@ -34,6 +37,7 @@ def plan_engine(
     context: int | None = None,
     kv_dtype: KVDtype = "bf16",
     kv_tokens: int | None = None,
+    speculation: Literal["auto", "off"] = "auto",
 ) -> MemoryPlan:
     """The memory plan that `open_engine` would follow, to print before loading.
 
@@ -43,14 +47,20 @@ def plan_engine(
     resolved, _ = resolve_precision(precision, checkpoint)
     if checkpoint.config.is_encoder:
         return plan_encoder(checkpoint.config, resolved, context, kv_dtype)
-    return plan(checkpoint.config, resolved, context, kv_dtype, kv_tokens)
+    return plan(checkpoint.config, resolved, context, kv_dtype, kv_tokens, predicts=speculation != "off")
 
 
-def new_cache(runner: Backend, config: ModelConfig, num_blocks: int, dtype: KVDtype) -> KVCache:
-    """An empty paged cache of the kind that the model's attention reads."""
+def new_cache(
+    runner: Backend, config: ModelConfig, num_blocks: int, dtype: KVDtype, *, num_layers: int | None = None
+) -> KVCache:
+    """An empty paged cache of the kind that the model's attention reads.
+
+    Args:
+        num_layers: None: all of the model's, a prediction layer excepted.
+    """
     if config.is_latent:
         return runner.latent_cache(
-            config.num_hidden_layers,
+            config.num_hidden_layers if num_layers is None else num_layers,
             num_blocks,
             config.kv_lora_rank,
             config.qk_rope_head_dim,
@@ -87,7 +97,8 @@ def open_engine(
         kv_tokens: tokens of the KV cache; see `plan`.
         threads: of the native backend; None: the processors that affinity and cgroup allow.
         cache_dir: where packed weights are kept for the next start; None: nowhere.
-        speculation: "auto" drafts tokens where that pays; answers are the same with "off".
+        speculation: "auto" drafts tokens where that pays; answers are the same with "off", which also leaves a model's
+            multi-token prediction layer aside.
         name: what `capabilities().model` says; the file's name if empty.
         quiet: do not print the memory plan (to standard error) before loading.
         progress: called with bytes packed so far and bytes in all.
@@ -99,7 +110,12 @@ def open_engine(
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
     config = checkpoint.config
     memory = plan_engine(
-        checkpoint, precision=precision, context=context, kv_dtype=kv_dtype, kv_tokens=kv_tokens
+        checkpoint,
+        precision=precision,
+        context=context,
+        kv_dtype=kv_dtype,
+        kv_tokens=kv_tokens,
+        speculation=speculation,
     )
     if not quiet:
         print(*memory.lines(), sep="\n", file=sys.stderr, flush=True)
@@ -127,6 +143,7 @@ def open_engine(
         weights_bytes=weights.nbytes,
         kv_cache_bytes=memory.kv_cache_bytes,
         generates=not config.is_encoder,
+        weights_hash=weights.fingerprint,
     )
     if config.is_encoder:
         return EncoderEngine(build_encoder(runner, weights, config), capabilities)
@@ -135,6 +152,15 @@ def open_engine(
         limits = replace(limits, share_generated=False)
     cache = new_cache(runner, config, memory.num_blocks, kv_dtype)
     capabilities = replace(capabilities, kv_cache_bytes=cache.nbytes)
+    prediction = None
+    if limits.draft_depth:
+        if limits.row_cost is None:
+            limits = replace(limits, row_cost=expected_row_cost(config))
+        if layer := build_prediction(runner, weights, config, memory.context):
+            pages = new_cache(runner, config, memory.num_blocks, kv_dtype, num_layers=1)
+            prediction = layer, pages
+            capabilities = replace(capabilities, kv_cache_bytes=cache.nbytes + pages.nbytes)
+            limits = replace(limits, predict_depth=min(limits.draft_depth, PREDICT_DEPTH))
     return InProcessEngine(
         model,
         cache,
@@ -148,4 +174,5 @@ def open_engine(
             config.vocab_size,
             config.eos_token_ids,
         ),
+        prediction=prediction,
     )

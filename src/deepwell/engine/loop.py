@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -27,6 +27,7 @@ from deepwell.engine.backend import KVCache, Model
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool
 from deepwell.engine.grammar import GrammarCompiler
+from deepwell.engine.prediction import Predictor
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -42,7 +43,7 @@ from deepwell.engine.runner import StepResult, StepRunner
 from deepwell.engine.sampler import check_params
 from deepwell.engine.scheduler import Limits, ScheduledStep, Scheduler
 from deepwell.engine.sequence import Kind, Sequence
-from deepwell.engine.streams import DeltaStream, Mailbox, SyncDeltaStream, deliver
+from deepwell.engine.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.errors import (
     ContextLengthExceeded,
     DeepwellError,
@@ -61,7 +62,16 @@ class _Job:
     """A live request and its receiver."""
 
     sequence: Sequence
-    sink: Mailbox | queue.SimpleQueue[Delta] | Future[NDArray[np.float32]]
+    sink: Mailbox | Outlet | queue.SimpleQueue[Delta] | Future[NDArray[np.float32]]
+    since: float = field(default_factory=time.perf_counter)
+    queue_seconds: float = 0.0  # until the first step took it in
+    told: bool = False
+
+    def told_queueing(self) -> float:
+        """`queue_seconds`, the first time that it is asked for; 0 later."""
+        seconds = 0.0 if self.told else self.queue_seconds
+        self.told = True
+        return seconds
 
 
 class InProcessEngine:
@@ -77,6 +87,7 @@ class InProcessEngine:
         limits: how much one step may hold.
         loader: loads adapters; None: the model takes none.
         grammars: compiles grammars for the model's vocabulary; None: requests bring none.
+        prediction: the model's multi-token prediction layer and its pages, as many blocks as the cache has.
     """
 
     def __init__(
@@ -90,6 +101,7 @@ class InProcessEngine:
         limits: Limits | None = None,
         loader: AdapterLoader | None = None,
         grammars: GrammarCompiler | None = None,
+        prediction: tuple[Model, KVCache] | None = None,
     ) -> None:
         if capabilities.max_model_len > cache.num_blocks * BLOCK_TOKENS:
             raise DeepwellError(
@@ -101,7 +113,10 @@ class InProcessEngine:
         self._capabilities = capabilities
         self._eos = frozenset(eos_token_ids)
         self._scheduler = Scheduler(BlockPool(cache.num_blocks, seed=seed), limits)
-        self._runner: StepRunner | None = StepRunner(model, cache, limits, capabilities.max_model_len)
+        predictor = Predictor(*prediction) if prediction else None
+        self._runner: StepRunner | None = StepRunner(
+            model, cache, limits, capabilities.max_model_len, predictor
+        )
         self._loader = loader
         self._grammars = grammars
         self._adapters: dict[str, LoadedAdapter] = {}
@@ -110,6 +125,7 @@ class InProcessEngine:
         self._jobs: dict[str, _Job] = {}
         self._inbox: deque[tuple[Literal["add", "abort"], Sequence]] = deque()
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Delta]]] = {}
+        self._posts: dict[Outlet, list[Delta]] = {}
         self._closed = False
         self._ids = itertools.count()
         self._steps = 0
@@ -135,6 +151,13 @@ class InProcessEngine:
         """`generate` for a thread without an event loop."""
         deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         return SyncDeltaStream(deltas, self._submit_generate(request, deltas))
+
+    def generate_into(self, request: GenerateRequest, outlet: Outlet) -> Callable[[], None]:
+        """`generate` for whoever takes the deltas of many requests: each step posts to an outlet once.
+
+        Returns what abandons the request within one step, to be called from any thread; its last delta still comes.
+        """
+        return self._submit_generate(request, outlet)
 
     async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Log probability of every token given those before it: [len(tokens) - 1]."""
@@ -210,15 +233,24 @@ class InProcessEngine:
         """Counters since start, and gauges of now."""
         scheduler, pool = self._scheduler, self._scheduler.pool
         runner = self._runner  # freed by `close`
+        coming = [one for kind, one in tuple(self._inbox) if kind == "add"]
+        by_tenant = dict(scheduler.waiting.waiting_by_tenant())
+        for one in coming:
+            if one.priority >= 0:
+                by_tenant[one.tenant] = by_tenant.get(one.tenant, 0) + 1
         return EngineStats(
             running=len(scheduler.running),
-            waiting=len(scheduler.waiting) + sum(kind == "add" for kind, _ in tuple(self._inbox)),
+            waiting=len(scheduler.waiting) + len(coming),
+            waiting_by_tenant=tuple(by_tenant.items()),
+            admitted=scheduler.admitted,
             steps=self._steps,
             prompt_tokens=scheduler.prompt_tokens,
             cached_tokens=scheduler.cached_tokens,
             generated_tokens=self._generated,
             drafted_tokens=scheduler.drafted_tokens,
             accepted_tokens=scheduler.accepted_tokens,
+            predicted_tokens=scheduler.predicted_tokens,
+            accepted_predictions=scheduler.accepted_predictions,
             preemptions=scheduler.preemptions,
             aborted=self._aborted,
             blocks_total=pool.num_blocks,
@@ -248,7 +280,7 @@ class InProcessEngine:
         self.close()
 
     def _submit_generate(
-        self, request: GenerateRequest, sink: Mailbox | queue.SimpleQueue[Delta]
+        self, request: GenerateRequest, sink: Mailbox | Outlet | queue.SimpleQueue[Delta]
     ) -> Callable[[], None]:
         """Queue a request; returns what abandons it."""
         params = request.params
@@ -260,6 +292,8 @@ class InProcessEngine:
             params,
             choice=request.choice,
             salt=request.cache_salt,
+            tenant=request.tenant,
+            priority=request.priority,
             adapter=self._adapter(request.adapter) if request.adapter else None,
             grammar=self._compiler().start(params.grammar) if params.grammar else None,
             eos_token_ids=self._eos,
@@ -382,13 +416,23 @@ class InProcessEngine:
         step = None
         try:
             step = self._scheduler.schedule()
+            self._note_queueing(step)
             result = self._runner.execute(step)
             reasons = self._scheduler.commit(step, result.tokens)
             self._steps += 1
             self._report(step, result, reasons)
         except Exception as error:
-            _log.exception("an engine step failed")
+            ids = ", ".join(sequence.request_id for sequence in step.sequences) if step else "none"
+            _log.exception("an engine step failed; it held %s", ids)
             self._fail(error, step.sequences if step else [])
+
+    def _note_queueing(self, step: ScheduledStep) -> None:
+        """Note how long those have waited that this step takes in."""
+        now = time.perf_counter()
+        for sequence in step.sequences[step.decoding :]:
+            job = self._jobs[sequence.request_id]
+            if not job.queue_seconds:
+                job.queue_seconds = now - job.since
 
     def _report(self, step: ScheduledStep, result: StepResult, reasons: list[FinishReason | None]) -> None:
         """Tell the callers what the step brought."""
@@ -410,6 +454,7 @@ class InProcessEngine:
                     prompt_logprobs = tuple(sequence.prompt_logprobs)
                     sequence.prompt_logprobs = None
                 # A caller that stops at a string of its own never sees the last delta.
+                job = self._jobs[sequence.request_id]
                 delta = Delta(
                     sequence.request_id,
                     tokens,
@@ -417,8 +462,9 @@ class InProcessEngine:
                     prompt_logprobs,
                     cached_tokens=sequence.cached_tokens,
                     accepted_tokens=sequence.accepted_tokens,
+                    queue_seconds=job.told_queueing(),
                 )
-                self._send(self._jobs[sequence.request_id], delta)
+                self._send(job, delta)
 
     def _end(
         self,
@@ -449,6 +495,7 @@ class InProcessEngine:
             completion_tokens=sequence.num_generated,
             accepted_tokens=sequence.accepted_tokens,
             error=error,
+            queue_seconds=job.told_queueing(),
         )
         self._send(job, delta)
 
@@ -456,12 +503,18 @@ class InProcessEngine:
         sink = job.sink
         if isinstance(sink, Mailbox):
             self._outbox.setdefault(sink.loop, []).append((sink, delta))
-        else:
-            assert isinstance(sink, queue.SimpleQueue)
+        elif isinstance(sink, queue.SimpleQueue):
             sink.put(delta)
+        else:
+            assert not isinstance(sink, Future)
+            self._posts.setdefault(sink, []).append(delta)
 
     def _flush(self) -> None:
-        """One callback a step for each event loop, whatever the number of requests."""
+        """One callback a step for each event loop, one call for each outlet, whatever the number of requests."""
+        if self._posts:
+            for outlet, deltas in self._posts.items():
+                outlet.post(deltas)
+            self._posts.clear()
         if self._outbox:
             for loop, mail in self._outbox.items():
                 try:

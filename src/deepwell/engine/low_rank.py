@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AdapterDtype", "LowRank", "PackedLowRank", "pack"]
+__all__ = ["AdapterDtype", "LowRank", "PackedLowRank", "by_expert", "pack"]
 
 AdapterDtype = Literal["fp32", "bf16"]
 PackedLowRank = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]
@@ -30,6 +30,15 @@ class LowRank:
     def rank(self) -> int:
         """Rows of `a`."""
         return len(self.a)
+
+
+def by_expert(parts: Sequence[LowRank], rows: int, experts: int) -> list[list[LowRank]]:
+    """Parts of a matrix that stacks `experts` of `rows` rows each, as parts of each expert's own matrix."""
+    result: list[list[LowRank]] = [[] for _ in range(experts)]
+    for part in parts:
+        expert = int(part.rows[0]) // rows
+        result[expert].append(LowRank(part.rows - expert * rows, part.a, part.b))
+    return result
 
 
 def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) -> PackedLowRank:

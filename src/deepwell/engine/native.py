@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from deepwell.engine import backend, reference
 from deepwell.engine.backend import KVDtype, Scheme
 from deepwell.engine.batch import Batch
-from deepwell.engine.low_rank import AdapterDtype, LowRank, pack
-from deepwell.errors import MissingDependency, UnsupportedModel
+from deepwell.engine.low_rank import AdapterDtype, LowRank, PackedLowRank, by_expert, pack
+from deepwell.errors import MissingDependency
 
 __all__ = [
     "MAX_THREADS",
@@ -270,9 +270,12 @@ def model(
     sin: NDArray[np.float32],
     *,
     eps: float,
+    join: backend.Join | None = None,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
-    return Model(_native.Model(embed, list(layers), norm, head, cos, sin, eps), head.rows, embed.cols)
+    joined = join and _native.Join(join.embed_norm, join.state_norm, join.proj)
+    compiled = _native.Model(embed, list(layers), norm, head, cos, sin, eps, joined)
+    return Model(compiled, head.rows, embed.cols)
 
 
 class Model:
@@ -284,27 +287,29 @@ class Model:
         self._compiled = compiled
         self._forward = compiled.forward
         self._adapter = compiled.adapter
-        # of the layers, in order: (rows padded to whole panels, cols, scheme)
-        self._matrices: list[tuple[int, int, Scheme]] = compiled.layer_matrices
+        # of the layers, in order: (rows padded to whole panels, cols, scheme, experts that it stacks or 1)
+        self._matrices: list[tuple[int, int, Scheme, int]] = compiled.layer_matrices
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
 
     def adapter(self, parts: Sequence[Sequence[LowRank]]) -> backend.Adapter:
         """Pack an adapter; see `backend.Model.adapter`."""
-        dtype: AdapterDtype = "fp32" if any(scheme == "fp32" for *_, scheme in self._matrices) else "bf16"
-        packed = [
-            pack(part, rows, cols, dtype) if part else None
-            for part, (rows, cols, _) in zip(parts, self._matrices, strict=True)
-        ]
-        try:
-            return self._adapter(packed, dtype)
-        except ValueError as error:
-            if "mixture of experts" not in str(error):
-                raise
-            raise UnsupportedModel(
-                "the adapter changes the MLP of a mixture of experts, which the compiled kernels do not apply",
-                fix="train attention projections and dense layers alone, or merge the adapter with merge_and_unload",
-            ) from error
+        plain = any(scheme == "fp32" for _, _, scheme, _ in self._matrices)
+        dtype: AdapterDtype = "fp32" if plain else "bf16"
+        packed: list[PackedLowRank | list[PackedLowRank | None] | None] = []
+        for part, (rows, cols, _, experts) in zip(parts, self._matrices, strict=True):
+            if not part:
+                packed.append(None)
+            elif experts == 1:
+                packed.append(pack(part, rows, cols, dtype))
+            else:
+                packed.append(
+                    [
+                        pack(own, rows // experts, cols, dtype) if own else None
+                        for own in by_expert(part, rows // experts, experts)
+                    ]
+                )
+        return self._adapter(packed, dtype)
 
     @property
     def expert_loads(self) -> NDArray[np.uint64]:
@@ -330,6 +335,8 @@ class Model:
         hidden: NDArray[np.float32] | None = None,
         targets: NDArray[np.int32] | None = None,
         target_logprobs: NDArray[np.float32] | None = None,
+        previous: NDArray[np.float32] | None = None,
+        states: NDArray[np.float32] | None = None,
     ) -> None:
         """Run one step; see `backend.Model.forward`."""
         self._forward(
@@ -346,4 +353,6 @@ class Model:
             target_logprobs,
             batch.adapters,
             batch.prompt_lengths,
+            previous,
+            states,
         )

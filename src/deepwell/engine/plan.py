@@ -8,6 +8,7 @@ from typing import Final
 from deepwell.engine.backend import KVDtype
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.machine import available_memory_bytes
+from deepwell.engine.prediction import PASS_ROWS, PENDING_ROWS
 from deepwell.engine.quantize import FLOATS
 from deepwell.engine.scheduler import Limits
 from deepwell.engine.weights import Precision, weights_nbytes
@@ -73,17 +74,20 @@ class MemoryPlan:
         ]
 
 
-def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype) -> int:
-    """Bytes of keys and values, or of latents, that one token takes, over all layers."""
+def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = False) -> int:
+    """Bytes of keys and values, or of latents, that one token takes, over all layers.
+
+    Args:
+        predicts: with those of the multi-token prediction layer, if there is one.
+    """
+    layers = config.num_hidden_layers + (predicts and config.prediction_layer is not None)
     if config.is_latent:
         # int8 is the latent's alone: its scale is float32, k_pe and the indexer's key are bf16.
         narrow = 4 if kv_dtype == "fp32" else 2
         latent = config.kv_lora_rank * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
-        return config.num_hidden_layers * (
-            latent + narrow * (config.qk_rope_head_dim + config.index_head_dim)
-        )
+        return layers * (latent + narrow * (config.qk_rope_head_dim + config.index_head_dim))
     head_bytes = config.head_dim * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
-    return 2 * config.num_hidden_layers * config.num_key_value_heads * head_bytes
+    return 2 * layers * config.num_key_value_heads * head_bytes
 
 
 def plan(
@@ -93,6 +97,8 @@ def plan(
     kv_dtype: KVDtype = "bf16",
     kv_tokens: int | None = None,
     available_bytes: int | None = None,
+    *,
+    predicts: bool = True,
 ) -> MemoryPlan:
     """Decide the context and the size of the cache, and check that everything fits.
 
@@ -100,6 +106,7 @@ def plan(
         context: tokens a sequence may hold; None: what the model allows, up to 8192, or the cache if that is smaller.
         kv_tokens: tokens of the cache; None: one context, within 256 MB (but at least 4096 tokens).
         available_bytes: None: what this machine and its cgroup have left.
+        predicts: whether a multi-token prediction layer is run, if there is one. Its weights count in any case.
 
     Raises:
         InsufficientMemory: the message has the numbers, the fix the flags that would fit.
@@ -107,9 +114,9 @@ def plan(
     """
     if available_bytes is None:
         available_bytes = available_memory_bytes()
-    made = _sized(config, precision, context, kv_dtype, kv_tokens, available_bytes)
+    made = _sized(config, precision, context, kv_dtype, kv_tokens, available_bytes, predicts)
     if made.total_bytes > available_bytes:
-        options = _options(made, config, context, kv_tokens)
+        options = _options(made, config, context, kv_tokens, predicts)
         raise InsufficientMemory(
             f"need {_size(made.total_bytes)} (weights {_size(made.weights_bytes)}, KV cache "
             f"{_size(made.kv_cache_bytes)}, workspace {_size(made.workspace_bytes)}), "
@@ -126,13 +133,14 @@ def _sized(
     kv_dtype: KVDtype,
     kv_tokens: int | None,
     available_bytes: int,
+    predicts: bool,
 ) -> MemoryPlan:
     limit = config.max_position_embeddings
     if context is not None and not 1 <= context <= limit:
         raise InvalidRequest(
             f"a context of {context} tokens", fix=f"this model takes --context 1 to {limit}", param="context"
         )
-    token_bytes = kv_token_bytes(config, kv_dtype)
+    token_bytes = kv_token_bytes(config, kv_dtype, predicts=predicts)
     if kv_tokens is None:
         pool_tokens = context or min(limit, DEFAULT_CONTEXT)
         if context is None:
@@ -155,12 +163,12 @@ def _sized(
         kv_cache_tokens=pool_tokens,
         weights_bytes=weights_nbytes(config, precision),
         kv_cache_bytes=pool_tokens * token_bytes,
-        workspace_bytes=_workspace_bytes(config, precision, context),
+        workspace_bytes=_workspace_bytes(config, precision, context, predicts),
         available_bytes=available_bytes,
     )
 
 
-def _workspace_bytes(config: ModelConfig, precision: Precision, context: int) -> int:
+def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, predicts: bool) -> int:
     """What the largest step computes with, its rows of logits, rotary tables, and the process itself.
 
     The native step keeps of each row the residual, q k v, the attention's output, the activated MLP (or chosen experts), and
@@ -184,10 +192,16 @@ def _workspace_bytes(config: ModelConfig, precision: Precision, context: int) ->
         fixed = 256 * heads * (dim + config.v_head_dim) * 4
     row_bytes = 4 * floats + widest * (4 if precision in FLOATS else 2)
     logits = (limits.max_sequences + limits.logits_rows) * config.vocab_size
+    if predicts and config.prediction_layer is not None:
+        # A step of its own, the states of the model's rows, and those that sequences keep for it.
+        kept = rows + limits.max_sequences * PENDING_ROWS + 2 * PASS_ROWS
+        fixed = 2 * fixed + PASS_ROWS * row_bytes * 5 // 4 + 4 * kept * config.hidden_size
     return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + PROCESS_BYTES
 
 
-def _options(made: MemoryPlan, config: ModelConfig, context: int | None, kv_tokens: int | None) -> list[str]:
+def _options(
+    made: MemoryPlan, config: ModelConfig, context: int | None, kv_tokens: int | None, predicts: bool
+) -> list[str]:
     """The flags that would make it fit: a smaller precision, a smaller context, or both."""
 
     def fits(precision: Precision, tokens: int | None) -> bool:
@@ -198,6 +212,7 @@ def _options(made: MemoryPlan, config: ModelConfig, context: int | None, kv_toke
             made.kv_dtype,
             kv_tokens if tokens is None else tokens,
             made.available_bytes,
+            predicts,
         )
         return smaller.total_bytes <= made.available_bytes
 

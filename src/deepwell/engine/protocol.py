@@ -98,6 +98,7 @@ class Delta:
     completion_tokens: int = 0
     accepted_tokens: int = 0  # of the completion, so far: drafts that proved right
     error: str = ""
+    queue_seconds: float = 0.0  # first delta only: how long the request waited for a step to take it in
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +107,17 @@ class EngineStats:
 
     running: int = 0
     waiting: int = 0
+    # Of those, at priority 0 and above, how many each tenant has; tenants with none are left out.
+    waiting_by_tenant: tuple[tuple[str, int], ...] = ()
+    admitted: int = 0  # sequences that have left the queue for the batch
     steps: int = 0
     prompt_tokens: int = 0  # computed, cached ones excluded
     cached_tokens: int = 0
     generated_tokens: int = 0
     drafted_tokens: int = 0  # computed ahead by speculation
     accepted_tokens: int = 0  # of those, the ones that were drawn as well
+    predicted_tokens: int = 0  # of the drafted ones, those of the model's own multi-token prediction layer
+    accepted_predictions: int = 0  # of those, the ones that were drawn as well
     preemptions: int = 0
     aborted: int = 0
     blocks_total: int = 0
@@ -122,6 +128,8 @@ class EngineStats:
         tuple[int, ...], ...
     ] = ()  # of each mixture of experts: rows that each expert has seen
     expert_reads: int = 0  # how often the weights of any expert were read: once a step for all of its rows
+    available: bool = True  # False: its process has ended, and the successor is not ready yet
+    restarts: int = 0  # processes that ended before this one
 
     @property
     def expert_imbalance(self) -> float:
@@ -158,6 +166,7 @@ class Capabilities:
     weights_bytes: int
     kv_cache_bytes: int
     generates: bool = True  # False: an encoder, which embeds and nothing else
+    weights_hash: str = ""  # of source, configuration, precision and packing: equal hashes, equal weights
 
 
 class Engine(Protocol):

@@ -209,7 +209,9 @@ class Model:
         cos: Float32,
         sin: Float32,
         eps: float,
+        join: backend.Join | None = None,
     ) -> None:
+        self._join = join
         self.vocab_size, self.hidden_size = head.rows, embed.cols
         self._embed, self._layers, self._norm, self._head = embed, tuple(layers), norm, head
         self._cos, self._sin, self._eps = cos, sin, eps
@@ -245,9 +247,11 @@ class Model:
         hidden: NDArray[np.float32] | None = None,
         targets: NDArray[np.int32] | None = None,
         target_logprobs: NDArray[np.float32] | None = None,
+        previous: NDArray[np.float32] | None = None,
+        states: NDArray[np.float32] | None = None,
     ) -> None:
         """Run one step; see `backend.Model.forward`."""
-        x = np.stack([self._embed.row(int(token)) for token in batch.tokens])
+        x = self._begin(batch, previous)
         cos, sin = self._cos[batch.positions], self._sin[batch.positions]
         adapters = Adapters(batch)
         attention = matrices = 0  # layers of attention and matrices before this layer
@@ -265,6 +269,8 @@ class Model:
                     )
                 attention += 1
             matrices += layer.num_matrices
+        if states is not None:
+            states[...] = rms_norm(x, self._norm, self._eps)
         final = rms_norm(x[batch.output_rows], self._norm, self._eps)
         if hidden is not None:
             hidden[...] = final
@@ -281,6 +287,17 @@ class Model:
             top = scores.max(axis=1)
             log_sum = np.log(np.exp((scores - top[:, None]).astype(np.float64)).sum(axis=1))
             target_logprobs[...] = scores[np.arange(len(scores)), targets] - top - log_sum
+
+    def _begin(self, batch: Batch, previous: NDArray[np.float32] | None) -> Float32:
+        """The rows before the first layer, [rows, hidden_size]."""
+        x = np.stack([self._embed.row(int(token)) for token in batch.tokens])
+        join = self._join
+        if (previous is None) != (join is None):
+            raise ValueError("a model that joins states needs those of every row, others take none")
+        if previous is None or join is None:
+            return x
+        normed = rms_norm(x, join.embed_norm, self._eps), rms_norm(previous, join.state_norm, self._eps)
+        return matmul(np.concatenate(normed, axis=1), own(join.proj))
 
 
 _Cache = TypeVar("_Cache", KVCache, LatentCache)
@@ -328,9 +345,10 @@ def model(
     sin: Float32,
     *,
     eps: float,
+    join: backend.Join | None = None,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
     ours = [layer for layer in layers if isinstance(layer, Attention | Mlp | LatentAttention | Moe)]
     if len(ours) != len(layers):
         raise TypeError("the reference backend needs its own layers")
-    return Model(own(embed), ours, norm, own(head), cos, sin, eps)
+    return Model(own(embed), ours, norm, own(head), cos, sin, eps, join)

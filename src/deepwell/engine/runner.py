@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from deepwell.engine.backend import KVCache, Model
 from deepwell.engine.batch import Batch
 from deepwell.engine.batch_builder import BatchBuilder, output_rows_of
+from deepwell.engine.prediction import Predictor
 from deepwell.engine.protocol import TokenLogprob
 from deepwell.engine.sampler import draw, log_normalizer, token_logprob, uniform
 from deepwell.engine.scheduler import Limits, ScheduledStep
@@ -36,8 +38,16 @@ class StepResult:
 class StepRunner:
     """Owns the model, its cache and the arrays its outputs go to."""
 
-    def __init__(self, model: Model, cache: KVCache, limits: Limits, max_model_len: int) -> None:
+    def __init__(
+        self,
+        model: Model,
+        cache: KVCache,
+        limits: Limits,
+        max_model_len: int,
+        predictor: Predictor | None = None,
+    ) -> None:
         self._model = model
+        self._predictor = predictor
         self._cache = cache
         max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens, limits.draft_rows)
         self._builder = BatchBuilder(limits.max_sequences, max_rows, max_model_len)
@@ -57,11 +67,21 @@ class StepRunner:
 
     def execute(self, step: ScheduledStep) -> StepResult:
         """Compute a step and draw its tokens. Scores, prompt logprobs and hidden sums stay with the sequences."""
+        predictor = self._predictor
+        if predictor is None:
+            return self._compute(step, None)
+        predictor.draft(step)
+        result = self._compute(step, predictor.states(sum(step.counts)))
+        predictor.observe(step, result.tokens)
+        return result
+
+    def _compute(self, step: ScheduledStep, states: NDArray[np.float32] | None) -> StepResult:
+        """Compute a step; `states` receives those of all rows, if somebody reads them."""
         batch = self._builder.build(step)
         if step.decoding < len(step.sequences) or any(s.needs_logits for s in step.sequences):
-            return self._execute_mixed(step, batch)
+            return self._execute_mixed(step, batch, states)
         argmax = self._argmax[: step.decoding + step.drafted]
-        self._model.forward(batch, self._cache, argmax=argmax)
+        self._forward(batch, states, argmax=argmax)
         drawn: list[int] = argmax.tolist()
         if max(drawn) < self._model.vocab_size and not step.drafted:
             return StepResult([[token] for token in drawn])
@@ -71,6 +91,11 @@ class StepRunner:
             result.tokens.append(self._take_argmax(result, index, sequence, drawn[row : row + count]))
             row += count
         return result
+
+    def _forward(self, batch: Batch, states: NDArray[np.float32] | None, **outputs: Any) -> None:
+        if states is not None:
+            outputs["states"] = states
+        self._model.forward(batch, self._cache, **outputs)
 
     def _take_argmax(self, result: StepResult, index: int, sequence: Sequence, drawn: list[int]) -> list[int]:
         tokens = accept(_drafts(sequence, len(drawn)), drawn, sequence.stop_ids)
@@ -82,7 +107,9 @@ class StepRunner:
                 result.errors[index] = "the model's logits are not numbers"
         return tokens
 
-    def _execute_mixed(self, step: ScheduledStep, batch: Batch) -> StepResult:
+    def _execute_mixed(
+        self, step: ScheduledStep, batch: Batch, states: NDArray[np.float32] | None
+    ) -> StepResult:
         sequences = step.sequences
         spans = [output_rows_of(s, n) for s, n in zip(sequences, step.counts, strict=True)]
         outputs = len(batch.output_rows)
@@ -108,9 +135,9 @@ class StepRunner:
             n and s.kind == "generate" and not s.needs_logits for s, n in zip(sequences, spans, strict=True)
         ):
             argmax = self._argmax[:outputs]
-        self._model.forward(
+        self._forward(
             batch,
-            self._cache,
+            states,
             logits=logits,
             argmax=argmax,
             hidden=hidden,

@@ -6,16 +6,16 @@ Chunked prefill, prefix hits, preemption and rejected drafts are all ways of cha
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import BlockPool, Prefix
+from deepwell.engine.fair import FairQueue
 from deepwell.engine.protocol import FinishReason
 from deepwell.engine.sequence import Sequence
-from deepwell.engine.speculate import PromptLookup, RowCost, Worth
+from deepwell.engine.speculate import Odds, PromptLookup, RowCost, Worth
 
 __all__ = ["Limits", "ScheduledStep", "Scheduler"]
 
@@ -38,7 +38,9 @@ class Limits:
     share_generated: bool = True
     draft_depth: int = 8  # tokens drafted for one sequence in a step; 0: no speculation
     draft_rows: int = 16  # for all of them
-    row_cost: RowCost = field(default_factory=RowCost)
+    # Of the drafts, how many the model's multi-token prediction layer may make; 0: it has none. `open_engine` sets it.
+    predict_depth: int = 0
+    row_cost: RowCost | None = None  # None: what `open_engine` expects of the model
 
 
 @dataclass(slots=True)
@@ -49,10 +51,13 @@ class ScheduledStep:
     counts: list[int]
     decoding: int = 0  # leading sequences that compute the token drawn last, and drafts behind it
     drafted: int = 0  # rows of drafts, in steps where all decode
+    # Sequences, by position, whose drafts the prediction layer makes when the step is executed: their rows are reserved
+    # and hold no tokens yet. How many it makes; 0: one that is only held against what is drawn.
+    predicted: dict[int, int] = field(default_factory=dict[int, int])
 
 
 class Scheduler:
-    """First come, first served; the youngest gives way when blocks run out.
+    """Who waits is served as `FairQueue` has it; the lowest priority, of that the youngest, gives way when blocks run out.
 
     Admission takes the blocks of all known tokens at once, so only decoding can run out. The oldest sequence
     can take the blocks of every other, and one sequence always fits the pool, so somebody advances in each
@@ -62,13 +67,17 @@ class Scheduler:
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
         self.pool = pool
         self.limits = limits or Limits()
-        self.waiting: deque[Sequence] = deque()
-        self.running: list[Sequence] = []  # by admission, oldest first
+        self._row_cost = self.limits.row_cost or RowCost()
+        self.waiting = FairQueue()
+        self.running: list[Sequence] = []  # by priority, highest first, then by admission, oldest first
+        self.admitted = 0  # for the first time
         self.preemptions = 0
         self.prompt_tokens = 0  # computed
         self.cached_tokens = 0  # of prompts, spared by prefix hits
         self.drafted_tokens = 0
         self.accepted_tokens = 0
+        self.predicted_tokens = 0  # of those drafted
+        self.accepted_predictions = 0
         self._generating = 0  # sequences of kind "generate", waiting or running
 
     @property
@@ -100,6 +109,7 @@ class Scheduler:
         `commit` follows, or `remove` of all running sequences.
         """
         limits = self.limits
+        self._make_way()
         preemptions = self.preemptions
         step = self._schedule_decoding()
         full = len(self.running) >= limits.max_sequences
@@ -120,7 +130,7 @@ class Scheduler:
         if preemptions != self.preemptions:
             return step
         while self.waiting and budget > 0 and len(self.running) < limits.max_sequences:
-            sequence = self.waiting[0]
+            sequence = self.waiting.head()
             if (sequence.wants_prompt_rows and row_budget <= 0) or not self._admit(sequence, in_flight):
                 break
             taken = self._prefill(step, sequence, budget, row_budget, in_flight)
@@ -137,7 +147,9 @@ class Scheduler:
             Why each sequence ended, None if it goes on. Those that ended have left the scheduler.
         """
         reasons: list[FinishReason | None] = []
-        for sequence, count, drawn in zip(step.sequences, step.counts, tokens, strict=True):
+        for index, (sequence, count, drawn) in enumerate(
+            zip(step.sequences, step.counts, tokens, strict=True)
+        ):
             before = sequence.computed
             computed = before + count
             if drafted := sequence.drafted(count):
@@ -145,6 +157,8 @@ class Scheduler:
                 computed -= drafted - accepted
                 sequence.accepted_tokens += accepted
                 self.accepted_tokens += accepted
+                if step.predicted.get(index):
+                    self.accepted_predictions += accepted
             sequence.computed = computed
             if before < sequence.num_prompt:
                 self.prompt_tokens += min(computed, sequence.num_prompt) - before
@@ -174,6 +188,7 @@ class Scheduler:
             assert sequence.table[: len(sequence.blocks)].tolist() == sequence.blocks
         assert all(not s.blocks and s.computed == 0 for s in self.waiting)
         assert len(self.running) <= self.limits.max_sequences
+        assert self.running == sorted(self.running, key=lambda sequence: -sequence.priority)
 
     def _schedule_decoding(self) -> ScheduledStep:
         """One row for each decoding sequence, outside the prefill budget: none is ever starved."""
@@ -194,7 +209,7 @@ class Scheduler:
     def _draft(self, step: ScheduledStep) -> None:
         """Add the drafts that pay to a step of decoding sequences. Nobody is preempted for a draft."""
         limits, pool = self.limits, self.pool
-        worth = Worth(step.decoding, limits.row_cost)
+        worth = Worth(step.decoding, self._row_cost)
         spare = pool.available - step.decoding  # everybody can still take a block
         for index, sequence in enumerate(step.sequences):
             drafter = sequence.drafter
@@ -209,7 +224,7 @@ class Scheduler:
                 sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token more
             )
             draft = drafter.propose(most)
-            count = worth.take(draft.chances)
+            count = self._predict(step, index, worth, most, draft.chances) or worth.take(draft.chances)
             if not count:
                 continue
             room = len(sequence.blocks) * BLOCK_TOKENS - known
@@ -220,10 +235,39 @@ class Scheduler:
                 spare -= 1
                 room += BLOCK_TOKENS
             count = min(count, room)
-            sequence.tokens[known : known + count] = draft.tokens[:count]
+            if step.predicted.get(index):
+                step.predicted[index] = count
+                self.predicted_tokens += count
+            else:
+                sequence.tokens[known : known + count] = draft.tokens[:count]
             step.counts[index] += count
             step.drafted += count
         self.drafted_tokens += step.drafted
+
+    def _predict(
+        self, step: ScheduledStep, index: int, worth: Worth, most: int, others: Tokens[float]
+    ) -> int:
+        """How many rows to leave to the prediction layer, if it promises more than the `others`.
+
+        None too where the step only probes it.
+        """
+        most = min(most, self.limits.predict_depth)
+        if most <= 0:
+            return 0
+        sequence, cost = step.sequences[index], self._row_cost
+        if sequence.odds is None:
+            sequence.odds = Odds()
+        odds = sequence.odds
+        # Sequences share a pass of the layer as they share a step.
+        price = cost.predict * (cost.further if step.predicted else 1.0)
+        chances = odds.chances(most)
+        count = worth.take(chances, price) if sum(chances) > sum(others) else 0
+        if count:
+            odds.drafted()
+            step.predicted[index] = count
+        elif worth.pays(1.0, price) and odds.probe():
+            step.predicted[index] = 0
+        return count
 
     def _grow(self, sequence: Sequence) -> bool:
         """One more block, at the expense of the youngest; False if that is `sequence` itself."""
@@ -267,15 +311,38 @@ class Scheduler:
         if blocks is None:
             pool.release(hits)
             return False
-        self.waiting.popleft()
-        self.running.append(sequence)
+        self.waiting.pop()
+        place = len(self.running)
+        while place and self.running[place - 1].priority < sequence.priority:
+            place -= 1
+        self.running.insert(place, sequence)
         sequence.assign(hits + blocks)
         sequence.computed = len(hits) * BLOCK_TOKENS
         sequence.registered = len(hits)
         if not sequence.preemptions:
+            self.admitted += 1
             sequence.cached_tokens = sequence.computed
             self.cached_tokens += sequence.computed
         return True
+
+    def _make_way(self) -> None:
+        """Let running sequences of a lower priority wait where one of a higher finds no place, if that helps it."""
+        running, pool = self.running, self.pool
+        if not self.waiting or not running:
+            return
+        head = self.waiting.head()
+        if running[-1].priority >= head.priority:
+            return
+        needed = -(-min(head.num_tokens + 1, len(head.tokens)) // BLOCK_TOKENS)
+        held = sum(len(one.blocks) for one in running if one.priority < head.priority)
+        if pool.available + held < needed:
+            return
+        while (
+            running
+            and running[-1].priority < head.priority
+            and (len(running) >= self.limits.max_sequences or pool.available < needed)
+        ):
+            self._preempt_youngest()
 
     def _preempt_youngest(self) -> Sequence:
         victim = self.running.pop()
@@ -283,7 +350,7 @@ class Scheduler:
         victim.computed = 0
         victim.preemptions += 1
         self.preemptions += 1
-        self.waiting.appendleft(victim)
+        self.waiting.put_back(victim)
         return victim
 
     def _finish(self, sequence: Sequence) -> None:

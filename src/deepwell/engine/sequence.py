@@ -11,11 +11,12 @@ from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.blocks import Prefix
 from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob
 from deepwell.engine.sampler import GREEDY_BELOW
-from deepwell.engine.speculate import Drafter
+from deepwell.engine.speculate import Drafter, Odds
 
 if TYPE_CHECKING:
     from deepwell.engine.adapters import LoadedAdapter
     from deepwell.engine.grammar import GrammarState
+    from deepwell.engine.prediction import Pending
 
 __all__ = ["Kind", "Sequence"]
 
@@ -45,9 +46,12 @@ class Sequence:
         "max_tokens",
         "num_prompt",
         "num_tokens",
+        "odds",
         "params",
+        "pending",
         "plain",
         "preemptions",
+        "priority",
         "prompt_logprobs",
         "registered",
         "request_id",
@@ -57,6 +61,7 @@ class Sequence:
         "seed",
         "stop_ids",
         "table",
+        "tenant",
         "tokens",
         "wants_prompt_rows",
     )
@@ -70,6 +75,8 @@ class Sequence:
         kind: Kind = "generate",
         choice: int = 0,
         salt: str = "",
+        tenant: str = "",
+        priority: int = 0,
         adapter: LoadedAdapter | None = None,
         grammar: GrammarState | None = None,
         eos_token_ids: frozenset[int] = frozenset(),
@@ -81,6 +88,8 @@ class Sequence:
         self.params = params
         self.choice = choice
         self.salt = salt
+        self.tenant = tenant
+        self.priority = priority
         self.adapter = adapter  # held to the end, whatever becomes of its name
         self.grammar = grammar  # behind the tokens drawn so far
         self.seed = seed
@@ -95,6 +104,8 @@ class Sequence:
         self.cached_tokens = 0  # of the prompt, at first admission
         self.preemptions = 0
         self.drafter: Drafter | None = None  # from the first draft on
+        self.odds: Odds | None = None  # of predictions, from the first step on that could draft
+        self.pending: Pending | None = None  # rows that the prediction layer has not read yet
         self.accepted_tokens = 0  # of drafts
         self.blocks: list[int] = []
         self.table = np.zeros(-(-capacity // BLOCK_TOKENS), np.int32)  # the same ids, as a row to copy

@@ -14,7 +14,17 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LONGEST_KEY", "SHORTEST_KEY", "Draft", "Drafter", "PromptLookup", "RowCost", "Worth", "accept"]
+__all__ = [
+    "LONGEST_KEY",
+    "SHORTEST_KEY",
+    "Draft",
+    "Drafter",
+    "Odds",
+    "PromptLookup",
+    "RowCost",
+    "Worth",
+    "accept",
+]
 
 SHORTEST_KEY, LONGEST_KEY = 2, 4  # tokens that are looked up
 _FACTOR = 0x9E3779B97F4A7C15  # odd: the map is a bijection of the 64-bit numbers
@@ -22,6 +32,9 @@ _MASK = (1 << 64) - 1
 # How often a match of 2-3, 4-7, 8-15 and 16 or more tokens goes on, until the sequence itself shows it.
 _PRIOR = (0.1, 0.25, 0.5, 0.7)
 _PRIOR_TRIALS = 2.0
+# The same for the tokens of a multi-token prediction layer, which was trained for the first one alone.
+_PREDICTION_PRIOR = (0.8, 0.6, 0.5)
+_PROBE_AFTER, _PROBE_AFTER_AT_MOST = 8, 128  # steps
 _MEMORY_TRIALS = 16.0  # counts are halved beyond them, so that the last few dozen tokens decide
 
 
@@ -141,6 +154,57 @@ def _kind(length: int) -> int:
     return min(length.bit_length(), 5) - 2
 
 
+class Odds:
+    """How often the predictions for one sequence came true, depth by depth: what a multi-token prediction layer drafts on.
+
+    Its tokens are not known when a step is planned, for each of them costs a pass of the layer; how many to ask for is
+    decided by the chances alone. Where they do not pay, a single prediction is made now and then and held against
+    the token that comes anyway, so that a text which becomes predictable is noticed.
+    """
+
+    def __init__(self) -> None:
+        self._hits = [chance * _PRIOR_TRIALS for chance in _PREDICTION_PRIOR]
+        self._trials = [_PRIOR_TRIALS] * len(_PREDICTION_PRIOR)
+        self._wait = self._left = _PROBE_AFTER
+
+    def chances(self, most: int) -> list[float]:
+        """The probabilities that the first 1, 2, ... `most` predictions are all right."""
+        result: list[float] = []
+        chance, last = 1.0, len(_PREDICTION_PRIOR) - 1
+        for depth in range(most):
+            kind = min(depth, last)
+            chance *= self._hits[kind] / self._trials[kind]
+            result.append(chance)
+        return result
+
+    def learn(self, predicted: Sequence[int], drawn: Sequence[int]) -> None:
+        """Hold predictions against the tokens that the sampler drew; those behind the first wrong one show nothing."""
+        last = len(_PREDICTION_PRIOR) - 1
+        for depth, (guess, token) in enumerate(zip(predicted, drawn, strict=False)):
+            kind = min(depth, last)
+            self._trials[kind] += 1
+            self._hits[kind] += guess == token
+            if depth == 0 and guess == token:
+                self._left = 1  # a run of successes is worth the next probe
+            if self._trials[kind] > _MEMORY_TRIALS:
+                self._trials[kind] /= 2
+                self._hits[kind] /= 2
+            if guess != token:
+                break
+
+    def probe(self) -> bool:
+        """Whether to predict once without drafting; asked in each step that could have drafted and did not."""
+        self._left -= 1
+        if self._left:
+            return False
+        self._wait = self._left = min(2 * self._wait, _PROBE_AFTER_AT_MOST)
+        return True
+
+    def drafted(self) -> None:
+        """Predictions pay: the next time they do not, probe soon again."""
+        self._wait = self._left = _PROBE_AFTER
+
+
 @dataclass(frozen=True, slots=True)
 class RowCost:
     """What rows add to a step, in steps of one row.
@@ -151,6 +215,7 @@ class RowCost:
 
     second: float = 0.2
     further: float = 0.45
+    predict: float = 0.0  # one pass of the multi-token prediction layer
 
     def of(self, rows: int) -> float:
         """Cost of row number `rows`."""
@@ -170,18 +235,27 @@ class Worth:
         self._tokens = float(rows)  # that the step is expected to give
         self._cost = sum(row_cost.of(row) for row in range(1, rows + 1))
 
-    def take(self, chances: Iterable[float]) -> int:
-        """How many of one sequence's drafted rows to add to the step; `chances` fall."""
+    def take(self, chances: Iterable[float], price: float = 0.0) -> int:
+        """How many of one sequence's drafted rows to add to the step; `chances` fall.
+
+        Args:
+            price: what a draft costs beside its row, in steps of one row.
+        """
         taken = 0
         for chance in chances:
-            cost = self._row_cost.of(self._rows + 1)
-            if chance * self._cost <= cost * self._tokens:
+            if not self.pays(chance, price):
                 break
+            cost = self._row_cost.of(self._rows + 1) + price
             self._rows += 1
             self._tokens += chance
             self._cost += cost
             taken += 1
         return taken
+
+    def pays(self, chance: float, price: float = 0.0) -> bool:
+        """Whether one more row of such a chance would be added."""
+        cost = self._row_cost.of(self._rows + 1) + price
+        return chance * self._cost > cost * self._tokens
 
 
 def accept(draft: Sequence[int], drawn: Iterable[int], stop_ids: frozenset[int]) -> list[int]:

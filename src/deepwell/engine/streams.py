@@ -6,12 +6,22 @@ import asyncio
 import queue
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Protocol
 
 from deepwell.engine.protocol import Delta
+from deepwell.errors import DeepwellError
 
-__all__ = ["DeltaStream", "Mailbox", "SyncDeltaStream", "deliver"]
+__all__ = ["DeltaStream", "Mailbox", "Outlet", "SyncDeltaStream", "deliver"]
 
 _WOKEN_AT_ONCE = 4
+
+
+class Outlet(Protocol):
+    """Takes the deltas of many requests, all of one step at once."""
+
+    def post(self, deltas: list[Delta]) -> None:
+        """Called on the engine's thread, which waits: it must not block, nor raise."""
+        ...
 
 
 class Mailbox:
@@ -22,8 +32,13 @@ class Mailbox:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.begun = False
-        self.ready: deque[Delta] = deque()
+        self.ready: deque[Delta | DeepwellError] = deque()
         self.waiter: asyncio.Future[None] | None = None
+
+    def fail(self, error: DeepwellError) -> None:
+        """End the stream with an error that its reader meets once it has read what came before."""
+        self.ready.append(error)
+        self.wake()
 
     def wake(self) -> None:
         """Let a waiting consumer look again."""
@@ -81,6 +96,9 @@ class DeltaStream(AsyncIterator[Delta]):
             finally:
                 mailbox.waiter = None
         delta = mailbox.ready.popleft()
+        if isinstance(delta, DeepwellError):
+            self._ended = True
+            raise delta
         self._ended = delta.finish_reason is not None
         return delta
 

@@ -23,6 +23,7 @@ from deepwell.engine.backend import Scheme
 from deepwell.engine.quantize import GROUP, PANEL, pack, packed_nbytes
 from deepwell.engine.weights import Precision, Progress, weights_nbytes, write_packed
 from deepwell.errors import InvalidRequest
+from deepwell.models.config import ModelConfig
 from deepwell.models.config_reader import config_from_directory
 
 __all__ = ["SHAPES", "shape_config", "synthesize"]
@@ -145,17 +146,24 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-def shape_config(shape: str, layers: int | None = None) -> dict[str, Any]:
+def shape_config(shape: str, layers: int | None = None, *, prediction: bool = False) -> dict[str, Any]:
     """The `config.json` of a shape of `SHAPES`, with so many layers (None: as many as it has).
 
+    Args:
+        prediction: with a multi-token prediction layer behind them.
+
     Raises:
-        InvalidRequest: no such shape, or no layers.
+        InvalidRequest: no such shape, no layers, or a prediction layer for a shape without latent attention.
     """
     if shape not in SHAPES:
         raise InvalidRequest(f"no shape {shape!r}", fix=f"use one of {', '.join(SHAPES)}")
     if layers is not None and layers < 1:
         raise InvalidRequest(f"a model of {layers} layers", fix="use --layers 1 or more")
     config = dict(SHAPES[shape])
+    if prediction:
+        if "kv_lora_rank" not in config:
+            raise InvalidRequest(f"{shape} has no prediction layer", fix="use a DeepSeek shape")
+        config["num_nextn_predict_layers"] = 1
     if layers is not None:
         config["num_hidden_layers"] = layers
         if shape == "dense-1b":
@@ -169,9 +177,15 @@ def synthesize(
     precision: Precision = "int8",
     *,
     seed: int = 0,
+    predictable: float | None = None,
     progress: Progress | None = None,
 ) -> int:
     """Write `config.json`, a byte-level tokenizer and `model-PRECISION.dwpack` into `directory`.
+
+    Args:
+        predictable: not None: each token has a successor, which the head prefers, and a prediction layer knows it, the less
+            the larger this is: the deviation of noise in the matrix that joins embedding and state. Bytes and
+            arithmetic stay those of any weights; embedding and head are held in memory.
 
     Returns:
         Bytes of the packed weights.
@@ -195,28 +209,50 @@ def synthesize(
     sizes = {vector.name: vector.size for vector in plan.vectors}
     rng = np.random.default_rng(seed)
 
+    chosen: dict[str, NDArray[np.float32]] = {}
+    if predictable is not None:
+        chosen = _successors(model, predictable, rng)
+    quiet = 1.0 if predictable is None else 0.1 * model.hidden_size**-0.5
+
     def generate(name: str, scheme: Scheme | None, nbytes: int) -> Iterator[NDArray[np.uint8]]:
         if scheme is None:
             yield _vector(name, sizes[name], model.hidden_size, rng).view(np.uint8)
+        elif name in chosen:
+            yield pack(chosen[name], scheme)
         else:
-            yield from _matrix(cols[name], scheme, nbytes, rng)
+            adds = name.endswith((".o", "down"))  # to the residual stream
+            yield from _matrix(cols[name], scheme, nbytes, rng, quiet if adds else 1.0)
 
-    fingerprint = hashlib.sha256(f"synthetic|{seed}|{precision}|{text}".encode()).hexdigest()
+    fingerprint = hashlib.sha256(f"synthetic|{seed}|{precision}|{predictable}|{text}".encode()).hexdigest()
     path = directory / f"model-{precision}.dwpack"
     return write_packed(path, model, precision, fingerprint, generate, progress=progress)
 
 
 @cache
-def _pool(cols: int, scheme: Scheme) -> NDArray[np.uint8]:
-    """Packed blocks of Gaussian weights of deviation 1 / sqrt(cols): [blocks, bytes]."""
+def _pool(cols: int, scheme: Scheme, scale: float = 1.0) -> NDArray[np.uint8]:
+    """Packed blocks of Gaussian weights of deviation scale / sqrt(cols): [blocks, bytes]."""
     group = GROUP[scheme]
     weights = np.random.default_rng(cols).standard_normal((PANEL, _POOL_BLOCKS * group), dtype=np.float32)
-    weights *= np.float32(cols**-0.5)
+    weights *= np.float32(scale * cols**-0.5)
     return pack(weights, scheme).reshape(_POOL_BLOCKS, -1)
 
 
-def _matrix(cols: int, scheme: Scheme, nbytes: int, rng: np.random.Generator) -> Iterator[NDArray[np.uint8]]:
-    pool = _pool(cols, scheme)
+def _successors(model: ModelConfig, noise: float, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
+    """Embedding and head of a cycle through all tokens, and a join that looks at the embedding alone, but for noise."""
+    vocab, hidden = model.vocab_size, model.hidden_size
+    embed = rng.standard_normal((vocab, hidden), dtype=np.float32) * np.float32(hidden**-0.5)
+    cycle = rng.permutation(vocab)
+    before = np.empty(vocab, np.intp)
+    before[np.roll(cycle, -1)] = cycle
+    join = noise * rng.standard_normal((hidden, 2 * hidden)) * hidden**-0.5
+    join[:, :hidden] += np.eye(hidden)
+    return {"embed": embed, "head": embed[before], "join": join.astype(np.float32)}
+
+
+def _matrix(
+    cols: int, scheme: Scheme, nbytes: int, rng: np.random.Generator, scale: float = 1.0
+) -> Iterator[NDArray[np.uint8]]:
+    pool = _pool(cols, scheme, scale)
     left = nbytes // packed_nbytes(PANEL, GROUP[scheme], scheme)
     while left:
         count = min(left, _CHUNK_BLOCKS)

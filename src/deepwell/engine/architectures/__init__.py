@@ -13,7 +13,7 @@ from deepwell.models.config import ModelConfig
 if TYPE_CHECKING:
     from deepwell.engine.weights import Weights
 
-__all__ = ["build_encoder", "build_model", "tensor_plan"]
+__all__ = ["build_encoder", "build_model", "build_prediction", "tensor_plan"]
 
 
 def tensor_plan(config: ModelConfig) -> TensorPlan:
@@ -27,6 +27,15 @@ def build_model(backend: Backend, weights: Weights, config: ModelConfig, max_pos
     """Compose the model of `config.architecture` on `backend`, for sequences of up to `max_positions` tokens."""
     family = deepseek if config.is_latent else llama
     return family.build(backend, weights, config, max_positions)
+
+
+def build_prediction(
+    backend: Backend, weights: Weights, config: ModelConfig, max_positions: int
+) -> Model | None:
+    """Compose the multi-token prediction layer behind the last one; None: the model has none."""
+    if config.prediction_layer is None:
+        return None
+    return deepseek.build_prediction(backend, weights, config, max_positions)
 
 
 def build_encoder(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:

@@ -7,6 +7,7 @@ kv_b is packed three times over: as k_up and v_up, which expand latents, and its
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,14 +15,14 @@ from numpy.typing import NDArray
 
 from deepwell.engine.architectures.mixture import build_mlp, mlp_tensors, wrapped
 from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Backend, Indexer, LatentAttention, Layer, Matrix, Model
+from deepwell.engine.backend import Backend, Indexer, Join, LatentAttention, Layer, Matrix, Model
 from deepwell.engine.rope import rope_tables
 from deepwell.models.config import ModelConfig
 
 if TYPE_CHECKING:
     from deepwell.engine.weights import Weights
 
-__all__ = ["build", "tensors"]
+__all__ = ["build", "build_prediction", "tensors"]
 
 _PANEL = 32  # `quantize.PANEL`, which imports the backends
 
@@ -37,6 +38,25 @@ def tensors(config: ModelConfig) -> TensorPlan:
             vectors += part.vectors
     if not config.tie_word_embeddings:
         matrices.append(MatrixPlan("head", vocab, hidden, ("lm_head.weight",), "embedding"))
+    if config.prediction_layer is not None:
+        prediction = _prediction_tensors(config, config.prediction_layer)
+        matrices += prediction.matrices
+        vectors += prediction.vectors
+    return TensorPlan(tuple(matrices), tuple(vectors))
+
+
+def _prediction_tensors(config: ModelConfig, layer: int) -> TensorPlan:
+    """The multi-token prediction layer: a layer as any other, and what joins embeddings with states. It takes no adapters."""
+    hidden, source = config.hidden_size, f"model.layers.{layer}"
+    parts = (_attention_tensors(config, layer), mlp_tensors(config, layer))
+    matrices = [MatrixPlan("join", hidden, 2 * hidden, (f"{source}.eh_proj.weight",), "body", adapts=False)]
+    matrices += [replace(matrix, adapts=False) for part in parts for matrix in part.matrices]
+    vectors = [
+        VectorPlan("join_embed_norm", hidden, (f"{source}.enorm.weight",)),
+        VectorPlan("join_state_norm", hidden, (f"{source}.hnorm.weight",)),
+        VectorPlan("prediction_norm", hidden, (f"{source}.shared_head.norm.weight",)),
+    ]
+    vectors += [vector for part in parts for vector in part.vectors]
     return TensorPlan(tuple(matrices), tuple(vectors))
 
 
@@ -111,6 +131,22 @@ def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions
     embed = matrices["embed"]
     head = matrices.get("head", embed)
     return backend.model(embed, layers, vectors["norm"], head, cos, sin, eps=config.rms_norm_eps)
+
+
+def build_prediction(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
+    """Compose the multi-token prediction layer of `config`, which shares embedding and head with the decoder."""
+    layer = config.prediction_layer
+    assert layer is not None
+    matrices, vectors = wrapped(backend, weights), weights.vectors
+    layers = (
+        _attention(backend, matrices, vectors, config, layer),
+        build_mlp(backend, matrices, vectors, config, layer),
+    )
+    cos, sin = rope_tables(config, max_positions)
+    embed, eps = matrices["embed"], config.rms_norm_eps
+    head = matrices.get("head", embed)
+    join = Join(vectors["join_embed_norm"], vectors["join_state_norm"], matrices["join"])
+    return backend.model(embed, layers, vectors["prediction_norm"], head, cos, sin, eps=eps, join=join)
 
 
 def _attention(

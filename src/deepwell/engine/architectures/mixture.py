@@ -38,7 +38,7 @@ def mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
     """The tensors of layer `layer`'s MLP, its norm included."""
     hidden, source = config.hidden_size, f"model.layers.{layer}.mlp"
     norm = VectorPlan(f"{layer}.mlp_norm", hidden, (f"model.layers.{layer}.post_attention_layernorm.weight",))
-    if layer not in config.sparse_layers:
+    if not config.has_experts(layer):
         return TensorPlan(_dense(f"{layer}.", source, hidden, config.intermediate_size), (norm,))
     count, inner = config.num_experts, _padded(config.moe_intermediate_size, _RUN)
     experts = [f"{source}.experts.{e}" for e in range(count)]
@@ -78,7 +78,7 @@ def build_mlp(
 ) -> Mlp | Moe:
     """The coarse layer of `mlp_tensors`."""
     norm, eps = vectors[f"{layer}.mlp_norm"], config.rms_norm_eps
-    if layer not in config.sparse_layers:
+    if not config.has_experts(layer):
         return backend.mlp(norm, matrices[f"{layer}.gate_up"], matrices[f"{layer}.down"], eps=eps)
     return backend.moe(
         norm,

@@ -21,7 +21,7 @@ def lora_targets(
 
     Args:
         which: "attention" alone; "dense": with the MLPs that every token passes, shared experts among them; "all": with
-            the routed experts, which only the reference backend applies unmerged.
+            the routed experts.
     """
     counts: Counter[str] = Counter()
     for matrix in tensor_plan(config).matrices:
