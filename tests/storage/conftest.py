@@ -1,15 +1,32 @@
-"""The databases that every store must work on: one today."""
+"""The databases that every store must work on: SQLite in a file, and a real PostgreSQL server."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.postgres import Server, running
 
 from deepwell.storage.database import Database
 
 
-@pytest.fixture(params=["sqlite"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
-    opened = Database.open(tmp_path / "data" / "deepwell.db")
-    yield opened
-    opened.close()
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    with running() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path):
+    """How to open one and the same database."""
+    if request.param == "sqlite":
+        path = tmp_path / "data" / "deepwell.db"
+        return lambda: Database.open(path)
+    url = request.getfixturevalue("postgres").emptied()
+    return lambda: Database.connect(url)
+
+
+@pytest.fixture
+def database(opened) -> Iterator[Database]:
+    database = opened()
+    yield database
+    database.close()

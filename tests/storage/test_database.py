@@ -69,7 +69,7 @@ async def test_a_closed_database_refuses_and_has_kept_what_was_asked_for(tmp_pat
 
 
 def test_the_revisions_make_the_tables_that_the_code_knows(database):
-    with database._writer.connect() as connection:
+    with database._backend.writer.connect() as connection:
         context = MigrationContext.configure(connection)
         assert compare_metadata(context, metadata) == []
         assert context.get_current_revision() == HEAD

@@ -1,4 +1,4 @@
-"""One database: SQLite in write-ahead mode, readers in threads, one thread that writes and commits in groups."""
+"""One database: readers in threads, and one thread that writes and commits in groups."""
 
 from __future__ import annotations
 
@@ -6,18 +6,22 @@ import asyncio
 import queue
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NewType, TypeVar
+from typing import Any, Literal, NewType, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import DatabaseError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
 
 from deepwell.errors import StorageError
+from deepwell.settings import Settings
+from deepwell.storage.backend import NOTHING_KEPT, Backend, cannot_open, is_disconnect, translated
+from deepwell.storage.postgres import PostgreSQL
+from deepwell.storage.sqlite import SQLite
 from deepwell.storage.tables import HEAD
 
 __all__ = ["LOCAL", "Database", "Tenant"]
@@ -31,41 +35,60 @@ LOCAL = Tenant("local")
 T = TypeVar("T")
 
 _LARGEST_GROUP = 64  # writes of one commit: later ones should not wait for more
-_BUSY_MS = 10_000  # to wait for another process that writes
+_RACES = 3  # more times a write runs alone that another server's writer was in the way of
+_IN_DOUBT = "it is not known whether this change was kept: look before sending it again"
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class _Write:
     work: Callable[[Connection], Any]
-    done: Future[Any]
+    done: Future[Any] | asyncio.Future[Any]  # of asyncio where there is a loop
+    loop: asyncio.AbstractEventLoop | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: Exception
 
 
 class Database:
-    """Reads see the last commit; a write has been committed when its call returns."""
+    """Reads see the last commit; a write has been committed when its call returns.
 
-    def __init__(self, url: str, *, folder: tempfile.TemporaryDirectory[str] | None = None) -> None:
-        """Open the database at an SQLAlchemy URL, and bring its tables up to date.
+    `work` touches nothing but the connection, for it may run twice: where a connection broke before the commit, and where
+    another server's writer was in the way. A database that is away, full or locked raises `StorageUnavailable`, which says
+    what became of the change; later calls find it again when it is back.
+    """
+
+    def __init__(self, backend: Backend, *, folder: tempfile.TemporaryDirectory[str] | None = None) -> None:
+        """Open the database, and bring its tables up to date.
 
         Raises:
             StorageError: it cannot be opened, or a newer Deepwell made it.
         """
-        self.url = url
+        self._backend = backend
         self._folder = folder
-        self._reader = _engine(url, "BEGIN", QueuePool, pool_size=4, max_overflow=4)
-        self._writer = _engine(url, "BEGIN IMMEDIATE", NullPool)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         try:
-            with self._writer.connect() as connection:
-                _bring_up_to_date(connection)
-        except DatabaseError as error:
-            raise StorageError(
-                f"the database {url} cannot be opened: {error.orig}",
-                fix="check that its directory can be written to and that it is a Deepwell database",
-            ) from None
+            with backend.writer.connect() as connection:
+                _bring_up_to_date(backend, connection)
+        except SQLAlchemyError as error:
+            raise cannot_open(backend, error) from None
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="deepwell-storage", daemon=True)
         self._thread.start()
+
+    @classmethod
+    def of(cls, settings: Settings) -> Database:
+        """The database that the settings name: `database_url`, else a file in `data_dir`."""
+        if settings.database_url is not None:
+            return cls.connect(settings.database_url.get_secret_value())
+        return cls.open(settings.data_dir / "deepwell.db")
+
+    @classmethod
+    def connect(cls, url: str) -> Database:
+        """A PostgreSQL database by its URL."""
+        return cls(PostgreSQL(url))
 
     @classmethod
     def open(cls, path: Path) -> Database:
@@ -78,119 +101,226 @@ class Database:
                 f"the database {path} cannot be made: {error.strerror}",
                 fix="set DEEPWELL_DATA_DIR to another place",
             ) from None
-        return cls(f"sqlite:///{path}")
+        return cls(SQLite(f"sqlite:///{path}"))
 
     @classmethod
     def temporary(cls) -> Database:
         """A database that is gone with the object: of tests, and of servers that are to keep nothing."""
         folder = tempfile.TemporaryDirectory(prefix="deepwell-", ignore_cleanup_errors=True)
-        return cls(f"sqlite:///{folder.name}/deepwell.db", folder=folder)
+        return cls(SQLite(f"sqlite:///{folder.name}/deepwell.db", synchronous="OFF"), folder=folder)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """What `work` finds, in a thread: the event loop does not wait for the disk."""
-
-        def run() -> T:
-            with self._reader.connect() as connection:
-                return work(connection)
-
-        return await asyncio.to_thread(run)
+        return await asyncio.to_thread(self._read, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in the writer's thread. What it raises undoes its own changes and reaches the caller.
 
         A caller that is cancelled does not learn whether its change was made.
         """
-        return await asyncio.wrap_future(self._submit(work))
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        self._submit(_Write(work, done, loop))
+        return await done
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
         """`write` for a caller without an event loop."""
-        return self._submit(work).result()
-
-    def _submit(self, work: Callable[[Connection], T]) -> Future[T]:
         done: Future[T] = Future()
-        with self._closing:  # a job behind the last one would never be done
-            if self._closed:
-                raise StorageError(
-                    "the database is closed", fix="send the request again when the server is back"
-                )
-            self._jobs.put(_Job(work, done))
-        return done
+        self._submit(_Write(work, done, None))
+        return done.result()
 
     def close(self) -> None:
-        """Commit what was asked for, and let go of the file."""
+        """Commit what was asked for, and let go of the database."""
         with self._closing:
             if self._closed:
                 return
             self._closed = True
-            self._jobs.put(None)
+            self._writes.put(None)
         self._thread.join()
-        self._reader.dispose()
-        self._writer.dispose()
+        self._backend.reader.dispose()
+        self._backend.writer.dispose()
         if self._folder is not None:
             self._folder.cleanup()
 
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        try:
+            try:
+                return self._read_once(work)
+            except SQLAlchemyError as error:
+                if not is_disconnect(error):
+                    raise
+            return self._read_once(work)  # the pool's connections were of a server that is gone
+        except SQLAlchemyError as error:
+            raise translated(self._backend, error, "") from error
+
+    def _read_once(self, work: Callable[[Connection], T]) -> T:
+        with self._backend.reader.connect() as connection, self._backend.bounded(connection):
+            return work(connection)
+
+    def _submit(self, write: _Write) -> None:
+        with self._closing:  # a write behind the last one would never be done
+            if self._closed:
+                raise StorageError(
+                    "the database is closed", fix="send the request again when the server is back"
+                )
+            self._writes.put(write)
+
     def _write_all(self) -> None:
-        with self._writer.connect() as connection:
-            while (job := self._jobs.get()) is not None:
-                group = [job]
-                while len(group) < _LARGEST_GROUP and not self._jobs.empty():
-                    following = self._jobs.get()
-                    if following is None:
-                        self._jobs.put(None)
-                        break
-                    group.append(following)
-                _commit(connection, [job for job in group if job.done.set_running_or_notify_cancel()])
+        while (first := self._writes.get()) is not None:
+            group = _wanted([first])
+            try:
+                outcomes = _commit(self._backend, group, self._waiting)
+            except _Broken as broken:
+                if broken.stage == "begin":
+                    # Those that came meanwhile have waited too: failing one group after the other, a queue would never end.
+                    group += self._waiting(None)
+                outcomes = [_Failed(broken.told(self._backend))] * len(group)
+            _tell(group, outcomes)
+
+    def _waiting(self, most: int | None) -> list[_Write]:
+        """Writes of the queue whose callers still wait, up to the order to close."""
+        found: list[_Write] = []
+        while (most is None or len(found) < most) and not self._writes.empty():
+            following = self._writes.get()
+            if following is None:
+                self._writes.put(None)
+                break
+            found.append(following)
+        return _wanted(found)
 
 
-def _commit(connection: Connection, group: list[_Job]) -> None:
-    """Do all the work in one transaction, each job in a savepoint of its own; tell everybody afterwards."""
-    results: list[Any] = []
-    errors: dict[int, Exception] = {}
+class _Broken(Exception):
+    """A transaction that failed as a whole, at its begin, in its work, or at its commit."""
+
+    def __init__(self, error: Exception, stage: Literal["begin", "work", "commit"]) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.stage = stage
+        self.disconnected = isinstance(error, SQLAlchemyError) and is_disconnect(error)
+
+    def told(self, backend: Backend) -> Exception:
+        """What each caller gets."""
+        in_doubt = self.disconnected and self.stage == "commit"
+        return translated(backend, self.error, _IN_DOUBT if in_doubt else NOTHING_KEPT)
+
+
+class _Lost(Exception):
+    """The database gave the transaction up while one of its writes was at work."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _commit(backend: Backend, group: list[_Write], arriving: Callable[[int], Sequence[_Write]]) -> list[Any]:
+    """Do all the work in one transaction: a result or `_Failed` for each.
+
+    What arrives (`arriving`, at most so many) while the work is done joins the group: clients that are told together send their
+    next writes together, and a transaction that left at the first of them would leave the others to a commit of their own.
+
+    Most groups succeed whole. Where a write fails, all is undone and done again with a savepoint around each: savepoints cost
+    more than most writes.
+
+    Raises:
+        _Broken: nothing was kept, or nobody knows.
+    """
     try:
-        with connection.begin():
-            for number, job in enumerate(group):
-                result = None
-                try:
-                    with connection.begin_nested():
-                        result = job.work(connection)
-                except Exception as error:  # reaches the caller of this job alone
-                    errors[number] = error
-                results.append(result)
-    except Exception as error:  # the commit failed: nobody's change was made
-        errors = dict.fromkeys(range(len(group)), error)
-        results = [None] * len(group)
-    for number, job in enumerate(group):
-        if number in errors:
-            job.done.set_exception(errors[number])
+        return _transact(backend, group, _plain, arriving)
+    except _Broken as broken:
+        again = broken.disconnected or backend.is_race(broken.error)
+        if broken.stage == "commit" or (broken.stage == "begin" and not again):
+            raise
+        if len(group) == 1 and not again:
+            return [_Failed(broken.told(backend))]
+    outcomes = _transact(backend, group, _guarded)
+    for number, outcome in enumerate(outcomes):
+        tries = 0
+        while isinstance(outcome, _Failed) and backend.is_race(outcome.error) and tries < _RACES:
+            tries += 1
+            try:
+                [outcome] = _transact(backend, [group[number]], _guarded)
+            except _Broken as broken:
+                outcome = _Failed(broken.told(backend))
+        if isinstance(outcome, _Failed):
+            outcome = _Failed(translated(backend, outcome.error, NOTHING_KEPT))
+        outcomes[number] = outcome
+    return outcomes
+
+
+def _transact(
+    backend: Backend,
+    group: list[_Write],
+    run: Callable[[Backend, Connection, _Write], Any],
+    arriving: Callable[[int], Sequence[_Write]] = lambda _most: (),
+) -> list[Any]:
+    stage = "begin"
+    outcomes: list[Any] = []
+    try:
+        with backend.writer.connect() as connection, backend.bounded(connection):
+            with connection.begin():
+                stage = "work"
+                for write in group:
+                    outcomes.append(run(backend, connection, write))
+                    if len(outcomes) == len(group):
+                        group += arriving(_LARGEST_GROUP - len(group))
+                stage = "commit"
+            return outcomes
+    except Exception as error:
+        raise _Broken(error.error if isinstance(error, _Lost) else error, stage) from None
+
+
+def _plain(_backend: Backend, connection: Connection, write: _Write) -> Any:
+    return write.work(connection)
+
+
+def _guarded(backend: Backend, connection: Connection, write: _Write) -> Any:
+    """The work's result, or `_Failed`, with its changes undone."""
+    savepoint = connection.begin_nested()
+    try:
+        result = write.work(connection)
+        savepoint.commit()
+    except Exception as error:  # reaches the caller of this write alone
+        if backend.is_lost(connection):
+            raise _Lost(error) from None
+        savepoint.rollback()
+        return _Failed(error)
+    return result
+
+
+def _wanted(writes: Sequence[_Write]) -> list[_Write]:
+    """Those whose callers still wait."""
+    return [write for write in writes if not write.done.cancelled()]
+
+
+def _tell(group: Sequence[_Write], outcomes: Sequence[Any]) -> None:
+    """Hand everybody the outcome, with one call to each event loop: a call a write would wake it as often."""
+    loops: dict[asyncio.AbstractEventLoop | None, list[tuple[Any, Any]]] = {}
+    for write, outcome in zip(group, outcomes, strict=True):
+        loops.setdefault(write.loop, []).append((write.done, outcome))
+    for loop, told in loops.items():
+        if loop is None:
+            _resolve(told)
         else:
-            job.done.set_result(results[number])
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(_resolve, told)
 
 
-def _engine(url: str, begin: str, pool: type[sa.Pool], **options: Any) -> Engine:
-    engine = sa.create_engine(url, poolclass=pool, connect_args={"check_same_thread": False}, **options)
-
-    @event.listens_for(engine, "connect")
-    def _prepare(connection: Any, _record: Any) -> None:
-        # The driver would begin transactions by itself, later than told, and never in front of a savepoint.
-        connection.isolation_level = None
-        for pragma in (
-            f"busy_timeout={_BUSY_MS}",
-            "journal_mode=WAL",
-            "synchronous=NORMAL",
-            "foreign_keys=ON",
-        ):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
+def _resolve(told: Sequence[tuple[Future[Any] | asyncio.Future[Any], Any]]) -> None:
+    for done, outcome in told:
+        if done.cancelled():
+            continue
+        if isinstance(outcome, _Failed):
+            done.set_exception(outcome.error)
+        else:
+            done.set_result(outcome)
 
 
-def _bring_up_to_date(connection: Connection) -> None:
+def _bring_up_to_date(backend: Backend, connection: Connection) -> None:
     with connection.begin():
         if _revision(connection) == HEAD:
+            return
+        backend.lock_migrations(connection)
+        if _revision(connection) == HEAD:  # another process was first
             return
         # Alembic takes longer to import than the whole start of a server whose tables are as they should be.
         from alembic import command
@@ -206,7 +336,7 @@ def _bring_up_to_date(connection: Connection) -> None:
             command.upgrade(config, "head")
         except CommandError as error:
             raise StorageError(
-                f"the database {connection.engine.url} is of revision {_revision(connection)}, which is unknown here: {error}",
+                f"the database {backend.shown} is of revision {_revision(connection)}, which is unknown here: {error}",
                 fix="use the Deepwell that made it, or a newer one",
             ) from None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
+    Double,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -18,12 +20,19 @@ from sqlalchemy import (
 
 __all__ = [
     "HEAD",
+    "api_keys",
+    "batch_lines",
+    "batches",
     "completion_metadata",
     "completions",
     "conversation_items",
     "conversations",
+    "files",
+    "jobs",
     "metadata",
     "responses",
+    "upload_parts",
+    "uploads",
 ]
 
 HEAD = "0004"  # the newest revision
@@ -106,4 +115,148 @@ completion_metadata = Table(
     Column("key", String(64), primary_key=True),
     Column("value", String(512), nullable=False),
     Index("ix_completion_metadata_key_value", "key", "value"),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("kind", String(32), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("payload", Text, nullable=False),  # JSON
+    Column("progress", Text),  # JSON
+    Column("result", Text),  # JSON
+    Column("error", Text),
+    Column("attempts", Integer, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("started_at", BigInteger),
+    Column("finished_at", BigInteger),
+    Column("owner", String(128)),
+    Column("lease_s", Double),  # how long the counter below may stand still
+    Column("lease_until", Double),  # by the owner's wall clock, for people to read
+    Column("beat", BigInteger, nullable=False),  # claims and heartbeats
+    Column("cancel_requested", Boolean, nullable=False),
+    UniqueConstraint("tenant", "id"),
+    Index("ix_jobs_tenant_kind_seq", "tenant", "kind", "seq"),
+)
+Index("ix_jobs_status_priority_seq", jobs.c.status, jobs.c.priority.desc(), jobs.c.seq)
+
+files = Table(
+    "files",
+    metadata,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger),
+    Column("filename", String(256), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),  # names the blob that holds the bytes
+    UniqueConstraint("tenant", "id"),
+    Index("ix_files_tenant_seq", "tenant", "seq"),
+    Index("ix_files_sha256", "sha256"),
+    Index("ix_files_expires_at", "expires_at"),
+)
+
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("filename", String(256), nullable=False),
+    Column("purpose", String(32), nullable=False),
+    Column("mime_type", String(256), nullable=False),
+    Column("bytes", BigInteger, nullable=False),  # that were announced
+    Column("file_expires_after", BigInteger),  # seconds
+    Column("file_id", String(64)),
+)
+
+upload_parts = Table(
+    "upload_parts",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("upload_id", String(64), primary_key=True),
+    Column("id", String(64), primary_key=True),
+    Column("created_at", BigInteger, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    ForeignKeyConstraint(["tenant", "upload_id"], ["uploads.tenant", "uploads.id"], ondelete="CASCADE"),
+    Index("ix_upload_parts_sha256", "sha256"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("seq", _Sequence, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("endpoint", String(64), nullable=False),
+    Column("input_file_id", String(64), nullable=False),
+    Column("input_sha256", String(64)),  # keeps the input while it is needed, whoever deletes the file
+    Column("completion_window", String(16), nullable=False),
+    Column("metadata", Text),  # JSON
+    Column("output_expires_after", BigInteger),  # seconds
+    Column("model", String(256)),
+    Column("errors", Text),  # JSON: what validation found
+    Column("output_file_id", String(64)),
+    Column("error_file_id", String(64)),
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("in_progress_at", BigInteger),
+    Column("finalizing_at", BigInteger),
+    Column("completed_at", BigInteger),
+    Column("failed_at", BigInteger),
+    Column("expired_at", BigInteger),
+    Column("cancelling_at", BigInteger),
+    Column("cancelled_at", BigInteger),
+    Column("total", BigInteger, nullable=False),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    UniqueConstraint("tenant", "id"),
+    Index("ix_batches_tenant_seq", "tenant", "seq"),
+    Index("ix_batches_status", "status"),
+    Index("ix_batches_input_sha256", "input_sha256"),
+)
+
+batch_lines = Table(
+    "batch_lines",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("batch_id", String(64), primary_key=True),
+    Column("line", BigInteger, primary_key=True, autoincrement=False),  # of the input, from 1
+    Column("failed", Integer, nullable=False),  # 1: it belongs to the error file
+    Column("body", Text, nullable=False),  # JSON: the line of the output
+    ForeignKeyConstraint(["tenant", "batch_id"], ["batches.tenant", "batches.id"], ondelete="CASCADE"),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant", String(64), nullable=False),
+    Column("name", String(256), nullable=False),
+    Column(
+        "digest", String(64), nullable=False
+    ),  # SHA-256 of the key, in hexadecimal: the key itself is nowhere
+    Column("hint", String(16), nullable=False),  # how the key begins and ends
+    Column("scopes", String(256), nullable=False),  # separated by blanks
+    Column("requests_per_minute", BigInteger),  # of this key alone; NULL: what the tenant has
+    Column("tokens_per_minute", BigInteger),
+    Column("created_at", BigInteger, nullable=False),
+    Column("last_used_at", BigInteger),
+    Column("expires_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    UniqueConstraint("digest"),
+    Index("ix_api_keys_tenant", "tenant"),
 )

@@ -1,0 +1,237 @@
+"""Files at rest: a row for each, its bytes in a blob that equal files share."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.errors import NotFound
+from deepwell.storage.blobs import Blobs, Draft
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.pages import Order, Page, page_of
+from deepwell.storage.tables import batches, files, upload_parts
+
+__all__ = ["FileStore", "StoredFile"]
+
+_GRACE_S = (
+    3600.0  # a blob this young may belong to a row that is just being written, a draft to a slow client
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """One file. Times are Unix seconds; `sha256` names its blob."""
+
+    id: str
+    created_at: int
+    expires_at: int | None
+    filename: str
+    purpose: str
+    bytes: int
+    sha256: str
+
+
+_COLUMNS = [files.c[name] for name in StoredFile.__dataclass_fields__]
+
+
+class FileStore:
+    """Files by tenant and id, in the order they came. An expired file is as good as deleted."""
+
+    def __init__(self, database: Database, folder: Path) -> None:
+        self._database = database
+        self.blobs = Blobs(folder)
+
+    def draft(self) -> Draft:
+        """Where the bytes of a file to come are written."""
+        return self.blobs.draft()
+
+    async def create(
+        self,
+        tenant: Tenant,
+        *,
+        filename: str,
+        purpose: str,
+        content: AsyncIterable[bytes] | Path | Draft,
+        expires_at: int | None = None,
+    ) -> StoredFile:
+        """Keep a file. A draft is used up; a path is copied.
+
+        Raises:
+            StorageError: the disk takes no more; nothing was kept.
+        """
+        draft = content if isinstance(content, Draft) else await asyncio.to_thread(self.draft)
+        try:
+            if isinstance(content, Path):
+                await asyncio.to_thread(draft.copy, content)
+            elif not isinstance(content, Draft):
+                async for data in content:
+                    await asyncio.to_thread(draft.write, data)
+            await asyncio.to_thread(draft.close)
+            return await self._database.write(
+                lambda connection: self.insert(
+                    connection,
+                    tenant,
+                    draft,
+                    filename=filename,
+                    purpose=purpose,
+                    expires_at=expires_at,
+                )
+            )
+        finally:
+            draft.discard()
+
+    def insert(
+        self,
+        connection: Connection,
+        tenant: Tenant,
+        draft: Draft,
+        *,
+        filename: str,
+        purpose: str,
+        expires_at: int | None = None,
+    ) -> StoredFile:
+        """Make a closed draft a file, inside a transaction of the caller's: what else it does happens with it."""
+        stored = StoredFile(
+            id=f"file-{uuid.uuid4().hex}",
+            created_at=int(time.time()),
+            expires_at=expires_at,
+            filename=filename,
+            purpose=purpose,
+            bytes=draft.bytes,
+            sha256=self.place(connection, draft),
+        )
+        values = {name: getattr(stored, name) for name in StoredFile.__dataclass_fields__}
+        connection.execute(sa.insert(files).values(tenant=tenant, **values))
+        return stored
+
+    def place(self, connection: Connection, draft: Draft) -> str:
+        """Make a closed draft a blob, inside the transaction that writes the row which names it; its hash."""
+        _lock(connection, draft.sha256)
+        return self.blobs.place(draft)
+
+    async def get(self, tenant: Tenant, id: str) -> StoredFile:
+        """The file.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+        return await self._database.read(lambda connection: self.find(connection, tenant, id))
+
+    def find(self, connection: Connection, tenant: Tenant, id: str) -> StoredFile:
+        """`get` inside a transaction of the caller's."""
+        row = connection.execute(
+            sa.select(*_COLUMNS).where(files.c.tenant == tenant, files.c.id == id, _alive())
+        ).one_or_none()
+        if row is None:
+            raise _missing(id)
+        return StoredFile(**row._mapping)
+
+    async def list(
+        self,
+        tenant: Tenant,
+        *,
+        after: str | None = None,
+        limit: int,
+        order: Order,
+        purpose: str | None = None,
+    ) -> Page[StoredFile]:
+        """One page of the files of a purpose, or of all."""
+        query = sa.select(*_COLUMNS).where(files.c.tenant == tenant, _alive())
+        if purpose is not None:
+            query = query.where(files.c.purpose == purpose)
+
+        def work(connection: Connection) -> Page[StoredFile]:
+            page = page_of(connection, query, files.c.seq, files.c.id, after=after, limit=limit, order=order)
+            return Page([StoredFile(**row._mapping) for row in page.data], page.has_more)
+
+        return await self._database.read(work)
+
+    async def delete(self, tenant: Tenant, id: str) -> None:
+        """Forget the file, and its bytes where nobody else has the same.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+
+        def work(connection: Connection) -> str:
+            found = self.find(connection, tenant, id)
+            connection.execute(sa.delete(files).where(files.c.tenant == tenant, files.c.id == id))
+            return found.sha256
+
+        await self.release([await self._database.write(work)])
+
+    async def path(self, tenant: Tenant, id: str) -> Path:
+        """Where the bytes lie, to be read and not to be changed.
+
+        Raises:
+            NotFound: the tenant has no file of this id.
+        """
+        return self.blobs.path((await self.get(tenant, id)).sha256)
+
+    async def release(self, hashes: Iterable[str]) -> int:
+        """Delete those blobs that no row names; how many. The rows' deletion must have been committed."""
+        unused = await self._database.read(lambda connection: _unnamed(connection, sorted(set(hashes))))
+        removed = 0
+        for sha256 in unused:
+            removed += await self._database.write(
+                lambda connection, sha256=sha256: self._remove(connection, sha256)
+            )
+        return removed
+
+    def _remove(self, connection: Connection, sha256: str) -> bool:
+        # Asked again where no other writer can be at work on the same blob.
+        _lock(connection, sha256)
+        if not _unnamed(connection, [sha256]):
+            return False
+        with suppress(OSError):  # the sweep comes again
+            self.blobs.remove(sha256)
+        return True
+
+    async def sweep(self) -> int:
+        """Delete expired files, blobs without a row and drafts of processes that were killed; blobs deleted."""
+
+        def expired(connection: Connection) -> None:
+            connection.execute(sa.delete(files).where(sa.not_(_alive())))
+
+        await self._database.write(expired)
+        old = await asyncio.to_thread(lambda: list(self.blobs.older_than(_GRACE_S)))
+        await asyncio.to_thread(self.blobs.remove_drafts, _GRACE_S)
+        return await self.release(old)
+
+
+def _alive() -> sa.ColumnElement[bool]:
+    return sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(time.time()))
+
+
+def _unnamed(connection: Connection, hashes: list[str]) -> list[str]:
+    """Those that no row names."""
+    unnamed: list[str] = []
+    for sha256 in hashes:
+        named = [
+            sa.select(sa.literal(1)).where(column == sha256).exists()
+            for column in (files.c.sha256, upload_parts.c.sha256, batches.c.input_sha256)
+        ]
+        if not connection.execute(sa.select(sa.or_(*named))).scalar_one():
+            unnamed.append(sha256)
+    return unnamed
+
+
+def _lock(connection: Connection, sha256: str) -> None:
+    """Let nobody else place or remove this blob until the transaction ends: SQLite has one writer anyway."""
+    if connection.dialect.name == "postgresql":
+        key = int(sha256[:15], 16)
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.cast(key, sa.BigInteger))))
+
+
+def _missing(id: str) -> NotFound:
+    return NotFound(
+        f"there is no file {id!r}", fix="it was never uploaded, was deleted, or has expired: list the files"
+    )

@@ -1,0 +1,309 @@
+"""Durable jobs: rows that workers claim under a lease, and that a crash leaves to the next worker.
+
+No clock decides over a lease but that of the process which waits for it to end. Every claim and heartbeat raises a counter in
+the row; whoever has watched the counter stand still for the lease's length, on its own monotonic clock, may take the job over.
+So a wall clock that jumps, on whatever machine, neither ends a lease early nor keeps a dead worker's job for hours. (Kubernetes
+elects leaders by the same rule: k8s.io/client-go/tools/leaderelection.)
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, bindparam
+
+from deepwell.errors import NotFound
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.pages import Order, Page, page_of
+from deepwell.storage.tables import jobs
+
+__all__ = ["Job", "JobStatus", "JobStore", "insert_job"]
+
+JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One job as its row was. `payload`, `progress` and `result` are JSON, times are unix seconds."""
+
+    id: str
+    tenant: Tenant
+    kind: str
+    status: JobStatus
+    payload: str
+    progress: str | None
+    result: str | None
+    error: str | None
+    attempts: int  # claims so far; with `owner` the proof that a worker still has the job
+    priority: int
+    created_at: int
+    started_at: int | None  # of the first claim
+    finished_at: int | None
+    owner: str | None
+    lease_until: float | None  # by the wall clock of the owner, for people to read: nothing is decided by it
+    cancel_requested: bool
+
+
+_COLUMNS = [jobs.c[name] for name in Job.__dataclass_fields__]
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """What a waiting process watches of a running job."""
+
+    seq: int
+    attempts: int
+    beat: int
+    lease_s: float
+    priority: int
+
+
+_WATCHED = [jobs.c[name] for name in _Running.__dataclass_fields__]
+
+
+class JobStore:
+    """Jobs of all kinds. Workers ask for those of any tenant; every other call names one."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Jobs in `database`; `clock` (seconds, never set back) measures how long a lease has been silent."""
+        self._database = database
+        self._clock = clock
+        # For each set of kinds: (seq, attempts, beat) of what runs, and since when it has been seen like that.
+        self._watched: dict[tuple[str, ...], dict[tuple[int, int, int], float]] = {}
+
+    async def enqueue(
+        self, tenant: Tenant, kind: str, payload: str, *, id: str | None = None, priority: int = 0
+    ) -> Job:
+        """Add a job. One of the same `id` that the tenant has already is returned as it is: asking twice adds one."""
+        return await self._database.write(
+            lambda connection: insert_job(connection, tenant, kind, payload, id=id, priority=priority)
+        )
+
+    async def claim(self, kinds: Sequence[str], owner: str, lease_s: float) -> Job | None:
+        """The job of highest priority, then the oldest, of those queued and those whose worker fell silent, if any.
+
+        The worker has to call `heartbeat` within every `lease_s` seconds, and `finish` or `release` at the end. A job that
+        comes from a silent worker keeps its progress and may have `cancel_requested`. Call often while idle: silence
+        counts from the first call that saw it. `owner` names the worker: no two at a time have the same name.
+        """
+
+        def work(connection: Connection) -> Job | None:
+            mine = {"kinds": kinds, "new_owner": owner, "now": int(time.time()), **_lease(lease_s)}
+            lost = self._silent_job(connection, kinds)
+            if lost is not None:
+                place = {"priority_of": lost.priority, "seq_of": lost.seq}
+                job = _run(connection, _TAKE_BEFORE, {**mine, **place})
+                if job is None:  # None below: its worker gave a sign just now, or another worker was first
+                    was = {"seq_of": lost.seq, "attempts_of": lost.attempts, "beat_of": lost.beat}
+                    job = _run(connection, _TAKE_OVER, {**mine, **was})
+                if job is not None:
+                    return job
+            return _run(connection, _TAKE, mine)
+
+        return await self._database.write(work)
+
+    async def heartbeat(self, job: Job, lease_s: float, progress: str | None = None) -> Job | None:
+        """Keep the job for another `lease_s`, with its progress where there is news; None: stop, somebody else has it."""
+        values = {**_proof(job), **_lease(lease_s), "new_progress": progress}
+        return await self._database.write(lambda connection: _run(connection, _BEAT, values))
+
+    async def finish(
+        self,
+        job: Job,
+        status: Literal["succeeded", "failed", "cancelled"],
+        *,
+        result: str | None = None,
+        error: str | None = None,
+    ) -> bool:
+        """End the job; False: it is somebody else's, and what this worker made of it counts for nothing."""
+        values = {
+            **_proof(job),
+            "new_status": status,
+            "new_result": result,
+            "new_error": error,
+            "now": int(time.time()),
+        }
+        return await self._database.write(lambda connection: _run(connection, _FINISH, values)) is not None
+
+    async def release(self, job: Job) -> bool:
+        """Put the job back into the queue, progress and all, as a worker told to stop does; False: somebody else has it."""
+        values = _proof(job)
+        return await self._database.write(lambda connection: _run(connection, _RELEASE, values)) is not None
+
+    async def get(self, tenant: Tenant, id: str) -> Job:
+        """The job.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+        return await self._database.read(lambda connection: _find(connection, tenant, id))
+
+    async def list(
+        self, tenant: Tenant, kind: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+    ) -> Page[Job]:
+        """One page of the tenant's jobs of a kind, the newest first."""
+        query = sa.select(*_COLUMNS).where(jobs.c.tenant == tenant, jobs.c.kind == kind)
+
+        def work(connection: Connection) -> Page[Job]:
+            page = page_of(connection, query, jobs.c.seq, jobs.c.id, after=after, limit=limit, order=order)
+            return Page([_read(row) for row in page.data], page.has_more)
+
+        return await self._database.read(work)
+
+    async def cancel(self, tenant: Tenant, id: str) -> Job:
+        """End a queued job at once and ask the worker of a running one to stop; one that has ended stays as it is.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+        queued = jobs.c.status == "queued"
+        statement = (
+            sa.update(jobs)
+            .where(jobs.c.tenant == tenant, jobs.c.id == id, jobs.c.status.in_(["queued", "running"]))
+            .values(
+                cancel_requested=True,
+                status=sa.case((queued, "cancelled"), else_=jobs.c.status),
+                finished_at=sa.case((queued, int(time.time())), else_=jobs.c.finished_at),
+            )
+        )
+
+        def work(connection: Connection) -> Job:
+            connection.execute(statement)
+            return _find(connection, tenant, id)
+
+        return await self._database.write(work)
+
+    def _silent_job(self, connection: Connection, kinds: Sequence[str]) -> _Running | None:
+        """The first running job whose counter has stood still for its lease's length, as far as this process has seen."""
+        running = [_Running(*row) for row in connection.execute(_WATCH, {"kinds": kinds})]
+        now, before = self._clock(), self._watched.get(tuple(kinds), {})
+        keys = [(row.seq, row.attempts, row.beat) for row in running]
+        since = {key: before.get(key, now) for key in keys}
+        self._watched[tuple(kinds)] = since
+        silent = [row for row, seen in zip(running, since.values(), strict=True) if now - seen >= row.lease_s]
+        return min(silent, key=lambda row: (-row.priority, row.seq), default=None)
+
+
+def insert_job(
+    connection: Connection,
+    tenant: Tenant,
+    kind: str,
+    payload: str,
+    *,
+    id: str | None = None,
+    priority: int = 0,
+) -> Job:
+    """`JobStore.enqueue` within a write that makes other rows too, so that both are there or neither."""
+    if id is not None:
+        found = _run(connection, _FIND, {"tenant_of": tenant, "id_of": id})
+        if found is not None:
+            return found
+    values = {
+        "tenant": tenant,
+        "id": id or f"job_{uuid.uuid4().hex}",
+        "kind": kind,
+        "status": "queued",
+        "payload": payload,
+        "attempts": 0,
+        "priority": priority,
+        "created_at": int(time.time()),
+        "beat": 0,
+        "cancel_requested": False,
+    }
+    job = _run(connection, _INSERT, values)
+    assert job is not None
+    return job
+
+
+# Statements are built once: building one costs several times what SQLite takes to run it.
+_OF_KIND = jobs.c.kind.in_(bindparam("kinds", expanding=True))
+_WATCH = sa.select(*_WATCHED).where(jobs.c.status == "running", _OF_KIND)
+_QUEUED = (
+    sa.select(jobs.c.seq)
+    .where(jobs.c.status == "queued", _OF_KIND)
+    .order_by(jobs.c.priority.desc(), jobs.c.seq)
+    .limit(1)
+    .with_for_update(skip_locked=True)  # what another server is claiming
+)
+_BEFORE = (jobs.c.priority > bindparam("priority_of")) | (
+    (jobs.c.priority == bindparam("priority_of")) & (jobs.c.seq < bindparam("seq_of"))
+)
+_LEASED = {
+    "lease_s": bindparam("new_lease_s"),
+    "lease_until": bindparam("new_lease_until"),
+    "beat": jobs.c.beat + 1,
+}
+_CLAIM = (
+    sa.update(jobs)
+    .values(
+        status="running",
+        owner=bindparam("new_owner"),
+        attempts=jobs.c.attempts + 1,
+        started_at=sa.func.coalesce(jobs.c.started_at, bindparam("now")),
+        **_LEASED,
+    )
+    .returning(*_COLUMNS)
+)
+_TAKE = _CLAIM.where(jobs.c.seq == _QUEUED.scalar_subquery())
+_TAKE_BEFORE = _CLAIM.where(jobs.c.seq == _QUEUED.where(_BEFORE).scalar_subquery())
+_TAKE_OVER = _CLAIM.where(
+    jobs.c.seq == bindparam("seq_of"),
+    jobs.c.status == "running",
+    jobs.c.attempts == bindparam("attempts_of"),
+    jobs.c.beat == bindparam("beat_of"),
+)
+_OWNED = (
+    sa.update(jobs)
+    .where(
+        jobs.c.tenant == bindparam("tenant_of"),
+        jobs.c.id == bindparam("id_of"),
+        jobs.c.status == "running",
+        jobs.c.owner == bindparam("owner_of"),
+        jobs.c.attempts == bindparam("attempts_of"),
+    )
+    .returning(*_COLUMNS)
+)
+_BEAT = _OWNED.values(
+    progress=sa.func.coalesce(bindparam("new_progress", type_=sa.Text), jobs.c.progress), **_LEASED
+)
+_RELEASE = _OWNED.values(status="queued", owner=None, lease_s=None, lease_until=None)
+_FINISH = _OWNED.values(
+    status=bindparam("new_status"),
+    result=bindparam("new_result"),
+    error=bindparam("new_error"),
+    finished_at=bindparam("now"),
+    owner=None,
+    lease_s=None,
+    lease_until=None,
+)
+_INSERT = sa.insert(jobs).returning(*_COLUMNS)
+_FIND = sa.select(*_COLUMNS).where(jobs.c.tenant == bindparam("tenant_of"), jobs.c.id == bindparam("id_of"))
+
+
+def _lease(lease_s: float) -> dict[str, Any]:
+    return {"new_lease_s": lease_s, "new_lease_until": time.time() + lease_s}
+
+
+def _proof(job: Job) -> dict[str, Any]:
+    return {"tenant_of": job.tenant, "id_of": job.id, "owner_of": job.owner, "attempts_of": job.attempts}
+
+
+def _run(connection: Connection, statement: sa.Executable, values: dict[str, Any]) -> Job | None:
+    row = connection.execute(statement, values).one_or_none()
+    return None if row is None else _read(row)
+
+
+def _find(connection: Connection, tenant: Tenant, id: str) -> Job:
+    job = _run(connection, _FIND, {"tenant_of": tenant, "id_of": id})
+    if job is None:
+        raise NotFound(f"there is no job {id!r}", fix="it was never made: check the id")
+    return job
+
+
+def _read(row: sa.Row[Any]) -> Job:
+    return Job(*row)

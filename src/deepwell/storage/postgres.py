@@ -1,0 +1,195 @@
+"""PostgreSQL through psycopg: the database of several servers."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from deepwell.errors import MissingDependency, StorageError
+
+__all__ = ["PostgreSQL"]
+
+PATIENCE_S = (
+    15.0  # with a server that says nothing: more than it takes itself to give up a lock or a statement
+)
+_MIGRATIONS = 0x64656570  # the advisory lock of this program: "deep"
+
+# A server that stopped answering, and one that holds locks for a client that did, must not stop everybody for ever.
+_SESSION = "-c lock_timeout=5s -c statement_timeout=10s -c idle_in_transaction_session_timeout=30s"
+
+_RUN = "check that PostgreSQL runs and that DEEPWELL_DATABASE_URL names it; the server reconnects by itself"
+_AWAY = ("the database cannot be reached", f"send the request again; {_RUN}")
+_REASONS = {
+    "08": _AWAY,
+    "57P": _AWAY,  # it stops, starts or crashed
+    "53100": (
+        "the disk of the database is full",
+        "free space on PostgreSQL's disk: queued work goes on by itself then",
+    ),
+    "53300": (
+        "the database has no connection left",
+        "raise PostgreSQL's max_connections, or run fewer servers",
+    ),
+    "53": ("the database has no memory left", "send the request again a little later"),
+    "55P03": (
+        "the rows are locked by another session",
+        "send the request again; end the session that holds them",
+    ),
+    "57014": (
+        "the database took more than 10 seconds",
+        "send the request again; look at what else PostgreSQL does",
+    ),
+    "25P03": _AWAY,
+    "25006": ("the database is read-only", "let DEEPWELL_DATABASE_URL name the primary"),
+    "40": ("other writers were in the way", "send the request again"),
+    "28": ("the database refuses the user or the password", "correct DEEPWELL_DATABASE_URL"),
+    "58": ("PostgreSQL cannot read or write its files", "look at its log and its disk"),
+}  # by SQLSTATE, the longest that fits
+
+
+class PostgreSQL:
+    """One server; `patience_s` bounds how long it may say nothing, a third of it how long a connection may take.
+
+    Readers see one commit each (REPEATABLE READ, read only), as with SQLite. The writer's transactions are READ COMMITTED:
+    writers of several servers meet in rows, and what loses to another is done again.
+    """
+
+    setting = "DEEPWELL_DATABASE_URL"
+
+    def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
+        """Raises: `StorageError` where the URL is none, `MissingDependency` without psycopg."""
+        parsed = _parsed(url)
+        self.shown = _shown(parsed)
+        self._watch = _Watch(patience_s)
+        try:
+            engine = partial(_engine, parsed, max(2, round(patience_s / 3)))  # libpq takes no less than 2
+            self.reader = engine(
+                isolation_level="REPEATABLE READ", pool_size=4, max_overflow=4, pool_timeout=10
+            ).execution_options(postgresql_readonly=True)
+            self.writer = engine(isolation_level="READ COMMITTED", pool_size=1, max_overflow=0)
+        except ModuleNotFoundError:
+            raise MissingDependency(
+                "PostgreSQL needs psycopg, which is not installed", fix="pip install 'deepwell[postgres]'"
+            ) from None
+
+    def lock_migrations(self, connection: Connection) -> None:
+        """An advisory lock, for tables that do not exist yet cannot be locked."""
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATIONS)))
+
+    @contextmanager
+    def bounded(self, connection: Connection) -> Iterator[None]:
+        """Hang up on a server that is stopped: no timeout of its own fires then, and the kernel keeps its sockets alive."""
+        raw: Any = connection.connection.dbapi_connection
+        if raw.closed:  # the driver noticed while it lay in the pool
+            connection.invalidate()
+            raw = connection.connection.dbapi_connection
+        with self._watch.over(raw.fileno()):
+            yield
+
+    def is_lost(self, connection: Connection) -> bool:
+        """Only a broken connection loses a transaction; a failed statement waits for the rollback to its savepoint."""
+        return connection.invalidated
+
+    def is_race(self, error: Exception) -> bool:
+        """A deadlock, or a row that another server made between our look and our insert."""
+        if not isinstance(error, DBAPIError) or error.connection_invalidated:
+            return False
+        return isinstance(error, IntegrityError) or _state(error).startswith("40")
+
+    def explain(self, error: DBAPIError) -> tuple[str, str] | None:
+        """By SQLSTATE; an operational error without one never reached the server."""
+        state = _state(error)
+        for length in (5, 3, 2):
+            if (told := _REASONS.get(state[:length])) is not None and len(state) >= length:
+                return told
+        lost = error.connection_invalidated or (not state and isinstance(error, OperationalError))
+        return _AWAY if lost else None
+
+
+def _engine(url: URL, connect_s: int, **options: Any) -> Engine:
+    asked = dict(url.query)
+    asked["options"] = f"{_SESSION} {asked.get('options', '')}".rstrip()
+    arguments = {"connect_timeout": connect_s, "application_name": "deepwell", **asked}
+    plain = url.set(query={})
+    return sa.create_engine(
+        plain, poolclass=QueuePool, connect_args=arguments, hide_parameters=True, **options
+    )
+
+
+def _parsed(url: str) -> URL:
+    try:
+        parsed = sa.make_url(url)
+    except (ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
+        raise StorageError(  # the URL is not repeated: it may hold a password
+            "DEEPWELL_DATABASE_URL is no URL of a PostgreSQL database",
+            fix="write it as postgresql://user:password@host:5432/name",
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _shown(url: URL) -> str:
+    hidden = {name: "***" for name in url.query if "pass" in name}
+    return url.set(drivername="postgresql").update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _state(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
+
+
+class _Watch:
+    """A thread that hangs up sockets whose time is over; it ends when there is nothing to watch."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._changed = threading.Condition()
+        self._ends: dict[int, float] = {}  # a duplicate of the socket's descriptor: when its time is over
+        self._thread: threading.Thread | None = None
+
+    @contextmanager
+    def over(self, descriptor: int) -> Iterator[None]:
+        """Hang up the socket if the block takes longer than the limit."""
+        mine = os.dup(descriptor)  # the driver may close its own at any time, and another file get its number
+        with self._changed:
+            self._ends[mine] = time.monotonic() + self._limit_s
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="deepwell-postgres", daemon=True)
+                self._thread.start()
+        try:
+            yield
+        finally:
+            with self._changed:
+                del self._ends[mine]
+            os.close(mine)
+
+    def _run(self) -> None:
+        idle_since = time.monotonic()
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                if self._ends:
+                    idle_since = now
+                elif now - idle_since > self._limit_s:
+                    self._thread = None
+                    return
+                for descriptor, end in self._ends.items():
+                    if end <= now:
+                        self._ends[descriptor] = float("inf")
+                        with socket.socket(fileno=os.dup(descriptor)) as line, suppress(OSError):
+                            line.shutdown(socket.SHUT_RDWR)
+                nearest = min(self._ends.values(), default=now + self._limit_s)
+                self._changed.wait(min(max(nearest - now, 0.01), self._limit_s / 4))

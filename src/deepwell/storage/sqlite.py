@@ -1,0 +1,112 @@
+"""SQLite in write-ahead mode: readers never wait, and one process at a time writes."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool
+
+__all__ = ["SQLite"]
+
+BUSY_MS = 10_000  # to wait for another process that writes
+
+_SPACE = "free space on its disk: queued work goes on by itself then"
+_REASONS = {
+    sqlite3.SQLITE_BUSY: (
+        f"the database is locked: another process has been writing for {BUSY_MS // 1000} seconds",
+        "send the request again; end the process that holds the lock, or use PostgreSQL (DEEPWELL_DATABASE_URL)",
+    ),
+    sqlite3.SQLITE_LOCKED: ("the database is locked", "send the request again"),
+    sqlite3.SQLITE_FULL: ("the disk of the database is full", _SPACE),
+    sqlite3.SQLITE_IOERR: ("the disk of the database cannot be read or written", f"check it, and {_SPACE}"),
+    sqlite3.SQLITE_READONLY: (
+        "the database is read-only",
+        "give its owner the right to write to DEEPWELL_DATA_DIR",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        "the database cannot be opened",
+        "check that DEEPWELL_DATA_DIR can be read and written",
+    ),
+    sqlite3.SQLITE_NOMEM: (
+        "there is no memory left for the database",
+        "send the request again a little later",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        "the file of the database is damaged",
+        "stop the server and restore DEEPWELL_DATA_DIR from a backup",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        "the file of the database is none",
+        "stop the server and restore DEEPWELL_DATA_DIR from a backup",
+    ),
+}
+
+
+class SQLite:
+    """The database of one machine.
+
+    `synchronous=FULL`: a commit is on the disk, as far as the disk tells the truth, when the write returns. `OFF` leaves that
+    to the operating system, for databases that are not to outlive their process.
+    """
+
+    setting = "DEEPWELL_DATA_DIR"
+
+    def __init__(
+        self, url: str, *, synchronous: Literal["FULL", "OFF"] = "FULL", busy_ms: int = BUSY_MS
+    ) -> None:
+        self.shown = url
+        pragmas = (
+            f"busy_timeout={busy_ms}",
+            "journal_mode=WAL",
+            f"synchronous={synchronous}",
+            "foreign_keys=ON",
+        )
+        self.writer = self._engine(url, "BEGIN IMMEDIATE", pragmas, pool_size=1, max_overflow=0)
+        reading = (*pragmas, "query_only=ON")
+        self.reader = self._engine(url, "BEGIN", reading, pool_size=4, max_overflow=4, pool_timeout=10)
+
+    def lock_migrations(self, connection: Connection) -> None:
+        """The transaction has been the only one that writes since it began."""
+
+    def bounded(self, connection: Connection) -> AbstractContextManager[None]:
+        """`busy_timeout` bounds every wait."""
+        return nullcontext()
+
+    def is_lost(self, connection: Connection) -> bool:
+        """A full disk, among others, makes SQLite undo the whole transaction (sqlite.org/lang_transaction.html)."""
+        raw = connection.connection.dbapi_connection
+        return raw is None or not raw.in_transaction  # pyright: ignore[reportAttributeAccessIssue]
+
+    def is_race(self, error: Exception) -> bool:
+        """Writers take turns, so that there are none."""
+        return False
+
+    def explain(self, error: DBAPIError) -> tuple[str, str] | None:
+        """By SQLite's own code; what is not named there is a mistake in a query."""
+        code = getattr(error.orig, "sqlite_errorcode", None)
+        return None if code is None else _REASONS.get(code & 0xFF)
+
+    def _engine(self, url: str, begin: str, pragmas: Sequence[str], **options: Any) -> Engine:
+        arguments = {"check_same_thread": False}
+        engine = sa.create_engine(
+            url, poolclass=QueuePool, connect_args=arguments, hide_parameters=True, **options
+        )
+
+        @event.listens_for(engine, "connect")
+        def _prepare(connection: Any, _record: Any) -> None:
+            # The driver would begin transactions by itself, later than told, and never in front of a savepoint.
+            connection.isolation_level = None
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+
+        @event.listens_for(engine, "begin")
+        def _begin(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
