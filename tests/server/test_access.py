@@ -63,8 +63,8 @@ async def test_metrics_count_requests_and_read_the_engine(
     assert 'deepwell_requests_total{route="/v1/chat/completions",status="200"} 1.0' in text
     assert 'deepwell_requests_total{route="/v1/chat/completions",status="400"} 1.0' in text
     assert 'deepwell_requests_total{route="none",status="404"} 1.0' in text
-    assert f"deepwell_steps_total {float(engine.steps)}" in text
-    assert "deepwell_kv_usage_ratio 0.25" in text
+    assert f'deepwell_steps_total{{model="toy"}} {float(engine.steps)}' in text
+    assert 'deepwell_kv_usage_ratio{model="toy"} 0.25' in text
     assert "deepwell_time_to_first_token_seconds_count 1.0" in text
     assert "deepwell_inter_token_seconds_count 2.0" in text
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +18,7 @@ import pytest
 from openai import OpenAI
 from tests.server.conftest import Live, start
 
+import deepwell
 from deepwell.engine.load import open_engine
 from deepwell.server.service import Service
 from deepwell.server.text import Codec
@@ -138,3 +143,34 @@ def test_a_client_that_hangs_up_stops_costing(real: Live) -> None:
     stats = real.engine.stats()
     assert (stats.running, stats.waiting, stats.aborted) == (0, 0, aborted + 1)
     assert stats.generated_tokens - generated < 450  # of 900: it did not run to its end
+
+
+def _blocks(guide: str) -> list[tuple[str, str]]:
+    text = (Path(__file__).parents[2] / "docs" / "guides" / guide).read_text(encoding="utf-8")
+    return re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_guide_to_structured_output_tells_the_truth(
+    real: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it sends is answered as it says, and what it prints is printed."""
+    blocks = _blocks("structured-output.md")
+    assert blocks == _blocks("structured-output.zh-CN.md")
+    assert [language for language, _ in blocks] == ["python", "console"]
+    exec(compile(blocks[0][1].replace("http://127.0.0.1:8000", real.url), "guide", "exec"), {})
+    weather = json.loads(capsys.readouterr().out)
+    assert set(weather) == {"city", "celsius"} and isinstance(weather["celsius"], int)
+
+    lines = blocks[1][1].splitlines()
+    commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+    script = "\n".join(commands).replace("deepwell ", f"{sys.executable} -m deepwell ")
+    done = subprocess.run(
+        ["bash", "-ec", script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(deepwell.__file__).parents[1])},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    for line in lines:
+        assert line.startswith("$ ") or line == "..." or line in done.stdout.splitlines()

@@ -27,7 +27,7 @@ GREEDY = SamplingParams(temperature=0.0)
 
 def choice(prompt: tuple[int, ...] = (1, 2), params: SamplingParams = GREEDY, **given: Any) -> Choice:
     salt, number = given.pop("salt", ""), given.pop("number", 0)
-    return Choice(0, GenerateRequest("r", prompt, params, number, salt), **given)
+    return Choice(0, GenerateRequest("r", prompt, params, number, cache_salt=salt), **given)
 
 
 def key_of(one: Choice, fingerprint: str = "fp", adapter: str = "") -> AnswerKey | None:

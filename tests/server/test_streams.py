@@ -172,7 +172,7 @@ def test_stopping_the_server_ends_streams_with_an_error_event(live: Live) -> Non
 
 
 async def test_a_draining_server_is_not_ready_but_healthy(http: httpx.AsyncClient, service: Service) -> None:
-    assert (await http.get("/readyz")).json() == {"status": "ready", "model": "toy"}
+    assert (await http.get("/readyz")).json() == {"status": "ready", "model": "toy", "engine_restarts": 0}
     service.draining = True
     assert (await http.get("/readyz")).status_code == 503
     assert (await http.get("/healthz")).status_code == 200

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Literal, cast
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
-from deepwell.engine.protocol import Delta, Engine, GenerateRequest, TokenLogprob
+import msgspec
+
+from deepwell.engine.protocol import Delta, Engine, GenerateRequest, SamplingParams, TokenLogprob
 from deepwell.errors import DeepwellError
+from deepwell.server.observe.record import queued
+from deepwell.server.principal import Principal
 from deepwell.server.text import ChoiceText, Codec, Entry, Piece
 
-__all__ = ["Choice", "Counts", "GenerationFailed", "Update", "complete", "complete_sync", "merge"]
+__all__ = [
+    "Choice",
+    "Counts",
+    "GenerationFailed",
+    "Question",
+    "Update",
+    "complete",
+    "complete_sync",
+    "engine_request",
+    "merge",
+]
 
 
 class GenerationFailed(DeepwellError):
@@ -20,6 +35,19 @@ class GenerationFailed(DeepwellError):
 
     status = 503
     code = "generation_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a dialogue asks last, and what was said before it."""
+
+    text: str
+    before: Sequence[Mapping[str, Any]] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the chat template
+
+    def context(self) -> bytes:
+        """A digest of all but the text."""
+        return hashlib.sha256(msgspec.json.encode([self.before, self.variables])).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +59,23 @@ class Choice:
     stops: tuple[str, ...] = ()
     offset: int = 0
     visible: frozenset[int] = frozenset()  # control tokens that are part of the text, as markup of calls is
+    question: Question | None = None  # where the answer depends on nothing but text
+
+
+def engine_request(
+    id: str, prompt: Sequence[int], params: SamplingParams, choice: int, principal: Principal, adapter: str
+) -> GenerateRequest:
+    """What the engine is asked on somebody's behalf."""
+    return GenerateRequest(
+        id,
+        prompt,
+        params,
+        choice,
+        cache_salt=principal.salt,
+        tenant=principal.tenant,
+        priority=principal.priority,
+        adapter=adapter,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +158,8 @@ async def complete(engine: Engine, codec: Codec, choice: Choice) -> AsyncGenerat
     closable = cast("AsyncGenerator[Delta, None]", engine.generate(choice.request))
     async with aclosing(closable) as deltas:
         async for delta in deltas:
+            if delta.queue_seconds:
+                queued(delta.queue_seconds)
             update = progress.fold(delta)
             if update.text or update.entries or update.finish_reason or update.prompt_logprobs:
                 yield update

@@ -16,13 +16,15 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
+from deepwell.engine.protocol import Grammar, SamplingParams
 from deepwell.errors import InvalidRequest
-from deepwell.server.completion import Choice, Counts
+from deepwell.server.completion import Choice, Counts, Question, engine_request
 from deepwell.server.dialect import Dialect
 from deepwell.server.grammars import compose
+from deepwell.server.observe.record import current
 from deepwell.server.parsers.events import CallArguments, CallStart, Content, Event, OutputParser, Reasoning
 from deepwell.server.parsers.machine import ReasoningTags
+from deepwell.server.principal import ANYONE, Principal
 from deepwell.server.service import Service
 from deepwell.server.text import Codec, Entry
 from deepwell.server.tools import FunctionTool, ToolChoice, names
@@ -113,6 +115,7 @@ class Plan:
     tools: tuple[FunctionTool, ...]  # that the model was shown
     reasoning: ReasoningTags
     visible: frozenset[int]
+    question: Question | None = None
 
     def parser(self) -> OutputParser | None:
         """What reads one choice; None: all its text is content."""
@@ -127,16 +130,17 @@ class Plan:
         *,
         n: int = 1,
         stops: Sequence[str] = (),
-        salt: str = "",
+        principal: Principal = ANYONE,
         adapter: str = "",
     ) -> list[Choice]:
         """`n` choices; `params` should hold the plan's grammar."""
         return [
             Choice(
                 index,
-                GenerateRequest(f"{id}-{index}", self.prompt, params, index, salt, adapter),
+                engine_request(f"{id}-{index}", self.prompt, params, index, principal, adapter),
                 tuple(stops),
                 visible=self.visible,
+                question=self.question,
             )
             for index in range(n)
         ]
@@ -195,8 +199,22 @@ async def _plan(service: Service, dialogue: Dialogue) -> Plan:
     marked = (codec.control_token(marker) for marker in dialect.markers)
     visible = frozenset(token for token in marked if token is not None)
     return Plan(
-        prompt, grammar, dialect, tools, reasoning, visible if tools or reasoning != "off" else frozenset()
+        prompt,
+        grammar,
+        dialect,
+        tools,
+        reasoning,
+        visible if tools or reasoning != "off" else frozenset(),
+        None if tools else _question(dialogue.messages, variables),
     )
+
+
+def _question(messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Question | None:
+    """What the last message asks, where that is a user's text."""
+    last = messages[-1]
+    if last["role"] != "user" or not isinstance(last.get("content"), str):
+        return None
+    return Question(last["content"], messages[:-1], variables)
 
 
 async def converse(service: Service, plan: Plan, choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
@@ -219,7 +237,11 @@ async def converse(service: Service, plan: Plan, choices: Sequence[Choice]) -> A
             if any(isinstance(event, CallStart) for event in events):
                 called.add(update.index)
             if events or update.entries or finish:
-                reason = "tool_calls" if finish == "stop" and update.index in called else finish
+                reason = finish
+                if finish == "stop" and update.index in called:
+                    reason = "tool_calls"
+                    if (record := current()) is not None:
+                        record.finish_reason = reason
                 yield Turn(update.index, tuple(events), update.entries, reason, update.counts, update.stop)
 
 

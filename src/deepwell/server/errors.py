@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.file_schema import BatchRequest, UploadRequest
 from deepwell.server.messages_schema import CountTokensRequest, MessagesRequest
 from deepwell.server.response_schema import ConversationRequest, InputTokensRequest, ResponseRequest
 from deepwell.server.schema import (
@@ -30,11 +31,14 @@ __all__ = [
     "BodyTooLarge",
     "ErrorResponse",
     "InvalidApiKey",
+    "RequestTimeout",
     "ShuttingDown",
+    "SlowBody",
     "anthropic_error",
     "error_body",
     "error_response",
     "install",
+    "unexpected",
 ]
 
 _log = logging.getLogger("deepwell.server")
@@ -52,11 +56,11 @@ _MOST_PROBLEMS = 5  # shown of one request
 class BodyTooLarge(HTTPException):
     """A request body over the limit; an `HTTPException` because FastAPI lets only those through while it reads a body."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, fix: str = "", what: str = "the request body") -> None:
         super().__init__(413)
         self.error = InvalidRequest(
-            f"the request body is larger than {limit} bytes",
-            fix="send less, or start the server with a higher DEEPWELL_MAX_BODY_BYTES",
+            f"{what} is larger than {limit} bytes",
+            fix=fix or "send less, or start the server with a higher DEEPWELL_MAX_BODY_BYTES",
         )
 
 
@@ -66,6 +70,23 @@ class InvalidApiKey(DeepwellError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+
+class RequestTimeout(DeepwellError):
+    """A request that took longer than requests may."""
+
+    status = 504
+    code = "request_timeout"
+
+
+class SlowBody(HTTPException):
+    """A request whose body did not come in time; an `HTTPException` for the same reason as `BodyTooLarge`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(408)
+        self.error = InvalidRequest(
+            f"the request's body did not come within {seconds:g} s", fix="send it faster, or send less"
+        )
 
 
 class ShuttingDown(DeepwellError):
@@ -119,10 +140,11 @@ class ErrorResponse(Response):
 def error_response(
     error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A response with the error\'s own status, unless another is given."""
-    return ErrorResponse(
-        str(error), error.type, error.param, error.code, status=status or error.status, headers=headers
-    )
+    """A response with the error\'s own status, unless another is given; what is refused for now says when to come again."""
+    status = status or error.status
+    if status in (429, 503):
+        headers = {"retry-after": str(error.retry_after or 1), **(headers or {})}
+    return ErrorResponse(str(error), error.type, error.param, error.code, status=status, headers=headers)
 
 
 def install(app: FastAPI) -> None:
@@ -139,6 +161,11 @@ async def _domain(request: Request, error: Exception) -> Response:
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
+    return unexpected()
+
+
+def unexpected() -> Response:
+    """What is said of a failure that nobody expected."""
     return ErrorResponse("the server failed: its log has the traceback", "server_error", status=500)
 
 
@@ -146,6 +173,8 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error, BodyTooLarge):
         return error_response(error.error, 413, {"connection": "close"})
+    if isinstance(error, SlowBody):
+        return error_response(error.error, 408, {"connection": "close"})
     path = request.url.path
     if error.status_code == 404:
         fix = f"the routes are {', '.join(_paths(request.app))}"
@@ -225,6 +254,8 @@ def _known(path: str) -> list[str]:
         "/v1/responses": ResponseRequest,
         "/v1/responses/input_tokens": InputTokensRequest,
         "/v1/conversations": ConversationRequest,
+        "/v1/batches": BatchRequest,
+        "/v1/uploads": UploadRequest,
         "/v1/messages": MessagesRequest,
         "/v1/messages/count_tokens": CountTokensRequest,
         "/v1/load_lora_adapter": LoadAdapterRequest,

@@ -8,6 +8,15 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
+from deepwell.server.file_schema import (
+    Batch,
+    BatchList,
+    File,
+    FileDeleted,
+    FileList,
+    Upload,
+    UploadPart,
+)
 from deepwell.server.messages_schema import AnthropicMessage, TokenCount
 from deepwell.server.response_bodies import (
     Conversation,
@@ -107,8 +116,9 @@ class Health(msgspec.Struct):
 
 
 _JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
+_BYTES = "application/octet-stream"
 
-# What every route answers with 200. `None`: plain text.
+# What every route answers with 200. `None`: plain text, or bytes.
 _ANSWERS: Mapping[tuple[str, str], Any] = {
     ("post", "/v1/chat/completions"): ChatCompletion,
     ("get", "/v1/chat/completions"): CompletionList,
@@ -131,6 +141,19 @@ _ANSWERS: Mapping[tuple[str, str], Any] = {
     ("get", "/v1/conversations/{conversation_id}/items"): ItemList,
     ("get", "/v1/conversations/{conversation_id}/items/{item_id}"): Item,
     ("delete", "/v1/conversations/{conversation_id}/items/{item_id}"): Conversation,
+    ("post", "/v1/files"): File,
+    ("get", "/v1/files"): FileList,
+    ("get", "/v1/files/{file_id}"): File,
+    ("delete", "/v1/files/{file_id}"): FileDeleted,
+    ("get", "/v1/files/{file_id}/content"): None,
+    ("post", "/v1/uploads"): Upload,
+    ("post", "/v1/uploads/{upload_id}/parts"): UploadPart,
+    ("post", "/v1/uploads/{upload_id}/complete"): Upload,
+    ("post", "/v1/uploads/{upload_id}/cancel"): Upload,
+    ("post", "/v1/batches"): Batch,
+    ("get", "/v1/batches"): BatchList,
+    ("get", "/v1/batches/{batch_id}"): Batch,
+    ("post", "/v1/batches/{batch_id}/cancel"): Batch,
     ("post", "/v1/messages"): AnthropicMessage,
     ("post", "/v1/messages/count_tokens"): TokenCount,
     ("post", "/v1/embeddings"): EmbeddingList,
@@ -156,6 +179,7 @@ _STATUSES = {
     "413": "The body is longer than the server takes",
     "429": "The server has too much to do",
     "500": "The server failed",
+    "507": "The disk is full",
     "503": "Generation failed, or the server is shutting down",
 }
 
@@ -197,7 +221,9 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         for method, operation in operations.items():
             answer = _ANSWERS[method, path]
             content: dict[str, Any] = {_TEXT: {"schema": {"type": "string"}}}
-            if answer is not None:
+            if path.endswith("/content"):
+                content = {_BYTES: {"schema": {"type": "string", "format": "binary"}}}
+            elif answer is not None:
                 content = {_JSON: {"schema": of[answer]}}
             if (method, path) in _STREAMING:
                 content[_EVENTS] = {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}

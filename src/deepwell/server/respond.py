@@ -15,6 +15,7 @@ from deepwell.server.completion import Choice
 from deepwell.server.dialogue import Dialogue, Plan, converse, plan_dialogue
 from deepwell.server.growth import Growth, ResponseEvent
 from deepwell.server.items import decode_items, encode_item, messages_of, new_id, to_items
+from deepwell.server.principal import Principal
 from deepwell.server.response_bodies import ConversationRef, Item, Response
 from deepwell.server.response_schema import InputTokensRequest, NamedTool, ResponseRequest, TextFormat
 from deepwell.server.schema import GenerationRequest
@@ -166,7 +167,9 @@ def new_response(body: ResponseRequest) -> Response:
     )
 
 
-def planned(service: Service, body: ResponseRequest, plan: Plan, id: str, salt: str) -> list[Choice]:
+def planned(
+    service: Service, body: ResponseRequest, plan: Plan, id: str, principal: Principal
+) -> list[Choice]:
     """The one choice of a response.
 
     Raises:
@@ -177,7 +180,7 @@ def planned(service: Service, body: ResponseRequest, plan: Plan, id: str, salt: 
     request = GenerationRequest.model_validate({name: getattr(body, name) for name in same})
     logprobs = (body.top_logprobs or 0) if _wants_logprobs(body) else None
     params = replace(service.sampling(request, limit, logprobs=logprobs), grammar=plan.grammar)
-    return plan.choices(id, params, salt=salt, adapter=service.require_model(body.model))
+    return plan.choices(id, params, principal=principal, adapter=service.require_model(body.model))
 
 
 def _wants_logprobs(body: ResponseRequest) -> bool:

@@ -7,20 +7,24 @@ deterministic by its own parameters is kept: greedy requests, and drawn ones tha
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
 from deepwell.engine.sampler import GREEDY_BELOW
 from deepwell.server.completion import Choice, Update
+from deepwell.server.ticket import Lookup, Ticket, current_ticket
 
-__all__ = ["AnswerKey", "AnswerStore", "Lookup", "ResponseCache"]
+__all__ = ["AnswerKey", "AnswerStore", "ByteLru", "Exchange", "Lookup", "ResponseCache"]
 
-Lookup = Literal["hit", "joined", "miss"]
+K = TypeVar("K")
+V = TypeVar("V")
+
 
 # Measured with `sys.getsizeof` on 64-bit CPython, rounded up: one update, one entry, one alternative, one key.
 _UPDATE_BYTES = 320
@@ -87,37 +91,63 @@ class AnswerKey:
         )
 
 
-class AnswerStore:
-    """Finished answers, the least recently used leave first. `nbytes` never exceeds `capacity_bytes`."""
+class ByteLru(Generic[K, V]):
+    """Values by key, each for a while; the least recently used leave first. `nbytes` never exceeds `capacity_bytes`."""
 
-    def __init__(self, capacity_bytes: int) -> None:
+    def __init__(self, capacity_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.capacity_bytes = capacity_bytes
         self.nbytes = 0
-        self._answers: OrderedDict[AnswerKey, tuple[tuple[Update, ...], int]] = OrderedDict()
+        self._clock = clock
+        self._kept: OrderedDict[K, tuple[V, int, float]] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._kept)
+
+    def find(self, key: K) -> tuple[V, float] | None:
+        """The value, which thereby becomes the most recently used, and when it ends."""
+        found = self._kept.get(key)
+        if found is None:
+            return None
+        if self._clock() >= found[2]:
+            del self._kept[key]
+            self.nbytes -= found[1]
+            return None
+        self._kept.move_to_end(key)
+        return found[0], found[2]
+
+    def keep(self, key: K, value: V, size: int, expires: float) -> None:
+        """Keep a value until a time; one that is larger than all there is room for is not kept, and drives nobody out."""
+        if (replaced := self._kept.pop(key, None)) is not None:
+            self.nbytes -= replaced[1]
+        if size > self.capacity_bytes:
+            return
+        self._kept[key] = (value, size, expires)
+        self.nbytes += size
+        while self.nbytes > self.capacity_bytes:
+            _, (_, oldest, _) = self._kept.popitem(last=False)
+            self.nbytes -= oldest
+
+
+class AnswerStore(ByteLru[AnswerKey, "tuple[Update, ...]"]):
+    """Finished answers, for `ttl_s` seconds each."""
+
+    def __init__(
+        self,
+        capacity_bytes: int,
+        ttl_s: float = float("inf"),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(capacity_bytes, clock)
+        self._ttl_s = ttl_s
 
     def get(self, key: AnswerKey) -> tuple[Update, ...] | None:
         """The answer, which thereby becomes the most recently used."""
-        found = self._answers.get(key)
-        if found is None:
-            return None
-        self._answers.move_to_end(key)
-        return found[0]
+        found = self.find(key)
+        return None if found is None else found[0]
 
-    def put(self, key: AnswerKey, updates: tuple[Update, ...]) -> None:
-        """Keep an answer; one that is larger than the store is not kept, and drives nobody out."""
-        if (replaced := self._answers.pop(key, None)) is not None:
-            self.nbytes -= replaced[1]
-        size = answer_bytes(key, updates)
-        if size > self.capacity_bytes:
-            return
-        self._answers[key] = (updates, size)
-        self.nbytes += size
-        while self.nbytes > self.capacity_bytes:
-            _, (_, oldest) = self._answers.popitem(last=False)
-            self.nbytes -= oldest
+    def put(self, key: AnswerKey, updates: tuple[Update, ...], lives_s: float = float("inf")) -> None:
+        """Keep an answer, for no longer than `lives_s`."""
+        self.keep(key, updates, answer_bytes(key, updates), self._clock() + min(self._ttl_s, lives_s))
 
 
 def answer_bytes(key: AnswerKey, updates: tuple[Update, ...]) -> int:
@@ -130,6 +160,18 @@ def answer_bytes(key: AnswerKey, updates: tuple[Update, ...]) -> int:
         for info in update.prompt_logprobs or ():
             total += _ENTRY_BYTES + (_ALTERNATIVE_BYTES * len(info.top) if info else 0)
     return total
+
+
+class Exchange(Protocol):
+    """Other servers' answers."""
+
+    async def fetch(self, key: AnswerKey) -> tuple[tuple[Update, ...], float] | None:
+        """An answer, and the seconds that it still lives."""
+        ...
+
+    async def offer(self, key: AnswerKey, updates: tuple[Update, ...]) -> None:
+        """Let the others have one."""
+        ...
 
 
 class _Flight:
@@ -160,16 +202,42 @@ class ResponseCache:
     """
 
     def __init__(
-        self, capacity_bytes: int, on_lookup: Callable[[Lookup], object] = lambda _result: None
+        self,
+        capacity_bytes: int,
+        on_lookup: Callable[[Lookup], object] = lambda _result: None,
+        *,
+        ttl_s: float = float("inf"),
+        exchange: Exchange | None = None,
     ) -> None:
-        self.store = AnswerStore(capacity_bytes)
+        self.store = AnswerStore(capacity_bytes, ttl_s)
         self._on_lookup = on_lookup
+        self._exchange = exchange
         self._flights: dict[AnswerKey, _Flight] = {}
 
     @property
     def in_flight(self) -> int:
         """Answers being made."""
         return len(self._flights)
+
+    async def keeps(self, key: AnswerKey) -> bool:
+        """Whether the request that runs now will find this answer whole; another server's is taken over."""
+        ticket = current_ticket()
+        if ticket is not None and ticket.cache != "use":
+            return False
+        if self.store.find(key) is not None:
+            return True
+        if self._exchange is None or key in self._flights:
+            return False
+        fetched = await self._exchange.fetch(key)
+        if fetched is None:
+            return False
+        self.store.put(key, *fetched)
+        return self.store.find(key) is not None
+
+    def _note(self, result: Lookup, ticket: Ticket | None) -> None:
+        self._on_lookup(result)
+        if ticket is not None:
+            ticket.lookups.append(result)
 
     async def stream(
         self, key: AnswerKey, index: int, generate: Callable[[], AsyncGenerator[Update, None]]
@@ -178,17 +246,21 @@ class ResponseCache:
 
         Whoever did not cause a generation finds its whole prompt counted as cached.
         """
-        kept = self.store.get(key)
+        ticket = current_ticket()
+        renew = ticket is not None and ticket.cache == "renew"
+        kept = None if renew else self.store.find(key)
         if kept is not None:
-            self._on_lookup("hit")
-            for number, update in enumerate(kept, 1):
+            self._note("hit", ticket)
+            if ticket is not None:
+                ticket.expires = min(ticket.expires, kept[1])
+            for number, update in enumerate(kept[0], 1):
                 yield _reused(update, index)
                 if number % _REPLAYED_AT_ONCE == 0:
                     await asyncio.sleep(0)
             return
-        flight = self._flights.get(key)
+        flight = None if renew else self._flights.get(key)
         joined = flight is not None
-        self._on_lookup("joined" if joined else "miss")
+        self._note("joined" if joined else "miss", ticket)
         if flight is None:
             flight = self._flights[key] = _Flight()
             flight.task = asyncio.create_task(self._fly(key, flight, generate))
@@ -221,6 +293,11 @@ class ResponseCache:
                     flight.updates.append(update)
                     flight.wake()
             self.store.put(key, tuple(flight.updates))
+            flight.ended = True
+            self._land(key, flight)
+            flight.wake()
+            if self._exchange is not None:
+                await self._exchange.offer(key, tuple(flight.updates))
         except Exception as error:  # travels to the readers, who raise it
             flight.error = error
         finally:

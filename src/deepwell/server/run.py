@@ -10,34 +10,38 @@ import sys
 from collections.abc import Callable
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from deepwell.errors import PortInUse
 from deepwell.server.app import create_app
+from deepwell.server.batches import BatchWorker
+from deepwell.server.connection import connection_class
 from deepwell.server.listen import port_owner
+from deepwell.server.observe.logs import name_requests
 from deepwell.server.service import Service
 
 __all__ = ["Server", "serve"]
 
-# Answers in flight get this long to end by themselves when the server stops.
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 20.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn, told how answers in flight end."""
+    """uvicorn, told how answers in flight end: by themselves within `grace_seconds`, or with an error that says why."""
 
     def __init__(
         self,
         service: Service,
         *,
+        app: ASGIApp | None = None,
         log_level: str = "warning",
         grace_seconds: float = GRACE_SECONDS,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                create_app(service),
+                app or create_app(service),
                 loop="asyncio",
-                http="httptools",
+                http=connection_class(service.client_timeout_s),
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -50,25 +54,39 @@ class Server(uvicorn.Server):
             )
         )
         self._service = service
+        self._batches = BatchWorker(service)
         self._grace_seconds = grace_seconds
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and self._on_ready:
-            self._on_ready()
+        for one in self._service.served:
+            one.engine.stats()  # an engine in another process tells this event loop its news from here on
+        if self.started:
+            self._batches.start()
+            if self._on_ready:
+                self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.draining = True
         ending = asyncio.get_running_loop().call_later(self._grace_seconds, self._service.stop)
         try:
+            await self._batches.stop()
             await super().shutdown(sockets)
         finally:
             ending.cancel()
             await self._service.close_state()
+            self._service.observer.close()
 
 
-def serve(service: Service, listener: socket.socket, *, log_level: str, on_ready: Callable[[], None]) -> None:
+def serve(
+    service: Service,
+    listener: socket.socket,
+    *,
+    log_level: str,
+    on_ready: Callable[[], None],
+    drain_seconds: float = GRACE_SECONDS,
+) -> None:
     """Serve until SIGINT or SIGTERM. A second signal ends answers in flight at once.
 
     Raises:
@@ -77,10 +95,11 @@ def serve(service: Service, listener: socket.socket, *, log_level: str, on_ready
     # The engine's thread needs the interpreter back after every step of some milliseconds; with the default interval it
     # would wait up to 5 ms whenever this thread is busy with HTTP.
     sys.setswitchinterval(0.001)
+    name_requests(log_level)
     # uvicorn raises the signal again when it has shut down; it stopped as asked, which is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)
-    server = Server(service, log_level=log_level, on_ready=on_ready)
+    server = Server(service, log_level=log_level, grace_seconds=drain_seconds, on_ready=on_ready)
     try:
         server.run(sockets=[listener])
     except OSError as error:

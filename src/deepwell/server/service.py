@@ -7,22 +7,41 @@ import hashlib
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from pydantic import SecretStr
 
 from deepwell.engine.protocol import Engine, Grammar, SamplingParams
 from deepwell.errors import ContextLengthExceeded, InvalidRequest, ModelNotFound
+from deepwell.server.admission import Gate
+from deepwell.server.auth import KeyRing
 from deepwell.server.completion import Choice, Update, complete, merge
+from deepwell.server.file_options import FileOptions
+from deepwell.server.limits import Limiter, LimitsConfig
 from deepwell.server.metrics import Metrics
+from deepwell.server.observe import Observer
+from deepwell.server.observe.meter import Meter
+from deepwell.server.observe.record import current
+from deepwell.server.replay import Replays
 from deepwell.server.response_cache import AnswerKey, ResponseCache
 from deepwell.server.schema import GenerationRequest
+from deepwell.server.semantic_cache import (
+    SemanticCache,
+    SemanticOptions,
+    embed_with,
+    is_limited,
+    replayed,
+    shelf_of,
+)
+from deepwell.server.shared_answers import SharedAnswers
 from deepwell.server.state import State
 from deepwell.server.text import Codec
+from deepwell.server.ticket import current_ticket
 from deepwell.storage.database import Database
+from deepwell.storage.keys import KeyStore
 from deepwell.version import deepwell_version
 
 __all__ = ["Service"]
@@ -47,45 +66,93 @@ class Service:
         adapter_dir: Path | None = None,
         embedder: Service | None = None,
         database: Database | None = None,
+        observer: Observer | None = None,
+        semantic: SemanticOptions | None = None,
+        limits: LimitsConfig | None = None,
+        response_cache_ttl_s: float = float("inf"),
+        files: FileOptions | None = None,
+        client_timeout_s: float = 30.0,
+        worker: int = 0,
     ) -> None:
         self.engine = engine
         self.codec = codec
         self.model = model
         self.max_body_bytes = max_body_bytes
-        self.api_keys = tuple(api_keys)
+        self.client_timeout_s = client_timeout_s
+        self.worker = worker  # number of this HTTP process; what only one may do is done by 0
         self.adapter_dir = adapter_dir  # what clients may load adapters from; None: nothing
         self.capabilities = engine.capabilities()
         self.created = int(time.time())
-        self.metrics = Metrics(engine)
+        self.observer = observer or Observer()
         self.embedder = embedder
         if embedder is not None and embedder.model == model:
             raise InvalidRequest(
                 f"two models are called {model!r}",
                 fix="leave --embedding-model out: a decoder embeds as well",
             )
-        self._state = State(database) if database is not None else None
+        engines = {one.model: one.engine for one in self.served}
+        self.metrics = Metrics(engines)
+        self.observer.on_lost = self.metrics.dropped_records.inc
+        if embedder is not None:
+            embedder.metrics = self.metrics  # what it counts is shown here
+        self.limiter = Limiter(limits or LimitsConfig(), self.metrics)
+        self.gate = Gate(engine, self.limiter.config.max_wait_s)
+        self.files = files or FileOptions()
+        self.kept = asyncio.Event()  # there is a state
+        self._state: State | None = None
+        if database is not None:
+            self._keep(database)
+        self.keys = KeyRing(api_keys, KeyStore(database) if database is not None else None)
         self.draining = False
         self.stopped = asyncio.Event()
         self.fingerprint = self._fingerprint()
+        shared = self.limiter.shared
+        exchange = None if shared is None else SharedAnswers(shared, response_cache_ttl_s)
         self.response_cache = (
-            ResponseCache(response_cache_bytes, self.metrics.count_lookup) if response_cache_bytes else None
+            ResponseCache(
+                response_cache_bytes * 3 // 4,
+                self.metrics.count_lookup,
+                ttl_s=response_cache_ttl_s,
+                exchange=exchange,
+            )
+            if response_cache_bytes
+            else None
         )
+        self.replays = Replays(response_cache_bytes // 4) if response_cache_bytes else None
+        self.semantic = None
+        if semantic is not None:
+            if embedder is None:
+                raise InvalidRequest(
+                    "the semantic cache needs a second model, which embeds questions",
+                    fix="name one: --embedding-model minilm",
+                )
+            self.semantic = SemanticCache(embed_with(embedder), semantic, on_lookup=self.metrics.count_lookup)
 
     def _fingerprint(self) -> str:
         """Equal fingerprints give equal tokens for equal requests with a seed."""
         runs = self.capabilities
         parts = (deepwell_version(), self.model, runs.architecture, runs.precision, runs.backend, runs.isa)
-        return "fp_" + hashlib.sha256("\0".join((*parts, str(runs.weights_bytes))).encode()).hexdigest()[:10]
+        return (
+            "fp_"
+            + hashlib.sha256(
+                "\0".join((*parts, str(runs.weights_bytes), runs.weights_hash)).encode()
+            ).hexdigest()[:10]
+        )
 
     @property
     def state(self) -> State:
         """What is kept between requests; without a database of its own, until the service is gone."""
-        if self._state is None:
-            self._state = State(Database.temporary())
+        return self._state or self._keep(Database.temporary())
+
+    def _keep(self, database: Database) -> State:
+        self._state = State(database, self.files.folder, recover=self.worker == 0)
+        self.kept.set()
         return self._state
 
     async def close_state(self) -> None:
         """End background work and close the database."""
+        await self.keys.close()
+        await self.limiter.close()
         if self._state is not None:
             await self._state.close()
 
@@ -249,28 +316,99 @@ class Service:
 
     async def updates(self, choices: Sequence[Choice]) -> AsyncGenerator[Update, None]:
         """Run the choices together, timed."""
-        last: dict[int, float] = {}
-        begin = perf_counter()
-        async with aclosing(merge([self._stream(choice) for choice in choices])) as updates:
-            async for update in updates:
-                now = perf_counter()
-                if update.index in last:
-                    self.metrics.inter_token.observe(now - last[update.index])
-                elif not last:
-                    self.metrics.first_token.observe(now - begin)
-                last[update.index] = now
-                yield update
+        meter = Meter(self.metrics, self.model, choices)
+        try:
+            ways = [await self._way(choice) for choice in choices]
+            made = [way.choice for way in ways if way.found is None and not way.kept]
+            async with (
+                self.gate.generation(made) as used,
+                aclosing(merge([self._stream(way) for way in ways])) as updates,
+            ):
+                async for update in updates:
+                    used.count(update)
+                    meter.take(update)
+                    yield update
+        except BaseException as failure:
+            meter.end(failure)
+            raise
+        meter.end()
 
-    def _stream(self, choice: Choice) -> AsyncGenerator[Update, None]:
+    def _answer_key(self, choice: Choice) -> AnswerKey | None:
+        """Under what the answer to a choice is kept; None: it is not."""
+        ticket = current_ticket()
+        if self.response_cache is None or (ticket is not None and ticket.cache == "off"):
+            return None
+        return AnswerKey.of(choice, fingerprint=self.fingerprint, adapter=self._adapter_digest(choice))
+
+    def _adapter_digest(self, choice: Choice) -> str:
+        name = choice.request.adapter
+        if not name:
+            return ""
+        loaded = {adapter.name: adapter.digest for adapter in self.engine.adapters()}
+        return loaded.get(name, name)
+
+    async def _way(self, choice: Choice) -> _Way:
+        """How a choice is to be answered.
+
+        The engine is asked under the request's id: whoever reads its log finds the request.
+        """
+        if (record := current()) is not None:
+            named = f"{record.request_id}/{choice.request.request_id}"
+            choice = replace(choice, request=replace(choice.request, request_id=named))
+        key, cache, semantic, ticket = (
+            self._answer_key(choice),
+            self.response_cache,
+            self.semantic,
+            current_ticket(),
+        )
+        kept = key is not None and cache is not None and await cache.keeps(key)
+        use = "use" if ticket is None else ticket.cache
+        if kept or semantic is None or choice.question is None or use == "off":
+            return _Way(choice, key, kept)
+        shelf = shelf_of(
+            choice,
+            choice.question,
+            fingerprint=self.fingerprint,
+            adapter=self._adapter_digest(choice),
+            window=self.capabilities.max_model_len,
+        )
+        found = None
+        if shelf is not None and use == "use":
+            found = await semantic.find(shelf, choice.question.text)
+        if found is not None and ticket is not None:
+            ticket.lookups.append("semantic")
+        return _Way(choice, key, kept, shelf, found)
+
+    def _stream(self, way: _Way) -> AsyncGenerator[Update, None]:
         """One choice, generated or reused."""
-        cache = self.response_cache
-        if cache is not None:
-            loaded = {adapter.name: adapter.digest for adapter in self.engine.adapters()}
-            name = choice.request.adapter
-            key = AnswerKey.of(choice, fingerprint=self.fingerprint, adapter=loaded.get(name, name))
-            if key is not None:
-                return cache.stream(key, choice.index, lambda: complete(self.engine, self.codec, choice))
-        return complete(self.engine, self.codec, choice)
+        choice, cache, semantic = way.choice, self.response_cache, self.semantic
+        if way.found is not None:
+            return replayed(way.found, choice)
+
+        def generate() -> AsyncGenerator[Update, None]:
+            return complete(self.engine, self.codec, choice)
+
+        stream = (
+            generate() if cache is None or way.key is None else cache.stream(way.key, choice.index, generate)
+        )
+        if semantic is None or way.shelf is None or choice.question is None:
+            return stream
+        limited = is_limited(choice, self.capabilities.max_model_len)
+        return semantic.keeping(way.shelf, choice.question.text, stream, limited=limited)
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a choice is answered.
+
+    `kept` by the exact cache under `key`, `found` by the semantic one on `shelf`, else by the engine.
+    """
+
+    choice: Choice
+    key: AnswerKey | None
+    kept: bool = False
+    shelf: AnswerKey | None = None
+    found: tuple[Update, ...] | None = None
 
 
 def _given(value: float | None, default: float) -> float:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deepwell.errors import DeepwellError
-from deepwell.server.errors import ShuttingDown, encode_error
+from deepwell.server.errors import RequestTimeout, ShuttingDown, encode_error
 
 __all__ = ["Answer", "EventStream", "event"]
 
@@ -30,8 +30,10 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-async def _attended(work: Coroutine[Any, Any, T], receive: Receive, stopped: asyncio.Event) -> T:
-    """Run `work` while the client is there and the server goes on; else cancel it, and wait until it has ended.
+async def _attended(
+    work: Coroutine[Any, Any, T], scope: Scope, receive: Receive, stopped: asyncio.Event
+) -> T:
+    """Run `work` while the client is there, there is time, and the server goes on; else cancel it, and wait for its end.
 
     The work runs in the caller's own task, so that it begins at once, and is cancelled there.
     """
@@ -55,7 +57,17 @@ async def _attended(work: Coroutine[Any, Any, T], receive: Receive, stopped: asy
         await stopped.wait()
         interrupt(ShuttingDown("the server is shutting down", fix="send the request again when it is back"))
 
-    watchers = (asyncio.create_task(watch()), asyncio.create_task(until_stopped()))
+    watchers: list[asyncio.Task[None] | asyncio.TimerHandle] = [
+        asyncio.create_task(watch()),
+        asyncio.create_task(until_stopped()),
+    ]
+    state: dict[str, Any] = scope.get("state", {})
+    if (deadline := state.get("deadline")) is not None:
+        late = RequestTimeout(
+            f"the request took longer than the {state['timeout_s']:g} s that are allowed",
+            fix="ask for fewer tokens, or start the server with a higher DEEPWELL_REQUEST_TIMEOUT_S",
+        )
+        watchers.append(asyncio.get_running_loop().call_at(deadline, interrupt, late))
     try:
         return await work
     except asyncio.CancelledError:
@@ -78,7 +90,7 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await _attended(self._work, receive, self._stopped)
+            body = await _attended(self._work, scope, receive, self._stopped)
         except _ClientLeft:
             return
         await Response(body, media_type="application/json")(scope, receive, send)
@@ -114,7 +126,7 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _attended(self._pump(send), receive, self._stopped)
+            await _attended(self._pump(send), scope, receive, self._stopped)
         except _ClientLeft:
             return
         except DeepwellError as error:

@@ -38,8 +38,9 @@ from deepwell.server.schema import ChatRequest
 from deepwell.server.schema_chat import choose
 from deepwell.server.service import Service
 from deepwell.server.sse import Answer, EventStream, event
-from deepwell.server.state import tenant_of
+from deepwell.server.state import principal_of, tenant_of
 from deepwell.server.text import Codec, Entry
+from deepwell.server.ticket import offer
 
 __all__ = ["dialogue_of", "message_of", "router"]
 
@@ -58,8 +59,14 @@ def router(service: Service) -> APIRouter:
         params = service.sampling(body, limit, logprobs=body.alternatives)
         params = replace(params, grammar=plan.grammar)
         id = f"chatcmpl-{uuid.uuid4().hex}"
-        salt: str = getattr(request.state, "cache_salt", "")
-        choices = plan.choices(id, params, n=body.n or 1, stops=tuple(body.stop), salt=salt, adapter=adapter)
+        choices = plan.choices(
+            id,
+            params,
+            n=body.n or 1,
+            stops=tuple(body.stop),
+            principal=principal_of(request),
+            adapter=adapter,
+        )
         answer = _ChatAnswer(service, id, body.model, plan, choices, with_logprobs=bool(body.logprobs))
         if body.store:
             tenant = tenant_of(request)
@@ -139,9 +146,12 @@ class _ChatAnswer:
             entries[turn.index].extend(_logprobs(turn.entries, self._service.codec))
             last[turn.index] = turn
         completion = self._completion(int(time.time()), said, entries, last)
+        body = _encode(completion)
         if self.keep is not None:
             await self.keep(completion)
-        return _encode(completion)
+        elif not any(one.calls for one in said):  # calls have ids of their own
+            offer(self._id, completion.created, body)
+        return body
 
     def _completion(
         self,

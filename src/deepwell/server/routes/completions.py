@@ -12,14 +12,16 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from deepwell.engine.protocol import GenerateRequest, TokenLogprob
-from deepwell.server.completion import Choice, Counts, Update
+from deepwell.engine.protocol import TokenLogprob
+from deepwell.server.completion import Choice, Counts, Update, engine_request
 from deepwell.server.json_route import JsonRoute
 from deepwell.server.responses import Completion, CompletionChoice, CompletionLogprobs, Usage, usage
 from deepwell.server.schema import CompletionRequest
 from deepwell.server.service import Service
 from deepwell.server.sse import Answer, EventStream, event
+from deepwell.server.state import principal_of
 from deepwell.server.text import Codec, Entry
+from deepwell.server.ticket import offer
 
 __all__ = ["router"]
 
@@ -39,7 +41,6 @@ def router(service: Service) -> APIRouter:
         if grammar is not None:
             await service.prepare(grammar, "structured_outputs")
         id = f"cmpl-{uuid.uuid4().hex}"
-        salt: str = getattr(request.state, "cache_salt", "")
         echoes = [_Echo(service.codec, prompt) if body.echo else None for prompt in prompts]
         asked = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         n = body.n or 1
@@ -54,7 +55,9 @@ def router(service: Service) -> APIRouter:
             offset = len(echo.text) if echo else 0
             for choice in range(n):
                 index = number * n + choice
-                generate = GenerateRequest(f"{id}-{index}", prompt, params, choice, salt, adapter)
+                generate = engine_request(
+                    f"{id}-{index}", prompt, params, choice, principal_of(request), adapter
+                )
                 choices.append(Choice(index, generate, tuple(body.stop), offset))
         answer = _CompletionAnswer(service, id, body.model, choices, echoes, n, prompt_only=asked == 0)
         answer.with_logprobs = body.logprobs is not None
@@ -153,7 +156,9 @@ class _CompletionAnswer:
             )
             for index, many in parts.items()
         ]
-        return _encode(self._body(choices, usage([counts[index] for index in parts], self._n)))
+        body = _encode(self._body(choices, usage([counts[index] for index in parts], self._n)))
+        offer(self._id, self._created, body)
+        return body
 
     async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
         blank = None if include_usage else msgspec.UNSET

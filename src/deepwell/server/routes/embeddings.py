@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 from deepwell.server.json_route import JsonRoute
+from deepwell.server.observe.meter import embedding
 from deepwell.server.responses import Embedding, EmbeddingList, EmbeddingUsage
 from deepwell.server.schema import EmbeddingRequest
 from deepwell.server.service import Service
@@ -44,6 +45,7 @@ def router(service: Service) -> APIRouter:
                     fix="split it",
                     param="input",
                 )
+        await model.gate.embedding(sum(map(len, inputs)))
         work = _embed(
             model, body.model, adapter, inputs, body.dimensions, as_base64=body.encoding_format == "base64"
         )
@@ -63,17 +65,18 @@ async def _embed(
 ) -> bytes:
     """Embed all inputs together; the first that fails takes the others with it."""
     tasks: list[asyncio.Task[NDArray[np.float32]]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks += [group.create_task(_one(service, tokens, adapter)) for tokens in inputs]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+    total = sum(map(len, inputs))
+    with embedding(service.metrics, service.model, total):
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(_one(service, tokens, adapter)) for tokens in inputs]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
     data: list[Embedding] = []
     for index, task in enumerate(tasks):
         vector = _shortened(task.result(), dimensions)
         packed = base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
         data.append(Embedding(index, packed))
-    total = sum(map(len, inputs))
     return msgspec.json.encode(EmbeddingList(data, name, EmbeddingUsage(total, total)))
 
 

@@ -33,6 +33,7 @@ from deepwell.server.parsers.events import CallArguments, CallStart, Content, Re
 from deepwell.server.schema import GenerationRequest
 from deepwell.server.service import Service
 from deepwell.server.sse import Answer, EventStream
+from deepwell.server.state import principal_of
 from deepwell.server.tools import FunctionTool, ToolChoice, json_format
 
 __all__ = ["router"]
@@ -56,8 +57,9 @@ def router(service: Service) -> APIRouter:
         )
         params = replace(service.sampling(asked, limit, logprobs=None), grammar=plan.grammar)
         id = f"msg_{uuid.uuid4().hex}"
-        salt: str = getattr(request.state, "cache_salt", "")
-        choices = plan.choices(id, params, stops=body.stop_sequences or (), salt=salt, adapter=adapter)
+        choices = plan.choices(
+            id, params, stops=body.stop_sequences or (), principal=principal_of(request), adapter=adapter
+        )
         answer = _MessageAnswer(service, id, body.model, plan, choices)
         if body.stream:
             return EventStream(answer.events(), service.stopped, end=b"", failed=_failed)

@@ -29,7 +29,7 @@ from deepwell.server.response_bodies import InputTokenCount, Item, ItemList, Res
 from deepwell.server.response_schema import InputTokensRequest, ListQuery, ResponseRequest, RetrieveQuery
 from deepwell.server.service import Service
 from deepwell.server.sse import Answer, EventStream
-from deepwell.server.state import tenant_of
+from deepwell.server.state import principal_of, tenant_of
 from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
@@ -45,10 +45,9 @@ def router(service: Service) -> APIRouter:
     async def create(request: Request, body: ResponseRequest) -> HttpResponse:
         service.require_model(body.model)
         state, tenant = service.state, tenant_of(request)
-        salt: str = getattr(request.state, "cache_salt", "")
         said = await prompted(service, state, tenant, body)
         response = new_response(body)
-        choices = planned(service, body, said.plan, response.id, salt)
+        choices = planned(service, body, said.plan, response.id, principal_of(request))
         growth = growth_of(service, body, response)
         if body.background:
             queued = _encode(response)

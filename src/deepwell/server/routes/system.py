@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from msgspec import structs
 from starlette.responses import Response
 
+from deepwell.errors import EngineUnavailable
 from deepwell.server.errors import ShuttingDown
 from deepwell.server.metrics import CONTENT_TYPE
 from deepwell.server.responses import ModelCard, ModelList
@@ -40,7 +41,14 @@ def router(service: Service) -> APIRouter:
     async def readyz() -> Response:
         if service.draining:
             raise ShuttingDown("the server is shutting down", fix="send requests elsewhere")
-        return _json({"status": "ready", "model": service.model})
+        stats = [one.engine.stats() for one in service.served]
+        restarts = sum(one.restarts for one in stats)
+        if not all(one.available for one in stats):
+            raise EngineUnavailable(
+                f"the engine is being restarted, after {restarts} restarts before",
+                fix="wait, and see the server's log",
+            )
+        return _json({"status": "ready", "model": service.model, "engine_restarts": restarts})
 
     @routes.get("/metrics", summary="Prometheus metrics", response_model=None)
     async def metrics() -> Response:

@@ -1,0 +1,109 @@
+"""`Observer`: begins and ends the record of every request, and hands ended ones to their sinks on a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Sequence
+
+from starlette.types import Scope
+
+from deepwell.server.observe.record import Record
+from deepwell.server.observe.trace_context import TraceContext
+
+__all__ = ["Observer", "Sink"]
+
+Sink = Callable[[Sequence[Record]], None]
+
+_log = logging.getLogger("deepwell.server")
+_CAPACITY = 8192  # records that wait for a slow disk or collector; further ones are dropped
+_AT_ONCE = 256
+
+
+class Observer:
+    """Records in, sinks out.
+
+    Sinks get batches, in order, on one thread; what they raise is logged once and costs nobody a request.
+
+    Args:
+        sinks: the access log, the tracer; none: nothing is kept and no thread is started.
+        traces: whether traces begin here; else a caller's trace id is noted and nothing more.
+        trace_share: of the traces that begin here, how many are sampled, 0 to 1.
+        on_close: called when everything has been handed over.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink] = (),
+        *,
+        traces: bool = False,
+        trace_share: float = 1.0,
+        on_close: Sequence[Callable[[], None]] = (),
+    ) -> None:
+        self._sinks = tuple(sinks)
+        self.traces = traces
+        self._trace_share = trace_share
+        self._on_close = tuple(on_close)
+        self._records: queue.SimpleQueue[Record | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._failed = False
+        self.on_lost: Callable[[int], object] = lambda _count: None
+        """Told how many records a sink has not taken; from any thread."""
+
+    def begin(self, scope: Scope) -> Record:
+        """The record of a request that has come in."""
+        request_id = parent = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                request_id = value
+            elif name == b"traceparent":
+                parent = value
+        trace = None
+        if self.traces or parent is not None:
+            trace = TraceContext.begin(parent, share=self._trace_share)
+        return Record.begin(scope["method"], scope["path"], request_id, trace)
+
+    def end(self, record: Record) -> None:
+        """Hand a record over; it never waits. Where too many wait already, this one is lost."""
+        if not self._sinks:
+            return
+        if self._records.qsize() >= _CAPACITY:
+            self.on_lost(1)
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="deepwell-observer", daemon=True)
+            self._thread.start()
+        self._records.put(record)
+
+    def close(self) -> None:
+        """Hand over what is left, and close the sinks."""
+        if self._thread is not None:
+            self._records.put(None)
+            self._thread.join()
+            self._thread = None
+        for close in self._on_close:
+            close()
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            batch: list[Record] = []
+            item = self._records.get()
+            while True:
+                if item is None:
+                    ended = True
+                    break
+                batch.append(item)
+                if len(batch) == _AT_ONCE or self._records.empty():
+                    break
+                item = self._records.get()
+            for sink in self._sinks if batch else ():
+                try:
+                    sink(batch)
+                    self._failed = False
+                except Exception as error:
+                    self.on_lost(len(batch))
+                    if not self._failed:
+                        _log.warning("%s failed: %s", type(sink).__name__, error)
+                    self._failed = True

@@ -1,0 +1,88 @@
+"""What is known of one HTTP request: filled in on its way, handed to the log and the tracer when it has ended."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from deepwell.server.observe.trace_context import TraceContext
+
+__all__ = ["Phase", "Record", "current", "observing", "queued", "request_id_of"]
+
+# Printable, without what a log line, a header or a shell would read as its own.
+_SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a request's time, in seconds of `time.perf_counter`."""
+
+    name: str
+    begin: float
+    end: float
+    attributes: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(slots=True)
+class Record:
+    """One request. Times in seconds; `started` by `time.perf_counter`, `at` by the wall clock."""
+
+    request_id: str
+    method: str
+    path: str
+    started: float
+    at: float
+    trace: TraceContext | None = None
+    route: str = "none"
+    status: int = 499  # what stands when the client left before an answer began
+    body_bytes: int = 0
+    duration_s: float = 0.0
+    tenant: str = ""
+    key_id: str = ""
+    model: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    queue_s: float | None = None
+    first_token_s: float | None = None
+    finish_reason: str = ""
+    error: str = ""
+    client_left: bool = False
+    cache: str = ""  # "hit", "joined", "miss" or "semantic"
+    phases: list[Phase] = field(default_factory=list[Phase])
+
+    @classmethod
+    def begin(cls, method: str, path: str, request_id: bytes | None, trace: TraceContext | None) -> Record:
+        """A request that has just come in."""
+        return cls(request_id_of(request_id), method, path, time.perf_counter(), time.time(), trace)
+
+
+_current: ContextVar[Record | None] = ContextVar("deepwell_request", default=None)
+
+
+def current() -> Record | None:
+    """The record of the request that this code works for, if it works for one."""
+    return _current.get()
+
+
+def observing(record: Record) -> None:
+    """Make `record` the current one, for this task and those it starts."""
+    _current.set(record)
+
+
+def queued(seconds: float) -> None:
+    """Note how long the engine let the current request wait; of several choices the longest counts."""
+    record = _current.get()
+    if record is not None:
+        record.queue_s = max(record.queue_s or 0.0, seconds)
+
+
+def request_id_of(given: bytes | None) -> str:
+    """The client's `x-request-id` where it is a plain word of at most 128 characters, else a new one."""
+    if given and _SANE_ID.fullmatch(given):
+        return given.decode()
+    return f"req_{uuid.uuid4().hex}"

@@ -1,0 +1,84 @@
+"""OpenTelemetry's names, in one place: the GenAI conventions are still in development, and move.
+
+After https://github.com/open-telemetry/semantic-conventions-genai (metrics and spans of model servers) and the stable HTTP
+conventions. Prometheus names follow OpenTelemetry's rule: dots become underscores, the unit becomes a suffix, units in braces
+disappear.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "PROVIDER",
+    "REQUEST_DURATION",
+    "TIME_PER_OUTPUT_TOKEN",
+    "TIME_TO_FIRST_TOKEN",
+    "TOKEN_USAGE",
+    "Attribute",
+    "operation_of",
+    "prometheus_label",
+    "prometheus_name",
+]
+
+PROVIDER = "deepwell"
+
+# Name, unit, buckets. Ours begin lower than the recommended ones where a small model on a CPU is faster than their first bound.
+REQUEST_DURATION = (
+    "gen_ai.server.request.duration",
+    "s",
+    (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92),
+)
+TIME_TO_FIRST_TOKEN = (
+    "gen_ai.server.time_to_first_token",
+    "s",
+    (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0),
+)
+TIME_PER_OUTPUT_TOKEN = (
+    "gen_ai.server.time_per_output_token",
+    "s",
+    (0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5),
+)
+TOKEN_USAGE = (
+    "gen_ai.client.token.usage",
+    "{token}",
+    (1, 4, 16, 64, 256, 1024, 4096, 16384, 65536, 262144, 1048576),
+)
+_SUFFIXES = {"s": "_seconds"}
+
+_OPERATIONS = {
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+}
+
+
+class Attribute:
+    """Keys of spans; those that label metrics go through `prometheus_label`."""
+
+    OPERATION = "gen_ai.operation.name"
+    PROVIDER = "gen_ai.provider.name"
+    MODEL = "gen_ai.request.model"
+    TOKEN_TYPE = "gen_ai.token.type"  # noqa: S105
+    INPUT_TOKENS = "gen_ai.usage.input_tokens"
+    CACHED_TOKENS = "gen_ai.usage.cache_read.input_tokens"
+    OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
+    FINISH_REASONS = "gen_ai.response.finish_reasons"
+    ERROR_TYPE = "error.type"
+    METHOD = "http.request.method"
+    ROUTE = "http.route"
+    STATUS = "http.response.status_code"
+    BODY_BYTES = "http.response.body.size"
+    PATH = "url.path"
+
+
+def prometheus_name(metric: str, unit: str) -> str:
+    """The name a metric has in Prometheus."""
+    return metric.replace(".", "_") + _SUFFIXES.get(unit, "")
+
+
+def prometheus_label(attribute: str) -> str:
+    """The label an attribute has in Prometheus."""
+    return attribute.replace(".", "_")
+
+
+def operation_of(route: str) -> str:
+    """`gen_ai.operation.name` of what a route does."""
+    return _OPERATIONS.get(route, "chat")

@@ -1,0 +1,107 @@
+"""Requests that one process passes on to another over a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI, Request
+from starlette.responses import StreamingResponse
+from tests.server.test_streams import Caller
+
+from deepwell.server.forward import Forward
+
+app = FastAPI()
+left = asyncio.Event()
+
+
+@app.api_route("/v1/responses/{rest:path}", methods=["GET", "POST", "DELETE"])
+async def echo(request: Request, rest: str) -> dict[str, str]:
+    body = await request.body()
+    return {
+        "method": request.method,
+        "path": request.url.path,
+        "query": request.url.query,
+        "key": request.headers.get("authorization", ""),
+        "body": body.decode(),
+    }
+
+
+@app.get("/v1/responses-endless")
+async def endless() -> StreamingResponse:
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            while True:
+                yield b"data: {}\n\n"
+                await asyncio.sleep(0)
+        finally:
+            left.set()
+
+    return StreamingResponse(events())
+
+
+@pytest.fixture
+async def forward(tmp_path: Path) -> AsyncIterator[Forward]:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
+    server.capture_signals = contextlib.nullcontext
+    running = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0)
+    yield Forward(FastAPI(), prefix="/v1/responses", address=str(tmp_path / "socket"))
+    server.should_exit = True
+    await running
+
+
+@pytest.fixture
+async def http(forward: Forward) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(forward), base_url="http://here") as client:
+        yield client
+
+
+async def test_a_request_arrives_as_it_was_sent(http: httpx.AsyncClient) -> None:
+    answer = await http.post(
+        "/v1/responses/a%2Fb?x=1&y=%20", content="好", headers={"authorization": "Bearer key"}
+    )
+    assert answer.json() == {
+        "method": "POST",
+        "path": "/v1/responses/a/b",
+        "query": "x=1&y=%20",
+        "key": "Bearer key",
+        "body": "好",
+    }
+    assert (await http.delete("/v1/responses/a")).json()["method"] == "DELETE"
+
+
+async def test_other_paths_stay_here(http: httpx.AsyncClient) -> None:
+    assert (await http.get("/v1/models")).json() == {"detail": "Not Found"}
+
+
+async def test_a_hang_up_is_passed_on(forward: Forward) -> None:
+    left.clear()
+    caller = Caller(lambda messages: len(messages) > 2)
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/v1/responses-endless",
+        "raw_path": b"/v1/responses-endless",
+        "query_string": b"",
+        "headers": [],
+    }
+    caller.body = b""
+    await asyncio.wait_for(forward(scope, caller.receive, caller.send), 60)
+    await asyncio.wait_for(left.wait(), 60)
+
+
+async def test_a_process_that_is_away_is_a_503(tmp_path: Path) -> None:
+    forward = Forward(FastAPI(), prefix="/v1/responses", address=str(tmp_path / "nobody"), wait_s=0)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(forward), base_url="http://here") as client:
+        answer = await client.get("/v1/responses/a")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")

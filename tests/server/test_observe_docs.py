@@ -1,0 +1,65 @@
+"""The guides of observability and of the semantic cache: blocks run, settings exist, both languages show the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from tests.server.conftest import Live, start
+from tests.server.fakes import FakeEngine
+
+from deepwell.server.observe.access_log import fields_of
+from deepwell.server.observe.record import Record
+from deepwell.server.service import Service
+from deepwell.server.text import Codec
+from deepwell.settings import Settings
+
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
+NAMES = ("observability", "semantic-cache")
+
+
+def blocks(name: str) -> list[tuple[str, str]]:
+    return re.findall(r"```(\w+)\n(.*?)```", (GUIDES / name).read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def served(codec: Codec) -> Iterator[Live]:
+    engine = FakeEngine(max_model_len=4096)
+    running = start(Service(engine, codec, model="smollm2"), engine)
+    httpx.post(f"{running.url}/v1/completions", json={"model": "smollm2", "prompt": "abc"})
+    yield running
+    running.stop()
+
+
+@pytest.mark.parametrize(
+    "code", [code for language, code in blocks("observability.md") if language == "bash"]
+)
+def test_every_block_of_the_guide_runs(served: Live, code: str) -> None:
+    code = code.replace("http://127.0.0.1:8000", served.url)
+    done = subprocess.run(["bash", "-ec", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_both_languages_show_the_same_blocks(name: str) -> None:
+    assert blocks(f"{name}.md") == blocks(f"{name}.zh-CN.md")
+
+
+def test_settings_metrics_and_fields_that_the_guides_name_exist(served: Live) -> None:
+    text = "".join((GUIDES / f"{name}.md").read_text(encoding="utf-8") for name in NAMES)
+    named = {name.lower() for name in re.findall(r"DEEPWELL_(\w+)=", text)}
+    named |= set(re.findall(r"^\| `(\w+)` \| ", text.partition("## Settings")[2], re.MULTILINE))
+    assert len(named) >= 7 and named <= set(Settings.model_fields)
+    exposed = served.service.metrics.text().decode()
+    for metric in re.findall(r"`((?:deepwell|gen_ai)_\w+)`", text):
+        assert metric in exposed
+    (line,) = (code for language, code in blocks("observability.md") if language == "json")
+    full = Record.begin("GET", "/p", None, None)
+    full.model, full.error, full.queue_s, full.first_token_s = "m", "e", 1.0, 1.0
+    full.tenant, full.cache, full.finish_reason = "t", "miss", "stop"
+    assert set(json.loads(line)) <= set(fields_of(full))

@@ -1,0 +1,320 @@
+"""Two tenants, every route: what is A's, B can neither see, list, change, delete, time nor count.
+
+The routes come from the application itself; one that is not described here fails the first test.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.server.fakes import FakeEngine
+
+from deepwell.server.app import create_app
+from deepwell.server.limits import LimitsConfig
+from deepwell.server.quota import RateLimits
+from deepwell.server.service import Service
+from deepwell.server.text import Codec
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.keys import KeyStore
+
+SECRET = "the-password-of-tenant-a"
+CHAT: dict[str, Any] = {
+    "model": "toy",
+    "messages": [{"role": "user", "content": SECRET}],
+    "max_tokens": 40,
+    "temperature": 0,
+}
+RESPONSE: dict[str, Any] = {"model": "toy", "input": SECRET, "max_output_tokens": 40, "temperature": 0}
+
+# Everybody gets the same, whoever asks.
+COMMON = {"GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{id:path}", "GET /openapi.json"}
+# A tenant's key may not.
+OPERATOR = {"GET /metrics", "POST /v1/load_lora_adapter", "POST /v1/unload_lora_adapter"}
+# Generates or counts: nothing that A asked before is felt.
+GENERATING: dict[str, dict[str, Any]] = {
+    "POST /v1/chat/completions": CHAT,
+    "POST /v1/completions": {"model": "toy", "prompt": SECRET, "max_tokens": 40, "temperature": 0},
+    "POST /v1/messages": {
+        "model": "toy",
+        "messages": CHAT["messages"],
+        "max_tokens": 40,
+        "temperature": 0,
+    },
+    "POST /v1/responses": RESPONSE,
+    "POST /v1/embeddings": {"model": "toy", "input": SECRET},
+    "POST /v1/messages/count_tokens": {"model": "toy", "messages": CHAT["messages"]},
+    "POST /v1/responses/input_tokens": {"model": "toy", "input": SECRET},
+}
+# What of A's such a request could name.
+NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
+    "POST /v1/responses": [
+        ("response_id", RESPONSE | {"previous_response_id": "{}"}),
+        ("conversation_id", RESPONSE | {"conversation": "{}"}),
+    ],
+    "POST /v1/responses/input_tokens": [
+        ("response_id", {"model": "toy", "input": "x", "previous_response_id": "{}"}),
+        ("conversation_id", {"model": "toy", "input": "x", "conversation": "{}"}),
+    ],
+    "POST /v1/batches": [
+        (
+            "file_id",
+            {"input_file_id": "{}", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
+        )
+    ],
+}
+LISTS = {"GET /v1/chat/completions", "GET /v1/files", "GET /v1/batches"}
+# Makes an object of B's own, and names nothing.
+CREATING = {"POST /v1/conversations", "POST /v1/files", "POST /v1/uploads"}
+# Has the id of an object in its path; with what body it is asked.
+OBJECTS: dict[str, dict[str, Any] | None] = {
+    "GET /v1/chat/completions/{completion_id}": None,
+    "POST /v1/chat/completions/{completion_id}": {"metadata": {"mine": "now"}},
+    "DELETE /v1/chat/completions/{completion_id}": None,
+    "GET /v1/chat/completions/{completion_id}/messages": None,
+    "GET /v1/responses/{response_id}": None,
+    "DELETE /v1/responses/{response_id}": None,
+    "POST /v1/responses/{response_id}/cancel": None,
+    "GET /v1/responses/{response_id}/input_items": None,
+    "GET /v1/conversations/{conversation_id}": None,
+    "POST /v1/conversations/{conversation_id}": {"metadata": {"mine": "now"}},
+    "DELETE /v1/conversations/{conversation_id}": None,
+    "GET /v1/conversations/{conversation_id}/items": None,
+    "POST /v1/conversations/{conversation_id}/items": {
+        "items": [{"type": "message", "role": "user", "content": "mine now"}]
+    },
+    "GET /v1/conversations/{conversation_id}/items/{item_id}": None,
+    "DELETE /v1/conversations/{conversation_id}/items/{item_id}": None,
+    "GET /v1/files/{file_id}": None,
+    "DELETE /v1/files/{file_id}": None,
+    "GET /v1/files/{file_id}/content": None,
+    "POST /v1/uploads/{upload_id}/parts": {"multipart": {"data": b"mine now"}},
+    "POST /v1/uploads/{upload_id}/complete": {"part_ids": ["{part_id}"]},
+    "POST /v1/uploads/{upload_id}/cancel": None,
+    "GET /v1/batches/{batch_id}": None,
+    "POST /v1/batches/{batch_id}/cancel": None,
+}
+KNOWN = COMMON | OPERATOR | set(GENERATING) | set(NAMING) | LISTS | CREATING | set(OBJECTS)
+
+
+@dataclass
+class World:
+    """A server with two tenants, of which A has one of everything."""
+
+    http: httpx.AsyncClient
+    engine: FakeEngine
+    routes: list[str]
+    a: dict[str, str]
+    b: dict[str, str]
+    ids: dict[str, str] = field(default_factory=dict[str, str])  # A's, by the name that paths have for them
+
+    async def ask(
+        self, who: dict[str, str], route: str, ids: dict[str, str], body: dict[str, Any] | None = None
+    ) -> httpx.Response:
+        method, _, path = route.partition(" ")
+        path = path.replace(":path}", "}").format_map(ids)
+        if body is not None and "multipart" in body:
+            return await self.http.request(method, path, headers=who, files=body["multipart"])
+        if body is not None:
+            body = json.loads(json.dumps(body).replace("{part_id}", ids.get("part_id", "")))
+        return await self.http.request(method, path, headers=who, json=body)
+
+    async def snapshot(self) -> dict[str, str]:
+        """All that A can read of its own."""
+        return {
+            route: (await self.ask(self.a, route, self.ids)).text
+            for route in self.routes
+            if route.startswith("GET /v1/") and (route in OBJECTS or route in LISTS)
+        }
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database.open(tmp_path / "deepwell.db")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+async def world(engine: FakeEngine, codec: Codec, database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    service = Service(
+        engine,
+        codec,
+        model="toy",
+        database=database,
+        adapter_dir=tmp_path,
+        response_cache_bytes=1 << 20,
+        limits=LimitsConfig(RateLimits(1000, 100_000)),
+    )
+    app = create_app(service)
+    routes = sorted(set(_routes(app)))
+    keys = KeyStore(database)
+    a, b = (
+        {"authorization": f"Bearer {keys.create(Tenant(name), name, ['inference', 'files'])[1]}"}
+        for name in ("tenant-a", "tenant-b")
+    )
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        world = World(http, engine, routes, a, b)
+        await _belongings(world)
+        yield world
+    await service.state.background.close()
+
+
+def _routes(owner: Any) -> Iterator[str]:
+    """Every method and path, of included routers too, documented or not."""
+    for route in owner.routes:
+        inner = getattr(route, "original_router", None) or getattr(route, "app", None)
+        if hasattr(inner, "routes"):
+            yield from _routes(inner)
+        for method in getattr(route, "methods", None) or ():
+            if method != "HEAD":
+                yield f"{method} {route.path}"
+
+
+async def _belongings(world: World) -> None:
+    """Give A one of everything, and ask every question of A's until its answer is kept in all caches."""
+    ids = world.ids
+
+    async def made(route: str, body: dict[str, Any]) -> dict[str, Any]:
+        answer = await world.ask(world.a, route, ids, body)
+        assert answer.status_code == 200, (route, answer.text)
+        return answer.json()
+
+    ids["completion_id"] = (await made("POST /v1/chat/completions", CHAT | {"store": True}))["id"]
+    ids["response_id"] = (await made("POST /v1/responses", RESPONSE))["id"]
+    item = {"type": "message", "role": "user", "content": SECRET}
+    ids["conversation_id"] = (await made("POST /v1/conversations", {"items": [item]}))["id"]
+    items = await world.ask(world.a, "GET /v1/conversations/{conversation_id}/items", ids)
+    ids["item_id"] = items.json()["data"][0]["id"]
+    if "POST /v1/files" in world.routes:
+        line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
+        form = {"purpose": (None, "batch"), "file": ("a.jsonl", json.dumps(line).encode())}
+        ids["file_id"] = (await made("POST /v1/files", {"multipart": form}))["id"]
+        upload = {"filename": "a.txt", "purpose": "user_data", "bytes": 4, "mime_type": "text/plain"}
+        ids["upload_id"] = (await made("POST /v1/uploads", upload))["id"]
+        part = {"multipart": {"data": ("part", b"abcd")}}
+        ids["part_id"] = (await made("POST /v1/uploads/{upload_id}/parts", part))["id"]
+        batch = NAMING["POST /v1/batches"][0][1] | {"input_file_id": ids["file_id"]}
+        ids["batch_id"] = (await made("POST /v1/batches", batch))["id"]
+    for route, body in GENERATING.items():
+        for _ in range(3):
+            await made(route, _of_its_own(route, body))
+
+
+def _of_its_own(route: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The same question in words that no other route is asked in."""
+    return json.loads(json.dumps(body).replace(SECRET, f"{SECRET} {sorted(GENERATING).index(route)}"))
+
+
+async def test_every_route_is_described_here(world: World) -> None:
+    assert set(world.routes) - KNOWN == set()
+    documented = (await world.http.get("/openapi.json", headers=world.a)).json()["paths"]
+    described = {route.replace(":path}", "}") for route in world.routes}
+    assert {f"{m.upper()} {path}" for path, methods in documented.items() for m in methods} <= described
+
+
+async def test_what_everybody_gets_is_the_same_for_everybody(world: World) -> None:
+    for route in sorted(COMMON & set(world.routes)):
+        answers = [await world.ask(who, route, {"id": "toy"}) for who in (world.a, world.b)]
+        assert answers[0].status_code == answers[1].status_code == 200, route
+        assert answers[0].text == answers[1].text
+        assert "tenant-a" not in answers[0].text and SECRET not in answers[0].text
+
+
+async def test_what_counts_everybody_is_not_for_tenants(world: World) -> None:
+    for route in sorted(OPERATOR & set(world.routes)):
+        answer = await world.ask(world.b, route, {}, {} if route.startswith("POST") else None)
+        assert answer.status_code == 403, route
+
+
+async def test_objects_of_another_tenant_are_as_if_they_were_not(world: World) -> None:
+    before = await world.snapshot()
+    for route, body in OBJECTS.items():
+        if route not in world.routes:
+            continue
+        nobody = {name: f"{id[: -len('0000')]}0000" for name, id in world.ids.items()}
+        theirs = await world.ask(world.b, route, world.ids, body)
+        none = await world.ask(world.b, route, nobody, body)
+        assert theirs.status_code == none.status_code == 404, (route, theirs.text)
+        told = theirs.text
+        for name in world.ids:
+            told = told.replace(world.ids[name], nobody[name])
+        assert told == none.text, route
+        assert SECRET not in theirs.text
+    assert await world.snapshot() == before
+
+
+async def test_requests_that_name_objects_of_another_tenant_are_as_if_they_were_not(world: World) -> None:
+    before = await world.snapshot()
+    asked = len(world.engine.seen)
+    for route, bodies in NAMING.items():
+        for name, body in bodies:
+            if route not in world.routes:
+                continue
+            id = world.ids[name]
+            nobody = f"{id[:-4]}0000"
+            theirs, none = [
+                await world.ask(world.b, route, {}, json.loads(json.dumps(body).replace("{}", one)))
+                for one in (id, nobody)
+            ]
+            assert theirs.status_code == none.status_code in (400, 404), (route, theirs.text)
+            assert theirs.text.replace(id, nobody) == none.text
+    assert len(world.engine.seen) == asked
+    assert await world.snapshot() == before
+
+
+async def test_lists_are_empty_of_another_tenants_objects(world: World) -> None:
+    for route in sorted(LISTS & set(world.routes)):
+        assert (await world.ask(world.a, route, {})).json()["data"], f"{route}: A has something there"
+        assert (await world.ask(world.b, route, {})).json()["data"] == []
+
+
+async def test_no_cache_tells_what_another_tenant_asked(world: World) -> None:
+    def told(answer: httpx.Response) -> tuple[object, ...]:
+        usage = answer.json().get("usage", {})
+        cached = json.dumps([usage.get(name) for name in usage if "detail" in name or "cache" in name])
+        return answer.status_code, answer.headers.get("x-deepwell-cache"), cached
+
+    for route, question in GENERATING.items():
+        body = _of_its_own(route, question)
+        elsewhere = json.loads(json.dumps(body).replace(SECRET, "x" * len(SECRET)))
+        seen = len(world.engine.seen)
+        first = await world.ask(world.b, route, {}, body)
+        fresh = await world.ask(world.b, route, {}, elsewhere)
+        assert told(first) == told(fresh), route
+        assert first.headers.get("x-deepwell-cache") in (None, "miss"), route
+        mine = world.engine.seen[seen:]
+        assert {request.cache_salt for request in mine} <= {"tenant-b"}
+        if route in ("POST /v1/chat/completions", "POST /v1/completions", "POST /v1/messages"):
+            assert len(mine) == 2, f"{route}: B's question was generated for B"
+
+
+async def test_what_a_tenant_makes_is_its_own_alone(world: World) -> None:
+    before = await world.snapshot()
+    bodies: dict[str, dict[str, Any]] = {
+        "POST /v1/conversations": {},
+        "POST /v1/files": {"multipart": {"purpose": (None, "user_data"), "file": ("b.txt", b"b")}},
+        "POST /v1/uploads": {
+            "filename": "b.txt",
+            "purpose": "user_data",
+            "bytes": 1,
+            "mime_type": "text/plain",
+        },
+    }
+    assert set(bodies) == CREATING
+    for route in sorted(CREATING & set(world.routes)):
+        assert (await world.ask(world.b, route, {}, bodies[route])).status_code == 200, route
+    assert await world.snapshot() == before
+
+
+async def test_limits_count_each_tenant_by_itself(world: World) -> None:
+    a, b = [(await world.ask(who, "GET /v1/models", {})).headers for who in (world.a, world.b)]
+    assert b["x-ratelimit-remaining-requests"] == "999"
+    assert b["x-ratelimit-remaining-tokens"] == "100000"
+    assert int(a["x-ratelimit-remaining-requests"]) < 999
