@@ -163,7 +163,7 @@ def test_doctor_shows_no_keys(runner: CliRunner, monkeypatch: pytest.MonkeyPatch
 
 def test_doctor_knows_a_running_server(runner: CliRunner, toy_server: Live) -> None:
     report = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
-    assert report["server"]["state"] == "a running server serves toy"
+    assert report["server"]["state"] == "a running server serves toy: ready"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

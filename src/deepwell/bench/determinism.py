@@ -12,6 +12,7 @@ from typing import Any
 from deepwell.bench.assets import bench_cache
 from deepwell.bench.ours import text_tokens
 from deepwell.bench.report import Report
+from deepwell.engine.backend import KVDtype
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.scheduler import Limits
@@ -21,6 +22,8 @@ from deepwell.engine.weights import Precision
 __all__ = ["COMPANIES", "bench_determinism"]
 
 LONGEST = 440  # tokens of a prompt
+
+_COUNTED = ("preemptions", "cached_tokens", "drafted_tokens", "accepted_tokens", "predicted_tokens")
 
 # Tokens, and log probabilities of drawn tokens, alternatives and prompt, as exact floats.
 Answer = tuple[tuple[int, ...], tuple[Any, ...]]
@@ -109,19 +112,27 @@ def bench_determinism(
     requests: int = 200,
     precisions: Sequence[Precision] = ("int8", "int4"),
     companies: Sequence[Company] = COMPANIES,
+    kv_dtype: KVDtype = "bf16",
+    name: str = "",
     seed: int = 7,
 ) -> dict[str, Any]:
-    """Serve every request alone, then in each kind of company, and count the answers that differ in any bit."""
+    """Serve every request alone, then in each kind of company, and count the answers that differ in any bit.
+
+    Args:
+        kv_dtype: of the cache.
+        name: of the model, for the table.
+    """
     work = random_requests(text_tokens(model), requests, seed)
     rows: list[list[Any]] = []
     different: set[tuple[str, str]] = set()
-    seen: dict[str, int] = {"preemptions": 0, "cached_tokens": 0, "drafted_tokens": 0, "accepted_tokens": 0}
+    seen: dict[str, int] = dict.fromkeys(_COUNTED, 0)
     for precision in precisions:
         expected: Mapping[str, Answer] = {}
         for company in (ALONE, *companies):
             engine = open_engine(
                 model,
                 precision=precision,
+                kv_dtype=kv_dtype,
                 threads=company.threads,
                 kv_tokens=company.kv_tokens,
                 limits=company.limits,
@@ -136,12 +147,10 @@ def bench_determinism(
                 engine.close()
             if company is ALONE:
                 expected = answers
-            wrong = {name for name, answer in answers.items() if answer != expected[name]}
-            different |= {(precision, name) for name in wrong}
-            seen["preemptions"] += stats.preemptions
-            seen["cached_tokens"] += stats.cached_tokens
-            seen["drafted_tokens"] += stats.drafted_tokens
-            seen["accepted_tokens"] += stats.accepted_tokens
+            wrong = {request for request, answer in answers.items() if answer != expected[request]}
+            different |= {(precision, request) for request in wrong}
+            for figure in _COUNTED:
+                seen[figure] += getattr(stats, figure)
             rows.append(
                 [
                     f"{precision}: {company.name}",
@@ -153,7 +162,7 @@ def bench_determinism(
                 ]
             )
     report.table(
-        "Bitwise equality of tokens and logprobs with the run alone",
+        f"Bitwise equality of tokens and logprobs with the run alone{', ' if name else ''}{name}",
         ["served", "requests", "preemptions", "cached tokens", "accepted / drafted", "different"],
         rows,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import statistics
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 from deepwell.bench.assets import cranfield_text, repository
 from deepwell.bench.report import Report, rounded
+from deepwell.bench.served import cpu_seconds, process_tree, rss_bytes
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights import Precision, resolve_precision, weights_nbytes
@@ -26,7 +26,6 @@ from deepwell.settings import Settings
 
 __all__ = ["bench_footprint"]
 
-TICKS = os.sysconf("SC_CLK_TCK")
 PROMPT_CHARACTERS = 4000  # of one request, some 900 tokens
 SPARE_BLOCKS = 4  # the last, partly filled blocks of sequences never enter the prefix cache
 
@@ -86,19 +85,18 @@ class _Server:
         self.get("/v1/completions", {"model": model, "prompt": text, "max_tokens": 32})
 
     def rss_bytes(self) -> int:
-        status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
-        return int(line.split()[1]) * 1024
+        """Of all its processes."""
+        return rss_bytes(process_tree(self.process.pid))
 
     def cpu_seconds(self) -> float:
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """Of all its processes."""
+        return cpu_seconds(process_tree(self.process.pid))
 
     def gauge(self, name: str) -> int:
-        """A gauge of /metrics."""
-        prefix = f"deepwell_{name} "
+        """A gauge of /metrics, of the one model."""
         lines = self.get("/metrics").decode().splitlines()
-        return int(float(next(line for line in lines if line.startswith(prefix)).removeprefix(prefix)))
+        line = next(line for line in lines if line.startswith((f"deepwell_{name} ", f"deepwell_{name}{{")))
+        return int(float(line.rpartition(" ")[2]))
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)

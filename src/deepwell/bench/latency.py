@@ -16,14 +16,19 @@ from deepwell.bench.load import percentile
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.served import paced_command, served
 
-__all__ = ["bench_latency"]
+__all__ = ["bench_latency", "compiled_client", "load_client", "run_load"]
 
 SOURCE = Path(__file__).parent / "workers" / "open_loop.c"
 FIRST_MS, TOKEN_MS, TOKENS = 50.0, 20.0, 32
+_FULL = {
+    "DEEPWELL_REQUESTS_PER_MINUTE": "1000000",
+    "DEEPWELL_TOKENS_PER_MINUTE": "1000000000",
+    "DEEPWELL_ACCESS_LOG": "json",
+}
 
 
 def bench_latency(
-    report: Report, model: Path, *, rate: float = 100.0, seconds: float = 60.0
+    report: Report, model: Path, *, rate: float = 100.0, seconds: float = 60.0, full: bool = False
 ) -> dict[str, Any]:
     """What the server adds to the time to the first token, in milliseconds, over the bare engine under the same load.
 
@@ -31,10 +36,13 @@ def bench_latency(
     waking processes above all, is subtracted from the server's, quantile by quantile; `late_*` are the plain times beyond
     `FIRST_MS`.
 
+    Args:
+        full: the server asks for a key in its database, counts requests and tokens, and writes its access log.
+
     Raises:
         PeerError: there is no C compiler, or the load failed.
     """
-    client = _client()
+    client = load_client()
     body = {
         "model": "paced",
         "messages": [{"role": "user", "content": "Why is the sky blue? Answer in one sentence."}],
@@ -45,11 +53,16 @@ def bench_latency(
         file = Path(folder) / "body"
         file.write_text(json.dumps(body), encoding="utf-8")
 
+        key = Path(folder) / "key"
+        env = {"DEEPWELL_BENCH_KEY": str(key), **(_FULL if full else {})}
+
         def load(duration: float, *, bare: bool) -> tuple[list[float], int]:
-            command = paced_command(model, first_ms=FIRST_MS, token_ms=TOKEN_MS, tokens=TOKENS, bare=bare)
-            with served(command) as port:
-                _run(client, port, rate, 2, file)  # connections made, code paths warm
-                return _run(client, port, rate, duration, file)
+            how = "bare" if bare else "full" if full else "served"
+            command = paced_command(model, first_ms=FIRST_MS, token_ms=TOKEN_MS, tokens=TOKENS, how=how)
+            with served(command, env=env) as port:
+                given = key.read_text(encoding="utf-8") if how == "full" else ""
+                run_load(client, port, rate, 2, file, given)  # connections made, code paths warm
+                return run_load(client, port, rate, duration, file, given)
 
         before, failed_before = load(seconds / 3, bare=True)
         times, failed = load(seconds, bare=False)
@@ -76,11 +89,13 @@ def bench_latency(
     return value
 
 
-def _run(client: Path, port: int, rate: float, seconds: float, body: Path) -> tuple[list[float], int]:
+def run_load(
+    client: Path, port: int, rate: float, seconds: float, body: Path, key: str = ""
+) -> tuple[list[float], int]:
     """Times to the first token in milliseconds, and how many requests failed."""
     figures = [str(port), str(rate), str(seconds), str(body)]
     done = subprocess.run(
-        [str(client), *figures, "/v1/chat/completions", '"content":" '],
+        [str(client), *figures, "/v1/chat/completions", '"content":" ', *([key] if key else [])],
         capture_output=True,
         text=True,
         check=False,
@@ -91,17 +106,26 @@ def _run(client: Path, port: int, rate: float, seconds: float, body: Path) -> tu
     return [float(one) for one in times], int(last.split()[1])
 
 
-def _client() -> Path:
-    """The C client, compiled once."""
+def load_client() -> Path:
+    """The open-loop client."""
+    return compiled_client(SOURCE)
+
+
+def compiled_client(source: Path) -> Path:
+    """A load client in C, compiled once.
+
+    Raises:
+        PeerError: there is no compiler, or it refuses.
+    """
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise PeerError("the load client is written in C, and there is no compiler", fix="install gcc")
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:12]
-    program = bench_cache() / f"open_loop-{digest}"
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()[:12]
+    program = bench_cache() / f"{source.stem}-{digest}"
     if not program.exists():
         program.parent.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(
-            [compiler, "-O2", "-o", str(program), str(SOURCE)], capture_output=True, text=True, check=False
+            [compiler, "-O2", "-o", str(program), str(source)], capture_output=True, text=True, check=False
         )
         if done.returncode:
             raise PeerError(f"the load client does not compile: {done.stderr[-500:]}")

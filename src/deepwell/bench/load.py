@@ -26,6 +26,7 @@ from deepwell.bench.llama_server import flags, llama_server
 from deepwell.bench.mixed import CLIENTS, LONGEST, Asked, mixed_load
 from deepwell.bench.peers import LlamaCpp, PeerError, llama_python, missing_instruction_sets, peer_file
 from deepwell.bench.report import Report, rounded
+from deepwell.bench.served import cpu_seconds, process_tree
 from deepwell.bench.sides import SETTLE_SECONDS
 from deepwell.engine.weights import Precision
 from deepwell.errors import DeepwellError
@@ -130,11 +131,8 @@ class _Server:
             return False
 
     def cpu_seconds(self) -> float:
-        """User and system time of the process so far."""
-        fields = (
-            Path(f"/proc/{self._process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        )
-        return (int(fields[11]) + int(fields[12])) / 100
+        """User and system time of the process, and of those below it, so far."""
+        return cpu_seconds(process_tree(self._process.pid))
 
     def run(self, bodies: Sequence[dict[str, Any]], asked: Sequence[Asked], clients: int) -> Measured:
         """All requests once, `clients` at a time."""

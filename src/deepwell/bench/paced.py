@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import heapq
 import itertools
+import os
 import signal
 import sys
 import threading
@@ -19,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +38,10 @@ from deepwell.engine.protocol import (
 from deepwell.engine.streams import DeltaStream, Mailbox, deliver
 from deepwell.errors import ModelNotFound
 from deepwell.models.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from deepwell.server.service import Service
+    from deepwell.server.text import Codec
 
 __all__ = ["PacedEngine"]
 
@@ -222,6 +228,21 @@ _CHUNK = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)  # as long as the server's own 
 _END = b"0\r\n\r\n"
 
 
+def _guarded(engine: PacedEngine, codec: Codec) -> Service:
+    """The service as `deepwell serve` makes it, with a key in its database, which it writes into `DEEPWELL_BENCH_KEY`."""
+    from deepwell.server.build import Served, build_service
+    from deepwell.settings import Settings
+    from deepwell.storage.database import Database, Tenant
+    from deepwell.storage.keys import KeyStore
+
+    settings = Settings.load()
+    database = Database.of(settings)
+    _, key = KeyStore(database).create(Tenant("bench"), "bench", ["inference"])
+    database.close()
+    Path(os.environ["DEEPWELL_BENCH_KEY"]).write_text(key, encoding="utf-8")
+    return build_service(settings, Served("paced", engine, codec), None)
+
+
 async def _serve_bare(engine: PacedEngine, port: int) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
@@ -241,17 +262,18 @@ def main(model: str, port: str, first_ms: str, token_ms: str, tokens: str, how: 
     if how == "bare":
         asyncio.run(_serve_bare(engine, int(port)))
     else:
-        _serve(engine, path, int(port))
+        _serve(engine, path, int(port), full=how == "full")
     engine.close()
 
 
-def _serve(engine: PacedEngine, model: Path, port: int) -> None:
+def _serve(engine: PacedEngine, model: Path, port: int, *, full: bool) -> None:
     from deepwell.server.listen import bind
     from deepwell.server.run import serve
     from deepwell.server.service import Service
     from deepwell.server.text import Codec
 
-    service = Service(engine, Codec.load(model), model="paced")
+    codec = Codec.load(model)
+    service = _guarded(engine, codec) if full else Service(engine, codec, model="paced")
     with bind("127.0.0.1", port) as listener:
         serve(service, listener, log_level="warning", on_ready=lambda: None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -17,7 +18,7 @@ from deepwell.bench.assets import repository
 from deepwell.bench.report import Report, rounded
 from deepwell.errors import DeepwellError
 
-__all__ = ["bench_newcomer", "bench_parity"]
+__all__ = ["bench_faults", "bench_newcomer", "bench_parity"]
 
 ANSWER_LINE = (
     "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
@@ -34,12 +35,13 @@ def _junit(path: Path) -> dict[str, int]:
     return {"passed": total("tests") - failed - skipped, "failed": failed, "skipped": skipped}
 
 
-def bench_parity(report: Report) -> dict[str, Any]:
-    """Run the parity suite in its own environment, transformers included."""
+def bench_parity(report: Report, *, deepseek: bool = False) -> dict[str, Any]:
+    """Run the parity suite in its own environment, transformers included; or that of DeepSeek and Qwen3-MoE alone."""
+    target = "parity-deepseek" if deepseek else "parity"
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "parity.xml"
         done = subprocess.run(
-            ["make", "parity", f"ARGS=-q --junitxml={results}"],
+            ["make", target, f"ARGS=-q --junitxml={results}"],
             cwd=repository(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -48,8 +50,31 @@ def bench_parity(report: Report) -> dict[str, Any]:
         )
         report.note("\n".join(done.stdout.splitlines()[-15:]))
         if not results.exists():
-            raise DeepwellError("the parity suite did not run", fix="run `make parity` and read what it says")
+            raise DeepwellError(
+                "the parity suite did not run", fix=f"run `make {target}` and read what it says"
+            )
         return dict(_junit(results))
+
+
+def bench_faults(report: Report, *, restarts: int) -> dict[str, Any]:
+    """Run the fault tests: real signals on real servers. `restarts`: how often the engine is killed in the test of leaks."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder) / "faults.xml"
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "tests/faults", f"--junitxml={results}"],
+            cwd=repository(),
+            env={**os.environ, "DEEPWELL_FAULTS_RESTARTS": str(restarts)},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+        report.note("\n".join(done.stdout.splitlines()[-15:]))
+        if not results.exists():
+            raise DeepwellError(
+                "the fault tests did not run", fix="run `pytest tests/faults` and read what it says"
+            )
+        return dict(_junit(results)) | {"restarts": restarts}
 
 
 def _until(process: subprocess.Popen[str], found: Callable[[str], bool], seconds: float) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import inspect
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -22,6 +23,7 @@ _SCHEMA = {"name": "place", "schema": _CITY, "strict": True}
 _TOOL = {"type": "function", "name": "weather", "parameters": _CITY, "strict": True}
 _CHAT_TOOL = {"type": "function", "function": {"name": "weather", "parameters": _CITY}}
 _FEW = 24  # tokens of an answer whose text does not matter
+_LOOK_S, _LOOKS = 0.05, 1200  # a minute, for a batch to end
 _SOME = 128  # of a call, whose tokens may be single bytes
 
 
@@ -285,6 +287,142 @@ async def _conversations(tour: Tour) -> None:
     assert (await tour.call("conversations.delete", conversations.delete, made.id)).deleted
 
 
+async def _files(tour: Tour) -> None:
+    files = tour.client.files
+    same: dict[str, Any] = {"purpose": "user_data"}
+    lasts = {"anchor": "created_at", "seconds": 3600}
+    kept = [
+        await tour.call("files.create", files.create, file=("a.txt", b"first"), **same),
+        await tour.call("files.create expires_after", files.create, file=b"2", expires_after=lasts, **same),
+    ]
+    assert kept[1].expires_at == kept[1].created_at + 3600 and kept[0].expires_at is None
+    pages = await tour.stream("files.list", files.list, purpose="user_data", order="asc", limit=1)
+    assert [one.id for one in pages][-2:] == [one.id for one in kept]
+    assert (await tour.call("files.retrieve", files.retrieve, kept[0].id)).filename == "a.txt"
+    content = await tour.call("files.content", files.content, kept[0].id)
+    assert content.content == b"first"
+    assert (await tour.call("files.wait_for_processing", files.wait_for_processing, kept[0].id)).bytes == 5
+    for one in kept:
+        assert (await tour.call("files.delete", files.delete, one.id)).deleted
+
+
+async def _uploads(tour: Tour) -> None:
+    uploads = tour.client.uploads
+    same: dict[str, Any] = {"filename": "parts.txt", "mime_type": "text/plain", "purpose": "user_data"}
+    upload = await tour.call("uploads.create", uploads.create, bytes=6, **same)
+    parts = [
+        await tour.call("uploads.parts.create", uploads.parts.create, upload.id, data=data)
+        for data in (b"def", b"abc")
+    ]
+    done = await tour.call(
+        "uploads.complete",
+        uploads.complete,
+        upload.id,
+        part_ids=[one.id for one in reversed(parts)],
+        md5=hashlib.md5(b"abcdef", usedforsecurity=False).hexdigest(),
+    )
+    assert done.status == "completed" and done.file.bytes == 6
+    content = await tour.call("files.content", tour.client.files.content, done.file.id)
+    assert content.content == b"abcdef"
+    upload = await tour.call("uploads.create", uploads.create, bytes=6, **same)
+    ended = await tour.call("uploads.cancel", uploads.cancel, upload.id)
+    assert ended.status == "cancelled"
+    chunked = await tour.call(
+        "uploads.upload_file_chunked",
+        uploads.upload_file_chunked,
+        file=b"0123456789",
+        bytes=10,
+        part_size=4,
+        **same,
+    )
+    assert chunked.file.bytes == 10
+
+
+def _line(number: int, endpoint: str, body: dict[str, Any]) -> str:
+    return json.dumps({"custom_id": f"line-{number}", "method": "POST", "url": endpoint, "body": body})
+
+
+async def _batches(tour: Tour) -> None:
+    batches, files, model = tour.client.batches, tour.client.files, tour.model
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": {"messages": _user("hi"), "max_completion_tokens": _FEW, "temperature": 0},
+        "/v1/completions": {"prompt": "Once upon", "max_tokens": 8, "temperature": 0},
+        "/v1/responses": {"input": "hi", "max_output_tokens": _FEW, "temperature": 0},
+        "/v1/embeddings": {"input": ["a", "b"]},
+    }
+    made: list[Any] = []
+    for endpoint, body in bodies.items():
+        good = [_line(number, endpoint, body | {"model": model}) for number in range(3)]
+        bad = _line(3, endpoint, {"model": model, "no_such_parameter": 1})
+        source = await tour.call(
+            "files.create batch",
+            files.create,
+            file=("lines.jsonl", "\n".join([*good, bad]).encode()),
+            purpose="batch",
+        )
+        made.append(
+            await tour.call(
+                f"batches.create {endpoint}",
+                batches.create,
+                input_file_id=source.id,
+                endpoint=endpoint,
+                completion_window="24h",
+                metadata={"tour": model},
+                output_expires_after={"anchor": "created_at", "seconds": 3600},
+            )
+        )
+    for batch in made:
+        batch = await _ended(tour, batch.id)
+        counts = batch.request_counts
+        assert (batch.status, counts.completed, counts.failed) == ("completed", 3, 1), batch
+        assert batch.usage.input_tokens > 0 and batch.model == model
+        output = await tour.call("files.content", files.content, batch.output_file_id)
+        answers = [json.loads(line) for line in output.text.splitlines()]
+        assert [one["custom_id"] for one in answers] == ["line-0", "line-1", "line-2"]
+        assert all(one["response"]["status_code"] == 200 for one in answers)
+        errors = await tour.call("files.content", files.content, batch.error_file_id)
+        assert json.loads(errors.text)["response"]["status_code"] == 400
+    listed = await tour.stream("batches.list", batches.list, limit=3)
+    assert [one.id for one in listed][:4] == [one.id for one in reversed(made)]
+    source = await tour.call(
+        "files.create batch", files.create, file=("bad.jsonl", b"no JSON"), purpose="batch"
+    )
+    batch = await tour.call(
+        "batches.create invalid",
+        batches.create,
+        input_file_id=source.id,
+        endpoint="/v1/embeddings",
+        completion_window="24h",
+    )
+    batch = await _ended(tour, batch.id)
+    assert batch.status == "failed" and batch.errors.data[0].line == 1
+    lines = [_line(n, "/v1/completions", {"model": model, "prompt": "a"}) for n in range(2000)]
+    source = await tour.call(
+        "files.create batch", files.create, file=("long.jsonl", "\n".join(lines).encode()), purpose="batch"
+    )
+    batch = await tour.call(
+        "batches.create to cancel",
+        batches.create,
+        input_file_id=source.id,
+        endpoint="/v1/completions",
+        completion_window="24h",
+    )
+    assert (await tour.call("batches.cancel", batches.cancel, batch.id)).cancelling_at
+    batch = await _ended(tour, batch.id)
+    assert batch.status == "cancelled" and batch.request_counts.completed < 2000
+
+
+async def _ended(tour: Tour, id: str) -> Any:
+    """The batch once nothing more happens to it."""
+    for _ in range(_LOOKS):
+        batch = await tour.call("batches.retrieve", tour.client.batches.retrieve, id)
+        if batch.status in ("completed", "failed", "expired", "cancelled"):
+            return batch
+        tour.done.pop()  # it counts once
+        await asyncio.sleep(_LOOK_S)
+    raise AssertionError(f"the batch {id} does not end")
+
+
 async def _rest(tour: Tour) -> None:
     vectors = await tour.call(
         "embeddings.create",
@@ -343,6 +481,9 @@ OPENAI: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (
     _completions,
     _responses,
     _conversations,
+    _files,
+    _uploads,
+    _batches,
     _rest,
 )
 ANTHROPIC: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (_messages,)

@@ -12,7 +12,7 @@ import typer
 
 __all__ = ["app", "main"]
 
-VERBS = ("serve", "chat", "ask", "pull", "models", "doctor", "bench")
+VERBS = ("serve", "chat", "ask", "pull", "models", "keys", "doctor", "bench")
 
 app = typer.Typer(
     name="deepwell",

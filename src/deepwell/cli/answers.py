@@ -130,6 +130,20 @@ class RemoteAnswers:
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return False
 
+    def readiness(self) -> tuple[bool, str]:
+        """Whether the server takes requests, and what it says of it."""
+        import httpx
+
+        try:
+            response = self._http.get("/readyz", timeout=_CONNECT_SECONDS)
+            body = response.json()
+            if response.status_code != 200:
+                return False, str(body["error"]["message"])
+            restarts = int(body.get("engine_restarts", 0))
+        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
+            return False, f"it does not say whether it is ready: {error}"
+        return True, f"ready, its engine restarted {restarts} times" if restarts else "ready"
+
     def stream(self, asked: Asked) -> Generator[Part, None, None]:
         import httpx
 

@@ -10,6 +10,7 @@ import typer
 
 from deepwell.cli.bench_latent import latent
 from deepwell.cli.bench_mixture import mixture
+from deepwell.cli.bench_prediction import prediction
 from deepwell.cli.output import JsonFlag as Json
 from deepwell.cli.output import reported_errors
 
@@ -32,7 +33,15 @@ NoPeers = Annotated[bool, typer.Option("--no-peers", help="Leave llama.cpp out."
 
 def register(parent: typer.Typer) -> None:
     """Add the verb."""
-    from deepwell.cli import bench_api, bench_service  # noqa: F401 - adds its commands to `app`
+    from deepwell.cli import (  # noqa: F401 - they add their commands to `app`
+        bench_api,
+        bench_batches,
+        bench_faults,
+        bench_limits,
+        bench_observe,
+        bench_service,
+        bench_storage,
+    )
 
     parent.add_typer(app, name="bench")
 
@@ -487,25 +496,31 @@ def kv(
 
 app.command("latent")(latent(_measure, _threads))
 app.command("mixture")(mixture(_measure, _threads))
+app.command("prediction")(prediction(_measure, _threads))
 
 
 @app.command()
 def determinism(
     model: Model = None,
     requests: Annotated[int, typer.Option(min=1)] = 200,
+    deepseek: Annotated[
+        bool, typer.Option("--deepseek", help="Tiny random V2, V3 and V3.2 in place of a model.")
+    ] = False,
     seed: int = 7,
     row: Row = None,
     json: Json = False,
 ) -> None:
     """Bitwise equal logprobs whatever runs beside a request."""
-    from deepwell.bench.determinism import bench_determinism
 
-    _measure(
-        "determinism",
-        row,
-        json,
-        lambda report: bench_determinism(report, _model(model), requests=requests, seed=seed),
-    )
+    def measure(report: Report) -> dict[str, Any]:
+        from deepwell.bench.deepseek_determinism import bench_deepseek_determinism
+        from deepwell.bench.determinism import bench_determinism
+
+        if deepseek:
+            return bench_deepseek_determinism(report, requests=requests, seed=seed)
+        return bench_determinism(report, _model(model), requests=requests, seed=seed)
+
+    _measure("determinism", row, json, measure)
 
 
 @app.command()
@@ -529,11 +544,15 @@ def speculation(
 
 
 @app.command()
-def parity(row: Row = None, json: Json = False) -> None:
+def parity(
+    deepseek: Annotated[bool, typer.Option("--deepseek", help="DeepSeek and Qwen3-MoE alone.")] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
     """The parity suite against transformers, in its own environment."""
     from deepwell.bench.suites import bench_parity
 
-    _measure("parity", row, json, bench_parity)
+    _measure("parity", row, json, lambda report: bench_parity(report, deepseek=deepseek))
 
 
 @app.command()

@@ -60,6 +60,7 @@ def latency(
     model: Model = None,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 100.0,
     seconds: Annotated[float, typer.Option(min=1, help="How long.")] = 60.0,
+    full: Annotated[bool, typer.Option("--full", help="With keys, limits and the access log.")] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -70,5 +71,5 @@ def latency(
         "latency",
         row,
         json,
-        lambda report: bench_latency(report, model_path(model), rate=rate, seconds=seconds),
+        lambda report: bench_latency(report, model_path(model), rate=rate, seconds=seconds, full=full),
     )

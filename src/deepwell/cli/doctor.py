@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from deepwell.cli.keys import has_stored_key
 from deepwell.cli.options import Context, KvDtype, KvTokens, ModelOption, ModelsDir, Port, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.version import deepwell_version
@@ -160,13 +161,18 @@ def _server(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
     url = local_url(settings.host, settings.port)
 
     try:
-        settings.require_safe_address()
+        settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
         with bind(settings.host, settings.port) as listener:
             return {"url": url_of(listener), "state": "free"}
     except DeepwellError as error:
         running = RemoteAnswers(url, settings.model, settings.api_keys)
         if running.serves():
-            return {"url": running.where, "state": f"a running server serves {settings.model}"}
+            is_ready, how = running.readiness()
+            if not is_ready:
+                problems.append(
+                    _Problem(f"the server at {running.where} takes no requests: {how}", "see its log")
+                )
+            return {"url": running.where, "state": f"a running server serves {settings.model}: {how}"}
         problems.append(_Problem(error.message, error.fix))
         return {"url": url, "state": error.message}
 

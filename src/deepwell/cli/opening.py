@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from deepwell.engine.encoder_loop import EncoderEngine
     from deepwell.engine.loop import InProcessEngine
     from deepwell.engine.plan import MemoryPlan
+    from deepwell.engine.process import EngineProcess
+    from deepwell.engine.protocol import Engine
     from deepwell.models.checkpoint import Checkpoint
     from deepwell.server.text import Codec
 
-__all__ = ["OpenedModel", "Planned", "load_adapters", "open_embedder", "open_model", "plan_model"]
+__all__ = [
+    "OpenedModel",
+    "Planned",
+    "embedder_settings",
+    "host_model",
+    "load_adapters",
+    "open_embedder",
+    "open_model",
+    "plan_model",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,7 @@ def plan_model(settings: Settings) -> Planned:
         context=settings.context,
         kv_dtype=settings.kv_dtype,
         kv_tokens=settings.kv_tokens,
+        speculation=settings.speculation,
     )
     return Planned(stored.name, stored.path, checkpoint, memory)
 
@@ -94,28 +106,53 @@ def open_model(
     return OpenedModel(planned.name, engine, Codec.load(planned.path))
 
 
-def load_adapters(opened: OpenedModel, adapters: Mapping[str, Path]) -> None:
-    """Load LoRA adapters by name; where one is refused, the engine is closed.
+def load_adapters(engine: Engine, model: str, adapters: Mapping[str, Path]) -> None:
+    """Load LoRA adapters by name, beside the base model of that name.
 
     Raises:
         InvalidRequest: a name is the model's own.
         InvalidModelFile, UnsupportedModel: as the engine says.
     """
-    try:
-        for name, path in adapters.items():
-            if name == opened.name:
-                raise InvalidRequest(f"{name!r} is the base model", fix="choose another name for the adapter")
-            opened.engine.load_adapter(name, str(path))
-    except BaseException:
-        opened.engine.close()
-        raise
+    for name, path in adapters.items():
+        if name == model:
+            raise InvalidRequest(f"{name!r} is the base model", fix="choose another name for the adapter")
+        engine.load_adapter(name, str(path))
+
+
+def host_model(
+    settings: Settings, planned: Planned, progress: Callable[[int, int], None] | None = None
+) -> EngineProcess:
+    """Begin to load the model in a process of its own; `progress` is called on another thread."""
+    from deepwell.engine.process import EngineProcess
+
+    if settings.isa:
+        os.environ["DEEPWELL_ISA"] = settings.isa
+    memory = planned.memory
+    arguments = {
+        "source": str(planned.path),
+        "precision": memory.precision,
+        # As planned here: an engine that follows this one must not have less room than the requests that wait for it.
+        "context": memory.context,
+        "kv_dtype": memory.kv_dtype,
+        "kv_tokens": memory.kv_cache_tokens or None,
+        "threads": settings.threads,
+        "speculation": settings.speculation,
+        "cache_dir": str(settings.models_dir.parent / "packed"),
+        "name": planned.name,
+    }
+    return EngineProcess(arguments, timeout_s=settings.engine_timeout_s, on_progress=progress)
+
+
+def embedder_settings(settings: Settings) -> Settings | None:
+    """The settings of `embedding_model`, if one is set; the flags of precision and context are the decoder's alone."""
+    if settings.embedding_model is None:
+        return None
+    return settings.model_copy(
+        update={"model": settings.embedding_model, "precision": "auto", "context": None, "kv_tokens": None}
+    )
 
 
 def open_embedder(settings: Settings) -> OpenedModel | None:
-    """The model of `embedding_model`, if one is set. It keeps its own precision and context: those flags are the decoder's."""
-    if settings.embedding_model is None:
-        return None
-    own = settings.model_copy(
-        update={"model": settings.embedding_model, "precision": "auto", "context": None, "kv_tokens": None}
-    )
-    return open_model(own, plan_model(own))
+    """The model of `embedding_model`, if one is set."""
+    own = embedder_settings(settings)
+    return open_model(own, plan_model(own)) if own else None

@@ -7,12 +7,14 @@ import os
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
+from deepwell.cli.keys import has_stored_key
 from deepwell.cli.options import (
     Context,
     Host,
@@ -60,12 +62,22 @@ def serve(
     embedding_model: Annotated[
         str | None, typer.Option(help="A second model, for /v1/embeddings alone, such as minilm.")
     ] = None,
+    semantic_cache: Annotated[
+        str | None,
+        typer.Option(help="on: answer a question as one that asked the same; needs --embedding-model."),
+    ] = None,
+    access_log: Annotated[
+        str | None, typer.Option(help="off, text or json: one line a request on standard error.")
+    ] = None,
     models_dir: ModelsDir = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH of a LoRA adapter to serve as a model; repeatable.")
     ] = None,
     adapter_dir: Annotated[
         Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
     ] = None,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
@@ -90,6 +102,9 @@ def serve(
             models_dir=models_dir,
             adapter_dir=adapter_dir,
             embedding_model=embedding_model,
+            semantic_cache=semantic_cache,
+            access_log=access_log,
+            workers=workers,
         )
         _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
 
@@ -108,7 +123,7 @@ def _adapters(given: list[str]) -> dict[str, Path]:
 
 
 def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> None:
-    settings.require_safe_address()
+    settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
     if settings.adapter_dir is not None and not settings.adapter_dir.is_dir():
         raise InvalidRequest(
             f"the adapter directory {settings.adapter_dir} does not exist",
@@ -121,46 +136,56 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
         settings.host, settings.port
     ) as listener:  # before loading: a taken port should not cost a load
         url = url_of(listener)
-        from deepwell.cli.opening import load_adapters, open_embedder, open_model, plan_model
+        from deepwell.cli.opening import embedder_settings, host_model, load_adapters, plan_model
 
         planned = plan_model(settings)
+        if demo and planned.checkpoint.config.is_encoder:
+            raise InvalidRequest(
+                f"{planned.name} embeds text and answers no question",
+                fix="leave --demo out, or serve smollm2",
+            )
         if not as_json:
             out.print(f"{planned.name}  {planned.path}", soft_wrap=True)
             for line in planned.memory.lines():
                 out.print(f"  {line}", soft_wrap=True)
+        own = embedder_settings(settings)
+        planned_embedder = plan_model(own) if own else None
         from deepwell.cli.progress import packing
 
-        with packing(shown=not as_json) as progress:
-            opened = open_model(settings, planned, progress)
-        if demo and not opened.engine.capabilities().generates:
-            opened.engine.close()
-            raise InvalidRequest(
-                f"{opened.name} embeds text and answers no question", fix="leave --demo out, or serve smollm2"
-            )
-        load_adapters(opened, adapters)
-        embedder = open_embedder(settings)
-        from deepwell.server.run import serve as run
-        from deepwell.server.service import Service
-        from deepwell.storage.database import Database
+        with packing(shown=not as_json) as progress, ExitStack() as started:
+            hosted = host_model(settings, planned, progress)
+            name, path = planned.name, planned.path
+            del (
+                planned
+            )  # what is known of the file takes megabytes, and the engine's process reads it for itself
+            started.callback(hosted.stop)
+            hosted_embedder = None
+            if own and planned_embedder:
+                hosted_embedder = host_model(own, planned_embedder)
+                started.callback(hosted_embedder.stop)
+            # While they load:
+            from deepwell.engine.process import ProcessEngine
 
-        service = Service(
-            opened.engine,
-            opened.codec,
-            model=opened.name,
-            max_body_bytes=settings.max_body_bytes,
-            api_keys=settings.api_keys,
-            response_cache_bytes=settings.response_cache_mb << 20,
-            adapter_dir=settings.adapter_dir,
-            embedder=Service(embedder.engine, embedder.codec, model=embedder.name) if embedder else None,
-            database=Database.open(settings.data_dir / "deepwell.db"),
-        )
+            codec = None
+            if settings.workers == 1:
+                from deepwell.server import run as _  # noqa: F401
+                from deepwell.server.text import Codec
+
+                codec = Codec.load(path)
+            engine = ProcessEngine.start(hosted, wait_s=settings.engine_wait_s)
+            load_adapters(engine, name, adapters)
+            embedding = None
+            if hosted_embedder is not None:
+                embedding = ProcessEngine.start(hosted_embedder, wait_s=settings.engine_wait_s)
+            capabilities = engine.capabilities()
+            started.pop_all()
 
         def ready() -> None:
             if as_json:
-                write_json({"event": "ready", "url": url, **_facts(opened.name, service.capabilities)})
+                write_json({"event": "ready", "url": url, **_facts(name, capabilities)})
             else:
                 out.print(
-                    _welcome(url, opened.name, service.capabilities, with_key=bool(settings.api_keys)),
+                    _welcome(url, name, capabilities, with_key=bool(settings.api_keys)),
                     soft_wrap=True,
                 )
             if demo:
@@ -170,17 +195,42 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
 
         def show() -> None:
             try:
-                _ask_once(RemoteAnswers(url, opened.name, settings.api_keys), as_json=as_json)
+                _ask_once(RemoteAnswers(url, name, settings.api_keys), as_json=as_json)
             except DeepwellError as error:
                 failures.append(error)
                 os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            run(service, listener, log_level=settings.log_level, on_ready=ready)
+            if settings.workers > 1:
+                from deepwell.server.workers import ModelAt, serve_workers
+
+                at = ModelAt(name, str(path), engine.address)
+                embedder_at = None
+                if embedding and planned_embedder:
+                    embedder_at = ModelAt(
+                        planned_embedder.name, str(planned_embedder.path), embedding.address
+                    )
+                serve_workers(settings, listener, at, embedder_at, ready)
+            else:
+                from deepwell.server.build import Served, build_service
+                from deepwell.server.run import serve as run
+                from deepwell.server.text import Codec
+
+                embedder = None
+                if embedding and planned_embedder:
+                    embedder = Served(planned_embedder.name, embedding, Codec.load(planned_embedder.path))
+                service = build_service(settings, Served(name, engine, codec or Codec.load(path)), embedder)
+                run(
+                    service,
+                    listener,
+                    log_level=settings.log_level,
+                    on_ready=ready,
+                    drain_seconds=settings.drain_seconds,
+                )
         finally:
-            opened.engine.close()
-            if embedder:
-                embedder.engine.close()
+            engine.close()
+            if embedding:
+                embedding.close()
         if failures:
             raise failures[0]
     if not as_json:

@@ -30,6 +30,9 @@ def synth(
     ],
     precision: Annotated[str, typer.Option(help="int8, int4 (8-bit head) or int4-full.")] = "int8",
     layers: Annotated[int | None, typer.Option(min=1, help="Fewer layers than the shape has.")] = None,
+    prediction: Annotated[
+        bool, typer.Option("--prediction", help="With a multi-token prediction layer behind the last one.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="A new directory; unset: beside the model store.")
     ] = None,
@@ -45,9 +48,9 @@ def synth(
         from deepwell.engine.weights import Precision
         from deepwell.settings import Settings
 
-        config = shape_config(shape, layers)
+        config = shape_config(shape, layers, prediction=prediction)
         if output is None:
-            suffix = f"-{layers}" if layers else ""
+            suffix = (f"-{layers}" if layers else "") + ("-prediction" if prediction else "")
             store = Settings.load(models_dir=models_dir).models_dir
             output = store.parent / "synthetic" / f"{shape}{suffix}-{precision}"
         with _bar("writing", shown=not json) as progress:

@@ -1,6 +1,6 @@
 /* Open-loop load: one request every 1/RATE s, whatever the server does; times to the first token, one a line, in ms.
  *
- *   open_loop PORT RATE SECONDS BODY_FILE PATH MARKER
+ *   open_loop PORT RATE SECONDS BODY_FILE PATH MARKER [KEY]
  *
  * A request is timed from the moment it was due, so a client that falls behind counts against the server, until the
  * bytes MARKER are in its answer. Connections are kept and reused. The last line has the number of failed requests. */
@@ -61,7 +61,7 @@ static Connection *idle(void) {
 }
 
 int main(int argc, char **argv) {
-  if (argc != 7) return 2;
+  if (argc != 7 && argc != 8) return 2;
   port = atoi(argv[1]);
   double rate = atof(argv[2]), seconds = atof(argv[3]);
   const char *marker = argv[6], *end = "\r\n0\r\n\r\n";
@@ -70,8 +70,9 @@ int main(int argc, char **argv) {
   if (!file) return 2;
   int length = (int)fread(body, 1, sizeof body, file);
   int size = snprintf(request, sizeof request,
-                      "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-                      argv[5], length);
+                      "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n%s%s%sContent-Length: %d\r\n\r\n",
+                      argv[5], argc == 8 ? "Authorization: Bearer " : "", argc == 8 ? argv[7] : "", argc == 8 ? "\r\n" : "",
+                      length);
   memcpy(request + size, body, length);
   size += length;
 

@@ -1,0 +1,186 @@
+"""`deepwell keys`: API keys in the database."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from deepwell.settings import Settings
+    from deepwell.storage.keys import ApiKey, KeyStore
+
+__all__ = ["has_stored_key", "register"]
+
+_UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb and its actions."""
+    keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+    keys.command()(create)
+    keys.command("list")(list_keys)
+    keys.command()(revoke)
+    app.add_typer(keys, name="keys")
+
+
+def has_stored_key(settings: Settings) -> bool:
+    """Whether the database holds a key that can be used now."""
+    import asyncio
+
+    with _store(settings) as store:
+        return any(key.usable(time.time()) for key in asyncio.run(store.list()))
+
+
+@contextmanager
+def _store(settings: Settings | None = None) -> Generator[KeyStore]:
+    from deepwell.settings import Settings
+    from deepwell.storage.database import Database
+    from deepwell.storage.keys import KeyStore
+
+    settings = settings or Settings.load()
+    database = Database.of(settings)
+    try:
+        yield KeyStore(database)
+    finally:
+        database.close()
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="What it is for, for people.")],
+    tenant: Annotated[
+        str | None,
+        typer.Option(help="Whose data it opens; keys of one tenant share them. Unset: a tenant of its own."),
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="inference, files, adapters, metrics or admin; repeatable. Unset: inference and files."
+        ),
+    ] = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(help="How long it lives, such as 12h, 90d or 52w; unset: until it is revoked."),
+    ] = None,
+    requests_per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Of this key alone; 0: no limit; unset: the tenant's.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=0, help="Of this key alone; 0: no limit; unset: the tenant's.")
+    ] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Make a key and show it: this once, for only its hash is kept."""
+    with reported_errors(as_json=json):
+        from deepwell.server.principal import SCOPES
+        from deepwell.storage.database import Tenant
+        from deepwell.storage.keys import new_tenant
+
+        scopes = list(dict.fromkeys(scope or ("inference", "files")))
+        unknown = [one for one in scopes if one not in SCOPES]
+        if unknown:
+            raise InvalidRequest(f"there is no scope {unknown[0]!r}", fix=f"use one of {', '.join(SCOPES)}")
+        lives = None if expires is None else _seconds(expires)
+        with _store() as store:
+            key, text = store.create(
+                Tenant(tenant) if tenant is not None else new_tenant(),
+                name,
+                scopes,
+                expires_at=None if lives is None else int(time.time()) + lives,
+                requests_per_minute=requests_per_minute,
+                tokens_per_minute=tokens_per_minute,
+            )
+        if json:
+            write_json(_plain(key) | {"key": text})
+            return
+        out = console()
+        out.print(text, soft_wrap=True)
+        out.print(f"{key.id}  tenant {key.tenant}  {', '.join(key.scopes)}", soft_wrap=True)
+        out.print("It is not shown again: only its hash is kept.")
+
+
+def list_keys(
+    tenant: Annotated[str | None, typer.Option(help="Of this tenant alone.")] = None, json: JsonFlag = False
+) -> None:
+    """List the keys there are, and those there were."""
+    with reported_errors(as_json=json):
+        import asyncio
+
+        from deepwell.storage.database import Tenant
+
+        with _store() as store:
+            keys = asyncio.run(store.list(None if tenant is None else Tenant(tenant)))
+        if json:
+            write_json({"keys": [_plain(key) for key in keys]})
+            return
+        if not keys:
+            console().print("There is no key yet: `deepwell keys create NAME` makes one.")
+            return
+        from rich.table import Table
+
+        table = Table(box=None, pad_edge=False)
+        for column in ("id", "name", "tenant", "key", "scopes", "last used", "state"):
+            table.add_column(column, overflow="fold")
+        now = time.time()
+        for key in keys:
+            table.add_row(
+                key.id,
+                key.name,
+                key.tenant,
+                key.hint,
+                " ".join(key.scopes),
+                "never" if key.last_used_at is None else _day(key.last_used_at),
+                _state(key, now),
+                style=None if key.usable(now) else "dim",
+            )
+        console().print(table)
+
+
+def revoke(
+    id: Annotated[str, typer.Argument(help="As `deepwell keys list` shows it.", metavar="ID")],
+    json: JsonFlag = False,
+) -> None:
+    """End a key for ever. Servers that run refuse it within seconds."""
+    with reported_errors(as_json=json):
+        with _store() as store:
+            key = store.revoke(id)
+        if json:
+            write_json(_plain(key))
+            return
+        console().print(
+            f"{key.id} ({key.name}) is revoked; running servers refuse it within 5 seconds.", soft_wrap=True
+        )
+
+
+def _plain(key: ApiKey) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return asdict(key) | {"scopes": list(key.scopes)}
+
+
+def _seconds(text: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text)
+    if match is None:
+        raise InvalidRequest(
+            f"--expires {text!r} is not a length of time", fix="write a number and m, h, d or w, such as 90d"
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _day(when: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
+
+
+def _state(key: ApiKey, now: float) -> str:
+    if key.revoked_at is not None:
+        return f"revoked {_day(key.revoked_at)}"
+    if key.expires_at is None:
+        return "valid"
+    return f"{'valid until' if now < key.expires_at else 'expired'} {_day(key.expires_at)}"
