@@ -5,6 +5,8 @@ PYTHON_VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_
 VENV := .venv
 TUNE_VENV := .venv-tune
 BIN := $(VENV)/bin
+PARITY_DEEPSEEK := tests/parity/test_deepseek.py tests/engine/test_parity_deepseek.py tests/engine/test_prediction.py
+PARITY := tests/parity tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
 NATIVE_SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 # Stamps carry the Python version: another interpreter means another environment.
@@ -12,7 +14,7 @@ BASE := $(VENV)/.base-$(PYTHON_VERSION)
 DEV := $(VENV)/.dev-$(PYTHON_VERSION)
 TUNE := $(TUNE_VENV)/.tune-$(PYTHON_VERSION)
 
-.PHONY: run test parity check bench golden clean
+.PHONY: run test parity parity-deepseek check bench golden clean
 
 run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next
 	@$(BIN)/deepwell pull smollm2
@@ -26,7 +28,10 @@ test: $(DEV)  ## unit and real-model tests
 parity: $(TUNE)  ## against transformers itself, and against what it computed for the golden files
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
 	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml minilm
-	$(TUNE_VENV)/bin/python -m pytest tests/parity tests/engine/test_parity.py tests/engine/test_encoder.py $(ARGS)
+	$(TUNE_VENV)/bin/python -m pytest $(PARITY) $(ARGS)
+
+parity-deepseek: $(TUNE)  ## the same for DeepSeek and Qwen3-MoE alone: tiny random models, no downloads
+	$(TUNE_VENV)/bin/python -m pytest $(PARITY_DEEPSEEK) $(ARGS)
 
 check: $(DEV)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -45,6 +50,7 @@ golden: $(TUNE)  ## make tests/golden anew with transformers
 	$(TUNE_VENV)/bin/python tests/golden/make.py
 	$(TUNE_VENV)/bin/python tests/golden/encoder.py
 	$(TUNE_VENV)/bin/python tests/golden/deepseek.py
+	$(TUNE_VENV)/bin/python -m tests.golden.prediction
 
 clean:  ## environments, builds, caches; models stay in the store
 	rm -rf $(VENV) $(TUNE_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

@@ -265,14 +265,48 @@ def test_config_json_gives_the_same(name: str, tmp_path: Path) -> None:
     assert checkpoint.config == config
 
 
-def test_the_prediction_layer_is_left_aside(tmp_path: Path) -> None:
-    """V3 stores it behind the last layer; any other layer there is an error."""
-    extra = {"model.layers.2.eh_proj.weight": np.ones((64, 128), np.float32)}
-    tensors = random_tensors(V3) | extra
+def prediction_tensors() -> dict[str, np.ndarray]:
+    """A layer behind the last one of `V3`, with the copies that released checkpoints repeat there."""
+    config = replace(V3, num_nextn_predict_layers=1)
+    tensors = {key: value for key, value in random_tensors(config).items() if ".layers.2." in key}
+    copies = ("embed_tokens", "shared_head.head")
+    return tensors | {
+        f"model.layers.2.{name}.weight": np.ones((V3.vocab_size, 64), np.float32) for name in copies
+    }
+
+
+def test_the_prediction_layer_is_part_of_the_model(tmp_path: Path) -> None:
+    """V3 stores it behind the last layer, with copies of embedding and head; any other layer there is an error."""
+    tensors = random_tensors(V3) | prediction_tensors()
     write_model_directory(tmp_path / "a", V3, tensors, **config_json(V3, num_nextn_predict_layers=1))
-    assert "model.layers.2.eh_proj.weight" not in open_checkpoint(tmp_path / "a").names
+    checkpoint = open_checkpoint(tmp_path / "a")
+    assert checkpoint.config.prediction_layer == 2 and checkpoint.config.has_experts(2)
+    names = [name for name in checkpoint.names if ".layers.2." in name]
+    assert "model.layers.2.eh_proj.weight" in names and "model.layers.2.mlp.gate.weight" in names
+    assert not [name for name in names if "embed_tokens" in name or "shared_head.head" in name]
     write_model_directory(tmp_path / "b", V3, tensors, **config_json(V3))
-    with pytest.raises(UnsupportedModel, match="eh_proj"):
+    with pytest.raises(UnsupportedModel, match=r"layers\.2"):
+        open_checkpoint(tmp_path / "b")
+
+
+def test_a_second_prediction_layer_is_left_aside(tmp_path: Path) -> None:
+    second = {key.replace(".2.", ".3.", 1): value for key, value in prediction_tensors().items()}
+    tensors = random_tensors(V3) | prediction_tensors() | second
+    write_model_directory(tmp_path, V3, tensors, **config_json(V3, num_nextn_predict_layers=2))
+    assert not [name for name in open_checkpoint(tmp_path).names if ".layers.3." in name]
+
+
+def test_a_checkpoint_without_the_layer_that_its_configuration_names(tmp_path: Path) -> None:
+    """transformers drops the layer when it saves a model, and keeps the field; half a layer is an error."""
+    write_model_directory(
+        tmp_path / "a", V3, random_tensors(V3), **config_json(V3, num_nextn_predict_layers=1)
+    )
+    assert open_checkpoint(tmp_path / "a").config == V3
+    partial = dict(list(prediction_tensors().items())[:3])
+    write_model_directory(
+        tmp_path / "b", V3, random_tensors(V3) | partial, **config_json(V3, num_nextn_predict_layers=1)
+    )
+    with pytest.raises(InvalidModelFile, match="missing"):
         open_checkpoint(tmp_path / "b")
 
 

@@ -23,7 +23,13 @@ from deepwell.models.config import ModelConfig
 from deepwell.models.config_reader import SUPPORTED, config_from_directory, config_from_gguf
 from deepwell.models.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
 from deepwell.models.gguf import read_gguf_header
-from deepwell.models.layout import expected_tensors, hugging_face_name, is_ignorable, is_prediction_layer
+from deepwell.models.layout import (
+    expected_tensors,
+    hugging_face_name,
+    is_ignorable,
+    is_shared_copy,
+    prediction_layer_of,
+)
 from deepwell.models.safetensors import SafetensorsInfo, read_json, read_safetensors_index
 
 __all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]
@@ -315,6 +321,10 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     config = config_from_directory(directory)
     block = _fp8_block(read_json(directory / "config.json"))
     infos = read_safetensors_index(directory)
+    if not any(prediction_layer_of(name, config) == 0 for name in infos):
+        config = replace(
+            config, num_nextn_predict_layers=0
+        )  # transformers drops the layer and keeps the field
     maps = {path: _map(path) for path in dict.fromkeys(info.path for info in infos.values())}
 
     def view(info: SafetensorsInfo) -> NDArray[np.uint8]:
@@ -325,7 +335,8 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     for name, info in infos.items():
         if is_ignorable(name) or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue
-        if is_prediction_layer(name, config):
+        predicts = prediction_layer_of(name, config)
+        if predicts is not None and (predicts > 0 or is_shared_copy(name)):
             continue
         if name.endswith(_SCALE_SUFFIX) and name.removesuffix(_SCALE_SUFFIX) in infos:
             continue

@@ -114,6 +114,18 @@ class ModelConfig:
         )
 
     @property
+    def prediction_layer(self) -> int | None:
+        """The layer behind the last one that predicts the token after the next; None: there is none.
+
+        Of several the first is run, and its own output fed back to it.
+        """
+        return self.num_hidden_layers if self.num_nextn_predict_layers else None
+
+    def has_experts(self, layer: int) -> bool:
+        """Whether the MLP of a layer, the prediction layer included, is a mixture of experts."""
+        return layer in self.sparse_layers or (bool(self.num_experts) and layer == self.prediction_layer)
+
+    @property
     def rotary_dim(self) -> int:
         """Dimensions of a head that are rotated."""
         return self.qk_rope_head_dim if self.is_latent else self.head_dim

@@ -8,7 +8,7 @@ from typing import Final
 
 from deepwell.models.config import ModelConfig
 
-__all__ = ["expected_tensors", "hugging_face_name", "is_ignorable", "is_prediction_layer"]
+__all__ = ["expected_tensors", "hugging_face_name", "is_ignorable", "is_shared_copy", "prediction_layer_of"]
 
 _GGUF_TOP: Final = {
     "token_embd": "model.embed_tokens",
@@ -59,16 +59,20 @@ def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
         yield from _encoder_tensors(config)
         return
     hidden = config.hidden_size
-    sparse = config.sparse_layers
     yield "model.embed_tokens.weight", (config.vocab_size, hidden)
-    for layer in range(config.num_hidden_layers):
+    for layer in range(config.num_hidden_layers + (config.prediction_layer is not None)):
         prefix = f"model.layers.{layer}."
+        if layer == config.prediction_layer:
+            yield prefix + "enorm.weight", (hidden,)
+            yield prefix + "hnorm.weight", (hidden,)
+            yield prefix + "eh_proj.weight", (hidden, 2 * hidden)
+            yield prefix + "shared_head.norm.weight", (hidden,)
         yield prefix + "input_layernorm.weight", (hidden,)
         yield from (_latent_tensors if config.is_latent else _attention_tensors)(
             config, f"{prefix}self_attn."
         )
         yield prefix + "post_attention_layernorm.weight", (hidden,)
-        if layer in sparse:
+        if config.has_experts(layer):
             yield from _mixture_tensors(config, f"{prefix}mlp.")
         else:
             yield from _mlp_tensors(f"{prefix}mlp.", config.intermediate_size, hidden)
@@ -180,8 +184,13 @@ def is_ignorable(name: str) -> bool:
     return _IGNORABLE.fullmatch(name) is not None
 
 
-def is_prediction_layer(name: str, config: ModelConfig) -> bool:
-    """Whether a tensor belongs to a multi-token prediction layer, stored behind the last layer."""
+def prediction_layer_of(name: str, config: ModelConfig) -> int | None:
+    """Which of the multi-token prediction layers, stored behind the last layer, a tensor belongs to; None: to none."""
     match = re.match(r"model\.layers\.([0-9]{1,4})\.", name)
-    last = config.num_hidden_layers
-    return match is not None and last <= int(match[1]) < last + config.num_nextn_predict_layers
+    index = int(match[1]) - config.num_hidden_layers if match is not None else -1
+    return index if 0 <= index < config.num_nextn_predict_layers else None
+
+
+def is_shared_copy(name: str) -> bool:
+    """Whether a tensor of a prediction layer repeats the model's own embedding or head (arXiv:2412.19437, section 2.2)."""
+    return name.endswith((".embed_tokens.weight", ".shared_head.head.weight"))

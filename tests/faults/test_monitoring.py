@@ -1,0 +1,51 @@
+"""What watches a server must not take it down: a log whose disk is full, a collector that is away."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.server.conftest import start
+from tests.server.fakes import FakeEngine, make_codec
+
+from deepwell.server.observe import observer_of
+from deepwell.server.service import Service
+from deepwell.settings import Settings
+
+CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+
+
+def served(tmp_path: Path, **settings: Any) -> Service:
+    """A server that has answered under these settings, and has stopped."""
+    engine = FakeEngine()
+    service = Service(
+        engine, make_codec(tmp_path / "tokenizer"), model="toy", observer=observer_of(Settings(**settings))
+    )
+    running = start(service, engine)
+    try:
+        for _ in range(3):
+            answer = httpx.post(f"{running.url}/v1/chat/completions", json=CHAT)
+            assert answer.status_code == 200
+    finally:
+        running.stop()
+    return service
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")  # noqa: PTH110
+def test_a_full_disk_costs_log_lines_and_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, logger="deepwell.server"):
+        service = served(tmp_path, access_log="json", access_log_file=Path("/dev/full"))
+    assert "No space left on device" in caplog.text
+    assert "deepwell_dropped_records_total 3.0" in service.metrics.text().decode()
+
+
+def test_a_collector_that_is_away_costs_traces_and_no_request(tmp_path: Path) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs deepwell[otel]")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    served(tmp_path, trace_endpoint=f"http://127.0.0.1:{port}")
