@@ -172,6 +172,12 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
                 from deepwell.server.text import Codec
 
                 codec = Codec.load(path)
+            with_key = bool(settings.api_keys) or has_stored_key(settings)
+            if demo and with_key and not settings.api_keys:
+                raise InvalidRequest(
+                    "--demo has no key to ask with: the database holds hashes of keys alone",
+                    fix="leave it out, or put a key into DEEPWELL_API_KEYS",
+                )
             engine = ProcessEngine.start(hosted, wait_s=settings.engine_wait_s)
             load_adapters(engine, name, adapters)
             embedding = None
@@ -185,7 +191,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
                 write_json({"event": "ready", "url": url, **_facts(name, capabilities)})
             else:
                 out.print(
-                    _welcome(url, name, capabilities, with_key=bool(settings.api_keys)),
+                    _welcome(url, name, capabilities, with_key=with_key),
                     soft_wrap=True,
                 )
             if demo:
