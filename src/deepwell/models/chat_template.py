@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any, Final, cast
 
 from jinja2 import meta
@@ -147,16 +147,32 @@ def encode_chat(
     mark = _unused_character(inputs, template.source)
     marked = cast("dict[str, Any]", control.break_up(inputs, mark))
     rendered = template.render(**marked, add_generation_prompt=add_generation_prompt)
+    said = None if tools else _said(messages)
     ids: list[int] = []
     for is_control, text in control.split(rendered):
         if is_control:
             ids.append(control.ids[text])
-        else:
+        elif said is None or len(text) > _LONGEST_FIXED or any(one in text for one in said):
             ids.extend(tokenizer.encode(text.replace(mark, ""), allow_special=False))
+        else:
+            ids.extend(control.fixed(text.replace(mark, "")))
     return ids
 
 
+def _said(messages: Messages) -> list[str] | None:
+    """What the messages say; None where some of it is more than plain text. A piece without any of it is the template's own."""
+    said: list[str] = []
+    for message in messages:
+        if not message.keys() <= {"role", "content"} or not isinstance(message.get("content"), str):
+            return None
+        if content := message["content"].strip():
+            said.append(content)
+    return said
+
+
 _FEW_CANDIDATES = 512
+_LONGEST_FIXED = 512  # characters of a piece whose tokens are kept
+_MOST_FIXED = 64  # of them
 
 
 class _ControlTokens:
@@ -170,6 +186,8 @@ class _ControlTokens:
         self._heads = {token[:n] for token in self.ids for n in range(1, len(token))}
         self._tails = {token[n:] for token in self.ids for n in range(1, len(token))}
         self._longest = max(map(len, longest_first), default=0)
+        # Pieces that the template itself says, such as its own system message, are the same in every request.
+        self.fixed = lru_cache(maxsize=_MOST_FIXED)(partial(tokenizer.encode, allow_special=False))
         # `startswith` and `endswith` try a few candidates faster than slices are made; DeepSeek has thousands.
         few = len(self._heads) + len(self._tails) <= _FEW_CANDIDATES
         self._candidates = (tuple(self._tails), tuple(self._heads)) if few else None

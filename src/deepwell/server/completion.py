@@ -179,13 +179,12 @@ def complete_sync(deltas: Iterable[Delta], codec: Codec, choice: Choice) -> Iter
             return
 
 
-async def merge(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
+def merge(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
     """Updates of several choices as they come. Closing it, or an error in one stream, closes them all."""
-    if len(streams) == 1:
-        async with aclosing(streams[0]) as only:
-            async for update in only:
-                yield update
-        return
+    return streams[0] if len(streams) == 1 else _merged(streams)
+
+
+async def _merged(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
     # An unbounded queue cannot hold more than the engine generates, which max_tokens bounds.
     queue: asyncio.Queue[Update | Exception | None] = asyncio.Queue()
 

@@ -37,6 +37,7 @@ from deepwell.server.semantic_cache import (
     shelf_of,
 )
 from deepwell.server.shared_answers import SharedAnswers
+from deepwell.server.sse import Stop
 from deepwell.server.state import State
 from deepwell.server.text import Codec
 from deepwell.server.ticket import current_ticket
@@ -104,7 +105,7 @@ class Service:
             self._keep(database)
         self.keys = KeyRing(api_keys, KeyStore(database) if database is not None else None)
         self.draining = False
-        self.stopped = asyncio.Event()
+        self.stopped = Stop()
         self.fingerprint = self._fingerprint()
         shared = self.limiter.shared
         exchange = None if shared is None else SharedAnswers(shared, response_cache_ttl_s)

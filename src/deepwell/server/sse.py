@@ -14,11 +14,35 @@ from starlette.types import Receive, Scope, Send
 from deepwell.errors import DeepwellError
 from deepwell.server.errors import RequestTimeout, ShuttingDown, encode_error
 
-__all__ = ["Answer", "EventStream", "event"]
+__all__ = ["Answer", "EventStream", "Stop", "event"]
 
 T = TypeVar("T")
 _log = logging.getLogger("deepwell.server")
 _DONE = b"data: [DONE]\n\n"
+
+
+class Stop:
+    """That the server stops, told to every answer in flight; to those that begin later at once."""
+
+    def __init__(self) -> None:
+        self._told: set[Callable[[], None]] = set()
+        self._now = False
+
+    def set(self) -> None:
+        """It stops."""
+        self._now = True
+        for told in tuple(self._told):
+            told()
+
+    def tell(self, whom: Callable[[], None]) -> None:
+        """Call `whom` when the server stops."""
+        self._told.add(whom)
+        if self._now:
+            whom()
+
+    def forget(self, whom: Callable[[], None]) -> None:
+        """It has ended."""
+        self._told.discard(whom)
 
 
 class _ClientLeft(Exception):
@@ -30,9 +54,7 @@ def event(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-async def _attended(
-    work: Coroutine[Any, Any, T], scope: Scope, receive: Receive, stopped: asyncio.Event
-) -> T:
+async def _attended(work: Coroutine[Any, Any, T], scope: Scope, receive: Receive, stopped: Stop) -> T:
     """Run `work` while the client is there, there is time, and the server goes on; else cancel it, and wait for its end.
 
     The work runs in the caller's own task, so that it begins at once, and is cancelled there.
@@ -53,14 +75,10 @@ async def _attended(
             pass
         interrupt(_ClientLeft())
 
-    async def until_stopped() -> None:
-        await stopped.wait()
+    def stop() -> None:
         interrupt(ShuttingDown("the server is shutting down", fix="send the request again when it is back"))
 
-    watchers: list[asyncio.Task[None] | asyncio.TimerHandle] = [
-        asyncio.create_task(watch()),
-        asyncio.create_task(until_stopped()),
-    ]
+    watchers: list[asyncio.Task[None] | asyncio.TimerHandle] = [asyncio.create_task(watch())]
     state: dict[str, Any] = scope.get("state", {})
     if (deadline := state.get("deadline")) is not None:
         late = RequestTimeout(
@@ -68,6 +86,7 @@ async def _attended(
             fix="ask for fewer tokens, or start the server with a higher DEEPWELL_REQUEST_TIMEOUT_S",
         )
         watchers.append(asyncio.get_running_loop().call_at(deadline, interrupt, late))
+    stopped.tell(stop)
     try:
         return await work
     except asyncio.CancelledError:
@@ -76,6 +95,7 @@ async def _attended(
         raise reason from None
     finally:
         ended = True
+        stopped.forget(stop)
         for watcher in watchers:
             watcher.cancel()
 
@@ -83,7 +103,7 @@ async def _attended(
 class Answer(Response):
     """A JSON body that is made while the client waits."""
 
-    def __init__(self, body: Coroutine[Any, Any, bytes], stopped: asyncio.Event) -> None:
+    def __init__(self, body: Coroutine[Any, Any, bytes], stopped: Stop) -> None:
         super().__init__(media_type="application/json")
         self._work = body
         self._stopped = stopped
@@ -110,7 +130,7 @@ class EventStream(Response):
     def __init__(
         self,
         events: AsyncGenerator[bytes, None],
-        stopped: asyncio.Event,
+        stopped: Stop,
         *,
         end: bytes = _DONE,
         failed: Callable[[DeepwellError], bytes] = _failure,
