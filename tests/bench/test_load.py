@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from tests.server.conftest import start
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.bench.ladder import CYCLE, SYSTEM_TOKENS, repeating_load
 from deepwell.bench.load import CLIENT, Measured, percentile, summarise, value_of
 from deepwell.bench.mixed import FEWEST, LONGEST, MOST, SHORTEST, Asked, mixed_load
 from deepwell.errors import DeepwellError
-from deepwell.server.service import Service
 
 
 def test_a_percentile_is_a_value_that_occurred():
@@ -27,7 +26,7 @@ def test_a_percentile_is_a_value_that_occurred():
 
 def test_the_client_times_every_token_of_every_request(tmp_path: Path):
     engine = FakeEngine()
-    live = start(Service(engine, make_codec(tmp_path), model="toy"), engine)
+    live = start(make_service(engine, make_codec(tmp_path), model="toy"), engine)
     asked = [Asked(tuple(b"some prompt %d" % n), 3 + n) for n in range(6)]
     bodies = [
         {

@@ -10,7 +10,7 @@ from deepwell.bench.scrape import histogram_quantile
 from deepwell.bench.semantic import upper_bound
 from deepwell.bench.swaps import families, paraphrase_pairs, swap_pairs
 from deepwell.errors import DeepwellError
-from deepwell.server.wording import asks_the_same, normal_form
+from deepwell.server.caches.wording import asks_the_same, normal_form
 
 
 @pytest.mark.parametrize(

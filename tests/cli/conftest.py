@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 from typer.testing import CliRunner
-
-from deepwell.server.service import Service
 
 
 @pytest.fixture
@@ -32,7 +30,9 @@ def runner(home: Path) -> CliRunner:
 def toy_server(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Live]:
     """A running server of the model `toy`, at the configured port."""
     engine = FakeEngine()
-    running = start(Service(engine, make_codec(tmp_path_factory.mktemp("tokenizer")), model="toy"), engine)
+    running = start(
+        make_service(engine, make_codec(tmp_path_factory.mktemp("tokenizer")), model="toy"), engine
+    )
     monkeypatch.setenv("DEEPWELL_PORT", running.url.rpartition(":")[2])
     monkeypatch.setenv("DEEPWELL_MODEL", "toy")
     yield running

@@ -12,10 +12,9 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.server.app import create_app
-from deepwell.server.service import Service
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 RULES = DEPLOY / "prometheus" / "deepwell.rules.yml"
@@ -27,7 +26,7 @@ LABELS = {"gen_ai_request_model", "gen_ai_operation_name", "gen_ai_token_type"}
 @pytest.fixture
 async def exposed(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Every series name of a server that has answered something."""
-    service = Service(FakeEngine(), make_codec(tmp_path_factory.mktemp("tokenizer")), model="toy")
+    service = make_service(FakeEngine(), make_codec(tmp_path_factory.mktemp("tokenizer")), model="toy")
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(create_app(service)), base_url="http://t"
     ) as client:

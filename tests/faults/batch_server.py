@@ -5,18 +5,17 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.server.file_options import FileOptions
-from deepwell.server.listen import bind
+from deepwell.server.http.listen import bind
+from deepwell.server.options import FileOptions
 from deepwell.server.run import serve
-from deepwell.server.service import Service
 from deepwell.storage.database import Database
 
 
 def main(folder: Path, port: int, lease_s: float) -> None:
     """Serve until a signal comes; what is kept lies in the folder."""
-    service = Service(
+    service = make_service(
         FakeEngine(max_model_len=4096),
         make_codec(folder / "tokenizer"),
         model="toy",

@@ -18,10 +18,9 @@ import httpx
 import openai
 import pytest
 from tests.server.conftest import start
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.engine.process import EngineProcess, ProcessEngine
-from deepwell.server.service import Service
 
 ROOT = Path(__file__).parents[2]
 LINES = 120
@@ -171,7 +170,7 @@ def test_a_server_that_was_asleep_finds_its_batch_taken(servers: Servers) -> Non
 def test_a_killed_engine_fails_no_line(tmp_path: Path) -> None:
     process = EngineProcess({}, factory="tests.faults.hosted:echo")
     with ProcessEngine.start(process) as engine:
-        service = Service(engine, make_codec(tmp_path / "tokenizer"), model="toy")
+        service = make_service(engine, make_codec(tmp_path / "tokenizer"), model="toy")
         running = start(service, FakeEngine())
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
         try:

@@ -8,14 +8,12 @@ from pathlib import Path
 
 import httpx
 from tests.server.conftest import start
-from tests.server.fakes import FakeEngine, make_codec
-
-from deepwell.server.service import Service
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
 
 def test_a_client_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
     engine = FakeEngine(max_model_len=10_000_000)
-    service = Service(engine, make_codec(tmp_path), model="toy", client_timeout_s=0.5)
+    service = make_service(engine, make_codec(tmp_path), model="toy", client_timeout_s=0.5)
     live = start(service, engine)
     host, port = live.url.removeprefix("http://").split(":")
     body = json.dumps(

@@ -12,10 +12,9 @@ import openai
 import pytest
 from tests.faults.test_batches import until
 from tests.server.conftest import start
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.server.file_options import FileOptions
-from deepwell.server.service import Service
+from deepwell.server.options import FileOptions
 
 DISK = 512 * 1024
 
@@ -41,10 +40,10 @@ def used(folder: Path) -> int:
 def test_files_and_batches_on_a_full_disk(
     tmp_path: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepwell.server.batches._AFTER_FAILURE_S", 0.05)
+    monkeypatch.setattr("deepwell.server.families.batches.worker._AFTER_FAILURE_S", 0.05)
     engine = FakeEngine(max_model_len=4096)
     codec = make_codec(tmp_path / "tokenizer")
-    running = start(Service(engine, codec, model="toy", files=FileOptions(folder=small_disk)), engine)
+    running = start(make_service(engine, codec, model="toy", files=FileOptions(folder=small_disk)), engine)
     client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
     try:
         with pytest.raises(openai.InternalServerError, match=r"there is no room.*delete files") as full:

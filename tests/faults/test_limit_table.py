@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.server.limit_table import LimitTable
-from deepwell.server.quota import bucket_key
+from deepwell.server.access.limit_table import LimitTable
+from deepwell.server.access.quota import bucket_key
 
 KEY = bucket_key("requests", "tenant a")
 HOLDER = """
 import sys
 from pathlib import Path
-from deepwell.server.limit_table import LimitTable
+from deepwell.server.access.limit_table import LimitTable
 table = LimitTable(Path(sys.argv[1]))
 assert table._lock()
 print("held", flush=True)

@@ -11,19 +11,19 @@ from typing import Any
 import httpx
 import pytest
 from tests.server.conftest import start
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.server.observe import observer_of
-from deepwell.server.service import Service
+from deepwell.server.context import ServerContext
+from deepwell.server.observe.observer import observer_of
 from deepwell.settings import Settings
 
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
 
 
-def served(tmp_path: Path, **settings: Any) -> Service:
+def served(tmp_path: Path, **settings: Any) -> ServerContext:
     """A server that has answered under these settings, and has stopped."""
     engine = FakeEngine()
-    service = Service(
+    service = make_service(
         engine, make_codec(tmp_path / "tokenizer"), model="toy", observer=observer_of(Settings(**settings))
     )
     running = start(service, engine)

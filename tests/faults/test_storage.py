@@ -17,11 +17,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import make_url
 from tests.postgres import Server
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.errors import StorageUnavailable
 from deepwell.server.app import create_app
-from deepwell.server.service import Service
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.postgres import PostgreSQL
@@ -73,7 +72,7 @@ async def served(database: Database, tmp_path: Path) -> AsyncIterator[httpx.Asyn
     folder = tmp_path / "codec"
     folder.mkdir()
     key = SecretStr("a-key-of-the-settings")
-    service = Service(FakeEngine(), make_codec(folder), model="toy", database=database, api_keys=[key])
+    service = make_service(FakeEngine(), make_codec(folder), model="toy", database=database, api_keys=[key])
     headers = {"authorization": f"Bearer {key.get_secret_value()}"}
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as client:

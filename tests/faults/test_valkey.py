@@ -16,15 +16,15 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.server import shared as shared_module
+from deepwell.server import valkey as shared_module
+from deepwell.server.access.limit_table import LimitTable
+from deepwell.server.access.quota import RateLimits, bucket_key
+from deepwell.server.access.shared_limits import SharedLimits
 from deepwell.server.app import create_app
-from deepwell.server.limit_table import LimitTable
-from deepwell.server.limits import LimitsConfig
-from deepwell.server.quota import RateLimits, bucket_key
-from deepwell.server.service import Service
-from deepwell.server.shared import Shared, SharedLimits
+from deepwell.server.options import LimitsConfig
+from deepwell.server.valkey import ValkeyClient
 
 KEY = bucket_key("requests", "tenant a")
 SERVER = shutil.which("valkey-server")
@@ -81,7 +81,7 @@ def valkey(tmp_path: Path) -> Iterator[Valkey]:
 
 
 class Changes:
-    """What a `Shared` says of Valkey, to be waited for."""
+    """What a `ValkeyClient` says of Valkey, to be waited for."""
 
     def __init__(self) -> None:
         self.told: list[bool] = []
@@ -112,7 +112,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def hosts(valkey: Valkey, changes: Changes) -> AsyncIterator[tuple[SharedLimits, SharedLimits]]:
     """Two servers with nothing in common but Valkey."""
-    clients = [Shared(valkey.url, changes), Shared(valkey.url)]
+    clients = [ValkeyClient(valkey.url, changes), ValkeyClient(valkey.url)]
     tables = [LimitTable(), LimitTable()]
     yield SharedLimits(clients[0], tables[0]), SharedLimits(clients[1], tables[1])
     for client, table in zip(clients, tables, strict=True):
@@ -171,7 +171,7 @@ async def test_limits_go_on_for_this_host_and_join_again(
 
 
 async def test_the_server_answers_throughout_and_its_metrics_tell(valkey: Valkey, tmp_path: Path) -> None:
-    service = Service(
+    service = make_service(
         FakeEngine(),
         make_codec(tmp_path / "tokenizer"),
         model="toy",
@@ -194,7 +194,7 @@ async def test_a_valkey_that_was_never_there_costs_one_try(tmp_path: Path, chang
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         url = SecretStr(f"valkey://:secret@127.0.0.1:{nobody.getsockname()[1]}/0")
-    shared = Shared(url, changes)
+    shared = ValkeyClient(url, changes)
     table = LimitTable()
     limits = SharedLimits(shared, table)
     assert (await limits.charge(KEY, 10, 1)).remaining == 9
@@ -212,7 +212,7 @@ async def test_answers_are_shared_between_hosts_and_kept_alone_without_valkey(
     engines = [FakeEngine(), FakeEngine()]
     codec = make_codec(tmp_path / "tokenizer")
     services = [
-        Service(
+        make_service(
             engine,
             codec,
             model="toy",
@@ -241,7 +241,7 @@ async def test_answers_are_shared_between_hosts_and_kept_alone_without_valkey(
     assert first[1] == again[1] == there[1]
     assert engines[1].seen == []
     assert (await ask(1, max_tokens=3))[0] == "miss"
-    services[1].fingerprint = "fp_of_other_weights"
+    services[1].main.model.fingerprint = "fp_of_other_weights"
     assert (await ask(0, max_tokens=2))[0] == (await ask(1, max_tokens=2))[0] == "miss"
     valkey.send(signal.SIGSTOP)
     assert [(await ask(0, max_tokens=4))[0] for _ in range(2)] == ["miss", "hit"]

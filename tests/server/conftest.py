@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import httpx
 import pytest
 from openai import OpenAI
-from tests.server.fakes import FakeEngine, make_codec
+from tests.server.fakes import FakeEngine, make_codec, make_service
 
+from deepwell.dialogue.text import Codec
 from deepwell.server.app import create_app
-from deepwell.server.listen import bind, url_of
+from deepwell.server.context import ServerContext
+from deepwell.server.http.listen import bind, url_of
 from deepwell.server.run import Server
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 
 
 @pytest.fixture(scope="session")
@@ -30,12 +30,12 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def service(engine: FakeEngine, codec: Codec) -> Service:
-    return Service(engine, codec, model="toy", max_body_bytes=64 * 1024)
+def service(engine: FakeEngine, codec: Codec) -> ServerContext:
+    return make_service(engine, codec, model="toy", max_body_bytes=64 * 1024)
 
 
 @pytest.fixture
-async def http(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+async def http(service: ServerContext) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the application without a socket."""
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
@@ -48,7 +48,7 @@ class Live:
 
     url: str
     engine: FakeEngine
-    service: Service
+    service: ServerContext
     server: Server
     thread: threading.Thread
 
@@ -58,7 +58,7 @@ class Live:
         assert not self.thread.is_alive()
 
 
-def start(service: Service, engine: FakeEngine) -> Live:
+def start(service: ServerContext, engine: FakeEngine) -> Live:
     listener: socket.socket = bind("127.0.0.1", 0)
     ready = threading.Event()
     server = Server(service, grace_seconds=0, on_ready=ready.set)
@@ -70,7 +70,7 @@ def start(service: Service, engine: FakeEngine) -> Live:
 
 
 @pytest.fixture
-def live(service: Service, engine: FakeEngine) -> Iterator[Live]:
+def live(service: ServerContext, engine: FakeEngine) -> Iterator[Live]:
     running = start(service, engine)
     yield running
     running.stop()
@@ -80,7 +80,7 @@ def live(service: Service, engine: FakeEngine) -> Iterator[Live]:
 def shared_live(codec: Codec) -> Iterator[Live]:
     """One server for tests that only read answers."""
     engine = FakeEngine()
-    running = start(Service(engine, codec, model="toy"), engine)
+    running = start(make_service(engine, codec, model="toy"), engine)
     yield running
     running.stop()
 

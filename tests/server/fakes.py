@@ -9,14 +9,18 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
     Delta,
+    Engine,
     EngineStats,
     GenerateRequest,
     Grammar,
@@ -25,7 +29,11 @@ from deepwell.engine.protocol import (
 from deepwell.errors import ContextLengthExceeded, ModelNotFound
 from deepwell.models.chat_template import ChatTemplate
 from deepwell.models.tokenizer import Tokenizer
-from deepwell.server.text import Codec
+from deepwell.server.build import build_context
+from deepwell.server.context import ServerContext
+from deepwell.server.observe.observer import Observer
+from deepwell.server.options import CacheOptions, SemanticOptions, ServerOptions
+from deepwell.storage.database import Database
 
 START, END = 256, 257  # <|im_start|>, <|im_end|>
 VOCAB = 258
@@ -205,3 +213,24 @@ class FakeEngine:
 def _logprob(token: int, alternatives: int) -> TokenLogprob:
     top = tuple(((token + i) % VOCAB, -(1 + token / 256) - i) for i in range(alternatives))
     return TokenLogprob(token, -(1 + token / 256), 1, top)
+
+
+def make_service(
+    engine: Engine,
+    codec: Codec,
+    *,
+    model: str,
+    embedder: ServedModel | None = None,
+    database: Database | None = None,
+    observer: Observer | None = None,
+    response_cache_bytes: int = 0,
+    response_cache_ttl_s: float = float("inf"),
+    semantic: SemanticOptions | None = None,
+    **options: Any,
+) -> ServerContext:
+    """The context of a server over one engine, and perhaps a second model that embeds; `options` are `ServerOptions`'."""
+    models = [ServedModel(model, engine, codec), *([] if embedder is None else [embedder])]
+    caches = CacheOptions(response_cache_bytes, response_cache_ttl_s, semantic)
+    return build_context(
+        models, ServerOptions(caches=caches, **options), database=database, observer=observer
+    )

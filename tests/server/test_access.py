@@ -9,13 +9,12 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from pydantic import SecretStr
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.text import Codec
 from deepwell.errors import PortInUse
 from deepwell.server.app import create_app
-from deepwell.server.listen import bind, url_of
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.http.listen import bind, url_of
 
 KEYS = (SecretStr("key-of-one-user-0001"), SecretStr("key-of-another-0002"))
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
@@ -23,7 +22,7 @@ CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
 
 @pytest.fixture
 async def guarded(engine: FakeEngine, codec: Codec) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Service(engine, codec, model="toy", api_keys=KEYS))
+    app = create_app(make_service(engine, codec, model="toy", api_keys=KEYS))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client
 

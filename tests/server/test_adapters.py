@@ -11,16 +11,15 @@ import openai
 import pytest
 from openai import OpenAI
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.bench.adapters import write_random_adapter
+from deepwell.dialogue.text import Codec
 from deepwell.engine.adapters import Linear, linears_of
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.load import open_engine
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.server.app import create_app
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def client_of(engine: FakeEngine, codec: Codec, root: Path | None) -> httpx.AsyncClient:
-    app = create_app(Service(engine, codec, model="toy", adapter_dir=root))
+    app = create_app(make_service(engine, codec, model="toy", adapter_dir=root))
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
 
 
@@ -96,7 +95,7 @@ def linears(smollm2_path: Path) -> dict[str, Linear]:
 @pytest.fixture
 def real(smollm2_path: Path, tmp_path: Path) -> Iterator[Live]:
     engine = open_engine(smollm2_path, context=512, quiet=True)
-    service = Service(engine, Codec.load(smollm2_path), model="smollm2", adapter_dir=tmp_path)
+    service = make_service(engine, Codec.load(smollm2_path), model="smollm2", adapter_dir=tmp_path)
     running = start(service, engine)
     yield running
     running.stop()
@@ -152,7 +151,9 @@ def test_the_keys_guard_the_routes(codec: Codec, tmp_path: Path) -> None:
     from pydantic import SecretStr
     from starlette.testclient import TestClient
 
-    service = Service(FakeEngine(), codec, model="toy", api_keys=[SecretStr("k" * 16)], adapter_dir=tmp_path)
+    service = make_service(
+        FakeEngine(), codec, model="toy", api_keys=[SecretStr("k" * 16)], adapter_dir=tmp_path
+    )
     client = TestClient(create_app(service))
     for verb in ("load", "unload"):
         assert client.post(f"/v1/{verb}_lora_adapter", json={"lora_name": "x"}).status_code == 401

@@ -14,16 +14,15 @@ import sqlalchemy as sa
 from openai import OpenAI
 from openai.types import Batch
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.errors import DeepwellError, ModelNotFound
-from deepwell.server.batch_lines import MAX_LINES, check_input, read_lines
-from deepwell.server.file_options import FileOptions
-from deepwell.server.inside import Inside
-from deepwell.server.principal import ANYONE
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.access.principal import ANYONE
+from deepwell.server.families.batches.lines import MAX_LINES, check_input, read_lines
+from deepwell.server.http.in_process import InProcessClient
+from deepwell.server.options import FileOptions
 from deepwell.storage.database import Database
 from deepwell.storage.tables import batches as batch_rows
 
@@ -34,7 +33,7 @@ LONG_AGO = 1_000_000_000
 @pytest.fixture(scope="module")
 def live(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine()
-    running = start(Service(engine, codec, model="toy"), engine)
+    running = start(make_service(engine, codec, model="toy"), engine)
     yield running
     running.stop()
 
@@ -246,10 +245,10 @@ class Flaky(FakeEngine):
 
 
 async def test_a_line_waits_for_an_engine_that_is_away(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepwell.server.batches._PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr("deepwell.server.families.batches.worker._PAUSES_S", (0.01, 0.02))
     engine = Flaky()
     engine.refusals = 12  # more than there are pauses
-    running = start(Service(engine, codec, model="toy"), engine)
+    running = start(make_service(engine, codec, model="toy"), engine)
     try:
         client = client_of(running)
         batch = await ended(client, begin(client, encoded([row(0, "a"), row(1, "b")])).id)
@@ -261,9 +260,9 @@ async def test_a_line_waits_for_an_engine_that_is_away(codec: Codec, monkeypatch
 async def test_a_line_that_always_fails_ends_in_the_error_file(
     codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepwell.server.batches._PAUSES_S", (0.01, 0.02))
+    monkeypatch.setattr("deepwell.server.families.batches.worker._PAUSES_S", (0.01, 0.02))
     engine = FakeEngine(fail_at=3)
-    running = start(Service(engine, codec, model="toy"), engine)
+    running = start(make_service(engine, codec, model="toy"), engine)
     try:
         client = client_of(running)
         batch = await ended(client, begin(client, encoded([row(0, "longer"), row(1, "b")])).id)
@@ -279,7 +278,7 @@ async def test_the_next_server_ends_what_one_began(codec: Codec, tmp_path: Path)
         engine = FakeEngine()
         database = Database.open(tmp_path / "x.db")
         options = FileOptions(folder=tmp_path / "files", batch_concurrency=4)
-        return start(Service(engine, codec, model="toy", database=database, files=options), engine)
+        return start(make_service(engine, codec, model="toy", database=database, files=options), engine)
 
     first = server()
     client = client_of(first)
@@ -301,7 +300,7 @@ async def test_the_next_server_ends_what_one_began(codec: Codec, tmp_path: Path)
 async def test_lines_that_nobody_came_to_in_time_have_expired(codec: Codec, tmp_path: Path) -> None:
     database = Database.open(tmp_path / "x.db")
     engine = FakeEngine()
-    service = Service(engine, codec, model="toy", database=database)
+    service = make_service(engine, codec, model="toy", database=database)
     state = service.state
     source = await state.files.create(
         ANYONE.tenant, filename="x", purpose="batch", content=_bytes(encoded([row(0), row(1)]))
@@ -325,7 +324,7 @@ async def test_lines_that_nobody_came_to_in_time_have_expired(codec: Codec, tmp_
 
 async def test_a_batch_whose_input_is_lost_says_so(codec: Codec) -> None:
     engine = FakeEngine()
-    service = Service(engine, codec, model="toy")
+    service = make_service(engine, codec, model="toy")
     state = service.state
     source = await state.files.create(
         ANYONE.tenant, filename="x", purpose="batch", content=_bytes(encoded([row(0)]))
@@ -359,7 +358,7 @@ async def test_a_call_from_inside_that_is_given_up_hangs_up() -> None:
         finally:
             left.set()
 
-    call = asyncio.ensure_future(Inside(app).post("/x", b"{}", ANYONE))
+    call = asyncio.ensure_future(InProcessClient(app).post("/x", b"{}", ANYONE))
     await asyncio.sleep(0)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):

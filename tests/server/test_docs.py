@@ -9,11 +9,10 @@ from pathlib import Path
 
 import pytest
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.bench.api_docs import api_page, coverage_page, document
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.dialogue.text import Codec
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = ("clients", "batches")  # each in English and in Chinese
@@ -27,7 +26,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def served(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
-    running = start(Service(engine, codec, model="smollm2"), engine)
+    running = start(make_service(engine, codec, model="smollm2"), engine)
     yield running
     running.stop()
 

@@ -14,14 +14,15 @@ import pytest
 from numpy.typing import NDArray
 from openai import OpenAI
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import Capabilities
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.app import create_app
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.context import ServerContext
 
 
 @dataclass
@@ -48,8 +49,10 @@ class Embedder(FakeEngine):
         return replace(super().capabilities(), hidden_size=16, generates=False)
 
 
-def two(codec: Codec, embedder: Embedder) -> Service:
-    return Service(FakeEngine(), codec, model="toy", embedder=Service(embedder, codec, model="mini"))
+def two(codec: Codec, embedder: Embedder) -> ServerContext:
+    return make_service(
+        FakeEngine(), codec, model="toy", embedder=ServedModel("mini", embedder, codec, tasks=("embed",))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +113,7 @@ def test_an_unknown_model_is_answered_with_those_there_are(both: OpenAI) -> None
         vector(both, "text-embedding-3-small")
 
 
-async def post(service: Service, **body: object) -> httpx.Response:
+async def post(service: ServerContext, **body: object) -> httpx.Response:
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.post("/v1/embeddings", json=body)
@@ -135,7 +138,9 @@ async def test_parameters_that_mean_nothing_are_refused(codec: Codec, extra: dic
 
 def test_two_models_of_one_name_are_refused(codec: Codec) -> None:
     with pytest.raises(InvalidRequest, match="--embedding-model"):
-        Service(FakeEngine(), codec, model="a", embedder=Service(Embedder(), codec, model="a"))
+        make_service(
+            FakeEngine(), codec, model="a", embedder=ServedModel("a", Embedder(), codec, tasks=("embed",))
+        )
 
 
 # The real encoder
@@ -144,7 +149,7 @@ def test_two_models_of_one_name_are_refused(codec: Codec) -> None:
 @pytest.fixture(scope="module")
 def real(minilm_path: Path) -> Iterator[Live]:
     engine = open_engine(minilm_path, quiet=True)
-    running = start(Service(engine, Codec.load(minilm_path), model="minilm"), FakeEngine())
+    running = start(make_service(engine, Codec.load(minilm_path), model="minilm"), FakeEngine())
     yield running
     running.stop()
     engine.close()

@@ -12,25 +12,25 @@ import pytest
 from fastapi import FastAPI
 from openai import OpenAI
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.text import Codec
 from deepwell.server.app import create_app
-from deepwell.server.file_options import FileOptions
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.context import ServerContext
+from deepwell.server.options import FileOptions
 from deepwell.storage.uploads import MAX_PARTS
 
 MAX_FILE = 256 * 1024
 
 
 @pytest.fixture(scope="module")
-def service(codec: Codec) -> Service:
+def service(codec: Codec) -> ServerContext:
     options = FileOptions(max_file_bytes=MAX_FILE, max_upload_bytes=4 * MAX_FILE)
-    return Service(FakeEngine(), codec, model="toy", max_body_bytes=64 * 1024, files=options)
+    return make_service(FakeEngine(), codec, model="toy", max_body_bytes=64 * 1024, files=options)
 
 
 @pytest.fixture(scope="module")
-def app(service: Service) -> FastAPI:
+def app(service: ServerContext) -> FastAPI:
     return create_app(service)
 
 
@@ -44,7 +44,7 @@ async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture(scope="module")
 def client(codec: Codec) -> Iterator[OpenAI]:
     engine = FakeEngine()
-    running: Live = start(Service(engine, codec, model="toy"), engine)
+    running: Live = start(make_service(engine, codec, model="toy"), engine)
     with OpenAI(
         base_url=f"{running.url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
     ) as client:
@@ -100,7 +100,7 @@ async def test_the_body_comes_in_any_pieces(http: httpx.AsyncClient) -> None:
 
 
 async def test_a_large_file_never_lies_in_memory(codec: Codec) -> None:
-    service = Service(FakeEngine(), codec, model="toy")
+    service = make_service(FakeEngine(), codec, model="toy")
     total = 48 << 20
     head, _, tail = form(PURPOSE, ('name="file"; filename="a"', b"@@")).partition(b"@@")
 
@@ -148,7 +148,7 @@ async def test_a_large_file_never_lies_in_memory(codec: Codec) -> None:
     ],
 )
 async def test_a_hostile_form_is_told_what_to_do(
-    http: httpx.AsyncClient, service: Service, parts: list[tuple[str, bytes]], told: str
+    http: httpx.AsyncClient, service: ServerContext, parts: list[tuple[str, bytes]], told: str
 ) -> None:
     before = (await http.get("/v1/files")).json()["data"]
     assert re.search(told, problem(await http.post("/v1/files", content=form(*parts), headers=FORM)))
@@ -301,7 +301,7 @@ async def test_nothing_of_one_key_is_seen_by_another(codec: Codec) -> None:
     from pydantic import SecretStr
 
     keys = [SecretStr("a" * 32), SecretStr("b" * 32)]
-    service = Service(FakeEngine(), codec, model="toy", api_keys=keys)
+    service = make_service(FakeEngine(), codec, model="toy", api_keys=keys)
     mine, theirs = ({"authorization": f"Bearer {key.get_secret_value()}"} for key in keys)
     transport = httpx.ASGITransport(create_app(service))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:

@@ -15,7 +15,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import StreamingResponse
 from tests.server.test_streams import Caller
 
-from deepwell.server.forward import Forward
+from deepwell.server.workers.forward import Forward
 
 app = FastAPI()
 left = asyncio.Event()
@@ -55,7 +55,7 @@ async def forward(tmp_path: Path) -> AsyncIterator[Forward]:
     running = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0)
-    yield Forward(FastAPI(), prefix="/v1/responses", address=str(tmp_path / "socket"))
+    yield Forward(FastAPI(), prefixes=("/v1/responses",), address=str(tmp_path / "socket"))
     server.should_exit = True
     await running
 
@@ -101,7 +101,7 @@ async def test_a_hang_up_is_passed_on(forward: Forward) -> None:
 
 
 async def test_a_process_that_is_away_is_a_503(tmp_path: Path) -> None:
-    forward = Forward(FastAPI(), prefix="/v1/responses", address=str(tmp_path / "nobody"), wait_s=0)
+    forward = Forward(FastAPI(), prefixes=("/v1/responses",), address=str(tmp_path / "nobody"), wait_s=0)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(forward), base_url="http://here") as client:
         answer = await client.get("/v1/responses/a")
     assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")

@@ -8,13 +8,12 @@ from pathlib import Path
 import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.server import auth
+from deepwell.dialogue.text import Codec
+from deepwell.server.access import auth
+from deepwell.server.access.auth import KeyRing, KeysUnavailable
 from deepwell.server.app import create_app
-from deepwell.server.auth import KeyRing, KeysUnavailable
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import ApiKey, KeyStore
 
@@ -57,7 +56,7 @@ def keys(database: Database) -> KeyStore:
 async def http(
     engine: FakeEngine, codec: Codec, database: Database, tmp_path: Path
 ) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(Service(engine, codec, model="toy", database=database, adapter_dir=tmp_path))
+    app = create_app(make_service(engine, codec, model="toy", database=database, adapter_dir=tmp_path))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         yield client
 

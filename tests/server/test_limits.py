@@ -12,16 +12,15 @@ import httpx
 import openai
 import pytest
 from tests.server.conftest import start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import EngineStats
-from deepwell.server.admission import Admission, Overloaded
+from deepwell.server.access.admission import Admission, Overloaded
+from deepwell.server.access.limit_table import LimitTable
+from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
-from deepwell.server.limit_table import LimitTable
-from deepwell.server.limits import LimitsConfig
-from deepwell.server.quota import RateLimits
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.options import LimitsConfig
 
 CHAT: dict[str, Any] = {
     "model": "toy",
@@ -38,7 +37,7 @@ def serve(engine: FakeEngine, codec: Codec) -> Serve:
     @asynccontextmanager
     async def run(*rates: int, cache: int = 0, **config: float) -> AsyncIterator[httpx.AsyncClient]:
         limits = LimitsConfig(RateLimits(*rates), **config)  # pyright: ignore[reportArgumentType]
-        service = Service(engine, codec, model="toy", limits=limits, response_cache_bytes=cache)
+        service = make_service(engine, codec, model="toy", limits=limits, response_cache_bytes=cache)
         transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             yield client
@@ -69,7 +68,7 @@ async def test_requests_over_the_limit_are_told_when_to_come_again(serve: Serve,
 async def test_tokens_are_reserved_in_full_and_settled_by_use(
     engine: FakeEngine, codec: Codec, stream: bool
 ) -> None:
-    service = Service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 100)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 100)))
     service.limiter.store = LimitTable(clock=lambda: 100.0)  # nothing comes back by itself
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
@@ -94,7 +93,7 @@ async def test_too_many_tokens_are_a_429_before_the_stream_begins(serve: Serve, 
 
 
 async def test_a_hang_up_pays_for_what_was_generated(engine: FakeEngine, codec: Codec) -> None:
-    service = Service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 10_000)))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 10_000)))
     live = start(service, engine)
     try:
         async with httpx.AsyncClient(base_url=live.url) as http:
@@ -120,7 +119,7 @@ async def test_embeddings_count_their_tokens(serve: Serve) -> None:
 
 
 async def test_the_sdk_reads_the_refusal(engine: FakeEngine, codec: Codec) -> None:
-    live = start(Service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(1))), engine)
+    live = start(make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(1))), engine)
     try:
         with openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0) as client:
             client.models.list()
@@ -136,7 +135,7 @@ async def test_a_request_that_takes_too_long_ends_with_an_error(
     engine: FakeEngine, codec: Codec, stream: bool
 ) -> None:
     engine.endless = True
-    service = Service(engine, codec, model="toy", limits=LimitsConfig(request_timeout_s=0.3))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(request_timeout_s=0.3))
     live = start(service, engine)
     try:
         async with httpx.AsyncClient(base_url=live.url, timeout=60) as http:
@@ -151,7 +150,7 @@ async def test_a_request_that_takes_too_long_ends_with_an_error(
 
 
 async def test_a_body_that_does_not_come_is_a_408(engine: FakeEngine, codec: Codec) -> None:
-    live = start(Service(engine, codec, model="toy", limits=LimitsConfig(request_timeout_s=0.2)), engine)
+    live = start(make_service(engine, codec, model="toy", limits=LimitsConfig(request_timeout_s=0.2)), engine)
     try:
         host, port = live.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
@@ -235,9 +234,9 @@ def test_a_burst_between_two_samples_counts() -> None:
 
 async def test_an_overloaded_engine_refuses_with_a_time(codec: Codec) -> None:
     engine = QueueEngine()
-    service = Service(engine, codec, model="toy", limits=LimitsConfig(max_wait_s=1))
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(max_wait_s=1))
     clock = Clock()
-    service.gate.admission = Admission(engine, 1, clock)
+    service.main.gate.admission = Admission(engine, 1, clock)
     engine.queue = waiting(0, local=10)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
@@ -359,7 +358,7 @@ async def test_an_adapter_that_is_swapped_is_asked_again(serve: Serve, engine: F
 async def test_bodies_that_are_too_long_are_refused_in_front_of_the_replay(
     serve: Serve, engine: FakeEngine, codec: Codec
 ) -> None:
-    service = Service(engine, codec, model="toy", response_cache_bytes=1 << 20, max_body_bytes=1024)
+    service = make_service(engine, codec, model="toy", response_cache_bytes=1 << 20, max_body_bytes=1024)
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
 
     async def chunks() -> AsyncIterator[bytes]:

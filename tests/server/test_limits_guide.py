@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
 import deepwell
-from deepwell.server.limits import LimitsConfig
-from deepwell.server.quota import RateLimits
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.dialogue.text import Codec
+from deepwell.server.access.quota import RateLimits
+from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import Database
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -31,7 +30,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def served(codec: Codec, tmp_path: Path) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
-    service = Service(
+    service = make_service(
         engine,
         codec,
         model="smollm2",

@@ -8,11 +8,10 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.text import Codec
 from deepwell.server.app import create_app
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 
 CALL = 'look<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
 TOOL = {"name": "weather", "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}}}
@@ -137,7 +136,7 @@ async def test_failures_have_anthropics_shape(http: httpx.AsyncClient, engine: F
 
 
 async def test_the_key_may_come_as_anthropic_sends_it(engine: FakeEngine, codec: Codec) -> None:
-    service = Service(engine, codec, model="toy", api_keys=[SecretStr("k" * 16)])
+    service = make_service(engine, codec, model="toy", api_keys=[SecretStr("k" * 16)])
     transport = httpx.ASGITransport(create_app(service))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         body = {"model": "toy", "max_tokens": 5, "messages": [{"role": "user", "content": "x"}]}
@@ -150,7 +149,7 @@ async def test_the_key_may_come_as_anthropic_sends_it(engine: FakeEngine, codec:
 
 async def test_keys_do_not_share_what_is_stored(engine: FakeEngine, codec: Codec) -> None:
     keys = ["a" * 16, "b" * 16]
-    service = Service(engine, codec, model="toy", api_keys=[SecretStr(key) for key in keys])
+    service = make_service(engine, codec, model="toy", api_keys=[SecretStr(key) for key in keys])
     transport = httpx.ASGITransport(create_app(service))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         mine, theirs = ({"authorization": f"Bearer {key}"} for key in keys)

@@ -18,16 +18,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
 from deepwell.server.app import create_app
-from deepwell.server.observe import Observer, observer_of
+from deepwell.server.context import ServerContext
 from deepwell.server.observe.access_log import AccessLog, fields_of
 from deepwell.server.observe.loop_lag import LoopLag
+from deepwell.server.observe.observer import Observer, observer_of
 from deepwell.server.observe.record import Record, request_id_of
 from deepwell.server.observe.trace_context import TraceContext
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 from deepwell.settings import InvalidSettings, Settings
 
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
@@ -46,15 +47,15 @@ class Kept:
 
 
 @asynccontextmanager
-async def client_of(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+async def client_of(service: ServerContext) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         yield client
 
 
-def observed(engine: FakeEngine, codec: Codec, **more: Any) -> tuple[Service, Kept]:
+def observed(engine: FakeEngine, codec: Codec, **more: Any) -> tuple[ServerContext, Kept]:
     kept = Kept()
-    return Service(engine, codec, model="toy", observer=Observer([kept]), **more), kept
+    return make_service(engine, codec, model="toy", observer=Observer([kept]), **more), kept
 
 
 async def test_a_request_is_recorded_with_what_it_cost(engine: FakeEngine, codec: Codec) -> None:
@@ -196,7 +197,9 @@ async def test_genai_metrics_go_by_their_names(engine: FakeEngine, codec: Codec)
 
 async def test_both_models_are_covered(engine: FakeEngine, codec: Codec) -> None:
     second = FakeEngine(steps=7)
-    service = Service(engine, codec, model="toy", embedder=Service(second, codec, model="small"))
+    service = make_service(
+        engine, codec, model="toy", embedder=ServedModel("small", second, codec, tasks=("embed",))
+    )
     async with client_of(service) as client:
         await client.post("/v1/embeddings", json={"model": "small", "input": ["abcd", "e"]})
         text = (await client.get("/metrics")).text
@@ -205,7 +208,7 @@ async def test_both_models_are_covered(engine: FakeEngine, codec: Codec) -> None
     assert 'gen_ai_request_model="small",gen_ai_token_type="input"} 5.0' in text
 
 
-def test_the_oldest_request_in_the_queue_tells_its_age(service: Service) -> None:
+def test_the_oldest_request_in_the_queue_tells_its_age(service: ServerContext) -> None:
     waiting = service.metrics.waiting
     assert waiting.oldest_s() == 0
     waiting.begin("first", 0.0)
@@ -372,7 +375,7 @@ async def test_traces_reach_a_collector(
 
     url, bodies = collecting
     observer = observer_of(Settings(trace_endpoint=url, trace_share=0))
-    service = Service(engine, codec, model="toy", observer=observer)
+    service = make_service(engine, codec, model="toy", observer=observer)
     async with client_of(service) as client:
         await client.post("/v1/chat/completions", json=CHAT)  # not sampled
         header = {"traceparent": PARENT, "x-request-id": "mine"}
@@ -407,7 +410,7 @@ def test_nothing_of_opentelemetry_is_imported_when_traces_are_off() -> None:
     import sys
 
     code = (
-        "import sys; from deepwell.settings import Settings; from deepwell.server.observe import observer_of;"
+        "import sys; from deepwell.settings import Settings; from deepwell.server.observe.observer import observer_of;"
         "observer_of(Settings(access_log='json'));"
         "print(sorted(one for one in sys.modules if one.startswith('opentelemetry')))"
     )
@@ -429,7 +432,7 @@ def test_workers_of_one_server_show_what_all_of_them_counted(tmp_path: Path) -> 
     import sys
 
     code = (
-        "from deepwell.server.metrics import Metrics; from tests.server.fakes import FakeEngine;"
+        "from deepwell.server.observe.metrics import Metrics; from tests.server.fakes import FakeEngine;"
         "metrics = Metrics({'toy': FakeEngine(steps=3)}); metrics.requests.labels('/r', '200').inc();"
         "metrics.queue.observe(0.02); metrics.open_requests.inc(); print(metrics.text().decode())"
     )

@@ -11,12 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.text import Codec
 from deepwell.server.observe.access_log import fields_of
 from deepwell.server.observe.record import Record
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 from deepwell.settings import Settings
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
@@ -30,7 +29,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def served(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
-    running = start(Service(engine, codec, model="smollm2"), engine)
+    running = start(make_service(engine, codec, model="smollm2"), engine)
     httpx.post(f"{running.url}/v1/completions", json={"model": "smollm2", "prompt": "abc"})
     yield running
     running.stop()

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.server.limit_table import LimitTable
-from deepwell.server.principal import Principal
-from deepwell.server.quota import WINDOW_S, Quota, RateLimited, RateLimits, bucket_key, charge, settle
+from deepwell.server.access.limit_table import LimitTable
+from deepwell.server.access.principal import Principal
+from deepwell.server.access.quota import WINDOW_S, Quota, RateLimited, RateLimits, bucket_key, charge, settle
 from deepwell.storage.database import Tenant
 
 KEY = bucket_key("tokens", "tenant a")
@@ -122,7 +122,7 @@ async def test_a_table_of_another_boot_is_begun_anew(tmp_path: Path, monkeypatch
     await first.charge(KEY, 10, 10)
     again = LimitTable(tmp_path / "limits", clock=lambda: 100.0)
     assert (await again.charge(KEY, 10, 0)).remaining == 0
-    monkeypatch.setattr("deepwell.server.limit_table._boot", lambda: b"another")
+    monkeypatch.setattr("deepwell.server.access.limit_table._boot", lambda: b"another")
     new = LimitTable(tmp_path / "limits", clock=lambda: 100.0)
     assert (await new.charge(KEY, 10, 0)).remaining == 10
 

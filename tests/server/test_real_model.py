@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 from openai import OpenAI
 from tests.server.conftest import Live, start
+from tests.server.fakes import make_service
 
 import deepwell
+from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 # Longer than a cache block, so that a second request finds a prefix.
@@ -33,7 +33,7 @@ LONG = [
 @pytest.fixture(scope="module")
 def real(smollm2_path: Path) -> Iterator[Live]:
     engine = open_engine(smollm2_path, context=1024, quiet=True)
-    running = start(Service(engine, Codec.load(smollm2_path), model="smollm2"), engine)
+    running = start(make_service(engine, Codec.load(smollm2_path), model="smollm2"), engine)
     yield running
     running.stop()
     engine.close()

@@ -14,13 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai import OpenAI
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.completion import Choice, Counts, GenerationFailed, Update
+from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
-from deepwell.server.completion import Choice, Counts, GenerationFailed, Update
-from deepwell.server.response_cache import AnswerKey, AnswerStore, ResponseCache, answer_bytes
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.caches.response_cache import AnswerKey, AnswerStore, ResponseCache, answer_bytes
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -233,7 +232,7 @@ def test_one_generation_serves_all_readers_until_the_last_has_left(actions: list
 @pytest.fixture
 def caching(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine()
-    running = start(Service(engine, codec, model="toy", response_cache_bytes=1 << 20), engine)
+    running = start(make_service(engine, codec, model="toy", response_cache_bytes=1 << 20), engine)
     yield running
     running.stop()
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from tests.server.fakes import FakeEngine
 
-from deepwell.server.service import Service
+from deepwell.server.context import ServerContext
 
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
 TOOL = {
@@ -161,7 +161,7 @@ async def test_logprobs_are_asked_for(http: httpx.AsyncClient) -> None:
 
 
 async def test_background_goes_on_alone_and_streams_from_anywhere(
-    http: httpx.AsyncClient, service: Service
+    http: httpx.AsyncClient, service: ServerContext
 ) -> None:
     response = await respond(http, "abc", background=True)
     assert response["status"] == "queued" and response["background"] is True
@@ -187,7 +187,7 @@ async def test_background_goes_on_alone_and_streams_from_anywhere(
 
 
 async def test_background_can_be_cancelled_and_deleted(
-    http: httpx.AsyncClient, engine: FakeEngine, service: Service
+    http: httpx.AsyncClient, engine: FakeEngine, service: ServerContext
 ) -> None:
     engine.endless = True
     more = {"background": True, "max_output_tokens": 64}
@@ -205,10 +205,10 @@ async def test_background_can_be_cancelled_and_deleted(
 
 
 async def test_a_server_that_stops_fails_what_is_unfinished(
-    http: httpx.AsyncClient, service: Service, tmp_path: Any
+    http: httpx.AsyncClient, service: ServerContext, tmp_path: Any
 ) -> None:
     response = await respond(http, "abc" * 50, background=True)
-    await service.state.background.close()
+    await service.close_background()
     stopped = (await http.get(f"/v1/responses/{response['id']}")).json()
     assert stopped["status"] == "failed" and "stopped" in stopped["error"]["message"]
 

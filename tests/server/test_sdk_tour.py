@@ -6,17 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.bench.tour import take_tour
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.dialogue.text import Codec
 
 
 @pytest.fixture
 def roomy(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
-    running = start(Service(engine, codec, model="toy"), engine)
+    running = start(make_service(engine, codec, model="toy"), engine)
     yield running
     running.stop()
 

@@ -11,16 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.completion import Choice, Question, Update
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import InvalidRequest
 from deepwell.server.app import create_app
-from deepwell.server.completion import Choice, Question, Update
-from deepwell.server.response_cache import AnswerKey
-from deepwell.server.semantic_cache import SemanticCache, SemanticOptions, Vector, shelf_of
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.caches.response_cache import AnswerKey
+from deepwell.server.caches.semantic_cache import SemanticCache, Vector, shelf_of
+from deepwell.server.options import SemanticOptions
 
 KEYS = (SecretStr("key-of-one-user-0001"), SecretStr("key-of-another-0002"))
 ASKED, AGAIN, OTHER = (
@@ -107,13 +108,13 @@ def test_what_shapes_an_answer_parts_the_shelves() -> None:
 
 @pytest.fixture
 async def asking(engine: FakeEngine, codec: Codec) -> AsyncIterator[httpx.AsyncClient]:
-    service = Service(
+    service = make_service(
         engine,
         codec,
         model="toy",
         api_keys=KEYS,
         response_cache_bytes=1 << 20,
-        embedder=Service(FakeEngine(), codec, model="small"),
+        embedder=ServedModel("small", FakeEngine(), codec, tasks=("embed",)),
         semantic=SemanticOptions(min_cosine=0.5),
     )
     async with httpx.AsyncClient(
@@ -174,7 +175,7 @@ async def test_nothing_crosses_tenants_histories_tools_or_chance(
 
 def test_it_needs_an_embedder(engine: FakeEngine, codec: Codec) -> None:
     with pytest.raises(InvalidRequest, match="--embedding-model"):
-        Service(engine, codec, model="toy", semantic=SemanticOptions())
+        make_service(engine, codec, model="toy", semantic=SemanticOptions())
 
 
 async def test_an_answer_that_was_cut_short_is_kept_where_the_request_asked_for_that() -> None:

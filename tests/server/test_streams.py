@@ -14,7 +14,7 @@ from tests.server.conftest import Live
 from tests.server.fakes import FakeEngine
 
 from deepwell.server.app import create_app
-from deepwell.server.service import Service
+from deepwell.server.context import ServerContext
 
 ENDLESS: dict[str, Any] = {
     "model": "toy",
@@ -101,7 +101,7 @@ class Caller:
 
 @pytest.mark.parametrize("n", [1, 3])
 async def test_a_stream_stops_costing_within_one_step_of_the_hang_up(
-    service: Service, engine: FakeEngine, n: int
+    service: ServerContext, engine: FakeEngine, n: int
 ) -> None:
     steps_at_leaving: list[int] = []
 
@@ -120,7 +120,7 @@ async def test_a_stream_stops_costing_within_one_step_of_the_hang_up(
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions"])
 async def test_a_whole_answer_stops_costing_when_its_client_leaves(
-    service: Service, engine: FakeEngine, path: str
+    service: ServerContext, engine: FakeEngine, path: str
 ) -> None:
     caller = Caller(lambda messages: False)
     body = (
@@ -171,7 +171,9 @@ def test_stopping_the_server_ends_streams_with_an_error_event(live: Live) -> Non
     assert live.engine.aborted == 1
 
 
-async def test_a_draining_server_is_not_ready_but_healthy(http: httpx.AsyncClient, service: Service) -> None:
+async def test_a_draining_server_is_not_ready_but_healthy(
+    http: httpx.AsyncClient, service: ServerContext
+) -> None:
     assert (await http.get("/readyz")).json() == {"status": "ready", "model": "toy", "engine_restarts": 0}
     service.draining = True
     assert (await http.get("/readyz")).status_code == 503

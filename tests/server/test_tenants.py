@@ -13,13 +13,12 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.server.fakes import FakeEngine
+from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.text import Codec
+from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
-from deepwell.server.limits import LimitsConfig
-from deepwell.server.quota import RateLimits
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 
@@ -142,7 +141,7 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 async def world(engine: FakeEngine, codec: Codec, database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    service = Service(
+    service = make_service(
         engine,
         codec,
         model="toy",
@@ -163,7 +162,7 @@ async def world(engine: FakeEngine, codec: Codec, database: Database, tmp_path: 
         world = World(http, engine, routes, a, b)
         await _belongings(world)
         yield world
-    await service.state.background.close()
+    await service.close_background()
 
 
 def _routes(owner: Any) -> Iterator[str]:

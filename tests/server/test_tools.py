@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 from openai import OpenAI
 from tests.server.conftest import start
-from tests.server.fakes import END, VOCAB, FakeEngine, write_tokenizer
+from tests.server.fakes import END, VOCAB, FakeEngine, make_service, write_tokenizer
 
+from deepwell.dialogue.dialect import Dialect, Family, detect_dialect
+from deepwell.dialogue.dialogue import Said
+from deepwell.dialogue.grammars import MAX_CALLS, compose
+from deepwell.dialogue.parsers.machine import ReasoningTags
+from deepwell.dialogue.text import Codec
+from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice
 from deepwell.engine.grammar import GrammarCompiler
 from deepwell.engine.protocol import Grammar
 from deepwell.models.chat_template import ChatTemplate
 from deepwell.models.tokenizer import Tokenizer
-from deepwell.server.dialect import Dialect, Family, detect_dialect
-from deepwell.server.dialogue import Said
-from deepwell.server.grammars import MAX_CALLS, compose
-from deepwell.server.parsers.machine import ReasoningTags
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
-from deepwell.server.tools import ANY_OBJECT, FunctionTool, ToolChoice
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 TOOL: dict[str, Any] = {
@@ -44,7 +43,7 @@ TOOL: dict[str, Any] = {
 def roomy(codec: Codec) -> Iterator[str]:
     """A server whose context holds the tools as well."""
     engine = FakeEngine(max_model_len=8192)
-    running = start(Service(engine, codec, model="toy"), engine)
+    running = start(make_service(engine, codec, model="toy"), engine)
     yield running.url
     running.stop()
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.server.wording import asks_the_same, normal_form
+from deepwell.server.caches.wording import asks_the_same, normal_form
 
 SAME = [
     ("What's the capital of France?", "Could you tell me what the capital of France is?"),

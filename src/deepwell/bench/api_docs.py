@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from deepwell.bench.assets import repository
 
-__all__ = ["NOT_SERVED", "api_page", "coverage_page", "document", "write_pages"]
+if TYPE_CHECKING:
+    from deepwell.server.http.declaration import RouteTable
 
-# Paths of OpenAI's document in the served families that are not served, each with the reason.
-NOT_SERVED: Mapping[str, str] = {
-    "POST /v1/responses/compact": "nothing is ever compacted: a compaction is opaque and only its maker can read it",
-    "DELETE /v1/models/{model}": "fine-tuned models of OpenAI's; adapters are unloaded with /v1/unload_lora_adapter",
-    "GET /v1/responses (WebSocket)": "one transport, server-sent events, does the same",
-}
-_FAMILIES = (
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/conversations",
-    "/v1/embeddings",
-    "/v1/models",
-    "/v1/files",
-    "/v1/uploads",
-    "/v1/batches",
-)
+__all__ = ["api_page", "coverage_page", "document", "write_pages"]
 
 
 def document() -> dict[str, Any]:
@@ -34,10 +19,12 @@ def document() -> dict[str, Any]:
     from typing import cast
 
     from deepwell.bench.paced import PacedEngine
+    from deepwell.dialogue.model import ServedModel
+    from deepwell.dialogue.text import Codec
     from deepwell.models.tokenizer import Tokenizer
     from deepwell.server.app import create_app
-    from deepwell.server.service import Service
-    from deepwell.server.text import Codec
+    from deepwell.server.build import build_context
+    from deepwell.server.options import ServerOptions
 
     class Words:
         """The little that a service asks of a tokenizer before it is used."""
@@ -50,7 +37,8 @@ def document() -> dict[str, Any]:
 
     tokenizer = cast("Tokenizer", Words())
     engine: Any = PacedEngine(tokenizer, first_s=0, token_s=0, tokens=1)
-    app = create_app(Service(engine, cast("Codec", None), model="model", adapter_dir=Path()))
+    model = ServedModel("model", engine, cast("Codec", None))
+    app = create_app(build_context([model], ServerOptions(adapter_dir=Path())))
     engine.close()
     return app.openapi()
 
@@ -63,8 +51,14 @@ def _operations(described: Mapping[str, Any]) -> list[tuple[str, str, dict[str, 
     ]
 
 
-def coverage_page(described: Mapping[str, Any]) -> str:
-    """OpenAI's paths in the served families, and which are served."""
+def coverage_page(described: Mapping[str, Any], routes: RouteTable | None = None) -> str:
+    """Returns the page of OpenAI's paths in the served families, and which are served.
+
+    `routes`: what the families declare; None: those of a server with every family.
+    """
+    from deepwell.server.app import route_table
+
+    routes = routes or route_table()
     lines = [
         "# Coverage of OpenAI's API",
         "",
@@ -76,9 +70,10 @@ def coverage_page(described: Mapping[str, Any]) -> str:
         "|---|---|---|",
     ]
     for method, path, _ in _operations(described):
-        if path.startswith(_FAMILIES):
+        if path.startswith(routes.roots(api="openai")):
             lines.append(f"| `{method} {path}` | yes | |")
-    lines += [f"| `{path}` | by design not | {why} |" for path, why in NOT_SERVED.items()]
+    not_served = {path: why for one in routes.declarations for path, why in one.not_served.items()}
+    lines += [f"| `{path}` | by design not | {why} |" for path, why in sorted(not_served.items())]
     lines += ["", "Beside them, Anthropic's `POST /v1/messages` and `POST /v1/messages/count_tokens`.", ""]
     return "\n".join(lines)
 

@@ -14,11 +14,12 @@ from typing import Any
 from deepwell.bench.assets import bench_cache
 from deepwell.bench.environments import Environment, Install, PeerError, environment_python
 from deepwell.bench.report import Report
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
-from deepwell.server.listen import bind, url_of
+from deepwell.server.build import build_context
+from deepwell.server.http.listen import bind, url_of
 from deepwell.server.run import Server
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
 
 __all__ = ["CLIENTS", "bench_clients"]
 
@@ -81,10 +82,10 @@ def _server(model: Path, threads: int) -> Generator[str]:
     engine = open_engine(
         model, precision="int4", threads=threads, kv_tokens=8192, cache_dir=bench_cache(), quiet=True
     )
-    service = Service(engine, Codec.load(model), model="smollm2")  # pyright: ignore[reportArgumentType]
+    context = build_context([ServedModel("smollm2", engine, Codec.load(model))])
     ready = threading.Event()
     listener = bind("127.0.0.1", 0)
-    server = Server(service, grace_seconds=0, on_ready=ready.set)
+    server = Server(context, grace_seconds=0, on_ready=ready.set)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     url = url_of(listener)
     thread.start()

@@ -18,12 +18,14 @@ from deepwell.bench.ours import Ours
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.schemas import Case, schemas
 from deepwell.bench.sides import SETTLE_SECONDS
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, MissingDependency
 from deepwell.server.app import create_app
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.server.build import build_context
+from deepwell.server.context import ServerContext
 
 __all__ = ["bench_grammar"]
 
@@ -121,10 +123,10 @@ def _validity(report: Report, model: Path, threads: int, count: int) -> dict[str
     engine = open_engine(
         model, precision="int4", threads=threads, kv_tokens=16_384, cache_dir=bench_cache(), quiet=True
     )
-    service = Service(engine, Codec.load(model), model="model")  # pyright: ignore[reportArgumentType]
+    context = build_context([ServedModel("model", engine, Codec.load(model))])
     start = time.perf_counter()
     try:
-        answers = asyncio.run(_answer_all(service, cases))
+        answers = asyncio.run(_answer_all(context, cases))
     finally:
         engine.close()
     seconds = time.perf_counter() - start
@@ -161,10 +163,10 @@ def _validity(report: Report, model: Path, threads: int, count: int) -> dict[str
     }
 
 
-async def _answer_all(service: Service, cases: Sequence[Case]) -> list[tuple[int, Any]]:
+async def _answer_all(context: ServerContext, cases: Sequence[Case]) -> list[tuple[int, Any]]:
     """Status and body for every case, eight at a time."""
     gate = asyncio.Semaphore(8)
-    transport = httpx.ASGITransport(create_app(service))
+    transport = httpx.ASGITransport(create_app(context))
     async with httpx.AsyncClient(transport=transport, base_url="http://bench", timeout=600) as client:
 
         async def ask(number: int, case: Case) -> tuple[int, Any]:

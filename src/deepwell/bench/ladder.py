@@ -17,15 +17,15 @@ from deepwell.bench.mixed import CLIENTS, Asked
 from deepwell.bench.ours import Ours, text_tokens
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.unfused import Products, Unfused, blas_products, native_products
+from deepwell.dialogue.completion import Choice, complete
+from deepwell.dialogue.text import Codec
 from deepwell.engine import native
 from deepwell.engine.batch import BLOCK_TOKENS
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights import load_weights
 from deepwell.errors import DeepwellError
 from deepwell.models.checkpoint import open_checkpoint
-from deepwell.server.completion import Choice, complete
-from deepwell.server.response_cache import AnswerKey, ResponseCache
-from deepwell.server.text import Codec
+from deepwell.server.caches.response_cache import AnswerKey, ResponseCache
 
 __all__ = ["Repeating", "bench_ladder", "repeating_load"]
 

@@ -51,7 +51,7 @@ class _Stream(asyncio.Protocol):
         self.events += [now] * count
         self._tail = seen[-_OVERLAP:]
         self._last = (self._last + data)[-2048:]
-        if _count(seen, b"", _DONE) or self.status != b"200":
+        if _count(seen, b"", _DONE):  # any other answer ends with the connection, which was asked for
             assert self._transport is not None
             self._transport.close()
 

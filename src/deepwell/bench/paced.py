@@ -40,8 +40,8 @@ from deepwell.errors import ModelNotFound
 from deepwell.models.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from deepwell.server.service import Service
-    from deepwell.server.text import Codec
+    from deepwell.dialogue.text import Codec
+    from deepwell.server.context import ServerContext
 
 __all__ = ["PacedEngine"]
 
@@ -228,9 +228,10 @@ _CHUNK = b"%x\r\n%b\r\n" % (len(_EVENT), _EVENT)  # as long as the server's own 
 _END = b"0\r\n\r\n"
 
 
-def _guarded(engine: PacedEngine, codec: Codec) -> Service:
-    """The service as `deepwell serve` makes it, with a key in its database, which it writes into `DEEPWELL_BENCH_KEY`."""
-    from deepwell.server.build import Served, build_service
+def _guarded(engine: PacedEngine, codec: Codec) -> ServerContext:
+    """The context as `deepwell serve` makes it, with a key in its database, which it writes into `DEEPWELL_BENCH_KEY`."""
+    from deepwell.dialogue.model import ServedModel
+    from deepwell.server.build import context_of
     from deepwell.settings import Settings
     from deepwell.storage.database import Database, Tenant
     from deepwell.storage.keys import KeyStore
@@ -240,7 +241,7 @@ def _guarded(engine: PacedEngine, codec: Codec) -> Service:
     _, key = KeyStore(database).create(Tenant("bench"), "bench", ["inference"])
     database.close()
     Path(os.environ["DEEPWELL_BENCH_KEY"]).write_text(key, encoding="utf-8")
-    return build_service(settings, Served("paced", engine, codec), None)
+    return context_of(settings, [ServedModel("paced", engine, codec)])
 
 
 async def _serve_bare(engine: PacedEngine, port: int) -> None:
@@ -267,15 +268,16 @@ def main(model: str, port: str, first_ms: str, token_ms: str, tokens: str, how: 
 
 
 def _serve(engine: PacedEngine, model: Path, port: int, *, full: bool) -> None:
-    from deepwell.server.listen import bind
+    from deepwell.dialogue.model import ServedModel
+    from deepwell.dialogue.text import Codec
+    from deepwell.server.build import build_context
+    from deepwell.server.http.listen import bind
     from deepwell.server.run import serve
-    from deepwell.server.service import Service
-    from deepwell.server.text import Codec
 
     codec = Codec.load(model)
-    service = _guarded(engine, codec) if full else Service(engine, codec, model="paced")
+    context = _guarded(engine, codec) if full else build_context([ServedModel("paced", engine, codec)])
     with bind("127.0.0.1", port) as listener:
-        serve(service, listener, log_level="warning", on_ready=lambda: None)
+        serve(context, listener, log_level="warning", on_ready=lambda: None)
 
 
 if __name__ == "__main__":

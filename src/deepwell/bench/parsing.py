@@ -11,9 +11,8 @@ from typing import Any
 
 from deepwell.bench.assets import repository
 from deepwell.bench.report import Report, rounded
-from deepwell.errors import DeepwellError
-from deepwell.server.dialect import Dialect
-from deepwell.server.parsers.events import (
+from deepwell.dialogue.dialect import Dialect
+from deepwell.dialogue.parsers.events import (
     CallArguments,
     CallStart,
     Content,
@@ -22,7 +21,8 @@ from deepwell.server.parsers.events import (
     Reasoning,
     join,
 )
-from deepwell.server.tools import FunctionTool
+from deepwell.dialogue.tools import FunctionTool
+from deepwell.errors import DeepwellError
 
 __all__ = ["bench_parsing", "fuzz", "parser_of", "random_stream", "read_in_pieces", "shown", "transcripts"]
 

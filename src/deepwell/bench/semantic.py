@@ -12,21 +12,21 @@ from typing import Any
 from deepwell.bench.assets import bench_cache, machine
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.swaps import Pair, paraphrase_pairs, swap_pairs
+from deepwell.dialogue.completion import Choice, Question, Update
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.server.completion import Choice, Question, Update
-from deepwell.server.semantic_cache import (
+from deepwell.server.caches.semantic_cache import (
     Embed,
     SemanticCache,
-    SemanticOptions,
     Vector,
     cosine_gate,
     embed_with,
     shelf_of,
 )
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
-from deepwell.server.wording import asks_the_same, normal_form
+from deepwell.server.caches.wording import asks_the_same, normal_form
+from deepwell.server.options import SemanticOptions
 
 __all__ = ["bench_semantic", "upper_bound"]
 
@@ -100,9 +100,9 @@ def bench_semantic(
     report.note(f"{about}; embedder {embedder.name}")
     engine = open_engine(embedder, precision="auto", threads=threads, cache_dir=bench_cache(), quiet=True)
     try:
-        service = Service(engine, Codec.load(embedder), model=embedder.name)
+        model = ServedModel(embedder.name, engine, Codec.load(embedder))
         pairs = [*swap_pairs(each, seed=seed), *paraphrase_pairs()]
-        verdicts = asyncio.run(_judge(pairs, embed_with(service), options))
+        verdicts = asyncio.run(_judge(pairs, embed_with(model), options))
     finally:
         engine.close()
     swaps = [one for one in verdicts if one.pair.family != "paraphrase"]

@@ -14,10 +14,10 @@ from deepwell.bench.assets import repository
 from deepwell.bench.ours import Ours
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.sides import SETTLE_SECONDS
+from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError, ModelNotFound
 from deepwell.models.store import ModelStore
-from deepwell.server.text import Codec
 from deepwell.settings import Settings
 
 __all__ = ["bench_speculation", "models_at_hand"]

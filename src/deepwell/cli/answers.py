@@ -203,8 +203,8 @@ class LocalAnswers:
         self._codec = codec
 
     def stream(self, asked: Asked) -> Generator[Part, None, None]:
+        from deepwell.dialogue.completion import Choice, complete_sync
         from deepwell.engine.protocol import GenerateRequest, SamplingParams
-        from deepwell.server.completion import Choice, complete_sync
 
         prompt = self._codec.encode_chat(asked.messages)
         left = self._engine.capabilities().max_model_len - len(prompt)
@@ -240,7 +240,7 @@ def open_answers(settings: Settings) -> Answers:
     Raises:
         InvalidRequest: no chat is possible with it.
     """
-    from deepwell.server.listen import local_url
+    from deepwell.server.http.listen import local_url
 
     remote = RemoteAnswers(local_url(settings.host, settings.port), settings.model, settings.api_keys)
     if remote.serves():

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.bench import Json, Model, Row, Threads, app
+from deepwell.cli.bench import Model, Row, Threads, app, Json
 from deepwell.cli.bench import _measure as measure
 from deepwell.cli.bench import _model as model_path
 from deepwell.cli.bench import _threads as usable_threads
@@ -46,7 +46,7 @@ def semantic(
 ) -> None:
     """False hits of the semantic cache on swaps of what counts, and hits on paraphrases; in English and Chinese."""
     from deepwell.bench.semantic import bench_semantic
-    from deepwell.server.semantic_cache import SemanticOptions
+    from deepwell.server.options import SemanticOptions
 
     measure(
         "semantic",

@@ -156,7 +156,7 @@ def _store(settings: Settings) -> dict[str, Any]:
 def _server(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
     from deepwell.cli.answers import RemoteAnswers
     from deepwell.errors import DeepwellError
-    from deepwell.server.listen import bind, local_url, url_of
+    from deepwell.server.http.listen import bind, local_url, url_of
 
     url = local_url(settings.host, settings.port)
 

@@ -79,7 +79,7 @@ def create(
 ) -> None:
     """Make a key and show it: this once, for only its hash is kept."""
     with reported_errors(as_json=json):
-        from deepwell.server.principal import SCOPES
+        from deepwell.server.access.principal import SCOPES
         from deepwell.storage.database import Tenant
         from deepwell.storage.keys import new_tenant
 

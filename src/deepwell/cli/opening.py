@@ -12,13 +12,13 @@ from deepwell.errors import InvalidRequest
 from deepwell.settings import Settings
 
 if TYPE_CHECKING:
+    from deepwell.dialogue.text import Codec
     from deepwell.engine.encoder_loop import EncoderEngine
     from deepwell.engine.loop import InProcessEngine
     from deepwell.engine.plan import MemoryPlan
     from deepwell.engine.process import EngineProcess
     from deepwell.engine.protocol import Engine
     from deepwell.models.checkpoint import Checkpoint
-    from deepwell.server.text import Codec
 
 __all__ = [
     "OpenedModel",
@@ -84,8 +84,8 @@ def open_model(
     Raises:
         MissingDependency: `isa` names no kernel table of this machine.
     """
+    from deepwell.dialogue.text import Codec
     from deepwell.engine.load import open_engine
-    from deepwell.server.text import Codec
 
     if settings.isa:
         # The engine reads the variable; a flag or the file must win over it.

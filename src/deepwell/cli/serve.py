@@ -129,7 +129,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
             f"the adapter directory {settings.adapter_dir} does not exist",
             fix="create it, or correct --adapter-dir",
         )
-    from deepwell.server.listen import bind, url_of
+    from deepwell.server.http.listen import bind, url_of
 
     out = console()
     with bind(
@@ -168,8 +168,8 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
 
             codec = None
             if settings.workers == 1:
+                from deepwell.dialogue.text import Codec
                 from deepwell.server import run as _  # noqa: F401
-                from deepwell.server.text import Codec
 
                 codec = Codec.load(path)
             with_key = bool(settings.api_keys) or has_stored_key(settings)
@@ -208,26 +208,25 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
 
         try:
             if settings.workers > 1:
-                from deepwell.server.workers import ModelAt, serve_workers
+                from deepwell.server.workers.supervise import ModelAt, serve_workers
 
-                at = ModelAt(name, str(path), engine.address)
-                embedder_at = None
+                at = [ModelAt(name, str(path), engine.address, ("generate", "embed"))]
                 if embedding and planned_embedder:
-                    embedder_at = ModelAt(
-                        planned_embedder.name, str(planned_embedder.path), embedding.address
-                    )
-                serve_workers(settings, listener, at, embedder_at, ready)
+                    own_path = str(planned_embedder.path)
+                    at.append(ModelAt(planned_embedder.name, own_path, embedding.address, ("embed",)))
+                serve_workers(settings, listener, at, ready)
             else:
-                from deepwell.server.build import Served, build_service
+                from deepwell.dialogue.model import ServedModel
+                from deepwell.dialogue.text import Codec
+                from deepwell.server.build import context_of
                 from deepwell.server.run import serve as run
-                from deepwell.server.text import Codec
 
-                embedder = None
+                models = [ServedModel(name, engine, codec or Codec.load(path))]
                 if embedding and planned_embedder:
-                    embedder = Served(planned_embedder.name, embedding, Codec.load(planned_embedder.path))
-                service = build_service(settings, Served(name, engine, codec or Codec.load(path)), embedder)
+                    own_codec = Codec.load(planned_embedder.path)
+                    models.append(ServedModel(planned_embedder.name, embedding, own_codec, tasks=("embed",)))
                 run(
-                    service,
+                    context_of(settings, models),
                     listener,
                     log_level=settings.log_level,
                     on_ready=ready,

@@ -1,59 +1,119 @@
-"""The OpenAI-compatible ASGI application."""
+"""The OpenAI-compatible ASGI application, and the list of its API families."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from deepwell.server import errors
-from deepwell.server.auth import Auth
-from deepwell.server.limits import Limits
-from deepwell.server.middleware import BodyLimit, Envelope
-from deepwell.server.multipart import FORM_OVERHEAD_BYTES
-from deepwell.server.openapi import describe
-from deepwell.server.replay import Replay
-from deepwell.server.routes import (
-    adapters,
-    batches,
-    chat,
-    completions,
-    conversations,
-    embeddings,
-    files,
-    messages,
-    responses,
-    stored,
-    system,
-    uploads,
-)
-from deepwell.server.service import Service
+from deepwell.server.access.auth import Auth
+from deepwell.server.access.principal import SCOPES
+from deepwell.server.access.rate_limits import RateLimitMiddleware
+from deepwell.server.caches.replay import Replay, Replays
+from deepwell.server.context import ServerContext
+from deepwell.server.families.adapters.family import FAMILY as ADAPTERS
+from deepwell.server.families.batches.family import FAMILY as BATCHES
+from deepwell.server.families.chat.family import FAMILY as CHAT
+from deepwell.server.families.completions.family import FAMILY as COMPLETIONS
+from deepwell.server.families.conversations.family import FAMILY as CONVERSATIONS
+from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
+from deepwell.server.families.family import Family
+from deepwell.server.families.files.family import FAMILY as FILES
+from deepwell.server.families.health.family import FAMILY as HEALTH
+from deepwell.server.families.messages.family import FAMILY as MESSAGES
+from deepwell.server.families.metrics.family import FAMILY as METRICS
+from deepwell.server.families.models.family import FAMILY as MODELS
+from deepwell.server.families.responses.family import FAMILY as RESPONSES
+from deepwell.server.families.uploads.family import FAMILY as UPLOADS
+from deepwell.server.http import errors
+from deepwell.server.http.declaration import OPEN, DeclarationError, RouteTable
+from deepwell.server.http.middleware import BodyAllowance, BodyLimit, Envelope
+from deepwell.server.http.openapi import describe
 from deepwell.version import deepwell_version
 
-__all__ = ["create_app"]
+__all__ = ["FAMILIES", "create_app", "route_table"]
+
+FAMILIES: tuple[Family, ...] = (
+    CHAT,
+    COMPLETIONS,
+    CONVERSATIONS,
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+    MODELS,
+    FILES,
+    UPLOADS,
+    BATCHES,
+    ADAPTERS,
+    HEALTH,
+    METRICS,
+)
 
 
-def create_app(service: Service) -> FastAPI:
-    """Routes, errors and middleware around one served model."""
-    middleware = [Middleware(Envelope, metrics=service.metrics, observer=service.observer)]
-    middleware.append(Middleware(Auth, ring=service.keys))
-    middleware.append(Middleware(Limits, limiter=service.limiter))
-    forms = {
-        "/v1/files": (service.files.max_file_bytes + FORM_OVERHEAD_BYTES, files.FILE_FIX),
-        r"/v1/uploads/[^/]+/parts": (uploads.MAX_PART_BYTES + FORM_OVERHEAD_BYTES, uploads.PART_FIX),
-    }
-    middleware.append(Middleware(BodyLimit, limit=service.max_body_bytes, forms=forms))
-    if service.replays is not None:
-        middleware.append(Middleware(Replay, service=service, replays=service.replays))
+def route_table(families: Sequence[Family] = FAMILIES) -> RouteTable:
+    """Returns the table of what families declare.
+
+    Raises:
+        DeclarationError: two declare the same operation, or one wants a scope that no key can have.
+    """
+    for family in families:
+        if (scope := family.declaration.scope) not in (*SCOPES, OPEN):
+            raise DeclarationError(f"there is no scope {scope!r}: add it to access.principal.SCOPES")
+    return RouteTable([family.declaration for family in families])
+
+
+def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) -> FastAPI:
+    """Builds routes, errors and middleware around the served models. `app.state.workers` has the families' workers.
+
+    Raises:
+        DeclarationError: the routes of a family are not those that it declares.
+    """
+    table = context.routes = route_table(families)
+    enabled = [family for family in families if family.enabled(context)]
+    allowances: dict[str, BodyAllowance] = {}
+    for family in enabled:
+        allowances.update(family.body_allowances(context))
     # The interactive pages would load their scripts from another host.
     app = FastAPI(
-        title="Deepwell", version=deepwell_version(), docs_url=None, redoc_url=None, middleware=middleware
+        title="Deepwell",
+        version=deepwell_version(),
+        docs_url=None,
+        redoc_url=None,
+        middleware=_middleware(context, table, allowances),
     )
-    errors.install(app)
-    for module in (chat, completions, conversations, embeddings, messages, responses, stored, system):
-        app.router.routes += module.router(service).routes
-    for module in (files, uploads, batches):
-        app.router.routes += module.router(service).routes
-    if service.adapter_dir is not None:
-        app.router.routes += adapters.router(service, service.adapter_dir).routes
-    describe(app)
+    # What batches may ask: the routes as they are served, behind keys and limits, which a batch passed when it was made.
+    inner = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+    for one in (app, inner):
+        errors.install(one)
+        one.state.routes = table
+    for family in enabled:
+        routes = family.routes(context)
+        app.router.routes += routes
+        if family.batches:
+            inner.router.routes += routes
+    app.state.workers = [family.worker(context, inner) for family in enabled if family.worker is not None]
+    describe(app, table)
     return app
+
+
+def _middleware(
+    context: ServerContext, table: RouteTable, allowances: Mapping[str, BodyAllowance]
+) -> list[Middleware]:
+    """Returns the middleware, the outermost first."""
+    options = context.options
+    found = [
+        Middleware(Envelope, metrics=context.metrics, observer=context.observer, routes=table),
+        Middleware(Auth, ring=context.keys, routes=table),
+        Middleware(RateLimitMiddleware, limiter=context.limiter),
+        Middleware(BodyLimit, limit=options.max_body_bytes, allowances=allowances),
+    ]
+    if options.caches.response_bytes:
+        replays = Replays(options.caches.response_bytes // 4)
+        engine = context.main.model.engine
+        found.append(
+            Middleware(
+                Replay, replays=replays, engine=engine, metrics=context.metrics, paths=table.replay_paths
+            )
+        )
+    return found

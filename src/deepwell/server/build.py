@@ -1,53 +1,93 @@
-"""From the settings to the service of one HTTP process."""
+"""From the settings to the context of one HTTP process."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from deepwell.engine.protocol import Engine
-from deepwell.server.file_options import FileOptions
-from deepwell.server.limits import LimitsConfig
-from deepwell.server.observe import observer_of
-from deepwell.server.semantic_cache import SemanticOptions
-from deepwell.server.service import Service
-from deepwell.server.text import Codec
+from deepwell.dialogue.model import ServedModel
+from deepwell.errors import InvalidRequest
+from deepwell.server.access.admission import Gate
+from deepwell.server.access.auth import KeyRing
+from deepwell.server.access.rate_limits import Limiter
+from deepwell.server.answering import AnswerCaches, Answering
+from deepwell.server.caches.response_cache import ResponseCache
+from deepwell.server.caches.semantic_cache import SemanticCache, embed_with
+from deepwell.server.caches.shared_answers import SharedAnswers
+from deepwell.server.context import ServerContext
+from deepwell.server.observe.metrics import Metrics
+from deepwell.server.observe.observer import Observer, observer_of
+from deepwell.server.options import CacheOptions, ServerOptions
+from deepwell.server.valkey import ValkeyClient
 from deepwell.settings import Settings
 from deepwell.storage.database import Database
+from deepwell.storage.keys import KeyStore
 
-__all__ = ["Served", "build_service"]
-
-
-@dataclass(frozen=True, slots=True)
-class Served:
-    """A running engine and its text side."""
-
-    name: str
-    engine: Engine
-    codec: Codec
+__all__ = ["build_context", "context_of"]
 
 
-def build_service(settings: Settings, main: Served, embedder: Served | None, *, worker: int = 0) -> Service:
-    """The service around the engines; `worker` is the number of this HTTP process, from 0."""
-    semantic = None
-    if settings.semantic_cache == "on":
-        semantic = SemanticOptions(
-            settings.semantic_min_cosine, settings.semantic_cache_mb << 20, settings.semantic_ttl_s
-        )
-    return Service(
-        main.engine,
-        main.codec,
-        model=main.name,
-        max_body_bytes=settings.max_body_bytes,
-        api_keys=settings.api_keys,
-        response_cache_bytes=settings.response_cache_mb << 20,
-        response_cache_ttl_s=settings.response_cache_ttl_s,
-        limits=LimitsConfig.of(settings),
-        adapter_dir=settings.adapter_dir,
-        embedder=Service(embedder.engine, embedder.codec, model=embedder.name) if embedder else None,
+def context_of(settings: Settings, models: Sequence[ServedModel], *, worker: int = 0) -> ServerContext:
+    """Builds the context that the settings ask for; `worker` is the number of this HTTP process, from 0."""
+    return build_context(
+        models,
+        ServerOptions.of(settings, worker=worker),
         database=Database.of(settings),
-        files=FileOptions.of(settings),
         observer=observer_of(settings),
-        semantic=semantic,
-        client_timeout_s=settings.client_timeout_s,
-        worker=worker,
     )
+
+
+def build_context(
+    models: Sequence[ServedModel],
+    options: ServerOptions | None = None,
+    *,
+    database: Database | None = None,
+    observer: Observer | None = None,
+) -> ServerContext:
+    """Wires the parts of a server.
+
+    Args:
+        models: what is served. Requests are admitted to the first, and its answers are kept.
+        database: where data is kept; None: a temporary one, made when it is first needed.
+
+    Raises:
+        InvalidRequest: two models have one name, or the semantic cache has no second model to embed with.
+    """
+    options = options or ServerOptions()
+    names = [model.name for model in models]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidRequest(
+            f"two models are called {twice!r}", fix="leave --embedding-model out: a decoder embeds as well"
+        )
+    observer = observer or Observer()
+    metrics = Metrics({model.name: model.engine for model in models})
+    observer.on_lost = metrics.dropped_records.inc
+    limiter = Limiter(options.limits, metrics)
+    main, *others = models
+    caches = _caches(options.caches, metrics, limiter.valkey, others)
+    served = [Answering(main, metrics, Gate(main.engine, options.limits.max_wait_s), caches)]
+    served += [Answering(model, metrics, Gate(model.engine)) for model in others]
+    keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)
+    return ServerContext(options, served, metrics, observer, limiter, keys, database)
+
+
+def _caches(
+    options: CacheOptions, metrics: Metrics, valkey: ValkeyClient | None, others: Sequence[ServedModel]
+) -> AnswerCaches:
+    """Makes the caches of the first model's answers. A quarter of the memory is for answers kept by bytes (`Replays`)."""
+    exact = semantic = None
+    if options.response_bytes:
+        exchange = None if valkey is None else SharedAnswers(valkey, options.response_ttl_s)
+        exact = ResponseCache(
+            options.response_bytes * 3 // 4,
+            metrics.count_lookup,
+            ttl_s=options.response_ttl_s,
+            exchange=exchange,
+        )
+    if options.semantic is not None:
+        embedder = next((model for model in others if "embed" in model.tasks), None)
+        if embedder is None:
+            raise InvalidRequest(
+                "the semantic cache needs a second model, which embeds questions",
+                fix="name one: --embedding-model minilm",
+            )
+        semantic = SemanticCache(embed_with(embedder), options.semantic, on_lookup=metrics.count_lookup)
+    return AnswerCaches(exact, semantic)

@@ -7,18 +7,18 @@ import errno
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from deepwell.errors import PortInUse
 from deepwell.server.app import create_app
-from deepwell.server.batches import BatchWorker
-from deepwell.server.connection import connection_class
-from deepwell.server.listen import port_owner
+from deepwell.server.context import ServerContext
+from deepwell.server.families.family import BackgroundWorker
+from deepwell.server.http.connection import connection_class
+from deepwell.server.http.listen import port_owner
 from deepwell.server.observe.logs import name_requests
-from deepwell.server.service import Service
 
 __all__ = ["Server", "serve"]
 
@@ -30,18 +30,19 @@ class Server(uvicorn.Server):
 
     def __init__(
         self,
-        service: Service,
+        context: ServerContext,
         *,
-        app: ASGIApp | None = None,
+        wrap: Callable[[ASGIApp], ASGIApp] | None = None,
         log_level: str = "warning",
         grace_seconds: float = GRACE_SECONDS,
         on_ready: Callable[[], None] | None = None,
     ) -> None:
+        app = create_app(context)
         super().__init__(
             uvicorn.Config(
-                app or create_app(service),
+                app if wrap is None else wrap(app),
                 loop="asyncio",
-                http=connection_class(service.client_timeout_s),
+                http=connection_class(context.options.client_timeout_s),
                 ws="none",
                 lifespan="off",
                 access_log=False,
@@ -53,34 +54,36 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(grace_seconds) + 2,
             )
         )
-        self._service = service
-        self._batches = BatchWorker(service)
+        self._context = context
+        self._workers: Sequence[BackgroundWorker] = app.state.workers
         self._grace_seconds = grace_seconds
         self._on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        for one in self._service.served:
-            one.engine.stats()  # an engine in another process tells this event loop its news from here on
+        for answering in self._context.served:
+            answering.model.engine.stats()  # an engine in another process tells this event loop its news from here on
         if self.started:
-            self._batches.start()
+            for worker in self._workers:
+                worker.start()
             if self._on_ready:
                 self._on_ready()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._service.draining = True
-        ending = asyncio.get_running_loop().call_later(self._grace_seconds, self._service.stop)
+        self._context.draining = True
+        ending = asyncio.get_running_loop().call_later(self._grace_seconds, self._context.stop)
         try:
-            await self._batches.stop()
+            for worker in self._workers:
+                await worker.stop()
             await super().shutdown(sockets)
         finally:
             ending.cancel()
-            await self._service.close_state()
-            self._service.observer.close()
+            await self._context.close_state()
+            self._context.observer.close()
 
 
 def serve(
-    service: Service,
+    context: ServerContext,
     listener: socket.socket,
     *,
     log_level: str,
@@ -99,7 +102,7 @@ def serve(
     # uvicorn raises the signal again when it has shut down; it stopped as asked, which is no failure.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)
-    server = Server(service, log_level=log_level, grace_seconds=drain_seconds, on_ready=on_ready)
+    server = Server(context, log_level=log_level, grace_seconds=drain_seconds, on_ready=on_ready)
     try:
         server.run(sockets=[listener])
     except OSError as error:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
@@ -128,6 +129,14 @@ class ResponseStore:
                 raise _missing(id)
 
         await self._database.write(work)
+
+    def fail_orphans(self, reason: str) -> None:
+        """Marks as failed what `orphans` finds; `reason` becomes the error's message. To be called at start."""
+        for tenant, stored in self.orphans():
+            body: dict[str, object] = msgspec.json.decode(stored.body)
+            body |= {"status": "failed", "error": {"code": "server_error", "message": reason}}
+            encoded = msgspec.json.encode(body).decode()
+            self.give_up(tenant, replace(stored, status="failed", body=encoded))
 
     def orphans(self) -> Sequence[tuple[Tenant, StoredResponse]]:
         """Unfinished responses of processes of this machine that have ended; to be called at start."""

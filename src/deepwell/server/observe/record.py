@@ -37,6 +37,7 @@ class Record:
     started: float
     at: float
     trace: TraceContext | None = None
+    operation: str = "chat"  # `gen_ai.operation.name` of what its path computes
     route: str = "none"
     status: int = 499  # what stands when the client left before an answer began
     body_bytes: int = 0

@@ -14,7 +14,6 @@ __all__ = [
     "TIME_TO_FIRST_TOKEN",
     "TOKEN_USAGE",
     "Attribute",
-    "operation_of",
     "prometheus_label",
     "prometheus_name",
 ]
@@ -44,11 +43,6 @@ TOKEN_USAGE = (
 )
 _SUFFIXES = {"s": "_seconds"}
 
-_OPERATIONS = {
-    "/v1/completions": "text_completion",
-    "/v1/embeddings": "embeddings",
-}
-
 
 class Attribute:
     """Keys of spans; those that label metrics go through `prometheus_label`."""
@@ -77,8 +71,3 @@ def prometheus_name(metric: str, unit: str) -> str:
 def prometheus_label(attribute: str) -> str:
     """The label an attribute has in Prometheus."""
     return attribute.replace(".", "_")
-
-
-def operation_of(route: str) -> str:
-    """`gen_ai.operation.name` of what a route does."""
-    return _OPERATIONS.get(route, "chat")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from deepwell.errors import MissingDependency
 from deepwell.server.observe.record import Record
-from deepwell.server.observe.semconv import PROVIDER, Attribute, operation_of
+from deepwell.server.observe.semconv import PROVIDER, Attribute
 from deepwell.server.observe.trace_context import TraceContext
 from deepwell.version import deepwell_version
 
@@ -93,12 +93,11 @@ class Tracer:
         if record.status >= 500 or (record.error and record.status < 400):
             request.set_status(Status(StatusCode.ERROR, record.error or None))
         if record.model:
-            operation = operation_of(record.route)
             model = self._child(
                 request,
-                f"{operation} {record.model}",
+                f"{record.operation} {record.model}",
                 clock(record.started),
-                _model_attributes(record, operation),
+                _model_attributes(record),
                 SpanKind.INTERNAL,
             )
             for phase in record.phases:
@@ -181,9 +180,9 @@ def _request_attributes(record: Record) -> dict[str, Any]:
     return attributes
 
 
-def _model_attributes(record: Record, operation: str) -> dict[str, Any]:
+def _model_attributes(record: Record) -> dict[str, Any]:
     attributes: dict[str, Any] = {
-        Attribute.OPERATION: operation,
+        Attribute.OPERATION: record.operation,
         Attribute.PROVIDER: PROVIDER,
         Attribute.MODEL: record.model,
         Attribute.INPUT_TOKENS: record.prompt_tokens,

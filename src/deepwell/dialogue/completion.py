@@ -1,0 +1,233 @@
+"""One choice from prompt tokens to text: engine deltas in, pieces of final text with a finish reason out."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
+
+import msgspec
+
+from deepwell.dialogue.text import ChoiceText, Codec, Entry, Piece
+from deepwell.engine.protocol import Delta, Engine, GenerateRequest, SamplingParams, TokenLogprob
+from deepwell.errors import DeepwellError
+
+__all__ = [
+    "Caller",
+    "Choice",
+    "Counts",
+    "GenerationFailed",
+    "Question",
+    "Update",
+    "complete",
+    "complete_sync",
+    "engine_request",
+    "merge",
+]
+
+
+class GenerationFailed(DeepwellError):
+    """The engine gave a request up."""
+
+    status = 503
+    code = "generation_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What a dialogue asks last, and what was said before it."""
+
+    text: str
+    before: Sequence[Mapping[str, Any]] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the chat template
+
+    def context(self) -> bytes:
+        """A digest of all but the text."""
+        return hashlib.sha256(msgspec.json.encode([self.before, self.variables])).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to generate for one choice of a request, and where its text starts (behind an echoed prompt)."""
+
+    index: int
+    request: GenerateRequest
+    stops: tuple[str, ...] = ()
+    offset: int = 0
+    visible: frozenset[int] = frozenset()  # control tokens that are part of the text, as markup of calls is
+    question: Question | None = None  # where the answer depends on nothing but text
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf the engine works.
+
+    Attributes:
+        tenant: whose queue the request waits in.
+        salt: prefix cache entries are shared between equal salts alone.
+        priority: higher goes first; below 0: it can wait.
+    """
+
+    tenant: str = ""
+    salt: str = ""
+    priority: int = 0
+
+
+def engine_request(
+    id: str, prompt: Sequence[int], params: SamplingParams, choice: int, caller: Caller, adapter: str
+) -> GenerateRequest:
+    """Builds the engine's request for one choice."""
+    return GenerateRequest(
+        id,
+        prompt,
+        params,
+        choice,
+        cache_salt=caller.salt,
+        tenant=caller.tenant,
+        priority=caller.priority,
+        adapter=adapter,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Tokens of one choice."""
+
+    prompt: int = 0
+    cached: int = 0
+    completion: int = 0
+    accepted: int = 0  # of the completion, drafts that proved right
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What became final in one step of one choice. The last update carries `finish_reason`."""
+
+    index: int
+    text: str
+    entries: tuple[Entry, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    finish_reason: Literal["stop", "length"] | None = None
+    counts: Counts = Counts()
+    stop: str | None = None  # the stop string that ended it
+
+
+class _Progress:
+    """Folds deltas into updates; shared by the asynchronous and the plain iteration."""
+
+    def __init__(self, choice: Choice, codec: Codec) -> None:
+        params = choice.request.params
+        self._choice = choice
+        self._text = ChoiceText(codec, choice.stops, params.stop_token_ids, choice.offset, choice.visible)
+        self._counts = Counts(prompt=len(choice.request.prompt))
+
+    def fold(self, delta: Delta) -> Update:
+        if delta.finish_reason in ("abort", "error"):
+            raise GenerationFailed(
+                f"generation stopped early: {delta.error or 'the request was aborted'}",
+                fix="send the request again",
+            )
+        piece = self._text.push(delta)
+        counted = self._counts
+        completion = counted.completion + piece.tokens
+        if not piece.stopped:
+            completion = max(completion, delta.completion_tokens)
+        self._counts = Counts(
+            counted.prompt,
+            max(counted.cached, delta.cached_tokens),
+            completion,
+            min(completion, max(counted.accepted, delta.accepted_tokens)),
+        )
+        finish: Literal["stop", "length"] | None = delta.finish_reason
+        if piece.stopped:
+            finish = "stop"
+        elif finish is not None:
+            tail = self._text.finish()
+            finish = "stop" if tail.stopped else finish
+            piece = Piece(piece.text + tail.text, piece.entries + tail.entries, stop=tail.stop)
+        return Update(
+            self._choice.index,
+            piece.text,
+            piece.entries,
+            delta.prompt_logprobs,
+            finish,
+            self._counts,
+            piece.stop,
+        )
+
+
+async def complete(
+    engine: Engine, codec: Codec, choice: Choice, on_queued: Callable[[float], None] | None = None
+) -> AsyncGenerator[Update, None]:
+    """Updates of one choice; steps that made nothing final give none.
+
+    `on_queued` is told the seconds for which the engine let the request wait.
+
+    Closing the iterator, or a stop string, closes the engine's, which ends the request within one step.
+
+    Raises:
+        GenerationFailed: the engine gave the request up.
+    """
+    progress = _Progress(choice, codec)
+    # The protocol promises that the iterator can be closed, which its type cannot say.
+    closable = cast("AsyncGenerator[Delta, None]", engine.generate(choice.request))
+    async with aclosing(closable) as deltas:
+        async for delta in deltas:
+            if delta.queue_seconds and on_queued is not None:
+                on_queued(delta.queue_seconds)
+            update = progress.fold(delta)
+            if update.text or update.entries or update.finish_reason or update.prompt_logprobs:
+                yield update
+            if update.finish_reason:
+                return
+    raise GenerationFailed("generation ended without a reason", fix="send the request again")
+
+
+def complete_sync(deltas: Iterable[Delta], codec: Codec, choice: Choice) -> Iterator[Update]:
+    """`complete` for a caller without an event loop."""
+    progress = _Progress(choice, codec)
+    for delta in deltas:
+        update = progress.fold(delta)
+        if update.text or update.finish_reason:
+            yield update
+        if update.finish_reason:
+            return
+
+
+def merge(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
+    """Updates of several choices as they come. Closing it, or an error in one stream, closes them all."""
+    return streams[0] if len(streams) == 1 else _merged(streams)
+
+
+async def _merged(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
+    # An unbounded queue cannot hold more than the engine generates, which max_tokens bounds.
+    queue: asyncio.Queue[Update | Exception | None] = asyncio.Queue()
+
+    async def drain(stream: AsyncGenerator[Update, None]) -> None:
+        try:
+            async with aclosing(stream) as updates:
+                async for update in updates:
+                    queue.put_nowait(update)
+        except Exception as error:  # travels to the reader, who raises it
+            queue.put_nowait(error)
+        else:
+            queue.put_nowait(None)
+
+    tasks = [asyncio.create_task(drain(stream)) for stream in streams]
+    try:
+        running = len(tasks)
+        while running:
+            item = await queue.get()
+            if item is None:
+                running -= 1
+            elif isinstance(item, Exception):
+                raise item
+            else:
+                yield item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,193 @@
+"""How one model writes calls and reasoning, told from its chat template and its vocabulary."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from deepwell.dialogue.parsers import deepseek, dsml, hermes
+from deepwell.dialogue.parsers.deepseek import DeepSeekParser
+from deepwell.dialogue.parsers.dsml import DsmlParser
+from deepwell.dialogue.parsers.events import OutputParser
+from deepwell.dialogue.parsers.hermes import HermesParser
+from deepwell.dialogue.parsers.machine import ReasoningTags
+from deepwell.dialogue.parsers.plain import PlainJsonParser, TextParser
+from deepwell.dialogue.tools import FunctionTool
+from deepwell.errors import DeepwellError
+from deepwell.models.chat_template import ChatTemplate
+
+__all__ = ["Dialect", "Family", "detect_dialect"]
+
+Family = Literal["hermes", "deepseek", "deepseek_v3", "dsml", "json"]
+
+_INSTRUCTIONS = (
+    "You can call functions to help with the user's request. These are their signatures:\n<tools>\n{tools}\n</tools>\n"
+    "To call a function, answer with a JSON object that has its name and its arguments, inside tags:\n"
+    '<tool_call>\n{{"name": "the function", "arguments": {{...}}}}\n</tool_call>'
+)
+_PROBE = {"probe-key": "probe-value"}
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A model's conventions.
+
+    Attributes:
+        family: how calls are written.
+        offers: whether the template shows tools to the model; where not, the system message does.
+        history: how the template renders calls of earlier turns: their arguments as an object or as text, and whether their
+            content must be null; None: it does not, so they are written into the content.
+        reasons: whether the model may write `<think>`.
+        switch: the template's variable that turns reasoning on or off, if it has one.
+    """
+
+    family: Family = "hermes"
+    offers: bool = False
+    history: tuple[Literal["object", "text"], str | None] | None = None
+    reasons: bool = False
+    switch: str | None = None
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Markup that parsers must see, though a vocabulary may count some of it as control tokens."""
+        of_calls: dict[Family, tuple[str, ...]] = {
+            "hermes": (hermes.OPEN, hermes.CLOSE),
+            "deepseek": deepseek.MARKERS,
+            "deepseek_v3": deepseek.MARKERS,
+            "dsml": dsml.MARKERS,
+            "json": ("<|python_tag|>",),
+        }
+        return ("<think>", "</think>", *of_calls[self.family])
+
+    def parser(self, tools: Sequence[FunctionTool], reasoning: ReasoningTags) -> OutputParser:
+        """What reads an answer to a request with these tools."""
+        if not tools:
+            return TextParser(reasoning)
+        match self.family:
+            case "hermes":
+                return HermesParser(reasoning)
+            case "deepseek" | "deepseek_v3":
+                return DeepSeekParser(reasoning)
+            case "dsml":
+                return DsmlParser(reasoning)
+            case "json":
+                return PlainJsonParser([tool.name for tool in tools], reasoning)
+
+    def conversation(
+        self, messages: Sequence[Mapping[str, Any]], tools: Sequence[FunctionTool]
+    ) -> list[dict[str, Any]]:
+        """OpenAI's messages as the template takes them; see `Attributes`."""
+        turns = [self._turn(message) for message in messages]
+        if tools and not self.offers:
+            shown = "\n".join(json.dumps(tool.rendered(), ensure_ascii=False) for tool in tools)
+            text = _INSTRUCTIONS.format(tools=shown)
+            if turns and turns[0]["role"] == "system":
+                turns[0] = turns[0] | {"content": f"{turns[0]['content']}\n\n{text}"}
+            else:
+                turns.insert(0, {"role": "system", "content": text})
+        return turns
+
+    def _turn(self, message: Mapping[str, Any]) -> dict[str, Any]:
+        turn = dict(message)
+        calls: Sequence[Mapping[str, Any]] = turn.pop("tool_calls", None) or ()
+        if turn["role"] == "developer":
+            turn["role"] = "system"  # OpenAI's newer name, which templates do not know
+        if self.history is None:
+            if turn["role"] == "tool":
+                return {"role": "user", "content": f"<tool_response>\n{turn['content']}\n</tool_response>"}
+            if calls:
+                written = [_written(call) for call in calls]
+                turn["content"] = "\n".join([turn["content"] or "", *written]).strip()
+            turn.pop("tool_call_id", None)
+        elif calls:
+            how, empty = self.history
+            turn["tool_calls"] = [_call(call, how) for call in calls]
+            turn["content"] = turn["content"] or empty
+        if turn["content"] is None and not calls:
+            turn["content"] = ""
+        return turn
+
+
+def detect_dialect(template: ChatTemplate | None, vocabulary: Sequence[str]) -> Dialect:
+    """Read a model's conventions.
+
+    Args:
+        template: None: a base model, whose users write the tags themselves.
+        vocabulary: its added tokens.
+    """
+    source = template.source if template else ""
+    known = frozenset(vocabulary)
+    if "｜DSML｜" in source or "｜DSML｜" in known:
+        family: Family = "dsml"
+    elif deepseek.CALL_BEGIN in source:
+        family = "deepseek_v3" if "```json" in source else "deepseek"
+    elif hermes.OPEN in source:
+        family = "hermes"
+    elif "tools" in source and ('"parameters"' in source or "python_tag" in source):
+        family = "json"  # Llama 3
+    else:
+        family = "hermes"
+    if template is None:
+        return Dialect(family, reasons="<think>" in known)
+    variables = template.variables
+    switch = next((name for name in ("enable_thinking", "thinking") if name in variables), None)
+    return Dialect(
+        family,
+        offers="tools" in variables,
+        history=_history(template),
+        reasons="<think>" in source or "</think>" in source or "<think>" in known,
+        switch=switch,
+    )
+
+
+def _history(template: ChatTemplate) -> tuple[Literal["object", "text"], str | None] | None:
+    """Try the ways in which templates expect earlier calls, on the template itself."""
+    call = {"id": "call_0", "function": {"name": "probe-name", "arguments": json.dumps(_PROBE)}}
+    empties: tuple[str | None, ...] = (None, "")
+    for empty in empties:
+        for how in ("object", "text"):
+            messages = [
+                {"role": "user", "content": "probe-user"},
+                {"role": "assistant", "content": empty, "tool_calls": [_call(call, how)]},
+                {"role": "tool", "content": "probe-result", "tool_call_id": "call_0"},
+            ]
+            try:
+                text = template.render(messages)
+            except DeepwellError:
+                continue
+            shown = '"probe-key"' in text and "probe-name" in text and "probe-result" in text
+            if shown and "None" not in text:
+                return how, empty
+    return None
+
+
+def _call(call: Mapping[str, Any], how: Literal["object", "text"]) -> dict[str, Any]:
+    """A call as templates expect it."""
+    function: Mapping[str, Any] = call["function"]
+    arguments: Any = function["arguments"]
+    if how == "object":
+        arguments = _parsed(arguments)
+    return {
+        "id": call.get("id"),
+        "type": "function",
+        "function": {"name": function["name"], "arguments": arguments},
+    }
+
+
+def _written(call: Mapping[str, Any]) -> str:
+    """A call as a model writes it that was told to by the system message."""
+    function: Mapping[str, Any] = call["function"]
+    arguments = _parsed(function["arguments"])
+    body = json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
+    return f"{hermes.OPEN}\n{body}\n{hermes.CLOSE}"
+
+
+def _parsed(arguments: str) -> Any:
+    """Arguments as an object; as the text they are where they do not parse: a model wrote them."""
+    try:
+        parsed = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    return parsed if isinstance(parsed, dict) else arguments

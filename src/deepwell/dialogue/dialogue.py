@@ -1,0 +1,324 @@
+"""One turn of a conversation: messages, tools and a format in; content, reasoning and tool calls out.
+
+Every chat-like request goes this way:
+
+    plan = await plan_dialogue(model, Dialogue(messages, tools, ...))
+    params = replace(model.sampling(...), grammar=plan.grammar)
+    choices = plan.choices(id, params, n=1, ...)
+    async for turn in converse(plan, choices, updates): ...
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from deepwell.dialogue.completion import Caller, Choice, Counts, Question, Update, engine_request
+from deepwell.dialogue.dialect import Dialect
+from deepwell.dialogue.grammars import compose
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Event, OutputParser, Reasoning
+from deepwell.dialogue.parsers.machine import ReasoningTags
+from deepwell.dialogue.text import Codec, Entry
+from deepwell.dialogue.tools import FunctionTool, ToolChoice, names
+from deepwell.engine.protocol import Grammar, SamplingParams
+from deepwell.errors import InvalidRequest
+
+__all__ = ["Call", "Dialogue", "Plan", "Said", "Turn", "converse", "new_call_id", "plan_dialogue"]
+
+_TAIL_TOKENS = 16  # of a prompt, in which a template may open or close the model's thoughts
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """What a model is asked, in the shape of OpenAI's chat messages.
+
+    Attributes:
+        messages: `role`, `content` (text, or None beside calls), `tool_calls`, `tool_call_id`, `reasoning_content`.
+        tool_choice: "none" shows the model no tools.
+        format: what the answer's text must be.
+        thinks: whether the model is to reason first; None: as its template has it.
+        variables: further switches of the chat template.
+        params: what the route calls `messages`, `tools`, `tool_choice`, `format` and `thinks`, for errors.
+    """
+
+    messages: Sequence[Mapping[str, Any]]
+    tools: Sequence[FunctionTool] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True
+    format: Grammar | None = None
+    thinks: bool | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    params: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What became final in one step of one choice. The last one carries `finish_reason`."""
+
+    index: int
+    events: tuple[Event, ...]
+    entries: tuple[Entry, ...] = ()
+    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
+    counts: Counts = field(default_factory=Counts)
+    stop: str | None = None  # the stop string that ended it
+
+
+@dataclass(slots=True)
+class Call:
+    """A whole tool call."""
+
+    id: str
+    name: str
+    arguments: str = ""
+
+
+@dataclass(slots=True)
+class Said:
+    """What one choice has said so far."""
+
+    content: str = ""
+    reasoning: str = ""
+    calls: list[Call] = field(default_factory=list[Call])
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Take a turn's events in."""
+        for event in events:
+            match event:
+                case Content(text):
+                    self.content += text
+                case Reasoning(text):
+                    self.reasoning += text
+                case CallStart(_, name):
+                    self.calls.append(Call(new_call_id(), name))
+                case CallArguments(index, text):
+                    self.calls[index].arguments += text
+
+
+def new_call_id() -> str:
+    """An id for a tool call."""
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A dialogue made ready: its prompt, the grammar of the answer, and how the answer is read."""
+
+    prompt: list[int]
+    grammar: Grammar | None
+    dialect: Dialect
+    tools: tuple[FunctionTool, ...]  # that the model was shown
+    reasoning: ReasoningTags
+    visible: frozenset[int]
+    question: Question | None = None
+
+    def parser(self) -> OutputParser | None:
+        """What reads one choice; None: all its text is content."""
+        if not self.tools and self.reasoning == "off":
+            return None
+        return self.dialect.parser(self.tools, self.reasoning)
+
+    def choices(
+        self,
+        id: str,
+        params: SamplingParams,
+        *,
+        n: int = 1,
+        stops: Sequence[str] = (),
+        caller: Caller | None = None,
+        adapter: str = "",
+    ) -> list[Choice]:
+        """`n` choices; `params` should hold the plan's grammar."""
+        return [
+            Choice(
+                index,
+                engine_request(f"{id}-{index}", self.prompt, params, index, caller or Caller(), adapter),
+                tuple(stops),
+                visible=self.visible,
+                question=self.question,
+            )
+            for index in range(n)
+        ]
+
+
+async def plan_dialogue(model: ServedModel, dialogue: Dialogue) -> Plan:
+    """Render and tokenise the messages, and compile the grammar, off the event loop where that takes long.
+
+    Raises:
+        InvalidRequest: messages, tools or the format cannot be used; `param` has the route's own name for them.
+    """
+    try:
+        return await _plan(model, dialogue)
+    except InvalidRequest as error:
+        known = {"grammar": "format", "format": "format"}
+        param = known.get(error.param or "", error.param or "")
+        default = {"format": "response_format", "thinks": "reasoning_effort"}.get(param, param)
+        error.param = dialogue.params.get(param, default) or None
+        raise
+
+
+async def _plan(model: ServedModel, dialogue: Dialogue) -> Plan:
+    codec = model.codec
+    dialect = codec.dialect
+    _check_messages(dialogue.messages)
+    tools = _offered(dialogue)
+    variables = dict(dialogue.variables)
+    unknown = [name for name in variables if name not in codec.template_variables]
+    if unknown:
+        raise InvalidRequest(
+            f"this model's chat template has no switch {unknown[0]!r}",
+            fix="leave it out",
+            param="chat_template_kwargs",
+        )
+    if dialogue.thinks is not None:
+        variables |= _switch(dialect, dialogue.thinks)
+    shown = [tool.rendered() for tool in tools] if tools and dialect.offers else None
+    turns = dialect.conversation(dialogue.messages, tools)
+    prompt = await model.encode_chat(turns, tools=shown, **variables)
+    reasoning = _reasoning(dialect, codec, prompt)
+    if dialogue.thinks is False and reasoning != "off":
+        raise InvalidRequest(
+            "this model always reasons before it answers", fix="leave it out", param="thinks"
+        )
+    grammar = compose(
+        dialect,
+        tools=tools,
+        choice=dialogue.tool_choice,
+        parallel=dialogue.parallel_tool_calls,
+        format=dialogue.format,
+        reasoning=reasoning,
+        control=codec.control_token,
+    )
+    if grammar is not None:
+        await model.engine.prepare(grammar)
+    marked = (codec.control_token(marker) for marker in dialect.markers)
+    visible = frozenset(token for token in marked if token is not None)
+    return Plan(
+        prompt,
+        grammar,
+        dialect,
+        tools,
+        reasoning,
+        visible if tools or reasoning != "off" else frozenset(),
+        None if tools else _question(dialogue.messages, variables),
+    )
+
+
+def _question(messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Question | None:
+    """What the last message asks, where that is a user's text."""
+    last = messages[-1]
+    if last["role"] != "user" or not isinstance(last.get("content"), str):
+        return None
+    return Question(last["content"], messages[:-1], variables)
+
+
+async def converse(
+    plan: Plan,
+    choices: Sequence[Choice],
+    updates: AsyncGenerator[Update, None],
+    on_tool_calls: Callable[[], None] | None = None,
+) -> AsyncGenerator[Turn, None]:
+    """Reads what the choices say. Closing the iterator ends them.
+
+    Args:
+        updates: of all choices, as they come.
+        on_tool_calls: called when a choice ends with tool calls.
+
+    Raises:
+        GenerationFailed: the engine gave a request up.
+    """
+    parsers = {choice.index: plan.parser() for choice in choices}
+    called: set[int] = set()
+    async with aclosing(updates):
+        async for update in updates:
+            parser, finish = parsers[update.index], update.finish_reason
+            if parser is None:
+                events: list[Event] = [Content(update.text)] if update.text else []
+            else:
+                events = parser.push(update.text)
+                if finish is not None:
+                    events += parser.finish()
+            if any(isinstance(event, CallStart) for event in events):
+                called.add(update.index)
+            if events or update.entries or finish:
+                reason = finish
+                if finish == "stop" and update.index in called:
+                    reason = "tool_calls"
+                    if on_tool_calls is not None:
+                        on_tool_calls()
+                yield Turn(update.index, tuple(events), update.entries, reason, update.counts, update.stop)
+
+
+def _offered(dialogue: Dialogue) -> tuple[FunctionTool, ...]:
+    """The tools that the model is shown."""
+    tools, choice = tuple(dialogue.tools), dialogue.tool_choice
+    if not tools:
+        if choice not in ("none", "auto"):
+            raise InvalidRequest(
+                "tool_choice asks for a call, but there are no tools", fix="send tools", param="tool_choice"
+            )
+        return ()
+    seen: set[str] = set()
+    for tool in tools:
+        if tool.name in seen:
+            raise InvalidRequest(
+                f"two tools are called {tool.name!r}", fix="rename one of them", param="tools"
+            )
+        seen.add(tool.name)
+    if isinstance(choice, tuple) and (missing := [name for name in choice if name not in seen]):
+        raise InvalidRequest(
+            f"tool_choice names {missing[0]!r}, which is not among the tools",
+            fix=f"use one of {names(tools)}",
+            param="tool_choice",
+        )
+    return () if choice == "none" else tools
+
+
+def _switch(dialect: Dialect, thinks: bool) -> dict[str, bool]:
+    if dialect.switch is not None:
+        return {dialect.switch: thinks}
+    if thinks and not dialect.reasons:
+        raise InvalidRequest("this model does not reason apart", fix="leave it out", param="thinks")
+    return {}
+
+
+def _reasoning(dialect: Dialect, codec: Codec, prompt: Sequence[int]) -> ReasoningTags:
+    """Where the prompt leaves the model: inside its thoughts, behind them, or free to begin with them."""
+    if not dialect.reasons:
+        return "off"
+    tail = codec.decode(prompt[-_TAIL_TOKENS:]).rstrip()
+    if tail.endswith("<think>"):
+        return "begun"
+    return "off" if tail.endswith("</think>") else "tagged"
+
+
+def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Every call needs its result, and every result its call, as OpenAI has it."""
+    open_calls: dict[str, int] = {}
+    for number, message in enumerate(messages):
+        if message["role"] == "tool":
+            id = message.get("tool_call_id")
+            if open_calls.pop(str(id), None) is None:
+                raise InvalidRequest(
+                    f"messages[{number}] answers the tool call {id!r}, which the message before did not make",
+                    fix="send tool messages right behind the assistant message with their tool_calls",
+                    param="messages",
+                )
+            continue
+        if open_calls:
+            raise InvalidRequest(
+                f"the tool call {next(iter(open_calls))!r} has no answer",
+                fix="send a tool message for every call, right behind the assistant message that made it",
+                param="messages",
+            )
+        for call in message.get("tool_calls") or ():
+            open_calls[str(call["id"])] = number
+    if open_calls:
+        raise InvalidRequest(
+            f"the tool call {next(iter(open_calls))!r} has no answer",
+            fix="send a tool message for every call, right behind the assistant message that made it",
+            param="messages",
+        )

@@ -1,0 +1,179 @@
+"""Between text and tokens: a model's tokenizer with its chat template, and the text of one choice as it grows.
+
+`ChoiceText` takes the engine's deltas in and gives pieces out in which text and log probabilities agree: a token's entry
+leaves together with its text, however long half a character or half a stop string was held back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from deepwell.dialogue.dialect import Dialect, detect_dialect
+from deepwell.engine.protocol import Delta, TokenLogprob
+from deepwell.errors import InvalidRequest
+from deepwell.models.chat_template import ChatTemplate, encode_chat
+from deepwell.models.detokenizer import Detokenizer, StopStrings
+from deepwell.models.tokenizer import Tokenizer
+
+__all__ = ["ChoiceText", "Codec", "Entry", "Piece"]
+
+
+class Codec:
+    """One model's way from text to tokens and back. Methods may be called from any thread."""
+
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
+        self._tokenizer = tokenizer
+        self._template = template
+        self.vocab_size = tokenizer.vocab_size
+        self.added_bos = (
+            tokenizer.bos_token_id if tokenizer.add_bos else None
+        )  # in front of every plain prompt
+
+    @classmethod
+    def load(cls, path: Path) -> Codec:
+        """Read the tokenizer and the chat template of a model file or directory."""
+        tokenizer = Tokenizer.load(path)
+        source = tokenizer.chat_template
+        template = (
+            ChatTemplate(source, tokenizer.bos_token or "", tokenizer.eos_token or "") if source else None
+        )
+        return cls(tokenizer, template)
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a plain prompt, behind the BOS token where the model wants one."""
+        tokenizer = self._tokenizer
+        tokens = tokenizer.encode(text)
+        if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP]
+            return [*tokenizer.prefix_ids, *tokens, *tokenizer.suffix_ids]
+        return tokens if self.added_bos is None else [self.added_bos, *tokens]
+
+    @cached_property
+    def dialect(self) -> Dialect:
+        """How the model writes calls and reasoning."""
+        return detect_dialect(self._template, self._tokenizer.added_tokens)
+
+    @cached_property
+    def template_variables(self) -> frozenset[str]:
+        """Names that the chat template expects from outside."""
+        return self._template.variables if self._template else frozenset()
+
+    def control_token(self, text: str) -> int | None:
+        """The id of a control token, by its text."""
+        return self._tokenizer.control_token(text)
+
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **variables: Any,
+    ) -> list[int]:
+        """Tokens of a conversation up to where the assistant speaks; `variables` are the template's switches."""
+        if self._template is None:
+            raise InvalidRequest(
+                "this model has no chat template: it was not made for conversations",
+                fix="use /v1/completions",
+            )
+        return encode_chat(self._tokenizer, self._template, messages, tools=tools, **variables)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of tokens, control tokens and all."""
+        return self._tokenizer.decode(tokens, skip_special=False)
+
+    def decoder(self, visible: frozenset[int] = frozenset()) -> Detokenizer:
+        """A decoder for the tokens of one sequence; of control tokens it shows those in `visible`."""
+        return Detokenizer(self._tokenizer, visible)
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes a token stands for."""
+        return self._tokenizer.token_bytes(token)
+
+    def is_end(self, token: int) -> bool:
+        """Whether the token ends a sequence."""
+        return token in self._tokenizer.eos_token_ids
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A drawn token, its log probability, and the character of the text it starts at."""
+
+    info: TokenLogprob
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Text that is final, and the entries of its tokens (empty unless log probabilities were asked for)."""
+
+    text: str
+    entries: tuple[Entry, ...] = ()
+    stopped: bool = False  # a stop string matched: the text is complete
+    tokens: int = 0  # taken in: those behind a stop string are not
+    stop: str | None = None  # the stop string that matched
+
+
+class ChoiceText:
+    """The text of one choice. `push` every delta, then `finish`, unless a piece said `stopped`."""
+
+    def __init__(
+        self,
+        codec: Codec,
+        stops: Sequence[str],
+        stop_token_ids: Sequence[int] = (),
+        offset: int = 0,
+        visible: frozenset[int] = frozenset(),
+    ) -> None:
+        self._codec = codec
+        self._decoder = codec.decoder(visible)
+        self._stops = StopStrings(stops)
+        self._stop_token_ids = frozenset(stop_token_ids)
+        self._decoded = offset  # characters that came out of the decoder
+        self._released = offset  # characters that left through `Piece.text`
+        self._entries: deque[Entry] = deque()
+
+    def push(self, delta: Delta) -> Piece:
+        """Add one step's tokens, up to one that completes a stop string.
+
+        A token that ends the sequence has no text and no entry.
+        """
+        tokens = delta.tokens
+        if delta.finish_reason == "stop" and tokens and self._ends(tokens[-1]):
+            tokens = tokens[:-1]
+        safe, matched, taken = "", None, len(delta.tokens)
+        for index, token in enumerate(tokens):
+            if delta.logprobs:
+                self._entries.append(Entry(delta.logprobs[index], self._decoded))
+            text = self._decoder.push((token,))
+            self._decoded += len(text)
+            text, matched = self._stops.push(text)
+            safe += text
+            if matched is not None:
+                taken = index + 1
+                break
+        return self._release(safe, matched, tokens=taken)
+
+    def finish(self) -> Piece:
+        """What was held back, when nothing more comes."""
+        tail = self._decoder.finish()
+        self._decoded += len(tail)
+        text, matched = self._stops.push(tail)
+        if matched is None:
+            text += self._stops.flush()
+        return self._release(text, matched)
+
+    def _ends(self, token: int) -> bool:
+        return token in self._stop_token_ids or self._codec.is_end(token)
+
+    def _release(self, text: str, matched: str | None, *, tokens: int = 0) -> Piece:
+        self._released += len(text)
+        entries: list[Entry] = []
+        # Tokens of one character share its offset, so they leave together; a control token without text leaves with the
+        # next text, and one behind the last character or behind a stop string not at all.
+        while self._entries and self._entries[0].offset < self._released:
+            entries.append(self._entries.popleft())
+        return Piece(text, tuple(entries), matched is not None, tokens, matched)

@@ -1,0 +1,108 @@
+"""ASGI middleware that gives every request its ticket: what it may use in a minute, how long it may take, how it is cached."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cached_property
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deepwell.server.access.limit_table import LimitTable
+from deepwell.server.access.principal import Principal, principal_in
+from deepwell.server.access.quota import LimitStore, Quota, RateLimited
+from deepwell.server.access.shared_limits import SharedLimits
+from deepwell.server.access.ticket import CacheUse, Ticket, set_ticket
+from deepwell.server.http.errors import error_response
+from deepwell.server.observe.metrics import Metrics
+from deepwell.server.options import LimitsConfig
+from deepwell.server.valkey import ValkeyClient
+
+__all__ = ["Limiter", "RateLimitMiddleware"]
+
+
+class Limiter:
+    """The buckets of a server, opened when the first limit is met."""
+
+    def __init__(self, config: LimitsConfig, metrics: Metrics) -> None:
+        self.config = config
+        self.valkey = (
+            ValkeyClient(config.valkey_url, metrics.valkey) if config.valkey_url is not None else None
+        )
+        self._table: LimitTable | None = None
+
+    @cached_property
+    def store(self) -> LimitStore:
+        """Where the buckets are."""
+        table = self._table = LimitTable(self.config.table)
+        return table if self.valkey is None else SharedLimits(self.valkey, table)
+
+    def quota(self, principal: Principal) -> Quota | None:
+        """What a request of somebody takes from; None: there is no limit."""
+        rates = self.config.rates
+        requests = principal.requests_per_minute
+        tokens = principal.tokens_per_minute
+        if not (rates.requests_per_minute if requests is None else requests) and not (
+            rates.tokens_per_minute if tokens is None else tokens
+        ):
+            return None
+        return Quota(self.store, rates, principal)
+
+    async def close(self) -> None:
+        """Let go of the table, and of Valkey."""
+        if self.valkey is not None:
+            await self.valkey.close()
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+
+
+class RateLimitMiddleware:
+    """Counts requests, and puts a ticket into every one of them."""
+
+    def __init__(self, app: ASGIApp, limiter: Limiter) -> None:
+        self._app = app
+        self._limiter = limiter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+            await self._app(scope, receive, send)
+            return
+        principal = principal_in(scope)
+        quota = self._limiter.quota(principal)
+        ticket = Ticket(principal, quota, _cache_use(scope))
+        state = scope.setdefault("state", {})
+        state["ticket"] = ticket
+        if timeout_s := self._limiter.config.request_timeout_s:
+            state["deadline"] = asyncio.get_running_loop().time() + timeout_s
+            state["timeout_s"] = timeout_s
+        set_ticket(ticket)
+
+        async def send_noted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = quota.headers() if quota is not None else []
+                if (lookup := ticket.lookup) is not None:
+                    headers.append((b"x-deepwell-cache", lookup.encode()))
+                if headers:
+                    message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
+
+        if quota is not None:
+            try:
+                await quota.take_request()
+            except RateLimited as error:
+                await error_response(error)(scope, receive, send_noted)
+                return
+        await self._app(scope, receive, send_noted)
+
+
+def _cache_use(scope: Scope) -> CacheUse:
+    """What `Cache-Control` of a request asks for (RFC 9111, 5.2.1)."""
+    use: CacheUse = "use"
+    for name, value in scope["headers"]:
+        if name == b"cache-control":
+            directives = {part.strip().lower() for part in value.split(b",")}
+            if b"no-store" in directives:
+                return "off"
+            if b"no-cache" in directives or b"max-age=0" in directives:
+                use = "renew"
+    return use

@@ -1,0 +1,136 @@
+"""ASGI middleware that answers a request whose very bytes were answered before, without reading them.
+
+The response cache knows answers by tokens and parameters, which takes validation, a rendered template and a tokenizer to
+find out. All of that is a function of the path, the query, the content type and the body; so where these are equal, for
+the same tenant and the same weights, the answer is the one that the way through the routes gave when it was a hit in
+every choice, but for its id and its time, which are made anew.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from deepwell.engine.protocol import Engine
+from deepwell.server.access.ticket import Offer, Ticket
+from deepwell.server.caches.response_cache import ByteLru
+from deepwell.server.http.errors import BodyTooLarge, SlowBody
+from deepwell.server.observe.metrics import Metrics
+
+__all__ = ["Replay", "Replays"]
+
+_ENTRY_BYTES = 1024  # of a key and an entry, beside their bytes
+_CREATED = b'"created":'
+
+Key = tuple[str, str, bytes, bytes, bytes, tuple[tuple[str, str], ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An answer, cut where its id and its time stand."""
+
+    parts: tuple[bytes, bytes, bytes]
+    prefix: str  # of the id
+    choices: int
+    route: Any
+
+    def body(self) -> bytes:
+        before, between, after = self.parts
+        id = f"{self.prefix}-{uuid.uuid4().hex}"
+        return b"%b%b%b%d%b" % (before, id.encode(), between, int(time.time()), after)
+
+
+class Replays(ByteLru[Key, _Known]):
+    """Whole bodies by request."""
+
+    def offer(self, key: Key, ticket: Ticket, route: Any) -> None:
+        """Keep what a request was answered, if all of it was kept before."""
+        offer = ticket.offer
+        if offer is None or ticket.lookup != "hit":
+            return
+        known = _cut(offer, len(ticket.lookups), route)
+        self.keep(key, known, _ENTRY_BYTES + len(key[4]) + len(offer.body), ticket.expires)
+
+
+def _cut(offer: Offer, choices: int, route: Any) -> _Known:
+    """Cut a body at its id and its time. Inside of JSON strings quotes are escaped, so the first match is the member."""
+    before, _, rest = offer.body.partition(offer.id.encode())
+    between, mark, rest = rest.partition(_CREATED)
+    after = rest.removeprefix(b"%d" % offer.created)
+    return _Known((before, between + mark, after), offer.id.rpartition("-")[0], choices, route)
+
+
+class Replay:
+    """Looks a request up by its bytes, and lets it through to the routes if it is new."""
+
+    def __init__(
+        self, app: ASGIApp, replays: Replays, engine: Engine, metrics: Metrics, paths: frozenset[str]
+    ) -> None:
+        self._app = app
+        self._replays = replays
+        self._engine = engine
+        self._metrics = metrics
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        ticket: Ticket | None = scope.get("state", {}).get("ticket")
+        if (
+            ticket is None
+            or ticket.cache != "use"
+            or scope["path"] not in self._paths
+            or scope.get("method") != "POST"
+        ):
+            await self._app(scope, receive, send)
+            return
+        first: Message | None = None
+        failure: Exception | None = None
+        try:
+            first = await receive()
+        except (BodyTooLarge, SlowBody) as error:  # is to be raised where the routes' handlers can see it
+            failure = error
+        key: Key | None = None
+        if first is not None and first["type"] == "http.request" and not first.get("more_body", False):
+            key = self._key(scope, ticket, first.get("body", b""))
+            found = self._replays.find(key)
+            if found is not None:
+                await self._answer(found[0], ticket, scope, send)
+                return
+        told = False
+
+        async def receive_again() -> Message:
+            nonlocal told
+            if told:
+                return await receive()
+            told = True
+            if failure is not None:
+                raise failure
+            assert first is not None
+            return first
+
+        await self._app(scope, receive_again, send)
+        if key is not None:
+            self._replays.offer(key, ticket, scope.get("route"))
+
+    def _key(self, scope: Scope, ticket: Ticket, body: bytes) -> Key:
+        kind = b""
+        for name, value in scope["headers"]:
+            if name == b"content-type":
+                kind = value
+                break
+        adapters = tuple((adapter.name, adapter.digest) for adapter in self._engine.adapters())
+        return ticket.principal.tenant, scope["path"], scope["query_string"], kind, body, adapters
+
+    async def _answer(self, known: _Known, ticket: Ticket, scope: Scope, send: Send) -> None:
+        if known.route is not None:
+            scope["route"] = known.route
+        for _ in range(known.choices):
+            ticket.lookups.append("hit")
+            self._metrics.count_lookup("hit")
+        body = known.body()
+        headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,203 @@
+"""Answers for questions that were asked before in other words. Off by default.
+
+Two gates, and a question has to pass both. The lexical gate (`wording`) goes first, for it is free: both questions must
+have the same normal form. The embedder then has a veto: where it finds two questions of one normal form less alike than
+`min_cosine`, a rule of ours was wrong. So a miss costs some tens of microseconds and no embedding at all.
+
+Answers are shared within one tenant, among questions with the same history, model, adapter and sampling, and only where
+the same question would get the same answer again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.dialogue.completion import Choice, Question, Update
+from deepwell.dialogue.model import ServedModel
+from deepwell.errors import DeepwellError
+from deepwell.server.caches.response_cache import AnswerKey, answer_bytes
+from deepwell.server.caches.wording import NormalForm, asks_the_same, normal_form
+from deepwell.server.options import SemanticOptions
+
+__all__ = [
+    "Embed",
+    "SemanticCache",
+    "cosine_gate",
+    "embed_with",
+    "is_limited",
+    "replayed",
+    "shelf_of",
+]
+
+Vector = NDArray[np.float32]
+Embed = Callable[[str], Awaitable["Vector | None"]]
+"""A text's unit vector; None where the embedder cannot read it."""
+
+_ENTRY_BYTES = 1024  # forms, key and bookkeeping of one question, about
+_WORDS_UNKNOWN = frozenset({"[UNK]", "<unk>"})
+
+
+@dataclass(slots=True)
+class _Entry:
+    text: str
+    form: NormalForm
+    updates: tuple[Update, ...]
+    expires: float
+    nbytes: int
+    vector: Vector | None = None
+
+
+class SemanticCache:
+    """For one event loop. `nbytes` never exceeds the capacity; the least recently used leave first.
+
+    Args:
+        embed: the second gate's eyes.
+        on_lookup: told "semantic" of every answer that is given again.
+        clock: seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        embed: Embed,
+        options: SemanticOptions,
+        *,
+        on_lookup: Callable[[str], object] = lambda _result: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._embed = embed
+        self._options = options
+        self._on_lookup = on_lookup
+        self._clock = clock
+        self.nbytes = 0
+        self._entries: OrderedDict[tuple[AnswerKey, str], _Entry] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    async def keeping(
+        self, shelf: AnswerKey, text: str, updates: AsyncGenerator[Update, None], *, limited: bool
+    ) -> AsyncGenerator[Update, None]:
+        """The same updates, which are kept as the answer to a question when they have ended.
+
+        `limited`: the request names how long an answer may be, so that one cut short is cut for all who share the shelf.
+        """
+        kept: list[Update] = []
+        async with aclosing(updates):
+            async for update in updates:
+                kept.append(update)
+                yield update
+        # Where the context is the limit, a shorter question would have got more.
+        reason = kept[-1].finish_reason if kept else None
+        if reason == "stop" or (reason == "length" and limited):
+            self.put(shelf, text, tuple(kept))
+
+    async def find(self, shelf: AnswerKey, text: str) -> tuple[Update, ...] | None:
+        """The answer to a question that asks the same, if there is one."""
+        form = normal_form(text)
+        if form is None:
+            return None
+        place = (shelf, form.folded)
+        entry = self._entries.get(place)
+        if entry is None:
+            return None
+        if entry.expires <= self._clock():
+            self._drop(place)
+            return None
+        if not asks_the_same(entry.form, form):
+            return None
+        if text != entry.text and not await self._alike(entry, text):
+            return None
+        if place in self._entries:
+            self._entries.move_to_end(place)
+        self._on_lookup("semantic")
+        return entry.updates
+
+    def put(self, shelf: AnswerKey, text: str, updates: tuple[Update, ...]) -> None:
+        """Keep an answer, where its question has a normal form."""
+        form = normal_form(text)
+        if form is None:
+            return
+        place = (shelf, form.folded)
+        self._drop(place)
+        nbytes = _ENTRY_BYTES + 4 * len(text) + answer_bytes(shelf, updates)
+        if nbytes > self._options.capacity_bytes:
+            return
+        self._entries[place] = _Entry(text, form, updates, self._clock() + self._options.ttl_s, nbytes)
+        self.nbytes += nbytes
+        while self.nbytes > self._options.capacity_bytes:
+            _, oldest = self._entries.popitem(last=False)
+            self.nbytes -= oldest.nbytes
+
+    def _drop(self, place: tuple[AnswerKey, str]) -> None:
+        dropped = self._entries.pop(place, None)
+        if dropped is not None:
+            self.nbytes -= dropped.nbytes
+
+    async def _alike(self, entry: _Entry, text: str) -> bool:
+        try:
+            vector = await self._embed(text)
+            if entry.vector is None:
+                entry.vector = await self._embed(entry.text)
+        except DeepwellError:  # an embedder that is away answers nobody's question: the model does
+            return False
+        return cosine_gate(entry.vector, vector, self._options.min_cosine)
+
+
+async def replayed(answer: Sequence[Update], choice: Choice) -> AsyncGenerator[Update, None]:
+    """An answer again, for a choice of another request; its whole prompt counts as cached."""
+    prompt = len(choice.request.prompt)
+    for update in answer:
+        counts = replace(update.counts, prompt=prompt, cached=prompt)
+        yield replace(update, index=choice.index, counts=counts)
+
+
+def cosine_gate(one: Vector | None, other: Vector | None, min_cosine: float) -> bool:
+    """Whether two unit vectors are alike enough; what the embedder could not read is like nothing."""
+    return one is not None and other is not None and float(one @ other) >= min_cosine
+
+
+def embed_with(model: ServedModel) -> Embed:
+    """Texts to vectors by a served model.
+
+    What holds words that its vocabulary lacks has none: it would be judged without them.
+    """
+    codec, window = model.codec, model.capabilities.max_model_len
+    unknown = {token for token in map(codec.control_token, _WORDS_UNKNOWN) if token is not None}
+
+    async def embed(text: str) -> Vector | None:
+        tokens = codec.encode(text)
+        if len(tokens) > window or unknown & set(tokens):
+            return None
+        return await model.engine.embed(tokens)
+
+    return embed
+
+
+def is_limited(choice: Choice, window: int) -> bool:
+    """Whether a request names how long its answer may be; else that is what the context leaves."""
+    return len(choice.request.prompt) + choice.request.params.max_tokens != window
+
+
+def shelf_of(
+    choice: Choice, question: Question, *, fingerprint: str, adapter: str, window: int
+) -> AnswerKey | None:
+    """Whose answers could do for a choice: all but the question itself.
+
+    None where chance takes part, or numbers beside the text do.
+    """
+    request = choice.request
+    params = request.params
+    if choice.offset or params.logprobs is not None or params.prompt_logprobs is not None:
+        return None
+    if not is_limited(choice, window):  # what fits depends on the wording
+        params = replace(params, max_tokens=0)
+    shaped = replace(choice, request=replace(request, params=params, prompt=()))
+    key = AnswerKey.of(shaped, fingerprint=fingerprint, adapter=adapter)
+    return None if key is None else replace(key, prompt=question.context())

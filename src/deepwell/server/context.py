@@ -1,0 +1,136 @@
+"""`ServerContext`: what the routes of one HTTP process share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from deepwell.dialogue.model import Task
+from deepwell.errors import InvalidRequest, ModelNotFound
+from deepwell.server.access.auth import KeyRing
+from deepwell.server.access.rate_limits import Limiter
+from deepwell.server.answering import Answering
+from deepwell.server.http.declaration import RouteTable
+from deepwell.server.http.sse import Stop
+from deepwell.server.observe.metrics import Metrics
+from deepwell.server.observe.observer import Observer
+from deepwell.server.options import ServerOptions
+from deepwell.server.state import State
+from deepwell.storage.database import Database
+
+__all__ = ["ServerContext"]
+
+
+@dataclass(slots=True)
+class ServerContext:
+    """Everything that a route may need. For one event loop.
+
+    Attributes:
+        served: the models, the one that generates first.
+        database: where data is kept; None: a temporary one, made when it is first needed.
+        routes: what the API families declare; `create_app` sets it.
+        kept: set once there is a state.
+        draining: the server takes no new requests.
+        stopped: tells answers in flight that the server stops.
+    """
+
+    options: ServerOptions
+    served: Sequence[Answering]
+    metrics: Metrics
+    observer: Observer
+    limiter: Limiter
+    keys: KeyRing
+    database: Database | None = None
+    routes: RouteTable = field(default_factory=lambda: RouteTable(()), init=False)
+    kept: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    draining: bool = field(default=False, init=False)
+    stopped: Stop = field(default_factory=Stop, init=False)
+    _state: State | None = field(default=None, init=False)
+    _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        if self.database is not None:
+            self._keep(self.database)
+
+    @property
+    def main(self) -> Answering:
+        """The model that the server was started for."""
+        return self.served[0]
+
+    @property
+    def state(self) -> State:
+        """What is kept between requests; without a database of its own, until the server is gone."""
+        return self._state or self._keep(Database.temporary())
+
+    def _keep(self, database: Database) -> State:
+        self._state = State(database, self.options.files.folder, recover=self.options.worker == 0)
+        self.kept.set()
+        return self._state
+
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Has `close` called by `close_background`."""
+        self._closing.append(close)
+
+    async def close_background(self) -> None:
+        """Ends the work that no request waits for."""
+        for close in self._closing:
+            await close()
+
+    async def close_state(self) -> None:
+        """Ends background work and closes the database."""
+        await self.keys.close()
+        await self.limiter.close()
+        await self.close_background()
+        if self._state is not None:
+            self._state.close()
+
+    def stop(self) -> None:
+        """Ends every answer in flight. Called on the event loop's thread."""
+        self.draining = True
+        self.stopped.set()
+
+    def find(self, name: str) -> tuple[Answering, str]:
+        """Returns the served model of a name; for an adapter's name its base and that name, else an empty one.
+
+        Raises:
+            ModelNotFound: there is none; the fix names those there are.
+        """
+        names: list[str] = []
+        for answering in self.served:
+            model = answering.model
+            if model.name == name:
+                return answering, ""
+            adapters = model.adapter_names()
+            if name in adapters:
+                return answering, name
+            names += [model.name, *adapters[:8]]
+        served = " or ".join(map(repr, names))
+        raise ModelNotFound(f"the model {name!r} is not served here", fix=f"use {served}", param="model")
+
+    def generator(self, name: str) -> tuple[Answering, str]:
+        """Returns the served model of a name as `find` does, where text is to be generated.
+
+        Raises:
+            ModelNotFound: there is none.
+            InvalidRequest: it generates no text, or is served for other tasks.
+        """
+        answering, adapter = self.find(name)
+        model = answering.model
+        if "generate" in model.tasks and model.capabilities.generates:
+            return answering, adapter
+        fix = "send it to /v1/embeddings"
+        other = self._first("generate")
+        if other is not None:
+            fix += f", or use {other.model.name!r}"
+        if not model.capabilities.generates:
+            raise InvalidRequest(f"{name!r} embeds text and generates none", fix=fix, param="model")
+        raise InvalidRequest(f"{name!r} is served for embeddings alone", fix=fix, param="model")
+
+    def _first(self, task: Task) -> Answering | None:
+        """Returns the first model that is served for a task and can do it."""
+        for answering in self.served:
+            model = answering.model
+            if task in model.tasks and (task != "generate" or model.capabilities.generates):
+                return answering
+        return None

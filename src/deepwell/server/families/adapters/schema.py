@@ -1,0 +1,27 @@
+"""The requests that load and unload adapters, with vLLM's names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from deepwell.server.http.schema import Strict, refuse
+
+__all__ = [
+    "LoadAdapterRequest",
+    "UnloadAdapterRequest",
+]
+
+
+class LoadAdapterRequest(Strict):
+    """`POST /v1/load_lora_adapter`, with vLLM's names."""
+
+    lora_name: str
+    lora_path: str
+    load_inplace: bool | None = None  # a loaded name is always swapped
+
+
+class UnloadAdapterRequest(Strict):
+    """`POST /v1/unload_lora_adapter`, with vLLM's names."""
+
+    lora_name: str
+    lora_int_id: Annotated[Any, refuse("adapters have no numbers: leave lora_int_id out")] = None

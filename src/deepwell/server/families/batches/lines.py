@@ -1,0 +1,273 @@
+"""The lines of a batch's files: what its input must be, and what becomes of a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+from msgspec import DecodeError, Raw, Struct
+
+from deepwell.errors import ModelNotFound
+from deepwell.server.families.batches.bodies import BatchError
+from deepwell.server.http.in_process import Reply
+from deepwell.storage.batches import LineResult, Tokens
+
+__all__ = ["MAX_LINES", "Checked", "InputLine", "check_input", "ended", "never_run", "read_lines"]
+
+MAX_LINES = 50_000  # OpenAI's
+_MOST_ERRORS = 100  # told of one input
+_LONGEST_ID = 512
+_encode = msgspec.json.Encoder().encode
+_objects = msgspec.json.Decoder(dict[str, Raw])
+_scalars = msgspec.json.Decoder(str | bool | int | float | None)
+
+
+@dataclass(frozen=True, slots=True)
+class InputLine:
+    """One request; `number` counts the lines of the file from 1."""
+
+    number: int
+    custom_id: str
+    body: bytes
+
+
+@dataclass(slots=True)
+class Checked:
+    """What an input holds. `model`: the one that all lines name."""
+
+    total: int = 0
+    model: str | None = None
+    errors: list[BatchError] = field(default_factory=list[BatchError])
+
+
+class _Bad(Exception):
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+def check_input(
+    path: Path, endpoint: str, max_line_bytes: int, require_model: Callable[[str], object]
+) -> Checked:
+    """Read a whole input; it can be run if there are no errors. Takes some 20 us a line.
+
+    Args:
+        max_line_bytes: as long as a request's body may be.
+        require_model: raises `ModelNotFound` of a name that is not served.
+    """
+    checked = Checked()
+    seen: dict[str, int] = {}
+    models: set[str | None] = set()
+    known: dict[str, str] = {}  # the models asked for, with what is wrong with each
+
+    def model_of(body: dict[str, Raw]) -> str | None:
+        name = _plain(body.get("model"))
+        if not isinstance(name, str):
+            return None  # the route refuses it
+        if name not in known:
+            known[name] = ""
+            try:
+                require_model(name)
+            except ModelNotFound as error:
+                known[name] = str(error)
+        if known[name]:
+            raise _Bad("model_not_found", known[name], "body.model")
+        return name
+
+    for number, line in _numbered(path, max_line_bytes):
+        checked.total += 1
+        if checked.total > MAX_LINES:
+            checked.errors.append(
+                BatchError(
+                    "too_many_requests",
+                    f"the file has more than {MAX_LINES} requests: split it into several batches",
+                )
+            )
+            break
+        try:
+            entry = _entry(line, max_line_bytes)
+            custom_id = _custom_id(entry)
+            first = seen.setdefault(custom_id, number)
+            if first != number:
+                raise _Bad(
+                    "duplicate_custom_id",
+                    f"custom_id {custom_id[:80]!r} is that of line {first} too: give each line its own",
+                    "custom_id",
+                )
+            _check_target(entry, endpoint)
+            models.add(model_of(_check_body(entry)))
+        except _Bad as bad:
+            checked.errors.append(BatchError(bad.code, str(bad), number, bad.param))
+            if len(checked.errors) >= _MOST_ERRORS:
+                break
+    if not checked.total:
+        checked.errors.append(
+            BatchError("empty_file", "the file has no requests: write one a line, as JSON objects")
+        )
+    if len(models) == 1:
+        checked.model = models.pop()
+    return checked
+
+
+def read_lines(path: Path, done: Set[int]) -> Iterator[InputLine]:
+    """The requests of a checked input whose lines are not among those done."""
+    for number, line in _numbered(path, None):
+        if number not in done:
+            entry = _objects.decode(line)
+            yield InputLine(number, str(_plain(entry["custom_id"])), bytes(entry["body"]))
+
+
+def _numbered(path: Path, longest: int | None) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank. Of one that is too long comes as much as shows that it is, then nothing more."""
+    with path.open("rb") as stream:
+        number = 0
+        while line := stream.readline(-1 if longest is None else longest + 2):
+            number += 1
+            if line.strip():
+                yield number, line
+            if longest is not None and len(line) > longest + 1 and not line.endswith(b"\n"):
+                return
+
+
+def _entry(line: bytes, longest: int) -> dict[str, Raw]:
+    if len(line.rstrip(b"\r\n")) > longest:
+        raise _Bad("line_too_long", f"the line has more than {longest} bytes: shorten the request")
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        raise _Bad("invalid_json_line", "the line is not UTF-8: encode the file as UTF-8") from None
+    try:
+        return _objects.decode(line)
+    except (DecodeError, RecursionError) as error:
+        raise _Bad(
+            "invalid_json_line", f"the line is not a JSON object: {str(error)[:200]}; write one a line"
+        ) from None
+
+
+def _custom_id(entry: dict[str, Raw]) -> str:
+    if "custom_id" not in entry:
+        raise _Bad("missing_required_parameter", "custom_id is missing: give each line its own", "custom_id")
+    custom_id = _plain(entry["custom_id"])
+    if not isinstance(custom_id, str) or not 0 < len(custom_id) <= _LONGEST_ID:
+        raise _Bad(
+            "invalid_custom_id", f"custom_id must be a string of 1 to {_LONGEST_ID} characters", "custom_id"
+        )
+    return custom_id
+
+
+def _check_target(entry: dict[str, Raw], endpoint: str) -> None:
+    method, url = _plain(entry.get("method")), _plain(entry.get("url"))
+    if method != "POST":
+        raise _Bad("invalid_method", 'method must be "POST"', "method")
+    if url != endpoint:
+        raise _Bad("mismatched_endpoint", f"url must be {endpoint!r}, the endpoint of the batch", "url")
+    if unknown := entry.keys() - {"custom_id", "method", "url", "body"}:
+        name = min(unknown)[:64]
+        raise _Bad("unknown_parameter", f"unknown parameter {name!r}: leave it out", name)
+
+
+def _check_body(entry: dict[str, Raw]) -> dict[str, Raw]:
+    if "body" not in entry:
+        raise _Bad("missing_required_parameter", "body is missing: send the request's JSON", "body")
+    try:
+        body = _objects.decode(entry["body"])
+    except (DecodeError, RecursionError):
+        raise _Bad("invalid_body", "body must be a JSON object: the request's", "body") from None
+    for name in ("stream", "background"):
+        if _plain(body.get(name)) is True:
+            raise _Bad(
+                "unsupported_parameter",
+                f"a line of a batch is answered whole: leave {name} out",
+                f"body.{name}",
+            )
+    return body
+
+
+def _plain(raw: Raw | None) -> Any:
+    """A value that is checked to be a scalar; anything else, and nothing, as None."""
+    if raw is None:
+        return None
+    try:
+        return _scalars.decode(raw)
+    except (DecodeError, RecursionError):
+        return None
+
+
+class _Answered(Struct):
+    """A line of an output or error file."""
+
+    id: str
+    custom_id: str
+    response: _Response | None
+    error: BatchFailure | None
+
+
+class _Response(Struct):
+    status_code: int
+    request_id: str
+    body: Raw
+
+
+class BatchFailure(Struct):
+    """Why a line was not run."""
+
+    code: str
+    message: str
+
+
+class _Usage(Struct):
+    """Both families' names of the same counts."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    prompt_tokens_details: dict[str, int | None] | None = None
+    input_tokens_details: dict[str, int | None] | None = None
+
+
+class _Body(Struct):
+    usage: _Usage | None = None
+
+
+_bodies = msgspec.json.Decoder(_Body)
+
+
+def ended(batch_id: str, line: InputLine, reply: Reply) -> LineResult:
+    """The end of a line that was answered; whatever is not 2xx belongs to the error file, as with OpenAI."""
+    failed = not 200 <= reply.status < 300
+    tokens = Tokens() if failed else _tokens(reply.body)
+    response = _Response(reply.status, reply.request_id, Raw(reply.body))
+    return _result(batch_id, line, failed, tokens, response, None)
+
+
+def never_run(batch_id: str, line: InputLine, code: str, message: str) -> LineResult:
+    """The end of a line that nobody came to."""
+    return _result(batch_id, line, True, Tokens(), None, BatchFailure(code, message))
+
+
+def _result(
+    batch_id: str,
+    line: InputLine,
+    failed: bool,
+    tokens: Tokens,
+    response: _Response | None,
+    error: BatchFailure | None,
+) -> LineResult:
+    id = f"batch_req_{batch_id.removeprefix('batch_')}_{line.number}"
+    body = _encode(_Answered(id, line.custom_id, response, error)).decode()
+    return LineResult(line.number, failed, body, tokens)
+
+
+def _tokens(body: bytes) -> Tokens:
+    usage = _bodies.decode(body).usage or _Usage()
+    details = cast("dict[str, int | None]", usage.prompt_tokens_details or usage.input_tokens_details or {})
+    return Tokens(
+        usage.prompt_tokens or usage.input_tokens,
+        details.get("cached_tokens") or 0,
+        usage.completion_tokens or usage.output_tokens,
+    )

@@ -1,0 +1,169 @@
+"""The bodies the server writes, as msgspec structs: they are encoded once a token."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from deepwell.server.families.generation_bodies import Finish, Usage
+
+__all__ = [
+    "CalledFunction",
+    "ChatChoice",
+    "ChatChunk",
+    "ChatChunkChoice",
+    "ChatCompletion",
+    "ChatDelta",
+    "ChatLogprob",
+    "ChatLogprobs",
+    "ChatTopLogprob",
+    "CompletionDeleted",
+    "FunctionDelta",
+    "Message",
+    "StoredMessage",
+    "ToolCall",
+    "ToolCallDelta",
+    "Usage",
+]
+
+
+class ChatTopLogprob(Struct):
+    """An alternative token."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(Struct):
+    """A drawn token; `bytes` is exact where `token` is half a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[ChatTopLogprob]
+
+
+class ChatLogprobs(Struct):
+    content: list[ChatLogprob]
+    refusal: None = None
+
+
+class CalledFunction(Struct):
+    name: str
+    arguments: str
+
+
+class ToolCall(Struct):
+    id: str
+    function: CalledFunction
+    type: Literal["function"] = "function"
+
+
+class Message(Struct):
+    """`reasoning_content` is DeepSeek's."""
+
+    content: str | None
+    role: Literal["assistant"] = "assistant"
+    refusal: None = None
+    annotations: list[Any] = []
+    tool_calls: list[ToolCall] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+
+
+class ChatChoice(Struct):
+    index: int
+    message: Message
+    finish_reason: Finish
+    logprobs: ChatLogprobs | None = None
+
+
+class ChatCompletion(Struct, tag_field="object", tag="chat.completion"):
+    id: str
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    system_fingerprint: str
+    service_tier: Literal["default"] = "default"
+
+
+class FunctionDelta(Struct):
+    arguments: str
+    name: str | UnsetType = UNSET
+
+
+class ToolCallDelta(Struct):
+    """The first one of a call has its id and its name."""
+
+    index: int
+    function: FunctionDelta
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+
+
+class ChatDelta(Struct):
+    content: str | UnsetType | None = UNSET
+    role: Literal["assistant"] | UnsetType = UNSET
+    refusal: UnsetType | None = UNSET
+    tool_calls: list[ToolCallDelta] | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
+
+
+class ChatChunkChoice(Struct):
+    index: int
+    delta: ChatDelta
+    logprobs: ChatLogprobs | None = None
+    finish_reason: Finish | None = None
+
+
+class ChatChunk(Struct, tag_field="object", tag="chat.completion.chunk"):
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChatChunkChoice]
+    usage: Usage | UnsetType | None = UNSET
+    service_tier: Literal["default"] = "default"
+
+
+class CompletionDeleted(Struct, tag_field="object", tag="chat.completion.deleted"):
+    id: str
+    deleted: bool = True
+
+
+class StoredMessage(Struct):
+    """A message that a stored completion answered."""
+
+    id: str
+    role: str
+    content: str | None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    name: None = None
+    content_parts: None = None
+
+
+class StoredCompletion(ChatCompletion, tag="chat.completion"):
+    """A chat completion, and its labels."""
+
+    metadata: dict[str, str] = field(default_factory=dict)
+
+
+class CompletionList(Struct, tag_field="object", tag="list"):
+    """A page of stored completions."""
+
+    data: list[StoredCompletion]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class StoredMessageList(Struct, tag_field="object", tag="list"):
+    """A page of messages."""
+
+    data: list[StoredMessage]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool

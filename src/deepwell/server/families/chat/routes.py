@@ -1,0 +1,263 @@
+"""`POST /v1/chat/completions`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from deepwell.dialogue.completion import Choice
+from deepwell.dialogue.dialogue import Dialogue, Plan, Said, Turn, plan_dialogue
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
+from deepwell.dialogue.text import Codec, Entry
+from deepwell.errors import InvalidRequest
+from deepwell.server.access.principal import principal_of, tenant_of
+from deepwell.server.access.ticket import offer
+from deepwell.server.answering import Answering
+from deepwell.server.context import ServerContext
+from deepwell.server.families.chat.bodies import (
+    CalledFunction,
+    ChatChoice,
+    ChatChunk,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatDelta,
+    ChatLogprob,
+    ChatLogprobs,
+    ChatTopLogprob,
+    FunctionDelta,
+    Message,
+    ToolCall,
+    ToolCallDelta,
+)
+from deepwell.server.families.chat.schema import ChatRequest, choose
+from deepwell.server.families.chat.stored import keep_completion, stored_router
+from deepwell.server.families.generation_bodies import usage
+from deepwell.server.http.json_route import JsonRoute
+from deepwell.server.http.sse import Answer, EventStream, event
+
+__all__ = ["dialogue_of", "message_of", "router"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the routes, bound to `context`."""
+    routes = APIRouter(route_class=JsonRoute)
+
+    @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
+    async def chat(request: Request, body: ChatRequest) -> Response:
+        answering, adapter = context.generator(body.model)
+        model = answering.model
+        plan = await plan_dialogue(model, dialogue_of(model, body))
+        limit = model.room(len(plan.prompt), body.limit, "messages")
+        params = model.sampling(body.sampling(), limit, logprobs=body.alternatives)
+        params = replace(params, grammar=plan.grammar)
+        id = f"chatcmpl-{uuid.uuid4().hex}"
+        choices = plan.choices(
+            id,
+            params,
+            n=body.n or 1,
+            stops=tuple(body.stop),
+            caller=principal_of(request).caller,
+            adapter=adapter,
+        )
+        answer = _ChatAnswer(answering, id, body.model, plan, choices, with_logprobs=bool(body.logprobs))
+        if body.store:
+            tenant = tenant_of(request)
+            answer.keep = lambda completion: keep_completion(context, tenant, body, completion)
+        if body.stream:
+            include_usage = body.stream_options is not None and body.stream_options.include_usage
+            return EventStream(answer.events(include_usage), context.stopped)
+        return Answer(answer.whole(), context.stopped)
+
+    routes.routes += stored_router(context).routes
+    return routes
+
+
+def dialogue_of(model: ServedModel, body: ChatRequest) -> Dialogue:
+    """What a chat request asks.
+
+    Raises:
+        InvalidRequest: an effort that the model does not know.
+    """
+    tools, choice = choose(body.tools, body.tool_choice)
+    variables: dict[str, Any] = dict(body.chat_template_kwargs or {})
+    effort, thinks = body.reasoning_effort, None
+    if effort == "none":
+        thinks = False
+    elif effort is not None:
+        if "reasoning_effort" not in model.codec.template_variables:
+            raise InvalidRequest(
+                f"this model's reasoning has no effort {effort!r}",
+                fix="leave it out, or use 'none'",
+                param="reasoning_effort",
+            )
+        variables["reasoning_effort"] = effort
+    format, parameter = None, "response_format"
+    if body.response_format is not None:
+        format = body.response_format.grammar()
+    elif body.structured_outputs is not None:
+        format, parameter = body.structured_outputs.compiled(), "structured_outputs"
+    return Dialogue(
+        messages=[message.plain() for message in body.messages],
+        tools=tools,
+        tool_choice=choice,
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        format=format,
+        thinks=thinks,
+        variables=variables,
+        params={"format": parameter},
+    )
+
+
+class _ChatAnswer:
+    """One response, as events or as a whole; `keep` gets the whole before the end is told."""
+
+    keep: Callable[[ChatCompletion], Awaitable[None]] | None = None
+
+    def __init__(
+        self,
+        answering: Answering,
+        id: str,
+        model: str,
+        plan: Plan,
+        choices: Sequence[Choice],
+        *,
+        with_logprobs: bool,
+    ) -> None:
+        self._answering = answering
+        self._id = id
+        self._model = model
+        self._plan = plan
+        self._choices = choices
+        self._with_logprobs = with_logprobs
+
+    async def whole(self) -> bytes:
+        said = [Said() for _ in self._choices]
+        entries: list[list[ChatLogprob]] = [[] for _ in self._choices]
+        last: dict[int, Turn] = {}
+        async for turn in self._answering.converse(self._plan, self._choices):
+            said[turn.index].add(turn.events)
+            entries[turn.index].extend(_logprobs(turn.entries, self._answering.model.codec))
+            last[turn.index] = turn
+        completion = self._completion(int(time.time()), said, entries, last)
+        body = _encode(completion)
+        if self.keep is not None:
+            await self.keep(completion)
+        elif not any(one.calls for one in said):  # calls have ids of their own
+            offer(self._id, completion.created, body)
+        return body
+
+    def _completion(
+        self,
+        created: int,
+        said: Sequence[Said],
+        entries: Sequence[list[ChatLogprob]],
+        last: Mapping[int, Turn],
+    ) -> ChatCompletion:
+        count = len(self._choices)
+        return ChatCompletion(
+            id=self._id,
+            created=created,
+            model=self._model,
+            choices=[
+                ChatChoice(
+                    index=index,
+                    message=message_of(said[index]),
+                    finish_reason=last[index].finish_reason or "stop",
+                    logprobs=ChatLogprobs(entries[index]) if self._with_logprobs else None,
+                )
+                for index in range(count)
+            ],
+            usage=usage([last[index].counts for index in range(count)], count),
+            system_fingerprint=self._answering.model.fingerprint,
+        )
+
+    async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:
+        model = self._answering.model
+        created = int(time.time())
+        # OpenAI: with include_usage every chunk but the last carries "usage": null.
+        blank = None if include_usage else msgspec.UNSET
+
+        def chunk(choice: ChatChunkChoice) -> bytes:
+            return event(
+                _encode(ChatChunk(self._id, created, self._model, model.fingerprint, [choice], blank))
+            )
+
+        said = [Said() for _ in self._choices]
+        entries: list[list[ChatLogprob]] = [[] for _ in self._choices]
+        last: dict[int, Turn] = {}
+        async for turn in self._answering.converse(self._plan, self._choices):
+            index = turn.index
+            chunks: list[bytes] = []  # of one step: one write
+            if index not in last:
+                chunks.append(
+                    chunk(ChatChunkChoice(index, ChatDelta(content="", role="assistant", refusal=None)))
+                )
+            last[index] = turn
+            logprobs = None
+            if self._with_logprobs and turn.entries:
+                logprobs = ChatLogprobs(_logprobs(turn.entries, model.codec))
+                entries[index] += logprobs.content
+            said[index].add(turn.events)
+            for delta in _deltas(turn, said[index]) or ([ChatDelta()] if logprobs else []):
+                chunks.append(chunk(ChatChunkChoice(index, delta, logprobs)))
+                logprobs = None  # with the first delta of the step that drew them
+            if turn.finish_reason:
+                if self.keep is not None and all(
+                    one in last and last[one].finish_reason for one in range(len(said))
+                ):
+                    await self.keep(self._completion(created, said, entries, last))
+                chunks.append(chunk(ChatChunkChoice(index, ChatDelta(), None, turn.finish_reason)))
+            yield b"".join(chunks)
+        if include_usage:
+            ordered = [last[choice.index].counts for choice in self._choices]
+            total = usage(ordered, len(ordered))
+            yield event(_encode(ChatChunk(self._id, created, self._model, model.fingerprint, [], total)))
+
+
+def message_of(said: Said) -> Message:
+    """A whole message: null content where there is nothing but calls."""
+    calls = [ToolCall(call.id, CalledFunction(call.name, call.arguments)) for call in said.calls]
+    return Message(
+        content=said.content if said.content or not calls else None,
+        tool_calls=calls or msgspec.UNSET,
+        reasoning_content=said.reasoning or msgspec.UNSET,
+    )
+
+
+def _deltas(turn: Turn, said: Said) -> list[ChatDelta]:
+    """The turn, which `said` has taken in: it gave the calls their ids."""
+    deltas: list[ChatDelta] = []
+    for part in turn.events:
+        match part:
+            case Content(text):
+                deltas.append(ChatDelta(content=text))
+            case Reasoning(text):
+                deltas.append(ChatDelta(reasoning_content=text))
+            case CallStart(index, name):
+                first = ToolCallDelta(index, FunctionDelta("", name), said.calls[index].id, "function")
+                deltas.append(ChatDelta(tool_calls=[first]))
+            case CallArguments(index, text):
+                deltas.append(ChatDelta(tool_calls=[ToolCallDelta(index, FunctionDelta(text))]))
+    return deltas
+
+
+def _logprobs(entries: Sequence[Entry], codec: Codec) -> list[ChatLogprob]:
+    rows: list[ChatLogprob] = []
+    for entry in entries:
+        data = codec.token_bytes(entry.info.token)
+        top: list[ChatTopLogprob] = []
+        for token, logprob in entry.info.top:
+            other = codec.token_bytes(token)
+            top.append(ChatTopLogprob(other.decode("utf-8", "replace"), logprob, list(other)))
+        rows.append(ChatLogprob(data.decode("utf-8", "replace"), entry.info.logprob, list(data), top))
+    return rows

@@ -1,0 +1,267 @@
+"""The requests of `POST /v1/chat/completions`: messages, tools and formats, as OpenAI documents them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, json_format
+from deepwell.engine.protocol import Grammar
+from deepwell.server.families.generation_schema import MAX_ALTERNATIVES, GenerationRequest
+from deepwell.server.http.schema import Metadata, Strict, either, refuse, text_of, unsupported
+
+__all__ = [
+    "ChatMessage",
+    "ChatRequest",
+    "FunctionSpec",
+    "JsonSchemaSpec",
+    "ResponseFormat",
+    "ToolCallSpec",
+    "ToolChoiceSpec",
+    "ToolSpec",
+    "choose",
+]
+
+Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+
+
+def _only_function(kind: Any) -> Any:
+    if kind != "function":
+        raise unsupported(f"tools of type {kind!r} are not supported: use 'function'")
+    return kind
+
+
+OnlyFunction = Annotated[Literal["function"], BeforeValidator(_only_function)]
+
+
+class FunctionSpec(Strict):
+    """A function's signature."""
+
+    name: Name
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class ToolSpec(Strict):
+    """A tool that the model may call."""
+
+    type: OnlyFunction
+    function: FunctionSpec
+
+    def tool(self) -> FunctionTool:
+        """The tool as the rest of the server has it."""
+        spec = self.function
+        return FunctionTool(spec.name, spec.description or "", spec.parameters or {}, bool(spec.strict))
+
+
+class FunctionName(Strict):
+    """A function, by name."""
+
+    name: str
+
+
+class NamedTool(Strict):
+    """A tool, by name."""
+
+    type: OnlyFunction
+    function: FunctionName
+
+
+class AllowedTools(Strict):
+    """Some of the tools."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool] = Field(min_length=1, max_length=128)
+
+
+class ToolChoiceObject(Strict):
+    """One function, or some of the tools."""
+
+    type: Literal["function", "allowed_tools"]
+    function: FunctionName | None = None
+    allowed_tools: AllowedTools | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        named, some = self.function is not None, self.allowed_tools is not None
+        if (named, some) != (self.type == "function", self.type == "allowed_tools"):
+            raise PydanticCustomError("tool_choice", "tool_choice needs what its type names, and no more")
+        return self
+
+
+if TYPE_CHECKING:
+    ToolChoiceSpec = Literal["none", "auto", "required"] | ToolChoiceObject
+else:
+    ToolChoiceSpec = either(Literal["none", "auto", "required"], ToolChoiceObject)
+
+
+def choose(
+    tools: list[ToolSpec] | None, choice: str | ToolChoiceObject | None
+) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
+    """The tools to offer, and which must be called."""
+    offered = tuple(spec.tool() for spec in tools or ())
+    match choice:
+        case None:
+            return offered, "auto"
+        case ToolChoiceObject(function=FunctionName(name=name)):
+            return offered, (name,)
+        case ToolChoiceObject(allowed_tools=AllowedTools(mode=mode, tools=some)):
+            allowed = tuple(tool.function.name for tool in some)
+            if mode == "required":
+                return offered, allowed
+            return tuple(tool for tool in offered if tool.name in allowed), "auto"
+        case "none" | "required":
+            return offered, choice
+        case _:
+            return offered, "auto"
+
+
+class CalledFunction(Strict):
+    """What was called, and with what."""
+
+    name: str
+    arguments: str
+
+
+class ToolCallSpec(Strict):
+    """A call that the assistant made."""
+
+    id: str = Field(min_length=1, max_length=256)
+    type: OnlyFunction
+    function: CalledFunction
+
+
+class JsonSchemaSpec(Strict):
+    """A format given by a JSON schema; it holds with `strict` or without."""
+
+    name: Name
+    description: str | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(Strict):
+    """What the text of an answer is."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchemaSpec | None = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise PydanticCustomError(
+                "response_format", "json_schema belongs to type 'json_schema', which needs it"
+            )
+        return self
+
+    def grammar(self) -> Grammar | None:
+        """The format as a grammar; None: any text."""
+        if self.json_schema is not None:
+            return json_format(self.json_schema.schema_ or {"type": "object"})
+        return ANY_OBJECT if self.type == "json_object" else None
+
+
+class ChatMessage(Strict):
+    """One turn. The parts of a text content are joined."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[
+        str | None, BeforeValidator(text_of, json_schema_input_type=str | list[dict[str, Any]] | None)
+    ] = None
+    name: Annotated[Any, refuse("names of participants are not supported: put the name into the content")] = (
+        None
+    )
+    tool_calls: list[ToolCallSpec] | None = Field(None, max_length=128)
+    tool_call_id: str | None = None
+    # What an assistant message of a response carries, so that it can be sent back as it came.
+    reasoning_content: str | None = None
+    refusal: Annotated[Any, refuse("refusals are not supported")] = None
+    annotations: Annotated[Any, refuse("annotations are not supported", [])] = None
+    audio: Annotated[Any, refuse("audio is not supported")] = None
+    function_call: Annotated[Any, refuse("functions are deprecated: use tool_calls")] = None
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        assistant = self.role == "assistant"
+        if self.tool_calls and not assistant:
+            raise PydanticCustomError("tool_calls", "tool_calls belong to assistant messages")
+        if (self.tool_call_id is not None) != (self.role == "tool"):
+            raise PydanticCustomError("tool_call_id", "tool_call_id belongs to tool messages, which need it")
+        if self.reasoning_content is not None and not assistant:
+            raise PydanticCustomError("reasoning_content", "reasoning_content belongs to assistant messages")
+        if self.content is None and not self.tool_calls:
+            raise PydanticCustomError("content", "content is missing")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """The message as `Dialogue` takes it."""
+        message: dict[str, Any] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        if self.tool_call_id is not None:
+            message["tool_call_id"] = self.tool_call_id
+        if self.reasoning_content is not None:
+            message["reasoning_content"] = self.reasoning_content
+        return message
+
+
+class ChatRequest(GenerationRequest):
+    """`POST /v1/chat/completions`."""
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_ALTERNATIVES)
+
+    response_format: ResponseFormat | None = None
+    tools: list[ToolSpec] | None = Field(None, max_length=128)
+    tool_choice: ToolChoiceSpec | None = None
+    parallel_tool_calls: bool | None = None
+    functions: Annotated[Any, refuse("functions are deprecated: use tools", [])] = None
+    function_call: Annotated[Any, refuse("functions are deprecated: use tool_choice", "none", "auto")] = None
+    modalities: Annotated[Any, refuse("only text comes out: leave modalities out", ["text"])] = None
+    audio: Annotated[Any, refuse("audio is not supported: leave it out")] = None
+    prediction: Annotated[Any, refuse("predicted outputs are not supported: leave prediction out")] = None
+    web_search_options: Annotated[Any, refuse("web search is not supported: leave it out")] = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    chat_template_kwargs: dict[str, bool | int | str] | None = Field(
+        None, max_length=16, description="vLLM's; switches of the model's chat template."
+    )
+    verbosity: Annotated[Any, refuse("verbosity is not supported: ask in the messages")] = None
+    moderation: Annotated[Any, refuse("moderation is not supported yet: leave it out")] = None
+    store: bool | None = None
+    # Harmless: labels that change nothing about the answer.
+    metadata: Metadata | None = None
+    service_tier: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
+
+    @model_validator(mode="after")
+    def _chat_coherent(self) -> Self:
+        limits = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(limits) > 1:
+            raise PydanticCustomError(
+                "max_tokens", "max_tokens and max_completion_tokens differ: send max_completion_tokens alone"
+            )
+        if self.top_logprobs is not None and not self.logprobs:
+            raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs: true")
+        if self.structured_outputs is not None and self.response_format is not None:
+            raise PydanticCustomError(
+                "structured_outputs", "structured_outputs and response_format exclude each other"
+            )
+        return self
+
+    @property
+    def limit(self) -> int | None:
+        """Tokens to generate at most; `None`: what is left of the context."""
+        return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
+
+    @property
+    def alternatives(self) -> int | None:
+        """`None`: no log probabilities; n: those of n alternatives."""
+        return (self.top_logprobs or 0) if self.logprobs else None

@@ -1,0 +1,121 @@
+"""`/v1/conversations` and their items."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from msgspec import Raw
+from starlette.responses import Response
+
+from deepwell.server.access.principal import tenant_of
+from deepwell.server.context import ServerContext
+from deepwell.server.families.conversations.bodies import Conversation, ConversationDeleted, RawItemList
+from deepwell.server.families.conversations.schema import ConversationItemsRequest, ConversationRequest
+from deepwell.server.families.responses.bodies import Item
+from deepwell.server.families.responses.items import encode_item, new_id, to_items
+from deepwell.server.families.responses.schema import IncludeQuery, ListQuery
+from deepwell.server.http.json_route import json_response
+from deepwell.server.http.schema import MetadataRequest
+from deepwell.storage.conversations import Item as StoredItem
+from deepwell.storage.conversations import StoredConversation
+
+__all__ = ["router"]
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the routes, bound to `context`."""
+    routes = APIRouter()
+
+    @routes.post("/v1/conversations", summary="Begin a conversation", response_model=None)
+    async def create(request: Request, body: ConversationRequest | None = None) -> Response:
+        body = body or ConversationRequest.model_validate({})
+        metadata = msgspec.json.encode(body.metadata or {}).decode()
+        conversation = StoredConversation(new_id("conv"), int(time.time()), metadata)
+        items = _stored(to_items(body.items or ()))
+        await context.state.conversations.create(tenant_of(request), conversation, items)
+        return _conversation(conversation)
+
+    @routes.get("/v1/conversations/{conversation_id}", summary="Fetch a conversation", response_model=None)
+    async def retrieve(request: Request, conversation_id: str) -> Response:
+        return _conversation(await context.state.conversations.get(tenant_of(request), conversation_id))
+
+    @routes.post(
+        "/v1/conversations/{conversation_id}",
+        summary="Replace a conversation's metadata",
+        response_model=None,
+    )
+    async def update(request: Request, conversation_id: str, body: MetadataRequest) -> Response:
+        metadata = msgspec.json.encode(body.metadata or {}).decode()
+        store = context.state.conversations
+        return _conversation(await store.update(tenant_of(request), conversation_id, metadata))
+
+    @routes.delete(
+        "/v1/conversations/{conversation_id}",
+        summary="Delete a conversation and its items",
+        response_model=None,
+    )
+    async def delete(request: Request, conversation_id: str) -> Response:
+        await context.state.conversations.delete(tenant_of(request), conversation_id)
+        return json_response(ConversationDeleted(conversation_id))
+
+    @routes.post(
+        "/v1/conversations/{conversation_id}/items",
+        summary="Add items to a conversation",
+        response_model=None,
+    )
+    async def add(
+        request: Request,
+        conversation_id: str,
+        body: ConversationItemsRequest,
+        query: Annotated[IncludeQuery, Query()],
+    ) -> Response:
+        items = _stored(to_items(body.items))
+        await context.state.conversations.append(tenant_of(request), conversation_id, items)
+        return _list(items, has_more=False)
+
+    @routes.get(
+        "/v1/conversations/{conversation_id}/items",
+        summary="List a conversation's items",
+        response_model=None,
+    )
+    async def items(request: Request, conversation_id: str, query: Annotated[ListQuery, Query()]) -> Response:
+        page = await context.state.conversations.list_items(
+            tenant_of(request), conversation_id, after=query.after, limit=query.limit, order=query.order
+        )
+        return _list(page.data, has_more=page.has_more)
+
+    @routes.get(
+        "/v1/conversations/{conversation_id}/items/{item_id}", summary="Fetch one item", response_model=None
+    )
+    async def item(
+        request: Request, conversation_id: str, item_id: str, query: Annotated[IncludeQuery, Query()]
+    ) -> Response:
+        found = await context.state.conversations.item(tenant_of(request), conversation_id, item_id)
+        return Response(found.body, media_type="application/json")
+
+    @routes.delete(
+        "/v1/conversations/{conversation_id}/items/{item_id}", summary="Delete one item", response_model=None
+    )
+    async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
+        store = context.state.conversations
+        return _conversation(await store.delete_item(tenant_of(request), conversation_id, item_id))
+
+    return routes
+
+
+def _stored(items: Sequence[Item]) -> list[StoredItem]:
+    return [StoredItem(item.id, encode_item(item).decode()) for item in items]
+
+
+def _list(items: Sequence[StoredItem], *, has_more: bool) -> Response:
+    first, last = (items[0].id, items[-1].id) if items else (None, None)
+    return json_response(RawItemList([Raw(item.body.encode()) for item in items], first, last, has_more))
+
+
+def _conversation(stored: StoredConversation) -> Response:
+    metadata = msgspec.json.decode(stored.metadata, type=dict[str, str])
+    return json_response(Conversation(stored.id, stored.created_at, metadata))

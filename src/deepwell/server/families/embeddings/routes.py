@@ -1,0 +1,102 @@
+"""`POST /v1/embeddings`."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Request
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from deepwell.dialogue.model import ServedModel
+from deepwell.errors import ContextLengthExceeded, InvalidRequest
+from deepwell.server.answering import Answering
+from deepwell.server.context import ServerContext
+from deepwell.server.families.embeddings.bodies import Embedding, EmbeddingList, EmbeddingUsage
+from deepwell.server.families.embeddings.schema import EmbeddingRequest
+from deepwell.server.http.json_route import JsonRoute
+from deepwell.server.http.sse import Answer
+from deepwell.server.observe.generation import embedding
+
+__all__ = ["router"]
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the route, bound to `context`."""
+    routes = APIRouter(route_class=JsonRoute)
+
+    @routes.post("/v1/embeddings", summary="Embed texts", response_model=None)
+    async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
+        answering, adapter = context.find(body.model)
+        model = answering.model
+        size = model.capabilities.hidden_size
+        if body.dimensions is not None and body.dimensions > size:
+            raise InvalidRequest(
+                f"the model's vectors have {size} dimensions, {body.dimensions} were asked for",
+                fix=f"ask for dimensions from 1 to {size}",
+                param="dimensions",
+            )
+        inputs = await model.encode_prompts(body.input, "input")
+        window = model.capabilities.max_model_len
+        for index, tokens in enumerate(inputs):
+            if len(tokens) > window:
+                raise ContextLengthExceeded(
+                    f"this model's maximum context length is {window} tokens, but input {index} has {len(tokens)}",
+                    fix="split it",
+                    param="input",
+                )
+        await answering.gate.embedding(sum(map(len, inputs)))
+        work = _embed(
+            answering,
+            body.model,
+            adapter,
+            inputs,
+            body.dimensions,
+            as_base64=body.encoding_format == "base64",
+        )
+        return Answer(work, context.stopped)
+
+    return routes
+
+
+async def _embed(
+    answering: Answering,
+    name: str,
+    adapter: str,
+    inputs: list[list[int]],
+    dimensions: int | None,
+    *,
+    as_base64: bool,
+) -> bytes:
+    """Embed all inputs together; the first that fails takes the others with it."""
+    tasks: list[asyncio.Task[NDArray[np.float32]]] = []
+    total = sum(map(len, inputs))
+    model = answering.model
+    with embedding(answering.metrics, model.name, total):
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks += [group.create_task(_one(model, tokens, adapter)) for tokens in inputs]
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+    data: list[Embedding] = []
+    for index, task in enumerate(tasks):
+        vector = _shortened(task.result(), dimensions)
+        packed = base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
+        data.append(Embedding(index, packed))
+    return msgspec.json.encode(EmbeddingList(data, name, EmbeddingUsage(total, total)))
+
+
+async def _one(model: ServedModel, tokens: list[int], adapter: str) -> NDArray[np.float32]:
+    return await model.engine.embed(tokens, adapter=adapter)
+
+
+def _shortened(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
+    """The first dimensions at unit length, as OpenAI shortens its own."""
+    if dimensions is None or dimensions == len(vector):
+        return vector
+    short = vector[:dimensions]
+    length = float(np.linalg.norm(short))
+    return short / np.float32(length) if length else short

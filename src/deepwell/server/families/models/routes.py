@@ -1,0 +1,37 @@
+"""`/v1/models`: the models there are, adapters among them."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from msgspec import structs
+from starlette.responses import Response
+
+from deepwell.dialogue.model import ServedModel
+from deepwell.server.context import ServerContext
+from deepwell.server.families.models.bodies import ModelCard, ModelList
+from deepwell.server.http.json_route import json_response
+
+__all__ = ["router"]
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the routes, bound to `context`."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models", summary="List the served models", response_model=None)
+    async def models() -> Response:
+        served = [answering.model for answering in context.served]
+        adapters = [_card(context.main.model, name) for name in context.main.model.adapter_names()]
+        return json_response(ModelList([*map(_card, served), *adapters]))
+
+    @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
+    async def model(id: str) -> Response:
+        answering, adapter = context.find(id)
+        return json_response(_card(answering.model, adapter))
+
+    return routes
+
+
+def _card(model: ServedModel, adapter: str = "") -> ModelCard:
+    card = ModelCard(model.name, model.created, "deepwell", model.capabilities.max_model_len)
+    return structs.replace(card, id=adapter, parent=model.name) if adapter else card

@@ -1,0 +1,248 @@
+"""The bodies of the Responses and Conversations APIs, as msgspec structs: items, the response object, its events."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import UNSET, Struct, UnsetType
+
+__all__ = [
+    "ConversationRef",
+    "FunctionCall",
+    "FunctionCallOutput",
+    "IncompleteDetails",
+    "InputText",
+    "InputTokenCount",
+    "InputTokensDetails",
+    "Item",
+    "ItemList",
+    "Logprob",
+    "MessageItem",
+    "OutputText",
+    "OutputTokensDetails",
+    "ReasoningItem",
+    "ReasoningText",
+    "Refusal",
+    "Response",
+    "ResponseDeleted",
+    "ResponseError",
+    "ResponseUsage",
+    "SummaryText",
+    "TopLogprob",
+]
+
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+
+
+class TopLogprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class Logprob(Struct):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class InputText(Struct, tag_field="type", tag="input_text"):
+    text: str
+
+
+class OutputText(Struct, tag_field="type", tag="output_text"):
+    text: str
+    annotations: list[Any] = []
+    logprobs: list[Logprob] = []
+
+
+class Refusal(Struct, tag_field="type", tag="refusal"):
+    refusal: str
+
+
+class ReasoningText(Struct, tag_field="type", tag="reasoning_text"):
+    text: str
+
+
+class SummaryText(Struct, tag_field="type", tag="summary_text"):
+    text: str
+
+
+class MessageItem(Struct, tag_field="type", tag="message"):
+    """A turn of anybody: parts of users are `input_text`, those of the assistant `output_text`."""
+
+    id: str
+    status: ItemStatus
+    role: Literal["user", "system", "developer", "assistant"]
+    content: list[InputText | OutputText | Refusal]
+
+
+class ReasoningItem(Struct, tag_field="type", tag="reasoning"):
+    id: str
+    summary: list[SummaryText]
+    content: list[ReasoningText]
+    status: ItemStatus
+
+
+class FunctionCall(Struct, tag_field="type", tag="function_call"):
+    id: str
+    call_id: str
+    name: str
+    arguments: str
+    status: ItemStatus
+
+
+class FunctionCallOutput(Struct, tag_field="type", tag="function_call_output"):
+    id: str
+    call_id: str
+    output: str
+    status: ItemStatus
+
+
+Item = MessageItem | ReasoningItem | FunctionCall | FunctionCallOutput
+
+
+class ResponseError(Struct):
+    code: Literal["server_error", "invalid_prompt"]
+    message: str
+
+
+class IncompleteDetails(Struct):
+    reason: Literal["max_output_tokens", "content_filter"]
+
+
+class ConversationRef(Struct):
+    id: str
+
+
+class InputTokensDetails(Struct):
+    cached_tokens: int
+    cache_write_tokens: int = 0  # the prefix cache takes every prompt; nothing is charged for it
+
+
+class OutputTokensDetails(Struct):
+    reasoning_tokens: int
+
+
+class ResponseUsage(Struct):
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+
+class Response(Struct, tag_field="object", tag="response"):
+    """What was asked for, and what came of it so far."""
+
+    id: str
+    created_at: int
+    status: Status
+    model: str
+    output: list[Item]
+    background: bool
+    parallel_tool_calls: bool
+    tool_choice: str | dict[str, Any]
+    tools: list[dict[str, Any]]
+    text: dict[str, Any]
+    temperature: float
+    top_p: float
+    top_logprobs: int
+    metadata: dict[str, str]
+    store: bool
+    truncation: Literal["disabled"] = "disabled"
+    service_tier: Literal["default"] = "default"
+    completed_at: int | None = None
+    error: ResponseError | None = None
+    incomplete_details: IncompleteDetails | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    previous_response_id: str | None = None
+    conversation: ConversationRef | None = None
+    reasoning: dict[str, Any] | None = None
+    usage: ResponseUsage | None = None
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+
+
+class ResponseDeleted(Struct, tag_field="object", tag="response"):
+    id: str
+    deleted: bool = True
+
+
+class InputTokenCount(Struct, tag_field="object", tag="response.input_tokens"):
+    input_tokens: int
+
+
+class ItemList(Struct, tag_field="object", tag="list"):
+    data: list[Item]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
+class Created(Struct):
+    """`response.created`, `in_progress`, `queued`, `completed`, `incomplete` and `failed`."""
+
+    type: str
+    response: Response
+    sequence_number: int
+
+
+class ItemEvent(Struct):
+    """`response.output_item.added` and `done`."""
+
+    type: str
+    output_index: int
+    item: Item
+    sequence_number: int
+
+
+class PartEvent(Struct):
+    """`response.content_part.added` and `done`."""
+
+    type: str
+    item_id: str
+    output_index: int
+    content_index: int
+    part: OutputText | ReasoningText
+    sequence_number: int
+
+
+class DeltaEvent(Struct, omit_defaults=True):
+    """`response.output_text.delta`, `response.reasoning_text.delta`, `response.function_call_arguments.delta`."""
+
+    type: str
+    item_id: str
+    output_index: int
+    delta: str
+    sequence_number: int
+    content_index: int | UnsetType = UNSET
+    logprobs: list[Logprob] | UnsetType = UNSET
+
+
+class DoneEvent(Struct, omit_defaults=True):
+    """The same three at their end, with the whole."""
+
+    type: str
+    item_id: str
+    output_index: int
+    sequence_number: int
+    content_index: int | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+    arguments: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    logprobs: list[Logprob] | UnsetType = UNSET
+
+
+class ErrorEvent(Struct):
+    """`error`: the stream ends here."""
+
+    type: str
+    code: str | None
+    message: str
+    param: str | None
+    sequence_number: int

@@ -1,0 +1,257 @@
+"""Builds one response: turns of the dialogue in, events of the Responses API out. A pure state machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from deepwell.dialogue.completion import Counts
+from deepwell.dialogue.dialogue import Turn, new_call_id
+from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
+from deepwell.dialogue.text import Codec, Entry
+from deepwell.errors import DeepwellError
+from deepwell.server.families.responses.bodies import (
+    Created,
+    DeltaEvent,
+    DoneEvent,
+    FunctionCall,
+    IncompleteDetails,
+    InputTokensDetails,
+    ItemEvent,
+    Logprob,
+    MessageItem,
+    OutputText,
+    OutputTokensDetails,
+    PartEvent,
+    ReasoningItem,
+    ReasoningText,
+    Response,
+    ResponseError,
+    ResponseUsage,
+    TopLogprob,
+)
+from deepwell.server.families.responses.items import new_id
+
+__all__ = ["ResponseBuilder", "ResponseEvent", "frame"]
+
+ResponseEvent = Created | ItemEvent | PartEvent | DeltaEvent | DoneEvent
+_encode = msgspec.json.Encoder().encode
+
+
+def frame(event: ResponseEvent) -> bytes:
+    """The event as a server-sent one, its type also in the `event` line."""
+    return b"event: " + event.type.encode() + b"\ndata: " + _encode(event) + b"\n\n"
+
+
+class ResponseBuilder:
+    """`begin`, then `take` every turn, then `end` or `fail`. `response` is at any time what has become of it.
+
+    Every method returns the events that it caused, in order; their numbers rise by one.
+    """
+
+    def __init__(self, response: Response, codec: Codec, *, with_logprobs: bool = False) -> None:
+        self.response = response
+        self._codec = codec
+        self._with_logprobs = with_logprobs
+        self._number = 0
+        self._open: MessageItem | ReasoningItem | FunctionCall | None = None
+        self._pieces: list[str] = []  # of the open item's text
+        self._events: list[ResponseEvent] = []
+        self._turns = 0  # that held reasoning
+        self._reasoning_tokens = 0
+        self._counts = Counts()
+        self._finish: str | None = None
+
+    def begin(self) -> list[ResponseEvent]:
+        """The response is there, and is worked on."""
+        self._tell("response.created")
+        if self.response.background:
+            self._tell("response.queued")
+        self.response.status = "in_progress"
+        self._tell("response.in_progress")
+        return self._take_events()
+
+    def take(self, turn: Turn) -> list[ResponseEvent]:
+        """Add what one step brought."""
+        entries = self._logprobs(turn.entries) if self._with_logprobs else []
+        tokens = turn.counts.completion - self._counts.completion
+        self._counts = turn.counts
+        for event in turn.events:
+            match event:
+                case Content(text):
+                    self._text(text, entries)
+                    entries = []
+                case Reasoning(text):
+                    self._reasoning(text)
+                case CallStart(_, name):
+                    self._call(name)
+                case CallArguments(_, text):
+                    self._arguments(text)
+        if isinstance(self._open, ReasoningItem):
+            self._reasoning_tokens += max(tokens, 0)
+        self._finish = turn.finish_reason or self._finish
+        return self._take_events()
+
+    def end(self) -> list[ResponseEvent]:
+        """Nothing more comes: the open item is closed, and the last event says how it ended."""
+        if not self.response.output:
+            self._open_message()  # an answer without a word is still a message
+        cut = self._finish == "length"
+        self._close("incomplete" if cut else "completed")
+        self._account()
+        if cut:
+            self.response.status = "incomplete"
+            self.response.incomplete_details = IncompleteDetails("max_output_tokens")
+        else:
+            self.response.status = "completed"
+            self.response.completed_at = int(time.time())
+        self._tell(f"response.{self.response.status}")
+        return self._take_events()
+
+    def fail(self, error: DeepwellError) -> list[ResponseEvent]:
+        """It could not be finished."""
+        self._close("incomplete")
+        self._account()
+        self.response.status = "failed"
+        self.response.error = ResponseError("server_error", str(error))
+        self._tell("response.failed")
+        return self._take_events()
+
+    def cancel(self) -> None:
+        """Somebody wanted no more of it. OpenAI has no event for this: a stream just ends."""
+        self._close("incomplete")
+        self._account()
+        self._events.clear()
+        self.response.status = "cancelled"
+
+    def _account(self) -> None:
+        counts = self._counts
+        if not counts.prompt:
+            return
+        self.response.usage = ResponseUsage(
+            input_tokens=counts.prompt,
+            input_tokens_details=InputTokensDetails(counts.cached),
+            output_tokens=counts.completion,
+            output_tokens_details=OutputTokensDetails(min(self._reasoning_tokens, counts.completion)),
+            total_tokens=counts.prompt + counts.completion,
+        )
+
+    def _take_events(self) -> list[ResponseEvent]:
+        events, self._events = self._events, []
+        return events
+
+    def _next(self) -> int:
+        self._number += 1
+        return self._number - 1
+
+    @property
+    def _index(self) -> int:
+        return len(self.response.output) - 1
+
+    def _tell(self, type: str) -> None:
+        # A snapshot: the object goes on changing, and events may be read later.
+        self._events.append(Created(type, msgspec.structs.replace(self.response), self._next()))
+
+    def _add(self, item: MessageItem | ReasoningItem | FunctionCall) -> None:
+        self._close("completed")
+        self.response.output.append(item)
+        self._open = item
+        self._pieces = []
+        empty = msgspec.structs.replace(item, content=[]) if not isinstance(item, FunctionCall) else item
+        shown = msgspec.structs.replace(empty)
+        self._events.append(ItemEvent("response.output_item.added", self._index, shown, self._next()))
+
+    def _part(self, type: str, item_id: str, part: OutputText | ReasoningText) -> None:
+        shown = msgspec.structs.replace(part)
+        self._events.append(PartEvent(type, item_id, self._index, 0, shown, self._next()))
+
+    def _open_message(self) -> MessageItem:
+        item = MessageItem(new_id("msg"), "in_progress", "assistant", [OutputText("", [], [])])
+        self._add(item)
+        self._part("response.content_part.added", item.id, OutputText("", [], []))
+        return item
+
+    def _text(self, text: str, logprobs: list[Logprob]) -> None:
+        item = self._open
+        if not isinstance(item, MessageItem):
+            item = self._open_message()
+        part = item.content[0]
+        assert isinstance(part, OutputText)
+        self._pieces.append(text)
+        part.logprobs.extend(logprobs)
+        self._events.append(
+            DeltaEvent("response.output_text.delta", item.id, self._index, text, self._next(), 0, logprobs)
+        )
+
+    def _reasoning(self, text: str) -> None:
+        item = self._open
+        if not isinstance(item, ReasoningItem):
+            item = ReasoningItem(new_id("rs"), [], [ReasoningText("")], "in_progress")
+            self._add(item)
+            self._part("response.content_part.added", item.id, ReasoningText(""))
+        self._pieces.append(text)
+        self._events.append(
+            DeltaEvent("response.reasoning_text.delta", item.id, self._index, text, self._next(), 0)
+        )
+
+    def _call(self, name: str) -> None:
+        self._add(FunctionCall(new_id("fc"), new_call_id(), name, "", "in_progress"))
+
+    def _arguments(self, text: str) -> None:
+        item = self._open
+        assert isinstance(item, FunctionCall)
+        self._pieces.append(text)
+        self._events.append(
+            DeltaEvent("response.function_call_arguments.delta", item.id, self._index, text, self._next())
+        )
+
+    def _close(self, status: Literal["completed", "incomplete"]) -> None:
+        item, self._open = self._open, None
+        if item is None:
+            return
+        text, index = "".join(self._pieces), self._index
+        item.status = status
+        if isinstance(item, FunctionCall):
+            item.arguments = text
+            self._events.append(
+                DoneEvent(
+                    "response.function_call_arguments.done",
+                    item.id,
+                    index,
+                    self._next(),
+                    arguments=text,
+                    name=item.name,
+                )
+            )
+        else:
+            part = item.content[0]
+            assert isinstance(part, OutputText | ReasoningText)
+            part.text = text
+            kind = "output_text" if isinstance(part, OutputText) else "reasoning_text"
+            logprobs = part.logprobs if isinstance(part, OutputText) else msgspec.UNSET
+            done = DoneEvent(
+                f"response.{kind}.done",
+                item.id,
+                index,
+                self._next(),
+                content_index=0,
+                text=text,
+                logprobs=logprobs,
+            )
+            self._events.append(done)
+            self._part("response.content_part.done", item.id, part)
+        self._events.append(ItemEvent("response.output_item.done", index, item, self._next()))
+
+    def _logprobs(self, entries: Sequence[Entry]) -> list[Logprob]:
+        rows: list[Logprob] = []
+        for entry in entries:
+            data = self._codec.token_bytes(entry.info.token)
+            top: list[TopLogprob] = []
+            for token, logprob in entry.info.top:
+                other = self._codec.token_bytes(token)
+                top.append(TopLogprob(other.decode("utf-8", "replace"), logprob, list(other)))
+            rows.append(Logprob(data.decode("utf-8", "replace"), entry.info.logprob, list(data), top))
+        return rows

@@ -1,0 +1,48 @@
+"""The family of responses."""
+
+from __future__ import annotations
+
+from deepwell.server.families.family import Family
+from deepwell.server.families.responses.bodies import InputTokenCount, ItemList, Response, ResponseDeleted
+from deepwell.server.families.responses.routes import router
+from deepwell.server.families.responses.schema import InputTokensRequest, ResponseRequest
+from deepwell.server.http.declaration import Declaration, Operation
+
+__all__ = ["FAMILY"]
+
+_RESPONSES = "/v1/responses"
+_RESPONSE = "/v1/responses/{response_id}"
+
+FAMILY = Family(
+    Declaration(
+        (
+            Operation(
+                "post",
+                _RESPONSES,
+                Response,
+                streams=True,
+                request=ResponseRequest,
+                name="chat",
+                batches=True,
+                example='{"model": "$model", "input": "$text", "max_output_tokens": 40, "temperature": 0}',
+            ),
+            Operation(
+                "post",
+                f"{_RESPONSES}/input_tokens",
+                InputTokenCount,
+                request=InputTokensRequest,
+                example='{"model": "$model", "input": "$text"}',
+            ),
+            Operation("get", _RESPONSE, Response, streams=True),
+            Operation("delete", _RESPONSE, ResponseDeleted),
+            Operation("post", f"{_RESPONSE}/cancel", Response),
+            Operation("get", f"{_RESPONSE}/input_items", ItemList),
+        ),
+        in_one_process=True,  # background responses
+        not_served={
+            "POST /v1/responses/compact": "nothing is ever compacted: a compaction is opaque and only its maker can read it",
+            "GET /v1/responses (WebSocket)": "one transport, server-sent events, does the same",
+        },
+    ),
+    router,
+)

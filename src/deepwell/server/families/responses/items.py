@@ -1,0 +1,118 @@
+"""Items of the Responses API: from a request's into stored ones, and from stored ones into chat messages."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from deepwell.server.families.responses.bodies import (
+    FunctionCall,
+    FunctionCallOutput,
+    InputText,
+    Item,
+    MessageItem,
+    OutputText,
+    ReasoningItem,
+    ReasoningText,
+    Refusal,
+    SummaryText,
+)
+from deepwell.server.families.responses.schema import (
+    FunctionCallInput,
+    FunctionOutputInput,
+    ItemInput,
+    MessageInput,
+    ReasoningInput,
+    RefusalPart,
+)
+
+__all__ = ["decode_items", "encode_item", "messages_of", "new_id", "text_of", "to_items"]
+
+encode_item = msgspec.json.Encoder().encode
+decode_items = msgspec.json.Decoder(list[Item]).decode
+
+
+def new_id(prefix: str) -> str:
+    """An id that nobody can guess: `msg_0f3c...`."""
+    return f"{prefix}_{uuid.uuid4().hex}"
+
+
+def to_items(given: Sequence[ItemInput]) -> list[Item]:
+    """A request's items, each with an id."""
+    return [_item(one) for one in given]
+
+
+def _item(one: MessageInput | FunctionCallInput | FunctionOutputInput | ReasoningInput) -> Item:
+    match one:
+        case MessageInput():
+            return _message(one)
+        case FunctionCallInput():
+            return FunctionCall(one.id or new_id("fc"), one.call_id, one.name, one.arguments, "completed")
+        case FunctionOutputInput():
+            text = "".join(
+                part.refusal if isinstance(part, RefusalPart) else part.text for part in one.output
+            )
+            return FunctionCallOutput(one.id or new_id("fco"), one.call_id, text, "completed")
+        case ReasoningInput():
+            return ReasoningItem(
+                one.id or new_id("rs"),
+                [SummaryText(part.text) for part in one.summary],
+                [ReasoningText(part.text) for part in one.content or ()],
+                "completed",
+            )
+
+
+def _message(one: MessageInput) -> MessageItem:
+    parts: list[InputText | OutputText | Refusal] = []
+    for part in one.content:
+        if isinstance(part, RefusalPart):
+            parts.append(Refusal(part.refusal))
+        elif one.role == "assistant":
+            parts.append(OutputText(part.text))
+        else:
+            parts.append(InputText(part.text))
+    return MessageItem(one.id or new_id("msg"), one.status or "completed", one.role, parts)
+
+
+def text_of(message: MessageItem) -> str:
+    """All parts of a message, joined."""
+    return "".join(part.refusal if isinstance(part, Refusal) else part.text for part in message.content)
+
+
+def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[dict[str, Any]]:
+    """Chat messages that say the same: an answer's reasoning, text and calls become one assistant message."""
+    messages: list[dict[str, Any]] = []
+    if instructions is not None:
+        messages.append({"role": "system", "content": instructions})
+    reasoning = ""
+
+    def assistant(*, calls: bool) -> dict[str, Any]:
+        nonlocal reasoning
+        last = messages[-1] if messages else None
+        if last is None or last["role"] != "assistant" or not calls:
+            last = {"role": "assistant", "content": None}
+            messages.append(last)
+        if reasoning:
+            last["reasoning_content"] = reasoning
+            reasoning = ""
+        return last
+
+    for item in items:
+        match item:
+            case MessageItem(role="assistant"):
+                assistant(calls=False)["content"] = text_of(item)
+            case MessageItem():
+                role = "system" if item.role == "developer" else item.role
+                messages.append({"role": role, "content": text_of(item)})
+            case ReasoningItem():
+                reasoning += "".join(part.text for part in item.content)
+            case FunctionCall():
+                function = {"name": item.name, "arguments": item.arguments}
+                call = {"id": item.call_id, "type": "function", "function": function}
+                assistant(calls=True).setdefault("tool_calls", []).append(call)
+            case FunctionCallOutput():
+                messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+    return messages

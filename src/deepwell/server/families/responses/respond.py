@@ -1,0 +1,250 @@
+"""The way of one Responses request: history and input to a plan, the plan to a growing response, that to the store."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from deepwell.dialogue.completion import Caller, Choice
+from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
+from deepwell.dialogue.model import SamplingOptions, ServedModel
+from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, json_format
+from deepwell.engine.protocol import Grammar
+from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
+from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
+from deepwell.server.families.responses.items import decode_items, encode_item, messages_of, new_id, to_items
+from deepwell.server.families.responses.schema import (
+    InputTokensRequest,
+    NamedTool,
+    ResponseRequest,
+    TextFormat,
+)
+from deepwell.server.state import State
+from deepwell.storage.conversations import Item as StoredItem
+from deepwell.storage.database import Tenant
+from deepwell.storage.responses import StoredResponse
+
+__all__ = [
+    "Keep",
+    "Prompted",
+    "builder_of",
+    "choices_of",
+    "events_until_stored",
+    "new_response",
+    "prompted",
+    "store",
+    "stored_of",
+]
+
+Keep = Callable[[ResponseEvent], Awaitable[None]]
+_encode = msgspec.json.Encoder().encode
+_NAMES = {"messages": "input", "format": "text.format", "thinks": "reasoning.effort"}
+
+
+@dataclass(frozen=True, slots=True)
+class Prompted:
+    """What a request says: the items it brings itself, and the plan of the whole dialogue."""
+
+    own: list[Item]
+    plan: Plan
+
+
+async def prompted(
+    model: ServedModel, state: State, tenant: Tenant, body: ResponseRequest | InputTokensRequest
+) -> Prompted:
+    """Read the history, and render the dialogue.
+
+    Raises:
+        NotFound: the conversation, or a response of the chain, is not there.
+        InvalidRequest: what is asked cannot be done; `param` names what asks it.
+    """
+    history: list[Item] = []
+    if body.conversation is not None:
+        for stored in await state.conversations.items(tenant, body.conversation.id):
+            history += decode_items(f"[{stored.body}]")
+    elif body.previous_response_id is not None:
+        for response in await state.responses.chain(tenant, body.previous_response_id):
+            if response.status in ("queued", "in_progress"):
+                raise InvalidRequest(
+                    f"the response {response.id!r} is not finished",
+                    fix="wait for it, or cancel it",
+                    param="previous_response_id",
+                )
+            history += decode_items(response.input)
+            history += msgspec.json.decode(response.body, type=Response).output
+    own = to_items(body.input)
+    messages = messages_of([*history, *own], body.instructions)
+    if not messages:
+        raise InvalidRequest("there is nothing to answer", fix="send input", param="input")
+    thinks, variables = _effort(model, body)
+    dialogue = Dialogue(
+        messages=messages,
+        tools=tools_of(body),
+        tool_choice=_choice(body),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        format=_format(body.text.format if body.text else None),
+        thinks=thinks,
+        variables=variables,
+        params=_NAMES,
+    )
+    return Prompted(own, await plan_dialogue(model, dialogue))
+
+
+def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, ...]:
+    """The functions that the request declares."""
+    return tuple(
+        FunctionTool(tool.name, tool.description or "", tool.parameters or {}, tool.strict is not False)
+        for tool in body.tools or ()
+    )
+
+
+def _choice(body: ResponseRequest | InputTokensRequest) -> ToolChoice:
+    choice = body.tool_choice
+    return (choice.name,) if isinstance(choice, NamedTool) else choice or "auto"
+
+
+def _format(format: TextFormat | None) -> Grammar | None:
+    if format is None or format.type == "text":
+        return None
+    return ANY_OBJECT if format.schema_ is None else json_format(format.schema_)
+
+
+def _effort(
+    model: ServedModel, body: ResponseRequest | InputTokensRequest
+) -> tuple[bool | None, dict[str, str]]:
+    effort = body.reasoning.effort if body.reasoning else None
+    if effort is None or effort == "none":
+        return (None if effort is None else False), {}
+    if "reasoning_effort" not in model.codec.template_variables:
+        raise InvalidRequest(
+            f"this model's reasoning has no effort {effort!r}",
+            fix="leave it out, or use 'none'",
+            param="reasoning.effort",
+        )
+    return None, {"reasoning_effort": effort}
+
+
+def new_response(body: ResponseRequest) -> Response:
+    """The response object as it is before anything has been said."""
+    tools = [
+        {
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+            "strict": tool.strict is not False,
+        }
+        for tool in body.tools or ()
+    ]
+    choice = body.tool_choice
+    format = body.text.format if body.text else None
+    return Response(
+        id=new_id("resp"),
+        created_at=int(time.time()),
+        status="queued" if body.background else "in_progress",
+        model=body.model,
+        output=[],
+        background=bool(body.background),
+        parallel_tool_calls=body.parallel_tool_calls is not False,
+        tool_choice=choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto",
+        tools=tools,
+        text={"format": format.model_dump(by_alias=True, exclude_none=True) if format else {"type": "text"}},
+        temperature=1.0 if body.temperature is None else body.temperature,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        top_logprobs=body.top_logprobs or 0,
+        metadata=dict(body.metadata or {}),
+        store=body.store is not False,
+        instructions=body.instructions,
+        max_output_tokens=body.max_output_tokens,
+        previous_response_id=body.previous_response_id,
+        conversation=ConversationRef(body.conversation.id) if body.conversation else None,
+        reasoning={"effort": body.reasoning.effort if body.reasoning else None, "summary": None},
+        user=body.user,
+        safety_identifier=body.safety_identifier,
+        prompt_cache_key=body.prompt_cache_key,
+    )
+
+
+def choices_of(
+    model: ServedModel, body: ResponseRequest, plan: Plan, id: str, caller: Caller, adapter: str
+) -> list[Choice]:
+    """Returns the one choice of a response.
+
+    Raises:
+        ContextLengthExceeded: prompt and answer do not fit.
+    """
+    limit = model.room(len(plan.prompt), body.max_output_tokens, "input")
+    options = SamplingOptions(
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        seed=body.seed,
+    )
+    logprobs = (body.top_logprobs or 0) if _wants_logprobs(body) else None
+    params = replace(model.sampling(options, limit, logprobs=logprobs), grammar=plan.grammar)
+    return plan.choices(id, params, caller=caller, adapter=adapter)
+
+
+def _wants_logprobs(body: ResponseRequest) -> bool:
+    return "message.output_text.logprobs" in (body.include or ())
+
+
+def builder_of(model: ServedModel, body: ResponseRequest, response: Response) -> ResponseBuilder:
+    """Returns the state machine of a new response."""
+    return ResponseBuilder(response, model.codec, with_logprobs=_wants_logprobs(body))
+
+
+async def events_until_stored(
+    turns: AsyncGenerator[Turn, None], builder: ResponseBuilder, keep: Keep
+) -> AsyncGenerator[ResponseEvent, None]:
+    """Every event of a response. It is kept before the last one leaves, so that whoever reads that finds it stored."""
+    for event in builder.begin():
+        yield event
+    try:
+        async with aclosing(turns):
+            async for turn in turns:
+                for event in builder.take(turn):
+                    yield event
+        *events, last = builder.end()
+        for event in events:
+            yield event
+        await keep(last)
+    except DeepwellError as error:
+        *events, last = builder.fail(error)
+        for event in events:
+            yield event
+        await keep(last)
+    yield last
+
+
+def stored_of(
+    builder: ResponseBuilder, own: Sequence[Item], events: Sequence[bytes] | None = None
+) -> StoredResponse:
+    """The response as a row; `events` of a background one, as they were sent."""
+    response = builder.response
+    return StoredResponse(
+        id=response.id,
+        created_at=response.created_at,
+        status=response.status,
+        input=_encode(own).decode(),
+        body=_encode(response).decode(),
+        previous_id=response.previous_response_id,
+        events=None if events is None else _encode([event.decode() for event in events]).decode(),
+    )
+
+
+async def store(state: State, tenant: Tenant, builder: ResponseBuilder, own: Sequence[Item]) -> None:
+    """Keep a finished response where it is to be kept, and add its items to its conversation."""
+    response = builder.response
+    if response.conversation is not None and response.status in ("completed", "incomplete"):
+        said = [StoredItem(item.id, encode_item(item).decode()) for item in (*own, *response.output)]
+        await state.conversations.append(tenant, response.conversation.id, said)
+    if response.store and not response.background:
+        await state.responses.put(tenant, stored_of(builder, own))

@@ -1,0 +1,131 @@
+"""`POST /v1/responses` and its token count: answers in the foreground and in the background."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+
+import msgspec
+from fastapi import APIRouter, Request
+from starlette.responses import Response as HttpResponse
+
+from deepwell.errors import InvalidRequest
+from deepwell.server.access.principal import principal_of, tenant_of
+from deepwell.server.context import ServerContext
+from deepwell.server.families.responses.background import Background, Run
+from deepwell.server.families.responses.bodies import InputTokenCount, Item
+from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
+from deepwell.server.families.responses.respond import (
+    Keep,
+    builder_of,
+    choices_of,
+    events_until_stored,
+    new_response,
+    prompted,
+    store,
+    stored_of,
+)
+from deepwell.server.families.responses.schema import (
+    InputTokensRequest,
+    ResponseRequest,
+)
+from deepwell.server.families.responses.stored import event_stream, stored_router
+from deepwell.server.http.json_route import JsonRoute, json_response
+from deepwell.server.http.sse import Answer
+from deepwell.server.state import State
+from deepwell.storage.database import Tenant
+
+__all__ = ["router"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the routes, bound to `context`."""
+    routes = APIRouter(route_class=JsonRoute)
+    background = Background()
+    context.on_close(background.close)
+
+    @routes.post("/v1/responses", summary="Create a response", response_model=None)
+    async def create(request: Request, body: ResponseRequest) -> HttpResponse:
+        answering, adapter = context.generator(body.model)
+        model, state, tenant = answering.model, context.state, tenant_of(request)
+        said = await prompted(model, state, tenant, body)
+        response = new_response(body)
+        choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
+        builder = builder_of(model, body, response)
+
+        async def store_now(_last: ResponseEvent) -> None:
+            await store(state, tenant, builder, said.own)
+
+        def events_of(keep: Keep) -> AsyncGenerator[ResponseEvent, None]:
+            return events_until_stored(answering.converse(said.plan, choices), builder, keep)
+
+        if body.background:
+            queued = _encode(response)
+            run = await _begin(background, state, tenant, builder, said.own, events_of)
+            return event_stream(context, run.recording.read()) if body.stream else json_response(queued)
+        events = events_of(store_now)
+        if body.stream:
+            return event_stream(context, _framed(events))
+        return Answer(_whole(events, builder), context.stopped)
+
+    @routes.post("/v1/responses/input_tokens", summary="Count the tokens of an input", response_model=None)
+    async def input_tokens(request: Request, body: InputTokensRequest) -> HttpResponse:
+        answering = context.main if body.model is None else context.generator(body.model)[0]
+        said = await prompted(answering.model, context.state, tenant_of(request), body)
+        return json_response(_encode(InputTokenCount(len(said.plan.prompt))))
+
+    routes.routes += stored_router(context, background).routes
+    return routes
+
+
+async def _begin(
+    background: Background,
+    state: State,
+    tenant: Tenant,
+    builder: ResponseBuilder,
+    own: list[Item],
+    events_of: Callable[[Keep], AsyncGenerator[ResponseEvent, None]],
+) -> Run:
+    """Starts a background response; it is stored before anybody hears of it."""
+    background.check_room()
+    await state.responses.put(tenant, stored_of(builder, own, ()), working=True)
+    run = Run(lambda: _encode(builder.response))
+
+    async def keep(last: ResponseEvent) -> None:
+        await store(state, tenant, builder, own)
+        events = [*run.recording.events, frame(last)]
+        await state.responses.finish(tenant, stored_of(builder, own, events))
+
+    async def work() -> None:
+        events = events_of(keep)
+        try:
+            async for event in events:
+                run.recording.add(frame(event))
+        finally:
+            await events.aclose()
+            if builder.response.status in ("queued", "in_progress"):  # cancelled, or the server stops
+                if run.cancelled:
+                    builder.cancel()
+                else:
+                    for event in builder.fail(_stopped()):
+                        run.recording.add(frame(event))
+                await state.responses.finish(tenant, stored_of(builder, own, run.recording.events))
+
+    await background.start(tenant, builder.response.id, run, work())
+    return run
+
+
+def _stopped() -> InvalidRequest:
+    return InvalidRequest("the server stopped before this was finished", fix="send it again")
+
+
+async def _whole(events: AsyncGenerator[ResponseEvent, None], builder: ResponseBuilder) -> bytes:
+    async for _ in events:
+        pass
+    return _encode(builder.response)
+
+
+async def _framed(events: AsyncGenerator[ResponseEvent, None]) -> AsyncGenerator[bytes, None]:
+    async for event in events:
+        yield frame(event)

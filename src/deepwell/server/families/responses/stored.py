@@ -1,0 +1,123 @@
+"""Responses that were made before: fetch, stream again, cancel, delete, and what each was given."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response as HttpResponse
+
+from deepwell.errors import InvalidRequest
+from deepwell.server.access.principal import tenant_of
+from deepwell.server.context import ServerContext
+from deepwell.server.families.responses.background import Background
+from deepwell.server.families.responses.bodies import Item, ItemList, ResponseDeleted
+from deepwell.server.families.responses.items import decode_items
+from deepwell.server.families.responses.schema import ListQuery, RetrieveQuery
+from deepwell.server.http.json_route import json_response
+from deepwell.server.http.sse import EventStream
+
+__all__ = ["event_stream", "stored_router"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+def stored_router(context: ServerContext, background: Background) -> APIRouter:
+    """Returns the routes of responses that are there already; `background` has those still at work."""
+    routes = APIRouter()
+
+    @routes.get("/v1/responses/{response_id}", summary="Fetch a response", response_model=None)
+    async def retrieve(
+        request: Request, response_id: str, query: Annotated[RetrieveQuery, Query()]
+    ) -> HttpResponse:
+        if query.include_obfuscation:
+            raise InvalidRequest(
+                "stream obfuscation is not supported", fix="leave it out", param="include_obfuscation"
+            )
+        if query.starting_after is not None and not query.stream:
+            raise InvalidRequest("starting_after needs stream=true", fix="add it", param="starting_after")
+        state, tenant = context.state, tenant_of(request)
+        start = 0 if query.starting_after is None else query.starting_after + 1
+        run = background.find(tenant, response_id)
+        if run is not None:
+            if query.stream:
+                return event_stream(context, run.recording.read(start))
+            return json_response(run.snapshot())
+        stored = await state.responses.get(tenant, response_id)
+        if not query.stream:
+            return json_response(stored.body.encode())
+        if stored.events is None:
+            raise InvalidRequest(
+                f"the response {response_id!r} was not made in the background, and cannot be streamed again",
+                fix="fetch it without stream, or create it with background: true",
+                param="stream",
+            )
+        return event_stream(context, _replayed(msgspec.json.decode(stored.events, type=list[str])[start:]))
+
+    @routes.delete("/v1/responses/{response_id}", summary="Delete a response", response_model=None)
+    async def delete(request: Request, response_id: str) -> HttpResponse:
+        state, tenant = context.state, tenant_of(request)
+        run = background.find(tenant, response_id)
+        if run is not None:
+            await background.cancel(run)
+        await state.responses.delete(tenant, response_id)
+        return json_response(_encode(ResponseDeleted(response_id)))
+
+    @routes.post(
+        "/v1/responses/{response_id}/cancel", summary="Cancel a background response", response_model=None
+    )
+    async def cancel(request: Request, response_id: str) -> HttpResponse:
+        state, tenant = context.state, tenant_of(request)
+        run = background.find(tenant, response_id)
+        if run is not None:
+            await background.cancel(run)
+            return json_response(run.snapshot())
+        stored = await state.responses.get(tenant, response_id)
+        if stored.events is None:
+            raise InvalidRequest(
+                f"the response {response_id!r} was not made in the background",
+                fix="hang up to end an answer that you wait for",
+            )
+        return json_response(stored.body.encode())
+
+    @routes.get(
+        "/v1/responses/{response_id}/input_items",
+        summary="List what a response was given",
+        response_model=None,
+    )
+    async def input_items(
+        request: Request, response_id: str, query: Annotated[ListQuery, Query()]
+    ) -> HttpResponse:
+        stored = await context.state.responses.get(tenant_of(request), response_id)
+        return json_response(_encode(_page(decode_items(stored.input), query)))
+
+    return routes
+
+
+async def _replayed(events: list[str]) -> AsyncGenerator[bytes, None]:
+    for event in events:
+        yield event.encode()
+
+
+def _page(items: list[Item], query: ListQuery) -> ItemList:
+    if query.order == "desc":
+        items = items[::-1]
+    if query.after is not None:
+        ids = [item.id for item in items]
+        if query.after not in ids:
+            raise InvalidRequest(
+                f"'after' names {query.after!r}, which is not in this list",
+                fix="use the last id of the page before",
+                param="after",
+            )
+        items = items[ids.index(query.after) + 1 :]
+    page = items[: query.limit]
+    first, last = (page[0].id, page[-1].id) if page else (None, None)
+    return ItemList(page, first, last, len(items) > query.limit)
+
+
+def event_stream(context: ServerContext, events: AsyncGenerator[bytes, None]) -> HttpResponse:
+    """Returns framed events as a stream, which ends without a mark of its own."""
+    return EventStream(events, context.stopped, end=b"")

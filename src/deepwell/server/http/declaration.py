@@ -1,0 +1,150 @@
+"""What an API family declares of its routes, and the table in which the server looks it up.
+
+A path stands in its family's declaration and nowhere else: keys and scopes, errors, metrics, caches, batches, the OpenAPI
+document and the pages made from it all read it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+__all__ = ["OPEN", "Api", "Declaration", "DeclarationError", "Operation", "RouteTable"]
+
+Api = Literal["openai", "anthropic", "vllm", "deepwell"]
+"""The API whose documentation describes a family."""
+
+OPEN = "open"
+"""Scope of a family that needs no key."""
+
+_DEFAULT_SCOPE = "inference"
+_DEFAULT_OPERATION_NAME = "chat"
+
+
+class DeclarationError(Exception):
+    """A family's declaration is incomplete, or contradicts its routes. The server does not start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method on one path.
+
+    Attributes:
+        method: in lower case.
+        path: as in the OpenAPI document, with parameters in braces.
+        answer: what a 200 answers with: a type that msgspec encodes as JSON, or "text" or "bytes".
+        streams: it may answer with server-sent events instead.
+        request: model of the JSON body; an unknown parameter is answered with the nearest of its names.
+        name: `gen_ai.operation.name` of what it computes; None: it computes nothing.
+        batches: it may be the endpoint of a batch.
+        replays: a request of equal bytes may get a kept answer without being read.
+        example: a body that is answered with 200, in which `$model` and `$text` stand for a served model and any text.
+    """
+
+    method: Literal["get", "post", "delete"]
+    path: str
+    answer: Any
+    streams: bool = False
+    request: type[BaseModel] | None = None
+    name: str | None = None
+    batches: bool = False
+    replays: bool = False
+    example: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The method and the path."""
+        return self.method, self.path
+
+    @property
+    def root(self) -> str:
+        """The path up to its first parameter: `/v1/files` of `/v1/files/{file_id}/content`."""
+        return self.path.partition("/{")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """What a family says of itself.
+
+    Attributes:
+        scope: what a key needs for it (`access.principal.SCOPES`), or `OPEN`.
+        in_one_process: it keeps work in the memory of HTTP worker 0, to which the other workers forward its requests.
+        not_served: operations of its API that are not served by design, each with the reason.
+    """
+
+    operations: Sequence[Operation]
+    api: Api = "openai"
+    scope: str = _DEFAULT_SCOPE
+    in_one_process: bool = False
+    not_served: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def roots(self) -> tuple[str, ...]:
+        """The shortest paths that all of its paths begin with."""
+        found: list[str] = []
+        for root in sorted({operation.root for operation in self.operations}):
+            if not any(root.startswith(f"{other}/") for other in found):
+                found.append(root)
+        return tuple(found)
+
+
+class RouteTable:
+    """The declarations of every family of a server.
+
+    Raises:
+        DeclarationError: two families declare the same operation.
+    """
+
+    def __init__(self, declarations: Sequence[Declaration]) -> None:
+        self.declarations = tuple(declarations)
+        self.operations: dict[tuple[str, str], Operation] = {}
+        for operation in (one for declaration in declarations for one in declaration.operations):
+            if operation.key in self.operations:
+                raise DeclarationError(f"{operation.method.upper()} {operation.path} is declared twice")
+            self.operations[operation.key] = operation
+        operations = self.operations.values()
+        self.batch_endpoints = tuple(sorted(one.path for one in operations if one.batches))
+        self.replay_paths = frozenset(one.path for one in operations if one.replays)
+        self.open_paths = frozenset(
+            one.path
+            for declaration in declarations
+            if declaration.scope == OPEN
+            for one in declaration.operations
+        )
+        self._names = {one.path: one.name for one in operations if one.name is not None}
+        self._requests = {one.path: one.request for one in operations if one.request is not None}
+        scopes = [(root, one.scope) for one in declarations if one.scope != OPEN for root in one.roots]
+        self._scopes = sorted(scopes, key=lambda pair: -len(pair[0]))  # the longest root decides
+        self._anthropic = self.roots(api="anthropic")
+
+    def roots(self, *, api: Api | None = None, in_one_process: bool = False) -> tuple[str, ...]:
+        """Returns where the paths begin of families of one API, or of those that live in one process."""
+        return tuple(
+            root
+            for one in self.declarations
+            if (api is None or one.api == api) and one.in_one_process >= in_one_process
+            for root in one.roots
+        )
+
+    def scope_of(self, path: str) -> str:
+        """Returns the scope that a path asks for; a path that nobody declares belongs to inference."""
+        for root, scope in self._scopes:
+            if path == root or path.startswith(f"{root}/"):
+                return scope
+        return _DEFAULT_SCOPE
+
+    def is_anthropic(self, path: str) -> bool:
+        """Returns whether errors on a path have the shape of Anthropic's API."""
+        return path.startswith(self._anthropic)
+
+    def name_of(self, path: str) -> str:
+        """Returns `gen_ai.operation.name` of what a path computes."""
+        return self._names.get(path, _DEFAULT_OPERATION_NAME)
+
+    def parameters_of(self, path: str) -> list[str]:
+        """Returns the names that a JSON body may have on a path; none where the path declares no request."""
+        model = self._requests.get(path)
+        return [] if model is None else list(model.model_fields)

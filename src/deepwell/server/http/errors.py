@@ -1,0 +1,247 @@
+"""Every failure as OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`, with the fix in the message."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import msgspec
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.http.declaration import RouteTable
+from deepwell.server.http.schema import TAG_MARK
+
+__all__ = [
+    "BodyTooLarge",
+    "ErrorResponse",
+    "InvalidApiKey",
+    "RequestTimeout",
+    "ShuttingDown",
+    "SlowBody",
+    "anthropic_error",
+    "error_body",
+    "error_response",
+    "install",
+    "unexpected",
+]
+
+_log = logging.getLogger("deepwell.server")
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+_MOST_PROBLEMS = 5  # shown of one request
+
+
+class BodyTooLarge(HTTPException):
+    """A request body over the limit; an `HTTPException` because FastAPI lets only those through while it reads a body."""
+
+    def __init__(self, limit: int, fix: str = "", what: str = "the request body") -> None:
+        super().__init__(413)
+        self.error = InvalidRequest(
+            f"{what} is larger than {limit} bytes",
+            fix=fix or "send less, or start the server with a higher DEEPWELL_MAX_BODY_BYTES",
+        )
+
+
+class InvalidApiKey(DeepwellError):
+    """No key, or one that the server does not know."""
+
+    status = 401
+    type = "invalid_request_error"
+    code = "invalid_api_key"
+
+
+class RequestTimeout(DeepwellError):
+    """A request that took longer than requests may."""
+
+    status = 504
+    code = "request_timeout"
+
+
+class SlowBody(HTTPException):
+    """A request whose body did not come in time; an `HTTPException` for the same reason as `BodyTooLarge`."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(408)
+        self.error = InvalidRequest(
+            f"the request's body did not come within {seconds:g} s", fix="send it faster, or send less"
+        )
+
+
+class ShuttingDown(DeepwellError):
+    """The server stops; in-flight answers end."""
+
+    status = 503
+    code = "shutting_down"
+
+
+def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> bytes:
+    """OpenAI's error object."""
+    return msgspec.json.encode({"error": {"message": message, "type": type, "param": param, "code": code}})
+
+
+def encode_error(error: DeepwellError) -> bytes:
+    """The body of a domain error."""
+    return error_body(str(error), error.type, error.param, error.code)
+
+
+def anthropic_error(message: str, status: int) -> bytes:
+    """Anthropic's error object."""
+    kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
+    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+
+
+class ErrorResponse(Response):
+    """An error in the shape of whoever's API the path belongs to."""
+
+    def __init__(
+        self,
+        message: str,
+        type: str,
+        param: str | None = None,
+        code: str | None = None,
+        *,
+        status: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(error_body(message, type, param, code), status, headers, "application/json")
+        self._message = message
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        routes = _routes(scope)
+        if routes is not None and routes.is_anthropic(scope["path"]):
+            body = anthropic_error(self._message, self.status_code)
+            headers = {name: value for name, value in self.headers.items() if name != "content-length"}
+            await Response(body, self.status_code, headers)(scope, receive, send)
+            return
+        await super().__call__(scope, receive, send)
+
+
+def error_response(
+    error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> Response:
+    """A response with the error\'s own status, unless another is given; what is refused for now says when to come again."""
+    status = status or error.status
+    if status in (429, 503):
+        headers = {"retry-after": str(error.retry_after or 1), **(headers or {})}
+    return ErrorResponse(str(error), error.type, error.param, error.code, status=status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Make every error of `app` answer in OpenAI's shape."""
+    app.add_exception_handler(DeepwellError, _domain)
+    app.add_exception_handler(RequestValidationError, _validation)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+async def _domain(request: Request, error: Exception) -> Response:
+    assert isinstance(error, DeepwellError)
+    return error_response(error)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    return unexpected()
+
+
+def unexpected() -> Response:
+    """What is said of a failure that nobody expected."""
+    return ErrorResponse("the server failed: its log has the traceback", "server_error", status=500)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if isinstance(error, BodyTooLarge):
+        return error_response(error.error, 413, {"connection": "close"})
+    if isinstance(error, SlowBody):
+        return error_response(error.error, 408, {"connection": "close"})
+    path = request.url.path
+    if error.status_code == 404:
+        fix = f"the routes are {', '.join(_paths(request.app))}"
+        return error_response(InvalidRequest(f"there is no {request.method} {path}", fix=fix), 404)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "") or (error.headers or {}).get("allow", "")
+        message = f"{request.method} is not allowed on {path}"
+        return error_response(InvalidRequest(message, fix=f"use {allowed}"), 405, error.headers)
+    if error.status_code == 400 and error.__cause__ is not None:
+        return error_response(_unreadable(error.__cause__))
+    return error_response(InvalidRequest(str(error.detail)), error.status_code, error.headers)
+
+
+def _unreadable(cause: BaseException) -> InvalidRequest:
+    if isinstance(cause, RecursionError):
+        return InvalidRequest("the body is not JSON that can be read", fix="it is nested too deeply")
+    if isinstance(cause, UnicodeDecodeError):
+        return InvalidRequest("the body is not JSON that can be read", fix="encode it as UTF-8")
+    return InvalidRequest(
+        f"the body is not JSON that can be read: {str(cause)[:200]}", fix="send a JSON object"
+    )
+
+
+def _paths(app: FastAPI) -> list[str]:
+    return sorted({route.path_format for route in app.routes if isinstance(route, APIRoute)})
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = cast("Sequence[dict[str, Any]]", error.errors())
+    routes = _routes(request.scope)
+    known = [] if routes is None else routes.parameters_of(request.url.path)
+    messages: list[str] = []
+    param: str | None = None
+    for problem in problems[:_MOST_PROBLEMS]:
+        message, where = _explain(problem, known)
+        param = param or where
+        if message not in messages:
+            messages.append(message)
+    if len(problems) > _MOST_PROBLEMS:
+        messages.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+    unknown = any(problem["type"] == "extra_forbidden" for problem in problems)
+    code = "unknown_parameter" if unknown else None
+    return ErrorResponse("; ".join(messages), "invalid_request_error", param, code, status=400)
+
+
+def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> tuple[str, str | None]:
+    kind = problem["type"]
+    loc = tuple(part for part in problem["loc"][1:] if not str(part).startswith(TAG_MARK))
+    if kind == "json_invalid":
+        return f"the body is not valid JSON: {problem['ctx']['error']} at character {loc[0]}", None
+    if kind == "missing" and not loc:
+        return "the body is empty: send a JSON object", None
+    if kind in ("model_attributes_type", "model_type", "dict_type") and not loc:
+        return "the body must be a JSON object, sent with Content-Type: application/json", None
+    name = _name(loc)
+    if kind == "extra_forbidden":
+        near = difflib.get_close_matches(str(loc[-1]), known, 1) if len(loc) == 1 else []
+        fix = f"did you mean {near[0]!r}?" if near else "leave it out"
+        return f"unknown parameter {name!r}: {fix}", name
+    if kind == "missing":
+        return f"missing parameter {name!r}", name
+    message = str(problem["msg"]).removeprefix("Input ")
+    return f"{name!r}: {message}" if name else message, name or None
+
+
+def _name(loc: Sequence[str | int]) -> str:
+    name = ""
+    for part in loc:
+        name += f"[{part}]" if isinstance(part, int) else f".{part}" if name else part
+    return name
+
+
+def _routes(scope: Scope) -> RouteTable | None:
+    """Returns the table of the application that answers; None outside of one, where no route is reached."""
+    app = scope.get("app")
+    return None if app is None else getattr(app.state, "routes", None)

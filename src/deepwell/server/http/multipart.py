@@ -1,0 +1,211 @@
+"""Forms with a file in them, read as they come: the file goes to the disk, and memory holds a megabyte of it at most."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fastapi import Request
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from deepwell.errors import InvalidRequest
+from deepwell.server.http.errors import BodyTooLarge
+from deepwell.storage.blobs import Draft
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+__all__ = ["BINARY", "FORM_OVERHEAD_BYTES", "Form", "checked_name", "form_schema", "read_form"]
+
+BINARY = {"type": "string", "format": "binary"}
+"""Schema of a file in a form."""
+FORM_OVERHEAD_BYTES = 64 << 10  # what a form may have around its file
+_FIELD_BYTES = 4096
+_MOST_PARTS = 16
+_FLUSH_BYTES = 1 << 20
+_LONGEST_NAME = 255
+
+
+@dataclass(slots=True)
+class Form:
+    """A form's plain fields, and its one file: a draft that whoever has the form uses up or discards."""
+
+    file: Draft
+    filename: str = ""
+    fields: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """What FastAPI adds to the OpenAPI document for a route that reads a form itself."""
+    schema = {"type": "object", "properties": properties, "required": required}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+async def read_form(
+    request: Request, file_field: str, draft: Callable[[], Draft], limit: int, fix: str
+) -> Form:
+    """Read the body.
+
+    Args:
+        file_field: the name of the file's field.
+        limit: bytes the file may have; `fix`: what to do about a larger one.
+
+    Raises:
+        InvalidRequest: the body is no such form; the message says where it is not.
+        BodyTooLarge: the file is.
+        DiskFull: there is no room.
+    """
+    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    boundary = options.get(b"boundary", b"")
+    if kind != b"multipart/form-data" or not boundary:
+        raise InvalidRequest(
+            "the body is not a form", fix=f"send multipart/form-data with the file as {file_field!r}"
+        )
+    form = Form(await asyncio.to_thread(draft))
+    try:
+        reader = _Reader(form, file_field, boundary)
+        async for chunk in request.stream():
+            reader.feed(chunk)
+            if form.file.bytes + len(reader.pending) > limit:
+                raise BodyTooLarge(limit, fix, "the file")
+            if len(reader.pending) >= _FLUSH_BYTES:
+                await asyncio.to_thread(form.file.write, reader.take())
+        reader.finish()
+        await asyncio.to_thread(form.file.write, reader.take())
+    except BaseException:
+        form.file.discard()
+        raise
+    return form
+
+
+class _Reader:
+    """Takes a form apart. `pending` are bytes of the file that wait to be written."""
+
+    def __init__(self, form: Form, file_field: str, boundary: bytes) -> None:
+        self.pending = bytearray()
+        self._form = form
+        self._file_field = file_field
+        self._header = bytearray()
+        self._value = bytearray()
+        self._disposition = b""
+        self._name = ""
+        self._text: bytearray | None = None  # of a plain field; None: in the file
+        self._parts = 0
+        self._files = 0
+        self._ended = False
+        callbacks: MultipartCallbacks = {
+            "on_part_begin": self._begin,
+            "on_header_field": lambda data, start, end: self._header.extend(data[start:end]),
+            "on_header_value": lambda data, start, end: self._value.extend(data[start:end]),
+            "on_header_end": self._header_end,
+            "on_headers_finished": self._headers_finished,
+            "on_part_data": self._data,
+            "on_part_end": self._part_end,
+            "on_end": self._end,
+        }
+        try:
+            self._parser = MultipartParser(boundary, callbacks)
+        except FormParserError as error:
+            raise _broken(str(error)) from None
+
+    def feed(self, chunk: bytes) -> None:
+        try:
+            self._parser.write(chunk)
+        except FormParserError as error:
+            raise _broken(str(error)) from None
+
+    def take(self) -> bytes:
+        data, self.pending = bytes(self.pending), bytearray()
+        return data
+
+    def finish(self) -> None:
+        if not self._ended:
+            raise _broken("it ends before its last boundary")
+        if not self._files:
+            raise InvalidRequest(
+                f"missing parameter {self._file_field!r}",
+                fix=f"send the file in a form field called {self._file_field!r}",
+                param=self._file_field,
+            )
+
+    def _begin(self) -> None:
+        self._parts += 1
+        if self._parts > _MOST_PARTS:
+            raise _broken(f"it has more than {_MOST_PARTS} fields")
+        self._disposition = b""
+
+    def _header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = bytes(self._value)
+        self._header.clear()
+        self._value.clear()
+
+    def _headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._name = _text(options.get(b"name", b""), "the name of a field")
+        if self._name != self._file_field:
+            self._text = bytearray()
+            if self._name in self._form.fields:
+                raise InvalidRequest(f"{self._name!r} comes twice", fix="send it once", param=self._name)
+            return
+        self._text = None
+        self._files += 1
+        if self._files > 1:
+            raise InvalidRequest(
+                f"{self._name!r} comes twice", fix="send one file a request", param=self._name
+            )
+        self._form.filename = checked_name(_text(options.get(b"filename", b""), "the file's name"))
+
+    def _data(self, data: bytes, start: int, end: int) -> None:
+        if self._text is None:
+            self.pending += memoryview(data)[start:end]
+            return
+        self._text += data[start:end]
+        if len(self._text) > _FIELD_BYTES:
+            raise InvalidRequest(
+                f"{self._name!r} is longer than {_FIELD_BYTES} bytes",
+                fix=f"send a file as {self._file_field!r}",
+                param=self._name,
+            )
+
+    def _part_end(self) -> None:
+        if self._text is not None:
+            self._form.fields[self._name] = _text(bytes(self._text), repr(self._name))
+
+    def _end(self) -> None:
+        self._ended = True
+
+
+def checked_name(name: str) -> str:
+    """A file's name, which is only ever shown, yet may end up in a path of whoever reads it.
+
+    Raises:
+        InvalidRequest: it has directories or control characters in it, or is too long.
+    """
+    if len(name.encode()) > _LONGEST_NAME:
+        raise InvalidRequest(
+            f"the file's name has more than {_LONGEST_NAME} bytes", fix="shorten it", param="filename"
+        )
+    if name in (".", "..") or any(mark in name for mark in "/\\") or not name.isprintable():
+        raise InvalidRequest(
+            f"the file's name {name[:80]!r} is not a plain name",
+            fix="send it without directories and control characters",
+            param="filename",
+        )
+    return name
+
+
+def _text(data: bytes, what: str) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{what} is not UTF-8", fix="encode it as UTF-8") from None
+
+
+def _broken(why: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"the form cannot be read: {why}", fix="send multipart/form-data as RFC 7578 has it"
+    )

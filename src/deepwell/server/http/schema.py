@@ -1,0 +1,116 @@
+"""What request models are made of: strictness, and plain refusals."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+__all__ = [
+    "TAG_MARK",
+    "Metadata",
+    "MetadataRequest",
+    "Strict",
+    "either",
+    "kind_of",
+    "only_kinds",
+    "refuse",
+    "text_of",
+    "unsupported",
+]
+
+
+TAG_MARK = "\0"  # in front of the tags of `either`, which are no part of a parameter's name
+
+
+_Label = Annotated[str, Field(max_length=512)]
+Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], _Label], Field(max_length=16)]
+
+
+class Strict(BaseModel):
+    """Unknown parameters are errors, and nothing is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class MetadataRequest(Strict):
+    """`POST /v1/conversations/{id}` and `/v1/chat/completions/{id}`."""
+
+    metadata: Metadata | None
+
+
+def refuse(reason: str, *harmless: Any) -> BeforeValidator:
+    """Accept a known parameter only where it asks for nothing: `None` or one of `harmless`."""
+
+    def check(value: Any) -> Any:
+        if value is None or any(value == ok and type(value) is type(ok) for ok in harmless):
+            return value
+        raise unsupported(reason)
+
+    shown = WithJsonSchema({"enum": [None, *harmless], "description": f"Otherwise refused: {reason}."})
+    return BeforeValidator(check, json_schema_input_type=Annotated[Any, shown])
+
+
+def either(text: Any, other: Any) -> Any:
+    """A type that is `text` where a string was sent and `other` elsewhere; errors then speak of that one alone."""
+
+    def tag(value: Any) -> str:
+        return TAG_MARK + ("text" if isinstance(value, str) else "other")
+
+    return Annotated[
+        Annotated[text, Tag(f"{TAG_MARK}text")] | Annotated[other, Tag(f"{TAG_MARK}other")],
+        Discriminator(tag),
+    ]
+
+
+def kind_of(value: Any, key: str = "type") -> str:
+    """What an object says it is; empty where it does not."""
+    if isinstance(value, dict):
+        value = cast("dict[str, Any]", value).get(key)
+    else:
+        value = getattr(value, key, None)
+    return value if isinstance(value, str) else ""
+
+
+def only_kinds(noun: str, *known: str, key: str = "type", default: str = "") -> BeforeValidator:
+    """Refuse an object of another kind, by name, before a union is asked which of its types it is."""
+
+    def check(value: Any) -> Any:
+        kind = kind_of(value, key)
+        if isinstance(value, dict) and key in value and value[key] is not None and kind not in known:
+            raise unsupported(f"{noun} of {key} {value[key]!r} are not supported: send {', '.join(known)}")
+        if not kind and not (default and isinstance(value, dict)):
+            raise PydanticCustomError(
+                "kind",
+                "should be an object with {key}: {known}",
+                {"key": key, "known": ", ".join(known)},
+            )
+        return value
+
+    return BeforeValidator(check)
+
+
+def unsupported(reason: str) -> PydanticCustomError:
+    """A refusal with its reason."""
+    return PydanticCustomError("unsupported", cast("Any", "{reason}"), {"reason": reason})
+
+
+def text_of(value: Any) -> Any:
+    """Content given as parts, joined; anything else as it is.
+
+    Raises:
+        PydanticCustomError: a part is not text.
+    """
+    if not isinstance(value, list):
+        return value
+    texts: list[str] = []
+    for part in cast("list[Any]", value):
+        kind = cast("dict[str, Any]", part).get("type") if isinstance(part, dict) else None
+        if kind != "text":
+            raise unsupported(f"content parts of type {kind!r} are not supported: send text")
+        text = part.get("text")
+        if not isinstance(text, str):
+            raise PydanticCustomError("part", "a content part of type 'text' needs a string 'text'")
+        texts.append(text)
+    return "".join(texts)

@@ -1,0 +1,322 @@
+"""What `/metrics` shows, in a registry of its own: engine counters are read when asked, not kept twice.
+
+Metrics that OpenTelemetry's GenAI conventions know go by those names (`observe.semconv`); `deepwell_*` say what those
+do not. Labels take their values from the code and the served models alone, never from what clients send: a hostile path
+or model name adds no series.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from deepwell.engine.protocol import Engine
+from deepwell.server.observe.loop_lag import LoopLag
+from deepwell.server.observe.record import current
+from deepwell.server.observe.semconv import (
+    PROVIDER,
+    REQUEST_DURATION,
+    TIME_PER_OUTPUT_TOKEN,
+    TIME_TO_FIRST_TOKEN,
+    TOKEN_USAGE,
+    Attribute,
+    prometheus_label,
+    prometheus_name,
+)
+from deepwell.version import deepwell_version
+
+__all__ = ["CONTENT_TYPE", "Metrics"]
+
+disable_created_metrics()  # else every counter has a second series, which says when it was made
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_INTER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+
+_COUNTERS = (
+    ("steps", "Engine steps.", lambda stats: stats.steps),
+    ("prompt_tokens", "Prompt tokens computed, cached ones excluded.", lambda stats: stats.prompt_tokens),
+    ("cached_tokens", "Prompt tokens served from the prefix cache.", lambda stats: stats.cached_tokens),
+    ("generated_tokens", "Tokens generated.", lambda stats: stats.generated_tokens),
+    ("drafted_tokens", "Tokens computed ahead by speculation.", lambda stats: stats.drafted_tokens),
+    ("accepted_tokens", "Drafted tokens that were drawn as well.", lambda stats: stats.accepted_tokens),
+    (
+        "predicted_tokens",
+        "Drafts of the model's multi-token prediction layer.",
+        lambda stats: stats.predicted_tokens,
+    ),
+    (
+        "accepted_predictions",
+        "Drafts of the prediction layer that were drawn as well.",
+        lambda stats: stats.accepted_predictions,
+    ),
+    (
+        "preemptions",
+        "Sequences that gave up their cache and started over.",
+        lambda stats: stats.preemptions,
+    ),
+    (
+        "aborted",
+        "Sequences aborted, by hang-ups and stop strings among others.",
+        lambda stats: stats.aborted,
+    ),
+    ("busy_seconds", "Seconds spent in engine steps.", lambda stats: stats.busy_seconds),
+    (
+        "expert_rows",
+        "Rows that routed experts have computed.",
+        lambda stats: sum(map(sum, stats.expert_loads)),
+    ),
+    (
+        "expert_reads",
+        "Times that the weights of a routed expert were read.",
+        lambda stats: stats.expert_reads,
+    ),
+    ("engine_restarts", "Times that the engine's process was replaced.", lambda stats: stats.restarts),
+)
+_GAUGES = (
+    ("running", "Sequences in the batch.", lambda stats: stats.running),
+    ("waiting", "Sequences in the queue.", lambda stats: stats.waiting),
+    (
+        "engine_available",
+        "1 while there is an engine, 0 while it is being restarted.",
+        lambda stats: float(stats.available),
+    ),
+    ("kv_blocks", "KV cache blocks there are.", lambda stats: stats.blocks_total),
+    ("kv_blocks_used", "KV cache blocks of running sequences.", lambda stats: stats.blocks_used),
+    ("kv_blocks_cached", "KV cache blocks kept for prefix hits.", lambda stats: stats.blocks_cached),
+    (
+        "kv_usage_ratio",
+        "Used part of the KV cache, 0 to 1.",
+        lambda stats: stats.blocks_used / max(stats.blocks_total, 1),
+    ),
+    (
+        "expert_imbalance_ratio",
+        "Load of the busiest expert over the mean of its layer, in the layer where it is largest.",
+        lambda stats: stats.expert_imbalance,
+    ),
+)
+
+
+class _EngineCollector(Collector):
+    """`EngineStats` of every served engine as Prometheus metrics, by model; and what these engines are."""
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self._engines = engines
+
+    def collect(self) -> Iterable[Metric]:
+        stats = {model: engine.stats() for model, engine in self._engines.items()}
+        for name, what, read in _COUNTERS:
+            counter = CounterMetricFamily(f"deepwell_{name}", what, labels=("model",))
+            for model, one in stats.items():
+                counter.add_metric((model,), read(one))
+            yield counter
+        for name, what, read in _GAUGES:
+            gauge = GaugeMetricFamily(f"deepwell_{name}", what, labels=("model",))
+            for model, one in stats.items():
+                gauge.add_metric((model,), read(one))
+            yield gauge
+        labels = ("model", "version", "architecture", "precision", "backend", "isa")
+        info = GaugeMetricFamily("deepwell_model_info", "What is served; always 1.", labels=labels)
+        for model, engine in self._engines.items():
+            runs = engine.capabilities()
+            facts = (deepwell_version(), runs.architecture, runs.precision, runs.backend, runs.isa)
+            info.add_metric((model, *facts), 1)
+        yield info
+
+
+class Waiting:
+    """Requests to a model that have seen no token yet; the oldest tells how old the queue is."""
+
+    def __init__(self) -> None:
+        self._since: dict[object, float] = {}
+
+    def begin(self, who: object, now: float) -> None:
+        """Somebody waits from now on."""
+        self._since[who] = now
+
+    def end(self, who: object) -> None:
+        """They do not any more."""
+        self._since.pop(who, None)
+
+    def oldest_s(self) -> float:
+        """For how long the one who waits longest has waited; 0 where nobody waits."""
+        first = next(iter(list(self._since.values())), None)  # in the order they came
+        return 0.0 if first is None else max(0.0, time.perf_counter() - first)
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    """The GenAI instruments of one operation on one model, looked up once."""
+
+    durations: Mapping[str, str]
+    family: Histogram
+    first_token: Histogram
+    per_token: Histogram
+    input_tokens: Histogram
+    output_tokens: Histogram
+
+    def duration(self, error: str) -> Histogram:
+        """The durations of requests that ended with this error; empty: with none."""
+        return self.family.labels(**self.durations, **{prometheus_label(Attribute.ERROR_TYPE): error})
+
+
+class Metrics:
+    """The server's own counters and timings, beside those of its engines.
+
+    Under several HTTP workers (`PROMETHEUS_MULTIPROC_DIR`) the counters and timings are the sum of all of them.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine]) -> None:
+        self.registry = CollectorRegistry()
+        self._engines = _EngineCollector(engines)
+        self._process = ProcessCollector(registry=None)
+        self.registry.register(self._engines)
+        self.registry.register(self._process)
+        registry = self.registry
+        self.requests = Counter("deepwell_requests", "Responses.", ("route", "status"), registry=registry)
+        self.open_requests = Gauge(
+            "deepwell_open_requests",
+            "HTTP requests that are being answered.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self.bytes_sent = Counter("deepwell_response_bytes", "Bytes of response bodies.", registry=registry)
+        self.clients_left = Counter(
+            "deepwell_clients_left", "Requests whose client hung up before the end.", registry=registry
+        )
+        self.dropped_records = Counter(
+            "deepwell_dropped_records",
+            "Requests missing from the access log and the traces, because those did not keep up.",
+            registry=registry,
+        )
+        self._valkey_up = Gauge(
+            "deepwell_valkey_up",
+            "Whether Valkey answers; 1 where none is configured.",
+            registry=self.registry,
+            multiprocess_mode="livemin",
+        )
+        self._valkey_up.set(1)
+        self._valkey_failures = Counter(
+            "deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=self.registry
+        )
+        self._lookups = Counter(
+            "deepwell_response_cache_lookups",
+            "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",
+            ("result",),
+            registry=registry,
+        )
+        self.first_token = Histogram(
+            "deepwell_time_to_first_token_seconds",
+            "From the prepared request to its first token.",
+            buckets=_FIRST_TOKEN_S,
+            registry=registry,
+        )
+        self.inter_token = Histogram(
+            "deepwell_inter_token_seconds",
+            "Between two updates of one choice.",
+            buckets=_INTER_TOKEN_S,
+            registry=registry,
+        )
+        self.queue = Histogram(
+            "deepwell_queue_seconds",
+            "Until the engine's first step took a request in.",
+            buckets=_FIRST_TOKEN_S,
+            registry=registry,
+        )
+        self.waiting = Waiting()
+        oldest = Gauge(
+            "deepwell_oldest_waiting_seconds",
+            "For how long the request that waits longest has waited for its first token.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        self._oldest = oldest
+        lag = Histogram(
+            "deepwell_event_loop_lag_seconds",
+            "How late the event loop ran a timer, ten times a second.",
+            buckets=_LAG_S,
+            registry=registry,
+        )
+        self.loop_lag = LoopLag(lag.observe)
+        by_model = tuple(map(prometheus_label, (Attribute.OPERATION, Attribute.PROVIDER, Attribute.MODEL)))
+
+        def genai(metric: tuple[str, str, tuple[float, ...]], what: str, *more: str) -> Histogram:
+            name, unit, buckets = metric
+            labels = (*by_model, *map(prometheus_label, more))
+            return Histogram(prometheus_name(name, unit), what, labels, buckets=buckets, registry=registry)
+
+        duration = genai(REQUEST_DURATION, "From the request to its last token.", Attribute.ERROR_TYPE)
+        first = genai(TIME_TO_FIRST_TOKEN, "From the request to its first token.")
+        per_token = genai(TIME_PER_OUTPUT_TOKEN, "Between tokens behind the first, mean of each request.")
+        usage = genai(TOKEN_USAGE, "Tokens of a request's prompt and of its answer.", Attribute.TOKEN_TYPE)
+
+        @cache  # a handful of pairs: `model` is one that is served here
+        def generation(operation: str, model: str) -> _Generation:
+            labels = dict(zip(by_model, (operation, PROVIDER, model), strict=True))
+            kind = prometheus_label(Attribute.TOKEN_TYPE)
+            return _Generation(
+                labels,
+                duration,
+                first.labels(**labels),
+                per_token.labels(**labels),
+                usage.labels(**labels, **{kind: "input"}),
+                usage.labels(**labels, **{kind: "output"}),
+            )
+
+        self.generation = generation
+        """The GenAI instruments of an operation (`gen_ai.operation.name`) on a served model."""
+
+    def count_lookup(self, result: str) -> None:
+        """Count a question to the response cache: "hit", "joined", "semantic" or "miss"."""
+        self._lookups.labels(result).inc()
+        record = current()
+        if record is not None:
+            record.cache = result
+
+    def valkey(self, up: bool) -> None:
+        """Note that Valkey answers, or that it did not."""
+        self._valkey_up.set(1 if up else 0)
+        if not up:
+            self._valkey_failures.inc()
+
+    def text(self) -> bytes:
+        """The Prometheus text exposition."""
+        self._oldest.set(self.waiting.oldest_s())
+        if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+            return generate_latest(self.registry)
+        from prometheus_client.multiprocess import MultiProcessCollector
+
+        _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+        everybody = CollectorRegistry()
+        MultiProcessCollector(everybody)
+        everybody.register(self._engines)
+        everybody.register(self._process)
+        return generate_latest(everybody)
+
+
+def _forget_the_dead(folder: Path) -> None:
+    """Remove the gauges of processes that have ended; what they counted stays."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*_*.db")}:
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            mark_process_dead(pid, str(folder))

@@ -1,1 +1,0 @@
-"""One file an OpenAI family, each with `router(service)`."""

@@ -1,0 +1,106 @@
+"""What lives in one HTTP process is answered by that process: the others pass such requests on to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import httpx
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from deepwell.errors import EngineUnavailable
+from deepwell.server.http.errors import error_response
+
+__all__ = ["Forward"]
+
+_RETRY_S = 0.1
+_HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer"))
+
+
+class Forward:
+    """ASGI middleware around everything else: requests under `prefixes` go to the process behind a Unix socket.
+
+    Nothing is checked here: the other process has the same keys and limits, and counts the request once.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, prefixes: tuple[str, ...], address: str, wait_s: float = 30.0
+    ) -> None:
+        self._app = app
+        self._wait_s = wait_s
+        self._prefixes = prefixes
+        # Answers may take as long as they take; the client's hang-up ends them.
+        self._client = httpx.AsyncClient(
+            transport=httpx.AsyncHTTPTransport(uds=address, limits=httpx.Limits(max_connections=None)),
+            timeout=None,  # noqa: S113
+            trust_env=False,
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith(self._prefixes):
+            await self._app(scope, receive, send)
+            return
+        whole = asyncio.Event()  # the request has been read
+        try:
+            response = await self._send(scope, receive, whole)
+        except httpx.HTTPError:
+            error = EngineUnavailable(
+                "the process that keeps responses is being restarted", fix="send the request again"
+            )
+            await error_response(error)(scope, receive, send)
+            return
+        left = asyncio.Event()
+        leaving = asyncio.create_task(_hang_up(receive, whole, response, left))
+        try:
+            headers = [pair for pair in response.headers.raw if pair[0].lower() not in _HOP_BY_HOP]
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            async for data in response.aiter_raw():
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except httpx.HTTPError:
+            if not left.is_set():  # the other process has gone: a cut connection says so
+                raise
+        finally:
+            leaving.cancel()
+            await response.aclose()
+
+    async def _send(self, scope: Scope, receive: Receive, whole: asyncio.Event) -> httpx.Response:
+        """The answer's beginning. A process that is not there yet is waited for; nothing has been read until it is."""
+        query: bytes = scope["query_string"]
+        path: bytes = scope["raw_path"].partition(b"?")[0]
+        url = httpx.URL("http://worker").copy_with(raw_path=path + (b"?" + query if query else b""))
+        headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+        until = asyncio.get_running_loop().time() + self._wait_s
+        while True:
+            request = self._client.build_request(
+                scope["method"], url, headers=headers, content=_body(receive, whole)
+            )
+            try:
+                return await self._client.send(request, stream=True)
+            except httpx.ConnectError:
+                if asyncio.get_running_loop().time() >= until:
+                    raise
+            await asyncio.sleep(_RETRY_S)
+
+
+async def _body(receive: Receive, whole: asyncio.Event) -> AsyncGenerator[bytes, None]:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise httpx.ReadError("the client left")
+        if data := message.get("body", b""):
+            yield data
+        more = message.get("more_body", False)
+    whole.set()
+
+
+async def _hang_up(
+    receive: Receive, whole: asyncio.Event, response: httpx.Response, left: asyncio.Event
+) -> None:
+    """Once the client leaves, so do we."""
+    await whole.wait()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    left.set()
+    await response.aclose()

@@ -1,0 +1,131 @@
+"""Several HTTP processes on one socket over one engine: started, watched and stopped by their parent."""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import SecretStr
+
+from deepwell.dialogue.model import Task
+from deepwell.engine.supervisor import Supervisor
+from deepwell.settings import Settings
+
+__all__ = ["ModelAt", "WorkerLaunch", "serve_workers"]
+
+_MARGIN_S = 10.0  # from the end of the grace to the kill
+_REPLACE_S = 60.0  # for the start of a worker that takes another's place
+
+
+class ModelAt(msgspec.Struct, array_like=True, frozen=True):
+    """A model that an engine's process serves."""
+
+    name: str
+    path: str
+    address: str
+    tasks: tuple[Task, ...]
+
+
+class WorkerLaunch(msgspec.Struct, array_like=True, frozen=True):
+    """What a worker is told."""
+
+    index: int
+    settings: dict[str, Any]
+    listener: int  # file descriptor
+    folder: str  # where each has a socket of its own, worker-INDEX
+    models: tuple[ModelAt, ...]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def serve_workers(
+    settings: Settings,
+    listener: socket.socket,
+    models: Sequence[ModelAt],
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM; a second one ends answers in flight at once. SIGHUP replaces worker after worker.
+
+    A worker that dies or does not answer is replaced: its connections are lost, and nobody else's.
+
+    Raises:
+        DeepwellError: what keeps workers from starting.
+    """
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _frame: signals.put(number))
+    values = {name: _plain(getattr(settings, name)) for name in type(settings).model_fields}
+    listener.listen(2048)  # whoever comes while no worker is there waits here
+    folder = Path(models[0].address).parent  # private, and gone when the engine is
+    metrics = folder / "metrics"
+    metrics.mkdir()
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)  # of the workers: they count together
+
+    def supervisor(index: int) -> Supervisor:
+        launch = WorkerLaunch(index, values, listener.fileno(), str(folder), tuple(models))
+
+        def told(restarts: int) -> bytes:
+            if restarts:
+                _forget_the_dead(metrics)
+            return msgspec.msgpack.encode(launch)
+
+        return Supervisor(
+            f"worker {index}",
+            "deepwell.server.workers.worker",
+            told,
+            descriptors=(listener.fileno(),),
+            timeout_s=settings.engine_timeout_s,
+        )
+
+    workers = [supervisor(index) for index in range(settings.workers)]
+    try:
+        workers[0].start()
+        workers[0].wait_ready()  # it brings the database up to date
+        for worker in workers[1:]:
+            worker.start()
+        for worker in workers[1:]:
+            worker.wait_ready()
+        on_ready()
+        while signals.get() == signal.SIGHUP:
+            for worker in workers:
+                worker.replace(settings.drain_seconds + _REPLACE_S)
+    finally:
+        _stop(workers, signals, settings.drain_seconds + _MARGIN_S)
+
+
+def _forget_the_dead(metrics: Path) -> None:
+    """Remove the gauges of processes that have ended: they would be counted for ever."""
+    for file in metrics.glob("gauge_live*.db"):
+        if not Path(f"/proc/{file.stem.rpartition('_')[2]}").exists():
+            file.unlink(missing_ok=True)
+
+
+def _stop(workers: Sequence[Supervisor], signals: queue.SimpleQueue[int], patience_s: float) -> None:
+    """Drain all at once; a signal meanwhile ends what is in flight."""
+    threads = [
+        threading.Thread(target=worker.stop, args=(patience_s,))
+        for worker in workers
+        if worker.state != "new"
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        try:
+            if signals.get(timeout=0.1) != signal.SIGHUP:
+                for worker in workers:
+                    worker.order("now")
+        except queue.Empty:
+            continue

@@ -1,0 +1,98 @@
+"""One HTTP process of several: `python -m deepwell.server.workers.worker FD`, run by `workers`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import msgspec
+from starlette.types import ASGIApp
+
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
+from deepwell.engine.process import ProcessEngine
+from deepwell.engine.supervisor import Leash
+from deepwell.server.app import route_table
+from deepwell.server.build import context_of
+from deepwell.server.context import ServerContext
+from deepwell.server.run import Server
+from deepwell.server.workers.forward import Forward
+from deepwell.server.workers.supervise import ModelAt, WorkerLaunch
+from deepwell.settings import Settings
+
+__all__ = ["main"]
+
+
+class _WorkerServer(Server):
+    """Takes orders from the parent, and no signals."""
+
+    def __init__(self, context: ServerContext, leash: Leash, settings: Settings, address: str | None) -> None:
+        def forwarding(app: ASGIApp) -> ASGIApp:
+            if not address:
+                return app
+            prefixes = route_table().roots(in_one_process=True)
+            return Forward(app, prefixes=prefixes, address=address, wait_s=settings.engine_wait_s)
+
+        super().__init__(
+            context,
+            wrap=forwarding,
+            log_level=settings.log_level,
+            grace_seconds=settings.drain_seconds,
+            on_ready=leash.ready,
+        )
+        self._leash = leash
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._leash.attach(asyncio.get_running_loop(), self._obey)
+        await super().startup(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    def _obey(self, order: str) -> None:
+        self.should_exit = True
+        if order == "now":
+            self.force_exit = True
+
+
+def _served(model: ModelAt, settings: Settings) -> ServedModel:
+    engine = ProcessEngine(model.address, wait_s=settings.engine_wait_s)
+    return ServedModel(model.name, engine, Codec.load(Path(model.path)), tasks=model.tasks)
+
+
+def _private(path: Path) -> socket.socket:
+    """The socket on which other workers pass requests on."""
+    path.unlink(missing_ok=True)  # the predecessor's
+    sock = socket.socket(socket.AF_UNIX)
+    sock.bind(str(path))
+    return sock
+
+
+def main(descriptor: str) -> None:
+    """Serve for the parent, until it says stop or ends."""
+    sys.setswitchinterval(0.001)
+    leash = Leash(int(descriptor))
+    launch = msgspec.msgpack.decode(leash.launch(), type=WorkerLaunch)
+    try:
+        settings = Settings(**launch.settings)
+        models = [_served(model, settings) for model in launch.models]
+        context = context_of(settings, models, worker=launch.index)
+        folder = Path(launch.folder)
+        address = str(folder / "worker-0") if launch.index else None
+        server = _WorkerServer(context, leash, settings, address)
+        sockets = [socket.socket(fileno=launch.listener), _private(folder / f"worker-{launch.index}")]
+    except Exception as error:
+        leash.failed(error)
+        raise
+    server.run(sockets=sockets)
+    for model in models:
+        model.engine.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,81 @@
+"""Golden transcripts of every family, cut in every way; and streams of scraps, which must never raise."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepwell.bench.parsing import (
+    fuzz,
+    parser_of,
+    random_stream,
+    read_in_pieces,
+    shown,
+    transcripts,
+)
+from deepwell.dialogue.parsers.events import CallArguments, Content, join
+
+GOLDEN = transcripts()
+CLOSERS = ("</tool_call>", "<｜tool▁calls▁end｜>", "</｜DSML｜function_calls>")
+IDS = [f"{t['family']}-{t['name']}" for t in GOLDEN]
+
+
+@pytest.mark.parametrize("transcript", GOLDEN, ids=IDS)
+def test_a_transcript_reads_the_same_however_it_is_cut(transcript: dict[str, Any]) -> None:
+    text, expected = transcript["text"], transcript["events"]
+    assert shown(read_in_pieces(transcript, [text])) == expected
+    assert shown(read_in_pieces(transcript, list(text))) == expected
+    for cut in range(len(text)):
+        assert shown(read_in_pieces(transcript, [text[:cut], text[cut:]])) == expected, cut
+
+
+@given(data=st.data())
+def test_any_cuts_give_the_same(data: st.DataObject) -> None:
+    transcript = data.draw(st.sampled_from(GOLDEN))
+    text = transcript["text"]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=12)))
+    pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+    assert shown(read_in_pieces(transcript, pieces)) == transcript["events"]
+
+
+def test_there_are_enough_of_each_family() -> None:
+    families = [t["family"] for t in GOLDEN]
+    assert len(GOLDEN) >= 60
+    assert all(families.count(name) >= 4 for name in ("hermes", "deepseek", "dsml", "json", "text"))
+
+
+CLOSED = [t for t in GOLDEN if t["text"].endswith(CLOSERS) and "not_json" not in t["name"]]
+
+
+@pytest.mark.parametrize("transcript", CLOSED, ids=[f"{t['family']}-{t['name']}" for t in CLOSED])
+def test_a_closed_call_is_out_before_the_stream_ends(transcript: dict[str, Any]) -> None:
+    parser = parser_of(transcript)
+    for char in transcript["text"]:
+        parser.push(char)
+    assert parser.finish() == []
+
+
+def test_arguments_stream_while_they_are_written() -> None:
+    transcript = next(t for t in GOLDEN if t["name"] == "nested" and t["family"] == "hermes")
+    parser = parser_of(transcript)
+    first, last = transcript["text"].split("-1.5e3")
+    early = join(parser.push(first))
+    assert isinstance(early[-1], CallArguments) and early[-1].text.endswith('"limit": ')
+    assert join(parser.push("-1.5e3" + last))[0] != early[-1]
+
+
+def test_scraps_never_raise_and_read_the_same_however_they_are_cut() -> None:
+    assert fuzz(streams=1500, seed=1) == 1500
+
+
+@given(st.integers(0, 2**32))
+def test_plain_text_loses_nothing(seed: int) -> None:
+    """Without tools and reasoning tags, what went in comes out."""
+    text = random_stream(random.Random(seed))
+    transcript = {"family": "text", "reasoning": "off", "tools": []}
+    events = join(read_in_pieces(transcript, [text]))
+    assert "".join(e.text for e in events if isinstance(e, Content)) == text
