@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.bench import Model, Row, Threads, app, Json
+from deepwell.cli.bench import Json, Model, Row, Threads, app
 from deepwell.cli.bench import _measure as measure
 from deepwell.cli.bench import _model as model_path
 from deepwell.cli.bench import _threads as usable_threads

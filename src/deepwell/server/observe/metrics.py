@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -177,6 +177,36 @@ class _Generation:
         return self.family.labels(**self.durations, **{prometheus_label(Attribute.ERROR_TYPE): error})
 
 
+def _generations(registry: CollectorRegistry) -> Callable[[str, str], _Generation]:
+    """Registers the GenAI instruments. Returns the look-up of those of an operation on a model."""
+    by_model = tuple(map(prometheus_label, (Attribute.OPERATION, Attribute.PROVIDER, Attribute.MODEL)))
+
+    def genai(metric: tuple[str, str, tuple[float, ...]], what: str, *more: str) -> Histogram:
+        name, unit, buckets = metric
+        labels = (*by_model, *map(prometheus_label, more))
+        return Histogram(prometheus_name(name, unit), what, labels, buckets=buckets, registry=registry)
+
+    duration = genai(REQUEST_DURATION, "From the request to its last token.", Attribute.ERROR_TYPE)
+    first = genai(TIME_TO_FIRST_TOKEN, "From the request to its first token.")
+    per_token = genai(TIME_PER_OUTPUT_TOKEN, "Between tokens behind the first, mean of each request.")
+    usage = genai(TOKEN_USAGE, "Tokens of a request's prompt and of its answer.", Attribute.TOKEN_TYPE)
+
+    @cache  # a handful of pairs: `model` is one that is served here
+    def generation(operation: str, model: str) -> _Generation:
+        labels = dict(zip(by_model, (operation, PROVIDER, model), strict=True))
+        kind = prometheus_label(Attribute.TOKEN_TYPE)
+        return _Generation(
+            labels,
+            duration,
+            first.labels(**labels),
+            per_token.labels(**labels),
+            usage.labels(**labels, **{kind: "input"}),
+            usage.labels(**labels, **{kind: "output"}),
+        )
+
+    return generation
+
+
 class Metrics:
     """The server's own counters and timings, beside those of its engines.
 
@@ -255,32 +285,7 @@ class Metrics:
             registry=registry,
         )
         self.loop_lag = LoopLag(lag.observe)
-        by_model = tuple(map(prometheus_label, (Attribute.OPERATION, Attribute.PROVIDER, Attribute.MODEL)))
-
-        def genai(metric: tuple[str, str, tuple[float, ...]], what: str, *more: str) -> Histogram:
-            name, unit, buckets = metric
-            labels = (*by_model, *map(prometheus_label, more))
-            return Histogram(prometheus_name(name, unit), what, labels, buckets=buckets, registry=registry)
-
-        duration = genai(REQUEST_DURATION, "From the request to its last token.", Attribute.ERROR_TYPE)
-        first = genai(TIME_TO_FIRST_TOKEN, "From the request to its first token.")
-        per_token = genai(TIME_PER_OUTPUT_TOKEN, "Between tokens behind the first, mean of each request.")
-        usage = genai(TOKEN_USAGE, "Tokens of a request's prompt and of its answer.", Attribute.TOKEN_TYPE)
-
-        @cache  # a handful of pairs: `model` is one that is served here
-        def generation(operation: str, model: str) -> _Generation:
-            labels = dict(zip(by_model, (operation, PROVIDER, model), strict=True))
-            kind = prometheus_label(Attribute.TOKEN_TYPE)
-            return _Generation(
-                labels,
-                duration,
-                first.labels(**labels),
-                per_token.labels(**labels),
-                usage.labels(**labels, **{kind: "input"}),
-                usage.labels(**labels, **{kind: "output"}),
-            )
-
-        self.generation = generation
+        self.generation = _generations(registry)
         """The GenAI instruments of an operation (`gen_ai.operation.name`) on a served model."""
 
     def count_lookup(self, result: str) -> None:

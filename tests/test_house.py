@@ -1,0 +1,141 @@
+"""The shape of the house: which way imports point, how full a folder is, how long a function, how wide a constructor."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1] / "src"
+ROOMS = ("deepwell.dialogue", "deepwell.server")  # those that keep these rules so far
+MOST_FILES, MOST_PARAMETERS, MOST_LINES = 20, 8, 80
+
+# Wider than eight parameters, each with the reason.
+WIDE = {
+    "deepwell.dialogue.model.SamplingOptions": "OpenAI's and vLLM's sampling parameters, each with its default",
+    "deepwell.server.http.declaration.Operation": "a declaration: three facts are given, the others have defaults",
+    "deepwell.server.observe.record.Record": "a row of the access log, filled in on a request's way",
+}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path): ast.parse(path.read_text(encoding="utf-8")) for path in ROOT.rglob("*.py")}
+
+
+def in_rooms(module: str) -> bool:
+    return any(module == room or module.startswith(f"{room}.") for room in ROOMS)
+
+
+def imports_of(module: str) -> set[str]:
+    """Modules of the package that a module names anywhere: for types alone and inside of functions too."""
+    found: set[str] = set()
+    for node in ast.walk(MODULES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in MODULES else node.module for name in inner}
+    return (found & MODULES.keys()) - {module}
+
+
+def circles() -> list[list[str]]:
+    """Groups of modules of the rooms that import each other (Tarjan 1972: strongly connected components)."""
+    order: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(module: str) -> None:
+        order[module] = low[module] = len(order)
+        stack.append(module)
+        for other in sorted(filter(in_rooms, imports_of(module))):
+            if other not in order:
+                visit(other)
+            if other in stack:
+                low[module] = min(low[module], low[other])
+        if low[module] == order[module]:
+            group = [stack.pop()]
+            while group[-1] != module:
+                group.append(stack.pop())
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for module in sorted(filter(in_rooms, MODULES)):
+        if module not in order:
+            visit(module)
+    return found
+
+
+def functions() -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef]]:
+    for module in filter(in_rooms, MODULES):
+        for node in ast.walk(MODULES[module]):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{module}.{node.name}", node
+
+
+def is_init_field(node: ast.stmt) -> bool:
+    return isinstance(node, ast.AnnAssign) and "init=False" not in ast.unparse(node)
+
+
+def constructors() -> Iterator[tuple[str, int]]:
+    """Classes with the number of parameters that making one takes; bodies and requests of the API have the API's."""
+    for module in filter(in_rooms, MODULES):
+        for node in ast.walk(MODULES[module]):
+            if not isinstance(node, ast.ClassDef):
+                continue
+            if any("dataclass" in ast.unparse(one) for one in node.decorator_list):
+                yield f"{module}.{node.name}", sum(map(is_init_field, node.body))
+            for one in node.body:
+                if isinstance(one, ast.FunctionDef) and one.name == "__init__":
+                    arguments = one.args
+                    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+                    yield f"{module}.{node.name}", len(named) - 1
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    assert circles() == []
+
+
+def test_the_text_side_knows_no_server() -> None:
+    above = {
+        (module, other)
+        for module in MODULES
+        if module.startswith("deepwell.dialogue")
+        for other in imports_of(module)
+        if not other.startswith(("deepwell.dialogue", "deepwell.engine", "deepwell.models"))
+    }
+    assert {other for _, other in above} <= {"deepwell.errors", "deepwell.version"}
+
+
+def test_no_folder_is_crowded() -> None:
+    files = Counter(path.parent for path in ROOT.rglob("*.py") if in_rooms(module_of(path)))
+    assert {str(folder): count for folder, count in files.items() if count > MOST_FILES} == {}
+
+
+def test_no_function_is_long() -> None:
+    long = {name: node.end_lineno - node.lineno + 1 for name, node in functions() if node.end_lineno}
+    assert {name: lines for name, lines in long.items() if lines > MOST_LINES} == {}
+
+
+def test_no_constructor_is_wide() -> None:
+    wide = {name for name, parameters in constructors() if parameters > MOST_PARAMETERS}
+    assert wide == WIDE.keys()
+
+
+@pytest.mark.parametrize("opening", ["Of", "What", "Who", "Whose", "Whether", "Where", "How"])
+def test_docstrings_open_with_what_is_done(opening: str) -> None:
+    clipped = [
+        module
+        for module in filter(in_rooms, MODULES)
+        if not module.endswith((".schema", ".bodies", "_schema"))  # those are texts of the API document
+        for node in ast.walk(MODULES[module])
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if (ast.get_docstring(node) or "").split(" ", 1)[0] == opening
+    ]
+    assert clipped == []
