@@ -1,14 +1,16 @@
 """Two tenants, every route: what is A's, B can neither see, list, change, delete, time nor count.
 
-The routes come from the application itself; one that is not described here fails the first test.
+The routes come from the application itself; one that is not described here, or by its family's example, fails the first test.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import httpx
@@ -17,7 +19,8 @@ from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.access.quota import RateLimits
-from deepwell.server.app import create_app
+from deepwell.server.app import FAMILIES, create_app, route_table
+from deepwell.server.families.family import Family
 from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
@@ -35,21 +38,6 @@ RESPONSE: dict[str, Any] = {"model": "toy", "input": SECRET, "max_output_tokens"
 COMMON = {"GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{id:path}", "GET /openapi.json"}
 # A tenant's key may not.
 OPERATOR = {"GET /metrics", "POST /v1/load_lora_adapter", "POST /v1/unload_lora_adapter"}
-# Generates or counts: nothing that A asked before is felt.
-GENERATING: dict[str, dict[str, Any]] = {
-    "POST /v1/chat/completions": CHAT,
-    "POST /v1/completions": {"model": "toy", "prompt": SECRET, "max_tokens": 40, "temperature": 0},
-    "POST /v1/messages": {
-        "model": "toy",
-        "messages": CHAT["messages"],
-        "max_tokens": 40,
-        "temperature": 0,
-    },
-    "POST /v1/responses": RESPONSE,
-    "POST /v1/embeddings": {"model": "toy", "input": SECRET},
-    "POST /v1/messages/count_tokens": {"model": "toy", "messages": CHAT["messages"]},
-    "POST /v1/responses/input_tokens": {"model": "toy", "input": SECRET},
-}
 # What of A's such a request could name.
 NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "POST /v1/responses": [
@@ -98,7 +86,25 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     "GET /v1/batches/{batch_id}": None,
     "POST /v1/batches/{batch_id}/cancel": None,
 }
-KNOWN = COMMON | OPERATOR | set(GENERATING) | set(NAMING) | LISTS | CREATING | set(OBJECTS)
+
+
+def generating(families: Sequence[Family]) -> dict[str, dict[str, Any]]:
+    """What generates or counts, with the example that its family declares: nothing that A asked before is felt."""
+    return {
+        f"{operation.method.upper()} {operation.path}": json.loads(
+            Template(operation.example).substitute(model="toy", text=SECRET)
+        )
+        for operation in route_table(families).operations.values()
+        if operation.example is not None
+    }
+
+
+def known(families: Sequence[Family]) -> set[str]:
+    return COMMON | OPERATOR | set(generating(families)) | set(NAMING) | LISTS | CREATING | set(OBJECTS)
+
+
+GENERATING = generating(FAMILIES)
+KNOWN = known(FAMILIES)
 
 
 @dataclass
@@ -141,6 +147,18 @@ def database(tmp_path: Path) -> Iterator[Database]:
 
 @pytest.fixture
 async def world(engine: FakeEngine, codec: Codec, database: Database, tmp_path: Path) -> AsyncIterator[World]:
+    async with open_world(engine, codec, database, tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def open_world(
+    engine: FakeEngine,
+    codec: Codec,
+    database: Database,
+    tmp_path: Path,
+    families: Sequence[Family] = FAMILIES,
+) -> AsyncGenerator[World]:
     service = make_service(
         engine,
         codec,
@@ -150,7 +168,7 @@ async def world(engine: FakeEngine, codec: Codec, database: Database, tmp_path: 
         response_cache_bytes=1 << 20,
         limits=LimitsConfig(RateLimits(1000, 100_000)),
     )
-    app = create_app(service)
+    app = create_app(service, families)
     routes = sorted(set(_routes(app)))
     keys = KeyStore(database)
     a, b = (
