@@ -4,10 +4,10 @@ import sys
 
 import pytest
 
+from deepwell.bench.comparison import Comparison, Run, compare
 from deepwell.bench.environments import PeerError
-from deepwell.bench.sides import Comparison, Run, compare
 from deepwell.bench.versus import fastest, ratios, rounds_within
-from deepwell.bench.worker import EngineSide, Worker
+from deepwell.bench.worker import Worker, WorkerEngine
 from deepwell.bench.workers import loop
 
 ENGINE = f"""
@@ -43,7 +43,7 @@ def worker(tmp_path):
 
 
 def test_a_worker_answers_with_runs(worker):
-    side = EngineSide("toy (fp32)", worker, 8)
+    side = WorkerEngine("toy (fp32)", worker, 8)
 
     assert side.prefill([5, 6]) == Run(0.5, 2, ((7,),))
     assert side.generate([[1], [2]], 3).outputs == ((0, 0, 0), (0, 0, 0))
@@ -51,7 +51,7 @@ def test_a_worker_answers_with_runs(worker):
 
 
 def test_what_an_engine_refuses_names_the_engine_and_the_worker_lives_on(worker):
-    side = EngineSide("toy (fp32)", worker, 8)
+    side = WorkerEngine("toy (fp32)", worker, 8)
 
     with pytest.raises(PeerError, match="toy generate: ValueError: context of 10 tokens"):
         side.generate([[1]], 11)

@@ -17,7 +17,7 @@ from deepwell.engine.batch import Batch
 from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.scheduler import Limits
-from deepwell.engine.speculate import LONGEST_KEY, SHORTEST_KEY, PromptLookup, RowCost, Worth, accept
+from deepwell.engine.speculate import LONGEST_KEY, SHORTEST_KEY, DraftPolicy, PromptLookup, RowCost, accept
 
 COST = RowCost(0.2, 0.4)
 texts = st.lists(st.integers(0, 3), min_size=1, max_size=60)  # four letters: everything repeats
@@ -93,7 +93,7 @@ def test_confidence_comes_with_success_and_goes_with_failure() -> None:
     worth: list[int] = []
     for token in passage:
         drafter.observe([token])
-        worth.append(Worth(1, COST).take(drafter.propose(8).chances))
+        worth.append(DraftPolicy(1, COST).take(drafter.propose(8).chances))
     assert worth[:2] == [0, 0], "an unknown text is not drafted on one coincidence"
     assert sum(worth[:10]) < sum(worth[10:20]) <= sum(worth[20:30]), "depth grows"
     assert worth[-1] >= 4
@@ -101,7 +101,7 @@ def test_confidence_comes_with_success_and_goes_with_failure() -> None:
     for _ in range(12):  # pairs that occur before and go on in another way
         place = rng.randrange(58)
         drafter.observe([passage[place], passage[place + 1]])
-        worth.append(Worth(1, COST).take(drafter.propose(8).chances))
+        worth.append(DraftPolicy(1, COST).take(drafter.propose(8).chances))
         drafter.observe([2000 + rng.randrange(1000)])
 
     assert worth[-4:] == [0] * 4, "it backs off"
@@ -109,7 +109,7 @@ def test_confidence_comes_with_success_and_goes_with_failure() -> None:
 
 def test_an_eager_bigram_in_chat_is_not_worth_a_row() -> None:
     chat = [1, 2, 3, 1, 2, 4, 1, 2, 5, 1, 2, 6, 1, 2, 7, 1, 2]
-    assert Worth(1, COST).take(drafter_of(chat, 3).propose(8).chances) == 0
+    assert DraftPolicy(1, COST).take(drafter_of(chat, 3).propose(8).chances) == 0
 
 
 def test_memory_is_a_few_entries_a_token() -> None:
@@ -125,12 +125,12 @@ def test_depth_is_the_one_with_the_most_tokens_for_the_cost(rows: int, chance: f
     rates = [
         (rows + sum(chances[:k])) / sum(COST.of(row) for row in range(1, rows + k + 1)) for k in range(13)
     ]
-    assert Worth(rows, COST).take(chances) == rates.index(max(rates))
+    assert DraftPolicy(rows, COST).take(chances) == rates.index(max(rates))
 
 
 def test_company_makes_rows_dear() -> None:
     chances = [0.85**i for i in range(1, 9)]
-    depths = [Worth(rows, COST).take(chances) for rows in (1, 2, 4, 16)]
+    depths = [DraftPolicy(rows, COST).take(chances) for rows in (1, 2, 4, 16)]
     assert depths == sorted(depths, reverse=True)
     assert depths[0] > 1
     assert depths[3] == 0

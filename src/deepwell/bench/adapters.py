@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from deepwell.bench.comparison import Comparison, Run, compare
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision
-from deepwell.bench.sides import Comparison, Run, compare
 from deepwell.engine.adapters import CONFIG_NAME, WEIGHTS_NAME, Linear, linears_of
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.protocol import GenerateRequest

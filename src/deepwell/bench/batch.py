@@ -7,11 +7,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from deepwell.bench.comparison import TimedEngine, compare
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision
 from deepwell.bench.session import comparison_rows, open_session
-from deepwell.bench.sides import Side, compare
 
 __all__ = ["bench_batch"]
 
@@ -53,11 +53,11 @@ def bench_batch(
             stack.callback(side.close)
             candidates[side.name] = (other, side)
 
-        def run(side: Side, number: int, count: int = sequences):
+        def run(side: TimedEngine, number: int, count: int = sequences):
             return side.generate(prompts(model, prompt_tokens, number, count), tokens)
 
         session.prepare_peers(lambda side: run(side, 0), context=length, sequences=sequences)
-        sides: list[Side] = [*(side for _, side in candidates.values()), *session.peers]
+        sides: list[TimedEngine] = [*(side for _, side in candidates.values()), *session.peers]
         result = compare({side.name: lambda number, side=side: run(side, number) for side in sides}, rounds)
         ours = result.best(list(candidates))
         chosen, engine = candidates[ours]

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from deepwell.bench.comparison import TimedEngine, compare
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision, measure_roof, work_of
 from deepwell.bench.session import comparison_rows, open_session
-from deepwell.bench.sides import Side, compare
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["bench_decode"]
@@ -62,11 +62,11 @@ def bench_decode(
             stack.callback(full.close)
             also.append(full)
 
-        def run(side: Side, number: int):
+        def run(side: TimedEngine, number: int):
             return side.generate(prompts(model, prompt_tokens, number), tokens)
 
         session.prepare_peers(lambda side: run(side, 0), context=length)
-        sides: list[Side] = [session.ours, *also, *session.peers]
+        sides: list[TimedEngine] = [session.ours, *also, *session.peers]
         memory: list[float] = []
         result = compare(
             {side.name: lambda number, side=side: run(side, number) for side in sides},

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.bench.assets import bench_cache, cranfield_text, machine, repository
+from deepwell.bench.comparison import Run, compare
 from deepwell.bench.onnx_peer import OnnxRuntime, minilm_onnx, onnx_python
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import measure_roof
-from deepwell.bench.sides import Run, compare
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import Engine
 from deepwell.errors import DeepwellError

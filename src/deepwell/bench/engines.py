@@ -14,7 +14,7 @@ from rich.console import Console
 from deepwell.bench.assets import bench_cache
 from deepwell.bench.environments import CPU_TORCH, Environment, Install, environment_python
 from deepwell.bench.peers import LlamaCpp, llama_python, peer_file
-from deepwell.bench.worker import EngineSide, Worker
+from deepwell.bench.worker import Worker, WorkerEngine
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.export import export_safetensors
 from deepwell.models.tokenizer import Tokenizer
@@ -183,7 +183,7 @@ def model_for(variant: Variant, donor: Path, console: Console, *, threads: int) 
 
 def open_engine_side(
     engine: Engine, variant: str, model: Path, console: Console, *, threads: int, sequences: int
-) -> EngineSide:
+) -> WorkerEngine:
     """Load one variant in a process of its own.
 
     Raises:
@@ -197,10 +197,10 @@ def open_engine_side(
     except BaseException:
         worker.close()
         raise
-    return EngineSide(f"{engine.name} ({variant})", worker, int(answer["bytes"]))
+    return WorkerEngine(f"{engine.name} ({variant})", worker, int(answer["bytes"]))
 
 
-def open_ours(model: Path, precision: str, *, threads: int, sequences: int) -> EngineSide:
+def open_ours(model: Path, precision: str, *, threads: int, sequences: int) -> WorkerEngine:
     """Deepwell in a process of its own, driven like a peer."""
     logs = bench_cache() / "versus"
     logs.mkdir(exist_ok=True)
@@ -214,4 +214,4 @@ def open_ours(model: Path, precision: str, *, threads: int, sequences: int) -> E
     except BaseException:
         worker.close()
         raise
-    return EngineSide(f"deepwell {precision}", worker, int(answer["bytes"]))
+    return WorkerEngine(f"deepwell {precision}", worker, int(answer["bytes"]))

@@ -14,10 +14,10 @@ from typing import Any
 import httpx
 
 from deepwell.bench.assets import bench_cache
+from deepwell.bench.comparison import SETTLE_SECONDS
 from deepwell.bench.ours import Ours
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.schemas import Case, schemas
-from deepwell.bench.sides import SETTLE_SECONDS
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine

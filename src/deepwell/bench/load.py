@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.assets import machine
+from deepwell.bench.comparison import SETTLE_SECONDS
 from deepwell.bench.llama_server import flags, llama_server
 from deepwell.bench.mixed import CLIENTS, LONGEST, Asked, mixed_load
 from deepwell.bench.peers import LlamaCpp, PeerError, llama_python, missing_instruction_sets, peer_file
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.served import cpu_seconds, process_tree
-from deepwell.bench.sides import SETTLE_SECONDS
 from deepwell.engine.weights import Precision
 from deepwell.errors import DeepwellError
 from deepwell.models.tokenizer import Tokenizer

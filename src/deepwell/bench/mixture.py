@@ -21,13 +21,13 @@ from typing import Any, Final
 import numpy as np
 
 from deepwell.bench.assets import bench_cache, machine
+from deepwell.bench.comparison import Comparison, Run, TimedEngine, compare
 from deepwell.bench.ours import Ours
 from deepwell.bench.peers import LlamaCpp, llama_python
 from deepwell.bench.random_gguf import write_random_gguf
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import measure_roof
 from deepwell.bench.session import comparison_rows
-from deepwell.bench.sides import Comparison, Run, Side, compare
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.quantize import packed_nbytes
@@ -121,19 +121,19 @@ def _opened(path: Path, threads: int, name: str = "") -> Iterator[Ours]:
         side.close()
 
 
-def _decode(side: Side, vocab_size: int, number: int, sequences: int) -> Run:
+def _decode(side: TimedEngine, vocab_size: int, number: int, sequences: int) -> Run:
     return side.generate(random_prompts(vocab_size, PROMPT_TOKENS, number, sequences), TOKENS)
 
 
-def _prefill(side: Side, vocab_size: int, number: int) -> Run:
+def _prefill(side: TimedEngine, vocab_size: int, number: int) -> Run:
     return side.prefill(random_prompts(vocab_size, PREFILL_TOKENS, number)[0])
 
 
-def _compared(sides: Sequence[Side], vocab_size: int, rounds: int) -> dict[str, Comparison]:
+def _compared(sides: Sequence[TimedEngine], vocab_size: int, rounds: int) -> dict[str, Comparison]:
     """Decoding of one and of eight sequences, and prefill."""
 
     def run(task: str) -> Comparison:
-        def one(side: Side, number: int) -> Run:
+        def one(side: TimedEngine, number: int) -> Run:
             if task == "prefill":
                 return _prefill(side, vocab_size, number)
             return _decode(side, vocab_size, number, 1 if task == "batch_1" else BATCH)
@@ -150,7 +150,7 @@ _TITLES: Final = {
 }
 
 
-def _tables(report: Report, results: dict[str, Comparison], ours: str, sides: Sequence[Side]) -> None:
+def _tables(report: Report, results: dict[str, Comparison], ours: str, sides: Sequence[TimedEngine]) -> None:
     for task, result in results.items():
         columns = ["engine", "weights MB", "tokens/s", "spread", "ours / this"]
         report.table(_TITLES[task], columns, comparison_rows(result, ours, sides))
@@ -260,7 +260,7 @@ def bench_mixture_peer(report: Report, *, threads: int, rounds: int = 5, layers:
         write_random_gguf(file, config)
     vocab = int(config["vocab_size"])
     with _opened(path, threads) as ours, _peer(file, threads, report) as peer:
-        sides: list[Side] = [ours, peer]
+        sides: list[TimedEngine] = [ours, peer]
         results: dict[str, Comparison] = {}
         flash_of: dict[bool, float] = {}
         for flash in (False, True):

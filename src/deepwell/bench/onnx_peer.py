@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from deepwell.bench.assets import bench_cache
+from deepwell.bench.comparison import Run
 from deepwell.bench.peers import PeerError
-from deepwell.bench.sides import Run
 from deepwell.models.download import hash_file, silent
 from deepwell.models.sources import PyPISource
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from deepwell.bench.assets import bench_cache, cranfield_text
-from deepwell.bench.sides import Run
+from deepwell.bench.comparison import Run
 from deepwell.engine.backend import KVDtype
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams

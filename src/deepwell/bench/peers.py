@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 
 from deepwell.bench.assets import bench_cache, cpu_flags
+from deepwell.bench.comparison import Run
 from deepwell.bench.environments import Environment, Install, PeerError, environment_python
-from deepwell.bench.sides import Run
 
 __all__ = ["LlamaCpp", "PeerError", "llama_python", "peer_file"]
 

@@ -44,7 +44,7 @@ class _Run:
     accepted: int
 
 
-class _Side:
+class _TimedEngine:
     def __init__(self, path: Path, threads: int, limits: Limits) -> None:
         engine = open_engine(
             path, precision="int8", threads=threads, kv_tokens=KV_TOKENS, limits=limits, quiet=True
@@ -94,9 +94,9 @@ def bench_prediction(report: Report, *, threads: int, rounds: int = 5, tokens: i
             synthesize(path, shape_config("mixture-1b", LAYERS, prediction=True), predictable=noise)
             expected = expected_row_cost(open_checkpoint(path).config)
             sides = {
-                "off": _Side(path, threads, Limits(draft_depth=0)),
-                "one": _Side(path, threads, Limits(draft_depth=1, row_cost=EAGER)),
-                "auto": _Side(path, threads, Limits()),
+                "off": _TimedEngine(path, threads, Limits(draft_depth=0)),
+                "one": _TimedEngine(path, threads, Limits(draft_depth=1, row_cost=EAGER)),
+                "auto": _TimedEngine(path, threads, Limits()),
             }
             try:
                 runs: dict[str, list[_Run]] = {name: [] for name in sides}

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from deepwell.bench.comparison import TimedEngine, compare
 from deepwell.bench.ours import prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision, Roofs, measure_roofs
 from deepwell.bench.session import comparison_rows, open_session
-from deepwell.bench.sides import Side, compare
 
 __all__ = ["bench_prefill"]
 
@@ -37,11 +37,11 @@ def bench_prefill(
         kv_tokens=2 * prompt_tokens,
     ) as session:
 
-        def run(side: Side, number: int):
+        def run(side: TimedEngine, number: int):
             return side.prefill(prompts(model, prompt_tokens, number)[0])
 
         session.prepare_peers(lambda side: run(side, 0), context=prompt_tokens + 16)
-        sides: list[Side] = [session.ours, *session.peers]
+        sides: list[TimedEngine] = [session.ours, *session.peers]
         measured: list[Roofs] = []
         result = compare(
             {side.name: lambda number, side=side: run(side, number) for side in sides},

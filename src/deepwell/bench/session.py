@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.assets import machine
+from deepwell.bench.comparison import Comparison, Run, TimedEngine
 from deepwell.bench.ours import Ours
 from deepwell.bench.peers import LlamaCpp, llama_python
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Precision, Work, work_of
-from deepwell.bench.sides import Comparison, Run, Side
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["Session", "comparison_rows", "open_session"]
@@ -31,7 +31,7 @@ class Session:
     peers: Sequence[LlamaCpp]
     work: Work
 
-    def prepare_peers(self, task: Callable[[Side], Run], *, context: int, sequences: int = 1) -> None:
+    def prepare_peers(self, task: Callable[[TimedEngine], Run], *, context: int, sequences: int = 1) -> None:
         """Try `task` with flash attention off and on, after a warm-up each, and leave every peer with the faster."""
         for peer in self.peers:
             rates: dict[bool, float] = {}
@@ -81,7 +81,7 @@ def open_session(
             peer.close()
 
 
-def comparison_rows(result: Comparison, ours: str, sides: Sequence[Side]) -> list[list[Any]]:
+def comparison_rows(result: Comparison, ours: str, sides: Sequence[TimedEngine]) -> list[list[Any]]:
     """Table rows: name, weights in MB, median, lowest and highest rate, and our median ratio to it."""
     rows: list[list[Any]] = []
     for side in sides:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.assets import repository
+from deepwell.bench.comparison import SETTLE_SECONDS
 from deepwell.bench.ours import Ours
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.sides import SETTLE_SECONDS
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError, ModelNotFound

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 
 from deepwell.bench.assets import bench_cache, cpu_model, machine
+from deepwell.bench.comparison import Comparison, Run, compare
 from deepwell.bench.engines import ENGINES, Engine, open_engine_side, open_ours, start_worker
 from deepwell.bench.environments import PeerError
 from deepwell.bench.ours import prompts, text_tokens
 from deepwell.bench.peers import LlamaCpp, llama_python
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Roofs, Work, measure_roofs, work_of
-from deepwell.bench.sides import Comparison, Run, compare
-from deepwell.bench.worker import EngineSide
+from deepwell.bench.worker import WorkerEngine
 from deepwell.engine.weights import Precision
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.checkpoint import open_checkpoint
@@ -47,7 +47,7 @@ class Task:
     tokens: int
     share: float  # of the time for measuring
 
-    def run(self, side: EngineSide | LlamaCpp, model: Path, number: int) -> Run:
+    def run(self, side: WorkerEngine | LlamaCpp, model: Path, number: int) -> Run:
         """Run once on the prompts of round `number`."""
         given = prompts(model, self.prompt_tokens, number, self.sequences)
         return side.prefill(given[0]) if self.tokens == 1 else side.generate(given, self.tokens)
@@ -92,14 +92,14 @@ def ratios(result: Comparison, ours: Sequence[str], peer: str) -> dict[str, floa
 class _Cast:
     """Who takes part: sides by task, and why others do not."""
 
-    ours: dict[Precision, EngineSide] = field(default_factory=dict[Precision, EngineSide])
+    ours: dict[Precision, WorkerEngine] = field(default_factory=dict[Precision, WorkerEngine])
     llama: list[LlamaCpp] = field(default_factory=list[LlamaCpp])
-    engines: dict[str, dict[str, EngineSide]] = field(default_factory=dict[str, dict[str, EngineSide]])
+    engines: dict[str, dict[str, WorkerEngine]] = field(default_factory=dict[str, dict[str, WorkerEngine]])
     failures: dict[str, str] = field(default_factory=dict[str, str])
 
-    def for_task(self, task: str) -> dict[str, tuple[str, EngineSide | LlamaCpp]]:
+    def for_task(self, task: str) -> dict[str, tuple[str, WorkerEngine | LlamaCpp]]:
         """By side's name: the peer it belongs to ("" for ours), and the side."""
-        cast: dict[str, tuple[str, EngineSide | LlamaCpp]] = {
+        cast: dict[str, tuple[str, WorkerEngine | LlamaCpp]] = {
             side.name: ("", side) for side in self.ours.values()
         }
         cast |= {side.name: ("llama.cpp", side) for side in self.llama}
@@ -108,7 +108,7 @@ class _Cast:
         }
         return cast
 
-    def everyone(self) -> dict[str, EngineSide | LlamaCpp]:
+    def everyone(self) -> dict[str, WorkerEngine | LlamaCpp]:
         """Every side once, by name."""
         return {name: side for task in TASKS for name, (_, side) in self.for_task(task.name).items()}
 
@@ -302,7 +302,7 @@ def _open(
             report.note(f"llama.cpp in llama-cpp-python {cast.llama[0].version}: {cast.llama[0].system_info}")
     for name, chosen in choices.items():
         with _reported(report, cast, name):
-            opened: dict[str, EngineSide] = {}
+            opened: dict[str, WorkerEngine] = {}
             for variant in sorted(set(chosen.values())):
                 engine_side = open_engine_side(
                     ENGINES[name], variant, model, report.console, threads=threads, sequences=16
@@ -382,7 +382,7 @@ def _tell(
     cast: _Cast,
     task: Task,
     result: Comparison,
-    taking_part: Mapping[str, tuple[str, EngineSide | LlamaCpp]],
+    taking_part: Mapping[str, tuple[str, WorkerEngine | LlamaCpp]],
     works: Mapping[Precision, Work],
     peaks: Sequence[Roofs],
 ) -> dict[str, Any]:

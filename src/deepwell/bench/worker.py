@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deepwell.bench.comparison import Run
 from deepwell.bench.environments import PeerError
-from deepwell.bench.sides import Run
 
-__all__ = ["EngineSide", "Worker"]
+__all__ = ["Worker", "WorkerEngine"]
 
 STDERR_LINES = 12  # of a worker's last words, shown when it dies
 
@@ -95,7 +95,7 @@ class Worker:
         self._process.stdout.close()
 
 
-class EngineSide:
+class WorkerEngine:
     """A worker with its model loaded: a side of a comparison."""
 
     def __init__(self, name: str, worker: Worker, weights_bytes: int) -> None:

@@ -24,7 +24,7 @@ import msgspec
 
 from deepwell.engine.protocol import Delta, Engine, EngineStats, GenerateRequest
 from deepwell.engine.streams import Outlet
-from deepwell.engine.supervisor import Leash
+from deepwell.engine.supervisor import ControlChannel
 from deepwell.engine.wire import (
     MAX_REQUEST_BYTES,
     Abort,
@@ -359,10 +359,10 @@ class _Host:
             connection.close()
 
 
-def _make(launch: Launch, leash: Leash) -> Engine:
+def _make(launch: Launch, control: ControlChannel) -> Engine:
     """The engine, with the adapters that its predecessor had."""
     module, _, function = launch.factory.partition(":")
-    engine: Engine = getattr(importlib.import_module(module), function)(leash.progress, **launch.arguments)
+    engine: Engine = getattr(importlib.import_module(module), function)(control.progress, **launch.arguments)
     for kept in launch.adapters:
         try:
             found = engine.load_adapter(kept.name, kept.path)
@@ -374,7 +374,7 @@ def _make(launch: Launch, leash: Leash) -> Engine:
     return engine
 
 
-async def _serve(leash: Leash, launch: Launch) -> None:
+async def _serve(control: ControlChannel, launch: Launch) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     hosts: list[_Host] = []
@@ -383,8 +383,8 @@ async def _serve(leash: Leash, launch: Launch) -> None:
         for host in hosts:
             host.tick()
 
-    leash.attach(loop, lambda _: stop.set(), tick)
-    making = loop.create_task(asyncio.to_thread(_make, launch, leash))
+    control.attach(loop, lambda _: stop.set(), tick)
+    making = loop.create_task(asyncio.to_thread(_make, launch, control))
     stopping = loop.create_task(stop.wait())
     await asyncio.wait((making, stopping), return_when=asyncio.FIRST_COMPLETED)
     if not making.done():
@@ -392,21 +392,21 @@ async def _serve(leash: Leash, launch: Launch) -> None:
     if (error := making.exception()) is not None:
         if not isinstance(error, DeepwellError):
             _log.error("the engine cannot be made", exc_info=error)
-        leash.failed(cast("Exception", error))
+        control.failed(cast("Exception", error))
         stopping.cancel()
         return
     engine = making.result()
 
     def keep_adapters() -> None:
         kept = [Kept(one.name, one.path, one.digest) for one in engine.adapters()]
-        leash.report(msgspec.msgpack.encode(kept))
+        control.report(msgspec.msgpack.encode(kept))
 
     with socket.socket(fileno=launch.listener) as listener:
         host = _Host(engine, listener, launch.restarts, keep_adapters)
         hosts.append(host)
         keep_adapters()
         host.open()
-        leash.ready()
+        control.ready()
         await stopping
         host.close()
     await asyncio.to_thread(engine.close)
@@ -416,6 +416,6 @@ def main(descriptor: str) -> None:
     """Run an engine for the process that started this one, until it says stop or ends."""
     # The engine's thread needs the interpreter back after every step; with the default interval it would wait up to 5 ms.
     sys.setswitchinterval(0.001)
-    leash = Leash(int(descriptor))
-    launch = msgspec.msgpack.decode(leash.launch(), type=Launch)
-    asyncio.run(_serve(leash, launch))
+    control = ControlChannel(int(descriptor))
+    launch = msgspec.msgpack.decode(control.launch(), type=Launch)
+    asyncio.run(_serve(control, launch))

@@ -15,7 +15,7 @@ from deepwell.engine.blocks import BlockPool, Prefix
 from deepwell.engine.fair import FairQueue
 from deepwell.engine.protocol import FinishReason
 from deepwell.engine.sequence import Sequence
-from deepwell.engine.speculate import Odds, PromptLookup, RowCost, Worth
+from deepwell.engine.speculate import DraftPolicy, Odds, PromptLookup, RowCost
 
 __all__ = ["Limits", "ScheduledStep", "Scheduler"]
 
@@ -209,7 +209,7 @@ class Scheduler:
     def _draft(self, step: ScheduledStep) -> None:
         """Add the drafts that pay to a step of decoding sequences. Nobody is preempted for a draft."""
         limits, pool = self.limits, self.pool
-        worth = Worth(step.decoding, self._row_cost)
+        policy = DraftPolicy(step.decoding, self._row_cost)
         spare = pool.available - step.decoding  # everybody can still take a block
         for index, sequence in enumerate(step.sequences):
             drafter = sequence.drafter
@@ -224,7 +224,7 @@ class Scheduler:
                 sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token more
             )
             draft = drafter.propose(most)
-            count = self._predict(step, index, worth, most, draft.chances) or worth.take(draft.chances)
+            count = self._predict(step, index, policy, most, draft.chances) or policy.take(draft.chances)
             if not count:
                 continue
             room = len(sequence.blocks) * BLOCK_TOKENS - known
@@ -245,7 +245,7 @@ class Scheduler:
         self.drafted_tokens += step.drafted
 
     def _predict(
-        self, step: ScheduledStep, index: int, worth: Worth, most: int, others: Tokens[float]
+        self, step: ScheduledStep, index: int, policy: DraftPolicy, most: int, others: Tokens[float]
     ) -> int:
         """How many rows to leave to the prediction layer, if it promises more than the `others`.
 
@@ -261,11 +261,11 @@ class Scheduler:
         # Sequences share a pass of the layer as they share a step.
         price = cost.predict * (cost.further if step.predicted else 1.0)
         chances = odds.chances(most)
-        count = worth.take(chances, price) if sum(chances) > sum(others) else 0
+        count = policy.take(chances, price) if sum(chances) > sum(others) else 0
         if count:
             odds.drafted()
             step.predicted[index] = count
-        elif worth.pays(1.0, price) and odds.probe():
+        elif policy.pays(1.0, price) and odds.probe():
             step.predicted[index] = 0
         return count
 

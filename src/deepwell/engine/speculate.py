@@ -1,7 +1,7 @@
 """Speculation: tokens that probably come next, computed together with the one that is due.
 
 A drafter proposes tokens with the chance that each is right. The scheduler takes those that are worth their row
-(`Worth`), the model computes all rows of the step at once, and `accept` keeps what the sampler draws itself. So
+(`DraftPolicy`), the model computes all rows of the step at once, and `accept` keeps what the sampler draws itself. So
 a draft decides how many steps an answer takes and never what it says.
 """
 
@@ -18,11 +18,11 @@ __all__ = [
     "LONGEST_KEY",
     "SHORTEST_KEY",
     "Draft",
+    "DraftPolicy",
     "Drafter",
     "Odds",
     "PromptLookup",
     "RowCost",
-    "Worth",
     "accept",
 ]
 
@@ -222,8 +222,8 @@ class RowCost:
         return 1.0 if rows == 1 else self.second if rows == 2 else self.further
 
 
-class Worth:
-    """Which drafted rows pay, in one step.
+class DraftPolicy:
+    """Decides which drafted rows pay, in one step.
 
     A row pays if its chance of giving a token, for what it costs, is better than what the step gives for its
     cost without it. So one sequence alone drafts readily, and one in company hardly at all.

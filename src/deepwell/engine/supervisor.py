@@ -1,4 +1,4 @@
-"""A child process that is watched: restarted when it dies, killed when it stops answering; and its own end of the leash.
+"""Supervises a child process: restarts it when it dies, kills it when it stops answering. Holds the child's end too.
 
 Both sides talk over a socket pair. The child that reads its end exits with its parent; the parent that reads an end knows
 at once that the child has gone. A ping a second finds one that is there and does nothing.
@@ -25,7 +25,7 @@ import msgspec
 from deepwell.engine.wire import Failure, Frames, WireError, encode, error_of, failure_of
 from deepwell.errors import DeepwellError, EngineUnavailable
 
-__all__ = ["Leash", "State", "Supervisor"]
+__all__ = ["ControlChannel", "State", "Supervisor"]
 
 State = Literal["new", "starting", "ready", "restarting", "stopped"]
 
@@ -290,8 +290,8 @@ class Supervisor:
                     self._on_report(news.payload)
 
 
-class Leash:
-    """The child's end. It lives in the child's event loop, so that a loop that hangs is one that does not answer."""
+class ControlChannel:
+    """The child's end of the channel to its supervisor, served by the child's event loop: a loop that hangs does not answer."""
 
     def __init__(self, descriptor: int) -> None:
         _die_with_parent()

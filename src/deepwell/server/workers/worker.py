@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.process import ProcessEngine
-from deepwell.engine.supervisor import Leash
+from deepwell.engine.supervisor import ControlChannel
 from deepwell.server.app import route_table
 from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext
@@ -30,7 +30,9 @@ __all__ = ["main"]
 class _WorkerServer(Server):
     """Takes orders from the parent, and no signals."""
 
-    def __init__(self, context: ServerContext, leash: Leash, settings: Settings, address: str | None) -> None:
+    def __init__(
+        self, context: ServerContext, control: ControlChannel, settings: Settings, address: str | None
+    ) -> None:
         def forwarding(app: ASGIApp) -> ASGIApp:
             if not address:
                 return app
@@ -42,12 +44,12 @@ class _WorkerServer(Server):
             wrap=forwarding,
             log_level=settings.log_level,
             grace_seconds=settings.drain_seconds,
-            on_ready=leash.ready,
+            on_ready=control.ready,
         )
-        self._leash = leash
+        self._control_channel = control
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._leash.attach(asyncio.get_running_loop(), self._obey)
+        self._control_channel.attach(asyncio.get_running_loop(), self._obey)
         await super().startup(sockets)
 
     @contextlib.contextmanager
@@ -76,18 +78,18 @@ def _private(path: Path) -> socket.socket:
 def main(descriptor: str) -> None:
     """Serve for the parent, until it says stop or ends."""
     sys.setswitchinterval(0.001)
-    leash = Leash(int(descriptor))
-    launch = msgspec.msgpack.decode(leash.launch(), type=WorkerLaunch)
+    control = ControlChannel(int(descriptor))
+    launch = msgspec.msgpack.decode(control.launch(), type=WorkerLaunch)
     try:
         settings = Settings(**launch.settings)
         models = [_served(model, settings) for model in launch.models]
         context = context_of(settings, models, worker=launch.index)
         folder = Path(launch.folder)
         address = str(folder / "worker-0") if launch.index else None
-        server = _WorkerServer(context, leash, settings, address)
+        server = _WorkerServer(context, control, settings, address)
         sockets = [socket.socket(fileno=launch.listener), _private(folder / f"worker-{launch.index}")]
     except Exception as error:
-        leash.failed(error)
+        control.failed(error)
         raise
     server.run(sockets=sockets)
     for model in models:

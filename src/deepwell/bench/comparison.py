@@ -1,4 +1,4 @@
-"""Two engines, one task, interleaved: how every speed comparison is run."""
+"""Runs every speed comparison: several engines, one task, interleaved."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Comparison", "Run", "Side", "compare"]
+__all__ = ["Comparison", "Run", "TimedEngine", "compare"]
 
 SETTLE_SECONDS = 0.05  # OpenMP threads of a peer spin for some milliseconds after their last region
 
@@ -27,7 +27,7 @@ class Run:
         return self.work_tokens / self.seconds
 
 
-class Side(Protocol):
+class TimedEngine(Protocol):
     """An engine with a model, ready to be timed."""
 
     name: str

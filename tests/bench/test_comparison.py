@@ -1,6 +1,6 @@
 """How comparisons are run and summed up."""
 
-from deepwell.bench.sides import Comparison, Run, compare
+from deepwell.bench.comparison import Comparison, Run, compare
 
 
 def test_every_side_runs_once_a_round_after_a_warm_up_in_turning_order():
