@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.loop import InProcessEngine
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.loop import InProcessEngine
+from deepwell.engine.core.sampler import draw, uniform
+from deepwell.engine.core.scheduler import Limits
 from deepwell.engine.protocol import Capabilities, SamplingParams
-from deepwell.engine.sampler import draw, uniform
-from deepwell.engine.scheduler import Limits
 
 VOCAB = 97
 HIDDEN = 8

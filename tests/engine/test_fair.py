@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.engine.fair import FairQueue, cost_of
+from deepwell.engine.core.fair import FairQueue, cost_of
+from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.protocol import SamplingParams
-from deepwell.engine.sequence import Sequence
 
 TENANTS = "abcd"
 

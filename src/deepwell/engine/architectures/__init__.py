@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 from deepwell.engine.architectures import deepseek, encoder, llama
 from deepwell.engine.architectures.tensors import TensorPlan
-from deepwell.engine.backend import Backend, Model
-from deepwell.engine.encoder_backend import Encoder
+from deepwell.engine.backends.backend import Backend, Model
+from deepwell.engine.backends.encoder_backend import Encoder
 from deepwell.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
+    from deepwell.engine.weights.load import Weights
 
 __all__ = ["build_encoder", "build_model", "build_prediction", "tensor_plan"]
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Backend
-from deepwell.engine.encoder_backend import Encoder, EncoderAttention, EncoderMlp, encoder_backend
+from deepwell.engine.backends.backend import Backend
+from deepwell.engine.backends.encoder_backend import Encoder, EncoderAttention, EncoderMlp, encoder_backend
 from deepwell.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
+    from deepwell.engine.weights.load import Weights
 
 __all__ = ["build", "tensors"]
 

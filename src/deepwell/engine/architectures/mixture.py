@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Backend, Matrix, Mlp, Moe
+from deepwell.engine.backends.backend import Backend, Matrix, Mlp, Moe
 from deepwell.models.config import ModelConfig
 
 if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
+    from deepwell.engine.weights.load import Weights
 
 __all__ = ["build_mlp", "mlp_tensors", "wrapped"]
 

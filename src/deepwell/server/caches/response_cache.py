@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from deepwell.dialogue.completion import Choice, Update
-from deepwell.engine.sampler import GREEDY_BELOW
+from deepwell.engine.core.sampler import GREEDY_BELOW
 from deepwell.server.access.ticket import Lookup, Ticket, current_ticket
 
 __all__ = ["AnswerKey", "AnswerStore", "ByteLru", "Exchange", "Lookup", "ResponseCache"]

@@ -15,7 +15,7 @@ import msgspec
 from pydantic import SecretStr
 
 from deepwell.dialogue.model import Task
-from deepwell.engine.supervisor import Supervisor
+from deepwell.process.supervisor import Supervisor
 from deepwell.settings import Settings
 
 __all__ = ["ModelAt", "WorkerLaunch", "serve_workers"]

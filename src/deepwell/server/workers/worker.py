@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
-from deepwell.engine.process import ProcessEngine
-from deepwell.engine.supervisor import ControlChannel
+from deepwell.engine.hosting.process import ProcessEngine
+from deepwell.process.supervisor import ControlChannel
 from deepwell.server.app import route_table
 from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext

@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from deepwell.engine.adapters import CONFIG_NAME, WEIGHTS_NAME
+from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME
 from deepwell.errors import InvalidRequest
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.schema import LoadAdapterRequest, UnloadAdapterRequest
