@@ -31,7 +31,7 @@ class ServerContext:
         database: the database for kept data. None means a temporary one, made when it is first needed.
         routes: the declarations of the API families. `create_app` sets it.
         kept: set once there is a state.
-        draining: whether the server is shutting down and takes no new requests.
+        draining: whether the server is shutting down. `/readyz` then answers 503.
         stopped: tells answers in flight that the server stops.
     """
 
