@@ -1,4 +1,4 @@
-"""This checkout beside an earlier commit: golden data, tests and assertions, the OpenAPI document, and what was written before."""
+"""This checkout beside an earlier commit: golden data, tests and assertions, the OpenAPI document, and stored data."""
 
 from __future__ import annotations
 
