@@ -11,6 +11,7 @@ from deepwell.bench.api_difference import compare_documents
 from deepwell.bench.assertions import compare_scopes, missing_tests, scopes_of
 from deepwell.bench.environments import PeerError
 from deepwell.bench.pairs import PAIRS_A_START, Bar, Estimate, bootstrap_median, run_pairs
+from deepwell.bench.stored import packed_files
 from deepwell.bench.unchanged import blob_id
 
 
@@ -103,6 +104,13 @@ def test_helpers_may_move_between_modules_and_new_tests_are_counted_apart():
     new = scopes(helper + "def test_new():\n    assert 1\n", "tests/server/checks.py")
 
     assert compare_scopes(scopes(helper, "tests/server/conftest.py"), new) == ([], 1)
+
+
+def test_changed_assertions_are_counted():
+    old = scopes("def test_x():\n    assert 1\n    assert 2\ndef test_y():\n    assert 1\n    assert 2\n")
+    new = scopes("def test_x():\n    assert 1\n    assert 3\ndef test_y():\n    assert 2\n    assert 1\n")
+
+    assert [one.count for one in compare_scopes(old, new)[0]] == [2, 1]
 
 
 def test_the_same_name_in_two_folders_is_matched_by_folder_first():
@@ -208,6 +216,18 @@ def test_pairs_alternate_and_sides_are_opened_anew(monkeypatch):
     assert calls[:11] == ["open", "a0", "b0", "a1", "b1", "b1", "a1", "b2", "a2", "a2", "b2"]
     assert calls.count("open") == 2
     assert calls[-7:] == ["open", "a0", "b0", "b6", "a6", "a6", "b6"]
+
+
+def test_packed_weights_that_are_written_again_are_told_apart(tmp_path):
+    file = tmp_path / "a.dwpack"
+    file.write_bytes(b"weights")
+    before = packed_files(tmp_path)
+    copy = tmp_path / "copy"
+    copy.write_bytes(b"weights")
+
+    assert packed_files(tmp_path)[0] == before[0]
+    copy.replace(file)
+    assert packed_files(tmp_path) != before
 
 
 def test_blob_ids_are_those_of_git():

@@ -45,15 +45,23 @@ class Difference:
     before: Scope
     after: Scope | None
 
+    def _changes(self) -> list[str]:
+        old, new = Counter(self.before.assertions), Counter(self.after.assertions if self.after else ())
+        went = [f"  - {text}" for text in (old - new).elements()]
+        came = [f"  + {text}" for text in (new - old).elements()]
+        return went + came
+
+    @property
+    def count(self) -> int:
+        """Returns how many assertions went or came; 1 where they only stand in another order, or none was there."""
+        return max(len(self._changes()), 1)
+
     def lines(self) -> list[str]:
         """Returns one line for the scope, and one for each assertion that went (-) or came (+)."""
         place = f"{self.before.path}::{self.before.name}"
         if self.after is None:
             return [f"{place}: gone, with {len(self.before.assertions)} assertions"]
-        old, new = Counter(self.before.assertions), Counter(self.after.assertions)
-        went = [f"  - {text}" for text in (old - new).elements()]
-        came = [f"  + {text}" for text in (new - old).elements()]
-        return [place, *(went + came or ["  in another order"])]
+        return [place, *(self._changes() or ["  in another order"])]
 
 
 def scopes_of(source: str, path: str, renamed: Mapping[str, str] = RENAMED) -> list[Scope]:

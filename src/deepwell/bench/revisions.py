@@ -17,9 +17,8 @@ from rich.console import Console
 from deepwell.bench.assets import bench_cache, repository
 from deepwell.bench.environments import PeerError, build_lock, build_step
 
-__all__ = ["BASELINE", "VARIABLE", "Revision", "open_revision", "this_checkout", "tracked_blobs"]
+__all__ = ["VARIABLE", "Revision", "open_revision", "this_checkout", "tracked_blobs"]
 
-BASELINE = "99c5fe1"
 VARIABLE = "DEEPWELL_BENCH_REVISION"  # names a checkout of the commit whose .venv is installed
 _WHERE = "import deepwell; print(deepwell.__file__)"
 _SECONDS = 300  # for one program in a revision's environment
@@ -97,7 +96,7 @@ def open_revision(commit: str, console: Console) -> Revision:
         if stamp.exists() and stamp.read_text(encoding="utf-8") == recipe and found.python.exists():
             return _checked(found)
         console.print(
-            f"Building the environment of {short} in {home}: about 250 MB to download, 900 MB on disk, about 5 minutes, once.",
+            f"Building the environment of {short} in {home}: about 250 MB to download, 660 MB on disk, 2 to 5 minutes, once.",
             markup=False,
             soft_wrap=True,
         )

@@ -12,6 +12,7 @@ from deepwell.bench.api_difference import compare_documents
 from deepwell.bench.assertions import RENAMED, compare_scopes, missing_tests, scopes_of_tree
 from deepwell.bench.report import Report
 from deepwell.bench.revisions import Revision, open_revision, this_checkout, tracked_blobs
+from deepwell.bench.stored import compare_stored
 
 __all__ = ["PARTS", "bench_unchanged", "blob_id"]
 
@@ -45,7 +46,7 @@ def _golden(report: Report, old: Revision, new: Revision, model: Path) -> dict[s
     blobs = {
         path: blob
         for path, blob in tracked_blobs(old.commit, GOLDEN_FOLDERS).items()
-        if not path.endswith(".py")
+        if not path.endswith((".py", ".md"))
     }
     changed = [
         path
@@ -66,9 +67,10 @@ def _tests(report: Report, old: Revision, new: Revision, model: Path) -> dict[st
     differences, fresh_scopes = compare_scopes(scopes, scopes_of_tree(new.root))
     assertions = sum(len(scope.assertions) for scope in scopes)
     report.note("names read as renamed: " + (", ".join(f"{a} -> {b}" for a, b in RENAMED.items()) or "none"))
+    different = sum(difference.count for difference in differences)
     report.note(
-        f"assertions: {assertions} in {len(scopes)} functions and modules compared, {len(differences)} of these different, "
-        f"{fresh_scopes} new"
+        f"assertions: {assertions} in {len(scopes)} functions and modules compared, {different} different in "
+        f"{len(differences)} of them; {fresh_scopes} functions and modules are new"
     )
     _list(report, [line for difference in differences for line in difference.lines()])
     return {
@@ -76,8 +78,7 @@ def _tests(report: Report, old: Revision, new: Revision, model: Path) -> dict[st
         "tests_missing": len(gone),
         "tests_new": fresh,
         "assertions": assertions,
-        "assertion_scopes": len(scopes),
-        "assertion_scopes_different": len(differences),
+        "assertions_different": different,
     }
 
 
@@ -109,4 +110,5 @@ PARTS: dict[str, Callable[[Report, Revision, Revision, Path], dict[str, Any]]] =
     "golden": _golden,
     "tests": _tests,
     "openapi": _openapi,
+    "stored": compare_stored,
 }
