@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -31,6 +32,7 @@ PROMPT_TOKENS, DECODED = 64, 64  # short runs, many of them: what disturbs one h
 SEQUENCES, PROMPT_TOKENS_TOGETHER, DECODED_TOGETHER = 16, 32, 32
 PREFILL_TOKENS = 512
 RATE, LOAD_SECONDS, WARM_SECONDS = 100.0, 1.25, 1.0
+BUSY_LOAD = 0.5
 _WORKER = Path(__file__).parent / "workers" / "revision_worker.py"
 _RATIO = Bar(0.98, 0.95)
 _ADDED = Bar(0.15, higher_is_better=False)
@@ -78,7 +80,12 @@ def bench_regression(
     old, new = open_revision(against, report.console), this_checkout()
     facts = machine(threads)
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
-    value: dict[str, Any] = {"against": old.name, "pairs": pairs}
+    load = os.getloadavg()[0]
+    if load > BUSY_LOAD:
+        report.note(
+            f"the load average is {load:.1f} before the first run: intervals will be wide, and ratios may miss"
+        )
+    value: dict[str, Any] = {"against": old.name, "pairs": pairs, "load_before": rounded(load, 2)}
     rows: list[list[Any]] = []
     slower = 0
     with tempfile.TemporaryDirectory() as folder:
