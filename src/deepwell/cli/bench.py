@@ -39,6 +39,7 @@ def register(parent: typer.Typer) -> None:
         bench_faults,
         bench_limits,
         bench_observe,
+        bench_revisions,
         bench_service,
         bench_storage,
     )
