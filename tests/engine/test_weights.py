@@ -12,8 +12,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tests.engine import sequences
 
-from deepwell.engine.weights.load import Precision, Weights, load_weights, resolve_precision, weights_nbytes
 from deepwell.engine.weights import quantize
+from deepwell.engine.weights.load import Precision, Weights, load_weights, resolve_precision, weights_nbytes
 from deepwell.errors import InvalidModelFile
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.assets import bench_cache, machine
+from deepwell.bench.comparison import Run
 from deepwell.bench.environments import PeerError
 from deepwell.bench.latency import FIRST_MS, TOKEN_MS, TOKENS, load_client, run_load
 from deepwell.bench.load import percentile
@@ -23,8 +24,7 @@ from deepwell.bench.pairs import Bar, Estimate, Measure, bootstrap_median, run_p
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.revisions import Revision, open_revision, this_checkout
 from deepwell.bench.served import served
-from deepwell.bench.sides import Run
-from deepwell.bench.worker import EngineSide, Worker
+from deepwell.bench.worker import Worker, WorkerEngine
 
 __all__ = ["TASKS", "bench_regression"]
 
@@ -144,12 +144,12 @@ def _measured(report: Report, title: str, task: Task, setting: _Setting, pairs: 
 
 @contextmanager
 def _engines(
-    precision: str, run: Callable[[EngineSide, Path, int], Run], setting: _Setting
+    precision: str, run: Callable[[WorkerEngine, Path, int], Run], setting: _Setting
 ) -> Generator[tuple[Measure, Measure]]:
     """Opens the engines of both revisions, each in a process of its own interpreter."""
     outputs: dict[int, tuple[tuple[int, ...], ...]] = {}
 
-    def measure(side: EngineSide, number: int) -> float:
+    def measure(side: WorkerEngine, number: int) -> float:
         done = run(side, setting.model, number)
         if outputs.setdefault(number, done.outputs) != done.outputs:
             setting.different.append(f"{precision}, pair {number}")
@@ -173,7 +173,7 @@ def _engines(
                 kv_tokens=(SEQUENCES + 2) * 256,
                 cache=str(bench_cache()),
             )
-            sides.append(partial(measure, EngineSide(revision.name, worker, int(answer["bytes"]))))
+            sides.append(partial(measure, WorkerEngine(revision.name, worker, int(answer["bytes"]))))
         yield sides[0], sides[1]
 
 
@@ -213,15 +213,15 @@ def _servers(setting: _Setting) -> Generator[tuple[Measure, Measure]]:
         yield partial(first_token_ms, old), partial(first_token_ms, new)
 
 
-def _decode(side: EngineSide, model: Path, number: int) -> Run:
+def _decode(side: WorkerEngine, model: Path, number: int) -> Run:
     return side.generate(prompts(model, PROMPT_TOKENS, number), DECODED)
 
 
-def _prefill(side: EngineSide, model: Path, number: int) -> Run:
+def _prefill(side: WorkerEngine, model: Path, number: int) -> Run:
     return side.prefill(prompts(model, PREFILL_TOKENS, number)[0])
 
 
-def _batch(side: EngineSide, model: Path, number: int) -> Run:
+def _batch(side: WorkerEngine, model: Path, number: int) -> Run:
     return side.generate(prompts(model, PROMPT_TOKENS_TOGETHER, number, SEQUENCES), DECODED_TOGETHER)
 
 
