@@ -112,7 +112,7 @@ class LimitTable:
             if self._map[offset : offset + 16] == key:
                 return offset, _FULL_AT.unpack_from(self._map, offset + 16)[0]
             full_at = _FULL_AT.unpack_from(self._map, offset + 16)[0]
-            if not full_at >= least:  # NaN counts as empty
+            if not full_at >= least:  # also true of NaN, which no valid slot holds
                 emptiest, least = offset, full_at
         return emptiest, 0.0
 
