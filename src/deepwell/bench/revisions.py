@@ -155,7 +155,8 @@ def _named(root: Path, commit: str) -> Revision:
     python = root / ".venv" / "bin" / "python"
     if not os.access(python, os.X_OK):
         raise PeerError(
-            f"{VARIABLE} is {root}, which has no .venv", fix=f"run `make` there, or unset {VARIABLE}"
+            f"{VARIABLE} is {root}, which has no .venv",
+            fix=f"run `make check` there, which makes it, or unset {VARIABLE}",
         )
     git = ["git", "-C", str(root)]
     head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
@@ -181,6 +182,6 @@ def _checked(revision: Revision) -> Revision:
     if not where.resolve().is_relative_to(revision.root.resolve()):
         raise PeerError(
             f"{revision.python} imports {where.parent}, which is not in {revision.root}",
-            fix=f"install the checkout: `make .venv` in {revision.root}",
+            fix=f"install the checkout: `make check` in {revision.root} does",
         )
     return revision
