@@ -13,6 +13,9 @@ __all__ = ["RENAMED", "Difference", "Scope", "compare_scopes", "missing_tests", 
 
 # Names of the code under test that were changed since, old to new: both trees are read with the new one.
 RENAMED: Mapping[str, str] = {"Worth": "DraftPolicy"}
+"""Names of the earlier commit, and what they are called here."""
+MOVED: Mapping[str, str] = {"test_sides": "test_comparison"}
+"""Test modules of the earlier commit whose file has another name here."""
 
 _MODULE = "<module>"
 # In strings, such as the target of a patch: a module, and what follows it.
@@ -35,7 +38,7 @@ class Scope:
     @property
     def stem(self) -> str:
         """Returns the module's name."""
-        return PurePosixPath(self.path).stem
+        return _stem(self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +162,7 @@ def _helper_name(scope: Scope) -> str | None:
 
 def _without_folder(test: str) -> str:
     path, _, rest = test.partition("::")
-    return f"{PurePosixPath(path).stem}::{rest}"
+    return f"{_stem(path)}::{rest}"
 
 
 def _collect(
@@ -228,3 +231,9 @@ class _Normaliser(ast.NodeTransformer):
         if isinstance(node.value, str):
             return ast.Constant(_DOTTED.sub("deepwell", node.value))
         return node
+
+
+def _stem(path: str) -> str:
+    """Returns the name of a test module here."""
+    stem = PurePosixPath(path).stem
+    return MOVED.get(stem, stem)

@@ -34,7 +34,7 @@ class ModelAt(msgspec.Struct, array_like=True, frozen=True):
 
 
 class WorkerLaunch(msgspec.Struct, array_like=True, frozen=True):
-    """What a worker is told."""
+    """The orders that a worker starts with."""
 
     index: int
     settings: dict[str, Any]
