@@ -17,7 +17,8 @@ from tests.engine.backends import backend
 from deepwell.engine.architectures import build_encoder
 from deepwell.engine.backends import native
 from deepwell.engine.backends.encoder_reference import gelu, layer_norm
-from deepwell.engine.weights.load import Precision, load_weights
+from deepwell.engine.layouts import Precision
+from deepwell.engine.weights.load import load_weights
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.tokenizer import Tokenizer
 

@@ -16,7 +16,7 @@ from tests.engine.fakes import EOS, FakeModel, continuation, fake_engine, log_so
 
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.loop import InProcessEngine
-from deepwell.engine.core.scheduler import Limits
+from deepwell.engine.core.step import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest

@@ -20,7 +20,7 @@ from tests.engine.latent_models import (
 )
 
 from deepwell.engine.backends import native, reference
-from deepwell.engine.backends.backend import KVDtype, Scheme
+from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights import quantize
 
 pytestmark = pytest.mark.native

@@ -13,7 +13,7 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 
 from deepwell.engine.backends import native, reference
-from deepwell.engine.backends.backend import Scheme
+from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
 
 pytestmark = pytest.mark.native

@@ -23,8 +23,8 @@ from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.row_cost import expected_row_cost
-from deepwell.engine.core.scheduler import Limits, ScheduledStep
 from deepwell.engine.core.speculation import Odds, RowCost
+from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.load import new_cache, open_engine
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams

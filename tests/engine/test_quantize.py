@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deepwell.engine.backends.backend import Scheme
+from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
 from deepwell.engine.weights.quantize import Quantized
 

@@ -10,9 +10,9 @@ from tests.engine import sequences
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends import reference
-from deepwell.engine.backends.backend import Scheme
 from deepwell.engine.backends.rope import rope_tables
 from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
 from deepwell.engine.weights.load import load_weights
 from deepwell.models.config import ModelConfig, RopeScaling

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.engine.backends import reference
-from deepwell.engine.backends.backend import Indexer, KVDtype
+from deepwell.engine.backends.backend import Indexer
 from deepwell.engine.backends.reference_latent import select
 from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights import quantize
 
 HIDDEN, HEADS, NOPE, ROPE, VALUE, RANK, Q_RANK, EPS = 48, 3, 12, 8, 20, 40, 24, 1e-6

@@ -12,8 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tests.engine import sequences
 
+from deepwell.engine.layouts import Precision
 from deepwell.engine.weights import quantize
-from deepwell.engine.weights.load import Precision, Weights, load_weights, resolve_precision, weights_nbytes
+from deepwell.engine.weights.load import load_weights, resolve_precision, weights_nbytes
+from deepwell.engine.weights.packed import Weights
 from deepwell.errors import InvalidModelFile
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 

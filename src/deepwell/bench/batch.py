@@ -11,7 +11,7 @@ from deepwell.bench.comparison import TimedEngine, compare
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.session import comparison_rows, open_session
-from deepwell.engine.weights.load import Precision
+from deepwell.engine.layouts import Precision
 
 __all__ = ["bench_batch"]
 

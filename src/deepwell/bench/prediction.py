@@ -17,8 +17,8 @@ from typing import Any, Final
 from deepwell.bench.report import Report, rounded
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.core.row_cost import expected_row_cost
-from deepwell.engine.core.scheduler import Limits
 from deepwell.engine.core.speculation import RowCost
+from deepwell.engine.core.step import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.weights.synth import shape_config, synthesize

@@ -12,7 +12,7 @@ from deepwell.bench.ours import prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Roofs, measure_roofs
 from deepwell.bench.session import comparison_rows, open_session
-from deepwell.engine.weights.load import Precision
+from deepwell.engine.layouts import Precision
 
 __all__ = ["bench_prefill"]
 

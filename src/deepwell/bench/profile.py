@@ -13,8 +13,7 @@ from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Roofs, embedding_scheme, measure_roofs, work_of
 from deepwell.engine.backends import native
-from deepwell.engine.backends.backend import KVDtype, Scheme
-from deepwell.engine.weights.load import Precision
+from deepwell.engine.layouts import KVDtype, Precision, Scheme
 from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.config import ModelConfig

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deepwell.engine.backends.backend import KVDtype, Scheme
+from deepwell.engine.layouts import KVDtype, Precision, Scheme
 from deepwell.engine.plan import kv_token_bytes
-from deepwell.engine.weights.load import Precision, weights_nbytes
+from deepwell.engine.weights.load import weights_nbytes
 from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.errors import DeepwellError
 from deepwell.models.config import ModelConfig

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.backends import native
 from deepwell.engine.backends.rope import rope_tables
-from deepwell.engine.weights.load import Weights
+from deepwell.engine.weights.packed import Weights
 from deepwell.engine.weights.quantize import interleave_gate_up
 from deepwell.models.checkpoint import Checkpoint
 from deepwell.models.config import ModelConfig

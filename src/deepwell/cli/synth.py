@@ -44,7 +44,7 @@ def synth(
     with reported_errors(as_json=json):
         from typing import cast
 
-        from deepwell.engine.weights.load import Precision
+        from deepwell.engine.layouts import Precision
         from deepwell.engine.weights.synth import shape_config, synthesize
         from deepwell.settings import Settings
 

@@ -13,7 +13,8 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.core.batch import Batch
+from deepwell.engine.core.batch import Adapter, Batch
+from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights.low_rank import LowRank
 
 __all__ = [
@@ -23,19 +24,15 @@ __all__ = [
     "Indexer",
     "Join",
     "KVCache",
-    "KVDtype",
     "LatentAttention",
     "Layer",
     "Matrix",
     "Mlp",
     "Model",
     "Moe",
-    "Scheme",
     "Scoring",
 ]
 
-Scheme = Literal["fp32", "bf16", "fp16", "int8", "int4"]
-KVDtype = Literal["fp32", "bf16", "int8"]  # int8: with one float32 scale a key and one a value of each head
 Scoring = Literal["softmax", "sigmoid"]
 
 
@@ -102,10 +99,6 @@ class Join:
     embed_norm: NDArray[np.float32]  # [hidden]
     state_norm: NDArray[np.float32]  # [hidden]
     proj: Matrix  # [hidden, 2 hidden]
-
-
-class Adapter(Protocol):
-    """Low-rank additions to the matrices of one model, ready to be named in a `Batch`."""
 
 
 class KVCache(Protocol):

@@ -7,14 +7,14 @@ Both modules hold these functions; `architectures.encoder` composes their layers
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.backends.backend import Backend, Matrix
+from deepwell.engine.backends.backend import Matrix
 
-__all__ = ["Encoder", "EncoderAttention", "EncoderBackend", "EncoderMlp", "Pooling", "encoder_backend"]
+__all__ = ["Encoder", "EncoderAttention", "EncoderBackend", "EncoderMlp", "Pooling"]
 
 Pooling = Literal["mean", "cls"]
 
@@ -95,12 +95,3 @@ class EncoderBackend(Protocol):
     ) -> Encoder:
         """`positions` is [max_positions, hidden], the token type's embedding added; layers alternate."""
         ...
-
-
-def encoder_backend(backend: Backend) -> EncoderBackend:
-    """The encoder's half of `backend`."""
-    if backend.name == "native":
-        from deepwell.engine.backends import encoder_native as module
-    else:
-        from deepwell.engine.backends import encoder_reference as module
-    return cast("EncoderBackend", module)

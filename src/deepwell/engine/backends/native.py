@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend, reference
-from deepwell.engine.backends.backend import KVDtype, Scheme
 from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights.low_rank import AdapterDtype, LowRank, PackedLowRank, by_expert, pack
 from deepwell.errors import MissingDependency
 

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend
-from deepwell.engine.backends.backend import KVDtype
 from deepwell.engine.backends.reference_latent import (
     LatentAttention,
     LatentCache,
@@ -42,6 +41,7 @@ from deepwell.engine.backends.reference_ops import (
     widen,
 )
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.low_rank import LowRank
 from deepwell.engine.weights.quantize import round_bf16
 

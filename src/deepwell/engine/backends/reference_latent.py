@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend
-from deepwell.engine.backends.backend import Indexer, KVDtype
+from deepwell.engine.backends.backend import Indexer
 from deepwell.engine.backends.reference_ops import (
     Adapters,
     Float32,
@@ -29,6 +29,7 @@ from deepwell.engine.backends.reference_ops import (
     widen,
 )
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.quantize import round_bf16
 
 __all__ = ["LatentAttention", "LatentCache", "latent_attention", "latent_cache", "select"]

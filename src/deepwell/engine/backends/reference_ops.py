@@ -10,19 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends import backend
-from deepwell.engine.backends.backend import KVDtype, Scheme
 from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import GATE_UP_ROWS, GROUP, PANEL, KVDtype, Scheme
 from deepwell.engine.weights.low_rank import LowRank
-from deepwell.engine.weights.quantize import (
-    FLOATS,
-    GATE_UP_ROWS,
-    GROUP,
-    PANEL,
-    Quantized,
-    packed_nbytes,
-    quantize_activations,
-    unlayout,
-)
+from deepwell.engine.weights.quantize import FLOATS, Quantized, packed_nbytes, quantize_activations, unlayout
 
 __all__ = [
     "SMALLEST_PEAK",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from deepwell.engine.backends.backend import Adapter
-
-__all__ = ["BLOCK_TOKENS", "Batch"]
+__all__ = ["BLOCK_TOKENS", "Adapter", "Batch"]
 
 BLOCK_TOKENS = 16  # one block of the KV cache holds this many tokens
+
+
+class Adapter(Protocol):
+    """Low-rank additions to the matrices of one model, ready to be named in a `Batch`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.core.scheduler import ScheduledStep
 from deepwell.engine.core.sequence import Sequence
+from deepwell.engine.core.step import ScheduledStep
 
 __all__ = ["BatchBuilder", "output_rows_of"]
 

@@ -28,8 +28,9 @@ from deepwell.engine.core.blocks import BlockPool
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.runner import StepResult, StepRunner
 from deepwell.engine.core.sampler import check_params
-from deepwell.engine.core.scheduler import Limits, ScheduledStep, Scheduler
-from deepwell.engine.core.sequence import Kind, Sequence
+from deepwell.engine.core.scheduler import Scheduler
+from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
+from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.core.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import (
@@ -74,12 +75,23 @@ class _Job:
         return seconds
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PagedModel:
+    """A model and the pages that it reads and writes.
+
+    `prediction`: its multi-token prediction layer and the pages of that, as many blocks as the cache has.
+    """
+
+    model: Model
+    cache: KVCache
+    prediction: tuple[Model, KVCache] | None = None
+
+
 class InProcessEngine:
     """Runs one model on one thread; every method may be called from any thread.
 
     Args:
-        model: computes the steps.
-        cache: the pages the model reads and writes.
+        paged: the model that computes the steps, with its pages.
         capabilities: what to report; `max_model_len` bounds every sequence and must fit the cache.
         eos_token_ids: tokens that end a sequence unless it ignores them; they are never delivered.
         seed: what the cache's contents depend on besides tokens and salt (weights, precision, dtype of the
@@ -87,13 +99,11 @@ class InProcessEngine:
         limits: how much one step may hold.
         loader: loads adapters; None: the model takes none.
         grammars: compiles grammars for the model's vocabulary; None: requests bring none.
-        prediction: the model's multi-token prediction layer and its pages, as many blocks as the cache has.
     """
 
     def __init__(
         self,
-        model: Model,
-        cache: KVCache,
+        paged: PagedModel,
         capabilities: Capabilities,
         *,
         eos_token_ids: Tokens[int] = (),
@@ -101,8 +111,8 @@ class InProcessEngine:
         limits: Limits | None = None,
         loader: AdapterLoader | None = None,
         grammars: GrammarCompiler | None = None,
-        prediction: tuple[Model, KVCache] | None = None,
     ) -> None:
+        cache = paged.cache
         if capabilities.max_model_len > cache.num_blocks * BLOCK_TOKENS:
             raise DeepwellError(
                 f"max_model_len {capabilities.max_model_len} exceeds the cache of "
@@ -113,9 +123,9 @@ class InProcessEngine:
         self._capabilities = capabilities
         self._eos = frozenset(eos_token_ids)
         self._scheduler = Scheduler(BlockPool(cache.num_blocks, seed=seed), limits)
-        predictor = Predictor(*prediction) if prediction else None
+        predictor = Predictor(*paged.prediction) if paged.prediction else None
         self._runner: StepRunner | None = StepRunner(
-            model, cache, limits, capabilities.max_model_len, predictor
+            paged.model, cache, limits, capabilities.max_model_len, predictor
         )
         self._loader = loader
         self._grammars = grammars
@@ -286,7 +296,7 @@ class InProcessEngine:
         params = request.params
         check_params(params, self._capabilities.vocab_size)
         prompt = self._checked(request.prompt, params.max_tokens)
-        sequence = Sequence(
+        spec = SequenceSpec(
             request.request_id,
             prompt,
             params,
@@ -299,6 +309,7 @@ class InProcessEngine:
             eos_token_ids=self._eos,
             seed=random.getrandbits(64) if params.seed is None else params.seed,
         )
+        sequence = Sequence(spec)
         self._submit(_Job(sequence, sink))
         inbox = self._inbox
 
@@ -310,13 +321,14 @@ class InProcessEngine:
         return abandon
 
     def _sequence(self, kind: Kind, tokens: Tokens[int], adapter: str) -> Sequence:
-        return Sequence(
+        spec = SequenceSpec(
             f"{kind}-{next(self._ids)}\0",
             self._checked(tokens, 0),
             SamplingParams(max_tokens=0),
             kind=kind,
             adapter=self._adapter(adapter) if adapter else None,
         )
+        return Sequence(spec)
 
     def _checked(self, tokens: Tokens[int], max_tokens: int) -> NDArray[np.int32]:
         """The prompt as an array.
@@ -450,9 +462,9 @@ class InProcessEngine:
                 self._end(sequence, reason, tokens=tokens, logprobs=logprobs)
             elif tokens:
                 prompt_logprobs = None
-                if sequence.prompt_logprobs is not None:
-                    prompt_logprobs = tuple(sequence.prompt_logprobs)
-                    sequence.prompt_logprobs = None
+                if sequence.outputs.prompt_logprobs is not None:
+                    prompt_logprobs = tuple(sequence.outputs.prompt_logprobs)
+                    sequence.outputs.prompt_logprobs = None
                 # A caller that stops at a string of its own never sees the last delta.
                 job = self._jobs[sequence.request_id]
                 delta = Delta(
@@ -482,8 +494,8 @@ class InProcessEngine:
             _resolve_rows(job.sink, sequence, reason, error)
             return
         prompt_logprobs = None
-        if sequence.prompt_logprobs is not None and reason in ("stop", "length"):
-            prompt_logprobs = tuple(sequence.prompt_logprobs)
+        if sequence.outputs.prompt_logprobs is not None and reason in ("stop", "length"):
+            prompt_logprobs = tuple(sequence.outputs.prompt_logprobs)
         delta = Delta(
             sequence.request_id,
             tokens,
@@ -554,9 +566,9 @@ def _resolve_rows(
         return
     if reason != "stop":
         future.set_exception(DeepwellError(error or "the request was aborted"))
-    elif sequence.scores is not None:
-        future.set_result(sequence.scores)
+    elif sequence.outputs.scores is not None:
+        future.set_result(sequence.outputs.scores)
     else:
-        assert sequence.hidden_sum is not None
-        norm = math.sqrt(float(sequence.hidden_sum @ sequence.hidden_sum))
-        future.set_result((sequence.hidden_sum / (norm or 1.0)).astype(np.float32))
+        assert sequence.outputs.hidden_sum is not None
+        norm = math.sqrt(float(sequence.outputs.hidden_sum @ sequence.outputs.hidden_sum))
+        future.set_result((sequence.outputs.hidden_sum / (norm or 1.0)).astype(np.float32))

@@ -20,39 +20,14 @@ from numpy.typing import NDArray
 from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.sampler import draw, uniform
-from deepwell.engine.core.scheduler import ScheduledStep
 from deepwell.engine.core.sequence import Sequence
+from deepwell.engine.core.speculation import PENDING_ROWS, Pending
+from deepwell.engine.core.step import ScheduledStep
 from deepwell.errors import DeepwellError
 
-__all__ = ["PASS_ROWS", "PENDING_ROWS", "Pending", "Predictor"]
+__all__ = ["PASS_ROWS", "Predictor"]
 
-PENDING_ROWS: Final = 16  # of a sequence, kept until it drafts or they are too many
 PASS_ROWS: Final = 128  # rows of a prompt that the layer reads at a time: bounds its workspace
-
-
-class Pending:
-    """Rows of one sequence that the layer has not read: positions `first` up to `end`, the token behind each, and states."""
-
-    __slots__ = ("count", "end", "states", "tokens")
-
-    def __init__(self, hidden_size: int) -> None:
-        self.tokens = np.empty(PENDING_ROWS, np.int32)
-        self.states = np.empty((PENDING_ROWS, hidden_size), np.float32)
-        self.count = self.end = 0
-
-    @property
-    def first(self) -> int:
-        """Position of the first row."""
-        return self.end - self.count
-
-    def add(self, first: int, tokens: NDArray[np.int32], states: NDArray[np.float32]) -> None:
-        """Append rows; what does not lie right before them is forgotten, for the sequence was preempted."""
-        if self.end != first:
-            self.count = 0
-        end = self.count + len(tokens)
-        self.tokens[self.count : end] = tokens
-        self.states[self.count : end] = states
-        self.count, self.end = end, first + len(tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +60,7 @@ class Predictor:
         self._guesses.clear()
         ready: list[int] = []
         for index in step.predicted:
-            pending = step.sequences[index].pending
+            pending = step.sequences[index].drafts.pending
             if pending is not None and pending.count and pending.end == step.sequences[index].num_tokens - 1:
                 ready.append(index)
         depth, spans = 1, [self._pending(step.sequences[index]) for index in ready]
@@ -117,8 +92,8 @@ class Predictor:
         ):
             states = self._states[row : row + count]
             row += count
-            if sequence.odds is not None and index in self._guesses:
-                sequence.odds.learn(self._guesses[index], tokens)
+            if sequence.drafts.odds is not None and index in self._guesses:
+                sequence.drafts.odds.learn(self._guesses[index], tokens)
             drafted = sequence.drafted(count)
             kept = count - drafted + min(drafted, max(0, len(tokens) - 1))
             behind = sequence.tokens[
@@ -140,9 +115,9 @@ class Predictor:
         first, tokens, states = first + prompt, tokens[prompt:], states[prompt:]
         if not len(tokens):
             return spans
-        pending = sequence.pending
+        pending = sequence.drafts.pending
         if pending is None:
-            pending = sequence.pending = Pending(self._model.hidden_size)
+            pending = sequence.drafts.pending = Pending(self._model.hidden_size)
         if pending.count + len(tokens) > PENDING_ROWS:
             if pending.count and pending.end == first:
                 spans.append(self._pending(sequence, copy=True))
@@ -156,7 +131,7 @@ class Predictor:
 
     def _pending(self, sequence: Sequence, *, copy: bool = False) -> _Span:
         """All rows that a sequence has kept, as a span; they are taken from it."""
-        pending = sequence.pending
+        pending = sequence.drafts.pending
         assert pending is not None
         first, tokens, states = (
             pending.first,

@@ -15,9 +15,9 @@ from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.batch_builder import BatchBuilder, output_rows_of
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.sampler import draw, log_normalizer, token_logprob, uniform
-from deepwell.engine.core.scheduler import Limits, ScheduledStep
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.speculation import accept
+from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.protocol import TokenLogprob
 from deepwell.errors import DeepwellError
 
@@ -33,6 +33,18 @@ class StepResult:
     tokens: list[list[int]]  # what `accept` gave: one, more behind accepted drafts, none of a prompt's middle
     logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict[int, list[TokenLogprob]])
     errors: dict[int, str] = field(default_factory=dict[int, str])  # sequences whose rows were unusable
+
+
+@dataclass(slots=True)
+class _OutputPlan:
+    """What the output rows of one step are read as; None: nobody reads it."""
+
+    rows: list[slice]  # of each sequence
+    logits: NDArray[np.float32] | None = None  # [outputs, vocab_size]
+    argmax: NDArray[np.int32] | None = None  # [outputs]
+    hidden: NDArray[np.float32] | None = None  # [outputs, hidden_size]
+    targets: NDArray[np.int32] | None = None  # [outputs]
+    scores: NDArray[np.float32] | None = None  # [outputs]
 
 
 class StepRunner:
@@ -110,67 +122,79 @@ class StepRunner:
     def _execute_mixed(
         self, step: ScheduledStep, batch: Batch, states: NDArray[np.float32] | None
     ) -> StepResult:
-        sequences = step.sequences
-        spans = [output_rows_of(s, n) for s, n in zip(sequences, step.counts, strict=True)]
-        outputs = len(batch.output_rows)
-        logits = hidden = targets = scores = None
-        if any(n and s.needs_logits for s, n in zip(sequences, spans, strict=True)):
-            if len(self._logits) < outputs:
-                self._logits = np.empty((outputs, self._model.vocab_size), np.float32)
-            logits = self._logits[:outputs]
-        if any(s.kind == "embed" for s in sequences):
-            if len(self._hidden) < outputs:
-                self._hidden = np.empty((outputs, self._model.hidden_size), np.float32)
-            hidden = self._hidden[:outputs]
-        if any(s.kind == "score" for s in sequences):
-            targets, scores = np.zeros(outputs, np.int32), np.empty(outputs, np.float32)
-            row = 0
-            for sequence, span in zip(sequences, spans, strict=True):
-                if sequence.kind == "score":
-                    first = sequence.computed + 1
-                    targets[row : row + span] = sequence.tokens[first : first + span]
-                row += span
-        argmax = None
-        if any(
-            n and s.kind == "generate" and not s.needs_logits for s, n in zip(sequences, spans, strict=True)
-        ):
-            argmax = self._argmax[:outputs]
+        plan = self._plan_outputs(step, len(batch.output_rows))
         self._forward(
             batch,
             states,
-            logits=logits,
-            argmax=argmax,
-            hidden=hidden,
-            targets=targets,
-            target_logprobs=scores,
+            logits=plan.logits,
+            argmax=plan.argmax,
+            hidden=plan.hidden,
+            targets=plan.targets,
+            target_logprobs=plan.scores,
         )
-
         result = StepResult([])
-        row = 0
-        for index, (sequence, count, span) in enumerate(zip(sequences, step.counts, spans, strict=True)):
-            rows = slice(row, row + span)
-            row += span
+        for index, (sequence, rows) in enumerate(zip(step.sequences, plan.rows, strict=True)):
             tokens: list[int] = []
-            if hidden is not None and sequence.kind == "embed":
-                _add_hidden(sequence, hidden[rows])
-            elif scores is not None and sequence.kind == "score":
-                _keep_scores(sequence, scores[rows])
-            elif logits is not None and span and sequence.needs_logits:
+            if plan.hidden is not None and sequence.kind == "embed":
+                _add_hidden(sequence, plan.hidden[rows])
+            elif plan.scores is not None and sequence.kind == "score":
+                _keep_scores(sequence, plan.scores[rows])
+            elif plan.logits is not None and rows.stop > rows.start and sequence.needs_logits:
                 try:
-                    if sequence.wants_prompt_rows:
-                        _score_prompt(sequence, logits[rows])
-                    if sequence.draws and sequence.computed + count >= sequence.num_tokens:
-                        rows = logits[row - 1 - sequence.drafted(count) : row]
-                        tokens, logprobs = _draw(sequence, rows)
-                        if logprobs:
-                            result.logprobs[index] = logprobs
+                    tokens = self._take_logits(result, index, sequence, step.counts[index], plan.logits[rows])
                 except Exception as error:  # one request's numbers: the others go on
                     _log.exception("sampling failed for request %s", sequence.request_id)
                     result.errors[index] = str(error)
-            elif argmax is not None and span:
-                tokens = self._take_argmax(result, index, sequence, argmax[row - span : row].tolist())
+            elif plan.argmax is not None and rows.stop > rows.start:
+                tokens = self._take_argmax(result, index, sequence, plan.argmax[rows].tolist())
             result.tokens.append(tokens)
         return result
+
+    def _plan_outputs(self, step: ScheduledStep, outputs: int) -> _OutputPlan:
+        """Returns the arrays that the step's output rows need, and the rows of each sequence."""
+        rows: list[slice] = []
+        first = 0
+        logits = argmax = hidden = score = False
+        for sequence, count in zip(step.sequences, step.counts, strict=True):
+            span = output_rows_of(sequence, count)
+            rows.append(slice(first, first + span))
+            first += span
+            if span:
+                logits |= sequence.needs_logits
+                argmax |= sequence.kind == "generate" and not sequence.needs_logits
+            hidden |= sequence.kind == "embed"
+            score |= sequence.kind == "score"
+        plan = _OutputPlan(rows)
+        if logits:
+            if len(self._logits) < outputs:
+                self._logits = np.empty((outputs, self._model.vocab_size), np.float32)
+            plan.logits = self._logits[:outputs]
+        if argmax:
+            plan.argmax = self._argmax[:outputs]
+        if hidden:
+            if len(self._hidden) < outputs:
+                self._hidden = np.empty((outputs, self._model.hidden_size), np.float32)
+            plan.hidden = self._hidden[:outputs]
+        if score:
+            plan.targets, plan.scores = np.zeros(outputs, np.int32), np.empty(outputs, np.float32)
+            for sequence, span in zip(step.sequences, rows, strict=True):
+                if sequence.kind == "score":
+                    begin = sequence.computed + 1
+                    plan.targets[span] = sequence.tokens[begin : begin + span.stop - span.start]
+        return plan
+
+    def _take_logits(
+        self, result: StepResult, index: int, sequence: Sequence, count: int, logits: NDArray[np.float32]
+    ) -> list[int]:
+        """Scores the prompt and draws, as the sequence wants; `logits` are its output rows."""
+        if sequence.wants_prompt_rows:
+            _score_prompt(sequence, logits)
+        if not sequence.draws or sequence.computed + count < sequence.num_tokens:
+            return []
+        tokens, logprobs = _draw(sequence, logits[len(logits) - 1 - sequence.drafted(count) :])
+        if logprobs:
+            result.logprobs[index] = logprobs
+        return tokens
 
 
 def _drafts(sequence: Sequence, rows: int) -> list[int]:
@@ -180,21 +204,21 @@ def _drafts(sequence: Sequence, rows: int) -> list[int]:
 
 def _add_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> None:
     restarted = sequence.computed == 0  # the first chunk, or the first after a preemption
-    known = None if restarted else sequence.hidden_sum
+    known = None if restarted else sequence.outputs.hidden_sum
     total: NDArray[np.float64] = np.zeros(int(hidden.shape[1]), np.float64) if known is None else known
     for state in hidden:  # one by one: the sum does not depend on the chunks
         np.add(total, state, out=total)
-    sequence.hidden_sum = total
+    sequence.outputs.hidden_sum = total
 
 
 def _keep_scores(sequence: Sequence, scores: NDArray[np.float32]) -> None:
-    if sequence.scores is None:
-        sequence.scores = np.empty(sequence.num_prompt - 1, np.float32)
-    sequence.scores[sequence.computed : sequence.computed + len(scores)] = scores
+    if sequence.outputs.scores is None:
+        sequence.outputs.scores = np.empty(sequence.num_prompt - 1, np.float32)
+    sequence.outputs.scores[sequence.computed : sequence.computed + len(scores)] = scores
 
 
 def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
-    entries = sequence.prompt_logprobs
+    entries = sequence.outputs.prompt_logprobs
     if entries is None:
         return  # delivered
     top = sequence.params.prompt_logprobs or 0

@@ -8,52 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
-from dataclasses import dataclass, field
 
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool, Prefix
+from deepwell.engine.core.drafting import DraftPlanner
 from deepwell.engine.core.fair import FairQueue
 from deepwell.engine.core.sequence import Sequence
-from deepwell.engine.core.speculation import DraftPolicy, Odds, PromptLookup, RowCost
+from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.protocol import FinishReason
 
-__all__ = ["Limits", "ScheduledStep", "Scheduler"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one step may hold.
-
-    A short step while somebody decodes keeps the time between tokens even; a long one otherwise fills the
-    matrix kernels.
-    """
-
-    max_sequences: int = 64
-    prefill_tokens: int = 512  # prompt rows of a step when nobody decodes
-    mixed_prefill_tokens: int = 128  # the same while somebody does
-    logits_rows: int = 64  # prompt rows of a step that want logits: 64 x 151k floats are 39 MB
-    prefix_cache: bool = True
-    # Whether blocks with generated tokens serve later prompts. Not where what is cached depends on a token's role: latent
-    # attention computes a generated token by absorption, and as part of a prompt by expansion.
-    share_generated: bool = True
-    draft_depth: int = 8  # tokens drafted for one sequence in a step; 0: no speculation
-    draft_rows: int = 16  # for all of them
-    # Of the drafts, how many the model's multi-token prediction layer may make; 0: it has none. `open_engine` sets it.
-    predict_depth: int = 0
-    row_cost: RowCost | None = None  # None: what `open_engine` expects of the model
-
-
-@dataclass(slots=True)
-class ScheduledStep:
-    """The work of one step: `counts[i]` tokens of `sequences[i]`, from `sequences[i].computed` on."""
-
-    sequences: list[Sequence]
-    counts: list[int]
-    decoding: int = 0  # leading sequences that compute the token drawn last, and drafts behind it
-    drafted: int = 0  # rows of drafts, in steps where all decode
-    # Sequences, by position, whose drafts the prediction layer makes when the step is executed: their rows are reserved
-    # and hold no tokens yet. How many it makes; 0: one that is only held against what is drawn.
-    predicted: dict[int, int] = field(default_factory=dict[int, int])
+__all__ = ["Scheduler"]
 
 
 class Scheduler:
@@ -67,18 +31,26 @@ class Scheduler:
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
         self.pool = pool
         self.limits = limits or Limits()
-        self._row_cost = self.limits.row_cost or RowCost()
+        self._planner = DraftPlanner(pool, self.limits)
         self.waiting = FairQueue()
         self.running: list[Sequence] = []  # by priority, highest first, then by admission, oldest first
         self.admitted = 0  # for the first time
         self.preemptions = 0
         self.prompt_tokens = 0  # computed
         self.cached_tokens = 0  # of prompts, spared by prefix hits
-        self.drafted_tokens = 0
         self.accepted_tokens = 0
-        self.predicted_tokens = 0  # of those drafted
         self.accepted_predictions = 0
         self._generating = 0  # sequences of kind "generate", waiting or running
+
+    @property
+    def drafted_tokens(self) -> int:
+        """Rows of drafts that were scheduled."""
+        return self._planner.drafted_tokens
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Rows of drafts that were left to the prediction layer."""
+        return self._planner.predicted_tokens
 
     @property
     def has_work(self) -> bool:
@@ -115,7 +87,7 @@ class Scheduler:
         full = len(self.running) >= limits.max_sequences
         if step.decoding == len(self.running) and (full or not self.waiting):
             if limits.draft_depth:
-                self._draft(step)
+                self._planner.add_drafts(step)
             return step
 
         budget = limits.mixed_prefill_tokens if step.decoding else limits.prefill_tokens
@@ -155,7 +127,7 @@ class Scheduler:
             if drafted := sequence.drafted(count):
                 accepted = max(0, len(drawn) - 1)
                 computed -= drafted - accepted
-                sequence.accepted_tokens += accepted
+                sequence.drafts.accepted_tokens += accepted
                 self.accepted_tokens += accepted
                 if step.predicted.get(index):
                     self.accepted_predictions += accepted
@@ -205,69 +177,6 @@ class Scheduler:
         step.decoding = len(step.sequences)
         step.counts = [1] * step.decoding
         return step
-
-    def _draft(self, step: ScheduledStep) -> None:
-        """Add the drafts that pay to a step of decoding sequences. Nobody is preempted for a draft."""
-        limits, pool = self.limits, self.pool
-        policy = DraftPolicy(step.decoding, self._row_cost)
-        spare = pool.available - step.decoding  # everybody can still take a block
-        for index, sequence in enumerate(step.sequences):
-            drafter = sequence.drafter
-            known = sequence.num_tokens
-            if drafter is None:
-                drafter = sequence.drafter = PromptLookup(sequence.tokens[:known])
-            elif drafter.num_tokens < known:
-                drafter.observe(sequence.tokens[drafter.num_tokens : known].tolist())
-            most = min(
-                limits.draft_depth,
-                limits.draft_rows - step.drafted,
-                sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token more
-            )
-            draft = drafter.propose(most)
-            count = self._predict(step, index, policy, most, draft.chances) or policy.take(draft.chances)
-            if not count:
-                continue
-            room = len(sequence.blocks) * BLOCK_TOKENS - known
-            if count > room and spare > 0:
-                block = pool.take(1)
-                assert block is not None
-                sequence.assign(block)
-                spare -= 1
-                room += BLOCK_TOKENS
-            count = min(count, room)
-            if step.predicted.get(index):
-                step.predicted[index] = count
-                self.predicted_tokens += count
-            else:
-                sequence.tokens[known : known + count] = draft.tokens[:count]
-            step.counts[index] += count
-            step.drafted += count
-        self.drafted_tokens += step.drafted
-
-    def _predict(
-        self, step: ScheduledStep, index: int, policy: DraftPolicy, most: int, others: Tokens[float]
-    ) -> int:
-        """How many rows to leave to the prediction layer, if it promises more than the `others`.
-
-        None too where the step only probes it.
-        """
-        most = min(most, self.limits.predict_depth)
-        if most <= 0:
-            return 0
-        sequence, cost = step.sequences[index], self._row_cost
-        if sequence.odds is None:
-            sequence.odds = Odds()
-        odds = sequence.odds
-        # Sequences share a pass of the layer as they share a step.
-        price = cost.predict * (cost.further if step.predicted else 1.0)
-        chances = odds.chances(most)
-        count = policy.take(chances, price) if sum(chances) > sum(others) else 0
-        if count:
-            odds.drafted()
-            step.predicted[index] = count
-        elif policy.pays(1.0, price) and odds.probe():
-            step.predicted[index] = 0
-        return count
 
     def _grow(self, sequence: Sequence) -> bool:
         """One more block, at the expense of the youngest; False if that is `sequence` itself."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,17 +11,46 @@ from numpy.typing import NDArray
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import Prefix
 from deepwell.engine.core.sampler import GREEDY_BELOW
-from deepwell.engine.core.speculation import Drafter, Odds
+from deepwell.engine.core.speculation import DraftState
+from deepwell.engine.grammar.compiler import GrammarState
 from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob
+from deepwell.engine.weights.adapters import LoadedAdapter
 
-if TYPE_CHECKING:
-    from deepwell.engine.core.prediction import Pending
-    from deepwell.engine.grammar.compiler import GrammarState
-    from deepwell.engine.weights.adapters import LoadedAdapter
-
-__all__ = ["Kind", "Sequence"]
+__all__ = ["Kind", "Sequence", "SequenceOutputs", "SequenceSpec"]
 
 Kind = Literal["generate", "score", "embed"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SequenceSpec:
+    """What a sequence is made from; see `protocol.GenerateRequest`.
+
+    `prompt` is [num_prompt]; `adapter` and `grammar` are loaded and compiled, `seed` is drawn where none was given.
+    """
+
+    request_id: str
+    prompt: NDArray[np.int32]
+    params: SamplingParams
+    kind: Kind = "generate"
+    choice: int = 0
+    salt: str = ""
+    tenant: str = ""
+    priority: int = 0
+    adapter: LoadedAdapter | None = None
+    grammar: GrammarState | None = None
+    eos_token_ids: frozenset[int] = frozenset()
+    seed: int = 0
+
+
+class SequenceOutputs:
+    """What a sequence gives beside drawn tokens, until it is delivered."""
+
+    __slots__ = ("hidden_sum", "prompt_logprobs", "scores")
+
+    def __init__(self) -> None:
+        self.prompt_logprobs: list[TokenLogprob | None] | None = None
+        self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1]
+        self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], over the computed tokens
 
 
 class Sequence:
@@ -31,33 +61,28 @@ class Sequence:
     """
 
     __slots__ = (
-        "accepted_tokens",
         "adapter",
         "blocks",
         "cached_tokens",
         "chain",
         "choice",
         "computed",
-        "drafter",
+        "drafts",
         "grammar",
-        "hidden_sum",
         "kind",
         "last_token",
         "max_tokens",
         "num_prompt",
         "num_tokens",
-        "odds",
+        "outputs",
         "params",
-        "pending",
         "plain",
         "preemptions",
         "priority",
-        "prompt_logprobs",
         "registered",
         "request_id",
         "root",
         "salt",
-        "scores",
         "seed",
         "stop_ids",
         "table",
@@ -66,34 +91,22 @@ class Sequence:
         "wants_prompt_rows",
     )
 
-    def __init__(
-        self,
-        request_id: str,
-        prompt: NDArray[np.int32],
-        params: SamplingParams,
-        *,
-        kind: Kind = "generate",
-        choice: int = 0,
-        salt: str = "",
-        tenant: str = "",
-        priority: int = 0,
-        adapter: LoadedAdapter | None = None,
-        grammar: GrammarState | None = None,
-        eos_token_ids: frozenset[int] = frozenset(),
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, spec: SequenceSpec) -> None:
+        prompt, params, kind = spec.prompt, spec.params, spec.kind
         capacity = len(prompt) + (params.max_tokens if kind == "generate" else 0)
-        self.request_id = request_id
+        self.request_id = spec.request_id
         self.kind: Kind = kind
         self.params = params
-        self.choice = choice
-        self.salt = salt
-        self.tenant = tenant
-        self.priority = priority
-        self.adapter = adapter  # held to the end, whatever becomes of its name
-        self.grammar = grammar  # behind the tokens drawn so far
-        self.seed = seed
-        self.stop_ids = frozenset(params.stop_token_ids).union(() if params.ignore_eos else eos_token_ids)
+        self.choice = spec.choice
+        self.salt = spec.salt
+        self.tenant = spec.tenant
+        self.priority = spec.priority
+        self.adapter = spec.adapter  # held to the end, whatever becomes of its name
+        self.grammar = spec.grammar  # behind the tokens drawn so far
+        self.seed = spec.seed
+        self.stop_ids = frozenset(params.stop_token_ids).union(
+            () if params.ignore_eos else spec.eos_token_ids
+        )
         self.max_tokens = params.max_tokens
         self.num_prompt = len(prompt)
         self.num_tokens = len(prompt)
@@ -103,20 +116,15 @@ class Sequence:
         self.computed = 0
         self.cached_tokens = 0  # of the prompt, at first admission
         self.preemptions = 0
-        self.drafter: Drafter | None = None  # from the first draft on
-        self.odds: Odds | None = None  # of predictions, from the first step on that could draft
-        self.pending: Pending | None = None  # rows that the prediction layer has not read yet
-        self.accepted_tokens = 0  # of drafts
+        self.drafts = DraftState()
         self.blocks: list[int] = []
         self.table = np.zeros(-(-capacity // BLOCK_TOKENS), np.int32)  # the same ids, as a row to copy
         self.root: Prefix | None = None
         self.chain: list[Prefix] = []  # one node a full block of known tokens
         self.registered = 0  # leading blocks already offered to the prefix cache
-        self.prompt_logprobs: list[TokenLogprob | None] | None = None  # until they are delivered
+        self.outputs = SequenceOutputs()
         if params.prompt_logprobs is not None:
-            self.prompt_logprobs = list[TokenLogprob | None]([None]) * len(prompt)
-        self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1]
-        self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], over the computed tokens
+            self.outputs.prompt_logprobs = list[TokenLogprob | None]([None]) * len(prompt)
         self.wants_prompt_rows = kind != "generate" or params.prompt_logprobs is not None
         self.plain = (  # the next token is the argmax, once `min_tokens` are out
             params.temperature < GREEDY_BELOW
@@ -125,8 +133,13 @@ class Sequence:
             and params.frequency_penalty == 0
             and params.repetition_penalty == 1
             and not params.logit_bias
-            and grammar is None
+            and spec.grammar is None
         )
+
+    @property
+    def accepted_tokens(self) -> int:
+        """Tokens of drafts that were drawn as well."""
+        return self.drafts.accepted_tokens
 
     @property
     def num_generated(self) -> int:

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
     "LONGEST_KEY",
+    "PENDING_ROWS",
     "SHORTEST_KEY",
     "Draft",
     "DraftPolicy",
+    "DraftState",
     "Drafter",
     "Odds",
+    "Pending",
     "PromptLookup",
     "RowCost",
     "accept",
 ]
 
+PENDING_ROWS: Final = 16  # of a sequence, kept until it drafts or they are too many
 SHORTEST_KEY, LONGEST_KEY = 2, 4  # tokens that are looked up
 _FACTOR = 0x9E3779B97F4A7C15  # odd: the map is a bijection of the 64-bit numbers
 _MASK = (1 << 64) - 1
@@ -256,6 +260,43 @@ class DraftPolicy:
         """Whether one more row of such a chance would be added."""
         cost = self._row_cost.of(self._rows + 1) + price
         return chance * self._cost > cost * self._tokens
+
+
+class Pending:
+    """Rows of one sequence that the layer has not read: positions `first` up to `end`, the token behind each, and states."""
+
+    __slots__ = ("count", "end", "states", "tokens")
+
+    def __init__(self, hidden_size: int) -> None:
+        self.tokens = np.empty(PENDING_ROWS, np.int32)
+        self.states = np.empty((PENDING_ROWS, hidden_size), np.float32)
+        self.count = self.end = 0
+
+    @property
+    def first(self) -> int:
+        """Position of the first row."""
+        return self.end - self.count
+
+    def add(self, first: int, tokens: NDArray[np.int32], states: NDArray[np.float32]) -> None:
+        """Append rows; what does not lie right before them is forgotten, for the sequence was preempted."""
+        if self.end != first:
+            self.count = 0
+        end = self.count + len(tokens)
+        self.tokens[self.count : end] = tokens
+        self.states[self.count : end] = states
+        self.count, self.end = end, first + len(tokens)
+
+
+class DraftState:
+    """What speculation knows of one sequence."""
+
+    __slots__ = ("accepted_tokens", "drafter", "odds", "pending")
+
+    def __init__(self) -> None:
+        self.drafter: Drafter | None = None  # from the first draft on
+        self.odds: Odds | None = None  # of predictions, from the first step on that could draft
+        self.pending: Pending | None = None  # rows that the prediction layer has not read yet
+        self.accepted_tokens = 0
 
 
 def accept(draft: Sequence[int], drawn: Iterable[int], stop_ids: frozenset[int]) -> list[int]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from deepwell.engine.backends.backend import KVDtype
 from deepwell.engine.encoder.loop import EncoderLimits
+from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.machine import available_memory_bytes
 from deepwell.engine.plan import PROCESS_BYTES, MemoryPlan
-from deepwell.engine.weights.load import Precision, weights_nbytes
+from deepwell.engine.weights.load import weights_nbytes
 from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.models.config import ModelConfig
 

@@ -32,10 +32,10 @@ from numpy.typing import NDArray
 
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan, row_map
-from deepwell.engine.backends.backend import Scheme
+from deepwell.engine.layouts import PANEL, Precision, Scheme
+from deepwell.engine.weights.packed import PackedMatrix, Weights
 from deepwell.engine.weights.quantize import (
     FLOATS,
-    PANEL,
     QuantizationReport,
     Quantized,
     decode_q4_0,
@@ -51,9 +51,6 @@ from deepwell.models.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.config import ModelConfig
 
 __all__ = [
-    "PackedMatrix",
-    "Precision",
-    "Weights",
     "load_weights",
     "resolve_precision",
     "verify_packed",
@@ -61,7 +58,6 @@ __all__ = [
     "write_packed",
 ]
 
-Precision = Literal["fp32", "bf16", "fp16", "int8", "int4", "int4-full"]
 Progress = Callable[[int, int], None]  # bytes packed, bytes in all
 
 log = logging.getLogger(__name__)
@@ -87,29 +83,6 @@ _SCHEMES: Final[dict[Precision, dict[str, Scheme]]] = {
     "int4": {"body": "int4", "embedding": "int8"},
     "int4-full": {"body": "int4", "embedding": "int4"},
 }
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PackedMatrix:
-    """The packed bytes of one matrix [rows, cols]; `quantize` specifies their layout."""
-
-    data: NDArray[np.uint8]
-    rows: int
-    cols: int
-    scheme: Scheme
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Weights:
-    """All weights of a model, views into one buffer."""
-
-    config: ModelConfig
-    precision: Precision
-    matrices: dict[str, PackedMatrix]
-    vectors: dict[str, NDArray[np.float32]]
-    nbytes: int
-    fingerprint: str  # of source, configuration, precision and format: equal fingerprints, equal weights
-    report: dict[str, QuantizationReport]  # per matrix
 
 
 @dataclass(frozen=True, slots=True)

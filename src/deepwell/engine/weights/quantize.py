@@ -12,7 +12,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.backends.backend import Scheme
+from deepwell.engine.layouts import GATE_UP_ROWS, GROUP, PANEL, Scheme
 
 __all__ = [
     "FLOATS",
@@ -40,9 +40,6 @@ __all__ = [
 
 Item = TypeVar("Item", bound=np.generic)
 
-PANEL: Final = 32  # rows of a panel
-# Columns of a block: they share a scale or, in bf16, a 32-bit word.
-GROUP: Final[dict[Scheme, int]] = {"int8": 64, "int4": 32, "bf16": 2, "fp16": 1, "fp32": 1}
 FLOATS: Final[
     dict[Scheme, np.dtype[Any]]
 ] = {  # schemes without scales, and the words that hold a block of one row
@@ -50,7 +47,6 @@ FLOATS: Final[
     "fp16": np.dtype("<f2"),
     "bf16": np.dtype("<u4"),
 }
-GATE_UP_ROWS: Final = 16  # rows of gate, then of up, that alternate in their common matrix
 
 # One (panel, group) block. Four columns of one row are adjacent bytes: they travel as one 32-bit word.
 _BLOCK: Final[dict[Scheme, np.dtype[np.void]]] = {

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from deepwell.engine.architectures import tensor_plan
-from deepwell.engine.backends.backend import Scheme
-from deepwell.engine.weights.load import Precision, Progress, weights_nbytes, write_packed
-from deepwell.engine.weights.quantize import GROUP, PANEL, pack, packed_nbytes
+from deepwell.engine.layouts import GROUP, PANEL, Precision, Scheme
+from deepwell.engine.weights.load import Progress, weights_nbytes, write_packed
+from deepwell.engine.weights.quantize import pack, packed_nbytes
 from deepwell.errors import InvalidRequest
 from deepwell.models.config import ModelConfig
 from deepwell.models.config_reader import config_from_directory
