@@ -24,6 +24,7 @@ from deepwell.engine.backends import native
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.weights.adapters import AdapterLoader, Linear, linears_of, read_adapter
 from deepwell.engine.weights.load import load_weights
@@ -236,7 +237,7 @@ def test_packing_loses_nothing(ranks: list[int], outputs: int, random: Any) -> N
 
 @pytest.fixture
 def engine(base: Checkpoint) -> Iterator[InProcessEngine]:
-    with open_engine(base, precision="int8", context=64, kv_tokens=512, quiet=True) as running:
+    with open_engine(base, EngineOptions(precision="int8", context=64, kv_tokens=512), quiet=True) as running:
         yield running
 
 

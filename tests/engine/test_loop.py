@@ -18,6 +18,7 @@ from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.core.step import Limits
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest
 
@@ -75,7 +76,9 @@ class TestConformanceOfSmolLM2(EngineConformance):
     def engine(self, smollm2_path: Path, packed_dir: Path) -> Generator[InProcessEngine]:
         pytest.importorskip("deepwell._native")
         with open_engine(
-            smollm2_path, backend="native", context=256, kv_tokens=1024, cache_dir=packed_dir, quiet=True
+            smollm2_path,
+            EngineOptions(backend="native", context=256, kv_tokens=1024, cache_dir=packed_dir),
+            quiet=True,
         ) as engine:
             yield engine
 

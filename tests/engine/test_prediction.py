@@ -26,6 +26,7 @@ from deepwell.engine.core.row_cost import expected_row_cost
 from deepwell.engine.core.speculation import Odds, RowCost
 from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.load import new_cache, open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams
 from deepwell.engine.weights.load import load_weights, weights_nbytes
@@ -284,7 +285,9 @@ def answers(
     """Two greedy answers and a drawn one, in company, and what the engine counted."""
     backend(engine)
     opened = open_engine(
-        checkpoint, context=128, kv_tokens=640, limits=limits, backend=engine, quiet=True, **options
+        checkpoint,
+        EngineOptions(context=128, kv_tokens=640, limits=limits, backend=engine, **options),
+        quiet=True,
     )  # pyright: ignore[reportArgumentType]
     assert isinstance(opened, InProcessEngine)
     with opened:
@@ -369,7 +372,9 @@ def test_drawn_tokens_are_predicted_as_greedy_ones_are(tmp_path: Path) -> None:
 
     def said(**options: Any) -> tuple[list[int], EngineStats]:
         backend("native")
-        engine = open_engine(checkpoint, context=128, kv_tokens=640, backend="native", quiet=True, **options)
+        engine = open_engine(
+            checkpoint, EngineOptions(context=128, kv_tokens=640, backend="native", **options), quiet=True
+        )
         assert isinstance(engine, InProcessEngine)
         with engine:
             deltas = engine.generate_sync(GenerateRequest("a", list(range(5, 40)), params))

@@ -29,6 +29,7 @@ from deepwell.engine.hosting.wire import (
     encode_request,
     row_of,
 )
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams, TokenLogprob
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.process.frames import Failure, Frames, WireError, encode, error_of, failure_of
@@ -58,7 +59,12 @@ class TestConformance(EngineConformance):
 @pytest.fixture(scope="module")
 def smollm2_process(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Generator[EngineProcess]:
     cache = str(tmp_path_factory.mktemp("packed"))
-    process = EngineProcess({"source": str(smollm2_path), "cache_dir": cache, "kv_tokens": 2048})
+    process = EngineProcess(
+        {
+            "source": str(smollm2_path),
+            "options": EngineOptions(cache_dir=Path(cache), kv_tokens=2048).encode(),
+        }
+    )
     process.supervisor.wait_ready()
     yield process
     process.stop()
@@ -145,7 +151,7 @@ async def test_a_reader_that_stops_costs_nobody_else_anything(
 
 def test_a_failure_to_start_is_told_with_its_type() -> None:
     with pytest.raises(DeepwellError) as caught:
-        ProcessEngine.start(EngineProcess({"source": "/nowhere", "cache_dir": "/tmp"}))
+        ProcessEngine.start(EngineProcess({"source": "/nowhere", "options": EngineOptions().encode()}))
     assert type(caught.value) in (errors.InvalidModelFile, errors.ModelNotFound, errors.UnsupportedModel)
 
 

@@ -21,6 +21,7 @@ from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.speculation import RowCost
 from deepwell.engine.core.step import Limits
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams
 
 
@@ -130,7 +131,9 @@ def answers(
 ) -> tuple[list[Any], EngineStats]:
     """Tokens and exact log probabilities of each request; what the engine counted meanwhile."""
     engine = open_engine(
-        directory, context=128, kv_tokens=kv_tokens, limits=limits, backend="native", quiet=True, **options
+        directory,
+        EngineOptions(context=128, kv_tokens=kv_tokens, limits=limits, backend="native", **options),
+        quiet=True,
     )
 
     async def answer(request: GenerateRequest) -> Any:
@@ -197,7 +200,9 @@ def test_a_generated_text_scored_as_a_prompt(name: str, tmp_path: Path) -> None:
     )
     again = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, ignore_eos=True)
     engine = open_engine(
-        tmp_path, context=128, kv_tokens=512, limits=ALONE, backend="native", quiet=True, **options
+        tmp_path,
+        EngineOptions(context=128, kv_tokens=512, limits=ALONE, backend="native", **options),
+        quiet=True,
     )
     try:
         [delta] = engine.generate_sync(GenerateRequest("b", [*prompt, *said], again))

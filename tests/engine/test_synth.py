@@ -14,6 +14,7 @@ from tests.engine import sequences
 
 from deepwell.engine.backends import native
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.weights import load as weights
 from deepwell.engine.weights.load import load_weights, resolve_precision, verify_packed, weights_nbytes
@@ -50,7 +51,9 @@ def packed_file(directory: Path) -> Path:
 
 def test_it_opens_and_runs(synthetic: Path) -> None:
     engine = open_engine(
-        synthetic, kv_tokens=256, quiet=True, backend="native" if native.is_available() else "reference"
+        synthetic,
+        EngineOptions(kv_tokens=256, backend="native" if native.is_available() else "reference"),
+        quiet=True,
     )
     try:
         prompt = Tokenizer.load(synthetic).encode("Grüße an alle")
@@ -118,7 +121,7 @@ def test_a_prediction_layer_is_written_and_drafts(predictable: float | None, tmp
     synthesize(tmp_path / "model", config, "int8", predictable=predictable)
     checkpoint = open_checkpoint(tmp_path / "model")
     assert checkpoint.config.prediction_layer == 2
-    engine = open_engine(checkpoint, kv_tokens=256, quiet=True, backend="native")
+    engine = open_engine(checkpoint, EngineOptions(kv_tokens=256, backend="native"), quiet=True)
     try:
         params = SamplingParams(max_tokens=60, temperature=0.0, ignore_eos=True)
         list(engine.generate_sync(GenerateRequest("one", list(range(20)), params)))
@@ -280,7 +283,9 @@ def test_a_mixture_counts_what_its_experts_compute(backend: Any, tmp_path: Path)
     if backend == "native" and not native.is_available():
         pytest.skip("the compiled extension is missing")
     synthesize(tmp_path / "model", MIXTURE)
-    engine = open_engine(tmp_path / "model", kv_tokens=256, quiet=True, backend=backend, speculation="off")
+    engine = open_engine(
+        tmp_path / "model", EngineOptions(kv_tokens=256, backend=backend, speculation="off"), quiet=True
+    )
     try:
         assert engine.stats().expert_imbalance == 0.0
         params = SamplingParams(max_tokens=5, temperature=0.0, ignore_eos=True)

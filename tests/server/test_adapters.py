@@ -17,6 +17,7 @@ from deepwell.bench.adapters import write_random_adapter
 from deepwell.dialogue.text import Codec
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.weights.adapters import Linear, linears_of
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.server.app import create_app
@@ -94,7 +95,7 @@ def linears(smollm2_path: Path) -> dict[str, Linear]:
 
 @pytest.fixture
 def real(smollm2_path: Path, tmp_path: Path) -> Iterator[Live]:
-    engine = open_engine(smollm2_path, context=512, quiet=True)
+    engine = open_engine(smollm2_path, EngineOptions(context=512), quiet=True)
     service = make_service(engine, Codec.load(smollm2_path), model="smollm2", adapter_dir=tmp_path)
     running = start(service, engine)
     yield running

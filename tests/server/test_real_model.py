@@ -22,6 +22,7 @@ from tests.server.fakes import make_service
 import deepwell
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 # Longer than a cache block, so that a second request finds a prefix.
@@ -32,7 +33,7 @@ LONG = [
 
 @pytest.fixture(scope="module")
 def real(smollm2_path: Path) -> Iterator[Live]:
-    engine = open_engine(smollm2_path, context=1024, quiet=True)
+    engine = open_engine(smollm2_path, EngineOptions(context=1024), quiet=True)
     running = start(make_service(engine, Codec.load(smollm2_path), model="smollm2"), engine)
     yield running
     running.stop()

@@ -17,6 +17,7 @@ from deepwell.bench.report import Report
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.server.build import build_context
 from deepwell.server.http.listen import bind, url_of
 from deepwell.server.run import Server
@@ -80,7 +81,9 @@ def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any
 def _server(model: Path, threads: int) -> Generator[str]:
     """A server on a port of its own."""
     engine = open_engine(
-        model, precision="int4", threads=threads, kv_tokens=8192, cache_dir=bench_cache(), quiet=True
+        model,
+        EngineOptions(precision="int4", threads=threads, kv_tokens=8192, cache_dir=bench_cache()),
+        quiet=True,
     )
     context = build_context([ServedModel("smollm2", engine, Codec.load(model))])
     ready = threading.Event()

@@ -16,6 +16,7 @@ from deepwell.engine.core.speculation import RowCost
 from deepwell.engine.core.step import Limits
 from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 
 __all__ = ["COMPANIES", "bench_determinism"]
@@ -130,13 +131,15 @@ def bench_determinism(
         for company in (ALONE, *companies):
             engine = open_engine(
                 model,
-                precision=precision,
-                kv_dtype=kv_dtype,
-                threads=company.threads,
-                kv_tokens=company.kv_tokens,
-                limits=company.limits,
+                EngineOptions(
+                    precision=precision,
+                    kv_dtype=kv_dtype,
+                    threads=company.threads,
+                    kv_tokens=company.kv_tokens,
+                    limits=company.limits,
+                    cache_dir=bench_cache(),
+                ),
                 quiet=True,
-                cache_dir=bench_cache(),
             )
             try:
                 renamed = [replace(request, cache_salt="bench") for request in work]

@@ -20,6 +20,7 @@ from deepwell.bench.onnx_peer import OnnxRuntime, minilm_onnx, onnx_python
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import measure_roof
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import Engine
 from deepwell.errors import DeepwellError
 from deepwell.models.checkpoint import open_checkpoint
@@ -66,7 +67,9 @@ def bench_embeddings(
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
     config = open_checkpoint(model).config
     with ExitStack() as stack:
-        engine = open_engine(model, precision="int8", threads=threads, cache_dir=bench_cache(), quiet=True)
+        engine = open_engine(
+            model, EngineOptions(precision="int8", threads=threads, cache_dir=bench_cache()), quiet=True
+        )
         stack.callback(engine.close)
         about = engine.capabilities()
         if about.backend != "native":

@@ -21,6 +21,7 @@ from deepwell.bench.schemas import Case, schemas
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, MissingDependency
 from deepwell.server.app import create_app
@@ -121,7 +122,9 @@ def _validity(report: Report, model: Path, threads: int, count: int) -> dict[str
         ) from error
     cases = schemas(count)
     engine = open_engine(
-        model, precision="int4", threads=threads, kv_tokens=16_384, cache_dir=bench_cache(), quiet=True
+        model,
+        EngineOptions(precision="int4", threads=threads, kv_tokens=16_384, cache_dir=bench_cache()),
+        quiet=True,
     )
     context = build_context([ServedModel("model", engine, Codec.load(model))])
     start = time.perf_counter()

@@ -14,6 +14,7 @@ from deepwell.bench.assets import bench_cache, cranfield_text
 from deepwell.bench.comparison import Run
 from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError
 from deepwell.models.tokenizer import Tokenizer
@@ -58,12 +59,14 @@ class Ours:
         self.kv_dtype: KVDtype = Settings.load().kv_dtype  # as `deepwell serve` would
         self.engine = open_engine(
             model,
-            precision=precision,
-            threads=threads,
-            kv_dtype=self.kv_dtype,
-            kv_tokens=kv_tokens,
-            cache_dir=bench_cache(),
-            speculation=speculation,
+            EngineOptions(
+                precision=precision,
+                threads=threads,
+                kv_dtype=self.kv_dtype,
+                kv_tokens=kv_tokens,
+                cache_dir=bench_cache(),
+                speculation=speculation,
+            ),
         )
         self.name = f"deepwell {precision}"
         about = self.engine.capabilities()

@@ -20,6 +20,7 @@ from deepwell.engine.core.row_cost import expected_row_cost
 from deepwell.engine.core.speculation import RowCost
 from deepwell.engine.core.step import Limits
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.weights.synth import shape_config, synthesize
 from deepwell.models.checkpoint import open_checkpoint
@@ -47,7 +48,9 @@ class _Run:
 class _TimedEngine:
     def __init__(self, path: Path, threads: int, limits: Limits) -> None:
         engine = open_engine(
-            path, precision="int8", threads=threads, kv_tokens=KV_TOKENS, limits=limits, quiet=True
+            path,
+            EngineOptions(precision="int8", threads=threads, kv_tokens=KV_TOKENS, limits=limits),
+            quiet=True,
         )
         assert isinstance(engine, InProcessEngine)
         self.engine, self._count = engine, 0

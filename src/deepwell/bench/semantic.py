@@ -16,6 +16,7 @@ from deepwell.dialogue.completion import Choice, Question, Update
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.server.caches.semantic_cache import (
     Embed,
@@ -98,7 +99,9 @@ def bench_semantic(
     facts = machine(threads)
     about = f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}"
     report.note(f"{about}; embedder {embedder.name}")
-    engine = open_engine(embedder, precision="auto", threads=threads, cache_dir=bench_cache(), quiet=True)
+    engine = open_engine(
+        embedder, EngineOptions(precision="auto", threads=threads, cache_dir=bench_cache()), quiet=True
+    )
     try:
         model = ServedModel(embedder.name, engine, Codec.load(embedder))
         pairs = [*swap_pairs(each, seed=seed), *paraphrase_pairs()]

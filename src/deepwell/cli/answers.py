@@ -251,5 +251,5 @@ def open_answers(settings: Settings) -> Answers:
 
     planned = plan_model(settings)
     with packing(shown=True) as progress:
-        opened = open_model(settings, planned, progress)
+        opened = open_model(planned, progress)
     return LocalAnswers(opened.engine, opened.codec, opened.name)

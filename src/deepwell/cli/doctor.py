@@ -117,10 +117,8 @@ def _kernels(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
     from deepwell.engine.backends import native
     from deepwell.errors import MissingDependency
 
-    if settings.isa:
-        os.environ["DEEPWELL_ISA"] = settings.isa
     try:
-        native.select_backend("native")
+        native.select_backend("native", settings.isa)
     except MissingDependency as error:
         problems.append(_Problem(error.message, error.fix))
         if not native.is_available():

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from deepwell.engine.core.loop import InProcessEngine
     from deepwell.engine.encoder.loop import EncoderEngine
     from deepwell.engine.hosting.process import EngineProcess
+    from deepwell.engine.options import EngineOptions
     from deepwell.engine.plan import MemoryPlan
     from deepwell.engine.protocol import Engine
     from deepwell.models.checkpoint import Checkpoint
@@ -39,6 +39,7 @@ class Planned:
     name: str
     path: Path
     checkpoint: Checkpoint
+    options: EngineOptions
     memory: MemoryPlan
 
 
@@ -60,25 +61,18 @@ def plan_model(settings: Settings) -> Planned:
         InvalidModelFile, UnsupportedModel: as the reader says.
     """
     from deepwell.engine.load import plan_engine
+    from deepwell.engine.options import EngineOptions
     from deepwell.models.checkpoint import open_checkpoint
     from deepwell.models.store import ModelStore
 
     stored = ModelStore(settings.models_dir).resolve(settings.model)
     checkpoint = open_checkpoint(stored.path)
-    memory = plan_engine(
-        checkpoint,
-        precision=settings.precision,
-        context=settings.context,
-        kv_dtype=settings.kv_dtype,
-        kv_tokens=settings.kv_tokens,
-        speculation=settings.speculation,
-    )
-    return Planned(stored.name, stored.path, checkpoint, memory)
+    options = EngineOptions.of(settings, name=stored.name)
+    memory = plan_engine(checkpoint, options)
+    return Planned(stored.name, stored.path, checkpoint, options, memory)
 
 
-def open_model(
-    settings: Settings, planned: Planned, progress: Callable[[int, int], None] | None = None
-) -> OpenedModel:
+def open_model(planned: Planned, progress: Callable[[int, int], None] | None = None) -> OpenedModel:
     """Load the model and start its engine; `progress` gets bytes packed so far and bytes in all.
 
     Raises:
@@ -87,22 +81,7 @@ def open_model(
     from deepwell.dialogue.text import Codec
     from deepwell.engine.load import open_engine
 
-    if settings.isa:
-        # The engine reads the variable; a flag or the file must win over it.
-        os.environ["DEEPWELL_ISA"] = settings.isa
-    engine = open_engine(
-        planned.checkpoint,
-        precision=settings.precision,
-        context=settings.context,
-        kv_dtype=settings.kv_dtype,
-        kv_tokens=settings.kv_tokens,
-        threads=settings.threads,
-        speculation=settings.speculation,
-        cache_dir=settings.models_dir.parent / "packed",
-        name=planned.name,
-        quiet=True,
-        progress=progress,
-    )
+    engine = open_engine(planned.checkpoint, planned.options, quiet=True, progress=progress)
     return OpenedModel(planned.name, engine, Codec.load(planned.path))
 
 
@@ -125,21 +104,16 @@ def host_model(
     """Begin to load the model in a process of its own; `progress` is called on another thread."""
     from deepwell.engine.hosting.process import EngineProcess
 
-    if settings.isa:
-        os.environ["DEEPWELL_ISA"] = settings.isa
     memory = planned.memory
-    arguments = {
-        "source": str(planned.path),
-        "precision": memory.precision,
-        # As planned here: an engine that follows this one must not have less room than the requests that wait for it.
-        "context": memory.context,
-        "kv_dtype": memory.kv_dtype,
-        "kv_tokens": memory.kv_cache_tokens or None,
-        "threads": settings.threads,
-        "speculation": settings.speculation,
-        "cache_dir": str(settings.models_dir.parent / "packed"),
-        "name": planned.name,
-    }
+    # As planned here: an engine that follows this one must not have less room than the requests that wait for it.
+    options = replace(
+        planned.options,
+        precision=memory.precision,
+        context=memory.context,
+        kv_dtype=memory.kv_dtype,
+        kv_tokens=memory.kv_cache_tokens or None,
+    )
+    arguments = {"source": str(planned.path), "options": options.encode()}
     return EngineProcess(arguments, timeout_s=settings.engine_timeout_s, on_progress=progress)
 
 
@@ -155,4 +129,4 @@ def embedder_settings(settings: Settings) -> Settings | None:
 def open_embedder(settings: Settings) -> OpenedModel | None:
     """The model of `embedding_model`, if one is set."""
     own = embedder_settings(settings)
-    return open_model(own, plan_model(own)) if own else None
+    return open_model(plan_model(own)) if own else None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from deepwell.engine.architectures import build_encoder, build_model, build_prediction, tensor_plan
 from deepwell.engine.backends import native
@@ -16,12 +15,14 @@ from deepwell.engine.core.step import Limits
 from deepwell.engine.encoder.loop import EncoderEngine
 from deepwell.engine.encoder.plan import plan_encoder
 from deepwell.engine.grammar.compiler import GrammarCompiler
-from deepwell.engine.layouts import KVDtype, Precision
+from deepwell.engine.layouts import KVDtype
 from deepwell.engine.machine import usable_cpus
+from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import MemoryPlan, plan
 from deepwell.engine.protocol import Capabilities
 from deepwell.engine.weights.adapters import AdapterLoader, linears_of
 from deepwell.engine.weights.load import Progress, load_weights, resolve_precision
+from deepwell.engine.weights.packed import Weights
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.config import ModelConfig
 from deepwell.models.tokenizer import Tokenizer
@@ -31,24 +32,18 @@ __all__ = ["new_cache", "open_engine", "plan_engine"]
 PREDICT_DEPTH = 3  # drafts of a prediction layer that was trained for the first of them
 
 
-def plan_engine(
-    checkpoint: Checkpoint,
-    *,
-    precision: Precision | Literal["auto"] = "auto",
-    context: int | None = None,
-    kv_dtype: KVDtype = "bf16",
-    kv_tokens: int | None = None,
-    speculation: Literal["auto", "off"] = "auto",
-) -> MemoryPlan:
-    """The memory plan that `open_engine` would follow, to print before loading.
+def plan_engine(checkpoint: Checkpoint, options: EngineOptions) -> MemoryPlan:
+    """Returns the memory plan that `open_engine` would follow, to print before loading.
 
     Raises:
         InsufficientMemory: it does not fit; the fix names the flags that would.
     """
-    resolved, _ = resolve_precision(precision, checkpoint)
-    if checkpoint.config.is_encoder:
-        return plan_encoder(checkpoint.config, resolved, context, kv_dtype)
-    return plan(checkpoint.config, resolved, context, kv_dtype, kv_tokens, predicts=speculation != "off")
+    config = checkpoint.config
+    precision, _ = resolve_precision(options.precision, checkpoint)
+    if config.is_encoder:
+        return plan_encoder(config, precision, options.context, options.kv_dtype)
+    predicts = options.speculation != "off"
+    return plan(config, precision, options.context, options.kv_dtype, options.kv_tokens, predicts=predicts)
 
 
 def new_cache(
@@ -75,32 +70,15 @@ def new_cache(
 
 def open_engine(
     source: Path | str | Checkpoint,
+    options: EngineOptions | None = None,
     *,
-    precision: Precision | Literal["auto"] = "auto",
-    context: int | None = None,
-    kv_dtype: KVDtype = "bf16",
-    kv_tokens: int | None = None,
-    threads: int | None = None,
-    backend: Literal["auto", "native", "reference"] = "auto",
-    cache_dir: Path | None = None,
-    limits: Limits | None = None,
-    speculation: Literal["auto", "off"] = "auto",
-    name: str = "",
     quiet: bool = False,
     progress: Progress | None = None,
 ) -> InProcessEngine | EncoderEngine:
-    """Load a model and start its engine: an `EncoderEngine` for an encoder, which ignores the options of a cache.
+    """Loads a model and starts its engine: an `EncoderEngine` for an encoder.
 
     Args:
         source: a GGUF file, a directory of safetensors, or an open checkpoint.
-        precision: "auto" runs 4-bit sources as int4 and everything else as int8.
-        context: tokens a sequence may hold; see `plan`.
-        kv_tokens: tokens of the KV cache; see `plan`.
-        threads: of the native backend; None: the processors that affinity and cgroup allow.
-        cache_dir: where packed weights are kept for the next start; None: nowhere.
-        speculation: "auto" drafts tokens where that pays; answers are the same with "off", which also leaves a model's
-            multi-token prediction layer aside.
-        name: what `capabilities().model` says; the file's name if empty.
         quiet: do not print the memory plan (to standard error) before loading.
         progress: called with bytes packed so far and bytes in all.
 
@@ -108,30 +86,45 @@ def open_engine(
         InsufficientMemory: it does not fit; the fix names the flags that would.
         InvalidModelFile, UnsupportedModel, MissingDependency: as the loaders and the backend say.
     """
+    options = options or EngineOptions()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
     config = checkpoint.config
-    memory = plan_engine(
-        checkpoint,
-        precision=precision,
-        context=context,
-        kv_dtype=kv_dtype,
-        kv_tokens=kv_tokens,
-        speculation=speculation,
-    )
+    memory = plan_engine(checkpoint, options)
     if not quiet:
         print(*memory.lines(), sep="\n", file=sys.stderr, flush=True)
-    runner = native.select_backend(backend)
-    compiled = runner.name == "native"
-    if compiled:
-        native.set_threads(min(threads or usable_cpus(), native.MAX_THREADS))
-    weights = load_weights(checkpoint, memory.precision, cache_dir, progress=progress)
-    limits = limits or Limits()
-    if speculation == "off":
-        limits = replace(limits, draft_depth=0)
+    runner = native.select_backend(options.backend, options.isa)
+    if runner.name == "native":
+        native.set_threads(min(options.threads or usable_cpus(), native.MAX_THREADS))
+    weights = load_weights(checkpoint, memory.precision, options.cache_dir, progress=progress)
+    capabilities = _capabilities(checkpoint, options.name, memory, runner, weights)
+    if config.is_encoder:
+        return EncoderEngine(build_encoder(runner, weights, config), capabilities)
+    paged, limits = _paged(runner, weights, memory, options)
+    pages = [paged.cache, *(paged.prediction[1:] if paged.prediction else ())]
     path = checkpoint.paths[0]
-    capabilities = Capabilities(
-        model=name
-        or (path.stem if len(checkpoint.paths) == 1 and path.suffix == ".gguf" else path.parent.name),
+    return InProcessEngine(
+        paged,
+        replace(capabilities, kv_cache_bytes=sum(one.nbytes for one in pages)),
+        eos_token_ids=config.eos_token_ids,
+        seed=f"{weights.fingerprint} {options.kv_dtype}".encode(),
+        limits=limits,
+        loader=AdapterLoader(paged.model, linears_of(tensor_plan(config), checkpoint)),
+        grammars=GrammarCompiler(
+            lambda: Tokenizer.load(path if path.suffix == ".gguf" else path.parent),
+            config.vocab_size,
+            config.eos_token_ids,
+        ),
+    )
+
+
+def _capabilities(
+    checkpoint: Checkpoint, name: str, memory: MemoryPlan, runner: Backend, weights: Weights
+) -> Capabilities:
+    config, path = checkpoint.config, checkpoint.paths[0]
+    single = len(checkpoint.paths) == 1 and path.suffix == ".gguf"
+    compiled = runner.name == "native"
+    return Capabilities(
+        model=name or (path.stem if single else path.parent.name),
         architecture=config.architecture,
         precision=memory.precision,
         backend=runner.name,
@@ -146,32 +139,25 @@ def open_engine(
         generates=not config.is_encoder,
         weights_hash=weights.fingerprint,
     )
-    if config.is_encoder:
-        return EncoderEngine(build_encoder(runner, weights, config), capabilities)
-    model = build_model(runner, weights, config, memory.context)
+
+
+def _paged(
+    runner: Backend, weights: Weights, memory: MemoryPlan, options: EngineOptions
+) -> tuple[PagedModel, Limits]:
+    """Composes the model with its pages. Returns it with the limits of its steps."""
+    config = weights.config
+    limits = options.limits or Limits()
+    if options.speculation == "off":
+        limits = replace(limits, draft_depth=0)
     if config.is_latent:
         limits = replace(limits, share_generated=False)
-    cache = new_cache(runner, config, memory.num_blocks, kv_dtype)
-    capabilities = replace(capabilities, kv_cache_bytes=cache.nbytes)
+    model = build_model(runner, weights, config, memory.context)
+    cache = new_cache(runner, config, memory.num_blocks, options.kv_dtype)
     prediction = None
     if limits.draft_depth:
         if limits.row_cost is None:
             limits = replace(limits, row_cost=expected_row_cost(config))
         if layer := build_prediction(runner, weights, config, memory.context):
-            pages = new_cache(runner, config, memory.num_blocks, kv_dtype, num_layers=1)
-            prediction = layer, pages
-            capabilities = replace(capabilities, kv_cache_bytes=cache.nbytes + pages.nbytes)
+            prediction = layer, new_cache(runner, config, memory.num_blocks, options.kv_dtype, num_layers=1)
             limits = replace(limits, predict_depth=min(limits.draft_depth, PREDICT_DEPTH))
-    return InProcessEngine(
-        PagedModel(model, cache, prediction),
-        capabilities,
-        eos_token_ids=config.eos_token_ids,
-        seed=f"{weights.fingerprint} {kv_dtype}".encode(),
-        limits=limits,
-        loader=AdapterLoader(model, linears_of(tensor_plan(config), checkpoint)),
-        grammars=GrammarCompiler(
-            lambda: Tokenizer.load(path if path.suffix == ".gguf" else path.parent),
-            config.vocab_size,
-            config.eos_token_ids,
-        ),
-    )
+    return PagedModel(model, cache, prediction), limits

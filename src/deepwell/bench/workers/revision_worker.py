@@ -26,14 +26,19 @@ class Worker:
 
     def load(self, path: str, threads: int, precision: Any, kv_tokens: int, cache: str) -> dict[str, Any]:
         """Opens the engine, without speculation: a figure would depend on how much a text repeats."""
-        self.engine = open_engine(
-            Path(path),
-            precision=precision,
-            threads=threads,
-            kv_tokens=kv_tokens,
-            cache_dir=Path(cache),
-            speculation="off",
-        )
+        options: dict[str, Any] = {
+            "precision": precision,
+            "threads": threads,
+            "kv_tokens": kv_tokens,
+            "cache_dir": Path(cache),
+            "speculation": "off",
+        }
+        try:
+            from deepwell.engine.options import EngineOptions
+        except ImportError:  # an earlier commit, whose engine takes them one by one
+            self.engine: Any = open_engine(Path(path), **options)
+        else:
+            self.engine = open_engine(Path(path), EngineOptions(**options))
         about = self.engine.capabilities()
         if about.backend != "native":
             raise RuntimeError("the kernels are not compiled here: install g++ and reinstall the checkout")

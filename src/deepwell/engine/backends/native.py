@@ -68,10 +68,12 @@ def is_available() -> bool:
     return _native is not None
 
 
-def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -> backend.Backend:
+def select_backend(
+    requested: Literal["auto", "native", "reference"] = "auto", isa: str | None = None
+) -> backend.Backend:
     """The backend to run on; "auto" is native or, with a warning, the numpy reference where nothing was compiled.
 
-    `DEEPWELL_ISA` forces one of `available_isas()`.
+    `isa`, else `DEEPWELL_ISA`, forces one of `available_isas()`.
 
     Raises:
         MissingDependency: "native" was asked for and the extension is missing, or `DEEPWELL_ISA` names no kernel
@@ -88,7 +90,7 @@ def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -
             _BUILD_FIX,
         )
         return reference
-    if forced := os.environ.get("DEEPWELL_ISA"):
+    if forced := isa or os.environ.get("DEEPWELL_ISA"):
         if forced not in available_isas():
             raise MissingDependency(
                 f"DEEPWELL_ISA={forced} is not among the kernel tables of this machine",

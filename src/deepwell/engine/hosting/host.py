@@ -77,13 +77,12 @@ class _Posting(Protocol):
     def generate_into(self, request: GenerateRequest, outlet: Outlet) -> Callable[[], None]: ...
 
 
-def open_hosted(
-    progress: Callable[[int, int], None], *, source: str, cache_dir: str, **options: Any
-) -> Engine:
-    """`open_engine`, with arguments that cross: paths are strings."""
+def open_hosted(progress: Callable[[int, int], None], *, source: str, options: bytes) -> Engine:
+    """Calls `open_engine` with arguments that cross: a path as text, and encoded `EngineOptions`."""
     from deepwell.engine.load import open_engine
+    from deepwell.engine.options import EngineOptions
 
-    return open_engine(Path(source), cache_dir=Path(cache_dir), quiet=True, progress=progress, **options)
+    return open_engine(Path(source), EngineOptions.decode(options), quiet=True, progress=progress)
 
 
 class _Connection:

@@ -1,0 +1,75 @@
+"""`EngineOptions`: how an engine is to run a model, as one object from the settings to the memory plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from deepwell.engine.core.step import Limits
+from deepwell.engine.layouts import KVDtype, Precision
+from deepwell.settings import Settings
+
+__all__ = ["EngineOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What can be chosen about an engine. An encoder ignores the options of a cache.
+
+    Attributes:
+        precision: "auto" runs 4-bit sources as int4 and everything else as int8.
+        context: tokens a sequence may hold; see `plan`.
+        kv_tokens: tokens of the KV cache; see `plan`.
+        threads: of the native backend; None: the processors that affinity and cgroup allow.
+        speculation: "auto" drafts tokens where that pays. Answers are the same with "off", which also leaves a model's
+            multi-token prediction layer aside.
+        isa: kernel table to use; None: `DEEPWELL_ISA`, else the best of this machine.
+        cache_dir: where packed weights are kept for the next start; None: nowhere.
+        name: what `capabilities().model` says; the file's name if empty.
+        limits: how much one step may hold.
+    """
+
+    precision: Precision | Literal["auto"] = "auto"
+    context: int | None = None
+    kv_dtype: KVDtype = "bf16"
+    kv_tokens: int | None = None
+    threads: int | None = None
+    speculation: Literal["auto", "off"] = "auto"
+    backend: Literal["auto", "native", "reference"] = "auto"
+    isa: str | None = None
+    cache_dir: Path | None = None
+    name: str = ""
+    limits: Limits | None = None
+
+    @classmethod
+    def of(cls, settings: Settings, *, name: str = "") -> EngineOptions:
+        """Reads the options from the settings."""
+        return cls(
+            precision=settings.precision,
+            context=settings.context,
+            kv_dtype=settings.kv_dtype,
+            kv_tokens=settings.kv_tokens,
+            threads=settings.threads,
+            speculation=settings.speculation,
+            isa=settings.isa,
+            cache_dir=settings.models_dir.parent / "packed",
+            name=name,
+        )
+
+    def encode(self) -> bytes:
+        """Returns the options as bytes that another process reads with `decode`."""
+        return msgspec.msgpack.encode(self, enc_hook=str)
+
+    @classmethod
+    def decode(cls, data: bytes) -> EngineOptions:
+        """Reads what `encode` wrote."""
+        return msgspec.msgpack.decode(data, type=cls, dec_hook=_path)
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is Path:
+        return Path(value)
+    raise TypeError(f"{kind.__name__} is not among the options")
