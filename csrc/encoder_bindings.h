@@ -1,5 +1,23 @@
-// The encoder's Python classes; included by bindings.cpp behind the helpers it shares. Shapes and bounds are checked here, once.
+// The encoder's Python classes. Shapes and bounds are checked here, once.
 #pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "binding_types.h"
+#include "common.h"
+#include "encoder_model.h"
+#include "memory.h"
+#include "pool.h"
+
+namespace deepwell {
 
 // A vector copied behind zeros up to whole panels, so that epilogues read whole vectors.
 class PaddedVector {
@@ -126,7 +144,7 @@ class PyEncoder {
   HugeBuffer workspace_;
 };
 
-void bind_encoder(nb::module_& m) {
+inline void bind_encoder(nb::module_& m) {
   using namespace nb::literals;
   nb::class_<PyEncoderAttention>(m, "EncoderAttention")
       .def(nb::init<const PyMatrix&, Vector, const PyMatrix&, Vector, Vector, Vector, int, float>(), "qkv"_a, "qkv_bias"_a, "o"_a,
@@ -141,3 +159,5 @@ void bind_encoder(nb::module_& m) {
       .def_prop_ro("workspace_bytes", &PyEncoder::workspace_bytes)
       .def("forward", &PyEncoder::forward, "tokens"_a, "seq_starts"_a, "pooled"_a = nb::none(), "hidden"_a = nb::none());
 }
+
+}  // namespace deepwell

@@ -1,5 +1,18 @@
-// Python classes of latent attention; included by bindings.cpp behind the helpers it shares. Shapes and bounds are checked here, once.
+// Python classes of latent attention. Shapes and bounds are checked here, once.
 #pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <optional>
+#include <string>
+
+#include "binding_types.h"
+#include "cache_bindings.h"
+#include "common.h"
+
+namespace deepwell {
 
 constexpr int kMaxLatentHeads = 1024;
 constexpr int kMaxLatentRank = 4096;
@@ -90,7 +103,7 @@ struct PyLatentCache : PyKVCache {
   }
 };
 
-void bind_latent(nb::module_& m) {
+inline void bind_latent(nb::module_& m) {
   using namespace nb::literals;
   nb::class_<PyIndexer>(m, "Indexer")
       .def(nb::init<const PyMatrix&, const PyMatrix&, Vector, Vector, Floats, int, int, int>(), "q_b"_a, "k"_a, "k_norm"_a, "k_shift"_a,
@@ -105,3 +118,5 @@ void bind_latent(nb::module_& m) {
       .def(nb::init<int, int, int, int, const std::string&, int>(), "num_layers"_a, "num_blocks"_a, "kv_lora_rank"_a,
            "qk_rope_head_dim"_a, "dtype"_a, "index_head_dim"_a = 0);
 }
+
+}  // namespace deepwell

@@ -1,5 +1,22 @@
-// The mixture of experts of bindings.cpp: part of its unnamed namespace.
+// The Python class of a mixture of experts. Shapes and bounds are checked here, once.
 #pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "binding_types.h"
+#include "common.h"
+#include "memory.h"
+
+namespace deepwell {
 
 constexpr int kMaxTopK = 64;
 
@@ -63,7 +80,7 @@ struct PyMoe {
   HugeBuffer router_memory;
 };
 
-void bind_moe(nb::module_& m) {
+inline void bind_moe(nb::module_& m) {
   using namespace nb::literals;
   nb::class_<PyMoe>(m, "Moe")
       .def(nb::init<Vector, Floats, std::optional<Vector>, const PyMatrix&, const PyMatrix&, const PyMatrix*, const PyMatrix*, int,
@@ -72,3 +89,5 @@ void bind_moe(nb::module_& m) {
            "shared_down"_a.none(), "num_experts"_a, "top_k"_a, "scoring"_a, "n_group"_a, "topk_group"_a, "norm_topk_prob"_a,
            "routed_scaling_factor"_a, "eps"_a);
 }
+
+}  // namespace deepwell

@@ -10,7 +10,12 @@
 //
 // A "query vector" is one head of one row; the vectors of a KV head's group share its keys and values.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "kernels/prefetch.h"
 #include "kernels/simd.h"
 
 namespace deepwell {
@@ -30,6 +35,8 @@ struct Softmax {
 };
 
 constexpr int kPieceBlocks = kPieceTokens / kBlockTokens;
+
+DW_INLINE int pieces_of(int tokens) { return (tokens + kPieceTokens - 1) / kPieceTokens; }
 
 struct Piece {  // up to 256 tokens of one KV head: where each block's keys and values lie
   const uint8_t* blocks[kPieceBlocks];

@@ -5,8 +5,19 @@
 // once a group. With few sequences all threads share one group and meet at barriers, as in a decoder's step. Both run the same
 // functions: alone, a thread is a team of one. Products, norms and attention give a row the same bits in either case.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "common.h"
 #include "encoder_model.h"
-#include "kernels/layers.h"
+#include "kernels/arena.h"
+#include "kernels/attention.h"
+#include "kernels/gemm.h"
+#include "kernels/integers.h"
+#include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "pool.h"
 
 namespace deepwell {
 namespace DW_ISA {

@@ -5,7 +5,14 @@
 // a group (every 32 or 64 columns) are few enough to live in memory. Whatever the tile, each output sees the same operations in
 // the same order, so its bits do not depend on the batch.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "kernels/gemm_half.h"
+#include "kernels/gemm_int8.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "pool.h"
@@ -27,12 +34,6 @@ constexpr int tile_rows = S == kFp32 ? 6 : 4;
 #endif
 constexpr int kTileVectors = V >= 2 ? 2 : 1;
 
-// How far ahead of the first pass over a panel memory is asked for. The hardware does not follow: a pass of half a panel's width
-// touches every other line. 2 kB is best of 1, 2, 4 and 8 kB: 22 GB/s on one core, 8 kB gives 16.
-constexpr int kPrefetchBytes = 2048;
-
-DW_INLINE void prefetch_ahead(const void* at) { prefetch((const uint8_t*)at + kPrefetchBytes); }
-
 // Memory is idle while later rows pass over a panel: the next panel is asked for meanwhile. With few passes a few lines come with
 // every group: all at once they would fill the core's miss buffers, and the pass would wait (16 rows: 1.05 x). With many passes the
 // lines before each are few enough, and asking by groups costs 3 %.
@@ -47,20 +48,6 @@ DW_INLINE void ask_group(Ask* ask) {
   for (size_t i = 0; i < ask->step; i += 64) prefetch(ask->at + i);
   ask->at += ask->step;
 }
-
-DW_INLINE void prefetch_row(const uint8_t* at) {  // 128 bytes: 4 columns of 32 rows
-  prefetch(at + kPrefetchBytes);
-  prefetch(at + kPrefetchBytes + 64);
-}
-
-}  // namespace DW_ISA
-}  // namespace deepwell
-
-#include "kernels/gemm_half.h"
-#include "kernels/gemm_int8.h"
-
-namespace deepwell {
-namespace DW_ISA {
 
 template <int R, int C, bool Asking>
 DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, Ask* ask,

@@ -3,7 +3,11 @@
 // rows over half a panel each take turns with memory (3 rows from memory: 1.4 x, 8 rows: 1.2 x). One row has its tile in gemm.h,
 // which keeps its sums in registers (5 % faster). Every output sees the same operations in the same order either way.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+
 #include "common.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 

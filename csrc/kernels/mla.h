@@ -14,8 +14,13 @@
 // A score is one chain over the dimensions and an output one chain over the tokens of a piece of 256, pieces are merged in order:
 // a row has the same bits in any company and with any number of threads.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
 #include "kernels/attention.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 
@@ -254,11 +259,6 @@ DW_INLINE void score_tiles(const X* x, int stride, const Q* q, int dims, int tok
     int n = tokens - t < kTileTokens ? tokens - t : kTileTokens;
     tiles[n - 1](x + t * stride, q, dims, s + t * kLanes, begin);
   }
-}
-
-// Rows come from memory once, for the scores: those of the next tokens are asked for meanwhile.
-DW_INLINE void prefetch_bytes(const void* at, int bytes) {
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)at + i, 0, 2);
 }
 
 // Lane groups that attend to one piece together: group g to its first visible[g] tokens.
@@ -530,37 +530,6 @@ static void attend_latents(const LatentPiece& piece, const LatentDims& d, const 
   else if (d.type == kKvBf16) float_values<uint16_t>(piece, d, g, lanes, records, widened);
   else float_values<float>(piece, d, g, lanes, records, widened);
 }
-
-// ---- where a step's arrays lie ----------------------------------------------------------------------------------
-
-// Lane groups of one sequence that attend together.
-struct LatentRun {
-  int32_t first, count, pieces, record;  // `record`: index of the first (piece, group)
-};
-
-struct LatentLayout {
-  LatentDims dims;
-  int a_stride, q_stride;
-  float *a, *q;        // [rows][stride]; without q_b the same
-  bool split;          // whether pieces of a run are shared among threads
-  float* latent_q;     // [absorbed rows][heads][rank]
-  float* queries;      // [absorbed rows][lane groups][queries_floats]
-  size_t queries_floats, absorb_bytes, attended_bytes;
-  uint8_t *absorb, *attended;  // [heads] activations of the absorbed rows for k_absorb, for v_up
-  float* records;
-  // Of an indexer: its products [rows], and of the absorbed rows lane groups, weights, scores [index_scores_stride] and choices [top_k].
-  bool sparse;         // whether any row leaves tokens out
-  int index_q_stride, index_k_stride, index_scores_stride;
-  float *index_q, *index_k, *index_lanes, *index_weights, *index_scores;
-  int32_t* chosen;
-  // Of this thread:
-  int32_t *role, *absorbed, *absorbed_seq, *prompt_rows;
-  LatentRun* runs;
-  float *token, *widened, *scores, *own_records, *expanded, *tile;
-  int8_t* rounded;
-  uint8_t *activations, *gathered;
-  Softmax* softmax;
-};
 
 }  // namespace DW_ISA
 }  // namespace deepwell

@@ -1,4 +1,4 @@
-// The lightning indexer of DeepSeek-V3.2; included by layers.h behind mla_layer.h's helpers.
+// The lightning indexer of DeepSeek-V3.2.
 //
 // A row that sees more than `top_k` tokens attends to those of largest index score alone, of equal ones to the earlier, by the absorbed
 // path: expanding keys that are then left out would cost more than it saves. Whether a row is such a row is decided by its position.
@@ -6,17 +6,23 @@
 // same layout, so attention itself knows nothing of the choice. Where all visible tokens would be chosen nothing is gathered, and
 // the bits are the same.
 #pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "common.h"
+#include "kernels/attention.h"
+#include "kernels/integers.h"
+#include "kernels/mla.h"
+#include "kernels/mla_layout.h"
+#include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "kernels/step.h"
+#include "pool.h"
 
 namespace deepwell {
 namespace DW_ISA {
 
 constexpr float kIndexNormEps = 1e-6f;
-
-DW_INLINE bool is_sparse_row(const LatentLayer& a, const Batch& b, int row) {
-  return a.indexer && b.positions[row] >= a.indexer->top_k;
-}
-
-DW_INLINE int index_groups(const IndexerLayer& x) { return (x.heads + kLanes - 1) / kLanes; }
 
 // LayerNorm, then rotation of the first `rope` dimensions; x: [head_dim] in place.
 static void prepare_index_key(const IndexerLayer& index, float* x, int rope, const float* cos, const float* sin) {

@@ -1,28 +1,33 @@
-// A layer of latent attention; included by layers.h behind what its layers share.
+// A layer of latent attention.
 //
 // Rows of a prompt attend by expanded keys and values: a thread takes some heads of a sequence, expands a piece of its context for them and
 // lets all rows of the step pass over it. Generated rows attend to the latents themselves, their queries taken to that space by
 // `k_absorb`: work items are (sequence, piece, lane groups), so one long sequence keeps every thread busy. Which way a row goes is decided
 // by its place in the sequence alone, never by the size of a step.
 #pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "common.h"
+#include "kernels/attention.h"
+#include "kernels/gemm.h"
+#include "kernels/integers.h"
+#include "kernels/lora.h"
+#include "kernels/mla.h"
+#include "kernels/mla_index.h"
+#include "kernels/mla_layout.h"
+#include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "kernels/step.h"
+#include "pool.h"
+#include "profile.h"
 
 namespace deepwell {
 namespace DW_ISA {
 
-constexpr int kExpandHeads = 8;   // heads of one item of the expanded path, at most
-constexpr int kSplitItems = 4;    // runs a thread, from which on pieces need not be split among threads
-
 enum Role : int32_t { kRoleDead = -2, kRolePrompt = -1 };  // else the index among the absorbed rows
 
 DW_INLINE int latent_queries(const LatentLayer& a) { return a.heads * (a.nope + a.rope); }
-DW_INLINE int lane_groups(const LatentLayer& a) { return (a.heads + kLanes - 1) / kLanes; }
-DW_INLINE int expand_heads(const LatentLayer& a, int threads) {
-  return max_int(1, min_int(kExpandHeads, a.heads / (2 * threads)));
-}
-// Whether a row attends by expanded keys and values.
-DW_INLINE bool is_expanded_row(const LatentLayer& a, const Batch& b, int seq, int row) {
-  return (!b.prompt_lengths || b.positions[row] < b.prompt_lengths[seq]) && !is_sparse_row(a, b, row);
-}
 
 // The roles of all rows, and who is absorbed. `live.index` may leave rows out.
 static int find_roles(const LatentLayer& a, const Batch& b, const Rows& live, int32_t* role, int32_t* absorbed, int32_t* absorbed_seq) {
@@ -63,75 +68,6 @@ static int find_runs(const LatentLayer& a, const Batch& b, const int32_t* absorb
     }
   }
   return n;
-}
-
-static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KVCache& cache, Arena* arena, int threads,
-                                  int tid) {
-  LatentLayout l;
-  l.dims = latent_dims(cache);
-  l.a_stride = a.a.panels * kPanel;
-  l.q_stride = a.q_rank ? a.q_b.panels * kPanel : l.a_stride;
-  l.a = take<float>(arena, (size_t)b.rows * l.a_stride);
-  l.q = a.q_rank ? take<float>(arena, (size_t)b.rows * l.q_stride) : l.a;
-  int generated = 0, most_runs = 0, groups = lane_groups(a), most_tokens = 0;
-  size_t split_records = 0;
-  l.sparse = false;
-  for (int s = 0; s < b.seqs; s++) {
-    int rows = 0, sparse = 0, tokens = b.positions[b.seq_starts[s + 1] - 1] + 1;
-    for (int row = b.seq_starts[s]; row < b.seq_starts[s + 1]; row++) {
-      rows += !is_expanded_row(a, b, s, row);
-      sparse += is_sparse_row(a, b, row);
-    }
-    most_runs += ((rows - sparse) * groups + kRunUnits - 1) / kRunUnits + sparse * ((groups + kRunUnits - 1) / kRunUnits);
-    generated += rows;
-    split_records += (size_t)rows * groups * pieces_of(tokens);
-    if (sparse) l.sparse = true, most_tokens = max_int(most_tokens, tokens);
-  }
-  // Where few rows are absorbed, their pieces are shared among the threads and merged behind a barrier.
-  l.split = most_runs < kSplitItems * threads;
-  l.latent_q = take<float>(arena, (size_t)generated * a.heads * l.dims.rank);
-  l.queries_floats = lane_queries_floats(l.dims);
-  l.queries = take<float>(arena, (size_t)generated * groups * l.queries_floats);
-  l.absorb_bytes = round_up(activations_bytes(a.k_absorb, generated), 64);
-  l.attended_bytes = round_up(activations_bytes(a.v_up, generated), 64);
-  l.absorb = take<uint8_t>(arena, generated ? a.heads * l.absorb_bytes : 0);
-  l.attended = take<uint8_t>(arena, generated ? a.heads * l.attended_bytes : 0);
-  l.records = take<float>(arena, l.split ? split_records * record_floats(l.dims) : 0);
-  if (const IndexerLayer* x = a.indexer) {
-    int index_heads = index_groups(*x) * kLanes, rows = l.sparse ? generated : 0;
-    l.index_k_stride = x->k.panels * kPanel, l.index_q_stride = x->q_b.panels * kPanel;
-    l.index_scores_stride = (int)round_up(most_tokens, kPieceTokens);
-    l.index_k = take<float>(arena, (size_t)b.rows * l.index_k_stride);
-    l.index_q = take<float>(arena, l.sparse ? (size_t)b.rows * l.index_q_stride : 0);
-    l.index_lanes = take<float>(arena, (size_t)rows * index_heads * l.dims.index);
-    l.index_weights = take<float>(arena, (size_t)rows * index_heads);
-    l.index_scores = take<float>(arena, (size_t)rows * l.index_scores_stride);
-    l.chosen = take<int32_t>(arena, (size_t)rows * x->top_k);
-  }
-  bool any_prompt = generated < b.rows;
-  int slice = expand_heads(a, threads);
-  int kv_floats = kBlockTokens * (a.nope + a.rope + a.value_dim);
-  for (int t = 0; t < threads; t++) {
-    int32_t* role = take<int32_t>(arena, b.rows);
-    int32_t* absorbed = take<int32_t>(arena, 2 * (size_t)generated);
-    int32_t* prompt_rows = take<int32_t>(arena, any_prompt ? b.rows : 0);
-    LatentRun* runs = take<LatentRun>(arena, most_runs);
-    float* token = take<float>(arena, max_int(l.dims.all, l.dims.index));
-    uint8_t* gathered = take<uint8_t>(arena, l.sparse ? kPieceBlocks * round_up(l.dims.index_bytes, 64) : 0);
-    int8_t* rounded = take<int8_t>(arena, l.dims.rank);
-    float* widened = take<float>(arena, generated ? kWidenedFloats : 0);
-    float* scores = take<float>(arena, generated ? (size_t)kRunUnits * kGroupScores : 0);
-    float* own = take<float>(arena, generated && !l.split ? 2 * kRunUnits * record_floats(l.dims) : 0);
-    uint8_t* activations = take<uint8_t>(arena, any_prompt ? activations_bytes(a.k_up, kPieceTokens) : 0);
-    float* expanded = take<float>(arena, any_prompt ? (size_t)kPieceBlocks * kv_floats : 0);
-    float* tile = take<float>(arena, (size_t)kQueryTile * max_int(a.value_dim, l.dims.rank));
-    Softmax* softmax = take<Softmax>(arena, any_prompt ? (size_t)slice * b.rows : 0);
-    if (t != tid) continue;
-    l.role = role, l.absorbed = absorbed, l.absorbed_seq = absorbed + generated, l.prompt_rows = prompt_rows, l.runs = runs;
-    l.token = token, l.rounded = rounded, l.widened = widened, l.scores = scores, l.own_records = own;
-    l.activations = activations, l.gathered = gathered, l.expanded = expanded, l.tile = tile, l.softmax = softmax;
-  }
-  return l;
 }
 
 template <class Epilogue>

@@ -9,6 +9,10 @@
 // thread normalises, quantises and routes for itself; what remains are the barriers behind the router, gate and up, the activated
 // rows, down, and the sum.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"

@@ -4,6 +4,10 @@
 // correction needs: the sum of `correction8(q)` as int32 (int8), scale * sum(q) as float (int4). Floats have neither: they are
 // copied, or rounded to bf16 for a table that multiplies pairs of bf16.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
 #include "kernels/simd.h"
 

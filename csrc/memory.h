@@ -1,0 +1,50 @@
+// Memory that steps and packed weights lie in.
+#pragma once
+#include <sys/mman.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+
+namespace deepwell {
+
+// Anonymous memory on huge pages: decode streams through it, and 4 kB pages cost a third of the bandwidth.
+class HugeBuffer {
+ public:
+  HugeBuffer() = default;
+  explicit HugeBuffer(size_t bytes) { reset(bytes); }
+  HugeBuffer(const HugeBuffer&) = delete;
+  HugeBuffer& operator=(const HugeBuffer&) = delete;
+  ~HugeBuffer() { release(); }
+
+  void reset(size_t bytes) {
+    release();
+    constexpr size_t page = size_t{2} << 20;
+    mapped_ = bytes + page;
+    void* p = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+      mapped_ = 0;
+      throw std::bad_alloc();
+    }
+    base_ = p;
+    data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(p) + page - 1) / page * page);
+    bytes_ = bytes;
+    if (bytes >= page) madvise(data_, bytes, MADV_HUGEPAGE);
+  }
+
+  uint8_t* data() const { return data_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  void release() {
+    if (mapped_) munmap(base_, mapped_);
+    mapped_ = bytes_ = 0;
+    data_ = nullptr;
+  }
+
+  void* base_ = nullptr;
+  uint8_t* data_ = nullptr;
+  size_t mapped_ = 0, bytes_ = 0;
+};
+
+}  // namespace deepwell
