@@ -8,6 +8,7 @@
 #include <string>
 
 #include "common.h"
+#include "integers.h"
 
 namespace deepwell {
 
@@ -40,8 +41,8 @@ struct PyMatrix {
     else if (scheme == "bf16") m.scheme = kBf16, m.group = 2, m.block_bytes = 128;
     else if (scheme == "fp16") m.scheme = kFp16, m.group = 1, m.block_bytes = 64;
     else fail("matrix: scheme must be fp32, bf16, fp16, int8 or int4, not '" + scheme + "'");
-    m.panels = (rows + kPanel - 1) / kPanel;
-    m.groups = (cols + m.group - 1) / m.group;
+    m.panels = ceil_div(rows, kPanel);
+    m.groups = ceil_div(cols, m.group);
     size_t want = size_t(m.panels) * m.groups * m.block_bytes;
     if (data.size() != want)
       fail("matrix: " + std::to_string(data.size()) + " bytes given, " + std::to_string(want) + " needed");

@@ -14,6 +14,7 @@
 #include "binding_types.h"
 #include "common.h"
 #include "encoder_model.h"
+#include "integers.h"
 #include "memory.h"
 #include "pool.h"
 
@@ -24,7 +25,7 @@ class PaddedVector {
  public:
   PaddedVector(Vector values, int size, const char* message) {
     require(int(values.size()) == size, message);
-    floats_.assign((size + kPanel - 1) / kPanel * kPanel, 0.0f);
+    floats_.assign(round_up(size, kPanel), 0.0f);
     std::copy_n(values.data(), size, floats_.begin());
   }
   const float* data() const { return floats_.data(); }

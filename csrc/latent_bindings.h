@@ -11,13 +11,12 @@
 #include "binding_types.h"
 #include "cache_bindings.h"
 #include "common.h"
+#include "integers.h"
 
 namespace deepwell {
 
 constexpr int kMaxLatentHeads = 1024;
 constexpr int kMaxLatentRank = 4096;
-
-inline int panels_rows(int rows) { return (rows + kPanel - 1) / kPanel * kPanel; }
 
 struct PyIndexer {
   PyIndexer(const PyMatrix& q_b, const PyMatrix& k, Vector k_norm, Vector k_shift, Floats weights, int heads, int head_dim, int top_k)
@@ -56,10 +55,10 @@ struct PyLatentAttention {
     }
     require(a.matrix.rows == (q_b ? q_rank : queries) + rank + rope, "latent attention: a rows do not match");
     require(int(norm.size()) == hidden && int(kv_norm.size()) == rank, "latent attention: norm or kv_norm has the wrong size");
-    require(k_up.matrix.rows == heads * panels_rows(nope) && k_up.matrix.cols == rank, "latent attention: k_up has the wrong shape");
-    require(k_absorb.matrix.rows == heads * panels_rows(rank) && k_absorb.matrix.cols == nope,
+    require(k_up.matrix.rows == heads * round_up(nope, kPanel) && k_up.matrix.cols == rank, "latent attention: k_up has the wrong shape");
+    require(k_absorb.matrix.rows == heads * round_up(rank, kPanel) && k_absorb.matrix.cols == nope,
             "latent attention: k_absorb has the wrong shape");
-    require(v_up.matrix.rows == heads * panels_rows(value_dim) && v_up.matrix.cols == rank, "latent attention: v_up has the wrong shape");
+    require(v_up.matrix.rows == heads * round_up(value_dim, kPanel) && v_up.matrix.cols == rank, "latent attention: v_up has the wrong shape");
     require(k_up.matrix.scheme == v_up.matrix.scheme, "latent attention: k_up and v_up differ in scheme");
     require(o.matrix.rows == hidden && o.matrix.cols == heads * value_dim, "latent attention: o has the wrong shape");
     layer = {norm.data(), a.matrix, q_b ? q_norm->data() : nullptr, q_b ? q_b->matrix : Matrix{}, kv_norm.data(), k_up.matrix,

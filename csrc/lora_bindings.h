@@ -4,7 +4,6 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/tuple.h>
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -14,6 +13,7 @@
 
 #include "binding_types.h"
 #include "common.h"
+#include "integers.h"
 #include "memory.h"
 
 namespace deepwell {
@@ -54,7 +54,7 @@ struct PyAdapter {
     auto place = [&](const auto& array) {
       auto* at = to;
       std::memcpy(at, array.data(), array.nbytes());
-      to += aligned(array.nbytes());
+      to += round_up(array.nbytes(), 64);
       return at;
     };
     for (size_t i = 0; i < each.size(); i++) {
@@ -67,7 +67,6 @@ struct PyAdapter {
     adapter.matrices = matrices.data();
   }
   using Part = std::tuple<Bytes, Bytes, Array<const int32_t, nb::shape<-1, 3>>>;
-  static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
   PyAdapter(const PyAdapter&) = delete;
   const void* model;
   HugeBuffer memory;
@@ -83,7 +82,7 @@ struct PyAdapter {
     }
     size_t pair = bf16 ? 4 : 8;
     auto [a, b, runs] = nb::cast<Part>(part);
-    int padded = (cols + 15) / 16 * 16;
+    int padded = round_up(cols, 16);
     LoraMatrix m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, cols, padded, bf16};
     require(a.size() > 0 && a.size() % (pair * padded) == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
     m.ranks = 2 * int(a.size() / (pair * padded));
@@ -95,9 +94,9 @@ struct PyAdapter {
                   (size_t(run.pair_offset) + run.ranks / 2) * 16 * pair <= b.size(),
               "adapter: a run lies outside of its data");
     }
-    adapter.most_ranks = std::max(adapter.most_ranks, m.ranks);
+    adapter.most_ranks = max_of(adapter.most_ranks, m.ranks);
     matrices.push_back(m);
-    return aligned(a.size()) + aligned(b.size()) + aligned(runs.nbytes());
+    return round_up(a.size(), 64) + round_up(b.size(), 64) + round_up(runs.nbytes(), 64);
   }
 };
 

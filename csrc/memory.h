@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <new>
 
+#include "integers.h"
+
 namespace deepwell {
 
 // Anonymous memory on huge pages: decode streams through it, and 4 kB pages cost a third of the bandwidth.
@@ -27,7 +29,7 @@ class HugeBuffer {
       throw std::bad_alloc();
     }
     base_ = p;
-    data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(p) + page - 1) / page * page);
+    data_ = reinterpret_cast<uint8_t*>(round_up(reinterpret_cast<uintptr_t>(p), page));
     bytes_ = bytes;
     if (bytes >= page) madvise(data_, bytes, MADV_HUGEPAGE);
   }

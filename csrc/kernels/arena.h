@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "integers.h"
 #include "kernels/quantize.h"
 
 namespace deepwell {

@@ -6,9 +6,9 @@
 #include <string.h>
 
 #include "common.h"
+#include "integers.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
-#include "kernels/integers.h"
 #include "kernels/lora.h"
 #include "kernels/mla_layer.h"
 #include "kernels/moe.h"
@@ -48,9 +48,9 @@ static void write_result(const Layout& l, const Heads& h, int row, int head, con
 template <class T, class Done>
 static void attend_vectors(const float* const* q, const int* visible, int vectors, const Piece& piece, const Heads& h,
                            const Layout& l, float* out_rows, const Done& done) {
-  int tiles = (vectors + kQueryTile - 1) / kQueryTile;
+  int tiles = ceil_div(vectors, kQueryTile);
   for (int tile = 0, first = 0, n; tile < tiles; tile++, first += n) {
-    n = (vectors - first + tiles - tile - 1) / (tiles - tile);
+    n = ceil_div(vectors - first, tiles - tile);
     int seen = 0;
     for (int r = 0; r < n; r++) seen += visible[first + r];
     if (seen == 0) continue;
@@ -85,7 +85,7 @@ static void attend_cached(const float* const* q, const int* visible, int vectors
 // One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy.
 static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
-  for (int s = 0; s < b.seqs; s++) most_pieces = max_int(most_pieces, pieces_of(b.positions[s] + 1));
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, pieces_of(b.positions[s] + 1));
   int items = b.seqs * h.kv_heads * most_pieces;
   size_t record = (size_t)h.group * (h.head_dim + 2);
   // Partials are addressed by a running index over the pieces that exist.
@@ -94,9 +94,9 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     int position = b.positions[s], pieces = pieces_of(position + 1);
     if (piece >= pieces) continue;
     const int32_t* table = b.block_tables + (size_t)s * b.max_blocks;
-    int tokens = min_int(kPieceTokens, position + 1 - piece * kPieceTokens);
+    int tokens = min_of(kPieceTokens, position + 1 - piece * kPieceTokens);
     Piece data = find_piece(cache, h.index, kv, table, piece, tokens);
-    for (int i = 0; i < min_int(2, (tokens + kBlockTokens - 1) / kBlockTokens); i++)  // the keys that are read first
+    for (int i = 0; i < min_of(2, ceil_div(tokens, kBlockTokens)); i++)  // the keys that are read first
       for (size_t k = 0; k < cache.head_bytes / 2; k += 64) prefetch(data.blocks[i] + k);
     const float* cos = m.cos + (size_t)position * (h.head_dim / 2);
     const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
@@ -154,7 +154,7 @@ static void rope_and_write(const Model& m, const Batch& b, const KVCache& cache,
   const int chunk = 4;
   for (int first; (first = team_next(team, chunk)) < b.rows;) {
     int s = 0;
-    for (int row = first; row < min_int(first + chunk, b.rows); row++) {
+    for (int row = first; row < min_of(first + chunk, b.rows); row++) {
       while (b.seq_starts[s + 1] <= row) s++;
       int position = b.positions[row];
       int block = b.block_tables[(size_t)s * b.max_blocks + position / kBlockTokens];
@@ -184,17 +184,17 @@ DW_INLINE bool any_between(const Rows& rows, int first, int end) {
 
 // Any mix of rows: work items are (sequence, tile of rows, KV head), the longest first; tiles without a live row are skipped.
 static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, const Rows& live, const Layout& l, Team* team) {
-  int tile_rows = max_int(1, kTileVectors96 / h.group);
+  int tile_rows = max_of(1, kTileVectors96 / h.group);
   int tiles = 0;
-  for (int s = 0; s < b.seqs; s++) tiles += (b.seq_starts[s + 1] - b.seq_starts[s] + tile_rows - 1) / tile_rows;
+  for (int s = 0; s < b.seqs; s++) tiles += ceil_div(b.seq_starts[s + 1] - b.seq_starts[s], tile_rows);
   for (int item; (item = team_next(team, 1)) < tiles * h.kv_heads;) {
     int kv = item % h.kv_heads, index = tiles - 1 - item / h.kv_heads, s = 0, in_sequence = 0;
     for (;; s++, index -= in_sequence) {
-      in_sequence = (b.seq_starts[s + 1] - b.seq_starts[s] + tile_rows - 1) / tile_rows;
+      in_sequence = ceil_div(b.seq_starts[s + 1] - b.seq_starts[s], tile_rows);
       if (index < in_sequence) break;
     }
     int row = b.seq_starts[s] + index * tile_rows;
-    int rows = min_int(tile_rows, b.seq_starts[s + 1] - row);
+    int rows = min_of(tile_rows, b.seq_starts[s + 1] - row);
     if (!any_between(live, row, row + rows)) continue;
     int vectors = rows * h.group;
     float* o = l.tile + (size_t)kQueryTile * h.head_dim;              // [vectors][head_dim], behind what one tile leaves
@@ -210,8 +210,8 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
     for (int piece = 0; piece < pieces_of(last + 1); piece++) {
       int start = piece * kPieceTokens;
       for (int v = 0; v < vectors; v++)
-        visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
-      int tokens = min_int(kPieceTokens, last + 1 - start);
+        visible[v] = max_of(0, min_of(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
+      int tokens = min_of(kPieceTokens, last + 1 - start);
       Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
       attend_cached(q, visible, vectors, data, cache, tokens, h, l, [&](int v, const float* from, Softmax part) {
         merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
@@ -227,7 +227,7 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
 static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
   auto last_position = [&](int s) { return b.positions[b.seq_starts[s + 1] - 1]; };
-  for (int s = 0; s < b.seqs; s++) most_pieces = max_int(most_pieces, pieces_of(last_position(s) + 1));
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, pieces_of(last_position(s) + 1));
   // Partials of a sequence: [kv head][piece][row][group].
   auto partials_of = [&](int s) {
     size_t before = 0;
@@ -245,9 +245,9 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
     for (int v = 0; v < vectors; v++) {
       int row = first + v / h.group;
       q[v] = l.qkv + (size_t)row * l.qkv_stride + (kv * h.group + v % h.group) * h.head_dim;
-      visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row] + 1 - start));
+      visible[v] = max_of(0, min_of(kPieceTokens, b.positions[row] + 1 - start));
     }
-    int tokens = min_int(kPieceTokens, last_position(s) + 1 - start);
+    int tokens = min_of(kPieceTokens, last_position(s) + 1 - start);
     Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
     float* to = partials_of(s) + ((size_t)kv * pieces + piece) * vectors * (h.head_dim + 2);
     for (int v = 0; v < vectors; v++) to[(size_t)v * (h.head_dim + 2) + 1] = 0.0f;  // unseen unless `done` says otherwise
@@ -290,7 +290,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
     float* to = l.qkv + (size_t)row * l.qkv_stride + p * kPanel;
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
-      for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
+      for (int i = 0; i < min_of(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
   });
   DW_PHASE_ENDS(kPhaseQkv);
   float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
@@ -357,7 +357,7 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
   Activations x = quantize_rows(m.head, rows, {}, l, team, normed);
   DW_PHASE_ENDS(kPhaseNorm);
   gemm(m.head, x, rows, team, tid, [&](int i, int p, const float* y) {
-    int n = min_int(kPanel, m.vocab - p * kPanel);
+    int n = min_of(kPanel, m.vocab - p * kPanel);
     if (out.logits) memcpy(out.logits + (size_t)(first + i) * m.vocab + p * kPanel, y, n * sizeof(float));
     if (out.argmax) {
       vf top = load(y);
@@ -455,7 +455,7 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
     team_barrier(team);
   }
   for (int first = 0; first < b.outputs; first += kOutputRows)
-    head_rows(m, b, out, l, first, min_int(kOutputRows, b.outputs - first), team, tid);
+    head_rows(m, b, out, l, first, min_of(kOutputRows, b.outputs - first), team, tid);
   if (out.argmax && tid == 0)  // every thread is past the head's barrier
     for (int i = 0; i < b.outputs; i++) {
       float value = l.best_value[i];
@@ -481,7 +481,7 @@ static void matmul(const Matrix& w, const float* x, int m, float* y, const Works
   for (int r; (r = team_next(team, 1)) < m;) quantize_row(w, x + (size_t)r * w.cols, a, r);
   team_barrier(team);
   gemm(w, a, m, team, tid, [&](int row, int p, const float* from) {
-    memcpy(y + (size_t)row * w.rows + p * kPanel, from, min_int(kPanel, w.rows - p * kPanel) * sizeof(float));
+    memcpy(y + (size_t)row * w.rows + p * kPanel, from, min_of(kPanel, w.rows - p * kPanel) * sizeof(float));
   });
 }
 

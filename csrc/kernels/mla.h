@@ -19,6 +19,7 @@
 #include <string.h>
 
 #include "common.h"
+#include "integers.h"
 #include "kernels/attention.h"
 #include "kernels/prefetch.h"
 #include "kernels/quantize.h"
@@ -52,9 +53,9 @@ struct LatentDims {
 
 DW_INLINE LatentDims latent_dims(const KVCache& c) {
   LatentDims d;
-  d.rank = (int)round_up(c.latent_rank, kPanel);
-  d.rope = (int)round_up(c.latent_rope, kBlockTokens);
-  d.index = (int)round_up(c.index_dim, kBlockTokens);
+  d.rank = round_up(c.latent_rank, kPanel);
+  d.rope = round_up(c.latent_rope, kBlockTokens);
+  d.index = round_up(c.index_dim, kBlockTokens);
   d.all = d.rank + d.rope;
   d.type = c.type;
   size_t element = c.type == kKvFp32 ? 4 : 2;
@@ -163,7 +164,7 @@ DW_INLINE LaneQueries lane_queries_at(float* memory, const LatentDims& d) {
 // The largest integer a query is rounded to, so that `rank` products with -127..127 stay below 2^31.
 DW_INLINE int query_peak(int rank) {
   int most = INT32_MAX / (127 * rank);
-  return most < kIntegerPeak ? most : kIntegerPeak;
+  return min_of(most, kIntegerPeak);
 }
 
 // Lane `lane` of a group: latent [rank] and pe [rope_dims] of one head.
@@ -256,7 +257,7 @@ DW_INLINE void score_tiles(const X* x, int stride, const Q* q, int dims, int tok
 #endif
   };
   for (int t = 0; t < tokens; t += kTileTokens) {
-    int n = tokens - t < kTileTokens ? tokens - t : kTileTokens;
+    int n = min_of(tokens - t, kTileTokens);
     tiles[n - 1](x + t * stride, q, dims, s + t * kLanes, begin);
   }
 }
@@ -273,7 +274,7 @@ constexpr int kGroupScores = kPieceTokens * kLanes;
 
 DW_INLINE int most_visible(const LaneGroups& g) {
   int most = 0;
-  for (int i = 0; i < g.count; i++) most = g.visible[i] > most ? g.visible[i] : most;
+  for (int i = 0; i < g.count; i++) most = max_of(most, g.visible[i]);
   return most;
 }
 
@@ -283,9 +284,9 @@ static void float_scores(const LatentPiece& piece, size_t offset, int stride, in
                          bool begin, const Of& of) {
   int most = most_visible(g);
   for (int t0 = 0; t0 < most; t0 += kScoreTokens) {
-    int tokens = most - t0 < kScoreTokens ? most - t0 : kScoreTokens;
+    int tokens = min_of(most - t0, kScoreTokens);
     for (int d0 = 0; d0 < dims; d0 += kScoreDims) {
-      int n = dims - d0 < kScoreDims ? dims - d0 : kScoreDims;
+      int n = min_of(dims - d0, kScoreDims);
       for (int t = 0; t < tokens; t++) {
         const T* from = (const T*)(piece.blocks[(t0 + t) / kBlockTokens] + offset) + (size_t)((t0 + t) % kBlockTokens) * stride;
         load_runs(from + d0, n, widened + t * kScoreDims);
@@ -295,7 +296,7 @@ static void float_scores(const LatentPiece& piece, size_t offset, int stride, in
                          n * (int)sizeof(T));
       }
       for (int i = 0; i < g.count; i++) {
-        int seen = g.visible[i] - t0 < tokens ? g.visible[i] - t0 : tokens;
+        int seen = min_of(g.visible[i] - t0, tokens);
         if (seen > 0)
           score_tiles(widened, kScoreDims, of(g.queries[i]) + (size_t)d0 * kLanes, n, seen,
                       g.scores + (size_t)i * kGroupScores + t0 * kLanes, begin && d0 == 0);
@@ -321,9 +322,9 @@ static void integer_scores(const LatentPiece& piece, const LatentDims& d, const 
   int16_t* widened = (int16_t*)scratch;  // [48][192]
   constexpr int kDims = 2 * kScoreDims;
   for (int t0 = 0; t0 < most; t0 += kScoreTokens) {
-    int tokens = most - t0 < kScoreTokens ? most - t0 : kScoreTokens;
+    int tokens = min_of(most - t0, kScoreTokens);
     for (int d0 = 0; d0 < d.rank; d0 += kDims) {
-      int n = d.rank - d0 < kDims ? d.rank - d0 : kDims;
+      int n = min_of(d.rank - d0, kDims);
       for (int t = 0; t < tokens; t += 2) {
         int slot = (t0 + t) % kBlockTokens;
         const int8_t* from = (const int8_t*)piece.blocks[(t0 + t) / kBlockTokens] + ((size_t)(slot / 2) * d.rank + d0) * 2;
@@ -337,7 +338,7 @@ static void integer_scores(const LatentPiece& piece, const LatentDims& d, const 
           prefetch_bytes(piece.blocks[next / kBlockTokens] + ((size_t)(next % kBlockTokens / 2) * d.rank + d0) * 2, 2 * n);
       }
       for (int i = 0; i < g.count; i++) {
-        int seen = g.visible[i] - t0 < tokens ? g.visible[i] - t0 : tokens;
+        int seen = min_of(g.visible[i] - t0, tokens);
         if (seen > 0)
           score_tiles(widened, kDims, g.queries[i].pairs + (size_t)d0 / 2 * kLanes, n / 2, seen,
                       (int32_t*)g.scores + (size_t)i * kGroupScores + t0 * kLanes, d0 == 0);
@@ -423,9 +424,9 @@ DW_INLINE void value_tiles(int lanes, const X* p, const X* x, int count, X* out,
       value_tile<7>, value_tile<8>, value_tile<9>, value_tile<10>, value_tile<11>, value_tile<12>,
 #endif
   };
-  int parts = (lanes + kQueryTile - 1) / kQueryTile;
+  int parts = ceil_div(lanes, kQueryTile);
   for (int part = 0, first = 0, n; part < parts; part++, first += n) {
-    n = (lanes - first + parts - part - 1) / (parts - part);
+    n = ceil_div(lanes - first, parts - part);
     tiles[n - 1](p + first, x, count, out + (size_t)first * stride, stride, begin);
   }
 }
@@ -436,14 +437,14 @@ static void float_values(const LatentPiece& piece, const LatentDims& d, const La
                          float* widened) {
   int most = most_visible(g);
   for (int t0 = 0; t0 < most; t0 += kValueTokens) {
-    int tokens = most - t0 < kValueTokens ? most - t0 : kValueTokens;
+    int tokens = min_of(most - t0, kValueTokens);
     for (int d0 = 0; d0 < d.rank; d0 += kValueDims) {
       for (int t = 0; t < tokens; t++) {
         const T* from = (const T*)piece.blocks[(t0 + t) / kBlockTokens] + (size_t)((t0 + t) % kBlockTokens) * d.all;
         load_runs(from + d0, kValueDims, widened + t * kValueDims);
       }
       for (int i = 0; i < g.count; i++) {
-        int seen = g.visible[i] - t0 < tokens ? g.visible[i] - t0 : tokens;
+        int seen = min_of(g.visible[i] - t0, tokens);
         if (seen > 0)
           value_tiles(lanes[i], (const float*)g.scores + (size_t)i * kGroupScores + t0 * kLanes, (const float*)widened, seen,
                       records[i] + 2 * kLanes + d0, d.rank, t0 == 0);

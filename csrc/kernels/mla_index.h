@@ -10,8 +10,8 @@
 #include <string.h>
 
 #include "common.h"
+#include "integers.h"
 #include "kernels/attention.h"
-#include "kernels/integers.h"
 #include "kernels/mla.h"
 #include "kernels/mla_layout.h"
 #include "kernels/quantize.h"
@@ -79,13 +79,13 @@ static void prepare_index_queries(const LatentLayer& a, const Model& m, const Ba
 static void score_index_piece(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int i, int piece, const Layout& l) {
   const LatentLayout& t = l.latent;
   int groups = index_groups(*a.indexer), start = piece * kPieceTokens;
-  int tokens = min_int(kPieceTokens, b.positions[t.absorbed[i]] + 1 - start);
+  int tokens = min_of(kPieceTokens, b.positions[t.absorbed[i]] + 1 - start);
   LatentPiece data = find_latents(cache, index, b.block_tables + (size_t)t.absorbed_seq[i] * b.max_blocks, piece, tokens);
   LaneQueries queries[kRunUnits];
   int visible[kRunUnits];
   float* out = t.index_scores + (size_t)i * t.index_scores_stride + start;
   for (int first = 0; first < groups; first += kRunUnits) {
-    int count = min_int(kRunUnits, groups - first);
+    int count = min_of(kRunUnits, groups - first);
     for (int g = 0; g < count; g++) {
       queries[g].latent = t.index_lanes + ((size_t)i * groups + first + g) * t.dims.index * kLanes;
       visible[g] = tokens;

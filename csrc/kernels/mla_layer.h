@@ -9,9 +9,9 @@
 #include <string.h>
 
 #include "common.h"
+#include "integers.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
-#include "kernels/integers.h"
 #include "kernels/lora.h"
 #include "kernels/mla.h"
 #include "kernels/mla_index.h"
@@ -61,7 +61,7 @@ static int find_runs(const LatentLayer& a, const Batch& b, const int32_t* absorb
     if (!is_sparse_row(a, b, absorbed[first]))
       while (end < count && seq[end] == seq[first] && !is_sparse_row(a, b, absorbed[end])) end++;
     for (int unit = first * groups; unit < end * groups; unit += kRunUnits, n++) {
-      int units = min_int(kRunUnits, end * groups - unit);
+      int units = min_of(kRunUnits, end * groups - unit);
       int pieces = pieces_of(attended_tokens(a, b, absorbed[(unit + units - 1) / groups]));
       runs[n] = {unit, units, pieces, records};
       records += units * pieces;
@@ -82,11 +82,11 @@ static void head_panel(const Matrix& w, int p, const Activations& a, int row, in
 // y = W x with an x a head: rows [0, rows) of head h are `activations(h)`; `epilogue(head, row, panel of the head, y[32])`.
 template <class Epilogue>
 static void head_gemm(const Matrix& w, int heads, uint8_t* memory, size_t head_bytes, int rows, Team* team, const Epilogue& epilogue) {
-  int panels = w.panels / heads, blocks = (rows + kRowBlock - 1) / kRowBlock, items = w.panels * blocks, count = 1;
+  int panels = w.panels / heads, blocks = ceil_div(rows, kRowBlock), items = w.panels * blocks, count = 1;
   for (int first; (first = team_next_share(team, items, &count)) < items;)
     for (int item = first; item < first + count; item++) {
       int p = item % w.panels, row = item / w.panels * kRowBlock, head = p / panels;
-      head_panel(w, p, activations_at(memory + head * head_bytes, w, rows), row, min_int(row + kRowBlock, rows),
+      head_panel(w, p, activations_at(memory + head * head_bytes, w, rows), row, min_of(row + kRowBlock, rows),
                  [&](int i, int panel, const float* y) { epilogue(head, i, panel % panels, y); });
     }
   team_barrier(team);
@@ -155,7 +155,7 @@ static void latent_front(const LatentLayer& a, int index, const Model& m, const 
     int row = item / (groups + 1), part = item % (groups + 1), seq = 0;
     if (part < groups) {
       if (l.latent.role[row] != kRoleDead)
-        prepare_queries(a, m, b, row, part * kLanes, min_int((part + 1) * kLanes, a.heads), absorbed, l);
+        prepare_queries(a, m, b, row, part * kLanes, min_of((part + 1) * kLanes, a.heads), absorbed, l);
       continue;
     }
     while (b.seq_starts[seq + 1] <= row) seq++;
@@ -190,7 +190,7 @@ static void absorb_queries(const LatentLayer& a, int absorbed, const Layout& l, 
 }
 
 DW_INLINE int lanes_of(const LatentLayer& a, int unit) {
-  return min_int(kLanes, a.heads - unit % lane_groups(a) * kLanes);
+  return min_of(kLanes, a.heads - unit % lane_groups(a) * kLanes);
 }
 
 // The units of a run over one piece; records[u] receives unit u's part.
@@ -202,7 +202,7 @@ static void attend_run(const LatentLayer& a, const Batch& b, const KVCache& cach
   for (int u = 0; u < run.count; u++) {
     int unit = run.first + u, row = t.absorbed[unit / groups];
     queries[u] = lane_queries_at(t.queries + unit * t.queries_floats, t.dims);
-    visible[u] = max_int(0, min_int(kPieceTokens, attended_tokens(a, b, row) - start));
+    visible[u] = max_of(0, min_of(kPieceTokens, attended_tokens(a, b, row) - start));
     lanes[u] = lanes_of(a, unit);
   }
   LaneGroups g = {run.count, queries, visible, t.scores};
@@ -295,16 +295,16 @@ static void expand_head(const LatentLayer& a, const Activations& x, int head, in
   int key_dim = a.nope + a.rope, block_floats = kBlockTokens * (key_dim + a.value_dim);
   int key_panels = a.k_up.panels / a.heads, value_panels = a.v_up.panels / a.heads;
   for (int row = 0; row < tokens; row += kRowBlock) {
-    int end = min_int(row + kRowBlock, tokens);
+    int end = min_of(row + kRowBlock, tokens);
     for (int p = 0; p < key_panels; p++)
       head_panel(a.k_up, head * key_panels + p, x, row, end, [&](int t, int, const float* y) {
         float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + (size_t)p * kPanel * kBlockTokens + t % kBlockTokens;
-        for (int i = 0; i < min_int(kPanel, a.nope - p * kPanel); i++) to[i * kBlockTokens] = y[i];
+        for (int i = 0; i < min_of(kPanel, a.nope - p * kPanel); i++) to[i * kBlockTokens] = y[i];
       });
     for (int p = 0; p < value_panels; p++)
       head_panel(a.v_up, head * value_panels + p, x, row, end, [&](int t, int, const float* y) {
         float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + kBlockTokens * key_dim + t % kBlockTokens * a.value_dim + p * kPanel;
-        memcpy(to, y, min_int(kPanel, a.value_dim - p * kPanel) * sizeof(float));
+        memcpy(to, y, min_of(kPanel, a.value_dim - p * kPanel) * sizeof(float));
       });
   }
 }
@@ -324,7 +324,7 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
   for (int i = 0; i < kPieceBlocks; i++) data.blocks[i] = (const uint8_t*)(t.expanded + (size_t)i * block_floats);
   int start_row = 0;
   for (int start = 0; start < length; start += kPieceTokens) {
-    int tokens = min_int(kPieceTokens, length - start);
+    int tokens = min_of(kPieceTokens, length - start);
     while (b.positions[rows[start_row]] < start) start_row++;
     Activations x = activations_at(t.activations, a.k_up, tokens);
     for (int i = 0; i < tokens; i++) {
@@ -339,7 +339,7 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
       expand_head(a, x, head, tokens, t.expanded);
       Softmax* total = t.softmax + (head - first) * count;
       for (int i = start_row, n; i < count; i += n) {
-        n = min_int(kQueryTile, count - i);
+        n = min_of(kQueryTile, count - i);
         const float* q[kQueryTile];
         float* out[kQueryTile];
         int visible[kQueryTile];
@@ -347,7 +347,7 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
         for (int r = 0; r < n; r++) {
           q[r] = t.q + (size_t)rows[i + r] * t.q_stride + head * key_dim;
           out[r] = t.tile + r * a.value_dim;
-          visible[r] = min_int(tokens, b.positions[rows[i + r]] + 1 - start);
+          visible[r] = min_of(tokens, b.positions[rows[i + r]] + 1 - start);
         }
         attend<float>(n, q, visible, data, key_dim, a.value_dim, l.scratch, out, part);
         for (int r = 0; r < n; r++)
@@ -363,10 +363,10 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
 }
 
 static void expand_item(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int item, int slice, const Layout& l) {
-  int slices = (a.heads + slice - 1) / slice, seq = item / slices, first = item % slices * slice, count = 0;
+  int slices = ceil_div(a.heads, slice), seq = item / slices, first = item % slices * slice, count = 0;
   for (int row = b.seq_starts[seq]; row < b.seq_starts[seq + 1]; row++)
     if (l.latent.role[row] == kRolePrompt) l.latent.prompt_rows[count++] = row;
-  if (count) attend_expanded(a, b, cache, index, seq, l.latent.prompt_rows, count, first, min_int(first + slice, a.heads), l);
+  if (count) attend_expanded(a, b, cache, index, seq, l.latent.prompt_rows, count, first, min_of(first + slice, a.heads), l);
 }
 
 // ---- the layer ----------------------------------------------------------------------------------------------------
@@ -403,7 +403,7 @@ static void latent_layer(const LatentLayer& a, int index, int matrix, const Mode
   if (absorbed) absorb_queries(a, absorbed, l, team);
   DW_PHASE_ENDS(kPhaseQkv);
   int runs = find_runs(a, b, t.absorbed, t.absorbed_seq, absorbed, t.runs);
-  int slice = expand_heads(a, team->size), expand = (a.heads + slice - 1) / slice * b.seqs, items = attend_items(t, runs);
+  int slice = expand_heads(a, team->size), expand = ceil_div(a.heads, slice) * b.seqs, items = attend_items(t, runs);
   for (int item; (item = team_next(team, 1)) < expand + items;) {
     if (item < expand) expand_item(a, b, cache, index, item, slice, l);
     else attend_item(a, b, cache, index, item - expand, absorbed, l);
@@ -413,7 +413,7 @@ static void latent_layer(const LatentLayer& a, int index, int matrix, const Mode
     if (t.split) merge_split(a, runs, absorbed, l, team);
     head_gemm(a.v_up, a.heads, t.attended, t.attended_bytes, absorbed, team, [&](int head, int i, int p, const float* y) {
       memcpy(l.attention + (size_t)t.absorbed[i] * l.attention_stride + head * a.value_dim + p * kPanel, y,
-             min_int(kPanel, a.value_dim - p * kPanel) * sizeof(float));
+             min_of(kPanel, a.value_dim - p * kPanel) * sizeof(float));
     });
   }
   DW_PHASE_ENDS(kPhaseAttention);

@@ -4,9 +4,9 @@
 #include <stdint.h>
 
 #include "common.h"
+#include "integers.h"
 #include "kernels/arena.h"
 #include "kernels/attention.h"
-#include "kernels/integers.h"
 #include "kernels/mla.h"
 #include "kernels/quantize.h"
 
@@ -49,11 +49,11 @@ DW_INLINE bool is_sparse_row(const LatentLayer& a, const Batch& b, int row) {
   return a.indexer && b.positions[row] >= a.indexer->top_k;
 }
 
-DW_INLINE int index_groups(const IndexerLayer& x) { return (x.heads + kLanes - 1) / kLanes; }
+DW_INLINE int index_groups(const IndexerLayer& x) { return ceil_div(x.heads, kLanes); }
 
-DW_INLINE int lane_groups(const LatentLayer& a) { return (a.heads + kLanes - 1) / kLanes; }
+DW_INLINE int lane_groups(const LatentLayer& a) { return ceil_div(a.heads, kLanes); }
 DW_INLINE int expand_heads(const LatentLayer& a, int threads) {
-  return max_int(1, min_int(kExpandHeads, a.heads / (2 * threads)));
+  return max_of(1, min_of(kExpandHeads, a.heads / (2 * threads)));
 }
 
 // Whether a row attends by expanded keys and values.
@@ -78,10 +78,10 @@ static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KV
       rows += !is_expanded_row(a, b, s, row);
       sparse += is_sparse_row(a, b, row);
     }
-    most_runs += ((rows - sparse) * groups + kRunUnits - 1) / kRunUnits + sparse * ((groups + kRunUnits - 1) / kRunUnits);
+    most_runs += ceil_div((rows - sparse) * groups, kRunUnits) + sparse * ceil_div(groups, kRunUnits);
     generated += rows;
     split_records += (size_t)rows * groups * pieces_of(tokens);
-    if (sparse) l.sparse = true, most_tokens = max_int(most_tokens, tokens);
+    if (sparse) l.sparse = true, most_tokens = max_of(most_tokens, tokens);
   }
   // Where few rows are absorbed, their pieces are shared among the threads and merged behind a barrier.
   l.split = most_runs < kSplitItems * threads;
@@ -96,7 +96,7 @@ static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KV
   if (const IndexerLayer* x = a.indexer) {
     int index_heads = index_groups(*x) * kLanes, rows = l.sparse ? generated : 0;
     l.index_k_stride = x->k.panels * kPanel, l.index_q_stride = x->q_b.panels * kPanel;
-    l.index_scores_stride = (int)round_up(most_tokens, kPieceTokens);
+    l.index_scores_stride = round_up(most_tokens, kPieceTokens);
     l.index_k = take<float>(arena, (size_t)b.rows * l.index_k_stride);
     l.index_q = take<float>(arena, l.sparse ? (size_t)b.rows * l.index_q_stride : 0);
     l.index_lanes = take<float>(arena, (size_t)rows * index_heads * l.dims.index);
@@ -112,7 +112,7 @@ static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KV
     int32_t* absorbed = take<int32_t>(arena, 2 * (size_t)generated);
     int32_t* prompt_rows = take<int32_t>(arena, any_prompt ? b.rows : 0);
     LatentRun* runs = take<LatentRun>(arena, most_runs);
-    float* token = take<float>(arena, max_int(l.dims.all, l.dims.index));
+    float* token = take<float>(arena, max_of(l.dims.all, l.dims.index));
     uint8_t* gathered = take<uint8_t>(arena, l.sparse ? kPieceBlocks * round_up(l.dims.index_bytes, 64) : 0);
     int8_t* rounded = take<int8_t>(arena, l.dims.rank);
     float* widened = take<float>(arena, generated ? kWidenedFloats : 0);
@@ -120,7 +120,7 @@ static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KV
     float* own = take<float>(arena, generated && !l.split ? 2 * kRunUnits * record_floats(l.dims) : 0);
     uint8_t* activations = take<uint8_t>(arena, any_prompt ? activations_bytes(a.k_up, kPieceTokens) : 0);
     float* expanded = take<float>(arena, any_prompt ? (size_t)kPieceBlocks * kv_floats : 0);
-    float* tile = take<float>(arena, (size_t)kQueryTile * max_int(a.value_dim, l.dims.rank));
+    float* tile = take<float>(arena, (size_t)kQueryTile * max_of(a.value_dim, l.dims.rank));
     Softmax* softmax = take<Softmax>(arena, any_prompt ? (size_t)slice * b.rows : 0);
     if (t != tid) continue;
     l.role = role, l.absorbed = absorbed, l.absorbed_seq = absorbed + generated, l.prompt_rows = prompt_rows, l.runs = runs;

@@ -4,10 +4,10 @@
 #include <stdint.h>
 
 #include "common.h"
+#include "integers.h"
 #include "kernels/arena.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
-#include "kernels/integers.h"
 #include "kernels/lora.h"
 #include "kernels/mla_layout.h"
 #include "kernels/moe.h"
@@ -70,7 +70,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   Layout l;
   Arena arena = {base, 0};
   l.tid = tid;
-  l.hidden_stride = (int)round_up(m.hidden, kPanel);
+  l.hidden_stride = round_up(m.hidden, kPanel);
   l.qkv_stride = l.attention_stride = l.act_stride = 0;
   size_t per_row = activation_row_bytes(m.head), groups = m.head.groups;
   int group = 1, head_dim = cache.head_dim;
@@ -78,45 +78,45 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   for (int i = 0; i < m.num_layers; i++) {
     const Matrix* matrices[5] = {};
     if (const AttentionLayer* a = m.layers[i].attention) {
-      l.qkv_stride = max_int(l.qkv_stride, a->qkv.panels * kPanel);
-      l.attention_stride = max_int(l.attention_stride, (int)round_up(a->heads * a->head_dim, 64));
-      group = max_int(group, a->heads / a->kv_heads);
+      l.qkv_stride = max_of(l.qkv_stride, a->qkv.panels * kPanel);
+      l.attention_stride = max_of(l.attention_stride, round_up(a->heads * a->head_dim, 64));
+      group = max_of(group, a->heads / a->kv_heads);
       matrices[0] = &a->qkv, matrices[1] = &a->o;
     } else if (const LatentLayer* a = m.layers[i].latent) {
       latent = a;
-      l.attention_stride = max_int(l.attention_stride, (int)round_up(max_int(a->heads * a->value_dim, a->q_rank), 64));
+      l.attention_stride = max_of(l.attention_stride, round_up(max_of(a->heads * a->value_dim, a->q_rank), 64));
       matrices[0] = &a->a, matrices[1] = &a->o, matrices[2] = a->q_rank ? &a->q_b : nullptr;
       if (a->indexer) matrices[3] = &a->indexer->k, matrices[4] = &a->indexer->q_b;
     } else if (m.layers[i].moe) {
       continue;  // has a space of its own
     } else {
       const MlpLayer* p = m.layers[i].mlp;
-      l.act_stride = max_int(l.act_stride, (int)round_up(p->gate_up.panels * kPanel / 2, 64));
+      l.act_stride = max_of(l.act_stride, round_up(p->gate_up.panels * kPanel / 2, 64));
       matrices[0] = &p->gate_up, matrices[1] = &p->down;
     }
     for (const Matrix* w : matrices) {
       if (!w) continue;
-      per_row = max_size(per_row, activation_row_bytes(*w));
-      groups = max_size(groups, w->groups);
+      per_row = max_of<size_t>(per_row, activation_row_bytes(*w));
+      groups = max_of<size_t>(groups, w->groups);
     }
   }
   if (m.join) {
-    per_row = max_size(per_row, activation_row_bytes(m.join->proj));
-    groups = max_size(groups, m.join->proj.groups);
+    per_row = max_of<size_t>(per_row, activation_row_bytes(m.join->proj));
+    groups = max_of<size_t>(groups, m.join->proj.groups);
   }
   per_row += 2 * round_up(groups * sizeof(float), 64);
   l.x = take<float>(&arena, (size_t)b.rows * l.hidden_stride);
   l.qkv = take<float>(&arena, (size_t)b.rows * l.qkv_stride);
   l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
   l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
-  l.shared_activations = take<uint8_t>(&arena, (size_t)max_int(b.rows, min_int(b.outputs, kOutputRows)) * per_row + 128);
-  l.row_floats = round_up(max_int(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
+  l.shared_activations = take<uint8_t>(&arena, (size_t)max_of(b.rows, min_of(b.outputs, kOutputRows)) * per_row + 128);
+  l.row_floats = round_up(max_of(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
   l.lora_stride = 0;
-  for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_int(l.lora_stride, b.adapters[i]->most_ranks);
+  for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_of(l.lora_stride, b.adapters[i]->most_ranks);
   l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
   size_t grouped = b.adapter_of ? 2 * (size_t)b.rows + 1 : 0;
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
-  int vectors = max_int(kTileVectors96, group);
+  int vectors = max_of(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
   for (int t = 0; t < threads; t++) {
     uint8_t* activations = take<uint8_t>(&arena, kPrivateRows * per_row + 128);
@@ -139,7 +139,7 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
   l.moe = take<uint8_t>(&arena, moe_bytes(m, b.rows, threads));
   size_t pairs = 0;
   for (int i = 0; b.adapter_of && i < m.num_layers; i++)
-    if (const MoeLayer* e = m.layers[i].moe) pairs = max_size(pairs, (size_t)b.rows * (e->top_k + e->shared));
+    if (const MoeLayer* e = m.layers[i].moe) pairs = max_of<size_t>(pairs, (size_t)b.rows * (e->top_k + e->shared));
   l.moe_lora = take<float>(&arena, pairs * l.lora_stride);
   for (int t = 0; t < threads; t++) {
     int32_t* rows = take<int32_t>(&arena, pairs);
@@ -182,7 +182,7 @@ static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& l
   }
   const int chunk = 4;
   for (int first; (first = team_next(team, chunk)) < rows;)
-    for (int r = first; r < min_int(first + chunk, rows); r++) quantize_row(w, source(r, l.row), a, r);
+    for (int r = first; r < min_of(first + chunk, rows); r++) quantize_row(w, source(r, l.row), a, r);
   team_barrier(team);
   return a;
 }
