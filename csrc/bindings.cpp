@@ -190,8 +190,7 @@ class PyModel {
     if (adapters) apply(*adapters, &b);
     nb::gil_scoped_release released;
     const KernelTable* table = active_table;
-    size_t bytes = table->workspace_bytes(model_, b, kv.cache, out, pool_threads());
-    if (bytes > workspace_.bytes()) workspace_.reset(bytes + bytes / 4);
+    Workspace workspace = workspace_.reserve(table->workspace_bytes(model_, b, kv.cache, out, pool_threads()));
     struct Job {
       const KernelTable* table;
       const Model& model;
@@ -199,7 +198,7 @@ class PyModel {
       const KVCache& cache;
       const Outputs& out;
       Workspace workspace;
-    } job = {table, model_, b, kv.cache, out, {workspace_.data(), workspace_.bytes()}};
+    } job = {table, model_, b, kv.cache, out, workspace};
     pool_run(
         [](void* argument, Team* team, int tid) {
           const Job& j = *static_cast<Job*>(argument);
@@ -300,7 +299,7 @@ class PyModel {
   const LatentLayer* latent_ = nullptr;
   std::vector<const PyMoe*> moe_layers_;
   Model model_;
-  HugeBuffer workspace_;
+  Scratch workspace_;
 };
 
 nb::object matmul(Floats x, const PyMatrix& w) {
@@ -318,8 +317,8 @@ nb::object matmul(Floats x, const PyMatrix& w) {
       float* y;
       Workspace workspace;
     };
-    HugeBuffer memory(active_table->matmul_workspace_bytes(w.matrix, m));
-    Job job = {active_table, w.matrix, x.data(), m, y, {memory.data(), memory.bytes()}};
+    Scratch scratch;
+    Job job = {active_table, w.matrix, x.data(), m, y, scratch.reserve(active_table->matmul_workspace_bytes(w.matrix, m))};
     pool_run(
         [](void* argument, Team* team, int tid) {
           const Job& j = *static_cast<Job*>(argument);

@@ -115,15 +115,14 @@ class PyEncoder {
     EncoderOutputs out = {pooled ? pooled->data() : nullptr, hidden ? hidden->data() : nullptr};
     nb::gil_scoped_release released;
     const KernelTable* table = active_table;
-    size_t bytes = table->encoder_workspace_bytes(model_, b, pool_threads());
-    if (bytes > workspace_.bytes()) workspace_.reset(bytes + bytes / 4);
+    Workspace workspace = workspace_.reserve(table->encoder_workspace_bytes(model_, b, pool_threads()));
     struct Job {
       const KernelTable* table;
       const EncoderModel& model;
       const EncoderBatch& batch;
       const EncoderOutputs& out;
       Workspace workspace;
-    } job = {table, model_, b, out, {workspace_.data(), workspace_.bytes()}};
+    } job = {table, model_, b, out, workspace};
     pool_run(
         [](void* argument, Team* team, int tid) {
           const Job& j = *static_cast<Job*>(argument);
@@ -142,7 +141,7 @@ class PyEncoder {
   PaddedVector norm_, shift_;
   std::vector<EncoderBlock> blocks_;
   EncoderModel model_;
-  HugeBuffer workspace_;
+  Scratch workspace_;
 };
 
 inline void bind_encoder(nb::module_& m) {

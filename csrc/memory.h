@@ -1,4 +1,4 @@
-// Memory that steps and packed weights lie in.
+// Memory of steps, caches and adapters.
 #pragma once
 #include <sys/mman.h>
 
@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <new>
 
+#include "common.h"
 #include "integers.h"
 
 namespace deepwell {
@@ -47,6 +48,21 @@ class HugeBuffer {
   void* base_ = nullptr;
   uint8_t* data_ = nullptr;
   size_t mapped_ = 0, bytes_ = 0;
+};
+
+// The scratch of a model. It grows to what the largest step needs and a quarter more, so that a batch which grows row by row does
+// not map memory at each; it never shrinks.
+class Scratch {
+ public:
+  Workspace reserve(size_t bytes) {
+    if (bytes > memory_.bytes()) memory_.reset(bytes + bytes / 4);
+    return {memory_.data(), memory_.bytes()};
+  }
+
+  size_t bytes() const { return memory_.bytes(); }
+
+ private:
+  HugeBuffer memory_;
 };
 
 }  // namespace deepwell

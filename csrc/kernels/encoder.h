@@ -123,7 +123,7 @@ static EncoderShape encoder_shape(const EncoderBatch& b, int threads) {
 
 static EncoderLayout encoder_layout(const EncoderModel& m, const EncoderShape& shape, uint8_t* base, int threads, int tid) {
   EncoderLayout l;
-  Arena arena = {base, 0};
+  Arena arena(base);
   const EncoderAttentionLayer& attention = *m.blocks[0].attention;
   const EncoderMlpLayer& mlp = *m.blocks[0].mlp;
   l.x_stride = round_up(m.hidden, kPanel);
@@ -131,19 +131,19 @@ static EncoderLayout encoder_layout(const EncoderModel& m, const EncoderShape& s
   size_t tile = (size_t)kQueryTile * attention.head_dim, blocks = ceil_div(shape.longest, kBlockTokens);
   for (int t = 0; t < threads; t++) {
     if (shape.alone || t == 0) {
-      float* x = take<float>(&arena, (size_t)shape.group_rows * l.x_stride);
-      float* qkv = take<float>(&arena, (size_t)shape.group_rows * l.qkv_stride);
-      uint8_t* narrow = take<uint8_t>(&arena, activations_bytes(attention.qkv, shape.group_rows));
-      uint8_t* wide = take<uint8_t>(&arena, activations_bytes(mlp.down, shape.group_rows));
+      float* x = arena.take<float>((size_t)shape.group_rows * l.x_stride);
+      float* qkv = arena.take<float>((size_t)shape.group_rows * l.qkv_stride);
+      uint8_t* narrow = arena.take<uint8_t>(activations_bytes(attention.qkv, shape.group_rows));
+      uint8_t* wide = arena.take<uint8_t>(activations_bytes(mlp.down, shape.group_rows));
       if (t == tid || t == 0) l.x = x, l.qkv = qkv, l.narrow = narrow, l.wide = wide;
     }
-    float* gelu_rows = take<float>(&arena, kGeluRows * kGeluColumns);
-    float* keys = take<float>(&arena, blocks * kBlockTokens * attention.head_dim * 2);
-    float* tiles = take<float>(&arena, 3 * tile);
-    float* scores = take<float>(&arena, (size_t)kQueryTile * kPieceTokens);
+    float* gelu_rows = arena.take<float>(kGeluRows * kGeluColumns);
+    float* keys = arena.take<float>(blocks * kBlockTokens * attention.head_dim * 2);
+    float* tiles = arena.take<float>(3 * tile);
+    float* scores = arena.take<float>((size_t)kQueryTile * kPieceTokens);
     if (t == tid) l.gelu = gelu_rows, l.keys = keys, l.queries = tiles, l.piece = tiles + tile, l.out = tiles + 2 * tile, l.scores = scores;
   }
-  l.used = arena.used;
+  l.used = arena.used();
   return l;
 }
 

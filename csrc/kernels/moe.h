@@ -15,6 +15,7 @@
 
 #include "common.h"
 #include "integers.h"
+#include "kernels/arena.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
 #include "kernels/quantize.h"
@@ -56,60 +57,46 @@ struct MoeSpace {
   MoePlan plan;
 };
 
-struct MoeArena {
-  uint8_t* base;
-  size_t used;
-};
-
-template <class T>
-DW_INLINE T* carve(MoeArena* arena, size_t count) {
-  T* p = (T*)(arena->base + arena->used);
-  arena->used += round_up(count * sizeof(T), 64);
-  return p;
-}
-
 // Bytes for `rows` rows in at most `jobs` runs.
 DW_INLINE size_t run_bytes(const Matrix& w, size_t rows, size_t jobs) {
   size_t row = activation_row_bytes(w) + 2 * round_up(w.groups * sizeof(float), 64);
   return rows * row + jobs * 128;
 }
 
-static MoeSpace moe_space(const MoeLayer& e, int rows, int threads, int tid, uint8_t* memory, size_t* bytes) {
-  MoeArena arena = {memory, 0};
+static MoeSpace moe_space(const MoeLayer& e, int rows, int threads, int tid, Arena* arena) {
   MoeSpace s;
   const bool alone = rows <= kMoePrivateRows;
   const size_t pairs = (size_t)rows * e.top_k, jobs = min_of(e.experts, (int)pairs), shared = e.shared ? 1 : 0;
   s.act_stride = round_up(e.down.cols, 64);
   s.shared_stride = e.shared ? round_up(e.shared_gate_up.panels * kPanel / 2, 64) : 0;
   s.hidden_stride = round_up(e.router.cols, kPanel);
-  s.logits = carve<float>(&arena, (size_t)rows * e.router.panels * kPanel);
-  s.act = carve<float>(&arena, pairs * s.act_stride);
-  s.shared_act = carve<float>(&arena, (size_t)rows * s.shared_stride);
-  s.out = carve<float>(&arena, pairs * s.hidden_stride);
-  s.shared_out = carve<float>(&arena, shared * rows * s.hidden_stride);
+  s.logits = arena->take<float>((size_t)rows * e.router.panels * kPanel);
+  s.act = arena->take<float>(pairs * s.act_stride);
+  s.shared_act = arena->take<float>((size_t)rows * s.shared_stride);
+  s.out = arena->take<float>(pairs * s.hidden_stride);
+  s.shared_out = arena->take<float>(shared * rows * s.hidden_stride);
   size_t activated = run_bytes(e.down, pairs, jobs);
   if (e.shared) activated += run_bytes(e.shared_down, rows, 1);
-  s.activated = carve<uint8_t>(&arena, activated);
+  s.activated = arena->take<uint8_t>(activated);
   if (!alone) {
-    s.normed = carve<uint8_t>(&arena, activations_bytes(e.router, rows));
-    s.inputs = carve<uint8_t>(&arena, run_bytes(e.gate_up, pairs + shared * rows, jobs + shared));
-    s.ids = carve<int32_t>(&arena, pairs);
-    s.weights = carve<float>(&arena, pairs);
+    s.normed = arena->take<uint8_t>(activations_bytes(e.router, rows));
+    s.inputs = arena->take<uint8_t>(run_bytes(e.gate_up, pairs + shared * rows, jobs + shared));
+    s.ids = arena->take<int32_t>(pairs);
+    s.weights = arena->take<float>(pairs);
   }
   for (int t = 0; t < threads; t++) {
     MoeSpace of = s;
-    of.plan.order = carve<int32_t>(&arena, pairs);
-    of.plan.starts = carve<int32_t>(&arena, e.experts + 1);
-    of.plan.jobs = carve<ExpertJob>(&arena, jobs + shared);
+    of.plan.order = arena->take<int32_t>(pairs);
+    of.plan.starts = arena->take<int32_t>(e.experts + 1);
+    of.plan.jobs = arena->take<ExpertJob>(jobs + shared);
     if (alone) {
-      of.normed = carve<uint8_t>(&arena, activations_bytes(e.router, rows));
-      of.inputs = carve<uint8_t>(&arena, activations_bytes(e.gate_up, rows));
-      of.ids = carve<int32_t>(&arena, pairs);
-      of.weights = carve<float>(&arena, pairs);
+      of.normed = arena->take<uint8_t>(activations_bytes(e.router, rows));
+      of.inputs = arena->take<uint8_t>(activations_bytes(e.gate_up, rows));
+      of.ids = arena->take<int32_t>(pairs);
+      of.weights = arena->take<float>(pairs);
     }
     if (t == tid) s = of;
   }
-  *bytes = arena.used;
   return s;
 }
 
@@ -118,9 +105,9 @@ static size_t moe_bytes(const Model& m, int rows, int threads) {
   size_t most = 0;
   for (int i = 0; i < m.num_layers; i++) {
     if (!m.layers[i].moe) continue;
-    size_t bytes;
-    moe_space(*m.layers[i].moe, rows, threads, 0, nullptr, &bytes);
-    most = max_of(most, bytes);
+    Arena arena(nullptr);
+    moe_space(*m.layers[i].moe, rows, threads, 0, &arena);
+    most = max_of(most, arena.used());
   }
   return most;
 }
@@ -343,8 +330,8 @@ DW_INLINE void count_up(uint64_t* count, uint64_t by) {
 // `x`: [batch rows][stride], residual stream of hidden columns padded with zeros; row i of `rows` is index[i], or i.
 static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t* index, int rows, const MoeLora& lora, uint8_t* memory,
                       Team* team, int tid) {
-  size_t bytes;
-  MoeSpace s = moe_space(e, rows, team->size, tid, memory, &bytes);
+  Arena arena(memory);
+  MoeSpace s = moe_space(e, rows, team->size, tid, &arena);
   const Activations h = activations_at(s.normed, e.router, rows);
   moe_norm(e, x, stride, index, rows, s, h, team, tid);
   DW_PHASE_ENDS(kPhaseNorm);

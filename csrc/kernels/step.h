@@ -68,7 +68,7 @@ static size_t few_row_vectors(const Batch& b, int kv_heads, int group) {
 static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, uint8_t* base, int threads,
                      int tid) {
   Layout l;
-  Arena arena = {base, 0};
+  Arena arena(base);
   l.tid = tid;
   l.hidden_stride = round_up(m.hidden, kPanel);
   l.qkv_stride = l.attention_stride = l.act_stride = 0;
@@ -105,47 +105,47 @@ static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const
     groups = max_of<size_t>(groups, m.join->proj.groups);
   }
   per_row += 2 * round_up(groups * sizeof(float), 64);
-  l.x = take<float>(&arena, (size_t)b.rows * l.hidden_stride);
-  l.qkv = take<float>(&arena, (size_t)b.rows * l.qkv_stride);
-  l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
-  l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
-  l.shared_activations = take<uint8_t>(&arena, (size_t)max_of(b.rows, min_of(b.outputs, kOutputRows)) * per_row + 128);
+  l.x = arena.take<float>((size_t)b.rows * l.hidden_stride);
+  l.qkv = arena.take<float>((size_t)b.rows * l.qkv_stride);
+  l.attention = arena.take<float>((size_t)b.rows * l.attention_stride);
+  l.act = arena.take<float>((size_t)b.rows * l.act_stride);
+  l.shared_activations = arena.take<uint8_t>((size_t)max_of(b.rows, min_of(b.outputs, kOutputRows)) * per_row + 128);
   l.row_floats = round_up(max_of(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
   l.lora_stride = 0;
   for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_of(l.lora_stride, b.adapters[i]->most_ranks);
-  l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
+  l.shared_lora = arena.take<float>((size_t)b.rows * l.lora_stride);
   size_t grouped = b.adapter_of ? 2 * (size_t)b.rows + 1 : 0;
   size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
   int vectors = max_of(kTileVectors96, group);
   size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
   for (int t = 0; t < threads; t++) {
-    uint8_t* activations = take<uint8_t>(&arena, kPrivateRows * per_row + 128);
-    float* row = take<float>(&arena, kLoraRows * l.row_floats);
-    float* lora = take<float>(&arena, (size_t)kPrivateRows * l.lora_stride);
-    int32_t* groups = take<int32_t>(&arena, grouped);
-    int32_t* live_groups = take<int32_t>(&arena, grouped);
-    float* scratch = take<float>(&arena, scratch_floats);
-    float* tile = take<float>(&arena, tile_floats);
+    uint8_t* activations = arena.take<uint8_t>(kPrivateRows * per_row + 128);
+    float* row = arena.take<float>(kLoraRows * l.row_floats);
+    float* lora = arena.take<float>((size_t)kPrivateRows * l.lora_stride);
+    int32_t* groups = arena.take<int32_t>(grouped);
+    int32_t* live_groups = arena.take<int32_t>(grouped);
+    float* scratch = arena.take<float>(scratch_floats);
+    float* tile = arena.take<float>(tile_floats);
     if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
     if (t == tid) l.private_lora = lora, l.groups = lora_groups(groups, b.rows), l.live_groups = lora_groups(live_groups, b.rows);
   }
   size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group : few_row_vectors(b, cache.kv_heads, group);
-  l.partials = take<float>(&arena, partials * (head_dim + 2));
-  l.best_value = take<float>(&arena, (size_t)threads * b.outputs);
-  l.best_index = take<int32_t>(&arena, (size_t)threads * b.outputs);
-  l.lse = take<float>(&arena, out.target_logprobs ? (size_t)kOutputRows * m.head.panels * 2 : 0);
-  l.target_logit = take<float>(&arena, kOutputRows);
+  l.partials = arena.take<float>(partials * (head_dim + 2));
+  l.best_value = arena.take<float>((size_t)threads * b.outputs);
+  l.best_index = arena.take<int32_t>((size_t)threads * b.outputs);
+  l.lse = arena.take<float>(out.target_logprobs ? (size_t)kOutputRows * m.head.panels * 2 : 0);
+  l.target_logit = arena.take<float>(kOutputRows);
   if (latent) l.latent = latent_layout(*latent, b, cache, &arena, threads, tid);
-  l.moe = take<uint8_t>(&arena, moe_bytes(m, b.rows, threads));
+  l.moe = arena.take<uint8_t>(moe_bytes(m, b.rows, threads));
   size_t pairs = 0;
   for (int i = 0; b.adapter_of && i < m.num_layers; i++)
     if (const MoeLayer* e = m.layers[i].moe) pairs = max_of<size_t>(pairs, (size_t)b.rows * (e->top_k + e->shared));
-  l.moe_lora = take<float>(&arena, pairs * l.lora_stride);
+  l.moe_lora = arena.take<float>(pairs * l.lora_stride);
   for (int t = 0; t < threads; t++) {
-    int32_t* rows = take<int32_t>(&arena, pairs);
+    int32_t* rows = arena.take<int32_t>(pairs);
     if (t == tid) l.moe_rows = rows;
   }
-  l.used = arena.used;
+  l.used = arena.used();
   return l;
 }
 
