@@ -10,7 +10,7 @@ from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.profile import bench_profile
 from deepwell.bench.report import Report
 from deepwell.bench.size import bench_model_size
-from deepwell.engine import native
+from deepwell.engine.backends import native
 
 pytestmark = [
     pytest.mark.native,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deepwell.engine import native, reference
+from deepwell.engine.backends import native, reference
 
 
 def backend(name: str) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from tests.engine.backends import backend
 
-from deepwell.engine import native
+from deepwell.engine.backends import native
 
 ISAS = native.available_isas() if native.is_available() else ["none"]
 

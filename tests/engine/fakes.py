@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.loop import InProcessEngine
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.loop import InProcessEngine, PagedModel
+from deepwell.engine.core.sampler import draw, uniform
+from deepwell.engine.core.step import Limits
 from deepwell.engine.protocol import Capabilities, SamplingParams
-from deepwell.engine.sampler import draw, uniform
-from deepwell.engine.scheduler import Limits
 
 VOCAB = 97
 HIDDEN = 8
@@ -151,8 +151,7 @@ def fake_engine(
 ) -> InProcessEngine:
     """An engine around the fake model; the caller closes it."""
     return InProcessEngine(
-        model or FakeModel(),
-        FakeCache(num_blocks),
+        PagedModel(model or FakeModel(), FakeCache(num_blocks)),
         fake_capabilities(max_model_len, num_blocks * BLOCK_TOKENS),
         eos_token_ids=(EOS,),
         limits=limits,

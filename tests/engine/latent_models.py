@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine import quantize
-from deepwell.engine.backend import Indexer, Scheme
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.backends.backend import Indexer
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.layouts import Scheme
+from deepwell.engine.weights import quantize
 
 VOCAB, POSITIONS, EPS = 50, 800, 1e-6
 MLP_WIDTH = 16

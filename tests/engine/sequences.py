@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from tests.models.builders import safetensors_bytes
 
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.config import ModelConfig
 

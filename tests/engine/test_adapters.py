@@ -19,15 +19,15 @@ from tests.engine.backends import backend
 from tests.engine.conformance import collect
 
 from deepwell.bench.adapters import write_random_adapter
-from deepwell.engine import native
-from deepwell.engine.adapters import AdapterLoader, Linear, linears_of, read_adapter
 from deepwell.engine.architectures import build_model, tensor_plan
-from deepwell.engine.batch import Batch
+from deepwell.engine.backends import native
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.load import open_engine
-from deepwell.engine.loop import InProcessEngine
-from deepwell.engine.low_rank import LowRank, pack
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.engine.weights import load_weights
+from deepwell.engine.weights.adapters import AdapterLoader, Linear, linears_of, read_adapter
+from deepwell.engine.weights.load import load_weights
+from deepwell.engine.weights.low_rank import LowRank, pack
 from deepwell.errors import DeepwellError, InvalidModelFile, ModelNotFound, UnsupportedModel
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 
@@ -185,7 +185,7 @@ def test_rows_do_not_depend_on_their_company(
 def test_quantised_bases_follow_the_reference(
     isa: str, precision: Any, base: Checkpoint, tmp_path: Path
 ) -> None:
-    from deepwell.engine import reference
+    from deepwell.engine.backends import reference
 
     table = native.isa()
     native.set_isa(isa)

@@ -15,13 +15,14 @@ from tests.engine.backends import backend
 from tests.engine.test_adapters import ALPHA, MAX_ERROR, WEIGHTS, linears, merged, rewrite
 
 from deepwell.bench.adapters import write_random_adapter
-from deepwell.engine import native
-from deepwell.engine.adapters import AdapterLoader, read_adapter
 from deepwell.engine.architectures import build_model
 from deepwell.engine.architectures.targets import lora_targets
-from deepwell.engine.batch import Batch
+from deepwell.engine.backends import native
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import Precision
 from deepwell.engine.load import new_cache
-from deepwell.engine.weights import Precision, load_weights
+from deepwell.engine.weights.adapters import AdapterLoader, read_adapter
+from deepwell.engine.weights.load import load_weights
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 
 RANK = 4

@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.engine import quantize
 from deepwell.engine.architectures import tensors
 from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, row_map, source_places
+from deepwell.engine.weights import quantize
 
 head_rows = st.builds(
     lambda heads, nope, pairs, rest, pad: HeadRows(

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from tests.engine import sequences
 from tests.engine.backends import backend
 
-from deepwell.engine import native
 from deepwell.engine.architectures import build_encoder
-from deepwell.engine.encoder_reference import gelu, layer_norm
-from deepwell.engine.weights import Precision, load_weights
+from deepwell.engine.backends import native
+from deepwell.engine.backends.encoder_reference import gelu, layer_norm
+from deepwell.engine.layouts import Precision
+from deepwell.engine.weights.load import load_weights
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.tokenizer import Tokenizer
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tests.engine import sequences
 from tests.engine.conformance import EngineConformance, request
 
-from deepwell.engine.encoder_loop import EncoderEngine, EncoderLimits
-from deepwell.engine.encoder_plan import plan_encoder
+from deepwell.engine.encoder.loop import EncoderEngine, EncoderLimits
+from deepwell.engine.encoder.plan import plan_encoder
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import Capabilities, Engine
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InsufficientMemory, InvalidRequest

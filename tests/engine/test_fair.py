@@ -9,21 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.engine.fair import FairQueue, cost_of
+from deepwell.engine.core.fair import FairQueue, cost_of
+from deepwell.engine.core.sequence import Sequence, SequenceSpec
 from deepwell.engine.protocol import SamplingParams
-from deepwell.engine.sequence import Sequence
 
 TENANTS = "abcd"
 
 
 def sequence(name: str, tenant: str, *, priority: int = 0, prompt: int = 4, max_tokens: int = 4) -> Sequence:
-    return Sequence(
+    spec = SequenceSpec(
         name,
         np.zeros(prompt, np.int32),
         SamplingParams(max_tokens=max_tokens),
         tenant=tenant,
         priority=priority,
     )
+    return Sequence(spec)
 
 
 asked = st.tuples(st.sampled_from(TENANTS), st.integers(1, 300), st.integers(0, 300), st.integers(-1, 1))

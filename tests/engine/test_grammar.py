@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from tests.engine.fakes import FakeCache, fake_capabilities, logits_after
 from tests.server.fakes import END, VOCAB, write_tokenizer
 
-from deepwell.engine.backend import KVCache
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.grammar import GrammarCompiler
-from deepwell.engine.loop import InProcessEngine
+from deepwell.engine.backends.backend import KVCache
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.loop import InProcessEngine, PagedModel
+from deepwell.engine.core.step import Limits
+from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
-from deepwell.engine.scheduler import Limits
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.tokenizer import Tokenizer
 
@@ -178,8 +178,7 @@ def engine(compiler: GrammarCompiler | None, *, drafts: int = 8, blocks: int = 6
     cache: KVCache = FakeCache(blocks)  # type: ignore[assignment]
     about = fake_capabilities(256, blocks * BLOCK_TOKENS)
     return InProcessEngine(
-        ByteModel(),  # type: ignore[arg-type]
-        cache,
+        PagedModel(ByteModel(), cache),  # type: ignore[arg-type]
         replace(about, vocab_size=PADDED),
         eos_token_ids=(END,),
         limits=Limits(draft_depth=drafts),

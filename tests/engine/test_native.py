@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from tests.engine import sequences
 from tests.engine.backends import backend
 
-from deepwell.engine import native, quantize, reference
 from deepwell.engine.architectures import build_model
-from deepwell.engine.backend import KVDtype, Scheme
-from deepwell.engine.batch import Batch
+from deepwell.engine.backends import native, reference
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import GROUP, KVDtype, Precision, Scheme
 from deepwell.engine.plan import kv_token_bytes
-from deepwell.engine.quantize import GROUP, Quantized
-from deepwell.engine.weights import Precision, load_weights
+from deepwell.engine.weights import quantize
+from deepwell.engine.weights.load import load_weights
+from deepwell.engine.weights.quantize import Quantized
 from deepwell.errors import MissingDependency
 from deepwell.models.config import ModelConfig
 

@@ -19,8 +19,9 @@ from tests.engine.latent_models import (
     table_for,
 )
 
-from deepwell.engine import native, quantize, reference
-from deepwell.engine.backend import KVDtype, Scheme
+from deepwell.engine.backends import native, reference
+from deepwell.engine.layouts import KVDtype, Scheme
+from deepwell.engine.weights import quantize
 
 pytestmark = pytest.mark.native
 

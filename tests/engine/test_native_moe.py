@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from tests.engine import sequences
 from tests.engine.backends import backend
 
-from deepwell.engine import native, quantize, reference
-from deepwell.engine.backend import Scheme
+from deepwell.engine.backends import native, reference
+from deepwell.engine.layouts import Scheme
+from deepwell.engine.weights import quantize
 
 pytestmark = pytest.mark.native
 

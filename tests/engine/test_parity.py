@@ -11,7 +11,8 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 
 from deepwell.engine.architectures import build_model
-from deepwell.engine.weights import Precision, load_weights
+from deepwell.engine.layouts import Precision
+from deepwell.engine.weights.load import load_weights
 from deepwell.models.checkpoint import open_checkpoint
 
 TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2", "qwen3")

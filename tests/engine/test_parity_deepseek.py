@@ -11,7 +11,7 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 
 from deepwell.engine.architectures import build_model
-from deepwell.engine.weights import load_weights
+from deepwell.engine.weights.load import load_weights
 
 TINY = ("deepseek-v2", "deepseek-v2-lite", "deepseek-v3", "deepseek-v32", "qwen3-moe")
 LATENT = TINY[:4]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from deepwell.engine.layouts import Precision
 from deepwell.engine.machine import available_memory_bytes, usable_cpus
 from deepwell.engine.plan import kv_token_bytes, plan
-from deepwell.engine.weights import Precision
 from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.models.config import ModelConfig
 

@@ -17,18 +17,18 @@ from tests.engine.echo import echo_checkpoint
 from tests.engine.fakes import VOCAB, continuation, logits_after
 from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, events, greedy, small_limits
 
-from deepwell.engine import native
 from deepwell.engine.architectures import build_model, build_prediction
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.backends import native
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.loop import InProcessEngine
+from deepwell.engine.core.prediction import Predictor
+from deepwell.engine.core.row_cost import expected_row_cost
+from deepwell.engine.core.speculation import Odds, RowCost
+from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.load import new_cache, open_engine
-from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.plan import kv_token_bytes, plan
-from deepwell.engine.prediction import Predictor
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams
-from deepwell.engine.row_cost import expected_row_cost
-from deepwell.engine.scheduler import Limits, ScheduledStep
-from deepwell.engine.speculate import Odds, RowCost
-from deepwell.engine.weights import load_weights, weights_nbytes
+from deepwell.engine.weights.load import load_weights, weights_nbytes
 from deepwell.models.config import ModelConfig
 
 NAME = "deepseek-v3-prediction"

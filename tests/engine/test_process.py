@@ -19,24 +19,19 @@ from tests.engine.conformance import EngineConformance, collect, request
 from tests.engine.fakes import continuation
 
 from deepwell import errors
-from deepwell.engine.process import EngineProcess, ProcessEngine
-from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams, TokenLogprob
-from deepwell.engine.wire import (
-    Failure,
-    Frames,
+from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
+from deepwell.engine.hosting.wire import (
     Generate,
     Step,
-    WireError,
     decode_answer,
     decode_request,
     delta_of,
-    encode,
     encode_request,
-    error_of,
-    failure_of,
     row_of,
 )
+from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams, TokenLogprob
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.process.frames import Failure, Frames, WireError, encode, error_of, failure_of
 
 FAKE = "tests.engine.fakes:hosted"
 

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from deepwell.engine import quantize
-from deepwell.engine.backend import Scheme
-from deepwell.engine.quantize import Quantized
+from deepwell.engine.layouts import Scheme
+from deepwell.engine.weights import quantize
+from deepwell.engine.weights.quantize import Quantized
 
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 shapes = st.tuples(st.integers(1, 100), st.integers(1, 200))

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine import sequences
 
-from deepwell.engine import quantize, reference
 from deepwell.engine.architectures import build_model
-from deepwell.engine.backend import Scheme
-from deepwell.engine.batch import Batch
-from deepwell.engine.rope import rope_tables
-from deepwell.engine.weights import load_weights
+from deepwell.engine.backends import reference
+from deepwell.engine.backends.rope import rope_tables
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import Scheme
+from deepwell.engine.weights import quantize
+from deepwell.engine.weights.load import load_weights
 from deepwell.models.config import ModelConfig, RopeScaling
 
 rng = np.random.default_rng(0)

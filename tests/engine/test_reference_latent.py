@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.engine import quantize, reference
-from deepwell.engine.backend import Indexer, KVDtype
-from deepwell.engine.batch import Batch
-from deepwell.engine.reference_latent import select
+from deepwell.engine.backends import reference
+from deepwell.engine.backends.backend import Indexer
+from deepwell.engine.backends.reference_latent import select
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import KVDtype
+from deepwell.engine.weights import quantize
 
 HIDDEN, HEADS, NOPE, ROPE, VALUE, RANK, Q_RANK, EPS = 48, 3, 12, 8, 20, 40, 24, 1e-6
 SCALE = 0.2
@@ -107,7 +109,7 @@ def run(
     out = []
     for first in range(0, len(x), chunk):
         step = batch(first, len(x[first : first + chunk]), prompt)
-        from deepwell.engine.reference_ops import Adapters
+        from deepwell.engine.backends.reference_ops import Adapters
 
         at = step.positions
         out.append(

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.engine import quantize, reference
-from deepwell.engine.backend import Scoring
-from deepwell.engine.reference_moe import Moe, route
-from deepwell.engine.reference_ops import Adapters
+from deepwell.engine.backends import reference
+from deepwell.engine.backends.backend import Scoring
+from deepwell.engine.backends.reference_moe import Moe, route
+from deepwell.engine.backends.reference_ops import Adapters
+from deepwell.engine.weights import quantize
 
 HIDDEN, INNER, EXPERTS, EPS = 40, 24, 8, 1e-6  # 24 is no multiple of 16, 40 none of 32
 rng = np.random.default_rng(0)
@@ -97,7 +98,7 @@ def test_the_layer_is_its_formula(
 
 
 def _no_adapters() -> Adapters:
-    from deepwell.engine.batch import Batch
+    from deepwell.engine.core.batch import Batch
 
     none = np.zeros(0, np.int32)
     return Adapters(Batch(none, none, none, none, none))

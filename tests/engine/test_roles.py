@@ -17,11 +17,11 @@ from tests.engine.backends import backend
 from tests.engine.fakes import EOS, VOCAB, FakeModel, logits_after
 from tests.engine.test_scheduler import MAX_LEN, Driver, events, greedy, small_limits
 
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.speculation import RowCost
+from deepwell.engine.core.step import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams
-from deepwell.engine.scheduler import Limits
-from deepwell.engine.speculate import RowCost
 
 
 class RoleModel(FakeModel):

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tests.engine.fakes import EOS, VOCAB, FakeCache, FakeModel, continuation
 
-from deepwell.engine.batch import BLOCK_TOKENS
-from deepwell.engine.batch_builder import BatchBuilder, output_rows_of
-from deepwell.engine.blocks import BlockPool
+from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.core.batch_builder import BatchBuilder, output_rows_of
+from deepwell.engine.core.blocks import BlockPool
+from deepwell.engine.core.scheduler import Scheduler
+from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
+from deepwell.engine.core.speculation import Draft, RowCost, accept
+from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.protocol import SamplingParams
-from deepwell.engine.scheduler import Limits, ScheduledStep, Scheduler
-from deepwell.engine.sequence import Kind, Sequence
-from deepwell.engine.speculate import Draft, RowCost, accept
 
 MAX_LEN = 96
 FREE = RowCost(0.01, 0.01)  # everything that is guessed is drafted
@@ -80,7 +81,7 @@ class Driver:
         tenant: str = "",
         priority: int = 0,
     ) -> Sequence:
-        sequence = Sequence(
+        spec = SequenceSpec(
             name,
             np.asarray(prompt, np.int32),
             params,
@@ -90,9 +91,10 @@ class Driver:
             priority=priority,
             eos_token_ids=frozenset({EOS}),
         )
+        sequence = Sequence(spec)
         self.sequences[name] = sequence
         if self.guesses is not None:
-            sequence.drafter = Guesses(sequence, self.guesses)
+            sequence.drafts.drafter = Guesses(sequence, self.guesses)
         self.scheduler.add(sequence)
         return sequence
 

@@ -13,11 +13,18 @@ from hypothesis import strategies as st
 from tests.engine.conformance import Answer, request
 from tests.engine.fakes import FakeModel, fake_engine
 
-from deepwell.engine.batch import Batch
-from deepwell.engine.loop import InProcessEngine
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.core.loop import InProcessEngine
+from deepwell.engine.core.speculation import (
+    LONGEST_KEY,
+    SHORTEST_KEY,
+    DraftPolicy,
+    PromptLookup,
+    RowCost,
+    accept,
+)
+from deepwell.engine.core.step import Limits
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.engine.scheduler import Limits
-from deepwell.engine.speculate import LONGEST_KEY, SHORTEST_KEY, DraftPolicy, PromptLookup, RowCost, accept
 
 COST = RowCost(0.2, 0.4)
 texts = st.lists(st.integers(0, 3), min_size=1, max_size=60)  # four letters: everything repeats

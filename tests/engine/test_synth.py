@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from tests.engine import sequences
 
-from deepwell.engine import native, weights
+from deepwell.engine.backends import native
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.engine.synth import SHAPES, shape_config, synthesize
-from deepwell.engine.weights import load_weights, resolve_precision, verify_packed, weights_nbytes
+from deepwell.engine.weights import load as weights
+from deepwell.engine.weights.load import load_weights, resolve_precision, verify_packed, weights_nbytes
+from deepwell.engine.weights.synth import SHAPES, shape_config, synthesize
 from deepwell.errors import InvalidModelFile, InvalidRequest
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.tokenizer import Tokenizer
@@ -71,7 +72,7 @@ def test_weights_keep_the_size_of_what_passes(synthetic: Path) -> None:
     checkpoint = open_checkpoint(synthetic)
     loaded = load_weights(checkpoint, "int8")
     for packed in loaded.matrices.values():
-        from deepwell.engine.quantize import unpack
+        from deepwell.engine.weights.quantize import unpack
 
         values = unpack(packed.data, packed.rows, packed.cols, "int8")
         assert np.std(values) == pytest.approx(packed.cols**-0.5, rel=0.1)

@@ -12,8 +12,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 from tests.engine import sequences
 
-from deepwell.engine import quantize
-from deepwell.engine.weights import Precision, Weights, load_weights, resolve_precision, weights_nbytes
+from deepwell.engine.layouts import Precision
+from deepwell.engine.weights import quantize
+from deepwell.engine.weights.load import load_weights, resolve_precision, weights_nbytes
+from deepwell.engine.weights.packed import Weights
 from deepwell.errors import InvalidModelFile
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 
@@ -66,7 +68,7 @@ def test_large_matrices_are_packed_in_chunks_without_a_seam(
     checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load_weights(checkpoint, "int4")
-    monkeypatch.setattr("deepwell.engine.weights._CHUNK_WEIGHTS", 64 * 32)
+    monkeypatch.setattr("deepwell.engine.weights.load._CHUNK_WEIGHTS", 64 * 32)
     pieces = load_weights(checkpoint, "int4")
     assert all(np.array_equal(whole.matrices[n].data, pieces.matrices[n].data) for n in whole.matrices)
     for name, report in whole.report.items():

@@ -20,7 +20,7 @@ import pytest
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
-from deepwell.engine.process import EngineProcess, ProcessEngine
+from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
 
 ROOT = Path(__file__).parents[2]
 LINES = 120

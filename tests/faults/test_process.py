@@ -16,7 +16,7 @@ import pytest
 from tests.engine.conformance import collect, request
 from tests.engine.fakes import KILLER, continuation
 
-from deepwell.engine.process import EngineProcess, ProcessEngine
+from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
 from deepwell.errors import EngineRestarted, EngineUnavailable
 
 FAKE = "tests.engine.fakes:hosted"
@@ -212,7 +212,7 @@ async def test_restarts_leak_nothing() -> None:
 
 PARENT = """
 import sys
-from deepwell.engine.process import EngineProcess, ProcessEngine
+from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
 engine = ProcessEngine.start(EngineProcess({}, factory="tests.engine.fakes:hosted"))
 print(engine.pid, engine.address, flush=True)
 sys.stdin.read()

@@ -33,8 +33,8 @@ from transformers import (
 )
 
 from deepwell.engine.architectures import build_encoder, build_model
-from deepwell.engine.rope import rope_tables
-from deepwell.engine.weights import load_weights
+from deepwell.engine.backends.rope import rope_tables
+from deepwell.engine.weights.load import load_weights
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.export import export_safetensors
 

@@ -15,9 +15,9 @@ from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.bench.adapters import write_random_adapter
 from deepwell.dialogue.text import Codec
-from deepwell.engine.adapters import Linear, linears_of
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.load import open_engine
+from deepwell.engine.weights.adapters import Linear, linears_of
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.server.app import create_app
 

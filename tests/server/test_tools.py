@@ -20,7 +20,7 @@ from deepwell.dialogue.grammars import MAX_CALLS, compose
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.text import Codec
 from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice
-from deepwell.engine.grammar import GrammarCompiler
+from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import Grammar
 from deepwell.models.chat_template import ChatTemplate
 from deepwell.models.tokenizer import Tokenizer

@@ -14,10 +14,10 @@ import numpy as np
 from deepwell.bench.comparison import Comparison, Run, compare
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.roofs import Precision
-from deepwell.engine.adapters import CONFIG_NAME, WEIGHTS_NAME, Linear, linears_of
 from deepwell.engine.architectures import tensor_plan
+from deepwell.engine.layouts import Precision
 from deepwell.engine.protocol import GenerateRequest
+from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME, Linear, linears_of
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["bench_adapters", "write_random_adapter"]

@@ -10,8 +10,8 @@ from typing import Any
 from deepwell.bench.comparison import TimedEngine, compare
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.roofs import Precision
 from deepwell.bench.session import comparison_rows, open_session
+from deepwell.engine.layouts import Precision
 
 __all__ = ["bench_batch"]
 

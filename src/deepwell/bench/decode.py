@@ -11,8 +11,9 @@ from typing import Any
 from deepwell.bench.comparison import TimedEngine, compare
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.roofs import Precision, measure_roof, work_of
+from deepwell.bench.roofs import measure_roof, work_of
 from deepwell.bench.session import comparison_rows, open_session
+from deepwell.engine.layouts import Precision
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["bench_decode"]

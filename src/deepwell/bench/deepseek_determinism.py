@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from deepwell.bench.determinism import bench_determinism
 from deepwell.bench.report import Report
-from deepwell.engine.backend import KVDtype
-from deepwell.engine.synth import shape_config, synthesize
+from deepwell.engine.layouts import KVDtype
+from deepwell.engine.weights.synth import shape_config, synthesize
 
 __all__ = ["TINY", "bench_deepseek_determinism"]
 

@@ -12,12 +12,11 @@ from typing import Any
 from deepwell.bench.assets import bench_cache
 from deepwell.bench.ours import text_tokens
 from deepwell.bench.report import Report
-from deepwell.engine.backend import KVDtype
+from deepwell.engine.core.speculation import RowCost
+from deepwell.engine.core.step import Limits
+from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.engine.scheduler import Limits
-from deepwell.engine.speculate import RowCost
-from deepwell.engine.weights import Precision
 
 __all__ = ["COMPANIES", "bench_determinism"]
 

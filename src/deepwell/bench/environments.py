@@ -19,7 +19,15 @@ from rich.console import Console
 from deepwell.bench.assets import bench_cache
 from deepwell.errors import DeepwellError
 
-__all__ = ["CPU_TORCH", "Environment", "Install", "PeerError", "environment_python"]
+__all__ = [
+    "CPU_TORCH",
+    "Environment",
+    "Install",
+    "PeerError",
+    "build_lock",
+    "build_step",
+    "environment_python",
+]
 
 TORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 
@@ -94,7 +102,7 @@ def environment_python(environment: Environment, console: Console) -> Path:
         return Path(named)
     home = environment.home
     stamp, python = home / "built", home / "bin" / "python"
-    with _building(home):
+    with build_lock(home):
         if stamp.exists() and stamp.read_text(encoding="utf-8") == environment.recipe() and python.exists():
             return python
         console.print(
@@ -113,8 +121,8 @@ def environment_python(environment: Environment, console: Console) -> Path:
 
 
 @contextlib.contextmanager
-def _building(home: Path) -> Generator[None]:
-    """Two benchmarks that start together must not build into one folder."""
+def build_lock(home: Path) -> Generator[None]:
+    """Makes a folder and holds its lock: two benchmarks that start together must not build into one."""
     home.mkdir(parents=True, exist_ok=True)
     with home.with_name(f"{home.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -143,7 +151,14 @@ def _build(environment: Environment, python: Path, console: Console) -> None:
 
 
 def _step(environment: Environment, command: Sequence[str], log: Path, console: Console) -> None:
-    """Run one command of a build, its output in the log and, on a terminal, its last line beside a spinner.
+    fix = f"see {log}; run the command again to go on, or name a Python that has it in {environment.variable}"
+    build_step(f"{environment.name} environment", command, log, console, fix=fix)
+
+
+def build_step(
+    name: str, command: Sequence[str], log: Path, console: Console, *, fix: str, cwd: Path | None = None
+) -> None:
+    """Runs one command of a build, its output in the log and, on a terminal, its last line beside a spinner.
 
     Raises:
         PeerError: it failed; the message ends with what it said last.
@@ -151,15 +166,20 @@ def _step(environment: Environment, command: Sequence[str], log: Path, console: 
     said: list[str] = []
     with (
         log.open("a", encoding="utf-8") as stream,
-        console.status(f"{environment.name}: {' '.join(command[-2:])}") as status,
+        console.status(f"{name}: {' '.join(command[-2:])}") as status,
     ):
         stream.write(f"$ {' '.join(command)}\n")
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                cwd=cwd,
             )
         except OSError as error:
-            raise PeerError(f"building the {environment.name} environment failed: {error}") from error
+            raise PeerError(f"building the {name} failed: {error}") from error
         with process:
             assert process.stdout is not None
             for line in process.stdout:
@@ -167,9 +187,6 @@ def _step(environment: Environment, command: Sequence[str], log: Path, console: 
                 stream.flush()
                 if text := line.strip():
                     said = [*said[-4:], text]
-                    status.update(f"{environment.name}: {re.sub(r'[^ -~]', '', text)[:90]}")
+                    status.update(f"{name}: {re.sub(r'[^ -~]', '', text)[:90]}")
     if process.returncode:
-        raise PeerError(
-            f"building the {environment.name} environment failed:\n" + "\n".join(said),
-            fix=f"see {log}; run the command again to go on, or name a Python that has it in {environment.variable}",
-        )
+        raise PeerError(f"building the {name} failed:\n" + "\n".join(said), fix=fix)

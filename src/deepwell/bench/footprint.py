@@ -17,9 +17,10 @@ from typing import Any, Literal
 from deepwell.bench.assets import cranfield_text, repository
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.served import cpu_seconds, process_tree, rss_bytes
-from deepwell.engine.batch import BLOCK_TOKENS
+from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.layouts import Precision
 from deepwell.engine.plan import kv_token_bytes
-from deepwell.engine.weights import Precision, resolve_precision, weights_nbytes
+from deepwell.engine.weights.load import resolve_precision, weights_nbytes
 from deepwell.errors import DeepwellError
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.settings import Settings

@@ -12,12 +12,12 @@ from deepwell.bench.assets import bench_cache
 from deepwell.bench.ours import text_tokens
 from deepwell.bench.report import Report, rounded
 from deepwell.engine.architectures import build_model
-from deepwell.engine.backend import KVDtype
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.backends.native import select_backend
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import new_cache
-from deepwell.engine.native import select_backend
 from deepwell.engine.plan import kv_token_bytes
-from deepwell.engine.weights import Precision, load_weights
+from deepwell.engine.weights.load import load_weights
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["bench_kv_pages"]

@@ -19,10 +19,10 @@ from deepwell.bench.report import Report, rounded
 from deepwell.bench.unfused import Products, Unfused, blas_products, native_products
 from deepwell.dialogue.completion import Choice, complete
 from deepwell.dialogue.text import Codec
-from deepwell.engine import native
-from deepwell.engine.batch import BLOCK_TOKENS
+from deepwell.engine.backends import native
+from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.plan import kv_token_bytes
-from deepwell.engine.weights import load_weights
+from deepwell.engine.weights.load import load_weights
 from deepwell.errors import DeepwellError
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.server.caches.response_cache import AnswerKey, ResponseCache

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import measure_roof
-from deepwell.engine import native, quantize
 from deepwell.engine.architectures import build_model
-from deepwell.engine.backend import Backend, Indexer, KVCache, KVDtype, Matrix, Model, Scheme
-from deepwell.engine.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.native import select_backend
-from deepwell.engine.synth import shape_config, synthesize
-from deepwell.engine.weights import load_weights
+from deepwell.engine.backends import native
+from deepwell.engine.backends.backend import Backend, Indexer, KVCache, Matrix, Model
+from deepwell.engine.backends.native import select_backend
+from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.layouts import KVDtype, Scheme
+from deepwell.engine.weights import quantize
+from deepwell.engine.weights.load import load_weights
+from deepwell.engine.weights.synth import shape_config, synthesize
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = [

@@ -28,7 +28,7 @@ from deepwell.bench.mixed import CLIENTS, LONGEST, Asked, mixed_load
 from deepwell.bench.peers import LlamaCpp, PeerError, llama_python, missing_instruction_sets, peer_file
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.served import cpu_seconds, process_tree
-from deepwell.engine.weights import Precision
+from deepwell.engine.layouts import Precision
 from deepwell.errors import DeepwellError
 from deepwell.models.tokenizer import Tokenizer
 

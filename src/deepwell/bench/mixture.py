@@ -30,8 +30,8 @@ from deepwell.bench.roofs import measure_roof
 from deepwell.bench.session import comparison_rows
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.plan import kv_token_bytes
-from deepwell.engine.quantize import packed_nbytes
-from deepwell.engine.synth import shape_config, synthesize
+from deepwell.engine.weights.quantize import packed_nbytes
+from deepwell.engine.weights.synth import shape_config, synthesize
 from deepwell.errors import DeepwellError
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.config import ModelConfig

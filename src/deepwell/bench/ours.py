@@ -12,10 +12,9 @@ from typing import Literal
 
 from deepwell.bench.assets import bench_cache, cranfield_text
 from deepwell.bench.comparison import Run
-from deepwell.engine.backend import KVDtype
+from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.engine.weights import Precision
 from deepwell.errors import DeepwellError
 from deepwell.models.tokenizer import Tokenizer
 from deepwell.settings import Settings

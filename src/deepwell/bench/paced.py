@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.grammar import GrammarCompiler
+from deepwell.engine.core.streams import DeltaStream, Mailbox, deliver
+from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -35,7 +36,6 @@ from deepwell.engine.protocol import (
     Grammar,
     TokenLogprob,
 )
-from deepwell.engine.streams import DeltaStream, Mailbox, deliver
 from deepwell.errors import ModelNotFound
 from deepwell.models.tokenizer import Tokenizer
 

@@ -15,13 +15,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from deepwell.bench.report import Report, rounded
+from deepwell.engine.core.loop import InProcessEngine
+from deepwell.engine.core.row_cost import expected_row_cost
+from deepwell.engine.core.speculation import RowCost
+from deepwell.engine.core.step import Limits
 from deepwell.engine.load import open_engine
-from deepwell.engine.loop import InProcessEngine
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.engine.row_cost import expected_row_cost
-from deepwell.engine.scheduler import Limits
-from deepwell.engine.speculate import RowCost
-from deepwell.engine.synth import shape_config, synthesize
+from deepwell.engine.weights.synth import shape_config, synthesize
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["bench_prediction"]

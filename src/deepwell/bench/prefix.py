@@ -8,7 +8,7 @@ from typing import Any
 
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
-from deepwell.engine.weights import Precision
+from deepwell.engine.layouts import Precision
 
 __all__ = ["bench_prefix"]
 

@@ -11,10 +11,10 @@ from typing import Any
 from deepwell.bench.assets import machine
 from deepwell.bench.ours import Ours, prompts
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.roofs import Precision, Roofs, embedding_scheme, measure_roofs, work_of
-from deepwell.engine import native
-from deepwell.engine.backend import KVDtype, Scheme
-from deepwell.engine.quantize import packed_nbytes
+from deepwell.bench.roofs import Roofs, embedding_scheme, measure_roofs, work_of
+from deepwell.engine.backends import native
+from deepwell.engine.layouts import KVDtype, Precision, Scheme
+from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.config import ModelConfig
 

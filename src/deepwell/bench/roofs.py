@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from deepwell.engine.backend import KVDtype, Scheme
+from deepwell.engine.layouts import KVDtype, Precision, Scheme
 from deepwell.engine.plan import kv_token_bytes
-from deepwell.engine.quantize import packed_nbytes
-from deepwell.engine.weights import Precision, weights_nbytes
+from deepwell.engine.weights.load import weights_nbytes
+from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.errors import DeepwellError
 from deepwell.models.config import ModelConfig
 

@@ -13,7 +13,8 @@ from deepwell.bench.comparison import Comparison, Run, TimedEngine
 from deepwell.bench.ours import Ours
 from deepwell.bench.peers import LlamaCpp, llama_python
 from deepwell.bench.report import Report, rounded
-from deepwell.bench.roofs import Precision, Work, work_of
+from deepwell.bench.roofs import Work, work_of
+from deepwell.engine.layouts import Precision
 from deepwell.models.checkpoint import open_checkpoint
 
 __all__ = ["Session", "comparison_rows", "open_session"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from deepwell.bench.quality import PRECISIONS
 from deepwell.bench.report import Report, rounded
-from deepwell.engine.weights import load_weights
+from deepwell.engine.weights.load import load_weights
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.layout import expected_tensors
 

@@ -24,7 +24,7 @@ from deepwell.bench.ours import Ours, prompts, text_tokens
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.served import cpu_seconds, process_tree, rss_bytes, serve_command, served_process
 from deepwell.dialogue.text import Codec
-from deepwell.engine.weights import Precision
+from deepwell.engine.layouts import Precision
 from deepwell.models.tokenizer import Tokenizer
 
 __all__ = ["Outcome", "Work", "bench_soak", "corrected", "outcomes_of", "slope", "work_of"]

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
-from deepwell.bench.assets import repository
+from deepwell.bench.junit import SuiteRun, run_pytest
 from deepwell.bench.report import Report
-from deepwell.errors import DeepwellError
 
 __all__ = ["bench_storage_suite"]
 
@@ -25,36 +18,10 @@ def bench_storage_suite(report: Report) -> dict[str, Any]:
     Raises:
         DeepwellError: the suite did not run.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "results.xml"
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "tests/storage",
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"--junitxml={results}",
-        ]
-        done = subprocess.run(
-            command,
-            cwd=repository(),
-            env={**os.environ, "CI": "true"},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        if not results.exists():
-            raise DeepwellError(
-                f"pytest ended with status {done.returncode}:\n{done.stdout[-1500:]}",
-                fix="run python -m pytest tests/storage",
-            )
-        outcomes = _outcomes(results)
-    if done.returncode:
-        report.note(done.stdout[-8000:])
+    done = run_pytest(["tests/storage"], {"CI": "true"})
+    outcomes = _outcomes(done)
+    if done.status:
+        report.note(done.output[-8000:])
     passed = {
         side: sum(found[side] == "passed" for found in outcomes.values() if side in found) for side in _SIDES
     }
@@ -71,16 +38,14 @@ def bench_storage_suite(report: Report) -> dict[str, Any]:
     }
 
 
-def _outcomes(results: Path) -> dict[str, dict[str, str]]:
-    """For each test that has a database: its result on each."""
+def _outcomes(done: SuiteRun) -> dict[str, dict[str, str]]:
+    """Returns, for each test that has a database, its result on each."""
     outcomes: dict[str, dict[str, str]] = {}
-    for case in ElementTree.parse(results).getroot().iter("testcase"):  # noqa: S314 - pytest wrote it just now
-        name, _, parameters = f"{case.get('classname')}.{case.get('name')}".removesuffix("]").partition("[")
+    for full, result in done.outcomes():
+        name, _, parameters = full.removesuffix("]").partition("[")
         words = parameters.split("-")
         if (side := next((side for side in _SIDES if side in words), None)) is None:
             continue
         words.remove(side)
-        tags = {child.tag for child in case}
-        result = "failed" if tags & {"failure", "error"} else "skipped" if "skipped" in tags else "passed"
         outcomes.setdefault("-".join([name, *words]), {})[side] = result
     return outcomes

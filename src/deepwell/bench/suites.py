@@ -1,80 +1,52 @@
-"""Benchmarks that are suites of the repository: parity with transformers, and a newcomer's first minutes."""
+"""Benchmarks that are suites of the repository: parity, faults, any of its tests, and a newcomer's first minutes."""
 
 from __future__ import annotations
 
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
-import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepwell.bench.assets import repository
+from deepwell.bench.junit import run_junit, run_pytest
 from deepwell.bench.report import Report, rounded
-from deepwell.errors import DeepwellError
 
-__all__ = ["bench_faults", "bench_newcomer", "bench_parity"]
+__all__ = ["bench_faults", "bench_newcomer", "bench_parity", "bench_tests"]
 
 ANSWER_LINE = (
     "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
 )
 
 
-def _junit(path: Path) -> dict[str, int]:
-    suites = list(ET.parse(path).getroot().iter("testsuite"))  # noqa: S314 - pytest's own file
-
-    def total(name: str) -> int:
-        return sum(int(suite.get(name, 0)) for suite in suites)
-
-    failed, skipped = total("failures") + total("errors"), total("skipped")
-    return {"passed": total("tests") - failed - skipped, "failed": failed, "skipped": skipped}
-
-
 def bench_parity(report: Report, *, deepseek: bool = False) -> dict[str, Any]:
-    """Run the parity suite in its own environment, transformers included; or that of DeepSeek and Qwen3-MoE alone."""
+    """Runs the parity suite in its own environment, transformers included; or that of DeepSeek and Qwen3-MoE alone."""
     target = "parity-deepseek" if deepseek else "parity"
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "parity.xml"
-        done = subprocess.run(
-            ["make", target, f"ARGS=-q --junitxml={results}"],
-            cwd=repository(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        report.note("\n".join(done.stdout.splitlines()[-15:]))
-        if not results.exists():
-            raise DeepwellError(
-                "the parity suite did not run", fix=f"run `make {target}` and read what it says"
-            )
-        return dict(_junit(results))
+    done = run_junit(
+        lambda option: ["make", target, f"ARGS=-q {option}"],
+        fix=f"run `make {target}` and read what it says",
+        stderr=None,
+    )
+    report.note(done.last_lines())
+    return dict(done.counts())
 
 
 def bench_faults(report: Report, *, restarts: int) -> dict[str, Any]:
-    """Run the fault tests: real signals on real servers. `restarts`: how often the engine is killed in the test of leaks."""
-    with tempfile.TemporaryDirectory() as folder:
-        results = Path(folder) / "faults.xml"
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "tests/faults", f"--junitxml={results}"],
-            cwd=repository(),
-            env={**os.environ, "DEEPWELL_FAULTS_RESTARTS": str(restarts)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            text=True,
-            check=False,
-        )
-        report.note("\n".join(done.stdout.splitlines()[-15:]))
-        if not results.exists():
-            raise DeepwellError(
-                "the fault tests did not run", fix="run `pytest tests/faults` and read what it says"
-            )
-        return dict(_junit(results)) | {"restarts": restarts}
+    """Runs the fault tests: real signals on real servers. `restarts`: how often the engine is killed in the test of leaks."""
+    done = run_pytest(["tests/faults"], {"DEEPWELL_FAULTS_RESTARTS": str(restarts)})
+    report.note(done.last_lines())
+    return done.counts() | {"restarts": restarts}
+
+
+def bench_tests(report: Report, paths: Sequence[str]) -> dict[str, Any]:
+    """Runs tests of the repository, named as for pytest: files, folders or ids."""
+    done = run_pytest(paths)
+    report.note(done.last_lines())
+    return dict(done.counts())
 
 
 def _until(process: subprocess.Popen[str], found: Callable[[str], bool], seconds: float) -> bool:

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine import native
 from deepwell.engine.architectures import tensor_plan
-from deepwell.engine.quantize import interleave_gate_up
-from deepwell.engine.rope import rope_tables
-from deepwell.engine.weights import Weights
+from deepwell.engine.backends import native
+from deepwell.engine.backends.rope import rope_tables
+from deepwell.engine.weights.packed import Weights
+from deepwell.engine.weights.quantize import interleave_gate_up
 from deepwell.models.checkpoint import Checkpoint
 from deepwell.models.config import ModelConfig
 

@@ -23,7 +23,7 @@ from deepwell.bench.peers import LlamaCpp, llama_python
 from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import Roofs, Work, measure_roofs, work_of
 from deepwell.bench.worker import WorkerEngine
-from deepwell.engine.weights import Precision
+from deepwell.engine.layouts import Precision
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.settings import Settings

@@ -39,6 +39,7 @@ def register(parent: typer.Typer) -> None:
         bench_faults,
         bench_limits,
         bench_observe,
+        bench_revisions,
         bench_service,
         bench_storage,
     )
@@ -48,7 +49,7 @@ def register(parent: typer.Typer) -> None:
 
 def _threads(given: int | None) -> int:
     from deepwell.bench.assets import available_cores
-    from deepwell.engine.native import MAX_THREADS
+    from deepwell.engine.backends.native import MAX_THREADS
 
     return min(given or available_cores(), MAX_THREADS)
 
@@ -82,7 +83,7 @@ def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> No
     def measure(report: Report) -> dict[str, Any]:
         from deepwell.bench.report import rounded
         from deepwell.bench.roofs import measure_roofs
-        from deepwell.engine.native import isa
+        from deepwell.engine.backends.native import isa
 
         most = _threads(threads)
         value: dict[str, Any] = {"isa": isa()}

@@ -27,6 +27,18 @@ def faults(
     measure("faults", row, json, lambda report: bench_faults(report, restarts=restarts))
 
 
+@app.command("tests")
+def repository_tests(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders or ids of tests, as for pytest.")],
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Tests of the repository: how many passed, failed and were skipped."""
+    from deepwell.bench.suites import bench_tests
+
+    measure("tests", row, json, lambda report: bench_tests(report, paths))
+
+
 @app.command()
 def soak(
     model: Model = None,

@@ -114,7 +114,7 @@ def _version(name: str) -> str:
 
 
 def _kernels(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
-    from deepwell.engine import native
+    from deepwell.engine.backends import native
     from deepwell.errors import MissingDependency
 
     if settings.isa:

@@ -13,10 +13,10 @@ from deepwell.settings import Settings
 
 if TYPE_CHECKING:
     from deepwell.dialogue.text import Codec
-    from deepwell.engine.encoder_loop import EncoderEngine
-    from deepwell.engine.loop import InProcessEngine
+    from deepwell.engine.core.loop import InProcessEngine
+    from deepwell.engine.encoder.loop import EncoderEngine
+    from deepwell.engine.hosting.process import EngineProcess
     from deepwell.engine.plan import MemoryPlan
-    from deepwell.engine.process import EngineProcess
     from deepwell.engine.protocol import Engine
     from deepwell.models.checkpoint import Checkpoint
 
@@ -123,7 +123,7 @@ def host_model(
     settings: Settings, planned: Planned, progress: Callable[[int, int], None] | None = None
 ) -> EngineProcess:
     """Begin to load the model in a process of its own; `progress` is called on another thread."""
-    from deepwell.engine.process import EngineProcess
+    from deepwell.engine.hosting.process import EngineProcess
 
     if settings.isa:
         os.environ["DEEPWELL_ISA"] = settings.isa

@@ -164,7 +164,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
                 hosted_embedder = host_model(own, planned_embedder)
                 started.callback(hosted_embedder.stop)
             # While they load:
-            from deepwell.engine.process import ProcessEngine
+            from deepwell.engine.hosting.process import ProcessEngine
 
             codec = None
             if settings.workers == 1:

@@ -44,8 +44,8 @@ def synth(
     with reported_errors(as_json=json):
         from typing import cast
 
-        from deepwell.engine.synth import shape_config, synthesize
-        from deepwell.engine.weights import Precision
+        from deepwell.engine.layouts import Precision
+        from deepwell.engine.weights.synth import shape_config, synthesize
         from deepwell.settings import Settings
 
         config = shape_config(shape, layers, prediction=prediction)
@@ -69,7 +69,7 @@ def verify(
 ) -> None:
     """Compare packed files with their checksums, which a start skips where they have 4 GB and more."""
     with reported_errors(as_json=json):
-        from deepwell.engine.weights import verify_packed
+        from deepwell.engine.weights.load import verify_packed
         from deepwell.errors import InvalidModelFile, ModelNotFound
 
         files = [path] if path.is_file() else sorted(path.glob("*.dwpack"))

@@ -1,4 +1,4 @@
-"""One choice from prompt tokens to text: engine deltas in, pieces of final text with a finish reason out."""
+"""Generation of one choice: engine deltas in, updates of final text with a finish reason out."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = [
 
 
 class GenerationFailed(DeepwellError):
-    """The engine gave a request up."""
+    """Raised when the engine gives up on a request."""
 
     status = 503
     code = "generation_failed"
@@ -38,37 +38,37 @@ class GenerationFailed(DeepwellError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What a dialogue asks last, and what was said before it."""
+    """The last question of a dialogue, and the messages before it."""
 
     text: str
     before: Sequence[Mapping[str, Any]] = ()
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the chat template
 
     def context(self) -> bytes:
-        """A digest of all but the text."""
+        """Returns a digest of everything but the text."""
         return hashlib.sha256(msgspec.json.encode([self.before, self.variables])).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What to generate for one choice of a request, and where its text starts (behind an echoed prompt)."""
+    """One choice of a request to generate. Its text starts at `offset`, behind an echoed prompt."""
 
     index: int
     request: GenerateRequest
     stops: tuple[str, ...] = ()
     offset: int = 0
-    visible: frozenset[int] = frozenset()  # control tokens that are part of the text, as markup of calls is
-    question: Question | None = None  # where the answer depends on nothing but text
+    visible: frozenset[int] = frozenset()  # control tokens that are part of the text, such as markup of calls
+    question: Question | None = None  # set if the answer depends on nothing but text
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """On whose behalf the engine works.
+    """The tenant and priority that the engine works for.
 
     Attributes:
-        tenant: whose queue the request waits in.
-        salt: prefix cache entries are shared between equal salts alone.
-        priority: higher goes first; below 0: it can wait.
+        tenant: owner of the queue that the request waits in.
+        salt: prefix cache entries are shared only between equal salts.
+        priority: higher goes first. Below 0, the request can wait.
     """
 
     tenant: str = ""
@@ -94,17 +94,17 @@ def engine_request(
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Tokens of one choice."""
+    """Token counts of one choice."""
 
     prompt: int = 0
     cached: int = 0
     completion: int = 0
-    accepted: int = 0  # of the completion, drafts that proved right
+    accepted: int = 0  # tokens of the completion that were drafted correctly
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What became final in one step of one choice. The last update carries `finish_reason`."""
+    """The text and entries that one step of one choice made final. The last update carries `finish_reason`."""
 
     index: int
     text: str
@@ -116,7 +116,7 @@ class Update:
 
 
 class _Progress:
-    """Folds deltas into updates; shared by the asynchronous and the plain iteration."""
+    """Folds deltas into updates, for the asynchronous and the plain iteration."""
 
     def __init__(self, choice: Choice, codec: Codec) -> None:
         params = choice.request.params
@@ -162,14 +162,14 @@ class _Progress:
 async def complete(
     engine: Engine, codec: Codec, choice: Choice, on_queued: Callable[[float], None] | None = None
 ) -> AsyncGenerator[Update, None]:
-    """Updates of one choice; steps that made nothing final give none.
+    """Yields the updates of one choice. Steps that made nothing final yield none.
 
-    `on_queued` is told the seconds for which the engine let the request wait.
+    `on_queued` is called with the seconds for which the request waited in the engine's queue.
 
-    Closing the iterator, or a stop string, closes the engine's, which ends the request within one step.
+    Closing the iterator, or a stop string, closes the engine's iterator, which ends the request within one step.
 
     Raises:
-        GenerationFailed: the engine gave the request up.
+        GenerationFailed: the engine gave up on the request.
     """
     progress = _Progress(choice, codec)
     # The protocol promises that the iterator can be closed, which its type cannot say.
@@ -187,7 +187,7 @@ async def complete(
 
 
 def complete_sync(deltas: Iterable[Delta], codec: Codec, choice: Choice) -> Iterator[Update]:
-    """`complete` for a caller without an event loop."""
+    """Yields the updates of one choice as `complete` does, for a caller without an event loop."""
     progress = _Progress(choice, codec)
     for delta in deltas:
         update = progress.fold(delta)
@@ -198,12 +198,12 @@ def complete_sync(deltas: Iterable[Delta], codec: Codec, choice: Choice) -> Iter
 
 
 def merge(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
-    """Updates of several choices as they come. Closing it, or an error in one stream, closes them all."""
+    """Yields the updates of several choices as they come. Closing it, or an error in one stream, closes all streams."""
     return streams[0] if len(streams) == 1 else _merged(streams)
 
 
 async def _merged(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGenerator[Update, None]:
-    # An unbounded queue cannot hold more than the engine generates, which max_tokens bounds.
+    # The queue needs no bound: it holds at most what the engine generates, which max_tokens bounds.
     queue: asyncio.Queue[Update | Exception | None] = asyncio.Queue()
 
     async def drain(stream: AsyncGenerator[Update, None]) -> None:
@@ -211,7 +211,7 @@ async def _merged(streams: Sequence[AsyncGenerator[Update, None]]) -> AsyncGener
             async with aclosing(stream) as updates:
                 async for update in updates:
                     queue.put_nowait(update)
-        except Exception as error:  # travels to the reader, who raises it
+        except Exception as error:  # the reader raises it
             queue.put_nowait(error)
         else:
             queue.put_nowait(None)

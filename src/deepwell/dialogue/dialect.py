@@ -1,4 +1,4 @@
-"""How one model writes calls and reasoning, told from its chat template and its vocabulary."""
+"""`Dialect`: the way one model writes calls and reasoning, detected from its chat template and its vocabulary."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Dialect:
     """A model's conventions.
 
     Attributes:
-        family: how calls are written.
-        offers: whether the template shows tools to the model; where not, the system message does.
-        history: how the template renders calls of earlier turns: their arguments as an object or as text, and whether their
-            content must be null; None: it does not, so they are written into the content.
+        family: the format of calls.
+        offers: whether the template shows tools to the model. If not, the system message does.
+        history: the form in which the template takes the calls of earlier turns: arguments as an object or as text, and what
+            stands for empty content beside them (null or ""). None: it renders no calls, so the content has them as text.
         reasons: whether the model may write `<think>`.
         switch: the template's variable that turns reasoning on or off, if it has one.
     """
@@ -51,7 +51,7 @@ class Dialect:
 
     @property
     def markers(self) -> tuple[str, ...]:
-        """Markup that parsers must see, though a vocabulary may count some of it as control tokens."""
+        """Markup that parsers must see, although some of it may be control tokens of the vocabulary."""
         of_calls: dict[Family, tuple[str, ...]] = {
             "hermes": (hermes.OPEN, hermes.CLOSE),
             "deepseek": deepseek.MARKERS,
@@ -62,7 +62,7 @@ class Dialect:
         return ("<think>", "</think>", *of_calls[self.family])
 
     def parser(self, tools: Sequence[FunctionTool], reasoning: ReasoningTags) -> OutputParser:
-        """What reads an answer to a request with these tools."""
+        """Returns the parser for an answer to a request with these tools."""
         if not tools:
             return TextParser(reasoning)
         match self.family:
@@ -78,7 +78,7 @@ class Dialect:
     def conversation(
         self, messages: Sequence[Mapping[str, Any]], tools: Sequence[FunctionTool]
     ) -> list[dict[str, Any]]:
-        """OpenAI's messages as the template takes them; see `Attributes`."""
+        """Converts OpenAI's messages to those that the template takes; see `Attributes`."""
         turns = [self._turn(message) for message in messages]
         if tools and not self.offers:
             shown = "\n".join(json.dumps(tool.rendered(), ensure_ascii=False) for tool in tools)
@@ -93,7 +93,7 @@ class Dialect:
         turn = dict(message)
         calls: Sequence[Mapping[str, Any]] = turn.pop("tool_calls", None) or ()
         if turn["role"] == "developer":
-            turn["role"] = "system"  # OpenAI's newer name, which templates do not know
+            turn["role"] = "system"  # templates do not know OpenAI's newer name
         if self.history is None:
             if turn["role"] == "tool":
                 return {"role": "user", "content": f"<tool_response>\n{turn['content']}\n</tool_response>"}
@@ -111,11 +111,11 @@ class Dialect:
 
 
 def detect_dialect(template: ChatTemplate | None, vocabulary: Sequence[str]) -> Dialect:
-    """Read a model's conventions.
+    """Detects a model's conventions.
 
     Args:
-        template: None: a base model, whose users write the tags themselves.
-        vocabulary: its added tokens.
+        template: the chat template. None means a base model, whose users write the tags themselves.
+        vocabulary: the added tokens of the vocabulary.
     """
     source = template.source if template else ""
     known = frozenset(vocabulary)
@@ -143,7 +143,7 @@ def detect_dialect(template: ChatTemplate | None, vocabulary: Sequence[str]) -> 
 
 
 def _history(template: ChatTemplate) -> tuple[Literal["object", "text"], str | None] | None:
-    """Try the ways in which templates expect earlier calls, on the template itself."""
+    """Finds the form in which the template takes earlier calls, by rendering a probe in every form."""
     call = {"id": "call_0", "function": {"name": "probe-name", "arguments": json.dumps(_PROBE)}}
     empties: tuple[str | None, ...] = (None, "")
     for empty in empties:
@@ -164,7 +164,7 @@ def _history(template: ChatTemplate) -> tuple[Literal["object", "text"], str | N
 
 
 def _call(call: Mapping[str, Any], how: Literal["object", "text"]) -> dict[str, Any]:
-    """A call as templates expect it."""
+    """Returns a call in the shape that templates expect."""
     function: Mapping[str, Any] = call["function"]
     arguments: Any = function["arguments"]
     if how == "object":
@@ -177,7 +177,7 @@ def _call(call: Mapping[str, Any], how: Literal["object", "text"]) -> dict[str, 
 
 
 def _written(call: Mapping[str, Any]) -> str:
-    """A call as a model writes it that was told to by the system message."""
+    """Returns a call as text, in the format that `_INSTRUCTIONS` asks for."""
     function: Mapping[str, Any] = call["function"]
     arguments = _parsed(function["arguments"])
     body = json.dumps({"name": function["name"], "arguments": arguments}, ensure_ascii=False)
@@ -185,7 +185,7 @@ def _written(call: Mapping[str, Any]) -> str:
 
 
 def _parsed(arguments: str) -> Any:
-    """Arguments as an object; as the text they are where they do not parse: a model wrote them."""
+    """Returns arguments as an object. A model wrote them, so they may not parse to one: then they stay text."""
     try:
         parsed = json.loads(arguments)
     except (ValueError, RecursionError):

@@ -1,6 +1,6 @@
 """One turn of a conversation: messages, tools and a format in; content, reasoning and tool calls out.
 
-Every chat-like request goes this way:
+Every chat-like request takes this path:
 
     plan = await plan_dialogue(model, Dialogue(messages, tools, ...))
     params = replace(model.sampling(...), grammar=plan.grammar)
@@ -29,20 +29,20 @@ from deepwell.errors import InvalidRequest
 
 __all__ = ["Call", "Dialogue", "Plan", "Said", "Turn", "converse", "new_call_id", "plan_dialogue"]
 
-_TAIL_TOKENS = 16  # of a prompt, in which a template may open or close the model's thoughts
+_TAIL_TOKENS = 16  # end of a prompt, where a template may open or close the model's reasoning
 
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """What a model is asked, in the shape of OpenAI's chat messages.
+    """A request to a chat model, in the shape of OpenAI's chat messages.
 
     Attributes:
         messages: `role`, `content` (text, or None beside calls), `tool_calls`, `tool_call_id`, `reasoning_content`.
         tool_choice: "none" shows the model no tools.
-        format: what the answer's text must be.
-        thinks: whether the model is to reason first; None: as its template has it.
+        format: grammar of the answer's text.
+        thinks: whether the model should reason first. None leaves it to the chat template.
         variables: further switches of the chat template.
-        params: what the route calls `messages`, `tools`, `tool_choice`, `format` and `thinks`, for errors.
+        params: the route's own names for `messages`, `tools`, `tool_choice`, `format` and `thinks`, used in errors.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -57,7 +57,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What became final in one step of one choice. The last one carries `finish_reason`."""
+    """The events that one step of one choice made final. The last turn carries `finish_reason`."""
 
     index: int
     events: tuple[Event, ...]
@@ -69,7 +69,7 @@ class Turn:
 
 @dataclass(slots=True)
 class Call:
-    """A whole tool call."""
+    """A tool call, put together from its events."""
 
     id: str
     name: str
@@ -78,14 +78,14 @@ class Call:
 
 @dataclass(slots=True)
 class Said:
-    """What one choice has said so far."""
+    """The content, reasoning and tool calls of one choice so far."""
 
     content: str = ""
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list[Call])
 
     def add(self, events: Sequence[Event]) -> None:
-        """Take a turn's events in."""
+        """Adds a turn's events."""
         for event in events:
             match event:
                 case Content(text):
@@ -99,24 +99,24 @@ class Said:
 
 
 def new_call_id() -> str:
-    """An id for a tool call."""
+    """Returns a new id for a tool call."""
     return f"call_{uuid.uuid4().hex[:24]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A dialogue made ready: its prompt, the grammar of the answer, and how the answer is read."""
+    """A dialogue that is ready to run: its prompt, the grammar of the answer, and the means to parse it."""
 
     prompt: list[int]
     grammar: Grammar | None
     dialect: Dialect
-    tools: tuple[FunctionTool, ...]  # that the model was shown
+    tools: tuple[FunctionTool, ...]  # those that the model was shown
     reasoning: ReasoningTags
     visible: frozenset[int]
     question: Question | None = None
 
     def parser(self) -> OutputParser | None:
-        """What reads one choice; None: all its text is content."""
+        """Returns a new parser for one choice, or None if all its text is content."""
         if not self.tools and self.reasoning == "off":
             return None
         return self.dialect.parser(self.tools, self.reasoning)
@@ -131,7 +131,7 @@ class Plan:
         caller: Caller | None = None,
         adapter: str = "",
     ) -> list[Choice]:
-        """`n` choices; `params` should hold the plan's grammar."""
+        """Returns `n` choices. `params` should hold the plan's grammar."""
         return [
             Choice(
                 index,
@@ -145,10 +145,10 @@ class Plan:
 
 
 async def plan_dialogue(model: ServedModel, dialogue: Dialogue) -> Plan:
-    """Render and tokenise the messages, and compile the grammar, off the event loop where that takes long.
+    """Renders and tokenises the messages, and compiles the grammar. Long work runs off the event loop.
 
     Raises:
-        InvalidRequest: messages, tools or the format cannot be used; `param` has the route's own name for them.
+        InvalidRequest: messages, tools or the format cannot be used. `param` is the route's own name for them.
     """
     try:
         return await _plan(model, dialogue)
@@ -208,7 +208,7 @@ async def _plan(model: ServedModel, dialogue: Dialogue) -> Plan:
 
 
 def _question(messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any]) -> Question | None:
-    """What the last message asks, where that is a user's text."""
+    """Returns the question in the last message, or None if that is not a user's text."""
     last = messages[-1]
     if last["role"] != "user" or not isinstance(last.get("content"), str):
         return None
@@ -221,14 +221,14 @@ async def converse(
     updates: AsyncGenerator[Update, None],
     on_tool_calls: Callable[[], None] | None = None,
 ) -> AsyncGenerator[Turn, None]:
-    """Reads what the choices say. Closing the iterator ends them.
+    """Parses the updates of choices into turns. Closing the iterator ends the choices.
 
     Args:
-        updates: of all choices, as they come.
+        updates: updates of all choices, in the order in which they arrive.
         on_tool_calls: called when a choice ends with tool calls.
 
     Raises:
-        GenerationFailed: the engine gave a request up.
+        GenerationFailed: the engine gave up on a request.
     """
     parsers = {choice.index: plan.parser() for choice in choices}
     called: set[int] = set()
@@ -253,7 +253,7 @@ async def converse(
 
 
 def _offered(dialogue: Dialogue) -> tuple[FunctionTool, ...]:
-    """The tools that the model is shown."""
+    """Checks the tools and `tool_choice`, and returns the tools that the model is shown."""
     tools, choice = tuple(dialogue.tools), dialogue.tool_choice
     if not tools:
         if choice not in ("none", "auto"):
@@ -286,7 +286,7 @@ def _switch(dialect: Dialect, thinks: bool) -> dict[str, bool]:
 
 
 def _reasoning(dialect: Dialect, codec: Codec, prompt: Sequence[int]) -> ReasoningTags:
-    """Where the prompt leaves the model: inside its thoughts, behind them, or free to begin with them."""
+    """Tells from the end of the prompt whether reasoning has begun, is over (or never comes), or may begin the answer."""
     if not dialect.reasons:
         return "off"
     tail = codec.decode(prompt[-_TAIL_TOKENS:]).rstrip()
@@ -296,7 +296,7 @@ def _reasoning(dialect: Dialect, codec: Codec, prompt: Sequence[int]) -> Reasoni
 
 
 def _check_messages(messages: Sequence[Mapping[str, Any]]) -> None:
-    """Every call needs its result, and every result its call, as OpenAI has it."""
+    """Checks, as OpenAI does, that every call has its result and every result its call."""
     open_calls: dict[str, int] = {}
     for number, message in enumerate(messages):
         if message["role"] == "tool":

@@ -1,6 +1,6 @@
 """The grammar of a whole answer: reasoning first, then calls, a format, or text, as the request allows.
 
-Calls are written as the model's dialect has it. Grammars are llguidance's Lark.
+Calls are written in the model's dialect. Grammars are in llguidance's Lark.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from deepwell.dialogue.dialect import Dialect, Family
 from deepwell.dialogue.parsers import deepseek
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.tools import FunctionTool, ToolChoice
-from deepwell.engine.grammar import schema_source
+from deepwell.engine.grammar.compiler import schema_source
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import InvalidRequest
 
 __all__ = ["MAX_CALLS", "compose"]
 
-MAX_CALLS = 16  # that one answer must or may hold where calls are enforced
+MAX_CALLS = 16  # most calls in one answer that a grammar allows
 
 _OPENS: dict[Family, str] = {
     "hermes": "<tool_call>",
@@ -28,7 +28,7 @@ _OPENS: dict[Family, str] = {
     "deepseek_v3": deepseek.CALLS_BEGIN,
     "dsml": "<｜DSML｜function_calls>",
 }
-Marker = Callable[[str], int | None]  # the control token that a marker is, if it is one
+Marker = Callable[[str], int | None]  # returns the control token of a marker, or None if it is ordinary text
 
 
 def compose(
@@ -41,16 +41,16 @@ def compose(
     reasoning: ReasoningTags,
     control: Marker,
 ) -> Grammar | None:
-    """The grammar of an answer; None: anything goes.
+    """Returns the grammar of an answer, or None if any text is allowed.
 
     Args:
-        tools: those that may be called; none where `choice` is "none".
-        format: of the text of the answer.
-        reasoning: whether the answer may begin with, or has begun, thoughts: they are free text.
-        control: the id of a marker that is a control token of the vocabulary.
+        tools: tools that may be called. It is empty if `choice` is "none".
+        format: grammar of the answer's text.
+        reasoning: whether the answer may begin with reasoning, or is inside it already. Reasoning is free text.
+        control: returns the id of a marker that is a control token of the vocabulary.
 
     Raises:
-        InvalidRequest: a strict tool's schema is not supported; `param` is "tools".
+        InvalidRequest: a strict tool's schema is not supported. `param` is "tools".
     """
     if isinstance(choice, tuple):
         tools = [tool for tool in tools if tool.name in choice]
@@ -96,7 +96,7 @@ class _Writer:
         return Grammar("lark", "\n".join(lines) + "\n")
 
     def format(self, format: Grammar) -> None:
-        """`format`: the text of the answer."""
+        """Adds the rule `format`: the text of the answer."""
         match format.kind:
             case "json_schema":
                 self._rules.append(f"format: %json {schema_source(format.source)}")
@@ -107,7 +107,7 @@ class _Writer:
                 self._rules.append(f"format: %lark {{\n{format.source}\n}}")
 
     def calls(self, tools: Sequence[FunctionTool], most: int) -> None:
-        """`calls`: one up to `most` calls of these functions. `calls_behind`: the same without the marker in front."""
+        """Adds the rules `calls`, one to `most` calls of these tools, and `calls_behind`, the same without the first marker."""
         for number, tool in enumerate(tools):
             self._rules.append(f"arguments_{number}: {self._arguments(tool)}")
             begin, end = self._call(tool.name)
@@ -119,7 +119,7 @@ class _Writer:
         self._rules.append(f"calls: {lead} calls_behind")
 
     def text_then_calls(self) -> None:
-        """`text_then_calls`: any text, and calls behind it. The marker ends the text wherever it comes."""
+        """Adds the rule `text_then_calls`: any text, then calls. The marker ends the text. A family without one has no text."""
         opens = _OPENS[self._family]
         token = self._control(opens) if opens else None
         if not opens:
@@ -131,7 +131,7 @@ class _Writer:
             self._rules.append("text_then_calls: text_until calls_behind")
 
     def _block(self) -> tuple[str, str, str, str]:
-        """What calls stand in: the marker in front, what follows it, what separates them, and the end."""
+        """Returns the grammar around calls: the marker in front, the text behind it, the separator, and the end."""
         lead = self._text(_OPENS[self._family])
         match self._family:
             case "hermes":
@@ -146,11 +146,11 @@ class _Writer:
                 return lead, _quoted("\n"), "", _quoted("</｜DSML｜function_calls>")
 
     def _call(self, function: str) -> tuple[str, str]:
-        """What stands before and behind the arguments."""
+        """Returns the grammar of what stands before and behind the arguments of a call."""
         text, quoted = self._text, json.dumps(function, ensure_ascii=False)
         begin, sep = text(deepseek.CALL_BEGIN), text(deepseek.SEP)
         match self._family:
-            case "hermes":  # behind the opening tag
+            case "hermes":  # the opening tag comes from `_block`
                 return _quoted(f'\n{{"name": {quoted}, "arguments": '), _quoted("}\n</tool_call>")
             case "json":
                 return _quoted(f'{{"name": {quoted}, "parameters": '), _quoted("}")
@@ -163,7 +163,7 @@ class _Writer:
                 return _quoted(f"<｜DSML｜invoke name={quoted}>\n"), _quoted("</｜DSML｜invoke>\n")
 
     def _arguments(self, tool: FunctionTool) -> str:
-        # A function takes the arguments it declares: without this, small models invent others.
+        # Only declared arguments are allowed: without this, small models invent others.
         schema = tool.schema()
         if "properties" in schema:
             schema = {"additionalProperties": False, **schema}
@@ -174,12 +174,12 @@ class _Writer:
                 raise InvalidRequest(
                     f"the tool {tool.name!r} is strict: {error.message}", fix=error.fix, param="tools"
                 ) from error
-            # Without strict, arguments are promised to be JSON and no more.
+            # Without `strict`, arguments are only promised to be a JSON object.
             return '%json {"type": "object"}'
         return self._parameters(schema) if self._family == "dsml" else f"%json {source}"
 
     def _parameters(self, schema: Mapping[str, Any]) -> str:
-        """DSML's parameters, in the order of the schema."""
+        """Returns the grammar of DSML's parameters, in the order of the schema."""
         properties: Mapping[str, Any] = schema.get("properties") or {}
         required = set(schema.get("required") or ())
         shared = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
@@ -199,7 +199,7 @@ class _Writer:
         return " ".join(parts) or '""'
 
     def _until(self, end: str) -> str:
-        """Text up to a marker, and that too."""
+        """Returns the grammar of text up to and including a marker."""
         token = self._control(end)
         if token is not None:
             return f"ANY <[{token}]>"
@@ -208,7 +208,7 @@ class _Writer:
         return name
 
     def _text(self, text: str) -> str:
-        """A literal, or the control token that it is."""
+        """Returns the grammar of a literal, which may be a control token."""
         token = self._control(text) if text else None
         return f"<[{token}]>" if token is not None else _quoted(text)
 

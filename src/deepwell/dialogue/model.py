@@ -18,15 +18,15 @@ from deepwell.version import deepwell_version
 __all__ = ["SamplingOptions", "ServedModel", "Task"]
 
 Task = Literal["generate", "embed"]
-"""What a model is served for."""
+"""A purpose that a model is served for."""
 
-# Tokenised in about 10 ms; longer texts would hold up every stream of the event loop.
+# So many characters are tokenised in about 10 ms. A longer text would stall every stream of the event loop.
 _INLINE_CHARACTERS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """The sampling parameters of a request. None stands for OpenAI's default."""
+    """The sampling parameters of a request. None means OpenAI's default, or vLLM's for a parameter of vLLM."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -46,8 +46,8 @@ class ServedModel:
     """A model under the name that requests use for it.
 
     Args:
-        name: of the base model; its adapters have names of their own.
-        tasks: what it is served for. A request for another task is refused, whatever the model could do.
+        name: name of the base model. Its adapters have names of their own.
+        tasks: tasks that the model is served for. A request for another task is refused, even if the model could do it.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class ServedModel:
         self.fingerprint = self._fingerprint()
 
     def _fingerprint(self) -> str:
-        """Returns a digest: where it is equal, equal requests with a seed give equal tokens."""
+        """Returns a digest. While it is the same, equal requests with a seed give equal tokens."""
         runs = self.capabilities
         parts = (deepwell_version(), self.name, runs.architecture, runs.precision, runs.backend, runs.isa)
         text = "\0".join((*parts, str(runs.weights_bytes), runs.weights_hash))
         return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     def adapter_names(self) -> list[str]:
-        """Returns the names of the loaded adapters, in the order they were loaded."""
+        """Returns the names of the loaded adapters, in the order in which they were loaded."""
         return [adapter.name for adapter in self.engine.adapters()]
 
     def adapter_digest(self, name: str) -> str:
-        """Returns the digest of a loaded adapter's weights; empty for the base model."""
+        """Returns the digest of an adapter's weights: empty for the base model, the name if the adapter is not loaded."""
         if not name:
             return ""
         loaded = {adapter.name: adapter.digest for adapter in self.engine.adapters()}
@@ -86,7 +86,7 @@ class ServedModel:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **variables: Any,
     ) -> list[int]:
-        """Returns the tokens of a conversation; a long one is tokenised off the event loop."""
+        """Returns the tokens of a conversation. One that is long or has tools is tokenised off the event loop."""
         encode = partial(self.codec.encode_chat, messages, tools=tools, **variables)
         if sum(len(message["content"] or "") for message in messages) > _INLINE_CHARACTERS or tools:
             return await asyncio.to_thread(encode)
@@ -96,7 +96,7 @@ class ServedModel:
         """Compiles a grammar off the event loop.
 
         Raises:
-            InvalidRequest: it does not compile, or holds what is not supported; `param` is the one given.
+            InvalidRequest: the grammar does not compile, or uses an unsupported feature. `param` is the one given.
         """
         try:
             await self.engine.prepare(grammar)
@@ -128,10 +128,10 @@ class ServedModel:
         return encoded
 
     def room(self, prompt_tokens: int, max_tokens: int | None, param: str) -> int:
-        """Returns how many tokens may be generated behind a prompt: `max_tokens` itself, where it is given and fits.
+        """Returns the number of tokens that may be generated after a prompt: `max_tokens`, or all that fit if it is None.
 
         Raises:
-            ContextLengthExceeded: nothing is ever cut to make it fit.
+            ContextLengthExceeded: the prompt or `max_tokens` does not fit. Nothing is ever cut to make it fit.
         """
         window = self.capabilities.max_model_len
         left = window - prompt_tokens
@@ -163,7 +163,7 @@ class ServedModel:
         """Returns the engine's parameters for a request's options.
 
         Raises:
-            InvalidRequest: `logit_bias` names a token outside the vocabulary, or `min_tokens` is over `max_tokens`.
+            InvalidRequest: `logit_bias` names a token outside the vocabulary, or `min_tokens` exceeds `max_tokens`.
         """
         outside = [token for token in options.logit_bias if not 0 <= token < self.codec.vocab_size]
         if outside:
@@ -184,7 +184,7 @@ class ServedModel:
             min_tokens=min_tokens,
             temperature=_given(options.temperature, 1.0),
             top_k=max(options.top_k or 0, 0),
-            # The smallest set that holds a share of 0 is the most likely token, as with any tiny share.
+            # A top_p of 0 keeps only the most likely token, as any tiny top_p does.
             top_p=max(_given(options.top_p, 1.0), 1e-9),
             min_p=options.min_p or 0.0,
             presence_penalty=options.presence_penalty or 0.0,

@@ -1,7 +1,7 @@
-"""Between text and tokens: a model's tokenizer with its chat template, and the text of one choice as it grows.
+"""Conversion between text and tokens: a model's tokenizer and chat template, and the text of one choice as it grows.
 
-`ChoiceText` takes the engine's deltas in and gives pieces out in which text and log probabilities agree: a token's entry
-leaves together with its text, however long half a character or half a stop string was held back.
+`ChoiceText` turns the engine's deltas into pieces in which text and log probabilities agree: a token's entry leaves together
+with its text, however long half a character or half a stop string was held back.
 """
 
 from __future__ import annotations
@@ -24,19 +24,18 @@ __all__ = ["ChoiceText", "Codec", "Entry", "Piece"]
 
 
 class Codec:
-    """One model's way from text to tokens and back. Methods may be called from any thread."""
+    """The tokenizer and chat template of one model. Methods may be called from any thread."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
         self._tokenizer = tokenizer
         self._template = template
         self.vocab_size = tokenizer.vocab_size
-        self.added_bos = (
-            tokenizer.bos_token_id if tokenizer.add_bos else None
-        )  # in front of every plain prompt
+        # The token in front of every plain prompt.
+        self.added_bos = tokenizer.bos_token_id if tokenizer.add_bos else None
 
     @classmethod
     def load(cls, path: Path) -> Codec:
-        """Read the tokenizer and the chat template of a model file or directory."""
+        """Reads the tokenizer and the chat template of a model file or directory."""
         tokenizer = Tokenizer.load(path)
         source = tokenizer.chat_template
         template = (
@@ -45,7 +44,7 @@ class Codec:
         return cls(tokenizer, template)
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a plain prompt, behind the BOS token where the model wants one."""
+        """Returns the tokens of a plain prompt, behind the BOS token if the model wants one."""
         tokenizer = self._tokenizer
         tokens = tokenizer.encode(text)
         if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP]
@@ -54,16 +53,16 @@ class Codec:
 
     @cached_property
     def dialect(self) -> Dialect:
-        """How the model writes calls and reasoning."""
+        """The model's conventions for calls and reasoning."""
         return detect_dialect(self._template, self._tokenizer.added_tokens)
 
     @cached_property
     def template_variables(self) -> frozenset[str]:
-        """Names that the chat template expects from outside."""
+        """Names of the variables that the chat template takes."""
         return self._template.variables if self._template else frozenset()
 
     def control_token(self, text: str) -> int | None:
-        """The id of a control token, by its text."""
+        """Returns the id of the control token with this text, or None."""
         return self._tokenizer.control_token(text)
 
     def encode_chat(
@@ -73,7 +72,7 @@ class Codec:
         tools: Sequence[Mapping[str, Any]] | None = None,
         **variables: Any,
     ) -> list[int]:
-        """Tokens of a conversation up to where the assistant speaks; `variables` are the template's switches."""
+        """Returns the tokens of a conversation up to the assistant's answer. `variables` are the template's switches."""
         if self._template is None:
             raise InvalidRequest(
                 "this model has no chat template: it was not made for conversations",
@@ -82,25 +81,25 @@ class Codec:
         return encode_chat(self._tokenizer, self._template, messages, tools=tools, **variables)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of tokens, control tokens and all."""
+        """Returns the text of tokens, control tokens included."""
         return self._tokenizer.decode(tokens, skip_special=False)
 
     def decoder(self, visible: frozenset[int] = frozenset()) -> Detokenizer:
-        """A decoder for the tokens of one sequence; of control tokens it shows those in `visible`."""
+        """Returns a decoder for the tokens of one sequence. It skips control tokens that are not in `visible`."""
         return Detokenizer(self._tokenizer, visible)
 
     def token_bytes(self, token: int) -> bytes:
-        """The bytes a token stands for."""
+        """Returns the bytes that a token stands for."""
         return self._tokenizer.token_bytes(token)
 
     def is_end(self, token: int) -> bool:
-        """Whether the token ends a sequence."""
+        """Returns whether the token ends a sequence."""
         return token in self._tokenizer.eos_token_ids
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A drawn token, its log probability, and the character of the text it starts at."""
+    """A drawn token with its log probability, and the character of the text at which it starts."""
 
     info: TokenLogprob
     offset: int
@@ -108,17 +107,17 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that is final, and the entries of its tokens (empty unless log probabilities were asked for)."""
+    """Text that is final, with the entries of its tokens (empty unless log probabilities were asked for)."""
 
     text: str
     entries: tuple[Entry, ...] = ()
     stopped: bool = False  # a stop string matched: the text is complete
-    tokens: int = 0  # taken in: those behind a stop string are not
+    tokens: int = 0  # number taken in; tokens behind a stop string are not
     stop: str | None = None  # the stop string that matched
 
 
 class ChoiceText:
-    """The text of one choice. `push` every delta, then `finish`, unless a piece said `stopped`."""
+    """The text of one choice. Push every delta, then call `finish`, unless a piece was `stopped`."""
 
     def __init__(
         self,
@@ -137,7 +136,7 @@ class ChoiceText:
         self._entries: deque[Entry] = deque()
 
     def push(self, delta: Delta) -> Piece:
-        """Add one step's tokens, up to one that completes a stop string.
+        """Adds one step's tokens, up to the one that completes a stop string.
 
         A token that ends the sequence has no text and no entry.
         """
@@ -158,7 +157,7 @@ class ChoiceText:
         return self._release(safe, matched, tokens=taken)
 
     def finish(self) -> Piece:
-        """What was held back, when nothing more comes."""
+        """Returns the text that was held back, when no more comes."""
         tail = self._decoder.finish()
         self._decoded += len(tail)
         text, matched = self._stops.push(tail)
@@ -172,8 +171,8 @@ class ChoiceText:
     def _release(self, text: str, matched: str | None, *, tokens: int = 0) -> Piece:
         self._released += len(text)
         entries: list[Entry] = []
-        # Tokens of one character share its offset, so they leave together; a control token without text leaves with the
-        # next text, and one behind the last character or behind a stop string not at all.
+        # Tokens of one character share its offset, so they leave together. A control token without text leaves with the next
+        # text. One behind the last character, or behind a stop string, never leaves.
         while self._entries and self._entries[0].offset < self._released:
             entries.append(self._entries.popleft())
         return Piece(text, tuple(entries), matched is not None, tokens, matched)

@@ -7,20 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from deepwell.engine import native
-from deepwell.engine.adapters import AdapterLoader, linears_of
 from deepwell.engine.architectures import build_encoder, build_model, build_prediction, tensor_plan
-from deepwell.engine.backend import Backend, KVCache, KVDtype
-from deepwell.engine.encoder_loop import EncoderEngine
-from deepwell.engine.encoder_plan import plan_encoder
-from deepwell.engine.grammar import GrammarCompiler
-from deepwell.engine.loop import InProcessEngine
+from deepwell.engine.backends import native
+from deepwell.engine.backends.backend import Backend, KVCache
+from deepwell.engine.core.loop import InProcessEngine, PagedModel
+from deepwell.engine.core.row_cost import expected_row_cost
+from deepwell.engine.core.step import Limits
+from deepwell.engine.encoder.loop import EncoderEngine
+from deepwell.engine.encoder.plan import plan_encoder
+from deepwell.engine.grammar.compiler import GrammarCompiler
+from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.plan import MemoryPlan, plan
 from deepwell.engine.protocol import Capabilities
-from deepwell.engine.row_cost import expected_row_cost
-from deepwell.engine.scheduler import Limits
-from deepwell.engine.weights import Precision, Progress, load_weights, resolve_precision
+from deepwell.engine.weights.adapters import AdapterLoader, linears_of
+from deepwell.engine.weights.load import Progress, load_weights, resolve_precision
 from deepwell.models.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.config import ModelConfig
 from deepwell.models.tokenizer import Tokenizer
@@ -162,8 +163,7 @@ def open_engine(
             capabilities = replace(capabilities, kv_cache_bytes=cache.nbytes + pages.nbytes)
             limits = replace(limits, predict_depth=min(limits.draft_depth, PREDICT_DEPTH))
     return InProcessEngine(
-        model,
-        cache,
+        PagedModel(model, cache, prediction),
         capabilities,
         eos_token_ids=config.eos_token_ids,
         seed=f"{weights.fingerprint} {kv_dtype}".encode(),
@@ -174,5 +174,4 @@ def open_engine(
             config.vocab_size,
             config.eos_token_ids,
         ),
-        prediction=prediction,
     )

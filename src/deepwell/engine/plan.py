@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from deepwell.engine.backend import KVDtype
-from deepwell.engine.batch import BLOCK_TOKENS
+from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.core.prediction import PASS_ROWS
+from deepwell.engine.core.speculation import PENDING_ROWS
+from deepwell.engine.core.step import Limits
+from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.machine import available_memory_bytes
-from deepwell.engine.prediction import PASS_ROWS, PENDING_ROWS
-from deepwell.engine.quantize import FLOATS
-from deepwell.engine.scheduler import Limits
-from deepwell.engine.weights import Precision, weights_nbytes
+from deepwell.engine.weights.load import weights_nbytes
+from deepwell.engine.weights.quantize import FLOATS
 from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.models.config import ModelConfig
 

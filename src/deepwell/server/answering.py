@@ -1,4 +1,4 @@
-"""`Answering`: from checked choices to their updates, through admission, the caches and the meters."""
+"""`Answering`: takes checked choices to their updates, through admission, the caches and the meters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["AnswerCaches", "Answering"]
 
 @dataclass(frozen=True, slots=True)
 class AnswerCaches:
-    """The caches that are asked before the engine, in this order; None: there is no such cache."""
+    """The caches that are asked before the engine, in this order. None means that there is no such cache."""
 
     exact: ResponseCache | None = None
     semantic: SemanticCache | None = None
@@ -30,9 +30,9 @@ class AnswerCaches:
 
 @dataclass(frozen=True, slots=True)
 class _Source:
-    """Where the answer to a choice comes from.
+    """The source of a choice's answer.
 
-    `kept`: from the exact cache under `key`; `found`: from the semantic one on `shelf`; else from the engine.
+    If `kept`, it is the exact cache under `key`. If `found`, it is the semantic cache on `shelf`. Otherwise it is the engine.
     """
 
     choice: Choice
@@ -43,7 +43,7 @@ class _Source:
 
 
 class Answering:
-    """Answers of one served model."""
+    """The answers of one served model, generated or reused."""
 
     def __init__(
         self, model: ServedModel, metrics: Metrics, gate: Gate, caches: AnswerCaches | None = None
@@ -54,20 +54,20 @@ class Answering:
         self.caches = caches or AnswerCaches()
 
     def converse(self, plan: Plan, choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
-        """Runs the choices of a dialogue together and reads what they say. Closing the iterator ends them.
+        """Runs the choices of a dialogue together and parses their updates. Closing the iterator ends the choices.
 
         Raises:
-            GenerationFailed: the engine gave a request up.
+            GenerationFailed: the engine gave up on a request.
         """
         return converse(plan, choices, self.updates(choices), _note_tool_calls)
 
     async def updates(self, choices: Sequence[Choice]) -> AsyncGenerator[Update, None]:
-        """Runs the choices together, admitted, metered, and reused where a cache has them.
+        """Runs the choices together. They are metered, and either reused from a cache or admitted to the engine.
 
         Raises:
-            Overloaded: they would wait too long.
-            RateLimited: they may use more tokens than are left.
-            GenerationFailed: the engine gave a request up.
+            Overloaded: the choices would wait too long.
+            RateLimited: the choices may use more tokens than are left.
+            GenerationFailed: the engine gave up on a request.
         """
         meter = GenerationMeter(self.metrics, self.model.name, choices)
         try:
@@ -89,7 +89,7 @@ class Answering:
     async def _source(self, choice: Choice) -> _Source:
         """Looks a choice up in the caches.
 
-        The engine is asked under the request's id: whoever reads its log finds the request.
+        The id that the engine gets begins with the HTTP request's id, so that the engine's log leads to the request.
         """
         if (record := current()) is not None:
             named = f"{record.request_id}/{choice.request.request_id}"
@@ -115,7 +115,7 @@ class Answering:
         return _Source(choice, key, kept, shelf, found)
 
     def _answer_key(self, choice: Choice) -> AnswerKey | None:
-        """Returns the key under which the answer to a choice is kept; None: it is not."""
+        """Returns the cache key of a choice's answer, or None if it is not cached."""
         ticket = current_ticket()
         if self.caches.exact is None or (ticket is not None and ticket.cache == "off"):
             return None
@@ -142,6 +142,6 @@ class Answering:
 
 
 def _note_tool_calls() -> None:
-    """Writes into the request's record that the model called tools; the engine only knows that it stopped."""
+    """Writes into the request's record that the model called tools. The engine only knows that it stopped."""
     if (record := current()) is not None:
         record.finish_reason = "tool_calls"

@@ -52,10 +52,10 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def route_table(families: Sequence[Family] = FAMILIES) -> RouteTable:
-    """Returns the table of what families declare.
+    """Returns the table of the families' declarations.
 
     Raises:
-        DeclarationError: two declare the same operation, or one wants a scope that no key can have.
+        DeclarationError: two families declare the same operation, or one needs a scope that no key can have.
     """
     for family in families:
         if (scope := family.declaration.scope) not in (*SCOPES, OPEN):
@@ -64,10 +64,10 @@ def route_table(families: Sequence[Family] = FAMILIES) -> RouteTable:
 
 
 def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) -> FastAPI:
-    """Builds routes, errors and middleware around the served models. `app.state.workers` has the families' workers.
+    """Builds routes, errors and middleware around the served models. `app.state.workers` holds the families' workers.
 
     Raises:
-        DeclarationError: the routes of a family are not those that it declares.
+        DeclarationError: the routes of a family are not those that it declares, or `route_table` refuses the families.
     """
     table = context.routes = route_table(families)
     enabled = [family for family in families if family.enabled(context)]
@@ -82,7 +82,7 @@ def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) ->
         redoc_url=None,
         middleware=_middleware(context, table, allowances),
     )
-    # What batches may ask: the routes as they are served, behind keys and limits, which a batch passed when it was made.
+    # Batches call these routes without keys and limits: a batch passed those when it was made.
     inner = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     for one in (app, inner):
         errors.install(one)
@@ -100,7 +100,7 @@ def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) ->
 def _middleware(
     context: ServerContext, table: RouteTable, allowances: Mapping[str, BodyAllowance]
 ) -> list[Middleware]:
-    """Returns the middleware, the outermost first."""
+    """Returns the middleware, outermost first."""
     options = context.options
     found = [
         Middleware(Envelope, metrics=context.metrics, observer=context.observer, routes=table),

@@ -1,4 +1,4 @@
-"""From the settings to the context of one HTTP process."""
+"""Builds the context of one HTTP process from the settings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["build_context", "context_of"]
 
 
 def context_of(settings: Settings, models: Sequence[ServedModel], *, worker: int = 0) -> ServerContext:
-    """Builds the context that the settings ask for; `worker` is the number of this HTTP process, from 0."""
+    """Builds the context that the settings ask for. `worker` is the number of this HTTP process, from 0."""
     return build_context(
         models,
         ServerOptions.of(settings, worker=worker),
@@ -45,11 +45,11 @@ def build_context(
     """Wires the parts of a server.
 
     Args:
-        models: what is served. Requests are admitted to the first, and its answers are kept.
-        database: where data is kept; None: a temporary one, made when it is first needed.
+        models: the served models. The wait for the first is limited, and its answers are cached.
+        database: the database for kept data. None means a temporary one, made when it is first needed.
 
     Raises:
-        InvalidRequest: two models have one name, or the semantic cache has no second model to embed with.
+        InvalidRequest: two models have the same name, or the semantic cache has no second model to embed with.
     """
     options = options or ServerOptions()
     names = [model.name for model in models]
@@ -72,7 +72,7 @@ def build_context(
 def _caches(
     options: CacheOptions, metrics: Metrics, valkey: ValkeyClient | None, others: Sequence[ServedModel]
 ) -> AnswerCaches:
-    """Makes the caches of the first model's answers. A quarter of the memory is for answers kept by bytes (`Replays`)."""
+    """Makes the caches of the first model's answers. `Replays` gets a quarter of the memory for answers kept by bytes."""
     exact = semantic = None
     if options.response_bytes:
         exchange = None if valkey is None else SharedAnswers(valkey, options.response_ttl_s)

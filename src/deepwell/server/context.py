@@ -1,4 +1,4 @@
-"""`ServerContext`: what the routes of one HTTP process share."""
+"""`ServerContext`: the objects that the routes of one HTTP process share."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["ServerContext"]
 
 @dataclass(slots=True)
 class ServerContext:
-    """Everything that a route may need. For one event loop.
+    """Everything that a route may need. It belongs to one event loop.
 
     Attributes:
-        served: the models, the one that generates first.
-        database: where data is kept; None: a temporary one, made when it is first needed.
-        routes: what the API families declare; `create_app` sets it.
+        served: the models. The first is the one that the server was started for.
+        database: the database for kept data. None means a temporary one, made when it is first needed.
+        routes: the declarations of the API families. `create_app` sets it.
         kept: set once there is a state.
-        draining: the server takes no new requests.
+        draining: whether the server is shutting down. `/readyz` then answers 503.
         stopped: tells answers in flight that the server stops.
     """
 
@@ -60,7 +60,7 @@ class ServerContext:
 
     @property
     def state(self) -> State:
-        """What is kept between requests; without a database of its own, until the server is gone."""
+        """The stores that outlive a request. Without `database` they are temporary, and gone with the server."""
         return self._state or self._keep(Database.temporary())
 
     def _keep(self, database: Database) -> State:
@@ -69,7 +69,7 @@ class ServerContext:
         return self._state
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
-        """Has `close` called by `close_background`."""
+        """Registers `close` for `close_background` to call."""
         self._closing.append(close)
 
     async def close_background(self) -> None:
@@ -78,7 +78,7 @@ class ServerContext:
             await close()
 
     async def close_state(self) -> None:
-        """Ends background work and closes the database."""
+        """Ends background work, lets go of keys and limits, and closes the database."""
         await self.keys.close()
         await self.limiter.close()
         await self.close_background()
@@ -91,10 +91,10 @@ class ServerContext:
         self.stopped.set()
 
     def find(self, name: str) -> tuple[Answering, str]:
-        """Returns the served model of a name; for an adapter's name its base and that name, else an empty one.
+        """Returns the served model of a name, and an empty string. For an adapter's name, returns its base and that name.
 
         Raises:
-            ModelNotFound: there is none; the fix names those there are.
+            ModelNotFound: no model has this name. The fix lists those that are served.
         """
         names: list[str] = []
         for answering in self.served:
@@ -109,11 +109,11 @@ class ServerContext:
         raise ModelNotFound(f"the model {name!r} is not served here", fix=f"use {served}", param="model")
 
     def generator(self, name: str) -> tuple[Answering, str]:
-        """Returns the served model of a name as `find` does, where text is to be generated.
+        """Returns the served model of a name as `find` does, for a request that generates text.
 
         Raises:
-            ModelNotFound: there is none.
-            InvalidRequest: it generates no text, or is served for other tasks.
+            ModelNotFound: no model has this name.
+            InvalidRequest: the model generates no text, or is served for other tasks.
         """
         answering, adapter = self.find(name)
         model = answering.model
@@ -128,7 +128,7 @@ class ServerContext:
         raise InvalidRequest(f"{name!r} is served for embeddings alone", fix=fix, param="model")
 
     def _first(self, task: Task) -> Answering | None:
-        """Returns the first model that is served for a task and can do it."""
+        """Returns the first model that is served for a task and can do it, or None."""
         for answering in self.served:
             model = answering.model
             if task in model.tasks and (task != "generate" or model.capabilities.generates):

@@ -1,4 +1,4 @@
-"""What a server is told, as frozen options: each part of the server takes its own, and `of` reads them from the settings."""
+"""Frozen options of the server. Each part of the server takes its own, and `of` reads them from the settings."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["CacheOptions", "FileOptions", "LimitsConfig", "SemanticOptions", "Se
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """How files are kept and batches run; the settings of the same names describe each."""
+    """Options of files and batches. The settings of the same names describe each."""
 
-    folder: Path | None = None  # of the files; None: one that is gone with the server
+    folder: Path | None = None  # for the files; None means a temporary one, gone with the server
     max_file_bytes: int = 512 << 20
     max_upload_bytes: int = 8 << 30
     batch_concurrency: int = 16
@@ -38,7 +38,10 @@ class FileOptions:
 
 @dataclass(frozen=True, slots=True)
 class LimitsConfig:
-    """What a server allows; 0 is no limit. `table`: the file that the processes of a host share; None: no other process."""
+    """The limits of a server; 0 means no limit.
+
+    `table` is the file that the processes of a host share. None means that there is no other process.
+    """
 
     rates: RateLimits = field(default_factory=RateLimits)
     request_timeout_s: float = 0.0
@@ -60,7 +63,11 @@ class LimitsConfig:
 
 @dataclass(frozen=True, slots=True)
 class SemanticOptions:
-    """`min_cosine`: how alike two questions must be for the embedder; `ttl_s`: for how long an answer may be given again."""
+    """Options of the semantic cache.
+
+    `min_cosine` is the least similarity that the embedder must find between two questions. `ttl_s` is the time for which an
+    answer may be given again.
+    """
 
     min_cosine: float = 0.8
     capacity_bytes: int = 16 << 20
@@ -69,7 +76,10 @@ class SemanticOptions:
 
 @dataclass(frozen=True, slots=True)
 class CacheOptions:
-    """Which answers are kept. `response_bytes`: memory for whole answers, 0: none; `semantic` None: no semantic cache."""
+    """Options of the answer caches.
+
+    `response_bytes` is the memory for whole answers; 0 means that none are kept. Without `semantic` there is no semantic cache.
+    """
 
     response_bytes: int = 0
     response_ttl_s: float = float("inf")
@@ -88,13 +98,13 @@ class CacheOptions:
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """What one HTTP process is told.
+    """Options of one HTTP process.
 
     Attributes:
-        api_keys: keys of the settings; those in the database are another matter.
-        adapter_dir: directory that clients may load adapters from; None: they may load none.
-        client_timeout_s: for a client that reads nothing of a full buffer.
-        worker: number of this HTTP process; what only one process may do is done by 0.
+        api_keys: keys of the settings. Those in the database are not among them.
+        adapter_dir: directory that clients may load adapters from. None means that they may load none.
+        client_timeout_s: time after which a client that reads nothing of a full buffer is cut off.
+        worker: number of this HTTP process. Process 0 does what only one process may do.
     """
 
     max_body_bytes: int = 8 << 20

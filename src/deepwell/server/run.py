@@ -26,7 +26,7 @@ GRACE_SECONDS = 20.0
 
 
 class Server(uvicorn.Server):
-    """uvicorn, told how answers in flight end: by themselves within `grace_seconds`, or with an error that says why."""
+    """A uvicorn server whose answers in flight end by themselves within `grace_seconds`, or with an error that says why."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class Server(uvicorn.Server):
                 access_log=False,
                 log_level=log_level,
                 server_header=False,
-                # Clients keep connections for a minute; one that we close first fails under their next request.
+                # Clients keep connections for a minute. If the server closed one first, their next request would fail.
                 timeout_keep_alive=75,
-                # After the streams were told to end; it covers a client that does not read.
+                # This passes after the streams were told to end. It covers a client that does not read.
                 timeout_graceful_shutdown=int(grace_seconds) + 2,
             )
         )
@@ -62,7 +62,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for answering in self._context.served:
-            answering.model.engine.stats()  # an engine in another process tells this event loop its news from here on
+            # From here on, an engine in another process reports to this event loop.
+            answering.model.engine.stats()
         if self.started:
             for worker in self._workers:
                 worker.start()
@@ -90,16 +91,16 @@ def serve(
     on_ready: Callable[[], None],
     drain_seconds: float = GRACE_SECONDS,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. A second signal ends answers in flight at once.
+    """Serves until SIGINT or SIGTERM. A second signal ends answers in flight at once.
 
     Raises:
-        PortInUse: somebody began to listen since the socket was bound.
+        PortInUse: another process began to listen after the socket was bound.
     """
-    # The engine's thread needs the interpreter back after every step of some milliseconds; with the default interval it
+    # The engine's thread needs the interpreter back after every step of some milliseconds. With the default interval, it
     # would wait up to 5 ms whenever this thread is busy with HTTP.
     sys.setswitchinterval(0.001)
     name_requests(log_level)
-    # uvicorn raises the signal again when it has shut down; it stopped as asked, which is no failure.
+    # uvicorn raises the signal again when it has shut down. It stopped as asked, so the signal must not end the process.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: None)
     server = Server(context, log_level=log_level, grace_seconds=drain_seconds, on_ready=on_ready)

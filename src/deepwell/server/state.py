@@ -1,4 +1,4 @@
-"""What the server keeps between requests: the stores over one database."""
+"""The stores that the server keeps between requests, over one database."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["State"]
 
 
 class State:
-    """The stores. Made at start, `recover` marks as failed what a stopped process left unfinished.
+    """The stores. With `recover`, for use at start, responses that a stopped process left unfinished are marked as failed.
 
     Attributes:
         jobs_changed: set when a worker of this process should look for jobs.
     """
 
     def __init__(self, database: Database, folder: Path | None = None, *, recover: bool = True) -> None:
-        """Opens the stores over `database`; files lie in `folder`, or without one are gone with the state."""
+        """Opens the stores over `database`. Files lie in `folder`. Without one, they are temporary and gone with the state."""
         self.database = database
         self._folder = None
         if folder is None:
@@ -44,7 +44,7 @@ class State:
             self.responses.fail_orphans("the server stopped before this was finished: send it again")
 
     def close(self) -> None:
-        """Closes the database, and removes files that were kept for this process alone."""
+        """Closes the database, and removes the files if they are temporary."""
         self.database.close()
         if self._folder is not None:
             self._folder.cleanup()

@@ -1,7 +1,7 @@
-"""`ValkeyClient`: the connection to what servers on several hosts share. A server that loses it goes on alone.
+"""`ValkeyClient`: the connection to the data that servers on several hosts share. A server that loses it goes on alone.
 
-Nothing here is waited for longer than `_ANSWER_S`. One command that fails ends the use of Valkey until a probe, sent in
-the background every `_PROBED_EVERY_S`, is answered: requests pay for a dead Valkey at most once.
+Nothing here waits longer than `_ANSWER_S`. After one command has failed, Valkey is not used until it answers a probe, which
+is sent in the background every `_PROBED_EVERY_S`. So requests pay for a dead Valkey at most once.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _log = logging.getLogger("deepwell.server")
 
 
 class ValkeyUnavailable(DeepwellError):
-    """Valkey does not answer, or has not answered a moment ago."""
+    """Raised when Valkey does not answer, or did not answer a moment ago."""
 
     status = 503
     code = "valkey_unavailable"
 
 
 class ValkeyClient:
-    """A Valkey server. For one event loop, on which it is first used.
+    """A client of one Valkey server. It belongs to the event loop on which it is first used.
 
     Args:
-        url: such as `valkey://:password@host:6379/0`.
-        on_change: told True and False as Valkey comes and goes; and False at each command that fails.
+        url: address of the server, such as `valkey://:password@host:6379/0`.
+        on_change: called with True when Valkey comes and False when it goes, and with False for each command that fails.
 
     Raises:
         MissingDependency: the client is not installed.
@@ -53,7 +53,7 @@ class ValkeyClient:
                 fix="pip install 'deepwell[valkey]', or unset DEEPWELL_VALKEY_URL",
             ) from None
         self._failures = (ValkeyError, OSError, TimeoutError)
-        # A server that was restarted has left dead connections in the pool: one retry takes a new one.
+        # A restart of Valkey leaves dead connections in the pool. One retry takes a new connection.
         self._client: Any = Valkey.from_url(
             url.get_secret_value(), socket_connect_timeout=_ANSWER_S, retry=Retry(NoBackoff(), 1)
         )
@@ -64,10 +64,10 @@ class ValkeyClient:
         on_change(True)
 
     async def run(self, command: Callable[[Any], Awaitable[Any]]) -> Any:
-        """What a command on the client gives.
+        """Runs a command on the client and returns its result.
 
         Raises:
-            ValkeyUnavailable: it fails, takes too long, or the one before it did and no probe has been answered since.
+            ValkeyUnavailable: the command fails or takes too long, or an earlier one did and no probe was answered since.
         """
         if not self.up:
             raise ValkeyUnavailable("Valkey does not answer")
@@ -102,7 +102,7 @@ class ValkeyClient:
             return
 
     async def close(self) -> None:
-        """Let go of the connections."""
+        """Closes the connections."""
         if self._probing is not None:
             self._probing.cancel()
             await asyncio.gather(self._probing, return_exceptions=True)

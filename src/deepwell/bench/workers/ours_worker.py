@@ -11,7 +11,7 @@ import numpy as np
 from deepwell.bench.ours import Ours
 from deepwell.bench.quality import Scorer
 from deepwell.bench.workers.loop import answer_stream, serve
-from deepwell.engine.native import isa, select_backend
+from deepwell.engine.backends.native import isa, select_backend
 
 
 class Worker:

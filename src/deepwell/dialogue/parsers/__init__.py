@@ -1,6 +1,6 @@
-"""What a model wrote, as content, reasoning and tool calls: pure state machines over text that comes in pieces.
+"""Parsers of a model's output into content, reasoning and tool calls: pure state machines over text that comes in pieces.
 
-However the text is cut into pieces, the events joined are the same. Markup never reaches the content; text that only
-resembles it does, to the letter. A call that the model got wrong is passed on as it stands: bad arguments are the model's
-error, which a client sees as arguments that do not parse.
+However the text is cut into pieces, the joined events are the same. Markup never reaches the content. Text that only
+resembles markup does, unchanged. A call that the model got wrong is passed on as it stands: bad arguments are the model's
+error, and the client sees arguments that do not parse.
 """

@@ -1,6 +1,6 @@
 """DeepSeek V3, R1 and V3.1: calls between control tokens.
 
-V3 and R1 write the kind, the name and fenced JSON, V3.1 the name and bare JSON:
+V3 and R1 write the kind, the name and fenced JSON. V3.1 writes the name and bare JSON:
 
     <｜tool▁call▁begin｜>function<｜tool▁sep｜>NAME\\n```json\\n{...}\\n```<｜tool▁call▁end｜>
     <｜tool▁call▁begin｜>NAME<｜tool▁sep｜>{...}<｜tool▁call▁end｜>
@@ -20,20 +20,20 @@ _FENCE = "```"
 
 
 class DeepSeekParser(Machine):
-    """Reads the calls of a block, and what else stands in the answer."""
+    """Parses an answer in which DeepSeek's calls stand in a block."""
 
     def __init__(self, reasoning: ReasoningTags = "off") -> None:
         super().__init__(reasoning, (CALLS_BEGIN, CALL_BEGIN))
         self._index = 0
         self._value = JsonValue()
-        self._seen = ""  # of a call whose name is not known yet
+        self._seen = ""  # text of a call whose name is not known yet
 
     def opened(self, marker: str) -> None:
         self._seen = marker
         self.state = self._before_call if marker == CALLS_BEGIN else self._in_header
 
     def _before_call(self) -> bool:
-        """Inside a block, between its calls: nothing belongs here."""
+        """Skips the text between the start of a block and its first call. Nothing belongs there."""
         text, marker = self.take_until((CALL_BEGIN, CALLS_END))
         self._seen += text + (marker or "")
         if marker == CALL_BEGIN:
@@ -62,7 +62,7 @@ class DeepSeekParser(Machine):
         return marker is not None
 
     def _in_name(self) -> bool:
-        """V3's name stands in a line of its own."""
+        """Reads V3's name, which stands on a line of its own."""
         text, marker = self.take_until(("\n", CALL_END))
         self._seen += text
         if marker == CALL_END:
@@ -83,7 +83,7 @@ class DeepSeekParser(Machine):
         self.state = self._before_arguments
 
     def _before_arguments(self) -> bool:
-        """White space, and the line of an opening fence."""
+        """Skips white space and the line of an opening fence."""
         bare = self.text.lstrip()
         if not bare.startswith(_FENCE):
             if _FENCE.startswith(bare) and not self.ended:
@@ -100,7 +100,7 @@ class DeepSeekParser(Machine):
     def _at_arguments(self) -> bool:
         bare = self.text.lstrip()
         if bare.startswith(CALL_END):
-            self.arguments(self._index, "{}")  # none were written
+            self.arguments(self._index, "{}")  # the model wrote none
             self.state = self._behind
             return True
         if CALL_END.startswith(bare) and not self.ended:
@@ -124,7 +124,7 @@ class DeepSeekParser(Machine):
         return False
 
     def _in_raw(self) -> bool:
-        """Arguments that are no JSON: to the end of the call, as they stand."""
+        """Passes on arguments that are not JSON, unchanged, up to the end of the call."""
         text, marker = self.take_until((CALL_END, CALLS_END))
         self._pass(text)
         if marker is not None:
@@ -132,7 +132,7 @@ class DeepSeekParser(Machine):
         return marker is not None
 
     def _behind(self) -> bool:
-        """A closing fence, up to the marker."""
+        """Skips a closing fence, up to the next marker."""
         _, marker = self.take_until((CALL_END, CALLS_END, CALL_BEGIN))
         if marker is not None:
             self._seen = ""
@@ -141,7 +141,7 @@ class DeepSeekParser(Machine):
         return marker is not None
 
     def _between_calls(self) -> bool:
-        """Behind a call: another one, the end of the block, or text, where the block was left open."""
+        """Finds what follows a call: another call, the end of the block, or text if the block was left open."""
         bare = self.text.lstrip()
         for marker, state in ((CALL_BEGIN, self._in_header), (CALLS_END, self.in_content)):
             if bare.startswith(marker):

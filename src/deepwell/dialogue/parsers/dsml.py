@@ -1,4 +1,4 @@
-"""DeepSeek V3.2 and later: DSML, calls as elements with one parameter each.
+"""DSML, the format of DeepSeek V3.2 and later: a call is an element that holds one element for each parameter.
 
     <｜DSML｜function_calls>
     <｜DSML｜invoke name="NAME">
@@ -7,7 +7,7 @@
     </｜DSML｜invoke>
     </｜DSML｜function_calls>
 
-A parameter of string="true" is text, any other is JSON. Nothing is escaped.
+A parameter with string="true" is text, any other is JSON. Nothing is escaped.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _STRING = re.compile(r'\sstring="([^"]*)"')
 
 
 class DsmlParser(Machine):
-    """Writes the parameters of each call as one JSON object."""
+    """Parses calls in DSML. The parameters of each call become one JSON object."""
 
     def __init__(self, reasoning: ReasoningTags = "off") -> None:
         super().__init__(reasoning, OPENS)
-        self._seen = ""  # of a block without a call so far
+        self._seen = ""  # text of a block without a call so far
         self._tag = ""
         self._index = 0
-        self._parameters = 0  # of this call
+        self._parameters = 0  # number in this call so far
         self._value = ""
         self._block_calls = 0
 
@@ -75,7 +75,7 @@ class DsmlParser(Machine):
         return True
 
     def _at_arguments(self) -> bool:
-        """Behind the opening tag: parameters, or JSON in their place."""
+        """Finds what follows the opening tag: parameters, or JSON in their place."""
         bare = self.text.lstrip()
         if not bare:
             return False
@@ -84,7 +84,7 @@ class DsmlParser(Machine):
         return True
 
     def _in_invoke(self) -> bool:
-        """Between the parameters of a call."""
+        """Skips the text between the parameters of a call."""
         text, marker = self.take_until((_PARAMETER, _END_INVOKE, *_CLOSES))
         del text  # white space
         if marker == _PARAMETER:
@@ -95,7 +95,7 @@ class DsmlParser(Machine):
         return marker is not None
 
     def _in_object(self) -> bool:
-        """The arguments as JSON, in place of parameters."""
+        """Reads arguments that are written as JSON, in place of parameters."""
         text, marker = self.take_until((_END_INVOKE,))
         value = self._value + text
         bare = value.rstrip()
@@ -148,7 +148,7 @@ class DsmlParser(Machine):
         self.arguments(self._index, "}" if self._parameters else "{}")
 
     def _take_tag(self) -> str | None:
-        """The rest of an opening tag, without its bracket; None while it is not all there."""
+        """Removes and returns the rest of an opening tag, without its bracket. Returns None while the tag is incomplete."""
         end = self.text.find(">")
         if end < 0:
             if self.ended and self.text and not self._block_calls:

@@ -1,4 +1,4 @@
-"""What the parsers give out."""
+"""Events that the parsers emit."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """Text that the model thought."""
+    """Text of the model's reasoning."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A tool call begins; its arguments follow. Calls are numbered from 0."""
+    """The start of a tool call, whose arguments follow. Calls are numbered from 0."""
 
     index: int
     name: str
@@ -33,7 +33,7 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class CallArguments:
-    """The next part of a call's arguments, which together are JSON unless the model failed or was cut off."""
+    """The next part of a call's arguments. All parts joined are JSON, unless the model failed or was cut off."""
 
     index: int
     text: str
@@ -43,19 +43,19 @@ Event = Content | Reasoning | CallStart | CallArguments
 
 
 class OutputParser(Protocol):
-    """Reads one choice's text."""
+    """A parser of one choice's text."""
 
     def push(self, text: str) -> list[Event]:
-        """What `text` makes certain."""
+        """Returns the events that `text` makes certain."""
         ...
 
     def finish(self) -> list[Event]:
-        """What was held back, when nothing more comes."""
+        """Returns the events that were held back, when no more text comes."""
         ...
 
 
 def join(events: Iterable[Event]) -> list[Event]:
-    """The events with neighbours of one kind made one, and none without text."""
+    """Merges neighbouring events of one kind, and drops events without text."""
     joined: list[Event] = []
     for event in events:
         last = joined[-1] if joined else None

@@ -1,4 +1,4 @@
-"""Hermes and Qwen: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`."""
+"""Calls of Hermes and Qwen: `<tool_call>{"name": ..., "arguments": {...}}</tool_call>`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 
 
 class HermesParser(Machine):
-    """Reads one call, or a list of them, in each pair of tags. Tags around anything else are content."""
+    """Parses one call, or a list of calls, in each pair of tags. Tags around anything else are content."""
 
     def __init__(self, reasoning: ReasoningTags = "off") -> None:
         super().__init__(reasoning, (OPEN,))
@@ -43,7 +43,7 @@ class HermesParser(Machine):
         return False
 
     def _leave(self) -> None:
-        """The JSON has ended, or is none."""
+        """Chooses the next state after the JSON, which has ended or is not JSON."""
         calls = self._json
         if calls.state == "raw":
             self.state = self._in_raw
@@ -54,7 +54,7 @@ class HermesParser(Machine):
             self.content(OPEN + calls.held)
 
     def _in_raw(self) -> bool:
-        """Arguments that are no JSON: to the closing tag, as they stand."""
+        """Passes on arguments that are not JSON, unchanged, up to the closing tag."""
         text, marker = self.take_until((CLOSE,))
         assert self._json.index is not None
         if text:
@@ -64,7 +64,7 @@ class HermesParser(Machine):
         return marker is not None
 
     def _behind(self) -> bool:
-        """Between a finished call and its closing tag: nothing that belongs to anybody."""
+        """Skips the text between a finished call and its closing tag. It belongs to nothing."""
         _, marker = self.take_until((CLOSE, OPEN))
         if marker == OPEN:
             self.opened(OPEN)

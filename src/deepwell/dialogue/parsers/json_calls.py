@@ -1,4 +1,4 @@
-"""Calls written as JSON objects, `{"name": ..., "arguments": {...}}`, read character by character."""
+"""Calls that are written as JSON objects, `{"name": ..., "arguments": {...}}`, read character by character."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _OUTSIDE_STRINGS = frozenset(string.ascii_letters + string.digits + '+-.,:{}[]"'
 _ARGUMENTS = ("arguments", "parameters")
 _KEYS = frozenset({"name", "id", "type", *_ARGUMENTS})
 
+# "raw": broken inside of arguments.
 State = Literal["between", "key?", "key", "colon", "value", "name", "arguments", "skip", "broken", "raw"]
 
 
 class JsonValue:
     """Finds the end of one JSON value, given its characters from the first on.
 
-    It balances brackets and minds strings; whether the value is sound in all else is for its reader.
+    It balances brackets and tracks strings. All other validation is left to the reader of the value.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,7 @@ class JsonValue:
         self._kind: Literal["", "scalar", "string", "container"] = ""
 
     def feed(self, char: str) -> Literal["inside", "last", "behind", "illegal"]:
-        """What a character is: of the value, its last one, the first behind a scalar, or none that JSON has there."""
+        """Classifies a character: inside the value, its last one, the first behind a scalar, or illegal in JSON there."""
         if self._in_string:
             if self._escaped:
                 self._escaped = False
@@ -63,31 +64,31 @@ class JsonValue:
 
 
 class JsonCalls:
-    """Gives the calls it reads to a machine.
+    """Reads calls and passes them to a machine.
 
     Args:
-        machine: where calls go.
-        names: functions that may be called; None: any. Another name, or a key that calls do not have, is no call: for text
-            that is not marked as one.
+        machine: the machine that emits the calls.
+        names: functions that may be called, or None for any. If given, an object with another name, or with a key that calls
+            do not have, is not a call. This is for text that is not marked as a call.
     """
 
     def __init__(self, machine: Machine, names: Collection[str] | None = None) -> None:
         self.state: State = "between"
-        self.done = 0  # calls read to their end
+        self.done = 0  # number of calls read to their end
         self.index: int | None = None  # of the call that is being read, once its name is known
-        self.held = ""  # characters that are of no call so far
+        self.held = ""  # characters that belong to no call so far
         self._machine = machine
         self._names = names
         self._key = ""
-        self._raw = ""  # of a string that is being read
+        self._raw = ""  # the string that is being read
         self._escaped = False
         self._value = JsonValue()
-        self._early = ""  # arguments in front of the name
+        self._early = ""  # arguments that came before the name
         self._encoded = ""  # arguments that may be JSON inside a string, or null
-        self._given = False  # something of the arguments
+        self._given = False  # whether a part of the arguments has come
 
     def feed(self, char: str) -> bool:
-        """Take a character. False where it fits nothing, and is not taken: the state is `broken`, or `raw` in arguments."""
+        """Takes a character. Returns False if it fits nothing. Then it is not taken, and `state` is "broken" or "raw"."""
         done = self.done
         fits = self._feed(char)
         if self.index is not None or self.done != done:
@@ -133,7 +134,7 @@ class JsonCalls:
         return self.state not in ("broken", "raw")
 
     def finish(self) -> None:
-        """Nothing more comes: give out what was held back of a call that has begun."""
+        """Emits the held back arguments of a call that has begun, when no more text comes."""
         if self.index is not None and self._encoded:
             self._machine.arguments(self.index, self._encoded)
             self._encoded = ""
@@ -142,7 +143,7 @@ class JsonCalls:
         self.state, self._raw, self._escaped = state, '"', False
 
     def _string(self, char: str) -> bool:
-        """Take a character of a string; True where it ends."""
+        """Takes a character of a string. Returns True if it ends the string."""
         self._raw += char
         if self._escaped:
             self._escaped = False
@@ -225,7 +226,7 @@ def _decoded(raw: str) -> str:
 
 
 def _unwrapped(value: str) -> str:
-    """Arguments that were written as a string of JSON, as that JSON; null as nothing."""
+    """Returns arguments that were written as a string of JSON as that JSON, and null as no text."""
     if value == "null":
         return ""
     inner = _decoded(value) if value.startswith('"') else value

@@ -1,4 +1,4 @@
-"""The part that all parsers share: reasoning, content, and the search for the marker that opens a call."""
+"""The base of all parsers: reasoning, content, and the search for the marker that opens a call."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, 
 
 __all__ = ["Machine", "ReasoningTags", "first_of", "overlap"]
 
-# "tagged": the text may begin with <think>; "begun": the prompt has opened it; "off": tags are text.
+# "tagged": the text may begin with <think>. "begun": the prompt has opened the tag. "off": tags are text.
 ReasoningTags = Literal["off", "tagged", "begun"]
 _THINK, _END_THINK = "<think>", "</think>"
 
 
 def overlap(text: str, markers: Sequence[str]) -> int:
-    """Length of the longest end of `text` that is the beginning of a marker, and not all of it."""
+    """Returns the length of the longest end of `text` that is a proper prefix of a marker."""
     longest = max(map(len, markers), default=0) - 1
     for length in range(min(longest, len(text)), 0, -1):
         tail = text[-length:]
@@ -25,7 +25,7 @@ def overlap(text: str, markers: Sequence[str]) -> int:
 
 
 def first_of(text: str, markers: Sequence[str]) -> tuple[int, str] | None:
-    """Where the first marker stands in `text`, and which it is."""
+    """Returns the position of the first marker in `text`, and that marker (the longest of several at one position)."""
     found = [(at, -len(marker), marker) for marker in markers if (at := text.find(marker)) >= 0]
     if not found:
         return None
@@ -34,20 +34,20 @@ def first_of(text: str, markers: Sequence[str]) -> tuple[int, str] | None:
 
 
 class Machine:
-    """Splits reasoning from content; a family of calls adds its states behind `opened`.
+    """Splits reasoning from content. A family of calls adds its states, of which `opened` sets the first.
 
-    A state looks at the text that is not taken yet and says whether it has taken, or decided, something. It must decide
-    nothing that later text could change: that is what makes the result independent of how the text is cut.
+    A state looks at the text that is not taken yet and returns whether it has taken, or decided, something. It must decide
+    nothing that later text could change. So the result does not depend on how the text is cut.
 
     Args:
-        reasoning: whether the text holds `<think>` tags.
+        reasoning: whether the text may hold `<think>` tags, and whether the first is open already.
         opens: markers that open calls.
     """
 
     def __init__(self, reasoning: ReasoningTags = "off", opens: Sequence[str] = ()) -> None:
         self.text = ""  # not taken yet
         self.ended = False
-        self.calls = 0  # begun so far
+        self.calls = 0  # number begun so far
         self.opens = tuple(opens)
         self.state: Callable[[], bool] = {
             "off": self.in_content,
@@ -55,17 +55,17 @@ class Machine:
             "begun": self._in_reasoning,
         }[reasoning]
         self._events: list[Event] = []
-        self._blank = ""  # white space that goes out in front of more content, and not in front of a call
+        self._blank = ""  # white space that is emitted before more content, but dropped before a call
         self._reasoned = False
-        self._strip = False  # content has yet to begin, behind reasoning
+        self._strip = False  # set behind reasoning, until content begins
 
     def push(self, text: str) -> list[Event]:
-        """What `text` makes certain."""
+        """Returns the events that `text` makes certain."""
         self.text += text
         return self._run()
 
     def finish(self) -> list[Event]:
-        """What was held back, when nothing more comes."""
+        """Returns the events that were held back, when no more text comes."""
         self.ended = True
         events = self._run()
         if self._blank and not self.calls and not self._strip:
@@ -73,11 +73,11 @@ class Machine:
         return events
 
     def opened(self, marker: str) -> None:
-        """A marker that opens calls was taken: set the state that reads on."""
+        """Sets the state that reads on after a marker that opens calls was taken."""
         raise NotImplementedError
 
     def content(self, text: str) -> None:
-        """Give out content; white space at its end waits for what follows."""
+        """Emits content. White space at its end waits for what follows."""
         text = self._blank + text
         if self._strip:
             text = text.lstrip()
@@ -88,7 +88,7 @@ class Machine:
             self._events.append(Content(bare))
 
     def call(self, name: str) -> int:
-        """Begin a call; returns its number."""
+        """Begins a call and returns its number."""
         self._blank = ""
         index = self.calls
         self.calls += 1
@@ -96,16 +96,19 @@ class Machine:
         return index
 
     def arguments(self, index: int, text: str) -> None:
-        """Give out a part of a call's arguments."""
+        """Emits a part of a call's arguments."""
         self._events.append(CallArguments(index, text))
 
     def take(self, length: int) -> str:
-        """Remove the next `length` characters."""
+        """Removes and returns the next `length` characters."""
         taken, self.text = self.text[:length], self.text[length:]
         return taken
 
     def take_until(self, markers: Sequence[str]) -> tuple[str, str | None]:
-        """Remove the text up to a marker, and that too; without one, all that cannot belong to one."""
+        """Removes the text up to a marker, and the marker. Without a marker, removes all text that cannot begin one.
+
+        Returns the text, and the marker or None.
+        """
         found = first_of(self.text, markers)
         if found is not None:
             at, marker = found
@@ -116,7 +119,7 @@ class Machine:
         return self.take(len(self.text) - held), None
 
     def in_content(self) -> bool:
-        """The state between calls."""
+        """Emits content, up to a marker that opens calls."""
         text, marker = self.take_until(self.opens)
         if text:
             self.content(text)

@@ -1,4 +1,4 @@
-"""Calls without any markup: an answer that is the JSON of a call, as Llama writes it; and answers without calls."""
+"""Answers without markup of calls: an answer that is the JSON of a call, as Llama writes it, or one without calls."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _TAG = "<|python_tag|>"
 
 
 class TextParser(Machine):
-    """Content, and reasoning where the model tags it: for requests without tools."""
+    """Parses content, and reasoning if the model tags it. It serves requests without tools."""
 
     def __init__(self, reasoning: ReasoningTags = "off") -> None:
         super().__init__(reasoning)
 
 
 class PlainJsonParser(Machine):
-    """Reads calls where the answer begins with one, or a list of them, of a function that was offered."""
+    """Parses calls if the answer begins with a call, or a list of calls, of a function that was offered."""
 
     def __init__(self, names: Collection[str], reasoning: ReasoningTags = "off") -> None:
         super().__init__(reasoning)
@@ -64,7 +64,10 @@ class PlainJsonParser(Machine):
         return False
 
     def _leave(self) -> None:
-        """The JSON has ended, or is none: what is of no call is content, and so is all that follows."""
+        """Chooses the next state after the JSON, which has ended or is not JSON.
+
+        Text that belongs to no call is content, and so is all that follows.
+        """
         calls = self._json
         if calls.state == "raw":
             self.state = self._in_raw

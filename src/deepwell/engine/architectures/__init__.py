@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from deepwell.engine.architectures import deepseek, encoder, llama
 from deepwell.engine.architectures.tensors import TensorPlan
-from deepwell.engine.backend import Backend, Model
-from deepwell.engine.encoder_backend import Encoder
+from deepwell.engine.backends.backend import Backend, Model
+from deepwell.engine.backends.encoder_backend import Encoder
+from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
-
-if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
 
 __all__ = ["build_encoder", "build_model", "build_prediction", "tensor_plan"]
 

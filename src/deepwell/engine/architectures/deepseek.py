@@ -8,23 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.architectures.mixture import build_mlp, mlp_tensors, wrapped
 from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Backend, Indexer, Join, LatentAttention, Layer, Matrix, Model
-from deepwell.engine.rope import rope_tables
+from deepwell.engine.backends.backend import Backend, Indexer, Join, LatentAttention, Layer, Matrix, Model
+from deepwell.engine.backends.rope import rope_tables
+from deepwell.engine.layouts import PANEL
+from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
 
-if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
-
 __all__ = ["build", "build_prediction", "tensors"]
-
-_PANEL = 32  # `quantize.PANEL`, which imports the backends
 
 
 def tensors(config: ModelConfig) -> TensorPlan:
@@ -72,13 +68,13 @@ def _attention_tensors(config: ModelConfig, layer: int) -> TensorPlan:
     interleaved = rope if config.rope_interleave else 0
     query = HeadRows(heads, nope + rope, 0, nope + rope, interleaved)
     latent = HeadRows(1, rank + rope, 0, rank + rope, interleaved)
-    keys = HeadRows(heads, nope + value, 0, nope, pad=_PANEL)
-    values = HeadRows(heads, nope + value, nope, value, pad=_PANEL)
+    keys = HeadRows(heads, nope + value, 0, nope, pad=PANEL)
+    values = HeadRows(heads, nope + value, nope, value, pad=PANEL)
     columns = HeadRows(heads, nope + value, 0, nope)
     kv_a, kv_b = f"{source}.kv_a_proj_with_mqa.weight", (f"{source}.kv_b_proj.weight",)
     first = f"{source}.q_a_proj.weight" if q_rank else f"{source}.q_proj.weight"
     a_rows = (q_rank or query.heads * query.count) + rank + rope
-    padded_rank = -(-rank // _PANEL) * _PANEL
+    padded_rank = -(-rank // PANEL) * PANEL
 
     matrices = [
         MatrixPlan(

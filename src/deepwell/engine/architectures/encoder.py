@@ -5,17 +5,20 @@ MiniLM and most sentence embedding models are this, with the mean of the last hi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import cast
 
 import numpy as np
 
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Backend
-from deepwell.engine.encoder_backend import Encoder, EncoderAttention, EncoderMlp, encoder_backend
+from deepwell.engine.backends.backend import Backend
+from deepwell.engine.backends.encoder_backend import (
+    Encoder,
+    EncoderAttention,
+    EncoderBackend,
+    EncoderMlp,
+)
+from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
-
-if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
 
 __all__ = ["build", "tensors"]
 
@@ -60,7 +63,7 @@ def tensors(config: ModelConfig) -> TensorPlan:
 
 def build(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:
     """Compose the encoder; every token is of the first type, as in a text that stands alone."""
-    run, vectors, eps = encoder_backend(backend), weights.vectors, config.layer_norm_eps
+    run, vectors, eps = _encoder_backend(backend), weights.vectors, config.layer_norm_eps
     matrices = {
         name: backend.matrix(packed.data, packed.rows, packed.cols, packed.scheme)
         for name, packed in weights.matrices.items()
@@ -98,3 +101,12 @@ def build(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:
         eps=eps,
         pooling=config.pooling,
     )
+
+
+def _encoder_backend(backend: Backend) -> EncoderBackend:
+    """Returns the encoder's half of `backend`."""
+    if backend.name == "native":
+        from deepwell.engine.backends import encoder_native as module
+    else:
+        from deepwell.engine.backends import encoder_reference as module
+    return cast("EncoderBackend", module)

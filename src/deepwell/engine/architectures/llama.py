@@ -6,16 +6,12 @@ further by mixtures of experts in place of MLPs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from deepwell.engine.architectures.mixture import build_mlp, mlp_tensors, wrapped
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Backend, Layer, Model
-from deepwell.engine.rope import rope_tables
+from deepwell.engine.backends.backend import Backend, Layer, Model
+from deepwell.engine.backends.rope import rope_tables
+from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
-
-if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
 
 __all__ = ["build", "tensors"]
 

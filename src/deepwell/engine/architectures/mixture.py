@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backend import Backend, Matrix, Mlp, Moe
+from deepwell.engine.backends.backend import Backend, Matrix, Mlp, Moe
+from deepwell.engine.layouts import PANEL
+from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
-
-if TYPE_CHECKING:
-    from deepwell.engine.weights import Weights
 
 __all__ = ["build_mlp", "mlp_tensors", "wrapped"]
 
-_PANEL = 32  # `quantize.PANEL`, which imports the backends
 _RUN = 16  # rows of gate, then of up
 
 
@@ -44,7 +41,7 @@ def mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
     experts = [f"{source}.experts.{e}" for e in range(count)]
     gate_up = tuple(f"{e}.{part}_proj.weight" for e in experts for part in ("gate", "up"))
     down = tuple(f"{e}.down_proj.weight" for e in experts)
-    panels = HeadRows(1, hidden, 0, hidden, pad=_PANEL)
+    panels = HeadRows(1, hidden, 0, hidden, pad=PANEL)
     matrices = [
         MatrixPlan(f"{layer}.experts_gate_up", count * 2 * inner, hidden, gate_up, "body", "interleave"),
         MatrixPlan(

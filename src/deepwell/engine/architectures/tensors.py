@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["GATE_UP_ROWS", "HeadRows", "MatrixPlan", "TensorPlan", "VectorPlan", "row_map", "source_places"]
+from deepwell.engine.layouts import GATE_UP_ROWS
 
-GATE_UP_ROWS = 16  # `quantize.GATE_UP_ROWS`, which imports the backends
+__all__ = ["HeadRows", "MatrixPlan", "TensorPlan", "VectorPlan", "row_map", "source_places"]
 
 
 @dataclass(frozen=True, slots=True)

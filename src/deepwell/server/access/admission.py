@@ -1,4 +1,4 @@
-"""`Gate`: the way to the engine: past the queue's length and the token limit, and back with what was really used."""
+"""`Gate`: admits requests to an engine by queue length and token limit, and settles the tokens that they used."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ __all__ = ["Admission", "Gate", "Overloaded", "UsageCounter"]
 _SAMPLED_EVERY_S = 0.02
 _KEPT_EVERY_S = 0.5
 _WINDOW_S = 30.0
-_LEARNT_AFTER_S = 1.0  # of a queue
+_LEARNT_AFTER_S = 1.0  # a queue must have lasted this long before its rate counts
 
 
 class Overloaded(DeepwellError):
-    """The queue is longer than anybody should wait for."""
+    """Raised when a request would wait in the queue longer than is allowed."""
 
     status = 503
     code = "overloaded"
 
 
 class Admission:
-    """How long a request of a tenant would wait: those ahead of it over the rate at which the engine takes them.
+    """An admission check. A request is expected to wait for the requests ahead of it, at the engine's rate of admission.
 
-    The queue is fair, so a tenant has ahead of it its own requests, and of each other tenant no more than it has itself
-    and one; a flood makes those wait who caused it.
+    The queue is fair. Ahead of a tenant's new request are all `n` that it has waiting, and at most `n` + 1 of each other
+    tenant. So a flood delays the tenant that causes it.
 
     Args:
         max_wait_s: a longer wait is refused; 0: never.
@@ -48,18 +48,18 @@ class Admission:
         self._clock = clock
         self._stats = EngineStats()
         self._sampled = float("-inf")
-        self._since: dict[str, int] = {}  # admitted here since the sample
+        self._since: dict[str, int] = {}  # requests let in here since the sample, by tenant
         self._history: deque[tuple[float, int]] = (
             deque()
         )  # (time, sequences taken by then) while there is a queue
 
     def check(self, tenant: str, priority: int) -> None:
-        """Let a request in.
+        """Lets a request in.
 
         Raises:
             Overloaded: it would wait too long.
         """
-        if not self._max_wait_s or priority < 0:  # what can wait does
+        if not self._max_wait_s or priority < 0:  # a negative priority can wait
             return
         now = self._clock()
         if now - self._sampled >= _SAMPLED_EVERY_S:
@@ -76,7 +76,7 @@ class Admission:
         self._since[tenant] = self._since.get(tenant, 0) + 1
 
     def expected_wait_s(self, tenant: str, now: float) -> float:
-        """How long a request would wait by the last sample; 0 until a queue has lasted for a second."""
+        """Returns the expected wait in seconds, by the last sample; 0 until a queue has lasted for a second."""
         if not self._history or now - self._history[0][0] < _LEARNT_AFTER_S:
             return 0.0
         waiting = dict(self._stats.waiting_by_tenant)
@@ -85,7 +85,7 @@ class Admission:
         own = waiting.pop(tenant, 0)
         ahead = own + sum(min(count, own + 1) for count in waiting.values())
         begun, taken = self._history[0]
-        # One more, for the next is on its way: an engine that took none in ten seconds takes perhaps one in ten.
+        # Plus one for the admission under way: an engine that admitted none in ten seconds admits perhaps one in ten.
         rate = (self._stats.admitted - taken + 1) / (now - begun)
         return ahead / rate
 
@@ -97,7 +97,7 @@ class Admission:
         if not stats.waiting_by_tenant:
             history.clear()
             return
-        if history and stats.admitted < history[-1][1]:  # a new engine
+        if history and stats.admitted < history[-1][1]:  # the engine was replaced
             history.clear()
         if not history or now - history[-1][0] >= _KEPT_EVERY_S:
             history.append((now, stats.admitted))
@@ -106,11 +106,11 @@ class Admission:
 
 
 class UsageCounter:
-    """Counts what a request uses of the engine, by the index of its choices."""
+    """A counter of the engine's tokens that a request uses, by the index of its choices."""
 
     def __init__(self, choices: Sequence[Choice]) -> None:
         self._counts: dict[int, Counts] = {choice.index: Counts() for choice in choices}
-        # The choices of one prompt share it.
+        # Choices of one prompt share the prompt object, so its id counts it once.
         self._prompts = {id(choice.request.prompt): len(choice.request.prompt) for choice in choices}
 
     @property
@@ -119,27 +119,29 @@ class UsageCounter:
         return sum(self._prompts.values())
 
     def count(self, update: Update) -> None:
-        """Take an update in."""
+        """Takes in an update's counts."""
         if update.index in self._counts:
             self._counts[update.index] = update.counts
 
     @property
     def tokens(self) -> int:
-        """Tokens used so far: prompts of choices that began, and all completions."""
+        """Tokens used so far: all prompts once any choice has begun, and all completions."""
         begun = any(counts.prompt for counts in self._counts.values())
         completions = sum(counts.completion for counts in self._counts.values())
         return completions + (sum(self._prompts.values()) if begun else 0)
 
 
 class Gate:
-    """The way of requests to one engine."""
+    """The admission of requests to one engine."""
 
     def __init__(self, engine: Engine, max_wait_s: float = 0.0) -> None:
         self.admission = Admission(engine, max_wait_s)
 
     @asynccontextmanager
     async def generation(self, choices: Sequence[Choice]) -> AsyncGenerator[UsageCounter]:
-        """Around the generation of choices; those that need none are left out. The counter is told every update.
+        """Guards the generation of `choices`: reserves tokens before it, and settles the used ones after it.
+
+        Choices that need no generation are left out of `choices`. The caller reports every update to the counter.
 
         Raises:
             Overloaded: they would wait too long.
@@ -164,7 +166,7 @@ class Gate:
             await quota.settle(charged_s, used.tokens)
 
     async def embedding(self, tokens: int) -> None:
-        """In front of a computation over that many tokens, which uses them all.
+        """Admits a computation over `tokens` tokens, and charges them all.
 
         Raises:
             Overloaded: it would wait too long.

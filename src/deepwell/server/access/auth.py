@@ -1,7 +1,7 @@
-"""Who asks: keys of the settings, and keys in the database behind a cache of seconds.
+"""Authentication: keys of the settings, and keys in the database behind a cache of seconds.
 
-A key in the database is looked up at most once in `CHECKED_AGAIN_AFTER_S` for each process, so a revocation, by whatever
-process, takes effect everywhere within that time.
+Each process asks the database about a key at most once in `CHECKED_AGAIN_AFTER_S`, so a revocation by any process takes
+effect everywhere within that time.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from deepwell.storage.keys import KEY_PATTERN, ApiKey, KeyStore, digest_of
 __all__ = ["CHECKED_AGAIN_AFTER_S", "Auth", "InsufficientScope", "KeyRing", "KeysUnavailable"]
 
 CHECKED_AGAIN_AFTER_S = 5.0
-TRUSTED_UNCHECKED_S = 60.0  # while the database does not answer: nobody can revoke in one that is down
-_QUERY_S = 2.0  # for the database to answer
-_REMEMBERED = 4096  # digests, of keys and of what is none
-_WRITTEN_EVERY_S = 60.0  # times of last use
+TRUSTED_UNCHECKED_S = 60.0  # while the database does not answer: nobody can revoke a key in one that is down
+_QUERY_S = 2.0  # limit for an answer of the database
+_REMEMBERED = 4096  # digests in the cache, those of unknown keys included
+_WRITTEN_EVERY_S = 60.0  # between writes of the times of last use
 
 _log = logging.getLogger("deepwell.server")
 
 
 class InsufficientScope(DeepwellError):
-    """A key that is known and not allowed to do this."""
+    """Raised when a known key lacks the scope that the request needs."""
 
     status = 403
     type = "invalid_request_error"
@@ -45,7 +45,7 @@ class InsufficientScope(DeepwellError):
 
 
 class KeysUnavailable(DeepwellError):
-    """The database, which knows the keys, does not answer."""
+    """Raised when the database, which holds the keys, does not answer."""
 
     status = 503
     code = "keys_unavailable"
@@ -53,7 +53,7 @@ class KeysUnavailable(DeepwellError):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the database said of a digest, and when (monotonic seconds)."""
+    """The database's answer for a digest, and when it came (monotonic seconds)."""
 
     key: ApiKey | None
     principal: Principal | None
@@ -61,10 +61,10 @@ class _Known:
 
 
 class KeyRing:
-    """Every key that the server accepts. For one event loop.
+    """All keys that the server accepts. For one event loop.
 
     Args:
-        keys: of the settings: each is a tenant of its own and may do everything.
+        keys: keys of the settings; each is a tenant of its own and may do everything.
         store: keys in the database; None: there are none.
     """
 
@@ -79,7 +79,7 @@ class KeyRing:
         self._writing: asyncio.Task[None] | None = None
 
     async def required(self) -> bool:
-        """Whether a request needs a key: from the first one that was ever made."""
+        """Returns whether a request needs a key: it does once a key has ever been made."""
         if self._any or self._store is None:
             return self._any
         now = time.monotonic()
@@ -92,14 +92,14 @@ class KeyRing:
         return self._any
 
     async def principal(self, key: bytes) -> Principal | None:
-        """Who a key stands for; None: it opens nothing.
+        """Returns the principal of a key, or None if the key is unknown, revoked or expired.
 
         Raises:
             KeysUnavailable: the database does not answer, and has not for a while.
         """
         digest = digest_of(key)
         found: Principal | None = None
-        # Every digest is compared, so that the time tells nothing about which one matched.
+        # Every digest is compared, so that the time does not tell which one matched.
         for other, principal in self._static:
             if hmac.compare_digest(digest, other):
                 found = principal
@@ -114,7 +114,7 @@ class KeyRing:
         return known.principal
 
     async def _ask(self, digest: bytes, before: _Known | None, store: KeyStore) -> _Known:
-        """Ask the database, once for all who wait for the same answer."""
+        """Asks the database, once for all that wait for the same answer."""
         task = self._asking.get(digest)
         if task is None:
             task = self._asking[digest] = asyncio.create_task(store.find(digest))
@@ -136,7 +136,7 @@ class KeyRing:
     def _asked(self, digest: bytes, done: asyncio.Task[ApiKey | None]) -> None:
         self._asking.pop(digest, None)
         if not done.cancelled():
-            done.exception()  # has been seen, though all who waited may have left
+            done.exception()  # marks it as retrieved, because all waiters may have left
 
     def _note_use(self, id: str) -> None:
         self._used[id] = int(time.time())
@@ -151,7 +151,7 @@ class KeyRing:
         await self.flush()
 
     async def flush(self) -> None:
-        """Write the times of last use."""
+        """Writes the times of last use."""
         used, self._used = self._used, {}
         if used and self._store is not None:
             try:
@@ -160,7 +160,7 @@ class KeyRing:
                 _log.warning("when keys were used last could not be written: %s", error)
 
     async def close(self) -> None:
-        """Write what has not been written."""
+        """Writes what has not been written yet."""
         if self._writing is not None:
             self._writing.cancel()
             await asyncio.gather(self._writing, return_exceptions=True)
@@ -189,7 +189,7 @@ def _unavailable() -> KeysUnavailable:
 
 
 class Auth:
-    """Asks for a key as `Authorization: Bearer KEY`, or `X-Api-Key: KEY`, and for the scope that the path needs."""
+    """ASGI middleware that requires a key, as `Authorization: Bearer KEY` or `X-Api-Key: KEY`, with the path's scope."""
 
     def __init__(self, app: ASGIApp, ring: KeyRing, routes: RouteTable) -> None:
         self._app = app

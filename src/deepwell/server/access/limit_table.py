@@ -1,11 +1,11 @@
-"""`LimitTable`: buckets in a file that every server process of a host maps, so that a limit holds for all of them together.
+"""`LimitTable`: buckets in a file that all server processes of a host map, so that a limit holds for them together.
 
-NOTE: 1024 sets of 8 slots, 32 bytes each: a key's 16 bytes, then the time at which its bucket is full, as a double of
-CLOCK_MONOTONIC, which processes of one boot share and no clock jump touches. A new key takes the emptiest slot of its
-set, which is that of a bucket that is full, unless 8 tenants of one set are busy at once.
+NOTE: The file has 1024 sets of 8 slots of 32 bytes. A slot holds a key's 16 bytes and the time at which its bucket is
+full, as a double of CLOCK_MONOTONIC, which processes of one boot share and no clock jump touches. A new key takes the
+emptiest slot of its set. That slot's bucket is full, unless 8 tenants of one set are busy at once.
 
-The lock is the kernel's (`flock`), so it dies with its holder; nobody waits longer than 2 ms for one that is stopped.
-What then happens without it is that two charges of the same microsecond may count as one.
+The lock is the kernel's (`flock`), so it is released when its holder dies. A process waits at most 2 ms for a holder that
+is stopped, and then goes on without the lock: two charges of the same microsecond may then count as one.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LimitTable"]
 
 _SETS, _WAYS, _SLOT = 1024, 8, 32
 _MAGIC = b"deepwell limits1"
-_HEADER = 64  # magic, the boot that it belongs to
+_HEADER = 64  # magic, and the boot that the file belongs to
 _SIZE = _HEADER + _SETS * _WAYS * _SLOT
 _ENTRY = struct.Struct("<16sd")
 _FULL_AT = struct.Struct("<d")
@@ -34,17 +34,17 @@ _log = logging.getLogger("deepwell.server")
 
 
 class LimitTable:
-    """A `LimitStore` of this host; with no path, of this process.
+    """A `LimitStore` for this host, or without a path for this process.
 
     Args:
-        path: of the file; it is made where there is none, and begun anew after a boot.
+        path: the file; it is created if missing, and reset after a boot.
         clock: seconds.
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._file: int | None = None
-        self.unlocked = 0  # charges that did not wait for the lock any longer
+        self.unlocked = 0  # charges and settlements made without the lock
         if path is not None:
             try:
                 self._map = self._share(path)
@@ -59,7 +59,7 @@ class LimitTable:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            # The blocks are there before anything is written: a full disk is an error here, and no signal later.
+            # Blocks are allocated before anything is written, so that a full disk is an error here and no signal later.
             os.posix_fallocate(descriptor, 0, _SIZE)
             mapped = mmap.mmap(descriptor, _SIZE)
             header = (_MAGIC + _boot()).ljust(_HEADER, b"\0")
@@ -74,7 +74,7 @@ class LimitTable:
         return mapped
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Releases the file."""
         self._map.close()
         if self._file is not None:
             os.close(self._file)
@@ -105,14 +105,14 @@ class LimitTable:
                 self._unlock()
 
     def _find(self, key: bytes) -> tuple[int, float]:
-        """Where a key's slot is, or is to be, and the time that stands there."""
+        """Returns the offset of a key's slot, or of the one it may take, and the time stored for it (0 for a new key)."""
         start = _HEADER + int.from_bytes(key[:2], "little") % _SETS * _WAYS * _SLOT
         emptiest, least = start, float("inf")
         for offset in range(start, start + _WAYS * _SLOT, _SLOT):
             if self._map[offset : offset + 16] == key:
                 return offset, _FULL_AT.unpack_from(self._map, offset + 16)[0]
             full_at = _FULL_AT.unpack_from(self._map, offset + 16)[0]
-            if not full_at >= least:  # what is no number is as good as empty
+            if not full_at >= least:  # also true of NaN, which no valid slot holds
                 emptiest, least = offset, full_at
         return emptiest, 0.0
 
@@ -138,7 +138,7 @@ class LimitTable:
 
 
 def _boot() -> bytes:
-    """What tells one boot from another: the monotonic clock begins anew with each."""
+    """Returns the id of this boot: the monotonic clock restarts with each."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_bytes().strip()[:36]
     except OSError:

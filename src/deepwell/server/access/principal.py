@@ -1,4 +1,4 @@
-"""`Principal`: on whose behalf a request is answered, and what that allows."""
+"""`Principal`: the identity that a request acts for, and what it is allowed."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ SCOPES = {
     "metrics": "/metrics, which counts every tenant's requests",
     "admin": "all of them",
 }
-"""What a key may be allowed, and what each scope opens."""
+"""Scopes of keys, and what each opens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. `key_id` is empty where the server has no keys.
+    """The tenant and the key behind a request. `key_id` is empty where the server has no keys.
 
-    The two limits are those that the key carries itself, a minute; None: its tenant's, 0: none.
+    The two limits, per minute, are the key's own. None: its tenant's limit applies; 0: no limit.
     """
 
     tenant: Tenant
     key_id: str = ""
     scopes: frozenset[str] = frozenset({"admin"})
-    priority: int = 0  # of the engine requests: batches run at -1
+    priority: int = 0  # of its engine requests: batches run at -1
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
 
     @property
     def salt(self) -> str:
-        """Prefix cache entries are shared only between equal salts: hit times would tell of other tenants' prompts."""
+        """Salt of the prefix cache. Only equal salts share entries: hit times would tell of other tenants' prompts."""
         return self.tenant if self.key_id else ""
 
     @property
     def caller(self) -> Caller:
-        """What the engine is told of it."""
+        """The tenant, salt and priority, as the engine takes them."""
         return Caller(self.tenant, self.salt, self.priority)
 
     def may(self, scope: str) -> bool:
-        """Whether a scope is among those allowed."""
+        """Returns whether `scope` is allowed."""
         return scope in self.scopes or "admin" in self.scopes
 
 
 ANYONE = Principal(LOCAL)
-"""Who asks where a server has no keys."""
+"""The principal of requests that need no key."""
 
 
 def principal_in(scope: MutableMapping[str, Any]) -> Principal:
-    """The principal that authentication left in an ASGI scope."""
+    """Returns the principal that authentication left in an ASGI scope."""
     return scope.get("state", {}).get("principal", ANYONE)
 
 
 def principal_of(request: Request) -> Principal:
-    """Returns on whose behalf a request is answered."""
+    """Returns the principal that a request acts for."""
     return principal_in(request.scope)
 
 
 def tenant_of(request: Request) -> Tenant:
-    """Returns whose data a request may see: that of its key; of everybody alike where the server has no keys."""
+    """Returns the tenant whose data a request may see: its key's, or the one for everybody where the server has no keys."""
     return principal_in(request.scope).tenant

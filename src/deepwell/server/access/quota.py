@@ -1,7 +1,7 @@
-"""Limits on what is used in a minute, by the generic cell rate algorithm (ATM Forum, Traffic Management 4.0, 1996).
+"""Limits per minute, by the generic cell rate algorithm (ATM Forum, Traffic Management 4.0, 1996).
 
-A bucket is one number, the time at which it will be full again: the whole minute's worth may be used at once, and
-comes back evenly. What is used is charged in front by the largest it can be, and settled by what it was.
+A bucket is one number, the time at which it will be full again. The whole minute's worth may be used at once, and refills
+evenly. A request is charged in advance for the most that it can use, and settled by what it used.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ __all__ = [
 ]
 
 WINDOW_S = 60.0
-# A request larger than the limit needs a full bucket and leaves it in debt, which ends at the latest after another window.
+# A request larger than the limit needs a full bucket, and leaves a debt that lasts at most one more window.
 _DEEPEST_S = 2 * WINDOW_S
 
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What came of asking a bucket for `cost` units.
+    """The result of asking a bucket for `cost` units.
 
     Attributes:
         allowed: whether they were given.
         remaining: units that are left.
         reset_s: seconds until the bucket is full.
-        retry_s: seconds until the same would be given; 0 where it was.
-        charged_s: what was taken, as seconds of refilling.
+        retry_s: seconds until the same cost would be given; 0 if it was.
+        charged_s: the charge, in seconds of refilling.
     """
 
     allowed: bool
@@ -51,9 +51,9 @@ class Charge:
 
 
 def charge(full_at: float, now: float, per_minute: int, cost: int) -> tuple[float, Charge]:
-    """Ask a bucket that is full at `full_at`; returns when it will be."""
+    """Charges a bucket that is full at `full_at`; returns its new `full_at` and the result."""
     unit_s = WINDOW_S / per_minute
-    # Whatever is stored, by a clock that has since been put back perhaps, nobody waits longer than the deepest debt.
+    # The stored time may come from a clock that has since been set back. Nobody waits longer than the deepest debt.
     base = min(max(full_at, now), now + _DEEPEST_S) if math.isfinite(full_at) else now
     short_s = base + min(cost, per_minute) * unit_s - (now + WINDOW_S)
     allowed = short_s <= 1e-9
@@ -63,12 +63,12 @@ def charge(full_at: float, now: float, per_minute: int, cost: int) -> tuple[floa
 
 
 def settle(full_at: float, now: float, back_s: float) -> float:
-    """Give back what was charged too much (or, below 0, take what was charged too little); returns when it will be full."""
+    """Returns the new `full_at` after `back_s` seconds of an overcharge are given back (below 0: an undercharge is taken)."""
     return min(max(max(full_at, now) - back_s, now), now + _DEEPEST_S)
 
 
 class LimitStore(Protocol):
-    """Buckets by key, wherever they are."""
+    """Rate-limit buckets by key, wherever they are stored."""
 
     async def charge(self, key: bytes, per_minute: int, cost: int) -> Charge: ...
 
@@ -76,7 +76,7 @@ class LimitStore(Protocol):
 
 
 class RateLimited(DeepwellError):
-    """More requests, or tokens, in a minute than are allowed."""
+    """Raised when more requests or tokens are asked for than a minute allows."""
 
     status = 429
     type = "rate_limit_error"
@@ -85,19 +85,19 @@ class RateLimited(DeepwellError):
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """What a tenant may use in a minute; 0: as much as it likes."""
+    """Limits of a tenant, per minute; 0: none."""
 
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
 
 
 def bucket_key(kind: str, owner: str) -> bytes:
-    """16 bytes that name a bucket and tell nothing of its owner."""
+    """Returns 16 bytes that name a bucket and do not reveal its owner."""
     return hashlib.blake2b(f"{kind} {owner}".encode(), digest_size=16).digest()
 
 
 class Quota:
-    """What one request takes from the buckets of its key, or of its tenant."""
+    """One request's use of the buckets of its key, or of its tenant."""
 
     __slots__ = ("_per_key", "_principal", "_store", "_tokens", "requests", "requests_left", "tokens_left")
 
@@ -112,11 +112,11 @@ class Quota:
 
     @property
     def limited(self) -> bool:
-        """Whether there is any limit."""
+        """True if any limit applies."""
         return bool(self.requests or self._tokens)
 
     async def take_request(self) -> None:
-        """Count the request itself.
+        """Counts the request itself.
 
         Raises:
             RateLimited: there were too many.
@@ -129,7 +129,7 @@ class Quota:
                 raise _refusal(self.requests_left, "requests", self.requests, 1)
 
     async def reserve(self, tokens: int) -> float:
-        """Charge what the request may use at most; returns what `settle` wants to know.
+        """Charges the most tokens that the request may use; returns the charge in seconds of refilling, for `settle`.
 
         Raises:
             RateLimited: that is more than is left.
@@ -142,12 +142,12 @@ class Quota:
         return self.tokens_left.charged_s
 
     async def settle(self, charged_s: float, used: int) -> None:
-        """Replace what was reserved by what was used."""
+        """Replaces the reserved tokens by those that were used."""
         if self._tokens:
             await self._store.settle(self._key("tokens"), charged_s - used * WINDOW_S / self._tokens)
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """OpenAI's `x-ratelimit-*` headers."""
+        """Returns OpenAI's `x-ratelimit-*` headers."""
         headers: list[tuple[bytes, bytes]] = []
         for name, limit, left in (
             (b"requests", self.requests, self.requests_left),
@@ -160,7 +160,7 @@ class Quota:
         return headers
 
     def _key(self, kind: Literal["requests", "tokens"]) -> bytes:
-        """A limit of the key's own counts what the key uses; else the tenant's keys use one bucket together."""
+        """Returns the bucket's key. A key with a limit of its own has a bucket of its own; a tenant's other keys share one."""
         principal = self._principal
         own = getattr(principal, f"{kind}_per_minute") is not None
         return bucket_key(kind, f"key {principal.key_id}" if own else f"tenant {principal.tenant}")
@@ -176,7 +176,7 @@ def _refusal(left: Charge, kind: str, limit: int, asked: int) -> RateLimited:
 
 
 def _duration(seconds: float) -> bytes:
-    """As OpenAI writes it: 20ms, 6s, 1m30s."""
+    """Formats a duration as OpenAI does: 20ms, 6s, 1m30s."""
     if seconds < 1:
         return b"%dms" % math.ceil(max(seconds, 0) * 1000)
     whole = math.ceil(seconds)

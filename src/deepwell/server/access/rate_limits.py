@@ -1,4 +1,4 @@
-"""ASGI middleware that gives every request its ticket: what it may use in a minute, how long it may take, how it is cached."""
+"""ASGI middleware that gives every request a ticket, which holds its quota and cache use, and a deadline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["Limiter", "RateLimitMiddleware"]
 
 
 class Limiter:
-    """The buckets of a server, opened when the first limit is met."""
+    """The rate-limit buckets of a server, opened when the first request with a limit comes."""
 
     def __init__(self, config: LimitsConfig, metrics: Metrics) -> None:
         self.config = config
@@ -32,12 +32,12 @@ class Limiter:
 
     @cached_property
     def store(self) -> LimitStore:
-        """Where the buckets are."""
+        """The store of the buckets."""
         table = self._table = LimitTable(self.config.table)
         return table if self.valkey is None else SharedLimits(self.valkey, table)
 
     def quota(self, principal: Principal) -> Quota | None:
-        """What a request of somebody takes from; None: there is no limit."""
+        """Returns the quota of a principal's request, or None if no limit applies."""
         rates = self.config.rates
         requests = principal.requests_per_minute
         tokens = principal.tokens_per_minute
@@ -48,7 +48,7 @@ class Limiter:
         return Quota(self.store, rates, principal)
 
     async def close(self) -> None:
-        """Let go of the table, and of Valkey."""
+        """Closes the table, and the connection to Valkey."""
         if self.valkey is not None:
             await self.valkey.close()
         if self._table is not None:
@@ -57,7 +57,7 @@ class Limiter:
 
 
 class RateLimitMiddleware:
-    """Counts requests, and puts a ticket into every one of them."""
+    """ASGI middleware that counts requests under `/v1/`, and attaches a ticket to each."""
 
     def __init__(self, app: ASGIApp, limiter: Limiter) -> None:
         self._app = app
@@ -96,7 +96,7 @@ class RateLimitMiddleware:
 
 
 def _cache_use(scope: Scope) -> CacheUse:
-    """What `Cache-Control` of a request asks for (RFC 9111, 5.2.1)."""
+    """Returns what a request's `Cache-Control` asks for (RFC 9111, 5.2.1)."""
     use: CacheUse = "use"
     for name, value in scope["headers"]:
         if name == b"cache-control":

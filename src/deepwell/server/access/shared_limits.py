@@ -8,7 +8,7 @@ from deepwell.server.valkey import ValkeyClient, ValkeyUnavailable
 
 __all__ = ["SharedLimits"]
 
-# The arithmetic of `quota.charge`, in seconds of the server's clock; the text of a double keeps its 17 digits.
+# The arithmetic of `quota.charge`, in seconds of the Valkey server's clock. 17 digits keep a double exact as text.
 _CHARGE = """
 local time = redis.call('TIME')
 local now = tonumber(time[1]) + tonumber(time[2]) / 1e6
@@ -42,7 +42,7 @@ return 1
 
 
 class SharedLimits:
-    """A `LimitStore` of all hosts; of this one while Valkey is away, when every host allows the whole limit."""
+    """A `LimitStore` for all hosts. While Valkey does not answer, each host counts for itself and allows the whole limit."""
 
     def __init__(self, valkey: ValkeyClient, local: LimitTable) -> None:
         self._valkey = valkey

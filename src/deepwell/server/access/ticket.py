@@ -1,6 +1,6 @@
-"""`Ticket`: what a request carries besides its body: who asks, what it may use up, and how its answer may be kept.
+"""`Ticket`: what a request carries besides its body: its principal, its quota, and how its answer may be cached.
 
-The middleware writes it; whoever generates reads it through `current_ticket`, for a route has nothing to do with it.
+The middleware writes it. Code that generates reads it through `current_ticket`, so that routes need not pass it on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ CacheUse = Literal["use", "renew", "off"]
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A whole answer that the next equal request may get, but for its id and time."""
+    """A whole answer that the next equal request may get, with a new id and time."""
 
     id: str
     created: int
@@ -29,18 +29,18 @@ class Offer:
 
 @dataclass(slots=True)
 class Ticket:
-    """One request. `expires` is the time (monotonic seconds) at which the first kept answer that it used ends."""
+    """The ticket of one request. `expires` is when the first cached answer that it used expires, in monotonic seconds."""
 
     principal: Principal = ANYONE
     quota: Quota | None = None
-    cache: CacheUse = "use"  # "renew": generate, and keep the result; "off": neither look nor keep
+    cache: CacheUse = "use"  # "renew": generate, and store the result; "off": neither look up nor store
     lookups: list[Lookup] = field(default_factory=list[Lookup])
     expires: float = float("inf")
     offer: Offer | None = None
 
     @property
     def lookup(self) -> Lookup | None:
-        """What the response cache did for the whole request; None: it was not asked."""
+        """The worst result of the request's response cache lookups, or None if there were none."""
         for result in ("miss", "semantic", "joined", "hit"):
             if result in self.lookups:
                 return result
@@ -51,17 +51,17 @@ _current: ContextVar[Ticket | None] = ContextVar("deepwell_ticket", default=None
 
 
 def current_ticket() -> Ticket | None:
-    """That of the request on whose behalf this runs; None: of no client's."""
+    """Returns the ticket of the client's request that this code works for, or None if there is none."""
     return _current.get()
 
 
 def offer(id: str, created: int, body: bytes) -> None:
-    """Let the next equal request have this answer, if it turns out that all of it was kept before."""
+    """Offers this answer to the next equal request. It is used only if all of it came from the cache."""
     ticket = _current.get()
     if ticket is not None:
         ticket.offer = Offer(id, created, body)
 
 
 def set_ticket(ticket: Ticket | None) -> None:
-    """From here on this task, and those it starts, run on behalf of a request."""
+    """Sets the ticket of this task, and of those that it starts from now on."""
     _current.set(ticket)

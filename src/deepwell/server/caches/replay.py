@@ -1,9 +1,9 @@
-"""ASGI middleware that answers a request whose very bytes were answered before, without reading them.
+"""ASGI middleware that answers a request whose exact bytes were answered before, without parsing them.
 
-The response cache knows answers by tokens and parameters, which takes validation, a rendered template and a tokenizer to
-find out. All of that is a function of the path, the query, the content type and the body; so where these are equal, for
-the same tenant and the same weights, the answer is the one that the way through the routes gave when it was a hit in
-every choice, but for its id and its time, which are made anew.
+The response cache knows answers by tokens and parameters. To find those takes validation, a rendered template and a
+tokenizer, all functions of the path, the query, the content type and the body. So where these are equal, for the same
+tenant and the same weights, the answer is the one that the routes gave when every choice was a hit. Only its id and its
+time are made anew.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deepwell.server.observe.metrics import Metrics
 
 __all__ = ["Replay", "Replays"]
 
-_ENTRY_BYTES = 1024  # of a key and an entry, beside their bytes
+_ENTRY_BYTES = 1024  # overhead of a key and an entry, beside their bytes
 _CREATED = b'"created":'
 
 Key = tuple[str, str, bytes, bytes, bytes, tuple[tuple[str, str], ...]]
@@ -31,7 +31,7 @@ Key = tuple[str, str, bytes, bytes, bytes, tuple[tuple[str, str], ...]]
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """An answer, cut where its id and its time stand."""
+    """An answer, split at its id and its time."""
 
     parts: tuple[bytes, bytes, bytes]
     prefix: str  # of the id
@@ -45,10 +45,10 @@ class _Known:
 
 
 class Replays(ByteLru[Key, _Known]):
-    """Whole bodies by request."""
+    """Whole response bodies, by request."""
 
     def offer(self, key: Key, ticket: Ticket, route: Any) -> None:
-        """Keep what a request was answered, if all of it was kept before."""
+        """Keeps the answer of a request if every choice was a cache hit."""
         offer = ticket.offer
         if offer is None or ticket.lookup != "hit":
             return
@@ -57,7 +57,7 @@ class Replays(ByteLru[Key, _Known]):
 
 
 def _cut(offer: Offer, choices: int, route: Any) -> _Known:
-    """Cut a body at its id and its time. Inside of JSON strings quotes are escaped, so the first match is the member."""
+    """Splits a body at its id and its time. Quotes inside JSON strings are escaped, so the first match is the member."""
     before, _, rest = offer.body.partition(offer.id.encode())
     between, mark, rest = rest.partition(_CREATED)
     after = rest.removeprefix(b"%d" % offer.created)
@@ -65,7 +65,7 @@ def _cut(offer: Offer, choices: int, route: Any) -> _Known:
 
 
 class Replay:
-    """Looks a request up by its bytes, and lets it through to the routes if it is new."""
+    """ASGI middleware that looks a request up by its bytes, and passes it to the routes if it is new."""
 
     def __init__(
         self, app: ASGIApp, replays: Replays, engine: Engine, metrics: Metrics, paths: frozenset[str]
@@ -90,7 +90,7 @@ class Replay:
         failure: Exception | None = None
         try:
             first = await receive()
-        except (BodyTooLarge, SlowBody) as error:  # is to be raised where the routes' handlers can see it
+        except (BodyTooLarge, SlowBody) as error:  # raised again where the routes' handlers can see it
             failure = error
         key: Key | None = None
         if first is not None and first["type"] == "http.request" and not first.get("more_body", False):

@@ -1,7 +1,7 @@
-"""Whole answers, kept for requests that repeat exactly: generated once, replayed afterwards, shared while in flight.
+"""A cache of whole answers to requests that repeat exactly: generated once, replayed later, shared while in flight.
 
-The engine gives equal tokens for equal requests, whatever runs beside them, so a kept answer is the answer. Only what is
-deterministic by its own parameters is kept: greedy requests, and drawn ones that bring a seed.
+The engine gives equal tokens for equal requests, whatever runs beside them, so a cached answer is the answer. Only
+deterministic answers are cached: those of greedy requests, and of sampled ones with a seed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Generic, Protocol, TypeVar
 import numpy as np
 
 from deepwell.dialogue.completion import Choice, Update
-from deepwell.engine.sampler import GREEDY_BELOW
+from deepwell.engine.core.sampler import GREEDY_BELOW
 from deepwell.server.access.ticket import Lookup, Ticket, current_ticket
 
 __all__ = ["AnswerKey", "AnswerStore", "ByteLru", "Exchange", "Lookup", "ResponseCache"]
@@ -31,16 +31,17 @@ _UPDATE_BYTES = 320
 _ENTRY_BYTES = 240
 _ALTERNATIVE_BYTES = 120
 _KEY_BYTES = 1024
-_REPLAYED_AT_ONCE = 32  # updates between two chances for other streams
+_REPLAYED_AT_ONCE = 32  # updates between two yields to other tasks
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerKey:
-    """Everything that shapes the answer to one choice, and who may share it."""
+    """All that shapes the answer to one choice, and the tenant that may share it."""
 
     fingerprint: str  # of the weights and what runs them
     adapter: str  # digest of its weights, whatever its name; empty for the base
-    tenant: str  # answers are shared within one tenant only: a fast answer would tell of another's question
+    # Answers are shared within one tenant only: a fast answer would reveal another tenant's question.
+    tenant: str
     prompt: bytes  # token ids, int32
     sampling: tuple[object, ...]
     stops: tuple[str, ...]
@@ -48,7 +49,7 @@ class AnswerKey:
 
     @classmethod
     def of(cls, choice: Choice, *, fingerprint: str, adapter: str) -> AnswerKey | None:
-        """The key of one choice; None where its answer is a matter of chance."""
+        """Returns the key of a choice, or None if its answer is not deterministic."""
         params = choice.request.params
         greedy = params.temperature < GREEDY_BELOW
         if not greedy and params.seed is None:
@@ -56,7 +57,7 @@ class AnswerKey:
         sampling = (
             params.max_tokens,
             params.min_tokens,
-            # A greedy answer depends neither on the seed nor on what narrows the choice down to more than one token.
+            # A greedy answer depends neither on the seed nor on filters that always keep the likeliest token.
             *(
                 ("greedy",)
                 if greedy
@@ -92,7 +93,7 @@ class AnswerKey:
 
 
 class ByteLru(Generic[K, V]):
-    """Values by key, each for a while; the least recently used leave first. `nbytes` never exceeds `capacity_bytes`."""
+    """An LRU cache bounded in bytes, with an expiry for each value. `nbytes` never exceeds `capacity_bytes`."""
 
     def __init__(self, capacity_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.capacity_bytes = capacity_bytes
@@ -104,7 +105,7 @@ class ByteLru(Generic[K, V]):
         return len(self._kept)
 
     def find(self, key: K) -> tuple[V, float] | None:
-        """The value, which thereby becomes the most recently used, and when it ends."""
+        """Returns the value and its expiry, and marks it as the most recently used; None if it is missing or expired."""
         found = self._kept.get(key)
         if found is None:
             return None
@@ -116,7 +117,7 @@ class ByteLru(Generic[K, V]):
         return found[0], found[2]
 
     def keep(self, key: K, value: V, size: int, expires: float) -> None:
-        """Keep a value until a time; one that is larger than all there is room for is not kept, and drives nobody out."""
+        """Keeps a value until `expires`. A value larger than the capacity is not kept, and evicts no other."""
         if (replaced := self._kept.pop(key, None)) is not None:
             self.nbytes -= replaced[1]
         if size > self.capacity_bytes:
@@ -129,7 +130,7 @@ class ByteLru(Generic[K, V]):
 
 
 class AnswerStore(ByteLru[AnswerKey, "tuple[Update, ...]"]):
-    """Finished answers, for `ttl_s` seconds each."""
+    """Finished answers, kept for `ttl_s` seconds each."""
 
     def __init__(
         self,
@@ -141,17 +142,17 @@ class AnswerStore(ByteLru[AnswerKey, "tuple[Update, ...]"]):
         self._ttl_s = ttl_s
 
     def get(self, key: AnswerKey) -> tuple[Update, ...] | None:
-        """The answer, which thereby becomes the most recently used."""
+        """Returns the answer, if there is one, and marks it as the most recently used."""
         found = self.find(key)
         return None if found is None else found[0]
 
     def put(self, key: AnswerKey, updates: tuple[Update, ...], lives_s: float = float("inf")) -> None:
-        """Keep an answer, for no longer than `lives_s`."""
+        """Keeps an answer for `ttl_s`, but no longer than `lives_s`."""
         self.keep(key, updates, answer_bytes(key, updates), self._clock() + min(self._ttl_s, lives_s))
 
 
 def answer_bytes(key: AnswerKey, updates: tuple[Update, ...]) -> int:
-    """Memory that an answer takes, about."""
+    """Returns the approximate memory of an answer, in bytes."""
     total = _KEY_BYTES + len(key.prompt)
     for update in updates:
         total += _UPDATE_BYTES + 4 * len(update.text)
@@ -163,19 +164,19 @@ def answer_bytes(key: AnswerKey, updates: tuple[Update, ...]) -> int:
 
 
 class Exchange(Protocol):
-    """Other servers' answers."""
+    """The answers of other servers."""
 
     async def fetch(self, key: AnswerKey) -> tuple[tuple[Update, ...], float] | None:
-        """An answer, and the seconds that it still lives."""
+        """Returns an answer and the seconds until it expires, or None."""
         ...
 
     async def offer(self, key: AnswerKey, updates: tuple[Update, ...]) -> None:
-        """Let the others have one."""
+        """Offers an answer to the other servers."""
         ...
 
 
 class _Flight:
-    """One answer being made, and those who wait for it."""
+    """An answer that is being generated, and the readers that wait for it."""
 
     __slots__ = ("ended", "error", "readers", "task", "updates", "waiters")
 
@@ -195,10 +196,10 @@ class _Flight:
 
 
 class ResponseCache:
-    """Answers by key: kept ones are replayed, those in flight are joined, others are generated. For one event loop.
+    """Answers by key: cached ones are replayed, those in flight are joined, others are generated. For one event loop.
 
-    An answer in flight belongs to all its readers alike: it goes on until the last one leaves. A failure reaches them
-    all and is not kept.
+    All readers of an answer in flight are equal: its generation goes on until the last one leaves. A failure reaches them
+    all and is not cached.
     """
 
     def __init__(
@@ -216,11 +217,11 @@ class ResponseCache:
 
     @property
     def in_flight(self) -> int:
-        """Answers being made."""
+        """Number of answers that are being generated."""
         return len(self._flights)
 
     async def keeps(self, key: AnswerKey) -> bool:
-        """Whether the request that runs now will find this answer whole; another server's is taken over."""
+        """Returns whether the current request will find this answer whole. Another server's answer is copied first."""
         ticket = current_ticket()
         if ticket is not None and ticket.cache != "use":
             return False
@@ -242,9 +243,9 @@ class ResponseCache:
     async def stream(
         self, key: AnswerKey, index: int, generate: Callable[[], AsyncGenerator[Update, None]]
     ) -> AsyncGenerator[Update, None]:
-        """The updates of one choice, under the number `index`, whoever generated them.
+        """Yields the updates of one choice, numbered `index`, whoever generated them.
 
-        Whoever did not cause a generation finds its whole prompt counted as cached.
+        A request that did not start the generation has its whole prompt counted as cached.
         """
         ticket = current_ticket()
         renew = ticket is not None and ticket.cache == "renew"
@@ -298,7 +299,7 @@ class ResponseCache:
             flight.wake()
             if self._exchange is not None:
                 await self._exchange.offer(key, tuple(flight.updates))
-        except Exception as error:  # travels to the readers, who raise it
+        except Exception as error:  # passed to the readers, who raise it
             flight.error = error
         finally:
             flight.ended = True
@@ -306,7 +307,7 @@ class ResponseCache:
             flight.wake()
 
     async def _give_up(self, key: AnswerKey, flight: _Flight) -> None:
-        """End a generation that nobody reads; whoever asks again meanwhile begins a new one."""
+        """Ends a generation that nobody reads. A request that comes meanwhile begins a new one."""
         self._land(key, flight)
         assert flight.task is not None
         flight.task.cancel()

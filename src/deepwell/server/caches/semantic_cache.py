@@ -1,8 +1,8 @@
-"""Answers for questions that were asked before in other words. Off by default.
+"""A cache of answers to questions that were asked before in other words. Off by default.
 
-Two gates, and a question has to pass both. The lexical gate (`wording`) goes first, for it is free: both questions must
-have the same normal form. The embedder then has a veto: where it finds two questions of one normal form less alike than
-`min_cosine`, a rule of ours was wrong. So a miss costs some tens of microseconds and no embedding at all.
+A question has to pass two gates. The lexical gate (`wording`) comes first, because it is free: both questions must have
+the same normal form. The embedder then has a veto: where two questions of one normal form are less alike than
+`min_cosine`, a rule was wrong. So a miss costs some tens of microseconds and no embedding at all.
 
 Answers are shared within one tenant, among questions with the same history, model, adapter and sampling, and only where
 the same question would get the same answer again.
@@ -38,7 +38,7 @@ __all__ = [
 
 Vector = NDArray[np.float32]
 Embed = Callable[[str], Awaitable["Vector | None"]]
-"""A text's unit vector; None where the embedder cannot read it."""
+"""Returns a text's unit vector, or None if the embedder cannot read it."""
 
 _ENTRY_BYTES = 1024  # forms, key and bookkeeping of one question, about
 _WORDS_UNKNOWN = frozenset({"[UNK]", "<unk>"})
@@ -55,11 +55,11 @@ class _Entry:
 
 
 class SemanticCache:
-    """For one event loop. `nbytes` never exceeds the capacity; the least recently used leave first.
+    """An LRU cache of answers by question, for one event loop. `nbytes` never exceeds the capacity.
 
     Args:
-        embed: the second gate's eyes.
-        on_lookup: told "semantic" of every answer that is given again.
+        embed: computes the vectors of the second gate.
+        on_lookup: called with "semantic" for every answer that is reused.
         clock: seconds that never go back.
     """
 
@@ -84,22 +84,22 @@ class SemanticCache:
     async def keeping(
         self, shelf: AnswerKey, text: str, updates: AsyncGenerator[Update, None], *, limited: bool
     ) -> AsyncGenerator[Update, None]:
-        """The same updates, which are kept as the answer to a question when they have ended.
+        """Passes updates on, and keeps them as the answer to a question once they have ended.
 
-        `limited`: the request names how long an answer may be, so that one cut short is cut for all who share the shelf.
+        `limited`: the request sets the longest answer itself, so an answer cut there is cut for all requests of the shelf.
         """
         kept: list[Update] = []
         async with aclosing(updates):
             async for update in updates:
                 kept.append(update)
                 yield update
-        # Where the context is the limit, a shorter question would have got more.
+        # Where the context is the limit, a shorter question would have got a longer answer.
         reason = kept[-1].finish_reason if kept else None
         if reason == "stop" or (reason == "length" and limited):
             self.put(shelf, text, tuple(kept))
 
     async def find(self, shelf: AnswerKey, text: str) -> tuple[Update, ...] | None:
-        """The answer to a question that asks the same, if there is one."""
+        """Returns the answer to a question that asks the same, or None."""
         form = normal_form(text)
         if form is None:
             return None
@@ -120,7 +120,7 @@ class SemanticCache:
         return entry.updates
 
     def put(self, shelf: AnswerKey, text: str, updates: tuple[Update, ...]) -> None:
-        """Keep an answer, where its question has a normal form."""
+        """Keeps an answer, if its question has a normal form."""
         form = normal_form(text)
         if form is None:
             return
@@ -145,13 +145,13 @@ class SemanticCache:
             vector = await self._embed(text)
             if entry.vector is None:
                 entry.vector = await self._embed(entry.text)
-        except DeepwellError:  # an embedder that is away answers nobody's question: the model does
+        except DeepwellError:  # without the embedder, the model answers
             return False
         return cosine_gate(entry.vector, vector, self._options.min_cosine)
 
 
 async def replayed(answer: Sequence[Update], choice: Choice) -> AsyncGenerator[Update, None]:
-    """An answer again, for a choice of another request; its whole prompt counts as cached."""
+    """Replays an answer for a choice of another request. The choice's whole prompt counts as cached."""
     prompt = len(choice.request.prompt)
     for update in answer:
         counts = replace(update.counts, prompt=prompt, cached=prompt)
@@ -159,14 +159,14 @@ async def replayed(answer: Sequence[Update], choice: Choice) -> AsyncGenerator[U
 
 
 def cosine_gate(one: Vector | None, other: Vector | None, min_cosine: float) -> bool:
-    """Whether two unit vectors are alike enough; what the embedder could not read is like nothing."""
+    """Returns whether two unit vectors are alike enough. None, for a text that cannot be embedded, is like nothing."""
     return one is not None and other is not None and float(one @ other) >= min_cosine
 
 
 def embed_with(model: ServedModel) -> Embed:
-    """Texts to vectors by a served model.
+    """Returns a function that embeds texts with a served model.
 
-    What holds words that its vocabulary lacks has none: it would be judged without them.
+    A text has no vector if it exceeds the context, or has words that the vocabulary lacks: it would be judged without them.
     """
     codec, window = model.codec, model.capabilities.max_model_len
     unknown = {token for token in map(codec.control_token, _WORDS_UNKNOWN) if token is not None}
@@ -181,22 +181,22 @@ def embed_with(model: ServedModel) -> Embed:
 
 
 def is_limited(choice: Choice, window: int) -> bool:
-    """Whether a request names how long its answer may be; else that is what the context leaves."""
+    """Returns whether a request limits the length of its answer itself; otherwise the context does."""
     return len(choice.request.prompt) + choice.request.params.max_tokens != window
 
 
 def shelf_of(
     choice: Choice, question: Question, *, fingerprint: str, adapter: str, window: int
 ) -> AnswerKey | None:
-    """Whose answers could do for a choice: all but the question itself.
+    """Returns the shelf of a choice, which is the key of all that shapes its answer except the question.
 
-    None where chance takes part, or numbers beside the text do.
+    None if the answer is not deterministic, echoes its prompt, or carries log probabilities.
     """
     request = choice.request
     params = request.params
     if choice.offset or params.logprobs is not None or params.prompt_logprobs is not None:
         return None
-    if not is_limited(choice, window):  # what fits depends on the wording
+    if not is_limited(choice, window):  # the room in the context depends on the wording
         params = replace(params, max_tokens=0)
     shaped = replace(choice, request=replace(request, params=params, prompt=()))
     key = AnswerKey.of(shaped, fingerprint=fingerprint, adapter=adapter)

@@ -1,7 +1,7 @@
 """`SharedAnswers`: whole answers in Valkey, for all servers that run the same weights.
 
-A key is the hash of everything that shapes an answer and of its tenant, so Valkey learns neither questions nor tenants;
-it does hold the answers. What it returns is taken as it is: whoever may write to it may say anything in the model's name.
+A key is the hash of all that shapes an answer and of its tenant. So Valkey learns neither questions nor tenants, but it
+holds the answers. Its data is trusted: whoever may write to it may say anything in the model's name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deepwell.server.valkey import ValkeyClient, ValkeyUnavailable
 
 __all__ = ["SharedAnswers"]
 
-_LARGEST_BYTES = 256 << 10  # a larger one would keep Valkey, and whoever waits for it, busy
+_LARGEST_BYTES = 256 << 10  # a larger one would keep Valkey, and all that wait for it, busy
 _FETCH = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
 _log = logging.getLogger("deepwell.server")
 _encode = msgspec.msgpack.Encoder().encode
@@ -26,14 +26,14 @@ _decode = msgspec.msgpack.Decoder(tuple[Update, ...]).decode
 
 
 class SharedAnswers:
-    """An `Exchange` of answers that end after `ttl_s` seconds."""
+    """An `Exchange` of answers that expire after `ttl_s` seconds."""
 
     def __init__(self, valkey: ValkeyClient, ttl_s: float) -> None:
         self._valkey = valkey
         self._ttl_s = ttl_s
 
     async def fetch(self, key: AnswerKey) -> tuple[tuple[Update, ...], float] | None:
-        """An answer and the seconds that it still lives; None where there is none, or no Valkey."""
+        """Returns an answer and the seconds until it expires; None if there is none, or if Valkey does not answer."""
         try:
             found, left_ms = await self._valkey.run(lambda client: client.eval(_FETCH, 1, _name(key)))
         except ValkeyUnavailable:
@@ -47,7 +47,7 @@ class SharedAnswers:
             return None
 
     async def offer(self, key: AnswerKey, updates: tuple[Update, ...]) -> None:
-        """Let the others have an answer, if it is not too large."""
+        """Offers an answer to the other servers, unless it is too large."""
         data = _encode(updates)
         if len(data) > _LARGEST_BYTES:
             return

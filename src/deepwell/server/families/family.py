@@ -34,14 +34,14 @@ def _no_allowance(_context: ServerContext) -> Mapping[str, BodyAllowance]:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A declaration, and what makes it work.
+    """A declaration, and the code that serves it.
 
     Attributes:
-        router: makes the routes. They are exactly those that the declaration lists.
+        router: makes the routes, which are exactly those that the declaration lists.
         enabled: tells whether a server offers the family at all.
-        body_allowances: what POST bodies may have that go to disk instead of memory, by path.
+        body_allowances: limits, by path, of POST bodies that go to disk instead of memory.
         worker: makes the family's background worker. Its second argument is an application with the routes of all
-            families that batches may ask, behind neither keys nor limits.
+            families that batches may call, without authentication and limits.
     """
 
     declaration: Declaration
@@ -52,7 +52,7 @@ class Family:
 
     @property
     def batches(self) -> bool:
-        """Whether one of its operations may be the endpoint of a batch."""
+        """True if one of its operations may be the endpoint of a batch."""
         return any(operation.batches for operation in self.declaration.operations)
 
     def routes(self, context: ServerContext) -> list[APIRoute]:

@@ -1,4 +1,4 @@
-"""What the bodies of chat and plain completions share."""
+"""The bodies that chat and plain completions share."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Usage(Struct):
 
 
 def usage(counts: Sequence[Counts], n: int) -> Usage:
-    """Sum the choices of a request, in order. A prompt counts once, however many (`n`) choices continue it."""
+    """Sums the counts of a request's choices, in order. A prompt counts once, however many (`n`) choices continue it."""
     prompts = counts[::n]
     prompt = sum(count.prompt for count in prompts)
     completion = sum(count.completion for count in counts)

@@ -1,4 +1,4 @@
-"""What requests for chat and plain completions share: OpenAI's parameters, a few of vLLM's, and plain refusals."""
+"""The parameters that chat and plain completions share: OpenAI's, a few of vLLM's, and plain refusals."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ __all__ = [
     "prompts_of",
 ]
 
-MAX_CHOICES = 128  # of one request, over all its prompts: each is a sequence in the engine
+MAX_CHOICES = 128  # per request, over all its prompts: each is a sequence in the engine
 MAX_ALTERNATIVES = 20
 
 Prompt = str | list[int]
-SentPrompts = str | list[str] | list[int] | list[list[int]]  # as they are sent
+SentPrompts = str | list[str] | list[int] | list[list[int]]  # as clients send them
 
 
 def _stop(value: Any) -> Any:
@@ -40,7 +40,7 @@ def _stop(value: Any) -> Any:
 
 
 def _bias(value: Any) -> Any:
-    """JSON object keys are strings; the engine counts tokens."""
+    """Turns keys into token ids: keys of JSON objects are strings."""
     if not isinstance(value, dict):
         return {} if value is None else value
     try:
@@ -54,7 +54,7 @@ def _is_tokens(value: list[Any]) -> bool:
 
 
 def prompts_of(noun: str, most: int) -> Callable[[Any], list[Prompt]]:
-    """A string, a list of strings, token ids, or a list of token id lists, as a list of prompts."""
+    """Returns a validator that makes a list of prompts of a string, strings, token ids, or lists of token ids."""
 
     def read(value: Any) -> list[Prompt]:
         if isinstance(value, str):
@@ -108,7 +108,7 @@ class StructuredOutputs(Strict):
         return self
 
     def compiled(self) -> Grammar:
-        """The format as a grammar."""
+        """Returns the format as a grammar."""
         if self.json_ is not None:
             source = self.json_ if isinstance(self.json_, str) else json.dumps(self.json_, ensure_ascii=False)
             return Grammar("json_schema", source)
@@ -161,7 +161,7 @@ class GenerationRequest(Strict):
     structured_outputs: StructuredOutputs | None = Field(None, description="vLLM's.")
 
     def sampling(self) -> SamplingOptions:
-        """The sampling parameters, as `ServedModel.sampling` takes them."""
+        """Returns the sampling parameters, as `ServedModel.sampling` takes them."""
         return SamplingOptions(
             temperature=self.temperature,
             top_p=self.top_p,

@@ -1,4 +1,4 @@
-"""A client's connection, cut where the client stops reading: what waits for it would only grow."""
+"""A client's connection that is cut if the client stops reading: the data that waits for it would only grow."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class _Connection(HttpToolsProtocol):
 
     def _judge(self) -> None:
         if self.transport.get_write_buffer_size() < self._unread:
-            self._look()  # slow, but there
+            self._look()  # the client is slow, but it reads
         else:
-            self.transport.abort()  # a mere close would wait until everything is read
+            self.transport.abort()  # `close` would wait until everything is read
 
     def _rest(self) -> None:
         if self._watch is not None:
@@ -43,8 +43,8 @@ class _Connection(HttpToolsProtocol):
 
 
 def connection_class(patience_s: float) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, which ends a connection whose client has read nothing of a full buffer for `patience_s`.
+    """Returns uvicorn's protocol, made to cut a connection whose client reads nothing of a full buffer for `patience_s`.
 
-    To the application that is a client that hangs up: its request is aborted within a step.
+    To the application, such a client hangs up: its request is aborted within a step.
     """
     return type("Connection", (_Connection,), {"patience_s": patience_s})

@@ -1,6 +1,6 @@
-"""What an API family declares of its routes, and the table in which the server looks it up.
+"""The declarations of the API families' routes, and the table in which the server looks them up.
 
-A path stands in its family's declaration and nowhere else: keys and scopes, errors, metrics, caches, batches, the OpenAPI
+A path stands in its family's declaration and nowhere else. Keys and scopes, errors, metrics, caches, batches, the OpenAPI
 document and the pages made from it all read it here.
 """
 
@@ -25,7 +25,7 @@ _DEFAULT_OPERATION_NAME = "chat"
 
 
 class DeclarationError(Exception):
-    """A family's declaration is incomplete, or contradicts its routes. The server does not start."""
+    """Raised when a family's declaration is incomplete, or contradicts its routes. The server does not start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,15 +33,15 @@ class Operation:
     """One method on one path.
 
     Attributes:
-        method: in lower case.
-        path: as in the OpenAPI document, with parameters in braces.
-        answer: what a 200 answers with: a type that msgspec encodes as JSON, or "text" or "bytes".
-        streams: it may answer with server-sent events instead.
-        request: model of the JSON body; an unknown parameter is answered with the nearest of its names.
-        name: `gen_ai.operation.name` of what it computes; None: it computes nothing.
-        batches: it may be the endpoint of a batch.
-        replays: a request of equal bytes may get a kept answer without being read.
-        example: a body that is answered with 200, in which `$model` and `$text` stand for a served model and any text.
+        method: HTTP method in lower case.
+        path: path as in the OpenAPI document, with parameters in braces.
+        answer: body of a 200: a type that msgspec encodes as JSON, or "text" or "bytes".
+        streams: whether it may answer with server-sent events instead.
+        request: model of the JSON body. The error for an unknown parameter suggests the nearest of its names.
+        name: `gen_ai.operation.name` of what it computes, or None if it computes nothing.
+        batches: whether it may be the endpoint of a batch.
+        replays: whether a request of equal bytes may get a kept answer without being parsed.
+        example: a body that is answered with 200. In it, `$model` and `$text` stand for a served model and any text.
     """
 
     method: Literal["get", "post", "delete"]
@@ -61,17 +61,17 @@ class Operation:
 
     @property
     def root(self) -> str:
-        """The path up to its first parameter: `/v1/files` of `/v1/files/{file_id}/content`."""
+        """The path up to its first parameter: `/v1/files` for `/v1/files/{file_id}/content`."""
         return self.path.partition("/{")[0]
 
 
 @dataclass(frozen=True, slots=True)
 class Declaration:
-    """What a family says of itself.
+    """The operations of a family, and the way they are served.
 
     Attributes:
-        scope: what a key needs for it (`access.principal.SCOPES`), or `OPEN`.
-        in_one_process: it keeps work in the memory of HTTP worker 0, to which the other workers forward its requests.
+        scope: the scope that a key needs (`access.principal.SCOPES`), or `OPEN`.
+        in_one_process: whether it keeps work in the memory of HTTP worker 0. The other workers forward its requests there.
         not_served: operations of its API that are not served by design, each with the reason.
     """
 
@@ -83,7 +83,7 @@ class Declaration:
 
     @property
     def roots(self) -> tuple[str, ...]:
-        """The shortest paths that all of its paths begin with."""
+        """The shortest paths with which all of its paths begin."""
         found: list[str] = []
         for root in sorted({operation.root for operation in self.operations}):
             if not any(root.startswith(f"{other}/") for other in found):
@@ -92,7 +92,7 @@ class Declaration:
 
 
 class RouteTable:
-    """The declarations of every family of a server.
+    """The declarations of all families of a server.
 
     Raises:
         DeclarationError: two families declare the same operation.
@@ -121,7 +121,7 @@ class RouteTable:
         self._anthropic = self.roots(api="anthropic")
 
     def roots(self, *, api: Api | None = None, in_one_process: bool = False) -> tuple[str, ...]:
-        """Returns where the paths begin of families of one API, or of those that live in one process."""
+        """Returns the roots of all families, or of those with one API, or of those in one process."""
         return tuple(
             root
             for one in self.declarations
@@ -130,7 +130,7 @@ class RouteTable:
         )
 
     def scope_of(self, path: str) -> str:
-        """Returns the scope that a path asks for; a path that nobody declares belongs to inference."""
+        """Returns the scope that a path needs. A path that nobody declares belongs to inference."""
         for root, scope in self._scopes:
             if path == root or path.startswith(f"{root}/"):
                 return scope
@@ -141,10 +141,10 @@ class RouteTable:
         return path.startswith(self._anthropic)
 
     def name_of(self, path: str) -> str:
-        """Returns `gen_ai.operation.name` of what a path computes."""
+        """Returns `gen_ai.operation.name` of what a path computes ("chat" if it declares none)."""
         return self._names.get(path, _DEFAULT_OPERATION_NAME)
 
     def parameters_of(self, path: str) -> list[str]:
-        """Returns the names that a JSON body may have on a path; none where the path declares no request."""
+        """Returns the names that a JSON body may have on a path. There are none if the path declares no request."""
         model = self._requests.get(path)
         return [] if model is None else list(model.model_fields)

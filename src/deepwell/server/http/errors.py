@@ -1,4 +1,4 @@
-"""Every failure as OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`, with the fix in the message."""
+"""Error answers with OpenAI's error body: `{"error": {"message", "type", "param", "code"}}`, with the fix in the message."""
 
 from __future__ import annotations
 
@@ -42,11 +42,14 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     503: "overloaded_error",
 }
-_MOST_PROBLEMS = 5  # shown of one request
+_MOST_PROBLEMS = 5  # shown for one request
 
 
 class BodyTooLarge(HTTPException):
-    """A request body over the limit; an `HTTPException` because FastAPI lets only those through while it reads a body."""
+    """Raised when a request body is over the limit.
+
+    It is an `HTTPException` because FastAPI lets only those through while it reads a body.
+    """
 
     def __init__(self, limit: int, fix: str = "", what: str = "the request body") -> None:
         super().__init__(413)
@@ -57,7 +60,7 @@ class BodyTooLarge(HTTPException):
 
 
 class InvalidApiKey(DeepwellError):
-    """No key, or one that the server does not know."""
+    """Raised when a request has no key, or one that the server does not know."""
 
     status = 401
     type = "invalid_request_error"
@@ -65,14 +68,14 @@ class InvalidApiKey(DeepwellError):
 
 
 class RequestTimeout(DeepwellError):
-    """A request that took longer than requests may."""
+    """Raised when a request takes longer than the server allows."""
 
     status = 504
     code = "request_timeout"
 
 
 class SlowBody(HTTPException):
-    """A request whose body did not come in time; an `HTTPException` for the same reason as `BodyTooLarge`."""
+    """Raised when a request's body does not arrive in time. It is an `HTTPException` for the reason of `BodyTooLarge`."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(408)
@@ -82,30 +85,30 @@ class SlowBody(HTTPException):
 
 
 class ShuttingDown(DeepwellError):
-    """The server stops; in-flight answers end."""
+    """Raised while the server stops: answers in flight end with it."""
 
     status = 503
     code = "shutting_down"
 
 
 def error_body(message: str, type: str, param: str | None = None, code: str | None = None) -> bytes:
-    """OpenAI's error object."""
+    """Returns OpenAI's error object as JSON."""
     return msgspec.json.encode({"error": {"message": message, "type": type, "param": param, "code": code}})
 
 
 def encode_error(error: DeepwellError) -> bytes:
-    """The body of a domain error."""
+    """Returns the body of a domain error."""
     return error_body(str(error), error.type, error.param, error.code)
 
 
 def anthropic_error(message: str, status: int) -> bytes:
-    """Anthropic's error object."""
+    """Returns Anthropic's error object as JSON."""
     kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
     return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
 
 
 class ErrorResponse(Response):
-    """An error in the shape of whoever's API the path belongs to."""
+    """An error in the shape of the API that the path belongs to."""
 
     def __init__(
         self,
@@ -133,7 +136,7 @@ class ErrorResponse(Response):
 def error_response(
     error: DeepwellError, status: int | None = None, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """A response with the error\'s own status, unless another is given; what is refused for now says when to come again."""
+    """Returns a response with the error's own status, unless another is given. A 429 or 503 has a `retry-after` header."""
     status = status or error.status
     if status in (429, 503):
         headers = {"retry-after": str(error.retry_after or 1), **(headers or {})}
@@ -141,7 +144,7 @@ def error_response(
 
 
 def install(app: FastAPI) -> None:
-    """Make every error of `app` answer in OpenAI's shape."""
+    """Makes `app` answer every error with an `ErrorResponse`."""
     app.add_exception_handler(DeepwellError, _domain)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
@@ -158,7 +161,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
 
 
 def unexpected() -> Response:
-    """What is said of a failure that nobody expected."""
+    """Returns the answer to a failure that nobody expected."""
     return ErrorResponse("the server failed: its log has the traceback", "server_error", status=500)
 
 
@@ -242,6 +245,6 @@ def _name(loc: Sequence[str | int]) -> str:
 
 
 def _routes(scope: Scope) -> RouteTable | None:
-    """Returns the table of the application that answers; None outside of one, where no route is reached."""
+    """Returns the route table of the application that answers, or None outside of one, where no route is reached."""
     app = scope.get("app")
     return None if app is None else getattr(app.state, "routes", None)

@@ -1,4 +1,4 @@
-"""Requests that the server makes to its own routes, in process, on somebody's behalf."""
+"""Requests that the server makes to its own routes, in process, on behalf of a principal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Reply:
 
     @property
     def code(self) -> str | None:
-        """Of an error in OpenAI's shape."""
+        """The code of an error in OpenAI's shape, or None."""
         try:
             return msgspec.json.decode(self.body, type=_Error).error.code
         except msgspec.DecodeError:
@@ -44,13 +44,13 @@ class _Error(msgspec.Struct):
 
 
 class InProcessClient:
-    """Calls an ASGI application as a server would. Cancelling a call is the client's hang-up."""
+    """Calls an ASGI application as a server would. Cancelling a call acts like a client that hangs up."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def post(self, path: str, body: bytes, principal: Principal) -> Reply:
-        """What the route answers to a JSON body. An exception that it answers with 500 is in the log."""
+        """Posts a JSON body and returns the route's answer. An exception, which is answered with 500, is logged."""
         reply = Reply(f"req_{uuid.uuid4().hex}")
         scope: Scope = {
             "type": "http",
@@ -77,7 +77,7 @@ class InProcessClient:
         async def receive() -> Message:
             nonlocal sent
             if sent:
-                await asyncio.Event().wait()  # the client stays
+                await asyncio.Event().wait()  # the client stays connected
             sent = True
             return {"type": "http.request", "body": body, "more_body": False}
 
@@ -90,7 +90,7 @@ class InProcessClient:
 
         try:
             await self._app(scope, receive, send)
-        except Exception:  # starlette answers 500, and raises what was wrong for the server to log
+        except Exception:  # starlette answers 500, and raises the error again for the server to log
             _log.exception("a request of a batch failed")
         reply.body = b"".join(parts)
         return reply

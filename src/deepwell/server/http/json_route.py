@@ -1,4 +1,4 @@
-"""Routes whose JSON body goes straight from its bytes to its model."""
+"""Routes whose JSON body is parsed straight from its bytes into its model."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _JSON = (b"application/json", b"application/json; charset=utf-8")
 
 
 def json_response(body: object) -> Response:
-    """Returns a whole body as JSON; bytes are JSON already."""
+    """Returns a response with `body` as JSON. Bytes are JSON already."""
     data = body if isinstance(body, bytes) else _encode(body)
     return Response(data, media_type="application/json")
 
 
 class JsonRoute(APIRoute):
-    """A FastAPI route `(request, body)` for a JSON model: half a millisecond less on a processor with cold caches.
+    """A FastAPI route `(request, body)` for a JSON model. It saves half a millisecond on a processor with cold caches.
 
-    FastAPI enters exit stacks, solves dependencies and parses the body in two steps. Here pydantic reads the bytes; whatever
-    it refuses, and every route of another signature, goes FastAPI's way, which words the errors.
+    FastAPI enters exit stacks, solves dependencies and parses the body in two steps. Here pydantic reads the bytes. Bodies
+    that it refuses, other content types and routes of another signature take FastAPI's path, which words the errors.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
@@ -78,7 +78,7 @@ def _straight(
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
-    """`receive` with the body that was read already."""
+    """Returns a `receive` that first gives the body that was read already."""
     given = False
 
     async def replay() -> Message:

@@ -1,4 +1,4 @@
-"""The server's socket: claimed before the model loads, with the owner named where somebody else has it."""
+"""The server's socket. It is bound before the model loads. If its port is taken, the error names the owner."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LISTEN = "0A"  # the state column of /proc/net/tcp
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket, not listening yet: connections are refused until the server is ready.
+    """Returns a bound socket that does not listen yet: connections are refused until the server is ready.
 
     Raises:
-        PortInUse: naming the process that listens there.
-        InvalidSettings: `host` is no address of this machine, or the port needs privileges.
+        PortInUse: another process listens there. The message names it.
+        InvalidSettings: `host` is not an address of this machine, or the port needs privileges.
     """
     try:
         family, _, protocol, _, address = socket.getaddrinfo(
@@ -29,10 +29,10 @@ def bind(host: str, port: int) -> socket.socket:
         )[0]
     except OSError as error:
         raise InvalidSettings(f"{host!r} is not an address: {error}", fix="use --host 127.0.0.1") from None
-    # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say TCP, and without it the second write of
+    # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say TCP. Without it, the second write of
     # every response waits 40 ms for the client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, protocol)
-    # Else a restart would have to wait for the last run's connections to leave TIME_WAIT.
+    # Otherwise a restart would have to wait until the last run's connections leave TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
@@ -52,11 +52,11 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def port_owner(port: int) -> str:
-    """Who listens on a local TCP port: `pid 123 (command line)`, or `an unknown process` where /proc does not tell."""
+    """Returns the owner of a local TCP port: `pid 123 (command line)`, or `an unknown process` if /proc does not tell."""
     inodes = _listening_inodes(port)
     if inodes:
         for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):  # gone meanwhile, or another user's
+            with suppress(OSError):  # the process has ended, or is another user's
                 for descriptor in (process / "fd").iterdir():
                     if str(descriptor.readlink()) in inodes:
                         command = (
@@ -78,13 +78,13 @@ def _listening_inodes(port: int) -> set[str]:
 
 
 def url_of(listener: socket.socket) -> str:
-    """The address clients on this machine use."""
+    """Returns the URL at which clients on this machine reach the listener."""
     host, port = listener.getsockname()[:2]
     return local_url(host, port)
 
 
 def local_url(host: str, port: int) -> str:
-    """The address at which clients on this machine reach a server that binds `host`."""
+    """Returns the URL at which clients on this machine reach a server that binds `host`."""
     with suppress(ValueError):
         if ipaddress.ip_address(host).is_unspecified:
             host = "127.0.0.1"

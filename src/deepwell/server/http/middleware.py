@@ -1,4 +1,4 @@
-"""ASGI middleware. Pure functions of (scope, receive, send): anything that wraps the response hides a client's hang-up."""
+"""ASGI middleware that only uses (scope, receive, send): anything that wraps the response hides a client's hang-up."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ _log = logging.getLogger("deepwell.server")
 
 
 class Envelope:
-    """Begins and ends the record of every request, names it in `x-request-id`, and counts it.
+    """Begins and ends the record of every request, sends its id as `x-request-id`, and counts it.
 
-    The client's own `x-request-id` is kept where it is a plain word. An exception that nobody expected is answered here, so
-    that
+    The client's own `x-request-id` is kept if it is a plain word. An exception that nobody expected is answered here, so that
     its answer has the id as well.
     """
 
@@ -97,18 +96,18 @@ class Envelope:
 
 @dataclass(frozen=True, slots=True)
 class BodyAllowance:
-    """Bytes that a body may have, and what to do about a larger one."""
+    """The largest size of a body in bytes, and the fix that the error for a larger one names."""
 
     max_bytes: int
     fix: str = ""
 
 
 class BodyLimit:
-    """Refuses longer bodies, by their declared length before reading and by their real one while reading; and slow ones.
+    """Refuses slow bodies and long ones: by their declared length before reading, by their real one while reading.
 
     Args:
-        limit: bytes of a body that is read into memory.
-        allowances: of POST bodies that go to disk instead, by path with parameters in braces.
+        limit: most bytes of a body that is read into memory.
+        allowances: limits of POST bodies that go to disk instead, by path with parameters in braces.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class BodyLimit:
             )
             return
         received = 0
-        ended = False  # afterwards only a hang-up comes, whenever it likes
+        ended = False  # once set, only a hang-up can come, at any time
         deadline: float | None = scope.get("state", {}).get("deadline")
 
         async def receive_limited() -> Message:

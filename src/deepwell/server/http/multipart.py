@@ -1,4 +1,4 @@
-"""Forms with a file in them, read as they come: the file goes to the disk, and memory holds a megabyte of it at most."""
+"""Forms with a file, read as they arrive: the file goes to disk, and memory holds about a megabyte of it at most."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["BINARY", "FORM_OVERHEAD_BYTES", "Form", "checked_name", "form_schema
 
 BINARY = {"type": "string", "format": "binary"}
 """Schema of a file in a form."""
-FORM_OVERHEAD_BYTES = 64 << 10  # what a form may have around its file
+FORM_OVERHEAD_BYTES = 64 << 10  # most bytes of a form around its file
 _FIELD_BYTES = 4096
 _MOST_PARTS = 16
 _FLUSH_BYTES = 1 << 20
@@ -31,7 +31,7 @@ _LONGEST_NAME = 255
 
 @dataclass(slots=True)
 class Form:
-    """A form's plain fields, and its one file: a draft that whoever has the form uses up or discards."""
+    """A form's plain fields, and its one file: a draft that the holder of the form must use up or discard."""
 
     file: Draft
     filename: str = ""
@@ -39,7 +39,7 @@ class Form:
 
 
 def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    """What FastAPI adds to the OpenAPI document for a route that reads a form itself."""
+    """Returns what FastAPI adds to the OpenAPI document for a route that reads a form itself."""
     schema = {"type": "object", "properties": properties, "required": required}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
 
@@ -47,16 +47,17 @@ def form_schema(properties: dict[str, Any], required: list[str]) -> dict[str, An
 async def read_form(
     request: Request, file_field: str, draft: Callable[[], Draft], limit: int, fix: str
 ) -> Form:
-    """Read the body.
+    """Reads a form from the request's body.
 
     Args:
-        file_field: the name of the file's field.
-        limit: bytes the file may have; `fix`: what to do about a larger one.
+        file_field: name of the file's field.
+        limit: most bytes of the file.
+        fix: the fix that the error for a larger file names.
 
     Raises:
-        InvalidRequest: the body is no such form; the message says where it is not.
-        BodyTooLarge: the file is.
-        DiskFull: there is no room.
+        InvalidRequest: the body is not such a form. The message names the fault.
+        BodyTooLarge: the file is too large.
+        DiskFull: there is no room on the disk.
     """
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary", b"")
@@ -82,7 +83,7 @@ async def read_form(
 
 
 class _Reader:
-    """Takes a form apart. `pending` are bytes of the file that wait to be written."""
+    """Parses a form. `pending` holds the bytes of the file that wait to be written."""
 
     def __init__(self, form: Form, file_field: str, boundary: bytes) -> None:
         self.pending = bytearray()
@@ -92,7 +93,7 @@ class _Reader:
         self._value = bytearray()
         self._disposition = b""
         self._name = ""
-        self._text: bytearray | None = None  # of a plain field; None: in the file
+        self._text: bytearray | None = None  # value of a plain field, or None in the file
         self._parts = 0
         self._files = 0
         self._ended = False
@@ -180,10 +181,10 @@ class _Reader:
 
 
 def checked_name(name: str) -> str:
-    """A file's name, which is only ever shown, yet may end up in a path of whoever reads it.
+    """Checks a file's name and returns it. It is only ever shown, but a client may use it in a path.
 
     Raises:
-        InvalidRequest: it has directories or control characters in it, or is too long.
+        InvalidRequest: the name has directories or control characters in it, or is too long.
     """
     if len(name.encode()) > _LONGEST_NAME:
         raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what FastAPI knows of the requests, and what the structs say of the answers."""
+"""The OpenAPI document: FastAPI describes the requests, and the structs describe the answers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _STATUSES = {
 
 
 def describe(app: FastAPI, routes: RouteTable) -> None:
-    """Makes `app.openapi()` tell of answers and errors as the families declare them."""
+    """Makes `app.openapi()` describe answers and errors as the families declare them."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -68,7 +68,7 @@ def describe(app: FastAPI, routes: RouteTable) -> None:
 
 
 def _renamed(schemas: Any, components: dict[str, Any], taken: set[str]) -> tuple[Any, dict[str, Any]]:
-    """The schemas of the answers, renamed where a request has one of the same name."""
+    """Returns the schemas and components of the answers. A component is renamed if a request has one of the same name."""
     text = msgspec.json.encode([schemas, components]).decode()
     for name in sorted(components.keys() & taken):
         text = text.replace(f'"#/components/schemas/{name}"', f'"#/components/schemas/{name}Answer"')

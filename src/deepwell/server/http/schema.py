@@ -1,4 +1,4 @@
-"""What request models are made of: strictness, and plain refusals."""
+"""The parts that request models share: strictness, and refusals with a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 
-TAG_MARK = "\0"  # in front of the tags of `either`, which are no part of a parameter's name
+TAG_MARK = "\0"  # in front of the tags of `either`, which are not part of a parameter's name
 
 
 _Label = Annotated[str, Field(max_length=512)]
@@ -41,7 +41,7 @@ class MetadataRequest(Strict):
 
 
 def refuse(reason: str, *harmless: Any) -> BeforeValidator:
-    """Accept a known parameter only where it asks for nothing: `None` or one of `harmless`."""
+    """Returns a validator that accepts a known parameter only if it asks for nothing: `None` or one of `harmless`."""
 
     def check(value: Any) -> Any:
         if value is None or any(value == ok and type(value) is type(ok) for ok in harmless):
@@ -53,7 +53,7 @@ def refuse(reason: str, *harmless: Any) -> BeforeValidator:
 
 
 def either(text: Any, other: Any) -> Any:
-    """A type that is `text` where a string was sent and `other` elsewhere; errors then speak of that one alone."""
+    """Returns a type that is `text` for a string and `other` for anything else. Errors then speak of that one alone."""
 
     def tag(value: Any) -> str:
         return TAG_MARK + ("text" if isinstance(value, str) else "other")
@@ -65,7 +65,7 @@ def either(text: Any, other: Any) -> Any:
 
 
 def kind_of(value: Any, key: str = "type") -> str:
-    """What an object says it is; empty where it does not."""
+    """Returns the kind that an object states under `key`. It is empty if the object states none."""
     if isinstance(value, dict):
         value = cast("dict[str, Any]", value).get(key)
     else:
@@ -74,7 +74,7 @@ def kind_of(value: Any, key: str = "type") -> str:
 
 
 def only_kinds(noun: str, *known: str, key: str = "type", default: str = "") -> BeforeValidator:
-    """Refuse an object of another kind, by name, before a union is asked which of its types it is."""
+    """Returns a validator that refuses an object of another kind by name, before a union looks for its type."""
 
     def check(value: Any) -> Any:
         kind = kind_of(value, key)
@@ -92,12 +92,12 @@ def only_kinds(noun: str, *known: str, key: str = "type", default: str = "") -> 
 
 
 def unsupported(reason: str) -> PydanticCustomError:
-    """A refusal with its reason."""
+    """Returns a refusal with its reason."""
     return PydanticCustomError("unsupported", cast("Any", "{reason}"), {"reason": reason})
 
 
 def text_of(value: Any) -> Any:
-    """Content given as parts, joined; anything else as it is.
+    """Returns content given as parts as one text, and anything else unchanged.
 
     Raises:
         PydanticCustomError: a part is not text.

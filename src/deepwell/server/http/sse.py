@@ -1,4 +1,4 @@
-"""Answers that end when the client leaves: server-sent events, and whole bodies."""
+"""Answers that end when the client leaves: streams of server-sent events, and whole bodies."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ _DONE = b"data: [DONE]\n\n"
 
 
 class Stop:
-    """That the server stops, told to every answer in flight; to those that begin later at once."""
+    """The signal that the server stops. It reaches every answer in flight, and at once those that begin later."""
 
     def __init__(self) -> None:
         self._told: set[Callable[[], None]] = set()
         self._now = False
 
     def set(self) -> None:
-        """It stops."""
+        """Signals that the server stops."""
         self._now = True
         for told in tuple(self._told):
             told()
 
     def tell(self, whom: Callable[[], None]) -> None:
-        """Call `whom` when the server stops."""
+        """Calls `whom` when the server stops, or at once if it has."""
         self._told.add(whom)
         if self._now:
             whom()
 
     def forget(self, whom: Callable[[], None]) -> None:
-        """It has ended."""
+        """Removes `whom`: its answer has ended."""
         self._told.discard(whom)
 
 
 class _ClientLeft(Exception):
-    """Nobody is there to read the answer."""
+    """Raised when the client has left, so that nobody reads the answer."""
 
 
 def event(data: bytes) -> bytes:
-    """One server-sent event. JSON has no raw line break, so one `data` line carries it."""
+    """Returns one server-sent event. JSON has no raw line break, so one `data` line carries it."""
     return b"data: " + data + b"\n\n"
 
 
 async def _attended(work: Coroutine[Any, Any, T], scope: Scope, receive: Receive, stopped: Stop) -> T:
-    """Run `work` while the client is there, there is time, and the server goes on; else cancel it, and wait for its end.
+    """Runs `work`. Cancels it, and waits for its end, if the client leaves, the time is up, or the server stops.
 
-    The work runs in the caller's own task, so that it begins at once, and is cancelled there.
+    The work runs in the caller's own task, so it begins at once and is cancelled there.
     """
     me = asyncio.current_task()
     assert me is not None
@@ -121,10 +121,10 @@ def _failure(error: DeepwellError) -> bytes:
 
 
 class EventStream(Response):
-    """Server-sent events, closed by `[DONE]` unless another `end` is given.
+    """A stream of server-sent events, closed by `[DONE]` unless another `end` is given.
 
-    The response starts with the first event, so that a failure before it is an ordinary error response; a later one is an
-    error event (`failed` makes it), after which no `end` comes.
+    The response starts with the first event, so a failure before it is an ordinary error response. A later failure is an
+    error event, which `failed` makes. No `end` follows it.
     """
 
     def __init__(

@@ -1,1 +1,1 @@
-"""What is seen of the server from outside: access log, traces, and the names metrics go by."""
+"""Observation of the server from outside: access log, metrics, traces, and the names that they use."""

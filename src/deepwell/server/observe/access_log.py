@@ -1,4 +1,4 @@
-"""The access log: one line a request, as JSON or as logfmt, to a file or to standard error."""
+"""The access log: one line per request, as JSON or as logfmt, to a file or to standard error."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from deepwell.server.observe.record import Record
 
 __all__ = ["AccessLog", "fields_of"]
 
-_PATH_CHARACTERS = 256  # of a path that is logged: a client chooses it
+_PATH_CHARACTERS = 256  # of a path that is logged: clients choose its length
 _encode = msgspec.json.Encoder().encode
 
 
 class AccessLog:
-    """Writes records. A file that was moved away, as logrotate does, is opened anew.
+    """A sink that writes records as lines. A file that was moved away, as logrotate does, is reopened.
 
     Args:
         style: "json", or "text" for logfmt.
@@ -39,7 +39,7 @@ class AccessLog:
             self._open(path)
 
     def __call__(self, records: Sequence[Record]) -> None:
-        """Write a batch at once: appended to a file it stays whole beside those of other processes."""
+        """Writes a batch at once, so that appended lines stay whole beside those of other processes."""
         line = _json_line if self._style == "json" else _text_line
         text = "".join(line(fields_of(record)) for record in records)
         if self._path is None:
@@ -52,14 +52,14 @@ class AccessLog:
             left = left[os.write(self._descriptor, left) :]
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
     def _open(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Whoever may read this learns who asked when: not everybody on the machine.
+        # The log tells who asked when, so not everybody on the machine may read it.
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
 
     def _reopen_if_moved(self, path: Path) -> None:
@@ -73,7 +73,7 @@ class AccessLog:
 
 
 def fields_of(record: Record) -> dict[str, Any]:
-    """What a line says, in order; what does not apply is left out. Times in milliseconds."""
+    """Returns the fields of a line, in order. Fields that do not apply are left out. Times are in milliseconds."""
     when = datetime.fromtimestamp(record.at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     line: dict[str, Any] = {
         "time": when,
@@ -117,7 +117,7 @@ def _json_line(fields: dict[str, Any]) -> str:
 
 
 def _visible(encoded: str) -> str:
-    """JSON without what some reader takes for the end of a line, or a terminal for a command."""
+    """Escapes what some reader takes for the end of a line, or a terminal for a command."""
     if encoded.isprintable():
         return encoded
     return "".join(one if one.isprintable() else json.dumps(one)[1:-1] for one in encoded)
@@ -128,7 +128,7 @@ def _text_line(fields: dict[str, Any]) -> str:
 
 
 def _word(value: Any) -> str:
-    """A value of logfmt: quoted, with JSON's escapes, where it is not a plain word."""
+    """Returns a value for logfmt: quoted, with JSON's escapes, unless it is a plain word."""
     if value is True:
         return "true"
     text = str(value)

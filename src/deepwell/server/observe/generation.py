@@ -1,4 +1,4 @@
-"""`GenerationMeter`: what one request to a model cost, into the metrics and into the request's record."""
+"""`GenerationMeter`: records the cost of one request to a model, in the metrics and in the request's record."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["GenerationMeter", "embedding", "error_type"]
 
 
 class GenerationMeter:
-    """Follows the updates of a request's choices: `begin`, `take` each, then `end`."""
+    """A meter of a request's choices, begun when it is made: `take` every update, then `end`."""
 
     def __init__(self, metrics: Metrics, model: str, choices: Sequence[Choice]) -> None:
         self._metrics = metrics
@@ -34,7 +34,7 @@ class GenerationMeter:
             self._record.model = model
 
     def take(self, update: Update) -> None:
-        """Count one update."""
+        """Counts one update."""
         now = perf_counter()
         before = self._last.get(update.index)
         if before is not None:
@@ -49,7 +49,7 @@ class GenerationMeter:
         self._counts[update.index] = update.counts
 
     def end(self, failure: BaseException | None = None) -> None:
-        """Nothing more comes. `failure` is what ended it early; a client that hung up is one too."""
+        """Ends the measurement. `failure` is what ended the request early; a client's hang-up is one too."""
         metrics, record = self._metrics, self._record
         metrics.waiting.end(self)
         now = perf_counter()
@@ -82,7 +82,7 @@ class GenerationMeter:
         self._note_phases(now)
 
     def _note_phases(self, now: float) -> None:
-        """Preparation, queue, prefill, decoding: the parts of a request that a trace shows."""
+        """Records the parts of the request that a trace shows: preparation, queue, prefill, decoding."""
         record = self._record
         assert record is not None
         record.phases.append(Phase("prepare", record.started, self._begin))
@@ -100,7 +100,7 @@ class GenerationMeter:
 
 @contextmanager
 def embedding(metrics: Metrics, model: str, tokens: int) -> Generator[None]:
-    """Measure what is done inside: `tokens` are embedded by a served model."""
+    """Measures the work inside, which embeds `tokens` tokens with a served model."""
     record = current()
     begin = perf_counter() if record is None else record.started
     who = object()
@@ -121,9 +121,9 @@ def embedding(metrics: Metrics, model: str, tokens: int) -> Generator[None]:
 
 
 def error_type(failure: BaseException | None) -> str:
-    """`error.type`: a domain error's code, else the class; "cancelled" where the client left or the server stopped.
+    """Returns `error.type`: a domain error's code, else the class; "cancelled" if the client left or the server stopped.
 
-    One of few words.
+    The set of values is small. Empty: no failure.
     """
     if failure is None:
         return ""

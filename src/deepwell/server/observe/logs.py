@@ -17,7 +17,7 @@ class _RequestId(logging.Filter):
 
 
 def name_requests(level: str) -> None:
-    """Write what the package logs to standard error from `level` on, with request ids. A second call changes the level."""
+    """Writes the package's log lines to standard error from `level` on, with request ids. A second call changes the level."""
     log = logging.getLogger("deepwell")
     log.setLevel(level.upper())
     if not any(isinstance(one, _RequestId) for handler in log.handlers for one in handler.filters):

@@ -1,4 +1,4 @@
-"""How late the event loop is: a timer that notes when it was due and when it ran."""
+"""`LoopLag`: measures how late the event loop is, by a timer that compares when it was due with when it ran."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 __all__ = ["INTERVAL_S", "LoopLag"]
 
-# A loop that is held up for longer than this is always noticed; ten wakings a second cost some 0.03 % of a core.
+# A loop that is held up for longer than this is always noticed. Ten wakings a second cost some 0.03 % of a core.
 INTERVAL_S = 0.1
 
 
 class LoopLag:
-    """Tells `observe` by how many seconds each tick was late. `watch` starts it on the running loop, once."""
+    """A timer that tells `observe` by how many seconds each tick was late. `watch` starts it on the running loop, once."""
 
     def __init__(self, observe: Callable[[float], object]) -> None:
         self._observe = observe
@@ -20,7 +20,7 @@ class LoopLag:
         self._due = 0.0
 
     def watch(self) -> None:
-        """Watch the running loop until that is closed; a later loop takes the place of an earlier one."""
+        """Watches the running loop until it is closed. A later loop replaces an earlier one."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             self._loop = loop

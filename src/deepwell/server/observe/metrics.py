@@ -1,8 +1,8 @@
-"""What `/metrics` shows, in a registry of its own: engine counters are read when asked, not kept twice.
+"""The metrics that `/metrics` shows, in a registry of their own. Engine counters are read on demand, not kept twice.
 
-Metrics that OpenTelemetry's GenAI conventions know go by those names (`observe.semconv`); `deepwell_*` say what those
-do not. Labels take their values from the code and the served models alone, never from what clients send: a hostile path
-or model name adds no series.
+Metrics that OpenTelemetry's GenAI conventions define have those names (`observe.semconv`); all others are `deepwell_*`.
+Label values come from the code and the served models alone, never from clients: a hostile path or model name adds no
+series.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from deepwell.version import deepwell_version
 
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
-disable_created_metrics()  # else every counter has a second series, which says when it was made
+disable_created_metrics()  # otherwise every counter has a second series, with its creation time
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -115,7 +115,7 @@ _GAUGES = (
 
 
 class _EngineCollector(Collector):
-    """`EngineStats` of every served engine as Prometheus metrics, by model; and what these engines are."""
+    """`EngineStats` of every served engine as Prometheus metrics, by model, and facts about these engines."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
@@ -142,22 +142,22 @@ class _EngineCollector(Collector):
 
 
 class Waiting:
-    """Requests to a model that have seen no token yet; the oldest tells how old the queue is."""
+    """Requests to a model that have seen no token yet. The oldest one tells the age of the queue."""
 
     def __init__(self) -> None:
         self._since: dict[object, float] = {}
 
     def begin(self, who: object, now: float) -> None:
-        """Somebody waits from now on."""
+        """Adds a waiting request."""
         self._since[who] = now
 
     def end(self, who: object) -> None:
-        """They do not any more."""
+        """Removes a request that waits no longer."""
         self._since.pop(who, None)
 
     def oldest_s(self) -> float:
-        """For how long the one who waits longest has waited; 0 where nobody waits."""
-        first = next(iter(list(self._since.values())), None)  # in the order they came
+        """Returns how long the oldest request has waited, in seconds; 0 if none waits."""
+        first = next(iter(list(self._since.values())), None)  # in order of arrival
         return 0.0 if first is None else max(0.0, time.perf_counter() - first)
 
 
@@ -173,12 +173,12 @@ class _Generation:
     output_tokens: Histogram
 
     def duration(self, error: str) -> Histogram:
-        """The durations of requests that ended with this error; empty: with none."""
+        """Returns the durations of requests that ended with this error; empty: with none."""
         return self.family.labels(**self.durations, **{prometheus_label(Attribute.ERROR_TYPE): error})
 
 
 def _generations(registry: CollectorRegistry) -> Callable[[str, str], _Generation]:
-    """Registers the GenAI instruments. Returns the look-up of those of an operation on a model."""
+    """Registers the GenAI instruments; returns a look-up of them by operation and model."""
     by_model = tuple(map(prometheus_label, (Attribute.OPERATION, Attribute.PROVIDER, Attribute.MODEL)))
 
     def genai(metric: tuple[str, str, tuple[float, ...]], what: str, *more: str) -> Histogram:
@@ -210,7 +210,7 @@ def _generations(registry: CollectorRegistry) -> Callable[[str, str], _Generatio
 class Metrics:
     """The server's own counters and timings, beside those of its engines.
 
-    Under several HTTP workers (`PROMETHEUS_MULTIPROC_DIR`) the counters and timings are the sum of all of them.
+    Under several HTTP workers (`PROMETHEUS_MULTIPROC_DIR`) the counters and timings are sums over all of them.
     """
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
@@ -286,23 +286,23 @@ class Metrics:
         )
         self.loop_lag = LoopLag(lag.observe)
         self.generation = _generations(registry)
-        """The GenAI instruments of an operation (`gen_ai.operation.name`) on a served model."""
+        """Returns the GenAI instruments of an operation (`gen_ai.operation.name`) on a served model."""
 
     def count_lookup(self, result: str) -> None:
-        """Count a question to the response cache: "hit", "joined", "semantic" or "miss"."""
+        """Counts a response cache lookup: "hit", "joined", "semantic" or "miss"."""
         self._lookups.labels(result).inc()
         record = current()
         if record is not None:
             record.cache = result
 
     def valkey(self, up: bool) -> None:
-        """Note that Valkey answers, or that it did not."""
+        """Notes that Valkey answers, or counts that it did not."""
         self._valkey_up.set(1 if up else 0)
         if not up:
             self._valkey_failures.inc()
 
     def text(self) -> bytes:
-        """The Prometheus text exposition."""
+        """Returns the Prometheus text exposition."""
         self._oldest.set(self.waiting.oldest_s())
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
             return generate_latest(self.registry)
@@ -317,7 +317,7 @@ class Metrics:
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Remove the gauges of processes that have ended; what they counted stays."""
+    """Removes the gauges of processes that have ended. What they counted stays."""
     from prometheus_client.multiprocess import mark_process_dead
 
     for pid in {path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*_*.db")}:

@@ -1,4 +1,4 @@
-"""`Observer`: begins and ends the record of every request, and hands ended ones to their sinks on a thread of its own."""
+"""`Observer`: begins and ends the record of every request, and hands ended ones to sinks on a thread of its own."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ __all__ = ["Observer", "Sink", "observer_of"]
 Sink = Callable[[Sequence[Record]], None]
 
 _log = logging.getLogger("deepwell.server")
-_CAPACITY = 8192  # records that wait for a slow disk or collector; further ones are dropped
+_CAPACITY = 8192  # records that may wait for a slow disk or collector; further ones are dropped
 _AT_ONCE = 256
 
 
 class Observer:
-    """Records in, sinks out.
+    """A queue of records between requests and sinks.
 
-    Sinks get batches, in order, on one thread; what they raise is logged once and costs nobody a request.
+    Sinks get batches, in order, on one thread. What they raise is logged once and fails no request.
 
     Args:
         sinks: the access log, the tracer; none: nothing is kept and no thread is started.
-        traces: whether traces begin here; else a caller's trace id is noted and nothing more.
-        trace_share: of the traces that begin here, how many are sampled, 0 to 1.
+        traces: whether traces begin here; otherwise only a caller's trace id is noted.
+        trace_share: the sampled share of the traces that begin here, 0 to 1.
         on_close: called when everything has been handed over.
     """
 
@@ -50,10 +50,10 @@ class Observer:
         self._thread: threading.Thread | None = None
         self._failed = False
         self.on_lost: Callable[[int], object] = lambda _count: None
-        """Told how many records a sink has not taken; from any thread."""
+        """Called with the number of records that a sink has not taken, from any thread."""
 
     def begin(self, scope: Scope) -> Record:
-        """The record of a request that has come in."""
+        """Returns the record of a request that has come in."""
         request_id = parent = None
         for name, value in scope["headers"]:
             if name == b"x-request-id":
@@ -66,7 +66,7 @@ class Observer:
         return Record.begin(scope["method"], scope["path"], request_id, trace)
 
     def end(self, record: Record) -> None:
-        """Hand a record over; it never waits. Where too many wait already, this one is lost."""
+        """Hands a record over without waiting. It is dropped if too many wait already."""
         if not self._sinks:
             return
         if self._records.qsize() >= _CAPACITY:
@@ -78,7 +78,7 @@ class Observer:
         self._records.put(record)
 
     def close(self) -> None:
-        """Hand over what is left, and close the sinks."""
+        """Hands over what is left, and closes the sinks."""
         if self._thread is not None:
             self._records.put(None)
             self._thread.join()
@@ -111,7 +111,7 @@ class Observer:
 
 
 def observer_of(settings: Settings) -> Observer:
-    """The observer that the settings ask for. Nothing of OpenTelemetry is imported unless traces are on.
+    """Returns the observer that the settings ask for. OpenTelemetry is imported only if traces are on.
 
     Raises:
         InvalidSettings: the log file cannot be opened.

@@ -1,4 +1,4 @@
-"""What is known of one HTTP request: filled in on its way, handed to the log and the tracer when it has ended."""
+"""`Record`: the facts about one HTTP request, filled in on its way, and given to log and tracer when it has ended."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from deepwell.server.observe.trace_context import TraceContext
 
 __all__ = ["Phase", "Record", "current", "observing", "queued", "request_id_of"]
 
-# Printable, without what a log line, a header or a shell would read as its own.
+# Printable, without characters that a log line, a header or a shell would interpret.
 _SANE_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:\-]{0,127}")
 
 
@@ -29,7 +29,7 @@ class Phase:
 
 @dataclass(slots=True)
 class Record:
-    """One request. Times in seconds; `started` by `time.perf_counter`, `at` by the wall clock."""
+    """The record of one request. Times in seconds; `started` by `time.perf_counter`, `at` by the wall clock."""
 
     request_id: str
     method: str
@@ -39,7 +39,7 @@ class Record:
     trace: TraceContext | None = None
     operation: str = "chat"  # `gen_ai.operation.name` of what its path computes
     route: str = "none"
-    status: int = 499  # what stands when the client left before an answer began
+    status: int = 499  # stays if the client left before an answer began
     body_bytes: int = 0
     duration_s: float = 0.0
     tenant: str = ""
@@ -58,7 +58,7 @@ class Record:
 
     @classmethod
     def begin(cls, method: str, path: str, request_id: bytes | None, trace: TraceContext | None) -> Record:
-        """A request that has just come in."""
+        """Returns the record of a request that has just come in."""
         return cls(request_id_of(request_id), method, path, time.perf_counter(), time.time(), trace)
 
 
@@ -66,24 +66,24 @@ _current: ContextVar[Record | None] = ContextVar("deepwell_request", default=Non
 
 
 def current() -> Record | None:
-    """The record of the request that this code works for, if it works for one."""
+    """Returns the record of the request that this code works for, if it works for one."""
     return _current.get()
 
 
 def observing(record: Record) -> None:
-    """Make `record` the current one, for this task and those it starts."""
+    """Makes `record` the current one, for this task and those it starts."""
     _current.set(record)
 
 
 def queued(seconds: float) -> None:
-    """Note how long the engine let the current request wait; of several choices the longest counts."""
+    """Notes how long the current request waited for the engine. Of several choices the longest counts."""
     record = _current.get()
     if record is not None:
         record.queue_s = max(record.queue_s or 0.0, seconds)
 
 
 def request_id_of(given: bytes | None) -> str:
-    """The client's `x-request-id` where it is a plain word of at most 128 characters, else a new one."""
+    """Returns the client's `x-request-id` if it is a plain word of at most 128 characters, else a new id."""
     if given and _SANE_ID.fullmatch(given):
         return given.decode()
     return f"req_{uuid.uuid4().hex}"

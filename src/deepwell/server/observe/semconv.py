@@ -1,4 +1,4 @@
-"""OpenTelemetry's names, in one place: the GenAI conventions are still in development, and move.
+"""OpenTelemetry's names, in one place, because the GenAI conventions are still in development and change.
 
 After https://github.com/open-telemetry/semantic-conventions-genai (metrics and spans of model servers) and the stable HTTP
 conventions. Prometheus names follow OpenTelemetry's rule: dots become underscores, the unit becomes a suffix, units in braces
@@ -20,7 +20,7 @@ __all__ = [
 
 PROVIDER = "deepwell"
 
-# Name, unit, buckets. Ours begin lower than the recommended ones where a small model on a CPU is faster than their first bound.
+# Name, unit, buckets. Some begin lower than recommended, because a small model on a CPU is faster than the first bound.
 REQUEST_DURATION = (
     "gen_ai.server.request.duration",
     "s",
@@ -45,7 +45,7 @@ _SUFFIXES = {"s": "_seconds"}
 
 
 class Attribute:
-    """Keys of spans; those that label metrics go through `prometheus_label`."""
+    """Attribute keys of spans. Those that label metrics go through `prometheus_label`."""
 
     OPERATION = "gen_ai.operation.name"
     PROVIDER = "gen_ai.provider.name"
@@ -64,10 +64,10 @@ class Attribute:
 
 
 def prometheus_name(metric: str, unit: str) -> str:
-    """The name a metric has in Prometheus."""
+    """Returns a metric's name in Prometheus."""
     return metric.replace(".", "_") + _SUFFIXES.get(unit, "")
 
 
 def prometheus_label(attribute: str) -> str:
-    """The label an attribute has in Prometheus."""
+    """Returns an attribute's label in Prometheus."""
     return attribute.replace(".", "_")

@@ -23,9 +23,9 @@ class TraceContext:
 
     @classmethod
     def begin(cls, header: bytes | None, *, share: float = 1.0) -> TraceContext:
-        """Go on with the caller's trace, or begin one; of those that begin here, `share` are sampled.
+        """Continues the caller's trace, or begins one. Of those that begin here, `share` are sampled.
 
-        A header that the standard calls invalid is as good as none.
+        A header that the standard calls invalid counts as none.
         """
         span_id = f"{_random.getrandbits(64) or 1:016x}"
         found = _parse(header) if header else None
@@ -35,7 +35,7 @@ class TraceContext:
         return cls(f"{_random.getrandbits(128) or 1:032x}", span_id, "", _random.random() < share)
 
     def header(self) -> str:
-        """`traceparent` for whoever is called next, and for the caller who wants to find the trace."""
+        """Returns `traceparent` for the next server, and for a caller who wants to find the trace."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
 

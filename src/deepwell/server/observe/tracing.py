@@ -1,9 +1,9 @@
 """Records of requests as OpenTelemetry spans (`pip install 'deepwell[otel]'`).
 
-They are made when a request has ended, on the observer's thread.
+They are made on the observer's thread, when a request has ended.
 
-A request is a SERVER span by HTTP's conventions; where it asked a model there is a span of the GenAI conventions below
-it, with the phases of that work below that. Prompts and answers are in no span.
+A request is a SERVER span by the HTTP conventions. If it asked a model, a span of the GenAI conventions lies below it, and
+the phases of that work below that. Prompts and answers are in no span.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FLUSH_MS = 5000  # at the end, for spans that a collector has not taken yet
 
 
 class Tracer:
-    """A sink of records. Span and trace ids are those the request was told, so that logs, headers and spans agree.
+    """A sink of records. Span and trace ids are those that the request was told, so logs, headers and spans agree.
 
     Args:
         exporter: where spans go, in batches, on a thread of OpenTelemetry's.
@@ -49,7 +49,7 @@ class Tracer:
         # `service.name` and more may come from OTEL_RESOURCE_ATTRIBUTES and OTEL_SERVICE_NAME.
         resource = Resource.create({"service.name": "deepwell", "service.version": deepwell_version()})
         self._provider = TracerProvider(
-            sampler=ALWAYS_ON,  # whether a trace is sampled was decided when its request came in, and said in its header
+            sampler=ALWAYS_ON,  # sampling was decided when the request came in, and its header says so
             resource=resource,
             shutdown_on_exit=False,
             id_generator=cast("IdGenerator", self._ids),
@@ -59,7 +59,7 @@ class Tracer:
 
     @classmethod
     def to_collector(cls, endpoint: str) -> Tracer:
-        """Spans by OTLP over HTTP to a collector, such as `http://127.0.0.1:4318`.
+        """Returns a tracer that sends spans by OTLP over HTTP to a collector, such as `http://127.0.0.1:4318`.
 
         Headers come from OTEL_EXPORTER_OTLP_HEADERS.
 
@@ -71,13 +71,13 @@ class Tracer:
         return cls(OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces"))
 
     def __call__(self, records: Sequence[Record]) -> None:
-        """Make the spans of a batch."""
+        """Makes the spans of a batch."""
         for record in records:
             if record.trace is not None and record.trace.sampled:
                 self._spans(record)
 
     def close(self) -> None:
-        """Export what is left."""
+        """Exports what is left."""
         self._provider.force_flush(_FLUSH_MS)
         self._provider.shutdown()
 
@@ -140,7 +140,7 @@ class Tracer:
 
 
 class _Ids:
-    """OpenTelemetry's `IdGenerator`: those that the request was told, where it is given, else new ones. For one thread."""
+    """OpenTelemetry's `IdGenerator`, for one thread. It returns the ids of the request, where given, else new ones."""
 
     told: TraceContext | None = None
 
@@ -151,7 +151,7 @@ class _Ids:
         return int(self.told.span_id, 16) if self.told else random.getrandbits(64) or 1
 
     def is_trace_id_random(self) -> bool:
-        return False  # a caller's may be anything
+        return False  # a caller's id may be anything
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""What lives in one HTTP process is answered by that process: the others pass such requests on to it."""
+"""`Forward`: passes requests for what lives in one HTTP process on to that process."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"u
 
 
 class Forward:
-    """ASGI middleware around everything else: requests under `prefixes` go to the process behind a Unix socket.
+    """ASGI middleware around everything else. It sends requests under `prefixes` to the process behind a Unix socket.
 
-    Nothing is checked here: the other process has the same keys and limits, and counts the request once.
+    It checks nothing: the other process has the same keys and limits, and counts the request once.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Forward:
         self._app = app
         self._wait_s = wait_s
         self._prefixes = prefixes
-        # Answers may take as long as they take; the client's hang-up ends them.
+        # An answer may take any time. The client's hang-up ends it.
         self._client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=address, limits=httpx.Limits(max_connections=None)),
             timeout=None,  # noqa: S113
@@ -40,7 +40,7 @@ class Forward:
         if scope["type"] != "http" or not scope["path"].startswith(self._prefixes):
             await self._app(scope, receive, send)
             return
-        whole = asyncio.Event()  # the request has been read
+        whole = asyncio.Event()  # set when the request has been read
         try:
             response = await self._send(scope, receive, whole)
         except httpx.HTTPError:
@@ -58,14 +58,14 @@ class Forward:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         except httpx.HTTPError:
-            if not left.is_set():  # the other process has gone: a cut connection says so
+            if not left.is_set():  # the other process is gone: a cut connection tells the client
                 raise
         finally:
             leaving.cancel()
             await response.aclose()
 
     async def _send(self, scope: Scope, receive: Receive, whole: asyncio.Event) -> httpx.Response:
-        """The answer's beginning. A process that is not there yet is waited for; nothing has been read until it is."""
+        """Returns the beginning of the answer. Retries for `wait_s` if the process is not up; until it is, nothing is read."""
         query: bytes = scope["query_string"]
         path: bytes = scope["raw_path"].partition(b"?")[0]
         url = httpx.URL("http://worker").copy_with(raw_path=path + (b"?" + query if query else b""))
@@ -98,7 +98,7 @@ async def _body(receive: Receive, whole: asyncio.Event) -> AsyncGenerator[bytes,
 async def _hang_up(
     receive: Receive, whole: asyncio.Event, response: httpx.Response, left: asyncio.Event
 ) -> None:
-    """Once the client leaves, so do we."""
+    """Closes the response when the client leaves."""
     await whole.wait()
     while (await receive())["type"] != "http.disconnect":
         pass

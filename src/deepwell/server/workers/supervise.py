@@ -1,4 +1,4 @@
-"""Several HTTP processes on one socket over one engine: started, watched and stopped by their parent."""
+"""Several HTTP processes on one socket over one engine, which their parent starts, watches and stops."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import msgspec
 from pydantic import SecretStr
 
 from deepwell.dialogue.model import Task
-from deepwell.engine.supervisor import Supervisor
+from deepwell.process.supervisor import Supervisor
 from deepwell.settings import Settings
 
 __all__ = ["ModelAt", "WorkerLaunch", "serve_workers"]
 
-_MARGIN_S = 10.0  # from the end of the grace to the kill
-_REPLACE_S = 60.0  # for the start of a worker that takes another's place
+_MARGIN_S = 10.0  # from the end of the grace period to the kill
+_REPLACE_S = 60.0  # for the start of a worker that replaces another
 
 
 class ModelAt(msgspec.Struct, array_like=True, frozen=True):
@@ -34,12 +34,12 @@ class ModelAt(msgspec.Struct, array_like=True, frozen=True):
 
 
 class WorkerLaunch(msgspec.Struct, array_like=True, frozen=True):
-    """What a worker is told."""
+    """The orders that a worker starts with."""
 
     index: int
     settings: dict[str, Any]
     listener: int  # file descriptor
-    folder: str  # where each has a socket of its own, worker-INDEX
+    folder: str  # holds the workers' own sockets, worker-INDEX
     models: tuple[ModelAt, ...]
 
 
@@ -57,22 +57,22 @@ def serve_workers(
     models: Sequence[ModelAt],
     on_ready: Callable[[], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM; a second one ends answers in flight at once. SIGHUP replaces worker after worker.
+    """Serves until SIGINT or SIGTERM. A second signal ends answers in flight at once. SIGHUP replaces worker after worker.
 
-    A worker that dies or does not answer is replaced: its connections are lost, and nobody else's.
+    A worker that dies or does not answer is replaced. Only its own connections are lost.
 
     Raises:
-        DeepwellError: what keeps workers from starting.
+        DeepwellError: workers cannot start.
     """
     signals: queue.SimpleQueue[int] = queue.SimpleQueue()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: signals.put(number))
     values = {name: _plain(getattr(settings, name)) for name in type(settings).model_fields}
-    listener.listen(2048)  # whoever comes while no worker is there waits here
-    folder = Path(models[0].address).parent  # private, and gone when the engine is
+    listener.listen(2048)  # connections wait here while no worker is up
+    folder = Path(models[0].address).parent  # private, and removed with the engine
     metrics = folder / "metrics"
     metrics.mkdir()
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)  # of the workers: they count together
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)  # for the workers, which count together
 
     def supervisor(index: int) -> Supervisor:
         launch = WorkerLaunch(index, values, listener.fileno(), str(folder), tuple(models))
@@ -93,7 +93,7 @@ def serve_workers(
     workers = [supervisor(index) for index in range(settings.workers)]
     try:
         workers[0].start()
-        workers[0].wait_ready()  # it brings the database up to date
+        workers[0].wait_ready()  # it upgrades the database
         for worker in workers[1:]:
             worker.start()
         for worker in workers[1:]:
@@ -107,14 +107,14 @@ def serve_workers(
 
 
 def _forget_the_dead(metrics: Path) -> None:
-    """Remove the gauges of processes that have ended: they would be counted for ever."""
+    """Removes the gauges of processes that have ended, which would be counted for ever."""
     for file in metrics.glob("gauge_live*.db"):
         if not Path(f"/proc/{file.stem.rpartition('_')[2]}").exists():
             file.unlink(missing_ok=True)
 
 
 def _stop(workers: Sequence[Supervisor], signals: queue.SimpleQueue[int], patience_s: float) -> None:
-    """Drain all at once; a signal meanwhile ends what is in flight."""
+    """Drains all workers at once. A signal other than SIGHUP meanwhile ends what is in flight."""
     threads = [
         threading.Thread(target=worker.stop, args=(patience_s,))
         for worker in workers

@@ -1,4 +1,4 @@
-"""One HTTP process of several: `python -m deepwell.server.workers.worker FD`, run by `workers`."""
+"""One HTTP process of several: `python -m deepwell.server.workers.worker FD`, run by `supervise`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from starlette.types import ASGIApp
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
-from deepwell.engine.process import ProcessEngine
-from deepwell.engine.supervisor import ControlChannel
+from deepwell.engine.hosting.process import ProcessEngine
+from deepwell.process.supervisor import ControlChannel
 from deepwell.server.app import route_table
 from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext
@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 
 class _WorkerServer(Server):
-    """Takes orders from the parent, and no signals."""
+    """A server that takes orders from its parent, and no signals."""
 
     def __init__(
         self, context: ServerContext, control: ControlChannel, settings: Settings, address: str | None
@@ -68,7 +68,7 @@ def _served(model: ModelAt, settings: Settings) -> ServedModel:
 
 
 def _private(path: Path) -> socket.socket:
-    """The socket on which other workers pass requests on."""
+    """Returns the socket on which other workers forward requests."""
     path.unlink(missing_ok=True)  # the predecessor's
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(path))
@@ -76,7 +76,7 @@ def _private(path: Path) -> socket.socket:
 
 
 def main(descriptor: str) -> None:
-    """Serve for the parent, until it says stop or ends."""
+    """Serves for the parent, until it says stop or ends."""
     sys.setswitchinterval(0.001)
     control = ControlChannel(int(descriptor))
     launch = msgspec.msgpack.decode(control.launch(), type=WorkerLaunch)

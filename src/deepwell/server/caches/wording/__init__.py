@@ -1,10 +1,10 @@
-"""When two questions ask the same in other words: the lexical gate of the semantic cache.
+"""The lexical gate of the semantic cache, which decides when two questions ask the same in other words.
 
-A question is brought to a *normal form*: politeness goes, and turns of phrase that ask the same become one of them.
-What is left is compared whole and in order, so that a word of negation, a number, a name, a direction or another
-question word that differs is a difference, known to a list or not. Nothing is ever guessed from a vector: "enable" and
-"disable" lie closer together than most paraphrases do. What the rules cannot read (long texts, several lines, other
-languages) has no normal form, and is like nothing.
+A question is rewritten to a *normal form*: polite phrases are dropped, and phrases that ask the same become one of them.
+The rest is compared whole and in order. So a different negation, number, name, direction or question word is a
+difference, listed or not. Nothing is ever guessed from a vector: "enable" and "disable" lie closer together than most
+paraphrases do. A text that the rules cannot read (long, of several lines, in another language) has no normal form, and
+matches nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MAX_CHARACTERS", "NormalForm", "asks_the_same", "normal_form"]
 
 MAX_CHARACTERS = 300
 _HAN = re.compile(r"[\u3400-\u9fff]")
-# Letters that neither set of rules knows. Accents of borrowed words pass: they are compared as they are.
+# Letters that neither set of rules knows. Accents of borrowed words pass, and are compared as they are.
 _FOREIGN = re.compile(r"[^\x00-\x7f\u00c0-\u024f\u3400-\u9fff]")
 _WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
 _PLAIN = {
@@ -37,7 +37,7 @@ _SYMBOLS = "°€£¥·"
 
 @dataclass(frozen=True, slots=True)
 class NormalForm:
-    """`folded` finds likely matches; `exact` tells apart what only capitals do; `cased`: the text has any."""
+    """The normal form of a question: `folded` finds likely matches, `exact` tells case apart, `cased`: it has capitals."""
 
     folded: str
     exact: str
@@ -45,8 +45,8 @@ class NormalForm:
 
 
 def normal_form(text: str) -> NormalForm | None:
-    """The normal form of a question; None where the rules cannot read it."""
-    # Before anything else: no rule is linear, and what is remembered below has to be small.
+    """Returns the normal form of a question, or None if the rules cannot read it."""
+    # This comes first, because no rule is linear, and because the texts that `_form` caches have to be small.
     return _form(text) if len(text) <= MAX_CHARACTERS else None
 
 
@@ -65,16 +65,16 @@ def _form(text: str) -> NormalForm | None:
 
 
 def asks_the_same(one: NormalForm, other: NormalForm) -> bool:
-    """Whether two questions differ in nothing but turns of phrase."""
+    """Returns whether two questions differ in nothing but turns of phrase."""
     if one.folded != other.folded:
         return False
     if one.exact == other.exact:
         return True
-    # A text without any capital says nothing of case. Which words it may mean all the same is a list of names that are nothing
-    # else: "france" is France, but "shell" and "turkey" may be neither a company nor a country.
+    # A text without capitals says nothing about case. Words that it may mean all the same are listed: names that mean nothing
+    # else. "france" is France, but "shell" and "turkey" may be neither a company nor a country.
     if one.cased and other.cased:
         return False
     ours, theirs = one.exact.split(), other.exact.split()
-    if len(ours) != len(theirs):  # a small letter that grows when it is folded
+    if len(ours) != len(theirs):  # a letter that case folding expands
         return False
     return all(a == b or a.casefold().removesuffix("'s") in NAMES for a, b in zip(ours, theirs, strict=True))

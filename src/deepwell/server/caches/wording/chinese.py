@@ -1,7 +1,7 @@
-"""Chinese questions in normal form: character by character, after politeness and equal turns of phrase are gone.
+"""Normal forms of Chinese questions, made character by character: polite phrases go, and equal phrases become one.
 
-There is no word segmentation to be wrong: a rule is a pattern of characters that asks the same wherever it stands. What
-the rules do not name stays, so that 不, 没, a number, a name or a measure word that differs is a difference.
+There is no word segmentation that could be wrong. A rule is a pattern of characters that asks the same wherever it stands.
+What no rule names stays, so a different 不, 没, number, name or measure word is a difference.
 """
 
 from __future__ import annotations
@@ -88,15 +88,15 @@ _MEASURES = (
 
 
 def chinese_form(text: str) -> str:
-    """The normal form; empty where nothing is left."""
+    """Returns the normal form, or an empty string if nothing is left."""
     head, colon, tail = text.partition(":")
-    if colon:  # what is to be worked on stays as it is
+    if colon:  # the text to work on stays as it is
         return f"{_form(head)}:{tail.strip()}"
     return _form(text)
 
 
 def _form(text: str) -> str:
-    if '"' in text:  # quotations as they are, and their surroundings too: they are names as often as not
+    if '"' in text:  # quotations are often names: they and the text around them stay as they are
         return text.strip(" .?!")
     text = re.sub(r"(?<=[\u3400-\u9fff])\s+|\s+(?=[\u3400-\u9fff])", "", text)
     before = None
@@ -119,7 +119,7 @@ def _form(text: str) -> str:
 
 
 def _number(match: re.Match[str]) -> str:
-    """Numerals up to 99 as digits; 一下, 一些 and the like are no numbers, and larger ones stay as they are."""
+    """Writes numerals up to 99 as digits. 一下, 一些 and the like are no numbers, and larger ones stay as they are."""
     text = match[1]
     if text == "一" or len(text) > 3:
         return text

@@ -1,9 +1,8 @@
-"""English questions in normal form.
+"""Normal forms of English questions.
 
-Rules rewrite turns of phrase that ask the same: "could you tell me what X is" and "what's X", "how can I" and "how to",
-"X's Y" and "the Y of X". A rule belongs here only if it holds whatever stands for X. Words are replaced by others only
-where these mean the same in any sentence; tense, number, persons and every other small word stay, for each of them can
-turn a question round.
+Rules rewrite phrases that ask the same: "could you tell me what X is" and "what's X", "how can I" and "how to", "X's Y"
+and "the Y of X". A rule belongs here only if it holds for every X. A word is replaced only by one that means the same in
+any sentence. Tense, number, person and every other small word stay, because each of them can turn a question round.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ from collections.abc import Callable
 
 __all__ = ["NAMES", "english_form"]
 
-# Names that mean nothing else in small letters, so that a text without capitals may mean them: countries, cities,
-# languages, and what people who write about software seldom capitalise. Missing ones cost a hit and nothing more.
+# Names that mean nothing else in lower case, so that a text without capitals may mean them: countries, cities,
+# languages, and what people who write about software seldom capitalise. A missing name costs a hit and nothing more.
 NAMES = frozenset(
     """
     afghanistan albania algeria argentina armenia australia austria azerbaijan bangladesh belarus belgium
@@ -62,7 +61,7 @@ _SPELLINGS = {
     "optimise": "optimize", "initialise": "initialize", "cancelled": "canceled", "travelling": "traveling",
 }  # fmt: skip
 
-# Groups of words and phrases that mean the same wherever they stand; the first of each is written.
+# Groups of words that mean the same wherever they stand. The first of each replaces the others.
 _SYNONYMS = """
     buy purchase, fix repair, start begin commence, big large, bigger larger, biggest largest, fast quick,
     faster quicker, fastest quickest, quickly rapidly, picture photo photograph,
@@ -111,7 +110,7 @@ _UNITS = (
     (r"lbs?", "lb"),
 )  # fmt: skip
 
-# What a letter behind it names, so that "a" is no article: vitamin A, hepatitis A.
+# Words that a letter behind them names, which makes "a" no article: vitamin A, hepatitis A.
 _LETTERED = frozenset(
     "vitamin hepatitis plan option type grade class team group section part appendix series schedule exhibit line side "
     "influenza model bus gate route terminal flat room block building point node variable column cell blood letter set "
@@ -137,7 +136,7 @@ _PAST = {
 
 
 def english_form(text: str) -> str:
-    """The normal form, with capitals kept where they may tell words apart; empty where the text says nothing."""
+    """Returns the normal form, with capitals where they may tell words apart; empty if the text says nothing."""
     text, tail = _payload(text)
     text, quotes = _quoted(text)
     text = _words(text)
@@ -148,13 +147,13 @@ def english_form(text: str) -> str:
 
 
 def _payload(text: str) -> tuple[str, str]:
-    """The instruction, and what it is to be done with behind a colon: that stays as it is."""
+    """Returns the instruction, and the text behind a colon that it applies to, which stays as it is."""
     head, colon, tail = text.partition(": ")
     return (head, tail.strip()) if colon else (text, "")
 
 
 def _quoted(text: str) -> tuple[str, list[str]]:
-    """Marks in place of quotations, which stay as they are."""
+    """Replaces quotations by marks, because they stay as they are; returns the text and the quotations."""
     quotes: list[str] = []
 
     def keep(match: re.Match[str]) -> str:
@@ -165,16 +164,16 @@ def _quoted(text: str) -> tuple[str, list[str]]:
 
 
 def _words(text: str) -> str:
-    """Words apart by single blanks, without the punctuation that ends them; the first without its capital."""
-    # What is set in front with a comma goes behind: "In Python, how do I ..."
+    """Separates words by single blanks, drops the punctuation at their ends, and lowers the first word's capital."""
+    # A phrase in front, set off by a comma, moves to the end: "In Python, how do I ..."
     text = re.sub(
         r"^((?:In|On|For|With|Using|At|in|on|for|with|using|at) [^,?.!]{1,40}), +(.+?)[?.! ]*$", _behind, text
     )
     words: list[str] = []
     for word in text.split():
-        # Marks inside of a sentence may belong to a name (`empty?`), and "5!" is no emphasis.
+        # Marks inside a sentence may belong to a name (`empty?`), and "5!" is no emphasis.
         bare = word.rstrip(".,;:") or word
-        # An abbreviation keeps its last full stop: "U.S." is no sentence's end.
+        # An abbreviation keeps its last full stop: "U.S." does not end a sentence.
         if re.fullmatch(r"(?:[A-Za-z]\.)+[A-Za-z]\.?[,!?;:]*", word):
             bare = word.rstrip(",!?;:")
         words.append(bare)
@@ -188,7 +187,7 @@ def _words(text: str) -> str:
 
 
 def _unended(word: str) -> str:
-    """A last word without the marks that end a sentence; a factorial keeps its own."""
+    """Drops the marks that end a sentence from its last word. A factorial keeps its own."""
     marks = "?.,;:" if re.search(r"(?:\d|\)|\b\w)!", word) else "?.,;:!"
     return word.rstrip(marks) or word
 
@@ -261,7 +260,7 @@ def _without_courtesy(text: str) -> str:
 
 
 def _direct(text: str) -> str:
-    """A question that was put indirectly ("what the capital of France is"), put directly."""
+    """Turns an indirect question ("what the capital of France is") into a direct one."""
     if not re.match(rf"(?:{_WH})\b", text, re.IGNORECASE):
         return _sub(r"^the ", "what is the ", text)
     rules = (
@@ -284,7 +283,7 @@ def _direct(text: str) -> str:
 
 
 def _without_articles(text: str) -> str:
-    """Without "the" and "an", and "a" where that is an article: "a few" is not "few", and vitamin A is not vitamin."""
+    """Drops "the", "an", and "a" where it is an article: "a few" is not "few", and vitamin A is not vitamin."""
     words = text.split()
     kept: list[str] = []
     for number, word in enumerate(words):
@@ -361,14 +360,14 @@ _QUESTIONS = (
 
 
 def _possessive(text: str) -> str:
-    """With one owner, "X's Y" as "Y of X"; with two it stays as it is."""
+    """Rewrites "X's Y" as "Y of X" if there is one owner. With two it stays as it is."""
     if text.count("'s") != 1:
         return text
     return _sub(rf"^what be (.+)'s ({_RELATIONS})$", r"what be \2 of \1", text)
 
 
 def _difference(text: str) -> str:
-    """What has no order: the two things of a comparison."""
+    """Sorts the two things of a comparison, which have no order."""
     for pattern in (
         r"^what be differences? between (.+) and (.+)$",
         r"^how (?:do|does) (.+) and (.+) differ$",

@@ -1,4 +1,4 @@
-"""`POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as vLLM has them; clients name folders of one directory."""
+"""`POST /v1/load_lora_adapter` and `/v1/unload_lora_adapter`, as in vLLM. Clients name folders of one directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from deepwell.engine.adapters import CONFIG_NAME, WEIGHTS_NAME
+from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME
 from deepwell.errors import InvalidRequest
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.schema import LoadAdapterRequest, UnloadAdapterRequest
@@ -18,12 +18,12 @@ __all__ = ["inside", "router"]
 
 
 def router(context: ServerContext) -> APIRouter:
-    """Returns the routes, bound to `context`; none where clients may load from no directory."""
+    """Returns the routes, bound to `context`; none if no adapter directory is set."""
     routes = APIRouter()
     root, base = context.options.adapter_dir, context.main.model
     if root is None:
         return routes
-    loading = asyncio.Lock()  # one after another: each takes memory and a core
+    loading = asyncio.Lock()  # one at a time: each takes memory and a core
 
     @routes.post("/v1/load_lora_adapter", summary="Load or swap an adapter", response_model=None)
     async def load(body: LoadAdapterRequest) -> Response:
@@ -47,10 +47,10 @@ def router(context: ServerContext) -> APIRouter:
 
 
 def inside(root: Path, path: str) -> Path:
-    """The folder that `path`, relative or absolute, names; it and the files read there lie inside `root`, links followed.
+    """Returns the folder that `path`, relative or absolute, names. It and its files lie inside `root`, with links followed.
 
     Raises:
-        InvalidRequest: it does not, or is no folder.
+        InvalidRequest: they do not, or `path` names no folder.
     """
     refusal = InvalidRequest(
         "lora_path names no adapter of this server's adapter directory",

@@ -1,4 +1,4 @@
-"""The lines of a batch's files: what its input must be, and what becomes of a line."""
+"""The lines of a batch's files: checks of the input, and results of its lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from deepwell.storage.batches import LineResult, Tokens
 __all__ = ["MAX_LINES", "Checked", "InputLine", "check_input", "ended", "never_run", "read_lines"]
 
 MAX_LINES = 50_000  # OpenAI's
-_MOST_ERRORS = 100  # told of one input
+_MOST_ERRORS = 100  # reported for one input
 _LONGEST_ID = 512
 _encode = msgspec.json.Encoder().encode
 _objects = msgspec.json.Decoder(dict[str, Raw])
@@ -27,7 +27,7 @@ _scalars = msgspec.json.Decoder(str | bool | int | float | None)
 
 @dataclass(frozen=True, slots=True)
 class InputLine:
-    """One request; `number` counts the lines of the file from 1."""
+    """One request of an input; `number` is its line in the file, from 1."""
 
     number: int
     custom_id: str
@@ -36,7 +36,7 @@ class InputLine:
 
 @dataclass(slots=True)
 class Checked:
-    """What an input holds. `model`: the one that all lines name."""
+    """The result of checking an input. `model` is the one that all lines name, or None if they differ."""
 
     total: int = 0
     model: str | None = None
@@ -53,16 +53,16 @@ class _Bad(Exception):
 def check_input(
     path: Path, endpoint: str, max_line_bytes: int, require_model: Callable[[str], object]
 ) -> Checked:
-    """Read a whole input; it can be run if there are no errors. Takes some 20 us a line.
+    """Reads and checks a whole input, which can be run if there are no errors. Takes some 20 us a line.
 
     Args:
-        max_line_bytes: as long as a request's body may be.
-        require_model: raises `ModelNotFound` of a name that is not served.
+        max_line_bytes: the limit of a request's body.
+        require_model: raises `ModelNotFound` for a name that is not served.
     """
     checked = Checked()
     seen: dict[str, int] = {}
     models: set[str | None] = set()
-    known: dict[str, str] = {}  # the models asked for, with what is wrong with each
+    known: dict[str, str] = {}  # error by model name; empty: the model is served
 
     def model_of(body: dict[str, Raw]) -> str | None:
         name = _plain(body.get("model"))
@@ -114,7 +114,7 @@ def check_input(
 
 
 def read_lines(path: Path, done: Set[int]) -> Iterator[InputLine]:
-    """The requests of a checked input whose lines are not among those done."""
+    """Yields the requests of a checked input whose lines are not in `done`."""
     for number, line in _numbered(path, None):
         if number not in done:
             entry = _objects.decode(line)
@@ -122,7 +122,7 @@ def read_lines(path: Path, done: Set[int]) -> Iterator[InputLine]:
 
 
 def _numbered(path: Path, longest: int | None) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank. Of one that is too long comes as much as shows that it is, then nothing more."""
+    """Yields the numbers and bytes of lines that are not blank. A line that is too long comes cut, and is the last."""
     with path.open("rb") as stream:
         number = 0
         while line := stream.readline(-1 if longest is None else longest + 2):
@@ -188,7 +188,7 @@ def _check_body(entry: dict[str, Raw]) -> dict[str, Raw]:
 
 
 def _plain(raw: Raw | None) -> Any:
-    """A value that is checked to be a scalar; anything else, and nothing, as None."""
+    """Returns the value if it is a scalar, else None; None too if there is no value."""
     if raw is None:
         return None
     try:
@@ -238,7 +238,7 @@ _bodies = msgspec.json.Decoder(_Body)
 
 
 def ended(batch_id: str, line: InputLine, reply: Reply) -> LineResult:
-    """The end of a line that was answered; whatever is not 2xx belongs to the error file, as with OpenAI."""
+    """Returns the result of a line that was answered. A reply that is not 2xx goes to the error file, as with OpenAI."""
     failed = not 200 <= reply.status < 300
     tokens = Tokens() if failed else _tokens(reply.body)
     response = _Response(reply.status, reply.request_id, Raw(reply.body))
@@ -246,7 +246,7 @@ def ended(batch_id: str, line: InputLine, reply: Reply) -> LineResult:
 
 
 def never_run(batch_id: str, line: InputLine, code: str, message: str) -> LineResult:
-    """The end of a line that nobody came to."""
+    """Returns the result of a line that was not run."""
     return _result(batch_id, line, True, Tokens(), None, BatchFailure(code, message))
 
 

@@ -54,7 +54,7 @@ def router(context: ServerContext) -> APIRouter:
         state.jobs_changed.set()
         return json_response(_body(batch))
 
-    # The endpoints are those that the families declare, so the model is made here.
+    # The families declare the endpoints that batches may use, so the request's model is made here.
     create.__annotations__["body"] = batch_request(context.routes.batch_endpoints)
     routes.post("/v1/batches", summary="Run the requests of a file", response_model=None)(create)
 

@@ -1,4 +1,4 @@
-"""Runs batches: takes their jobs, answers their lines through the routes, side by side and behind everybody who waits."""
+"""Runs batches: claims their jobs, and answers their lines through the routes, concurrently and at low priority."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from deepwell.storage.jobs import Job
 __all__ = ["BatchWorker"]
 
 _log = logging.getLogger("deepwell.server")
-_PRIORITY = -1  # of the engine requests: whoever waits for an answer goes first
-_MOST_BATCHES = 8  # at a time: a small batch does not wait for a large one of somebody else
-_POLL_S = 1.0  # between looks for jobs that another server queued, or left
+_PRIORITY = -1  # of the engine requests: clients that wait for an answer go first
+_MOST_BATCHES = 8  # at a time, so that a small batch does not wait for another tenant's large one
+_POLL_S = 1.0  # between polls for jobs that another server queued or left
 _AFTER_FAILURE_S = 5.0
 _SWEEP_S = 600.0
-_READ_BYTES = 256 << 10  # of the input at a time
+_READ_BYTES = 256 << 10  # of the input, read at a time
 _ROWS = 500  # written at a time
-_PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before a line is tried again that failed for no fault of its own
-# Answers that say nothing about the line: there was no engine, no database or no room. It is tried while the batch lasts.
+_PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each retry of a line that failed for no fault of its own
+# Codes that say nothing about the line: there was no engine, no database or no room. It is retried while the batch lasts.
 _WAITING = ("engine_unavailable", "rate_limit_exceeded", "shutting_down", "storage_unavailable")
 
 
@@ -55,12 +55,12 @@ class BatchWorker:
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
-        """Begin to claim."""
+        """Starts to claim batches."""
         self._loops = [asyncio.create_task(self._claim_all()), asyncio.create_task(self._sweep_all())]
 
     async def stop(self) -> None:
-        """Give every batch back to the queue, where the next server finds it; lines under way are run again there."""
-        await _end(self._loops)  # nothing is claimed any more
+        """Returns every batch to the queue, where the next server finds it. Lines under way are run again there."""
+        await _end(self._loops)  # nothing is claimed from here on
         await _end(list(self._running))
 
     async def _claim_all(self) -> None:
@@ -72,7 +72,7 @@ class BatchWorker:
             if len(self._running) < _MOST_BATCHES:
                 try:
                     job = await state.jobs.claim([BATCH_JOB], self._owner, self._lease_s)
-                except Exception as error:  # the loop outlives whatever is wrong now
+                except Exception as error:  # the loop outlives any failure
                     _warn("no batch can be claimed", error)
             if job is not None:
                 task = asyncio.create_task(self._run(job))
@@ -100,7 +100,7 @@ class BatchWorker:
             await asyncio.sleep(_SWEEP_S)
 
     async def _run(self, job: Job) -> None:
-        """One batch, from where it is to its end, or to where it has to be given back."""
+        """Runs one batch from where it is to its end, or until it has to be given back."""
         jobs = self._context.state.jobs
         cancelled = asyncio.Event()
         working = asyncio.create_task(self._advance(job, cancelled))
@@ -119,12 +119,12 @@ class BatchWorker:
                 task.cancel()
             await asyncio.wait((working, beating))
             try:
-                await jobs.release(job)  # unless it is finished, or somebody else's
+                await jobs.release(job)  # no effect if it is finished, or somebody else's
             except Exception as error:
                 _warn(f"the batch {job.id} waits until its lease ends", error)
 
     async def _beat(self, job: Job, cancelled: asyncio.Event) -> None:
-        """Keep the lease; ends when it is lost."""
+        """Renews the lease, and sets `cancelled` when that is requested. Returns when the lease is lost."""
         state = self._context.state
         while True:
             await asyncio.sleep(self._lease_s / 3)
@@ -143,7 +143,7 @@ class BatchWorker:
                 cancelled.set()
 
     async def _advance(self, job: Job, cancelled: asyncio.Event) -> StoredBatch:
-        """Every step that is left. Each can be taken again after a crash in its middle."""
+        """Takes every step that is left. Each can be repeated after a crash in its middle."""
         batches, tenant = self._context.state.batches, job.tenant
         batch = await batches.get(tenant, job.id)
         if job.cancel_requested and not batch.ended:
@@ -170,7 +170,7 @@ class BatchWorker:
         return await batches.begin(tenant, batch.id, total=checked.total, model=checked.model)
 
     async def _answer_all(self, tenant: Tenant, batch: StoredBatch, cancelled: asyncio.Event) -> StoredBatch:
-        """Until every line has ended, the batch is cancelled, or its time is over."""
+        """Answers lines until every one has ended, the batch is cancelled, or its time is over."""
         batches = self._context.state.batches
         source = await self._source(tenant, batch)
 
@@ -202,7 +202,7 @@ class BatchWorker:
         return await batches.finalize(tenant, batch.id)
 
     async def _source(self, tenant: Tenant, batch: StoredBatch) -> _Source:
-        """The lines that have not ended."""
+        """Returns the lines that have not ended."""
         state = self._context.state
         done = await state.batches.done(tenant, batch.id)
         return _Source(read_lines(state.files.blobs.path(batch.input_sha256 or ""), done))
@@ -210,7 +210,7 @@ class BatchWorker:
     async def _answer_some(
         self, tenant: Tenant, batch: StoredBatch, source: _Source, cancelled: asyncio.Event
     ) -> None:
-        """One line after the other, beside as many others as there are slots."""
+        """Answers one line after another, beside as many others as there are slots."""
         principal = Principal(tenant, "" if tenant == LOCAL else "batch", priority=_PRIORITY)
         while True:
             async with self._slots:
@@ -226,7 +226,7 @@ class BatchWorker:
                 return
 
     async def _answer(self, endpoint: str, line: InputLine, principal: Principal) -> Reply:
-        """What the route says; a failure that is not the line's own has been met several times."""
+        """Returns the route's reply. A failure that is not the line's own fault has been retried several times."""
         pauses_s = list(_PAUSES_S)
         while True:
             reply = await self._client.post(endpoint, line.body, principal)
@@ -247,7 +247,7 @@ class BatchWorker:
 
 
 class _Source:
-    """Lines of an input for several takers, read in a thread."""
+    """Lines of an input for several consumers, read in a thread."""
 
     def __init__(self, lines: Iterator[InputLine]) -> None:
         self._lines = lines
@@ -255,7 +255,7 @@ class _Source:
         self._reading = asyncio.Lock()
 
     async def some(self, most: int) -> list[InputLine]:
-        """The next ones; none at the end."""
+        """Returns the next lines, at most `most`; none at the end."""
         async with self._reading:
             if not self._ready:
                 self._ready.extend(await asyncio.to_thread(self._read))
@@ -280,6 +280,6 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
 
 
 def _warn(what: str, error: Exception) -> None:
-    """Log what the worker goes on from; with its traceback where nobody foresaw it."""
+    """Logs a failure that the worker survives, with its traceback if it was not foreseen."""
     foreseen = isinstance(error, DeepwellError)
     _log.warning("%s: %s", what, error, exc_info=None if foreseen else error)

@@ -1,4 +1,4 @@
-"""The bodies the server writes, as msgspec structs: they are encoded once a token."""
+"""The bodies that the server writes, as msgspec structs, because they are encoded once per token."""
 
 from __future__ import annotations
 

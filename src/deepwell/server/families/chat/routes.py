@@ -83,10 +83,10 @@ def router(context: ServerContext) -> APIRouter:
 
 
 def dialogue_of(model: ServedModel, body: ChatRequest) -> Dialogue:
-    """What a chat request asks.
+    """Returns the dialogue that a chat request asks for.
 
     Raises:
-        InvalidRequest: an effort that the model does not know.
+        InvalidRequest: the model does not know the effort.
     """
     tools, choice = choose(body.tools, body.tool_choice)
     variables: dict[str, Any] = dict(body.chat_template_kwargs or {})
@@ -119,7 +119,7 @@ def dialogue_of(model: ServedModel, body: ChatRequest) -> Dialogue:
 
 
 class _ChatAnswer:
-    """One response, as events or as a whole; `keep` gets the whole before the end is told."""
+    """One response, as events or as a whole. `keep` gets the whole before the last event is sent."""
 
     keep: Callable[[ChatCompletion], Awaitable[None]] | None = None
 
@@ -152,7 +152,7 @@ class _ChatAnswer:
         body = _encode(completion)
         if self.keep is not None:
             await self.keep(completion)
-        elif not any(one.calls for one in said):  # calls have ids of their own
+        elif not any(one.calls for one in said):  # ids of calls must not be replayed
             offer(self._id, completion.created, body)
         return body
 
@@ -197,7 +197,7 @@ class _ChatAnswer:
         last: dict[int, Turn] = {}
         async for turn in self._answering.converse(self._plan, self._choices):
             index = turn.index
-            chunks: list[bytes] = []  # of one step: one write
+            chunks: list[bytes] = []  # of one step, sent in one write
             if index not in last:
                 chunks.append(
                     chunk(ChatChunkChoice(index, ChatDelta(content="", role="assistant", refusal=None)))
@@ -210,7 +210,7 @@ class _ChatAnswer:
             said[index].add(turn.events)
             for delta in _deltas(turn, said[index]) or ([ChatDelta()] if logprobs else []):
                 chunks.append(chunk(ChatChunkChoice(index, delta, logprobs)))
-                logprobs = None  # with the first delta of the step that drew them
+                logprobs = None  # sent with the first delta of their step
             if turn.finish_reason:
                 if self.keep is not None and all(
                     one in last and last[one].finish_reason for one in range(len(said))
@@ -225,7 +225,7 @@ class _ChatAnswer:
 
 
 def message_of(said: Said) -> Message:
-    """A whole message: null content where there is nothing but calls."""
+    """Returns a whole message. Its content is null if it has nothing but calls."""
     calls = [ToolCall(call.id, CalledFunction(call.name, call.arguments)) for call in said.calls]
     return Message(
         content=said.content if said.content or not calls else None,
@@ -235,7 +235,7 @@ def message_of(said: Said) -> Message:
 
 
 def _deltas(turn: Turn, said: Said) -> list[ChatDelta]:
-    """The turn, which `said` has taken in: it gave the calls their ids."""
+    """Returns the deltas of a turn. `said` has taken the turn in, which gave the calls their ids."""
     deltas: list[ChatDelta] = []
     for part in turn.events:
         match part:

@@ -52,7 +52,7 @@ class ToolSpec(Strict):
     function: FunctionSpec
 
     def tool(self) -> FunctionTool:
-        """The tool as the rest of the server has it."""
+        """Returns the tool as the rest of the server uses it."""
         spec = self.function
         return FunctionTool(spec.name, spec.description or "", spec.parameters or {}, bool(spec.strict))
 
@@ -101,7 +101,7 @@ else:
 def choose(
     tools: list[ToolSpec] | None, choice: str | ToolChoiceObject | None
 ) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
-    """The tools to offer, and which must be called."""
+    """Returns the tools to offer, and which of them must be called."""
     offered = tuple(spec.tool() for spec in tools or ())
     match choice:
         case None:
@@ -158,7 +158,7 @@ class ResponseFormat(Strict):
         return self
 
     def grammar(self) -> Grammar | None:
-        """The format as a grammar; None: any text."""
+        """Returns the format as a grammar, or None for any text."""
         if self.json_schema is not None:
             return json_format(self.json_schema.schema_ or {"type": "object"})
         return ANY_OBJECT if self.type == "json_object" else None
@@ -176,7 +176,7 @@ class ChatMessage(Strict):
     )
     tool_calls: list[ToolCallSpec] | None = Field(None, max_length=128)
     tool_call_id: str | None = None
-    # What an assistant message of a response carries, so that it can be sent back as it came.
+    # Fields of an assistant message in a response, accepted so that the message can be sent back as it came.
     reasoning_content: str | None = None
     refusal: Annotated[Any, refuse("refusals are not supported")] = None
     annotations: Annotated[Any, refuse("annotations are not supported", [])] = None
@@ -197,7 +197,7 @@ class ChatMessage(Strict):
         return self
 
     def plain(self) -> dict[str, Any]:
-        """The message as `Dialogue` takes it."""
+        """Returns the message as `Dialogue` takes it."""
         message: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             message["tool_calls"] = [call.model_dump() for call in self.tool_calls]
@@ -234,7 +234,7 @@ class ChatRequest(GenerationRequest):
     verbosity: Annotated[Any, refuse("verbosity is not supported: ask in the messages")] = None
     moderation: Annotated[Any, refuse("moderation is not supported yet: leave it out")] = None
     store: bool | None = None
-    # Harmless: labels that change nothing about the answer.
+    # Harmless labels, which change nothing about the answer.
     metadata: Metadata | None = None
     service_tier: str | None = None
     safety_identifier: str | None = None
@@ -258,10 +258,10 @@ class ChatRequest(GenerationRequest):
 
     @property
     def limit(self) -> int | None:
-        """Tokens to generate at most; `None`: what is left of the context."""
+        """The most tokens to generate; `None`: what is left of the context."""
         return self.max_completion_tokens if self.max_completion_tokens is not None else self.max_tokens
 
     @property
     def alternatives(self) -> int | None:
-        """`None`: no log probabilities; n: those of n alternatives."""
+        """The number of alternatives to give log probabilities for; `None`: no log probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None

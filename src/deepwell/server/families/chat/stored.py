@@ -1,4 +1,4 @@
-"""Chat completions whose request said `store`: list, fetch, relabel, delete, and the messages each answered."""
+"""Chat completions whose request set `store`: list, fetch, relabel, delete, and list the messages that each answered."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def stored_router(context: ServerContext) -> APIRouter:
 async def keep_completion(
     context: ServerContext, tenant: Tenant, request: ChatRequest, completion: ChatCompletion
 ) -> None:
-    """Store an answer with the conversation it ends."""
+    """Stores an answer with the conversation that it ends."""
     messages = [
         StoredMessage(
             id=f"{completion.id}-{number}",

@@ -1,4 +1,4 @@
-"""The bodies of plain completions, as msgspec structs: they are encoded once a token."""
+"""The bodies of plain completions, as msgspec structs, because they are encoded once per token."""
 
 from __future__ import annotations
 

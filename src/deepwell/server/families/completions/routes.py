@@ -49,7 +49,7 @@ def router(context: ServerContext) -> APIRouter:
         n = body.n or 1
         choices: list[Choice] = []
         for number, prompt in enumerate(prompts):
-            # Scoring a prompt alone (max_tokens 0) draws one token, which is thrown away.
+            # Scoring a prompt alone (max_tokens 0) draws one token, which is discarded.
             limit = model.room(len(prompt), max(asked, 1), "prompt")
             prompt_logprobs = body.logprobs if body.echo else None
             params = model.sampling(
@@ -75,10 +75,10 @@ def router(context: ServerContext) -> APIRouter:
 
 
 class _Echo:
-    """The prompt as the start of the text: what it reads as, and where each token of it begins."""
+    """The prompt as the start of the text, and the offset in it of each prompt token."""
 
     def __init__(self, codec: Codec, tokens: Sequence[int]) -> None:
-        # Control tokens are shown, for somebody wrote them; only the BOS token that the server put in front is not.
+        # Control tokens are shown, because somebody wrote them. Only the BOS token that the server put in front is not.
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self.tokens = tokens
         self.offsets: list[int] = []
@@ -129,7 +129,7 @@ class _CompletionAnswer:
         self._begun: set[int] = set()
 
     async def _parts(self) -> AsyncGenerator[tuple[CompletionChoice, Counts], None]:
-        """Updates as choices, the echoed prompt in front of each one's first."""
+        """Yields updates as choices, with the echoed prompt in front of each choice's first."""
         codec = self._answering.model.codec
         async for update in self._answering.updates(self._choices):
             if self._prompt_only:
@@ -200,7 +200,7 @@ def _rows(entries: Sequence[Entry], codec: Codec) -> CompletionLogprobs:
 
 
 def _alternatives(info: TokenLogprob, codec: Codec) -> dict[str, float]:
-    """Text to log probability: the best ones and the token itself. Of two tokens that read the same, the likelier."""
+    """Returns log probabilities by text: the best tokens and the token itself. Of two that read the same, the likelier."""
     found: dict[str, float] = {}
     for token, logprob in (*info.top, (info.token, info.logprob)):
         found.setdefault(_token_text(codec, token), logprob)
@@ -211,5 +211,5 @@ def _token_text(codec: Codec, token: int) -> str:
     data = codec.token_bytes(token)
     try:
         return data.decode()
-    except UnicodeDecodeError:  # part of a character: OpenAI writes it this way
+    except UnicodeDecodeError:  # part of a character, which OpenAI writes this way
         return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

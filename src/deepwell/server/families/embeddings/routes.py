@@ -71,7 +71,7 @@ async def _embed(
     *,
     as_base64: bool,
 ) -> bytes:
-    """Embed all inputs together; the first that fails takes the others with it."""
+    """Embeds all inputs together. The first failure cancels the others."""
     tasks: list[asyncio.Task[NDArray[np.float32]]] = []
     total = sum(map(len, inputs))
     model = answering.model
@@ -94,7 +94,7 @@ async def _one(model: ServedModel, tokens: list[int], adapter: str) -> NDArray[n
 
 
 def _shortened(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:
-    """The first dimensions at unit length, as OpenAI shortens its own."""
+    """Returns the first dimensions at unit length, as OpenAI shortens its own vectors."""
     if dimensions is None or dimensions == len(vector):
         return vector
     short = vector[:dimensions]

@@ -14,7 +14,7 @@ __all__ = [
     "EmbeddingRequest",
 ]
 
-MAX_INPUTS = 2048  # of one embeddings request, as OpenAI has it
+MAX_INPUTS = 2048  # per request, as with OpenAI
 
 
 class EmbeddingRequest(Strict):

@@ -38,7 +38,7 @@ def router(context: ServerContext) -> APIRouter:
         try:
             form = await read_form(request, "file", files.draft, options.max_file_bytes, FILE_FIX)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody reads
+            return Response(status_code=400)  # nobody reads it
         try:
             purpose, seconds = _asked(form)
             lasts = lifetime(purpose, seconds)
@@ -83,7 +83,7 @@ def router(context: ServerContext) -> APIRouter:
             opened = await asyncio.to_thread(files.blobs.path(stored.sha256).open, "rb")
         except FileNotFoundError:  # deleted meanwhile
             raise NotFound(f"there is no file {file_id!r}", fix="list the files") from None
-        # Never shown by a browser as a page of this host, whatever is in it.
+        # A browser must never show it as a page of this host, whatever is in it.
         headers = {"content-length": str(stored.bytes), "x-content-type-options": "nosniff"}
         return StreamingResponse(_read(opened), headers=headers, media_type="application/octet-stream")
 
@@ -99,7 +99,7 @@ async def _read(opened: BinaryIO) -> AsyncGenerator[bytes, None]:
 
 
 def _asked(form: Form) -> tuple[str, int | None]:
-    """The purpose of a file, and the seconds that it is to be kept."""
+    """Returns the purpose of a file, and the seconds that it is to be kept."""
     fields = form.fields
     if unknown := fields.keys() - {"purpose", _ANCHOR, _SECONDS}:
         name = min(unknown)
@@ -134,12 +134,12 @@ def _seconds(fields: dict[str, str]) -> int | None:
 
 
 def lifetime(purpose: str, seconds: int | None) -> int | None:
-    """How long a file is kept, in seconds; None: until it is deleted. OpenAI keeps inputs of batches for 30 days."""
+    """Returns how long a file is kept, in seconds; None: until it is deleted. OpenAI keeps inputs of batches for 30 days."""
     return MAX_LIFE_S if seconds is None and purpose == "batch" else seconds
 
 
 def file_body(stored: StoredFile) -> File:
-    """A file as it is answered."""
+    """Returns a file as the API describes it."""
     return File(
         id=stored.id,
         bytes=stored.bytes,

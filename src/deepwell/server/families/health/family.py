@@ -1,4 +1,4 @@
-"""The family of health checks. A supervisor has no key."""
+"""The family of health checks. They need no key, because a supervisor has none."""
 
 from __future__ import annotations
 

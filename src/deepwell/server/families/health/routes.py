@@ -1,4 +1,4 @@
-"""`/healthz` and `/readyz`: how the server is."""
+"""`/healthz` and `/readyz`: liveness and readiness of the server."""
 
 from __future__ import annotations
 

@@ -75,10 +75,10 @@ def router(context: ServerContext) -> APIRouter:
 
 
 def _dialogue(body: CountTokensRequest) -> Dialogue:
-    """What a Messages request asks.
+    """Returns the dialogue that a Messages request asks for.
 
     Raises:
-        InvalidRequest: the answer is begun already, or the choice of a tool is half one.
+        InvalidRequest: the last message begins the answer, or `tool_choice` lacks its name, or has one without need.
     """
     if body.messages[-1].role == "assistant":
         raise InvalidRequest(
@@ -128,7 +128,7 @@ def _choice(body: CountTokensRequest) -> ToolChoice:
 
 
 def _user(blocks: Sequence[TextBlock | ToolResultBlock]) -> list[dict[str, Any]]:
-    """Results of tools, each a message of its own, and the text between them."""
+    """Returns chat messages: one for each tool result, and one for the text between them."""
     messages: list[dict[str, Any]] = []
     for block in blocks:
         if isinstance(block, ToolResultBlock):
@@ -166,7 +166,7 @@ def _assistant(blocks: Sequence[TextBlock | ToolUseBlock | ThinkingBlock]) -> di
 
 
 class _MessageAnswer:
-    """One answer, as events or as a whole: the whole is what the events say together."""
+    """One answer, as events or as a whole, which is what the events say together."""
 
     def __init__(
         self, answering: Answering, id: str, model: str, plan: Plan, choices: Sequence[Choice]
@@ -175,7 +175,7 @@ class _MessageAnswer:
         self._plan = plan
         self._choices = choices
         self._blocks: list[dict[str, Any]] = []
-        self._pieces: list[str] = []  # of the open block
+        self._pieces: list[str] = []  # texts of the open block
         self._message = AnthropicMessage(id, model, [], MessagesUsage(len(plan.prompt), 0, 0))
 
     async def whole(self) -> bytes:
@@ -252,7 +252,7 @@ class _MessageAnswer:
 
 
 def _object(arguments: str) -> dict[str, Any]:
-    """A call's arguments; those of a model that failed, or was cut off, are handed on as they are, under a name."""
+    """Returns a call's arguments. Invalid JSON, of a model that failed or was cut off, is passed on under `_invalid_json`."""
     try:
         value = msgspec.json.decode(arguments)
     except msgspec.DecodeError:

@@ -191,6 +191,6 @@ class MessagesRequest(CountTokensRequest):
     temperature: float | None = Field(None, ge=0, le=1)
     top_p: float | None = Field(None, ge=0, le=1)
     top_k: int | None = Field(None, ge=0)
-    # Harmless: labels that change nothing about the answer.
+    # Harmless labels, which change nothing about the answer.
     metadata: Labels | None = None
     service_tier: Literal["auto", "standard_only"] | None = None

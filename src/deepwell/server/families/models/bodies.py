@@ -15,7 +15,7 @@ class ModelCard(Struct, tag_field="object", tag="model"):
     created: int
     owned_by: str
     max_model_len: int
-    parent: str | UnsetType = UNSET  # of an adapter: its base, as vLLM has it
+    parent: str | UnsetType = UNSET  # an adapter's base model, as in vLLM
 
 
 class ModelList(Struct, tag_field="object", tag="list"):

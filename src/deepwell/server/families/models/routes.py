@@ -1,4 +1,4 @@
-"""`/v1/models`: the models there are, adapters among them."""
+"""`/v1/models`: the served models, with their adapters."""
 
 from __future__ import annotations
 

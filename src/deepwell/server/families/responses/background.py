@@ -1,4 +1,4 @@
-"""Responses that are worked on with nobody waiting: what each has said so far, for all who come to read it."""
+"""Responses that are generated in the background, and the events of each so far, for all that come to read them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_RUNS = 1024  # unfinished at a time; each holds its events in memory
 
 
 class TooManyRuns(DeepwellError):
-    """More background responses at once than the server takes on."""
+    """Raised when there are more unfinished background responses than the server accepts."""
 
     status = 429
     type = "rate_limit_error"
@@ -23,7 +23,7 @@ class TooManyRuns(DeepwellError):
 
 
 class Recording:
-    """Events in the order they came. Readers begin anywhere and wait for what is to come."""
+    """Events in the order they came. Readers begin anywhere and wait for further ones."""
 
     def __init__(self) -> None:
         self.events: list[bytes] = []
@@ -31,17 +31,17 @@ class Recording:
         self._waiters: list[asyncio.Future[None]] = []
 
     def add(self, event: bytes) -> None:
-        """Record one more."""
+        """Records one more event."""
         self.events.append(event)
         self._wake()
 
     def end(self) -> None:
-        """Nothing more comes."""
+        """Ends the recording: no event follows."""
         self.ended = True
         self._wake()
 
     async def read(self, start: int = 0) -> AsyncGenerator[bytes, None]:
-        """Events from number `start` on, until the end."""
+        """Yields events from number `start` on, until the end."""
         position = start
         while True:
             while position < len(self.events):
@@ -61,30 +61,30 @@ class Recording:
 
 
 class Run:
-    """One response at work. `snapshot` encodes it as it is now."""
+    """One response that is being generated. `snapshot` encodes its current state."""
 
     def __init__(self, snapshot: Callable[[], bytes]) -> None:
         self.recording = Recording()
         self.snapshot = snapshot
-        self.cancelled = False  # by a client; else, if it ends early, by the server
+        self.cancelled = False  # by a client; if the task ends early without it, by the server
         self.task: asyncio.Task[None] | None = None
 
 
 class Background:
-    """All responses at work, by tenant and id."""
+    """All background responses that are being generated, by tenant and id."""
 
     def __init__(self) -> None:
         self._runs: dict[tuple[Tenant, str], Run] = {}
 
     def find(self, tenant: Tenant, id: str) -> Run | None:
-        """The run, unless it has ended."""
+        """Returns the run, or None if there is none or it has ended."""
         return self._runs.get((tenant, id))
 
     def check_room(self) -> None:
-        """Refuse more than the server takes on.
+        """Checks that the server can take on one more response.
 
         Raises:
-            TooManyRuns: they are too many already.
+            TooManyRuns: too many are unfinished already.
         """
         if len(self._runs) >= MAX_RUNS:
             raise TooManyRuns(
@@ -93,7 +93,7 @@ class Background:
             )
 
     async def start(self, tenant: Tenant, id: str, run: Run, work: Coroutine[Any, Any, None]) -> None:
-        """Work on a response, until it ends by itself."""
+        """Starts the work on a response, which goes on until it ends by itself."""
 
         async def ended() -> None:
             try:
@@ -104,18 +104,18 @@ class Background:
 
         self._runs[tenant, id] = run
         run.task = asyncio.create_task(ended())
-        # A task that is cancelled before its first step runs not even its `finally`.
+        # A task that is cancelled before its first step does not run even its `finally`.
         await asyncio.sleep(0)
 
     async def cancel(self, run: Run) -> None:
-        """End a run, and wait until that has been stored."""
+        """Cancels a run, and waits until that has been stored."""
         run.cancelled = True
         assert run.task is not None
         run.task.cancel()
         await asyncio.wait((run.task,))
 
     async def close(self) -> None:
-        """End all of them: the server stops."""
+        """Cancels all runs, because the server stops, and waits for them."""
         tasks = [run.task for run in self._runs.values() if run.task is not None]
         for task in tasks:
             task.cancel()

@@ -1,4 +1,4 @@
-"""Builds one response: turns of the dialogue in, events of the Responses API out. A pure state machine."""
+"""Builds one response. A pure state machine from turns of the dialogue to events of the Responses API."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 def frame(event: ResponseEvent) -> bytes:
-    """The event as a server-sent one, its type also in the `event` line."""
+    """Encodes an event as a server-sent one, with its type also in the `event` line."""
     return b"event: " + event.type.encode() + b"\ndata: " + _encode(event) + b"\n\n"
 
 
 class ResponseBuilder:
-    """`begin`, then `take` every turn, then `end` or `fail`. `response` is at any time what has become of it.
+    """A builder of one response: call `begin`, then `take` for every turn, then `end` or `fail`. `response` is its state.
 
-    Every method returns the events that it caused, in order; their numbers rise by one.
+    Each of these methods returns the events that it caused, in order; their numbers rise by one.
     """
 
     def __init__(self, response: Response, codec: Codec, *, with_logprobs: bool = False) -> None:
@@ -66,7 +66,7 @@ class ResponseBuilder:
         self._finish: str | None = None
 
     def begin(self) -> list[ResponseEvent]:
-        """The response is there, and is worked on."""
+        """Reports that the response exists and is in progress."""
         self._tell("response.created")
         if self.response.background:
             self._tell("response.queued")
@@ -75,7 +75,7 @@ class ResponseBuilder:
         return self._take_events()
 
     def take(self, turn: Turn) -> list[ResponseEvent]:
-        """Add what one step brought."""
+        """Adds the output of one step."""
         entries = self._logprobs(turn.entries) if self._with_logprobs else []
         tokens = turn.counts.completion - self._counts.completion
         self._counts = turn.counts
@@ -96,7 +96,7 @@ class ResponseBuilder:
         return self._take_events()
 
     def end(self) -> list[ResponseEvent]:
-        """Nothing more comes: the open item is closed, and the last event says how it ended."""
+        """Ends the response: closes the open item, and tells in the last event how it ended."""
         if not self.response.output:
             self._open_message()  # an answer without a word is still a message
         cut = self._finish == "length"
@@ -112,7 +112,7 @@ class ResponseBuilder:
         return self._take_events()
 
     def fail(self, error: DeepwellError) -> list[ResponseEvent]:
-        """It could not be finished."""
+        """Ends a response that could not be finished."""
         self._close("incomplete")
         self._account()
         self.response.status = "failed"
@@ -121,7 +121,7 @@ class ResponseBuilder:
         return self._take_events()
 
     def cancel(self) -> None:
-        """Somebody wanted no more of it. OpenAI has no event for this: a stream just ends."""
+        """Cancels the response. OpenAI has no event for this: a stream just ends."""
         self._close("incomplete")
         self._account()
         self._events.clear()
@@ -152,7 +152,7 @@ class ResponseBuilder:
         return len(self.response.output) - 1
 
     def _tell(self, type: str) -> None:
-        # A snapshot: the object goes on changing, and events may be read later.
+        # A snapshot, because the object keeps changing, and events may be read later.
         self._events.append(Created(type, msgspec.structs.replace(self.response), self._next()))
 
     def _add(self, item: MessageItem | ReasoningItem | FunctionCall) -> None:

@@ -1,4 +1,4 @@
-"""Items of the Responses API: from a request's into stored ones, and from stored ones into chat messages."""
+"""Items of the Responses API: from those of a request to stored ones, and from stored ones to chat messages."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ decode_items = msgspec.json.Decoder(list[Item]).decode
 
 
 def new_id(prefix: str) -> str:
-    """An id that nobody can guess: `msg_0f3c...`."""
+    """Returns an id that nobody can guess: `msg_0f3c...`."""
     return f"{prefix}_{uuid.uuid4().hex}"
 
 
 def to_items(given: Sequence[ItemInput]) -> list[Item]:
-    """A request's items, each with an id."""
+    """Returns a request's items, each with an id."""
     return [_item(one) for one in given]
 
 
@@ -78,12 +78,12 @@ def _message(one: MessageInput) -> MessageItem:
 
 
 def text_of(message: MessageItem) -> str:
-    """All parts of a message, joined."""
+    """Returns all parts of a message, joined."""
     return "".join(part.refusal if isinstance(part, Refusal) else part.text for part in message.content)
 
 
 def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[dict[str, Any]]:
-    """Chat messages that say the same: an answer's reasoning, text and calls become one assistant message."""
+    """Returns chat messages that say the same. An answer's reasoning, text and calls become one assistant message."""
     messages: list[dict[str, Any]] = []
     if instructions is not None:
         messages.append({"role": "system", "content": instructions})

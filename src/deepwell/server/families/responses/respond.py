@@ -1,4 +1,4 @@
-"""The way of one Responses request: history and input to a plan, the plan to a growing response, that to the store."""
+"""The steps of a Responses request: from history and input to a plan, then to a growing response, then to the store."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _NAMES = {"messages": "input", "format": "text.format", "thinks": "reasoning.eff
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """What a request says: the items it brings itself, and the plan of the whole dialogue."""
+    """A request's own items, and the plan of the whole dialogue."""
 
     own: list[Item]
     plan: Plan
@@ -57,11 +57,11 @@ class Prompted:
 async def prompted(
     model: ServedModel, state: State, tenant: Tenant, body: ResponseRequest | InputTokensRequest
 ) -> Prompted:
-    """Read the history, and render the dialogue.
+    """Reads the history, and renders the dialogue.
 
     Raises:
-        NotFound: the conversation, or a response of the chain, is not there.
-        InvalidRequest: what is asked cannot be done; `param` names what asks it.
+        NotFound: the conversation, or a response of the chain, does not exist.
+        InvalidRequest: the request cannot be met; `param` names the parameter that asks for it.
     """
     history: list[Item] = []
     if body.conversation is not None:
@@ -96,7 +96,7 @@ async def prompted(
 
 
 def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, ...]:
-    """The functions that the request declares."""
+    """Returns the functions that the request declares."""
     return tuple(
         FunctionTool(tool.name, tool.description or "", tool.parameters or {}, tool.strict is not False)
         for tool in body.tools or ()
@@ -130,7 +130,7 @@ def _effort(
 
 
 def new_response(body: ResponseRequest) -> Response:
-    """The response object as it is before anything has been said."""
+    """Returns the response object as it is before anything has been said."""
     tools = [
         {
             "type": "function",
@@ -204,7 +204,7 @@ def builder_of(model: ServedModel, body: ResponseRequest, response: Response) ->
 async def events_until_stored(
     turns: AsyncGenerator[Turn, None], builder: ResponseBuilder, keep: Keep
 ) -> AsyncGenerator[ResponseEvent, None]:
-    """Every event of a response. It is kept before the last one leaves, so that whoever reads that finds it stored."""
+    """Yields every event of a response. It is stored before the last event, so that a reader of that event finds it stored."""
     for event in builder.begin():
         yield event
     try:
@@ -227,7 +227,7 @@ async def events_until_stored(
 def stored_of(
     builder: ResponseBuilder, own: Sequence[Item], events: Sequence[bytes] | None = None
 ) -> StoredResponse:
-    """The response as a row; `events` of a background one, as they were sent."""
+    """Returns the response as a row; `events` are those of a background response, as they were sent."""
     response = builder.response
     return StoredResponse(
         id=response.id,
@@ -241,7 +241,7 @@ def stored_of(
 
 
 async def store(state: State, tenant: Tenant, builder: ResponseBuilder, own: Sequence[Item]) -> None:
-    """Keep a finished response where it is to be kept, and add its items to its conversation."""
+    """Stores a finished foreground response if it is to be kept, and adds the items of any to its conversation."""
     response = builder.response
     if response.conversation is not None and response.status in ("completed", "incomplete"):
         said = [StoredItem(item.id, encode_item(item).decode()) for item in (*own, *response.output)]

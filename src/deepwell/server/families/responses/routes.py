@@ -87,7 +87,7 @@ async def _begin(
     own: list[Item],
     events_of: Callable[[Keep], AsyncGenerator[ResponseEvent, None]],
 ) -> Run:
-    """Starts a background response; it is stored before anybody hears of it."""
+    """Starts a background response. It is stored before any client learns of it."""
     background.check_room()
     await state.responses.put(tenant, stored_of(builder, own, ()), working=True)
     run = Run(lambda: _encode(builder.response))

@@ -22,7 +22,7 @@ __all__ = [
     "RetrieveQuery",
 ]
 
-MAX_ITEMS = 2048  # of one request
+MAX_ITEMS = 2048  # per request
 Include = Literal["message.output_text.logprobs"]
 
 
@@ -35,7 +35,7 @@ class TextPart(Strict):
     type: Literal["input_text", "output_text", "text"]
     text: str
     annotations: Annotated[Any, refuse("annotations are not supported", [])] = None
-    logprobs: Any = None  # as a response carries them: they say nothing to the model
+    logprobs: Any = None  # accepted because responses carry them: they say nothing to the model
 
 
 class RefusalPart(Strict):
@@ -288,7 +288,7 @@ class ResponseRequest(_Prompted):
     access_programs: Annotated[Any, refuse("access programs are not supported: leave it out")] = None
     image: Annotated[Any, refuse("images are not supported: leave image out")] = None
     prompt_cache_options: Annotated[Any, refuse("prefixes are always cached: leave it out")] = None
-    # Harmless: labels that change nothing about the answer.
+    # Harmless labels, which change nothing about the answer.
     user: str | None = None
     safety_identifier: str | None = None
     service_tier: str | None = None

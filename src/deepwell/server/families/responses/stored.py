@@ -1,4 +1,4 @@
-"""Responses that were made before: fetch, stream again, cancel, delete, and what each was given."""
+"""Responses that exist already: fetch, stream again, cancel, delete, and list their inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def stored_router(context: ServerContext, background: Background) -> APIRouter:
-    """Returns the routes of responses that are there already; `background` has those still at work."""
+    """Returns the routes of responses that exist already; `background` has those still being generated."""
     routes = APIRouter()
 
     @routes.get("/v1/responses/{response_id}", summary="Fetch a response", response_model=None)
@@ -119,5 +119,5 @@ def _page(items: list[Item], query: ListQuery) -> ItemList:
 
 
 def event_stream(context: ServerContext, events: AsyncGenerator[bytes, None]) -> HttpResponse:
-    """Returns framed events as a stream, which ends without a mark of its own."""
+    """Returns framed events as a stream without an end mark of its own."""
     return EventStream(events, context.stopped, end=b"")

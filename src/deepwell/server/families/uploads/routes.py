@@ -55,12 +55,12 @@ def router(context: ServerContext) -> APIRouter:
     )
     async def add_part(request: Request, upload_id: str) -> Response:
         state, tenant = context.state, tenant_of(request)
-        # Asked before the bytes come: nobody should send 64 MB to hear that there is no such upload.
+        # Checked before the bytes come: nobody should send 64 MB to learn that there is no such upload.
         await state.uploads.room(tenant, upload_id)
         try:
             form = await read_form(request, "data", state.files.draft, MAX_PART_BYTES, PART_FIX)
         except ClientDisconnect:
-            return Response(status_code=400)  # which nobody reads
+            return Response(status_code=400)  # nobody reads it
         try:
             if form.fields:
                 name = min(form.fields)[:64]

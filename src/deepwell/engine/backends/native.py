@@ -1,0 +1,358 @@
+"""The compiled backend: the surface of `reference`, run by the kernels of `deepwell._native`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.backends import backend, reference
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.layouts import KVDtype, Scheme
+from deepwell.engine.weights.low_rank import AdapterDtype, LowRank, PackedLowRank, by_expert, pack
+from deepwell.errors import MissingDependency
+
+__all__ = [
+    "MAX_THREADS",
+    "PHASES",
+    "Model",
+    "StepProfile",
+    "attention",
+    "available_isas",
+    "is_available",
+    "isa",
+    "kv_cache",
+    "latent_attention",
+    "latent_cache",
+    "matmul",
+    "matrix",
+    "mlp",
+    "model",
+    "moe",
+    "name",
+    "select_backend",
+    "set_isa",
+    "set_threads",
+    "switch_profile",
+    "threads",
+]
+
+name = "native"
+MAX_THREADS: Final = 64  # as in the extension; more cores than memory channels feed gain nothing
+
+log = logging.getLogger(__name__)
+
+_BUILD_FIX: Final = "install g++ and python3-dev, then reinstall deepwell (`make clean run` in a clone)"
+
+
+def _load() -> tuple[Any, str]:
+    """The extension module and, where it is missing, why."""
+    try:
+        return importlib.import_module("deepwell._native"), ""
+    except ImportError as error:
+        return None, str(error)
+
+
+_native, _missing = _load()
+
+
+def is_available() -> bool:
+    """Whether the extension was built and loads here."""
+    return _native is not None
+
+
+def select_backend(requested: Literal["auto", "native", "reference"] = "auto") -> backend.Backend:
+    """The backend to run on; "auto" is native or, with a warning, the numpy reference where nothing was compiled.
+
+    `DEEPWELL_ISA` forces one of `available_isas()`.
+
+    Raises:
+        MissingDependency: "native" was asked for and the extension is missing, or `DEEPWELL_ISA` names no kernel
+            table of this machine.
+    """
+    if requested == "reference":
+        return reference
+    if _native is None:
+        if requested == "native":
+            raise MissingDependency(f"the compiled kernels are missing ({_missing})", fix=_BUILD_FIX)
+        log.warning(
+            "running on the numpy reference, many times slower: the compiled kernels are missing (%s). Fix: %s",
+            _missing,
+            _BUILD_FIX,
+        )
+        return reference
+    if forced := os.environ.get("DEEPWELL_ISA"):
+        if forced not in available_isas():
+            raise MissingDependency(
+                f"DEEPWELL_ISA={forced} is not among the kernel tables of this machine",
+                fix=f"use one of {', '.join(available_isas())}, or unset it",
+            )
+        set_isa(forced)
+    return cast("backend.Backend", sys.modules[__name__])
+
+
+def isa() -> str:
+    """The kernel table in use: "avx512_bf16", "avx512", "avx2", "generic" or, for tests, "avx512_emulated"."""
+    return _native.isa()
+
+
+def available_isas() -> list[str]:
+    """The kernel tables this machine can run, best first."""
+    return list(_native.available_isas())
+
+
+def set_isa(table: str) -> None:
+    """Use another kernel table of `available_isas()` from the next call on; caches another table wrote are not read."""
+    _native.set_isa(table)
+
+
+def threads() -> int:
+    """Threads of the pool, the caller included."""
+    return _native.threads()
+
+
+def set_threads(count: int) -> None:
+    """Resize the pool, to 1..MAX_THREADS."""
+    _native.set_threads(count)
+
+
+PHASES: Final = ("embed", "norm", "qkv", "attention", "o", "gate_up", "down", "head", "between")
+
+
+@dataclass(frozen=True, slots=True)
+class StepProfile:
+    """Where the time of some steps went; a phase ends when the first thread leaves its barrier."""
+
+    steps: int
+    seconds: dict[
+        str, float
+    ]  # by PHASES; "between" is spent outside the model, from one such step to the next
+
+
+def switch_profile(on: bool) -> tuple[StepProfile, StepProfile]:
+    """Begin to profile steps anew, or stop; to be called while no step runs.
+
+    Returns:
+        What was measured until now: steps that decode one row of each sequence, and all others.
+    """
+    decode, other = (
+        StepProfile(steps, dict(zip(PHASES, seconds, strict=True))) for steps, seconds in _native.profile(on)
+    )
+    return decode, other
+
+
+def matmul(x: NDArray[np.float32], weight: backend.Matrix) -> NDArray[np.float32]:
+    """y = x W^T: [tokens, cols] -> [tokens, rows]."""
+    return _native.matmul(x, weight)
+
+
+def matrix(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> backend.Matrix:
+    """Wrap packed bytes (not copied, kept alive)."""
+    return _native.Matrix(data, rows, cols, scheme)
+
+
+def attention(
+    norm: NDArray[np.float32],
+    qkv: backend.Matrix,
+    bias: NDArray[np.float32] | None,
+    o: backend.Matrix,
+    *,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    eps: float,
+    q_norm: NDArray[np.float32] | None = None,
+    k_norm: NDArray[np.float32] | None = None,
+) -> backend.Attention:
+    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]; `q_norm` and `k_norm` are [head_dim]."""
+    return _native.Attention(norm, qkv, bias, o, num_heads, num_kv_heads, head_dim, eps, q_norm, k_norm)
+
+
+def mlp(
+    norm: NDArray[np.float32], gate_up: backend.Matrix, down: backend.Matrix, *, eps: float
+) -> backend.Mlp:
+    """`gate_up` rows alternate 16 of gate, 16 of up (`quantize.interleave_gate_up`)."""
+    return _native.Mlp(norm, gate_up, down, eps)
+
+
+def moe(
+    norm: NDArray[np.float32],
+    router: NDArray[np.float32],
+    correction_bias: NDArray[np.float32] | None,
+    gate_up: backend.Matrix,
+    down: backend.Matrix,
+    shared_gate_up: backend.Matrix | None,
+    shared_down: backend.Matrix | None,
+    *,
+    num_experts: int,
+    top_k: int,
+    scoring: backend.Scoring,
+    n_group: int,
+    topk_group: int,
+    norm_topk_prob: bool,
+    routed_scaling_factor: float,
+    eps: float,
+) -> backend.Moe:
+    """See `backend.Backend.moe`."""
+    matrices = (norm, router, correction_bias, gate_up, down, shared_gate_up, shared_down)
+    choice = (num_experts, top_k, scoring, n_group, topk_group, norm_topk_prob)
+    return _native.Moe(*matrices, *choice, routed_scaling_factor, eps)
+
+
+def kv_cache(
+    num_layers: int, num_blocks: int, num_kv_heads: int, head_dim: int, dtype: KVDtype
+) -> backend.KVCache:
+    """An empty paged cache."""
+    return _native.KVCache(num_layers, num_blocks, num_kv_heads, head_dim, dtype)
+
+
+def latent_attention(
+    norm: NDArray[np.float32],
+    a: backend.Matrix,
+    q_norm: NDArray[np.float32] | None,
+    q_b: backend.Matrix | None,
+    kv_norm: NDArray[np.float32],
+    k_up: backend.Matrix,
+    k_absorb: backend.Matrix,
+    v_up: backend.Matrix,
+    o: backend.Matrix,
+    *,
+    num_heads: int,
+    qk_nope_head_dim: int,
+    qk_rope_head_dim: int,
+    v_head_dim: int,
+    kv_lora_rank: int,
+    scale: float,
+    eps: float,
+    indexer: backend.Indexer | None = None,
+) -> backend.LatentAttention:
+    """See `backend.Backend.latent_attention`; rows that leave tokens out are absorbed, whatever their role."""
+    compiled = indexer and _native.Indexer(
+        indexer.q_b,
+        indexer.k,
+        indexer.k_norm,
+        indexer.k_shift,
+        indexer.weights,
+        indexer.num_heads,
+        indexer.head_dim,
+        indexer.top_k,
+    )
+    matrices = (norm, a, q_norm, q_b, kv_norm, k_up, k_absorb, v_up, o)
+    dims = (num_heads, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, kv_lora_rank)
+    return _native.LatentAttention(*matrices, *dims, scale, eps, compiled)
+
+
+def latent_cache(
+    num_layers: int,
+    num_blocks: int,
+    kv_lora_rank: int,
+    qk_rope_head_dim: int,
+    dtype: KVDtype,
+    index_head_dim: int = 0,
+) -> backend.KVCache:
+    """An empty paged cache of latents."""
+    return _native.LatentCache(num_layers, num_blocks, kv_lora_rank, qk_rope_head_dim, dtype, index_head_dim)
+
+
+def model(
+    embed: backend.Matrix,
+    layers: Sequence[backend.Layer],
+    norm: NDArray[np.float32],
+    head: backend.Matrix,
+    cos: NDArray[np.float32],
+    sin: NDArray[np.float32],
+    *,
+    eps: float,
+    join: backend.Join | None = None,
+) -> Model:
+    """Compose a decoder; `embed` and `head` may be the same matrix."""
+    joined = join and _native.Join(join.embed_norm, join.state_norm, join.proj)
+    compiled = _native.Model(embed, list(layers), norm, head, cos, sin, eps, joined)
+    return Model(compiled, head.rows, embed.cols)
+
+
+class Model:
+    """A compiled decoder; `forward` takes the arrays of a `Batch` apart, the rest happens without the GIL."""
+
+    __slots__ = ("_adapter", "_compiled", "_forward", "_matrices", "hidden_size", "vocab_size")
+
+    def __init__(self, compiled: Any, vocab_size: int, hidden_size: int) -> None:
+        self._compiled = compiled
+        self._forward = compiled.forward
+        self._adapter = compiled.adapter
+        # of the layers, in order: (rows padded to whole panels, cols, scheme, experts that it stacks or 1)
+        self._matrices: list[tuple[int, int, Scheme, int]] = compiled.layer_matrices
+        self.vocab_size = vocab_size
+        self.hidden_size = hidden_size
+
+    def adapter(self, parts: Sequence[Sequence[LowRank]]) -> backend.Adapter:
+        """Pack an adapter; see `backend.Model.adapter`."""
+        plain = any(scheme == "fp32" for _, _, scheme, _ in self._matrices)
+        dtype: AdapterDtype = "fp32" if plain else "bf16"
+        packed: list[PackedLowRank | list[PackedLowRank | None] | None] = []
+        for part, (rows, cols, _, experts) in zip(parts, self._matrices, strict=True):
+            if not part:
+                packed.append(None)
+            elif experts == 1:
+                packed.append(pack(part, rows, cols, dtype))
+            else:
+                packed.append(
+                    [
+                        pack(own, rows // experts, cols, dtype) if own else None
+                        for own in by_expert(part, rows // experts, experts)
+                    ]
+                )
+        return self._adapter(packed, dtype)
+
+    @property
+    def expert_loads(self) -> NDArray[np.uint64]:
+        """Rows that each expert has seen so far, [mixtures, experts]; [0, 0] in a dense model."""
+        return self._loads()[:, :-1]
+
+    @property
+    def expert_reads(self) -> NDArray[np.uint64]:
+        """How often the weights of any expert were read, once a step for all of its rows: [mixtures]."""
+        return self._loads()[:, -1]
+
+    def _loads(self) -> NDArray[np.uint64]:
+        loads = self._compiled.expert_loads
+        return np.array(loads, np.uint64) if loads else np.empty((0, 1), np.uint64)
+
+    def forward(
+        self,
+        batch: Batch,
+        cache: backend.KVCache,
+        *,
+        logits: NDArray[np.float32] | None = None,
+        argmax: NDArray[np.int32] | None = None,
+        hidden: NDArray[np.float32] | None = None,
+        targets: NDArray[np.int32] | None = None,
+        target_logprobs: NDArray[np.float32] | None = None,
+        previous: NDArray[np.float32] | None = None,
+        states: NDArray[np.float32] | None = None,
+    ) -> None:
+        """Run one step; see `backend.Model.forward`."""
+        self._forward(
+            batch.tokens,
+            batch.positions,
+            batch.seq_starts,
+            batch.block_tables,
+            batch.output_rows,
+            cache,
+            logits,
+            argmax,
+            hidden,
+            targets,
+            target_logprobs,
+            batch.adapters,
+            batch.prompt_lengths,
+            previous,
+            states,
+        )

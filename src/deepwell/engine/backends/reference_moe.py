@@ -1,0 +1,175 @@
+"""The mixture of experts of the numpy backend: DeepSeekMoE (arXiv:2401.06066) as V2, V3 and Qwen3-MoE route it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.backends import backend
+from deepwell.engine.backends.backend import Scoring
+from deepwell.engine.backends.reference_ops import Adapters, Float32, Matrix, own, rms_norm, swiglu
+
+__all__ = ["Moe", "moe", "route"]
+
+
+def _best(scores: Float32, count: int) -> NDArray[np.intp]:
+    """The `count` largest of each row, best first, the lower index on a tie: [tokens, count]."""
+    return np.argsort(-scores, axis=-1, kind="stable")[:, :count]
+
+
+def route(
+    logits: Float32,
+    correction_bias: Float32 | None,
+    *,
+    top_k: int,
+    scoring: Scoring,
+    n_group: int,
+    topk_group: int,
+    norm_topk_prob: bool,
+    routed_scaling_factor: float,
+) -> tuple[NDArray[np.intp], Float32]:
+    """Experts and weights of each token, best first, each [tokens, top_k]; `logits` are [tokens, experts].
+
+    Group-limited choice is that of DeepSeek-V2 (arXiv:2405.04434, 2.2.2) and V3 (arXiv:2412.19437, 2.1.2).
+    """
+    wide = logits.astype(np.float64)
+    if scoring == "sigmoid":
+        scores = 1.0 / (1.0 + np.exp(-wide))
+    else:
+        scores = np.exp(wide - wide.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    scores = scores.astype(np.float32)
+    corrected = scores if correction_bias is None else scores + correction_bias
+    if n_group > 1:
+        groups = corrected.reshape(len(logits), n_group, -1)
+        if correction_bias is None:
+            group_scores = groups.max(axis=2)
+        else:
+            group_scores = np.sort(groups, axis=2)[:, :, -2:].sum(axis=2, dtype=np.float32)
+        allowed = np.zeros(group_scores.shape, bool)
+        np.put_along_axis(allowed, _best(group_scores, topk_group), True, axis=1)
+        corrected = np.where(allowed[:, :, None], groups, -np.inf).reshape(corrected.shape)
+    experts = _best(corrected, top_k)
+    weights = np.take_along_axis(scores, experts, axis=1)
+    if norm_topk_prob:
+        weights = weights / (weights.sum(axis=1, keepdims=True) + np.float32(1e-20))
+    return experts, weights * np.float32(routed_scaling_factor)
+
+
+@dataclass(frozen=True, eq=False)
+class Moe:
+    """x += sum over the chosen experts of weight * mlp(h), best expert first, + shared mlp(h), h = rms_norm(x)."""
+
+    norm: Float32
+    router: Float32  # [experts, hidden]
+    correction_bias: Float32 | None
+    gate_up: Matrix
+    down: Matrix
+    shared_gate_up: Matrix | None
+    shared_down: Matrix | None
+    num_experts: int
+    top_k: int
+    scoring: Scoring
+    n_group: int
+    topk_group: int
+    norm_topk_prob: bool
+    routed_scaling_factor: float
+    eps: float
+
+    @property
+    def num_matrices(self) -> int:
+        """Matrices that adapters may change."""
+        return 2 if self.shared_gate_up is None else 4
+
+    @cached_property
+    def loads(self) -> NDArray[np.uint64]:
+        """Rows that each expert has seen so far, then how often the weights of any were read: [num_experts + 1]."""
+        return np.zeros(self.num_experts + 1, np.uint64)
+
+    @cached_property
+    def _experts(self) -> list[tuple[Matrix, Matrix]]:
+        up, down = self.gate_up.rows // self.num_experts, self.down.rows // self.num_experts
+        return [
+            (self.gate_up.part(e * up, up), self.down.part(e * down, down)) for e in range(self.num_experts)
+        ]
+
+    def routed(self, h: Float32) -> tuple[NDArray[np.intp], Float32]:
+        """Experts and weights of normed rows [tokens, hidden], each [tokens, top_k].
+
+        Logits are summed in float64, so that they are the right ones whatever order a kernel sums in.
+        """
+        logits = (h.astype(np.float64) @ self.router.T.astype(np.float64)).astype(np.float32)
+        return route(
+            logits,
+            self.correction_bias,
+            top_k=self.top_k,
+            scoring=self.scoring,
+            n_group=self.n_group,
+            topk_group=self.topk_group,
+            norm_topk_prob=self.norm_topk_prob,
+            routed_scaling_factor=self.routed_scaling_factor,
+        )
+
+    def forward(self, x: Float32, adapters: Adapters, index: int) -> Float32:
+        """The residual stream after this layer."""
+        h = rms_norm(x, self.norm, self.eps)
+        chosen, weights = self.routed(h)
+        rows = np.bincount(chosen.reshape(-1), minlength=self.num_experts)
+        self.loads[...] += np.append(rows, np.count_nonzero(rows)).astype(np.uint64)
+        outputs = np.empty((*chosen.shape, x.shape[1]), np.float32)  # [tokens, top_k, hidden]
+        for e in range(self.num_experts):
+            tokens, ranks = np.nonzero(chosen == e)
+            if not len(tokens):
+                continue
+            gate_up, down = self._experts[e]
+            both = adapters.matmul(h[tokens], gate_up, index, tokens, e * gate_up.rows)
+            result = adapters.matmul(swiglu(both), down, index + 1, tokens, e * down.rows)
+            outputs[tokens, ranks] = result[:, : x.shape[1]]
+        total = np.zeros_like(x)
+        for rank in range(self.top_k):
+            total += weights[:, rank, None] * outputs[:, rank]
+        if self.shared_gate_up is not None and self.shared_down is not None:
+            both = adapters.matmul(h, self.shared_gate_up, index + 2)
+            total += adapters.matmul(swiglu(both), self.shared_down, index + 3)
+        return x + total
+
+
+def moe(
+    norm: Float32,
+    router: Float32,
+    correction_bias: Float32 | None,
+    gate_up: backend.Matrix,
+    down: backend.Matrix,
+    shared_gate_up: backend.Matrix | None,
+    shared_down: backend.Matrix | None,
+    *,
+    num_experts: int,
+    top_k: int,
+    scoring: Scoring,
+    n_group: int,
+    topk_group: int,
+    norm_topk_prob: bool,
+    routed_scaling_factor: float,
+    eps: float,
+) -> Moe:
+    """See `backend.Backend.moe`."""
+    return Moe(
+        norm,
+        router,
+        correction_bias,
+        own(gate_up),
+        own(down),
+        None if shared_gate_up is None else own(shared_gate_up),
+        None if shared_down is None else own(shared_down),
+        num_experts,
+        top_k,
+        scoring,
+        n_group,
+        topk_group,
+        norm_topk_prob,
+        routed_scaling_factor,
+        eps,
+    )

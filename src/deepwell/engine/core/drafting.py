@@ -1,0 +1,86 @@
+"""`DraftPlanner`: which drafts a step of decoding sequences carries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
+from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.core.blocks import BlockPool
+from deepwell.engine.core.speculation import DraftPolicy, Odds, PromptLookup, RowCost
+from deepwell.engine.core.step import Limits, ScheduledStep
+
+__all__ = ["DraftPlanner"]
+
+
+class DraftPlanner:
+    """Adds drafts to steps where their rows pay; see `speculation`."""
+
+    def __init__(self, pool: BlockPool, limits: Limits) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._row_cost = limits.row_cost or RowCost()
+        self.drafted_tokens = 0
+        self.predicted_tokens = 0  # of those drafted
+
+    def add_drafts(self, step: ScheduledStep) -> None:
+        """Add the drafts that pay to a step of decoding sequences. Nobody is preempted for a draft."""
+        limits, pool = self._limits, self._pool
+        policy = DraftPolicy(step.decoding, self._row_cost)
+        spare = pool.available - step.decoding  # everybody can still take a block
+        for index, sequence in enumerate(step.sequences):
+            drafter = sequence.drafts.drafter
+            known = sequence.num_tokens
+            if drafter is None:
+                drafter = sequence.drafts.drafter = PromptLookup(sequence.tokens[:known])
+            elif drafter.num_tokens < known:
+                drafter.observe(sequence.tokens[drafter.num_tokens : known].tolist())
+            most = min(
+                limits.draft_depth,
+                limits.draft_rows - step.drafted,
+                sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token more
+            )
+            draft = drafter.propose(most)
+            count = self._predict(step, index, policy, most, draft.chances) or policy.take(draft.chances)
+            if not count:
+                continue
+            room = len(sequence.blocks) * BLOCK_TOKENS - known
+            if count > room and spare > 0:
+                block = pool.take(1)
+                assert block is not None
+                sequence.assign(block)
+                spare -= 1
+                room += BLOCK_TOKENS
+            count = min(count, room)
+            if step.predicted.get(index):
+                step.predicted[index] = count
+                self.predicted_tokens += count
+            else:
+                sequence.tokens[known : known + count] = draft.tokens[:count]
+            step.counts[index] += count
+            step.drafted += count
+        self.drafted_tokens += step.drafted
+
+    def _predict(
+        self, step: ScheduledStep, index: int, policy: DraftPolicy, most: int, others: Tokens[float]
+    ) -> int:
+        """How many rows to leave to the prediction layer, if it promises more than the `others`.
+
+        None too where the step only probes it.
+        """
+        most = min(most, self._limits.predict_depth)
+        if most <= 0:
+            return 0
+        sequence, cost = step.sequences[index], self._row_cost
+        if sequence.drafts.odds is None:
+            sequence.drafts.odds = Odds()
+        odds = sequence.drafts.odds
+        # Sequences share a pass of the layer as they share a step.
+        price = cost.predict * (cost.further if step.predicted else 1.0)
+        chances = odds.chances(most)
+        count = policy.take(chances, price) if sum(chances) > sum(others) else 0
+        if count:
+            odds.drafted()
+            step.predicted[index] = count
+        elif policy.pays(1.0, price) and odds.probe():
+            step.predicted[index] = 0
+        return count

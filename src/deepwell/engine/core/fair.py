@@ -1,0 +1,158 @@
+"""`FairQueue`: who is next. Higher priorities first; between tenants of one priority, shares by virtual time.
+
+Each tenant has a number, the cost of what it was given so far, and the one with the smallest is next (start-time fair
+queueing, Goyal, Vin and Cheng 1996). It serves what deficit round robin serves, without a quantum to choose: two tenants
+that both keep waiting never drift further apart than one request of each. A request costs its prompt and the tokens
+that it may generate.
+
+Nothing here depends on a clock or on chance, and order never changes an answer: only when it comes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from deepwell.engine.core.sequence import Sequence
+
+__all__ = ["FairQueue", "cost_of"]
+
+_FORGET_ABOVE = 256  # tenants that wait for nothing, of which a level still knows what they were given
+
+
+def cost_of(sequence: Sequence) -> int:
+    """Tokens that a request may take: its prompt, and all it may generate."""
+    return sequence.num_prompt + sequence.max_tokens
+
+
+class _Level:
+    """The waiting sequences of one priority."""
+
+    __slots__ = ("clock", "given", "queues", "returned")
+
+    def __init__(self) -> None:
+        self.returned: deque[Sequence] = deque()  # preempted: they have been charged, and come first
+        self.queues: dict[str, deque[Sequence]] = {}  # of the tenants that wait, in the order of their coming
+        self.given: dict[str, int] = {}  # to each tenant, in virtual time
+        self.clock = 0  # virtual time: where whoever was served last had begun
+
+    def append(self, sequence: Sequence) -> None:
+        queue = self.queues.get(sequence.tenant)
+        if queue is None:
+            queue = self.queues[sequence.tenant] = deque()
+            # Nobody saves up by asking for nothing.
+            self.given[sequence.tenant] = max(self.given.get(sequence.tenant, 0), self.clock)
+        queue.append(sequence)
+
+    def head(self) -> Sequence:
+        if self.returned:
+            return self.returned[0]
+        return self.queues[self._next()][0]
+
+    def pop(self) -> Sequence:
+        if self.returned:
+            return self.returned.popleft()
+        tenant = self._next()
+        sequence = self.queues[tenant].popleft()
+        self.clock = self.given[tenant]
+        self.given[tenant] += cost_of(sequence)
+        self._tidy(tenant)
+        return sequence
+
+    def remove(self, sequence: Sequence) -> None:
+        queue = self.queues.get(sequence.tenant)
+        if queue is not None and sequence in queue:
+            queue.remove(sequence)
+            self._tidy(sequence.tenant)
+        else:
+            self.returned.remove(sequence)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        yield from self.returned
+        for queue in self.queues.values():
+            yield from queue
+
+    def __bool__(self) -> bool:
+        return bool(self.returned or self.queues)
+
+    def _next(self) -> str:
+        given = self.given
+        return min(self.queues, key=given.__getitem__)  # of equals the one that has waited longer
+
+    def _tidy(self, tenant: str) -> None:
+        if not self.queues[tenant]:
+            del self.queues[tenant]
+        if len(self.given) - len(self.queues) > _FORGET_ABOVE:
+            self.given = {
+                name: given for name, given in self.given.items() if name in self.queues or given > self.clock
+            }
+
+
+class FairQueue:
+    """Waiting sequences, in the order in which they are to run."""
+
+    def __init__(self) -> None:
+        self._levels: dict[int, _Level] = {}  # none is empty
+
+    def append(self, sequence: Sequence) -> None:
+        """Queue a sequence behind those of its tenant and priority."""
+        self._level(sequence.priority).append(sequence)
+
+    def put_back(self, sequence: Sequence) -> None:
+        """Queue a sequence that was preempted in front of its priority."""
+        self._level(sequence.priority).returned.appendleft(sequence)
+
+    def head(self) -> Sequence:
+        """Who is next."""
+        return self._levels[max(self._levels)].head()
+
+    def pop(self) -> Sequence:
+        """Take the next one out, and charge its tenant."""
+        priority = max(self._levels)
+        level = self._levels[priority]
+        sequence = level.pop()
+        if not level:  # with nobody left to be fair to, what was given is forgotten
+            del self._levels[priority]
+        return sequence
+
+    def remove(self, sequence: Sequence) -> None:
+        """Take a waiting sequence out; it costs nothing.
+
+        Raises:
+            ValueError: it does not wait.
+        """
+        level = self._levels.get(sequence.priority)
+        if level is None:
+            raise ValueError("the sequence does not wait")
+        level.remove(sequence)
+        if not level:
+            del self._levels[sequence.priority]
+
+    def waiting_by_tenant(self) -> tuple[tuple[str, int], ...]:
+        """How many of priority 0 and above wait, for each tenant that has any; for other threads too."""
+        counts: dict[str, int] = {}
+        for priority, level in list(self._levels.items()):
+            if priority >= 0:
+                for tenant, queue in list(level.queues.items()):
+                    counts[tenant] = counts.get(tenant, 0) + len(queue)
+        return tuple(counts.items())
+
+    def __iter__(self) -> Iterator[Sequence]:
+        for priority in sorted(self._levels, reverse=True):
+            yield from self._levels[priority]
+
+    def __contains__(self, sequence: object) -> bool:
+        return any(sequence is one for one in self)
+
+    def __len__(self) -> int:
+        levels = list(self._levels.values())
+        return sum(len(level.returned) + sum(map(len, list(level.queues.values()))) for level in levels)
+
+    def __bool__(self) -> bool:
+        return bool(self._levels)
+
+    def _level(self, priority: int) -> _Level:
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = _Level()
+        return level

@@ -1,0 +1,574 @@
+"""`InProcessEngine`: a model behind the `Engine` protocol, driven by one thread of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import itertools
+import logging
+import math
+import queue
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from collections.abc import Sequence as Tokens
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.backends.backend import KVCache, Model
+from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.core.blocks import BlockPool
+from deepwell.engine.core.prediction import Predictor
+from deepwell.engine.core.runner import StepResult, StepRunner
+from deepwell.engine.core.sampler import check_params
+from deepwell.engine.core.scheduler import Scheduler
+from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
+from deepwell.engine.core.step import Limits, ScheduledStep
+from deepwell.engine.core.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
+from deepwell.engine.grammar.compiler import GrammarCompiler
+from deepwell.engine.protocol import (
+    AdapterInfo,
+    Capabilities,
+    Delta,
+    EngineStats,
+    FinishReason,
+    GenerateRequest,
+    Grammar,
+    SamplingParams,
+    TokenLogprob,
+)
+from deepwell.engine.weights.adapters import AdapterLoader, LoadedAdapter
+from deepwell.errors import (
+    ContextLengthExceeded,
+    DeepwellError,
+    InvalidRequest,
+    ModelNotFound,
+    UnsupportedModel,
+)
+
+__all__ = ["InProcessEngine"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Job:
+    """A live request and its receiver."""
+
+    sequence: Sequence
+    sink: Mailbox | Outlet | queue.SimpleQueue[Delta] | Future[NDArray[np.float32]]
+    since: float = field(default_factory=time.perf_counter)
+    queue_seconds: float = 0.0  # until the first step took it in
+    told: bool = False
+
+    def told_queueing(self) -> float:
+        """`queue_seconds`, the first time that it is asked for; 0 later."""
+        seconds = 0.0 if self.told else self.queue_seconds
+        self.told = True
+        return seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PagedModel:
+    """A model and the pages that it reads and writes.
+
+    `prediction`: its multi-token prediction layer and the pages of that, as many blocks as the cache has.
+    """
+
+    model: Model
+    cache: KVCache
+    prediction: tuple[Model, KVCache] | None = None
+
+
+class InProcessEngine:
+    """Runs one model on one thread; every method may be called from any thread.
+
+    Args:
+        paged: the model that computes the steps, with its pages.
+        capabilities: what to report; `max_model_len` bounds every sequence and must fit the cache.
+        eos_token_ids: tokens that end a sequence unless it ignores them; they are never delivered.
+        seed: what the cache's contents depend on besides tokens and salt (weights, precision, dtype of the
+            cache).
+        limits: how much one step may hold.
+        loader: loads adapters; None: the model takes none.
+        grammars: compiles grammars for the model's vocabulary; None: requests bring none.
+    """
+
+    def __init__(
+        self,
+        paged: PagedModel,
+        capabilities: Capabilities,
+        *,
+        eos_token_ids: Tokens[int] = (),
+        seed: bytes = b"",
+        limits: Limits | None = None,
+        loader: AdapterLoader | None = None,
+        grammars: GrammarCompiler | None = None,
+    ) -> None:
+        cache = paged.cache
+        if capabilities.max_model_len > cache.num_blocks * BLOCK_TOKENS:
+            raise DeepwellError(
+                f"max_model_len {capabilities.max_model_len} exceeds the cache of "
+                f"{cache.num_blocks * BLOCK_TOKENS} tokens",
+                fix="give the cache more blocks, or lower the context",
+            )
+        limits = limits or Limits()
+        self._capabilities = capabilities
+        self._eos = frozenset(eos_token_ids)
+        self._scheduler = Scheduler(BlockPool(cache.num_blocks, seed=seed), limits)
+        predictor = Predictor(*paged.prediction) if paged.prediction else None
+        self._runner: StepRunner | None = StepRunner(
+            paged.model, cache, limits, capabilities.max_model_len, predictor
+        )
+        self._loader = loader
+        self._grammars = grammars
+        self._adapters: dict[str, LoadedAdapter] = {}
+
+        self._wake = threading.Condition()
+        self._jobs: dict[str, _Job] = {}
+        self._inbox: deque[tuple[Literal["add", "abort"], Sequence]] = deque()
+        self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Delta]]] = {}
+        self._posts: dict[Outlet, list[Delta]] = {}
+        self._closed = False
+        self._ids = itertools.count()
+        self._steps = 0
+        self._generated = 0
+        self._aborted = 0
+        self._busy_seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="deepwell-engine", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)  # else the interpreter dies around a thread that is inside a kernel
+
+    def generate(self, request: GenerateRequest) -> DeltaStream:
+        """Continue `request.prompt`; to be called on the event loop that iterates. It is queued at once.
+
+        Raises:
+            ContextLengthExceeded: the prompt and `max_tokens` exceed `capabilities().max_model_len`.
+            InvalidRequest: an empty prompt, an unknown token id, a parameter out of range, an id already in
+                use.
+        """
+        mailbox = Mailbox(asyncio.get_running_loop())
+        return DeltaStream(mailbox, self._submit_generate(request, mailbox))
+
+    def generate_sync(self, request: GenerateRequest) -> SyncDeltaStream:
+        """`generate` for a thread without an event loop."""
+        deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
+        return SyncDeltaStream(deltas, self._submit_generate(request, deltas))
+
+    def generate_into(self, request: GenerateRequest, outlet: Outlet) -> Callable[[], None]:
+        """`generate` for whoever takes the deltas of many requests: each step posts to an outlet once.
+
+        Returns what abandons the request within one step, to be called from any thread; its last delta still comes.
+        """
+        return self._submit_generate(request, outlet)
+
+    async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
+        """Log probability of every token given those before it: [len(tokens) - 1]."""
+        sequence = self._sequence("score", tokens, adapter)
+        if len(tokens) == 1:
+            return np.empty(0, np.float32)
+        return await self._resolve(sequence)
+
+    async def embed(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
+        """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
+        return await self._resolve(self._sequence("embed", tokens, adapter))
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Compile a grammar off the event loop; see `Engine.prepare`."""
+        grammars = self._compiler()
+        if not grammars.has(grammar):
+            await asyncio.to_thread(grammars.start, grammar)
+
+    def abort(self, request_id: str) -> None:
+        """Stop a request within one step; its stream ends with "abort". Unknown ids are ignored."""
+        with self._wake:
+            job = self._jobs.get(request_id)
+            if job is not None:
+                self._inbox.append(("abort", job.sequence))
+                self._wake.notify()
+
+    def load_adapter(self, name: str, path: str) -> AdapterInfo:
+        """Load a peft directory under a name, or swap what has the name; see `Engine.load_adapter`."""
+        loader = self._loader
+        if loader is None:
+            raise UnsupportedModel(
+                "this engine takes no adapters", fix="merge the adapter into the base, and serve the result"
+            )
+        if not name or len(name) > 256 or not name.isprintable():
+            raise InvalidRequest(
+                "an adapter's name is 1 to 256 printable characters", fix="choose another", param="lora_name"
+            )
+        adapter = loader.load(name, Path(path))
+        with self._wake:
+            if self._closed:
+                raise DeepwellError("the engine is closed", fix="start it again")
+            self._adapters[name] = adapter
+        return _info(adapter)
+
+    def unload_adapter(self, name: str) -> None:
+        """Forget a name; see `Engine.unload_adapter`."""
+        with self._wake:
+            self._adapter(name)
+            del self._adapters[name]
+
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        """The loaded adapters, in order of first load."""
+        with self._wake:
+            return tuple(_info(adapter) for adapter in self._adapters.values())
+
+    def _adapter(self, name: str) -> LoadedAdapter:
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            loaded = ", ".join(self._adapters) or "none"
+            raise ModelNotFound(
+                f"no adapter {name!r} is loaded", fix=f"load it, or use one that is: {loaded}", param="model"
+            )
+        return adapter
+
+    def _compiler(self) -> GrammarCompiler:
+        if self._grammars is None:
+            raise InvalidRequest(
+                "this engine takes no grammars", fix="send the request without one", param="grammar"
+            )
+        return self._grammars
+
+    def stats(self) -> EngineStats:
+        """Counters since start, and gauges of now."""
+        scheduler, pool = self._scheduler, self._scheduler.pool
+        runner = self._runner  # freed by `close`
+        coming = [one for kind, one in tuple(self._inbox) if kind == "add"]
+        by_tenant = dict(scheduler.waiting.waiting_by_tenant())
+        for one in coming:
+            if one.priority >= 0:
+                by_tenant[one.tenant] = by_tenant.get(one.tenant, 0) + 1
+        return EngineStats(
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting) + len(coming),
+            waiting_by_tenant=tuple(by_tenant.items()),
+            admitted=scheduler.admitted,
+            steps=self._steps,
+            prompt_tokens=scheduler.prompt_tokens,
+            cached_tokens=scheduler.cached_tokens,
+            generated_tokens=self._generated,
+            drafted_tokens=scheduler.drafted_tokens,
+            accepted_tokens=scheduler.accepted_tokens,
+            predicted_tokens=scheduler.predicted_tokens,
+            accepted_predictions=scheduler.accepted_predictions,
+            preemptions=scheduler.preemptions,
+            aborted=self._aborted,
+            blocks_total=pool.num_blocks,
+            blocks_used=pool.used,
+            blocks_cached=pool.cached,
+            busy_seconds=self._busy_seconds,
+            expert_loads=runner.expert_loads if runner else (),
+            expert_reads=runner.expert_reads if runner else 0,
+        )
+
+    def capabilities(self) -> Capabilities:
+        """What this engine runs and within what limits."""
+        return self._capabilities
+
+    def close(self) -> None:
+        """Abort everything and free the model. Further requests are refused; closing twice is fine."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> InProcessEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _submit_generate(
+        self, request: GenerateRequest, sink: Mailbox | Outlet | queue.SimpleQueue[Delta]
+    ) -> Callable[[], None]:
+        """Queue a request; returns what abandons it."""
+        params = request.params
+        check_params(params, self._capabilities.vocab_size)
+        prompt = self._checked(request.prompt, params.max_tokens)
+        spec = SequenceSpec(
+            request.request_id,
+            prompt,
+            params,
+            choice=request.choice,
+            salt=request.cache_salt,
+            tenant=request.tenant,
+            priority=request.priority,
+            adapter=self._adapter(request.adapter) if request.adapter else None,
+            grammar=self._compiler().start(params.grammar) if params.grammar else None,
+            eos_token_ids=self._eos,
+            seed=random.getrandbits(64) if params.seed is None else params.seed,
+        )
+        sequence = Sequence(spec)
+        self._submit(_Job(sequence, sink))
+        inbox = self._inbox
+
+        def abandon() -> None:
+            # Without the lock, since garbage collection may run this anywhere. While the sequence lives, the
+            # engine is awake and looks at its inbox before each step.
+            inbox.append(("abort", sequence))
+
+        return abandon
+
+    def _sequence(self, kind: Kind, tokens: Tokens[int], adapter: str) -> Sequence:
+        spec = SequenceSpec(
+            f"{kind}-{next(self._ids)}\0",
+            self._checked(tokens, 0),
+            SamplingParams(max_tokens=0),
+            kind=kind,
+            adapter=self._adapter(adapter) if adapter else None,
+        )
+        return Sequence(spec)
+
+    def _checked(self, tokens: Tokens[int], max_tokens: int) -> NDArray[np.int32]:
+        """The prompt as an array.
+
+        Raises:
+            ContextLengthExceeded: it does not fit, together with `max_tokens`.
+            InvalidRequest: it is empty or holds an id outside the vocabulary.
+        """
+        count, limit = len(tokens), self._capabilities.max_model_len
+        if count == 0:
+            raise InvalidRequest("the prompt is empty", fix="send at least one token", param="prompt")
+        if count + max_tokens > limit:
+            fix = f"shorten the prompt by {count + max_tokens - limit} tokens"
+            if count < limit:
+                fix += f" or ask for max_tokens <= {limit - count}"
+            raise ContextLengthExceeded(
+                f"the context holds {limit} tokens; the prompt has {count}, max_tokens is {max_tokens}",
+                fix=f"{fix}, or start with a larger --context",
+                param="max_tokens" if count < limit else "prompt",
+            )
+        prompt = np.asarray(tokens)
+        if prompt.ndim != 1 or prompt.dtype.kind not in "iu":
+            raise InvalidRequest("the prompt is not a list of token ids", fix="send integers", param="prompt")
+        low, high = int(prompt.min()), int(prompt.max())
+        if low < 0 or high >= self._capabilities.vocab_size:
+            raise InvalidRequest(
+                f"token id {low if low < 0 else high} is not in the vocabulary",
+                fix=f"use ids from 0 to {self._capabilities.vocab_size - 1}",
+                param="prompt",
+            )
+        return prompt.astype(np.int32)
+
+    def _submit(self, job: _Job) -> None:
+        request_id = job.sequence.request_id
+        with self._wake:
+            if self._closed:
+                raise DeepwellError("the engine is closed", fix="start it again")
+            if request_id in self._jobs:
+                raise InvalidRequest(
+                    f"request id {request_id!r} is in use",
+                    fix="give each request its own",
+                    param="request_id",
+                )
+            self._jobs[request_id] = job
+            self._inbox.append(("add", job.sequence))
+            self._wake.notify()
+
+    async def _resolve(self, sequence: Sequence) -> NDArray[np.float32]:
+        future: Future[NDArray[np.float32]] = Future()
+        self._submit(_Job(sequence, future))
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self._inbox.append(("abort", sequence))
+            raise
+
+    def _run(self) -> None:
+        """The engine thread."""
+        try:
+            while self._wait_for_work():
+                self._receive()
+                if self._scheduler.has_work:
+                    started = time.perf_counter()
+                    self._step()
+                    self._busy_seconds += time.perf_counter() - started
+                self._flush()
+        finally:
+            with self._wake:
+                self._closed = True
+                sequences = [job.sequence for job in self._jobs.values()]
+            for sequence in sequences:
+                self._end(sequence, "abort")
+            self._flush()
+            self._runner = self._loader = None  # frees the model
+            self._adapters.clear()
+
+    def _wait_for_work(self) -> bool:
+        """Sleep until there is something to do; False once the engine is closed."""
+        if not self._inbox and not self._scheduler.has_work:
+            with self._wake:
+                while not self._inbox and not self._closed:
+                    self._wake.wait()
+        return not self._closed
+
+    def _receive(self) -> None:
+        while self._inbox:
+            command, sequence = self._inbox.popleft()
+            if command == "add":
+                self._scheduler.add(sequence)
+            elif self._scheduler.remove(sequence):
+                self._aborted += 1
+                self._end(sequence, "abort")
+
+    def _step(self) -> None:
+        """Schedule, execute, commit. Whatever the model raises fails its requests; the engine lives on."""
+        assert self._runner is not None
+        step = None
+        try:
+            step = self._scheduler.schedule()
+            self._note_queueing(step)
+            result = self._runner.execute(step)
+            reasons = self._scheduler.commit(step, result.tokens)
+            self._steps += 1
+            self._report(step, result, reasons)
+        except Exception as error:
+            ids = ", ".join(sequence.request_id for sequence in step.sequences) if step else "none"
+            _log.exception("an engine step failed; it held %s", ids)
+            self._fail(error, step.sequences if step else [])
+
+    def _note_queueing(self, step: ScheduledStep) -> None:
+        """Note how long those have waited that this step takes in."""
+        now = time.perf_counter()
+        for sequence in step.sequences[step.decoding :]:
+            job = self._jobs[sequence.request_id]
+            if not job.queue_seconds:
+                job.queue_seconds = now - job.since
+
+    def _report(self, step: ScheduledStep, result: StepResult, reasons: list[FinishReason | None]) -> None:
+        """Tell the callers what the step brought."""
+        for index, (sequence, drawn, reason) in enumerate(
+            zip(step.sequences, result.tokens, reasons, strict=True)
+        ):
+            if index in result.errors:
+                self._scheduler.remove(sequence)
+                self._end(sequence, "error", error=result.errors[index])
+                continue
+            tokens = tuple(drawn[:-1] if reason == "stop" else drawn)
+            self._generated += len(tokens)
+            logprobs = tuple(result.logprobs[index][: len(tokens)]) if index in result.logprobs else ()
+            if reason is not None:
+                self._end(sequence, reason, tokens=tokens, logprobs=logprobs)
+            elif tokens:
+                prompt_logprobs = None
+                if sequence.outputs.prompt_logprobs is not None:
+                    prompt_logprobs = tuple(sequence.outputs.prompt_logprobs)
+                    sequence.outputs.prompt_logprobs = None
+                # A caller that stops at a string of its own never sees the last delta.
+                job = self._jobs[sequence.request_id]
+                delta = Delta(
+                    sequence.request_id,
+                    tokens,
+                    logprobs,
+                    prompt_logprobs,
+                    cached_tokens=sequence.cached_tokens,
+                    accepted_tokens=sequence.accepted_tokens,
+                    queue_seconds=job.told_queueing(),
+                )
+                self._send(job, delta)
+
+    def _end(
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        *,
+        tokens: tuple[int, ...] = (),
+        logprobs: tuple[TokenLogprob, ...] = (),
+        error: str = "",
+    ) -> None:
+        """Forget a request that has left the scheduler and tell its caller."""
+        with self._wake:
+            job = self._jobs.pop(sequence.request_id)
+        if isinstance(job.sink, Future):
+            _resolve_rows(job.sink, sequence, reason, error)
+            return
+        prompt_logprobs = None
+        if sequence.outputs.prompt_logprobs is not None and reason in ("stop", "length"):
+            prompt_logprobs = tuple(sequence.outputs.prompt_logprobs)
+        delta = Delta(
+            sequence.request_id,
+            tokens,
+            logprobs,
+            prompt_logprobs,
+            reason,
+            prompt_tokens=sequence.num_prompt,
+            cached_tokens=sequence.cached_tokens,
+            completion_tokens=sequence.num_generated,
+            accepted_tokens=sequence.accepted_tokens,
+            error=error,
+            queue_seconds=job.told_queueing(),
+        )
+        self._send(job, delta)
+
+    def _send(self, job: _Job, delta: Delta) -> None:
+        sink = job.sink
+        if isinstance(sink, Mailbox):
+            self._outbox.setdefault(sink.loop, []).append((sink, delta))
+        elif isinstance(sink, queue.SimpleQueue):
+            sink.put(delta)
+        else:
+            assert not isinstance(sink, Future)
+            self._posts.setdefault(sink, []).append(delta)
+
+    def _flush(self) -> None:
+        """One callback a step for each event loop, one call for each outlet, whatever the number of requests."""
+        if self._posts:
+            for outlet, deltas in self._posts.items():
+                outlet.post(deltas)
+            self._posts.clear()
+        if self._outbox:
+            for loop, mail in self._outbox.items():
+                try:
+                    loop.call_soon_threadsafe(deliver, mail)
+                except RuntimeError:  # the loop is closed: nobody listens
+                    self._inbox.extend(("abort", sequence) for sequence in self._listening_on(loop))
+            self._outbox.clear()
+
+    def _listening_on(self, loop: asyncio.AbstractEventLoop) -> list[Sequence]:
+        with self._wake:
+            return [
+                j.sequence for j in self._jobs.values() if isinstance(j.sink, Mailbox) and j.sink.loop is loop
+            ]
+
+    def _fail(self, error: Exception, taking_part: list[Sequence]) -> None:
+        """End the requests that took part in a failed step; if none ran, the queue was at fault.
+
+        Some of them may have left the scheduler before it failed.
+        """
+        scheduler = self._scheduler
+        for sequence in [*taking_part, *scheduler.running] or list(scheduler.waiting):
+            scheduler.remove(sequence)
+            job = self._jobs.get(sequence.request_id)
+            if job is not None and job.sequence is sequence:
+                self._end(sequence, "error", error=f"{type(error).__name__}: {error}")
+
+
+def _info(adapter: LoadedAdapter) -> AdapterInfo:
+    return AdapterInfo(adapter.name, str(adapter.path), adapter.digest.hex(), adapter.rank)
+
+
+def _resolve_rows(
+    future: Future[NDArray[np.float32]], sequence: Sequence, reason: FinishReason, error: str
+) -> None:
+    """Answer a `score` or `embed` whose sequence has ended."""
+    if not future.set_running_or_notify_cancel():
+        return
+    if reason != "stop":
+        future.set_exception(DeepwellError(error or "the request was aborted"))
+    elif sequence.outputs.scores is not None:
+        future.set_result(sequence.outputs.scores)
+    else:
+        assert sequence.outputs.hidden_sum is not None
+        norm = math.sqrt(float(sequence.outputs.hidden_sum @ sequence.outputs.hidden_sum))
+        future.set_result((sequence.outputs.hidden_sum / (norm or 1.0)).astype(np.float32))

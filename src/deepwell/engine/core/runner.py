@@ -1,0 +1,264 @@
+"""`StepRunner`: one scheduled step through the model, and what each sequence gets of its output rows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.backends.backend import KVCache, Model
+from deepwell.engine.core.batch import Batch
+from deepwell.engine.core.batch_builder import BatchBuilder, output_rows_of
+from deepwell.engine.core.prediction import Predictor
+from deepwell.engine.core.sampler import draw, log_normalizer, token_logprob, uniform
+from deepwell.engine.core.sequence import Sequence
+from deepwell.engine.core.speculation import accept
+from deepwell.engine.core.step import Limits, ScheduledStep
+from deepwell.engine.protocol import TokenLogprob
+from deepwell.errors import DeepwellError
+
+__all__ = ["StepResult", "StepRunner"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class StepResult:
+    """What was drawn, by position in the step."""
+
+    tokens: list[list[int]]  # what `accept` gave: one, more behind accepted drafts, none of a prompt's middle
+    logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict[int, list[TokenLogprob]])
+    errors: dict[int, str] = field(default_factory=dict[int, str])  # sequences whose rows were unusable
+
+
+@dataclass(slots=True)
+class _OutputPlan:
+    """What the output rows of one step are read as; None: nobody reads it."""
+
+    rows: list[slice]  # of each sequence
+    logits: NDArray[np.float32] | None = None  # [outputs, vocab_size]
+    argmax: NDArray[np.int32] | None = None  # [outputs]
+    hidden: NDArray[np.float32] | None = None  # [outputs, hidden_size]
+    targets: NDArray[np.int32] | None = None  # [outputs]
+    scores: NDArray[np.float32] | None = None  # [outputs]
+
+
+class StepRunner:
+    """Owns the model, its cache and the arrays its outputs go to."""
+
+    def __init__(
+        self,
+        model: Model,
+        cache: KVCache,
+        limits: Limits,
+        max_model_len: int,
+        predictor: Predictor | None = None,
+    ) -> None:
+        self._model = model
+        self._predictor = predictor
+        self._cache = cache
+        max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens, limits.draft_rows)
+        self._builder = BatchBuilder(limits.max_sequences, max_rows, max_model_len)
+        self._argmax = np.zeros(limits.max_sequences + max_rows, np.int32)
+        self._logits = np.empty((0, model.vocab_size), np.float32)  # grows to what is asked for
+        self._hidden = np.empty((0, model.hidden_size), np.float32)
+
+    @property
+    def expert_loads(self) -> tuple[tuple[int, ...], ...]:
+        """Rows that each expert of each mixture has seen."""
+        return tuple(map(tuple, self._model.expert_loads.tolist()))
+
+    @property
+    def expert_reads(self) -> int:
+        """How often the weights of any expert were read."""
+        return int(self._model.expert_reads.sum())
+
+    def execute(self, step: ScheduledStep) -> StepResult:
+        """Compute a step and draw its tokens. Scores, prompt logprobs and hidden sums stay with the sequences."""
+        predictor = self._predictor
+        if predictor is None:
+            return self._compute(step, None)
+        predictor.draft(step)
+        result = self._compute(step, predictor.states(sum(step.counts)))
+        predictor.observe(step, result.tokens)
+        return result
+
+    def _compute(self, step: ScheduledStep, states: NDArray[np.float32] | None) -> StepResult:
+        """Compute a step; `states` receives those of all rows, if somebody reads them."""
+        batch = self._builder.build(step)
+        if step.decoding < len(step.sequences) or any(s.needs_logits for s in step.sequences):
+            return self._execute_mixed(step, batch, states)
+        argmax = self._argmax[: step.decoding + step.drafted]
+        self._forward(batch, states, argmax=argmax)
+        drawn: list[int] = argmax.tolist()
+        if max(drawn) < self._model.vocab_size and not step.drafted:
+            return StepResult([[token] for token in drawn])
+        result = StepResult([])
+        row = 0
+        for index, (sequence, count) in enumerate(zip(step.sequences, step.counts, strict=True)):
+            result.tokens.append(self._take_argmax(result, index, sequence, drawn[row : row + count]))
+            row += count
+        return result
+
+    def _forward(self, batch: Batch, states: NDArray[np.float32] | None, **outputs: Any) -> None:
+        if states is not None:
+            outputs["states"] = states
+        self._model.forward(batch, self._cache, **outputs)
+
+    def _take_argmax(self, result: StepResult, index: int, sequence: Sequence, drawn: list[int]) -> list[int]:
+        tokens = accept(_drafts(sequence, len(drawn)), drawn, sequence.stop_ids)
+        if tokens[-1] >= self._model.vocab_size:
+            # A row without a single number has no largest one: its request ends, the others go on. Behind accepted
+            # drafts the row comes again, as the first of the next step.
+            tokens.pop()
+            if not tokens:
+                result.errors[index] = "the model's logits are not numbers"
+        return tokens
+
+    def _execute_mixed(
+        self, step: ScheduledStep, batch: Batch, states: NDArray[np.float32] | None
+    ) -> StepResult:
+        plan = self._plan_outputs(step, len(batch.output_rows))
+        self._forward(
+            batch,
+            states,
+            logits=plan.logits,
+            argmax=plan.argmax,
+            hidden=plan.hidden,
+            targets=plan.targets,
+            target_logprobs=plan.scores,
+        )
+        result = StepResult([])
+        for index, (sequence, rows) in enumerate(zip(step.sequences, plan.rows, strict=True)):
+            tokens: list[int] = []
+            if plan.hidden is not None and sequence.kind == "embed":
+                _add_hidden(sequence, plan.hidden[rows])
+            elif plan.scores is not None and sequence.kind == "score":
+                _keep_scores(sequence, plan.scores[rows])
+            elif plan.logits is not None and rows.stop > rows.start and sequence.needs_logits:
+                try:
+                    tokens = self._take_logits(result, index, sequence, step.counts[index], plan.logits[rows])
+                except Exception as error:  # one request's numbers: the others go on
+                    _log.exception("sampling failed for request %s", sequence.request_id)
+                    result.errors[index] = str(error)
+            elif plan.argmax is not None and rows.stop > rows.start:
+                tokens = self._take_argmax(result, index, sequence, plan.argmax[rows].tolist())
+            result.tokens.append(tokens)
+        return result
+
+    def _plan_outputs(self, step: ScheduledStep, outputs: int) -> _OutputPlan:
+        """Returns the arrays that the step's output rows need, and the rows of each sequence."""
+        rows: list[slice] = []
+        first = 0
+        logits = argmax = hidden = score = False
+        for sequence, count in zip(step.sequences, step.counts, strict=True):
+            span = output_rows_of(sequence, count)
+            rows.append(slice(first, first + span))
+            first += span
+            if span:
+                logits |= sequence.needs_logits
+                argmax |= sequence.kind == "generate" and not sequence.needs_logits
+            hidden |= sequence.kind == "embed"
+            score |= sequence.kind == "score"
+        plan = _OutputPlan(rows)
+        if logits:
+            if len(self._logits) < outputs:
+                self._logits = np.empty((outputs, self._model.vocab_size), np.float32)
+            plan.logits = self._logits[:outputs]
+        if argmax:
+            plan.argmax = self._argmax[:outputs]
+        if hidden:
+            if len(self._hidden) < outputs:
+                self._hidden = np.empty((outputs, self._model.hidden_size), np.float32)
+            plan.hidden = self._hidden[:outputs]
+        if score:
+            plan.targets, plan.scores = np.zeros(outputs, np.int32), np.empty(outputs, np.float32)
+            for sequence, span in zip(step.sequences, rows, strict=True):
+                if sequence.kind == "score":
+                    begin = sequence.computed + 1
+                    plan.targets[span] = sequence.tokens[begin : begin + span.stop - span.start]
+        return plan
+
+    def _take_logits(
+        self, result: StepResult, index: int, sequence: Sequence, count: int, logits: NDArray[np.float32]
+    ) -> list[int]:
+        """Scores the prompt and draws, as the sequence wants; `logits` are its output rows."""
+        if sequence.wants_prompt_rows:
+            _score_prompt(sequence, logits)
+        if not sequence.draws or sequence.computed + count < sequence.num_tokens:
+            return []
+        tokens, logprobs = _draw(sequence, logits[len(logits) - 1 - sequence.drafted(count) :])
+        if logprobs:
+            result.logprobs[index] = logprobs
+        return tokens
+
+
+def _drafts(sequence: Sequence, rows: int) -> list[int]:
+    """The drafts behind the known tokens, whose last one has the first of `rows` output rows."""
+    return sequence.tokens[sequence.num_tokens : sequence.num_tokens + rows - 1].tolist()
+
+
+def _add_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> None:
+    restarted = sequence.computed == 0  # the first chunk, or the first after a preemption
+    known = None if restarted else sequence.outputs.hidden_sum
+    total: NDArray[np.float64] = np.zeros(int(hidden.shape[1]), np.float64) if known is None else known
+    for state in hidden:  # one by one: the sum does not depend on the chunks
+        np.add(total, state, out=total)
+    sequence.outputs.hidden_sum = total
+
+
+def _keep_scores(sequence: Sequence, scores: NDArray[np.float32]) -> None:
+    if sequence.outputs.scores is None:
+        sequence.outputs.scores = np.empty(sequence.num_prompt - 1, np.float32)
+    sequence.outputs.scores[sequence.computed : sequence.computed + len(scores)] = scores
+
+
+def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
+    entries = sequence.outputs.prompt_logprobs
+    if entries is None:
+        return  # delivered
+    top = sequence.params.prompt_logprobs or 0
+    for position, row in enumerate(logits, sequence.computed + 1):
+        if position < sequence.num_prompt:
+            token = int(sequence.tokens[position])
+            entries[position] = token_logprob(row, log_normalizer(row), token, top)
+
+
+def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob]]:
+    """Draw from the row of the last known token, and from those of its drafts while they prove right.
+
+    Raises:
+        DeepwellError: the first row has no finite maximum, or its grammar no way on; a later one comes again, as the
+            first of its step.
+    """
+    params, grammar = sequence.params, sequence.grammar
+    logprobs: list[TokenLogprob] = []
+
+    def drawn() -> Iterator[int]:
+        for length, row in enumerate(logits, sequence.num_tokens):
+            try:
+                allowed = grammar.allowed() if grammar else None
+                token = draw(
+                    row,
+                    params,
+                    tokens=sequence.tokens[:length],  # the drafts among them were drawn as well
+                    num_prompt=sequence.num_prompt,
+                    masked=sequence.stop_ids,
+                    u=uniform(sequence.seed, sequence.choice, length),
+                    allowed=allowed,
+                )
+                if grammar:
+                    grammar.advance(token)  # whatever is drawn is kept
+            except DeepwellError:
+                if length == sequence.num_tokens:
+                    raise
+                return
+            if params.logprobs is not None:
+                logprobs.append(token_logprob(row, log_normalizer(row), token, params.logprobs))
+            yield token
+
+    return accept(_drafts(sequence, len(logits)), drawn(), sequence.stop_ids), logprobs

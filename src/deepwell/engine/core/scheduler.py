@@ -1,0 +1,295 @@
+"""`Scheduler`: which tokens are computed in the next step. Pure bookkeeping: no model, no clock, no thread.
+
+A sequence has one number, the tokens computed so far, and each step brings it closer to the tokens known.
+Chunked prefill, prefix hits, preemption and rejected drafts are all ways of changing that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Tokens
+
+from deepwell.engine.core.batch import BLOCK_TOKENS
+from deepwell.engine.core.blocks import BlockPool, Prefix
+from deepwell.engine.core.drafting import DraftPlanner
+from deepwell.engine.core.fair import FairQueue
+from deepwell.engine.core.sequence import Sequence
+from deepwell.engine.core.step import Limits, ScheduledStep
+from deepwell.engine.protocol import FinishReason
+
+__all__ = ["Scheduler"]
+
+
+class Scheduler:
+    """Who waits is served as `FairQueue` has it; the lowest priority, of that the youngest, gives way when blocks run out.
+
+    Admission takes the blocks of all known tokens at once, so only decoding can run out. The oldest sequence
+    can take the blocks of every other, and one sequence always fits the pool, so somebody advances in each
+    step.
+    """
+
+    def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
+        self.pool = pool
+        self.limits = limits or Limits()
+        self._planner = DraftPlanner(pool, self.limits)
+        self.waiting = FairQueue()
+        self.running: list[Sequence] = []  # by priority, highest first, then by admission, oldest first
+        self.admitted = 0  # for the first time
+        self.preemptions = 0
+        self.prompt_tokens = 0  # computed
+        self.cached_tokens = 0  # of prompts, spared by prefix hits
+        self.accepted_tokens = 0
+        self.accepted_predictions = 0
+        self._generating = 0  # sequences of kind "generate", waiting or running
+
+    @property
+    def drafted_tokens(self) -> int:
+        """Rows of drafts that were scheduled."""
+        return self._planner.drafted_tokens
+
+    @property
+    def predicted_tokens(self) -> int:
+        """Rows of drafts that were left to the prediction layer."""
+        return self._planner.predicted_tokens
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would compute anything."""
+        return bool(self.running or self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a sequence whose capacity fits the pool."""
+        adapter = sequence.adapter
+        sequence.root = self.pool.root(sequence.salt, adapter.digest if adapter else b"")
+        self.waiting.append(sequence)
+        self._generating += sequence.kind == "generate"
+
+    def remove(self, sequence: Sequence) -> bool:
+        """Drop a sequence, wherever it stands; its blocks are free at once. False if it is not here."""
+        if sequence in self.running:
+            self._finish(sequence)
+        elif sequence in self.waiting:
+            self.waiting.remove(sequence)
+            self._generating -= sequence.kind == "generate"
+        else:
+            return False
+        return True
+
+    def schedule(self) -> ScheduledStep:
+        """Pick the next step's tokens and give them blocks.
+
+        `commit` follows, or `remove` of all running sequences.
+        """
+        limits = self.limits
+        self._make_way()
+        preemptions = self.preemptions
+        step = self._schedule_decoding()
+        full = len(self.running) >= limits.max_sequences
+        if step.decoding == len(self.running) and (full or not self.waiting):
+            if limits.draft_depth:
+                self._planner.add_drafts(step)
+            return step
+
+        budget = limits.mixed_prefill_tokens if step.decoding else limits.prefill_tokens
+        # Where nobody wants logits, the rows of score and embed requests cost no more than others.
+        row_budget = min(budget, limits.logits_rows) if self._generating else budget
+        in_flight: set[bytes] = set()
+        for sequence in self.running:
+            if not sequence.decoding:
+                taken = self._prefill(step, sequence, budget, row_budget, in_flight)
+                budget -= taken
+                row_budget -= taken if sequence.wants_prompt_rows else 0
+        if preemptions != self.preemptions:
+            return step
+        while self.waiting and budget > 0 and len(self.running) < limits.max_sequences:
+            sequence = self.waiting.head()
+            if (sequence.wants_prompt_rows and row_budget <= 0) or not self._admit(sequence, in_flight):
+                break
+            taken = self._prefill(step, sequence, budget, row_budget, in_flight)
+            budget -= taken
+            row_budget -= taken if sequence.wants_prompt_rows else 0
+        return step
+
+    def commit(self, step: ScheduledStep, tokens: Tokens[Tokens[int]]) -> list[FinishReason | None]:
+        """Book a computed step. `tokens[i]` is what `sequences[i]` drew, as `accept` gives it.
+
+        Rejected drafts leave `computed` behind: their slots are written again.
+
+        Returns:
+            Why each sequence ended, None if it goes on. Those that ended have left the scheduler.
+        """
+        reasons: list[FinishReason | None] = []
+        for index, (sequence, count, drawn) in enumerate(
+            zip(step.sequences, step.counts, tokens, strict=True)
+        ):
+            before = sequence.computed
+            computed = before + count
+            if drafted := sequence.drafted(count):
+                accepted = max(0, len(drawn) - 1)
+                computed -= drafted - accepted
+                sequence.drafts.accepted_tokens += accepted
+                self.accepted_tokens += accepted
+                if step.predicted.get(index):
+                    self.accepted_predictions += accepted
+            sequence.computed = computed
+            if before < sequence.num_prompt:
+                self.prompt_tokens += min(computed, sequence.num_prompt) - before
+            reason: FinishReason | None = None
+            for token in drawn:
+                reason = sequence.append(token)
+            if not drawn and computed == sequence.num_tokens and not sequence.draws:
+                reason = "stop" if sequence.kind != "generate" else "length"
+            if computed >= (sequence.registered + 1) * BLOCK_TOKENS:
+                self._register(sequence)
+            if reason is not None:
+                self._finish(sequence)
+            reasons.append(reason)
+        return reasons
+
+    def sequences(self) -> Iterator[Sequence]:
+        """All that have not ended, running ones first."""
+        yield from self.running
+        yield from self.waiting
+
+    def check_integrity(self) -> None:
+        """Raise if the books do not add up; see `BlockPool.check_integrity`."""
+        self.pool.check_integrity([s.blocks for s in self.running])
+        for sequence in self.running:
+            assert sequence.computed <= len(sequence.blocks) * BLOCK_TOKENS
+            assert sequence.computed < sequence.num_tokens
+            assert sequence.table[: len(sequence.blocks)].tolist() == sequence.blocks
+        assert all(not s.blocks and s.computed == 0 for s in self.waiting)
+        assert len(self.running) <= self.limits.max_sequences
+        assert self.running == sorted(self.running, key=lambda sequence: -sequence.priority)
+
+    def _schedule_decoding(self) -> ScheduledStep:
+        """One row for each decoding sequence, outside the prefill budget: none is ever starved."""
+        step = ScheduledStep([], [])
+        running = self.running
+        position = 0
+        while position < len(running):  # preemption shortens the list from its end
+            sequence = running[position]
+            position += 1
+            if sequence.decoding and (
+                sequence.num_tokens <= len(sequence.blocks) * BLOCK_TOKENS or self._grow(sequence)
+            ):
+                step.sequences.append(sequence)
+        step.decoding = len(step.sequences)
+        step.counts = [1] * step.decoding
+        return step
+
+    def _grow(self, sequence: Sequence) -> bool:
+        """One more block, at the expense of the youngest; False if that is `sequence` itself."""
+        while (block := self.pool.take(1)) is None:
+            if self._preempt_youngest() is sequence:
+                return False
+        sequence.assign(block)
+        return True
+
+    def _prefill(
+        self, step: ScheduledStep, sequence: Sequence, budget: int, row_budget: int, in_flight: set[bytes]
+    ) -> int:
+        """Add what the budgets allow to the step; the blocks that it completes are noted `in_flight`."""
+        if sequence.wants_prompt_rows:
+            budget = min(budget, row_budget)
+        count = min(sequence.num_tokens - sequence.computed, budget)
+        if count <= 0:
+            return 0
+        step.sequences.append(sequence)
+        step.counts.append(count)
+        first, end = sequence.computed // BLOCK_TOKENS, (sequence.computed + count) // BLOCK_TOKENS
+        if self.limits.prefix_cache:
+            end = self._shareable(sequence, end)
+            in_flight.update(prefix.hash for prefix in self._chain(sequence, end)[first:end])
+        return count
+
+    def _admit(self, sequence: Sequence, in_flight: set[bytes]) -> bool:
+        """Let the head of the queue run, with blocks for all its known tokens and the next one."""
+        pool = self.pool
+        hits: list[int] = []
+        if self.limits.prefix_cache and not sequence.wants_prompt_rows:
+            # The last token is always computed: its row yields the next one.
+            blocks = self._shareable(sequence, (sequence.num_tokens - 1) // BLOCK_TOKENS)
+            chain = self._chain(sequence, blocks)
+            hits = pool.match(chain)
+            if len(hits) < len(chain) and chain[len(hits)].hash in in_flight:
+                return False  # computing it twice costs more than waiting one step for it
+        pool.acquire(hits)
+        room = min(sequence.num_tokens + 1, len(sequence.tokens))
+        blocks = pool.take(-(-room // BLOCK_TOKENS) - len(hits))
+        if blocks is None:
+            pool.release(hits)
+            return False
+        self.waiting.pop()
+        place = len(self.running)
+        while place and self.running[place - 1].priority < sequence.priority:
+            place -= 1
+        self.running.insert(place, sequence)
+        sequence.assign(hits + blocks)
+        sequence.computed = len(hits) * BLOCK_TOKENS
+        sequence.registered = len(hits)
+        if not sequence.preemptions:
+            self.admitted += 1
+            sequence.cached_tokens = sequence.computed
+            self.cached_tokens += sequence.computed
+        return True
+
+    def _make_way(self) -> None:
+        """Let running sequences of a lower priority wait where one of a higher finds no place, if that helps it."""
+        running, pool = self.running, self.pool
+        if not self.waiting or not running:
+            return
+        head = self.waiting.head()
+        if running[-1].priority >= head.priority:
+            return
+        needed = -(-min(head.num_tokens + 1, len(head.tokens)) // BLOCK_TOKENS)
+        held = sum(len(one.blocks) for one in running if one.priority < head.priority)
+        if pool.available + held < needed:
+            return
+        while (
+            running
+            and running[-1].priority < head.priority
+            and (len(running) >= self.limits.max_sequences or pool.available < needed)
+        ):
+            self._preempt_youngest()
+
+    def _preempt_youngest(self) -> Sequence:
+        victim = self.running.pop()
+        self._vacate(victim)
+        victim.computed = 0
+        victim.preemptions += 1
+        self.preemptions += 1
+        self.waiting.put_back(victim)
+        return victim
+
+    def _finish(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._vacate(sequence)
+        self._generating -= sequence.kind == "generate"
+
+    def _vacate(self, sequence: Sequence) -> None:
+        self.pool.release(sequence.blocks)
+        sequence.blocks = []
+
+    def _shareable(self, sequence: Sequence, blocks: int) -> int:
+        """How many of the first `blocks` full blocks may be offered to, or taken from, the prefix cache."""
+        return blocks if self.limits.share_generated else min(blocks, sequence.num_prompt // BLOCK_TOKENS)
+
+    def _chain(self, sequence: Sequence, blocks: int) -> list[Prefix]:
+        """The prefix nodes of the first `blocks` full blocks."""
+        chain = sequence.chain
+        while len(chain) < blocks:
+            start = len(chain) * BLOCK_TOKENS
+            parent = chain[-1] if chain else sequence.root
+            assert parent is not None
+            chain.append(self.pool.extend(parent, sequence.tokens[start : start + BLOCK_TOKENS].tobytes()))
+        return chain[:blocks]
+
+    def _register(self, sequence: Sequence) -> None:
+        full = sequence.computed // BLOCK_TOKENS
+        if self.limits.prefix_cache:
+            shareable = self._shareable(sequence, full)
+            chain = self._chain(sequence, shareable)
+            for index in range(sequence.registered, shareable):
+                self.pool.register(sequence.blocks[index], chain[index])
+        sequence.registered = full

@@ -1,0 +1,242 @@
+"""`EncoderEngine`: an encoder behind the `Engine` protocol. It embeds; there is nothing it could continue."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence as Tokens
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.engine.backends.encoder_backend import Encoder
+from deepwell.engine.core.streams import DeltaStream, SyncDeltaStream
+from deepwell.engine.protocol import AdapterInfo, Capabilities, EngineStats, GenerateRequest, Grammar
+from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
+
+__all__ = ["EncoderEngine", "EncoderLimits"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderLimits:
+    """How much one step may hold. A request that is alone too long for `tokens` gets a step of its own."""
+
+    tokens: int = 4096  # some 0.2 s of MiniLM on two cores: how long a newcomer waits at most
+    sequences: int = 512
+
+
+@dataclass(slots=True)
+class _Job:
+    tokens: NDArray[np.int32]
+    future: Future[NDArray[np.float32]]
+
+
+class EncoderEngine:
+    """Runs one encoder on one thread; every method may be called from any thread.
+
+    Requests that wait together share a step, in the order they came; a vector does not depend on its company.
+    """
+
+    def __init__(
+        self, model: Encoder, capabilities: Capabilities, *, limits: EncoderLimits | None = None
+    ) -> None:
+        self._model: Encoder | None = model
+        self._capabilities = capabilities
+        self._limits = limits or EncoderLimits()
+        self._wake = threading.Condition()
+        self._waiting: deque[_Job] = deque()
+        self._running = 0
+        self._closed = False
+        self._steps = self._tokens = self._aborted = 0
+        self._busy_seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="deepwell-encoder", daemon=True)
+        self._thread.start()
+        atexit.register(self.close)  # else the interpreter dies around a thread that is inside a kernel
+
+    def generate(self, request: GenerateRequest) -> DeltaStream:
+        """Refused: an encoder has no next token.
+
+        Raises:
+            InvalidRequest: always; the fix names what does work.
+        """
+        raise self._no_text()
+
+    def generate_sync(self, request: GenerateRequest) -> SyncDeltaStream:
+        """Refused, as `generate`."""
+        raise self._no_text()
+
+    async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
+        """Refused, as `generate`: its tokens see the ones behind them."""
+        raise self._no_text()
+
+    async def prepare(self, grammar: Grammar) -> None:
+        """Not for an encoder.
+
+        Raises:
+            InvalidRequest: always.
+        """
+        raise self._no_text()
+
+    async def embed(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
+        """The pooled hidden states, L2-normalised: [hidden_size]. Cancelled while it waits, it is not computed.
+
+        Raises:
+            ContextLengthExceeded: more tokens than the model has positions.
+            InvalidRequest: no tokens, one outside the vocabulary, or an adapter.
+        """
+        if adapter:
+            raise self._no_adapters()
+        job = _Job(self._checked(tokens), Future())
+        with self._wake:
+            if self._closed:
+                raise DeepwellError("the engine is closed", fix="start it again")
+            self._waiting.append(job)
+            self._wake.notify()
+        return await asyncio.wrap_future(job.future)
+
+    def load_adapter(self, name: str, path: str) -> AdapterInfo:
+        """Refused: adapters are for decoders."""
+        raise self._no_adapters()
+
+    def unload_adapter(self, name: str) -> None:
+        """Refused, as `load_adapter`."""
+        raise self._no_adapters()
+
+    def adapters(self) -> Tokens[AdapterInfo]:
+        """None."""
+        return ()
+
+    def abort(self, request_id: str) -> None:
+        """Embeddings have no ids: cancel the call instead. Unknown ids are ignored."""
+
+    def stats(self) -> EngineStats:
+        """Counters since start, and gauges of now."""
+        return EngineStats(
+            running=self._running,
+            waiting=len(self._waiting),
+            steps=self._steps,
+            prompt_tokens=self._tokens,
+            aborted=self._aborted,
+            busy_seconds=self._busy_seconds,
+        )
+
+    def capabilities(self) -> Capabilities:
+        """What this engine runs and within what limits."""
+        return self._capabilities
+
+    def close(self) -> None:
+        """Fail what waits and free the model. Further requests are refused; closing twice is fine."""
+        with self._wake:
+            self._closed = True
+            self._wake.notify()
+        self._thread.join()
+        atexit.unregister(self.close)
+
+    def __enter__(self) -> EncoderEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _no_text(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self._capabilities.model} is an encoder: it embeds text and generates none",
+            fix="call embed, or load a decoder such as smollm2",
+            param="model",
+        )
+
+    def _no_adapters(self) -> InvalidRequest:
+        return InvalidRequest(
+            f"{self._capabilities.model} is an encoder: it takes no adapters",
+            fix="load them into a decoder",
+            param="model",
+        )
+
+    def _checked(self, tokens: Tokens[int]) -> NDArray[np.int32]:
+        count, limit = len(tokens), self._capabilities.max_model_len
+        if count == 0:
+            raise InvalidRequest("the input is empty", fix="send at least one token", param="input")
+        if count > limit:
+            raise ContextLengthExceeded(
+                f"the model reads {limit} tokens; the input has {count}",
+                fix=f"shorten the input by {count - limit} tokens, or split it",
+                param="input",
+            )
+        array = np.asarray(tokens)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise InvalidRequest("the input is not a list of token ids", fix="send integers", param="input")
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= self._capabilities.vocab_size:
+            raise InvalidRequest(
+                f"token id {low if low < 0 else high} is not in the vocabulary",
+                fix=f"use ids from 0 to {self._capabilities.vocab_size - 1}",
+                param="input",
+            )
+        return array.astype(np.int32)
+
+    def _run(self) -> None:
+        """The engine thread."""
+        try:
+            while jobs := self._next_step():
+                started = time.perf_counter()
+                self._step(jobs)
+                self._busy_seconds += time.perf_counter() - started
+                self._running = 0
+        finally:
+            with self._wake:
+                self._closed = True
+                left = list(self._waiting)
+                self._waiting.clear()
+            for job in left:
+                if job.future.set_running_or_notify_cancel():
+                    job.future.set_exception(DeepwellError("the request was aborted: the engine is closed"))
+                self._aborted += 1
+            self._model = None
+
+    def _next_step(self) -> list[_Job]:
+        """Wait for work and take what one step may hold; empty once the engine is closed."""
+        jobs: list[_Job] = []
+        total = 0
+        with self._wake:
+            while not jobs:
+                while not self._waiting and not self._closed:
+                    self._wake.wait()
+                if self._closed:
+                    return []
+                while self._waiting and len(jobs) < self._limits.sequences:
+                    count = len(self._waiting[0].tokens)
+                    if jobs and total + count > self._limits.tokens:
+                        break
+                    job = self._waiting.popleft()
+                    if job.future.set_running_or_notify_cancel():
+                        jobs.append(job)
+                        total += count
+                    else:
+                        self._aborted += 1
+            self._running = len(jobs)
+        return jobs
+
+    def _step(self, jobs: list[_Job]) -> None:
+        """Compute one step. Whatever the model raises fails its requests; the engine lives on."""
+        assert self._model is not None
+        try:
+            starts = np.cumsum([0, *(len(job.tokens) for job in jobs)], dtype=np.int32)
+            vectors = np.empty((len(jobs), self._capabilities.hidden_size), np.float32)
+            self._model.forward(np.concatenate([job.tokens for job in jobs]), starts, pooled=vectors)
+        except Exception as error:
+            _log.exception("an encoder step failed")
+            for job in jobs:
+                job.future.set_exception(DeepwellError(f"{type(error).__name__}: {error}"))
+            return
+        self._steps += 1
+        self._tokens += int(starts[-1])
+        for job, vector in zip(jobs, vectors, strict=True):
+            job.future.set_result(vector.copy())

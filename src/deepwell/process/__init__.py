@@ -1,0 +1,1 @@
+"""Processes that watch each other: supervised children, and framed messages between them."""

@@ -1,0 +1,106 @@
+"""What crosses between processes: length-prefixed msgpack, floats bit for bit.
+
+A frame is its length as four little-endian bytes and one message. Every message is read against its type. Bytes that do
+not fit end the connection on which they came.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from deepwell import errors
+from deepwell.errors import DeepwellError
+
+__all__ = ["Failure", "Frames", "WireError", "encode", "error_of", "failure_of"]
+
+_LENGTH = struct.Struct("<I")
+
+
+class WireError(Exception):
+    """Bytes that are no message."""
+
+
+class Failure(msgspec.Struct, tag=25, array_like=True, frozen=True):
+    """A request was refused, or its work failed."""
+
+    number: int
+    kind: str  # a name in deepwell.errors, or that of an error which belongs to the engine alone
+    message: str
+    fix: str = ""
+    param: str | None = None
+    status: int = 500
+    type_: str = "server_error"
+    code: str | None = None
+
+
+def _plain(value: Any) -> Any:
+    """Numpy's integers and arrays, which callers may hold tokens in."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} does not cross")
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """A frame."""
+    body = _encode(message)
+    return _LENGTH.pack(len(body)) + body
+
+
+class Frames:
+    """Cuts a stream of bytes into the bodies of its frames."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._rest = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that are complete now.
+
+        Raises:
+            WireError: a frame announces more bytes than the limit; they are not waited for.
+        """
+        rest = self._rest
+        rest += data
+        start = 0
+        while len(rest) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(rest, start)
+            if length > self._limit:
+                raise WireError(f"a frame of {length} bytes")
+            end = start + _LENGTH.size + length
+            if len(rest) < end:
+                break
+            yield bytes(rest[start + _LENGTH.size : end])
+            start = end
+        del rest[:start]
+
+
+def failure_of(number: int, error: Exception) -> Failure:
+    """An error as it crosses: Deepwell's own keep their type."""
+    if not isinstance(error, DeepwellError):
+        return Failure(number, "DeepwellError", f"{type(error).__name__}: {error}")
+    return Failure(
+        number,
+        type(error).__name__,
+        error.message,
+        error.fix,
+        error.param,
+        error.status,
+        error.type,
+        error.code,
+    )
+
+
+def error_of(failure: Failure) -> DeepwellError:
+    """The error that crossed."""
+    known: Sequence[str] = errors.__all__
+    kind: type[DeepwellError] = getattr(errors, failure.kind) if failure.kind in known else DeepwellError
+    error = kind(failure.message, fix=failure.fix, param=failure.param)
+    error.status, error.type, error.code = failure.status, failure.type_, failure.code
+    return error
