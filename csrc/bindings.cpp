@@ -4,115 +4,39 @@
 #include <nanobind/stl/optional.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
-#include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
+#include <cstdint>
 #include <cstring>
-#include <memory>
 #include <optional>
-#include <stdexcept>
 #include <string>
-#include <tuple>
+#include <utility>
 #include <vector>
 
+#include "binding_types.h"
+#include "cache_bindings.h"
 #include "common.h"
 #include "dispatch.h"
-#include "encoder_model.h"
+#include "encoder_bindings.h"
+#include "latent_bindings.h"
+#include "lora_bindings.h"
+#include "memory.h"
+#include "moe_bindings.h"
 #include "pool.h"
 #include "profile.h"
 
 namespace nb = nanobind;
 using namespace deepwell;
 
-namespace {
-
-template <class T, class... Rest>
-using Array = nb::ndarray<T, nb::numpy, nb::c_contig, nb::device::cpu, Rest...>;
-using Bytes = Array<const uint8_t, nb::ndim<1>>;
-using Vector = Array<const float, nb::ndim<1>>;
-using Floats = Array<const float, nb::ndim<2>>;
-using Ints = Array<const int32_t, nb::ndim<1>>;
-
-constexpr int kMaxThreads = 64;
-
-[[noreturn]] void fail(const std::string& message) { throw nb::value_error(message.c_str()); }
-void require(bool ok, const char* message) {
-  if (!ok) fail(message);
-}
-
-const KernelTable* active_table = [] {
+const KernelTable* deepwell::active_table = [] {
   const KernelTable* tables[kMaxTables];
   available_tables(tables);
   return tables[0];
 }();
 
-// Anonymous memory on huge pages: decode streams through it, and 4 kB pages cost a third of the bandwidth.
-class HugeBuffer {
- public:
-  HugeBuffer() = default;
-  explicit HugeBuffer(size_t bytes) { reset(bytes); }
-  HugeBuffer(const HugeBuffer&) = delete;
-  HugeBuffer& operator=(const HugeBuffer&) = delete;
-  ~HugeBuffer() { release(); }
-
-  void reset(size_t bytes) {
-    release();
-    constexpr size_t page = size_t{2} << 20;
-    mapped_ = bytes + page;
-    void* p = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) {
-      mapped_ = 0;
-      throw std::bad_alloc();
-    }
-    base_ = p;
-    data_ = reinterpret_cast<uint8_t*>((reinterpret_cast<uintptr_t>(p) + page - 1) / page * page);
-    bytes_ = bytes;
-    if (bytes >= page) madvise(data_, bytes, MADV_HUGEPAGE);
-  }
-
-  uint8_t* data() const { return data_; }
-  size_t bytes() const { return bytes_; }
-
- private:
-  void release() {
-    if (mapped_) munmap(base_, mapped_);
-    mapped_ = bytes_ = 0;
-    data_ = nullptr;
-  }
-
-  void* base_ = nullptr;
-  uint8_t* data_ = nullptr;
-  size_t mapped_ = 0, bytes_ = 0;
-};
-
-struct PyMatrix {
-  PyMatrix(Bytes data, int rows, int cols, const std::string& scheme) : keep(data) {
-    require(rows > 0 && cols > 0 && rows <= (1 << 28) && cols <= (1 << 20), "matrix: rows and cols out of range");
-    Matrix& m = matrix;
-    m.rows = rows, m.cols = cols, m.data = data.data();
-    if (scheme == "int8") m.scheme = kInt8, m.group = 64, m.block_bytes = 2112;
-    else if (scheme == "int4") m.scheme = kInt4, m.group = 32, m.block_bytes = 640;
-    else if (scheme == "fp32") m.scheme = kFp32, m.group = 1, m.block_bytes = 128;
-    else if (scheme == "bf16") m.scheme = kBf16, m.group = 2, m.block_bytes = 128;
-    else if (scheme == "fp16") m.scheme = kFp16, m.group = 1, m.block_bytes = 64;
-    else fail("matrix: scheme must be fp32, bf16, fp16, int8 or int4, not '" + scheme + "'");
-    m.panels = (rows + kPanel - 1) / kPanel;
-    m.groups = (cols + m.group - 1) / m.group;
-    size_t want = size_t(m.panels) * m.groups * m.block_bytes;
-    if (data.size() != want)
-      fail("matrix: " + std::to_string(data.size()) + " bytes given, " + std::to_string(want) + " needed");
-    require(reinterpret_cast<uintptr_t>(m.data) % 4 == 0, "matrix: data must be 4-byte aligned");
-  }
-  std::string scheme() const {
-    constexpr const char* names[] = {"fp32", "int8", "int4", "bf16", "fp16"};  // in the order of Scheme
-    return names[matrix.scheme];
-  }
-  Matrix matrix;
-  Bytes keep;
-};
+namespace {
 
 struct PyAttention {
   PyAttention(Vector norm, const PyMatrix& qkv, std::optional<Vector> bias, const PyMatrix& o, int heads, int kv_heads,
@@ -149,119 +73,6 @@ struct PyMlp {
   Vector keep_norm;
   PyMatrix keep_gate_up, keep_down;
 };
-
-KvType kv_type(const std::string& dtype, const std::string& where) {
-  if (dtype == "fp32") return kKvFp32;
-  if (dtype == "bf16") return kKvBf16;
-  if (dtype == "int8") return kKvInt8;
-  fail(where + ": dtype must be fp32, bf16 or int8, not '" + dtype + "'");
-}
-
-struct PyKVCache {
-  PyKVCache() = default;
-  PyKVCache(int layers, int blocks, int kv_heads, int head_dim, const std::string& dtype) {
-    require(layers > 0 && blocks > 0 && kv_heads > 0 && head_dim > 0 && head_dim <= kMaxHeadDim, "kv_cache: bad shape");
-    KVCache& c = cache;
-    c.layers = layers, c.blocks = blocks, c.kv_heads = kv_heads, c.head_dim = head_dim;
-    c.type = kv_type(dtype, "kv_cache");
-    size_t element_bytes = c.type == kKvFp32 ? 4 : c.type == kKvBf16 ? 2 : 1;
-    size_t scales = c.type == kKvInt8 ? 2 * kBlockTokens * sizeof(float) : 0;
-    c.head_bytes = size_t{2} * head_dim * kBlockTokens * element_bytes + scales;
-    c.block_bytes = c.head_bytes * kv_heads;
-    c.layer_bytes = c.block_bytes * blocks;
-    memory.reset(c.layer_bytes * layers);
-    c.data = memory.data();
-  }
-  KVCache cache{};
-  HugeBuffer memory;
-};
-
-#include "latent_bindings.h"
-
-// One adapter, packed for the matrices of one model. Checked here: the kernels trust offsets and shapes.
-struct PyAdapter {
-  // A matrix that adapters may change; a stacked one counts as many as it has experts.
-  struct Target {
-    const Matrix* matrix;
-    int experts;
-  };
-
-  PyAdapter(const void* model, nb::list parts, const std::vector<Target>& of, const std::string& dtype) : model(model) {
-    require(dtype == "bf16" || dtype == "fp32", "adapter: dtype must be bf16 or fp32");
-    require(nb::len(parts) == of.size(), "adapter: one part a matrix is needed");
-    int bf16 = dtype == "bf16";
-    adapter.most_ranks = 2;
-    size_t bytes = 0;
-    std::vector<nb::object> each;
-    for (size_t i = 0; i < of.size(); i++) {
-      const Matrix& w = *of[i].matrix;
-      nb::object given = nb::borrow(parts[i]);
-      if (of[i].experts == 1) {
-        bytes += add(given, w.cols, w.panels, bf16);
-        each.push_back(given);
-        continue;
-      }
-      require(given.is_none() || int(nb::len(given)) == of[i].experts, "adapter: one part an expert is needed");
-      for (int e = 0; e < of[i].experts; e++) {
-        nb::object part = given.is_none() ? nb::none() : nb::borrow(given[e]);
-        bytes += add(part, w.cols, w.panels / of[i].experts, bf16);
-        each.push_back(part);
-      }
-    }
-    // Everything of an adapter lies together on huge pages, in the order in which a step reads it.
-    memory.reset(bytes);
-    uint8_t* to = memory.data();
-    auto place = [&](const auto& array) {
-      auto* at = to;
-      std::memcpy(at, array.data(), array.nbytes());
-      to += aligned(array.nbytes());
-      return at;
-    };
-    for (size_t i = 0; i < each.size(); i++) {
-      if (!matrices[i].ranks) continue;
-      auto [a, b, runs] = nb::cast<Part>(each[i]);
-      matrices[i].a = place(a);
-      matrices[i].b = place(b);
-      matrices[i].runs = reinterpret_cast<const LoraRun*>(place(runs));
-    }
-    adapter.matrices = matrices.data();
-  }
-  using Part = std::tuple<Bytes, Bytes, Array<const int32_t, nb::shape<-1, 3>>>;
-  static size_t aligned(size_t bytes) { return (bytes + 63) / 64 * 64; }
-  PyAdapter(const PyAdapter&) = delete;
-  const void* model;
-  HugeBuffer memory;
-  std::vector<LoraMatrix> matrices;
-  Adapter adapter;
-
- private:
-  // Check and note what is added to one matrix, or to one expert's part of it; the bytes it will take.
-  size_t add(nb::handle part, int cols, int panels, int bf16) {
-    if (part.is_none()) {
-      matrices.push_back({});
-      return 0;
-    }
-    size_t pair = bf16 ? 4 : 8;
-    auto [a, b, runs] = nb::cast<Part>(part);
-    int padded = (cols + 15) / 16 * 16;
-    LoraMatrix m = {a.data(), b.data(), reinterpret_cast<const LoraRun*>(runs.data()), 0, cols, padded, bf16};
-    require(a.size() > 0 && a.size() % (pair * padded) == 0 && a.size() < (size_t{1} << 40), "adapter: A has a wrong size");
-    m.ranks = 2 * int(a.size() / (pair * padded));
-    require(int(runs.shape(0)) == panels * kPanel / 16, "adapter: a run for each 16 rows is needed");
-    for (size_t r = 0; r < runs.shape(0); r++) {
-      const LoraRun& run = m.runs[r];
-      require(run.first_rank >= 0 && run.ranks >= 0 && run.first_rank % 2 == 0 && run.ranks % 2 == 0 &&
-                  run.first_rank <= m.ranks - run.ranks && run.pair_offset >= 0 &&
-                  (size_t(run.pair_offset) + run.ranks / 2) * 16 * pair <= b.size(),
-              "adapter: a run lies outside of its data");
-    }
-    adapter.most_ranks = std::max(adapter.most_ranks, m.ranks);
-    matrices.push_back(m);
-    return aligned(a.size()) + aligned(b.size()) + aligned(runs.nbytes());
-  }
-};
-
-#include "moe_bindings.h"
 
 // Of a multi-token prediction layer: what its rows begin as.
 struct PyJoin {
@@ -379,8 +190,7 @@ class PyModel {
     if (adapters) apply(*adapters, &b);
     nb::gil_scoped_release released;
     const KernelTable* table = active_table;
-    size_t bytes = table->workspace_bytes(model_, b, kv.cache, out, pool_threads());
-    if (bytes > workspace_.bytes()) workspace_.reset(bytes + bytes / 4);
+    Workspace workspace = workspace_.reserve(table->workspace_bytes(model_, b, kv.cache, out, pool_threads()));
     struct Job {
       const KernelTable* table;
       const Model& model;
@@ -388,7 +198,7 @@ class PyModel {
       const KVCache& cache;
       const Outputs& out;
       Workspace workspace;
-    } job = {table, model_, b, kv.cache, out, {workspace_.data(), workspace_.bytes()}};
+    } job = {table, model_, b, kv.cache, out, workspace};
     pool_run(
         [](void* argument, Team* team, int tid) {
           const Job& j = *static_cast<Job*>(argument);
@@ -489,10 +299,8 @@ class PyModel {
   const LatentLayer* latent_ = nullptr;
   std::vector<const PyMoe*> moe_layers_;
   Model model_;
-  HugeBuffer workspace_;
+  Scratch workspace_;
 };
-
-#include "encoder_bindings.h"
 
 nb::object matmul(Floats x, const PyMatrix& w) {
   require(int(x.shape(1)) == w.matrix.cols, "matmul: x has the wrong width");
@@ -509,8 +317,8 @@ nb::object matmul(Floats x, const PyMatrix& w) {
       float* y;
       Workspace workspace;
     };
-    HugeBuffer memory(active_table->matmul_workspace_bytes(w.matrix, m));
-    Job job = {active_table, w.matrix, x.data(), m, y, {memory.data(), memory.bytes()}};
+    Scratch scratch;
+    Job job = {active_table, w.matrix, x.data(), m, y, scratch.reserve(active_table->matmul_workspace_bytes(w.matrix, m))};
     pool_run(
         [](void* argument, Team* team, int tid) {
           const Job& j = *static_cast<Job*>(argument);

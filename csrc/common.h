@@ -160,7 +160,7 @@ struct Model {
   const JoinLayer* join;  // or null: rows begin as embeddings
 };
 
-// Scratch for one step. Sized by `KernelTable::workspace_bytes`, 64-byte aligned.
+// Scratch of one step, sized by `KernelTable::workspace_bytes` and 64-byte aligned; the kernels' arena (kernels/arena.h) hands it out.
 struct Workspace {
   uint8_t* data;
   size_t bytes;

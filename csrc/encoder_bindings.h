@@ -1,12 +1,31 @@
-// The encoder's Python classes; included by bindings.cpp behind the helpers it shares. Shapes and bounds are checked here, once.
+// The encoder's Python classes. Shapes and bounds are checked here, once.
 #pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "binding_types.h"
+#include "common.h"
+#include "encoder_model.h"
+#include "integers.h"
+#include "memory.h"
+#include "pool.h"
+
+namespace deepwell {
 
 // A vector copied behind zeros up to whole panels, so that epilogues read whole vectors.
 class PaddedVector {
  public:
   PaddedVector(Vector values, int size, const char* message) {
     require(int(values.size()) == size, message);
-    floats_.assign((size + kPanel - 1) / kPanel * kPanel, 0.0f);
+    floats_.assign(round_up(size, kPanel), 0.0f);
     std::copy_n(values.data(), size, floats_.begin());
   }
   const float* data() const { return floats_.data(); }
@@ -96,15 +115,14 @@ class PyEncoder {
     EncoderOutputs out = {pooled ? pooled->data() : nullptr, hidden ? hidden->data() : nullptr};
     nb::gil_scoped_release released;
     const KernelTable* table = active_table;
-    size_t bytes = table->encoder_workspace_bytes(model_, b, pool_threads());
-    if (bytes > workspace_.bytes()) workspace_.reset(bytes + bytes / 4);
+    Workspace workspace = workspace_.reserve(table->encoder_workspace_bytes(model_, b, pool_threads()));
     struct Job {
       const KernelTable* table;
       const EncoderModel& model;
       const EncoderBatch& batch;
       const EncoderOutputs& out;
       Workspace workspace;
-    } job = {table, model_, b, out, {workspace_.data(), workspace_.bytes()}};
+    } job = {table, model_, b, out, workspace};
     pool_run(
         [](void* argument, Team* team, int tid) {
           const Job& j = *static_cast<Job*>(argument);
@@ -123,10 +141,10 @@ class PyEncoder {
   PaddedVector norm_, shift_;
   std::vector<EncoderBlock> blocks_;
   EncoderModel model_;
-  HugeBuffer workspace_;
+  Scratch workspace_;
 };
 
-void bind_encoder(nb::module_& m) {
+inline void bind_encoder(nb::module_& m) {
   using namespace nb::literals;
   nb::class_<PyEncoderAttention>(m, "EncoderAttention")
       .def(nb::init<const PyMatrix&, Vector, const PyMatrix&, Vector, Vector, Vector, int, float>(), "qkv"_a, "qkv_bias"_a, "o"_a,
@@ -141,3 +159,5 @@ void bind_encoder(nb::module_& m) {
       .def_prop_ro("workspace_bytes", &PyEncoder::workspace_bytes)
       .def("forward", &PyEncoder::forward, "tokens"_a, "seq_starts"_a, "pooled"_a = nb::none(), "hidden"_a = nb::none());
 }
+
+}  // namespace deepwell

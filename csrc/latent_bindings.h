@@ -1,10 +1,22 @@
-// Python classes of latent attention; included by bindings.cpp behind the helpers it shares. Shapes and bounds are checked here, once.
+// Python classes of latent attention. Shapes and bounds are checked here, once.
 #pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <optional>
+#include <string>
+
+#include "binding_types.h"
+#include "cache_bindings.h"
+#include "common.h"
+#include "integers.h"
+
+namespace deepwell {
 
 constexpr int kMaxLatentHeads = 1024;
 constexpr int kMaxLatentRank = 4096;
-
-inline int panels_rows(int rows) { return (rows + kPanel - 1) / kPanel * kPanel; }
 
 struct PyIndexer {
   PyIndexer(const PyMatrix& q_b, const PyMatrix& k, Vector k_norm, Vector k_shift, Floats weights, int heads, int head_dim, int top_k)
@@ -43,10 +55,10 @@ struct PyLatentAttention {
     }
     require(a.matrix.rows == (q_b ? q_rank : queries) + rank + rope, "latent attention: a rows do not match");
     require(int(norm.size()) == hidden && int(kv_norm.size()) == rank, "latent attention: norm or kv_norm has the wrong size");
-    require(k_up.matrix.rows == heads * panels_rows(nope) && k_up.matrix.cols == rank, "latent attention: k_up has the wrong shape");
-    require(k_absorb.matrix.rows == heads * panels_rows(rank) && k_absorb.matrix.cols == nope,
+    require(k_up.matrix.rows == heads * round_up(nope, kPanel) && k_up.matrix.cols == rank, "latent attention: k_up has the wrong shape");
+    require(k_absorb.matrix.rows == heads * round_up(rank, kPanel) && k_absorb.matrix.cols == nope,
             "latent attention: k_absorb has the wrong shape");
-    require(v_up.matrix.rows == heads * panels_rows(value_dim) && v_up.matrix.cols == rank, "latent attention: v_up has the wrong shape");
+    require(v_up.matrix.rows == heads * round_up(value_dim, kPanel) && v_up.matrix.cols == rank, "latent attention: v_up has the wrong shape");
     require(k_up.matrix.scheme == v_up.matrix.scheme, "latent attention: k_up and v_up differ in scheme");
     require(o.matrix.rows == hidden && o.matrix.cols == heads * value_dim, "latent attention: o has the wrong shape");
     layer = {norm.data(), a.matrix, q_b ? q_norm->data() : nullptr, q_b ? q_b->matrix : Matrix{}, kv_norm.data(), k_up.matrix,
@@ -90,7 +102,7 @@ struct PyLatentCache : PyKVCache {
   }
 };
 
-void bind_latent(nb::module_& m) {
+inline void bind_latent(nb::module_& m) {
   using namespace nb::literals;
   nb::class_<PyIndexer>(m, "Indexer")
       .def(nb::init<const PyMatrix&, const PyMatrix&, Vector, Vector, Floats, int, int, int>(), "q_b"_a, "k"_a, "k_norm"_a, "k_shift"_a,
@@ -105,3 +117,5 @@ void bind_latent(nb::module_& m) {
       .def(nb::init<int, int, int, int, const std::string&, int>(), "num_layers"_a, "num_blocks"_a, "kv_lora_rank"_a,
            "qk_rope_head_dim"_a, "dtype"_a, "index_head_dim"_a = 0);
 }
+
+}  // namespace deepwell

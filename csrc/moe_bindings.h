@@ -1,5 +1,22 @@
-// The mixture of experts of bindings.cpp: part of its unnamed namespace.
+// The Python class of a mixture of experts. Shapes and bounds are checked here, once.
 #pragma once
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "binding_types.h"
+#include "common.h"
+#include "integers.h"
+#include "memory.h"
+
+namespace deepwell {
 
 constexpr int kMaxTopK = 64;
 
@@ -7,7 +24,7 @@ struct PyMoe {
   PyMoe(Vector norm, Floats router, std::optional<Vector> correction_bias, const PyMatrix& gate_up, const PyMatrix& down,
         const PyMatrix* shared_gate_up, const PyMatrix* shared_down, int num_experts, int top_k, const std::string& scoring,
         int n_group, int topk_group, bool norm_topk_prob, float routed_scaling_factor, float eps)
-      : keep_norm(norm), keep_correction(correction_bias), keep_gate_up(gate_up), keep_down(down), counts(std::max(num_experts, 0) + 1) {
+      : keep_norm(norm), keep_correction(correction_bias), keep_gate_up(gate_up), keep_down(down), counts(max_of(num_experts, 0) + 1) {
     const Matrix &g = gate_up.matrix, &d = down.matrix;
     int hidden = g.cols;
     require(num_experts >= 1 && num_experts <= kMaxExperts, "moe: num_experts must be between 1 and 1024");
@@ -24,7 +41,7 @@ struct PyMoe {
     require(g.rows % num_experts == 0 && g.rows / num_experts % kPanel == 0,
             "moe: gate_up must have a multiple of 32 rows for each expert");
     require(d.cols == g.rows / num_experts / 2, "moe: down is not as wide as an expert's gate");
-    int padded = (hidden + kPanel - 1) / kPanel * kPanel;
+    int padded = round_up(hidden, kPanel);
     require(int64_t(d.rows) == int64_t(num_experts) * padded, "moe: down must have hidden rows, padded to 32, for each expert");
     require(bool(shared_gate_up) == bool(shared_down), "moe: shared_gate_up and shared_down come together");
     layer = {norm.data(), {}, correction_bias ? correction_bias->data() : nullptr, g, d, shared_gate_up != nullptr, {}, {}, num_experts,
@@ -38,7 +55,7 @@ struct PyMoe {
       layer.shared_gate_up = sg, layer.shared_down = sd;
     }
     // The router as a matrix of panels, [panels][hidden][32]: a product with it is a chain in column order.
-    int panels = (num_experts + kPanel - 1) / kPanel;
+    int panels = ceil_div(num_experts, kPanel);
     router_memory.reset(size_t(panels) * hidden * kPanel * sizeof(float));
     float* to = reinterpret_cast<float*>(router_memory.data());
     for (int e = 0; e < num_experts; e++)
@@ -63,7 +80,7 @@ struct PyMoe {
   HugeBuffer router_memory;
 };
 
-void bind_moe(nb::module_& m) {
+inline void bind_moe(nb::module_& m) {
   using namespace nb::literals;
   nb::class_<PyMoe>(m, "Moe")
       .def(nb::init<Vector, Floats, std::optional<Vector>, const PyMatrix&, const PyMatrix&, const PyMatrix*, const PyMatrix*, int,
@@ -72,3 +89,5 @@ void bind_moe(nb::module_& m) {
            "shared_down"_a.none(), "num_experts"_a, "top_k"_a, "scoring"_a, "n_group"_a, "topk_group"_a, "norm_topk_prob"_a,
            "routed_scaling_factor"_a, "eps"_a);
 }
+
+}  // namespace deepwell

@@ -10,7 +10,13 @@
 //
 // A "query vector" is one head of one row; the vectors of a KV head's group share its keys and values.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "integers.h"
+#include "kernels/prefetch.h"
 #include "kernels/simd.h"
 
 namespace deepwell {
@@ -30,6 +36,8 @@ struct Softmax {
 };
 
 constexpr int kPieceBlocks = kPieceTokens / kBlockTokens;
+
+DW_INLINE int pieces_of(int tokens) { return ceil_div(tokens, kPieceTokens); }
 
 struct Piece {  // up to 256 tokens of one KV head: where each block's keys and values lie
   const uint8_t* blocks[kPieceBlocks];
@@ -111,7 +119,7 @@ DW_INLINE void weighted_values(const float* p, const Piece& piece, int tokens, i
   vf o[R][S][kTokenVectors] = {};
   for (int first = 0; first < tokens; first += kBlockTokens) {
     const T* v = (const T*)piece.blocks[first / kBlockTokens] + (size_t)key_dim * kBlockTokens + d;
-    int n = tokens - first < kBlockTokens ? tokens - first : kBlockTokens;
+    int n = min_of(tokens - first, kBlockTokens);
     for (int t = 0; t < n; t++) {
       const T* at = v + (size_t)t * head_dim;
       for (int i = 0; i < S; i++) {
@@ -165,8 +173,8 @@ template <int R, class T>
 static void attend_piece(const float* const* q, const int* visible, const Piece& piece, int head_dim, int value_dim,
                          float* scores, float* const* out, Softmax* softmax) {
   int most = 0;
-  for (int r = 0; r < R; r++) most = visible[r] > most ? visible[r] : most;
-  int blocks = (most + kBlockTokens - 1) / kBlockTokens;
+  for (int r = 0; r < R; r++) most = max_of(most, visible[r]);
+  int blocks = ceil_div(most, kBlockTokens);
   scores_piece<R, T>(q, piece, blocks, head_dim, scores);
   for (int r = 0; r < R; r++) {
     float* s = scores + r * kPieceTokens;

@@ -1,6 +1,14 @@
-// Included by simd.h inside its namespace: the AVX512 intrinsics the kernels use, spelled out lane by lane from Intel's
-// description. Slow on purpose; a single rounding in fma, as in hardware.
+// Spells out, lane by lane from Intel's description, the AVX512 intrinsics the kernels use. Slow on purpose; a single rounding in
+// fma, as in hardware.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "kernels/isa.h"
 #include "kernels/portable.h"
+
+namespace deepwell {
+namespace DW_ISA {
 
 DW_INLINE vf fma(vf a, vf b, vf c) {
   for (int i = 0; i < W; i++) c[i] = __builtin_fmaf(a[i], b[i], c[i]);
@@ -31,3 +39,6 @@ DW_INLINE vf dpbf16(vf acc, vi a, vi b) {
       acc[i] = flushed(__builtin_fmaf(bf16_half(a[i], odd), bf16_half(b[i], odd), flushed(acc[i])));
   return acc;
 }
+
+}  // namespace DW_ISA
+}  // namespace deepwell

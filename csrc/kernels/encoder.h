@@ -5,8 +5,19 @@
 // once a group. With few sequences all threads share one group and meet at barriers, as in a decoder's step. Both run the same
 // functions: alone, a thread is a team of one. Products, norms and attention give a row the same bits in either case.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "common.h"
 #include "encoder_model.h"
-#include "kernels/layers.h"
+#include "integers.h"
+#include "kernels/arena.h"
+#include "kernels/attention.h"
+#include "kernels/gemm.h"
+#include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "pool.h"
 
 namespace deepwell {
 namespace DW_ISA {
@@ -93,16 +104,16 @@ DW_INLINE int group_end(const EncoderBatch& b, int first, int limit) {
 
 // Few rows make small groups, so that every thread gets some; below 64 rows products slow down.
 DW_INLINE int group_limit(const EncoderBatch& b, int threads) {
-  return max_int(64, min_int(kGroupRows, b.rows / (4 * threads)));
+  return max_of(64, min_of(kGroupRows, b.rows / (4 * threads)));
 }
 
 static EncoderShape encoder_shape(const EncoderBatch& b, int threads) {
   EncoderShape shape = {0, 0, false};
-  for (int s = 0; s < b.seqs; s++) shape.longest = max_int(shape.longest, b.seq_starts[s + 1] - b.seq_starts[s]);
+  for (int s = 0; s < b.seqs; s++) shape.longest = max_of(shape.longest, b.seq_starts[s + 1] - b.seq_starts[s]);
   int groups = 0, limit = group_limit(b, threads);
   for (int s = 0; s < b.seqs; groups++) {
     int end = group_end(b, s, limit);
-    shape.group_rows = max_int(shape.group_rows, b.seq_starts[end] - b.seq_starts[s]);
+    shape.group_rows = max_of(shape.group_rows, b.seq_starts[end] - b.seq_starts[s]);
     s = end;
   }
   shape.alone = threads == 1 || groups >= 2 * threads;
@@ -112,27 +123,27 @@ static EncoderShape encoder_shape(const EncoderBatch& b, int threads) {
 
 static EncoderLayout encoder_layout(const EncoderModel& m, const EncoderShape& shape, uint8_t* base, int threads, int tid) {
   EncoderLayout l;
-  Arena arena = {base, 0};
+  Arena arena(base);
   const EncoderAttentionLayer& attention = *m.blocks[0].attention;
   const EncoderMlpLayer& mlp = *m.blocks[0].mlp;
-  l.x_stride = (int)round_up(m.hidden, kPanel);
+  l.x_stride = round_up(m.hidden, kPanel);
   l.qkv_stride = attention.qkv.panels * kPanel;
-  size_t tile = (size_t)kQueryTile * attention.head_dim, blocks = (shape.longest + kBlockTokens - 1) / kBlockTokens;
+  size_t tile = (size_t)kQueryTile * attention.head_dim, blocks = ceil_div(shape.longest, kBlockTokens);
   for (int t = 0; t < threads; t++) {
     if (shape.alone || t == 0) {
-      float* x = take<float>(&arena, (size_t)shape.group_rows * l.x_stride);
-      float* qkv = take<float>(&arena, (size_t)shape.group_rows * l.qkv_stride);
-      uint8_t* narrow = take<uint8_t>(&arena, activations_bytes(attention.qkv, shape.group_rows));
-      uint8_t* wide = take<uint8_t>(&arena, activations_bytes(mlp.down, shape.group_rows));
+      float* x = arena.take<float>((size_t)shape.group_rows * l.x_stride);
+      float* qkv = arena.take<float>((size_t)shape.group_rows * l.qkv_stride);
+      uint8_t* narrow = arena.take<uint8_t>(activations_bytes(attention.qkv, shape.group_rows));
+      uint8_t* wide = arena.take<uint8_t>(activations_bytes(mlp.down, shape.group_rows));
       if (t == tid || t == 0) l.x = x, l.qkv = qkv, l.narrow = narrow, l.wide = wide;
     }
-    float* gelu_rows = take<float>(&arena, kGeluRows * kGeluColumns);
-    float* keys = take<float>(&arena, blocks * kBlockTokens * attention.head_dim * 2);
-    float* tiles = take<float>(&arena, 3 * tile);
-    float* scores = take<float>(&arena, (size_t)kQueryTile * kPieceTokens);
+    float* gelu_rows = arena.take<float>(kGeluRows * kGeluColumns);
+    float* keys = arena.take<float>(blocks * kBlockTokens * attention.head_dim * 2);
+    float* tiles = arena.take<float>(3 * tile);
+    float* scores = arena.take<float>((size_t)kQueryTile * kPieceTokens);
     if (t == tid) l.gelu = gelu_rows, l.keys = keys, l.queries = tiles, l.piece = tiles + tile, l.out = tiles + 2 * tile, l.scores = scores;
   }
-  l.used = arena.used;
+  l.used = arena.used();
   return l;
 }
 
@@ -149,7 +160,7 @@ template <class F>
 DW_INLINE void each_row(int rows, Team* team, const F& f) {
   const int chunk = 8;
   for (int row; (row = team_next(team, chunk)) < rows;)
-    for (int r = row; r < min_int(row + chunk, rows); r++) f(r);
+    for (int r = row; r < min_of(row + chunk, rows); r++) f(r);
   team_barrier(team);
 }
 
@@ -161,7 +172,7 @@ static void attend_head(const EncoderAttentionLayer& a, const EncoderLayout& l, 
   for (int first = 0; first < tokens; first += kBlockTokens) {
     float* keys = l.keys + first / kBlockTokens * block_floats;
     float* values = keys + (size_t)kBlockTokens * dim;
-    int n = min_int(kBlockTokens, tokens - first);
+    int n = min_of(kBlockTokens, tokens - first);
     const float* k = q + hidden + (size_t)first * l.qkv_stride;
     if (n < kBlockTokens) memset(keys, 0, kBlockTokens * dim * sizeof(float));
     for (int t = 0; t < n; t++, k += l.qkv_stride) {
@@ -171,7 +182,7 @@ static void attend_head(const EncoderAttentionLayer& a, const EncoderLayout& l, 
   }
   float scale = 1.0f / __builtin_sqrtf((float)dim);
   for (int first = 0; first < tokens; first += kQueryTile) {
-    int vectors = min_int(kQueryTile, tokens - first);
+    int vectors = min_of(kQueryTile, tokens - first);
     const float* queries[kQueryTile];
     float *piece_out[kQueryTile], *rows[kQueryTile];
     Softmax total[kQueryTile];
@@ -186,7 +197,7 @@ static void attend_head(const EncoderAttentionLayer& a, const EncoderLayout& l, 
     }
     memset(l.out, 0, (size_t)vectors * dim * sizeof(float));
     for (int from = 0; from < tokens; from += kPieceTokens) {
-      int seen = min_int(kPieceTokens, tokens - from), visible[kQueryTile];
+      int seen = min_of(kPieceTokens, tokens - from), visible[kQueryTile];
       Piece piece;
       for (int b = 0; b * kBlockTokens < seen; b++)
         piece.blocks[b] = (const uint8_t*)(l.keys + (size_t)(from / kBlockTokens + b) * block_floats);
@@ -231,8 +242,8 @@ static void encoder_attention(const EncoderAttentionLayer& a, const Group& g, co
 DW_INLINE void quantize_columns(const Matrix& down, const float* x, const Activations& a, int row, int pair) {
   int first = pair * kGeluColumns;
   Matrix part = down;
-  part.cols = min_int(kGeluColumns, down.cols - first);
-  part.groups = (part.cols + down.group - 1) / down.group;
+  part.cols = min_of(kGeluColumns, down.cols - first);
+  part.groups = ceil_div(part.cols, down.group);
   Activations view = a;
   view.bytes += (size_t)first * activation_bytes(down) / 4;
   view.scale += first / down.group;
@@ -244,14 +255,14 @@ DW_INLINE void quantize_columns(const Matrix& down, const float* x, const Activa
 static void encoder_mlp(const EncoderMlpLayer& layer, const Group& g, const EncoderLayout& l, Team* team, int tid) {
   int rows = g.rows(), pairs = (layer.up.panels + 1) / 2;
   Activations in = activations_at(l.narrow, layer.up, rows), out = activations_at(l.wide, layer.down, rows);
-  int items = (rows + kGeluRows - 1) / kGeluRows * pairs;
+  int items = ceil_div(rows, kGeluRows) * pairs;
   for (int item; (item = team_next(team, 1)) < items;) {
-    int pair = item % pairs, first = item / pairs * kGeluRows, end = min_int(first + kGeluRows, rows);
+    int pair = item % pairs, first = item / pairs * kGeluRows, end = min_of(first + kGeluRows, rows);
     auto activate = [&](int row, int p, const float* y) {
       float* to = l.gelu + (size_t)(row - first) * kGeluColumns + p % 2 * kPanel;
       for (int i = 0; i < kPanel; i += W) store(to + i, gelu(load(y + i) + load(layer.up_bias + p * kPanel + i)));
     };
-    for (int p = 2 * pair; p < min_int(2 * pair + 2, layer.up.panels); p++) {
+    for (int p = 2 * pair; p < min_of(2 * pair + 2, layer.up.panels); p++) {
       if (layer.up.scheme == kInt8) panel_rows<kInt8>(layer.up, p, in, first, end, activate);
       else if (layer.up.scheme == kInt4) panel_rows<kInt4>(layer.up, p, in, first, end, activate);
       else panel_rows<kFp32>(layer.up, p, in, first, end, activate);

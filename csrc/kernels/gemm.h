@@ -5,7 +5,15 @@
 // a group (every 32 or 64 columns) are few enough to live in memory. Whatever the tile, each output sees the same operations in
 // the same order, so its bits do not depend on the batch.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "integers.h"
+#include "kernels/gemm_half.h"
+#include "kernels/gemm_int8.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 #include "pool.h"
@@ -27,12 +35,6 @@ constexpr int tile_rows = S == kFp32 ? 6 : 4;
 #endif
 constexpr int kTileVectors = V >= 2 ? 2 : 1;
 
-// How far ahead of the first pass over a panel memory is asked for. The hardware does not follow: a pass of half a panel's width
-// touches every other line. 2 kB is best of 1, 2, 4 and 8 kB: 22 GB/s on one core, 8 kB gives 16.
-constexpr int kPrefetchBytes = 2048;
-
-DW_INLINE void prefetch_ahead(const void* at) { prefetch((const uint8_t*)at + kPrefetchBytes); }
-
 // Memory is idle while later rows pass over a panel: the next panel is asked for meanwhile. With few passes a few lines come with
 // every group: all at once they would fill the core's miss buffers, and the pass would wait (16 rows: 1.05 x). With many passes the
 // lines before each are few enough, and asking by groups costs 3 %.
@@ -47,20 +49,6 @@ DW_INLINE void ask_group(Ask* ask) {
   for (size_t i = 0; i < ask->step; i += 64) prefetch(ask->at + i);
   ask->at += ask->step;
 }
-
-DW_INLINE void prefetch_row(const uint8_t* at) {  // 128 bytes: 4 columns of 32 rows
-  prefetch(at + kPrefetchBytes);
-  prefetch(at + kPrefetchBytes + 64);
-}
-
-}  // namespace DW_ISA
-}  // namespace deepwell
-
-#include "kernels/gemm_half.h"
-#include "kernels/gemm_int8.h"
-
-namespace deepwell {
-namespace DW_ISA {
 
 template <int R, int C, bool Asking>
 DW_INLINE void tile_int8(const Matrix& w, const uint8_t* panel, int c0, const Activations& a, int row, bool ahead, Ask* ask,
@@ -174,10 +162,10 @@ DW_INLINE void tile_of(int rows, const Matrix& w, const uint8_t* panel, const Ac
   constexpr int most = tile_rows<S>;
   switch (rows) {
     case 1: return tile<S, 1, Asking>(w, panel, a, row, ahead, ask, out);
-    case 2: return tile<S, most < 2 ? most : 2, Asking>(w, panel, a, row, ahead, ask, out);
-    case 3: return tile<S, most < 3 ? most : 3, Asking>(w, panel, a, row, ahead, ask, out);
-    case 4: return tile<S, most < 4 ? most : 4, Asking>(w, panel, a, row, ahead, ask, out);
-    case 5: return tile<S, most < 5 ? most : 5, Asking>(w, panel, a, row, ahead, ask, out);
+    case 2: return tile<S, min_of(most, 2), Asking>(w, panel, a, row, ahead, ask, out);
+    case 3: return tile<S, min_of(most, 3), Asking>(w, panel, a, row, ahead, ask, out);
+    case 4: return tile<S, min_of(most, 4), Asking>(w, panel, a, row, ahead, ask, out);
+    case 5: return tile<S, min_of(most, 5), Asking>(w, panel, a, row, ahead, ask, out);
     default: return tile<S, most, Asking>(w, panel, a, row, ahead, ask, out);
   }
 }
@@ -191,14 +179,14 @@ static void panel_rows(const Matrix& w, int p, const Activations& a, int row, in
   const uint8_t* panel = w.data + (size_t)p * w.groups * w.block_bytes;
   alignas(64) float out[kTileRows * kPanel];
   constexpr int most = tile_rows<S>;
-  const int passes = (end - row + most - 1) / most;
-  const size_t panel_bytes = w.groups * w.block_bytes, share = (panel_bytes / passes + 63) / 64 * 64;
+  const int passes = ceil_div(end - row, most);
+  const size_t panel_bytes = w.groups * w.block_bytes, share = round_up(panel_bytes / passes, 64);
   const uint8_t* next = panel + panel_bytes;
   const bool asking = (S == kInt8 || S == kInt4) && passes > 1 && passes <= kAskingPasses;
-  Ask ask = {next, (w.block_bytes / passes * tile_vectors<S, most> + V - 1) / V};
+  Ask ask = {next, ceil_div(w.block_bytes / passes * tile_vectors<S, most>, V)};
   bool ahead = true;
   while (row < end) {
-    int n = end - row < most ? end - row : most;
+    int n = min_of(end - row, most);
     if (passes > 1 && !asking) {
       for (size_t i = 0; i < share; i += 64) prefetch(next + i);
       next += share;
@@ -214,7 +202,7 @@ static void panel_rows(const Matrix& w, int p, const Activations& a, int row, in
 // The first share of a product's work items is fixed, so that a thread can prefetch it; the rest is claimed as threads come free.
 DW_INLINE int first_share(int items, int threads) {
   int share = items / (2 * threads);
-  return share > 0 ? share : 1;
+  return max_of(share, 1);
 }
 
 // Start loading what this thread will read first. The memory would idle while the activations are quantised.
@@ -228,14 +216,14 @@ DW_INLINE void prefetch_first(const Matrix& w, const Team* team, int tid) {
 // y = W x for rows 0..m, shared among the team; ends with a barrier.
 template <class Epilogue>
 static void gemm(const Matrix& w, const Activations& a, int m, Team* team, int tid, const Epilogue& epilogue) {
-  int items = (m + kRowBlock - 1) / kRowBlock * w.panels;
+  int items = ceil_div(m, kRowBlock) * w.panels;
   int count = first_share(items, team->size), fixed = count * team->size;
   int first = tid * count;
   while (first < items) {
-    int last = first + count < items ? first + count : items;
+    int last = min_of(first + count, items);
     for (int item = first; item < last; item++) {
       int p = item % w.panels, row = item / w.panels * kRowBlock;
-      int end = row + kRowBlock < m ? row + kRowBlock : m;
+      int end = min_of(row + kRowBlock, m);
       if (w.scheme == kInt8) panel_rows<kInt8>(w, p, a, row, end, epilogue);
       else if (w.scheme == kInt4) panel_rows<kInt4>(w, p, a, row, end, epilogue);
       else if (w.scheme == kBf16) panel_rows<kBf16>(w, p, a, row, end, epilogue);

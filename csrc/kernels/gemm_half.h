@@ -2,7 +2,11 @@
 // fp32 weights, bit for bit, at half the bytes. Only where the processor multiplies pairs of bf16 (DW_BF16_DOT) are the activations
 // of a bf16 matrix rounded to bf16 too.
 #pragma once
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 

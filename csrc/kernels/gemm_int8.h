@@ -3,7 +3,12 @@
 // rows over half a panel each take turns with memory (3 rows from memory: 1.4 x, 8 rows: 1.2 x). One row has its tile in gemm.h,
 // which keeps its sums in registers (5 % faster). Every output sees the same operations in the same order either way.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+
 #include "common.h"
+#include "integers.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 
@@ -74,7 +79,7 @@ static void int8_panel_rows(const Matrix& w, int p, const Activations& a, int ro
     const uint8_t* ask = block + w.block_bytes;
     for (int r = 0; r < rows; r += kInt8Rows) {
       const Tile* tiles = rows <= kInt8Rows ? alone : r < 2 * kInt8Rows ? among : after;
-      int n = rows - r < kInt8Rows ? rows - r : kInt8Rows;
+      int n = min_of(rows - r, kInt8Rows);
       ask = tiles[n - 1](block, a, row + r, g, ask, y + r * kPanel);
     }
   }

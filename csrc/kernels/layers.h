@@ -1,232 +1,26 @@
 // One step of a decoder, run by all threads together. Between two phases that depend on each other stands one barrier: five a
 // layer at one row. With one or two rows every thread quantises the rows for itself, which is cheaper than a barrier.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "integers.h"
 #include "kernels/attention.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
-#include "kernels/mla.h"
+#include "kernels/mla_layer.h"
 #include "kernels/moe.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "kernels/step.h"
 #include "pool.h"
 #include "profile.h"
 
 namespace deepwell {
 namespace DW_ISA {
-
-constexpr int kPrivateRows = 2;    // up to here activations are quantised by every thread for itself
-constexpr int kOutputRows = 128;   // rows of the LM head computed together
-constexpr int kTileVectors96 = kMaxGroup; // query vectors that share one gathered piece in prefill
-constexpr int kFewVectors = 72;    // of a KV head: up to here a sequence's rows are split over pieces as one row is
-
-// Where everything lies in the workspace. Computed by every thread alike.
-struct Layout {
-  size_t used;
-  int tid;
-  int hidden_stride, qkv_stride, attention_stride, act_stride;
-  float *x, *qkv, *attention, *act;
-  uint8_t *shared_activations, *private_activations;
-  float *row, *scratch, *tile;  // of this thread; `row` holds kLoraRows rows of row_floats
-  size_t row_floats;
-  int lora_stride;
-  float *shared_lora, *private_lora;  // [rows][lora_stride], [kPrivateRows][lora_stride]
-  LoraGroups groups, live_groups;     // of this thread: all rows, the live ones
-  float* partials;              // decode: [items][group][head_dim + 2]
-  float* best_value;            // [threads, outputs]
-  int32_t* best_index;          // [threads, outputs]
-  float* lse;                   // [kOutputRows, head panels]{max, sum}
-  float* target_logit;          // [kOutputRows]
-  LatentLayout latent;
-  uint8_t* moe;                 // MoeSpace
-  float* moe_lora;              // [pairs and shared rows of a mixture][lora_stride]
-  int32_t* moe_rows;            // of this thread, as many
-};
-
-struct Arena {
-  uint8_t* base;
-  size_t used;
-};
-
-template <class T>
-DW_INLINE T* take(Arena* arena, size_t count) {
-  T* p = (T*)(arena->base + arena->used);
-  arena->used = round_up(arena->used + count * sizeof(T), 64);
-  return p;
-}
-
-DW_INLINE int max_int(int a, int b) { return a > b ? a : b; }
-DW_INLINE int min_int(int a, int b) { return a < b ? a : b; }
-DW_INLINE size_t max_size(size_t a, size_t b) { return a > b ? a : b; }
-
-DW_INLINE int pieces_of(int tokens) { return (tokens + kPieceTokens - 1) / kPieceTokens; }
-
-DW_INLINE bool is_decode(const Batch& b) { return b.rows == b.seqs; }
-
-static int decode_items(const Batch& b, int kv_heads) {
-  int items = 0;
-  for (int s = 0; s < b.seqs; s++) items += pieces_of(b.positions[s] + 1) * kv_heads;
-  return items;
-}
-
-// Query vectors of all sequences, pieces and KV heads where every sequence has few rows, as in speculation; 0 elsewhere.
-static size_t few_row_vectors(const Batch& b, int kv_heads, int group) {
-  size_t vectors = 0;
-  for (int s = 0; s < b.seqs; s++) {
-    int rows = b.seq_starts[s + 1] - b.seq_starts[s];
-    if (rows * group > kFewVectors) return 0;
-    vectors += (size_t)pieces_of(b.positions[b.seq_starts[s + 1] - 1] + 1) * kv_heads * rows * group;
-  }
-  return vectors;
-}
-
-static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KVCache& cache, Arena* arena, int threads, int tid);
-
-static Layout layout(const Model& m, const Batch& b, const KVCache& cache, const Outputs& out, uint8_t* base, int threads,
-                     int tid) {
-  Layout l;
-  Arena arena = {base, 0};
-  l.tid = tid;
-  l.hidden_stride = (int)round_up(m.hidden, kPanel);
-  l.qkv_stride = l.attention_stride = l.act_stride = 0;
-  size_t per_row = activation_row_bytes(m.head), groups = m.head.groups;
-  int group = 1, head_dim = cache.head_dim;
-  const LatentLayer* latent = nullptr;  // all have the same shape
-  for (int i = 0; i < m.num_layers; i++) {
-    const Matrix* matrices[5] = {};
-    if (const AttentionLayer* a = m.layers[i].attention) {
-      l.qkv_stride = max_int(l.qkv_stride, a->qkv.panels * kPanel);
-      l.attention_stride = max_int(l.attention_stride, (int)round_up(a->heads * a->head_dim, 64));
-      group = max_int(group, a->heads / a->kv_heads);
-      matrices[0] = &a->qkv, matrices[1] = &a->o;
-    } else if (const LatentLayer* a = m.layers[i].latent) {
-      latent = a;
-      l.attention_stride = max_int(l.attention_stride, (int)round_up(max_int(a->heads * a->value_dim, a->q_rank), 64));
-      matrices[0] = &a->a, matrices[1] = &a->o, matrices[2] = a->q_rank ? &a->q_b : nullptr;
-      if (a->indexer) matrices[3] = &a->indexer->k, matrices[4] = &a->indexer->q_b;
-    } else if (m.layers[i].moe) {
-      continue;  // has a space of its own
-    } else {
-      const MlpLayer* p = m.layers[i].mlp;
-      l.act_stride = max_int(l.act_stride, (int)round_up(p->gate_up.panels * kPanel / 2, 64));
-      matrices[0] = &p->gate_up, matrices[1] = &p->down;
-    }
-    for (const Matrix* w : matrices) {
-      if (!w) continue;
-      per_row = max_size(per_row, activation_row_bytes(*w));
-      groups = max_size(groups, w->groups);
-    }
-  }
-  if (m.join) {
-    per_row = max_size(per_row, activation_row_bytes(m.join->proj));
-    groups = max_size(groups, m.join->proj.groups);
-  }
-  per_row += 2 * round_up(groups * sizeof(float), 64);
-  l.x = take<float>(&arena, (size_t)b.rows * l.hidden_stride);
-  l.qkv = take<float>(&arena, (size_t)b.rows * l.qkv_stride);
-  l.attention = take<float>(&arena, (size_t)b.rows * l.attention_stride);
-  l.act = take<float>(&arena, (size_t)b.rows * l.act_stride);
-  l.shared_activations = take<uint8_t>(&arena, (size_t)max_int(b.rows, min_int(b.outputs, kOutputRows)) * per_row + 128);
-  l.row_floats = round_up(max_int(m.join ? 2 * m.hidden : m.hidden, l.attention_stride), 16);
-  l.lora_stride = 0;
-  for (int i = 0; i < b.adapters_count; i++) l.lora_stride = max_int(l.lora_stride, b.adapters[i]->most_ranks);
-  l.shared_lora = take<float>(&arena, (size_t)b.rows * l.lora_stride);
-  size_t grouped = b.adapter_of ? 2 * (size_t)b.rows + 1 : 0;
-  size_t scratch_floats = round_up(attention_scratch_floats(head_dim), 16);
-  int vectors = max_int(kTileVectors96, group);
-  size_t tile_floats = round_up((size_t)(vectors + kQueryTile + group + 1) * head_dim + 2 * vectors, 16);
-  for (int t = 0; t < threads; t++) {
-    uint8_t* activations = take<uint8_t>(&arena, kPrivateRows * per_row + 128);
-    float* row = take<float>(&arena, kLoraRows * l.row_floats);
-    float* lora = take<float>(&arena, (size_t)kPrivateRows * l.lora_stride);
-    int32_t* groups = take<int32_t>(&arena, grouped);
-    int32_t* live_groups = take<int32_t>(&arena, grouped);
-    float* scratch = take<float>(&arena, scratch_floats);
-    float* tile = take<float>(&arena, tile_floats);
-    if (t == tid) l.private_activations = activations, l.row = row, l.scratch = scratch, l.tile = tile;
-    if (t == tid) l.private_lora = lora, l.groups = lora_groups(groups, b.rows), l.live_groups = lora_groups(live_groups, b.rows);
-  }
-  size_t partials = is_decode(b) ? (size_t)decode_items(b, cache.kv_heads) * group : few_row_vectors(b, cache.kv_heads, group);
-  l.partials = take<float>(&arena, partials * (head_dim + 2));
-  l.best_value = take<float>(&arena, (size_t)threads * b.outputs);
-  l.best_index = take<int32_t>(&arena, (size_t)threads * b.outputs);
-  l.lse = take<float>(&arena, out.target_logprobs ? (size_t)kOutputRows * m.head.panels * 2 : 0);
-  l.target_logit = take<float>(&arena, kOutputRows);
-  if (latent) l.latent = latent_layout(*latent, b, cache, &arena, threads, tid);
-  l.moe = take<uint8_t>(&arena, moe_bytes(m, b.rows, threads));
-  size_t pairs = 0;
-  for (int i = 0; b.adapter_of && i < m.num_layers; i++)
-    if (const MoeLayer* e = m.layers[i].moe) pairs = max_size(pairs, (size_t)b.rows * (e->top_k + e->shared));
-  l.moe_lora = take<float>(&arena, pairs * l.lora_stride);
-  for (int t = 0; t < threads; t++) {
-    int32_t* rows = take<int32_t>(&arena, pairs);
-    if (t == tid) l.moe_rows = rows;
-  }
-  l.used = arena.used;
-  return l;
-}
-
-// The rows `source(row, scratch)` quantised for `w`: by each thread for itself when few, shared and behind a barrier else.
-template <class Source>
-static Activations quantize_rows(const Matrix& w, int rows, const LoraProduct& lora, const Layout& l, Team* team,
-                                 const Source& source) {
-  if (rows <= kPrivateRows) {
-    prefetch_first(w, team, l.tid);
-    Activations a = activations_at(l.private_activations, w, rows);
-    for (int32_t r = 0; r < rows; r++) {
-      lora_prefetch(lora, r);
-      const float* x = source(r, l.row);
-      quantize_row(w, x, a, r);
-      lora_project(lora, &r, 1, &x);
-    }
-    return a;
-  }
-  Activations a = activations_at(l.shared_activations, w, rows);
-  if (lora.adapter_of) {
-    for (int group; (group = team_next(team, 1)) < lora.groups.count;) {
-      const int32_t* order = lora.groups.order + lora.groups.starts[group];
-      int n = lora.groups.starts[group + 1] - lora.groups.starts[group];
-      const float* x[kLoraRows];
-      lora_prefetch(lora, order[0]);
-      for (int r = 0; r < n; r++) {
-        x[r] = source(order[r], l.row + r * l.row_floats);
-        quantize_row(w, x[r], a, order[r]);
-      }
-      lora_project(lora, order, n, x);
-    }
-    team_barrier(team);
-    return a;
-  }
-  const int chunk = 4;
-  for (int first; (first = team_next(team, chunk)) < rows;)
-    for (int r = first; r < min_int(first + chunk, rows); r++) quantize_row(w, source(r, l.row), a, r);
-  team_barrier(team);
-  return a;
-}
-
-// The rows of the batch that a layer computes: all, or after the last keys and values those that somebody reads.
-struct Rows {
-  int count;
-  const int32_t* index;  // null: row i is i
-  LoraGroups groups;     // where the batch has adapters
-};
-
-DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i] : i; }
-
-// What the adapters of the batch add to matrix `matrix` of the model, for these rows.
-static LoraProduct lora_product(const Batch& b, int matrix, const Rows& rows, const Layout& l) {
-  float* t = rows.count <= kPrivateRows ? l.private_lora : l.shared_lora;
-  return {b.adapters, b.adapter_of, rows.index, matrix, t, l.lora_stride, rows.groups};
-}
-
-static void add_to_residual(const Matrix& w, const Activations& a, const LoraProduct& lora, const Rows& rows, const Layout& l,
-                            Team* team) {
-  gemm(w, a, rows.count, team, l.tid, [&](int i, int p, const float* y) {
-    alignas(64) float sum[kPanel];
-    y = lora_add(lora, i, p, y, sum);
-    float* x = l.x + (size_t)row_at(rows, i) * l.hidden_stride + p * kPanel;
-    for (int i = 0; i < kPanel; i += W) store(x + i, load(x + i) + load(y + i));
-  });
-}
 
 // ---- attention ------------------------------------------------------------------------------------------------
 
@@ -254,9 +48,9 @@ static void write_result(const Layout& l, const Heads& h, int row, int head, con
 template <class T, class Done>
 static void attend_vectors(const float* const* q, const int* visible, int vectors, const Piece& piece, const Heads& h,
                            const Layout& l, float* out_rows, const Done& done) {
-  int tiles = (vectors + kQueryTile - 1) / kQueryTile;
+  int tiles = ceil_div(vectors, kQueryTile);
   for (int tile = 0, first = 0, n; tile < tiles; tile++, first += n) {
-    n = (vectors - first + tiles - tile - 1) / (tiles - tile);
+    n = ceil_div(vectors - first, tiles - tile);
     int seen = 0;
     for (int r = 0; r < n; r++) seen += visible[first + r];
     if (seen == 0) continue;
@@ -291,7 +85,7 @@ static void attend_cached(const float* const* q, const int* visible, int vectors
 // One row a sequence: work items are (sequence, KV head, piece), so one long sequence keeps every thread busy.
 static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
-  for (int s = 0; s < b.seqs; s++) most_pieces = max_int(most_pieces, pieces_of(b.positions[s] + 1));
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, pieces_of(b.positions[s] + 1));
   int items = b.seqs * h.kv_heads * most_pieces;
   size_t record = (size_t)h.group * (h.head_dim + 2);
   // Partials are addressed by a running index over the pieces that exist.
@@ -300,9 +94,9 @@ static void attend_decode(const Model& m, const Batch& b, const KVCache& cache, 
     int position = b.positions[s], pieces = pieces_of(position + 1);
     if (piece >= pieces) continue;
     const int32_t* table = b.block_tables + (size_t)s * b.max_blocks;
-    int tokens = min_int(kPieceTokens, position + 1 - piece * kPieceTokens);
+    int tokens = min_of(kPieceTokens, position + 1 - piece * kPieceTokens);
     Piece data = find_piece(cache, h.index, kv, table, piece, tokens);
-    for (int i = 0; i < min_int(2, (tokens + kBlockTokens - 1) / kBlockTokens); i++)  // the keys that are read first
+    for (int i = 0; i < min_of(2, ceil_div(tokens, kBlockTokens)); i++)  // the keys that are read first
       for (size_t k = 0; k < cache.head_bytes / 2; k += 64) prefetch(data.blocks[i] + k);
     const float* cos = m.cos + (size_t)position * (h.head_dim / 2);
     const float* sin = m.sin + (size_t)position * (h.head_dim / 2);
@@ -360,7 +154,7 @@ static void rope_and_write(const Model& m, const Batch& b, const KVCache& cache,
   const int chunk = 4;
   for (int first; (first = team_next(team, chunk)) < b.rows;) {
     int s = 0;
-    for (int row = first; row < min_int(first + chunk, b.rows); row++) {
+    for (int row = first; row < min_of(first + chunk, b.rows); row++) {
       while (b.seq_starts[s + 1] <= row) s++;
       int position = b.positions[row];
       int block = b.block_tables[(size_t)s * b.max_blocks + position / kBlockTokens];
@@ -390,17 +184,17 @@ DW_INLINE bool any_between(const Rows& rows, int first, int end) {
 
 // Any mix of rows: work items are (sequence, tile of rows, KV head), the longest first; tiles without a live row are skipped.
 static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, const Rows& live, const Layout& l, Team* team) {
-  int tile_rows = max_int(1, kTileVectors96 / h.group);
+  int tile_rows = max_of(1, kTileVectors96 / h.group);
   int tiles = 0;
-  for (int s = 0; s < b.seqs; s++) tiles += (b.seq_starts[s + 1] - b.seq_starts[s] + tile_rows - 1) / tile_rows;
+  for (int s = 0; s < b.seqs; s++) tiles += ceil_div(b.seq_starts[s + 1] - b.seq_starts[s], tile_rows);
   for (int item; (item = team_next(team, 1)) < tiles * h.kv_heads;) {
     int kv = item % h.kv_heads, index = tiles - 1 - item / h.kv_heads, s = 0, in_sequence = 0;
     for (;; s++, index -= in_sequence) {
-      in_sequence = (b.seq_starts[s + 1] - b.seq_starts[s] + tile_rows - 1) / tile_rows;
+      in_sequence = ceil_div(b.seq_starts[s + 1] - b.seq_starts[s], tile_rows);
       if (index < in_sequence) break;
     }
     int row = b.seq_starts[s] + index * tile_rows;
-    int rows = min_int(tile_rows, b.seq_starts[s + 1] - row);
+    int rows = min_of(tile_rows, b.seq_starts[s + 1] - row);
     if (!any_between(live, row, row + rows)) continue;
     int vectors = rows * h.group;
     float* o = l.tile + (size_t)kQueryTile * h.head_dim;              // [vectors][head_dim], behind what one tile leaves
@@ -416,8 +210,8 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
     for (int piece = 0; piece < pieces_of(last + 1); piece++) {
       int start = piece * kPieceTokens;
       for (int v = 0; v < vectors; v++)
-        visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
-      int tokens = min_int(kPieceTokens, last + 1 - start);
+        visible[v] = max_of(0, min_of(kPieceTokens, b.positions[row + v / h.group] + 1 - start));
+      int tokens = min_of(kPieceTokens, last + 1 - start);
       Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
       attend_cached(q, visible, vectors, data, cache, tokens, h, l, [&](int v, const float* from, Softmax part) {
         merge_piece(o + (size_t)v * h.head_dim, softmax + v, from, part, h.head_dim);
@@ -433,7 +227,7 @@ static void attend_rows(const Batch& b, const KVCache& cache, const Heads& h, co
 static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, const Layout& l, Team* team) {
   int most_pieces = 1;
   auto last_position = [&](int s) { return b.positions[b.seq_starts[s + 1] - 1]; };
-  for (int s = 0; s < b.seqs; s++) most_pieces = max_int(most_pieces, pieces_of(last_position(s) + 1));
+  for (int s = 0; s < b.seqs; s++) most_pieces = max_of(most_pieces, pieces_of(last_position(s) + 1));
   // Partials of a sequence: [kv head][piece][row][group].
   auto partials_of = [&](int s) {
     size_t before = 0;
@@ -451,9 +245,9 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
     for (int v = 0; v < vectors; v++) {
       int row = first + v / h.group;
       q[v] = l.qkv + (size_t)row * l.qkv_stride + (kv * h.group + v % h.group) * h.head_dim;
-      visible[v] = max_int(0, min_int(kPieceTokens, b.positions[row] + 1 - start));
+      visible[v] = max_of(0, min_of(kPieceTokens, b.positions[row] + 1 - start));
     }
-    int tokens = min_int(kPieceTokens, last_position(s) + 1 - start);
+    int tokens = min_of(kPieceTokens, last_position(s) + 1 - start);
     Piece data = find_piece(cache, h.index, kv, b.block_tables + (size_t)s * b.max_blocks, piece, tokens);
     float* to = partials_of(s) + ((size_t)kv * pieces + piece) * vectors * (h.head_dim + 2);
     for (int v = 0; v < vectors; v++) to[(size_t)v * (h.head_dim + 2) + 1] = 0.0f;  // unseen unless `done` says otherwise
@@ -496,7 +290,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
     float* to = l.qkv + (size_t)row * l.qkv_stride + p * kPanel;
     memcpy(to, y, kPanel * sizeof(float));
     if (a.bias)
-      for (int i = 0; i < min_int(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
+      for (int i = 0; i < min_of(kPanel, a.qkv.rows - p * kPanel); i++) to[i] += a.bias[p * kPanel + i];
   });
   DW_PHASE_ENDS(kPhaseQkv);
   float scale = 1.0f / __builtin_sqrtf((float)a.head_dim);
@@ -542,15 +336,6 @@ static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const B
   DW_PHASE_ENDS(kPhaseDown);
 }
 
-}  // namespace DW_ISA
-}  // namespace deepwell
-
-#include "kernels/mla_index.h"
-#include "kernels/mla_layer.h"
-
-namespace deepwell {
-namespace DW_ISA {
-
 // ---- language model head ----------------------------------------------------------------------------------------
 
 static void head_rows(const Model& m, const Batch& b, const Outputs& out, const Layout& l, int first, int rows, Team* team,
@@ -572,7 +357,7 @@ static void head_rows(const Model& m, const Batch& b, const Outputs& out, const 
   Activations x = quantize_rows(m.head, rows, {}, l, team, normed);
   DW_PHASE_ENDS(kPhaseNorm);
   gemm(m.head, x, rows, team, tid, [&](int i, int p, const float* y) {
-    int n = min_int(kPanel, m.vocab - p * kPanel);
+    int n = min_of(kPanel, m.vocab - p * kPanel);
     if (out.logits) memcpy(out.logits + (size_t)(first + i) * m.vocab + p * kPanel, y, n * sizeof(float));
     if (out.argmax) {
       vf top = load(y);
@@ -670,7 +455,7 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
     team_barrier(team);
   }
   for (int first = 0; first < b.outputs; first += kOutputRows)
-    head_rows(m, b, out, l, first, min_int(kOutputRows, b.outputs - first), team, tid);
+    head_rows(m, b, out, l, first, min_of(kOutputRows, b.outputs - first), team, tid);
   if (out.argmax && tid == 0)  // every thread is past the head's barrier
     for (int i = 0; i < b.outputs; i++) {
       float value = l.best_value[i];
@@ -696,7 +481,7 @@ static void matmul(const Matrix& w, const float* x, int m, float* y, const Works
   for (int r; (r = team_next(team, 1)) < m;) quantize_row(w, x + (size_t)r * w.cols, a, r);
   team_barrier(team);
   gemm(w, a, m, team, tid, [&](int row, int p, const float* from) {
-    memcpy(y + (size_t)row * w.rows + p * kPanel, from, min_int(kPanel, w.rows - p * kPanel) * sizeof(float));
+    memcpy(y + (size_t)row * w.rows + p * kPanel, from, min_of(kPanel, w.rows - p * kPanel) * sizeof(float));
   });
 }
 

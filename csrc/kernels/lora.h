@@ -5,11 +5,13 @@
 // memory. Weights are pairs of bf16 (a shift and a mask widen two) or, beside an fp32 base, float32. Every sum is one chain in
 // column or rank order: its bits do not depend on the companions of a row.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
-#include "kernels/gemm.h"
-#include "kernels/quantize.h"
+#include "kernels/prefetch.h"
 #include "kernels/simd.h"
-#include "pool.h"
 
 namespace deepwell {
 namespace DW_ISA {

@@ -14,8 +14,14 @@
 // A score is one chain over the dimensions and an output one chain over the tokens of a piece of 256, pieces are merged in order:
 // a row has the same bits in any company and with any number of threads.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "integers.h"
 #include "kernels/attention.h"
+#include "kernels/prefetch.h"
 #include "kernels/quantize.h"
 #include "kernels/simd.h"
 
@@ -47,9 +53,9 @@ struct LatentDims {
 
 DW_INLINE LatentDims latent_dims(const KVCache& c) {
   LatentDims d;
-  d.rank = (int)round_up(c.latent_rank, kPanel);
-  d.rope = (int)round_up(c.latent_rope, kBlockTokens);
-  d.index = (int)round_up(c.index_dim, kBlockTokens);
+  d.rank = round_up(c.latent_rank, kPanel);
+  d.rope = round_up(c.latent_rope, kBlockTokens);
+  d.index = round_up(c.index_dim, kBlockTokens);
   d.all = d.rank + d.rope;
   d.type = c.type;
   size_t element = c.type == kKvFp32 ? 4 : 2;
@@ -158,7 +164,7 @@ DW_INLINE LaneQueries lane_queries_at(float* memory, const LatentDims& d) {
 // The largest integer a query is rounded to, so that `rank` products with -127..127 stay below 2^31.
 DW_INLINE int query_peak(int rank) {
   int most = INT32_MAX / (127 * rank);
-  return most < kIntegerPeak ? most : kIntegerPeak;
+  return min_of(most, kIntegerPeak);
 }
 
 // Lane `lane` of a group: latent [rank] and pe [rope_dims] of one head.
@@ -251,14 +257,9 @@ DW_INLINE void score_tiles(const X* x, int stride, const Q* q, int dims, int tok
 #endif
   };
   for (int t = 0; t < tokens; t += kTileTokens) {
-    int n = tokens - t < kTileTokens ? tokens - t : kTileTokens;
+    int n = min_of(tokens - t, kTileTokens);
     tiles[n - 1](x + t * stride, q, dims, s + t * kLanes, begin);
   }
-}
-
-// Rows come from memory once, for the scores: those of the next tokens are asked for meanwhile.
-DW_INLINE void prefetch_bytes(const void* at, int bytes) {
-  for (int i = 0; i < bytes; i += 64) __builtin_prefetch((const uint8_t*)at + i, 0, 2);
 }
 
 // Lane groups that attend to one piece together: group g to its first visible[g] tokens.
@@ -273,7 +274,7 @@ constexpr int kGroupScores = kPieceTokens * kLanes;
 
 DW_INLINE int most_visible(const LaneGroups& g) {
   int most = 0;
-  for (int i = 0; i < g.count; i++) most = g.visible[i] > most ? g.visible[i] : most;
+  for (int i = 0; i < g.count; i++) most = max_of(most, g.visible[i]);
   return most;
 }
 
@@ -283,9 +284,9 @@ static void float_scores(const LatentPiece& piece, size_t offset, int stride, in
                          bool begin, const Of& of) {
   int most = most_visible(g);
   for (int t0 = 0; t0 < most; t0 += kScoreTokens) {
-    int tokens = most - t0 < kScoreTokens ? most - t0 : kScoreTokens;
+    int tokens = min_of(most - t0, kScoreTokens);
     for (int d0 = 0; d0 < dims; d0 += kScoreDims) {
-      int n = dims - d0 < kScoreDims ? dims - d0 : kScoreDims;
+      int n = min_of(dims - d0, kScoreDims);
       for (int t = 0; t < tokens; t++) {
         const T* from = (const T*)(piece.blocks[(t0 + t) / kBlockTokens] + offset) + (size_t)((t0 + t) % kBlockTokens) * stride;
         load_runs(from + d0, n, widened + t * kScoreDims);
@@ -295,7 +296,7 @@ static void float_scores(const LatentPiece& piece, size_t offset, int stride, in
                          n * (int)sizeof(T));
       }
       for (int i = 0; i < g.count; i++) {
-        int seen = g.visible[i] - t0 < tokens ? g.visible[i] - t0 : tokens;
+        int seen = min_of(g.visible[i] - t0, tokens);
         if (seen > 0)
           score_tiles(widened, kScoreDims, of(g.queries[i]) + (size_t)d0 * kLanes, n, seen,
                       g.scores + (size_t)i * kGroupScores + t0 * kLanes, begin && d0 == 0);
@@ -321,9 +322,9 @@ static void integer_scores(const LatentPiece& piece, const LatentDims& d, const 
   int16_t* widened = (int16_t*)scratch;  // [48][192]
   constexpr int kDims = 2 * kScoreDims;
   for (int t0 = 0; t0 < most; t0 += kScoreTokens) {
-    int tokens = most - t0 < kScoreTokens ? most - t0 : kScoreTokens;
+    int tokens = min_of(most - t0, kScoreTokens);
     for (int d0 = 0; d0 < d.rank; d0 += kDims) {
-      int n = d.rank - d0 < kDims ? d.rank - d0 : kDims;
+      int n = min_of(d.rank - d0, kDims);
       for (int t = 0; t < tokens; t += 2) {
         int slot = (t0 + t) % kBlockTokens;
         const int8_t* from = (const int8_t*)piece.blocks[(t0 + t) / kBlockTokens] + ((size_t)(slot / 2) * d.rank + d0) * 2;
@@ -337,7 +338,7 @@ static void integer_scores(const LatentPiece& piece, const LatentDims& d, const 
           prefetch_bytes(piece.blocks[next / kBlockTokens] + ((size_t)(next % kBlockTokens / 2) * d.rank + d0) * 2, 2 * n);
       }
       for (int i = 0; i < g.count; i++) {
-        int seen = g.visible[i] - t0 < tokens ? g.visible[i] - t0 : tokens;
+        int seen = min_of(g.visible[i] - t0, tokens);
         if (seen > 0)
           score_tiles(widened, kDims, g.queries[i].pairs + (size_t)d0 / 2 * kLanes, n / 2, seen,
                       (int32_t*)g.scores + (size_t)i * kGroupScores + t0 * kLanes, d0 == 0);
@@ -423,9 +424,9 @@ DW_INLINE void value_tiles(int lanes, const X* p, const X* x, int count, X* out,
       value_tile<7>, value_tile<8>, value_tile<9>, value_tile<10>, value_tile<11>, value_tile<12>,
 #endif
   };
-  int parts = (lanes + kQueryTile - 1) / kQueryTile;
+  int parts = ceil_div(lanes, kQueryTile);
   for (int part = 0, first = 0, n; part < parts; part++, first += n) {
-    n = (lanes - first + parts - part - 1) / (parts - part);
+    n = ceil_div(lanes - first, parts - part);
     tiles[n - 1](p + first, x, count, out + (size_t)first * stride, stride, begin);
   }
 }
@@ -436,14 +437,14 @@ static void float_values(const LatentPiece& piece, const LatentDims& d, const La
                          float* widened) {
   int most = most_visible(g);
   for (int t0 = 0; t0 < most; t0 += kValueTokens) {
-    int tokens = most - t0 < kValueTokens ? most - t0 : kValueTokens;
+    int tokens = min_of(most - t0, kValueTokens);
     for (int d0 = 0; d0 < d.rank; d0 += kValueDims) {
       for (int t = 0; t < tokens; t++) {
         const T* from = (const T*)piece.blocks[(t0 + t) / kBlockTokens] + (size_t)((t0 + t) % kBlockTokens) * d.all;
         load_runs(from + d0, kValueDims, widened + t * kValueDims);
       }
       for (int i = 0; i < g.count; i++) {
-        int seen = g.visible[i] - t0 < tokens ? g.visible[i] - t0 : tokens;
+        int seen = min_of(g.visible[i] - t0, tokens);
         if (seen > 0)
           value_tiles(lanes[i], (const float*)g.scores + (size_t)i * kGroupScores + t0 * kLanes, (const float*)widened, seen,
                       records[i] + 2 * kLanes + d0, d.rank, t0 == 0);
@@ -530,37 +531,6 @@ static void attend_latents(const LatentPiece& piece, const LatentDims& d, const 
   else if (d.type == kKvBf16) float_values<uint16_t>(piece, d, g, lanes, records, widened);
   else float_values<float>(piece, d, g, lanes, records, widened);
 }
-
-// ---- where a step's arrays lie ----------------------------------------------------------------------------------
-
-// Lane groups of one sequence that attend together.
-struct LatentRun {
-  int32_t first, count, pieces, record;  // `record`: index of the first (piece, group)
-};
-
-struct LatentLayout {
-  LatentDims dims;
-  int a_stride, q_stride;
-  float *a, *q;        // [rows][stride]; without q_b the same
-  bool split;          // whether pieces of a run are shared among threads
-  float* latent_q;     // [absorbed rows][heads][rank]
-  float* queries;      // [absorbed rows][lane groups][queries_floats]
-  size_t queries_floats, absorb_bytes, attended_bytes;
-  uint8_t *absorb, *attended;  // [heads] activations of the absorbed rows for k_absorb, for v_up
-  float* records;
-  // Of an indexer: its products [rows], and of the absorbed rows lane groups, weights, scores [index_scores_stride] and choices [top_k].
-  bool sparse;         // whether any row leaves tokens out
-  int index_q_stride, index_k_stride, index_scores_stride;
-  float *index_q, *index_k, *index_lanes, *index_weights, *index_scores;
-  int32_t* chosen;
-  // Of this thread:
-  int32_t *role, *absorbed, *absorbed_seq, *prompt_rows;
-  LatentRun* runs;
-  float *token, *widened, *scores, *own_records, *expanded, *tile;
-  int8_t* rounded;
-  uint8_t *activations, *gathered;
-  Softmax* softmax;
-};
 
 }  // namespace DW_ISA
 }  // namespace deepwell

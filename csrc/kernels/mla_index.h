@@ -1,4 +1,4 @@
-// The lightning indexer of DeepSeek-V3.2; included by layers.h behind mla_layer.h's helpers.
+// The lightning indexer of DeepSeek-V3.2.
 //
 // A row that sees more than `top_k` tokens attends to those of largest index score alone, of equal ones to the earlier, by the absorbed
 // path: expanding keys that are then left out would cost more than it saves. Whether a row is such a row is decided by its position.
@@ -6,17 +6,23 @@
 // same layout, so attention itself knows nothing of the choice. Where all visible tokens would be chosen nothing is gathered, and
 // the bits are the same.
 #pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "common.h"
+#include "integers.h"
+#include "kernels/attention.h"
+#include "kernels/mla.h"
+#include "kernels/mla_layout.h"
+#include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "kernels/step.h"
+#include "pool.h"
 
 namespace deepwell {
 namespace DW_ISA {
 
 constexpr float kIndexNormEps = 1e-6f;
-
-DW_INLINE bool is_sparse_row(const LatentLayer& a, const Batch& b, int row) {
-  return a.indexer && b.positions[row] >= a.indexer->top_k;
-}
-
-DW_INLINE int index_groups(const IndexerLayer& x) { return (x.heads + kLanes - 1) / kLanes; }
 
 // LayerNorm, then rotation of the first `rope` dimensions; x: [head_dim] in place.
 static void prepare_index_key(const IndexerLayer& index, float* x, int rope, const float* cos, const float* sin) {
@@ -73,13 +79,13 @@ static void prepare_index_queries(const LatentLayer& a, const Model& m, const Ba
 static void score_index_piece(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int i, int piece, const Layout& l) {
   const LatentLayout& t = l.latent;
   int groups = index_groups(*a.indexer), start = piece * kPieceTokens;
-  int tokens = min_int(kPieceTokens, b.positions[t.absorbed[i]] + 1 - start);
+  int tokens = min_of(kPieceTokens, b.positions[t.absorbed[i]] + 1 - start);
   LatentPiece data = find_latents(cache, index, b.block_tables + (size_t)t.absorbed_seq[i] * b.max_blocks, piece, tokens);
   LaneQueries queries[kRunUnits];
   int visible[kRunUnits];
   float* out = t.index_scores + (size_t)i * t.index_scores_stride + start;
   for (int first = 0; first < groups; first += kRunUnits) {
-    int count = min_int(kRunUnits, groups - first);
+    int count = min_of(kRunUnits, groups - first);
     for (int g = 0; g < count; g++) {
       queries[g].latent = t.index_lanes + ((size_t)i * groups + first + g) * t.dims.index * kLanes;
       visible[g] = tokens;

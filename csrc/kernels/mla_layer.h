@@ -1,28 +1,33 @@
-// A layer of latent attention; included by layers.h behind what its layers share.
+// A layer of latent attention.
 //
 // Rows of a prompt attend by expanded keys and values: a thread takes some heads of a sequence, expands a piece of its context for them and
 // lets all rows of the step pass over it. Generated rows attend to the latents themselves, their queries taken to that space by
 // `k_absorb`: work items are (sequence, piece, lane groups), so one long sequence keeps every thread busy. Which way a row goes is decided
 // by its place in the sequence alone, never by the size of a step.
 #pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "common.h"
+#include "integers.h"
+#include "kernels/attention.h"
+#include "kernels/gemm.h"
+#include "kernels/lora.h"
+#include "kernels/mla.h"
+#include "kernels/mla_index.h"
+#include "kernels/mla_layout.h"
+#include "kernels/quantize.h"
+#include "kernels/simd.h"
+#include "kernels/step.h"
+#include "pool.h"
+#include "profile.h"
 
 namespace deepwell {
 namespace DW_ISA {
 
-constexpr int kExpandHeads = 8;   // heads of one item of the expanded path, at most
-constexpr int kSplitItems = 4;    // runs a thread, from which on pieces need not be split among threads
-
 enum Role : int32_t { kRoleDead = -2, kRolePrompt = -1 };  // else the index among the absorbed rows
 
 DW_INLINE int latent_queries(const LatentLayer& a) { return a.heads * (a.nope + a.rope); }
-DW_INLINE int lane_groups(const LatentLayer& a) { return (a.heads + kLanes - 1) / kLanes; }
-DW_INLINE int expand_heads(const LatentLayer& a, int threads) {
-  return max_int(1, min_int(kExpandHeads, a.heads / (2 * threads)));
-}
-// Whether a row attends by expanded keys and values.
-DW_INLINE bool is_expanded_row(const LatentLayer& a, const Batch& b, int seq, int row) {
-  return (!b.prompt_lengths || b.positions[row] < b.prompt_lengths[seq]) && !is_sparse_row(a, b, row);
-}
 
 // The roles of all rows, and who is absorbed. `live.index` may leave rows out.
 static int find_roles(const LatentLayer& a, const Batch& b, const Rows& live, int32_t* role, int32_t* absorbed, int32_t* absorbed_seq) {
@@ -56,82 +61,13 @@ static int find_runs(const LatentLayer& a, const Batch& b, const int32_t* absorb
     if (!is_sparse_row(a, b, absorbed[first]))
       while (end < count && seq[end] == seq[first] && !is_sparse_row(a, b, absorbed[end])) end++;
     for (int unit = first * groups; unit < end * groups; unit += kRunUnits, n++) {
-      int units = min_int(kRunUnits, end * groups - unit);
+      int units = min_of(kRunUnits, end * groups - unit);
       int pieces = pieces_of(attended_tokens(a, b, absorbed[(unit + units - 1) / groups]));
       runs[n] = {unit, units, pieces, records};
       records += units * pieces;
     }
   }
   return n;
-}
-
-static LatentLayout latent_layout(const LatentLayer& a, const Batch& b, const KVCache& cache, Arena* arena, int threads,
-                                  int tid) {
-  LatentLayout l;
-  l.dims = latent_dims(cache);
-  l.a_stride = a.a.panels * kPanel;
-  l.q_stride = a.q_rank ? a.q_b.panels * kPanel : l.a_stride;
-  l.a = take<float>(arena, (size_t)b.rows * l.a_stride);
-  l.q = a.q_rank ? take<float>(arena, (size_t)b.rows * l.q_stride) : l.a;
-  int generated = 0, most_runs = 0, groups = lane_groups(a), most_tokens = 0;
-  size_t split_records = 0;
-  l.sparse = false;
-  for (int s = 0; s < b.seqs; s++) {
-    int rows = 0, sparse = 0, tokens = b.positions[b.seq_starts[s + 1] - 1] + 1;
-    for (int row = b.seq_starts[s]; row < b.seq_starts[s + 1]; row++) {
-      rows += !is_expanded_row(a, b, s, row);
-      sparse += is_sparse_row(a, b, row);
-    }
-    most_runs += ((rows - sparse) * groups + kRunUnits - 1) / kRunUnits + sparse * ((groups + kRunUnits - 1) / kRunUnits);
-    generated += rows;
-    split_records += (size_t)rows * groups * pieces_of(tokens);
-    if (sparse) l.sparse = true, most_tokens = max_int(most_tokens, tokens);
-  }
-  // Where few rows are absorbed, their pieces are shared among the threads and merged behind a barrier.
-  l.split = most_runs < kSplitItems * threads;
-  l.latent_q = take<float>(arena, (size_t)generated * a.heads * l.dims.rank);
-  l.queries_floats = lane_queries_floats(l.dims);
-  l.queries = take<float>(arena, (size_t)generated * groups * l.queries_floats);
-  l.absorb_bytes = round_up(activations_bytes(a.k_absorb, generated), 64);
-  l.attended_bytes = round_up(activations_bytes(a.v_up, generated), 64);
-  l.absorb = take<uint8_t>(arena, generated ? a.heads * l.absorb_bytes : 0);
-  l.attended = take<uint8_t>(arena, generated ? a.heads * l.attended_bytes : 0);
-  l.records = take<float>(arena, l.split ? split_records * record_floats(l.dims) : 0);
-  if (const IndexerLayer* x = a.indexer) {
-    int index_heads = index_groups(*x) * kLanes, rows = l.sparse ? generated : 0;
-    l.index_k_stride = x->k.panels * kPanel, l.index_q_stride = x->q_b.panels * kPanel;
-    l.index_scores_stride = (int)round_up(most_tokens, kPieceTokens);
-    l.index_k = take<float>(arena, (size_t)b.rows * l.index_k_stride);
-    l.index_q = take<float>(arena, l.sparse ? (size_t)b.rows * l.index_q_stride : 0);
-    l.index_lanes = take<float>(arena, (size_t)rows * index_heads * l.dims.index);
-    l.index_weights = take<float>(arena, (size_t)rows * index_heads);
-    l.index_scores = take<float>(arena, (size_t)rows * l.index_scores_stride);
-    l.chosen = take<int32_t>(arena, (size_t)rows * x->top_k);
-  }
-  bool any_prompt = generated < b.rows;
-  int slice = expand_heads(a, threads);
-  int kv_floats = kBlockTokens * (a.nope + a.rope + a.value_dim);
-  for (int t = 0; t < threads; t++) {
-    int32_t* role = take<int32_t>(arena, b.rows);
-    int32_t* absorbed = take<int32_t>(arena, 2 * (size_t)generated);
-    int32_t* prompt_rows = take<int32_t>(arena, any_prompt ? b.rows : 0);
-    LatentRun* runs = take<LatentRun>(arena, most_runs);
-    float* token = take<float>(arena, max_int(l.dims.all, l.dims.index));
-    uint8_t* gathered = take<uint8_t>(arena, l.sparse ? kPieceBlocks * round_up(l.dims.index_bytes, 64) : 0);
-    int8_t* rounded = take<int8_t>(arena, l.dims.rank);
-    float* widened = take<float>(arena, generated ? kWidenedFloats : 0);
-    float* scores = take<float>(arena, generated ? (size_t)kRunUnits * kGroupScores : 0);
-    float* own = take<float>(arena, generated && !l.split ? 2 * kRunUnits * record_floats(l.dims) : 0);
-    uint8_t* activations = take<uint8_t>(arena, any_prompt ? activations_bytes(a.k_up, kPieceTokens) : 0);
-    float* expanded = take<float>(arena, any_prompt ? (size_t)kPieceBlocks * kv_floats : 0);
-    float* tile = take<float>(arena, (size_t)kQueryTile * max_int(a.value_dim, l.dims.rank));
-    Softmax* softmax = take<Softmax>(arena, any_prompt ? (size_t)slice * b.rows : 0);
-    if (t != tid) continue;
-    l.role = role, l.absorbed = absorbed, l.absorbed_seq = absorbed + generated, l.prompt_rows = prompt_rows, l.runs = runs;
-    l.token = token, l.rounded = rounded, l.widened = widened, l.scores = scores, l.own_records = own;
-    l.activations = activations, l.gathered = gathered, l.expanded = expanded, l.tile = tile, l.softmax = softmax;
-  }
-  return l;
 }
 
 template <class Epilogue>
@@ -146,11 +82,11 @@ static void head_panel(const Matrix& w, int p, const Activations& a, int row, in
 // y = W x with an x a head: rows [0, rows) of head h are `activations(h)`; `epilogue(head, row, panel of the head, y[32])`.
 template <class Epilogue>
 static void head_gemm(const Matrix& w, int heads, uint8_t* memory, size_t head_bytes, int rows, Team* team, const Epilogue& epilogue) {
-  int panels = w.panels / heads, blocks = (rows + kRowBlock - 1) / kRowBlock, items = w.panels * blocks, count = 1;
+  int panels = w.panels / heads, blocks = ceil_div(rows, kRowBlock), items = w.panels * blocks, count = 1;
   for (int first; (first = team_next_share(team, items, &count)) < items;)
     for (int item = first; item < first + count; item++) {
       int p = item % w.panels, row = item / w.panels * kRowBlock, head = p / panels;
-      head_panel(w, p, activations_at(memory + head * head_bytes, w, rows), row, min_int(row + kRowBlock, rows),
+      head_panel(w, p, activations_at(memory + head * head_bytes, w, rows), row, min_of(row + kRowBlock, rows),
                  [&](int i, int panel, const float* y) { epilogue(head, i, panel % panels, y); });
     }
   team_barrier(team);
@@ -219,7 +155,7 @@ static void latent_front(const LatentLayer& a, int index, const Model& m, const 
     int row = item / (groups + 1), part = item % (groups + 1), seq = 0;
     if (part < groups) {
       if (l.latent.role[row] != kRoleDead)
-        prepare_queries(a, m, b, row, part * kLanes, min_int((part + 1) * kLanes, a.heads), absorbed, l);
+        prepare_queries(a, m, b, row, part * kLanes, min_of((part + 1) * kLanes, a.heads), absorbed, l);
       continue;
     }
     while (b.seq_starts[seq + 1] <= row) seq++;
@@ -254,7 +190,7 @@ static void absorb_queries(const LatentLayer& a, int absorbed, const Layout& l, 
 }
 
 DW_INLINE int lanes_of(const LatentLayer& a, int unit) {
-  return min_int(kLanes, a.heads - unit % lane_groups(a) * kLanes);
+  return min_of(kLanes, a.heads - unit % lane_groups(a) * kLanes);
 }
 
 // The units of a run over one piece; records[u] receives unit u's part.
@@ -266,7 +202,7 @@ static void attend_run(const LatentLayer& a, const Batch& b, const KVCache& cach
   for (int u = 0; u < run.count; u++) {
     int unit = run.first + u, row = t.absorbed[unit / groups];
     queries[u] = lane_queries_at(t.queries + unit * t.queries_floats, t.dims);
-    visible[u] = max_int(0, min_int(kPieceTokens, attended_tokens(a, b, row) - start));
+    visible[u] = max_of(0, min_of(kPieceTokens, attended_tokens(a, b, row) - start));
     lanes[u] = lanes_of(a, unit);
   }
   LaneGroups g = {run.count, queries, visible, t.scores};
@@ -359,16 +295,16 @@ static void expand_head(const LatentLayer& a, const Activations& x, int head, in
   int key_dim = a.nope + a.rope, block_floats = kBlockTokens * (key_dim + a.value_dim);
   int key_panels = a.k_up.panels / a.heads, value_panels = a.v_up.panels / a.heads;
   for (int row = 0; row < tokens; row += kRowBlock) {
-    int end = min_int(row + kRowBlock, tokens);
+    int end = min_of(row + kRowBlock, tokens);
     for (int p = 0; p < key_panels; p++)
       head_panel(a.k_up, head * key_panels + p, x, row, end, [&](int t, int, const float* y) {
         float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + (size_t)p * kPanel * kBlockTokens + t % kBlockTokens;
-        for (int i = 0; i < min_int(kPanel, a.nope - p * kPanel); i++) to[i * kBlockTokens] = y[i];
+        for (int i = 0; i < min_of(kPanel, a.nope - p * kPanel); i++) to[i * kBlockTokens] = y[i];
       });
     for (int p = 0; p < value_panels; p++)
       head_panel(a.v_up, head * value_panels + p, x, row, end, [&](int t, int, const float* y) {
         float* to = blocks + (size_t)(t / kBlockTokens) * block_floats + kBlockTokens * key_dim + t % kBlockTokens * a.value_dim + p * kPanel;
-        memcpy(to, y, min_int(kPanel, a.value_dim - p * kPanel) * sizeof(float));
+        memcpy(to, y, min_of(kPanel, a.value_dim - p * kPanel) * sizeof(float));
       });
   }
 }
@@ -388,7 +324,7 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
   for (int i = 0; i < kPieceBlocks; i++) data.blocks[i] = (const uint8_t*)(t.expanded + (size_t)i * block_floats);
   int start_row = 0;
   for (int start = 0; start < length; start += kPieceTokens) {
-    int tokens = min_int(kPieceTokens, length - start);
+    int tokens = min_of(kPieceTokens, length - start);
     while (b.positions[rows[start_row]] < start) start_row++;
     Activations x = activations_at(t.activations, a.k_up, tokens);
     for (int i = 0; i < tokens; i++) {
@@ -403,7 +339,7 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
       expand_head(a, x, head, tokens, t.expanded);
       Softmax* total = t.softmax + (head - first) * count;
       for (int i = start_row, n; i < count; i += n) {
-        n = min_int(kQueryTile, count - i);
+        n = min_of(kQueryTile, count - i);
         const float* q[kQueryTile];
         float* out[kQueryTile];
         int visible[kQueryTile];
@@ -411,7 +347,7 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
         for (int r = 0; r < n; r++) {
           q[r] = t.q + (size_t)rows[i + r] * t.q_stride + head * key_dim;
           out[r] = t.tile + r * a.value_dim;
-          visible[r] = min_int(tokens, b.positions[rows[i + r]] + 1 - start);
+          visible[r] = min_of(tokens, b.positions[rows[i + r]] + 1 - start);
         }
         attend<float>(n, q, visible, data, key_dim, a.value_dim, l.scratch, out, part);
         for (int r = 0; r < n; r++)
@@ -427,10 +363,10 @@ static void attend_expanded(const LatentLayer& a, const Batch& b, const KVCache&
 }
 
 static void expand_item(const LatentLayer& a, const Batch& b, const KVCache& cache, int index, int item, int slice, const Layout& l) {
-  int slices = (a.heads + slice - 1) / slice, seq = item / slices, first = item % slices * slice, count = 0;
+  int slices = ceil_div(a.heads, slice), seq = item / slices, first = item % slices * slice, count = 0;
   for (int row = b.seq_starts[seq]; row < b.seq_starts[seq + 1]; row++)
     if (l.latent.role[row] == kRolePrompt) l.latent.prompt_rows[count++] = row;
-  if (count) attend_expanded(a, b, cache, index, seq, l.latent.prompt_rows, count, first, min_int(first + slice, a.heads), l);
+  if (count) attend_expanded(a, b, cache, index, seq, l.latent.prompt_rows, count, first, min_of(first + slice, a.heads), l);
 }
 
 // ---- the layer ----------------------------------------------------------------------------------------------------
@@ -467,7 +403,7 @@ static void latent_layer(const LatentLayer& a, int index, int matrix, const Mode
   if (absorbed) absorb_queries(a, absorbed, l, team);
   DW_PHASE_ENDS(kPhaseQkv);
   int runs = find_runs(a, b, t.absorbed, t.absorbed_seq, absorbed, t.runs);
-  int slice = expand_heads(a, team->size), expand = (a.heads + slice - 1) / slice * b.seqs, items = attend_items(t, runs);
+  int slice = expand_heads(a, team->size), expand = ceil_div(a.heads, slice) * b.seqs, items = attend_items(t, runs);
   for (int item; (item = team_next(team, 1)) < expand + items;) {
     if (item < expand) expand_item(a, b, cache, index, item, slice, l);
     else attend_item(a, b, cache, index, item - expand, absorbed, l);
@@ -477,7 +413,7 @@ static void latent_layer(const LatentLayer& a, int index, int matrix, const Mode
     if (t.split) merge_split(a, runs, absorbed, l, team);
     head_gemm(a.v_up, a.heads, t.attended, t.attended_bytes, absorbed, team, [&](int head, int i, int p, const float* y) {
       memcpy(l.attention + (size_t)t.absorbed[i] * l.attention_stride + head * a.value_dim + p * kPanel, y,
-             min_int(kPanel, a.value_dim - p * kPanel) * sizeof(float));
+             min_of(kPanel, a.value_dim - p * kPanel) * sizeof(float));
     });
   }
   DW_PHASE_ENDS(kPhaseAttention);

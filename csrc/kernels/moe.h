@@ -9,7 +9,13 @@
 // thread normalises, quantises and routes for itself; what remains are the barriers behind the router, gate and up, the activated
 // rows, down, and the sum.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "integers.h"
+#include "kernels/arena.h"
 #include "kernels/gemm.h"
 #include "kernels/lora.h"
 #include "kernels/quantize.h"
@@ -51,62 +57,46 @@ struct MoeSpace {
   MoePlan plan;
 };
 
-struct MoeArena {
-  uint8_t* base;
-  size_t used;
-};
-
-template <class T>
-DW_INLINE T* carve(MoeArena* arena, size_t count) {
-  T* p = (T*)(arena->base + arena->used);
-  arena->used += round_up(count * sizeof(T), 64);
-  return p;
-}
-
-DW_INLINE int at_most(int a, int b) { return a < b ? a : b; }
-
 // Bytes for `rows` rows in at most `jobs` runs.
 DW_INLINE size_t run_bytes(const Matrix& w, size_t rows, size_t jobs) {
   size_t row = activation_row_bytes(w) + 2 * round_up(w.groups * sizeof(float), 64);
   return rows * row + jobs * 128;
 }
 
-static MoeSpace moe_space(const MoeLayer& e, int rows, int threads, int tid, uint8_t* memory, size_t* bytes) {
-  MoeArena arena = {memory, 0};
+static MoeSpace moe_space(const MoeLayer& e, int rows, int threads, int tid, Arena* arena) {
   MoeSpace s;
   const bool alone = rows <= kMoePrivateRows;
-  const size_t pairs = (size_t)rows * e.top_k, jobs = at_most(e.experts, (int)pairs), shared = e.shared ? 1 : 0;
-  s.act_stride = (int)round_up(e.down.cols, 64);
-  s.shared_stride = e.shared ? (int)round_up(e.shared_gate_up.panels * kPanel / 2, 64) : 0;
-  s.hidden_stride = (int)round_up(e.router.cols, kPanel);
-  s.logits = carve<float>(&arena, (size_t)rows * e.router.panels * kPanel);
-  s.act = carve<float>(&arena, pairs * s.act_stride);
-  s.shared_act = carve<float>(&arena, (size_t)rows * s.shared_stride);
-  s.out = carve<float>(&arena, pairs * s.hidden_stride);
-  s.shared_out = carve<float>(&arena, shared * rows * s.hidden_stride);
+  const size_t pairs = (size_t)rows * e.top_k, jobs = min_of(e.experts, (int)pairs), shared = e.shared ? 1 : 0;
+  s.act_stride = round_up(e.down.cols, 64);
+  s.shared_stride = e.shared ? round_up(e.shared_gate_up.panels * kPanel / 2, 64) : 0;
+  s.hidden_stride = round_up(e.router.cols, kPanel);
+  s.logits = arena->take<float>((size_t)rows * e.router.panels * kPanel);
+  s.act = arena->take<float>(pairs * s.act_stride);
+  s.shared_act = arena->take<float>((size_t)rows * s.shared_stride);
+  s.out = arena->take<float>(pairs * s.hidden_stride);
+  s.shared_out = arena->take<float>(shared * rows * s.hidden_stride);
   size_t activated = run_bytes(e.down, pairs, jobs);
   if (e.shared) activated += run_bytes(e.shared_down, rows, 1);
-  s.activated = carve<uint8_t>(&arena, activated);
+  s.activated = arena->take<uint8_t>(activated);
   if (!alone) {
-    s.normed = carve<uint8_t>(&arena, activations_bytes(e.router, rows));
-    s.inputs = carve<uint8_t>(&arena, run_bytes(e.gate_up, pairs + shared * rows, jobs + shared));
-    s.ids = carve<int32_t>(&arena, pairs);
-    s.weights = carve<float>(&arena, pairs);
+    s.normed = arena->take<uint8_t>(activations_bytes(e.router, rows));
+    s.inputs = arena->take<uint8_t>(run_bytes(e.gate_up, pairs + shared * rows, jobs + shared));
+    s.ids = arena->take<int32_t>(pairs);
+    s.weights = arena->take<float>(pairs);
   }
   for (int t = 0; t < threads; t++) {
     MoeSpace of = s;
-    of.plan.order = carve<int32_t>(&arena, pairs);
-    of.plan.starts = carve<int32_t>(&arena, e.experts + 1);
-    of.plan.jobs = carve<ExpertJob>(&arena, jobs + shared);
+    of.plan.order = arena->take<int32_t>(pairs);
+    of.plan.starts = arena->take<int32_t>(e.experts + 1);
+    of.plan.jobs = arena->take<ExpertJob>(jobs + shared);
     if (alone) {
-      of.normed = carve<uint8_t>(&arena, activations_bytes(e.router, rows));
-      of.inputs = carve<uint8_t>(&arena, activations_bytes(e.gate_up, rows));
-      of.ids = carve<int32_t>(&arena, pairs);
-      of.weights = carve<float>(&arena, pairs);
+      of.normed = arena->take<uint8_t>(activations_bytes(e.router, rows));
+      of.inputs = arena->take<uint8_t>(activations_bytes(e.gate_up, rows));
+      of.ids = arena->take<int32_t>(pairs);
+      of.weights = arena->take<float>(pairs);
     }
     if (t == tid) s = of;
   }
-  *bytes = arena.used;
   return s;
 }
 
@@ -115,9 +105,9 @@ static size_t moe_bytes(const Model& m, int rows, int threads) {
   size_t most = 0;
   for (int i = 0; i < m.num_layers; i++) {
     if (!m.layers[i].moe) continue;
-    size_t bytes;
-    moe_space(*m.layers[i].moe, rows, threads, 0, nullptr, &bytes);
-    most = bytes > most ? bytes : most;
+    Arena arena(nullptr);
+    moe_space(*m.layers[i].moe, rows, threads, 0, &arena);
+    most = max_of(most, arena.used());
   }
   return most;
 }
@@ -140,7 +130,7 @@ static void route_row(const MoeLayer& e, float* logits, int32_t* ids, float* wei
   alignas(64) float scores[kMaxExperts];
   float corrected[kMaxExperts];
   bool allowed[kMaxExperts];
-  const int n = e.experts, padded = (int)round_up(n, W);
+  const int n = e.experts, padded = round_up(n, W);
   if (e.sigmoid) {
     for (int i = n; i < padded; i++) logits[i] = 0.0f;
     for (int i = 0; i < padded; i += W) store(scores + i, 1.0f / (vexp(-load(logits + i)) + 1.0f));
@@ -189,7 +179,7 @@ static void route_row(const MoeLayer& e, float* logits, int32_t* ids, float* wei
   }
 }
 
-DW_INLINE int row_blocks(int rows) { return (rows + kRowBlock - 1) / kRowBlock; }
+DW_INLINE int row_blocks(int rows) { return ceil_div(rows, kRowBlock); }
 
 // Sort the pairs by expert and lay out the work.
 static void make_plan(const MoeLayer& e, int rows, MoeSpace* s) {
@@ -242,7 +232,7 @@ template <class Run>
 static void share_items(int items, Team* team, int tid, const Run& run) {
   int count = first_share(items, team->size), fixed = count * team->size;
   for (int first = tid * count; first < items; first = fixed + team_next_share(team, items - fixed, &count))
-    for (int item = first; item < at_most(first + count, items); item++) run(item);
+    for (int item = first; item < min_of(first + count, items); item++) run(item);
   team_barrier(team);
 }
 
@@ -317,13 +307,13 @@ static void project_inputs(const MoeLayer& e, const MoeSpace& s, const MoeLora& 
   }
   job = 0;
   for (int first; (first = team_next(team, kLoraRows)) < places;)
-    for (int i = first, n; i < at_most(first + kLoraRows, places); i += n) {
+    for (int i = first, n; i < min_of(first + kLoraRows, places); i += n) {
       Place at = place_of(e, plan, rows, i, job);
       job = at.job;
       const ExpertJob& of = plan.jobs[job];
       int32_t of_job[kLoraRows];
       const float* x[kLoraRows];
-      const int most = at_most(at_most(first + kLoraRows, places) - i, of.rows - at.row);
+      const int most = min_of(min_of(first + kLoraRows, places) - i, of.rows - at.row);
       for (n = 0; n < most && lora.adapter_of[lora.rows[i + n]] == lora.adapter_of[lora.rows[i]]; n++) {
         of_job[n] = at.row + n;
         x[n] = (const float*)(h.bytes + (size_t)token(of, at.row + n) * h.row_bytes);
@@ -340,8 +330,8 @@ DW_INLINE void count_up(uint64_t* count, uint64_t by) {
 // `x`: [batch rows][stride], residual stream of hidden columns padded with zeros; row i of `rows` is index[i], or i.
 static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t* index, int rows, const MoeLora& lora, uint8_t* memory,
                       Team* team, int tid) {
-  size_t bytes;
-  MoeSpace s = moe_space(e, rows, team->size, tid, memory, &bytes);
+  Arena arena(memory);
+  MoeSpace s = moe_space(e, rows, team->size, tid, &arena);
   const Activations h = activations_at(s.normed, e.router, rows);
   moe_norm(e, x, stride, index, rows, s, h, team, tid);
   DW_PHASE_ENDS(kPhaseNorm);
@@ -349,7 +339,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
   const int logits_stride = e.router.panels * kPanel;
   share_items(row_blocks(rows) * e.router.panels, team, tid, [&](int item) {
     int p = item % e.router.panels, row = item / e.router.panels * kRowBlock;
-    panel_rows<kFp32>(e.router, p, h, row, at_most(row + kRowBlock, rows), [&](int i, int panel, const float* y) {
+    panel_rows<kFp32>(e.router, p, h, row, min_of(row + kRowBlock, rows), [&](int i, int panel, const float* y) {
       memcpy(s.logits + (size_t)i * logits_stride + panel * kPanel, y, kPanel * sizeof(float));
     });
   });
@@ -377,7 +367,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
   if (rows > kMoePrivateRows) {
     int job = 0;
     for (int first; (first = team_next(team, chunk)) < places;)
-      for (int i = first; i < at_most(first + chunk, places); i++) {
+      for (int i = first; i < min_of(first + chunk, places); i++) {
         Place at = place_of(e, plan, rows, i, job);
         job = at.job;
         const ExpertJob& of = plan.jobs[job];
@@ -401,7 +391,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     float* act = shared ? s.shared_act : s.act + (size_t)of.first * s.act_stride;
     const int act_stride = shared ? s.shared_stride : s.act_stride;
     const LoraProduct adapters = job_lora(e, lora, of, rows, false);
-    expert_panel(w, p, in.a, in.base + row, in.base + at_most(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
+    expert_panel(w, p, in.a, in.base + row, in.base + min_of(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
       alignas(64) float sum[kPanel];
       y = lora_add(adapters, i - in.base, panel, y, sum);
       float* to = act + (size_t)(i - in.base) * act_stride + panel * (kPanel / 2);
@@ -412,7 +402,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
 
   job = 0;
   for (int first; (first = team_next(team, chunk)) < places;)
-    for (int i = first; i < at_most(first + chunk, places); i++) {
+    for (int i = first; i < min_of(first + chunk, places); i++) {
       Place at = place_of(e, plan, rows, i, job);
       job = at.job;
       const ExpertJob& of = plan.jobs[job];
@@ -434,7 +424,7 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     const bool shared = of.expert == e.experts;
     const Activations a = activations_at(s.activated + of.activated, w, of.rows);
     const LoraProduct adapters = job_lora(e, lora, of, rows, true);
-    expert_panel(w, p, a, row, at_most(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
+    expert_panel(w, p, a, row, min_of(row + kRowBlock, of.rows), [&](int i, int panel, const float* y) {
       alignas(64) float sum[kPanel];
       y = lora_add(adapters, i, panel, y, sum);
       float* to = shared ? s.shared_out + (size_t)i * s.hidden_stride : s.out + (size_t)plan.order[of.first + i] * s.hidden_stride;
@@ -442,11 +432,11 @@ static void moe_layer(const MoeLayer& e, float* x, size_t stride, const int32_t*
     });
   });
 
-  const int chunks = (s.hidden_stride + kMoeSumColumns - 1) / kMoeSumColumns;
+  const int chunks = ceil_div(s.hidden_stride, kMoeSumColumns);
   for (int item; (item = team_next(team, 1)) < rows * chunks;) {
     int i = item / chunks, first = item % chunks * kMoeSumColumns;
     float* to = x + (size_t)(index ? index[i] : i) * stride;
-    for (int c = first; c < at_most(first + kMoeSumColumns, s.hidden_stride); c += W) {
+    for (int c = first; c < min_of(first + kMoeSumColumns, s.hidden_stride); c += W) {
       vf sum = vf{};
       for (int k = 0; k < e.top_k; k++) {
         size_t pair = (size_t)i * e.top_k + k;

@@ -1,4 +1,12 @@
-// Included by simd.h inside its namespace: operations that have no compiler operator, on plain vector arithmetic.
+// Spells out on plain vector arithmetic what has no compiler operator, for tables without intrinsics of their own.
+#pragma once
+#include <stdint.h>
+
+#include "kernels/isa.h"
+
+namespace deepwell {
+namespace DW_ISA {
+
 DW_INLINE vf vmax(vf a, vf b) { return select(a > b, a, b); }
 // Adding 1.5 * 2^23 rounds to nearest even for |v| < 2^22; quantised values stay below 128.
 DW_INLINE vi round_to_int(vf v) {
@@ -17,3 +25,6 @@ DW_INLINE vf load_half(const uint16_t* p) {
   bits = (vi)select(rest >= 0x7c00, (vf)special, (vf)bits);
   return (vf)(bits | sign);
 }
+
+}  // namespace DW_ISA
+}  // namespace deepwell

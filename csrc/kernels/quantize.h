@@ -4,7 +4,12 @@
 // correction needs: the sum of `correction8(q)` as int32 (int8), scale * sum(q) as float (int4). Floats have neither: they are
 // copied, or rounded to bf16 for a table that multiplies pairs of bf16.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
 #include "common.h"
+#include "integers.h"
 #include "kernels/simd.h"
 
 namespace deepwell {
@@ -19,8 +24,6 @@ struct Activations {
 };
 
 constexpr int kRowBlock = 64;  // rows of a product's work item: their activations fit L2 while the panels stream past
-
-DW_INLINE size_t round_up(size_t v, size_t to) { return (v + to - 1) / to * to; }
 
 #if defined(DW_BF16_DOT)
 constexpr int kActivationBytesBf16 = 8;
@@ -74,7 +77,7 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
   constexpr int kChunk = 64;  // groups whose scales are computed together
   alignas(64) float amax[kChunk], inverse[kChunk];
   for (int g0 = 0; g0 < w.groups; g0 += kChunk) {
-    int n = w.groups - g0 < kChunk ? w.groups - g0 : kChunk;
+    int n = min_of(w.groups - g0, kChunk);
     for (int i = 0; i < n; i++) {
       const float* p = g0 + i < whole ? x + (g0 + i) * w.group : padded;
       vf peak = vf{};
@@ -84,7 +87,7 @@ static void quantize_row(const Matrix& w, const float* x, const Activations& a, 
       }
       amax[i] = reduce_max(peak);
     }
-    for (int i = n; i < (int)round_up(n, W); i++) amax[i] = 0.0f;
+    for (int i = n; i < round_up(n, W); i++) amax[i] = 0.0f;
     for (int i = 0; i < n; i += W) {
       vf most = load(amax + i);
       store(inverse + i, select(most > 0.0f, 127.0f / most, vf{}));
@@ -140,7 +143,7 @@ static void embed_row(const Matrix& w, int token, float* y) {
   const uint8_t* block = w.data + (size_t)(token / kPanel) * w.groups * w.block_bytes;
   int r = token % kPanel;
   for (int first = 0; first < w.cols; first += w.group, block += w.block_bytes) {
-    int n = w.cols - first < w.group ? w.cols - first : w.group;
+    int n = min_of(w.cols - first, w.group);
     float* to = y + first;
     if (w.scheme == kFp32) {
       to[0] = ((const float*)block)[r];

@@ -1,7 +1,11 @@
 // Loops that do nothing but read memory, or nothing but multiply in registers: what this machine can reach at best with the
 // instructions of this table.
 #pragma once
+#include <stddef.h>
+#include <stdint.h>
+
 #include "common.h"
+#include "kernels/prefetch.h"
 #include "kernels/simd.h"
 
 namespace deepwell {

@@ -1,57 +1,22 @@
-// The few vector operations the kernels are written in, once per instruction set. Arithmetic operators come from the
-// compiler's vector types, so the generic table runs on SSE2 and NEON alike; only dot products, conversions and
-// fused multiply-adds are spelled out.
+// The few vector operations the kernels are written in, once per instruction set: dot products, conversions and fused
+// multiply-adds are spelled out, arithmetic is the compiler's (isa.h).
 #pragma once
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#endif
+#include "kernels/isa.h"
 
-// The AVX512 code path on emulated intrinsics, so that its logic is tested on machines without AVX512.
 #if defined(DW_EMULATE_AVX512)
-#define DW_AVX512 1
-#define DW_BF16_DOT 1
-#elif defined(__AVX512VNNI__)
-#define DW_AVX512 1
-#if defined(__AVX512BF16__)
-#define DW_BF16_DOT 1
+#include "kernels/emulate_avx512.h"
+#elif !defined(DW_AVX512) && !defined(DW_AVX2)
+#include "kernels/portable.h"
 #endif
-#elif defined(__AVX2__)
-#define DW_AVX2 1
-#endif
-
-#define DW_INLINE static inline __attribute__((always_inline))
 
 namespace deepwell {
 namespace DW_ISA {
 
-#if defined(DW_AVX512)
-constexpr int W = 16;
-#elif defined(DW_AVX2)
-constexpr int W = 8;
-#else
-constexpr int W = 4;
-#endif
-
-typedef float vf __attribute__((vector_size(W * 4), may_alias));
-typedef int32_t vi __attribute__((vector_size(W * 4), may_alias));
-typedef float vfu __attribute__((vector_size(W * 4), may_alias, aligned(4)));
-typedef int32_t viu __attribute__((vector_size(W * 4), may_alias, aligned(1)));
-typedef int8_t vb __attribute__((vector_size(W), may_alias, aligned(1)));
-typedef uint16_t vh_half __attribute__((vector_size(W * 2), may_alias, aligned(2)));
-
-DW_INLINE vf load(const float* p) { return *(const vfu*)p; }
-DW_INLINE void store(float* p, vf v) { *(vfu*)p = v; }
-DW_INLINE vi load_bytes(const void* p) { return *(const viu*)p; }
-DW_INLINE vf set1(float v) { return v - vf{}; }
-DW_INLINE vi set1i(int32_t v) { return v - vi{}; }
-DW_INLINE vf to_float(vi v) { return __builtin_convertvector(v, vf); }
-DW_INLINE vf select(vi mask, vf a, vf b) { return (vf)(((vi)a & mask) | ((vi)b & ~mask)); }
-
 #if defined(DW_EMULATE_AVX512)
-#include "kernels/emulate_avx512.h"
+// emulate_avx512.h has them all
 #elif defined(DW_AVX512)
 DW_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 DW_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
@@ -71,7 +36,6 @@ DW_INLINE vf load_half(const uint16_t* p) { return (vf)_mm256_cvtph_ps(_mm_loadu
 DW_INLINE vi load_int8(const int8_t* p) { return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p)); }
 DW_INLINE float fma1(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 #else
-#include "kernels/portable.h"
 // Two roundings: software fma would cost a hundred times more. The integer sums stay exact.
 DW_INLINE vf fma(vf a, vf b, vf c) { return a * b + c; }
 DW_INLINE float fma1(float a, float b, float c) { return a * b + c; }
@@ -256,8 +220,6 @@ DW_INLINE void store_activations4(uint8_t* out, const vi* q) {
 }
 DW_INLINE void store_activations8(uint8_t* out, const vi* q) { store_activations4(out, q); }
 #endif
-
-DW_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 3); }
 
 }  // namespace DW_ISA
 }  // namespace deepwell

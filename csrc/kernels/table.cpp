@@ -1,6 +1,8 @@
 // Compiled once per instruction set with DW_ISA as the name of its namespace.
+#include "common.h"
 #include "kernels/encoder.h"
 #include "kernels/layers.h"
+#include "kernels/mla.h"
 #include "kernels/roofline.h"
 
 #define DW_TEXT2(x) #x

@@ -1,0 +1,121 @@
+"""Every header of `csrc` stands alone: it includes what it uses, and may be included twice, for each instruction set."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CSRC = ROOT / "csrc"
+HEADERS = sorted(path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.h"))
+# What kernels may include beside headers of their own: C, and intrinsics. A function of a C++ header that an AVX512 unit emits
+# could be the copy that the linker keeps for a machine without AVX512.
+PLAIN = {"stddef.h", "stdint.h", "string.h", "immintrin.h"}
+IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
+
+
+def tables() -> dict[str, list[str]]:
+    """Compiler flags of every kernel table, read from CMakeLists.txt."""
+    text = (ROOT / "CMakeLists.txt").read_text()
+    variables = dict(re.findall(r"^ *set\((\w+) ([^)]*)\)", text, re.MULTILINE))
+
+    def expanded(flags: str) -> list[str]:
+        return shlex.split(re.sub(r"\$\{(\w+)\}", lambda match: variables[match[1]], flags))
+
+    common = ["-std=c++" + variables["CMAKE_CXX_STANDARD"], *expanded(variables["kernel_flags"])]
+    flags = {
+        name: [*common, f"-DDW_ISA={name}", *expanded(own)]
+        for name, own in re.findall(r"^ *add_kernel_table\((\w+) ?([^)]*)\)", text, re.MULTILINE)
+    }
+    for name, definitions in re.findall(
+        r"^target_compile_definitions\(kernels_(\w+) PRIVATE ([^)]*)\)", text, re.MULTILINE
+    ):
+        flags[name] += [f"-D{definition}" for definition in definitions.split()]
+    return flags
+
+
+TABLES = tables()
+
+
+def missing(reason: str) -> NoReturn:
+    if IN_CI:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def compiler() -> list[str]:
+    chosen = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    if not shutil.which(chosen[0]):
+        missing(f"there is no compiler {chosen[0]!r}")
+    return chosen
+
+
+def refused(compiler: Sequence[str], flags: Sequence[str], headers: Sequence[str]) -> dict[str, str]:
+    """What the compiler says of those headers that do not compile alone, twice included."""
+
+    def errors(header: str) -> str:
+        run = subprocess.run(
+            [*compiler, *flags, "-O0", "-w", "-fsyntax-only", f"-I{CSRC}", "-xc++", "-"],
+            input=f'#include "{header}"\n' * 2,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return run.stderr if run.returncode else ""
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return {header: said for header, said in zip(headers, pool.map(errors, headers), strict=True) if said}
+
+
+def test_the_tables_are_those_that_are_dispatched() -> None:
+    dispatched = re.findall(
+        r"namespace (\w+) \{ extern const KernelTable", (CSRC / "dispatch.cpp").read_text()
+    )
+    assert sorted(TABLES) == sorted(dispatched) != []
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_kernel_headers_stand_alone(table: str, compiler: list[str]) -> None:
+    anywhere = "generic", "avx512_emulated"
+    if table not in anywhere and not re.search("x86_64|amd64", os.uname().machine, re.IGNORECASE):
+        pytest.skip(f"{table} is not compiled on {os.uname().machine}")
+    assert refused(compiler, TABLES[table], [h for h in HEADERS if h.startswith("kernels/")]) == {}
+
+
+def test_shared_headers_stand_alone(compiler: list[str]) -> None:
+    nanobind = pytest.importorskip("nanobind")
+    python = sysconfig.get_path("include")
+    if not (Path(python) / "Python.h").is_file():
+        missing(f"there is no Python.h in {python}")
+    flags = ["-std=c++20", "-fvisibility=hidden", f"-isystem{python}", f"-isystem{nanobind.include_dir()}"]
+    assert refused(compiler, flags, [h for h in HEADERS if not h.startswith("kernels/")]) == {}
+
+
+@pytest.mark.parametrize("header", [h for h in HEADERS if h.startswith("kernels/")])
+def test_kernels_use_nothing_of_the_standard_library(header: str) -> None:
+    """Of what they include either: follow the project's own headers."""
+    seen: set[str] = set()
+    queue = [header]
+    while queue:
+        name = queue.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        text = (CSRC / name).read_text()
+        assert "std::" not in re.sub(r"//.*", "", text), name
+        for bracket, included in re.findall(r'^ *# *include *([<"])([^>"]+)[>"]', text, re.MULTILINE):
+            if bracket == '"':
+                queue.append(included)
+            else:
+                assert included in PLAIN, f"{name} includes <{included}>"
