@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.backends.backend import Indexer
+from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
@@ -102,23 +102,25 @@ class Weights:
         for index, layer in enumerate(self.layers):
             layers += [
                 backend.latent_attention(
-                    self.norms[2 * index],
-                    packed(layer["a"]),
-                    layer["q_norm"],
-                    None if layer["q_b"] is None else packed(layer["q_b"]),
-                    layer["kv_norm"],
-                    by_head(layer["k"]),
-                    by_head(np.ascontiguousarray(layer["k"].swapaxes(1, 2))),
-                    by_head(layer["v"]),
-                    packed(layer["o"]),
-                    num_heads=s.heads,
-                    qk_nope_head_dim=s.nope,
-                    qk_rope_head_dim=s.rope,
-                    v_head_dim=s.value,
-                    kv_lora_rank=s.rank,
-                    scale=(s.nope + s.rope) ** -0.5,
-                    eps=EPS,
-                    indexer=indexer(layer) if s.top_k else None,
+                    LatentAttentionSpec(
+                        self.norms[2 * index],
+                        packed(layer["a"]),
+                        layer["q_norm"],
+                        None if layer["q_b"] is None else packed(layer["q_b"]),
+                        layer["kv_norm"],
+                        by_head(layer["k"]),
+                        by_head(np.ascontiguousarray(layer["k"].swapaxes(1, 2))),
+                        by_head(layer["v"]),
+                        packed(layer["o"]),
+                        num_heads=s.heads,
+                        qk_nope_head_dim=s.nope,
+                        qk_rope_head_dim=s.rope,
+                        v_head_dim=s.value,
+                        kv_lora_rank=s.rank,
+                        scale=(s.nope + s.rope) ** -0.5,
+                        eps=EPS,
+                        indexer=indexer(layer) if s.top_k else None,
+                    )
                 ),
                 backend.mlp(
                     self.norms[2 * index + 1], packed(layer["gate_up"]), packed(layer["down"]), eps=EPS

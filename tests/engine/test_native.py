@@ -14,6 +14,7 @@ from tests.engine.backends import backend
 
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends import native, reference
+from deepwell.engine.backends.specs import AttentionSpec
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.layouts import GROUP, KVDtype, Precision, Scheme
 from deepwell.engine.plan import kv_token_bytes
@@ -235,7 +236,9 @@ def long_model(run: Any, scheme: Scheme) -> Any:
         packed(run, rng.standard_normal((rows, 32), np.float32), scheme) for rows in (64, 32, LONG.vocab_size)
     )
     ones = np.ones(32, np.float32)
-    attention = run.attention(ones, qkv, None, o, num_heads=2, num_kv_heads=1, head_dim=16, eps=1e-5)
+    attention = run.attention(
+        AttentionSpec(ones, qkv, None, o, num_heads=2, num_kv_heads=1, head_dim=16, eps=1e-5)
+    )
     angles = np.arange(1024, dtype=np.float32)[:, None] * (0.5 ** np.arange(8, dtype=np.float32))
     return run.model(embed, [attention], ones, embed, np.cos(angles), np.sin(angles), eps=1e-5)
 
@@ -302,16 +305,18 @@ def test_groups_of_any_size(isa: str, group: int, kv_dtype: KVDtype) -> None:
 
     def logits(run: Any, chunk: int) -> NDArray[np.float32]:
         attention = run.attention(
-            ones,
-            packed(run, weights, "fp32"),
-            None,
-            packed(run, o, "fp32"),
-            num_heads=group,
-            num_kv_heads=1,
-            head_dim=16,
-            eps=1e-5,
-            q_norm=head_norm,
-            k_norm=head_norm[::-1].copy(),
+            AttentionSpec(
+                ones,
+                packed(run, weights, "fp32"),
+                None,
+                packed(run, o, "fp32"),
+                num_heads=group,
+                num_kv_heads=1,
+                head_dim=16,
+                eps=1e-5,
+                q_norm=head_norm,
+                k_norm=head_norm[::-1].copy(),
+            )
         )
         both = packed(run, embed, "fp32")
         model = run.model(both, [attention], ones, both, np.cos(angles), np.sin(angles), eps=1e-5)
@@ -433,14 +438,16 @@ def test_argmax_takes_the_lowest_id_of_a_tie(isa: str) -> None:
     ones = np.ones(32, np.float32)
     weights = np.random.default_rng(0).standard_normal((96, 32), dtype=np.float32)
     attention = native.attention(
-        ones,
-        packed(native, weights[:64], "fp32"),
-        None,
-        packed(native, weights[64:], "fp32"),
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=16,
-        eps=1e-5,
+        AttentionSpec(
+            ones,
+            packed(native, weights[:64], "fp32"),
+            None,
+            packed(native, weights[64:], "fp32"),
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=16,
+            eps=1e-5,
+        )
     )
     embed, head = packed(native, np.ones((500, 32), np.float32), "int8"), np.zeros((500, 32), np.float32)
     tables = np.ones((4, 8), np.float32), np.zeros((4, 8), np.float32)

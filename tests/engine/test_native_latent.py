@@ -20,6 +20,7 @@ from tests.engine.latent_models import (
 )
 
 from deepwell.engine.backends import native, reference
+from deepwell.engine.backends.specs import LatentAttentionSpec
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights import quantize
 
@@ -244,9 +245,9 @@ def arguments(**changes: Any) -> dict[str, Any]:
 )
 def test_arguments_that_do_not_fit_are_refused(changes: dict[str, Any], message: str) -> None:
     run = backend("native")
-    run.latent_attention(**arguments())
+    run.latent_attention(LatentAttentionSpec(**arguments()))
     with pytest.raises(ValueError, match=message):
-        run.latent_attention(**arguments(**changes))
+        run.latent_attention(LatentAttentionSpec(**arguments(**changes)))
 
 
 def test_indexers_that_do_not_fit_are_refused() -> None:

@@ -13,6 +13,7 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 
 from deepwell.engine.backends import native, reference
+from deepwell.engine.backends.specs import AttentionSpec, MoeSpec
 from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
 
@@ -79,14 +80,16 @@ def model_of(run: Any, layers: list[Any], *, attends: bool = True, seed: int = 1
     o = rng.standard_normal((HIDDEN, 32), np.float32) * np.float32(attends)
     ones = np.ones(HIDDEN, np.float32)
     attention = run.attention(
-        ones,
-        packed(run, qkv, "fp32"),
-        None,
-        packed(run, o, "fp32"),
-        num_heads=2,
-        num_kv_heads=1,
-        head_dim=16,
-        eps=EPS,
+        AttentionSpec(
+            ones,
+            packed(run, qkv, "fp32"),
+            None,
+            packed(run, o, "fp32"),
+            num_heads=2,
+            num_kv_heads=1,
+            head_dim=16,
+            eps=EPS,
+        )
     )
     angles = np.arange(256, dtype=np.float32)[:, None] * (0.5 ** np.arange(8, dtype=np.float32))
     table = packed(run, embed, "fp32")
@@ -102,7 +105,8 @@ def logits(run: Any, model: Any, chunk: int | None = None, tokens: list[int] = T
 def test_logits_are_those_of_the_reference(isa: str, family: str, scheme: Scheme) -> None:
     """Some 90 rows for an expert, more than are computed together; and one row at a time."""
     expected, computed = (
-        logits(run, model_of(run, [run.moe(**arguments(run, family, scheme))])) for run in (reference, native)
+        logits(run, model_of(run, [run.moe(MoeSpec(**arguments(run, family, scheme)))]))
+        for run in (reference, native)
     )
     difference = np.abs(computed - expected).max(axis=1)
     if scheme == "fp32":
@@ -118,7 +122,7 @@ def test_logits_do_not_depend_on_chunks_or_threads(
     isa: str, family: str, scheme: Scheme, two_threads: None
 ) -> None:
     """One to three rows for themselves, few and many rows for an expert, whole and cut tiles."""
-    layers = [native.moe(**arguments(native, family, scheme, seed=seed)) for seed in (0, 1)]
+    layers = [native.moe(MoeSpec(**arguments(native, family, scheme, seed=seed))) for seed in (0, 1)]
     model = model_of(native, layers)
     whole = logits(native, model)
     for threads in (2, 1, 3):
@@ -129,7 +133,7 @@ def test_logits_do_not_depend_on_chunks_or_threads(
 
 def test_only_rows_that_are_wanted_go_on(isa: str) -> None:
     """Behind the last attention a mixture computes the output rows alone, with the same bits."""
-    model = model_of(native, [native.moe(**arguments(native, "v3", "int8"))])
+    model = model_of(native, [native.moe(MoeSpec(**arguments(native, "v3", "int8")))])
     whole = logits(native, model)
     rows = [0, 5, 6, 100, 209]
     out = np.empty((len(rows), VOCAB), np.float32)
@@ -160,18 +164,18 @@ def test_routing_is_that_of_the_reference(
             each["router"][experts // 2 :] = each["router"][: experts // 2]
             if each["correction_bias"] is not None:
                 each["correction_bias"][experts // 2 :] = each["correction_bias"][: experts // 2]
-    model = model_of(native, [native.moe(**given[native])], attends=False)
+    model = model_of(native, [native.moe(MoeSpec(**given[native]))], attends=False)
     logits(native, model, tokens=tokens)
     x = np.random.default_rng(1)
     x.standard_normal((64, HIDDEN), np.float32)
     rows = x.standard_normal((VOCAB, HIDDEN), np.float32)[tokens]
-    oracle = reference.moe(**given[reference])
-    chosen, _ = oracle.routed(reference.rms_norm(rows, oracle.norm, EPS))
+    oracle = reference.moe(MoeSpec(**given[reference]))
+    chosen, _ = oracle.routed(reference.rms_norm(rows, oracle.spec.norm, EPS))
     assert np.array_equal(model.expert_loads[0], np.bincount(chosen.reshape(-1), minlength=experts))
 
 
 def test_loads_are_counted_by_layer(isa: str) -> None:
-    layers = [native.moe(**arguments(native, family, "fp32")) for family in ("v2-lite", "qwen3")]
+    layers = [native.moe(MoeSpec(**arguments(native, family, "fp32"))) for family in ("v2-lite", "qwen3")]
     model = model_of(native, layers)
     assert not model.expert_loads.any()
     logits(native, model, 50)
@@ -186,7 +190,7 @@ def test_a_router_without_numbers_is_survived(isa: str) -> None:
     """NaN logits choose some expert; nothing is read out of bounds, and other layers' shapes stay whole."""
     given = arguments(native, "v3", "fp32")
     given["router"][...] = np.nan
-    model = model_of(native, [native.moe(**given)])
+    model = model_of(native, [native.moe(MoeSpec(**given))])
     assert logits(native, model, 7).shape == (len(TOKENS), VOCAB)
     assert model.expert_loads.sum() == 3 * len(TOKENS)
 
@@ -194,7 +198,9 @@ def test_a_router_without_numbers_is_survived(isa: str) -> None:
 def test_an_expert_may_be_alone(isa: str) -> None:
     """A mixture of one expert that is always chosen is that expert, scaled."""
     given = {run: arguments(run, "v2-lite", "fp32", experts=1, top_k=1) for run in (reference, native)}
-    expected, computed = (logits(run, model_of(run, [run.moe(**each)])) for run, each in given.items())
+    expected, computed = (
+        logits(run, model_of(run, [run.moe(MoeSpec(**each))])) for run, each in given.items()
+    )
     assert np.allclose(computed, expected, atol=1e-3)
 
 
@@ -231,7 +237,7 @@ def test_what_does_not_fit_is_refused(wrong: dict[str, Any], message: str) -> No
         for name, value in wrong.items()
     }
     with pytest.raises(ValueError, match=message):
-        native.moe(**{**arguments(native, "v3", "fp32"), **wrong})
+        native.moe(MoeSpec(**{**arguments(native, "v3", "fp32"), **wrong}))
 
 
 def test_a_model_of_another_width_refuses_it() -> None:
@@ -240,4 +246,6 @@ def test_a_model_of_another_width_refuses_it() -> None:
     embed = packed(native, np.zeros((8, 32), np.float32), "fp32")
     tables = np.zeros((4, 8), np.float32)
     with pytest.raises(ValueError, match="mixture has another hidden size"):
-        native.model(embed, [native.moe(**given)], np.ones(32, np.float32), embed, tables, tables, eps=EPS)
+        native.model(
+            embed, [native.moe(MoeSpec(**given))], np.ones(32, np.float32), embed, tables, tables, eps=EPS
+        )

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.engine.backends import reference
-from deepwell.engine.backends.backend import Indexer
 from deepwell.engine.backends.reference_latent import select
+from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights import quantize
@@ -46,23 +46,25 @@ def padded(heads: np.ndarray) -> reference.Matrix:
 def layer(indexer: Indexer | None = None, *, low_rank: bool = True) -> reference.LatentAttention:
     a = W_A if low_rank else np.concatenate([W_Q @ random(Q_RANK, HIDDEN, seed=9), W_A[Q_RANK:]])
     return reference.latent_attention(
-        NORM,
-        packed(a),
-        Q_NORM if low_rank else None,
-        packed(W_Q) if low_rank else None,
-        KV_NORM,
-        padded(W_K),
-        padded(W_K.swapaxes(1, 2)),
-        padded(W_V),
-        packed(W_O),
-        num_heads=HEADS,
-        qk_nope_head_dim=NOPE,
-        qk_rope_head_dim=ROPE,
-        v_head_dim=VALUE,
-        kv_lora_rank=RANK,
-        scale=SCALE,
-        eps=EPS,
-        indexer=indexer,
+        LatentAttentionSpec(
+            NORM,
+            packed(a),
+            Q_NORM if low_rank else None,
+            packed(W_Q) if low_rank else None,
+            KV_NORM,
+            padded(W_K),
+            padded(W_K.swapaxes(1, 2)),
+            padded(W_V),
+            packed(W_O),
+            num_heads=HEADS,
+            qk_nope_head_dim=NOPE,
+            qk_rope_head_dim=ROPE,
+            v_head_dim=VALUE,
+            kv_lora_rank=RANK,
+            scale=SCALE,
+            eps=EPS,
+            indexer=indexer,
+        )
     )
 
 

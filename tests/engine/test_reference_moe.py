@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.engine.backends import reference
-from deepwell.engine.backends.backend import Scoring
 from deepwell.engine.backends.reference_moe import Moe, route
 from deepwell.engine.backends.reference_ops import Adapters
+from deepwell.engine.backends.specs import MoeSpec, Scoring
 from deepwell.engine.weights import quantize
 
 HIDDEN, INNER, EXPERTS, EPS = 40, 24, 8, 1e-6  # 24 is no multiple of 16, 40 none of 32
@@ -42,21 +42,23 @@ def layer(
     gate_up = np.concatenate([quantize.interleave_gate_up(g, u) for g, u in zip(GATE, UP, strict=True)])
     down = np.pad(DOWN, ((0, 0), (0, hidden - HIDDEN), (0, inner - INNER))).reshape(-1, inner)
     return reference.moe(
-        NORM,
-        ROUTER,
-        bias,
-        packed(gate_up),
-        packed(down),
-        packed(quantize.interleave_gate_up(SHARED[0], SHARED[1])) if shared else None,
-        packed(SHARED[2]) if shared else None,
-        num_experts=EXPERTS,
-        top_k=3,
-        scoring=scoring,
-        n_group=groups,
-        topk_group=2 if groups > 1 else 1,
-        norm_topk_prob=norm,
-        routed_scaling_factor=1.5,
-        eps=EPS,
+        MoeSpec(
+            NORM,
+            ROUTER,
+            bias,
+            packed(gate_up),
+            packed(down),
+            packed(quantize.interleave_gate_up(SHARED[0], SHARED[1])) if shared else None,
+            packed(SHARED[2]) if shared else None,
+            num_experts=EXPERTS,
+            top_k=3,
+            scoring=scoring,
+            n_group=groups,
+            topk_group=2 if groups > 1 else 1,
+            norm_topk_prob=norm,
+            routed_scaling_factor=1.5,
+            eps=EPS,
+        )
     )
 
 

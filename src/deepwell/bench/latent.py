@@ -20,8 +20,9 @@ from deepwell.bench.report import Report, rounded
 from deepwell.bench.roofs import measure_roof
 from deepwell.engine.architectures import build_model
 from deepwell.engine.backends import native
-from deepwell.engine.backends.backend import Backend, Indexer, KVCache, Matrix, Model
+from deepwell.engine.backends.backend import Backend, KVCache, Matrix, Model
 from deepwell.engine.backends.native import select_backend
+from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights import quantize
@@ -271,23 +272,25 @@ def _one_layer(run: Backend, shape: LatentShape, *, indexed: bool, positions: in
         s.top_k,
     )
     layer = run.latent_attention(
-        ones(s.hidden, np.float32),
-        matrix(s.q_rank + s.rank + s.rope, s.hidden),
-        ones(s.q_rank, np.float32),
-        matrix(s.heads * (s.nope + s.rope), s.q_rank),
-        ones(s.rank, np.float32),
-        matrix(s.heads * s.nope, s.rank),
-        matrix(s.heads * s.rank, s.nope),
-        matrix(s.heads * s.value, s.rank),
-        matrix(s.hidden, s.heads * s.value),
-        num_heads=s.heads,
-        qk_nope_head_dim=s.nope,
-        qk_rope_head_dim=s.rope,
-        v_head_dim=s.value,
-        kv_lora_rank=s.rank,
-        scale=(s.nope + s.rope) ** -0.5,
-        eps=1e-6,
-        indexer=indexer if indexed else None,
+        LatentAttentionSpec(
+            ones(s.hidden, np.float32),
+            matrix(s.q_rank + s.rank + s.rope, s.hidden),
+            ones(s.q_rank, np.float32),
+            matrix(s.heads * (s.nope + s.rope), s.q_rank),
+            ones(s.rank, np.float32),
+            matrix(s.heads * s.nope, s.rank),
+            matrix(s.heads * s.rank, s.nope),
+            matrix(s.heads * s.value, s.rank),
+            matrix(s.hidden, s.heads * s.value),
+            num_heads=s.heads,
+            qk_nope_head_dim=s.nope,
+            qk_rope_head_dim=s.rope,
+            v_head_dim=s.value,
+            kv_lora_rank=s.rank,
+            scale=(s.nope + s.rope) ** -0.5,
+            eps=1e-6,
+            indexer=indexer if indexed else None,
+        )
     )
     angles = np.arange(positions)[:, None] * 10000.0 ** (-np.arange(0, s.rope, 2) / s.rope)
     cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)

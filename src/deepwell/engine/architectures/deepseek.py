@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from deepwell.engine.architectures.mixture import build_mlp, mlp_tensors, wrapped
 from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
-from deepwell.engine.backends.backend import Backend, Indexer, Join, LatentAttention, Layer, Matrix, Model
+from deepwell.engine.backends.backend import Backend, LatentAttention, Layer, Matrix, Model
 from deepwell.engine.backends.rope import rope_tables
+from deepwell.engine.backends.specs import Indexer, Join, LatentAttentionSpec
 from deepwell.engine.layouts import PANEL
 from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
@@ -165,21 +166,23 @@ def _attention(
             config.index_topk,
         )
     return backend.latent_attention(
-        vectors[f"{layer}.attention_norm"],
-        matrices[f"{layer}.a"],
-        vectors.get(f"{layer}.q_norm"),
-        matrices.get(f"{layer}.q_b"),
-        vectors[f"{layer}.kv_norm"],
-        matrices[f"{layer}.k_up"],
-        matrices[f"{layer}.k_absorb"],
-        matrices[f"{layer}.v_up"],
-        matrices[f"{layer}.o"],
-        num_heads=config.num_attention_heads,
-        qk_nope_head_dim=config.qk_nope_head_dim,
-        qk_rope_head_dim=config.qk_rope_head_dim,
-        v_head_dim=config.v_head_dim,
-        kv_lora_rank=config.kv_lora_rank,
-        scale=config.attention_scale,
-        eps=config.rms_norm_eps,
-        indexer=indexer,
+        LatentAttentionSpec(
+            vectors[f"{layer}.attention_norm"],
+            matrices[f"{layer}.a"],
+            vectors.get(f"{layer}.q_norm"),
+            matrices.get(f"{layer}.q_b"),
+            vectors[f"{layer}.kv_norm"],
+            matrices[f"{layer}.k_up"],
+            matrices[f"{layer}.k_absorb"],
+            matrices[f"{layer}.v_up"],
+            matrices[f"{layer}.o"],
+            num_heads=config.num_attention_heads,
+            qk_nope_head_dim=config.qk_nope_head_dim,
+            qk_rope_head_dim=config.qk_rope_head_dim,
+            v_head_dim=config.v_head_dim,
+            kv_lora_rank=config.kv_lora_rank,
+            scale=config.attention_scale,
+            eps=config.rms_norm_eps,
+            indexer=indexer,
+        )
     )

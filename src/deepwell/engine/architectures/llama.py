@@ -10,6 +10,7 @@ from deepwell.engine.architectures.mixture import build_mlp, mlp_tensors, wrappe
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, VectorPlan
 from deepwell.engine.backends.backend import Backend, Layer, Model
 from deepwell.engine.backends.rope import rope_tables
+from deepwell.engine.backends.specs import AttentionSpec
 from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
 
@@ -56,16 +57,18 @@ def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions
     layers: list[Layer] = []
     for i in range(config.num_hidden_layers):
         attention = backend.attention(
-            vectors[f"{i}.attention_norm"],
-            matrices[f"{i}.qkv"],
-            vectors.get(f"{i}.qkv_bias"),
-            matrices[f"{i}.o"],
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=config.head_dim,
-            eps=eps,
-            q_norm=vectors.get(f"{i}.q_norm"),
-            k_norm=vectors.get(f"{i}.k_norm"),
+            AttentionSpec(
+                vectors[f"{i}.attention_norm"],
+                matrices[f"{i}.qkv"],
+                vectors.get(f"{i}.qkv_bias"),
+                matrices[f"{i}.o"],
+                num_heads=config.num_attention_heads,
+                num_kv_heads=config.num_key_value_heads,
+                head_dim=config.head_dim,
+                eps=eps,
+                q_norm=vectors.get(f"{i}.q_norm"),
+                k_norm=vectors.get(f"{i}.k_norm"),
+            )
         )
         layers += [attention, build_mlp(backend, matrices, vectors, config, i)]
     cos, sin = rope_tables(config, max_positions)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.architectures.tensors import HeadRows, MatrixPlan, TensorPlan, VectorPlan
 from deepwell.engine.backends.backend import Backend, Matrix, Mlp, Moe
+from deepwell.engine.backends.specs import MoeSpec
 from deepwell.engine.layouts import PANEL
 from deepwell.engine.weights.packed import Weights
 from deepwell.models.config import ModelConfig
@@ -78,19 +79,21 @@ def build_mlp(
     if not config.has_experts(layer):
         return backend.mlp(norm, matrices[f"{layer}.gate_up"], matrices[f"{layer}.down"], eps=eps)
     return backend.moe(
-        norm,
-        vectors[f"{layer}.router"].reshape(config.num_experts, config.hidden_size),
-        vectors.get(f"{layer}.correction_bias"),
-        matrices[f"{layer}.experts_gate_up"],
-        matrices[f"{layer}.experts_down"],
-        matrices.get(f"{layer}.shared_gate_up"),
-        matrices.get(f"{layer}.shared_down"),
-        num_experts=config.num_experts,
-        top_k=config.num_experts_per_tok,
-        scoring=config.scoring_func,
-        n_group=config.n_group,
-        topk_group=config.topk_group,
-        norm_topk_prob=config.norm_topk_prob,
-        routed_scaling_factor=config.routed_scaling_factor,
-        eps=eps,
+        MoeSpec(
+            norm,
+            vectors[f"{layer}.router"].reshape(config.num_experts, config.hidden_size),
+            vectors.get(f"{layer}.correction_bias"),
+            matrices[f"{layer}.experts_gate_up"],
+            matrices[f"{layer}.experts_down"],
+            matrices.get(f"{layer}.shared_gate_up"),
+            matrices.get(f"{layer}.shared_down"),
+            num_experts=config.num_experts,
+            top_k=config.num_experts_per_tok,
+            scoring=config.scoring_func,
+            n_group=config.n_group,
+            topk_group=config.topk_group,
+            norm_topk_prob=config.norm_topk_prob,
+            routed_scaling_factor=config.routed_scaling_factor,
+            eps=eps,
+        )
     )

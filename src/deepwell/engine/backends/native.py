@@ -13,7 +13,8 @@ from typing import Any, Final, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.backends import backend, reference
+from deepwell.engine.backends import backend, reference, specs
+from deepwell.engine.backends.specs import AttentionSpec, LatentAttentionSpec, MoeSpec
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights.low_rank import AdapterDtype, LowRank, PackedLowRank, by_expert, pack
@@ -150,62 +151,34 @@ def switch_profile(on: bool) -> tuple[StepProfile, StepProfile]:
     return decode, other
 
 
-def matmul(x: NDArray[np.float32], weight: backend.Matrix) -> NDArray[np.float32]:
+def matmul(x: NDArray[np.float32], weight: specs.Matrix) -> NDArray[np.float32]:
     """y = x W^T: [tokens, cols] -> [tokens, rows]."""
     return _native.matmul(x, weight)
 
 
-def matrix(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> backend.Matrix:
+def matrix(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> specs.Matrix:
     """Wrap packed bytes (not copied, kept alive)."""
     return _native.Matrix(data, rows, cols, scheme)
 
 
-def attention(
-    norm: NDArray[np.float32],
-    qkv: backend.Matrix,
-    bias: NDArray[np.float32] | None,
-    o: backend.Matrix,
-    *,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    eps: float,
-    q_norm: NDArray[np.float32] | None = None,
-    k_norm: NDArray[np.float32] | None = None,
-) -> backend.Attention:
-    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]; `q_norm` and `k_norm` are [head_dim]."""
-    return _native.Attention(norm, qkv, bias, o, num_heads, num_kv_heads, head_dim, eps, q_norm, k_norm)
+def attention(spec: AttentionSpec) -> backend.Attention:
+    """Compiles an attention layer."""
+    s = spec
+    matrices = (s.norm, s.qkv, s.bias, s.o)
+    return _native.Attention(*matrices, s.num_heads, s.num_kv_heads, s.head_dim, s.eps, s.q_norm, s.k_norm)
 
 
-def mlp(
-    norm: NDArray[np.float32], gate_up: backend.Matrix, down: backend.Matrix, *, eps: float
-) -> backend.Mlp:
+def mlp(norm: NDArray[np.float32], gate_up: specs.Matrix, down: specs.Matrix, *, eps: float) -> backend.Mlp:
     """`gate_up` rows alternate 16 of gate, 16 of up (`quantize.interleave_gate_up`)."""
     return _native.Mlp(norm, gate_up, down, eps)
 
 
-def moe(
-    norm: NDArray[np.float32],
-    router: NDArray[np.float32],
-    correction_bias: NDArray[np.float32] | None,
-    gate_up: backend.Matrix,
-    down: backend.Matrix,
-    shared_gate_up: backend.Matrix | None,
-    shared_down: backend.Matrix | None,
-    *,
-    num_experts: int,
-    top_k: int,
-    scoring: backend.Scoring,
-    n_group: int,
-    topk_group: int,
-    norm_topk_prob: bool,
-    routed_scaling_factor: float,
-    eps: float,
-) -> backend.Moe:
-    """See `backend.Backend.moe`."""
-    matrices = (norm, router, correction_bias, gate_up, down, shared_gate_up, shared_down)
-    choice = (num_experts, top_k, scoring, n_group, topk_group, norm_topk_prob)
-    return _native.Moe(*matrices, *choice, routed_scaling_factor, eps)
+def moe(spec: MoeSpec) -> backend.Moe:
+    """Compiles a mixture of experts."""
+    s = spec
+    matrices = (s.norm, s.router, s.correction_bias, s.gate_up, s.down, s.shared_gate_up, s.shared_down)
+    choice = (s.num_experts, s.top_k, s.scoring, s.n_group, s.topk_group, s.norm_topk_prob)
+    return _native.Moe(*matrices, *choice, s.routed_scaling_factor, s.eps)
 
 
 def kv_cache(
@@ -215,27 +188,9 @@ def kv_cache(
     return _native.KVCache(num_layers, num_blocks, num_kv_heads, head_dim, dtype)
 
 
-def latent_attention(
-    norm: NDArray[np.float32],
-    a: backend.Matrix,
-    q_norm: NDArray[np.float32] | None,
-    q_b: backend.Matrix | None,
-    kv_norm: NDArray[np.float32],
-    k_up: backend.Matrix,
-    k_absorb: backend.Matrix,
-    v_up: backend.Matrix,
-    o: backend.Matrix,
-    *,
-    num_heads: int,
-    qk_nope_head_dim: int,
-    qk_rope_head_dim: int,
-    v_head_dim: int,
-    kv_lora_rank: int,
-    scale: float,
-    eps: float,
-    indexer: backend.Indexer | None = None,
-) -> backend.LatentAttention:
-    """See `backend.Backend.latent_attention`; rows that leave tokens out are absorbed, whatever their role."""
+def latent_attention(spec: LatentAttentionSpec) -> backend.LatentAttention:
+    """Compiles latent attention. Rows that leave tokens out are absorbed, whatever their role."""
+    s, indexer = spec, spec.indexer
     compiled = indexer and _native.Indexer(
         indexer.q_b,
         indexer.k,
@@ -246,9 +201,9 @@ def latent_attention(
         indexer.head_dim,
         indexer.top_k,
     )
-    matrices = (norm, a, q_norm, q_b, kv_norm, k_up, k_absorb, v_up, o)
-    dims = (num_heads, qk_nope_head_dim, qk_rope_head_dim, v_head_dim, kv_lora_rank)
-    return _native.LatentAttention(*matrices, *dims, scale, eps, compiled)
+    matrices = (s.norm, s.a, s.q_norm, s.q_b, s.kv_norm, s.k_up, s.k_absorb, s.v_up, s.o)
+    dims = (s.num_heads, s.qk_nope_head_dim, s.qk_rope_head_dim, s.v_head_dim, s.kv_lora_rank)
+    return _native.LatentAttention(*matrices, *dims, s.scale, s.eps, compiled)
 
 
 def latent_cache(
@@ -264,15 +219,15 @@ def latent_cache(
 
 
 def model(
-    embed: backend.Matrix,
+    embed: specs.Matrix,
     layers: Sequence[backend.Layer],
     norm: NDArray[np.float32],
-    head: backend.Matrix,
+    head: specs.Matrix,
     cos: NDArray[np.float32],
     sin: NDArray[np.float32],
     *,
     eps: float,
-    join: backend.Join | None = None,
+    join: specs.Join | None = None,
 ) -> Model:
     """Compose a decoder; `embed` and `head` may be the same matrix."""
     joined = join and _native.Join(join.embed_norm, join.state_norm, join.proj)

@@ -40,6 +40,7 @@ from deepwell.engine.backends.reference_ops import (
     swiglu,
     widen,
 )
+from deepwell.engine.backends.specs import AttentionSpec
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.low_rank import LowRank
@@ -117,21 +118,15 @@ class KVCache:
         return pages(self.keys, self.key_scales), pages(self.values, self.value_scales)
 
 
-@dataclass(frozen=True, eq=False)
 class Attention:
     """x += o(attend(rope(qkv(rms_norm(x)) + bias))); Qwen3 normalises each query and key head before rope."""
 
-    norm: Float32
-    qkv: Matrix
-    bias: Float32 | None
-    o: Matrix
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    eps: float
-    q_norm: Float32 | None = None
-    k_norm: Float32 | None = None
     num_matrices: ClassVar[int] = 2  # that adapters may change
+
+    def __init__(self, spec: AttentionSpec) -> None:
+        self.spec = spec
+        self.qkv = own(spec.qkv)
+        self.o = own(spec.o)
 
     def forward(
         self,
@@ -145,13 +140,18 @@ class Attention:
         index: int,
     ) -> Float32:
         """The residual stream after this layer; `cos` and `sin` are [tokens, head_dim / 2]."""
-        qkv = adapters.matmul(rms_norm(x, self.norm, self.eps), self.qkv, index)
-        if self.bias is not None:
-            qkv = qkv + self.bias
-        heads = qkv.reshape(len(x), -1, self.head_dim)
-        queries, keys, values = np.split(heads, [self.num_heads, self.num_heads + self.num_kv_heads], axis=1)
-        if self.q_norm is not None and self.k_norm is not None:
-            queries, keys = rms_norm(queries, self.q_norm, self.eps), rms_norm(keys, self.k_norm, self.eps)
+        qkv = adapters.matmul(rms_norm(x, self.spec.norm, self.spec.eps), self.qkv, index)
+        if self.spec.bias is not None:
+            qkv = qkv + self.spec.bias
+        heads = qkv.reshape(len(x), -1, self.spec.head_dim)
+        queries, keys, values = np.split(
+            heads, [self.spec.num_heads, self.spec.num_heads + self.spec.num_kv_heads], axis=1
+        )
+        if self.spec.q_norm is not None and self.spec.k_norm is not None:
+            queries, keys = (
+                rms_norm(queries, self.spec.q_norm, self.spec.eps),
+                rms_norm(keys, self.spec.k_norm, self.spec.eps),
+            )
         queries, keys = apply_rope(queries, cos, sin), apply_rope(keys, cos, sin)
 
         starts, positions = batch.seq_starts, batch.positions
@@ -314,21 +314,9 @@ def _own_cache(cache: backend.KVCache, kind: type[_Cache]) -> _Cache:
     return cache
 
 
-def attention(
-    norm: Float32,
-    qkv: backend.Matrix,
-    bias: Float32 | None,
-    o: backend.Matrix,
-    *,
-    num_heads: int,
-    num_kv_heads: int,
-    head_dim: int,
-    eps: float,
-    q_norm: Float32 | None = None,
-    k_norm: Float32 | None = None,
-) -> Attention:
-    """`qkv` rows are [q heads; k heads; v heads]; `bias` is [qkv.rows]; `q_norm` and `k_norm` are [head_dim]."""
-    return Attention(norm, own(qkv), bias, own(o), num_heads, num_kv_heads, head_dim, eps, q_norm, k_norm)
+def attention(spec: AttentionSpec) -> Attention:
+    """Makes the layer of a spec."""
+    return Attention(spec)
 
 
 def mlp(norm: Float32, gate_up: backend.Matrix, down: backend.Matrix, *, eps: float) -> Mlp:

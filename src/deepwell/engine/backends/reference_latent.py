@@ -7,15 +7,12 @@ query to the latents' space and v_up takes what it attended to out of it. The to
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.backends import backend
-from deepwell.engine.backends.backend import Indexer
 from deepwell.engine.backends.reference_ops import (
     Adapters,
     Float32,
@@ -28,6 +25,7 @@ from deepwell.engine.backends.reference_ops import (
     rms_norm,
     widen,
 )
+from deepwell.engine.backends.specs import Indexer, LatentAttentionSpec
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.weights.quantize import round_bf16
@@ -108,27 +106,17 @@ def select(scores: Float32, positions: NDArray[np.int32], top_k: int) -> NDArray
     return chosen & visible
 
 
-@dataclass(frozen=True, eq=False)
 class LatentAttention:
     """x += o(attend(q, latents)); see `backend.Backend.latent_attention` for the matrices."""
 
-    norm: Float32
-    a: Matrix
-    q_norm: Float32 | None
-    q_b: Matrix | None
-    kv_norm: Float32
-    k_up: Matrix
-    k_absorb: Matrix
-    v_up: Matrix
-    o: Matrix
-    num_heads: int
-    qk_nope_head_dim: int
-    qk_rope_head_dim: int
-    v_head_dim: int
-    kv_lora_rank: int
-    scale: float
-    eps: float
-    indexer: Indexer | None = None
+    def __init__(self, spec: LatentAttentionSpec) -> None:
+        self.spec = spec
+        self.a = own(spec.a)
+        self.q_b = None if spec.q_b is None else own(spec.q_b)
+        self.k_up = own(spec.k_up)
+        self.k_absorb = own(spec.k_absorb)
+        self.v_up = own(spec.v_up)
+        self.o = own(spec.o)
 
     @property
     def num_matrices(self) -> int:
@@ -138,10 +126,10 @@ class LatentAttention:
     @cached_property
     def _heads(self) -> list[tuple[Matrix, Matrix]]:
         """k_absorb and v_up, a head at a time."""
-        absorb, value = self.k_absorb.rows // self.num_heads, self.v_up.rows // self.num_heads
+        absorb, value = self.k_absorb.rows // self.spec.num_heads, self.v_up.rows // self.spec.num_heads
         return [
             (self.k_absorb.part(h * absorb, absorb), self.v_up.part(h * value, value))
-            for h in range(self.num_heads)
+            for h in range(self.spec.num_heads)
         ]
 
     def forward(
@@ -156,37 +144,39 @@ class LatentAttention:
         index: int,
     ) -> Float32:
         """The residual stream after this layer; `cos` and `sin` are [tokens, qk_rope_head_dim / 2]."""
-        h = rms_norm(x, self.norm, self.eps)
-        first = self.a.rows - self.kv_lora_rank - self.qk_rope_head_dim
-        q, latents, k_pe = np.split(adapters.matmul(h, self.a, index), [first, first + self.kv_lora_rank], 1)
+        h = rms_norm(x, self.spec.norm, self.spec.eps)
+        first = self.a.rows - self.spec.kv_lora_rank - self.spec.qk_rope_head_dim
+        q, latents, k_pe = np.split(
+            adapters.matmul(h, self.a, index), [first, first + self.spec.kv_lora_rank], 1
+        )
         compressed = q
-        if self.q_b is not None and self.q_norm is not None:
-            compressed = rms_norm(q, self.q_norm, self.eps)
+        if self.q_b is not None and self.spec.q_norm is not None:
+            compressed = rms_norm(q, self.spec.q_norm, self.spec.eps)
             index += 1
             q = adapters.matmul(compressed, self.q_b, index)
-        q = q.reshape(len(x), self.num_heads, -1)
-        q_nope, q_pe = q[..., : self.qk_nope_head_dim], q[..., self.qk_nope_head_dim :]
+        q = q.reshape(len(x), self.spec.num_heads, -1)
+        q_nope, q_pe = q[..., : self.spec.qk_nope_head_dim], q[..., self.spec.qk_nope_head_dim :]
         q_pe = apply_rope(q_pe, cos, sin)
         k_pe = apply_rope(k_pe[:, None], cos, sin)[:, 0]
         index_q = index_keys = weights = None
-        if self.indexer is not None:
-            index_q, index_keys, weights = self._index(self.indexer, h, compressed, cos, sin)
+        if self.spec.indexer is not None:
+            index_q, index_keys, weights = self._index(self.spec.indexer, h, compressed, cos, sin)
 
         starts, positions = batch.seq_starts, batch.positions
         tables = np.repeat(batch.block_tables, np.diff(starts), axis=0)  # [tokens, max_blocks]
         blocks = tables[np.arange(len(x)), positions // BLOCK_TOKENS]
-        latents = rms_norm(latents, self.kv_norm, self.eps)
+        latents = rms_norm(latents, self.spec.kv_norm, self.spec.eps)
         cache.write(layer, blocks, positions % BLOCK_TOKENS, latents, k_pe, index_keys)
 
-        attended = np.empty((len(x), self.num_heads, self.v_head_dim), np.float32)
+        attended = np.empty((len(x), self.spec.num_heads, self.spec.v_head_dim), np.float32)
         for s, table in enumerate(batch.block_tables):
             rows = np.arange(int(starts[s]), int(starts[s + 1]))
             length = int(positions[rows].max(initial=-1)) + 1
             stored, rotated, keys = cache.read(layer, table[: -(-length // BLOCK_TOKENS)], length)
             visible = _causal(positions[rows], length)
-            if self.indexer is not None and index_q is not None and weights is not None:
-                scores = _index_scores(self.indexer, index_q[rows], keys, weights[rows])
-                visible = select(scores, positions[rows], self.indexer.top_k)
+            if self.spec.indexer is not None and index_q is not None and weights is not None:
+                scores = _index_scores(self.spec.indexer, index_q[rows], keys, weights[rows])
+                visible = select(scores, positions[rows], self.spec.indexer.top_k)
             prompt = np.ones(len(rows), bool)
             if batch.prompt_lengths is not None:
                 prompt = positions[rows] < batch.prompt_lengths[s]
@@ -202,11 +192,11 @@ class LatentAttention:
         self, q_nope: Float32, q_pe: Float32, latents: Float32, k_pe: Float32, visible: NDArray[np.bool_]
     ) -> Float32:
         """Queries [tokens, heads, ...] over keys and values expanded from latents [length, kv_lora_rank]."""
-        keys = matmul(latents, self.k_up).reshape(len(latents), self.num_heads, -1)
-        values = matmul(latents, self.v_up).reshape(len(latents), self.num_heads, -1)
-        scores = np.einsum("thd,lhd->htl", q_nope, keys[..., : self.qk_nope_head_dim], dtype=np.float64)
+        keys = matmul(latents, self.k_up).reshape(len(latents), self.spec.num_heads, -1)
+        values = matmul(latents, self.v_up).reshape(len(latents), self.spec.num_heads, -1)
+        scores = np.einsum("thd,lhd->htl", q_nope, keys[..., : self.spec.qk_nope_head_dim], dtype=np.float64)
         weights = self._softmax(scores, q_pe, k_pe, visible)
-        out = np.einsum("htl,lhd->thd", weights, values[..., : self.v_head_dim], dtype=np.float64)
+        out = np.einsum("htl,lhd->thd", weights, values[..., : self.spec.v_head_dim], dtype=np.float64)
         return out.astype(np.float32)
 
     def _absorbed(
@@ -215,7 +205,7 @@ class LatentAttention:
         """The same with queries taken to the latents' space."""
         absorbed = np.stack(
             [
-                matmul(np.ascontiguousarray(q_nope[:, h]), absorb)[:, : self.kv_lora_rank]
+                matmul(np.ascontiguousarray(q_nope[:, h]), absorb)[:, : self.spec.kv_lora_rank]
                 for h, (absorb, _) in enumerate(self._heads)
             ]
         )  # [heads, tokens, kv_lora_rank]
@@ -223,7 +213,8 @@ class LatentAttention:
         weights = self._softmax(scores, q_pe, k_pe, visible)
         out = (weights @ latents.astype(np.float64)).astype(np.float32)  # [heads, tokens, kv_lora_rank]
         return np.stack(
-            [matmul(out[h], value)[:, : self.v_head_dim] for h, (_, value) in enumerate(self._heads)], axis=1
+            [matmul(out[h], value)[:, : self.spec.v_head_dim] for h, (_, value) in enumerate(self._heads)],
+            axis=1,
         )
 
     def _softmax(
@@ -231,7 +222,7 @@ class LatentAttention:
     ) -> NDArray[np.float64]:
         """Attention weights [heads, tokens, length] from scores without their rotated part."""
         scores = scores + np.einsum("thd,ld->htl", q_pe, k_pe, dtype=np.float64)
-        scores = np.where(visible[None], scores * self.scale, -np.inf)
+        scores = np.where(visible[None], scores * self.spec.scale, -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         return weights / weights.sum(axis=-1, keepdims=True)
 
@@ -239,7 +230,7 @@ class LatentAttention:
         self, indexer: Indexer, h: Float32, compressed: Float32, cos: Float32, sin: Float32
     ) -> tuple[Float32, Float32, Float32]:
         """Queries [tokens, heads, dim], keys [tokens, dim] and weights [tokens, heads] of the indexer."""
-        rope = self.qk_rope_head_dim
+        rope = self.spec.qk_rope_head_dim
         queries = matmul(compressed, indexer.q_b).reshape(len(h), indexer.num_heads, indexer.head_dim)
         keys = _layer_norm(matmul(h, indexer.k), indexer.k_norm, indexer.k_shift)
         queries[..., :rope] = apply_rope(queries[..., :rope], cos, sin)
@@ -261,46 +252,9 @@ def _index_scores(indexer: Indexer, queries: Float32, keys: Float32, weights: Fl
     return np.einsum("th,thl->tl", weighted, np.maximum(products, 0.0)).astype(np.float32)
 
 
-def latent_attention(
-    norm: Float32,
-    a: backend.Matrix,
-    q_norm: Float32 | None,
-    q_b: backend.Matrix | None,
-    kv_norm: Float32,
-    k_up: backend.Matrix,
-    k_absorb: backend.Matrix,
-    v_up: backend.Matrix,
-    o: backend.Matrix,
-    *,
-    num_heads: int,
-    qk_nope_head_dim: int,
-    qk_rope_head_dim: int,
-    v_head_dim: int,
-    kv_lora_rank: int,
-    scale: float,
-    eps: float,
-    indexer: Indexer | None = None,
-) -> LatentAttention:
-    """See `backend.Backend.latent_attention`."""
-    return LatentAttention(
-        norm,
-        own(a),
-        q_norm,
-        None if q_b is None else own(q_b),
-        kv_norm,
-        own(k_up),
-        own(k_absorb),
-        own(v_up),
-        own(o),
-        num_heads,
-        qk_nope_head_dim,
-        qk_rope_head_dim,
-        v_head_dim,
-        kv_lora_rank,
-        scale,
-        eps,
-        indexer,
-    )
+def latent_attention(spec: LatentAttentionSpec) -> LatentAttention:
+    """Makes the layer of a spec."""
+    return LatentAttention(spec)
 
 
 def latent_cache(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.engine.backends import backend
-from deepwell.engine.backends.backend import Scoring
 from deepwell.engine.backends.reference_ops import Adapters, Float32, Matrix, own, rms_norm, swiglu
+from deepwell.engine.backends.specs import MoeSpec, Scoring
 
 __all__ = ["Moe", "moe", "route"]
 
@@ -59,25 +57,15 @@ def route(
     return experts, weights * np.float32(routed_scaling_factor)
 
 
-@dataclass(frozen=True, eq=False)
 class Moe:
     """x += sum over the chosen experts of weight * mlp(h), best expert first, + shared mlp(h), h = rms_norm(x)."""
 
-    norm: Float32
-    router: Float32  # [experts, hidden]
-    correction_bias: Float32 | None
-    gate_up: Matrix
-    down: Matrix
-    shared_gate_up: Matrix | None
-    shared_down: Matrix | None
-    num_experts: int
-    top_k: int
-    scoring: Scoring
-    n_group: int
-    topk_group: int
-    norm_topk_prob: bool
-    routed_scaling_factor: float
-    eps: float
+    def __init__(self, spec: MoeSpec) -> None:
+        self.spec = spec
+        self.gate_up = own(spec.gate_up)
+        self.down = own(spec.down)
+        self.shared_gate_up = None if spec.shared_gate_up is None else own(spec.shared_gate_up)
+        self.shared_down = None if spec.shared_down is None else own(spec.shared_down)
 
     @property
     def num_matrices(self) -> int:
@@ -87,13 +75,14 @@ class Moe:
     @cached_property
     def loads(self) -> NDArray[np.uint64]:
         """Rows that each expert has seen so far, then how often the weights of any were read: [num_experts + 1]."""
-        return np.zeros(self.num_experts + 1, np.uint64)
+        return np.zeros(self.spec.num_experts + 1, np.uint64)
 
     @cached_property
     def _experts(self) -> list[tuple[Matrix, Matrix]]:
-        up, down = self.gate_up.rows // self.num_experts, self.down.rows // self.num_experts
+        up, down = self.gate_up.rows // self.spec.num_experts, self.down.rows // self.spec.num_experts
         return [
-            (self.gate_up.part(e * up, up), self.down.part(e * down, down)) for e in range(self.num_experts)
+            (self.gate_up.part(e * up, up), self.down.part(e * down, down))
+            for e in range(self.spec.num_experts)
         ]
 
     def routed(self, h: Float32) -> tuple[NDArray[np.intp], Float32]:
@@ -101,26 +90,26 @@ class Moe:
 
         Logits are summed in float64, so that they are the right ones whatever order a kernel sums in.
         """
-        logits = (h.astype(np.float64) @ self.router.T.astype(np.float64)).astype(np.float32)
+        logits = (h.astype(np.float64) @ self.spec.router.T.astype(np.float64)).astype(np.float32)
         return route(
             logits,
-            self.correction_bias,
-            top_k=self.top_k,
-            scoring=self.scoring,
-            n_group=self.n_group,
-            topk_group=self.topk_group,
-            norm_topk_prob=self.norm_topk_prob,
-            routed_scaling_factor=self.routed_scaling_factor,
+            self.spec.correction_bias,
+            top_k=self.spec.top_k,
+            scoring=self.spec.scoring,
+            n_group=self.spec.n_group,
+            topk_group=self.spec.topk_group,
+            norm_topk_prob=self.spec.norm_topk_prob,
+            routed_scaling_factor=self.spec.routed_scaling_factor,
         )
 
     def forward(self, x: Float32, adapters: Adapters, index: int) -> Float32:
         """The residual stream after this layer."""
-        h = rms_norm(x, self.norm, self.eps)
+        h = rms_norm(x, self.spec.norm, self.spec.eps)
         chosen, weights = self.routed(h)
-        rows = np.bincount(chosen.reshape(-1), minlength=self.num_experts)
+        rows = np.bincount(chosen.reshape(-1), minlength=self.spec.num_experts)
         self.loads[...] += np.append(rows, np.count_nonzero(rows)).astype(np.uint64)
         outputs = np.empty((*chosen.shape, x.shape[1]), np.float32)  # [tokens, top_k, hidden]
-        for e in range(self.num_experts):
+        for e in range(self.spec.num_experts):
             tokens, ranks = np.nonzero(chosen == e)
             if not len(tokens):
                 continue
@@ -129,7 +118,7 @@ class Moe:
             result = adapters.matmul(swiglu(both), down, index + 1, tokens, e * down.rows)
             outputs[tokens, ranks] = result[:, : x.shape[1]]
         total = np.zeros_like(x)
-        for rank in range(self.top_k):
+        for rank in range(self.spec.top_k):
             total += weights[:, rank, None] * outputs[:, rank]
         if self.shared_gate_up is not None and self.shared_down is not None:
             both = adapters.matmul(h, self.shared_gate_up, index + 2)
@@ -137,39 +126,6 @@ class Moe:
         return x + total
 
 
-def moe(
-    norm: Float32,
-    router: Float32,
-    correction_bias: Float32 | None,
-    gate_up: backend.Matrix,
-    down: backend.Matrix,
-    shared_gate_up: backend.Matrix | None,
-    shared_down: backend.Matrix | None,
-    *,
-    num_experts: int,
-    top_k: int,
-    scoring: Scoring,
-    n_group: int,
-    topk_group: int,
-    norm_topk_prob: bool,
-    routed_scaling_factor: float,
-    eps: float,
-) -> Moe:
-    """See `backend.Backend.moe`."""
-    return Moe(
-        norm,
-        router,
-        correction_bias,
-        own(gate_up),
-        own(down),
-        None if shared_gate_up is None else own(shared_gate_up),
-        None if shared_down is None else own(shared_down),
-        num_experts,
-        top_k,
-        scoring,
-        n_group,
-        topk_group,
-        norm_topk_prob,
-        routed_scaling_factor,
-        eps,
-    )
+def moe(spec: MoeSpec) -> Moe:
+    """Makes the layer of a spec."""
+    return Moe(spec)
