@@ -106,7 +106,7 @@ def run(
     dtype: KVDtype = "fp32",
 ) -> np.ndarray:
     """The residual stream after the layer; `prompt` rows are expanded (None: all), in steps of `chunk` rows."""
-    cache = reference.latent_cache(1, 4, RANK, ROPE, dtype, INDEX_DIM if attention.indexer else 0)
+    cache = reference.latent_cache(1, 4, RANK, ROPE, dtype, INDEX_DIM if attention.spec.indexer else 0)
     chunk = chunk or len(x)
     out = []
     for first in range(0, len(x), chunk):
