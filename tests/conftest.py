@@ -72,7 +72,7 @@ def _no_outside_connections() -> Generator[None]:
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
     """The GGUF file of SmolLM2-135M-Instruct, from `DEEPWELL_SMOLLM2` or the model store."""
-    from deepwell.bench.assets import smollm2
+    from deepwell.bench.harness.assets import smollm2
     from deepwell.errors import ModelNotFound
 
     try:
@@ -84,7 +84,7 @@ def smollm2_path() -> Path:
 @pytest.fixture(scope="session")
 def minilm_path() -> Path:
     """The directory of all-MiniLM-L6-v2, from `DEEPWELL_MINILM` or the model store."""
-    from deepwell.bench.assets import minilm
+    from deepwell.bench.harness.assets import minilm
     from deepwell.errors import ModelNotFound
 
     try:

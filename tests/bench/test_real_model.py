@@ -5,11 +5,12 @@ import io
 import pytest
 from rich.console import Console
 
-from deepwell.bench.determinism import COMPANIES, bench_determinism
-from deepwell.bench.ours import Ours, prompts
-from deepwell.bench.profile import bench_profile
-from deepwell.bench.report import Report
-from deepwell.bench.size import bench_model_size
+from deepwell.bench.harness.report import Report
+from deepwell.bench.peers.ours import Ours
+from deepwell.bench.suites.engine.profile import bench_profile
+from deepwell.bench.suites.quality.determinism import COMPANIES, bench_determinism
+from deepwell.bench.suites.quality.size import bench_model_size
+from deepwell.bench.workloads.text import prompts
 from deepwell.engine.backends import native
 
 pytestmark = [

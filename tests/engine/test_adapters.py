@@ -18,7 +18,7 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 from tests.engine.conformance import collect
 
-from deepwell.bench.adapters import write_random_adapter
+from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import build_model, tensor_plan
 from deepwell.engine.backends import native
 from deepwell.engine.core.batch import Batch

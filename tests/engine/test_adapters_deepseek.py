@@ -14,7 +14,7 @@ from tests.engine import sequences
 from tests.engine.backends import backend
 from tests.engine.test_adapters import ALPHA, MAX_ERROR, WEIGHTS, linears, merged, rewrite
 
-from deepwell.bench.adapters import write_random_adapter
+from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.engine.architectures import build_model
 from deepwell.engine.architectures.targets import lora_targets
 from deepwell.engine.backends import native

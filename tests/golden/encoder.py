@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from deepwell.bench import assets
+from deepwell.bench.harness import assets
 
 HERE = Path(__file__).parent
 TOKENS = (40, 1, 17)  # of the sequences of the tiny model

@@ -27,7 +27,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from deepwell.bench import assets
+from deepwell.bench.harness import assets
 from deepwell.models.checkpoint import open_checkpoint
 from deepwell.models.tokenizer import Tokenizer
 

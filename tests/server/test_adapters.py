@@ -13,7 +13,7 @@ from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.bench.adapters import write_random_adapter
+from deepwell.bench.workloads.random_adapter import write_random_adapter
 from deepwell.dialogue.text import Codec
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.load import open_engine

@@ -11,7 +11,7 @@ import pytest
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.bench.api_docs import api_page, coverage_page, document
+from deepwell.bench.workers.api_docs import api_page, coverage_page, document
 from deepwell.dialogue.text import Codec
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -16,7 +16,7 @@ from tests.server import test_tenants
 from tests.server.echo.family import FAMILY as ECHO
 from tests.server.fakes import FakeEngine, make_service
 
-from deepwell.bench.api_docs import coverage_page
+from deepwell.bench.workers.api_docs import coverage_page
 from deepwell.dialogue.text import Codec
 from deepwell.server.app import FAMILIES, create_app, route_table
 from deepwell.server.http.declaration import DeclarationError, Operation

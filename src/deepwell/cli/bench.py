@@ -15,7 +15,7 @@ from deepwell.cli.output import JsonFlag as Json
 from deepwell.cli.output import reported_errors
 
 if TYPE_CHECKING:
-    from deepwell.bench.report import Report
+    from deepwell.bench.harness.report import Report
 
 __all__ = ["register"]
 
@@ -48,14 +48,14 @@ def register(parent: typer.Typer) -> None:
 
 
 def _threads(given: int | None) -> int:
-    from deepwell.bench.assets import available_cores
+    from deepwell.bench.harness.machine import available_cores
     from deepwell.engine.backends.native import MAX_THREADS
 
     return min(given or available_cores(), MAX_THREADS)
 
 
 def _model(given: str | None) -> Path:
-    from deepwell.bench.assets import smollm2
+    from deepwell.bench.harness.assets import smollm2
     from deepwell.models.store import ModelStore
     from deepwell.settings import Settings
 
@@ -65,8 +65,8 @@ def _model(given: str | None) -> Path:
 def _measure(name: str, row: str | None, as_json: bool, measure: Callable[[Report], dict[str, Any]]) -> None:
     """Run one benchmark and print its table and last line; exit 1 where it misses the bar."""
     with reported_errors(as_json=as_json):
-        from deepwell.bench.report import Outcome, Report
-        from deepwell.bench.targets import judge
+        from deepwell.bench.harness.report import Outcome, Report
+        from deepwell.bench.harness.targets import judge
 
         report = Report(as_json=as_json)
         value = measure(report)
@@ -81,8 +81,8 @@ def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> No
     """Memory and arithmetic peaks of this machine."""
 
     def measure(report: Report) -> dict[str, Any]:
-        from deepwell.bench.report import rounded
-        from deepwell.bench.roofs import measure_roofs
+        from deepwell.bench.harness.report import rounded
+        from deepwell.bench.harness.roofs import measure_roofs
         from deepwell.engine.backends.native import isa
 
         most = _threads(threads)
@@ -118,7 +118,7 @@ def decode(
     json: Json = False,
 ) -> None:
     """Tokens a second of one sequence, against the memory roof and llama.cpp."""
-    from deepwell.bench.decode import bench_decode
+    from deepwell.bench.suites.engine.decode import bench_decode
 
     _measure(
         "decode",
@@ -147,7 +147,7 @@ def adapters(
     json: Json = False,
 ) -> None:
     """Tokens a second of 16 sequences with 8 LoRA adapters among them, against the base alone."""
-    from deepwell.bench.adapters import bench_adapters
+    from deepwell.bench.suites.engine.adapters import bench_adapters
 
     _measure(
         "adapters",
@@ -171,7 +171,7 @@ def prefill(
     json: Json = False,
 ) -> None:
     """Tokens of a prompt a second, against the arithmetic roof and llama.cpp."""
-    from deepwell.bench.prefill import bench_prefill
+    from deepwell.bench.suites.engine.prefill import bench_prefill
 
     _measure(
         "prefill",
@@ -205,8 +205,8 @@ def batch(
     json: Json = False,
 ) -> None:
     """Tokens a second of many sequences together, against llama.cpp."""
-    from deepwell.bench.batch import bench_batch
-    from deepwell.bench.quality import PRECISIONS
+    from deepwell.bench.peers.ours import PRECISIONS
+    from deepwell.bench.suites.engine.batch import bench_batch
 
     first, *also = PRECISIONS if precision == "best" else (_precision(precision),)
 
@@ -245,7 +245,7 @@ def profile(
     json: Json = False,
 ) -> None:
     """Where the milliseconds of a decode step, or of a prompt, go."""
-    from deepwell.bench.profile import bench_profile
+    from deepwell.bench.suites.engine.profile import bench_profile
 
     _measure(
         "profile",
@@ -278,7 +278,7 @@ def load(
     json: Json = False,
 ) -> None:
     """Throughput and latency under a mixed load over HTTP, against llama-server."""
-    from deepwell.bench.load import bench_load
+    from deepwell.bench.suites.service.load import bench_load
 
     _measure(
         "load",
@@ -308,7 +308,7 @@ def ladder(
     json: Json = False,
 ) -> None:
     """One load from plain numpy to reuse, step by step."""
-    from deepwell.bench.ladder import bench_ladder
+    from deepwell.bench.suites.engine.ladder import bench_ladder
 
     _measure(
         "ladder",
@@ -345,7 +345,7 @@ def versus(
     json: Json = False,
 ) -> None:
     """Decode, prefill, batch 16, memory and perplexity beside other engines, in environments built once."""
-    from deepwell.bench.versus import PEER_NAMES, bench_versus
+    from deepwell.bench.suites.engine.versus import PEER_NAMES, bench_versus
 
     _measure(
         "versus",
@@ -375,7 +375,7 @@ def prefix(
     json: Json = False,
 ) -> None:
     """Time to the first token with a long prefix cached, against cold."""
-    from deepwell.bench.prefix import bench_prefix
+    from deepwell.bench.suites.engine.prefix import bench_prefix
 
     _measure(
         "prefix",
@@ -406,8 +406,8 @@ def embeddings(
     json: Json = False,
 ) -> None:
     """Tokens a second of an encoder, against the int8 roof and onnxruntime int8."""
-    from deepwell.bench.assets import minilm
-    from deepwell.bench.embeddings import bench_embeddings
+    from deepwell.bench.harness.assets import minilm
+    from deepwell.bench.suites.engine.embeddings import bench_embeddings
 
     _measure(
         "embeddings",
@@ -434,7 +434,7 @@ def footprint(
     json: Json = False,
 ) -> None:
     """Server start, memory, idle CPU, and the size of the base install."""
-    from deepwell.bench.footprint import bench_footprint
+    from deepwell.bench.suites.service.footprint import bench_footprint
 
     _measure(
         "footprint",
@@ -452,7 +452,7 @@ def footprint(
 @app.command()
 def size(model: Model = None, row: Row = None, json: Json = False) -> None:
     """Packed model files against fp32."""
-    from deepwell.bench.size import bench_model_size
+    from deepwell.bench.suites.quality.size import bench_model_size
 
     _measure("size", row, json, lambda report: bench_model_size(report, _model(model)))
 
@@ -466,7 +466,7 @@ def quality(
     json: Json = False,
 ) -> None:
     """Perplexity, KL divergence and top-1 agreement of int8 and int4 against fp32."""
-    from deepwell.bench.quality import bench_quality
+    from deepwell.bench.suites.quality.quality import bench_quality
 
     _measure(
         "quality",
@@ -485,7 +485,7 @@ def kv(
     json: Json = False,
 ) -> None:
     """Perplexity and bytes of int8 pages of keys and values against bf16."""
-    from deepwell.bench.kv_pages import bench_kv_pages
+    from deepwell.bench.suites.quality.kv_pages import bench_kv_pages
 
     _measure(
         "kv",
@@ -514,8 +514,8 @@ def determinism(
     """Bitwise equal logprobs whatever runs beside a request."""
 
     def measure(report: Report) -> dict[str, Any]:
-        from deepwell.bench.deepseek_determinism import bench_deepseek_determinism
-        from deepwell.bench.determinism import bench_determinism
+        from deepwell.bench.suites.quality.deepseek_determinism import bench_deepseek_determinism
+        from deepwell.bench.suites.quality.determinism import bench_determinism
 
         if deepseek:
             return bench_deepseek_determinism(report, requests=requests, seed=seed)
@@ -536,7 +536,7 @@ def speculation(
     """Speculation on against off: text that repeats, and chat."""
 
     def measure(report: Report) -> dict[str, Any]:
-        from deepwell.bench.speculation import bench_speculation, models_at_hand
+        from deepwell.bench.suites.engine.speculation import bench_speculation, models_at_hand
 
         models = [_model(model)] if model else models_at_hand(_model(None))
         return bench_speculation(report, models, threads=_threads(threads), rounds=rounds, tokens=tokens)
@@ -551,7 +551,7 @@ def parity(
     json: Json = False,
 ) -> None:
     """The parity suite against transformers, in its own environment."""
-    from deepwell.bench.suites import bench_parity
+    from deepwell.bench.suites.repository.suites import bench_parity
 
     _measure("parity", row, json, lambda report: bench_parity(report, deepseek=deepseek))
 
@@ -563,7 +563,7 @@ def newcomer(
     json: Json = False,
 ) -> None:
     """A clean clone with an empty HOME: `make run`, then `make test`."""
-    from deepwell.bench.suites import bench_newcomer
+    from deepwell.bench.suites.repository.suites import bench_newcomer
 
     _measure("newcomer", row, json, lambda report: bench_newcomer(report, python=python))
 
@@ -579,8 +579,8 @@ def targets(
 ) -> None:
     """Run the rows of targets.toml, print which hold, and write docs/benchmarks.md."""
     with reported_errors(as_json=json):
-        from deepwell.bench.report import Outcome, Report
-        from deepwell.bench.targets import run_target, select, write_page
+        from deepwell.bench.harness.report import Outcome, Report
+        from deepwell.bench.harness.targets import run_target, select, write_page
 
         report = Report(as_json=json)
         chosen = select(pattern)
@@ -613,7 +613,7 @@ def targets(
 
 
 def _precision(text: str) -> Any:
-    from deepwell.bench.quality import PRECISIONS
+    from deepwell.bench.peers.ours import PRECISIONS
 
     if text not in ("fp32", *PRECISIONS):
         raise typer.BadParameter(f"{text!r} is none of {', '.join(('fp32', *PRECISIONS))}")

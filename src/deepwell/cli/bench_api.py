@@ -22,7 +22,7 @@ def parsing(
     json: Json = False,
 ) -> None:
     """Golden transcripts of tool calls, cut everywhere, and random streams."""
-    from deepwell.bench.parsing import bench_parsing
+    from deepwell.bench.suites.service.parsing import bench_parsing
 
     measure("parsing", row, json, lambda report: bench_parsing(report, streams=streams, seed=seed))
 
@@ -37,7 +37,7 @@ def grammar(
     json: Json = False,
 ) -> None:
     """Structured output: what masks cost a decode step, and whether answers fit their schemas."""
-    from deepwell.bench.grammar import bench_grammar
+    from deepwell.bench.suites.service.grammar import bench_grammar
 
     measure(
         "grammar",
@@ -52,7 +52,7 @@ def grammar(
 @app.command()
 def clients(model: Model = None, threads: Threads = None, row: Row = None, json: Json = False) -> None:
     """LangChain, pydantic-ai and instructor against the server, in an environment of their own."""
-    from deepwell.bench.clients import bench_clients
+    from deepwell.bench.suites.service.clients import bench_clients
 
     measure(
         "clients",

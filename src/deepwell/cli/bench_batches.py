@@ -23,7 +23,7 @@ def batches(
     json: Json = False,
 ) -> None:
     """A batch whose server is killed at random moments: lines missing, lines answered twice."""
-    from deepwell.bench.batch_kill import bench_batch_kill
+    from deepwell.bench.suites.storage.batch_kill import bench_batch_kill
 
     measure(
         "batches",

@@ -22,7 +22,7 @@ def faults(
     json: Json = False,
 ) -> None:
     """The fault tests: kills and stops of every process, slow and vanished clients, what storage can do."""
-    from deepwell.bench.suites import bench_faults
+    from deepwell.bench.suites.repository.suites import bench_faults
 
     measure("faults", row, json, lambda report: bench_faults(report, restarts=restarts))
 
@@ -34,7 +34,7 @@ def repository_tests(
     json: Json = False,
 ) -> None:
     """Tests of the repository: how many passed, failed and were skipped."""
-    from deepwell.bench.suites import bench_tests
+    from deepwell.bench.suites.repository.suites import bench_tests
 
     measure("tests", row, json, lambda report: bench_tests(report, paths))
 
@@ -50,7 +50,7 @@ def soak(
     json: Json = False,
 ) -> None:
     """Many clients for minutes, some of which hang up: what is lost, what leaks, how much of the engine's speed is left."""
-    from deepwell.bench.soak import bench_soak
+    from deepwell.bench.suites.service.soak import bench_soak
 
     measure(
         "soak",

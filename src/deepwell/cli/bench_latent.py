@@ -10,7 +10,7 @@ import typer
 from deepwell.cli.output import JsonFlag
 
 if TYPE_CHECKING:
-    from deepwell.bench.report import Report
+    from deepwell.bench.harness.report import Report
 
 __all__ = ["latent"]
 
@@ -35,7 +35,11 @@ def latent(measure: Measure, resolve_threads: Callable[[int | None], int]) -> Ca
         json: JsonFlag = False,
     ) -> None:
         """Latent attention: bytes of its cache, decoding at length, sparse against dense."""
-        from deepwell.bench.latent import bench_latent_context, bench_latent_size, bench_latent_sparse
+        from deepwell.bench.suites.engine.latent import (
+            bench_latent_context,
+            bench_latent_size,
+            bench_latent_sparse,
+        )
 
         count = resolve_threads(threads)
 

@@ -22,7 +22,7 @@ def cache(
     json: Json = False,
 ) -> None:
     """Answers from the exact response cache, by wrk with keep-alive; and two tenants over every route."""
-    from deepwell.bench.exact_cache import bench_exact_cache
+    from deepwell.bench.suites.service.exact_cache import bench_exact_cache
 
     measure(
         "cache",

@@ -10,7 +10,7 @@ import typer
 from deepwell.cli.output import JsonFlag
 
 if TYPE_CHECKING:
-    from deepwell.bench.report import Report
+    from deepwell.bench.harness.report import Report
 
 __all__ = ["mixture"]
 
@@ -41,7 +41,7 @@ def mixture(measure: Measure, resolve_threads: Callable[[int | None], int]) -> C
         json: JsonFlag = False,
     ) -> None:
         """Mixtures of experts, random weights in V2-Lite's shape."""
-        from deepwell.bench import mixture
+        from deepwell.bench.suites.engine import mixture
 
         count = resolve_threads(threads)
 

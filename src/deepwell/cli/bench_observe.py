@@ -24,7 +24,7 @@ def metrics(
     json: Json = False,
 ) -> None:
     """How long /metrics takes under load, and how late the event loop is."""
-    from deepwell.bench.scrape import bench_metrics
+    from deepwell.bench.suites.service.scrape import bench_metrics
 
     measure(
         "metrics",
@@ -45,7 +45,7 @@ def semantic(
     json: Json = False,
 ) -> None:
     """False hits of the semantic cache on swaps of what counts, and hits on paraphrases; in English and Chinese."""
-    from deepwell.bench.semantic import bench_semantic
+    from deepwell.bench.suites.service.semantic import bench_semantic
     from deepwell.server.options import SemanticOptions
 
     measure(
@@ -64,6 +64,6 @@ def semantic(
 
 
 def _embedder(given: str | None) -> Path:
-    from deepwell.bench.assets import minilm
+    from deepwell.bench.harness.assets import minilm
 
     return model_path(given) if given else minilm()

@@ -10,7 +10,7 @@ import typer
 from deepwell.cli.output import JsonFlag
 
 if TYPE_CHECKING:
-    from deepwell.bench.report import Report
+    from deepwell.bench.harness.report import Report
 
 __all__ = ["prediction"]
 
@@ -32,7 +32,7 @@ def prediction(measure: Measure, resolve_threads: Callable[[int | None], int]) -
         json: JsonFlag = False,
     ) -> None:
         """Multi-token prediction: what a draft costs, and from which share of right ones on it pays."""
-        from deepwell.bench.prediction import bench_prediction
+        from deepwell.bench.suites.engine.prediction import bench_prediction
 
         count = resolve_threads(threads)
         measure(

@@ -35,7 +35,7 @@ def unchanged(
     json: Json = False,
 ) -> None:
     """What an earlier commit promised and this checkout no longer keeps: golden data, tests, OpenAPI document, stored data."""
-    from deepwell.bench.unchanged import PARTS, bench_unchanged
+    from deepwell.bench.suites.repository.unchanged import PARTS, bench_unchanged
 
     if unknown := set(part or ()) - set(PARTS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(PARTS)}")
@@ -63,7 +63,7 @@ def regression(
     json: Json = False,
 ) -> None:
     """Speed beside an earlier commit's, in paired runs: decode, prefill, batch 16, and the latency that the server adds."""
-    from deepwell.bench.regression import TASKS, bench_regression
+    from deepwell.bench.suites.repository.regression import TASKS, bench_regression
 
     if unknown := set(task or ()) - set(TASKS):
         raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(TASKS)}")

@@ -18,8 +18,8 @@ def sdk(model: Model = None, row: Row = None, json: Json = False) -> None:
     """Every method of the served families through the official SDKs, with strict validation."""
 
     def run(report: Any) -> dict[str, Any]:
-        from deepwell.bench.served import serve_command, served
-        from deepwell.bench.tour import take_tour
+        from deepwell.bench.harness.served import serve_command, served
+        from deepwell.bench.workloads.tour import take_tour
 
         with served(serve_command(path := model_path(model))) as port:
             done = take_tour(f"http://127.0.0.1:{port}", served_name(port))
@@ -48,7 +48,7 @@ def fuzz(
     json: Json = False,
 ) -> None:
     """Schemathesis against the server's own OpenAPI document, in an environment of its own."""
-    from deepwell.bench.fuzz import bench_fuzz
+    from deepwell.bench.suites.service.fuzz import bench_fuzz
 
     measure(
         "fuzz", row, json, lambda report: bench_fuzz(report, model_path(model), minutes=minutes, seed=seed)
@@ -65,7 +65,7 @@ def latency(
     json: Json = False,
 ) -> None:
     """What the server adds to the time to the first token, over an engine that keeps exact time."""
-    from deepwell.bench.latency import bench_latency
+    from deepwell.bench.suites.service.latency import bench_latency
 
     measure(
         "latency",

@@ -21,7 +21,7 @@ def jobs(
     json: Json = False,
 ) -> None:
     """Transitions of durable jobs a second on SQLite, each on the disk when its call returns."""
-    from deepwell.bench.jobs import bench_jobs
+    from deepwell.bench.suites.storage.jobs import bench_jobs
 
     measure("jobs", row, json, lambda report: bench_jobs(report, jobs=count, workers=workers, rounds=rounds))
 
@@ -29,6 +29,6 @@ def jobs(
 @app.command()
 def storage(row: Row = None, json: Json = False) -> None:
     """The suite of every store on SQLite and on PostgreSQL."""
-    from deepwell.bench.storage_suite import bench_storage_suite
+    from deepwell.bench.suites.storage.storage_suite import bench_storage_suite
 
     measure("storage", row, json, bench_storage_suite)

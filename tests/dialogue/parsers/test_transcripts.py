@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.bench.parsing import (
+from deepwell.bench.suites.service.parsing import (
     fuzz,
     parser_of,
     random_stream,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from deepwell.bench.ours import Ours
-from deepwell.bench.quality import Scorer
+from deepwell.bench.peers.ours import Ours
+from deepwell.bench.peers.scorer import Scorer
 from deepwell.bench.workers.loop import answer_stream, serve
 from deepwell.engine.backends.native import isa, select_backend
 

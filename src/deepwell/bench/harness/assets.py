@@ -1,0 +1,60 @@
+"""Where benchmarks and real-model tests find what they read: donor models, the cache, files of the repository."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from deepwell.errors import DeepwellError
+from deepwell.models.store import ModelStore
+from deepwell.settings import Settings
+
+__all__ = ["WORKERS", "bench_cache", "minilm", "repository", "smollm2"]
+
+_PACKAGE = Path(__file__).parents[1]
+WORKERS = _PACKAGE / "workers"
+"""The programs that benchmarks start."""
+
+
+def smollm2() -> Path:
+    """The GGUF of SmolLM2-135M-Instruct: `DEEPWELL_SMOLLM2` if set, else the one in the store.
+
+    Raises:
+        ModelNotFound: it has not been pulled.
+    """
+    if named := os.environ.get("DEEPWELL_SMOLLM2"):
+        return Path(named)
+    return ModelStore(Settings.load().models_dir).get("smollm2").path
+
+
+def minilm() -> Path:
+    """The directory of all-MiniLM-L6-v2: `DEEPWELL_MINILM` if set, else the one in the store.
+
+    Raises:
+        ModelNotFound: it has not been pulled.
+    """
+    if named := os.environ.get("DEEPWELL_MINILM"):
+        return Path(named)
+    return ModelStore(Settings.load().models_dir).get("minilm").path
+
+
+def bench_cache() -> Path:
+    """Where benchmarks keep what is expensive to make: beside the model store."""
+    path = Settings.load().models_dir.parent / "bench"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def repository() -> Path:
+    """The checkout this package runs from.
+
+    Raises:
+        DeepwellError: the package is installed without its repository.
+    """
+    root = _PACKAGE.parents[2]
+    if (root / "bench" / "data").is_dir():
+        return root
+    raise DeepwellError(
+        "this benchmark reads files of the repository, which is not here",
+        fix="run it from a clone, installed with `make bench`",
+    )

@@ -1,0 +1,206 @@
+"""Every promised figure: its command, its bar, its minutes; and the page that shows which hold."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from deepwell.bench.harness.assets import repository
+from deepwell.bench.harness.machine import machine
+from deepwell.bench.harness.report import Outcome
+from deepwell.errors import DeepwellError
+
+__all__ = ["Limit", "Target", "judge", "load_targets", "run_target", "select", "write_page"]
+
+TARGETS_FILE = Path(__file__).parents[1] / "targets.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """What one figure must reach. `or_roof`: it also holds where the figure `roof` is at least this."""
+
+    min: float | None = None
+    max: float | None = None
+    equals: Any = None
+    or_roof: float | None = None
+
+    def holds(self, value: Any, roof: float | None) -> bool:
+        """Whether `value` is within the limit."""
+        if self.or_roof is not None and roof is not None and roof >= self.or_roof:
+            return True
+        if self.equals is not None and value != self.equals:
+            return False
+        if self.min is not None and not value >= self.min:
+            return False
+        return self.max is None or bool(value <= self.max)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One row of `targets.toml`."""
+
+    name: str
+    what: str
+    command: str
+    bar: str
+    minutes: float
+    limits: Mapping[str, Limit] = field(default_factory=dict[str, Limit])
+
+
+def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
+    """Read `targets.toml`.
+
+    Raises:
+        DeepwellError: a row is incomplete, named twice, or promises more than ten minutes.
+    """
+    targets: dict[str, Target] = {}
+    for row in tomllib.loads(path.read_text(encoding="utf-8"))["target"]:
+        try:
+            target = Target(
+                name=row["name"],
+                what=row["what"],
+                command=row["command"],
+                bar=row["bar"],
+                minutes=row["minutes"],
+                limits={figure: Limit(**limit) for figure, limit in row["limits"].items()},
+            )
+        except (KeyError, TypeError) as error:
+            raise DeepwellError(f"{path.name}: row {row.get('name')!r}: {error}", fix="complete it") from None
+        if target.name in targets or not 0 < target.minutes <= 10 or not target.limits:
+            raise DeepwellError(
+                f"{path.name}: row {target.name!r} is named twice, has no limit, or needs more than 10 minutes",
+                fix="split it",
+            )
+        targets[target.name] = target
+    return targets
+
+
+def judge(name: str, value: Mapping[str, Any]) -> Outcome:
+    """Hold measured figures against the bar of row `name`.
+
+    Raises:
+        DeepwellError: there is no such row, or a figure that the bar needs was not measured.
+    """
+    targets = load_targets()
+    if name not in targets:
+        raise DeepwellError(f"no target is called {name!r}", fix=f"use one of {', '.join(targets)}")
+    target = targets[name]
+    if missing := set(target.limits) - set(value):
+        raise DeepwellError(
+            f"the bar of {name} needs {', '.join(sorted(missing))}, which were not measured",
+            fix=f"run {target.command}",
+        )
+    roof = value.get("roof")
+    holds = all(limit.holds(value[figure], roof) for figure, limit in target.limits.items())
+    return Outcome(name, value, target.bar, holds)
+
+
+def select(pattern: str | None) -> list[Target]:
+    """The rows whose name matches the regular expression; all without one.
+
+    Raises:
+        DeepwellError: none does.
+    """
+    targets = load_targets()
+    chosen = [target for target in targets.values() if pattern is None or re.search(pattern, target.name)]
+    if not chosen:
+        raise DeepwellError(f"no target matches {pattern!r}", fix=f"use one of {', '.join(targets)}")
+    return chosen
+
+
+def run_target(target: Target) -> Outcome:
+    """Run a row's command as a user would; a command that fails or overruns is a row that does not hold."""
+    arguments = target.command.split()
+    if arguments[0] == "deepwell":
+        arguments = [sys.executable, "-m", "deepwell", *arguments[1:]]
+    start = time.monotonic()
+    try:
+        done = subprocess.run(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=target.minutes * 60,
+            cwd=repository(),
+            env={**os.environ, "COLUMNS": os.environ.get("COLUMNS", "120")},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome(
+            target.name, {"error": f"took more than {target.minutes:g} minutes"}, target.bar, False
+        )
+    seconds = round(time.monotonic() - start, 1)
+    last = done.stdout.strip().rpartition("\n")[2]
+    try:
+        line = json.loads(last)
+        return Outcome(target.name, {**line["value"], "seconds": seconds}, target.bar, line["holds"])
+    except (ValueError, KeyError, TypeError):
+        return Outcome(
+            target.name, {"error": f"exit status {done.returncode}: {last[:200]}"}, target.bar, False
+        )
+
+
+def write_page(outcomes: Sequence[Outcome], threads: int) -> Path:
+    """Merge the outcomes of this run into `docs/benchmarks.json` and render `docs/benchmarks.md` from it."""
+    docs = repository() / "docs"
+    store = docs / "benchmarks.json"
+    rows: dict[str, Any] = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    here = machine(threads)
+    for outcome in outcomes:
+        rows[outcome.name] = {"value": dict(outcome.value), "holds": outcome.holds, "machine": here}
+    targets = load_targets()
+    rows = {name: rows[name] for name in targets if name in rows}
+    store.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    page = docs / "benchmarks.md"
+    page.write_text(_render(rows, targets), encoding="utf-8")
+    return page
+
+
+def _render(rows: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
+    lines = [
+        "# Benchmarks",
+        "",
+        "Written by `deepwell bench targets`; every row names the command that made it. Ratios are medians of interleaved",
+        "rounds on one machine in one run; a roof is the bytes or multiply-adds a token really needs over the peaks measured",
+        "in the same run.",
+        "",
+        "| what | measured | bar | holds | on |",
+        "|---|---|---|---|---|",
+    ]
+    machines: list[str] = []
+    for name, row in rows.items():
+        place = _machine_line(row["machine"])
+        if place not in machines:
+            machines.append(place)
+        figures = ", ".join(
+            f"{key} {row['value'][key]}" for key in targets[name].limits if key in row["value"]
+        )
+        figures = figures or str(row["value"].get("error", ""))
+        verdict = "yes" if row["holds"] else "**no**"
+        lines.append(
+            f"| {targets[name].what} | {figures} | {targets[name].bar} | {verdict} | {machines.index(place) + 1} |"
+        )
+    if missing := [name for name in targets if name not in rows]:
+        lines += ["", f"Not measured yet: {', '.join(missing)}."]
+    lines += ["", "## Machines", "", *(f"{number}. {place}" for number, place in enumerate(machines, 1))]
+    lines += ["", "## Every figure", ""]
+    for name, row in rows.items():
+        lines += [f"### {name}", "", f"`{targets[name].command}`", "", "```json"]
+        lines += [json.dumps(row["value"], indent=1, ensure_ascii=False), "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _machine_line(facts: Mapping[str, Any]) -> str:
+    return (
+        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, {facts['memory_gib']} GiB, {facts['system']}, "
+        f"Python {facts['python']}, Deepwell {facts['deepwell']}, {facts['date']}"
+    )

@@ -1,0 +1,1 @@
+"""The engines that are compared, Deepwell's own among them, and how each is driven."""

@@ -1,0 +1,1 @@
+"""Speed of the engine: against roofs, against other engines, with one technique and without."""

@@ -1,0 +1,1 @@
+"""What the engine's answers keep: perplexity, size, the same bits in any company."""

@@ -1,0 +1,75 @@
+"""The determinism suite of the dense engine on DeepSeek's shapes: tiny random V2, V3 and V3.2, bf16 and int8 latents."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+from deepwell.bench.harness.report import Report
+from deepwell.bench.suites.quality.determinism import bench_determinism
+from deepwell.engine.layouts import KVDtype
+from deepwell.engine.weights.synth import shape_config, synthesize
+
+__all__ = ["TINY", "bench_deepseek_determinism"]
+
+_SMALL: Final[dict[str, Any]] = {
+    "vocab_size": 512,
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "moe_intermediate_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 20,  # more than the lanes of a tile, and no multiple of them
+    "num_key_value_heads": 20,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 4,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 96,
+    "kv_lora_rank": 128,
+    "qk_nope_head_dim": 64,
+    "qk_rope_head_dim": 32,
+    "v_head_dim": 64,
+    "n_group": 4,
+    "topk_group": 2,
+    "max_position_embeddings": 1024,
+}
+TINY: Final[dict[str, dict[str, Any]]] = {
+    "V2": {**shape_config("deepseek-v2-lite"), **_SMALL, "topk_method": "group_limited_greedy"},
+    # Prediction layers draft, random weights that they are.
+    "V3": {**shape_config("deepseek-v3-8layers", prediction=True), **_SMALL},
+    # A prompt of more than 64 tokens leaves some out.
+    "V3.2": {
+        **shape_config("deepseek-v3-8layers", prediction=True),
+        **_SMALL,
+        "architectures": ["DeepseekV32ForCausalLM"],
+        "model_type": "deepseek_v32",
+        "index_n_heads": 24,
+        "index_head_dim": 64,
+        "index_topk": 64,
+    },
+}
+KV_DTYPES: Final[tuple[KVDtype, ...]] = ("bf16", "int8")
+
+
+def bench_deepseek_determinism(report: Report, *, requests: int = 100, seed: int = 7) -> dict[str, Any]:
+    """Each model and type of latents: every request alone and in company; the answers that differ in any bit."""
+    total: dict[str, Any] = {"models": 0, "requests": 0, "different": 0}
+    for name, config in TINY.items():
+        with TemporaryDirectory(prefix="deepwell-tiny-") as folder:
+            directory = Path(folder) / "model"
+            synthesize(directory, config, "int8", seed=seed)
+            for kv_dtype in KV_DTYPES:
+                value = bench_determinism(
+                    report,
+                    directory,
+                    requests=requests,
+                    precisions=("int8",),
+                    kv_dtype=kv_dtype,
+                    name=f"{name}, {kv_dtype} latents",
+                    seed=seed,
+                )
+                total["models"] += 1
+                for figure, count in value.items():
+                    if isinstance(count, int):
+                        total[figure] = total.get(figure, 0) + count
+    return total

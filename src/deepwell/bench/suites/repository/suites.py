@@ -1,0 +1,116 @@
+"""Benchmarks that are suites of the repository: parity, faults, any of its tests, and a newcomer's first minutes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepwell.bench.harness.assets import repository
+from deepwell.bench.harness.junit import run_junit, run_pytest
+from deepwell.bench.harness.report import Report, rounded
+
+__all__ = ["bench_faults", "bench_newcomer", "bench_parity", "bench_tests"]
+
+ANSWER_LINE = (
+    "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
+)
+
+
+def bench_parity(report: Report, *, deepseek: bool = False) -> dict[str, Any]:
+    """Runs the parity suite in its own environment, transformers included; or that of DeepSeek and Qwen3-MoE alone."""
+    target = "parity-deepseek" if deepseek else "parity"
+    done = run_junit(
+        lambda option: ["make", target, f"ARGS=-q {option}"],
+        fix=f"run `make {target}` and read what it says",
+        stderr=None,
+    )
+    report.note(done.last_lines())
+    return dict(done.counts())
+
+
+def bench_faults(report: Report, *, restarts: int) -> dict[str, Any]:
+    """Runs the fault tests: real signals on real servers. `restarts`: how often the engine is killed in the test of leaks."""
+    done = run_pytest(["tests/faults"], {"DEEPWELL_FAULTS_RESTARTS": str(restarts)})
+    report.note(done.last_lines())
+    return done.counts() | {"restarts": restarts}
+
+
+def bench_tests(report: Report, paths: Sequence[str]) -> dict[str, Any]:
+    """Runs tests of the repository, named as for pytest: files, folders or ids."""
+    done = run_pytest(paths)
+    report.note(done.last_lines())
+    return dict(done.counts())
+
+
+def _until(process: subprocess.Popen[str], found: Callable[[str], bool], seconds: float) -> bool:
+    """Read lines until one is wanted; a timer ends the whole process group where none comes in time."""
+    timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
+    timer.start()
+    try:
+        assert process.stdout is not None
+        return any(found(line) for line in process.stdout)
+    finally:
+        timer.cancel()
+
+
+def _clone_and_run(report: Report, python: str, patience: float) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(prefix="deepwell-newcomer-") as folder:
+        home, clone = Path(folder) / "home", Path(folder) / "clone"
+        home.mkdir()
+        subprocess.run(["git", "clone", "-q", str(repository()), str(clone)], check=True)
+        dropped = ("DEEPWELL_", "XDG_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+        environment |= {"HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        start = time.monotonic()
+        process = subprocess.Popen(
+            ["make", "run", f"PYTHON={python}"],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        answered = _until(process, lambda line: ANSWER_LINE in line, patience)
+        seconds = time.monotonic() - start
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(timeout=30)
+        tests = subprocess.run(
+            ["make", "test", f"PYTHON={python}"],
+            cwd=clone,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        last = tests.stdout.strip().splitlines()[-1]
+        report.note(f"{python}: answered after {seconds:.0f} s: {answered}; make test: {last}")
+        return {
+            "answered": answered,
+            "seconds": seconds,
+            "passed": tests.returncode == 0,
+            "tests": last.strip("= "),
+        }
+
+
+def bench_newcomer(report: Report, *, python: str, patience: float = 240.0) -> dict[str, Any]:
+    """Clone HEAD, empty HOME: the time `make run` takes to its first answer, and whether `make test` passes."""
+    result = _clone_and_run(report, python, patience)
+    return {
+        "python": python,
+        "answered": result["answered"],
+        "answer_seconds": rounded(result["seconds"], 3),
+        "tests_passed": result["passed"],
+        "tests": result["tests"],
+    }

@@ -1,0 +1,1 @@
+"""The server: load, latency, caches, clients, structured output, minutes of real use."""

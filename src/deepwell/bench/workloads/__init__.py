@@ -1,0 +1,1 @@
+"""What engines and servers are given: texts, loads, schemas, questions, random models."""

@@ -1,0 +1,95 @@
+"""Every promise can be run and judged."""
+
+import json
+import sys
+
+import pytest
+
+from deepwell.bench.harness import targets
+from deepwell.bench.harness.report import Outcome
+from deepwell.bench.harness.targets import Limit, Target, judge, load_targets, run_target, select, write_page
+from deepwell.errors import DeepwellError
+
+
+def test_the_shipped_rows_are_complete_and_name_themselves():
+    for target in load_targets().values():
+        assert target.command.startswith("deepwell bench ")
+        assert target.command.endswith(f"--row {target.name}")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "roof", "holds"),
+    [(1.25, 0.85, True), (1.24, 0.91, False), (1.0, 0.92, True), (2.0, 0.84, False)],
+)
+def test_a_ratio_also_holds_near_the_roof(ratio, roof, holds):
+    assert judge("decode_int8", {"ratio": ratio, "roof": roof}).holds is holds
+
+
+def test_a_figure_that_was_not_measured_is_an_error():
+    with pytest.raises(DeepwellError, match="roof"):
+        judge("decode_int8", {"ratio": 9.0})
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "holds"),
+    [
+        (Limit(max=2.0), 2.0, True),
+        (Limit(max=2.0), 2.1, False),
+        (Limit(equals=True), True, True),
+        (Limit(equals=0), 1, False),
+        (Limit(min=1.0), float("nan"), False),
+    ],
+)
+def test_limits(limit, value, holds):
+    assert limit.holds(value, None) is holds
+
+
+def test_patterns_select_rows_and_refuse_what_matches_nothing():
+    assert [target.name for target in select("^decode_int")] == ["decode_int8", "decode_int4"]
+    with pytest.raises(DeepwellError, match="no target matches"):
+        select("nothing-like-it")
+
+
+def test_a_row_of_eleven_minutes_is_refused(tmp_path):
+    rows = tmp_path / "targets.toml"
+    rows.write_text(
+        '[[target]]\nname="slow"\nwhat="w"\ncommand="c"\nbar="b"\nminutes=11\nlimits={x={min=1}}\n',
+        encoding="utf-8",
+    )
+    with pytest.raises(DeepwellError, match="slow"):
+        load_targets(rows)
+
+
+def row(tmp_path, program):
+    script = tmp_path / "row.py"
+    script.write_text(program, encoding="utf-8")
+    return Target("row", "what", f"{sys.executable} {script}", "bar", 1, {"x": Limit(min=1)})
+
+
+def test_the_last_line_of_a_command_is_its_result(tmp_path):
+    line = json.dumps({"name": "row", "value": {"x": 3}, "bar": "bar", "holds": True})
+    outcome = run_target(row(tmp_path, f"print('a table')\nprint({line!r})"))
+
+    assert (outcome.value["x"], outcome.holds) == (3, True)
+
+
+def test_a_command_that_dies_does_not_hold(tmp_path):
+    outcome = run_target(row(tmp_path, "raise SystemExit('no model')"))
+
+    assert outcome.holds is False
+    assert "exit status 1" in outcome.value["error"]
+
+
+def test_the_page_keeps_rows_that_this_run_left_out(tmp_path, monkeypatch):
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(targets, "repository", lambda: tmp_path)
+    write_page([Outcome("decode_int8", {"ratio": 1.5, "roof": 0.9}, "", True)], threads=2)
+    page = write_page(
+        [Outcome("model_size", {"int8": 0.5, "int4": 0.1, "int4_full": 0.1}, "", False)], threads=2
+    )
+
+    text = page.read_text(encoding="utf-8")
+    assert "ratio 1.5, roof 0.9" in text
+    assert "int8 0.5" in text
+    assert "**no**" in text
+    assert "Not measured yet: decode_int4" in text

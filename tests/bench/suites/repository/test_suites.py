@@ -1,0 +1,12 @@
+"""The newcomer's benchmark waits for a line that the server really prints."""
+
+from __future__ import annotations
+
+import inspect
+
+from deepwell.bench.suites.repository import suites
+from deepwell.cli import serve
+
+
+def test_the_awaited_line_is_printed_by_the_demo() -> None:
+    assert suites.ANSWER_LINE in inspect.getsource(serve)
