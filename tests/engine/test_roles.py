@@ -156,6 +156,7 @@ def answers(
         engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv_dtype", ["bf16", "int8"])
 @pytest.mark.parametrize(
     "name", ["deepseek-v2", "deepseek-v3", "deepseek-v3-prediction", "deepseek-v32", "qwen3-moe"]
