@@ -7,6 +7,9 @@ TUNE_VENV := .venv-tune
 BIN := $(VENV)/bin
 PARITY_DEEPSEEK := tests/parity/test_deepseek.py tests/engine/test_parity_deepseek.py tests/engine/test_prediction.py
 PARITY := tests/parity tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
+# A worker of pytest for each processor, up to four; they take tests from each other, so that all end together.
+WORKERS ?= $(shell count=$$(nproc); echo $$((count < 4 ? count : 4)))
+PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
 NATIVE_SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 # Stamps carry the Python version: another interpreter means another environment.
@@ -14,24 +17,30 @@ BASE := $(VENV)/.base-$(PYTHON_VERSION)
 DEV := $(VENV)/.dev-$(PYTHON_VERSION)
 TUNE := $(TUNE_VENV)/.tune-$(PYTHON_VERSION)
 
-.PHONY: run test parity parity-deepseek check bench golden clean
+.PHONY: run dev tune test test-all parity parity-deepseek check bench golden clean
 
 run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next
 	@$(BIN)/deepwell pull smollm2
 	@exec $(BIN)/deepwell serve smollm2 --demo
 
-test: $(DEV)  ## unit and real-model tests
+dev: $(DEV)  ## the environment of check and test
+
+tune: $(TUNE)  ## the environment of parity
+
+test: $(DEV)  ## unit, real-model and fault tests
 	@$(BIN)/deepwell pull smollm2
 	@$(BIN)/deepwell pull --catalog bench/assets.toml minilm
-	$(BIN)/python -m pytest --ignore=tests/parity $(ARGS)
+	$(BIN)/$(PYTEST) --ignore=tests/parity $(ARGS)
+
+test-all: test parity  ## every test there is
 
 parity: $(TUNE)  ## against transformers itself, and against what it computed for the golden files
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
 	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml minilm
-	$(TUNE_VENV)/bin/python -m pytest $(PARITY) $(ARGS)
+	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY) $(ARGS)
 
 parity-deepseek: $(TUNE)  ## the same for DeepSeek and Qwen3-MoE alone: tiny random models, no downloads
-	$(TUNE_VENV)/bin/python -m pytest $(PARITY_DEEPSEEK) $(ARGS)
+	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY_DEEPSEEK) $(ARGS)
 
 check: $(DEV)  ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
@@ -60,9 +69,9 @@ $(BASE): pyproject.toml $(NATIVE_SOURCES)
 	@.ci/install $(PYTHON) $(VENV) ""
 	@touch $@
 
-$(DEV): $(BASE)
+$(DEV): pyproject.toml $(NATIVE_SOURCES)
 	@.ci/install $(PYTHON) $(VENV) "[dev]"
-	@touch $@
+	@touch $(BASE) $@
 
 $(TUNE): pyproject.toml $(NATIVE_SOURCES)
 	@.ci/install $(PYTHON) $(TUNE_VENV) "[dev,tune]"

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
+from tests.parallel import keep_to_one_processor
+
+keep_to_one_processor()  # before numpy and torch count processors
 
 IN_CI = os.environ.get("CI", "").lower() in ("1", "true")
 
@@ -19,11 +22,20 @@ settings.register_profile("ci", max_examples=100, deadline=None, derandomize=Tru
 settings.load_profile("ci" if IN_CI else "dev")
 
 
+TESTS = Path(__file__).parent
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks for the real model belongs to the real-model tier, marked or not."""
+    """A test belongs to the tiers of what it asks for and of its folder, marked or not; without any it is a unit test."""
     for item in items:
         if {"smollm2_path", "minilm_path"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.model)
+        if TESTS / "faults" in item.path.parents:
+            item.add_marker(pytest.mark.fault)
+        if TESTS / "parity" in item.path.parents:
+            item.add_marker(pytest.mark.slow)
+        if not any(item.get_closest_marker(tier) for tier in ("model", "fault", "slow")):
+            item.add_marker(pytest.mark.unit)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import httpx
 import pytest
+from tests.parallel import free_port
 from tests.server.conftest import Live
 from typer.testing import CliRunner
 
@@ -61,9 +61,7 @@ def test_ask_json_has_usage_and_speed(runner: CliRunner, toy_server: Live) -> No
 def test_ask_without_server_or_model_says_how_to_get_one(
     runner: CliRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
-    monkeypatch.setenv("DEEPWELL_PORT", str(port))
+    monkeypatch.setenv("DEEPWELL_PORT", str(free_port()))
     result = runner.invoke(app, ["ask", "hi"])
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")

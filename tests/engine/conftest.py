@@ -6,10 +6,19 @@ from collections.abc import Iterator
 
 import pytest
 from tests.engine.backends import backend
+from tests.parallel import every_processor
 
 from deepwell.engine.backends import native
+from deepwell.engine.machine import usable_cpus
 
 ISAS = native.available_isas() if native.is_available() else ["none"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _threads_as_an_engine_takes() -> None:
+    """Kernels that a test calls without an engine have the threads that an engine would give them."""
+    if native.is_available():
+        native.set_threads(usable_cpus())
 
 
 @pytest.fixture(params=ISAS, scope="module")
@@ -26,6 +35,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 def two_threads() -> Iterator[None]:
     """Both threads of the pool, where the machine may have fewer or more."""
     before = native.threads()
-    native.set_threads(2)
-    yield
-    native.set_threads(before)
+    with every_processor():
+        native.set_threads(2)
+        yield
+        native.set_threads(before)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.engine import sequences
 from tests.engine.backends import backend
+from tests.parallel import every_processor
 
 from deepwell.engine.architectures import build_encoder
 from deepwell.engine.backends import native
@@ -99,8 +100,9 @@ def test_a_vector_has_the_same_bits_in_any_company(
     model = build_encoder(backend("native"), load_weights(tiny, precision), tiny.config)
     before = native.threads()
     try:
-        native.set_threads(threads)
-        together, _ = run(model, groups)
+        with every_processor():
+            native.set_threads(threads)
+            together, _ = run(model, groups)
         native.set_threads(1)
         alone = np.concatenate([run(model, [group])[0] for group in groups])
     finally:

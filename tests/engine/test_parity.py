@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from deepwell.engine.architectures import build_model
 from deepwell.engine.layouts import Precision
 from deepwell.engine.weights.load import load_weights
 from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.config import ModelConfig
 
 TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2", "qwen3")
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}
@@ -51,37 +53,45 @@ def test_golden_models_have_what_they_are_for(name: str) -> None:
     assert ("weight:lm_head.weight" in arrays) == (name == "llama-llama3")
 
 
-@pytest.mark.model
-def test_greedy_text_is_that_of_transformers(smollm2_path: Path) -> None:
+def packed(path: Path, precision: Precision) -> tuple[Any, ModelConfig]:
+    checkpoint = open_checkpoint(path)
+    weights = load_weights(checkpoint, precision)
+    return build_model(backend("native"), weights, checkpoint.config, max_positions=128), checkpoint.config
+
+
+@pytest.fixture(scope="module")
+def in_fp32(smollm2_path: Path) -> tuple[Any, ModelConfig]:
+    return packed(smollm2_path, "fp32")
+
+
+def test_greedy_text_is_that_of_transformers(in_fp32: tuple[Any, ModelConfig]) -> None:
     run = backend("native")
-    checkpoint = open_checkpoint(smollm2_path)
-    weights = load_weights(checkpoint, "fp32")
-    model = build_model(run, weights, checkpoint.config, max_positions=128)
+    model, config = in_fp32
     rows = json.loads((sequences.GOLDEN / "greedy.json").read_text())
     assert len(rows) == 20
     prompts, expected = [row["prompt"] for row in rows], [row["completion"] for row in rows]
     count = len(expected[0])
     tokens = len(prompts) * (max(map(len, prompts)) + count + 16)
-    cache = sequences.new_cache(run, checkpoint.config, tokens)
+    cache = sequences.new_cache(run, config, tokens)
 
     assert sequences.greedy(model, cache, prompts, count) == expected
 
 
-@pytest.mark.model
-def test_text_in_16_bits_is_as_likely_as_in_fp32(smollm2_path: Path) -> None:
+def test_text_in_16_bits_is_as_likely_as_in_fp32(
+    smollm2_path: Path, in_fp32: tuple[Any, ModelConfig]
+) -> None:
     """The perplexity of greedy text within 0.1 %, and another token only where two are nearly tied."""
     run = backend("native")
-    checkpoint = open_checkpoint(smollm2_path)
     rows = json.loads((sequences.GOLDEN / "greedy.json").read_text())[:8]
 
     def scored(precision: Precision) -> tuple[float, list[int]]:
         """The mean log probability of the golden completions, and the likeliest token at each of their places."""
-        model = build_model(run, load_weights(checkpoint, precision), checkpoint.config, max_positions=128)
+        model, config = in_fp32 if precision == "fp32" else packed(smollm2_path, precision)
         chosen: list[float] = []
         best: list[int] = []
         for row in rows:
             tokens = row["prompt"] + row["completion"]
-            cache = sequences.new_cache(run, checkpoint.config, len(tokens))
+            cache = sequences.new_cache(run, config, len(tokens))
             logits = sequences.logits(model, cache, tokens)[len(row["prompt"]) - 1 : -1].astype(np.float64)
             log_sum = np.log(np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1))
             chosen += list(logits[range(len(logits)), row["completion"]] - logits.max(axis=1) - log_sum)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.parallel import free_port
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
@@ -46,6 +46,4 @@ def test_a_full_disk_costs_log_lines_and_no_request(tmp_path: Path, caplog: pyte
 
 def test_a_collector_that_is_away_costs_traces_and_no_request(tmp_path: Path) -> None:
     pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs deepwell[otel]")
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-    served(tmp_path, trace_endpoint=f"http://127.0.0.1:{port}")
+    served(tmp_path, trace_endpoint=f"http://127.0.0.1:{free_port()}")

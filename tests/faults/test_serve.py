@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.parallel import free_port
 
 PATIENCE_S = 120.0
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=lambda n: n.name)
@@ -131,9 +131,7 @@ def serving(model: Path, home: Path, *flags: str, **settings: str) -> Generator[
     environment = {key: value for key, value in os.environ.items() if not key.startswith("DEEPWELL_")}
     environment |= {f"DEEPWELL_{key.upper()}": value for key, value in settings.items()}
     environment |= {"DEEPWELL_HOME": str(home), "PYTHONPATH": os.pathsep.join(sys.path)}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "deepwell", "serve", str(model), "--port", str(port), *flags]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=environment)
     served = Served(process, f"http://127.0.0.1:{port}")

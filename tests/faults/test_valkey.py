@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from pydantic import SecretStr
+from tests.parallel import free_port
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.server import valkey as shared_module
@@ -40,9 +41,7 @@ class Valkey:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.url = SecretStr(f"valkey://127.0.0.1:{self.port}/0")
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -191,9 +190,7 @@ async def test_the_server_answers_throughout_and_its_metrics_tell(valkey: Valkey
 
 
 async def test_a_valkey_that_was_never_there_costs_one_try(tmp_path: Path, changes: Changes) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        url = SecretStr(f"valkey://:secret@127.0.0.1:{nobody.getsockname()[1]}/0")
+    url = SecretStr(f"valkey://:secret@127.0.0.1:{free_port()}/0")
     shared = ValkeyClient(url, changes)
     table = LimitTable()
     limits = SharedLimits(shared, table)

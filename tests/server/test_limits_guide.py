@@ -43,6 +43,7 @@ def served(codec: Codec, tmp_path: Path) -> Iterator[Live]:
     running.stop()
 
 
+@pytest.mark.slow
 def test_the_guide_runs_from_first_to_last(served: Live, tmp_path: Path) -> None:
     shim = tmp_path / "deepwell"
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m deepwell "$@"\n')

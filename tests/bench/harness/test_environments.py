@@ -1,5 +1,6 @@
 """Environments of other engines: built once, resumed, and refused with a reason."""
 
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -10,6 +11,8 @@ from rich.console import Console
 
 from deepwell.bench.harness.environments import Environment, Install, PeerError, environment_python
 from deepwell.errors import DeepwellError
+
+pytestmark = pytest.mark.slow
 
 
 def package(folder, name):
@@ -33,6 +36,22 @@ def console(tmp_path, monkeypatch):
     monkeypatch.setenv("DEEPWELL_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("DEEPWELL_BENCH_TOY", raising=False)
     return Console(record=True, width=200)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """What is left of a build that stopped once it had pip: making that takes seconds, copying it does not."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DEEPWELL_HOME", str(tmp_path_factory.mktemp("bare")))
+        with pytest.raises(PeerError):
+            environment_python(environment(check="import nothing_yet"), Console(record=True))
+        return environment().home
+
+
+@pytest.fixture
+def begun(bare, console):
+    """The build has begun before, and stopped."""
+    shutil.copytree(bare, environment().home, symlinks=True)
 
 
 def build(recipe, console):
@@ -62,6 +81,7 @@ def test_it_is_announced_with_its_cost_and_built_once(tmp_path, console):
     assert not imports(python, "second")
 
 
+@pytest.mark.usefixtures("begun")
 def test_a_build_that_failed_says_why_and_goes_on_where_it_stopped(tmp_path, console):
     wheel = package(tmp_path, "first")
     with pytest.raises(PeerError, match="no-such-package") as failed:
@@ -76,6 +96,7 @@ def test_a_build_that_failed_says_why_and_goes_on_where_it_stopped(tmp_path, con
     assert imports(python, "first")
 
 
+@pytest.mark.usefixtures("begun")
 def test_an_environment_that_cannot_import_its_engine_is_not_finished(console):
     broken = environment(check="import engine_that_is_not_there")
 
