@@ -1,0 +1,66 @@
+"""`deepwell bench`: speed, quality and size against roofs and peers; every promised figure.
+
+A verb is a function in the module of its suite, and a line in `VERBS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from deepwell.cli.bench import engine, quality, repository, service, storage, targets
+
+__all__ = ["VERBS", "register"]
+
+VERBS: dict[str, Callable[..., None]] = {
+    "roofline": engine.roofline,
+    "decode": engine.decode,
+    "adapters": engine.adapters,
+    "prefill": engine.prefill,
+    "batch": engine.batch,
+    "profile": engine.profile,
+    "load": service.load,
+    "ladder": engine.ladder,
+    "versus": engine.versus,
+    "prefix": engine.prefix,
+    "embeddings": engine.embeddings,
+    "footprint": service.footprint,
+    "size": quality.size,
+    "quality": quality.quality,
+    "kv": quality.kv,
+    "latent": engine.latent,
+    "mixture": engine.mixture,
+    "prediction": engine.prediction,
+    "determinism": quality.determinism,
+    "speculation": engine.speculation,
+    "parity": repository.parity,
+    "newcomer": repository.newcomer,
+    "targets": targets.targets,
+    "parsing": service.parsing,
+    "grammar": service.grammar,
+    "clients": service.clients,
+    "batches": storage.batches,
+    "faults": repository.faults,
+    "tests": repository.repository_tests,
+    "soak": service.soak,
+    "cache": service.cache,
+    "metrics": service.metrics,
+    "semantic": service.semantic,
+    "unchanged": repository.unchanged,
+    "regression": repository.regression,
+    "sdk": service.sdk,
+    "fuzz": service.fuzz,
+    "latency": service.latency,
+    "jobs": storage.jobs,
+    "storage": storage.storage,
+}
+"""The verbs in the order of `deepwell bench --help`."""
+
+
+def register(parent: typer.Typer) -> None:
+    """Adds the verb."""
+    app = typer.Typer(help="Measure speed, quality and size against roofs and peers.", no_args_is_help=True)
+    for name, verb in VERBS.items():
+        app.command(name)(verb)
+    parent.add_typer(app, name="bench")

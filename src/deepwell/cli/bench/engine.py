@@ -1,0 +1,431 @@
+"""Verbs of `deepwell bench` on the engine: its speed against roofs, peers and itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from deepwell.cli.bench.options import (
+    Json,
+    Model,
+    NoPeers,
+    Precision,
+    PromptTokens,
+    Rounds,
+    Row,
+    Threads,
+    known_precision,
+    measure,
+    model_path,
+    usable_threads,
+)
+
+if TYPE_CHECKING:
+    from deepwell.bench.harness.report import Report
+
+__all__ = [
+    "adapters",
+    "batch",
+    "decode",
+    "embeddings",
+    "ladder",
+    "latent",
+    "mixture",
+    "prediction",
+    "prefill",
+    "prefix",
+    "profile",
+    "roofline",
+    "speculation",
+    "versus",
+]
+
+
+def roofline(threads: Threads = None, row: Row = None, json: Json = False) -> None:
+    """Measures the memory and arithmetic peaks of this machine."""
+    from deepwell.bench.suites.engine.roofline import bench_roofline
+
+    measure("roofline", row, json, lambda report: bench_roofline(report, threads=usable_threads(threads)))
+
+
+def decode(
+    precision: Precision = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    prompt_tokens: PromptTokens = 128,
+    tokens: Annotated[int, typer.Option(min=2)] = 128,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures tokens a second of one sequence, against the memory roof and llama.cpp."""
+    from deepwell.bench.suites.engine.decode import bench_decode
+
+    measure(
+        "decode",
+        row,
+        json,
+        lambda report: bench_decode(
+            report,
+            model_path(model),
+            precision=known_precision(precision),
+            threads=usable_threads(threads),
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+def adapters(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    rank: Annotated[int, typer.Option(min=1)] = 16,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures tokens a second of 16 sequences with 8 LoRA adapters among them, against the base alone."""
+    from deepwell.bench.suites.engine.adapters import bench_adapters
+
+    measure(
+        "adapters",
+        row,
+        json,
+        lambda report: bench_adapters(
+            report, model_path(model), threads=usable_threads(threads), rounds=rounds, rank=rank
+        ),
+    )
+
+
+def prefill(
+    precision: Precision = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    prompt_tokens: PromptTokens = 512,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures tokens of a prompt a second, against the arithmetic roof and llama.cpp."""
+    from deepwell.bench.suites.engine.prefill import bench_prefill
+
+    measure(
+        "prefill",
+        row,
+        json,
+        lambda report: bench_prefill(
+            report,
+            model_path(model),
+            precision=known_precision(precision),
+            threads=usable_threads(threads),
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+def batch(
+    sequences: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 16,
+    precision: Annotated[
+        str, typer.Option(help="int8, int4, int4-full or fp32; best: the fastest of the first three.")
+    ] = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    prompt_tokens: PromptTokens = 128,
+    tokens: Annotated[int, typer.Option(min=2)] = 64,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures tokens a second of many sequences together, against llama.cpp."""
+    from deepwell.bench.peers.ours import PRECISIONS
+    from deepwell.bench.suites.engine.batch import bench_batch
+
+    first, *also = PRECISIONS if precision == "best" else (known_precision(precision),)
+
+    measure(
+        "batch",
+        row,
+        json,
+        lambda report: bench_batch(
+            report,
+            model_path(model),
+            precision=first,
+            also=also,
+            threads=usable_threads(threads),
+            sequences=sequences,
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+def profile(
+    precision: Precision = "int4",
+    model: Model = None,
+    threads: Threads = None,
+    rows: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 1,
+    prefill: Annotated[
+        int | None, typer.Option(min=1, help="Profile a prompt of so many tokens instead of decoding.")
+    ] = None,
+    rounds: Rounds = 5,
+    prompt_tokens: PromptTokens = 128,
+    tokens: Annotated[int, typer.Option(min=3)] = 64,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Splits the milliseconds of a decode step, or of a prompt, into phases."""
+    from deepwell.bench.suites.engine.profile import bench_profile
+
+    measure(
+        "profile",
+        row,
+        json,
+        lambda report: bench_profile(
+            report,
+            model_path(model),
+            precision=known_precision(precision),
+            threads=usable_threads(threads),
+            rows=rows,
+            prefill=prefill,
+            rounds=rounds,
+            prompt_tokens=prompt_tokens,
+            tokens=tokens,
+        ),
+    )
+
+
+def ladder(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 3,
+    cycles: Annotated[int, typer.Option(min=1, help="Times 12 requests a round, of the fast steps.")] = 4,
+    clients: Annotated[int, typer.Option(min=1)] = 16,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Serves one load from plain numpy to reuse, step by step."""
+    from deepwell.bench.suites.engine.ladder import bench_ladder
+
+    measure(
+        "ladder",
+        row,
+        json,
+        lambda report: bench_ladder(
+            report,
+            model_path(model),
+            threads=usable_threads(threads),
+            rounds=rounds,
+            cycles=cycles,
+            clients=clients,
+        ),
+    )
+
+
+def versus(
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help="llama.cpp, transformers, openvino or vllm, as often as wanted; unset: all."),
+    ] = None,
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    minutes: Annotated[
+        float, typer.Option(min=0.1, help="For measuring; rounds are fewer where less would fit.")
+    ] = 8.0,
+    tune: Annotated[bool, typer.Option("--tune", help="Try every engine's variants again.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Build environments, models and trials; compare nothing.")
+    ] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Compares decode, prefill, batch 16, memory and perplexity with other engines, in environments built once."""
+    from deepwell.bench.suites.engine.versus import PEER_NAMES, bench_versus
+
+    measure(
+        "versus",
+        row,
+        json,
+        lambda report: bench_versus(
+            report,
+            model_path(model),
+            threads=usable_threads(threads),
+            peers=tuple(peer or PEER_NAMES),
+            rounds=rounds,
+            minutes=minutes,
+            tune=tune,
+            prepare=prepare,
+        ),
+    )
+
+
+def prefix(
+    precision: Precision = "int8",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 7,
+    prefix_tokens: Annotated[int, typer.Option(min=16)] = 1024,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures the time to the first token with a long prefix cached, against cold."""
+    from deepwell.bench.suites.engine.prefix import bench_prefix
+
+    measure(
+        "prefix",
+        row,
+        json,
+        lambda report: bench_prefix(
+            report,
+            model_path(model),
+            precision=known_precision(precision),
+            threads=usable_threads(threads),
+            rounds=rounds,
+            prefix_tokens=prefix_tokens,
+        ),
+    )
+
+
+def embeddings(
+    model: Annotated[
+        Path | None, typer.Option(help="An encoder's directory; unset: minilm from the store.")
+    ] = None,
+    threads: Threads = None,
+    rounds: Rounds = 9,
+    sequences: Annotated[int, typer.Option(min=1, help="Texts embedded together.")] = 32,
+    tokens: Annotated[int, typer.Option(min=3, help="Tokens of each text.")] = 128,
+    no_peers: Annotated[bool, typer.Option("--no-peers", help="Leave onnxruntime out.")] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures tokens a second of an encoder, against the int8 roof and onnxruntime int8."""
+    from deepwell.bench.harness.assets import minilm
+    from deepwell.bench.suites.engine.embeddings import bench_embeddings
+
+    measure(
+        "embeddings",
+        row,
+        json,
+        lambda report: bench_embeddings(
+            report,
+            model or minilm(),
+            threads=usable_threads(threads),
+            rounds=rounds,
+            sequences=sequences,
+            tokens=tokens,
+            with_peer=not no_peers,
+        ),
+    )
+
+
+def latent(
+    what: Annotated[
+        Literal["size", "context", "sparse"],
+        typer.Argument(help="Bytes of the cache; decoding at 8k; V3.2's sparse attention."),
+    ],
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures latent attention: bytes of its cache, decoding at length, sparse against dense."""
+    from deepwell.bench.suites.engine.latent import (
+        bench_latent_context,
+        bench_latent_size,
+        bench_latent_sparse,
+    )
+
+    count = usable_threads(threads)
+
+    def run(report: Report) -> dict[str, Any]:
+        if what == "size":
+            return bench_latent_size(report)
+        if what == "context":
+            return bench_latent_context(report, threads=count, rounds=rounds)
+        return bench_latent_sparse(report, threads=count, rounds=rounds)
+
+    measure("latent", row, json, run)
+
+
+def mixture(
+    what: Annotated[
+        Literal["dense", "roof", "peer", "load"],
+        typer.Argument(
+            help="Against a dense model as large; against the memory roof; against llama.cpp; loading 16 GB."
+        ),
+    ],
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    layers: Annotated[
+        int | None, typer.Option(min=2, help="Of V2-Lite's 27; unset: 8 (roof), 5 (peer), all (load).")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the model of `load` on disk.")] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures mixtures of experts, random weights in V2-Lite's shape."""
+    from deepwell.bench.suites.engine import mixture
+
+    count = usable_threads(threads)
+
+    def run(report: Report) -> dict[str, Any]:
+        if what == "dense":
+            return mixture.bench_mixture_dense(report, threads=count, rounds=rounds)
+        if what == "roof":
+            return mixture.bench_mixture_roof(report, threads=count, rounds=rounds, layers=layers or 8)
+        if what == "peer":
+            return mixture.bench_mixture_peer(report, threads=count, rounds=rounds, layers=layers or 5)
+        return mixture.bench_mixture_load(report, threads=count, layers=layers, keep=keep)
+
+    measure("mixture", row, json, run)
+
+
+def prediction(
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    tokens: Annotated[int, typer.Option(min=32, help="Tokens of an answer.")] = 96,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures multi-token prediction: what a draft costs, and from which share of right ones on it pays."""
+    from deepwell.bench.suites.engine.prediction import bench_prediction
+
+    count = usable_threads(threads)
+    measure(
+        "prediction",
+        row,
+        json,
+        lambda report: bench_prediction(report, threads=count, rounds=rounds, tokens=tokens),
+    )
+
+
+def speculation(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 3,
+    tokens: Annotated[int, typer.Option(min=32, help="Tokens an answer may have.")] = 128,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Compares speculation on with off: text that repeats, and chat."""
+
+    def run(report: Report) -> dict[str, Any]:
+        from deepwell.bench.suites.engine.speculation import bench_speculation, models_at_hand
+
+        models = [model_path(model)] if model else models_at_hand(model_path(None))
+        return bench_speculation(
+            report, models, threads=usable_threads(threads), rounds=rounds, tokens=tokens
+        )
+
+    measure("speculation", row, json, run)

@@ -1,0 +1,80 @@
+"""Verbs of `deepwell bench` on the quality of answers: perplexity, size, determinism."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deepwell.cli.bench.options import FixedTokens, Json, Model, Row, Window, measure, model_path
+
+if TYPE_CHECKING:
+    from deepwell.bench.harness.report import Report
+
+__all__ = ["determinism", "kv", "quality", "size"]
+
+
+def size(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Compares packed model files with fp32."""
+    from deepwell.bench.suites.quality.size import bench_model_size
+
+    measure("size", row, json, lambda report: bench_model_size(report, model_path(model)))
+
+
+def quality(
+    model: Model = None,
+    tokens: FixedTokens = 20_480,
+    window: Window = 512,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures perplexity, KL divergence and top-1 agreement of int8 and int4 against fp32."""
+    from deepwell.bench.suites.quality.quality import bench_quality
+
+    measure(
+        "quality",
+        row,
+        json,
+        lambda report: bench_quality(report, model_path(model), tokens=tokens, window=window),
+    )
+
+
+def kv(
+    model: Model = None,
+    tokens: FixedTokens = 20_480,
+    window: Window = 512,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures perplexity and bytes of int8 pages of keys and values against bf16."""
+    from deepwell.bench.suites.quality.kv_pages import bench_kv_pages
+
+    measure(
+        "kv",
+        row,
+        json,
+        lambda report: bench_kv_pages(report, model_path(model), tokens=tokens, window=window),
+    )
+
+
+def determinism(
+    model: Model = None,
+    requests: Annotated[int, typer.Option(min=1)] = 200,
+    deepseek: Annotated[
+        bool, typer.Option("--deepseek", help="Tiny random V2, V3 and V3.2 in place of a model.")
+    ] = False,
+    seed: int = 7,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Checks that logprobs are bitwise equal whatever runs beside a request."""
+
+    def run(report: Report) -> dict[str, Any]:
+        from deepwell.bench.suites.quality.deepseek_determinism import bench_deepseek_determinism
+        from deepwell.bench.suites.quality.determinism import bench_determinism
+
+        if deepseek:
+            return bench_deepseek_determinism(report, requests=requests, seed=seed)
+        return bench_determinism(report, model_path(model), requests=requests, seed=seed)
+
+    measure("determinism", row, json, run)

@@ -1,0 +1,121 @@
+"""Verbs of `deepwell bench` on the repository: its tests, and an earlier commit beside this checkout."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.bench.options import Json, Model, Row, Threads, measure, model_path, usable_threads
+
+__all__ = ["faults", "newcomer", "parity", "regression", "repository_tests", "unchanged"]
+
+BASELINE = "99c5fe1"
+Against = Annotated[
+    str,
+    typer.Option(
+        help="A commit, branch or tag. Its environment is built once, in minutes; DEEPWELL_BENCH_REVISION names a "
+        "checkout of it whose .venv is made already."
+    ),
+]
+
+
+def parity(
+    deepseek: Annotated[bool, typer.Option("--deepseek", help="DeepSeek and Qwen3-MoE alone.")] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs the parity suite against transformers, in its own environment."""
+    from deepwell.bench.suites.repository.suites import bench_parity
+
+    measure("parity", row, json, lambda report: bench_parity(report, deepseek=deepseek))
+
+
+def newcomer(
+    python: Annotated[str, typer.Option(help="The interpreter that a newcomer has.")] = "python3",
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs `make run`, then `make test`, in a clean clone with an empty HOME."""
+    from deepwell.bench.suites.repository.suites import bench_newcomer
+
+    measure("newcomer", row, json, lambda report: bench_newcomer(report, python=python))
+
+
+def faults(
+    restarts: Annotated[int, typer.Option(min=1, help="Of the engine, in the test of leaks.")] = 100,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs the fault tests: kills and stops of every process, slow and vanished clients, what storage can do."""
+    from deepwell.bench.suites.repository.suites import bench_faults
+
+    measure("faults", row, json, lambda report: bench_faults(report, restarts=restarts))
+
+
+def repository_tests(
+    paths: Annotated[list[str], typer.Argument(help="Files, folders or ids of tests, as for pytest.")],
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs tests of the repository, and counts those that passed, failed and were skipped."""
+    from deepwell.bench.suites.repository.suites import bench_tests
+
+    measure("tests", row, json, lambda report: bench_tests(report, paths))
+
+
+def unchanged(
+    against: Against = BASELINE,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help="golden, tests, openapi or stored, as often as wanted; unset: all."),
+    ] = None,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Counts what an earlier commit promised and this checkout no longer keeps: golden data, tests, OpenAPI, stored data."""
+    from deepwell.bench.suites.repository.unchanged import PARTS, bench_unchanged
+
+    if unknown := set(part or ()) - set(PARTS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(PARTS)}")
+    measure(
+        "unchanged",
+        row,
+        json,
+        lambda report: bench_unchanged(report, model_path(model), against=against, parts=part or ()),
+    )
+
+
+def regression(
+    against: Against = BASELINE,
+    pairs: Annotated[int, typer.Option(min=1, help="Runs of each side, one beside the other.")] = 20,
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="decode_int8, decode_int4, prefill, batch16 or added_latency_ms, as often as wanted; unset: all."
+        ),
+    ] = None,
+    model: Model = None,
+    threads: Threads = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Compares speed with an earlier commit's, in paired runs: decode, prefill, batch 16, and the latency the server adds."""
+    from deepwell.bench.suites.repository.regression import TASKS, bench_regression
+
+    if unknown := set(task or ()) - set(TASKS):
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))} is none of {', '.join(TASKS)}")
+    measure(
+        "regression",
+        row,
+        json,
+        lambda report: bench_regression(
+            report,
+            model_path(model),
+            against=against,
+            threads=usable_threads(threads),
+            pairs=pairs,
+            tasks=task or (),
+        ),
+    )

@@ -1,0 +1,276 @@
+"""Verbs of `deepwell bench` on the server as its users see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.bench.options import (
+    Json,
+    Model,
+    NoPeers,
+    Precision,
+    Rate,
+    Rounds,
+    Row,
+    Seconds,
+    Threads,
+    known_precision,
+    measure,
+    model_path,
+    usable_threads,
+)
+
+__all__ = [
+    "cache",
+    "clients",
+    "footprint",
+    "fuzz",
+    "grammar",
+    "latency",
+    "load",
+    "metrics",
+    "parsing",
+    "sdk",
+    "semantic",
+    "soak",
+]
+
+
+def load(
+    precision: Precision = "int4",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 3,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of a round.")] = 64,
+    clients: Annotated[int, typer.Option(min=1, help="Clients, each with one request open.")] = 16,
+    no_peers: NoPeers = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures throughput and latency under a mixed load over HTTP, against llama-server."""
+    from deepwell.bench.suites.service.load import bench_load
+
+    measure(
+        "load",
+        row,
+        json,
+        lambda report: bench_load(
+            report,
+            model_path(model),
+            precision=known_precision(precision),
+            threads=usable_threads(threads),
+            rounds=rounds,
+            requests=requests,
+            clients=clients,
+            **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+def footprint(
+    precision: Precision = "auto",
+    model: Model = None,
+    starts: Annotated[int, typer.Option(min=1, help="Warm starts; the median counts.")] = 5,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures server start, memory, idle CPU, and the size of the base install."""
+    from deepwell.bench.suites.service.footprint import bench_footprint
+
+    measure(
+        "footprint",
+        row,
+        json,
+        lambda report: bench_footprint(
+            report,
+            model_path(model),
+            precision="auto" if precision == "auto" else known_precision(precision),
+            starts=starts,
+        ),
+    )
+
+
+def parsing(
+    streams: Annotated[int, typer.Option(min=1, help="Random streams.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Of the random streams.")] = 0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Parses golden transcripts of tool calls, cut everywhere, and random streams."""
+    from deepwell.bench.suites.service.parsing import bench_parsing
+
+    measure("parsing", row, json, lambda report: bench_parsing(report, streams=streams, seed=seed))
+
+
+def grammar(
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of the timing.")] = 5,
+    count: Annotated[int, typer.Option(min=1, help="Schemas to answer.")] = 200,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures structured output: what masks cost a decode step, and whether answers fit their schemas."""
+    from deepwell.bench.suites.service.grammar import bench_grammar
+
+    measure(
+        "grammar",
+        row,
+        json,
+        lambda report: bench_grammar(
+            report, model_path(model), threads=usable_threads(threads), rounds=rounds, count=count
+        ),
+    )
+
+
+def clients(model: Model = None, threads: Threads = None, row: Row = None, json: Json = False) -> None:
+    """Runs LangChain, pydantic-ai and instructor against the server, in an environment of their own."""
+    from deepwell.bench.suites.service.clients import bench_clients
+
+    measure(
+        "clients",
+        row,
+        json,
+        lambda report: bench_clients(report, model_path(model), threads=usable_threads(threads)),
+    )
+
+
+def soak(
+    model: Model = None,
+    precision: Precision = "int4",
+    threads: Threads = None,
+    clients: Annotated[int, typer.Option(min=1, help="Clients, each with one answer under way.")] = 64,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Of load.")] = 5.0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Keeps many clients busy for minutes, some of which hang up: what is lost, what leaks, how much speed is left."""
+    from deepwell.bench.suites.service.soak import bench_soak
+
+    measure(
+        "soak",
+        row,
+        json,
+        lambda report: bench_soak(
+            report,
+            model_path(model),
+            precision=known_precision(precision),
+            threads=usable_threads(threads),
+            clients=clients,
+            minutes=minutes,
+        ),
+    )
+
+
+def cache(
+    model: Model = None,
+    seconds: Annotated[float, typer.Option(min=1, help="Of each run of wrk.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs at each number of connections.")] = 3,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Times answers from the exact response cache, by wrk with keep-alive; sends two tenants over every route."""
+    from deepwell.bench.suites.service.exact_cache import bench_exact_cache
+
+    measure(
+        "cache",
+        row,
+        json,
+        lambda report: bench_exact_cache(report, model_path(model), seconds=seconds, rounds=rounds),
+    )
+
+
+def metrics(
+    model: Model = None,
+    rate: Rate = 100.0,
+    seconds: Seconds = 60.0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Times /metrics under load, and the lateness of the event loop."""
+    from deepwell.bench.suites.service.scrape import bench_metrics
+
+    measure(
+        "metrics",
+        row,
+        json,
+        lambda report: bench_metrics(report, model_path(model), rate=rate, seconds=seconds),
+    )
+
+
+def semantic(
+    embedder: Annotated[str | None, typer.Option(help="An embedding model; unset: minilm.")] = None,
+    each: Annotated[int, typer.Option(min=1, help="Swaps of every family.")] = 80,
+    seed: Annotated[int, typer.Option(help="Of the swaps.")] = 0,
+    min_cosine: Annotated[float, typer.Option(min=0, max=1, help="How alike for the embedder.")] = 0.8,
+    threads: Threads = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Counts false hits of the semantic cache on swaps of what counts, and hits on paraphrases; in English and Chinese."""
+    from deepwell.bench.suites.service.semantic import bench_semantic
+    from deepwell.server.options import SemanticOptions
+
+    measure(
+        "semantic",
+        row,
+        json,
+        lambda report: bench_semantic(
+            report,
+            _embedder(embedder),
+            threads=usable_threads(threads),
+            each=each,
+            seed=seed,
+            options=SemanticOptions(min_cosine=min_cosine),
+        ),
+    )
+
+
+def _embedder(given: str | None) -> Path:
+    from deepwell.bench.harness.assets import minilm
+
+    return model_path(given) if given else minilm()
+
+
+def sdk(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Calls every method of the served families through the official SDKs, with strict validation."""
+    from deepwell.bench.suites.service.sdk import bench_sdk
+
+    measure("sdk", row, json, lambda report: bench_sdk(report, model_path(model)))
+
+
+def fuzz(
+    model: Model = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="How long requests are made.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of the requests.")] = 1,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Runs Schemathesis against the server's own OpenAPI document, in an environment of its own."""
+    from deepwell.bench.suites.service.fuzz import bench_fuzz
+
+    measure(
+        "fuzz", row, json, lambda report: bench_fuzz(report, model_path(model), minutes=minutes, seed=seed)
+    )
+
+
+def latency(
+    model: Model = None,
+    rate: Rate = 100.0,
+    seconds: Seconds = 60.0,
+    full: Annotated[bool, typer.Option("--full", help="With keys, limits and the access log.")] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures what the server adds to the time to the first token, over an engine that keeps exact time."""
+    from deepwell.bench.suites.service.latency import bench_latency
+
+    measure(
+        "latency",
+        row,
+        json,
+        lambda report: bench_latency(report, model_path(model), rate=rate, seconds=seconds, full=full),
+    )
