@@ -42,10 +42,11 @@ def cpu_model() -> str:
 
 
 def machine(threads: int) -> dict[str, str | int]:
-    """What a figure needs beside it: processor, threads, memory, date, versions."""
+    """Returns the facts that a figure needs beside it: processor, kernels in use, threads, memory, date, versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu_model(),
+        "kernels": _kernels(),
         "cores": os.cpu_count() or 0,
         "threads": threads,
         "memory_gib": round(memory / 2**30),
@@ -54,6 +55,14 @@ def machine(threads: int) -> dict[str, str | int]:
         "deepwell": importlib.metadata.version("deepwell") if _is_installed() else "checkout",
         "system": platform.platform(terse=True),
     }
+
+
+def _kernels() -> str:
+    """Returns the name of the kernel table in use, or that of the backend that stands in for it."""
+    from deepwell.engine.backends import native
+
+    backend = native.select_backend()
+    return native.isa() if backend.name == "native" else backend.name
 
 
 def _is_installed() -> bool:
