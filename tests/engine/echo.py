@@ -8,7 +8,7 @@ import numpy as np
 from tests.engine import sequences
 from tests.models.builders import safetensors_bytes
 
-from deepwell.models.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 
 __all__ = ["echo_checkpoint"]
 

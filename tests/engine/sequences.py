@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 from tests.models.builders import safetensors_bytes
 
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.models.checkpoint import Checkpoint, open_checkpoint
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.formats.config import ModelConfig
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

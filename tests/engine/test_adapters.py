@@ -30,7 +30,7 @@ from deepwell.engine.weights.adapters import AdapterLoader, Linear, linears_of, 
 from deepwell.engine.weights.load import load_weights
 from deepwell.engine.weights.low_rank import LowRank, pack
 from deepwell.errors import DeepwellError, InvalidModelFile, ModelNotFound, UnsupportedModel
-from deepwell.models.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}

@@ -20,8 +20,8 @@ from deepwell.engine.backends import native
 from deepwell.engine.backends.encoder_reference import gelu, layer_norm
 from deepwell.engine.layouts import Precision
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.checkpoint import Checkpoint, open_checkpoint
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.text.tokenizer import Tokenizer
 
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}
 GOLDEN = sequences.GOLDEN

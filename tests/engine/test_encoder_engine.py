@@ -177,7 +177,7 @@ async def test_close_answers_everybody_and_refuses_new_requests(gate: Gate, gate
 
 
 def test_the_plan_has_no_cache_and_says_what_would_fit(directory: Path) -> None:
-    from deepwell.models.checkpoint import open_checkpoint
+    from deepwell.models.formats.checkpoint import open_checkpoint
 
     config = open_checkpoint(directory).config
     made = plan_encoder(config, "int8")

@@ -24,7 +24,7 @@ from deepwell.engine.core.step import Limits
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 PERSON = {
     "type": "object",

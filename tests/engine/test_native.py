@@ -22,7 +22,7 @@ from deepwell.engine.weights import quantize
 from deepwell.engine.weights.load import load_weights
 from deepwell.engine.weights.quantize import Quantized
 from deepwell.errors import MissingDependency
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 pytestmark = pytest.mark.native
 

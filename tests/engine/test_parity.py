@@ -14,8 +14,8 @@ from tests.engine.backends import backend
 from deepwell.engine.architectures import build_model
 from deepwell.engine.layouts import Precision
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import ModelConfig
 
 TINY = ("llama-llama3", "llama-yarn", "llama-linear", "qwen2", "qwen3")
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}

@@ -10,7 +10,7 @@ from deepwell.engine.layouts import Precision
 from deepwell.engine.machine import available_memory_bytes, usable_cpus
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.errors import InsufficientMemory, InvalidRequest
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 SMOLLM2 = ModelConfig(
     architecture="llama",

@@ -30,7 +30,7 @@ from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams
 from deepwell.engine.weights.load import load_weights, weights_nbytes
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 NAME = "deepseek-v3-prediction"
 MAX_ERROR = {"reference": 1e-4, "native": 1e-3}

@@ -15,7 +15,7 @@ from deepwell.engine.core.batch import Batch
 from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config import ModelConfig, RopeScaling
 
 rng = np.random.default_rng(0)
 

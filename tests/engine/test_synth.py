@@ -20,8 +20,8 @@ from deepwell.engine.weights import load as weights
 from deepwell.engine.weights.load import load_weights, resolve_precision, verify_packed, weights_nbytes
 from deepwell.engine.weights.synth import SHAPES, shape_config, synthesize
 from deepwell.errors import InvalidModelFile, InvalidRequest
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.text.tokenizer import Tokenizer
 
 DENSE: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -235,7 +235,7 @@ def test_a_table_that_swaps_tensors_is_refused(synthetic: Path) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shapes_have_a_configuration_that_is_read(shape: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(shape_config(shape)))
-    from deepwell.models.config_reader import config_from_directory
+    from deepwell.models.formats.config_reader import config_from_directory
 
     config = config_from_directory(tmp_path)
     expected = {

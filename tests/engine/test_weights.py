@@ -17,7 +17,7 @@ from deepwell.engine.weights import quantize
 from deepwell.engine.weights.load import load_weights, resolve_precision, weights_nbytes
 from deepwell.engine.weights.packed import Weights
 from deepwell.errors import InvalidModelFile
-from deepwell.models.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 

@@ -28,8 +28,8 @@ from transformers import (
 )
 
 from deepwell.bench.harness import assets
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.text.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
 TOKENS = 40  # beyond original_max_position_embeddings = 16, so that context extension matters

@@ -15,8 +15,8 @@ import safetensors.numpy
 from gguf.constants import GGMLQuantizationType as GGML
 from numpy.typing import NDArray
 
-from deepwell.models.config import ModelConfig
-from deepwell.models.layout import expected_tensors
+from deepwell.models.formats.config import ModelConfig
+from deepwell.models.store.layout import expected_tensors
 
 TINY = ModelConfig(
     architecture="llama",

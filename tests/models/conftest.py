@@ -8,7 +8,7 @@ import pytest
 from tests.models.http_files import FileServer, serve_files
 from tests.models.tokenizer_files import write_gguf
 
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.models.tokenizer_files import TEMPLATE, write_directory
 
 from deepwell.errors import DeepwellError, InvalidModelFile, InvalidRequest, UnsupportedModel
-from deepwell.models.chat_template import ChatTemplate, encode_chat
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.chat_template import ChatTemplate, encode_chat
+from deepwell.models.text.tokenizer import Tokenizer
 
 HI = [{"role": "user", "content": "hi"}]
 TOOLS = [{"type": "function", "function": {"name": "f", "description": "<é>"}}]

@@ -29,11 +29,15 @@ from tests.models.builders import (
 )
 
 from deepwell.errors import InvalidModelFile, ModelNotFound, UnsupportedModel
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config import ModelConfig, RopeScaling
-from deepwell.models.config_reader import config_from_directory, config_from_gguf, llama3_frequency_factors
-from deepwell.models.gguf import GGUFHeader, GGUFTensorInfo
-from deepwell.models.layout import expected_tensors, hugging_face_name
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config_reader import (
+    config_from_directory,
+    config_from_gguf,
+    llama3_frequency_factors,
+)
+from deepwell.models.formats.gguf import GGUFHeader, GGUFTensorInfo
+from deepwell.models.store.layout import expected_tensors, hugging_face_name
 
 QWEN2 = replace(TINY, architecture="qwen2", attention_bias=True, tie_word_embeddings=False)
 QWEN3 = replace(TINY, architecture="qwen3", head_dim=32)  # heads wider than hidden_size / num_attention_heads

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.models.tokenizer_files import write_gguf
 
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 TEXTS = (

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.errors import InvalidRequest
-from deepwell.models.detokenizer import Detokenizer, StopStrings
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.detokenizer import Detokenizer, StopStrings
+from deepwell.models.text.tokenizer import Tokenizer
 
 
 def chunks(items: Sequence, cuts: Sequence[int]) -> list:

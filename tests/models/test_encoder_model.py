@@ -14,9 +14,9 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config_reader import config_from_directory
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config_reader import config_from_directory
+from deepwell.models.text.tokenizer import Tokenizer
 
 MODULES = [
     {"type": f"sentence_transformers.models.{kind}"} for kind in ("Transformer", "Pooling", "Normalize")

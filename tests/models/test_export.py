@@ -17,10 +17,10 @@ from tests.models.builders import TINY, random_tensors, write_model_directory, w
 from tests.models.tokenizer_files import TEMPLATE, write_gguf
 
 from deepwell.errors import InvalidRequest, UnsupportedModel
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config import ModelConfig, RopeScaling
-from deepwell.models.export import export_safetensors
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.store.export import export_safetensors
+from deepwell.models.text.tokenizer import Tokenizer
 
 QWEN2 = replace(TINY, architecture="qwen2", attention_bias=True, tie_word_embeddings=False)
 

@@ -22,7 +22,7 @@ from tests.models.builders import (
 )
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
-from deepwell.models.gguf import GGML_TYPES, MAX_HEADER_BYTES, GGUFHeader, read_gguf_header
+from deepwell.models.formats.gguf import GGML_TYPES, MAX_HEADER_BYTES, GGUFHeader, read_gguf_header
 
 
 def read(tmp_path: Path, file: GGUFBytes) -> GGUFHeader:

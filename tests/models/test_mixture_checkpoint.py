@@ -14,10 +14,10 @@ from tests.models import builders
 from tests.models.builders import Tensors, random_tensors, write_model_directory
 
 from deepwell.errors import DeepwellError, InvalidModelFile, UnsupportedModel
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config import ModelConfig, RopeScaling
-from deepwell.models.config_reader import config_from_directory
-from deepwell.models.export import export_safetensors
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config_reader import config_from_directory
+from deepwell.models.store.export import export_safetensors
 
 V2 = ModelConfig(
     architecture="deepseek_v2",

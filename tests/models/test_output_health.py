@@ -7,7 +7,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.models.output_health import Settings, advise, measure
+from deepwell.models.text.output_health import Settings, advise, measure
 
 PROSE = [(7 * i * i + 3 * i) % 1009 for i in range(200)]
 

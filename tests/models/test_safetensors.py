@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from tests.models.builders import crafted_safetensors, safetensors_bytes
 
 from deepwell.errors import InvalidModelFile
-from deepwell.models.safetensors import (
+from deepwell.models.formats.safetensors import (
     MAX_HEADER_BYTES,
     read_json,
     read_safetensors_header,

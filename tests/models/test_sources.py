@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from tests.models.http_files import FileServer
 
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest
-from deepwell.models.archive import copy_member, list_members
-from deepwell.models.download import Digest, Downloader, hash_file, silent
-from deepwell.models.hubs import HubSource, ModelScopeSource
-from deepwell.models.sources import PathSource, PyPISource, UrlSource, parse_source
+from deepwell.models.store.archive import copy_member, list_members
+from deepwell.models.store.download import Digest, Downloader, hash_file, silent
+from deepwell.models.store.hubs import HubSource, ModelScopeSource
+from deepwell.models.store.sources import PathSource, PyPISource, UrlSource, parse_source
 
 BODY = bytes(range(256)) * 4096  # 1 MiB
 SHA256 = Digest("sha256", hashlib.sha256(BODY).hexdigest())

@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from deepwell.cli import app
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, ModelNotFound
-from deepwell.models.catalog import CatalogEntry, read_catalog, shipped_catalog
-from deepwell.models.chat_template import ChatTemplate
-from deepwell.models.manifest import Manifest
-from deepwell.models.sources import PathSource, parse_source
-from deepwell.models.store import ModelStore
+from deepwell.models.store.catalog import CatalogEntry, read_catalog, shipped_catalog
+from deepwell.models.store.manifest import Manifest
+from deepwell.models.store.sources import PathSource, parse_source
+from deepwell.models.store.store import ModelStore
+from deepwell.models.text.chat_template import ChatTemplate
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from tokenizers import models
 from tokenizers.pre_tokenizers import PreTokenizer
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
-from deepwell.models.pretokenizers import PRE_TOKENIZERS
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.pretokenizers import PRE_TOKENIZERS
+from deepwell.models.text.tokenizer import Tokenizer
 
 UNICODE = st.text(st.characters(codec="utf-8"), max_size=60)
 

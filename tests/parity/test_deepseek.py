@@ -34,7 +34,7 @@ from transformers import (
 from deepwell.engine.architectures import build_model, build_prediction
 from deepwell.engine.load import new_cache
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 pytestmark = pytest.mark.parity
 

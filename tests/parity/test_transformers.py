@@ -35,8 +35,8 @@ from transformers import (
 from deepwell.engine.architectures import build_encoder, build_model
 from deepwell.engine.backends.rope import rope_tables
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.export import export_safetensors
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.store.export import export_safetensors
 
 pytestmark = pytest.mark.parity
 

@@ -27,8 +27,8 @@ from deepwell.engine.protocol import (
     TokenLogprob,
 )
 from deepwell.errors import ContextLengthExceeded, ModelNotFound
-from deepwell.models.chat_template import ChatTemplate
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.chat_template import ChatTemplate
+from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.server.build import build_context
 from deepwell.server.context import ServerContext
 from deepwell.server.observe.observer import Observer

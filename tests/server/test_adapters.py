@@ -19,7 +19,7 @@ from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.weights.adapters import Linear, linears_of
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.server.app import create_app
 
 

@@ -22,8 +22,8 @@ from deepwell.dialogue.text import Codec
 from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import Grammar
-from deepwell.models.chat_template import ChatTemplate
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.chat_template import ChatTemplate
+from deepwell.models.text.tokenizer import Tokenizer
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 TOOL: dict[str, Any] = {

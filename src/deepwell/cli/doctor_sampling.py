@@ -28,10 +28,10 @@ def sampling(
     """Measure how much an output repeats itself and how sure the model was, and say which setting to move."""
     with reported_errors(as_json=json):
         from deepwell.cli.transcripts import read_transcript
-        from deepwell.models.output_health import Settings as Drawn
-        from deepwell.models.output_health import advise, measure
-        from deepwell.models.store import ModelStore
-        from deepwell.models.tokenizer import Tokenizer
+        from deepwell.models.store.store import ModelStore
+        from deepwell.models.text.output_health import Settings as Drawn
+        from deepwell.models.text.output_health import advise, measure
+        from deepwell.models.text.tokenizer import Tokenizer
         from deepwell.settings import Settings
 
         text, logprobs, finish = read_transcript(transcript)

@@ -15,7 +15,7 @@ from deepwell.cli.options import ModelsDir
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
-    from deepwell.models.store import ModelStore
+    from deepwell.models.store.store import ModelStore
 
 __all__ = ["register"]
 
@@ -36,7 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _store(models_dir: Path | None) -> ModelStore:
-    from deepwell.models.store import ModelStore
+    from deepwell.models.store.store import ModelStore
     from deepwell.settings import Settings
 
     return ModelStore(Settings.load(models_dir=models_dir).models_dir)
@@ -45,7 +45,7 @@ def _store(models_dir: Path | None) -> ModelStore:
 def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
     """List the models in the store, and those that the catalog could bring."""
     with reported_errors(as_json=json):
-        from deepwell.models.catalog import shipped_catalog
+        from deepwell.models.store.catalog import shipped_catalog
 
         stored = _store(models_dir).list()
         manifests = {model.name: model.manifest for model in stored if model.manifest}
@@ -122,9 +122,9 @@ def export(
     """Write a model as a directory that transformers loads."""
     with reported_errors(as_json=json):
         from deepwell.errors import InvalidRequest
-        from deepwell.models.checkpoint import open_checkpoint
-        from deepwell.models.export import export_safetensors
-        from deepwell.models.tokenizer import Tokenizer
+        from deepwell.models.formats.checkpoint import open_checkpoint
+        from deepwell.models.store.export import export_safetensors
+        from deepwell.models.text.tokenizer import Tokenizer
 
         if to != "safetensors":
             raise InvalidRequest(f"no export to {to!r}", fix="use --to safetensors")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepwell.engine.options import EngineOptions
     from deepwell.engine.plan import MemoryPlan
     from deepwell.engine.protocol import Engine
-    from deepwell.models.checkpoint import Checkpoint
+    from deepwell.models.formats.checkpoint import Checkpoint
 
 __all__ = [
     "OpenedModel",
@@ -62,8 +62,8 @@ def plan_model(settings: Settings) -> Planned:
     """
     from deepwell.engine.load import plan_engine
     from deepwell.engine.options import EngineOptions
-    from deepwell.models.checkpoint import open_checkpoint
-    from deepwell.models.store import ModelStore
+    from deepwell.models.formats.checkpoint import open_checkpoint
+    from deepwell.models.store.store import ModelStore
 
     stored = ModelStore(settings.models_dir).resolve(settings.model)
     checkpoint = open_checkpoint(stored.path)

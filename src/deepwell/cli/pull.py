@@ -13,7 +13,7 @@ from deepwell.cli.options import ModelsDir
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
-    from deepwell.models.download import Progress
+    from deepwell.models.store.download import Progress
 
 __all__ = ["register"]
 
@@ -38,8 +38,8 @@ def pull(
 ) -> None:
     """Bring a model into the store; a pull that was interrupted continues."""
     with reported_errors(as_json=json):
-        from deepwell.models.catalog import read_catalog
-        from deepwell.models.store import ModelStore
+        from deepwell.models.store.catalog import read_catalog
+        from deepwell.models.store.store import ModelStore
         from deepwell.settings import Settings
 
         settings = Settings.load(models_dir=models_dir)
@@ -61,7 +61,7 @@ def pull(
 @contextmanager
 def _bars(*, shown: bool) -> Generator[Progress]:
     """A progress bar a file, on a terminal."""
-    from deepwell.models.download import silent
+    from deepwell.models.store.download import silent
 
     err = console(stderr=True)
     if not (shown and err.is_terminal):

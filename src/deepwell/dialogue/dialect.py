@@ -16,7 +16,7 @@ from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.parsers.plain import PlainJsonParser, TextParser
 from deepwell.dialogue.tools import FunctionTool
 from deepwell.errors import DeepwellError
-from deepwell.models.chat_template import ChatTemplate
+from deepwell.models.text.chat_template import ChatTemplate
 
 __all__ = ["Dialect", "Family", "detect_dialect"]
 

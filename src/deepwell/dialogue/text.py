@@ -16,9 +16,9 @@ from typing import Any
 from deepwell.dialogue.dialect import Dialect, detect_dialect
 from deepwell.engine.protocol import Delta, TokenLogprob
 from deepwell.errors import InvalidRequest
-from deepwell.models.chat_template import ChatTemplate, encode_chat
-from deepwell.models.detokenizer import Detokenizer, StopStrings
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.chat_template import ChatTemplate, encode_chat
+from deepwell.models.text.detokenizer import Detokenizer, StopStrings
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["ChoiceText", "Codec", "Entry", "Piece"]
 

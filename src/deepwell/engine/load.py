@@ -23,9 +23,9 @@ from deepwell.engine.protocol import Capabilities
 from deepwell.engine.weights.adapters import AdapterLoader, linears_of
 from deepwell.engine.weights.load import Progress, load_weights, resolve_precision
 from deepwell.engine.weights.packed import Weights
-from deepwell.models.checkpoint import Checkpoint, open_checkpoint
-from deepwell.models.config import ModelConfig
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.formats.config import ModelConfig
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["new_cache", "open_engine", "plan_engine"]
 

@@ -14,7 +14,7 @@ from deepwell.engine.machine import available_memory_bytes
 from deepwell.engine.weights.load import weights_nbytes
 from deepwell.engine.weights.quantize import FLOATS
 from deepwell.errors import InsufficientMemory, InvalidRequest
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["MemoryPlan", "kv_token_bytes", "plan"]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from deepwell.bench.harness.roofs import Roofs, work_of
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 CONFIG = ModelConfig(
     architecture="llama",

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from deepwell.errors import DeepwellError
-from deepwell.models.store import ModelStore
+from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
 __all__ = ["WORKERS", "bench_cache", "minilm", "repository", "smollm2"]

@@ -10,7 +10,7 @@ from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights.load import weights_nbytes
 from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.errors import DeepwellError
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["Kind", "Precision", "Roofs", "Work", "measure_roof", "measure_roofs", "work_of"]
 

@@ -15,9 +15,9 @@ from deepwell.bench.harness.assets import WORKERS, bench_cache
 from deepwell.bench.harness.environments import CPU_TORCH, Environment, Install, environment_python
 from deepwell.bench.harness.worker import Worker, WorkerEngine
 from deepwell.bench.peers.llama_cpp import LlamaCpp, llama_python, peer_file
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.export import export_safetensors
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.store.export import export_safetensors
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["ENGINES", "Engine", "Variant", "model_for", "open_engine_side", "open_ours", "start_worker"]
 

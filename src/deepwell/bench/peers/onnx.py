@@ -17,8 +17,8 @@ from rich.console import Console
 from deepwell.bench.harness.assets import WORKERS, bench_cache
 from deepwell.bench.harness.comparison import Run
 from deepwell.bench.harness.environments import PeerError
-from deepwell.models.download import hash_file, silent
-from deepwell.models.sources import PyPISource
+from deepwell.models.store.download import hash_file, silent
+from deepwell.models.store.sources import PyPISource
 
 __all__ = ["OnnxRuntime", "minilm_onnx", "onnx_python"]
 

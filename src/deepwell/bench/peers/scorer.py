@@ -14,7 +14,7 @@ from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.layouts import Precision
 from deepwell.engine.load import new_cache
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 __all__ = ["Scorer"]
 

@@ -15,7 +15,7 @@ from deepwell.bench.harness.roofs import Work, work_of
 from deepwell.bench.peers.llama_cpp import LlamaCpp, llama_python
 from deepwell.bench.peers.ours import Ours
 from deepwell.engine.layouts import Precision
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 __all__ = ["Session", "comparison_rows", "open_session"]
 

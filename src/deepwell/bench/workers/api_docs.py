@@ -21,7 +21,7 @@ def document() -> dict[str, Any]:
     from deepwell.bench.workers.paced import PacedEngine
     from deepwell.dialogue.model import ServedModel
     from deepwell.dialogue.text import Codec
-    from deepwell.models.tokenizer import Tokenizer
+    from deepwell.models.text.tokenizer import Tokenizer
     from deepwell.server.app import create_app
     from deepwell.server.build import build_context
     from deepwell.server.options import ServerOptions

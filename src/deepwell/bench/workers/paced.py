@@ -37,7 +37,7 @@ from deepwell.engine.protocol import (
     TokenLogprob,
 )
 from deepwell.errors import ModelNotFound
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from deepwell.dialogue.text import Codec

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from deepwell.bench.harness.assets import repository
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["cranfield_text", "prompts", "text_tokens"]
 

@@ -59,7 +59,7 @@ def usable_threads(given: int | None) -> int:
 def model_path(given: str | None) -> Path:
     """Returns the file of a model in the store, or of smollm2."""
     from deepwell.bench.harness.assets import smollm2
-    from deepwell.models.store import ModelStore
+    from deepwell.models.store.store import ModelStore
     from deepwell.settings import Settings
 
     return ModelStore(Settings.load().models_dir).resolve(given).path if given else smollm2()

@@ -7,7 +7,7 @@ from deepwell.engine.architectures.tensors import TensorPlan
 from deepwell.engine.backends.backend import Backend, Model
 from deepwell.engine.backends.encoder_backend import Encoder
 from deepwell.engine.weights.packed import Weights
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["build_encoder", "build_model", "build_prediction", "tensor_plan"]
 

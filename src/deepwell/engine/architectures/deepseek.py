@@ -19,7 +19,7 @@ from deepwell.engine.backends.rope import rope_tables
 from deepwell.engine.backends.specs import Indexer, Join, LatentAttentionSpec
 from deepwell.engine.layouts import PANEL
 from deepwell.engine.weights.packed import Weights
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["build", "build_prediction", "tensors"]
 

@@ -18,7 +18,7 @@ from deepwell.engine.backends.encoder_backend import (
     EncoderMlp,
 )
 from deepwell.engine.weights.packed import Weights
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["build", "tensors"]
 

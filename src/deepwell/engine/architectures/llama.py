@@ -12,7 +12,7 @@ from deepwell.engine.backends.backend import Backend, Layer, Model
 from deepwell.engine.backends.rope import rope_tables
 from deepwell.engine.backends.specs import AttentionSpec
 from deepwell.engine.weights.packed import Weights
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["build", "tensors"]
 

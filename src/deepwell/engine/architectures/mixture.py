@@ -12,7 +12,7 @@ from deepwell.engine.backends.backend import Backend, Matrix, Mlp, Moe
 from deepwell.engine.backends.specs import MoeSpec
 from deepwell.engine.layouts import PANEL
 from deepwell.engine.weights.packed import Weights
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["build_mlp", "mlp_tensors", "wrapped"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Literal
 
 from deepwell.engine.architectures import tensor_plan
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["lora_targets"]
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.models.config import ModelConfig, RopeScaling
+from deepwell.models.formats.config import ModelConfig, RopeScaling
 
 __all__ = ["rope_tables"]
 

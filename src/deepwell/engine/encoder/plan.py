@@ -8,7 +8,7 @@ from deepwell.engine.machine import available_memory_bytes
 from deepwell.engine.plan import PROCESS_BYTES, MemoryPlan
 from deepwell.engine.weights.load import weights_nbytes
 from deepwell.errors import InsufficientMemory, InvalidRequest
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["plan_encoder"]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from deepwell.engine.grammar.json_schema import check_schema
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["MAX_SOURCE", "WHITE_SPACE", "GrammarCompiler", "GrammarState", "schema_source"]
 

@@ -22,10 +22,10 @@ from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, source
 from deepwell.engine.backends.backend import Adapter, Model
 from deepwell.engine.weights.low_rank import LowRank
 from deepwell.errors import InvalidModelFile, UnsupportedModel
-from deepwell.models.checkpoint import Checkpoint
-from deepwell.models.dequantize import FLOAT_DTYPES, dequantize
-from deepwell.models.layout import expected_tensors
-from deepwell.models.safetensors import SafetensorsInfo, read_json, read_safetensors_header
+from deepwell.models.formats.checkpoint import Checkpoint
+from deepwell.models.formats.dequantize import FLOAT_DTYPES, dequantize
+from deepwell.models.formats.safetensors import SafetensorsInfo, read_json, read_safetensors_header
+from deepwell.models.store.layout import expected_tensors
 
 __all__ = [
     "CONFIG_NAME",

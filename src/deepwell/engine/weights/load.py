@@ -47,8 +47,8 @@ from deepwell.engine.weights.quantize import (
     quantize,
 )
 from deepwell.errors import InvalidModelFile, InvalidRequest
-from deepwell.models.checkpoint import Checkpoint, StoredTensor
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = [
     "load_weights",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.layouts import Precision, Scheme
 from deepwell.engine.weights.quantize import QuantizationReport
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["PackedMatrix", "Weights"]
 

@@ -23,8 +23,8 @@ from deepwell.engine.layouts import GROUP, PANEL, Precision, Scheme
 from deepwell.engine.weights.load import Progress, weights_nbytes, write_packed
 from deepwell.engine.weights.quantize import pack, packed_nbytes
 from deepwell.errors import InvalidRequest
-from deepwell.models.config import ModelConfig
-from deepwell.models.config_reader import config_from_directory
+from deepwell.models.formats.config import ModelConfig
+from deepwell.models.formats.config_reader import config_from_directory
 
 __all__ = ["SHAPES", "shape_config", "synthesize"]
 

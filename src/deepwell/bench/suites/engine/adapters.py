@@ -17,7 +17,7 @@ from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.layouts import Precision
 from deepwell.engine.protocol import GenerateRequest
 from deepwell.engine.weights.adapters import linears_of
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 __all__ = ["bench_adapters"]
 

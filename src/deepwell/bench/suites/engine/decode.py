@@ -15,7 +15,7 @@ from deepwell.bench.peers.ours import Ours
 from deepwell.bench.peers.session import comparison_rows, open_session
 from deepwell.bench.workloads.text import prompts
 from deepwell.engine.layouts import Precision
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 __all__ = ["bench_decode"]
 

@@ -25,9 +25,9 @@ from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import Engine
 from deepwell.errors import DeepwellError
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config import ModelConfig
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import ModelConfig
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["bench_embeddings", "encoder_macs", "texts"]
 

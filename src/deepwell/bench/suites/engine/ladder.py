@@ -35,7 +35,7 @@ from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights.load import load_weights
 from deepwell.errors import DeepwellError
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.server.caches.response_cache import AnswerKey, ResponseCache
 
 __all__ = ["bench_ladder"]

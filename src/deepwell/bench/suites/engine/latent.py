@@ -28,7 +28,7 @@ from deepwell.engine.layouts import KVDtype, Scheme
 from deepwell.engine.weights import quantize
 from deepwell.engine.weights.load import load_weights
 from deepwell.engine.weights.synth import shape_config, synthesize
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 __all__ = [
     "LITE",

@@ -34,8 +34,8 @@ from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights.quantize import packed_nbytes
 from deepwell.engine.weights.synth import shape_config, synthesize
 from deepwell.errors import DeepwellError
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = [
     "Bytes",

@@ -23,7 +23,7 @@ from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.engine.weights.synth import shape_config, synthesize
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 __all__ = ["bench_prediction"]
 

@@ -16,8 +16,8 @@ from deepwell.bench.workloads.text import prompts
 from deepwell.engine.backends import native
 from deepwell.engine.layouts import KVDtype, Precision, Scheme
 from deepwell.engine.weights.quantize import packed_nbytes
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["Need", "bench_profile", "needs"]
 

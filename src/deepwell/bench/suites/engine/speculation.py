@@ -17,7 +17,7 @@ from deepwell.bench.peers.ours import Ours
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 from deepwell.errors import DeepwellError, ModelNotFound
-from deepwell.models.store import ModelStore
+from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
 __all__ = ["bench_speculation", "models_at_hand"]

@@ -15,8 +15,8 @@ from deepwell.engine.backends import native
 from deepwell.engine.backends.rope import rope_tables
 from deepwell.engine.weights.packed import Weights
 from deepwell.engine.weights.quantize import interleave_gate_up
-from deepwell.models.checkpoint import Checkpoint
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.checkpoint import Checkpoint
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["Products", "Unfused", "blas_products", "native_products"]
 

@@ -26,7 +26,7 @@ from deepwell.bench.peers.llama_cpp import LlamaCpp, llama_python
 from deepwell.bench.workloads.text import prompts, text_tokens
 from deepwell.engine.layouts import Precision
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.settings import Settings
 
 __all__ = ["PEER_NAMES", "Task", "bench_versus", "fastest", "ratios", "rounds_within"]

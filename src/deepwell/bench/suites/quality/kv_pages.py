@@ -18,7 +18,7 @@ from deepwell.engine.layouts import KVDtype, Precision
 from deepwell.engine.load import new_cache
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 
 __all__ = ["bench_kv_pages"]
 

@@ -10,8 +10,8 @@ from typing import Any
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.peers.ours import PRECISIONS
 from deepwell.engine.weights.load import load_weights
-from deepwell.models.checkpoint import open_checkpoint
-from deepwell.models.layout import expected_tensors
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.store.layout import expected_tensors
 
 __all__ = ["bench_model_size"]
 

@@ -23,7 +23,7 @@ from deepwell.engine.layouts import Precision
 from deepwell.engine.plan import kv_token_bytes
 from deepwell.engine.weights.load import resolve_precision, weights_nbytes
 from deepwell.errors import DeepwellError
-from deepwell.models.checkpoint import open_checkpoint
+from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.settings import Settings
 
 __all__ = ["bench_footprint"]

@@ -31,7 +31,7 @@ from deepwell.bench.peers.llama_server import flags, llama_server
 from deepwell.bench.workloads.mixed import CLIENTS, LONGEST, Asked, mixed_load
 from deepwell.engine.layouts import Precision
 from deepwell.errors import DeepwellError
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["Measured", "bench_load", "summarise", "value_of"]
 

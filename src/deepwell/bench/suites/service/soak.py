@@ -26,7 +26,7 @@ from deepwell.bench.workloads.chats import FEWEST, LONGEST, MOST, Work, work_of
 from deepwell.bench.workloads.text import prompts, text_tokens
 from deepwell.dialogue.text import Codec
 from deepwell.engine.layouts import Precision
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["Outcome", "bench_soak", "corrected", "outcomes_of", "slope"]
 

@@ -11,8 +11,8 @@ from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile
-from deepwell.models.download import Digest, Downloader, Progress, hash_file
-from deepwell.models.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
+from deepwell.models.store.download import Digest, Downloader, Progress, hash_file
+from deepwell.models.store.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
 
 __all__ = ["HubSource", "ModelScopeSource"]
 

@@ -6,7 +6,7 @@ import codecs
 from collections.abc import Iterable, Sequence
 
 from deepwell.errors import InvalidRequest
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["Detokenizer", "StopStrings"]
 

@@ -14,9 +14,9 @@ from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
-from deepwell.models.config_reader import END_TOKENS
-from deepwell.models.gguf import read_gguf_header
-from deepwell.models.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
+from deepwell.models.formats.config_reader import END_TOKENS
+from deepwell.models.formats.gguf import read_gguf_header
+from deepwell.models.text.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
 
 __all__ = ["Tokenizer", "read_chat_template"]
 

@@ -18,10 +18,10 @@ from typing import IO, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, MissingDependency
-from deepwell.models.archive import copy_member, list_members
-from deepwell.models.download import Digest, Downloader, Progress
-from deepwell.models.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
-from deepwell.models.hubs import HubSource, ModelScopeSource
+from deepwell.models.store.archive import copy_member, list_members
+from deepwell.models.store.download import Digest, Downloader, Progress
+from deepwell.models.store.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
+from deepwell.models.store.hubs import HubSource, ModelScopeSource
 
 __all__ = [
     "Fetched",

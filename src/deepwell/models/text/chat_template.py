@@ -12,8 +12,8 @@ from jinja2 import meta
 from jinja2.exceptions import SecurityError
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
-from deepwell.models.sandbox import MAX_VALUE, ChatEnvironment, TemplateLimit, budget, weigh
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.text.sandbox import MAX_VALUE, ChatEnvironment, TemplateLimit, budget, weigh
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["ChatTemplate", "encode_chat"]
 

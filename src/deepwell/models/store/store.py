@@ -21,13 +21,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
 from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile, InvalidRequest, ModelNotFound
-from deepwell.models.catalog import CatalogEntry, shipped_catalog
-from deepwell.models.download import Progress, hash_file, silent
-from deepwell.models.fetched import Fetched
-from deepwell.models.gguf import read_gguf_header
-from deepwell.models.manifest import Manifest, ModelFile
-from deepwell.models.sources import PathSource, PyPISource, parse_source
-from deepwell.models.tokenizer import read_chat_template
+from deepwell.models.formats.gguf import read_gguf_header
+from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
+from deepwell.models.store.download import Progress, hash_file, silent
+from deepwell.models.store.fetched import Fetched
+from deepwell.models.store.manifest import Manifest, ModelFile
+from deepwell.models.store.sources import PathSource, PyPISource, parse_source
+from deepwell.models.text.tokenizer import read_chat_template
 
 __all__ = ["ModelStore", "StoredModel"]
 

@@ -6,9 +6,9 @@ import reprlib
 from typing import Any, Final, cast
 
 from deepwell.errors import UnsupportedModel
-from deepwell.models.config import Architecture, ModelConfig
-from deepwell.models.config_fields import SUPPORTED, Fields
-from deepwell.models.gguf import GGUFHeader
+from deepwell.models.formats.config import Architecture, ModelConfig
+from deepwell.models.formats.config_fields import SUPPORTED, Fields
+from deepwell.models.formats.gguf import GGUFHeader
 
 __all__ = ["check_mixture", "gguf_mixture", "json_mixture"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from deepwell.errors import InvalidRequest
-from deepwell.models.sources import parse_source
+from deepwell.models.store.sources import parse_source
 
 __all__ = ["CatalogEntry", "read_catalog", "shipped_catalog"]
 
@@ -45,7 +45,7 @@ class CatalogEntry:
 def shipped_catalog() -> Mapping[str, CatalogEntry]:
     """The catalog that comes with Deepwell."""
     return _parse(
-        files("deepwell.models").joinpath("catalog.toml").read_text(encoding="utf-8"), "catalog.toml"
+        files("deepwell.models.store").joinpath("catalog.toml").read_text(encoding="utf-8"), "catalog.toml"
     )
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
-from deepwell.models.config import Architecture, ModelConfig, RopeScaling
-from deepwell.models.config_fields import SUPPORTED, Fields
-from deepwell.models.config_mixture import check_mixture, gguf_mixture, json_mixture
-from deepwell.models.fetched import POOLING_FILE
-from deepwell.models.gguf import GGUFHeader
-from deepwell.models.safetensors import read_json
+from deepwell.models.formats.config import Architecture, ModelConfig, RopeScaling
+from deepwell.models.formats.config_fields import SUPPORTED, Fields
+from deepwell.models.formats.config_mixture import check_mixture, gguf_mixture, json_mixture
+from deepwell.models.formats.gguf import GGUFHeader
+from deepwell.models.formats.safetensors import read_json
+from deepwell.models.store.fetched import POOLING_FILE
 
 __all__ = ["END_TOKENS", "SUPPORTED", "config_from_directory", "config_from_gguf", "llama3_frequency_factors"]
 

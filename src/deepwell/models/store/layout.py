@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from deepwell.models.config import ModelConfig
+from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["expected_tensors", "hugging_face_name", "is_ignorable", "is_shared_copy", "prediction_layer_of"]
 

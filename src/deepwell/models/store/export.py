@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import InvalidRequest, UnsupportedModel
-from deepwell.models.checkpoint import Checkpoint, StoredTensor
-from deepwell.models.config import ModelConfig, RopeScaling
-from deepwell.models.tokenizer import Tokenizer
+from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
+from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["ExportDtype", "export_safetensors"]
 

@@ -19,18 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, ModelNotFound, UnsupportedModel
-from deepwell.models.config import ModelConfig
-from deepwell.models.config_reader import SUPPORTED, config_from_directory, config_from_gguf
-from deepwell.models.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
-from deepwell.models.gguf import read_gguf_header
-from deepwell.models.layout import (
+from deepwell.models.formats.config import ModelConfig
+from deepwell.models.formats.config_reader import SUPPORTED, config_from_directory, config_from_gguf
+from deepwell.models.formats.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
+from deepwell.models.formats.gguf import read_gguf_header
+from deepwell.models.formats.safetensors import SafetensorsInfo, read_json, read_safetensors_index
+from deepwell.models.store.layout import (
     expected_tensors,
     hugging_face_name,
     is_ignorable,
     is_shared_copy,
     prediction_layer_of,
 )
-from deepwell.models.safetensors import SafetensorsInfo, read_json, read_safetensors_index
 
 __all__ = ["Checkpoint", "StoredTensor", "open_checkpoint"]
 
