@@ -22,17 +22,17 @@ def _cpuinfo(field: str) -> str:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets in the names of /proc/cpuinfo."""
+    """Returns the instruction sets in the names of /proc/cpuinfo."""
     return frozenset(_cpuinfo("flags").split())
 
 
 def available_cores() -> int:
-    """The cores this process may use."""
+    """Returns the cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def cpu_model() -> str:
-    """The processor's name, with the vector extensions that matter here."""
+    """Returns the processor's name, with the vector extensions that matter here."""
     extensions = [
         name
         for name in ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")

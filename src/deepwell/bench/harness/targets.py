@@ -25,7 +25,7 @@ TARGETS_FILE = Path(__file__).parents[1] / "targets.toml"
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one figure must reach. `or_roof`: it also holds where the figure `roof` is at least this."""
+    """The bar of one figure. `or_roof`: it also holds where the figure `roof` is at least this."""
 
     min: float | None = None
     max: float | None = None
@@ -33,7 +33,7 @@ class Limit:
     or_roof: float | None = None
 
     def holds(self, value: Any, roof: float | None) -> bool:
-        """Whether `value` is within the limit."""
+        """Tells whether `value` is within the limit."""
         if self.or_roof is not None and roof is not None and roof >= self.or_roof:
             return True
         if self.equals is not None and value != self.equals:
@@ -56,7 +56,7 @@ class Target:
 
 
 def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
-    """Read `targets.toml`.
+    """Reads `targets.toml`.
 
     Raises:
         DeepwellError: a row is incomplete, named twice, or promises more than ten minutes.
@@ -84,7 +84,7 @@ def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
 
 
 def judge(name: str, value: Mapping[str, Any]) -> Outcome:
-    """Hold measured figures against the bar of row `name`.
+    """Holds measured figures against the bar of row `name`.
 
     Raises:
         DeepwellError: there is no such row, or a figure that the bar needs was not measured.
@@ -104,7 +104,7 @@ def judge(name: str, value: Mapping[str, Any]) -> Outcome:
 
 
 def select(pattern: str | None) -> list[Target]:
-    """The rows whose name matches the regular expression; all without one.
+    """Returns the rows whose name matches the regular expression; all without one.
 
     Raises:
         DeepwellError: none does.
@@ -117,7 +117,7 @@ def select(pattern: str | None) -> list[Target]:
 
 
 def run_target(target: Target) -> Outcome:
-    """Run a row's command as a user would; a command that fails or overruns is a row that does not hold."""
+    """Runs a row's command as a user would; a command that fails or overruns is a row that does not hold."""
     arguments = target.command.split()
     if arguments[0] == "deepwell":
         arguments = [sys.executable, "-m", "deepwell", *arguments[1:]]
