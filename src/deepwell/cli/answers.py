@@ -40,7 +40,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How an answer ended, and how fast it came."""
+    """The end of an answer, and how fast it came."""
 
     finish_reason: str
     prompt_tokens: int
@@ -75,7 +75,7 @@ def last_of(part: Part | None) -> dict[str, Any]:
 
 
 def cut_note(part: Part | None) -> str:
-    """What to say about an answer that did not come to its end; empty if it did."""
+    """Returns the words about an answer that did not come to its end; empty if it did."""
     if part is None or part.report is None or part.report.finish_reason != "length":
         return ""
     return f"(cut off after {part.report.completion_tokens} tokens, by --max-tokens or the context)"
@@ -119,7 +119,7 @@ class RemoteAnswers:
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
 
     def serves(self) -> bool:
-        """Whether a server is there and serves the model."""
+        """Tells whether a server is there and serves the model."""
         import httpx
 
         try:
@@ -131,7 +131,7 @@ class RemoteAnswers:
             return False
 
     def readiness(self) -> tuple[bool, str]:
-        """Whether the server takes requests, and what it says of it."""
+        """Tells whether the server takes requests, and what it says of it."""
         import httpx
 
         try:

@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 
 
 def has_stored_key(settings: Settings) -> bool:
-    """Whether the database holds a key that can be used now."""
+    """Tells whether the database holds a key that can be used now."""
     import asyncio
 
     with _store(settings) as store:

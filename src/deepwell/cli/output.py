@@ -1,4 +1,4 @@
-"""What every verb prints: text for people, one JSON object a line for programs, errors with their fix on a line of its own."""
+"""Prints the output of every verb: text for people, one JSON object a line for programs, errors with their fix beneath."""
 
 from __future__ import annotations
 

@@ -1,13 +1,15 @@
 """Every promise can be run and judged."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 
-from deepwell.bench.harness import targets
+from deepwell.bench.harness import page as pages
+from deepwell.bench.harness.page import write_page
 from deepwell.bench.harness.report import Outcome
-from deepwell.bench.harness.targets import Limit, Target, judge, load_targets, run_target, select, write_page
+from deepwell.bench.harness.targets import Limit, Target, judge, load_targets, run_target, select
 from deepwell.errors import DeepwellError
 
 
@@ -82,7 +84,7 @@ def test_a_command_that_dies_does_not_hold(tmp_path):
 
 def test_the_page_keeps_rows_that_this_run_left_out(tmp_path, monkeypatch):
     (tmp_path / "docs").mkdir()
-    monkeypatch.setattr(targets, "repository", lambda: tmp_path)
+    monkeypatch.setattr(pages, "repository", lambda: tmp_path)
     write_page([Outcome("decode_int8", {"ratio": 1.5, "roof": 0.9}, "", True)], threads=2)
     page = write_page(
         [Outcome("model_size", {"int8": 0.5, "int4": 0.1, "int4_full": 0.1}, "", False)], threads=2
@@ -93,3 +95,49 @@ def test_the_page_keeps_rows_that_this_run_left_out(tmp_path, monkeypatch):
     assert "int8 0.5" in text
     assert "**no**" in text
     assert "Not measured yet: decode_int4" in text
+
+
+def test_a_row_keeps_its_latest_figures_on_every_kind_of_machine(tmp_path, monkeypatch):
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(pages, "repository", lambda: tmp_path)
+    facts = pages.machine(2)
+    for kernels, ratio in (("avx512_bf16", 1.1), ("avx2", 1.2), ("avx2", 1.3)):
+        monkeypatch.setattr(pages, "machine", lambda threads, kernels=kernels: facts | {"kernels": kernels})
+        page = write_page([Outcome("decode_int8", {"ratio": ratio, "roof": 0.9}, "", True)], threads=2)
+
+    line = next(line for line in page.read_text(encoding="utf-8").splitlines() if "ratio 1.1" in line)
+    assert "ratio 1.3, roof 0.9<br>ratio 1.1, roof 0.9" in line
+    assert "ratio 1.2" not in line
+
+
+def test_figures_of_code_that_changed_since_are_marked(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        return subprocess.run(
+            ["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True, text=True
+        )
+
+    for folder in ("docs", "src"):
+        (tmp_path / folder).mkdir()
+    code = tmp_path / "src" / "code.py"
+    code.write_text("1", encoding="utf-8")
+    git("init", "-q")
+    git("add", "src")
+    git("commit", "-q", "-m", "Add code")
+    commit = git("rev-parse", "--short", "HEAD").stdout.strip()
+    monkeypatch.setattr(pages, "repository", lambda: tmp_path)
+
+    def written(*outcomes):
+        pages._since.cache_clear()
+        text = write_page(outcomes, threads=2).read_text(encoding="utf-8")
+        return [
+            line.split("|")[5].strip() for line in text.splitlines() if line.startswith("| decode, batch 1,")
+        ]
+
+    first = Outcome("decode_int8", {"ratio": 1.5, "roof": 0.9}, "", True)
+    [place] = written(first)
+    assert place.endswith(f", {commit}")
+    code.write_text("2", encoding="utf-8")
+    old, uncommitted = written(Outcome("decode_int4", {"ratio": 1.5, "roof": 0.9}, "", True))
+    assert old.endswith(f", {commit}, code changed since")
+    assert uncommitted.endswith(", commit unknown")

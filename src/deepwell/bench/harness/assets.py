@@ -1,4 +1,4 @@
-"""Where benchmarks and real-model tests find what they read: donor models, the cache, files of the repository."""
+"""Finds the things that benchmarks and real-model tests read: donor models, the cache, files of the repository."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WORKERS = _PACKAGE / "workers"
 
 
 def smollm2() -> Path:
-    """The GGUF of SmolLM2-135M-Instruct: `DEEPWELL_SMOLLM2` if set, else the one in the store.
+    """Returns the GGUF of SmolLM2-135M-Instruct: `DEEPWELL_SMOLLM2` if set, else the one in the store.
 
     Raises:
         ModelNotFound: it has not been pulled.
@@ -28,7 +28,7 @@ def smollm2() -> Path:
 
 
 def minilm() -> Path:
-    """The directory of all-MiniLM-L6-v2: `DEEPWELL_MINILM` if set, else the one in the store.
+    """Returns the directory of all-MiniLM-L6-v2: `DEEPWELL_MINILM` if set, else the one in the store.
 
     Raises:
         ModelNotFound: it has not been pulled.
@@ -39,14 +39,14 @@ def minilm() -> Path:
 
 
 def bench_cache() -> Path:
-    """Where benchmarks keep what is expensive to make: beside the model store."""
+    """Returns the folder for what is expensive to make, beside the model store."""
     path = Settings.load().models_dir.parent / "bench"
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def repository() -> Path:
-    """The checkout this package runs from.
+    """Returns the checkout this package runs from.
 
     Raises:
         DeepwellError: the package is installed without its repository.

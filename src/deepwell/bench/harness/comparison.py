@@ -23,7 +23,7 @@ class Run:
 
     @property
     def rate(self) -> float:
-        """Tokens a second."""
+        """Returns tokens a second."""
         return self.work_tokens / self.seconds
 
 
@@ -34,11 +34,11 @@ class TimedEngine(Protocol):
     weights_bytes: int
 
     def prefill(self, prompt: Sequence[int]) -> Run:
-        """Time from submission, with an empty cache, to the first token."""
+        """Times a prompt from submission, with an empty cache, to the first token."""
         ...
 
     def generate(self, prompts: Sequence[Sequence[int]], count: int) -> Run:
-        """Continue every prompt by `count` tokens, greedily, EOS ignored; prefill is not timed."""
+        """Continues every prompt by `count` tokens, greedily, EOS ignored; prefill is not timed."""
         ...
 
 
@@ -49,19 +49,19 @@ class Comparison:
     rates: Mapping[str, tuple[float, ...]]
 
     def median(self, side: str) -> float:
-        """Median rate."""
+        """Returns the median rate."""
         return statistics.median(self.rates[side])
 
     def spread(self, side: str) -> tuple[float, float]:
-        """Lowest and highest rate."""
+        """Returns the lowest and highest rate."""
         return min(self.rates[side]), max(self.rates[side])
 
     def ratio(self, ours: str, peer: str) -> float:
-        """Median of the ratios of each round: drift of a shared machine cancels."""
+        """Returns the median of the ratios of each round: drift of a shared machine cancels."""
         return statistics.median(a / b for a, b in zip(self.rates[ours], self.rates[peer], strict=True))
 
     def best(self, peers: Sequence[str]) -> str:
-        """The fastest of the peers by median."""
+        """Returns the fastest of the peers by median."""
         return max(peers, key=self.median)
 
 
@@ -70,7 +70,7 @@ def compare(
     rounds: int | Callable[[float], int],
     each_round: Callable[[], None] = lambda: None,
 ) -> Comparison:
-    """Run every side once a round, after one untimed warm-up; the order turns round each time.
+    """Runs every side once a round, after one untimed warm-up; the order turns round each time.
 
     Each callable takes the round's number, so that all sides see the same prompt and no prompt comes twice. While one runs, the
     others wait on a pipe or a futex. `each_round` is called before each: to measure the roofs of that moment.

@@ -47,7 +47,7 @@ class Install:
 
 
 def cpu_torch(version: str) -> Install:
-    """The CPU build of torch: from what pip is set up to see, else from the index of the PyTorch project.
+    """Returns the CPU build of torch: from what pip is set up to see, else from the index of the PyTorch project.
 
     The default build of the package index brings gigabytes of CUDA libraries.
     """
@@ -62,7 +62,7 @@ CPU_TORCH = cpu_torch("2.13.0")
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """How one engine's environment is made, and what that costs."""
+    """The recipe of one engine's environment, and what it costs to make."""
 
     name: str
     variable: str  # names an interpreter that has the engine already
@@ -76,17 +76,17 @@ class Environment:
 
     @property
     def home(self) -> Path:
-        """Where it is built."""
+        """Returns the folder it is built in."""
         return bench_cache() / (self.folder or f"environments/{self.name}")
 
     def recipe(self) -> str:
-        """What the stamp of a finished build says: another recipe, or another Python, means another build."""
+        """Returns the stamp of a finished build: another recipe, or another Python, means another build."""
         steps = [[*install.arguments, *install.otherwise] for install in self.installs]
         return json.dumps({"python": sys.version_info[:2], "installs": steps, "uninstall": self.uninstall})
 
 
 def environment_python(environment: Environment, console: Console) -> Path:
-    """The interpreter that has the engine: the one named by the variable, or of the environment, built on first use.
+    """Returns the interpreter that has the engine: the one named by the variable, or of the environment, built on first use.
 
     A build that was interrupted goes on where it stopped: what pip has installed stays, what it has fetched is in its cache.
 

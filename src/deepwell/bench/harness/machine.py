@@ -22,17 +22,17 @@ def _cpuinfo(field: str) -> str:
 
 @cache
 def cpu_flags() -> frozenset[str]:
-    """Instruction sets in the names of /proc/cpuinfo."""
+    """Returns the instruction sets in the names of /proc/cpuinfo."""
     return frozenset(_cpuinfo("flags").split())
 
 
 def available_cores() -> int:
-    """The cores this process may use."""
+    """Returns the cores this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def cpu_model() -> str:
-    """The processor's name, with the vector extensions that matter here."""
+    """Returns the processor's name, with the vector extensions that matter here."""
     extensions = [
         name
         for name in ("avx2", "fma", "f16c", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
@@ -42,10 +42,11 @@ def cpu_model() -> str:
 
 
 def machine(threads: int) -> dict[str, str | int]:
-    """What a figure needs beside it: processor, threads, memory, date, versions."""
+    """Returns the facts that a figure needs beside it: processor, kernels in use, threads, memory, date, versions."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "cpu": cpu_model(),
+        "kernels": _kernels(),
         "cores": os.cpu_count() or 0,
         "threads": threads,
         "memory_gib": round(memory / 2**30),
@@ -54,6 +55,14 @@ def machine(threads: int) -> dict[str, str | int]:
         "deepwell": importlib.metadata.version("deepwell") if _is_installed() else "checkout",
         "system": platform.platform(terse=True),
     }
+
+
+def _kernels() -> str:
+    """Returns the name of the kernel table in use, or that of the backend that stands in for it."""
+    from deepwell.engine.backends import native
+
+    backend = native.select_backend()
+    return native.isa() if backend.name == "native" else backend.name
 
 
 def _is_installed() -> bool:

@@ -18,7 +18,7 @@ FIRST_MS, TOKEN_MS, TOKENS = 50.0, 20.0, 32  # of the engine that keeps exact ti
 def run_load(
     client: Path, port: int, rate: float, seconds: float, body: Path, key: str = ""
 ) -> tuple[list[float], int]:
-    """Times to the first token in milliseconds, and how many requests failed."""
+    """Returns the times to the first token in milliseconds, and how many requests failed."""
     figures = [str(port), str(rate), str(seconds), str(body)]
     done = subprocess.run(
         [str(client), *figures, "/v1/chat/completions", '"content":" ', *([key] if key else [])],
@@ -33,12 +33,12 @@ def run_load(
 
 
 def load_client() -> Path:
-    """The open-loop client."""
+    """Returns the open-loop client."""
     return compiled_client(WORKERS / "open_loop.c")
 
 
 def compiled_client(source: Path) -> Path:
-    """A load client in C, compiled once.
+    """Returns a load client in C, compiled once.
 
     Raises:
         PeerError: there is no compiler, or it refuses.

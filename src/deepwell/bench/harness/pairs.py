@@ -33,7 +33,7 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What an estimate must reach: the median, and with a `bound` the nearer end of the interval as well."""
+    """The bar of an estimate: for the median, and with a `bound` for the nearer end of the interval as well."""
 
     median: float
     bound: float | None = None

@@ -24,7 +24,7 @@ class Outcome:
     holds: bool | None = None
 
     def line(self) -> str:
-        """The row as one line of JSON."""
+        """Returns the row as one line of JSON."""
         return json.dumps(
             {"name": self.name, "value": dict(self.value), "bar": self.bar, "holds": self.holds},
             ensure_ascii=False,
@@ -32,28 +32,28 @@ class Outcome:
 
 
 def rounded(value: float, digits: int = 4) -> float:
-    """Round to significant digits: more would claim a precision that no run has."""
+    """Rounds to significant digits: more would claim a precision that no run has."""
     return float(f"{value:.{digits}g}")
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least `share` of them do not exceed."""
+    """Returns the smallest value that at least `share` of them do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 class Report:
-    """Where a benchmark prints. With `as_json` nothing but the last line reaches stdout."""
+    """The output of a benchmark. With `as_json` nothing but the last line reaches stdout."""
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.console = Console(stderr=as_json, highlight=False)
         self._out = Console(highlight=False, soft_wrap=True)
 
     def note(self, text: str) -> None:
-        """One line of context: the machine, the peer's build, what is being measured."""
+        """Prints one line of context: the machine, the peer's build, what is being measured."""
         self.console.print(text, markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Print a table; every column but the first is right-aligned."""
+        """Prints a table; every column but the first is right-aligned."""
         table = Table(title=title, title_justify="left")
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number else "left")
@@ -62,5 +62,5 @@ class Report:
         self.console.print(table)
 
     def finish(self, outcome: Outcome) -> None:
-        """Print the last line."""
+        """Prints the last line."""
         self._out.print(outcome.line(), markup=False)

@@ -1,4 +1,4 @@
-"""What this machine could do at best: measured peaks, and the bytes and multiply-adds a token really needs."""
+"""The best this machine could do: measured peaks, and the bytes and multiply-adds a token really needs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Roofs:
     fp32: float
 
     def of(self, scheme: Scheme) -> float:
-        """The peak of products with weights of `scheme`."""
+        """Returns the peak of products with weights of `scheme`."""
         peaks: dict[Scheme, float] = {"int8": self.int8, "int4": self.int4, "bf16": self.bf16}
         return peaks.get(scheme, self.fp32)
 
 
 def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
-    """One peak: GB/s of "memory", GMAC/s of the others.
+    """Measures one peak: GB/s of "memory", GMAC/s of the others.
 
     Raises:
         DeepwellError: the compiled extension is missing, so there is nothing to compare with.
@@ -51,13 +51,13 @@ def measure_roof(kind: Kind, threads: int, *, seconds: float = 0.4) -> float:
 
 
 def measure_roofs(threads: int, *, seconds: float = 0.4) -> Roofs:
-    """Every peak, `seconds` each."""
+    """Measures every peak, `seconds` each."""
     return Roofs(threads, *(measure_roof(kind, threads, seconds=seconds) for kind in KINDS))
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What one model needs: bytes of weights a decode step reads, MACs a token, and the cache's share."""
+    """The needs of one model: bytes of weights a decode step reads, MACs a token, and the cache's share."""
 
     scheme: Scheme
     step_bytes: int  # weights and scales that one step reads, whatever the batch
@@ -69,31 +69,31 @@ class Work:
     attention_macs_per_key: int  # multiply-adds of one query over one key and value, one layer
 
     def decode_bytes(self, context: float) -> float:
-        """Bytes one token at batch 1 reads, with `context` positions in the cache."""
+        """Returns the bytes one token at batch 1 reads, with `context` positions in the cache."""
         return self.step_bytes + self.kv_bytes_per_token * context
 
     def decode_roof(self, memory: float, context: float) -> float:
-        """Tokens a second at batch 1 when reading at `memory` GB/s is the only limit."""
+        """Returns tokens a second at batch 1 when reading at `memory` GB/s is the only limit."""
         return memory * 1e9 / self.decode_bytes(context)
 
     def prefill_gemm_macs(self, tokens: int) -> int:
-        """GEMM multiply-adds of a prompt of which the last row alone is read."""
+        """Returns the GEMM multiply-adds of a prompt of which the last row alone is read."""
         unread = (self.layer_macs - self.qkv_macs) * (tokens - 1)
         return self.layers * self.layer_macs * tokens - unread + self.head_macs
 
     def prefill_attention_macs(self, tokens: int) -> int:
-        """Multiply-adds of causal attention, in the last layer of the last row alone."""
+        """Returns the multiply-adds of causal attention, in the last layer of the last row alone."""
         keys = (self.layers - 1) * tokens * (tokens + 1) // 2 + tokens
         return self.attention_macs_per_key * keys
 
     def prefill_roof(self, roofs: Roofs, tokens: int) -> float:
-        """Tokens a second of a prompt: GEMMs at the peak of their scheme, causal attention at the fp32 peak."""
+        """Returns tokens a second of a prompt: GEMMs at the peak of their scheme, causal attention at the fp32 peak."""
         gemm = self.prefill_gemm_macs(tokens) / (roofs.of(self.scheme) * 1e9)
         return tokens / (gemm + self.prefill_attention_macs(tokens) / (roofs.fp32 * 1e9))
 
 
 def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> Work:
-    """Count the work of a dense Llama-shaped model from its shapes."""
+    """Counts the work of a dense Llama-shaped model from its shapes."""
     hidden, inner, heads, kv_heads = (
         config.hidden_size,
         config.intermediate_size,
@@ -123,5 +123,5 @@ def work_of(config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype) -> 
 
 
 def embedding_scheme(precision: Precision) -> Scheme:
-    """The scheme of the embedding and the head: "int4" keeps them in 8 bits, "int4-full" does not."""
+    """Returns the scheme of the embedding and the head: "int4" keeps them in 8 bits, "int4-full" does not."""
     return "int4" if precision == "int4-full" else "int8" if precision == "int4" else precision

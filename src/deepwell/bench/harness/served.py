@@ -31,14 +31,14 @@ START_SECONDS = 120
 
 
 def serve_command(model: Path) -> Callable[[int], list[str]]:
-    """`deepwell serve` of a model."""
+    """Returns the command of `deepwell serve` for a model, by port."""
     return lambda port: [sys.executable, "-m", "deepwell", "serve", str(model), "--port", str(port)]
 
 
 def paced_command(
     model: Path, *, first_ms: float, token_ms: float, tokens: int, how: str = "served"
 ) -> Callable[[int], list[str]]:
-    """The paced engine behind the real server, with the tokenizer and template of a model.
+    """Returns the command of the paced engine behind the real server, with the tokenizer and template of a model.
 
     Args:
         how: "served" with nothing around it; "bare": behind a socket alone; "full": with keys in the database, limits and
@@ -59,7 +59,7 @@ def paced_command(
 def served(
     command: Callable[[int], Sequence[str]], *, env: Mapping[str, str] | None = None
 ) -> Generator[int]:
-    """The port of a server that answers, with further variables in its environment; its data are gone afterwards.
+    """Yields the port of a server that answers, with further variables in its environment; its data are gone afterwards.
 
     Raises:
         PeerError: it does not start.
@@ -72,7 +72,7 @@ def served(
 def served_process(
     command: Callable[[int], Sequence[str]], *, env: Mapping[str, str] | None = None
 ) -> Generator[tuple[int, int]]:
-    """As `served`, with the process's id beside the port."""
+    """Does as `served`, with the process's id beside the port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -111,7 +111,7 @@ def _answers(port: int) -> bool:
 
 
 def process_tree(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Returns a process and all below it."""
     found = [pid]
     for parent in found:
         for task in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -121,7 +121,7 @@ def process_tree(pid: int) -> list[int]:
 
 
 def rss_bytes(pids: Sequence[int]) -> int:
-    """Resident memory of processes; what they share counts for each."""
+    """Returns the resident memory of processes; what they share counts for each."""
     pages = 0
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -130,7 +130,7 @@ def rss_bytes(pids: Sequence[int]) -> int:
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:
-    """User and system time of processes so far."""
+    """Returns the user and system time of processes so far."""
     ticks = 0
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Every promised figure: its command, its bar, its minutes; and the page that shows which hold."""
+"""Every promised figure: its command, its bar, its minutes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from deepwell.bench.harness.assets import repository
-from deepwell.bench.harness.machine import machine
 from deepwell.bench.harness.report import Outcome
 from deepwell.errors import DeepwellError
 
-__all__ = ["Limit", "Target", "judge", "load_targets", "run_target", "select", "write_page"]
+__all__ = ["Limit", "Target", "judge", "load_targets", "run_target", "select"]
 
 TARGETS_FILE = Path(__file__).parents[1] / "targets.toml"
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What one figure must reach. `or_roof`: it also holds where the figure `roof` is at least this."""
+    """The bar of one figure. `or_roof`: it also holds where the figure `roof` is at least this."""
 
     min: float | None = None
     max: float | None = None
@@ -34,7 +33,7 @@ class Limit:
     or_roof: float | None = None
 
     def holds(self, value: Any, roof: float | None) -> bool:
-        """Whether `value` is within the limit."""
+        """Tells whether `value` is within the limit."""
         if self.or_roof is not None and roof is not None and roof >= self.or_roof:
             return True
         if self.equals is not None and value != self.equals:
@@ -57,7 +56,7 @@ class Target:
 
 
 def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
-    """Read `targets.toml`.
+    """Reads `targets.toml`.
 
     Raises:
         DeepwellError: a row is incomplete, named twice, or promises more than ten minutes.
@@ -85,7 +84,7 @@ def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
 
 
 def judge(name: str, value: Mapping[str, Any]) -> Outcome:
-    """Hold measured figures against the bar of row `name`.
+    """Holds measured figures against the bar of row `name`.
 
     Raises:
         DeepwellError: there is no such row, or a figure that the bar needs was not measured.
@@ -105,7 +104,7 @@ def judge(name: str, value: Mapping[str, Any]) -> Outcome:
 
 
 def select(pattern: str | None) -> list[Target]:
-    """The rows whose name matches the regular expression; all without one.
+    """Returns the rows whose name matches the regular expression; all without one.
 
     Raises:
         DeepwellError: none does.
@@ -118,7 +117,7 @@ def select(pattern: str | None) -> list[Target]:
 
 
 def run_target(target: Target) -> Outcome:
-    """Run a row's command as a user would; a command that fails or overruns is a row that does not hold."""
+    """Runs a row's command as a user would; a command that fails or overruns is a row that does not hold."""
     arguments = target.command.split()
     if arguments[0] == "deepwell":
         arguments = [sys.executable, "-m", "deepwell", *arguments[1:]]
@@ -147,60 +146,3 @@ def run_target(target: Target) -> Outcome:
         return Outcome(
             target.name, {"error": f"exit status {done.returncode}: {last[:200]}"}, target.bar, False
         )
-
-
-def write_page(outcomes: Sequence[Outcome], threads: int) -> Path:
-    """Merge the outcomes of this run into `docs/benchmarks.json` and render `docs/benchmarks.md` from it."""
-    docs = repository() / "docs"
-    store = docs / "benchmarks.json"
-    rows: dict[str, Any] = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
-    here = machine(threads)
-    for outcome in outcomes:
-        rows[outcome.name] = {"value": dict(outcome.value), "holds": outcome.holds, "machine": here}
-    targets = load_targets()
-    rows = {name: rows[name] for name in targets if name in rows}
-    store.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    page = docs / "benchmarks.md"
-    page.write_text(_render(rows, targets), encoding="utf-8")
-    return page
-
-
-def _render(rows: Mapping[str, Any], targets: Mapping[str, Target]) -> str:
-    lines = [
-        "# Benchmarks",
-        "",
-        "Written by `deepwell bench targets`; every row names the command that made it. Ratios are medians of interleaved",
-        "rounds on one machine in one run; a roof is the bytes or multiply-adds a token really needs over the peaks measured",
-        "in the same run.",
-        "",
-        "| what | measured | bar | holds | on |",
-        "|---|---|---|---|---|",
-    ]
-    machines: list[str] = []
-    for name, row in rows.items():
-        place = _machine_line(row["machine"])
-        if place not in machines:
-            machines.append(place)
-        figures = ", ".join(
-            f"{key} {row['value'][key]}" for key in targets[name].limits if key in row["value"]
-        )
-        figures = figures or str(row["value"].get("error", ""))
-        verdict = "yes" if row["holds"] else "**no**"
-        lines.append(
-            f"| {targets[name].what} | {figures} | {targets[name].bar} | {verdict} | {machines.index(place) + 1} |"
-        )
-    if missing := [name for name in targets if name not in rows]:
-        lines += ["", f"Not measured yet: {', '.join(missing)}."]
-    lines += ["", "## Machines", "", *(f"{number}. {place}" for number, place in enumerate(machines, 1))]
-    lines += ["", "## Every figure", ""]
-    for name, row in rows.items():
-        lines += [f"### {name}", "", f"`{targets[name].command}`", "", "```json"]
-        lines += [json.dumps(row["value"], indent=1, ensure_ascii=False), "```", ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _machine_line(facts: Mapping[str, Any]) -> str:
-    return (
-        f"{facts['cpu']}, {facts['cores']} cores, {facts['threads']} threads, {facts['memory_gib']} GiB, {facts['system']}, "
-        f"Python {facts['python']}, Deepwell {facts['deepwell']}, {facts['date']}"
-    )

@@ -40,7 +40,7 @@ class Worker:
             )
 
     def call(self, do: str, *, patience: float = 600.0, **arguments: Any) -> dict[str, Any]:
-        """Ask for one thing and wait for its answer, at most `patience` seconds.
+        """Asks for one thing and waits for its answer, at most `patience` seconds.
 
         Raises:
             PeerError: the engine refused, died, or took too long.
@@ -82,7 +82,7 @@ class Worker:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
@@ -104,15 +104,15 @@ class WorkerEngine:
         self._worker = worker
 
     def prefill(self, prompt: Sequence[int]) -> Run:
-        """Time from an empty cache to the first token."""
+        """Times a prompt from an empty cache to the first token."""
         return _run(self._worker.call("prefill", prompt=list(prompt)))
 
     def generate(self, prompts: Sequence[Sequence[int]], count: int) -> Run:
-        """Continue every prompt by `count` tokens, greedily, EOS ignored; prefill is not timed."""
+        """Continues every prompt by `count` tokens, greedily, EOS ignored; prefill is not timed."""
         return _run(self._worker.call("generate", prompts=[list(p) for p in prompts], count=count))
 
     def score(self, windows: Sequence[Sequence[int]]) -> tuple[float, int]:
-        """Summed negative log probability of the windows' tokens, and their number.
+        """Sums the negative log probabilities of the windows' tokens; the sum and their number.
 
         Raises:
             PeerError: the engine does not state probabilities of a prompt.
@@ -121,11 +121,11 @@ class WorkerEngine:
         return float(answer["loss"]), int(answer["tokens"])
 
     def peak_rss_bytes(self) -> int:
-        """The most memory the engine's process has held."""
+        """Returns the most memory the engine's process has held."""
         return int(self._worker.call("peak_rss")["bytes"])
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         self._worker.close()
 
 

@@ -127,7 +127,7 @@ ENGINES: Mapping[str, Engine] = {
 
 
 def _variables(engine: Engine, python: Path, threads: int) -> dict[str, str]:
-    """Environment variables that the engine's documentation recommends."""
+    """Returns the environment variables that the engine's documentation recommends."""
     found = {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1", **engine.variables}
     if engine.name == "vllm":
         cores = sorted(os.sched_getaffinity(0))[:threads]
@@ -143,7 +143,7 @@ def _system_libraries(name: str) -> list[Path]:
 
 
 def start_worker(engine: Engine, console: Console, *, threads: int) -> Worker:
-    """Start the engine's worker program in its own environment, built if need be.
+    """Starts the engine's worker program in its own environment, built if need be.
 
     Raises:
         PeerError: the environment cannot be built.
@@ -160,7 +160,7 @@ def start_worker(engine: Engine, console: Console, *, threads: int) -> Worker:
 
 
 def model_for(variant: Variant, donor: Path, console: Console, *, threads: int) -> Path:
-    """The file or directory that the variant reads, made from the donor once."""
+    """Returns the file or directory that the variant reads, made from the donor once."""
     if variant.source == "donor":
         return donor
     if variant.source == "safetensors":
@@ -182,7 +182,7 @@ def model_for(variant: Variant, donor: Path, console: Console, *, threads: int) 
 def open_engine_side(
     engine: Engine, variant: str, model: Path, console: Console, *, threads: int, sequences: int
 ) -> WorkerEngine:
-    """Load one variant in a process of its own.
+    """Loads one variant in a process of its own.
 
     Raises:
         PeerError: the environment cannot be built, or the engine cannot load the model.
@@ -199,7 +199,7 @@ def open_engine_side(
 
 
 def open_ours(model: Path, precision: str, *, threads: int, sequences: int) -> WorkerEngine:
-    """Deepwell in a process of its own, driven like a peer."""
+    """Starts Deepwell in a process of its own, driven like a peer."""
     logs = bench_cache() / "versus"
     logs.mkdir(exist_ok=True)
     command: Sequence[str] = [sys.executable, "-m", "deepwell.bench.workers.ours_worker"]

@@ -42,7 +42,7 @@ INSTRUCTION_SETS = {
 
 
 def llama_python(console: Console) -> Path:
-    """The interpreter that has llama-cpp-python: `DEEPWELL_BENCH_LLAMA`, or an environment built on first use.
+    """Returns the interpreter that has llama-cpp-python: `DEEPWELL_BENCH_LLAMA`, or an environment built on first use.
 
     Raises:
         PeerError: the build failed.
@@ -51,14 +51,14 @@ def llama_python(console: Console) -> Path:
 
 
 def missing_instruction_sets(system_info: str) -> list[str]:
-    """What this CPU has and the peer was built without, by llama.cpp's names."""
+    """Lists what this CPU has and the peer was built without, by llama.cpp's names."""
     built = set(re.findall(r"(\w+) = 1", system_info))
     have = cpu_flags()
     return [name for name, flag in INSTRUCTION_SETS.items() if flag in have and name not in built]
 
 
 def peer_file(donor: Path, file_type: str, worker: LlamaCpp) -> Path:
-    """The donor re-quantised by llama.cpp itself to `file_type` ("Q8_0", "Q4_0", "Q4_1"), made once."""
+    """Returns the donor re-quantised by llama.cpp itself to `file_type` ("Q8_0", "Q4_0", "Q4_1"), made once."""
     target = bench_cache() / f"{donor.name.removesuffix('.gguf')}.as-{file_type}.gguf"
     if not target.exists():
         part = target.with_suffix(".part")
@@ -98,7 +98,7 @@ class LlamaCpp:
             )
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Ask the worker for one thing and wait for its answer."""
+        """Asks the worker for one thing and waits for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -112,35 +112,35 @@ class LlamaCpp:
         return answer
 
     def load(self, donor: Path, file_type: str) -> None:
-        """Load the donor's weights in `file_type`."""
+        """Loads the donor's weights in `file_type`."""
         answer = self.call("load", path=str(peer_file(donor, file_type, self)))
         self.name = f"llama.cpp {file_type}"
         self.weights_bytes = int(answer["bytes"])
 
     def open(self, *, flash: bool, context: int, sequences: int) -> None:
-        """Make a context for `sequences` sequences of `context` tokens each."""
+        """Makes a context for `sequences` sequences of `context` tokens each."""
         self.call("open", threads=self.threads, flash=flash, context=context, sequences=sequences)
 
     def prefill(self, prompt: Sequence[int]) -> Run:
-        """Time from an empty cache to the first token."""
+        """Times a prompt from an empty cache to the first token."""
         return _run(self.call("prefill", prompt=list(prompt)), len(prompt))
 
     def generate(self, prompts: Sequence[Sequence[int]], count: int) -> Run:
-        """Continue every prompt by `count` tokens, greedily; the decode steps are timed."""
+        """Continues every prompt by `count` tokens, greedily; the decode steps are timed."""
         answer = self.call("generate", prompts=[list(prompt) for prompt in prompts], count=count)
         return _run(answer, len(prompts) * (count - 1))
 
     def score(self, windows: Sequence[Sequence[int]]) -> tuple[float, int]:
-        """Summed negative log probability of the windows' tokens, and their number."""
+        """Sums the negative log probabilities of the windows' tokens; the sum and their number."""
         answer = self.call("score", windows=[list(window) for window in windows])
         return float(answer["loss"]), int(answer["tokens"])
 
     def peak_rss_bytes(self) -> int:
-        """The most memory the process has held."""
+        """Returns the most memory the process has held."""
         return int(self.call("peak_rss")["bytes"])
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=30)

@@ -41,7 +41,7 @@ _STEP = re.compile(r"\[\s*(\d+)(?:/(\d+)|%)\]")
 
 
 def flags(*, threads: int, slots: int, slot_tokens: int, flash: bool) -> list[str]:
-    """What `llama-server` is started with, besides model and address.
+    """Returns the arguments of `llama-server` besides model and address.
 
     Prompt reuse is off, as for Deepwell; sampling is one step, since all requests are greedy.
     """
@@ -56,7 +56,7 @@ def flags(*, threads: int, slots: int, slot_tokens: int, flash: bool) -> list[st
 
 
 def llama_server(console: Console) -> Path:
-    """The executable: `DEEPWELL_BENCH_LLAMA_SERVER`, or one built on first use.
+    """Returns the executable: `DEEPWELL_BENCH_LLAMA_SERVER`, or one built on first use.
 
     Raises:
         PeerError: the build failed, or a tool that it needs is missing.
@@ -134,7 +134,7 @@ def _run(command: list[str], stream: IO[str], log: Path) -> None:
 
 
 def _show_build(command: list[str], stream: IO[str], log: Path, console: Console) -> None:
-    """Run the compiler, and show how far it is."""
+    """Runs the compiler, and shows how far it is."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -30,7 +30,7 @@ MODEL_SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6
 
 
 def onnx_python(console: Console) -> Path:
-    """The interpreter that has onnxruntime: `DEEPWELL_BENCH_ONNX`, or an environment built on first use.
+    """Returns the interpreter that has onnxruntime: `DEEPWELL_BENCH_ONNX`, or an environment built on first use.
 
     Raises:
         PeerError: it cannot be installed.
@@ -64,7 +64,7 @@ def onnx_python(console: Console) -> Path:
 
 
 def minilm_onnx(console: Console) -> Path:
-    """all-MiniLM-L6-v2 with int8 weights and float32 products, fetched once.
+    """Returns the file of all-MiniLM-L6-v2 with int8 weights and float32 products, fetched once.
 
     Raises:
         PeerError: it came with another content.
@@ -118,7 +118,7 @@ class OnnxRuntime:
         self.call("load", path=str(model), threads=threads)
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Ask the worker for one thing and wait for its answer."""
+        """Asks the worker for one thing and waits for its answer."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -132,13 +132,13 @@ class OnnxRuntime:
         return answer
 
     def embed(self, sequences: Sequence[Sequence[int]]) -> tuple[Run, NDArray[np.float32]]:
-        """Vectors of sequences of one length, and the time they took."""
+        """Embeds sequences of one length; the time they took, and their vectors."""
         answer = self.call("embed", tokens=[list(sequence) for sequence in sequences])
         run = Run(float(answer["seconds"]), sum(map(len, sequences)), ())
         return run, np.array(answer["vectors"], np.float32)
 
     def close(self) -> None:
-        """End the process."""
+        """Ends the process."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(timeout=30)

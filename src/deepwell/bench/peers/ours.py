@@ -63,13 +63,13 @@ class Ours:
         self._ids = itertools.count()
 
     def request(self, prompt: Sequence[int], count: int, salt: str | None = None) -> GenerateRequest:
-        """A greedy request of exactly `count` tokens; without a `salt`, its prefix is shared with nobody."""
+        """Returns a greedy request of exactly `count` tokens; without a `salt`, its prefix is shared with nobody."""
         name = f"bench-{next(self._ids)}"
         params = SamplingParams(max_tokens=count, temperature=0.0, ignore_eos=True)
         return GenerateRequest(name, prompt, params, cache_salt=name if salt is None else salt)
 
     def prefill(self, prompt: Sequence[int], salt: str | None = None) -> Run:
-        """Time from submission to the first token."""
+        """Times a prompt from submission to the first token."""
         start = time.perf_counter()
         outputs = tuple(
             token
@@ -79,7 +79,7 @@ class Ours:
         return Run(time.perf_counter() - start, len(prompt), (outputs,))
 
     def generate(self, prompts: Sequence[Sequence[int]], count: int) -> Run:
-        """Continue every prompt by `count` tokens; timed from when all have begun to when the first is done."""
+        """Continues every prompt by `count` tokens; timed from when all have begun to when the first is done."""
         if len(prompts) == 1:
             arrivals = [self._arrivals(prompts[0], count)]
         else:
@@ -109,5 +109,5 @@ class Ours:
         return await asyncio.gather(*(one(prompt) for prompt in prompts))
 
     def close(self) -> None:
-        """Free the model."""
+        """Frees the model."""
         self.engine.close()

@@ -33,7 +33,7 @@ class Scorer:
         self._vocab = config.vocab_size
 
     def logprobs(self, tokens: NDArray[np.int32]) -> NDArray[np.float32]:
-        """Log probabilities of every next token: [len(tokens) - 1, vocab]."""
+        """Returns the log probabilities of every next token: [len(tokens) - 1, vocab]."""
         rows = np.arange(len(tokens), dtype=np.int32)
         batch = Batch(
             tokens=tokens,

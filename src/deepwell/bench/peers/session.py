@@ -33,7 +33,7 @@ class Session:
     work: Work
 
     def prepare_peers(self, task: Callable[[TimedEngine], Run], *, context: int, sequences: int = 1) -> None:
-        """Try `task` with flash attention off and on, after a warm-up each, and leave every peer with the faster."""
+        """Tries `task` with flash attention off and on, after a warm-up each, and leaves every peer with the faster."""
         for peer in self.peers:
             rates: dict[bool, float] = {}
             for flash in (False, True):
@@ -58,7 +58,7 @@ def open_session(
     rounds: int,
     kv_tokens: int,
 ) -> Iterator[Session]:
-    """Load everything, print what it is, and close it at the end."""
+    """Loads everything, prints what it is, and closes it at the end."""
     facts = machine(threads)
     report.note(f"{facts['cpu']}, {threads} threads, {facts['system']}, {facts['date']}")
     sides: list[LlamaCpp] = []
@@ -83,7 +83,7 @@ def open_session(
 
 
 def comparison_rows(result: Comparison, ours: str, sides: Sequence[TimedEngine]) -> list[list[Any]]:
-    """Table rows: name, weights in MB, median, lowest and highest rate, and our median ratio to it."""
+    """Returns table rows: name, weights in MB, median, lowest and highest rate, and our median ratio to it."""
     rows: list[list[Any]] = []
     for side in sides:
         low, high = result.spread(side.name)

@@ -15,7 +15,7 @@ __all__ = ["api_page", "coverage_page", "document", "write_pages"]
 
 
 def document() -> dict[str, Any]:
-    """The OpenAPI document of a server with every route."""
+    """Returns the OpenAPI document of a server with every route."""
     from typing import cast
 
     from deepwell.bench.workers.paced import PacedEngine
@@ -79,7 +79,7 @@ def coverage_page(described: Mapping[str, Any], routes: RouteTable | None = None
 
 
 def api_page(described: Mapping[str, Any]) -> str:
-    """Every route with its parameters and its answer."""
+    """Returns the page of every route with its parameters and its answer."""
     schemas: Mapping[str, Any] = described["components"]["schemas"]
     lines = [
         "# API reference",
@@ -145,7 +145,7 @@ def _type(schema: Mapping[str, Any]) -> str:
 
 
 def write_pages() -> list[Path]:
-    """Write both pages; their paths."""
+    """Writes both pages; returns their paths."""
     described = document()
     folder = repository() / "docs" / "reference"
     folder.mkdir(parents=True, exist_ok=True)

@@ -282,7 +282,7 @@ def asynchronous() -> None:
 
 
 def main() -> None:
-    """Run every check; none stops the others."""
+    """Runs every check; none stops the others."""
     for client, run_check in CHECKS:
         try:
             run_check()

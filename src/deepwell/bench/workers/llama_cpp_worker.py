@@ -32,11 +32,11 @@ class Peer:
         self.n_vocab = 0
 
     def info(self) -> dict[str, Any]:
-        """Version and the system-info line."""
+        """Returns the version and the system-info line."""
         return {"version": ll.__version__, "system_info": ll.llama_print_system_info().decode().strip()}
 
     def quantize(self, source: str, target: str, ftype: str) -> dict[str, Any]:
-        """Write `target` in the format `ftype` ("Q8_0") from the donor `source`."""
+        """Writes `target` in the format `ftype` ("Q8_0") from the donor `source`."""
         params = ll.llama_model_quantize_default_params()
         params.ftype = getattr(ll, f"LLAMA_FTYPE_MOSTLY_{ftype}")
         params.allow_requantize = True
@@ -46,7 +46,7 @@ class Peer:
         return {}
 
     def load(self, path: str) -> dict[str, Any]:
-        """Load a GGUF file; answers the bytes of its tensors."""
+        """Loads a GGUF file; returns the bytes of its tensors."""
         params = ll.llama_model_default_params()
         params.n_gpu_layers = 0
         self.model = ll.llama_model_load_from_file(path.encode(), params)
@@ -61,7 +61,7 @@ class Peer:
         return buffer.value.decode()
 
     def open(self, threads: int, flash: bool, context: int, sequences: int) -> dict[str, Any]:
-        """Make a context for `sequences` sequences of `context` tokens each."""
+        """Makes a context for `sequences` sequences of `context` tokens each."""
         if self.ctx:
             ll.llama_batch_free(self.batch)
             ll.llama_free(self.ctx)
@@ -81,7 +81,7 @@ class Peer:
         return {}
 
     def _decode(self, rows: list[tuple[int, int, int, bool]]) -> None:
-        """Run one batch; a row is (token, position, sequence, wants logits)."""
+        """Runs one batch; a row is (token, position, sequence, wants logits)."""
         batch = self.batch
         batch.n_tokens = len(rows)
         for i, (token, position, sequence, output) in enumerate(rows):
@@ -107,18 +107,18 @@ class Peer:
         return self._argmax(last % PREFILL_ROWS)
 
     def clear(self) -> None:
-        """Forget every sequence: no prefix is ever reused."""
+        """Forgets every sequence: no prefix is ever reused."""
         ll.llama_memory_clear(ll.llama_get_memory(self.ctx), False)
 
     def prefill(self, prompt: list[int]) -> dict[str, Any]:
-        """Seconds from an empty cache to the first token."""
+        """Times a prompt from an empty cache to the first token."""
         self.clear()
         start = time.perf_counter()
         token = self._prefill(prompt, 0)
         return {"seconds": time.perf_counter() - start, "tokens": [[token]]}
 
     def generate(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
-        """Prefill every prompt, then `count - 1` steps of one token a sequence; the steps alone are timed."""
+        """Prefills every prompt, then times `count - 1` steps of one token a sequence."""
         self.clear()
         outputs = [[self._prefill(prompt, s)] for s, prompt in enumerate(prompts)]
         start = time.perf_counter()
@@ -131,7 +131,7 @@ class Peer:
         return {"seconds": time.perf_counter() - start, "tokens": outputs}
 
     def score(self, windows: list[list[int]]) -> dict[str, Any]:
-        """Sum of negative log probabilities, each window, of at most one batch, from an empty context."""
+        """Sums negative log probabilities, each window, of at most one batch, from an empty context."""
         loss, count = 0.0, 0
         for window in windows:
             self.clear()
@@ -145,12 +145,12 @@ class Peer:
         return {"loss": loss, "tokens": count}
 
     def peak_rss(self) -> dict[str, int]:
-        """The most memory this process has held."""
+        """Returns the most memory this process has held."""
         return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 def main() -> None:
-    """Serve requests until stdin ends."""
+    """Serves requests until stdin ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever llama.cpp prints must not mix with the answers
 

@@ -60,7 +60,7 @@ class _Stream(asyncio.Protocol):
             self._ended.set_result(None)
 
     def result(self, index: int) -> dict[str, Any]:
-        """What is reported of this request."""
+        """Returns the report of this request."""
         if self.status != b"200" or _DONE not in self._last:
             raise SystemExit(f"request {index} failed: {self._last.decode(errors='replace')}")
         usage = {name.decode(): int(number) for name, number in _USAGE.findall(self._last)}
@@ -72,7 +72,7 @@ def _count(seen: bytes, tail: bytes, marker: bytes) -> int:
 
 
 async def drive(url: str, clients: int, bodies: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Send every body once, `clients` at a time: whoever is done takes the next."""
+    """Sends every body once, `clients` at a time: whoever is done takes the next."""
     target = urlsplit(url)
     host, port = target.hostname or "", target.port or 80
     loop = asyncio.get_running_loop()
@@ -102,7 +102,7 @@ def _encode(host: str, path: str, body: dict[str, Any]) -> bytes:
 
 
 def main() -> None:
-    """The script."""
+    """Runs the load that stdin describes."""
     task = json.loads(sys.stdin.read())
     spent = time.process_time()
     results = asyncio.run(drive(task["url"], task["clients"], task["requests"]))

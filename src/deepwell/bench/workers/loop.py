@@ -1,4 +1,4 @@
-"""What every worker program shares: JSON lines in and out, and the arithmetic of token arrivals.
+"""The part that every worker program shares: JSON lines in and out, and the arithmetic of token arrivals.
 
 Stand-alone on purpose: it runs under interpreters that hold an engine and not Deepwell.
 """
@@ -16,19 +16,19 @@ __all__ = ["answer_stream", "decode_span", "serve"]
 
 
 def answer_stream() -> Any:
-    """Keep stdout for the answers: whatever an engine prints goes to stderr from now on."""
+    """Keeps stdout for the answers: whatever an engine prints goes to stderr from now on."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     return answers
 
 
 def peak_rss() -> dict[str, int]:
-    """The most memory this process has held."""
+    """Returns the most memory this process has held."""
     return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
 
 
 def serve(worker: Any, answers: Any) -> None:
-    """Answer one request a line until stdin ends: `{"do": METHOD, ...}` calls the worker's method of that name."""
+    """Answers one request a line until stdin ends: `{"do": METHOD, ...}` calls the worker's method of that name."""
     for line in sys.stdin:
         request: dict[str, Any] = json.loads(line)
         name = request.pop("do")
@@ -43,7 +43,7 @@ def serve(worker: Any, answers: Any) -> None:
 
 
 def decode_span(streams: Sequence[Sequence[float]]) -> dict[str, Any]:
-    """Seconds and tokens between the moment all streams have begun and the moment the first is done.
+    """Returns the seconds and tokens between the moment all streams have begun and the moment the first is done.
 
     Args:
         streams: For each sequence, the moment each of its tokens arrived.

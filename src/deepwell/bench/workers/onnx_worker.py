@@ -19,11 +19,11 @@ class Peer:
         self.session: Any = None
 
     def info(self) -> dict[str, Any]:
-        """Its version and what it was built with."""
+        """Returns its version and what it was built with."""
         return {"version": onnxruntime.__version__, "build": onnxruntime.get_build_info()}
 
     def quantize(self, source: str, folded: str, target: str) -> dict[str, Any]:
-        """Make dynamic int8 products (`MatMulInteger`) of a file whose weights alone are int8."""
+        """Makes dynamic int8 products (`MatMulInteger`) of a file whose weights alone are int8."""
         from onnxruntime.quantization import QuantType, quantize_dynamic
 
         options = onnxruntime.SessionOptions()
@@ -34,7 +34,7 @@ class Peer:
         return {}
 
     def load(self, path: str, threads: int) -> dict[str, Any]:
-        """Open a model with every graph optimisation."""
+        """Opens a model with every graph optimisation."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -45,7 +45,7 @@ class Peer:
         return {}
 
     def embed(self, tokens: list[list[int]]) -> dict[str, Any]:
-        """Mean-pooled unit vectors of sequences of one length; the model, pooling and scaling are timed."""
+        """Returns mean-pooled unit vectors of sequences of one length; the model, pooling and scaling are timed."""
         ids = np.array(tokens, np.int64)
         given = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
         wanted = {one.name for one in self.session.get_inputs()}
@@ -57,7 +57,7 @@ class Peer:
 
 
 def main() -> None:
-    """Answer until stdin ends."""
+    """Answers until stdin ends."""
     peer = Peer()
     for line in sys.stdin:
         request = json.loads(line)

@@ -19,7 +19,7 @@ class Worker:
         self._ids = itertools.count()
 
     def info(self) -> dict[str, Any]:
-        """Versions, and what the CPU plug-in says of itself."""
+        """Returns the versions, and what the CPU plug-in says of itself."""
         import openvino
         import openvino_genai
 
@@ -36,7 +36,7 @@ class Worker:
     def load(
         self, path: str, threads: int, pipeline: str, dynamic_group: int, sequences: int
     ) -> dict[str, Any]:
-        """Load a GGUF into the pipeline "sdpa" (stateful, one stream) or "paged" (continuous batching).
+        """Loads a GGUF into the pipeline "sdpa" (stateful, one stream) or "paged" (continuous batching).
 
         `dynamic_group` is DYNAMIC_QUANTIZATION_GROUP_SIZE; 0 leaves activations in floating point.
         """
@@ -113,18 +113,18 @@ class Worker:
         return self._stateful(prompts[0], count)
 
     def prefill(self, prompt: list[int]) -> dict[str, Any]:
-        """Seconds from submission to the first token."""
+        """Times a prompt from submission to the first token."""
         start = time.perf_counter()
         moments, tokens = self._arrivals([prompt], 1)
         return {"seconds": moments[0][0] - start, "work_tokens": len(prompt), "tokens": tokens}
 
     def generate(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
-        """Continue every prompt; timed from when all have begun to when the first is done."""
+        """Continues every prompt; timed from when all have begun to when the first is done."""
         moments, tokens = self._arrivals(prompts, count)
         return {**decode_span(moments), "tokens": tokens}
 
     def score(self, windows: list[list[int]]) -> dict[str, Any]:
-        """Sum of negative log probabilities, which continuous batching states for an echoed prompt."""
+        """Sums negative log probabilities, which continuous batching states for an echoed prompt."""
         if self.many is None:
             raise NotImplementedError("the stateful pipeline states no probabilities of a prompt")
         config = self._config(0)

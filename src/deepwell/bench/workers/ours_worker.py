@@ -18,28 +18,28 @@ class Worker:
     """One loaded engine."""
 
     def info(self) -> dict[str, Any]:
-        """The kernel table in use."""
+        """Returns the kernel table in use."""
         return {"version": "", "system_info": f"{isa()} kernels"}
 
     def load(self, path: str, threads: int, precision: Any, sequences: int) -> dict[str, Any]:
-        """Open the engine with room for `sequences` sequences of 192 tokens, or one prompt of 512."""
+        """Opens the engine with room for `sequences` sequences of 192 tokens, or one prompt of 512."""
         self.model, self.precision = Path(path), precision
         kv_tokens = max(1024, (sequences + 2) * 256)
         self.ours = Ours(self.model, precision, threads=threads, kv_tokens=kv_tokens)
         return {"bytes": self.ours.weights_bytes}
 
     def prefill(self, prompt: list[int]) -> dict[str, Any]:
-        """Time from submission to the first token."""
+        """Times a prompt from submission to the first token."""
         run = self.ours.prefill(prompt)
         return {"seconds": run.seconds, "work_tokens": run.work_tokens, "tokens": run.outputs}
 
     def generate(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
-        """Continue every prompt; scheduler and sampler included."""
+        """Continues every prompt; scheduler and sampler included."""
         run = self.ours.generate(prompts, count)
         return {"seconds": run.seconds, "work_tokens": run.work_tokens, "tokens": run.outputs}
 
     def score(self, windows: list[list[int]]) -> dict[str, Any]:
-        """Sum of negative log probabilities, each window from an empty context."""
+        """Sums negative log probabilities, each window from an empty context."""
         scorer = Scorer(select_backend(), self.model, self.precision, max(map(len, windows)))
         loss, count = 0.0, 0
         for window in windows:

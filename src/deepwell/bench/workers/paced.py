@@ -63,7 +63,7 @@ class _Run:
 
 
 class PacedEngine:
-    """The first token of a request comes after `first_s`, each further one after `token_s`, `tokens` in all at most."""
+    """An engine whose first token comes after `first_s`, each further one after `token_s`, `tokens` in all at most."""
 
     def __init__(self, tokenizer: Tokenizer, *, first_s: float, token_s: float, tokens: int) -> None:
         self._tokenizer = tokenizer
@@ -79,7 +79,7 @@ class PacedEngine:
         threading.Thread(target=self._keep_time, daemon=True).start()
 
     def _keep_time(self) -> None:
-        """Hand over what is due, one callback for each event loop as in `InProcessEngine`."""
+        """Hands over what is due, one callback for each event loop as in `InProcessEngine`."""
         while True:
             with self._changed:
                 while not self._due and not self._closed:
@@ -126,7 +126,7 @@ class PacedEngine:
         )
 
     def generate(self, request: GenerateRequest) -> DeltaStream:
-        """Tokens on time."""
+        """Hands tokens over on time."""
         mailbox = Mailbox(asyncio.get_running_loop())
         run = _Run(request, mailbox, min(request.params.max_tokens, self._tokens))
         with self._changed:
@@ -137,38 +137,38 @@ class PacedEngine:
         return DeltaStream(mailbox, run.drop)
 
     async def prepare(self, grammar: Grammar) -> None:
-        """Compile it as the real engine does, and refuse what that refuses; it is not obeyed."""
+        """Compiles it as the real engine does, and refuses what that refuses; it is not obeyed."""
         await asyncio.to_thread(self._grammars.start, grammar)
 
     async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Every token is certain."""
+        """Returns zeros: every token is certain."""
         return np.zeros(len(tokens) - 1, np.float32)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """A unit vector."""
+        """Returns a unit vector."""
         return np.eye(1, 8, len(tokens) % 8, dtype=np.float32)[0]
 
     def abort(self, request_id: str) -> None:
-        """Nothing runs that could be stopped."""
+        """Does nothing: nothing runs that could be stopped."""
 
     def load_adapter(self, name: str, path: str) -> AdapterInfo:
-        """There are no adapters."""
+        """Refuses: there are no adapters."""
         raise ModelNotFound(f"no adapter {name!r} is at {path}", fix="serve a model")
 
     def unload_adapter(self, name: str) -> None:
-        """There are no adapters."""
+        """Refuses: there are no adapters."""
         raise ModelNotFound(f"no adapter {name!r} is loaded", fix="serve a model")
 
     def adapters(self) -> Sequence[AdapterInfo]:
-        """None."""
+        """Returns none."""
         return ()
 
     def stats(self) -> EngineStats:
-        """Nothing is counted."""
+        """Returns zeros: nothing is counted."""
         return EngineStats()
 
     def capabilities(self) -> Capabilities:
-        """Those of a small model."""
+        """Returns those of a small model."""
         return Capabilities(
             model="paced",
             architecture="paced",
@@ -185,7 +185,7 @@ class PacedEngine:
         )
 
     def close(self) -> None:
-        """End the thread."""
+        """Ends the thread."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -229,7 +229,7 @@ _END = b"0\r\n\r\n"
 
 
 def _guarded(engine: PacedEngine, codec: Codec) -> ServerContext:
-    """The context as `deepwell serve` makes it, with a key in its database, which it writes into `DEEPWELL_BENCH_KEY`."""
+    """Returns the context that `deepwell serve` makes, with a key in its database, written into `DEEPWELL_BENCH_KEY`."""
     from deepwell.dialogue.model import ServedModel
     from deepwell.server.build import context_of
     from deepwell.settings import Settings
@@ -255,7 +255,7 @@ async def _serve_bare(engine: PacedEngine, port: int) -> None:
 
 
 def main(model: str, port: str, first_ms: str, token_ms: str, tokens: str, how: str = "served") -> None:
-    """Serve until a signal comes."""
+    """Serves until a signal comes."""
     path = Path(model)
     engine = PacedEngine(
         Tokenizer.load(path), first_s=float(first_ms) / 1e3, token_s=float(token_ms) / 1e3, tokens=int(tokens)

@@ -13,7 +13,7 @@ class Worker:
     """One loaded model."""
 
     def info(self) -> dict[str, Any]:
-        """Versions and what torch was built with."""
+        """Returns the versions and what torch was built with."""
         import torch
         import transformers
 
@@ -26,7 +26,7 @@ class Worker:
         return {"version": transformers.__version__, "system_info": " | ".join(lines)}
 
     def load(self, path: str, threads: int, dtype: str, sequences: int) -> dict[str, Any]:
-        """Load an exported checkpoint in `dtype`."""
+        """Loads an exported checkpoint in `dtype`."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -44,13 +44,13 @@ class Worker:
         return self.model(input_ids=ids, use_cache=True, logits_to_keep=1)
 
     def prefill(self, prompt: list[int]) -> dict[str, Any]:
-        """Seconds from an empty cache to the first token."""
+        """Times a prompt from an empty cache to the first token."""
         start = time.perf_counter()
         token = int(self._begin([prompt]).logits[0, -1].argmax())
         return {"seconds": time.perf_counter() - start, "work_tokens": len(prompt), "tokens": [[token]]}
 
     def generate(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
-        """Prefill all prompts, which are of one length, then `count - 1` timed steps."""
+        """Prefills all prompts, which are of one length, then times `count - 1` steps."""
         state = self._begin(prompts)
         token = state.logits[:, -1].argmax(-1, keepdim=True)
         outputs = [token]
@@ -64,7 +64,7 @@ class Worker:
         return {"seconds": seconds, "work_tokens": len(prompts) * (count - 1), "tokens": tokens}
 
     def score(self, windows: list[list[int]]) -> dict[str, Any]:
-        """Sum of negative log probabilities, each window from an empty context."""
+        """Sums negative log probabilities, each window from an empty context."""
         loss, count = 0.0, 0
         for window in windows:
             ids = self.torch.tensor([window])

@@ -18,7 +18,7 @@ class Worker:
         self._ids = itertools.count()
 
     def info(self) -> dict[str, Any]:
-        """Versions and the instruction set that torch dispatches to."""
+        """Returns the versions and the instruction set that torch dispatches to."""
         import importlib.metadata
 
         import torch
@@ -29,7 +29,7 @@ class Worker:
         }
 
     def load(self, path: str, threads: int, dtype: str, eager: bool, sequences: int) -> dict[str, Any]:
-        """Load a checkpoint exported in bfloat16; without `eager`, torch.compile takes minutes the first time."""
+        """Loads a checkpoint exported in bfloat16; without `eager`, torch.compile takes minutes the first time."""
         from vllm import LLM, SamplingParams
 
         self.params = SamplingParams
@@ -62,18 +62,18 @@ class Worker:
         return [moments[name] for name in names], [tokens[name] for name in names]
 
     def prefill(self, prompt: list[int]) -> dict[str, Any]:
-        """Seconds from submission to the first token."""
+        """Times a prompt from submission to the first token."""
         start = time.perf_counter()
         moments, tokens = self._arrivals([prompt], 1)
         return {"seconds": moments[0][0] - start, "work_tokens": len(prompt), "tokens": tokens}
 
     def generate(self, prompts: list[list[int]], count: int) -> dict[str, Any]:
-        """Continue every prompt; timed from when all have begun to when the first is done."""
+        """Continues every prompt; timed from when all have begun to when the first is done."""
         moments, tokens = self._arrivals(prompts, count)
         return {**decode_span(moments), "tokens": tokens}
 
     def score(self, windows: list[list[int]]) -> dict[str, Any]:
-        """Sum of negative log probabilities that the engine states for the prompt's own tokens."""
+        """Sums negative log probabilities that the engine states for the prompt's own tokens."""
         loss, count = 0.0, 0
         options = self.params(temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False)
         for window in windows:

@@ -1,1 +1,1 @@
-"""What engines and servers are given: texts, loads, schemas, questions, random models."""
+"""The inputs of engines and servers: texts, loads, schemas, questions, random models."""

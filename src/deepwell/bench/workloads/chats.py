@@ -24,7 +24,7 @@ class Work:
 
 
 def work_of(text: Sequence[int], count: int) -> list[Work]:
-    """`count` requests, all different: prompts and answers of mixed lengths, a tenth of which are left in the middle."""
+    """Returns `count` different requests: prompts and answers of mixed lengths, a tenth of which are left in the middle."""
     draw = random.Random(SEED)  # noqa: S311
     found: list[Work] = []
     for _ in range(count):

@@ -26,7 +26,7 @@ class Asked:
 
 
 def mixed_load(model: Path, count: int, number: int, *, longest: int = LONGEST) -> list[Asked]:
-    """The `number`-th list of `count` requests.
+    """Returns the `number`-th list of `count` requests.
 
     Lengths of prompts are log-uniform: many short ones, a few long ones that make most of the work. The lists
     differ only in where the text is cut, so that rounds do equal work; no two

@@ -17,7 +17,7 @@ __all__ = ["write_random_adapter"]
 def write_random_adapter(
     directory: Path, linears: Mapping[str, Linear], *, rank: int, seed: int, alpha: float | None = None
 ) -> Path:
-    """Write an adapter of every projection in `linears`, as peft would save it; `alpha` is the rank unless given."""
+    """Writes an adapter of every projection in `linears`, as peft would save it; `alpha` is the rank unless given."""
     from safetensors.numpy import save_file
 
     rng = np.random.default_rng(seed)

@@ -18,7 +18,7 @@ _BLOCK: Final = 32  # weights of a Q8_0 block: float16 scale, 32 int8
 
 
 def write_random_gguf(path: Path, config: Mapping[str, Any], *, seed: int = 0) -> None:
-    """Write a model of the `config.json` of DeepSeek-V2's kind, as llama.cpp's converter names things.
+    """Writes a model of the `config.json` of DeepSeek-V2's kind, as llama.cpp's converter names things.
 
     llama.cpp takes queries without a low rank in models of 26 and 27 layers alone (V2-Lite): others need `q_lora_rank`.
     kv_b is stored in its two absorbed halves, as the converter does. There is no vocabulary: benchmarks feed token ids.
@@ -69,7 +69,7 @@ def _pool(cols: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def _q8_0(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Blocks of Gaussian weights of deviation 1 / sqrt(cols), drawn from a pool."""
+    """Returns blocks of Gaussian weights of deviation 1 / sqrt(cols), drawn from a pool."""
     pool = _pool(shape[-1])
     blocks = int(np.prod(shape)) // _BLOCK
     out = np.empty((blocks, 34), np.uint8)

@@ -28,7 +28,7 @@ class Repeating:
 
 
 def repeating_load(ids: Sequence[int], count: int, number: int, *, shared: bool = True) -> Repeating:
-    """The `number`-th load of `count` requests; with `shared` False of equal lengths, but with nothing in common."""
+    """Returns the `number`-th load of `count` requests; with `shared` False of equal lengths, but with nothing in common."""
     draw = random.Random(SEED * 1000 + number)  # noqa: S311
     room = len(ids) - CAPACITY
     # Of another round's texts nothing may be left in a cache: each begins elsewhere.

@@ -52,12 +52,12 @@ class Case:
 
     @property
     def supported(self) -> bool:
-        """Whether an answer must come."""
+        """Tells whether an answer must come."""
         return not self.unsupported
 
 
 def schemas(count: int = 200) -> list[Case]:
-    """`count` cases, the levels in turn."""
+    """Returns `count` cases, the levels in turn."""
     cases: list[Case] = []
     for number in range(count):
         level = number % len(_LEVELS)

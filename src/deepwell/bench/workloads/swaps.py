@@ -65,7 +65,7 @@ class Family:
     fillers: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     def draw(self, rng: random.Random) -> tuple[str, str]:
-        """Two questions that differ in the swap alone."""
+        """Returns two questions that differ in the swap alone."""
         template = rng.choice(self.templates)
         same = {name: rng.choice(words) for name, words in self.fillers.items()}
         if self.turned:
@@ -81,7 +81,7 @@ class Family:
 
 
 def families() -> list[Family]:
-    """Every family of `swaps.toml`."""
+    """Returns every family of `swaps.toml`."""
     data = tomllib.loads(FAMILIES.read_text(encoding="utf-8"))
     lists: dict[str, list[str]] = data["lists"]
 
@@ -104,7 +104,7 @@ def families() -> list[Family]:
 
 
 def swap_pairs(each: int, *, seed: int = 0) -> list[Pair]:
-    """`each` different pairs of every family, fewer where it does not have as many."""
+    """Returns `each` different pairs of every family, fewer where it does not have as many."""
     pairs: list[Pair] = []
     for number, family in enumerate(families()):
         rng = random.Random(f"{seed} {number} {family.name}")  # noqa: S311 - to be repeated, not kept secret
@@ -119,7 +119,7 @@ def swap_pairs(each: int, *, seed: int = 0) -> list[Pair]:
 
 
 def _in_a_tone(text: str, language: str, rng: random.Random) -> str:
-    """The same question, put politely, or briefly, or otherwise."""
+    """Returns the same question, put politely, or briefly, or otherwise."""
     bare = text.rstrip("?？")
     lower = text[0].lower() + text[1:]
     if language == "en":
@@ -128,7 +128,7 @@ def _in_a_tone(text: str, language: str, rng: random.Random) -> str:
 
 
 def paraphrase_pairs() -> list[Pair]:
-    """Every question of `paraphrases.txt` with each of its other wordings."""
+    """Returns every question of `paraphrases.txt` with each of its other wordings."""
     pairs: list[Pair] = []
     for line in PARAPHRASES.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):

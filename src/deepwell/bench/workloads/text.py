@@ -13,18 +13,18 @@ __all__ = ["cranfield_text", "prompts", "text_tokens"]
 
 @cache
 def cranfield_text() -> str:
-    """The fixed text of `bench/data/cranfield.txt`."""
+    """Returns the fixed text of `bench/data/cranfield.txt`."""
     return (repository() / "bench" / "data" / "cranfield.txt").read_text(encoding="utf-8")
 
 
 @cache
 def text_tokens(model: Path) -> tuple[int, ...]:
-    """The fixed text in tokens of `model`."""
+    """Returns the fixed text in tokens of `model`."""
     return tuple(Tokenizer.load(model).encode(cranfield_text()))
 
 
 def prompts(model: Path, length: int, number: int, count: int = 1) -> list[list[int]]:
-    """The `number`-th group of `count` prompts of `length` tokens, cut one after another from the fixed text."""
+    """Returns the `number`-th group of `count` prompts of `length` tokens, cut one after another from the fixed text."""
     ids = text_tokens(model)
     starts = [(number * count + i) * length for i in range(count)]
     # Past the end, cut between the earlier cuts: the prompts stay distinct.

@@ -37,7 +37,7 @@ class Tour:
         self.done: list[str] = []
 
     async def call(self, name: str, method: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-        """The method's result, awaited where it has to be."""
+        """Returns the method's result, awaited where it has to be."""
         result = method(*arguments, **named)
         if inspect.isawaitable(result):
             result = await result
@@ -47,7 +47,7 @@ class Tour:
     async def stream(
         self, name: str, method: Callable[..., Any], /, *arguments: Any, **named: Any
     ) -> list[Any]:
-        """Every event of a streaming method."""
+        """Collects every event of a streaming method."""
         result = method(*arguments, **named)
         if inspect.isawaitable(result):
             result = await result
@@ -57,7 +57,7 @@ class Tour:
         return events
 
     async def manager(self, name: str, manager: Any) -> list[Any]:
-        """Every event of a `with client....stream()` block."""
+        """Collects every event of a `with client....stream()` block."""
         if hasattr(manager, "__aenter__"):
             async with manager as stream:
                 events = [event async for event in stream]
@@ -413,7 +413,7 @@ async def _batches(tour: Tour) -> None:
 
 
 async def _ended(tour: Tour, id: str) -> Any:
-    """The batch once nothing more happens to it."""
+    """Waits until nothing more happens to a batch; returns it."""
     for _ in range(_LOOKS):
         batch = await tour.call("batches.retrieve", tour.client.batches.retrieve, id)
         if batch.status in ("completed", "failed", "expired", "cancelled"):
@@ -490,7 +490,7 @@ ANTHROPIC: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (_messages,
 
 
 async def _client(kind: str, url: str, *, strict: bool) -> Any:
-    """An SDK's client. They are development dependencies: who runs the tour has them."""
+    """Returns an SDK's client. They are development dependencies: who runs the tour has them."""
     import anthropic
     import openai
 
@@ -507,7 +507,7 @@ async def _client(kind: str, url: str, *, strict: bool) -> Any:
 
 
 def take_tour(url: str, model: str) -> dict[str, list[str]]:
-    """Every call by every client; the calls by client.
+    """Makes every call with every client; returns the calls by client.
 
     Raises:
         AssertionError, or an SDK's own error: an answer was not as documented.

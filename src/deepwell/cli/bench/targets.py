@@ -22,8 +22,9 @@ def targets(
 ) -> None:
     """Runs the rows of targets.toml, prints which hold, and writes docs/benchmarks.md."""
     with reported_errors(as_json=json):
+        from deepwell.bench.harness.page import write_page
         from deepwell.bench.harness.report import Outcome, Report
-        from deepwell.bench.harness.targets import run_target, select, write_page
+        from deepwell.bench.harness.targets import run_target, select
 
         report = Report(as_json=json)
         chosen = select(pattern)

@@ -46,7 +46,7 @@ def bench_adapters(
     tokens: int = 48,
     precisions: Sequence[Precision] = ("int4", "int8"),
 ) -> dict[str, Any]:
-    """Tokens a second of `sequences` together, `adapters` of all projections among them, over the base alone.
+    """Measures tokens a second of `sequences` together, `adapters` of all projections among them, over the base alone.
 
     The ratio of the first precision is the figure that a bar holds.
     """

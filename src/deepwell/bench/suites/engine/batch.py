@@ -30,7 +30,7 @@ def bench_batch(
     peers: Sequence[str] = ("Q8_0", "Q4_0"),
     also: Sequence[Precision] = (),
 ) -> dict[str, Any]:
-    """Tokens a second of `sequences` sequences together, in rounds interleaved with the peers.
+    """Measures tokens a second of `sequences` sequences together, in rounds interleaved with the peers.
 
     With `also`, these precisions run in the same rounds, and the figures are those of the fastest, which they name.
     """

@@ -40,7 +40,7 @@ def bench_decode(
     tokens: int = 128,
     peers: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Tokens a second of one sequence, in rounds interleaved with the peers of the same bits a weight.
+    """Measures tokens a second of one sequence, in rounds interleaved with the peers of the same bits a weight.
 
     Beside int4 runs int4-full, whose head has 4 bits as well: for information, no bar holds it.
     """
@@ -122,5 +122,5 @@ def bench_decode(
 
 
 def _share(rates: Sequence[float], roofs: Sequence[float]) -> float:
-    """Median of the rounds' rates over the roofs of the same rounds."""
+    """Returns the median of the rounds' rates over the roofs of the same rounds."""
     return statistics.median(rate / limit for rate, limit in zip(rates, roofs, strict=True))

@@ -33,14 +33,14 @@ __all__ = ["bench_embeddings", "encoder_macs", "texts"]
 
 
 def encoder_macs(config: ModelConfig, lengths: Sequence[int]) -> int:
-    """Multiply-adds of sequences of these lengths: every product, and attention of every token to its sequence."""
+    """Returns the multiply-adds of sequences of these lengths: every product, and attention of every token to its sequence."""
     hidden, inner = config.hidden_size, config.intermediate_size
     token = 4 * hidden * hidden + 2 * hidden * inner
     return config.num_hidden_layers * sum(n * token + 2 * n * n * hidden for n in lengths)
 
 
 def texts(model: Path, length: int, count: int, number: int) -> list[list[int]]:
-    """The `number`-th group of `count` runs of the fixed text, each of `length` tokens, its frame included."""
+    """Returns the `number`-th group of `count` runs of the fixed text, each of `length` tokens, its frame included."""
     tokenizer = Tokenizer.load(model)
     ids = tokenizer.encode(cranfield_text())
     inside = length - len(tokenizer.prefix_ids) - len(tokenizer.suffix_ids)
@@ -60,7 +60,7 @@ def bench_embeddings(
     tokens: int = 128,
     with_peer: bool = True,
 ) -> dict[str, Any]:
-    """Embed `sequences` texts of `tokens` tokens at once, through the engine as a server would, in interleaved rounds.
+    """Embeds `sequences` texts of `tokens` tokens at once, through the engine as a server would, in interleaved rounds.
 
     The cosine is the lowest to transformers' fp32 vectors of the golden texts. The peer's time holds its model, mean and
     scaling.
@@ -160,7 +160,7 @@ def _least_cosine(engine: Engine) -> float:
 
 
 def _cosine_of(peer: OnnxRuntime) -> float:
-    """The same of a peer, one text at a time."""
+    """Does the same for a peer, one text at a time."""
     tokens, expected = _golden()
     ours = np.concatenate([peer.embed([sequence])[1] for sequence in tokens])
     return float((ours * expected).sum(axis=1).min())

@@ -58,7 +58,7 @@ def _one_by_one(requests: Sequence[Asked], generate: Callable[[Asked], Sequence[
 
 
 def _together(requests: Sequence[Asked], clients: int, generate: Callable[[Asked], Any]) -> _Done:
-    """`clients` at a time: whoever is done takes the next."""
+    """Runs `clients` requests at a time: whoever is done takes the next."""
 
     async def run() -> list[tuple[int, ...]]:
         queue = iter(enumerate(requests))
@@ -105,7 +105,7 @@ class _Reuse:
 
     @property
     def answer_bytes(self) -> int:
-        """Memory of the answers kept."""
+        """Returns the memory of the answers kept."""
         return self._cache.store.nbytes
 
 
@@ -118,7 +118,7 @@ def bench_ladder(
     cycles: int = 4,
     clients: int = CLIENTS,
 ) -> dict[str, Any]:
-    """Tokens a second of five steps on one load, in interleaved rounds; the slow steps run its first cycle only.
+    """Measures tokens a second of five steps on one load, in interleaved rounds; the slow steps run its first cycle only.
 
     Every step's text is held against the engine's own in the same weights before anything is timed.
     """
@@ -257,7 +257,7 @@ def _report(
 
 
 def _faster(report: Report, candidates: dict[str, Unfused], ids: Sequence[int]) -> Unfused:
-    """The faster way to multiply, on a prompt and an answer of the load's own shape."""
+    """Picks the faster way to multiply, on a prompt and an answer of the load's own shape."""
     asked = repeating_load(ids, 1, 99).requests[0]
     rates: dict[str, float] = {}
     for name, candidate in candidates.items():
@@ -275,7 +275,7 @@ def _faster(report: Report, candidates: dict[str, Unfused], ids: Sequence[int]) 
 
 
 def _agreement(model: Path, precision: Any, plain: Unfused, ids: Sequence[int], threads: int) -> float:
-    """Share of the engine's greedy tokens that the plain decoder finds most likely too, behind the same tokens.
+    """Returns the share of the engine's greedy tokens that the plain decoder finds most likely too, behind the same tokens.
 
     Behind its own tokens it would follow another text from the first near tie on.
 

@@ -65,12 +65,12 @@ class LatentShape:
 
     @property
     def expanded_values(self) -> int:
-        """Keys and values of all heads, as an engine without latents caches them."""
+        """Returns the keys and values of all heads, as an engine without latents caches them."""
         return self.heads * (self.nope + self.rope + self.value)
 
     @property
     def absorbed_macs(self) -> int:
-        """Products a context token costs a decoding row."""
+        """Returns the products a context token costs a decoding row."""
         return self.heads * (2 * self.rank + self.rope)
 
 
@@ -80,7 +80,7 @@ V32: Final = LatentShape(128, 7168, 1536, index_heads=64, top_k=2048)
 
 
 def bench_latent_size(report: Report) -> dict[str, Any]:
-    """Bytes of a token in pages that were really allocated, against expanded keys and values in bf16."""
+    """Measures bytes of a token in pages that were really allocated, against expanded keys and values in bf16."""
     run, tokens = select_backend(), 4096
     value: dict[str, Any] = {}
     rows: list[list[Any]] = []
@@ -126,7 +126,7 @@ class _Sequence:
         self._model.forward(batch, self._cache, argmax=self._best)
 
     def decode(self, context: int, steps: int) -> float:
-        """Seconds a step that reads `context` tokens: the fastest of `steps`."""
+        """Times a step that reads `context` tokens: the seconds of the fastest of `steps`."""
         fastest = float("inf")
         for step in range(steps):
             ids = np.array([step % self._model.vocab_size], np.int32)
@@ -139,7 +139,7 @@ class _Sequence:
 def bench_latent_context(
     report: Report, *, threads: int, rounds: int = 9, context: int = 8192, steps: int = 5
 ) -> dict[str, Any]:
-    """Decoding one sequence of a V2-Lite-shaped model behind `context` tokens, against behind none."""
+    """Times decoding of one sequence of a V2-Lite-shaped model behind `context` tokens, against behind none."""
     run = select_backend()
     native.set_threads(threads)
     config = shape_config("deepseek-v2-lite", LITE_LAYERS)
@@ -211,7 +211,7 @@ def bench_latent_sparse(
     contexts: Sequence[int] = (2048, 3072, 4096, 6144, 8192, 16384),
     steps: int = 3,
 ) -> dict[str, Any]:
-    """One layer of V3.2's attention, decoding one row: the indexer and its 2048 tokens against all tokens."""
+    """Times one layer of V3.2's attention, decoding one row: the indexer and its 2048 tokens against all tokens."""
     run = select_backend()
     native.set_threads(threads)
     most = max(contexts)
@@ -251,7 +251,7 @@ def bench_latent_sparse(
 
 
 def _one_layer(run: Backend, shape: LatentShape, *, indexed: bool, positions: int) -> Model:
-    """A model of one layer of attention, int8."""
+    """Makes a model of one layer of attention, int8."""
     rng = np.random.default_rng(0)
     ones, vocab, s = np.ones, 256, shape
 

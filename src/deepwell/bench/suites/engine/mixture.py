@@ -56,7 +56,7 @@ PEER_Q_RANK: Final = 1536  # V2's own; llama.cpp takes queries without a low ran
 
 
 def _directory(name: str, config: dict[str, Any], report: Report) -> Path:
-    """A packed model of random weights, made once."""
+    """Returns a packed model of random weights, made once."""
     path = bench_cache() / name
     if not (path / "model-int8.dwpack").exists():
         shutil.rmtree(path, ignore_errors=True)
@@ -66,26 +66,26 @@ def _directory(name: str, config: dict[str, Any], report: Report) -> Path:
 
 
 def random_prompts(vocab_size: int, length: int, number: int, count: int = 1) -> list[list[int]]:
-    """The `number`-th group of `count` prompts."""
+    """Returns the `number`-th group of `count` prompts."""
     rng = np.random.default_rng([number, count, length])
     return [rng.integers(0, vocab_size, length).tolist() for _ in range(count)]
 
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """What a decoding step of int8 weights reads."""
+    """The bytes that a decoding step of int8 weights reads."""
 
     fixed: int  # whatever the batch
     expert: int  # of one routed expert
     token: int  # of the cache, for each position
 
     def step(self, experts: float, positions: float) -> float:
-        """With so many distinct experts over all layers, and so many positions over all sequences."""
+        """Returns the bytes of a step with so many distinct experts in all layers and positions in all sequences."""
         return self.fixed + self.expert * experts + self.token * positions
 
 
 def bytes_of(config: ModelConfig) -> Bytes:
-    """Count them from the shapes: k_up and the embedding are not read by a decoding step, routers are float32."""
+    """Counts them from the shapes: k_up and the embedding are not read by a decoding step, routers are float32."""
     plan = tensor_plan(config)
     nbytes = {matrix.name: packed_nbytes(matrix.rows, matrix.cols, "int8") for matrix in plan.matrices}
     experts = sum(size for name, size in nbytes.items() if "experts_" in name and "shared" not in name)
@@ -100,7 +100,7 @@ def bytes_of(config: ModelConfig) -> Bytes:
 
 
 def _experts_a_step(side: Ours, vocab_size: int, sequences: int) -> float:
-    """Distinct experts a decoding step reads over all layers, counted by the engine: a long run less its prompts."""
+    """Returns the distinct experts of a decoding step over all layers, counted by the engine: a long run less its prompts."""
 
     def counted(tokens: int) -> tuple[int, int]:
         before = side.engine.stats()
@@ -131,7 +131,7 @@ def _prefill(side: TimedEngine, vocab_size: int, number: int) -> Run:
 
 
 def _compared(sides: Sequence[TimedEngine], vocab_size: int, rounds: int) -> dict[str, Comparison]:
-    """Decoding of one and of eight sequences, and prefill."""
+    """Compares decoding of one and of eight sequences, and prefill."""
 
     def run(task: str) -> Comparison:
         def one(side: TimedEngine, number: int) -> Run:
@@ -158,7 +158,7 @@ def _tables(report: Report, results: dict[str, Comparison], ours: str, sides: Se
 
 
 def bench_mixture_dense(report: Report, *, threads: int, rounds: int = 5) -> dict[str, Any]:
-    """A mixture of 1.5 B parameters, 64 experts top-6 and 2 shared, against a dense model of as many."""
+    """Compares a mixture of 1.5 B parameters, 64 experts top-6 and 2 shared, with a dense model of as many."""
     _note_machine(report, threads)
     paths = {
         name: _directory(f"{name}-int8", shape_config(name), report) for name in ("mixture-1b", "dense-1b")
@@ -178,7 +178,7 @@ def bench_mixture_dense(report: Report, *, threads: int, rounds: int = 5) -> dic
 
 
 def bench_mixture_roof(report: Report, *, threads: int, rounds: int = 7, layers: int = 8) -> dict[str, Any]:
-    """V2-Lite's shape: decoding against the memory roof over the bytes that are really read, prefill in GMAC/s."""
+    """Measures V2-Lite's shape: decoding against the memory roof over the bytes that are really read, prefill in GMAC/s."""
     _note_machine(report, threads)
     path = _directory(f"deepseek-v2-lite-{layers}-int8", shape_config("deepseek-v2-lite", layers), report)
     config = open_checkpoint(path).config
@@ -238,7 +238,7 @@ def bench_mixture_roof(report: Report, *, threads: int, rounds: int = 7, layers:
 
 
 def _macs(config: ModelConfig) -> float:
-    """Multiply-adds of a prompt's token in the layers' products; attention and the head aside."""
+    """Returns the multiply-adds of a prompt's token in the layers' products; attention and the head aside."""
     share = config.num_experts_per_tok / max(1, config.num_experts)
     return sum(
         matrix.rows
@@ -250,7 +250,7 @@ def _macs(config: ModelConfig) -> float:
 
 
 def bench_mixture_peer(report: Report, *, threads: int, rounds: int = 5, layers: int = 5) -> dict[str, Any]:
-    """V2-Lite's shape in few layers against llama.cpp Q8_0, each with random weights of its own."""
+    """Compares V2-Lite's shape in few layers with llama.cpp Q8_0, each with random weights of its own."""
     _note_machine(report, threads)
     config = {**shape_config("deepseek-v2-lite", layers), "q_lora_rank": PEER_Q_RANK}
     name = f"deepseek-v2-lite-{layers}-q{PEER_Q_RANK}"
@@ -314,7 +314,7 @@ side.close()
 def bench_mixture_load(
     report: Report, *, threads: int, layers: int | None = None, keep: bool = False
 ) -> dict[str, Any]:
-    """Write V2-Lite's shape (15.7 B parameters, 16 GB), open it in a process of its own, and delete it."""
+    """Writes V2-Lite's shape (15.7 B parameters, 16 GB), opens it in a process of its own, and deletes it."""
     _note_machine(report, threads)
     name = f"deepseek-v2-lite{f'-{layers}' if layers else ''}-int8"
     path = _directory(name, shape_config("deepseek-v2-lite", layers), report)

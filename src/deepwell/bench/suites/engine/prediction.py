@@ -1,4 +1,4 @@
-"""What drafts of a multi-token prediction layer cost and bring: random weights whose layer is right more or less often.
+"""The cost and the gain of a multi-token prediction layer's drafts: random weights whose layer is right more or less often.
 
 A draft costs a pass of the layer and a row of the step; how many tokens it brings is a property of the weights, which
 cannot be had here. So the layer's agreement is set by noise, and the table shows from which share of right drafts on
@@ -56,7 +56,7 @@ class _TimedEngine:
         self.engine, self._count = engine, 0
 
     def run(self, prompt: list[int], tokens: int) -> _Run:
-        """From the first token to the last."""
+        """Times an answer from the first token to the last."""
         self._count += 1
         params = SamplingParams(max_tokens=tokens, temperature=0.0, ignore_eos=True)
         said: list[int] = []
@@ -80,13 +80,13 @@ class _TimedEngine:
 
 
 def _pairs(runs: dict[str, list[_Run]], name: str, figure: str) -> list[tuple[float, float]]:
-    """A figure of "off" and of another side, round by round; the first warms both."""
+    """Measures a figure of "off" and of another side, round by round; the first warms both."""
     pairs = list(zip(runs["off"], runs[name], strict=True))[1:]
     return [(getattr(off, figure), getattr(other, figure)) for off, other in pairs]
 
 
 def bench_prediction(report: Report, *, threads: int, rounds: int = 5, tokens: int = 96) -> dict[str, Any]:
-    """One sequence: without drafts, with one in every step, and with as many as the engine thinks fit."""
+    """Times one sequence without drafts, with one in every step, and with as many as the engine thinks fit."""
     rows: list[list[Any]] = []
     value: dict[str, Any] = {"different": 0}
     costs: list[float] = []

@@ -27,7 +27,7 @@ def bench_prefill(
     prompt_tokens: int = 512,
     peers: Sequence[str] = ("Q8_0", "Q4_0"),
 ) -> dict[str, Any]:
-    """Time from an empty cache to the first token, in rounds interleaved with the peers."""
+    """Times a prompt from an empty cache to the first token, in rounds interleaved with the peers."""
     with open_session(
         report,
         model,

@@ -24,7 +24,7 @@ def bench_prefix(
     prefix_tokens: int = 1024,
     tail_tokens: int = 16,
 ) -> dict[str, Any]:
-    """A shared prefix followed by a question of its own; the warm run follows another question on the same prefix."""
+    """Times a shared prefix followed by a question of its own; the warm run follows another question on the same prefix."""
     length = prefix_tokens + tail_tokens
     ours = Ours(model, precision, threads=threads, kv_tokens=4 * length)
     cold: list[float] = []

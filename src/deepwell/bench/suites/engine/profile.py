@@ -1,4 +1,4 @@
-"""Where the milliseconds of a step go: the phases of real forward passes against the roof of each."""
+"""The milliseconds of a step: the phases of real forward passes against the roof of each."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ __all__ = ["Need", "bench_profile", "needs"]
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What one phase cannot do without, of one step or prompt: bytes to read and multiply-adds in some arithmetic."""
+    """The needs of one phase of one step or prompt: bytes to read and multiply-adds in some arithmetic."""
 
     read_bytes: float
     macs: float
     scheme: Scheme
 
     def limit(self, roofs: Roofs) -> tuple[float, str]:
-        """The shortest time in seconds, and whether "GB/s" or "GMAC/s" sets it."""
+        """Returns the shortest time in seconds, and whether "GB/s" or "GMAC/s" sets it."""
         reading = self.read_bytes / (roofs.memory * 1e9)
         computing = self.macs / (roofs.of(self.scheme) * 1e9)
         return (reading, "GB/s") if reading >= computing else (computing, "GMAC/s")
 
     def rate(self, unit: str, seconds: float) -> float:
-        """What was reached, in `unit`."""
+        """Returns the rate that was reached, in `unit`."""
         return (self.read_bytes if unit == "GB/s" else self.macs) / seconds / 1e9
 
 
 def needs(
     config: ModelConfig, precision: Precision, *, kv_dtype: KVDtype, rows: int, context: float, prefill: bool
 ) -> dict[str, Need]:
-    """The phases that have a roof.
+    """Returns the phases that have a roof.
 
     Args:
         rows: sequences of a decode step, each over `context` positions; of a prefill, the tokens of its one prompt, of
@@ -88,7 +88,7 @@ def bench_profile(
     prompt_tokens: int = 128,
     tokens: int = 64,
 ) -> dict[str, Any]:
-    """Milliseconds of each phase of a decode step with `rows` sequences or, with `prefill`, of a prompt of so many tokens.
+    """Times each phase of a decode step with `rows` sequences or, with `prefill`, of a prompt of so many tokens.
 
     Medians over `rounds`; shares of a roof are against the peaks measured in the same round. What happens outside the
     model (scheduler, sampler, delivery) is the phase "between"; "embed" holds the waking of the threads, too.

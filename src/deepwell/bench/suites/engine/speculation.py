@@ -38,14 +38,14 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one side said, and the seconds from its first token to its last."""
+    """The answer of one side, and the seconds from its first token to its last."""
 
     tokens: tuple[int, ...]
     seconds: float
 
 
 def models_at_hand(default: Path) -> list[Path]:
-    """The default model, and the coder of `bench/assets.toml` if the store has it: it follows edits better."""
+    """Returns the default model, and the coder of `bench/assets.toml` if the store has it: it follows edits better."""
     try:
         return [default, ModelStore(Settings.load().models_dir).get(CODER).path]
     except ModelNotFound:
@@ -53,7 +53,7 @@ def models_at_hand(default: Path) -> list[Path]:
 
 
 def cases() -> list[Case]:
-    """Edits and extraction are greedy, as one would run them; chat is greedy and drawn in turn."""
+    """Returns the prompts: edits and extraction greedy, as one would run them; chat greedy and drawn in turn."""
     text = (repository() / "bench" / "data" / "speculation.json").read_text(encoding="utf-8")
     return [
         Case(kind, entry["name"], entry["prompt"], 0.7 if kind == "chat" and number % 2 else 0.0)
@@ -79,7 +79,7 @@ def _answer(side: Ours, codec: Codec, case: Case, tokens: int, name: str) -> Ans
 def bench_speculation(
     report: Report, models: list[Path], *, threads: int, rounds: int = 3, tokens: int = 128
 ) -> dict[str, Any]:
-    """Answer every prompt with speculation off and on, one at a time, in interleaved rounds.
+    """Answers every prompt with speculation off and on, one at a time, in interleaved rounds.
 
     A ratio is the time without over the time with. The row's figures are the medians of the model that gains
     least; `different` counts the answers whose tokens differ in any round.

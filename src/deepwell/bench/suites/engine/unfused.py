@@ -30,7 +30,7 @@ _QUERY_ROWS = 256  # scores of 9 heads x 256 x 1,500 keys stay below 16 MB
 
 
 def blas_products(checkpoint: Checkpoint) -> Products:
-    """Products in numpy's BLAS, on dense float32 matrices."""
+    """Returns products in numpy's BLAS, on dense float32 matrices."""
     dense: dict[str, Float32] = {}
     for plan in tensor_plan(checkpoint.config).matrices:
         parts = [checkpoint.tensor(name).float32() for name in plan.sources]
@@ -42,7 +42,7 @@ def blas_products(checkpoint: Checkpoint) -> Products:
 
 
 def native_products(weights: Weights) -> Products:
-    """Products in the compiled kernel of the weights' own scheme; activations are quantised in each call if need be."""
+    """Returns products in the compiled kernel of the weights' own scheme; activations are quantised in each call if need be."""
     matrices = {
         name: native.matrix(packed.data, packed.rows, packed.cols, packed.scheme)
         for name, packed in weights.matrices.items()
@@ -81,7 +81,7 @@ class Unfused:
         self.cache_bytes = self._keys.nbytes + self._values.nbytes
 
     def generate(self, prompt: Sequence[int], count: int, follow: Sequence[int] = ()) -> list[int]:
-        """The `count` most likely tokens behind `prompt`, each behind those before it: its own, or those of `follow`."""
+        """Returns the `count` most likely tokens after `prompt`, each after those before it: its own, or those of `follow`."""
         ids = np.asarray(prompt, np.int64)
         hidden = np.empty((0, self._config.hidden_size), np.float32)
         for start in range(0, len(ids), _PREFILL_ROWS):

@@ -40,7 +40,7 @@ HOPELESS = 0.4  # a variant this much slower than the best in decode and prefill
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is timed: `tokens` of 1 is a prefill."""
+    """A task that is timed: `tokens` of 1 is a prefill."""
 
     name: str
     sequences: int
@@ -49,12 +49,12 @@ class Task:
     share: float  # of the time for measuring
 
     def run(self, side: WorkerEngine | LlamaCpp, model: Path, number: int) -> Run:
-        """Run once on the prompts of round `number`."""
+        """Runs once on the prompts of round `number`."""
         given = prompts(model, self.prompt_tokens, number, self.sequences)
         return side.prefill(given[0]) if self.tokens == 1 else side.generate(given, self.tokens)
 
     def title(self) -> str:
-        """Of its table."""
+        """Returns the title of its table."""
         if self.tokens == 1:
             return f"Prefill, {self.prompt_tokens} tokens"
         return f"Decode, batch {self.sequences}, {self.prompt_tokens} tokens of prompt, {self.tokens} generated each"
@@ -70,12 +70,12 @@ TRIALS = (Task("decode", 1, 64, 16, 0), Task("prefill", 1, 512, 1, 0), Task("bat
 
 
 def rounds_within(seconds: float, most: int) -> Callable[[float], int]:
-    """How many rounds of a warm-up's length fit into `seconds`: at least one, at most `most`."""
+    """Counts the rounds of a warm-up's length that fit into `seconds`: at least one, at most `most`."""
     return lambda warm_up: max(1, min(most, int(seconds / max(warm_up, 1e-9))))
 
 
 def fastest(rates: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-    """For each task the variant with the highest rate, of `rates[variant][task]`."""
+    """Returns for each task the variant with the highest rate, of `rates[variant][task]`."""
     best: dict[str, str] = {}
     for variant, of_tasks in rates.items():
         for task, rate in of_tasks.items():
@@ -85,13 +85,13 @@ def fastest(rates: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
 
 
 def ratios(result: Comparison, ours: Sequence[str], peer: str) -> dict[str, float]:
-    """Our median ratio to a peer, for each of our sides."""
+    """Returns our median ratio to a peer, for each of our sides."""
     return {name: rounded(result.ratio(name, peer), 3) for name in ours}
 
 
 @dataclass(slots=True)
 class _Cast:
-    """Who takes part: sides by task, and why others do not."""
+    """The sides that take part, by task, and why others do not."""
 
     ours: dict[Precision, WorkerEngine] = field(default_factory=dict[Precision, WorkerEngine])
     llama: list[LlamaCpp] = field(default_factory=list[LlamaCpp])
@@ -99,7 +99,7 @@ class _Cast:
     failures: dict[str, str] = field(default_factory=dict[str, str])
 
     def for_task(self, task: str) -> dict[str, tuple[str, WorkerEngine | LlamaCpp]]:
-        """By side's name: the peer it belongs to ("" for ours), and the side."""
+        """Returns by side's name the peer it belongs to ("" for ours), and the side."""
         cast: dict[str, tuple[str, WorkerEngine | LlamaCpp]] = {
             side.name: ("", side) for side in self.ours.values()
         }
@@ -110,7 +110,7 @@ class _Cast:
         return cast
 
     def everyone(self) -> dict[str, WorkerEngine | LlamaCpp]:
-        """Every side once, by name."""
+        """Returns every side once, by name."""
         return {name: side for task in TASKS for name, (_, side) in self.for_task(task.name).items()}
 
 
@@ -126,7 +126,7 @@ def bench_versus(
     tune: bool = False,
     prepare: bool = False,
 ) -> dict[str, Any]:
-    """Interleaved rounds of every engine, as many as fit into `minutes`; a peer that fails is reported, the others go on.
+    """Runs interleaved rounds of every engine, as many as fit into `minutes`; a peer that fails is reported, the others go on.
 
     Of every engine each task runs the variant that was fastest in short trials; these are made once and kept in the cache,
     unless `tune` asks for new ones. With `prepare` there are the environments, the models and the trials, and no comparison.
@@ -178,7 +178,7 @@ def bench_versus(
 
 @contextmanager
 def _reported(report: Report, cast: _Cast, name: str) -> Generator[None]:
-    """Turn a peer's failure into a line of the report; whatever is not the peer's fault passes."""
+    """Turns a peer's failure into a line of the report; whatever is not the peer's fault passes."""
     try:
         yield
     except PeerError as error:
@@ -187,7 +187,7 @@ def _reported(report: Report, cast: _Cast, name: str) -> Generator[None]:
 
 
 def _choose(report: Report, engine: Engine, model: Path, *, threads: int, tune: bool) -> dict[str, str]:
-    """The fastest variant for each task, from the cache or from trials.
+    """Returns the fastest variant for each task, from the cache or from trials.
 
     Raises:
         PeerError: no variant works.
@@ -218,7 +218,7 @@ def _choose(report: Report, engine: Engine, model: Path, *, threads: int, tune: 
 def _trials(
     report: Report, engine: Engine, model: Path, key: str, *, threads: int, tune: bool
 ) -> dict[str, Any]:
-    """Try every variant that the cache knows nothing of; each is kept at once, so that an interrupted run goes on.
+    """Tries every variant that the cache knows nothing of; each is kept at once, so that an interrupted run goes on.
 
     Raises:
         PeerError: no variant works.
@@ -255,7 +255,7 @@ def _try(
     *,
     threads: int,
 ) -> dict[str, float]:
-    """Rates of one variant in the trials it serves."""
+    """Returns the rates of one variant in the trials it serves."""
     reached: dict[str, float] = {}
     side = open_engine_side(engine, variant, model, report.console, threads=threads, sequences=16)
     try:
@@ -368,7 +368,7 @@ def _measure(
 
 
 def _open_llama(peer: LlamaCpp, task: Task, model: Path) -> None:
-    """Leave llama.cpp with the faster of flash attention off and on."""
+    """Leaves llama.cpp with the faster of flash attention off and on."""
     length = task.prompt_tokens + task.tokens + 16
     rates: dict[bool, float] = {}
     for flash in (False, True):
@@ -387,7 +387,7 @@ def _tell(
     works: Mapping[Precision, Work],
     peaks: Sequence[Roofs],
 ) -> dict[str, Any]:
-    """Print the task's table; answer its figures."""
+    """Prints the task's table; returns its figures."""
     ours = [side.name for side in cast.ours.values()]
     value: dict[str, Any] = {}
     rows: list[list[Any]] = []
@@ -425,7 +425,7 @@ def _tell(
 
 
 def _roof_share(task: Task, work: Work, rates: Sequence[float], peaks: Sequence[Roofs]) -> float | None:
-    """Share of the memory roof in decode, of the arithmetic roof in prefill; batches have neither alone."""
+    """Returns the share of the memory roof in decode, of the arithmetic roof in prefill; batches have neither alone."""
     if task.sequences > 1:
         return None
     if task.tokens == 1:
@@ -444,7 +444,7 @@ def _quality(
     tokens: int,
     deadline: float,
 ) -> dict[str, Any]:
-    """Perplexity of every side that states probabilities of a prompt, while time lasts."""
+    """Measures perplexity of every side that states probabilities of a prompt, while time lasts."""
     ids = text_tokens(model)[:tokens]
     windows = [ids[start : start + PERPLEXITY_WINDOW] for start in range(0, len(ids) - 1, PERPLEXITY_WINDOW)]
     for peer in cast.llama:

@@ -1,1 +1,1 @@
-"""What the engine's answers keep: perplexity, size, the same bits in any company."""
+"""The quality of the engine's answers: perplexity, size, the same bits in any company."""

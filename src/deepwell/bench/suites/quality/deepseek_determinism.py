@@ -52,7 +52,7 @@ KV_DTYPES: Final[tuple[KVDtype, ...]] = ("bf16", "int8")
 
 
 def bench_deepseek_determinism(report: Report, *, requests: int = 100, seed: int = 7) -> dict[str, Any]:
-    """Each model and type of latents: every request alone and in company; the answers that differ in any bit."""
+    """Serves every request alone and in company, by each model and type of latents; counts the answers that differ."""
     total: dict[str, Any] = {"models": 0, "requests": 0, "different": 0}
     for name, config in TINY.items():
         with TemporaryDirectory(prefix="deepwell-tiny-") as folder:

@@ -58,7 +58,7 @@ COMPANIES = (
 
 
 def random_requests(ids: Sequence[int], count: int, seed: int) -> list[GenerateRequest]:
-    """Requests of mixed length and sampling; a third of them share their beginning with another."""
+    """Returns requests of mixed length and sampling; a third of them share their beginning with another."""
     rng = random.Random(seed)  # noqa: S311 - a repeatable workload, not a secret
     requests: list[GenerateRequest] = []
     for number in range(count):
@@ -116,7 +116,7 @@ def bench_determinism(
     name: str = "",
     seed: int = 7,
 ) -> dict[str, Any]:
-    """Serve every request alone, then in each kind of company, and count the answers that differ in any bit.
+    """Serves every request alone, then in each kind of company, and counts the answers that differ in any bit.
 
     Args:
         kv_dtype: of the cache.

@@ -1,4 +1,4 @@
-"""What int8 pages of keys and values cost and save: perplexity and bytes against bf16 pages."""
+"""The cost and the saving of int8 pages of keys and values: perplexity and bytes against bf16 pages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DTYPES: Final[tuple[KVDtype, ...]] = ("bf16", "int8")
 
 
 def bench_kv_pages(report: Report, model: Path, *, tokens: int = 20_480, window: int = 512) -> dict[str, Any]:
-    """Windows of the fixed text, each from an empty context, on bf16 and on int8 pages with the same weights.
+    """Scores windows of the fixed text, each from an empty context, on bf16 and on int8 pages with the same weights.
 
     The standard error is that of the mean difference in log probability, token by token.
     """
@@ -66,7 +66,7 @@ def bench_kv_pages(report: Report, model: Path, *, tokens: int = 20_480, window:
 def _logprobs(
     model: Path, precision: Precision, kv_dtype: KVDtype, ids: NDArray[np.int32], window: int
 ) -> NDArray[np.float64]:
-    """Log probability of every token but the first of each window."""
+    """Returns the log probability of every token but the first of each window."""
     backend, checkpoint = select_backend(), open_checkpoint(model)
     config = checkpoint.config
     run = build_model(backend, load_weights(checkpoint, precision, bench_cache()), config, window)

@@ -1,4 +1,4 @@
-"""What rounding costs: perplexity, KL divergence and top-1 agreement against fp32 of the same weights."""
+"""The cost of rounding: perplexity, KL divergence and top-1 agreement against fp32 of the same weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Sums:
 
 
 def bench_quality(report: Report, model: Path, *, tokens: int = 20_480, window: int = 512) -> dict[str, Any]:
-    """Windows of the fixed text, each from an empty context; every precision sees the same ones.
+    """Scores windows of the fixed text, each from an empty context; every precision sees the same ones.
 
     The GGUF donor is a 4-bit file: fp32 of its dequantised weights is both "fp32" and "the 4-bit source".
     """

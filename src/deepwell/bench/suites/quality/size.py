@@ -1,4 +1,4 @@
-"""How small a packed model is."""
+"""The size of a packed model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["bench_model_size"]
 
 
 def bench_model_size(report: Report, model: Path) -> dict[str, Any]:
-    """Bytes of the packed files, written anew into a temporary folder, over four bytes a parameter."""
+    """Measures bytes of the packed files, written anew into a temporary folder, over four bytes a parameter."""
     checkpoint = open_checkpoint(model)
     fp32 = 4 * sum(math.prod(shape) for _, shape in expected_tensors(checkpoint.config))
     value: dict[str, Any] = {"fp32_mb": rounded(fp32 / 1e6)}

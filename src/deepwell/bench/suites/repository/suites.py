@@ -50,7 +50,7 @@ def bench_tests(report: Report, paths: Sequence[str]) -> dict[str, Any]:
 
 
 def _until(process: subprocess.Popen[str], found: Callable[[str], bool], seconds: float) -> bool:
-    """Read lines until one is wanted; a timer ends the whole process group where none comes in time."""
+    """Reads lines until one is wanted; a timer ends the whole process group where none comes in time."""
     timer = threading.Timer(seconds, os.killpg, (process.pid, signal.SIGKILL))
     timer.start()
     try:
@@ -105,7 +105,7 @@ def _clone_and_run(report: Report, python: str, patience: float) -> dict[str, An
 
 
 def bench_newcomer(report: Report, *, python: str, patience: float = 240.0) -> dict[str, Any]:
-    """Clone HEAD, empty HOME: the time `make run` takes to its first answer, and whether `make test` passes."""
+    """Clones HEAD and times `make run`, with an empty HOME, to its first answer; tells whether `make test` passes."""
     result = _clone_and_run(report, python, patience)
     return {
         "python": python,

@@ -41,7 +41,7 @@ CLIENTS = Environment(
 
 
 def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any]:
-    """Run the checks of `clients_worker.py` against a server with the real model.
+    """Runs the checks of `clients_worker.py` against a server with the real model.
 
     Raises:
         PeerError: the environment cannot be built, or the checks do not end.
@@ -79,7 +79,7 @@ def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any
 
 @contextlib.contextmanager
 def _server(model: Path, threads: int) -> Generator[str]:
-    """A server on a port of its own."""
+    """Serves on a port of its own."""
     engine = open_engine(
         model,
         EngineOptions(precision="int4", threads=threads, kv_tokens=8192, cache_dir=bench_cache()),

@@ -1,4 +1,4 @@
-"""How long an answer that is kept takes over HTTP, by `wrk` with keep-alive, and whether tenants ever meet in a cache."""
+"""The time of a kept answer over HTTP, by `wrk` with keep-alive, and whether tenants ever meet in a cache."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ end
 def bench_exact_cache(
     report: Report, model: Path, *, seconds: float = 5.0, rounds: int = 3
 ) -> dict[str, Any]:
-    """p50 and p99 of hits in milliseconds, at 1 and at 16 connections; medians of the rounds.
+    """Measures p50 and p99 of hits in milliseconds, at 1 and at 16 connections; medians of the rounds.
 
     The server is `deepwell serve` with a key, limits and its access log; the answer is about 100 tokens of real text. Every
     response that `wrk` counts must have been a hit, by the server's own count. `crossings` are failures of the two-tenant test
@@ -124,7 +124,7 @@ def _get(port: int, path: str) -> str:
 
 
 def _warm(port: int, body: str) -> int:
-    """Ask until the answer is replayed; the number of its tokens."""
+    """Asks until the answer is replayed; returns the number of its tokens."""
     texts: list[str] = []
     tokens, state = 0, ""
     for _ in range(4):
@@ -146,7 +146,7 @@ def _hits(port: int) -> int:
 def _load(
     wrk: str, port: int, script: Path, *, connections: int, seconds: float
 ) -> tuple[float, float, float, float, float]:
-    """p50 and p99 in microseconds, responses, microseconds that it took, failures."""
+    """Returns p50 and p99 in microseconds, responses, microseconds that it took, failures."""
     url = f"http://127.0.0.1:{port}/v1/chat/completions"
     command = [wrk, "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), url]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -158,7 +158,7 @@ def _load(
 
 
 def _crossings(report: Report) -> tuple[int, int]:
-    """Tests of the two-tenant suite, and how many did not pass."""
+    """Counts tests of the two-tenant suite, and those that did not pass."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/server/test_tenants.py"]
     done = subprocess.run(
         command,

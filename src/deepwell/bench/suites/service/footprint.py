@@ -1,4 +1,4 @@
-"""What a served model costs at rest: time to ready, memory, idle CPU; and what the base install weighs."""
+"""The cost of a served model at rest: time to ready, memory, idle CPU; and the weight of the base install."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class _Server:
         return True
 
     def get(self, path: str, body: dict[str, Any] | None = None) -> bytes:
-        """GET, or POST with a JSON body."""
+        """Sends GET, or POST with a JSON body."""
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}",
             None if body is None else json.dumps(body).encode(),
@@ -82,20 +82,20 @@ class _Server:
             return answer.read()
 
     def ask(self, text: str) -> None:
-        """One completion, read to its end."""
+        """Asks for one completion and reads it to its end."""
         model = json.loads(self.get("/v1/models"))["data"][0]["id"]
         self.get("/v1/completions", {"model": model, "prompt": text, "max_tokens": 32})
 
     def rss_bytes(self) -> int:
-        """Of all its processes."""
+        """Returns the sum over all its processes."""
         return rss_bytes(process_tree(self.process.pid))
 
     def cpu_seconds(self) -> float:
-        """Of all its processes."""
+        """Returns the sum over all its processes."""
         return cpu_seconds(process_tree(self.process.pid))
 
     def gauge(self, name: str) -> int:
-        """A gauge of /metrics, of the one model."""
+        """Reads a gauge of /metrics, of the one model."""
         lines = self.get("/metrics").decode().splitlines()
         line = next(line for line in lines if line.startswith((f"deepwell_{name} ", f"deepwell_{name}{{")))
         return int(float(line.rpartition(" ")[2]))
@@ -106,7 +106,7 @@ class _Server:
 
 
 def _fill_cache(server: _Server) -> None:
-    """Ask until every block of the KV pool has been written: memory that nobody has touched is not resident.
+    """Asks until every block of the KV pool has been written: memory that nobody has touched is not resident.
 
     Raises:
         DeepwellError: the text was over before.
@@ -125,7 +125,7 @@ def _folder_bytes(folder: Path) -> int:
 
 
 def measure_install() -> dict[str, Any]:
-    """Install the base package into a fresh environment; count what that adds to pip alone."""
+    """Installs the base package into a fresh environment; counts what that adds to pip alone."""
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder) / "venv"
         subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
@@ -160,7 +160,7 @@ def bench_footprint(
     starts: int = 5,
     idle_seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Warm starts of a real server process, its memory with a full KV pool, its CPU while nobody asks."""
+    """Measures warm starts of a real server process, its memory with a full KV pool, its CPU while nobody asks."""
     checkpoint = open_checkpoint(model)
     config = checkpoint.config
     precision, _ = resolve_precision(precision, checkpoint)

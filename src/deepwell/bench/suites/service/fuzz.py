@@ -38,7 +38,7 @@ CHECKS = (
 
 
 def bench_fuzz(report: Report, model: Path, *, minutes: float = 5.0, seed: int = 1) -> dict[str, Any]:
-    """Failures of each check. The engine behind the server is paced without delays: the API is what is tried.
+    """Counts failures of each check. The engine behind the server is paced without delays: the API is what is tried.
 
     Raises:
         PeerError: the environment cannot be built, or schemathesis says nothing that can be read.
@@ -80,7 +80,7 @@ def bench_fuzz(report: Report, model: Path, *, minutes: float = 5.0, seed: int =
 
 
 def _of_one_model(port: int) -> dict[str, Any]:
-    """The server's document in which every model is the served one: any other name ends at 404, before all else is read."""
+    """Returns the server's document with the served model for every model: any other ends at 404, before all else is read."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/openapi.json", timeout=30) as answer:
         document: dict[str, Any] = json.load(answer)
     for schema in document["components"]["schemas"].values():

@@ -56,7 +56,7 @@ _TIMED = {
 def bench_grammar(
     report: Report, model: Path, *, threads: int, rounds: int = 5, count: int = 200
 ) -> dict[str, Any]:
-    """Time constrained against plain decoding, then answer `count` schemas through the API.
+    """Times constrained against plain decoding, then answers `count` schemas through the API.
 
     `overhead` is the median of the ratios of seconds a token, constrained over plain, both greedy, one sequence, less one; of
     the two timed schemas the worse. An answer is valid if it is complete and the jsonschema package finds that it fits.
@@ -167,7 +167,7 @@ def _validity(report: Report, model: Path, threads: int, count: int) -> dict[str
 
 
 async def _answer_all(context: ServerContext, cases: Sequence[Case]) -> list[tuple[int, Any]]:
-    """Status and body for every case, eight at a time."""
+    """Returns the status and body for every case, eight at a time."""
     gate = asyncio.Semaphore(8)
     transport = httpx.ASGITransport(create_app(context))
     async with httpx.AsyncClient(transport=transport, base_url="http://bench", timeout=600) as client:

@@ -1,4 +1,4 @@
-"""What the server adds to the engine's own time to the first token, under an open loop of requests."""
+"""The server's addition to the engine's own time to the first token, under an open loop of requests."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FULL = {
 def bench_latency(
     report: Report, model: Path, *, rate: float = 100.0, seconds: float = 60.0, full: bool = False
 ) -> dict[str, Any]:
-    """What the server adds to the time to the first token, in milliseconds, over the bare engine under the same load.
+    """Measures what the server adds to the time to the first token, in milliseconds, over the bare engine under the same load.
 
     The bare engine is loaded for a third of the time before the server and for a third behind it. Its own lateness, that of
     waking processes above all, is subtracted from the server's, quantile by quantile; `late_*` are the plain times beyond

@@ -58,7 +58,7 @@ class Measured:
 
 
 def summarise(answer: dict[str, Any], asked: Sequence[Asked], *, server_cpu_seconds: float) -> Measured:
-    """Figures of one run of the client.
+    """Returns the figures of one run of the client.
 
     Raises:
         DeepwellError: a server generated fewer or more tokens than it was asked for, or its events do not carry them.
@@ -127,11 +127,11 @@ class _Server:
             return False
 
     def cpu_seconds(self) -> float:
-        """User and system time of the process, and of those below it, so far."""
+        """Returns the user and system time of the process, and of those below it, so far."""
         return cpu_seconds(process_tree(self._process.pid))
 
     def run(self, bodies: Sequence[dict[str, Any]], asked: Sequence[Asked], clients: int) -> Measured:
-        """All requests once, `clients` at a time."""
+        """Sends all requests once, `clients` at a time."""
         task = {"url": f"http://127.0.0.1:{self.port}/v1/completions", "clients": clients, "requests": bodies}
         before = self.cpu_seconds()
         done = subprocess.run(
@@ -142,7 +142,7 @@ class _Server:
         return summarise(json.loads(done.stdout), asked, server_cpu_seconds=self.cpu_seconds() - before)
 
     def stop(self) -> None:
-        """End the process."""
+        """Ends the process."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)
             try:
@@ -153,7 +153,7 @@ class _Server:
 
 
 def _body(model: str, text: str, asked: Asked) -> dict[str, Any]:
-    """One request, the same for both servers: text in, text out, token by token."""
+    """Returns one request, the same for both servers: text in, text out, token by token."""
     return {
         "model": model,
         "prompt": text,
@@ -176,7 +176,7 @@ def bench_load(
     clients: int = CLIENTS,
     peers: Sequence[str] = PEERS,
 ) -> dict[str, Any]:
-    """The mixed load on `deepwell serve` and on `llama-server`, in interleaved rounds.
+    """Puts the mixed load on `deepwell serve` and on `llama-server`, in interleaved rounds.
 
     The peer first runs a shorter list in each format; the formats that did best in tokens a second and in time to the
     first token go on, and each figure is held against the best of them.
@@ -266,7 +266,7 @@ def _get(port: int, path: str) -> bytes:
 
 
 def _same_work(runs: Sequence[Measured]) -> None:
-    """All servers read the same prompts and nobody had any of one cached.
+    """Makes sure that all servers read the same prompts and that nobody had any of one cached.
 
     Raises:
         DeepwellError: the comparison would not be one.
@@ -291,7 +291,7 @@ def _best_peers(
     clients: int,
     peers: Sequence[str],
 ) -> list[_Server]:
-    """One server a format, those kept that are best at something; flash attention as it is faster for the first format."""
+    """Starts one server a format and keeps those that are best at something; flash attention as suits the first format."""
     program = llama_server(report.console)
     info = _system_info(program)
     report.note(f"llama-server: {info}")
@@ -334,7 +334,7 @@ def _best_peers(
 
 
 def _system_info(program: Path) -> str:
-    """What llama.cpp says of its build: only a start with more to say prints it, so one without a model is made."""
+    """Returns llama.cpp's words on its build: only a start with more to say prints them, so one without a model is made."""
     command = [
         str(program),
         "-lv",
@@ -365,7 +365,7 @@ def _system_info(program: Path) -> str:
 
 
 def value_of(found: dict[str, list[Measured]], ours: str, peers: Sequence[str]) -> dict[str, Any]:
-    """The row's figures: medians, and medians of the rounds' ratios to whichever peer is best at each."""
+    """Returns the row's figures: medians, and medians of the rounds' ratios to whichever peer is best at each."""
 
     def median(name: str, figure: str) -> float:
         return statistics.median(getattr(one, figure) for one in found[name])

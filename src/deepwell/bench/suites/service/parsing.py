@@ -64,27 +64,27 @@ _SCRAPS = (
 
 
 def transcripts() -> list[dict[str, Any]]:
-    """The golden transcripts: `family`, `reasoning`, `tools`, `text`, and `events` as `shown` gives them."""
+    """Returns the golden transcripts: `family`, `reasoning`, `tools`, `text`, and `events` as `shown` gives them."""
     path = repository() / "bench" / "data" / "transcripts.json"
     return json.loads(path.read_text(encoding="utf-8"))
 
 
 def parser_of(transcript: Mapping[str, Any]) -> OutputParser:
-    """A fresh parser for one transcript."""
+    """Returns a fresh parser for one transcript."""
     family = transcript["family"]
     tools = [FunctionTool(name) for name in transcript["tools"]]
     return Dialect("hermes" if family == "text" else family).parser(tools, transcript["reasoning"])
 
 
 def read_in_pieces(transcript: Mapping[str, Any], pieces: Sequence[str]) -> list[Event]:
-    """The events of a text that comes in pieces, joined."""
+    """Returns the events of a text that comes in pieces, joined."""
     parser = parser_of(transcript)
     events = [event for piece in pieces for event in parser.push(piece)]
     return join([*events, *parser.finish()])
 
 
 def shown(events: Sequence[Event]) -> list[list[Any]]:
-    """Events as JSON has them."""
+    """Returns the events as JSON has them."""
     rows: list[list[Any]] = []
     for event in events:
         match event:
@@ -100,12 +100,12 @@ def shown(events: Sequence[Event]) -> list[list[Any]]:
 
 
 def random_stream(chance: random.Random) -> str:
-    """Some scraps in a row."""
+    """Returns some scraps in a row."""
     return "".join(chance.choices(_SCRAPS, k=chance.randint(0, 24)))
 
 
 def fuzz(streams: int, seed: int) -> int:
-    """Read random streams twice, whole and in pieces.
+    """Reads random streams twice, whole and in pieces.
 
     Returns:
         The streams read: `streams`.
@@ -133,7 +133,7 @@ def fuzz(streams: int, seed: int) -> int:
 
 
 def bench_parsing(report: Report, *, streams: int = 100_000, seed: int = 0) -> dict[str, Any]:
-    """Read every transcript whole, by characters and cut at every place and every pair of places; then fuzz.
+    """Reads every transcript whole, by characters and cut at every place and every pair of places; then random streams.
 
     `wrong` counts readings that differ from the transcript's own.
     """

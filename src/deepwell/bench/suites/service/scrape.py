@@ -1,4 +1,4 @@
-"""How long `/metrics` takes while the server is busy, and how late its event loop is."""
+"""The time of `/metrics` while the server is busy, and the lateness of its event loop."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAG = "deepwell_event_loop_lag_seconds"
 def bench_metrics(
     report: Report, model: Path, *, rate: float = 100.0, seconds: float = 60.0
 ) -> dict[str, Any]:
-    """Scrape ten times a second under an open loop of streams; in milliseconds.
+    """Scrapes ten times a second under an open loop of streams; in milliseconds.
 
     Raises:
         PeerError: there is no C compiler, or the load failed.
@@ -102,7 +102,7 @@ def bench_metrics(
 
 
 def histogram_quantile(text: str, name: str, share: float) -> tuple[float, int]:
-    """The bound of the bucket that holds a quantile, and how many observations there are; of a metric without labels.
+    """Returns the bound of the bucket that holds a quantile, and how many observations there are; of a metric without labels.
 
     Raises:
         DeepwellError: the text has no such histogram.

@@ -1,4 +1,4 @@
-"""How often the semantic cache is wrong, and how often right: swaps and paraphrases through both of its gates."""
+"""The semantic cache's false and right hits: swaps and paraphrases through both of its gates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _AT_ONCE = 256  # texts that are embedded together
 
 
 def upper_bound(hits: int, trials: int, *, confidence: float = 0.95) -> float:
-    """The upper end of the two-sided Clopper-Pearson interval of a rate."""
+    """Returns the upper end of the two-sided Clopper-Pearson interval of a rate."""
     if hits >= trials:
         return 1.0
     tail = (1 - confidence) / 2
@@ -51,7 +51,7 @@ def upper_bound(hits: int, trials: int, *, confidence: float = 0.95) -> float:
 
 
 def _at_most(hits: int, trials: int, rate: float) -> float:
-    """The chance of no more than `hits` of `trials`, each with chance `rate`."""
+    """Returns the chance of no more than `hits` of `trials`, each with chance `rate`."""
     return sum(
         math.exp(
             math.lgamma(trials + 1)
@@ -66,7 +66,7 @@ def _at_most(hits: int, trials: int, rate: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    """Whether the cache takes the second of a pair for the first, and whether each gate would by itself.
+    """A pair and its verdicts: the cache takes the second for the first, and each gate would by itself.
 
     `judged`: the embedder can read both; where it cannot, the cache refuses, whatever they say.
     """
@@ -87,7 +87,7 @@ def bench_semantic(
     seed: int = 0,
     options: SemanticOptions | None = None,
 ) -> dict[str, Any]:
-    """Ask the second question of every pair of a cache that knows the answer to the first.
+    """Asks the second question of every pair of a cache that knows the answer to the first.
 
     The rate of false hits is over the pairs that the embedder can judge: those it refuses would only make it look better. The
     wording's own rate is over all pairs.

@@ -37,7 +37,7 @@ REFERENCE_ROUNDS = 2  # before the load, and as many behind it
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one request ended; times in seconds since the start."""
+    """The end of one request; times in seconds since the start."""
 
     index: int
     how: str
@@ -49,7 +49,7 @@ class Outcome:
 
 
 def outcomes_of(output: str) -> tuple[list[Outcome], float]:
-    """What the client printed: one outcome a request, and its CPU seconds.
+    """Reads what the client printed: one outcome a request, and its CPU seconds.
 
     Raises:
         PeerError: it did not come to its end.
@@ -67,14 +67,14 @@ def outcomes_of(output: str) -> tuple[list[Outcome], float]:
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:
-    """Growth a minute of (seconds, value), by least squares."""
+    """Returns the growth a minute of (seconds, value), by least squares."""
     if len(samples) < 2:
         return 0.0
     return 60 * statistics.linear_regression([at for at, _ in samples], [value for _, value in samples]).slope
 
 
 def corrected(rate: float, client_cpu_seconds: float, seconds: float, cores: int) -> float:
-    """The rate that was left once the load's own share of the machine is taken off: rate / (1 - CPU / (seconds x cores))."""
+    """Returns the rate without the load's own share of the machine: rate / (1 - CPU / (seconds x cores))."""
     return rate / (1 - client_cpu_seconds / (seconds * cores))
 
 
@@ -94,7 +94,7 @@ def bench_soak(
     clients: int = 64,
     minutes: float = 5.0,
 ) -> dict[str, Any]:
-    """Clients that each keep one streamed chat open, against `deepwell serve`; the engine's batch as the reference.
+    """Runs clients that each keep one streamed chat open, against `deepwell serve`; the engine's batch as the reference.
 
     The reference is what `bench batch` runs, as many sequences as there are clients with the load's mean lengths, timed
     from the first prompt to the last token, so that it reads as many tokens of prompt for each it writes; once before and
@@ -268,7 +268,7 @@ def _judge(
 
 
 def _within(one: Outcome, end: float) -> float:
-    """Tokens of a request that came before `end`; a token has an event, except for those that share one."""
+    """Returns the tokens of a request that came before `end`; a token has an event, except for those that share one."""
     total = one.tokens if one.how == "done" else one.events
     if one.last <= end or one.first >= end:
         return float(total) if one.last <= end else 0.0

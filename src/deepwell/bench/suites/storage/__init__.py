@@ -1,1 +1,1 @@
-"""What storage promises, killed processes included."""
+"""The promises of storage, killed processes included."""

@@ -44,7 +44,7 @@ class _Restarted:
         self.starts_s: list[float] = []
 
     def start(self) -> None:
-        """Come up.
+        """Starts it and waits for its answer.
 
         Raises:
             PeerError: it does not.
@@ -77,13 +77,13 @@ class _Restarted:
             return False
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Send the signal to the server's process, and wait for its end."""
+        """Sends the signal to the server's process, and waits for its end."""
         if self._process is not None:
             self._process.send_signal(number)
             self._process.wait()
 
     def close(self) -> None:
-        """End it as a user would."""
+        """Ends it as a user would."""
         self.kill(signal.SIGTERM)
         self.http.close()
 
@@ -91,7 +91,7 @@ class _Restarted:
 def bench_batch_kill(
     report: Report, model: Path, *, lines: int = 500, kills: int = 20, seed: int = 6
 ) -> dict[str, Any]:
-    """Kill `deepwell serve` at random moments of one batch, start it again, and compare output and input at the end.
+    """Kills `deepwell serve` at random moments of one batch, starts it again, and compares output and input at the end.
 
     Most kills come when a random number of further lines has ended, and at a random moment of the next tenth of a second; every
     fifth comes at a random moment of the first second of a server, when it finds the batch, or is about to.
@@ -184,7 +184,7 @@ def _ended(http: httpx.Client, id: str) -> int:
 
 
 def _wait(http: httpx.Client, id: str, lines: int) -> dict[str, int]:
-    """Until so many lines have ended; the batch itself, where that is all of them."""
+    """Waits until so many lines have ended; returns the batch itself, where that is all of them."""
     limit = time.monotonic() + _END_S
     while time.monotonic() < limit:
         batch = _batch(http, id)
@@ -199,7 +199,7 @@ def _wait(http: httpx.Client, id: str, lines: int) -> dict[str, int]:
 
 
 def _answered(http: httpx.Client, id: str) -> Counter[int]:
-    """How often each line is in the files."""
+    """Counts how often each line is in the files."""
     batch = _batch(http, id)
     numbers: Counter[int] = Counter()
     for name in ("output_file_id", "error_file_id"):

@@ -26,7 +26,7 @@ _LEASE_S = 30.0
 
 
 def bench_jobs(report: Report, *, jobs: int = 3000, workers: int = 8, rounds: int = 5) -> dict[str, Any]:
-    """Transitions a second of a queue that `workers` tasks of one process empty; each job is claimed, beaten and finished once.
+    """Counts transitions a second of a queue that `workers` tasks empty; each job is claimed, beaten and finished once.
 
     Every round has a new database where servers have theirs (`data_dir`; WAL, `synchronous=FULL`). A claim, a heartbeat and
     a finish are a transition each: a change of one row, committed before the call returns. Beside it, two processes.
@@ -67,7 +67,7 @@ def bench_jobs(report: Report, *, jobs: int = 3000, workers: int = 8, rounds: in
 
 
 async def _one_process(path: Path, jobs: int, workers: int) -> tuple[float, float]:
-    """Seconds to fill the queue and to empty it."""
+    """Returns the seconds to fill the queue and to empty it."""
     database = Database.open(path)
     try:
         store = JobStore(database)
@@ -99,7 +99,7 @@ def _two_processes(path: Path, jobs: int, workers: int) -> float:
 
 
 def _ready(_number: int) -> None:
-    """Importing this module in the new process is what takes time."""
+    """Does nothing: importing this module in the new process is what takes time."""
 
 
 def _process(path: Path, number: int, workers: int) -> int:

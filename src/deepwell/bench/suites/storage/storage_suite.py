@@ -13,7 +13,7 @@ _SIDES = ("sqlite", "postgres")
 
 
 def bench_storage_suite(report: Report) -> dict[str, Any]:
-    """Tests passed on each database, and those whose results differ. A server that is missing is a failure here.
+    """Counts tests passed on each database, and those whose results differ. A server that is missing is a failure here.
 
     Raises:
         DeepwellError: the suite did not run.
