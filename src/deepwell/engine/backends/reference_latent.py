@@ -131,9 +131,9 @@ class LatentAttention:
     indexer: Indexer | None = None
 
     @property
-    def num_matrices(self) -> int:
+    def lora_targets(self) -> tuple[str, ...]:
         """Matrices that adapters may change."""
-        return 2 if self.q_b is None else 3
+        return ("a", "o") if self.q_b is None else ("a", "q_b", "o")
 
     @cached_property
     def _heads(self) -> list[tuple[Matrix, Matrix]]:
@@ -153,17 +153,15 @@ class LatentAttention:
         cos: Float32,
         sin: Float32,
         adapters: Adapters,
-        index: int,
     ) -> Float32:
         """The residual stream after this layer; `cos` and `sin` are [tokens, qk_rope_head_dim / 2]."""
         h = rms_norm(x, self.norm, self.eps)
         first = self.a.rows - self.kv_lora_rank - self.qk_rope_head_dim
-        q, latents, k_pe = np.split(adapters.matmul(h, self.a, index), [first, first + self.kv_lora_rank], 1)
+        q, latents, k_pe = np.split(adapters.matmul(h, self.a, "a"), [first, first + self.kv_lora_rank], 1)
         compressed = q
         if self.q_b is not None and self.q_norm is not None:
             compressed = rms_norm(q, self.q_norm, self.eps)
-            index += 1
-            q = adapters.matmul(compressed, self.q_b, index)
+            q = adapters.matmul(compressed, self.q_b, "q_b")
         q = q.reshape(len(x), self.num_heads, -1)
         q_nope, q_pe = q[..., : self.qk_nope_head_dim], q[..., self.qk_nope_head_dim :]
         q_pe = apply_rope(q_pe, cos, sin)
@@ -196,7 +194,7 @@ class LatentAttention:
                     attended[own_rows] = attend(
                         q_nope[own_rows], q_pe[own_rows], stored, rotated, visible[role]
                     )
-        return x + adapters.matmul(attended.reshape(len(x), -1), self.o, index + 1)
+        return x + adapters.matmul(attended.reshape(len(x), -1), self.o, "o")
 
     def _expanded(
         self, q_nope: Float32, q_pe: Float32, latents: Float32, k_pe: Float32, visible: NDArray[np.bool_]
