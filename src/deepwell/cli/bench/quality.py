@@ -25,17 +25,32 @@ def quality(
     model: Model = None,
     tokens: FixedTokens = 20_480,
     window: Window = 512,
+    short: Annotated[
+        bool, typer.Option("--short", help="2,048 tokens of int8 and int4 alone: seconds.")
+    ] = False,
+    isa: Annotated[
+        str | None,
+        typer.Option(help="Kernel table to measure, such as avx2; unset: the best of this machine."),
+    ] = None,
     row: Row = None,
     json: Json = False,
 ) -> None:
     """Measures perplexity, KL divergence and top-1 agreement of int8 and int4 against fp32."""
-    from deepwell.bench.suites.quality.quality import bench_quality
+    from deepwell.bench.peers.ours import PRECISIONS
+    from deepwell.bench.suites.quality.quality import SHORT_PRECISIONS, SHORT_TOKENS, bench_quality
 
     measure(
         "quality",
         row,
         json,
-        lambda report: bench_quality(report, model_path(model), tokens=tokens, window=window),
+        lambda report: bench_quality(
+            report,
+            model_path(model),
+            tokens=SHORT_TOKENS if short else tokens,
+            window=window,
+            precisions=SHORT_PRECISIONS if short else PRECISIONS,
+            isa=isa,
+        ),
     )
 
 

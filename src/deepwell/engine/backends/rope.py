@@ -19,7 +19,9 @@ def rope_tables(config: ModelConfig, max_positions: int) -> tuple[NDArray[np.flo
     """
     dim, base, scaling = config.rotary_dim, config.rope_theta, config.rope_scaling
     exponents = np.arange(0, dim, 2, dtype=np.float32) / np.float32(dim)
-    frequencies = (1.0 / np.power(np.float32(base), exponents)).astype(np.float32)
+    # numpy's float32 power rounds otherwise with AVX512 than without: by way of float64 every machine has the same bits.
+    powers = np.power(float(base), exponents, dtype=np.float64).astype(np.float32)
+    frequencies = (np.float32(1.0) / powers).astype(np.float32)
     factor = 1.0
     if scaling is not None:
         if scaling.kind == "linear":
