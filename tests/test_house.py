@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1] / "src"
-ROOMS = ("deepwell.dialogue", "deepwell.server")  # those that keep these rules so far
+ROOMS = ("deepwell",)
 MOST_FILES, MOST_PARAMETERS, MOST_LINES = 20, 8, 80
 
-# Wider than eight parameters, each with the reason.
-WIDE = {
-    "deepwell.dialogue.model.SamplingOptions": "OpenAI's and vLLM's sampling parameters, each with its default",
-    "deepwell.server.http.declaration.Operation": "a declaration: three facts are given, the others have defaults",
-    "deepwell.server.observe.record.Record": "a row of the access log, filled in on a request's way",
+# Wider than eight parameters, each with the reason. Frozen dataclasses are specs, options and rows, and not counted.
+WIDE = {"deepwell.server.observe.record.Record": "a row of the access log, filled in on a request's way"}
+
+# Longer than 80 lines, each with the reason.
+LONG = {
+    "deepwell.bench": "a benchmark reads from its first line to its last",
+    "deepwell.cli.serve._serve": "the start of a server, in its order",
+    "deepwell.storage.migrations.versions.r0003_files.upgrade": "a migration is never touched again",
 }
 
 
@@ -89,7 +92,8 @@ def constructors() -> Iterator[tuple[str, int]]:
         for node in ast.walk(MODULES[module]):
             if not isinstance(node, ast.ClassDef):
                 continue
-            if any("dataclass" in ast.unparse(one) for one in node.decorator_list):
+            decorators = " ".join(map(ast.unparse, node.decorator_list))
+            if "dataclass" in decorators and "frozen=True" not in decorators:
                 yield f"{module}.{node.name}", sum(map(is_init_field, node.body))
             for one in node.body:
                 if isinstance(one, ast.FunctionDef) and one.name == "__init__":
@@ -120,7 +124,8 @@ def test_no_folder_is_crowded() -> None:
 
 def test_no_function_is_long() -> None:
     long = {name: node.end_lineno - node.lineno + 1 for name, node in functions() if node.end_lineno}
-    assert {name: lines for name, lines in long.items() if lines > MOST_LINES} == {}
+    excused = tuple(LONG)
+    assert {name: n for name, n in long.items() if n > MOST_LINES and not name.startswith(excused)} == {}
 
 
 def test_no_constructor_is_wide() -> None:
