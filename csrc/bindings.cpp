@@ -20,6 +20,7 @@
 #include "common.h"
 #include "dispatch.h"
 #include "encoder_bindings.h"
+#include "integers.h"
 #include "latent_bindings.h"
 #include "lora_bindings.h"
 #include "memory.h"
@@ -101,7 +102,7 @@ class PyModel {
         require(a.qkv.cols == hidden, "model: an attention layer has another hidden size");
         require(head_dim == 0 || head_dim == a.head_dim, "model: head_dim differs between layers");
         head_dim = a.head_dim;
-        layers_.push_back({&a, nullptr});
+        layers_.push_back({.attention = &a});
         attention_layers_++;
         kv_heads_ = a.kv_heads;
       } else if (nb::isinstance<PyLatentAttention>(h)) {
@@ -109,12 +110,12 @@ class PyModel {
         require(a.a.cols == hidden, "model: a latent attention layer has another hidden size");
         require(!latent_ || same_shape(*latent_, a), "model: latent attention layers differ in shape");
         latent_ = &a;
-        layers_.push_back({nullptr, nullptr, &a});
+        layers_.push_back({.latent = &a});
         attention_layers_++;
       } else if (nb::isinstance<PyMlp>(h)) {
         const MlpLayer& p = nb::cast<const PyMlp&>(h).layer;
         require(p.gate_up.cols == hidden, "model: an MLP layer has another hidden size");
-        layers_.push_back({nullptr, &p});
+        layers_.push_back({.mlp = &p});
       } else if (nb::isinstance<PyMoe>(h)) {
         const MoeLayer& e = nb::cast<const PyMoe&>(h).layer;
         require(e.gate_up.cols == hidden, "model: a mixture has another hidden size");
@@ -123,6 +124,7 @@ class PyModel {
       } else {
         fail("model: layers must be Attention, LatentAttention, Mlp or Moe");
       }
+      layers_.back().lora = targets_.bind(layers_.back(), max_of(attention_layers_ - 1, 0));
     }
     require(attention_layers_ > 0, "model: no attention layer");
     require(!latent_ || head_dim == 0, "model: attention and latent attention do not mix");
@@ -144,18 +146,15 @@ class PyModel {
   int vocab() const { return model_.vocab; }
   int hidden() const { return model_.hidden; }
 
-  PyAdapter* adapter(nb::list parts, const std::string& dtype) const {
-    std::vector<PyAdapter::Target> of;
-    for (const Matrix* w : matrices()) of.push_back({w, experts_of(w)});
-    return new PyAdapter(&model_, parts, of, dtype);
-  }
+  PyAdapter* adapter(nb::dict parts, const std::string& dtype) const { return new PyAdapter(&model_, parts, targets_, dtype); }
 
-  // (rows padded to whole panels, cols, scheme, experts that it stacks or 1) of the layers' matrices
-  nb::list layer_matrices() const {
-    nb::list shapes;
-    for (const Matrix* w : matrices()) {
-      const char* scheme = w->scheme == kInt8 ? "int8" : w->scheme == kInt4 ? "int4" : "fp32";
-      shapes.append(nb::make_tuple(w->panels * kPanel, w->cols, scheme, experts_of(w)));
+  // (rows padded to whole panels, cols, scheme, experts that it stacks or 1) of the matrices that adapters may change, by name
+  nb::dict lora_targets() const {
+    nb::dict shapes;
+    for (const LoraTarget& target : targets_.all()) {
+      const Matrix& w = *target.matrix;
+      const char* scheme = w.scheme == kInt8 ? "int8" : w.scheme == kInt4 ? "int4" : "fp32";
+      shapes[target.name.c_str()] = nb::make_tuple(w.panels * kPanel, w.cols, scheme, target.experts);
     }
     return shapes;
   }
@@ -217,32 +216,6 @@ class PyModel {
   }
 
  private:
-  std::vector<const Matrix*> matrices() const {
-    std::vector<const Matrix*> all;
-    for (const Layer& layer : layers_) {
-      if (const LatentLayer* latent = layer.latent) {
-        all.push_back(&latent->a);
-        if (latent->q_rank) all.push_back(&latent->q_b);
-        all.push_back(&latent->o);
-        continue;
-      }
-      if (const MoeLayer* moe = layer.moe) {
-        all.insert(all.end(), {&moe->gate_up, &moe->down});
-        if (moe->shared) all.insert(all.end(), {&moe->shared_gate_up, &moe->shared_down});
-        continue;
-      }
-      all.push_back(layer.attention ? &layer.attention->qkv : &layer.mlp->gate_up);
-      all.push_back(layer.attention ? &layer.attention->o : &layer.mlp->down);
-    }
-    return all;
-  }
-
-  int experts_of(const Matrix* w) const {
-    for (const PyMoe* moe : moe_layers_)
-      if (w == &moe->layer.gate_up || w == &moe->layer.down) return moe->layer.experts;
-    return 1;
-  }
-
   // One adapter or None a sequence -> the distinct ones, and the choice of each row.
   void apply(nb::sequence adapters, Batch* b) {
     require(int(nb::len(adapters)) == b->seqs, "forward: one adapter or None a sequence is needed");
@@ -293,6 +266,7 @@ class PyModel {
   Floats keep_cos_, keep_sin_;
   PyMatrix embed_, head_;
   std::vector<Layer> layers_;
+  LoraTargets targets_;
   std::vector<const Adapter*> adapters_;  // of the step, as is adapter_of_
   std::vector<int32_t> adapter_of_;
   int attention_layers_ = 0, kv_heads_ = 0, head_dim_ = 0;
@@ -426,7 +400,7 @@ NB_MODULE(_native, m) {
       .def_prop_ro("vocab_size", &PyModel::vocab)
       .def_prop_ro("hidden_size", &PyModel::hidden)
       .def_prop_ro("workspace_bytes", &PyModel::workspace_bytes)
-      .def_prop_ro("layer_matrices", &PyModel::layer_matrices)
+      .def_prop_ro("lora_targets", &PyModel::lora_targets)
       .def_prop_ro("expert_loads", &PyModel::expert_loads)
       .def("forward", &PyModel::forward, "tokens"_a, "positions"_a, "seq_starts"_a, "block_tables"_a, "output_rows"_a,
            "cache"_a, "logits"_a = nb::none(), "argmax"_a = nb::none(), "hidden"_a = nb::none(), "targets"_a = nb::none(),

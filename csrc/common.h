@@ -89,11 +89,26 @@ struct JoinLayer {
   Matrix proj;                           // [hidden, 2 hidden]
 };
 
+// What adapters may add to a layer's matrices lies in `Adapter::matrices` at these places; a layer has those of its own matrices
+// alone. The model's owner chooses the places when it composes the layers (lora_bindings.h), kernels ask by name, and nothing
+// else knows an order.
+//
+// Products of one input share a matrix, and so a place: q, k and v (qkv), gate and up (gate_up), q_a or the queries and the latent
+// (a). Its A is that of all their parts stacked, so x is read once; its B says by runs of 16 outputs which ranks own them.
+struct LoraPlaces {
+  int qkv, o;                             // attention; o of latent attention too
+  int a, q_b;                             // latent attention; q_b where q_rank > 0
+  int gate_up, down;                      // MLP
+  int experts_gate_up, experts_down;      // mixture: those of expert 0, the others' follow each other
+  int shared_gate_up, shared_down;        // mixture with a shared expert
+};
+
 struct Layer {  // exactly one is set
   const AttentionLayer* attention = nullptr;
   const MlpLayer* mlp = nullptr;
   const LatentLayer* latent = nullptr;
   const MoeLayer* moe = nullptr;
+  LoraPlaces lora{};
 };
 
 // The ranks that own 16 consecutive outputs of a matrix.
@@ -114,8 +129,7 @@ struct LoraMatrix {
 };
 
 struct Adapter {
-  // Of all layers in order: qkv, o or gate_up, down; of a mixture each expert's gate_up, each expert's down, the shared ones.
-  const LoraMatrix* matrices;
+  const LoraMatrix* matrices;  // at the places that `LoraPlaces` names
   int most_ranks;
 };
 

@@ -1,4 +1,4 @@
-// The Python class of an adapter.
+// The Python class of an adapter, and the names by which it says what it changes.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <set>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -18,36 +19,78 @@
 
 namespace deepwell {
 
+// A matrix that adapters may change; a stacked one has a place for each of its experts.
+struct LoraTarget {
+  std::string name;  // "3.qkv": qkv of block 3
+  const Matrix* matrix;
+  int experts;
+};
+
+// The matrices of a model that adapters may change, in the order of their places. A block is an attention layer and what follows it
+// up to the next; where two layers of a block have a name in common, no adapter may use it.
+class LoraTargets {
+ public:
+  // The places of a layer's matrices: they follow those of the layers before it, in the order in which a step reads them.
+  LoraPlaces bind(const Layer& layer, int block) {
+    auto place = [&](const char* name, const Matrix& matrix, int experts = 1) {
+      all_.push_back({std::to_string(block) + "." + name, &matrix, experts});
+      places_ += experts;
+      return places_ - experts;
+    };
+    LoraPlaces p{};
+    if (const AttentionLayer* a = layer.attention) p.qkv = place("qkv", a->qkv), p.o = place("o", a->o);
+    if (const MlpLayer* m = layer.mlp) p.gate_up = place("gate_up", m->gate_up), p.down = place("down", m->down);
+    if (const LatentLayer* a = layer.latent) {
+      p.a = place("a", a->a);
+      if (a->q_rank) p.q_b = place("q_b", a->q_b);
+      p.o = place("o", a->o);
+    }
+    if (const MoeLayer* e = layer.moe) {
+      p.experts_gate_up = place("experts_gate_up", e->gate_up, e->experts);
+      p.experts_down = place("experts_down", e->down, e->experts);
+      if (e->shared) {
+        p.shared_gate_up = place("shared_gate_up", e->shared_gate_up);
+        p.shared_down = place("shared_down", e->shared_down);
+      }
+    }
+    return p;
+  }
+
+  const std::vector<LoraTarget>& all() const { return all_; }
+
+ private:
+  std::vector<LoraTarget> all_;
+  int places_ = 0;
+};
+
 // One adapter, packed for the matrices of one model. Checked here: the kernels trust offsets and shapes.
 struct PyAdapter {
-  // A matrix that adapters may change; a stacked one counts as many as it has experts.
-  struct Target {
-    const Matrix* matrix;
-    int experts;
-  };
-
-  PyAdapter(const void* model, nb::list parts, const std::vector<Target>& of, const std::string& dtype) : model(model) {
+  // `parts`: by name what is added to a matrix; to a stacked one a list with an entry, maybe None, for each expert.
+  PyAdapter(const void* model, nb::dict parts, const LoraTargets& targets, const std::string& dtype) : model(model) {
     require(dtype == "bf16" || dtype == "fp32", "adapter: dtype must be bf16 or fp32");
-    require(nb::len(parts) == of.size(), "adapter: one part a matrix is needed");
     int bf16 = dtype == "bf16";
     adapter.most_ranks = 2;
     size_t bytes = 0;
+    std::set<std::string> found;
     std::vector<nb::object> each;
-    for (size_t i = 0; i < of.size(); i++) {
-      const Matrix& w = *of[i].matrix;
-      nb::object given = nb::borrow(parts[i]);
-      if (of[i].experts == 1) {
+    for (const LoraTarget& target : targets.all()) {
+      const Matrix& w = *target.matrix;
+      bool named = parts.contains(target.name.c_str());
+      nb::object given = named ? nb::borrow(parts[target.name.c_str()]) : nb::none();
+      if (named) require(found.insert(target.name).second, "adapter: two layers of a block have a matrix of that name");
+      if (target.experts == 1) {
         bytes += add(given, w.cols, w.panels, bf16);
         each.push_back(given);
         continue;
       }
-      require(given.is_none() || int(nb::len(given)) == of[i].experts, "adapter: one part an expert is needed");
-      for (int e = 0; e < of[i].experts; e++) {
+      require(given.is_none() || int(nb::len(given)) == target.experts, "adapter: one part an expert is needed");
+      for (int e = 0; e < target.experts; e++) {
         nb::object part = given.is_none() ? nb::none() : nb::borrow(given[e]);
-        bytes += add(part, w.cols, w.panels / of[i].experts, bf16);
+        bytes += add(part, w.cols, w.panels / target.experts, bf16);
         each.push_back(part);
       }
     }
+    require(found.size() == nb::len(parts), "adapter: it names a matrix that the model does not have");
     // Everything of an adapter lies together on huge pages, in the order in which a step reads it.
     memory.reset(bytes);
     uint8_t* to = memory.data();

@@ -276,9 +276,9 @@ static void attend_few(const Batch& b, const KVCache& cache, const Heads& h, con
 }
 
 // Keys and values of every row are written; the result is added to the `live` rows.
-static void attention_layer(const AttentionLayer& a, int index, int matrix, const Model& m, const Batch& b,
+static void attention_layer(const AttentionLayer& a, int index, const LoraPlaces& places, const Model& m, const Batch& b,
                             const KVCache& cache, const Rows& live, const Layout& l, Team* team) {
-  LoraProduct lora = lora_product(b, matrix, {b.rows, nullptr, l.groups}, l);
+  LoraProduct lora = lora_product(b, places.qkv, {b.rows, nullptr, l.groups}, l);
   Activations x = quantize_rows(a.qkv, b.rows, lora, l, team, [&](int row, float* scratch) {
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
@@ -303,7 +303,7 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
     else attend_rows(b, cache, h, live, l, team);
   }
   DW_PHASE_ENDS(kPhaseAttention);
-  lora = lora_product(b, matrix + 1, live, l);
+  lora = lora_product(b, places.o, live, l);
   Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });
@@ -312,9 +312,9 @@ static void attention_layer(const AttentionLayer& a, int index, int matrix, cons
   DW_PHASE_ENDS(kPhaseO);
 }
 
-static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const Batch& b, const Rows& live, const Layout& l,
-                      Team* team) {
-  LoraProduct lora = lora_product(b, matrix, live, l);
+static void mlp_layer(const MlpLayer& layer, const LoraPlaces& places, const Model& m, const Batch& b, const Rows& live,
+                      const Layout& l, Team* team) {
+  LoraProduct lora = lora_product(b, places.gate_up, live, l);
   Activations x = quantize_rows(layer.gate_up, live.count, lora, l, team, [&](int i, float* scratch) {
     rms_norm_row(l.x + (size_t)row_at(live, i) * l.hidden_stride, layer.norm, m.hidden, layer.eps, scratch);
     return scratch;
@@ -327,7 +327,7 @@ static void mlp_layer(const MlpLayer& layer, int matrix, const Model& m, const B
     for (int i = 0; i < kPanel / 2; i += W) store(to + i, silu(load(y + i)) * load(y + kPanel / 2 + i));
   });
   DW_PHASE_ENDS(kPhaseGateUp);
-  lora = lora_product(b, matrix + 1, live, l);
+  lora = lora_product(b, places.down, live, l);
   Activations act = quantize_rows(layer.down, live.count, lora, l, team, [&](int row, float*) {
     return l.act + (size_t)row * l.act_stride;
   });
@@ -425,7 +425,7 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
   if (m.join) join_rows(m, b, l, team);
   else embed_rows(m, b, l, team);
   DW_PHASE_ENDS(kPhaseEmbed);
-  int attention_index = 0, last = cache.layers - 1, matrix = 0;
+  int attention_index = 0, last = cache.layers - 1;
   if (b.adapter_of) group_rows(b, nullptr, b.rows, &l.groups);
   Rows live = {b.rows, nullptr, l.groups};
   for (int i = 0; i < m.num_layers; i++) {
@@ -435,18 +435,14 @@ static void forward(const Model& m, const Batch& b, const KVCache& cache, const 
       live = {b.outputs, b.output_rows, l.live_groups};
     }
     if (layer.attention) {
-      attention_layer(*layer.attention, attention_index++, matrix, m, b, cache, live, l, team);
-      matrix += 2;
+      attention_layer(*layer.attention, attention_index++, layer.lora, m, b, cache, live, l, team);
     } else if (layer.latent) {
-      latent_layer(*layer.latent, attention_index++, matrix, m, b, cache, live, l, team);
-      matrix += layer.latent->q_rank ? 3 : 2;
+      latent_layer(*layer.latent, attention_index++, layer.lora, m, b, cache, live, l, team);
     } else if (layer.moe) {
-      const MoeLora lora = {b.adapters, b.adapter_of, matrix, l.moe_lora, l.lora_stride, l.moe_rows};
+      const MoeLora lora = {b.adapters, b.adapter_of, layer.lora, l.moe_lora, l.lora_stride, l.moe_rows};
       moe_layer(*layer.moe, l.x, l.hidden_stride, live.index, live.count, lora, l.moe, team, tid);
-      matrix += 2 * layer.moe->experts + (layer.moe->shared ? 2 : 0);
     } else {
-      mlp_layer(*layer.mlp, matrix, m, b, live, l, team);
-      matrix += 2;
+      mlp_layer(*layer.mlp, layer.lora, m, b, live, l, team);
     }
   }
   if (out.states) {

@@ -33,7 +33,7 @@ struct LoraProduct {
   const Adapter* const* adapters;
   const int32_t* adapter_of;  // [batch rows]: index into `adapters`, -1: none
   const int32_t* index;       // as in `Rows`
-  int matrix;                 // index into `Adapter::matrices`
+  int place;                  // in `Adapter::matrices`
   float* t;                   // [rows][stride]: A x, of all threads or of this one
   int stride;
   LoraGroups groups;
@@ -43,7 +43,7 @@ DW_INLINE const LoraMatrix* lora_of(const LoraProduct& l, int i) {
   if (!l.adapter_of) return nullptr;
   int slot = l.adapter_of[l.index ? l.index[i] : i];
   if (slot < 0) return nullptr;
-  const LoraMatrix* m = l.adapters[slot]->matrices + l.matrix;
+  const LoraMatrix* m = l.adapters[slot]->matrices + l.place;
   return m->ranks ? m : nullptr;
 }
 
@@ -51,15 +51,15 @@ DW_INLINE const LoraMatrix* lora_of(const LoraProduct& l, int i) {
 struct MoeLora {
   const Adapter* const* adapters;
   const int32_t* adapter_of;  // null for a batch without any
-  int matrix;                 // the first of the mixture's: each expert's gate_up, each expert's down, the shared ones
+  LoraPlaces places;
   float* t;                   // [pairs and shared rows][stride]
   int stride;
   int32_t* rows;              // [pairs and shared rows]: the batch's row of each; of this thread
 };
 
-// One matrix of the mixture and the rows from `first` on.
-DW_INLINE LoraProduct lora_of_expert(const MoeLora& l, int matrix, int first) {
-  return {l.adapters, l.adapter_of, l.rows + first, l.matrix + matrix, l.t + (size_t)first * l.stride, l.stride, {}};
+// The matrix at `place` and the rows from `first` on.
+DW_INLINE LoraProduct lora_of_expert(const MoeLora& l, int place, int first) {
+  return {l.adapters, l.adapter_of, l.rows + first, place, l.t + (size_t)first * l.stride, l.stride, {}};
 }
 
 // Rows sorted by adapter, the rows without one first, in row order each.

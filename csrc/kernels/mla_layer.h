@@ -372,11 +372,11 @@ static void expand_item(const LatentLayer& a, const Batch& b, const KVCache& cac
 // ---- the layer ----------------------------------------------------------------------------------------------------
 
 // Latents of every row are written; the result is added to the `live` rows.
-static void latent_layer(const LatentLayer& a, int index, int matrix, const Model& m, const Batch& b, const KVCache& cache,
-                         const Rows& live, const Layout& l, Team* team) {
+static void latent_layer(const LatentLayer& a, int index, const LoraPlaces& places, const Model& m, const Batch& b,
+                         const KVCache& cache, const Rows& live, const Layout& l, Team* team) {
   const LatentLayout& t = l.latent;
   int absorbed = find_roles(a, b, live, t.role, t.absorbed, t.absorbed_seq);
-  LoraProduct lora = lora_product(b, matrix++, {b.rows, nullptr, l.groups}, l);
+  LoraProduct lora = lora_product(b, places.a, {b.rows, nullptr, l.groups}, l);
   Activations x = quantize_rows(a.a, b.rows, lora, l, team, [&](int row, float* scratch) {
     rms_norm_row(l.x + (size_t)row * l.hidden_stride, a.norm, m.hidden, a.eps, scratch);
     return scratch;
@@ -387,7 +387,7 @@ static void latent_layer(const LatentLayer& a, int index, int matrix, const Mode
     memcpy(t.a + (size_t)row * t.a_stride + p * kPanel, lora_add(lora, row, p, y, sum), kPanel * sizeof(float));
   });
   if (a.q_rank) {
-    lora = lora_product(b, matrix++, {b.rows, nullptr, l.groups}, l);
+    lora = lora_product(b, places.q_b, {b.rows, nullptr, l.groups}, l);
     x = quantize_rows(a.q_b, b.rows, lora, l, team, [&](int row, float* scratch) {
       rms_norm_row(t.a + (size_t)row * t.a_stride, a.q_norm, a.q_rank, a.eps, scratch);
       return scratch;
@@ -417,7 +417,7 @@ static void latent_layer(const LatentLayer& a, int index, int matrix, const Mode
     });
   }
   DW_PHASE_ENDS(kPhaseAttention);
-  lora = lora_product(b, matrix, live, l);
+  lora = lora_product(b, places.o, live, l);
   Activations o = quantize_rows(a.o, live.count, lora, l, team, [&](int i, float*) {
     return l.attention + (size_t)row_at(live, i) * l.attention_stride;
   });

@@ -288,8 +288,9 @@ static void moe_norm(const MoeLayer& e, const float* x, size_t stride, const int
 
 // What adapters add to gate_up (`down` false) or down of a job's rows.
 DW_INLINE LoraProduct job_lora(const MoeLayer& e, const MoeLora& lora, const ExpertJob& job, int rows, bool down) {
-  if (job.expert == e.experts) return lora_of_expert(lora, 2 * e.experts + down, 0);
-  return lora_of_expert(lora, down * e.experts + job.expert, (e.shared ? rows : 0) + job.first);
+  if (job.expert == e.experts) return lora_of_expert(lora, down ? lora.places.shared_down : lora.places.shared_gate_up, 0);
+  const int first = down ? lora.places.experts_down : lora.places.experts_gate_up;
+  return lora_of_expert(lora, first + job.expert, (e.shared ? rows : 0) + job.first);
 }
 
 // A h of every pair, behind a barrier: h is there in float. Neighbours of one job and adapter share a pass over A.

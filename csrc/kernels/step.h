@@ -196,10 +196,10 @@ struct Rows {
 
 DW_INLINE int row_at(const Rows& rows, int i) { return rows.index ? rows.index[i] : i; }
 
-// What the adapters of the batch add to matrix `matrix` of the model, for these rows.
-static LoraProduct lora_product(const Batch& b, int matrix, const Rows& rows, const Layout& l) {
+// What the adapters of the batch add to the matrix at `place`, for these rows.
+static LoraProduct lora_product(const Batch& b, int place, const Rows& rows, const Layout& l) {
   float* t = rows.count <= kPrivateRows ? l.private_lora : l.shared_lora;
-  return {b.adapters, b.adapter_of, rows.index, matrix, t, l.lora_stride, rows.groups};
+  return {b.adapters, b.adapter_of, rows.index, place, t, l.lora_stride, rows.groups};
 }
 
 static void add_to_residual(const Matrix& w, const Activations& a, const LoraProduct& lora, const Rows& rows, const Layout& l,

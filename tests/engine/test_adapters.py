@@ -134,6 +134,29 @@ def test_logits_are_those_of_peft(engine: str, tmp_path: Path) -> None:
     assert np.abs(computed - arrays["logits"]).max() < MAX_ERROR[engine]
 
 
+@pytest.mark.parametrize("name", ["llama-yarn", "qwen3-moe", "deepseek-v2", "deepseek-v2-lite"])
+@pytest.mark.parametrize("engine", ["reference", "native"])
+def test_matrices_are_bound_by_name(engine: str, name: str, tmp_path: Path) -> None:
+    """Every matrix that the plan says adapts has its own effect, in whatever order the parts are given."""
+    run = backend(engine)
+    (tmp_path / "base").mkdir()
+    checkpoint = sequences.golden_checkpoint(name, tmp_path / "base")
+    model = build_model(run, load_weights(checkpoint, "fp32"), checkpoint.config, 64)
+    folder = write_random_adapter(tmp_path / "lora", linears(checkpoint), rank=3, seed=1, alpha=ALPHA)
+    parts = read_adapter(folder, linears(checkpoint)).parts
+    plan = tensor_plan(checkpoint.config).matrices
+    assert parts.keys() == {matrix.name for matrix in plan if matrix.role == "body" and matrix.adapts}
+
+    def logits(chosen: Mapping[str, Any]) -> bytes:
+        cache = sequences.new_cache(run, checkpoint.config, 8)
+        return adapted_logits(model, cache, [5, 6, 7, 8], model.adapter(chosen), 4).tobytes()
+
+    assert logits(dict(reversed(parts.items()))) == logits(parts)
+    assert len({logits({one: part}) for one, part in parts.items()} | {logits({})}) == len(parts) + 1
+    with pytest.raises(ValueError, match=r"99\.o"):
+        model.adapter({"99.o": parts["0.o"]})
+
+
 @pytest.mark.parametrize("isa", native.available_isas() if native.is_available() else [])
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
 def test_rows_do_not_depend_on_their_company(
@@ -310,7 +333,7 @@ def folder(base: Checkpoint, tmp_path: Path) -> Path:
 
 def test_scales_follow_peft(base: Checkpoint, folder: Path) -> None:
     def b_of(part: int = 0) -> np.ndarray:
-        return read_adapter(folder, linears(base)).parts[0][part].b
+        return read_adapter(folder, linears(base)).parts["0.qkv"][part].b
 
     plain = b_of()
     digest = read_adapter(folder, linears(base)).digest

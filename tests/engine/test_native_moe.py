@@ -16,6 +16,7 @@ from deepwell.engine.backends import native, reference
 from deepwell.engine.backends.specs import AttentionSpec, MoeSpec
 from deepwell.engine.layouts import Scheme
 from deepwell.engine.weights import quantize
+from deepwell.engine.weights.low_rank import LowRank
 
 pytestmark = pytest.mark.native
 
@@ -184,6 +185,15 @@ def test_loads_are_counted_by_layer(isa: str) -> None:
     assert (
         model.expert_reads.tolist() == [8 * -(-len(TOKENS) // 50)] * 2
     )  # every step of 50 rows meets all of them
+
+
+@pytest.mark.parametrize("run", [reference, native], ids=["reference", "native"])
+def test_an_adapter_cannot_name_two_matrices_at_once(run: Any) -> None:
+    model = model_of(run, [run.moe(**arguments(run, family, "fp32")) for family in ("v2-lite", "qwen3")])
+    part = LowRank(np.arange(HIDDEN), np.ones((1, INNER), np.float32), np.ones((HIDDEN, 1), np.float32))
+    assert model.adapter({"0.shared_down": [part]})
+    with pytest.raises(ValueError, match=r"two layers|no single"):
+        model.adapter({"0.experts_down": [part]})
 
 
 def test_a_router_without_numbers_is_survived(isa: str) -> None:

@@ -115,7 +115,7 @@ def run(
 
         at = step.positions
         out.append(
-            attention.forward(x[first : first + chunk], step, cache, 0, COS[at], SIN[at], Adapters(step), 0)
+            attention.forward(x[first : first + chunk], step, cache, 0, COS[at], SIN[at], Adapters(step))
         )
     return np.concatenate(out)
 

@@ -94,7 +94,7 @@ def test_the_layer_is_its_formula(
 ) -> None:
     x = random(9, HIDDEN) * 4
     moe = layer(bias, scoring, shared=shared, groups=groups, norm=norm)
-    out = moe.forward(x, _no_adapters(), 0)
+    out = moe.forward(x, _no_adapters())
     for row, expected in zip(out, x.astype(np.float64), strict=True):
         assert np.abs(row - direct(expected, bias, scoring, shared, groups, norm)).max() < 1e-4
 
@@ -109,8 +109,8 @@ def _no_adapters() -> Adapters:
 def test_company_does_not_change_a_row() -> None:
     x = random(9, HIDDEN) * 4
     moe = layer(CORRECTION, "sigmoid")
-    together = moe.forward(x, _no_adapters(), 0)
-    alone = np.concatenate([moe.forward(row[None], _no_adapters(), 0) for row in x])
+    together = moe.forward(x, _no_adapters())
+    alone = np.concatenate([moe.forward(row[None], _no_adapters()) for row in x])
     assert np.allclose(together, alone, atol=1e-5)
 
 

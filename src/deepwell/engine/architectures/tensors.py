@@ -50,14 +50,14 @@ class MatrixPlan:
     zero rows to a panel.
     """
 
-    name: str
+    name: str  # of a decoder's block "block.matrix", by which `backend.Model.adapter` knows it
     rows: int
     cols: int
     sources: tuple[str, ...]
     role: Literal["body", "embedding"]  # token embedding and output head may be kept wider than the body
     order: Literal["concatenate", "interleave", "transpose"] = "concatenate"
     heads: tuple[HeadRows | None, ...] = ()  # of each source; None, or none at all: whole
-    adapts: bool = True  # whether a body matrix is among those that `backend.Model.adapter` counts
+    adapts: bool = True  # whether a body matrix is among those that `backend.Model.adapter` knows
 
     @property
     def plain(self) -> bool:

@@ -6,7 +6,7 @@ of `Model.forward` runs a whole step.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -78,12 +78,17 @@ class Model(Protocol):
         """How often the weights of any expert were read, once a step for all of its rows: [mixtures]."""
         ...
 
-    def adapter(self, parts: Sequence[Sequence[LowRank]]) -> Adapter:
-        """Make an adapter: `parts` has an entry, maybe empty, for each matrix of the layers, in order.
+    def adapter(self, parts: Mapping[str, Sequence[LowRank]]) -> Adapter:
+        """Make an adapter: `parts` has by name what is added to a matrix; one that is left out is left alone.
 
-        A layer's matrices follow each other: qkv and o; gate_up and down; a, q_b (where there is one) and o of latent
-        attention; gate_up and down of the stacked experts, then shared_gate_up and shared_down (where there are any).
+        A name is "block.matrix", as in a `TensorPlan`; a block is an attention layer and what follows it up to the next,
+        counted from 0. Its matrices: qkv and o; a, q_b (where there is one) and o of latent attention; gate_up and down;
+        of a mixture experts_gate_up and experts_down, the stacked ones, shared_gate_up and shared_down (where there are
+        any). Products of one input share a matrix: a part's `rows` say which of its outputs are meant.
         Beside int8 and int4 weights an adapter is kept as bf16, beside fp32 as fp32; sums are float32.
+
+        Raises:
+            ValueError: a name is none of this model's.
         """
         ...
 

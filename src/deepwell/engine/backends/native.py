@@ -6,7 +6,7 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 
@@ -238,34 +238,33 @@ def model(
 class Model:
     """A compiled decoder; `forward` takes the arrays of a `Batch` apart, the rest happens without the GIL."""
 
-    __slots__ = ("_adapter", "_compiled", "_forward", "_matrices", "hidden_size", "vocab_size")
+    __slots__ = ("_adapter", "_compiled", "_forward", "_targets", "hidden_size", "vocab_size")
 
     def __init__(self, compiled: Any, vocab_size: int, hidden_size: int) -> None:
         self._compiled = compiled
         self._forward = compiled.forward
         self._adapter = compiled.adapter
-        # of the layers, in order: (rows padded to whole panels, cols, scheme, experts that it stacks or 1)
-        self._matrices: list[tuple[int, int, Scheme, int]] = compiled.layer_matrices
+        # by name: (rows padded to whole panels, cols, scheme, experts that it stacks or 1)
+        self._targets: dict[str, tuple[int, int, Scheme, int]] = compiled.lora_targets
         self.vocab_size = vocab_size
         self.hidden_size = hidden_size
 
-    def adapter(self, parts: Sequence[Sequence[LowRank]]) -> backend.Adapter:
+    def adapter(self, parts: Mapping[str, Sequence[LowRank]]) -> backend.Adapter:
         """Pack an adapter; see `backend.Model.adapter`."""
-        plain = any(scheme == "fp32" for _, _, scheme, _ in self._matrices)
+        plain = any(scheme == "fp32" for _, _, scheme, _ in self._targets.values())
         dtype: AdapterDtype = "fp32" if plain else "bf16"
-        packed: list[PackedLowRank | list[PackedLowRank | None] | None] = []
-        for part, (rows, cols, _, experts) in zip(parts, self._matrices, strict=True):
-            if not part:
-                packed.append(None)
-            elif experts == 1:
-                packed.append(pack(part, rows, cols, dtype))
-            else:
-                packed.append(
-                    [
-                        pack(own, rows // experts, cols, dtype) if own else None
-                        for own in by_expert(part, rows // experts, experts)
-                    ]
-                )
+        packed: dict[str, PackedLowRank | list[PackedLowRank | None]] = {}
+        for name, part in parts.items():
+            if name not in self._targets:
+                raise ValueError(f"no matrix that adapters may change is named {name!r}")
+            rows, cols, _, experts = self._targets[name]
+            if part and experts == 1:
+                packed[name] = pack(part, rows, cols, dtype)
+            elif part:
+                packed[name] = [
+                    pack(own, rows // experts, cols, dtype) if own else None
+                    for own in by_expert(part, rows // experts, experts)
+                ]
         return self._adapter(packed, dtype)
 
     @property

@@ -7,7 +7,8 @@ first use on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
@@ -121,7 +122,7 @@ class KVCache:
 class Attention:
     """x += o(attend(rope(qkv(rms_norm(x)) + bias))); Qwen3 normalises each query and key head before rope."""
 
-    num_matrices: ClassVar[int] = 2  # that adapters may change
+    lora_targets: ClassVar[tuple[str, ...]] = ("qkv", "o")  # matrices that adapters may change
 
     def __init__(self, spec: AttentionSpec) -> None:
         self.spec = spec
@@ -137,10 +138,9 @@ class Attention:
         cos: Float32,
         sin: Float32,
         adapters: Adapters,
-        index: int,
     ) -> Float32:
         """The residual stream after this layer; `cos` and `sin` are [tokens, head_dim / 2]."""
-        qkv = adapters.matmul(rms_norm(x, self.spec.norm, self.spec.eps), self.qkv, index)
+        qkv = adapters.matmul(rms_norm(x, self.spec.norm, self.spec.eps), self.qkv, "qkv")
         if self.spec.bias is not None:
             qkv = qkv + self.spec.bias
         heads = qkv.reshape(len(x), -1, self.spec.head_dim)
@@ -165,7 +165,7 @@ class Attention:
             length = int(positions[rows].max(initial=-1)) + 1
             stored = cache.read(layer, table[: -(-length // BLOCK_TOKENS)], length)
             attended[rows] = _attend(queries[rows], *stored, positions[rows])
-        return x + adapters.matmul(attended.reshape(len(x), -1), self.o, index + 1)
+        return x + adapters.matmul(attended.reshape(len(x), -1), self.o, "o")
 
 
 def _attend(queries: Float32, keys: Float32, values: Float32, positions: NDArray[np.int32]) -> Float32:
@@ -194,12 +194,12 @@ class Mlp:
     gate_up: Matrix
     down: Matrix
     eps: float
-    num_matrices: ClassVar[int] = 2  # that adapters may change
+    lora_targets: ClassVar[tuple[str, ...]] = ("gate_up", "down")  # matrices that adapters may change
 
-    def forward(self, x: Float32, adapters: Adapters, index: int) -> Float32:
+    def forward(self, x: Float32, adapters: Adapters) -> Float32:
         """The residual stream after this layer."""
-        both = adapters.matmul(rms_norm(x, self.norm, self.eps), self.gate_up, index)
-        return x + adapters.matmul(swiglu(both), self.down, index + 1)
+        both = adapters.matmul(rms_norm(x, self.norm, self.eps), self.gate_up, "gate_up")
+        return x + adapters.matmul(swiglu(both), self.down, "down")
 
 
 class Model:
@@ -235,12 +235,19 @@ class Model:
         loads = [layer.loads for layer in self._layers if isinstance(layer, Moe)]
         return np.stack(loads) if loads else np.empty((0, 1), np.uint64)
 
-    def adapter(self, parts: Sequence[Sequence[LowRank]]) -> Adapter:
+    def adapter(self, parts: Mapping[str, Sequence[LowRank]]) -> Adapter:
         """Keep the parts as they are; see `backend.Model.adapter`."""
-        needed = sum(layer.num_matrices for layer in self._layers)
-        if len(parts) != needed:
-            raise ValueError(f"{len(parts)} parts given, {needed} needed")
+        known = Counter(f"{block}.{name}" for block, layer in self._blocks() for name in layer.lora_targets)
+        if unknown := {name for name in parts if known[name] != 1}:
+            raise ValueError(f"no single matrix that adapters may change is named {min(unknown)!r}")
         return Adapter(parts)
+
+    def _blocks(self) -> Iterator[tuple[int, Attention | Mlp | LatentAttention | Moe]]:
+        """The layers, each with its block: that of the last attention layer so far."""
+        block = -1
+        for layer in self._layers:
+            block += isinstance(layer, Attention | LatentAttention)
+            yield max(block, 0), layer
 
     def forward(
         self,
@@ -259,21 +266,14 @@ class Model:
         x = self._begin(batch, previous)
         cos, sin = self._cos[batch.positions], self._sin[batch.positions]
         adapters = Adapters(batch)
-        attention = matrices = 0  # layers of attention and matrices before this layer
-        for layer in self._layers:
+        for block, layer in self._blocks():
+            added = adapters.of(block)
             if isinstance(layer, Mlp | Moe):
-                x = layer.forward(x, adapters, matrices)
+                x = layer.forward(x, added)
+            elif isinstance(layer, Attention):
+                x = layer.forward(x, batch, _own_cache(cache, KVCache), block, cos, sin, added)
             else:
-                if isinstance(layer, Attention):
-                    x = layer.forward(
-                        x, batch, _own_cache(cache, KVCache), attention, cos, sin, adapters, matrices
-                    )
-                else:
-                    x = layer.forward(
-                        x, batch, _own_cache(cache, LatentCache), attention, cos, sin, adapters, matrices
-                    )
-                attention += 1
-            matrices += layer.num_matrices
+                x = layer.forward(x, batch, _own_cache(cache, LatentCache), block, cos, sin, added)
         if states is not None:
             states[...] = rms_norm(x, self._norm, self._eps)
         final = rms_norm(x[batch.output_rows], self._norm, self._eps)

@@ -119,9 +119,9 @@ class LatentAttention:
         self.o = own(spec.o)
 
     @property
-    def num_matrices(self) -> int:
+    def lora_targets(self) -> tuple[str, ...]:
         """Matrices that adapters may change."""
-        return 2 if self.q_b is None else 3
+        return ("a", "o") if self.q_b is None else ("a", "q_b", "o")
 
     @cached_property
     def _heads(self) -> list[tuple[Matrix, Matrix]]:
@@ -141,19 +141,17 @@ class LatentAttention:
         cos: Float32,
         sin: Float32,
         adapters: Adapters,
-        index: int,
     ) -> Float32:
         """The residual stream after this layer; `cos` and `sin` are [tokens, qk_rope_head_dim / 2]."""
         h = rms_norm(x, self.spec.norm, self.spec.eps)
         first = self.a.rows - self.spec.kv_lora_rank - self.spec.qk_rope_head_dim
         q, latents, k_pe = np.split(
-            adapters.matmul(h, self.a, index), [first, first + self.spec.kv_lora_rank], 1
+            adapters.matmul(h, self.a, "a"), [first, first + self.spec.kv_lora_rank], 1
         )
         compressed = q
         if self.q_b is not None and self.spec.q_norm is not None:
             compressed = rms_norm(q, self.spec.q_norm, self.spec.eps)
-            index += 1
-            q = adapters.matmul(compressed, self.q_b, index)
+            q = adapters.matmul(compressed, self.q_b, "q_b")
         q = q.reshape(len(x), self.spec.num_heads, -1)
         q_nope, q_pe = q[..., : self.spec.qk_nope_head_dim], q[..., self.spec.qk_nope_head_dim :]
         q_pe = apply_rope(q_pe, cos, sin)
@@ -186,7 +184,7 @@ class LatentAttention:
                     attended[own_rows] = attend(
                         q_nope[own_rows], q_pe[own_rows], stored, rotated, visible[role]
                     )
-        return x + adapters.matmul(attended.reshape(len(x), -1), self.o, index + 1)
+        return x + adapters.matmul(attended.reshape(len(x), -1), self.o, "o")
 
     def _expanded(
         self, q_nope: Float32, q_pe: Float32, latents: Float32, k_pe: Float32, visible: NDArray[np.bool_]

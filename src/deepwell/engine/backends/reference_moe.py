@@ -68,9 +68,10 @@ class Moe:
         self.shared_down = None if spec.shared_down is None else own(spec.shared_down)
 
     @property
-    def num_matrices(self) -> int:
+    def lora_targets(self) -> tuple[str, ...]:
         """Matrices that adapters may change."""
-        return 2 if self.shared_gate_up is None else 4
+        routed, shared = ("experts_gate_up", "experts_down"), ("shared_gate_up", "shared_down")
+        return routed if self.shared_gate_up is None else routed + shared
 
     @cached_property
     def loads(self) -> NDArray[np.uint64]:
@@ -102,7 +103,7 @@ class Moe:
             routed_scaling_factor=self.spec.routed_scaling_factor,
         )
 
-    def forward(self, x: Float32, adapters: Adapters, index: int) -> Float32:
+    def forward(self, x: Float32, adapters: Adapters) -> Float32:
         """The residual stream after this layer."""
         h = rms_norm(x, self.spec.norm, self.spec.eps)
         chosen, weights = self.routed(h)
@@ -114,15 +115,15 @@ class Moe:
             if not len(tokens):
                 continue
             gate_up, down = self._experts[e]
-            both = adapters.matmul(h[tokens], gate_up, index, tokens, e * gate_up.rows)
-            result = adapters.matmul(swiglu(both), down, index + 1, tokens, e * down.rows)
+            both = adapters.matmul(h[tokens], gate_up, "experts_gate_up", tokens, e * gate_up.rows)
+            result = adapters.matmul(swiglu(both), down, "experts_down", tokens, e * down.rows)
             outputs[tokens, ranks] = result[:, : x.shape[1]]
         total = np.zeros_like(x)
         for rank in range(self.spec.top_k):
             total += weights[:, rank, None] * outputs[:, rank]
         if self.shared_gate_up is not None and self.shared_down is not None:
-            both = adapters.matmul(h, self.shared_gate_up, index + 2)
-            total += adapters.matmul(swiglu(both), self.shared_down, index + 3)
+            both = adapters.matmul(h, self.shared_gate_up, "shared_gate_up")
+            total += adapters.matmul(swiglu(both), self.shared_down, "shared_down")
         return x + total
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -154,15 +155,16 @@ def quantize_heads(x: Float32) -> tuple[NDArray[np.int8], Float32]:
 
 @dataclass(frozen=True, eq=False)
 class Adapter:
-    """Low-rank additions, by matrix of the layers in order; see `backend.Model.adapter`."""
+    """Low-rank additions, by name of the matrix; see `backend.Model.adapter`."""
 
-    parts: Sequence[Sequence[LowRank]]
+    parts: Mapping[str, Sequence[LowRank]]
 
 
 class Adapters:
     """The adapters of one batch: [rows], one a row of the batch."""
 
     def __init__(self, batch: Batch) -> None:
+        self._block = 0
         self._rows: list[tuple[slice, Adapter]] = []
         for s, adapter in enumerate(batch.adapters or ()):
             if adapter is not None:
@@ -172,15 +174,21 @@ class Adapters:
                     )
                 self._rows.append((slice(batch.seq_starts[s], batch.seq_starts[s + 1]), adapter))
 
+    def of(self, block: int) -> Adapters:
+        """The same for the matrices of a block."""
+        view = copy(self)
+        view._block = block
+        return view
+
     def matmul(
         self,
         x: Float32,
         weight: Matrix,
-        index: int,
+        name: str,
         tokens: NDArray[np.intp] | None = None,
         first: int = 0,
     ) -> Float32:
-        """`matmul` with matrix `index` of the layers, and what each row's adapter adds to it.
+        """`matmul` with the block's matrix `name`, and what each row's adapter adds to it.
 
         Args:
             tokens: which rows of the batch `x` holds, ascending; None: all.
@@ -189,7 +197,7 @@ class Adapters:
         y = matmul(x, weight)
         for span, adapter in self._rows:
             rows = span if tokens is None else slice(*np.searchsorted(tokens, (span.start, span.stop)))
-            for part in adapter.parts[index]:
+            for part in adapter.parts.get(f"{self._block}.{name}", ()):
                 if first <= part.rows[0] < first + weight.rows:
                     y[rows, part.rows - first] += (x[rows, : part.a.shape[1]] @ part.a.T) @ part.b.T
         return y

@@ -66,7 +66,6 @@ _CHANGED_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 class Linear:
     """One projection of the model, as a share of a packed matrix."""
 
-    matrix: int  # of those that adapters may change, in order
     outputs: int
     cols: int
     plan: MatrixPlan
@@ -82,20 +81,21 @@ def linears_of(plan: TensorPlan, checkpoint: Checkpoint) -> dict[str, Linear]:
     """The projections an adapter may change, by module name: those of the layers' packed matrices."""
     linears: dict[str, Linear] = {}
     stored = dict(expected_tensors(checkpoint.config))
-    body = [matrix for matrix in plan.matrices if matrix.role == "body" and matrix.adapts]
-    for index, matrix in enumerate(body):
+    for matrix in plan.matrices:
+        if matrix.role != "body" or not matrix.adapts:
+            continue
         shapes = [stored[source] for source in matrix.sources]
         source_rows = tuple(outputs for outputs, _ in shapes)
         for part, (name, (outputs, cols)) in enumerate(zip(matrix.sources, shapes, strict=True)):
-            linears[name.removesuffix(".weight")] = Linear(index, outputs, cols, matrix, source_rows, part)
+            linears[name.removesuffix(".weight")] = Linear(outputs, cols, matrix, source_rows, part)
     return linears
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdapterFiles:
-    """A checked adapter: what it adds to each matrix of the layers, in order."""
+    """A checked adapter: what it adds to each matrix that it changes, by name."""
 
-    parts: tuple[tuple[LowRank, ...], ...]
+    parts: Mapping[str, Sequence[LowRank]]
     digest: bytes  # of the projections and their effective weights
     rank: int  # the largest
 
@@ -151,7 +151,7 @@ def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles
     pairs = _pairs(weights, read_safetensors_header(weights), linears)
     config.check_targets(pairs, linears)
 
-    parts: list[list[LowRank]] = [[] for _ in range(1 + max(linear.matrix for linear in linears.values()))]
+    parts: dict[str, list[LowRank]] = {}
     digest = hashlib.blake2b(digest_size=16)
     rank = 0
     with weights.open("rb") as file:
@@ -168,9 +168,9 @@ def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles
             digest.update(f"{module}\0{len(a)}\0".encode() + a.tobytes() + b.tobytes())
             rows = linear.rows()
             order = np.argsort(rows)  # rotary rows are de-interleaved
-            parts[linear.matrix].append(LowRank(rows[order], a, b[order]))
+            parts.setdefault(linear.plan.name, []).append(LowRank(rows[order], a, b[order]))
             rank = max(rank, len(a))
-    return AdapterFiles(tuple(map(tuple, parts)), digest.digest(), rank)
+    return AdapterFiles(parts, digest.digest(), rank)
 
 
 def _error(path: Path, reason: str) -> InvalidModelFile:
