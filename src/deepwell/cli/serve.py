@@ -7,7 +7,9 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +32,10 @@ from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import DeepwellError, InvalidRequest
 
 if TYPE_CHECKING:
+    from socket import socket
+
+    from deepwell.dialogue.text import Codec
+    from deepwell.engine.hosting.process import ProcessEngine
     from deepwell.engine.protocol import Capabilities
     from deepwell.settings import Settings
 
@@ -122,6 +128,25 @@ def _adapters(given: list[str]) -> dict[str, Path]:
     return adapters
 
 
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """The engines of a server, each in a process of its own."""
+
+    name: str
+    path: Path
+    engine: ProcessEngine
+    capabilities: Capabilities
+    codec: Codec | None  # of the one process that serves; None: each of several loads it
+    with_key: bool
+    embedding: ProcessEngine | None
+    embedder: tuple[str, Path] | None
+
+    def close(self) -> None:
+        self.engine.close()
+        if self.embedding:
+            self.embedding.close()
+
+
 def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> None:
     settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
     if settings.adapter_dir is not None and not settings.adapter_dir.is_dir():
@@ -132,66 +157,18 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
     from deepwell.server.http.listen import bind, url_of
 
     out = console()
-    with bind(
-        settings.host, settings.port
-    ) as listener:  # before loading: a taken port should not cost a load
+    # Before loading: a taken port should not cost a load.
+    with bind(settings.host, settings.port) as listener:
         url = url_of(listener)
-        from deepwell.cli.opening import embedder_settings, host_model, load_adapters, plan_model
-
-        planned = plan_model(settings)
-        if demo and planned.checkpoint.config.is_encoder:
-            raise InvalidRequest(
-                f"{planned.name} embeds text and answers no question",
-                fix="leave --demo out, or serve smollm2",
-            )
-        if not as_json:
-            out.print(f"{planned.name}  {planned.path}", soft_wrap=True)
-            for line in planned.memory.lines():
-                out.print(f"  {line}", soft_wrap=True)
-        own = embedder_settings(settings)
-        planned_embedder = plan_model(own) if own else None
-        from deepwell.cli.progress import packing
-
-        with packing(shown=not as_json) as progress, ExitStack() as started:
-            hosted = host_model(settings, planned, progress)
-            name, path = planned.name, planned.path
-            del (
-                planned
-            )  # what is known of the file takes megabytes, and the engine's process reads it for itself
-            started.callback(hosted.stop)
-            hosted_embedder = None
-            if own and planned_embedder:
-                hosted_embedder = host_model(own, planned_embedder)
-                started.callback(hosted_embedder.stop)
-            # While they load:
-            from deepwell.engine.hosting.process import ProcessEngine
-
-            codec = None
-            if settings.workers == 1:
-                from deepwell.dialogue.text import Codec
-                from deepwell.server import run as _  # noqa: F401
-
-                codec = Codec.load(path)
-            with_key = bool(settings.api_keys) or has_stored_key(settings)
-            if demo and with_key and not settings.api_keys:
-                raise InvalidRequest(
-                    "--demo has no key to ask with: the database holds hashes of keys alone",
-                    fix="leave it out, or put a key into DEEPWELL_API_KEYS",
-                )
-            engine = ProcessEngine.start(hosted, wait_s=settings.engine_wait_s)
-            load_adapters(engine, name, adapters)
-            embedding = None
-            if hosted_embedder is not None:
-                embedding = ProcessEngine.start(hosted_embedder, wait_s=settings.engine_wait_s)
-            capabilities = engine.capabilities()
-            started.pop_all()
+        loaded = _load(settings, adapters, demo=demo, as_json=as_json)
+        name, capabilities = loaded.name, loaded.capabilities
 
         def ready() -> None:
             if as_json:
                 write_json({"event": "ready", "url": url, **_facts(name, capabilities)})
             else:
                 out.print(
-                    _welcome(url, name, capabilities, with_key=with_key),
+                    _welcome(url, name, capabilities, with_key=loaded.with_key),
                     soft_wrap=True,
                 )
             if demo:
@@ -207,39 +184,96 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
                 os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            if settings.workers > 1:
-                from deepwell.server.workers.supervise import ModelAt, serve_workers
-
-                at = [ModelAt(name, str(path), engine.address, ("generate", "embed"))]
-                if embedding and planned_embedder:
-                    own_path = str(planned_embedder.path)
-                    at.append(ModelAt(planned_embedder.name, own_path, embedding.address, ("embed",)))
-                serve_workers(settings, listener, at, ready)
-            else:
-                from deepwell.dialogue.model import ServedModel
-                from deepwell.dialogue.text import Codec
-                from deepwell.server.build import context_of
-                from deepwell.server.run import serve as run
-
-                models = [ServedModel(name, engine, codec or Codec.load(path))]
-                if embedding and planned_embedder:
-                    own_codec = Codec.load(planned_embedder.path)
-                    models.append(ServedModel(planned_embedder.name, embedding, own_codec, tasks=("embed",)))
-                run(
-                    context_of(settings, models),
-                    listener,
-                    log_level=settings.log_level,
-                    on_ready=ready,
-                    drain_seconds=settings.drain_seconds,
-                )
+            _run(settings, listener, loaded, ready)
         finally:
-            engine.close()
-            if embedding:
-                embedding.close()
+            loaded.close()
         if failures:
             raise failures[0]
     if not as_json:
         out.print("stopped")
+
+
+def _load(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> _Loaded:
+    """Plans the models, says so, and starts their engines; whatever was started stops where the rest fails."""
+    from deepwell.cli.opening import embedder_settings, host_model, load_adapters, plan_model
+
+    planned = plan_model(settings)
+    if demo and planned.checkpoint.config.is_encoder:
+        raise InvalidRequest(
+            f"{planned.name} embeds text and answers no question",
+            fix="leave --demo out, or serve smollm2",
+        )
+    if not as_json:
+        out = console()
+        out.print(f"{planned.name}  {planned.path}", soft_wrap=True)
+        for line in planned.memory.lines():
+            out.print(f"  {line}", soft_wrap=True)
+    own = embedder_settings(settings)
+    planned_embedder = plan_model(own) if own else None
+    from deepwell.cli.progress import packing
+
+    with packing(shown=not as_json) as progress, ExitStack() as started:
+        hosted = host_model(settings, planned, progress)
+        name, path = planned.name, planned.path
+        del planned  # what is known of the file takes megabytes, and the engine's process reads it for itself
+        started.callback(hosted.stop)
+        hosted_embedder = embedder = None
+        if own and planned_embedder:
+            hosted_embedder = host_model(own, planned_embedder)
+            started.callback(hosted_embedder.stop)
+            embedder = planned_embedder.name, planned_embedder.path
+        # While they load:
+        from deepwell.engine.hosting.process import ProcessEngine
+
+        codec = None
+        if settings.workers == 1:
+            from deepwell.dialogue.text import Codec
+            from deepwell.server import run as _  # noqa: F401
+
+            codec = Codec.load(path)
+        with_key = bool(settings.api_keys) or has_stored_key(settings)
+        if demo and with_key and not settings.api_keys:
+            raise InvalidRequest(
+                "--demo has no key to ask with: the database holds hashes of keys alone",
+                fix="leave it out, or put a key into DEEPWELL_API_KEYS",
+            )
+        engine = ProcessEngine.start(hosted, wait_s=settings.engine_wait_s)
+        load_adapters(engine, name, adapters)
+        embedding = None
+        if hosted_embedder is not None:
+            embedding = ProcessEngine.start(hosted_embedder, wait_s=settings.engine_wait_s)
+        capabilities = engine.capabilities()
+        started.pop_all()
+    return _Loaded(name, path, engine, capabilities, codec, with_key, embedding, embedder)
+
+
+def _run(settings: Settings, listener: socket, loaded: _Loaded, ready: Callable[[], None]) -> None:
+    """Serves until a signal comes: in this process, or in several under its supervision."""
+    if settings.workers > 1:
+        from deepwell.server.workers.supervise import ModelAt, serve_workers
+
+        at = [ModelAt(loaded.name, str(loaded.path), loaded.engine.address, ("generate", "embed"))]
+        if loaded.embedding and loaded.embedder:
+            name, path = loaded.embedder
+            at.append(ModelAt(name, str(path), loaded.embedding.address, ("embed",)))
+        serve_workers(settings, listener, at, ready)
+        return
+    from deepwell.dialogue.model import ServedModel
+    from deepwell.dialogue.text import Codec
+    from deepwell.server.build import context_of
+    from deepwell.server.run import serve as run
+
+    models = [ServedModel(loaded.name, loaded.engine, loaded.codec or Codec.load(loaded.path))]
+    if loaded.embedding and loaded.embedder:
+        name, path = loaded.embedder
+        models.append(ServedModel(name, loaded.embedding, Codec.load(path), tasks=("embed",)))
+    run(
+        context_of(settings, models),
+        listener,
+        log_level=settings.log_level,
+        on_ready=ready,
+        drain_seconds=settings.drain_seconds,
+    )
 
 
 def _facts(name: str, runs: Capabilities) -> dict[str, object]:

@@ -230,6 +230,10 @@ async def _responses(tour: Tour) -> None:
     assert counted.input_tokens == first.usage.input_tokens
     await tour.call("responses.delete", responses.delete, second.id)
 
+
+async def _background_responses(tour: Tour) -> None:
+    responses = tour.client.responses
+    same: dict[str, Any] = {"model": tour.model, "temperature": 0, "max_output_tokens": _SOME}
     run = await tour.call(
         "responses.create background", responses.create, input="hi", background=True, **same
     )
@@ -480,6 +484,7 @@ OPENAI: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (
     _stored,
     _completions,
     _responses,
+    _background_responses,
     _conversations,
     _files,
     _uploads,

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from deepwell.bench.harness.comparison import TimedEngine, compare
+from deepwell.bench.harness.comparison import Comparison, TimedEngine, compare
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.roofs import measure_roof, work_of
 from deepwell.bench.peers.ours import Ours
@@ -79,18 +79,13 @@ def bench_decode(
         context = prompt_tokens + tokens / 2
         roofs = [session.work.decode_roof(read, context) for read in memory]
         roof = _share(result.rates[ours], roofs)
+        spread = f"{min(memory):.1f}-{max(memory):.1f} GB/s"
         report.table(
             f"Decode, batch 1, {prompt_tokens} tokens of prompt, {tokens} generated",
             ["engine", "weights MB", "tokens/s", "spread", "ours / this"],
             [
                 *comparison_rows(result, ours, sides),
-                [
-                    "memory roof",
-                    "",
-                    statistics.median(roofs),
-                    f"{min(memory):.1f}-{max(memory):.1f} GB/s",
-                    rounded(roof, 3),
-                ],
+                ["memory roof", "", statistics.median(roofs), spread, rounded(roof, 3)],
             ],
         )
         value: dict[str, Any] = {
@@ -102,14 +97,7 @@ def bench_decode(
             "kv_mb_per_token": rounded(session.work.kv_bytes_per_token * context / 1e6, 3),
         }
         for side in also:
-            work = work_of(open_checkpoint(model).config, "int4-full", kv_dtype=side.kv_dtype)
-            value |= {
-                "int4_full_tokens_per_s": rounded(result.median(side.name)),
-                "int4_full_roof": rounded(
-                    _share(result.rates[side.name], [work.decode_roof(read, context) for read in memory]), 3
-                ),
-                "int4_full_weights_mb_per_token": rounded(work.step_bytes / 1e6),
-            }
+            value |= _int4_full(model, side, result, memory, context)
         if session.peers:
             best = result.best([peer.name for peer in session.peers])
             value |= {
@@ -119,6 +107,19 @@ def bench_decode(
                 "peer_weights_mb": {peer.name: rounded(peer.weights_bytes / 1e6) for peer in session.peers},
             }
         return value
+
+
+def _int4_full(
+    model: Path, side: Ours, result: Comparison, memory: Sequence[float], context: float
+) -> dict[str, Any]:
+    """Returns the figures of the model whose head has 4 bits as well, against its own roof."""
+    work = work_of(open_checkpoint(model).config, "int4-full", kv_dtype=side.kv_dtype)
+    roofs = [work.decode_roof(read, context) for read in memory]
+    return {
+        "int4_full_tokens_per_s": rounded(result.median(side.name)),
+        "int4_full_roof": rounded(_share(result.rates[side.name], roofs), 3),
+        "int4_full_weights_mb_per_token": rounded(work.step_bytes / 1e6),
+    }
 
 
 def _share(rates: Sequence[float], roofs: Sequence[float]) -> float:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.bench.harness.assets import bench_cache, repository
-from deepwell.bench.harness.comparison import Run, compare
+from deepwell.bench.harness.comparison import Comparison, Run, compare
 from deepwell.bench.harness.machine import machine
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.roofs import measure_roof
@@ -100,16 +100,7 @@ def bench_embeddings(
     roofs = [peak * 1e9 / token_macs for peak in peaks]
     share = statistics.median(rate / roof for rate, roof in zip(rates, roofs, strict=True))
     sizes = {"deepwell int8": about.weights_bytes} | {peer.name: peer.weights_bytes for peer in peers}
-    rows = [
-        [
-            name,
-            size / 1e6,
-            result.median(name),
-            "{:,.0f}-{:,.0f}".format(*result.spread(name)),
-            "" if name == "deepwell int8" else rounded(result.ratio("deepwell int8", name), 3),
-        ]
-        for name, size in sizes.items()
-    ]
+    rows = _rows(result, sizes)
     roof_rate = statistics.median(roofs)
     rows.append(["int8 roof", "", roof_rate, f"{min(peaks):.0f}-{max(peaks):.0f} GMAC/s", rounded(share, 3)])
     report.table(
@@ -136,6 +127,19 @@ def bench_embeddings(
             "peer_cosines": cosines,
         }
     return value
+
+
+def _rows(result: Comparison, sizes: Mapping[str, int]) -> list[list[Any]]:
+    return [
+        [
+            name,
+            size / 1e6,
+            result.median(name),
+            "{:,.0f}-{:,.0f}".format(*result.spread(name)),
+            "" if name == "deepwell int8" else rounded(result.ratio("deepwell int8", name), 3),
+        ]
+        for name, size in sizes.items()
+    ]
 
 
 def _timed(engine: Engine, sequences: Sequence[Sequence[int]]) -> Run:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,6 +109,61 @@ class _Reuse:
         return self._cache.store.nbytes
 
 
+class _Ladder:
+    """The steps, over what each of them runs on."""
+
+    def __init__(self, fp32: Unfused, int8: Unfused, ours: Ours, codec: Codec, clients: int) -> None:
+        self._fp32 = fp32
+        self._int8 = int8
+        self._ours = ours
+        self._codec = codec
+        self._clients = clients
+        self.reuse: dict[str, list[_Reuse]] = {"shared": [], "apart": []}
+
+    def steps(
+        self, shared: Repeating, apart: Repeating, sample: Sequence[Asked], number: int
+    ) -> dict[str, Callable[[], _Done]]:
+        """Returns the steps of a round by name, from the slowest; the first three run a sample of its requests alone."""
+        return {
+            "fp32, unfused": lambda: _one_by_one(
+                sample, lambda asked: self._fp32.generate(asked.prompt, asked.max_tokens)
+            ),
+            "int8, unfused": lambda: _one_by_one(
+                sample, lambda asked: self._int8.generate(asked.prompt, asked.max_tokens)
+            ),
+            "+ fusion": lambda: _one_by_one(sample, self._fused),
+            "+ continuous batching": lambda: _together(shared.requests, self._clients, self._batched),
+            "+ prefix and response reuse": lambda: self._reused(shared, "shared", number),
+            "the same, all requests distinct": lambda: self._reused(apart, "apart", number),
+        }
+
+    def bytes_held(self, weights: Mapping[str, int], token_bytes: int) -> tuple[int, ...]:
+        """Returns the memory of every step: its weights, its cache, and the answers that are kept."""
+        ours = self._ours.weights_bytes
+        one, all_of_them = -(-CAPACITY // BLOCK_TOKENS) * BLOCK_TOKENS, self._clients * CAPACITY
+        kept = max(made.answer_bytes for kind in self.reuse.values() for made in kind)
+        return (
+            weights["fp32"] + self._fp32.cache_bytes,
+            weights["int8"] + self._int8.cache_bytes,
+            ours + one * token_bytes,
+            ours + all_of_them * token_bytes,
+            ours + all_of_them * token_bytes + kept,
+            ours + all_of_them * token_bytes + kept,
+        )
+
+    def _fused(self, asked: Asked) -> list[int]:
+        deltas = self._ours.engine.generate_sync(self._ours.request(asked.prompt, asked.max_tokens))
+        return [token for delta in deltas for token in delta.tokens]
+
+    async def _batched(self, asked: Asked) -> list[int]:
+        request = self._ours.request(asked.prompt, asked.max_tokens)
+        return [token async for delta in self._ours.engine.generate(request) for token in delta.tokens]
+
+    def _reused(self, load: Repeating, kind: str, number: int) -> _Done:
+        self.reuse[kind].append(_Reuse(self._ours, self._codec, f"{kind}-{number}"))
+        return _together(load.requests, self._clients, self.reuse[kind][-1].generate)
+
+
 def bench_ladder(
     report: Report,
     model: Path,
@@ -154,66 +209,26 @@ def bench_ladder(
             "fp32_agreement": _agreement(model, "fp32", fp32, ids, threads),
             "int8_agreement": _agreement(model, "int8", int8, ids, threads),
         }
-        codec = Codec.load(model)
-        reuse: dict[str, list[_Reuse]] = {"shared": [], "apart": []}
-
-        def fused(asked: Asked) -> list[int]:
-            deltas = ours.engine.generate_sync(ours.request(asked.prompt, asked.max_tokens))
-            return [token for delta in deltas for token in delta.tokens]
-
-        async def batched(asked: Asked) -> list[int]:
-            request = ours.request(asked.prompt, asked.max_tokens)
-            return [token async for delta in ours.engine.generate(request) for token in delta.tokens]
-
-        def reused(load: Repeating, kind: str, number: int) -> _Done:
-            reuse[kind].append(_Reuse(ours, codec, f"{kind}-{number}"))
-            return _together(load.requests, clients, reuse[kind][-1].generate)
-
-        cycle_names = ("fp32, unfused", "int8, unfused", "+ fusion")
+        ladder = _Ladder(fp32, int8, ours, Codec.load(model), clients)
         rates: dict[str, list[float]] = {}
         for number in range(rounds + 1):  # the first one warms up, and is short
             count = CYCLE * (cycles if number else 1)
             shared, apart = (repeating_load(ids, count, number, shared=share) for share in (True, False))
-            sample = shared.requests[: CYCLE if number else 1]
-            steps: dict[str, Callable[[], _Done]] = {
-                cycle_names[0]: lambda s=sample: _one_by_one(
-                    s, lambda a: fp32.generate(a.prompt, a.max_tokens)
-                ),
-                cycle_names[1]: lambda s=sample: _one_by_one(
-                    s, lambda a: int8.generate(a.prompt, a.max_tokens)
-                ),
-                cycle_names[2]: lambda s=sample: _one_by_one(s, fused),
-                "+ continuous batching": lambda r=shared.requests: _together(r, clients, batched),
-                "+ prefix and response reuse": lambda r=shared, n=number: reused(r, "shared", n),
-                "the same, all requests distinct": lambda r=apart, n=number: reused(r, "apart", n),
-            }
+            steps = ladder.steps(shared, apart, shared.requests[: CYCLE if number else 1], number)
             if number:
                 rates = rates or {name: [] for name in steps}
             for name in steps if number % 2 else reversed(steps):
                 done = steps[name]()
                 if number:
                     rates[name].append(done.rate)
-        token_bytes = kv_token_bytes(config, ours.kv_dtype)
-        one, all_of_them = -(-CAPACITY // BLOCK_TOKENS) * BLOCK_TOKENS, clients * CAPACITY
-        kept = max(made.answer_bytes for kind in reuse.values() for made in kind)
+        kept = {kind: of_kind.nbytes for kind, of_kind in weights.items()}
         bytes_of = dict(
-            zip(
-                rates,
-                (
-                    weights["fp32"].nbytes + fp32.cache_bytes,
-                    weights["int8"].nbytes + int8.cache_bytes,
-                    ours.weights_bytes + one * token_bytes,
-                    ours.weights_bytes + all_of_them * token_bytes,
-                    ours.weights_bytes + all_of_them * token_bytes + kept,
-                    ours.weights_bytes + all_of_them * token_bytes + kept,
-                ),
-                strict=True,
-            )
+            zip(rates, ladder.bytes_held(kept, kv_token_bytes(config, ours.kv_dtype)), strict=True)
         )
         shares = {
             "distinct_requests": repeating_load(ids, CYCLE * cycles, 1).distinct / (CYCLE * cycles),
             "reused_prompt_tokens": statistics.median(
-                made.cached_tokens / made.prompt_tokens for made in reuse["shared"][1:]
+                made.cached_tokens / made.prompt_tokens for made in ladder.reuse["shared"][1:]
             ),
         }
     return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,6 +137,30 @@ def bench_profile(
         ours.close()
 
     total = statistics.median(sum(seconds.values()) for seconds in measured)
+    table, phases = _phases(need, roofs, measured)
+    table.append(["total", f"{total * 1e3:.3f}", "", "", ""])
+    what = f"Prompt of {prefill} tokens" if prefill else f"Decode step, batch {rows}"
+    report.table(
+        f"{what}, {precision}, {isa} kernels, median of {rounds}",
+        ["phase", "ms", "share", "reached", "of its roof"],
+        table,
+    )
+    return {
+        "precision": precision,
+        "isa": isa,
+        "threads": threads,
+        **({"prefill_tokens": prefill} if prefill else {"rows": rows, "context": prompt_tokens + tokens / 2}),
+        "total_ms": rounded(total * 1e3),
+        "phases": phases,
+        "memory_gb_per_s": rounded(statistics.median(peak.memory for peak in roofs), 3),
+        "gemm_gmac_per_s": rounded(statistics.median(peak.of(need["gate_up"].scheme) for peak in roofs), 3),
+    }
+
+
+def _phases(
+    need: Mapping[str, Need], roofs: Sequence[Roofs], measured: Sequence[Mapping[str, float]]
+) -> tuple[list[list[Any]], dict[str, dict[str, Any]]]:
+    """Returns the rows of the table and the figures of every phase: medians over the rounds."""
     table: list[list[Any]] = []
     phases: dict[str, dict[str, Any]] = {}
     for phase in native.PHASES:
@@ -155,20 +179,4 @@ def bench_profile(
             phases[phase] |= {key: rounded(rate), "roof": rounded(of_roof, 3)}
             line[3:] = [f"{rate:.1f} {unit}", f"{of_roof:.0%}"]
         table.append(line)
-    table.append(["total", f"{total * 1e3:.3f}", "", "", ""])
-    what = f"Prompt of {prefill} tokens" if prefill else f"Decode step, batch {rows}"
-    report.table(
-        f"{what}, {precision}, {isa} kernels, median of {rounds}",
-        ["phase", "ms", "share", "reached", "of its roof"],
-        table,
-    )
-    return {
-        "precision": precision,
-        "isa": isa,
-        "threads": threads,
-        **({"prefill_tokens": prefill} if prefill else {"rows": rows, "context": prompt_tokens + tokens / 2}),
-        "total_ms": rounded(total * 1e3),
-        "phases": phases,
-        "memory_gb_per_s": rounded(statistics.median(peak.memory for peak in roofs), 3),
-        "gemm_gmac_per_s": rounded(statistics.median(peak.of(need["gate_up"].scheme) for peak in roofs), 3),
-    }
+    return table, phases

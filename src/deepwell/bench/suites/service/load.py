@@ -227,9 +227,23 @@ def bench_load(
             for side in sides if number % 2 else reversed(sides):
                 found[side.name].append(run(side, bodies, asked))
             _same_work([found[side.name][-1] for side in sides])
+    _tell(report, found, ours.name, clients, requests)
+    return value_of(found, ours.name, [side.name for side in chosen])
+
+
+def _tell(report: Report, found: dict[str, list[Measured]], ours: str, clients: int, requests: int) -> None:
+    first = found[ours][0]
+    figures = (
+        "tokens_per_s",
+        "first_p50_ms",
+        "first_p95_ms",
+        "between_p95_ms",
+        "server_cpu_seconds",
+        "client_cpu_seconds",
+    )
     report.table(
         f"{clients} clients, prompts of 32 to {LONGEST} tokens; a round: {requests} requests, "
-        f"{found[ours.name][0].prompt_tokens:,} tokens of prompt, {found[ours.name][0].completion_tokens:,} of answers",
+        f"{first.prompt_tokens:,} tokens of prompt, {first.completion_tokens:,} of answers",
         [
             "server",
             "tokens/s",
@@ -240,24 +254,10 @@ def bench_load(
             "client CPU s",
         ],
         [
-            [
-                name,
-                *(
-                    statistics.median(getattr(one, figure) for one in runs)
-                    for figure in (
-                        "tokens_per_s",
-                        "first_p50_ms",
-                        "first_p95_ms",
-                        "between_p95_ms",
-                        "server_cpu_seconds",
-                        "client_cpu_seconds",
-                    )
-                ),
-            ]
+            [name, *(statistics.median(getattr(one, figure) for one in runs) for figure in figures)]
             for name, runs in found.items()
         ],
     )
-    return value_of(found, ours.name, [side.name for side in chosen])
 
 
 def _get(port: int, path: str) -> bytes:
