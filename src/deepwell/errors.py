@@ -1,4 +1,4 @@
-"""Domain errors. Each knows its HTTP status, its OpenAI error type and the fix it suggests."""
+"""Domain errors. Each has an HTTP status, an OpenAI error type and a suggested fix."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
 class DeepwellError(Exception):
     """Base of every error a user can meet.
 
-    ``message`` says what happened, with numbers; ``fix`` says what to do about it and is shown on a line of its own.
+    ``message`` says what happened, with numbers. ``fix`` says what to do about it and is shown on its own line.
     """
 
     status = 500
     type = "server_error"
     code: str | None = None
-    retry_after: int | None = None  # seconds, where waiting helps
+    retry_after: int | None = None  # seconds to wait, if waiting helps
 
     def __init__(self, message: str, *, fix: str = "", param: str | None = None) -> None:
         super().__init__(message)
@@ -43,20 +43,20 @@ class DeepwellError(Exception):
 
 
 class InvalidRequest(DeepwellError):
-    """A request that can never succeed as sent."""
+    """Raised for a request that can never succeed as sent."""
 
     status = 400
     type = "invalid_request_error"
 
 
 class ContextLengthExceeded(InvalidRequest):
-    """Prompt and ``max_tokens`` together do not fit the context window."""
+    """Raised when the prompt and ``max_tokens`` together do not fit the context window."""
 
     code = "context_length_exceeded"
 
 
 class ModelNotFound(DeepwellError):
-    """A model name that is neither in the store nor in the catalog."""
+    """Raised for a model name that is neither in the store nor in the catalog."""
 
     status = 404
     type = "invalid_request_error"
@@ -64,74 +64,74 @@ class ModelNotFound(DeepwellError):
 
 
 class NotFound(DeepwellError):
-    """No such object, or one of another tenant: the two are not told apart."""
+    """Raised for an object that does not exist or belongs to another tenant. The two cases look the same."""
 
     status = 404
     type = "invalid_request_error"
 
 
 class StorageError(DeepwellError):
-    """The database cannot be opened, or is of a version that this Deepwell does not know."""
+    """Raised when the database or the data folder cannot be used, or a newer Deepwell made the database."""
 
     type = "storage_error"
 
 
 class StorageUnavailable(StorageError):
-    """The database cannot serve just now: gone, full, locked; the message says what became of the change."""
+    """Raised when the database is unreachable, full or locked. The message says what became of the change."""
 
     status = 503
     code = "storage_unavailable"
 
 
 class InvalidModelFile(DeepwellError):
-    """A corrupt, truncated or hostile model file, refused with its reason."""
+    """Raised for a corrupt, truncated or hostile model file; the message gives the reason."""
 
     status = 422
     type = "invalid_model_file"
 
 
 class UnsupportedModel(DeepwellError):
-    """A sound model file of an architecture or format that Deepwell does not run."""
+    """Raised for a sound model file whose architecture or format Deepwell does not run."""
 
     status = 422
     type = "unsupported_model"
 
 
 class DownloadError(DeepwellError):
-    """A download that failed, or whose bytes are not those the manifest promises."""
+    """Raised when a download fails, or when its bytes are not the expected ones."""
 
     status = 502
     type = "download_error"
 
 
 class EngineUnavailable(DeepwellError):
-    """There is no engine at the moment: it is being restarted, or keeps failing."""
+    """Raised while there is no engine, because it is being restarted or keeps failing."""
 
     status = 503
     code = "engine_unavailable"
 
 
 class EngineRestarted(DeepwellError):
-    """The engine ended while it worked on a request, and what it had computed is lost."""
+    """Raised when the engine ends while it works on a request. The computed part is lost."""
 
     status = 503
     code = "engine_restarted"
 
 
 class InsufficientMemory(DeepwellError):
-    """The memory plan does not fit; the message carries the numbers, the fix the options that would fit."""
+    """Raised when the memory plan does not fit. The message has the numbers, the fix the options that would fit."""
 
     status = 507
     type = "insufficient_memory"
 
 
 class MissingDependency(DeepwellError):
-    """A verb needs an extra that is not installed; the fix is the command that brings it."""
+    """Raised when a command needs a package that is not installed. The fix is the command that installs it."""
 
     type = "missing_dependency"
 
 
 class PortInUse(DeepwellError):
-    """The address is taken; the message names the owner, the fix the flag."""
+    """Raised when the address is in use. The message names the owner, the fix the flag."""
 
     type = "port_in_use"

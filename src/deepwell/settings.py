@@ -1,4 +1,4 @@
-"""The one typed settings object: defaults, file, environment (`DEEPWELL_*`), flags, in rising precedence."""
+"""The typed settings object. Sources in rising precedence: defaults, file, environment (`DEEPWELL_*`), flags."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENV_PREFIX = "DEEPWELL_"
 
 
 class InvalidSettings(DeepwellError):
-    """A setting whose value cannot be used; the message names it and the place it came from."""
+    """Raised for a setting with an unusable value. The message names the setting and the value's source."""
 
     type = "invalid_settings"
 
@@ -43,7 +43,10 @@ def _data_root() -> Path:
 
 
 def config_file() -> Path:
-    """The TOML file settings are read from: `DEEPWELL_CONFIG`, else `~/.config/deepwell/config.toml`."""
+    """Returns the TOML file of the settings: `DEEPWELL_CONFIG`, else `~/.config/deepwell/config.toml`.
+
+    `DEEPWELL_HOME` and `XDG_CONFIG_HOME` move the default.
+    """
     if path := os.environ.get("DEEPWELL_CONFIG"):
         return Path(path)
     if home := os.environ.get("DEEPWELL_HOME"):
@@ -217,10 +220,10 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **flags: Any) -> Settings:
-        """Read every source; flags that are `None` were not given.
+        """Reads every source. Flags that are `None` count as not given.
 
         Raises:
-            InvalidSettings: naming the setting, where its value came from, and what is wrong with it.
+            InvalidSettings: a value is unusable; the message names the setting, the value's source and the problem.
         """
         given = {name: value for name, value in flags.items() if value is not None}
         if os.environ.get("DEEPWELL_CONFIG") and not config_file().is_file():
@@ -232,7 +235,7 @@ class Settings(BaseSettings):
             settings = cls(**given)
         except ValidationError as error:
             raise _invalid(error, given) from None
-        except ValueError as error:  # tomllib's errors
+        except ValueError as error:  # raised by tomllib
             raise InvalidSettings(
                 f"{config_file()} is not valid TOML: {error}", fix="correct it, or move it away"
             ) from None
@@ -240,11 +243,11 @@ class Settings(BaseSettings):
         return settings
 
     def origins(self) -> dict[str, str]:
-        """Where the value of every setting came from: `default`, the file, the variable, or the flag."""
+        """Returns the source of every setting's value: `default`, the file, the variable, or the flag."""
         return {name: _origin(name, self._flags) for name in type(self).model_fields}
 
     def is_exposed(self) -> bool:
-        """Whether `host` can be reached from other machines."""
+        """Returns whether `host` can be reached from other machines."""
         if self.host == "localhost":
             return False
         try:
@@ -253,10 +256,10 @@ class Settings(BaseSettings):
             return True
 
     def require_safe_address(self, *, stored_keys: Callable[[], bool] = lambda: False) -> None:
-        """Refuse to listen to other machines without keys.
+        """Refuses to listen to other machines without keys.
 
         Args:
-            stored_keys: whether the database holds a key that can be used; asked only where it matters.
+            stored_keys: returns whether the database has a usable key; called only if it matters.
 
         Raises:
             InvalidSettings: `host` is not a loopback address, `api_keys` is empty, and the database has no key either.
@@ -281,7 +284,7 @@ def _origin(name: str, flags: frozenset[str] | dict[str, Any]) -> str:
 
 
 def _invalid(error: ValidationError, flags: dict[str, Any]) -> InvalidSettings:
-    # Values are not repeated: one of them may be a key.
+    # Values are not repeated because one of them may be a key.
     problems: list[str] = []
     for problem in error.errors(include_url=False, include_input=False, include_context=False):
         name = str(problem["loc"][0]) if problem["loc"] else "settings"

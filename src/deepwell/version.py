@@ -8,7 +8,7 @@ __all__ = ["deepwell_version"]
 
 
 def deepwell_version() -> str:
-    """The version of the installed distribution, or `0+source` when run from a source tree alone."""
+    """Returns the version of the installed distribution, or `0+source` when run from a source tree only."""
     try:
         return version("deepwell")
     except PackageNotFoundError:

@@ -1,1 +1,1 @@
-"""Processes that watch each other: supervised children, and framed messages between them."""
+"""Supervised child processes, and framed messages between processes."""

@@ -1,4 +1,4 @@
-"""`FramedChannel`: one end of a connection between processes, on an event loop."""
+"""`FramedChannel`: one end of a connection between processes, run by an event loop."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _RECEIVE_BYTES = 1 << 18
 
 
 class FramedChannel:
-    """Whole frames out, the bodies of frames in. It never waits: what the socket does not take now is kept.
+    """Sends whole frames and receives the bodies of frames. It never blocks; bytes that the socket refuses are buffered.
 
     Args:
-        sock: a connected socket, which the channel closes in the end.
-        frames: cuts what comes into bodies; what it holds already comes first.
-        on_body: takes the body of each frame, on the event loop. It may raise `WireError`.
-        on_end: told, on the event loop, that the other end has gone, or why it cannot be listened to.
-        max_unread_bytes: with more than this unread by the other end the channel gives up; None: never.
+        sock: a connected socket, which `close` closes.
+        frames: splits received bytes into bodies, beginning with any bytes it already holds.
+        on_body: called on the event loop with the body of each frame. It may raise `WireError`.
+        on_end: called on the event loop when the other end is gone, with "" or the reason why it cannot be read.
+        max_unread_bytes: limit of bytes that the other end leaves unread, above which the channel ends; None: no limit.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class FramedChannel:
         self._closed = False
 
     def listen(self) -> None:
-        """Begins to read. Called on the event loop."""
+        """Starts reading. Called on the event loop."""
         self._loop.add_reader(self._socket.fileno(), self._readable)
 
     def send(self, frame: bytes) -> None:
-        """Writes a frame, or keeps what the socket does not take now. From any thread."""
+        """Writes a frame, and buffers what the socket does not accept. May be called from any thread."""
         with self._lock:
             if self._closed:
                 return
@@ -66,14 +66,14 @@ class FramedChannel:
                 sent = self._socket.send(frame)
             except BlockingIOError:
                 sent = 0
-            except OSError:  # the other end has gone, which the reader finds out
+            except OSError:  # the other end is gone, which the reader will notice
                 return
             if sent < len(frame):
                 self._unsent += frame[sent:]
                 self._loop.call_soon_threadsafe(self._await_room)
 
     def close(self) -> None:
-        """Lets go of the connection. Called on the event loop; closing twice is fine."""
+        """Closes the connection. Called on the event loop; closing twice is harmless."""
         with self._lock:
             if self._closed:
                 return
@@ -84,7 +84,7 @@ class FramedChannel:
         self._socket.close()
 
     def abandon(self) -> None:
-        """Closes the socket of a loop that is closed already."""
+        """Closes the socket when the event loop is already closed."""
         self._socket.close()
 
     def _await_room(self) -> None:

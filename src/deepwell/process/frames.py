@@ -1,7 +1,7 @@
-"""What crosses between processes: length-prefixed msgpack, floats bit for bit.
+"""Messages between processes: length-prefixed msgpack, with floats kept bit for bit.
 
-A frame is its length as four little-endian bytes and one message. Every message is read against its type. Bytes that do
-not fit end the connection on which they came.
+A frame is a length in four little-endian bytes and one message. Every message is checked against its type. Bytes that do
+not fit end the connection on which they arrived.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _LENGTH = struct.Struct("<I")
 
 
 class WireError(Exception):
-    """Bytes that are no message."""
+    """Raised for bytes that are not a message."""
 
 
 class Failure(msgspec.Struct, tag=25, array_like=True, frozen=True):
     """A request was refused, or its work failed."""
 
     number: int
-    kind: str  # a name in deepwell.errors, or that of an error which belongs to the engine alone
+    kind: str  # a name in deepwell.errors, or the name of an error defined elsewhere
     message: str
     fix: str = ""
     param: str | None = None
@@ -38,7 +38,7 @@ class Failure(msgspec.Struct, tag=25, array_like=True, frozen=True):
 
 
 def _plain(value: Any) -> Any:
-    """Numpy's integers and arrays, which callers may hold tokens in."""
+    """Converts numpy integers and arrays, in which callers may hold tokens."""
     if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} does not cross")
@@ -48,23 +48,23 @@ _encode = msgspec.msgpack.Encoder(enc_hook=_plain).encode
 
 
 def encode(message: msgspec.Struct) -> bytes:
-    """A frame."""
+    """Encodes a message as a frame."""
     body = _encode(message)
     return _LENGTH.pack(len(body)) + body
 
 
 class Frames:
-    """Cuts a stream of bytes into the bodies of its frames."""
+    """Splits a stream of bytes into the bodies of its frames."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._rest = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The bodies that are complete now.
+        """Yields the bodies that are now complete.
 
         Raises:
-            WireError: a frame announces more bytes than the limit; they are not waited for.
+            WireError: a frame announces more bytes than the limit. It is raised before they arrive.
         """
         rest = self._rest
         rest += data
@@ -82,7 +82,7 @@ class Frames:
 
 
 def failure_of(number: int, error: Exception) -> Failure:
-    """An error as it crosses: Deepwell's own keep their type."""
+    """Converts an error to a message. Deepwell's own errors keep their type."""
     if not isinstance(error, DeepwellError):
         return Failure(number, "DeepwellError", f"{type(error).__name__}: {error}")
     return Failure(
@@ -98,7 +98,7 @@ def failure_of(number: int, error: Exception) -> Failure:
 
 
 def error_of(failure: Failure) -> DeepwellError:
-    """The error that crossed."""
+    """Converts a message back to an error."""
     known: Sequence[str] = errors.__all__
     kind: type[DeepwellError] = getattr(errors, failure.kind) if failure.kind in known else DeepwellError
     error = kind(failure.message, fix=failure.fix, param=failure.param)

@@ -1,7 +1,7 @@
-"""Supervises a child process: restarts it when it dies, kills it when it stops answering. Holds the child's end too.
+"""Supervision of a child process: it is restarted when it dies and killed when it stops answering. Holds both ends.
 
-Both sides talk over a socket pair. The child that reads its end exits with its parent; the parent that reads an end knows
-at once that the child has gone. A ping a second finds one that is there and does nothing.
+Both sides talk over a socket pair. When the parent ends, the child reads the end of the stream and exits. When the child
+ends, the parent notices at once in the same way. A ping every second detects a child that is alive but hangs.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ __all__ = ["ControlChannel", "State", "Supervisor"]
 State = Literal["new", "starting", "ready", "restarting", "stopped"]
 
 PING_S = 1.0
-START_S = 60.0  # silence of a child that is not ready yet: before it answers, it imports
+START_S = 60.0  # allowed silence of a child that is not ready, because it imports before it answers
 STOP_S = 15.0  # from the order to stop to the kill
 LONGEST_PAUSE_S = 30.0  # between two starts of a child that keeps failing
-SETTLED_S = 60.0  # a child that was ready for so long has not failed at its start
+SETTLED_S = 60.0  # a child that was ready for at least this long does not count as failing at its start
 _LIMIT = 16 << 20
 _PR_SET_PDEATHSIG = 1
 _log = logging.getLogger("deepwell")
@@ -77,21 +77,21 @@ _news = msgspec.msgpack.Decoder(_Pong | _Progress | _Ready | _Failed | _Report)
 
 
 def pause_of(failures: int) -> float:
-    """Seconds before the next start, after so many children in a row that ended before they had settled."""
+    """Returns the seconds before the next start, after `failures` children in a row that ended before they settled."""
     return 0.0 if failures <= 1 else min(LONGEST_PAUSE_S, 0.25 * 2.0 ** min(failures - 1, 16))
 
 
 class Supervisor:
-    """Keeps one child process running, from `start` to `stop`, with a thread of its own.
+    """Keeps one child process running, from `start` to `stop`, on its own thread.
 
     Args:
-        name: what messages call it.
-        module: run as `python -m module CONTROL_FD`.
-        launch: what the child is told first, given how many have ended before it.
-        descriptors: files that it inherits, under the same numbers.
-        timeout_s: a child that has not answered for so long is killed.
-        on_report: called on the supervisor's thread with what the child reports.
-        on_progress: called there with parts done and parts in all, while the first child starts.
+        name: name of the child in messages.
+        module: the child's module, run as `python -m module CONTROL_FD`.
+        launch: returns the first message to a child, given the number of children that ended before it.
+        descriptors: files that the child inherits, under the same numbers.
+        timeout_s: a child that has not answered for this long is killed.
+        on_report: called on the supervisor's thread with each report of the child.
+        on_progress: called there with parts done and total parts, while the first child starts.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Supervisor:
         self.name = name
         self.restarts = 0
         self.state: State = "new"
-        self.pid = 0  # of the current child; 0: there is none
+        self.pid = 0  # process id of the current child; 0 if there is none
         self.last_end = ""  # how the last child ended, in words
         self.pause_of = pause_of
         self._module = module
@@ -128,15 +128,15 @@ class Supervisor:
         self._thread = threading.Thread(target=self._run, name=f"deepwell-{name}-supervisor", daemon=True)
 
     def start(self) -> None:
-        """Start the first child; returns at once."""
+        """Starts the first child and returns at once."""
         self.state = "starting"
         self._thread.start()
 
     def wait_ready(self) -> None:
-        """Wait for the first child.
+        """Waits for the first child.
 
         Raises:
-            DeepwellError: what kept it from starting; it is not tried again.
+            DeepwellError: the reason why the child did not start; it is not retried.
         """
         self._first.wait()
         if self._error is not None:
@@ -144,13 +144,13 @@ class Supervisor:
             raise self._error
 
     def order(self, name: str) -> None:
-        """Tell the child something; one that is not there does not hear it."""
+        """Sends an order to the child, if there is one."""
         with self._lock, contextlib.suppress(OSError):
             if self._control is not None:
                 self._control.sendall(encode(_Order(name)))
 
     def replace(self, patience_s: float) -> None:
-        """Let the child end by itself, and wait until its successor is ready; one that does not end is killed."""
+        """Lets the child end by itself and waits until its successor is ready. A child that does not end is killed."""
         process, before = self._process, self.restarts
         self._replacing = True
         self.order("stop")
@@ -162,7 +162,7 @@ class Supervisor:
             process.kill()
 
     def stop(self, patience_s: float = STOP_S) -> None:
-        """End the child, by order and then by force, and wait for it. Stopping twice is fine."""
+        """Ends the child, by order and then by force, and waits for it. Stopping twice is harmless."""
         self._stopping.set()
         self.order("stop")
         self._thread.join(patience_s)
@@ -202,7 +202,7 @@ class Supervisor:
             self._stopping.wait(pause)
 
     def _one_life(self) -> float | None:
-        """Start a child and stay with it to its end; when it became ready, if it did."""
+        """Runs one child until it ends, and returns the time when it became ready, or None."""
         control, theirs = socket.socketpair()
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
         try:
@@ -212,7 +212,7 @@ class Supervisor:
                     stdin=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), *self._descriptors),
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
-                    process_group=0,  # a terminal's Ctrl-C is for the parent, which knows what it means
+                    process_group=0,  # a terminal's Ctrl-C goes only to the parent, which decides what it means
                 )
         except OSError as error:
             control.close()
@@ -224,7 +224,7 @@ class Supervisor:
         ready_at: float | None = None
         try:
             control.sendall(encode(_Launch(self._launch(self.restarts))))
-            if self._stopping.is_set():  # it was asked before there was anybody to tell
+            if self._stopping.is_set():  # the stop was requested before there was a child to tell
                 control.sendall(encode(_Order("stop")))
             ready_at = self._watch(process, control)
         except (OSError, WireError, msgspec.DecodeError) as error:
@@ -245,7 +245,7 @@ class Supervisor:
         return ready_at
 
     def _watch(self, process: subprocess.Popen[bytes], control: socket.socket) -> float | None:
-        """Read what the child says until it has gone, and kill it where it says nothing."""
+        """Reads the child's messages until it is gone, and kills it if it is silent. Returns the time it became ready."""
         self.last_end = ""
         frames = Frames(_LIMIT)
         ready_at: float | None = None
@@ -256,7 +256,7 @@ class Supervisor:
             try:
                 data = control.recv(1 << 16)
             except TimeoutError:
-                # Silence is counted in our own periods, not on a clock: when the whole machine has slept, nobody is late.
+                # Silence is counted in our own periods and not by a clock, so that a suspended machine makes no child late.
                 due = time.monotonic() + self._period_s
                 missed += 1
                 patience_s = self._timeout_s if ready_at else max(self._timeout_s, START_S)
@@ -267,7 +267,7 @@ class Supervisor:
                 control.settimeout(self._period_s)
                 control.sendall(encode(_Ping()))
                 continue
-            except ConnectionError:  # it died with something unread
+            except ConnectionError:  # the child died with unread bytes
                 data = b""
             if not data:
                 return ready_at
@@ -291,11 +291,11 @@ class Supervisor:
 
 
 class ControlChannel:
-    """The child's end of the channel to its supervisor, served by the child's event loop: a loop that hangs does not answer."""
+    """The child's end of the channel to its supervisor. The child's event loop serves it, so a loop that hangs does not answer."""
 
     def __init__(self, descriptor: int) -> None:
         _die_with_parent()
-        # Whoever stops the service signals all of its processes; the parent alone knows in which order they end.
+        # A service manager signals all processes of the service, but only the parent knows the order in which to end them.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         self._control = socket.socket(fileno=descriptor)
@@ -305,7 +305,7 @@ class ControlChannel:
         self._backlog: list[_Launch | _Ping | _Order] = []
 
     def launch(self) -> bytes:
-        """What the parent says first."""
+        """Waits for the parent's first message and returns its payload."""
         while True:
             self._backlog += self._read()
             if self._backlog and isinstance(first := self._backlog[0], _Launch):
@@ -318,7 +318,7 @@ class ControlChannel:
         on_order: Callable[[str], None],
         on_ping: Callable[[], None] | None = None,
     ) -> None:
-        """Answer pings from here on, and hand orders over; `on_ping` is called at each."""
+        """Starts answering pings and passing on orders. `on_ping` is called at each ping."""
 
         def readable() -> None:
             for one in self._read():
@@ -338,7 +338,7 @@ class ControlChannel:
             on_order(one.name)
 
     def _read(self) -> list[_Launch | _Ping | _Order]:
-        """What has come. With the parent gone there is nothing to work for, and nobody to tell: the process ends here."""
+        """Returns the received messages. If the parent is gone, the process exits, because it has no work and nobody to tell."""
         try:
             data = self._control.recv(1 << 16)
         except OSError:
@@ -348,27 +348,27 @@ class ControlChannel:
         return [_orders.decode(body) for body in self._frames.feed(data)]
 
     def ready(self) -> None:
-        """The child does its work."""
+        """Reports that the child is ready."""
         self._tell(_Ready())
 
     def progress(self, done: int, total: int) -> None:
-        """Parts done and parts in all of what comes before `ready`; from any thread."""
+        """Reports the parts done and total parts of the start. May be called from any thread."""
         self._tell(_Progress(done, total))
 
     def failed(self, error: Exception) -> None:
-        """The child cannot start, and will exit."""
+        """Reports that the child cannot start and will exit."""
         self._tell(_Failed(failure_of(0, error)))
 
     def report(self, payload: bytes) -> None:
-        """Something for the parent to know; from any thread."""
+        """Sends a report to the parent. May be called from any thread."""
         self._tell(_Report(payload))
 
     def _tell(self, news: msgspec.Struct) -> None:
-        with self._lock, contextlib.suppress(OSError):  # the parent has gone: the reader will find out
+        with self._lock, contextlib.suppress(OSError):  # the parent is gone, which the reader will notice
             self._control.sendall(encode(news))
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the parent's thread ends: even a stopped child must not outlive it."""
+    """Asks the kernel for SIGKILL when the parent's thread ends, since even a stopped child must not outlive it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)

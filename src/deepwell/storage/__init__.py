@@ -1,1 +1,1 @@
-"""Data at rest: one database, its migrations, and a store for each kind of object. Every call names its tenant."""
+"""Storage: one database, its migrations, and a store for each kind of object. Every call names its tenant."""

@@ -1,4 +1,4 @@
-"""What `Database` asks of the database below it, and the errors it makes of that one's."""
+"""The interface between `Database` and the database engine below it, and the translation of that engine's errors."""
 
 from __future__ import annotations
 
@@ -20,53 +20,54 @@ NOTHING_KEPT = "nothing of this change was kept"
 
 
 class Backend(Protocol):
-    """SQLite or PostgreSQL."""
+    """A database engine: SQLite or PostgreSQL."""
 
     @property
     def setting(self) -> str:
-        """The variable that names it."""
+        """Environment variable that names the database."""
         ...
 
     @property
     def shown(self) -> str:
-        """The URL for people to read, without its password."""
+        """URL for display, without its password."""
         ...
 
     @property
     def reader(self) -> Engine:
-        """Its transactions see one commit and change nothing."""
+        """Engine for reading. A transaction sees one commit and changes nothing."""
         ...
 
     @property
     def writer(self) -> Engine:
-        """Its transactions change rows, one at a time."""
+        """Engine for writing. Its transactions run one at a time."""
         ...
 
     def lock_migrations(self, connection: Connection) -> None:
-        """Wait until no other process changes tables, until the end of the transaction."""
+        """Waits for other processes that change tables, and keeps them out until the end of the transaction."""
         ...
 
     def bounded(self, connection: Connection) -> AbstractContextManager[None]:
-        """Inside, a database that does not answer in time fails instead of waiting for ever."""
+        """Makes a database that does not answer in time fail inside the block, instead of waiting for ever."""
         ...
 
     def is_lost(self, connection: Connection) -> bool:
-        """Whether the transaction is gone, whatever its savepoints said."""
+        """Returns whether the whole transaction is gone, including its savepoints."""
         ...
 
     def is_race(self, error: Exception) -> bool:
-        """Whether another writer was in the way, so that the same work done again may well succeed."""
+        """Returns whether the error is a conflict with another writer, so that a retry is likely to succeed."""
         ...
 
     def explain(self, error: DBAPIError) -> tuple[str, str] | None:
-        """What happened and its fix, where that lies with the database and not with the query."""
+        """Returns what happened and its fix, or None if the query and not the database is at fault."""
         ...
 
 
 def translated(backend: Backend, error: Exception, outcome: str) -> Exception:
-    """`StorageUnavailable` for an error that is the database's own, any other as it is. `outcome`: what became of the request.
+    """Turns an error of the database itself into `StorageUnavailable`, and returns any other unchanged.
 
-    The driver's own words go to the log alone: they may name hosts and paths, and are the operator's to read.
+    `outcome` says what became of the request. The driver's message goes only to the log, for the operator, because it may
+    name hosts and paths.
     """
     if isinstance(error, PoolTimeout):
         told = "the database is too slow: every connection is in use", "send the request again a little later"
@@ -82,7 +83,7 @@ def translated(backend: Backend, error: Exception, outcome: str) -> Exception:
 
 
 def cannot_open(backend: Backend, error: SQLAlchemyError) -> StorageError:
-    """What stops a start, in the driver's own words: the operator reads them."""
+    """Returns the error that stops a start. It holds the driver's own message because the operator reads it."""
     told = backend.explain(error) if isinstance(error, DBAPIError) else None
     fix = told[1] if told else f"check {backend.setting}, and that this is a Deepwell database"
     return StorageError(f"the database {backend.shown} cannot be opened: {_words(error)}", fix=fix)
@@ -94,5 +95,5 @@ def _words(error: Exception) -> str:
 
 
 def is_disconnect(error: SQLAlchemyError) -> bool:
-    """Whether the connection broke, so that a new one may do."""
+    """Returns whether the connection broke, so that a new one may work."""
     return isinstance(error, DBAPIError) and error.connection_invalidated

@@ -1,9 +1,9 @@
-"""Batches at rest, and the lines of their output until they become files.
+"""Stored batches, and the lines of their output until they become files.
 
-A line's result is a row whose key is the line's number. It is written once: whoever comes second, a worker that was thought
-dead or the same line run again after a crash, finds it there. The files are made of the rows at the end, when the batch takes
-no more of them, and the transaction that gives the batch its files is the one that deletes the rows: whatever moment the
-server is killed at, a line is in neither or in one of the two.
+A line's result is a row whose key is the line's number. It is written only once. A second writer, such as a worker that
+was thought dead or the same line run again after a crash, finds the row there. At the end, when the batch accepts no more
+rows, they become the files. One transaction adds the files to the batch and deletes the rows. Whenever the server is
+killed, a line is therefore in at most one of the two.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from deepwell.storage.tables import batch_lines, batches, jobs
 __all__ = ["BATCH_JOB", "BatchStatus", "BatchStore", "LineResult", "StoredBatch", "Tokens"]
 
 BATCH_JOB = "batch"
-"""The kind of the job that runs a batch; the two have the same id."""
+"""Kind of the job that runs a batch. The job and the batch have the same id."""
 
 BatchStatus = Literal[
     "validating",
@@ -44,23 +44,23 @@ BatchStatus = Literal[
 ]
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 WINDOW_S = 24 * 3600
-_ROWS = 500  # read at a time
+_ROWS = 500  # rows read at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What one line read and wrote."""
+    """Token counts of one line."""
 
     input: int = 0
-    cached: int = 0  # of the input
+    cached: int = 0  # part of the input
     output: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class LineResult:
-    """The end of one line; `body` is JSON, the line of the output or error file."""
+    """The result of one line; `body` is JSON, the line of the output or error file."""
 
-    line: int  # of the input, from 1
+    line: int  # line number in the input, from 1
     failed: bool
     body: str
     tokens: Tokens = Tokens()
@@ -68,7 +68,7 @@ class LineResult:
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """One batch as its row was. `metadata` and `errors` are JSON, times are Unix seconds."""
+    """One batch as read from its row. `metadata` and `errors` are JSON; times are Unix seconds."""
 
     id: str
     status: BatchStatus
@@ -100,7 +100,7 @@ class StoredBatch:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more happens to it."""
+        """True if the batch no longer changes."""
         return self.status not in OPEN
 
 
@@ -108,7 +108,7 @@ _COLUMNS = [batches.c[name] for name in StoredBatch.__dataclass_fields__]
 
 
 class BatchStore:
-    """Batches by tenant and id, the newest first. Every call raises `NotFound` where the tenant has none of the id."""
+    """Batches by tenant and id, the newest first. Calls with an id raise `NotFound` if the tenant has no such batch."""
 
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
@@ -124,7 +124,7 @@ class BatchStore:
         metadata: Mapping[str, str] | None = None,
         output_expires_after: int | None = None,
     ) -> StoredBatch:
-        """Add a batch, and the job that runs it.
+        """Adds a batch, and the job that runs it.
 
         Raises:
             NotFound: the tenant has no such file.
@@ -160,11 +160,11 @@ class BatchStore:
         return await self._database.write(work)
 
     async def get(self, tenant: Tenant, id: str) -> StoredBatch:
-        """The batch."""
+        """Returns the batch."""
         return await self._database.read(lambda connection: _find(connection, tenant, id))
 
     async def list(self, tenant: Tenant, *, after: str | None = None, limit: int = 20) -> Page[StoredBatch]:
-        """One page."""
+        """Returns one page of batches."""
         query = sa.select(*_COLUMNS).where(batches.c.tenant == tenant)
 
         def work(connection: Connection) -> Page[StoredBatch]:
@@ -176,7 +176,7 @@ class BatchStore:
         return await self._database.read(work)
 
     async def begin(self, tenant: Tenant, id: str, *, total: int, model: str | None) -> StoredBatch:
-        """Its input is sound: it has so many lines. Nothing happens to a batch that is not validating."""
+        """Starts a batch whose input is sound and has `total` lines. A batch that is not validating stays unchanged."""
         return await self._move(
             tenant,
             id,
@@ -185,10 +185,10 @@ class BatchStore:
         )
 
     async def cancel(self, tenant: Tenant, id: str) -> StoredBatch:
-        """Ask for its end.
+        """Asks for the end of a batch.
 
         Raises:
-            InvalidRequest: it has ended already, or ends just now.
+            InvalidRequest: the batch has ended, or is being finalized.
         """
 
         def work(connection: Connection) -> StoredBatch:
@@ -205,7 +205,7 @@ class BatchStore:
         return await self._database.write(work)
 
     async def fail(self, tenant: Tenant, id: str, errors: Sequence[Mapping[str, Any]]) -> StoredBatch:
-        """Its input is not sound: `errors` (`code`, `message`, `line`, `param` each) say why."""
+        """Fails a batch whose input is not sound. `errors` (`code`, `message`, `line`, `param` each) say why."""
         return await self._move(
             tenant,
             id,
@@ -219,14 +219,14 @@ class BatchStore:
         )
 
     async def done(self, tenant: Tenant, id: str) -> set[int]:
-        """Numbers of the lines that have ended."""
+        """Returns the numbers of the lines that have ended."""
         query = sa.select(batch_lines.c.line).where(_lines_of(tenant, id))
         return await self._database.read(lambda connection: set(connection.scalars(query)))
 
     async def record(self, tenant: Tenant, id: str, results: Sequence[LineResult]) -> BatchStatus:
-        """Keep the ends of lines, except of those that have one; the batch's status, which tells whether to go on.
+        """Stores the results of lines that have none yet. Returns the batch's status, which tells whether to go on.
 
-        Nothing is kept of a batch that is not in progress: its files may be in the making.
+        Nothing is stored for a batch that is not in progress, because its files may be being written.
         """
 
         def work(connection: Connection) -> BatchStatus:
@@ -252,7 +252,7 @@ class BatchStore:
         return await self._database.write(work)
 
     async def finalize(self, tenant: Tenant, id: str) -> StoredBatch:
-        """All lines have ended: from here on the batch can only be concluded."""
+        """Marks that all lines have ended. From then on the batch can only be concluded."""
         return await self._move(
             tenant, id, ["in_progress"], {"status": "finalizing", "finalizing_at": _now()}
         )
@@ -260,9 +260,9 @@ class BatchStore:
     async def conclude(
         self, tenant: Tenant, id: str, status: Literal["completed", "expired", "cancelled"]
     ) -> StoredBatch:
-        """End the batch with the lines that there are as its output and error files. Of several callers one does it.
+        """Ends the batch and turns its lines into its output and error files. If several callers try, one of them does it.
 
-        A batch is cancelled that was cancelling, and completed or expired when it was finalizing; any other stays as it is.
+        A cancelling batch becomes cancelled; a finalizing one becomes completed or expired. Any other stays unchanged.
         """
         before = "cancelling" if status == "cancelled" else "finalizing"
         batch = await self.get(tenant, id)
@@ -330,7 +330,7 @@ class BatchStore:
             await asyncio.to_thread(draft.write, text.encode())
 
     async def orphans(self) -> Sequence[tuple[Tenant, StoredBatch]]:
-        """Open batches whose job has ended: their server was killed between the two."""
+        """Returns open batches whose job has ended, because their server was killed between the two steps."""
         query = (
             sa.select(batches.c.tenant, *_COLUMNS)
             .join(jobs, (jobs.c.tenant == batches.c.tenant) & (jobs.c.id == batches.c.id))
@@ -349,7 +349,7 @@ class BatchStore:
     async def _move(
         self, tenant: Tenant, id: str, before: Sequence[str], values: Mapping[str, Any]
     ) -> StoredBatch:
-        """Change the batch where it has one of the statuses; as it is then."""
+        """Changes the batch if it has one of the statuses `before`, and returns its current state."""
 
         def work(connection: Connection) -> StoredBatch:
             batch = _find(connection, tenant, id, lock=True)
@@ -382,7 +382,7 @@ def _lines_of(tenant: Tenant, id: str) -> sa.ColumnElement[bool]:
 
 
 def _keep(connection: Connection, tenant: Tenant, id: str, result: LineResult) -> bool:
-    """Write a result; False: the line has one."""
+    """Writes a result; returns False if the line already has one."""
     columns = batch_lines.c
     there = sa.select(columns.line).where(_lines_of(tenant, id), columns.line == result.line)
     if connection.execute(there).one_or_none() is not None:

@@ -1,4 +1,4 @@
-"""A folder of files named by the SHA-256 of their bytes: `ab/abcdef...`, written aside, synced, then renamed."""
+"""A folder of files named by the SHA-256 of their bytes, `ab/abcdef...`. Each is written as a draft, synced and renamed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DiskFull(StorageError):
-    """The disk that files lie on has no room."""
+    """Raised when the disk that holds the files is full."""
 
     status = 507
     code = "disk_full"
 
 
 class Draft:
-    """Bytes on their way to a blob, hashed and counted as they come. Its methods block: call them in a thread."""
+    """Bytes of a blob in the making, hashed and counted as they arrive. Its methods block, so call them in a thread."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -44,19 +44,19 @@ class Draft:
 
     @property
     def sha256(self) -> str:
-        """Of the bytes so far."""
+        """SHA-256 of the bytes so far, in hex."""
         return self._sha256.hexdigest()
 
     @property
     def md5(self) -> str:
-        """Of the bytes so far, as clients of uploads send it."""
+        """MD5 of the bytes so far, in hex, as clients of uploads send it."""
         return self._md5.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Add bytes.
+        """Adds bytes.
 
         Raises:
-            DiskFull: there is no room.
+            DiskFull: the disk is full.
         """
         with _explained(self._folder):
             self._file.write(data)
@@ -65,13 +65,13 @@ class Draft:
         self.bytes += len(data)
 
     def copy(self, source: Path) -> None:
-        """Add all bytes of a file."""
+        """Adds all bytes of a file."""
         with source.open("rb") as stream:
             while data := stream.read(_CHUNK_BYTES):
                 self.write(data)
 
     def close(self) -> None:
-        """Hand the bytes to the disk; nothing is added afterwards."""
+        """Syncs the bytes to the disk. Nothing can be added afterwards."""
         if self._file.closed:
             return
         with _explained(self._folder):
@@ -80,34 +80,37 @@ class Draft:
             self._file.close()
 
     def discard(self) -> None:
-        """Throw the bytes away, unless they have become a blob."""
-        with suppress(OSError):  # what could not be written is not wanted
+        """Deletes the bytes unless they have become a blob."""
+        with suppress(OSError):  # bytes that could not be written are discarded anyway
             self._file.close()
         self.path.unlink(missing_ok=True)
 
 
 class Blobs:
-    """The folder. Nothing here knows whose bytes they are: equal bytes are one file, and nobody can tell."""
+    """The folder of blobs. It does not know the owners of the bytes: equal bytes share one file, and no tenant can tell."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def draft(self) -> Draft:
-        """A new draft."""
+        """Returns a new draft."""
         return Draft(self.folder / _DRAFTS)
 
     def path(self, sha256: str) -> Path:
-        """Where the bytes of this hash lie."""
+        """Returns the path of the bytes with this hash."""
         return self.folder / sha256[:2] / sha256
 
     def place(self, draft: Draft) -> str:
-        """Make a closed draft the blob of its bytes; its hash. To do it again changes nothing: a transaction may be retried."""
+        """Turns a closed draft into the blob of its bytes and returns its hash.
+
+        A second call changes nothing, because a transaction may be retried.
+        """
         target = self.path(draft.sha256)
         if not draft.path.exists() and target.exists():
             return draft.sha256
         with _explained(self.folder):
             target.parent.mkdir(exist_ok=True, mode=0o700)
-            # Also where the blob exists: its age begins again, which keeps the sweep away until a row names it.
+            # This also replaces an existing blob. Its age restarts, so the sweep leaves it alone until a row names it.
             draft.path.replace(target)
             folder = os.open(target.parent, os.O_RDONLY)
             try:
@@ -117,18 +120,18 @@ class Blobs:
         return draft.sha256
 
     def remove(self, sha256: str) -> None:
-        """Delete a blob; readers that have it open go on reading."""
+        """Deletes a blob. Readers that have it open can go on reading."""
         self.path(sha256).unlink(missing_ok=True)
 
     def older_than(self, age_s: float) -> Iterator[str]:
-        """Hashes of blobs that were placed so long ago."""
+        """Yields the hashes of blobs that were placed more than `age_s` seconds ago."""
         limit = time.time() - age_s
         for path in self.folder.glob("[0-9a-f][0-9a-f]/*"):
             if _older(path, limit):
                 yield path.name
 
     def remove_drafts(self, age_s: float) -> int:
-        """Delete drafts that nobody has written to for so long: what killed processes left; how many."""
+        """Deletes drafts left by killed processes, unwritten for `age_s` seconds, and returns their number."""
         limit = time.time() - age_s
         left = [path for path in (self.folder / _DRAFTS).glob("*") if _older(path, limit)]
         for path in left:
@@ -139,13 +142,13 @@ class Blobs:
 def _older(path: Path, limit: float) -> bool:
     try:
         return path.stat().st_mtime < limit
-    except FileNotFoundError:  # placed or discarded meanwhile
+    except FileNotFoundError:  # placed or discarded in the meantime
         return False
 
 
 @contextmanager
 def _explained(folder: Path) -> Generator[None]:
-    """Tell what an error of the disk means."""
+    """Turns errors of the disk into `DiskFull` or `StorageError`."""
     try:
         yield
     except OSError as error:

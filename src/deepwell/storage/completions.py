@@ -1,4 +1,4 @@
-"""Chat completions at rest: those whose request said `store`."""
+"""Stored chat completions: those whose request set `store`."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _COLUMNS = [completions.c[name] for name in StoredCompletion.__dataclass_fields_
 
 
 class CompletionStore:
-    """Completions by tenant and id, in the order they came."""
+    """Completions by tenant and id, in order of arrival."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def create(self, tenant: Tenant, completion: StoredCompletion) -> None:
-        """Keep a completion."""
+        """Stores a completion."""
 
         def work(connection: Connection) -> None:
             values = {name: getattr(completion, name) for name in StoredCompletion.__dataclass_fields__}
@@ -51,7 +51,7 @@ class CompletionStore:
         await self._database.write(work)
 
     async def get(self, tenant: Tenant, id: str) -> StoredCompletion:
-        """The completion.
+        """Returns the completion.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -68,7 +68,7 @@ class CompletionStore:
         model: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Page[StoredCompletion]:
-        """One page of those of `model` that carry all the `metadata`."""
+        """Returns one page of the completions of `model` that have all the `metadata`."""
         query = sa.select(*_COLUMNS).where(completions.c.tenant == tenant)
         if model is not None:
             query = query.where(completions.c.model == model)
@@ -89,7 +89,7 @@ class CompletionStore:
         return await self._database.read(work)
 
     async def update(self, tenant: Tenant, id: str, metadata: Mapping[str, str]) -> StoredCompletion:
-        """Replace the metadata.
+        """Replaces the metadata.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -107,7 +107,7 @@ class CompletionStore:
         return await self._database.write(work)
 
     async def delete(self, tenant: Tenant, id: str) -> None:
-        """Forget the completion.
+        """Deletes the completion.
 
         Raises:
             NotFound: the tenant has none of this id.

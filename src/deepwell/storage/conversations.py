@@ -1,4 +1,4 @@
-"""Conversations and their items at rest."""
+"""Stored conversations and their items."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepwell.storage.tables import conversation_items, conversations
 
 __all__ = ["ConversationStore", "Item", "StoredConversation"]
 
-MAX_ITEMS = 10_000  # of one conversation: more would fit no context, and each request reads them all
+MAX_ITEMS = 10_000  # per conversation: more would fit no context, and each request reads them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,14 @@ class Item:
 class ConversationStore:
     """Conversations by tenant and id, each with its items in order.
 
-    Every call raises `NotFound` where the tenant has no conversation of the id.
+    Calls with the id of an existing conversation raise `NotFound` if the tenant has no such conversation.
     """
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def create(self, tenant: Tenant, conversation: StoredConversation, items: Sequence[Item]) -> None:
-        """Keep a new conversation with its first items."""
+        """Stores a new conversation with its first items."""
 
         def work(connection: Connection) -> None:
             connection.execute(
@@ -62,11 +62,11 @@ class ConversationStore:
         await self._database.write(work)
 
     async def get(self, tenant: Tenant, id: str) -> StoredConversation:
-        """The conversation without its items."""
+        """Returns the conversation without its items."""
         return await self._database.read(lambda connection: _find(connection, tenant, id))
 
     async def update(self, tenant: Tenant, id: str, metadata: str) -> StoredConversation:
-        """Replace the metadata."""
+        """Replaces the metadata."""
 
         def work(connection: Connection) -> StoredConversation:
             connection.execute(
@@ -79,7 +79,7 @@ class ConversationStore:
         return await self._database.write(work)
 
     async def delete(self, tenant: Tenant, id: str) -> None:
-        """Forget the conversation with its items."""
+        """Deletes the conversation and its items."""
 
         def work(connection: Connection) -> None:
             key = (conversations.c.tenant == tenant) & (conversations.c.id == id)
@@ -89,7 +89,7 @@ class ConversationStore:
         await self._database.write(work)
 
     async def append(self, tenant: Tenant, id: str, items: Sequence[Item]) -> None:
-        """Add items to the end.
+        """Adds items at the end.
 
         Raises:
             InvalidRequest: the conversation is full, or has an item of the same id.
@@ -97,7 +97,7 @@ class ConversationStore:
         await self._database.write(lambda connection: _append(connection, tenant, id, items))
 
     async def items(self, tenant: Tenant, id: str) -> Sequence[Item]:
-        """All items, in order."""
+        """Returns all items, in order."""
 
         def work(connection: Connection) -> Sequence[Item]:
             _find(connection, tenant, id)
@@ -109,7 +109,7 @@ class ConversationStore:
     async def list_items(
         self, tenant: Tenant, id: str, *, after: str | None, limit: int, order: Order
     ) -> Page[Item]:
-        """One page of items."""
+        """Returns one page of items."""
 
         def work(connection: Connection) -> Page[Item]:
             _find(connection, tenant, id)
@@ -128,7 +128,7 @@ class ConversationStore:
         return await self._database.read(work)
 
     async def item(self, tenant: Tenant, id: str, item_id: str) -> Item:
-        """One item; `NotFound` where it is not in the conversation."""
+        """Returns one item; raises `NotFound` if it is not in the conversation."""
 
         def work(connection: Connection) -> Item:
             _find(connection, tenant, id)
@@ -142,7 +142,7 @@ class ConversationStore:
         return await self._database.read(work)
 
     async def delete_item(self, tenant: Tenant, id: str, item_id: str) -> StoredConversation:
-        """Take one item out; the conversation as it is then."""
+        """Deletes one item and returns the conversation."""
 
         def work(connection: Connection) -> StoredConversation:
             found = _find(connection, tenant, id)
@@ -176,7 +176,7 @@ def _items(tenant: Tenant, id: str) -> sa.Select[*tuple[Any, ...]]:
 
 
 def _append(connection: Connection, tenant: Tenant, id: str, items: Sequence[Item]) -> None:
-    # Two writers of another database than SQLite would count from the same end: the row is their lock.
+    # Without a lock on the row, two writers of PostgreSQL would number their items from the same position.
     columns = conversations.c
     locked = sa.select(columns.id).where(columns.tenant == tenant, columns.id == id).with_for_update()
     if connection.execute(locked).one_or_none() is None:

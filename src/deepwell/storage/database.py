@@ -1,4 +1,4 @@
-"""One database: readers in threads, and one thread that writes and commits in groups."""
+"""One database with readers in threads, and one thread that writes and commits in groups."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from deepwell.storage.tables import HEAD
 __all__ = ["LOCAL", "Database", "Tenant"]
 
 Tenant = NewType("Tenant", str)
-"""Whose data it is. Stores ask for it in every call, so that no query can forget it."""
+"""The owner of data. Stores require it in every call so that no query can forget it."""
 
 LOCAL = Tenant("local")
-"""Who asks where a server has no keys."""
+"""Tenant of all requests to a server without keys."""
 
 T = TypeVar("T")
 
-_LARGEST_GROUP = 64  # writes of one commit: later ones should not wait for more
-_RACES = 3  # more times a write runs alone that another server's writer was in the way of
+_LARGEST_GROUP = 64  # writes per commit, so that later ones do not wait longer
+_RACES = 3  # retries of a write, alone in its transaction, after a conflict with another server's writer
 _IN_DOUBT = "it is not known whether this change was kept: look before sending it again"
 
 
 @dataclass(frozen=True, slots=True)
 class _Write:
     work: Callable[[Connection], Any]
-    done: Future[Any] | asyncio.Future[Any]  # of asyncio where there is a loop
+    done: Future[Any] | asyncio.Future[Any]  # an asyncio.Future if there is a loop
     loop: asyncio.AbstractEventLoop | None
 
 
@@ -52,18 +52,18 @@ class _Failed:
 
 
 class Database:
-    """Reads see the last commit; a write has been committed when its call returns.
+    """A database. Reads see the last commit; a write is committed when its call returns.
 
-    `work` touches nothing but the connection, for it may run twice: where a connection broke before the commit, and where
-    another server's writer was in the way. A database that is away, full or locked raises `StorageUnavailable`, which says
-    what became of the change; later calls find it again when it is back.
+    `work` must use nothing but the connection, because it may run more than once: after a connection broke before the commit,
+    or after a conflict with another server's writer. A database that is unreachable, full or locked raises
+    `StorageUnavailable`, which says what became of the change. Later calls work again when the database is back.
     """
 
     def __init__(self, backend: Backend, *, folder: tempfile.TemporaryDirectory[str] | None = None) -> None:
-        """Open the database, and bring its tables up to date.
+        """Opens the database and brings its tables up to date.
 
         Raises:
-            StorageError: it cannot be opened, or a newer Deepwell made it.
+            StorageError: the database cannot be opened, or was made by a newer Deepwell.
         """
         self._backend = backend
         self._folder = folder
@@ -80,19 +80,19 @@ class Database:
 
     @classmethod
     def of(cls, settings: Settings) -> Database:
-        """The database that the settings name: `database_url`, else a file in `data_dir`."""
+        """Opens the database that the settings name: `database_url`, else a file in `data_dir`."""
         if settings.database_url is not None:
             return cls.connect(settings.database_url.get_secret_value())
         return cls.open(settings.data_dir / "deepwell.db")
 
     @classmethod
     def connect(cls, url: str) -> Database:
-        """A PostgreSQL database by its URL."""
+        """Opens a PostgreSQL database by its URL."""
         return cls(PostgreSQL(url))
 
     @classmethod
     def open(cls, path: Path) -> Database:
-        """The SQLite database in a file, which is made where there is none, for its owner's eyes alone."""
+        """Opens the SQLite database in a file. A missing file is created, readable by its owner only."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
@@ -105,16 +105,16 @@ class Database:
 
     @classmethod
     def temporary(cls) -> Database:
-        """A database that is gone with the object: of tests, and of servers that are to keep nothing."""
+        """Opens a database that is deleted with the object, for tests and for servers that keep nothing."""
         folder = tempfile.TemporaryDirectory(prefix="deepwell-", ignore_cleanup_errors=True)
         return cls(SQLite(f"sqlite:///{folder.name}/deepwell.db", synchronous="OFF"), folder=folder)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """What `work` finds, in a thread: the event loop does not wait for the disk."""
+        """Runs `work` in a thread, so that the event loop does not wait for the disk, and returns its result."""
         return await asyncio.to_thread(self._read, work)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in the writer's thread. What it raises undoes its own changes and reaches the caller.
+        """Runs `work` in the writer's thread. An exception undoes the changes of `work` and reaches the caller.
 
         A caller that is cancelled does not learn whether its change was made.
         """
@@ -124,13 +124,13 @@ class Database:
         return await done
 
     def write_now(self, work: Callable[[Connection], T]) -> T:
-        """`write` for a caller without an event loop."""
+        """Does the same as `write` for a caller without an event loop."""
         done: Future[T] = Future()
         self._submit(_Write(work, done, None))
         return done.result()
 
     def close(self) -> None:
-        """Commit what was asked for, and let go of the database."""
+        """Commits the pending writes and closes the database."""
         with self._closing:
             if self._closed:
                 return
@@ -149,7 +149,7 @@ class Database:
             except SQLAlchemyError as error:
                 if not is_disconnect(error):
                     raise
-            return self._read_once(work)  # the pool's connections were of a server that is gone
+            return self._read_once(work)  # the pool's connections belonged to a server that is gone
         except SQLAlchemyError as error:
             raise translated(self._backend, error, "") from error
 
@@ -158,7 +158,7 @@ class Database:
             return work(connection)
 
     def _submit(self, write: _Write) -> None:
-        with self._closing:  # a write behind the last one would never be done
+        with self._closing:  # a write queued after the order to close would never run
             if self._closed:
                 raise StorageError(
                     "the database is closed", fix="send the request again when the server is back"
@@ -172,13 +172,14 @@ class Database:
                 outcomes = _commit(self._backend, group, self._waiting)
             except _Broken as broken:
                 if broken.stage == "begin":
-                    # Those that came meanwhile have waited too: failing one group after the other, a queue would never end.
+                    # Writes that arrived in the meantime have waited too. Failing one group at a time would never
+                    # empty the queue.
                     group += self._waiting(None)
                 outcomes = [_Failed(broken.told(self._backend))] * len(group)
             _tell(group, outcomes)
 
     def _waiting(self, most: int | None) -> list[_Write]:
-        """Writes of the queue whose callers still wait, up to the order to close."""
+        """Takes the writes from the queue, up to the order to close, and returns those whose callers still wait."""
         found: list[_Write] = []
         while (most is None or len(found) < most) and not self._writes.empty():
             following = self._writes.get()
@@ -190,7 +191,7 @@ class Database:
 
 
 class _Broken(Exception):
-    """A transaction that failed as a whole, at its begin, in its work, or at its commit."""
+    """Raised when a transaction fails as a whole, at its begin, in its work, or at its commit."""
 
     def __init__(self, error: Exception, stage: Literal["begin", "work", "commit"]) -> None:
         super().__init__(str(error))
@@ -199,13 +200,13 @@ class _Broken(Exception):
         self.disconnected = isinstance(error, SQLAlchemyError) and is_disconnect(error)
 
     def told(self, backend: Backend) -> Exception:
-        """What each caller gets."""
+        """Returns the error that each caller gets."""
         in_doubt = self.disconnected and self.stage == "commit"
         return translated(backend, self.error, _IN_DOUBT if in_doubt else NOTHING_KEPT)
 
 
 class _Lost(Exception):
-    """The database gave the transaction up while one of its writes was at work."""
+    """Raised when the database aborts the transaction while one of its writes runs."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
@@ -213,16 +214,17 @@ class _Lost(Exception):
 
 
 def _commit(backend: Backend, group: list[_Write], arriving: Callable[[int], Sequence[_Write]]) -> list[Any]:
-    """Do all the work in one transaction: a result or `_Failed` for each.
+    """Runs all the work in one transaction and returns a result or `_Failed` for each write.
 
-    What arrives (`arriving`, at most so many) while the work is done joins the group: clients that are told together send their
-    next writes together, and a transaction that left at the first of them would leave the others to a commit of their own.
+    Writes that arrive in the meantime (`arriving`, given a limit) join the group. Clients that get their results together
+    send their next writes together. A transaction that started with the first of these would leave the others to another
+    commit.
 
-    Most groups succeed whole. Where a write fails, all is undone and done again with a savepoint around each: savepoints cost
-    more than most writes.
+    Most groups succeed as a whole. If a write fails, the group is rolled back and run again with a savepoint around each
+    write. Savepoints are not used at first because they cost more than most writes.
 
     Raises:
-        _Broken: nothing was kept, or nobody knows.
+        _Broken: nothing was kept, or the outcome is unknown.
     """
     try:
         return _transact(backend, group, _plain, arriving)
@@ -274,12 +276,12 @@ def _plain(_backend: Backend, connection: Connection, write: _Write) -> Any:
 
 
 def _guarded(backend: Backend, connection: Connection, write: _Write) -> Any:
-    """The work's result, or `_Failed`, with its changes undone."""
+    """Returns the result of the work, or `_Failed` after undoing its changes."""
     savepoint = connection.begin_nested()
     try:
         result = write.work(connection)
         savepoint.commit()
-    except Exception as error:  # reaches the caller of this write alone
+    except Exception as error:  # reaches only the caller of this write
         if backend.is_lost(connection):
             raise _Lost(error) from None
         savepoint.rollback()
@@ -288,12 +290,12 @@ def _guarded(backend: Backend, connection: Connection, write: _Write) -> Any:
 
 
 def _wanted(writes: Sequence[_Write]) -> list[_Write]:
-    """Those whose callers still wait."""
+    """Returns the writes whose callers still wait."""
     return [write for write in writes if not write.done.cancelled()]
 
 
 def _tell(group: Sequence[_Write], outcomes: Sequence[Any]) -> None:
-    """Hand everybody the outcome, with one call to each event loop: a call a write would wake it as often."""
+    """Hands the outcomes to the callers, with one call per event loop. One call per write would wake the loop each time."""
     loops: dict[asyncio.AbstractEventLoop | None, list[tuple[Any, Any]]] = {}
     for write, outcome in zip(group, outcomes, strict=True):
         loops.setdefault(write.loop, []).append((write.done, outcome))
@@ -301,7 +303,7 @@ def _tell(group: Sequence[_Write], outcomes: Sequence[Any]) -> None:
         if loop is None:
             _resolve(told)
         else:
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits
                 loop.call_soon_threadsafe(_resolve, told)
 
 
@@ -322,7 +324,7 @@ def _bring_up_to_date(backend: Backend, connection: Connection) -> None:
         backend.lock_migrations(connection)
         if _revision(connection) == HEAD:  # another process was first
             return
-        # Alembic takes longer to import than the whole start of a server whose tables are as they should be.
+        # Importing Alembic takes longer than the whole start of a server whose tables are up to date.
         from alembic import command
         from alembic.config import Config
         from alembic.util import CommandError

@@ -1,4 +1,4 @@
-"""Files at rest: a row for each, its bytes in a blob that equal files share."""
+"""Stored files: one row each, with the bytes in a blob that equal files share."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ from deepwell.storage.tables import batches, files, upload_parts
 
 __all__ = ["FileStore", "StoredFile"]
 
-_GRACE_S = (
-    3600.0  # a blob this young may belong to a row that is just being written, a draft to a slow client
-)
+# A younger blob may belong to a row that is being written, a younger draft to a slow client
+_GRACE_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +42,14 @@ _COLUMNS = [files.c[name] for name in StoredFile.__dataclass_fields__]
 
 
 class FileStore:
-    """Files by tenant and id, in the order they came. An expired file is as good as deleted."""
+    """Files by tenant and id, in order of arrival. An expired file is treated as deleted."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self._database = database
         self.blobs = Blobs(folder)
 
     def draft(self) -> Draft:
-        """Where the bytes of a file to come are written."""
+        """Returns a draft to write the bytes of a new file to."""
         return self.blobs.draft()
 
     async def create(
@@ -62,10 +61,10 @@ class FileStore:
         content: AsyncIterable[bytes] | Path | Draft,
         expires_at: int | None = None,
     ) -> StoredFile:
-        """Keep a file. A draft is used up; a path is copied.
+        """Stores a file. A draft is consumed; a path is copied.
 
         Raises:
-            StorageError: the disk takes no more; nothing was kept.
+            StorageError: the disk cannot be written; nothing was kept.
         """
         draft = content if isinstance(content, Draft) else await asyncio.to_thread(self.draft)
         try:
@@ -98,7 +97,7 @@ class FileStore:
         purpose: str,
         expires_at: int | None = None,
     ) -> StoredFile:
-        """Make a closed draft a file, inside a transaction of the caller's: what else it does happens with it."""
+        """Turns a closed draft into a file inside the caller's transaction, which commits both with its other changes."""
         stored = StoredFile(
             id=f"file-{uuid.uuid4().hex}",
             created_at=int(time.time()),
@@ -113,12 +112,12 @@ class FileStore:
         return stored
 
     def place(self, connection: Connection, draft: Draft) -> str:
-        """Make a closed draft a blob, inside the transaction that writes the row which names it; its hash."""
+        """Turns a closed draft into a blob and returns its hash. The caller's transaction writes the row that names it."""
         _lock(connection, draft.sha256)
         return self.blobs.place(draft)
 
     async def get(self, tenant: Tenant, id: str) -> StoredFile:
-        """The file.
+        """Returns the file.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -126,7 +125,7 @@ class FileStore:
         return await self._database.read(lambda connection: self.find(connection, tenant, id))
 
     def find(self, connection: Connection, tenant: Tenant, id: str) -> StoredFile:
-        """`get` inside a transaction of the caller's."""
+        """Does the same as `get` inside the caller's transaction."""
         row = connection.execute(
             sa.select(*_COLUMNS).where(files.c.tenant == tenant, files.c.id == id, _alive())
         ).one_or_none()
@@ -143,7 +142,7 @@ class FileStore:
         order: Order,
         purpose: str | None = None,
     ) -> Page[StoredFile]:
-        """One page of the files of a purpose, or of all."""
+        """Returns one page of the files with a purpose, or of all files."""
         query = sa.select(*_COLUMNS).where(files.c.tenant == tenant, _alive())
         if purpose is not None:
             query = query.where(files.c.purpose == purpose)
@@ -155,7 +154,7 @@ class FileStore:
         return await self._database.read(work)
 
     async def delete(self, tenant: Tenant, id: str) -> None:
-        """Forget the file, and its bytes where nobody else has the same.
+        """Deletes the file, and its bytes if no other file shares them.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -169,7 +168,7 @@ class FileStore:
         await self.release([await self._database.write(work)])
 
     async def path(self, tenant: Tenant, id: str) -> Path:
-        """Where the bytes lie, to be read and not to be changed.
+        """Returns the path of the bytes, which may be read but not changed.
 
         Raises:
             NotFound: the tenant has no file of this id.
@@ -177,7 +176,7 @@ class FileStore:
         return self.blobs.path((await self.get(tenant, id)).sha256)
 
     async def release(self, hashes: Iterable[str]) -> int:
-        """Delete those blobs that no row names; how many. The rows' deletion must have been committed."""
+        """Deletes those blobs that no row names and returns their number. The deletion of the rows must be committed."""
         unused = await self._database.read(lambda connection: _unnamed(connection, sorted(set(hashes))))
         removed = 0
         for sha256 in unused:
@@ -187,16 +186,16 @@ class FileStore:
         return removed
 
     def _remove(self, connection: Connection, sha256: str) -> bool:
-        # Asked again where no other writer can be at work on the same blob.
+        # The check is repeated under the lock, where no other writer can work on the same blob.
         _lock(connection, sha256)
         if not _unnamed(connection, [sha256]):
             return False
-        with suppress(OSError):  # the sweep comes again
+        with suppress(OSError):  # the next sweep retries
             self.blobs.remove(sha256)
         return True
 
     async def sweep(self) -> int:
-        """Delete expired files, blobs without a row and drafts of processes that were killed; blobs deleted."""
+        """Deletes expired files, blobs without a row and drafts of killed processes. Returns the number of blobs deleted."""
 
         def expired(connection: Connection) -> None:
             connection.execute(sa.delete(files).where(sa.not_(_alive())))
@@ -212,7 +211,7 @@ def _alive() -> sa.ColumnElement[bool]:
 
 
 def _unnamed(connection: Connection, hashes: list[str]) -> list[str]:
-    """Those that no row names."""
+    """Returns the hashes that no row names."""
     unnamed: list[str] = []
     for sha256 in hashes:
         named = [
@@ -225,7 +224,7 @@ def _unnamed(connection: Connection, hashes: list[str]) -> list[str]:
 
 
 def _lock(connection: Connection, sha256: str) -> None:
-    """Let nobody else place or remove this blob until the transaction ends: SQLite has one writer anyway."""
+    """Keeps others from placing or removing this blob until the transaction ends. SQLite has only one writer anyway."""
     if connection.dialect.name == "postgresql":
         key = int(sha256[:15], 16)
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(sa.cast(key, sa.BigInteger))))

@@ -1,9 +1,9 @@
-"""Durable jobs: rows that workers claim under a lease, and that a crash leaves to the next worker.
+"""Durable jobs: rows that workers claim under a lease, and that another worker takes over after a crash.
 
-No clock decides over a lease but that of the process which waits for it to end. Every claim and heartbeat raises a counter in
-the row; whoever has watched the counter stand still for the lease's length, on its own monotonic clock, may take the job over.
-So a wall clock that jumps, on whatever machine, neither ends a lease early nor keeps a dead worker's job for hours. (Kubernetes
-elects leaders by the same rule: k8s.io/client-go/tools/leaderelection.)
+Only the clock of the process that waits for the end of a lease decides over it. Every claim and heartbeat raises a counter
+in the row. A process that has seen the counter unchanged for the length of the lease, on its own monotonic clock, may take
+the job over. A jump of a wall clock on any machine therefore neither ends a lease early nor keeps a dead worker's job for
+hours. (Kubernetes elects leaders by the same rule: k8s.io/client-go/tools/leaderelection.)
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One job as its row was. `payload`, `progress` and `result` are JSON, times are unix seconds."""
+    """One job as read from its row. `payload`, `progress` and `result` are JSON; times are Unix seconds."""
 
     id: str
     tenant: Tenant
@@ -39,13 +39,13 @@ class Job:
     progress: str | None
     result: str | None
     error: str | None
-    attempts: int  # claims so far; with `owner` the proof that a worker still has the job
+    attempts: int  # claims so far; together with `owner` it proves that a worker still has the job
     priority: int
     created_at: int
-    started_at: int | None  # of the first claim
+    started_at: int | None  # time of the first claim
     finished_at: int | None
     owner: str | None
-    lease_until: float | None  # by the wall clock of the owner, for people to read: nothing is decided by it
+    lease_until: float | None  # by the owner's wall clock, for display only: nothing depends on it
     cancel_requested: bool
 
 
@@ -54,7 +54,7 @@ _COLUMNS = [jobs.c[name] for name in Job.__dataclass_fields__]
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """What a waiting process watches of a running job."""
+    """The state of a running job that a waiting process watches."""
 
     seq: int
     attempts: int
@@ -67,29 +67,29 @@ _WATCHED = [jobs.c[name] for name in _Running.__dataclass_fields__]
 
 
 class JobStore:
-    """Jobs of all kinds. Workers ask for those of any tenant; every other call names one."""
+    """Jobs of all kinds. Workers claim jobs of any tenant; every other call names a tenant."""
 
     def __init__(self, database: Database, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Jobs in `database`; `clock` (seconds, never set back) measures how long a lease has been silent."""
+        """Opens the jobs in `database`. `clock` (seconds, never set back) measures how long a lease has been silent."""
         self._database = database
         self._clock = clock
-        # For each set of kinds: (seq, attempts, beat) of what runs, and since when it has been seen like that.
+        # For each set of kinds: (seq, attempts, beat) of running jobs -> time when this state was first seen.
         self._watched: dict[tuple[str, ...], dict[tuple[int, int, int], float]] = {}
 
     async def enqueue(
         self, tenant: Tenant, kind: str, payload: str, *, id: str | None = None, priority: int = 0
     ) -> Job:
-        """Add a job. One of the same `id` that the tenant has already is returned as it is: asking twice adds one."""
+        """Adds a job. If the tenant already has a job with this `id`, returns that one unchanged."""
         return await self._database.write(
             lambda connection: insert_job(connection, tenant, kind, payload, id=id, priority=priority)
         )
 
     async def claim(self, kinds: Sequence[str], owner: str, lease_s: float) -> Job | None:
-        """The job of highest priority, then the oldest, of those queued and those whose worker fell silent, if any.
+        """Claims the oldest job of the highest priority among those queued and those with a silent worker, if any.
 
-        The worker has to call `heartbeat` within every `lease_s` seconds, and `finish` or `release` at the end. A job that
-        comes from a silent worker keeps its progress and may have `cancel_requested`. Call often while idle: silence
-        counts from the first call that saw it. `owner` names the worker: no two at a time have the same name.
+        The worker must call `heartbeat` within every `lease_s` seconds, and `finish` or `release` at the end. A job taken
+        from a silent worker keeps its progress and may have `cancel_requested`. Idle workers should call this often, because
+        silence counts from the first call that sees it. `owner` names the worker and must be unique at any time.
         """
 
         def work(connection: Connection) -> Job | None:
@@ -98,7 +98,9 @@ class JobStore:
             if lost is not None:
                 place = {"priority_of": lost.priority, "seq_of": lost.seq}
                 job = _run(connection, _TAKE_BEFORE, {**mine, **place})
-                if job is None:  # None below: its worker gave a sign just now, or another worker was first
+                if (
+                    job is None
+                ):  # the next claim fails if the job's worker is alive after all, or another was first
                     was = {"seq_of": lost.seq, "attempts_of": lost.attempts, "beat_of": lost.beat}
                     job = _run(connection, _TAKE_OVER, {**mine, **was})
                 if job is not None:
@@ -108,7 +110,7 @@ class JobStore:
         return await self._database.write(work)
 
     async def heartbeat(self, job: Job, lease_s: float, progress: str | None = None) -> Job | None:
-        """Keep the job for another `lease_s`, with its progress where there is news; None: stop, somebody else has it."""
+        """Keeps the job for another `lease_s` and updates its progress if given. None means stop: another worker has it."""
         values = {**_proof(job), **_lease(lease_s), "new_progress": progress}
         return await self._database.write(lambda connection: _run(connection, _BEAT, values))
 
@@ -120,7 +122,7 @@ class JobStore:
         result: str | None = None,
         error: str | None = None,
     ) -> bool:
-        """End the job; False: it is somebody else's, and what this worker made of it counts for nothing."""
+        """Ends the job. Returns False if another worker has it; this worker's result is then discarded."""
         values = {
             **_proof(job),
             "new_status": status,
@@ -131,12 +133,12 @@ class JobStore:
         return await self._database.write(lambda connection: _run(connection, _FINISH, values)) is not None
 
     async def release(self, job: Job) -> bool:
-        """Put the job back into the queue, progress and all, as a worker told to stop does; False: somebody else has it."""
+        """Puts the job back into the queue with its progress, for a worker that must stop. False: another worker has it."""
         values = _proof(job)
         return await self._database.write(lambda connection: _run(connection, _RELEASE, values)) is not None
 
     async def get(self, tenant: Tenant, id: str) -> Job:
-        """The job.
+        """Returns the job.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -146,7 +148,7 @@ class JobStore:
     async def list(
         self, tenant: Tenant, kind: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
     ) -> Page[Job]:
-        """One page of the tenant's jobs of a kind, the newest first."""
+        """Returns one page of the tenant's jobs of a kind, by default the newest first."""
         query = sa.select(*_COLUMNS).where(jobs.c.tenant == tenant, jobs.c.kind == kind)
 
         def work(connection: Connection) -> Page[Job]:
@@ -156,7 +158,7 @@ class JobStore:
         return await self._database.read(work)
 
     async def cancel(self, tenant: Tenant, id: str) -> Job:
-        """End a queued job at once and ask the worker of a running one to stop; one that has ended stays as it is.
+        """Ends a queued job at once, or asks the worker of a running one to stop. A job that has ended stays unchanged.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -179,7 +181,7 @@ class JobStore:
         return await self._database.write(work)
 
     def _silent_job(self, connection: Connection, kinds: Sequence[str]) -> _Running | None:
-        """The first running job whose counter has stood still for its lease's length, as far as this process has seen."""
+        """Returns the first running job whose counter this process has seen unchanged for the length of its lease."""
         running = [_Running(*row) for row in connection.execute(_WATCH, {"kinds": kinds})]
         now, before = self._clock(), self._watched.get(tuple(kinds), {})
         keys = [(row.seq, row.attempts, row.beat) for row in running]
@@ -198,7 +200,7 @@ def insert_job(
     id: str | None = None,
     priority: int = 0,
 ) -> Job:
-    """`JobStore.enqueue` within a write that makes other rows too, so that both are there or neither."""
+    """Does the same as `JobStore.enqueue` within a write that also makes other rows, so that all or none are kept."""
     if id is not None:
         found = _run(connection, _FIND, {"tenant_of": tenant, "id_of": id})
         if found is not None:
@@ -220,7 +222,7 @@ def insert_job(
     return job
 
 
-# Statements are built once: building one costs several times what SQLite takes to run it.
+# Statements are built once because building one takes several times longer than SQLite takes to run it.
 _OF_KIND = jobs.c.kind.in_(bindparam("kinds", expanding=True))
 _WATCH = sa.select(*_WATCHED).where(jobs.c.status == "running", _OF_KIND)
 _QUEUED = (
@@ -228,7 +230,7 @@ _QUEUED = (
     .where(jobs.c.status == "queued", _OF_KIND)
     .order_by(jobs.c.priority.desc(), jobs.c.seq)
     .limit(1)
-    .with_for_update(skip_locked=True)  # what another server is claiming
+    .with_for_update(skip_locked=True)  # skips jobs that another server is claiming
 )
 _BEFORE = (jobs.c.priority > bindparam("priority_of")) | (
     (jobs.c.priority == bindparam("priority_of")) & (jobs.c.seq < bindparam("seq_of"))

@@ -1,6 +1,6 @@
-"""API keys: made once, shown once, kept as SHA-256. A key is 256 random bits, so nothing slower than one hash is needed.
+"""API keys, which are shown once and stored as SHA-256. A key has 256 random bits, so one fast hash is enough.
 
-These calls take no tenant where a key is what tells the tenant, and where an operator looks over all of them.
+Calls take no tenant if the key itself determines the tenant, or if an operator acts on the keys of all tenants.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TENANT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """What is known of a key. Times are Unix seconds; limits are a minute, None: the tenant's, 0: none."""
+    """The record of a key. Times are Unix seconds. Limits are per minute; None means the tenant's limit, 0 no limit."""
 
     id: str
     tenant: Tenant
@@ -43,22 +43,22 @@ class ApiKey:
     revoked_at: int | None = None
 
     def usable(self, now: float) -> bool:
-        """Whether it opens anything."""
+        """Returns whether the key is neither revoked nor expired."""
         return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
 
 
 def digest_of(key: bytes) -> bytes:
-    """What is kept of a key."""
+    """Returns the SHA-256 of a key, the only part of it that is stored."""
     return hashlib.sha256(key).digest()
 
 
 def new_tenant() -> Tenant:
-    """The name of a tenant that nobody else is."""
+    """Returns a new, unique tenant name."""
     return Tenant(f"tenant-{secrets.token_hex(8)}")
 
 
 class KeyStore:
-    """Keys of all tenants."""
+    """API keys of all tenants."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -73,10 +73,10 @@ class KeyStore:
         requests_per_minute: int | None = None,
         tokens_per_minute: int | None = None,
     ) -> tuple[ApiKey, str]:
-        """A new key, and its text, which cannot be had again.
+        """Creates a key; returns it and its text, which cannot be read again.
 
         Raises:
-            InvalidRequest: the tenant's name, or the key's, cannot be kept.
+            InvalidRequest: the name of the tenant or of the key is not valid.
         """
         if not _TENANT.fullmatch(tenant):
             raise InvalidRequest(
@@ -106,7 +106,7 @@ class KeyStore:
         return key, text
 
     async def find(self, digest: bytes) -> ApiKey | None:
-        """The key with this digest, usable or not."""
+        """Returns the key with this digest, usable or not, or None."""
 
         def work(connection: Connection) -> ApiKey | None:
             row = connection.execute(sa.select(table).where(table.c.digest == digest.hex())).one_or_none()
@@ -115,13 +115,13 @@ class KeyStore:
         return await self._database.read(work)
 
     async def any(self) -> bool:
-        """Whether there has ever been a key. A revoked one counts: taking the last key away must not open the server."""
+        """Returns whether a key was ever made. Revoked keys count, because revoking the last one must not open the server."""
         return await self._database.read(
             lambda connection: connection.execute(sa.select(table.c.id).limit(1)).first() is not None
         )
 
     async def list(self, tenant: Tenant | None = None) -> Sequence[ApiKey]:
-        """The keys of one tenant, or of all, oldest first."""
+        """Returns the keys of one tenant, or of all, oldest first."""
         query = sa.select(table).order_by(table.c.created_at, table.c.id)
         if tenant is not None:
             query = query.where(table.c.tenant == tenant)
@@ -130,10 +130,10 @@ class KeyStore:
         )
 
     def revoke(self, id: str) -> ApiKey:
-        """End a key for ever. Twice is fine.
+        """Revokes a key permanently. Revoking it again is harmless.
 
         Raises:
-            NotFound: there is none with this id.
+            NotFound: no key has this id.
         """
 
         def work(connection: Connection) -> ApiKey:
@@ -150,7 +150,7 @@ class KeyStore:
         return self._database.write_now(work)
 
     async def touch(self, used: Mapping[str, int]) -> None:
-        """Note when keys, by id, were used last. A time that is known to be later stays."""
+        """Records the last use of keys, by id. A later time that is already recorded stays."""
 
         def work(connection: Connection) -> None:
             for id, when in used.items():

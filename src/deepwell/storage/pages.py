@@ -1,4 +1,4 @@
-"""Cursor pages: at most so many rows behind a named one."""
+"""Cursor pages: a limited number of rows after a named one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some rows, and whether more follow."""
+    """Rows of one page, and whether more follow."""
 
     data: Sequence[T]
     has_more: bool = False
@@ -34,10 +34,10 @@ def page_of(
     limit: int,
     order: Order,
 ) -> Page[Any]:
-    """Rows of `query` by rising or falling `position`, behind the one whose `id` is `after`.
+    """Returns rows of `query` in rising or falling order of `position`, after the one whose `id` is `after`.
 
     Raises:
-        InvalidRequest: there is no such row.
+        InvalidRequest: no row has that id.
     """
     if after is not None:
         cursor = connection.execute(query.with_only_columns(position).where(id == after)).scalar_one_or_none()

@@ -1,4 +1,4 @@
-"""PostgreSQL through psycopg: the database of several servers."""
+"""PostgreSQL through psycopg: a database shared by several servers."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ from deepwell.errors import MissingDependency, StorageError
 
 __all__ = ["PostgreSQL"]
 
-PATIENCE_S = (
-    15.0  # with a server that says nothing: more than it takes itself to give up a lock or a statement
-)
-_MIGRATIONS = 0x64656570  # the advisory lock of this program: "deep"
+# Wait for a silent server: longer than its own timeouts for a lock or a statement
+PATIENCE_S = 15.0
+_MIGRATIONS = 0x64656570  # this program's advisory lock: "deep"
 
-# A server that stopped answering, and one that holds locks for a client that did, must not stop everybody for ever.
+# Neither a server that stopped answering nor one that holds locks for a dead client may block everybody for ever.
 _SESSION = "-c lock_timeout=5s -c statement_timeout=10s -c idle_in_transaction_session_timeout=30s"
 
 _RUN = "check that PostgreSQL runs and that DEEPWELL_DATABASE_URL names it; the server reconnects by itself"
 _AWAY = ("the database cannot be reached", f"send the request again; {_RUN}")
 _REASONS = {
     "08": _AWAY,
-    "57P": _AWAY,  # it stops, starts or crashed
+    "57P": _AWAY,  # the server is stopping, starting or crashed
     "53100": (
         "the disk of the database is full",
         "free space on PostgreSQL's disk: queued work goes on by itself then",
@@ -55,25 +54,30 @@ _REASONS = {
     "40": ("other writers were in the way", "send the request again"),
     "28": ("the database refuses the user or the password", "correct DEEPWELL_DATABASE_URL"),
     "58": ("PostgreSQL cannot read or write its files", "look at its log and its disk"),
-}  # by SQLSTATE, the longest that fits
+}  # by prefix of SQLSTATE; the longest match is used
 
 
 class PostgreSQL:
-    """One server; `patience_s` bounds how long it may say nothing, a third of it how long a connection may take.
+    """One PostgreSQL server. `patience_s` limits its silence, and a third of it the time to connect.
 
-    Readers see one commit each (REPEATABLE READ, read only), as with SQLite. The writer's transactions are READ COMMITTED:
-    writers of several servers meet in rows, and what loses to another is done again.
+    Each reader sees one commit (REPEATABLE READ, read only), as with SQLite. The writer's transactions are READ COMMITTED:
+    writers of several servers may conflict in rows, and the loser is retried.
     """
 
     setting = "DEEPWELL_DATABASE_URL"
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
-        """Raises: `StorageError` where the URL is none, `MissingDependency` without psycopg."""
+        """Prepares the connections to the server.
+
+        Raises:
+            StorageError: `url` is not a PostgreSQL URL.
+            MissingDependency: psycopg is not installed.
+        """
         parsed = _parsed(url)
         self.shown = _shown(parsed)
         self._watch = _Watch(patience_s)
         try:
-            engine = partial(_engine, parsed, max(2, round(patience_s / 3)))  # libpq takes no less than 2
+            engine = partial(_engine, parsed, max(2, round(patience_s / 3)))  # libpq accepts no less than 2 s
             self.reader = engine(
                 isolation_level="REPEATABLE READ", pool_size=4, max_overflow=4, pool_timeout=10
             ).execution_options(postgresql_readonly=True)
@@ -84,33 +88,33 @@ class PostgreSQL:
             ) from None
 
     def lock_migrations(self, connection: Connection) -> None:
-        """An advisory lock, for tables that do not exist yet cannot be locked."""
+        """Takes an advisory lock, because tables that do not exist yet cannot be locked."""
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATIONS)))
 
     @contextmanager
     def bounded(self, connection: Connection) -> Iterator[None]:
-        """Hang up on a server that is stopped: no timeout of its own fires then, and the kernel keeps its sockets alive."""
+        """Disconnects from a stopped server, whose own timeouts do not fire and whose sockets the kernel keeps alive."""
         raw: Any = connection.connection.dbapi_connection
-        if raw.closed:  # the driver noticed while it lay in the pool
+        if raw.closed:  # the driver noticed while the connection was in the pool
             connection.invalidate()
             raw = connection.connection.dbapi_connection
         with self._watch.over(raw.fileno()):
             yield
 
     def is_lost(self, connection: Connection) -> bool:
-        """Only a broken connection loses a transaction; a failed statement waits for the rollback to its savepoint."""
+        """Returns whether the connection broke. A failed statement only needs a rollback to its savepoint."""
         return connection.invalidated
 
     def is_race(self, error: Exception) -> bool:
-        """A deadlock, or a row that another server made between our look and our insert."""
+        """Returns whether the error is a deadlock, or a row that another server inserted after our check."""
         if not isinstance(error, DBAPIError) or error.connection_invalidated:
             return False
         return isinstance(error, IntegrityError) or _state(error).startswith("40")
 
     def explain(self, error: DBAPIError) -> tuple[str, str] | None:
-        """By SQLSTATE; an operational error without one never reached the server."""
+        """Looks up the SQLSTATE. An operational error without one never reached the server."""
         state = _state(error)
         for length in (5, 3, 2):
             if (told := _REASONS.get(state[:length])) is not None and len(state) >= length:
@@ -152,18 +156,18 @@ def _state(error: DBAPIError) -> str:
 
 
 class _Watch:
-    """A thread that hangs up sockets whose time is over; it ends when there is nothing to watch."""
+    """A thread that shuts down sockets after their time limit. It ends when it has had nothing to watch for a while."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
         self._changed = threading.Condition()
-        self._ends: dict[int, float] = {}  # a duplicate of the socket's descriptor: when its time is over
+        self._ends: dict[int, float] = {}  # duplicate of the socket's descriptor -> end of its time limit
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def over(self, descriptor: int) -> Iterator[None]:
-        """Hang up the socket if the block takes longer than the limit."""
-        mine = os.dup(descriptor)  # the driver may close its own at any time, and another file get its number
+        """Shuts the socket down if the block takes longer than the limit."""
+        mine = os.dup(descriptor)  # the driver may close its own at any time, and the number may be reused
         with self._changed:
             self._ends[mine] = time.monotonic() + self._limit_s
             if self._thread is None:

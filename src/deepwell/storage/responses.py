@@ -1,4 +1,4 @@
-"""Responses at rest: what each was given, what it became, and the chain they form through `previous_id`."""
+"""Stored responses: the input and the result of each, and the chain they form through `previous_id`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["ResponseStore", "StoredResponse"]
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """One response. `input`, `body` and `events` are JSON; `events` is kept of background responses alone."""
+    """One response. `input`, `body` and `events` are JSON; only background responses have `events`."""
 
     id: str
     created_at: int
@@ -40,9 +40,9 @@ class ResponseStore:
         self._database = database
 
     async def put(self, tenant: Tenant, response: StoredResponse, *, working: bool = False) -> None:
-        """Keep a response, in place of one of the same id. `working`: this process goes on with it.
+        """Stores a response and replaces any with the same id. `working` means that this process continues to work on it.
 
-        A response that was deleted or cancelled meanwhile is made again: callers that replace use `finish`.
+        This recreates a response that was deleted or cancelled in the meantime. Callers that replace one use `finish`.
         """
         owner = _owner() if working else None
 
@@ -54,7 +54,7 @@ class ResponseStore:
         await self._database.write(work)
 
     async def finish(self, tenant: Tenant, response: StoredResponse) -> bool:
-        """Replace a response that this process works on; False where it was deleted meanwhile."""
+        """Replaces a response that this process works on; returns False if it was deleted in the meantime."""
 
         def work(connection: Connection) -> bool:
             key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
@@ -64,7 +64,7 @@ class ResponseStore:
         return await self._database.write(work)
 
     async def get(self, tenant: Tenant, id: str) -> StoredResponse:
-        """The response.
+        """Returns the response.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -80,10 +80,10 @@ class ResponseStore:
         return await self._database.read(work)
 
     async def chain(self, tenant: Tenant, id: str) -> Sequence[StoredResponse]:
-        """The response and all those before it, the oldest first.
+        """Returns the response and all those before it, the oldest first.
 
         Raises:
-            NotFound: it, or one before it, was deleted.
+            NotFound: the response, or one before it, was deleted.
         """
 
         def work(connection: Connection) -> Sequence[StoredResponse]:
@@ -115,7 +115,7 @@ class ResponseStore:
         return await self._database.read(work)
 
     async def delete(self, tenant: Tenant, id: str) -> None:
-        """Forget the response.
+        """Deletes the response.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -131,7 +131,7 @@ class ResponseStore:
         await self._database.write(work)
 
     def fail_orphans(self, reason: str) -> None:
-        """Marks as failed what `orphans` finds; `reason` becomes the error's message. To be called at start."""
+        """Marks the responses that `orphans` finds as failed, with `reason` as the error's message. Called at start."""
         for tenant, stored in self.orphans():
             body: dict[str, object] = msgspec.json.decode(stored.body)
             body |= {"status": "failed", "error": {"code": "server_error", "message": reason}}
@@ -139,7 +139,7 @@ class ResponseStore:
             self.give_up(tenant, replace(stored, status="failed", body=encoded))
 
     def orphans(self) -> Sequence[tuple[Tenant, StoredResponse]]:
-        """Unfinished responses of processes of this machine that have ended; to be called at start."""
+        """Returns unfinished responses of processes on this machine that have ended. Called at start."""
 
         def work(connection: Connection) -> Sequence[tuple[Tenant, StoredResponse]]:
             rows = connection.execute(
@@ -158,7 +158,7 @@ class ResponseStore:
         return self._database.write_now(work)
 
     def give_up(self, tenant: Tenant, response: StoredResponse) -> None:
-        """`finish` for a caller without an event loop."""
+        """Does the same as `finish` for a caller without an event loop."""
         key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
         statement = sa.update(responses).where(key).values(owner=None, **_values(response))
         self._database.write_now(lambda connection: connection.execute(statement).rowcount)
@@ -173,18 +173,18 @@ def _owner() -> str:
 
 
 def _alive(owner: str) -> bool:
-    """Whether the process may still be there: of another machine nobody here can tell."""
+    """Returns whether the process may still exist. A process on another machine counts as alive."""
     node, _, pid = owner.rpartition("/")
     if node != _owner().rpartition("/")[0]:
         return True
-    if int(pid) == os.getpid():  # its number came round again, as in a container it always does
+    if int(pid) == os.getpid():  # the process id was reused, as it always is in a container
         return False
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # there, and somebody else's
+        pass  # the process exists and belongs to another user
     return True
 
 

@@ -1,4 +1,4 @@
-"""SQLite in write-ahead mode: readers never wait, and one process at a time writes."""
+"""SQLite in write-ahead mode. Readers never wait, and one process writes at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sqlalchemy.pool import QueuePool
 
 __all__ = ["SQLite"]
 
-BUSY_MS = 10_000  # to wait for another process that writes
+BUSY_MS = 10_000  # longest wait for another process that writes
 
 _SPACE = "free space on its disk: queued work goes on by itself then"
 _REASONS = {
@@ -49,10 +49,10 @@ _REASONS = {
 
 
 class SQLite:
-    """The database of one machine.
+    """The database engine for a single machine.
 
-    `synchronous=FULL`: a commit is on the disk, as far as the disk tells the truth, when the write returns. `OFF` leaves that
-    to the operating system, for databases that are not to outlive their process.
+    With `synchronous=FULL` a commit is on the disk when the write returns, provided that the disk reports truthfully. `OFF`
+    leaves syncing to the operating system, for databases that need not outlive their process.
     """
 
     setting = "DEEPWELL_DATA_DIR"
@@ -72,23 +72,23 @@ class SQLite:
         self.reader = self._engine(url, "BEGIN", reading, pool_size=4, max_overflow=4, pool_timeout=10)
 
     def lock_migrations(self, connection: Connection) -> None:
-        """The transaction has been the only one that writes since it began."""
+        """Does nothing, because the transaction has been the only writer since it began."""
 
     def bounded(self, connection: Connection) -> AbstractContextManager[None]:
-        """`busy_timeout` bounds every wait."""
+        """Does nothing, because `busy_timeout` limits every wait."""
         return nullcontext()
 
     def is_lost(self, connection: Connection) -> bool:
-        """A full disk, among others, makes SQLite undo the whole transaction (sqlite.org/lang_transaction.html)."""
+        """Returns whether SQLite undid the whole transaction, as it does on a full disk (sqlite.org/lang_transaction.html)."""
         raw = connection.connection.dbapi_connection
         return raw is None or not raw.in_transaction  # pyright: ignore[reportAttributeAccessIssue]
 
     def is_race(self, error: Exception) -> bool:
-        """Writers take turns, so that there are none."""
+        """Returns False: writers take turns, so there are no conflicts."""
         return False
 
     def explain(self, error: DBAPIError) -> tuple[str, str] | None:
-        """By SQLite's own code; what is not named there is a mistake in a query."""
+        """Looks up SQLite's error code. A code without an entry comes from a mistake in a query."""
         code = getattr(error.orig, "sqlite_errorcode", None)
         return None if code is None else _REASONS.get(code & 0xFF)
 
@@ -100,7 +100,7 @@ class SQLite:
 
         @event.listens_for(engine, "connect")
         def _prepare(connection: Any, _record: Any) -> None:
-            # The driver would begin transactions by itself, later than told, and never in front of a savepoint.
+            # The driver would begin transactions by itself, later than asked, and never before a savepoint.
             connection.isolation_level = None
             for pragma in pragmas:
                 connection.execute(f"PRAGMA {pragma}")

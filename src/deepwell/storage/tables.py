@@ -46,7 +46,7 @@ metadata = MetaData(
     }
 )
 
-# SQLite counts by itself only in a column that is exactly INTEGER PRIMARY KEY.
+# SQLite numbers rows by itself only in a column declared exactly INTEGER PRIMARY KEY.
 _Sequence = BigInteger().with_variant(Integer, "sqlite")
 
 responses = Table(
@@ -57,10 +57,10 @@ responses = Table(
     Column("created_at", BigInteger, nullable=False),
     Column("status", String(16), nullable=False),
     Column("previous_id", String(64)),
-    Column("owner", String(64)),  # the process that still works on it
-    Column("input", Text, nullable=False),  # JSON: the items it was given itself
+    Column("owner", String(64)),  # the process that works on it, until it is finished
+    Column("input", Text, nullable=False),  # JSON: its own input items
     Column("body", Text, nullable=False),  # JSON: the response object
-    Column("events", Text),  # JSON: what a background response streamed
+    Column("events", Text),  # JSON: the events that a background response streamed
     Index("ix_responses_owner", "owner"),
 )
 
@@ -135,9 +135,9 @@ jobs = Table(
     Column("started_at", BigInteger),
     Column("finished_at", BigInteger),
     Column("owner", String(128)),
-    Column("lease_s", Double),  # how long the counter below may stand still
-    Column("lease_until", Double),  # by the owner's wall clock, for people to read
-    Column("beat", BigInteger, nullable=False),  # claims and heartbeats
+    Column("lease_s", Double),  # how long `beat` may stay unchanged
+    Column("lease_until", Double),  # by the owner's wall clock, for display only
+    Column("beat", BigInteger, nullable=False),  # counts claims and heartbeats
     Column("cancel_requested", Boolean, nullable=False),
     UniqueConstraint("tenant", "id"),
     Index("ix_jobs_tenant_kind_seq", "tenant", "kind", "seq"),
@@ -173,7 +173,7 @@ uploads = Table(
     Column("filename", String(256), nullable=False),
     Column("purpose", String(32), nullable=False),
     Column("mime_type", String(256), nullable=False),
-    Column("bytes", BigInteger, nullable=False),  # that were announced
+    Column("bytes", BigInteger, nullable=False),  # announced size
     Column("file_expires_after", BigInteger),  # seconds
     Column("file_id", String(64)),
 )
@@ -200,12 +200,12 @@ batches = Table(
     Column("status", String(16), nullable=False),
     Column("endpoint", String(64), nullable=False),
     Column("input_file_id", String(64), nullable=False),
-    Column("input_sha256", String(64)),  # keeps the input while it is needed, whoever deletes the file
+    Column("input_sha256", String(64)),  # keeps the input while it is needed, even if the file is deleted
     Column("completion_window", String(16), nullable=False),
     Column("metadata", Text),  # JSON
     Column("output_expires_after", BigInteger),  # seconds
     Column("model", String(256)),
-    Column("errors", Text),  # JSON: what validation found
+    Column("errors", Text),  # JSON: errors found by validation
     Column("output_file_id", String(64)),
     Column("error_file_id", String(64)),
     Column("created_at", BigInteger, nullable=False),
@@ -234,7 +234,7 @@ batch_lines = Table(
     metadata,
     Column("tenant", String(64), primary_key=True),
     Column("batch_id", String(64), primary_key=True),
-    Column("line", BigInteger, primary_key=True, autoincrement=False),  # of the input, from 1
+    Column("line", BigInteger, primary_key=True, autoincrement=False),  # line number in the input, from 1
     Column("failed", Integer, nullable=False),  # 1: it belongs to the error file
     Column("body", Text, nullable=False),  # JSON: the line of the output
     ForeignKeyConstraint(["tenant", "batch_id"], ["batches.tenant", "batches.id"], ondelete="CASCADE"),
@@ -246,12 +246,11 @@ api_keys = Table(
     Column("id", String(64), primary_key=True),
     Column("tenant", String(64), nullable=False),
     Column("name", String(256), nullable=False),
-    Column(
-        "digest", String(64), nullable=False
-    ),  # SHA-256 of the key, in hexadecimal: the key itself is nowhere
-    Column("hint", String(16), nullable=False),  # how the key begins and ends
+    # SHA-256 of the key, in hexadecimal; the key itself is not stored
+    Column("digest", String(64), nullable=False),
+    Column("hint", String(16), nullable=False),  # the first and last characters of the key
     Column("scopes", String(256), nullable=False),  # separated by blanks
-    Column("requests_per_minute", BigInteger),  # of this key alone; NULL: what the tenant has
+    Column("requests_per_minute", BigInteger),  # limit of this key; NULL: the tenant's limit
     Column("tokens_per_minute", BigInteger),
     Column("created_at", BigInteger, nullable=False),
     Column("last_used_at", BigInteger),

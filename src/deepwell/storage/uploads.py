@@ -1,4 +1,4 @@
-"""Uploads at rest: files that come in parts."""
+"""Stored uploads: files that arrive in parts."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from deepwell.storage.tables import upload_parts, uploads
 
 __all__ = ["MAX_PARTS", "StoredPart", "StoredUpload", "UploadStore"]
 
-LIFETIME_S = 3600  # OpenAI's
-MAX_PARTS = 10_000  # of one upload: 8 GB in parts of 64 MB are 128
+LIFETIME_S = 3600  # as at OpenAI
+MAX_PARTS = 10_000  # per upload; 8 GB in parts of 64 MB are 128 parts
 
 
 @dataclass(frozen=True, slots=True)
 class StoredUpload:
-    """One upload. `bytes` were announced; `file_expires_after` counts seconds from the file's making."""
+    """One upload. `bytes` is the announced size; `file_expires_after` is in seconds from the creation of the file."""
 
     id: str
     created_at: int
@@ -55,7 +55,7 @@ _PART_COLUMNS = [upload_parts.c[name] for name in StoredPart.__dataclass_fields_
 
 
 class UploadStore:
-    """Uploads by tenant and id. Every call raises `NotFound` where the tenant has none of the id."""
+    """Uploads by tenant and id. Calls with an id raise `NotFound` if the tenant has no such upload."""
 
     def __init__(self, database: Database, files: FileStore) -> None:
         self._database = database
@@ -71,7 +71,7 @@ class UploadStore:
         bytes: int,
         file_expires_after: int | None = None,
     ) -> StoredUpload:
-        """Announce a file of so many bytes."""
+        """Announces a file of `bytes` bytes."""
         now = int(time.time())
         upload = StoredUpload(
             id=f"upload_{uuid.uuid4().hex}",
@@ -90,22 +90,22 @@ class UploadStore:
         return upload
 
     async def get(self, tenant: Tenant, id: str) -> StoredUpload:
-        """The upload."""
+        """Returns the upload."""
         return await self._database.read(lambda connection: _find(connection, tenant, id))
 
     async def room(self, tenant: Tenant, id: str) -> int:
-        """Bytes that may still come.
+        """Returns the number of bytes that may still be sent.
 
         Raises:
-            InvalidRequest: the upload takes no parts any more.
+            InvalidRequest: the upload takes no more parts.
         """
         return await self._database.read(lambda connection: _room(connection, tenant, id))
 
     async def add_part(self, tenant: Tenant, id: str, draft: Draft) -> StoredPart:
-        """Keep a part; the draft is used up.
+        """Stores a part. The draft is consumed.
 
         Raises:
-            InvalidRequest: the upload takes no parts any more, or not so many bytes.
+            InvalidRequest: the upload takes no more parts, or has no room for the bytes.
         """
 
         def work(connection: Connection) -> StoredPart:
@@ -135,11 +135,11 @@ class UploadStore:
     async def complete(
         self, tenant: Tenant, id: str, part_ids: Sequence[str], md5: str | None = None
     ) -> tuple[StoredUpload, StoredFile]:
-        """Join the parts, in this order, to a file.
+        """Joins the parts, in the given order, into a file.
 
         Raises:
-            InvalidRequest: a part is missing, unknown or named twice, the bytes are not as many as announced, or not those of
-                `md5`. The upload stays as it was.
+            InvalidRequest: a part is missing, unknown or named twice, or the bytes do not match the announced size or `md5`.
+                The upload stays unchanged.
         """
         parts = await self._database.read(lambda connection: _parts(connection, tenant, id, part_ids))
         draft = await asyncio.to_thread(self._files.draft)
@@ -178,10 +178,10 @@ class UploadStore:
         draft.close()
 
     async def cancel(self, tenant: Tenant, id: str) -> StoredUpload:
-        """Give the upload up; its parts are deleted.
+        """Cancels the upload and deletes its parts.
 
         Raises:
-            InvalidRequest: it has ended.
+            InvalidRequest: the upload has ended.
         """
 
         def work(connection: Connection) -> tuple[StoredUpload, list[str]]:
@@ -193,7 +193,7 @@ class UploadStore:
         return upload
 
     async def sweep(self) -> int:
-        """Delete the parts of uploads that nobody completed in time; how many uploads."""
+        """Deletes the parts of uploads that were not completed in time, and returns the number of uploads."""
 
         def work(connection: Connection) -> tuple[int, list[str]]:
             late = connection.execute(
@@ -247,7 +247,7 @@ def _room(connection: Connection, tenant: Tenant, id: str, *, lock: bool = False
 
 
 def _parts(connection: Connection, tenant: Tenant, id: str, part_ids: Sequence[str]) -> list[StoredPart]:
-    """The named parts, in order; they make up the announced bytes."""
+    """Returns the named parts, in order, after checking that they add up to the announced bytes."""
     upload = _pending(connection, tenant, id)
     rows = connection.execute(
         sa.select(*_PART_COLUMNS).where(upload_parts.c.tenant == tenant, upload_parts.c.upload_id == id)
@@ -273,7 +273,7 @@ def _parts(connection: Connection, tenant: Tenant, id: str, part_ids: Sequence[s
 
 
 def _close(connection: Connection, tenant: Tenant, upload: StoredUpload) -> list[str]:
-    """Write the end of an upload, and delete its parts; their hashes, which may have lost their last name."""
+    """Records the end of an upload and deletes its parts. Returns their hashes, which may no longer be referenced."""
     connection.execute(
         sa.update(uploads)
         .where(uploads.c.tenant == tenant, uploads.c.id == upload.id)

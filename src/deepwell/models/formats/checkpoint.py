@@ -1,8 +1,8 @@
 """A model on disk, GGUF or safetensors: its configuration and memory-mapped tensors in Hugging Face naming.
 
-Opening reads headers only. Every tensor the architecture needs is checked to be there, with the right shape
-and a dtype that Deepwell converts; a tensor it does not know is refused: ignoring one silently computes
-another model.
+Opening a model reads only headers. Every tensor that the architecture needs must be present, with the right shape
+and a dtype that Deepwell converts. Unknown tensors are refused, because ignoring one would silently compute another
+model.
 """
 
 from __future__ import annotations
@@ -50,19 +50,17 @@ class StoredTensor:
     name: str
     shape: tuple[int, ...]
     dtype: WeightDtype
-    data: NDArray[np.uint8] = field(repr=False)  # [rows, row_bytes] in file order; a vector is one row
-    permuted_heads: int = (
-        0  # GGUF llama files interleave the two halves of each of so many heads; 0: they do not
-    )
-    scales: NDArray[np.float32] | None = field(
-        default=None, repr=False
-    )  # F8_E4M3: one factor a block of weights
-    scale_block: tuple[int, int] = (0, 0)  # rows and columns of such a block
+    data: NDArray[np.uint8] = field(repr=False)  # [rows, row_bytes] in file order; a vector has one row
+    # Number of heads whose two halves a GGUF llama file interleaves; 0: not interleaved
+    permuted_heads: int = 0
+    # F8_E4M3: one factor per block of weights
+    scales: NDArray[np.float32] | None = field(default=None, repr=False)
+    scale_block: tuple[int, int] = (0, 0)  # rows and columns of a block
 
     def raw_rows(self, rows: Rows = None) -> NDArray[np.uint8]:
-        """Stored bytes, uint8 [rows, row_bytes]; a vector is one row.
+        """Returns the stored bytes, uint8 [rows, row_bytes]; a vector has one row.
 
-        A view on the file, except for the permuted q and k of GGUF llama files, which are gathered into
+        The result is a view on the file, except for the permuted q and k of GGUF llama files, which are gathered into
         Hugging Face order. `rows` selects rows of a matrix.
         """
         if not self.permuted_heads:
@@ -73,7 +71,7 @@ class StoredTensor:
         return self.data[order if rows is None else order[rows]]
 
     def float32(self, rows: Rows = None) -> NDArray[np.float32]:
-        """The values in an array of `shape`, or those of some rows (of a vector: some values)."""
+        """Returns the values in an array of `shape`, or only some rows of it (for a vector: some values)."""
         if len(self.shape) == 1:
             values = dequantize(self.raw_rows(), self.dtype)[0]
             return values if rows is None else values[rows]
@@ -91,7 +89,7 @@ class StoredTensor:
 class JoinedKvB(StoredTensor):
     """kv_b_proj of a GGUF file that stores it absorbed: k_b [heads x kv_lora_rank, nope], v_b [heads x v, kv_lora_rank].
 
-    Built from both, so it is dequantised before anything else is done with it.
+    It is built from both, so it is dequantised before any other use.
     """
 
     k_b: StoredTensor = field(kw_only=True, repr=False)
@@ -99,11 +97,11 @@ class JoinedKvB(StoredTensor):
     heads: int = field(kw_only=True)
 
     def raw_rows(self, rows: Rows = None) -> NDArray[np.uint8]:
-        """float32 in bytes."""
+        """Returns the bytes of the float32 values."""
         return self.float32(rows).view(np.uint8)
 
     def float32(self, rows: Rows = None) -> NDArray[np.float32]:
-        """Rows [heads x (nope + v), kv_lora_rank]; a head is dequantised for any row of it."""
+        """Returns rows of [heads x (nope + v), kv_lora_rank]. A single key row needs its whole head dequantised."""
         heads, rank = self.heads, self.shape[1]
         nope, value = self.k_b.shape[1], self.v_b.shape[0] // heads
         index = np.arange(self.shape[0])[slice(None) if rows is None else rows]
@@ -120,7 +118,7 @@ class JoinedKvB(StoredTensor):
 
 
 class Checkpoint:
-    """An open model. Tensors stay valid for as long as somebody holds them, also without the checkpoint."""
+    """An open model. A tensor stays valid for as long as it is referenced, even after the checkpoint is gone."""
 
     def __init__(
         self,
@@ -133,7 +131,7 @@ class Checkpoint:
     ) -> None:
         self.config = config
         self.format = kind
-        self.metadata = metadata  # of the GGUF file; empty for safetensors
+        self.metadata = metadata  # GGUF metadata; empty for safetensors
         self.names = tuple(tensors)
         self.paths = tuple(maps)
         self._tensors = tensors
@@ -141,22 +139,22 @@ class Checkpoint:
         self._headers = tuple(headers)
 
     def tensor(self, name: str) -> StoredTensor:
-        """The tensor of this Hugging Face name, one of `names` (a tied model has no `lm_head.weight`)."""
+        """Returns the tensor of a Hugging Face name, one of `names` (a tied model has no `lm_head.weight`)."""
         return self._tensors[name]
 
     @property
     def packed_precision(self) -> str | None:
-        """What the weights are packed as, of a model that exists in the engine's own format alone; else None."""
+        """Precision of the packed weights, for a model that exists only in the engine's own format; else None."""
         return self.paths[0].stem.rpartition("-")[2] if self.format == "packed" else None
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the stored tensors."""
+        """Total bytes of the stored tensors."""
         return sum(tensor.data.nbytes for tensor in self._tensors.values())
 
     @cached_property
     def source_bits(self) -> int:
-        """The precision class of most weights of the layers: 4 (4- and 5-bit blocks), 8, 16 or 32."""
+        """Precision class of most weights of the layers: 4 (4- and 5-bit blocks), 8, 16 or 32."""
         weights: dict[int, int] = {}
         for name, tensor in self._tensors.items():
             if len(tensor.shape) == 2 and name.startswith(("model.layers.", "encoder.layer.")):
@@ -166,11 +164,10 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """A cheap identity of the weights, 64 hex digits, for caches of things derived from them.
+        """A cheap identity of the weights, 64 hex digits, for caches of data derived from them.
 
-        SHA-256 over the headers, the file sizes and three samples of 4 KiB of every tensor: enough to tell
-        apart any two models that were trained or converted differently, not enough to detect tampering
-        (`sha256` is).
+        It is the SHA-256 of the headers, the file sizes and three samples of 4 KiB of every tensor. This tells apart any
+        two models that were trained or converted differently, but does not detect tampering (`sha256` does).
         """
         digest = hashlib.sha256()
         for header in self._headers:
@@ -196,20 +193,20 @@ class Checkpoint:
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def release_pages(self) -> None:
-        """Give the mapped pages back to the system (they are read again on use): keeps a load's RSS small."""
+        """Gives the mapped pages back to the system, which reads them again on use. This keeps the RSS of a load small."""
         for mapped in self._maps.values():
             mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a `.gguf` file, a directory with `config.json` and safetensors, or one with a single `.gguf`.
+    """Opens a `.gguf` file, a directory with `config.json` and safetensors, or one with a single `.gguf`.
 
-    A directory with `config.json` and one `model-PRECISION.dwpack` has no tensors to convert: the engine reads the file.
+    A directory with `config.json` and one `model-PRECISION.dwpack` has no tensors to convert; the engine reads the file.
 
     Raises:
-        ModelNotFound: nothing there.
-        InvalidModelFile: corrupt, truncated or hostile, or a needed tensor is missing or of the wrong shape.
-        UnsupportedModel: sound, but of an architecture, dtype or feature that Deepwell does not run.
+        ModelNotFound: `path` does not exist.
+        InvalidModelFile: the model is corrupt, truncated or hostile, or a needed tensor is missing or has the wrong shape.
+        UnsupportedModel: the model is sound, but has an architecture, dtype or feature that Deepwell does not run.
     """
     if not path.exists():
         raise ModelNotFound(f"{path} does not exist")
@@ -254,7 +251,9 @@ def _open_gguf(path: Path) -> Checkpoint:
     config = config_from_gguf(header, rope_factors, where=path.name)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}
     tensors: dict[str, StoredTensor] = {}
-    stacked: dict[str, tuple[int, StoredTensor]] = {}  # experts, or heads, and their rows one after the other
+    stacked: dict[
+        str, tuple[int, StoredTensor]
+    ] = {}  # number of experts or heads, and their concatenated rows
     for gguf_name, info in header.tensors.items():
         if is_ignorable(gguf_name):
             continue
@@ -291,7 +290,7 @@ def _open_gguf(path: Path) -> Checkpoint:
 
 
 def _experts(stacked: StoredTensor, parts: int) -> Iterator[StoredTensor]:
-    """Views on the parts of a stacked tensor, by the names they have apart."""
+    """Yields views on the parts of a stacked tensor, under the names of the separate tensors."""
     before, after = stacked.name.split(".experts.")
     rows = stacked.shape[0] // parts
     for expert in range(parts):
@@ -304,7 +303,7 @@ def _experts(stacked: StoredTensor, parts: int) -> Iterator[StoredTensor]:
 
 
 def _joined(where: str, keys: StoredTensor, values: StoredTensor | None, config: ModelConfig) -> StoredTensor:
-    """kv_b_proj of its absorbed halves, stacked heads of [kv_lora_rank, nope] and of [v, kv_lora_rank]."""
+    """Joins kv_b_proj from its absorbed halves, stacked heads of [kv_lora_rank, nope] and of [v, kv_lora_rank]."""
     heads, rank, nope = config.num_attention_heads, config.kv_lora_rank, config.qk_nope_head_dim
     name = keys.name.replace("k_b_proj", "kv_b_proj")
     expected = (heads * rank, nope), (heads * config.v_head_dim, rank)
@@ -322,9 +321,8 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     block = _fp8_block(read_json(directory / "config.json"))
     infos = read_safetensors_index(directory)
     if not any(prediction_layer_of(name, config) == 0 for name in infos):
-        config = replace(
-            config, num_nextn_predict_layers=0
-        )  # transformers drops the layer and keeps the field
+        # transformers drops the layer but keeps the field
+        config = replace(config, num_nextn_predict_layers=0)
     maps = {path: _map(path) for path in dict.fromkeys(info.path for info in infos.values())}
 
     def view(info: SafetensorsInfo) -> NDArray[np.uint8]:
@@ -360,7 +358,7 @@ def _open_safetensors(directory: Path) -> Checkpoint:
 
 
 def _in_order(where: str, config: ModelConfig, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
-    """Exactly the expected tensors, in the order of the forward pass."""
+    """Returns exactly the expected tensors, in the order of the forward pass."""
     result: dict[str, StoredTensor] = {}
     for name, shape in expected_tensors(config):
         tensor = tensors.pop(name, None)
@@ -379,7 +377,10 @@ def _in_order(where: str, config: ModelConfig, tensors: dict[str, StoredTensor])
 
 
 def _is_zero_output_bias(tensor: StoredTensor, config: ModelConfig) -> bool:
-    """`attention_bias` of a Llama model covers `o_proj` too; Qwen models converted to Llama store zeros there."""
+    """Returns whether a tensor is an `o_proj` bias of zeros.
+
+    `attention_bias` of a Llama model covers `o_proj` too; Qwen models converted to Llama store zeros there.
+    """
     if not tensor.name.endswith(".self_attn.o_proj.bias") or tensor.shape != (config.hidden_size,):
         return False
     return not tensor.float32().any()
@@ -409,12 +410,12 @@ def _check_dtype(where: str, name: str, dtype: str, dims: int) -> None:
 
 
 def _unpermuted_order(rows: int, heads: int) -> NDArray[np.intp]:
-    """Stored row of each Hugging Face row: converters store row (h, j, i) at (h, i, j), j in 0..1."""
+    """Returns the stored row of each Hugging Face row. Converters store row (h, j, i) at (h, i, j), j in 0..1."""
     return np.arange(rows).reshape(heads, -1, 2).swapaxes(1, 2).reshape(-1)
 
 
 def _fp8_block(config: Mapping[str, Any]) -> tuple[int, int] | None:
-    """`weight_block_size` of DeepSeek's fp8 format; other quantisation formats are refused."""
+    """Reads `weight_block_size` of DeepSeek's fp8 format. Other quantisation formats are refused."""
     quantization = config.get("quantization_config")
     if quantization is None:
         return None

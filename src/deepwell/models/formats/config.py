@@ -25,15 +25,14 @@ class RopeScaling:
     high_freq_factor: float = 4.0  # llama3
     beta_fast: float = 32.0  # yarn
     beta_slow: float = 1.0  # yarn
-    attention_factor: float | None = None  # yarn; None: 0.1 ln(factor) + 1
-    mscale_all_dim: float = (
-        0.0  # yarn with latent attention: scores are multiplied by (0.1 mscale ln(factor) + 1)^2
-    )
+    attention_factor: float | None = None  # yarn; None means 0.1 ln(factor) + 1
+    # Yarn with latent attention: scores are multiplied by (0.1 mscale ln(factor) + 1)^2
+    mscale_all_dim: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """What an architecture needs to know; names follow transformers' ``config.json``."""
+    """Hyperparameters of a model; names follow transformers' ``config.json``."""
 
     architecture: Architecture
     vocab_size: int
@@ -52,8 +51,8 @@ class ModelConfig:
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
     pad_token_id: int | None = None
-    # Latent attention; head_dim is then qk_nope_head_dim + qk_rope_head_dim:
-    q_lora_rank: int = 0  # 0: queries are projected at once
+    # Latent attention, where head_dim is qk_nope_head_dim + qk_rope_head_dim:
+    q_lora_rank: int = 0  # 0: queries are not compressed
     kv_lora_rank: int = 0  # 0: no latent attention
     qk_nope_head_dim: int = 0
     qk_rope_head_dim: int = 0
@@ -68,44 +67,44 @@ class ModelConfig:
     num_shared_experts: int = 0
     num_experts_per_tok: int = 0
     moe_intermediate_size: int = 0
-    first_k_dense_replace: int = 0  # so many leading layers are dense
-    decoder_sparse_step: int = 1  # layer i is sparse if i + 1 is a multiple
+    first_k_dense_replace: int = 0  # number of leading layers that are dense
+    decoder_sparse_step: int = 1  # layer i is sparse if i + 1 is a multiple of this
     mlp_only_layers: tuple[int, ...] = ()  # further dense layers
-    n_group: int = 1  # experts are chosen from the best `topk_group` of so many groups
+    n_group: int = 1  # number of expert groups; experts are chosen from the best `topk_group` of them
     topk_group: int = 1
     scoring_func: Literal["softmax", "sigmoid"] = "softmax"
     topk_method: TopkMethod = "greedy"
     norm_topk_prob: bool = False  # the weights of the chosen experts are scaled to a sum of 1
     routed_scaling_factor: float = 1.0
-    num_nextn_predict_layers: int = 0  # multi-token prediction layers behind the last one
-    # Encoders alone:
+    num_nextn_predict_layers: int = 0  # multi-token prediction layers after the last layer
+    # Encoders only:
     layer_norm_eps: float = 1e-12
-    type_vocab_size: int = 0  # kinds of segment; a text that stands alone is of the first
-    pooling: Literal["mean", "cls"] = "mean"  # of the last hidden states, into one vector
+    type_vocab_size: int = 0  # number of segment types; a single text has the first
+    pooling: Literal["mean", "cls"] = "mean"  # how the last hidden states become one vector
 
     @property
     def is_encoder(self) -> bool:
-        """Whether it embeds text and cannot continue it."""
+        """True if the model embeds text and cannot generate it."""
         return self.architecture == "bert"
 
     @property
     def qk_norm(self) -> bool:
-        """Whether each query and key head passes an RMSNorm before it is rotated."""
+        """True if each query and key head passes through an RMSNorm before it is rotated."""
         return self.architecture in ("qwen3", "qwen3_moe")
 
     @property
     def is_latent(self) -> bool:
-        """Whether attention caches a latent in place of keys and values."""
+        """True if attention caches a latent in place of keys and values."""
         return self.kv_lora_rank > 0
 
     @property
     def has_correction_bias(self) -> bool:
-        """Whether a bias corrects the scores that choose experts (auxiliary-loss-free balancing, V3)."""
+        """True if a bias corrects the scores that choose experts (auxiliary-loss-free balancing, V3)."""
         return self.topk_method == "noaux_tc"
 
     @property
     def sparse_layers(self) -> frozenset[int]:
-        """The layers whose MLP is a mixture of experts."""
+        """Indices of the layers whose MLP is a mixture of experts."""
         if not self.num_experts:
             return frozenset()
         layers = range(self.first_k_dense_replace, self.num_hidden_layers)
@@ -115,24 +114,24 @@ class ModelConfig:
 
     @property
     def prediction_layer(self) -> int | None:
-        """The layer behind the last one that predicts the token after the next; None: there is none.
+        """Index of the layer that predicts the token after the next, or None. It follows the last layer.
 
-        Of several the first is run, and its own output fed back to it.
+        If a model has several, only the first is run, and its own output is fed back to it.
         """
         return self.num_hidden_layers if self.num_nextn_predict_layers else None
 
     def has_experts(self, layer: int) -> bool:
-        """Whether the MLP of a layer, the prediction layer included, is a mixture of experts."""
+        """Returns whether the MLP of a layer is a mixture of experts. The layer may be the prediction layer."""
         return layer in self.sparse_layers or (bool(self.num_experts) and layer == self.prediction_layer)
 
     @property
     def rotary_dim(self) -> int:
-        """Dimensions of a head that are rotated."""
+        """Number of dimensions of a head that are rotated."""
         return self.qk_rope_head_dim if self.is_latent else self.head_dim
 
     @property
     def attention_scale(self) -> float:
-        """What scores are multiplied by: 1 / sqrt(head_dim), with yarn's mscale squared for latent attention."""
+        """Factor of the attention scores: 1 / sqrt(head_dim), times yarn's mscale squared for latent attention."""
         scale = self.head_dim**-0.5
         scaling = self.rope_scaling
         if self.is_latent and scaling is not None and scaling.mscale_all_dim and scaling.factor > 1:

@@ -1,4 +1,4 @@
-"""Typed access to the values of `config.json` and GGUF metadata; what is of the wrong type is refused."""
+"""Typed access to the values of `config.json` and GGUF metadata. Values of the wrong type are refused."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class Fields:
         self.prefix = prefix
 
     def error(self, reason: str) -> InvalidModelFile:
-        """What to raise about this file."""
+        """Returns the error to raise about this file."""
         return InvalidModelFile(f"{self.where}: {reason}", fix="download it again or from another source")
 
     def get(self, key: str) -> Any:
-        """The value as it is; None where there is none."""
+        """Returns the raw value, or None if it is missing."""
         return self.values.get(self.prefix + key)
 
     def integer(self, key: str, default: int | None = None) -> int:
-        """A whole number, needed where no default is given."""
+        """Returns an integer; the value is required if there is no default."""
         value = self.get(key)
         if value is None and default is not None:
             return default
@@ -52,7 +52,7 @@ class Fields:
         return value
 
     def number(self, key: str, default: float) -> float:
-        """A finite number."""
+        """Returns a finite number."""
         value = self.get(key)
         if value is None:
             return default
@@ -61,14 +61,14 @@ class Fields:
         raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a finite number")
 
     def text(self, key: str) -> str | None:
-        """A string, or None."""
+        """Returns a string, or None if it is missing."""
         value = self.get(key)
         if value is not None and not isinstance(value, str):
             raise self.error(f"{self.prefix}{key} is {reprlib.repr(value)}, not a string")
         return value
 
     def boolean(self, key: str, default: bool) -> bool:
-        """True or false."""
+        """Returns a boolean."""
         value = self.get(key)
         if value is None:
             return default
@@ -77,7 +77,7 @@ class Fields:
         return value
 
     def section(self, key: str) -> Fields | None:
-        """An object inside, or None."""
+        """Returns a nested object, or None if it is missing."""
         value = self.get(key)
         if value is None:
             return None
@@ -86,7 +86,7 @@ class Fields:
         return Fields(cast("dict[str, Any]", value), f"{self.where}: {key}")
 
     def token_ids(self, key: str) -> tuple[int, ...]:
-        """A token id, a list of them, or nothing; -1 is an old way to write nothing."""
+        """Reads one token id or a list of them; none if the value is missing. -1 is an old way to write no token."""
         value = self.get(key)
         ids: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [value]
         result: list[int] = []

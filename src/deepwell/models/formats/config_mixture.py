@@ -1,4 +1,4 @@
-"""The hyperparameters of latent attention, sparse attention and mixtures of experts, for `config_reader`."""
+"""Reads the hyperparameters of latent attention, sparse attention and mixtures of experts, for `config_reader`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from deepwell.models.formats.gguf import GGUFHeader
 
 __all__ = ["check_mixture", "gguf_mixture", "json_mixture"]
 
-# Bounds no model in use comes near; beyond them a configuration is corrupt or hostile.
+# No model in use comes near these bounds. A configuration beyond them is corrupt or hostile.
 _LATENT_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "q_lora_rank": (0, 1 << 14),
-    "kv_lora_rank": (1, 1024),  # what the attention kernels hold, as for the next three
+    "kv_lora_rank": (1, 1024),  # the limit of the attention kernels, as for the next three
     "qk_nope_head_dim": (1, 256),
     "qk_rope_head_dim": (2, 128),
     "v_head_dim": (1, 256),
@@ -36,15 +36,16 @@ _MIXTURE_BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "topk_group": (1, 1024),
     "num_nextn_predict_layers": (0, 8),
 }
+# expert_gating_func; 0 was written before there were two kinds.
 _GATING: Final = {
     0: "softmax",
     1: "softmax",
     2: "sigmoid",
-}  # expert_gating_func; 0: written before there were two
+}
 
 
 def json_mixture(fields: Fields, architecture: Architecture) -> dict[str, Any]:
-    """The fields of `ModelConfig` beyond those of a dense model, from `config.json`; none for a dense architecture."""
+    """Reads the fields of `ModelConfig` that a dense model lacks from `config.json`; none for a dense architecture."""
     if architecture == "qwen3_moe":
         return _qwen3_moe(fields)
     if architecture not in ("deepseek_v2", "deepseek_v3", "deepseek_v32"):
@@ -84,7 +85,7 @@ def json_mixture(fields: Fields, architecture: Architecture) -> dict[str, Any]:
             fix="V2 models choose by greedy or group_limited_greedy on softmax, V3 by noaux_tc on sigmoid",
         )
     if v2 and values["norm_topk_prob"]:
-        # transformers ignores the setting, DeepSeek's own code then drops routed_scaling_factor.
+        # transformers ignores the setting, while DeepSeek's own code drops routed_scaling_factor when it is set.
         raise UnsupportedModel(
             f"{fields.where}: norm_topk_prob is true in a V2 model, which implementations read differently",
             fix="set it to false if the model was trained so",
@@ -93,7 +94,7 @@ def json_mixture(fields: Fields, architecture: Architecture) -> dict[str, Any]:
 
 
 def gguf_mixture(fields: Fields, header: GGUFHeader) -> dict[str, Any]:
-    """The same from GGUF metadata, `deepseek2.*` or `qwen3moe.*`."""
+    """Reads the same fields from GGUF metadata, `deepseek2.*` or `qwen3moe.*`."""
     count = fields.integer("expert_count", 0)
     if fields.prefix == "qwen3moe.":
         return {
@@ -105,7 +106,7 @@ def gguf_mixture(fields: Fields, header: GGUFHeader) -> dict[str, Any]:
             "scoring_func": "softmax",
         }
     rope = fields.integer("rope.dimension_count")
-    # Files whose kv_b is stored absorbed name the lengths of what is cached, and those of a head beside them.
+    # Files with an absorbed kv_b give the lengths of the cached vectors here, and those of a head in the `_mla` keys.
     head_dim = fields.integer("attention.key_length_mla", fields.integer("attention.key_length"))
     gating = fields.integer("expert_gating_func", 0)
     if gating not in _GATING:
@@ -134,10 +135,10 @@ def gguf_mixture(fields: Fields, header: GGUFHeader) -> dict[str, Any]:
 
 
 def check_mixture(config: ModelConfig, fields: Fields) -> None:
-    """Refuse absurd values.
+    """Refuses absurd values.
 
     Raises:
-        InvalidModelFile: names the value and what was expected.
+        InvalidModelFile: a value is out of bounds; the message names it and the expected range.
     """
     bounds: dict[str, tuple[int, int]] = {}
     if config.is_latent or config.architecture.startswith("deepseek"):
@@ -171,12 +172,12 @@ def _latent(nope: int, rope: int) -> dict[str, Any]:
 
 
 def _grouped(values: dict[str, Any]) -> dict[str, Any]:
-    """Greedy choice pays no heed to groups, whatever their number."""
+    """Sets the groups to 1 for greedy choice, which ignores them."""
     return values | {"n_group": 1, "topk_group": 1} if values["topk_method"] == "greedy" else values
 
 
 def _experts(fields: Fields, key: str) -> int:
-    """transformers has renamed the field more than once."""
+    """Reads the number of experts, whose field transformers has renamed more than once."""
     for name in (key, "num_local_experts", "num_experts"):
         if fields.get(name) is not None:
             return fields.integer(name)
@@ -184,7 +185,7 @@ def _experts(fields: Fields, key: str) -> int:
 
 
 def _list(fields: Fields, key: str) -> list[Any]:
-    """The items of a list, none where there is no list."""
+    """Returns the items of a list; none if the list is missing."""
     value = fields.get(key)
     if value is None:
         return []
@@ -201,7 +202,7 @@ def _layers(fields: Fields, key: str) -> tuple[int, ...]:
 
 
 def _layer_types(fields: Fields) -> dict[str, Any]:
-    """`mlp_layer_types`, where transformers wrote it."""
+    """Reads `mlp_layer_types`, if transformers wrote it."""
     names = _list(fields, "mlp_layer_types")
     if not all(name in ("dense", "sparse") for name in names):
         raise fields.error(f"mlp_layer_types is {reprlib.repr(names)}, not a list of dense and sparse")

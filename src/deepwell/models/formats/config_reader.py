@@ -1,4 +1,4 @@
-"""Hyperparameters from GGUF metadata or `config.json` into a `ModelConfig`; absurd ones are refused."""
+"""Reads hyperparameters from GGUF metadata or `config.json` into a `ModelConfig`. Absurd values are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from deepwell.models.store.fetched import POOLING_FILE
 
 __all__ = ["END_TOKENS", "SUPPORTED", "config_from_directory", "config_from_gguf", "llama3_frequency_factors"]
 
-MAX_GROUP: Final = 96  # query heads a KV head that the attention kernels hold
+MAX_GROUP: Final = 96  # query heads per KV head, the limit of the attention kernels
 _ARCHITECTURES: Final[dict[str, Architecture]] = {
     "LlamaForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
@@ -38,9 +38,9 @@ _GGUF_ARCHITECTURES: Final[dict[str, Architecture]] = {
     "qwen2": "qwen2",
     "qwen3": "qwen3",
     "qwen3moe": "qwen3_moe",
-    "deepseek2": "deepseek_v2",  # V3, where its metadata say so
+    "deepseek2": "deepseek_v2",  # or V3 if the metadata say so
 }
-# Chat models end a turn with one token, a document with another; GGUF metadata often names only one.
+# Chat models end a turn with one token and a document with another. GGUF metadata often names only one of them.
 END_TOKENS: Final = frozenset(
     {
         "<|im_end|>",
@@ -54,7 +54,7 @@ END_TOKENS: Final = frozenset(
 )
 _CONTROL_TYPES: Final = (3, 4)  # tokenizer.ggml.token_type: control, user-defined
 
-# Bounds no model in use comes near; beyond them a header is corrupt or hostile.
+# No model in use comes near these bounds. A header beyond them is corrupt or hostile.
 _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "vocab_size": (1, 1 << 24),
     "hidden_size": (1, 1 << 17),
@@ -62,7 +62,7 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "num_hidden_layers": (1, 1024),
     "num_attention_heads": (1, 4096),
     "num_key_value_heads": (1, 4096),
-    "head_dim": (2, 256),  # what the attention kernels hold
+    "head_dim": (2, 256),  # the limit of the attention kernels
     "max_position_embeddings": (1, 1 << 24),
 }
 
@@ -70,12 +70,12 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
 def config_from_gguf(
     header: GGUFHeader, rope_factors: NDArray[np.float32] | None = None, *, where: str = "GGUF metadata"
 ) -> ModelConfig:
-    """Read `llama.*`, `qwen2.*`, `qwen3.*`, `qwen3moe.*` or `deepseek2.*`.
+    """Reads `llama.*`, `qwen2.*`, `qwen3.*`, `qwen3moe.*` or `deepseek2.*`.
 
     Args:
         header: The parsed file.
-        rope_factors: The tensor `rope_freqs.weight`, [head_dim / 2]: how converters store Llama 3's scaling.
-        where: Names the file in errors.
+        rope_factors: The tensor `rope_freqs.weight`, [head_dim / 2], in which converters store Llama 3's scaling.
+        where: Name of the file in errors.
 
     Raises:
         UnsupportedModel: another architecture, or a feature that Deepwell does not run.
@@ -110,13 +110,13 @@ def config_from_gguf(
         intermediate_size=fields.integer("feed_forward_length"),
         num_hidden_layers=fields.integer("block_count"),
         num_attention_heads=heads,
-        # Files that store absorbed projections write 1.
+        # Files with absorbed projections write 1 here.
         num_key_value_heads=heads
         if architecture == "deepseek2"
         else fields.integer("attention.head_count_kv", heads),
         head_dim=head_dim,
         max_position_embeddings=fields.integer("context_length"),
-        # The metadata holds float32: 1e-5 comes as 9.99999974e-06; seven digits give back what was written.
+        # The metadata holds float32, so 1e-5 reads as 9.99999974e-06. Seven digits give back the value that was written.
         rms_norm_eps=float(f"{fields.number('attention.layer_norm_rms_epsilon', 1e-5):.7g}"),
         rope_theta=fields.number("rope.freq_base", 10_000.0),
         tie_word_embeddings="output.weight" not in header.tensors,
@@ -134,7 +134,7 @@ def config_from_gguf(
 
 
 def config_from_directory(directory: Path) -> ModelConfig:
-    """Read `config.json` and, for the tokens that end a turn, `generation_config.json`.
+    """Reads `config.json` and, for the tokens that end a turn, `generation_config.json`.
 
     Raises:
         UnsupportedModel: another architecture, or a feature that Deepwell does not run.
@@ -188,14 +188,14 @@ def config_from_directory(directory: Path) -> ModelConfig:
 
 
 def _default_head_dim(architecture: str, hidden: int, heads: int) -> int:
-    """What transformers assumes where `config.json` says nothing."""
+    """Returns the head size that transformers assumes if `config.json` does not give one."""
     if architecture == "qwen3":
         return 128
     return hidden // heads if heads > 0 else 0
 
 
 def _bert(fields: Fields, directory: Path) -> ModelConfig:
-    """An encoder: BERT's `config.json`, and the pooling that sentence-transformers keeps beside it."""
+    """Reads an encoder: BERT's `config.json`, and the pooling that sentence-transformers stores next to it."""
     for key, expected in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
         if (value := fields.text(key)) not in (None, expected):
             raise UnsupportedModel(
@@ -247,9 +247,9 @@ def _modules(path: Path) -> list[Any]:
 
 
 def _pooling(directory: Path) -> Literal["mean", "cls"]:
-    """How the hidden states become one vector. Without `modules.json` the mean, as sentence-transformers has it.
+    """Returns how the hidden states become one vector: the mean without `modules.json`, as in sentence-transformers.
 
-    Vectors are scaled to unit length whether or not the model lists a Normalize module: a cosine is the same.
+    Vectors are scaled to unit length whether or not the model lists a Normalize module, which leaves a cosine the same.
     """
     if not (directory / "modules.json").is_file():
         return "mean"
@@ -277,7 +277,7 @@ def _pooling(directory: Path) -> Literal["mean", "cls"]:
 
 
 def _refuse_unsupported(fields: Fields) -> None:
-    """Features of the supported families' `config.json` that would silently change the output if ignored."""
+    """Refuses features of the supported families' `config.json` that would silently change the output if ignored."""
     if (act := fields.text("hidden_act")) not in (None, "silu", "swish"):
         raise UnsupportedModel(
             f"config.json: the activation is {reprlib.repr(act)}", fix="only silu is supported"
@@ -378,7 +378,7 @@ def _json_rope_scaling(rope: Fields, config: ModelConfig) -> RopeScaling | None:
 
 
 def _yarn_attention_factor(rope: Fields, factor: float) -> float | None:
-    """The explicit factor, or the ratio of DeepSeek's two mscales, as transformers computes it."""
+    """Returns the explicit factor, or the ratio of DeepSeek's two mscales, as transformers computes it."""
     if rope.get("attention_factor") is not None:
         return rope.number("attention_factor", 1.0)
     mscale, all_dim = rope.number("mscale", 0.0), rope.number("mscale_all_dim", 0.0)
@@ -399,7 +399,7 @@ def _gguf_rope_scaling(
     if kind in (None, "linear"):
         return RopeScaling("linear", factor)
     if kind == "yarn" and config.is_latent:
-        # The metadata hold 0.1 mscale_all_dim; in every released model mscale is the same, and cosines stay as they are.
+        # The metadata hold 0.1 mscale_all_dim. Every released model has an equal mscale, so the cosines are not scaled.
         return RopeScaling(
             "yarn",
             factor,
@@ -428,18 +428,17 @@ def _gguf_rope_scaling(
 
 
 def llama3_frequency_factors(scaling: RopeScaling, head_dim: int, theta: float) -> NDArray[np.float32]:
-    """What each rotary frequency is divided by, [head_dim / 2] (Llama 3.1 reference code)."""
+    """Returns the divisor of each rotary frequency, [head_dim / 2] (Llama 3.1 reference code)."""
     frequencies = theta ** -(np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    turns = (
-        scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
-    )  # over the original context
+    # Turns over the original context.
+    turns = scaling.original_max_position_embeddings * frequencies / (2 * math.pi)
     low, high = scaling.low_freq_factor, scaling.high_freq_factor
     smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
     return (1.0 / ((1.0 - smooth) / scaling.factor + smooth)).astype(np.float32)
 
 
 def _llama3_from_factors(fields: Fields, config: ModelConfig, factors: NDArray[np.float32]) -> RopeScaling:
-    """The parameters behind `rope_freqs.weight`: the released Llama 3.x models differ in `factor` alone."""
+    """Recovers the parameters behind `rope_freqs.weight`. The released Llama 3.x models differ only in `factor`."""
     if factors.shape != (config.head_dim // 2,) or not np.all(np.isfinite(factors)) or factors.min() < 1.0:
         raise fields.error(f"rope_freqs.weight is not {config.head_dim // 2} factors of at least 1")
     original = fields.integer("rope.scaling.original_context_length", 8192)

@@ -1,6 +1,6 @@
-"""Stored weights to float32: the quantised GGUF blocks, the half-precision floats and 8-bit floats.
+"""Converts stored weights to float32: quantised GGUF blocks, half-precision floats and 8-bit floats.
 
-Block formats go through the vectorised functions of the `gguf` package (never its file reader).
+Block formats use the vectorised functions of the `gguf` package, never its file reader.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ WeightDtype = Literal[
 DTYPES: Final[tuple[str, ...]] = get_args(WeightDtype)
 FLOAT_DTYPES: Final = ("F32", "F16", "BF16")
 
-# dtype -> (values a block, bytes a block, class of precision in bits: what the weights deserve to run at).
+# dtype -> (values per block, bytes per block, precision in bits that the weights are worth running at).
 _LAYOUT: Final[dict[WeightDtype, tuple[int, int, int]]] = {
     "F32": (1, 4, 32),
     "F16": (1, 2, 16),
@@ -34,27 +34,28 @@ _LAYOUT: Final[dict[WeightDtype, tuple[int, int, int]]] = {
     "Q5_K": (256, 176, 4),
     "Q6_K": (256, 210, 8),
 }
-_CHUNK_VALUES: Final = 1 << 18  # converted at a time: bounds the temporaries of a block format to some MB
+# Values converted at a time, which limits the temporaries of a block format to some MB
+_CHUNK_VALUES: Final = 1 << 18
 
 
 def block_shape(dtype: WeightDtype) -> tuple[int, int]:
-    """Values and bytes of one block."""
+    """Returns the number of values and of bytes in one block."""
     return _LAYOUT[dtype][:2]
 
 
 def source_bits(dtype: WeightDtype) -> int:
-    """The precision class: 4 for 4- and 5-bit blocks, else 8, 16 or 32."""
+    """Returns the precision class: 4 for 4- and 5-bit blocks, else 8, 16 or 32."""
     return _LAYOUT[dtype][2]
 
 
 def row_bytes(dtype: WeightDtype, cols: int) -> int:
-    """Bytes of a row of `cols` values; `cols` is a multiple of the block."""
+    """Returns the bytes of a row of `cols` values; `cols` is a multiple of the block."""
     values, nbytes = block_shape(dtype)
     return cols // values * nbytes
 
 
 def dequantize(raw: NDArray[np.uint8], dtype: WeightDtype) -> NDArray[np.float32]:
-    """Convert stored rows, uint8 [rows, row_bytes], to float32 [rows, cols]."""
+    """Converts stored rows, uint8 [rows, row_bytes], to float32 [rows, cols]."""
     values, nbytes = block_shape(dtype)
     rows, width = raw.shape
     cols = width // nbytes * values
@@ -78,7 +79,7 @@ def dequantize(raw: NDArray[np.uint8], dtype: WeightDtype) -> NDArray[np.float32
 
 
 def _block_dequantizer(dtype: WeightDtype) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
-    """The `gguf` function for a block format, imported on first use: it costs 0.1 s."""
+    """Returns the `gguf` function for a block format. The import takes 0.1 s, so it happens on first use."""
     from gguf.constants import GGMLQuantizationType
     from gguf.quants import dequantize as gguf_dequantize
 
@@ -92,7 +93,7 @@ def _block_dequantizer(dtype: WeightDtype) -> Callable[[NDArray[np.uint8]], NDAr
 
 
 def _e4m3_table() -> NDArray[np.float32]:
-    """The 256 values of float8 e4m3fn: bias 7, no infinities, all ones is NaN (arXiv 2209.05433)."""
+    """Returns the 256 values of float8 e4m3fn: bias 7, no infinities, all ones is NaN (arXiv 2209.05433)."""
     codes = np.arange(256)
     exponent, mantissa = (codes >> 3) & 15, codes & 7
     magnitude = np.where(

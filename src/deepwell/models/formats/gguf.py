@@ -1,8 +1,8 @@
-"""The header of a GGUF file, parsed without trusting a single number in it.
+"""Parses the header of a GGUF file without trusting any number in it.
 
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md, versions 2 and 3, little endian. Every
-count and length is checked against the bytes that remain before anything of that size is allocated, so memory
-stays proportional to the header, which itself is bounded by `MAX_HEADER_BYTES`.
+count and length is checked against the remaining bytes before anything of that size is allocated. Memory therefore
+stays proportional to the header, whose size is limited by `MAX_HEADER_BYTES`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["GGML_TYPES", "GGUFHeader", "GGUFTensorInfo", "read_gguf_header"]
 MAX_HEADER_BYTES: Final = 64 << 20  # the largest vocabularies in use (262k tokens, 514k merges) need 16 MB
 MAX_OBJECTS: Final = 2 << 20  # strings and arrays in the metadata, ~60 bytes of memory each
 MAX_KEY_BYTES: Final = 65_535  # the format's own limit
-MAX_NAME_BYTES: Final = 256  # tensor names; the format says 64, some writers go beyond
+MAX_NAME_BYTES: Final = 256  # tensor names; the format allows 64, but some writers exceed it
 MAX_ARRAY_DEPTH: Final = 2
 MAX_DIMS: Final = 4
 MAX_ALIGNMENT: Final = 1 << 20
 MIN_ENTRY_BYTES: Final = 13  # a metadata entry: key length 8, type 4, value 1
 MIN_TENSOR_BYTES: Final = 33  # a tensor: name 8 + 1, dimension count 4, one dimension 8, type 4, offset 8
 
-# ggml's tensor types: number -> (name, values a block, bytes a block).
+# ggml's tensor types: number -> (name, values per block, bytes per block).
 GGML_TYPES: Final[dict[int, tuple[str, int, int]]] = {
     0: ("F32", 1, 4),
     1: ("F16", 1, 2),
@@ -87,7 +87,7 @@ _U64: Final = struct.Struct("<Q")
 
 @dataclass(frozen=True, slots=True)
 class GGUFTensorInfo:
-    """Where one tensor lies: `shape` in numpy order, [out, in]; `offset` from the start of the file."""
+    """Location of one tensor: `shape` is in numpy order, [out, in]; `offset` counts from the start of the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -109,11 +109,11 @@ class GGUFHeader:
 
 
 def read_gguf_header(path: Path) -> GGUFHeader:
-    """Parse and check the header of a GGUF file; the tensor data is not touched.
+    """Parses and checks the header of a GGUF file without reading the tensor data.
 
     Raises:
-        InvalidModelFile: the file is no sound GGUF file; the message says why.
-        UnsupportedModel: a GGUF version or tensor type that Deepwell does not know.
+        InvalidModelFile: the file is not a sound GGUF file; the message says why.
+        UnsupportedModel: the file has a GGUF version or tensor type that Deepwell does not know.
     """
     with path.open("rb") as file:
         file_bytes = file.seek(0, 2)
@@ -175,7 +175,7 @@ class _Cursor:
             raise self.error(f"{what} is not UTF-8") from None
 
     def strings(self, count: int, what: str) -> list[str]:
-        """`count` strings; the loop is inlined because vocabularies hold half a million."""
+        """Reads `count` strings. The loop is inlined because vocabularies hold half a million of them."""
         self.need(8 * count, what)
         self.count_objects(count)
         data, pos, end, unpack = self.data, self.pos, self.end, _U64.unpack_from
@@ -281,7 +281,7 @@ def _parse(cursor: _Cursor) -> GGUFHeader:
 
 
 def _tensor_info(cursor: _Cursor, alignment: int) -> GGUFTensorInfo:
-    """One entry of the tensor table, its offset still relative to the data section."""
+    """Reads one entry of the tensor table; its offset is still relative to the data section."""
     name = cursor.string("a tensor name", MAX_NAME_BYTES)
     what = f"tensor {name!r}"
     dims = cursor.u32(what)
@@ -311,7 +311,7 @@ def _tensor_info(cursor: _Cursor, alignment: int) -> GGUFTensorInfo:
 
 
 def _check_extents(cursor: _Cursor, tensors: dict[str, GGUFTensorInfo]) -> None:
-    """Every tensor lies within the file and no two share a byte."""
+    """Checks that every tensor lies within the file and that no two overlap."""
     previous: GGUFTensorInfo | None = None
     for info in sorted(tensors.values(), key=lambda info: info.offset):
         if info.offset + info.nbytes > cursor.file_bytes:

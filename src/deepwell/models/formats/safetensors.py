@@ -1,7 +1,7 @@
-"""The headers of safetensors files, single and sharded, parsed without trusting them.
+"""Parses the headers of safetensors files, single and sharded, without trusting them.
 
-Format: https://github.com/huggingface/safetensors#format. As in the reference implementation the tensors
-must cover the data section exactly: neither overlaps nor holes, which could hide a second file.
+Format: https://github.com/huggingface/safetensors#format. As in the reference implementation, the tensors must cover
+the data section exactly. Overlaps and holes are refused because they could hide a second file.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ DTYPE_BYTES: Final[dict[str, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class SafetensorsInfo:
-    """Where one tensor lies; `offset` counts from the start of the file."""
+    """Location of one tensor; `offset` counts from the start of the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -51,11 +51,11 @@ class SafetensorsInfo:
 
 
 def read_safetensors_index(directory: Path) -> dict[str, SafetensorsInfo]:
-    """Every tensor of the model in `directory`: by `model.safetensors.index.json`, else of the only file.
+    """Returns every tensor of the model in `directory`, from `model.safetensors.index.json` or else the only file.
 
     Raises:
-        InvalidModelFile: no weights, a shard is missing or unsound, or the index names something else than a
-            file of this directory.
+        InvalidModelFile: there are no weights, a shard is missing or unsound, or the index names something other than
+            a file of this directory.
     """
     index = directory / "model.safetensors.index.json"
     if not index.exists():
@@ -82,10 +82,10 @@ def read_safetensors_index(directory: Path) -> dict[str, SafetensorsInfo]:
 
 
 def read_safetensors_header(path: Path) -> dict[str, SafetensorsInfo]:
-    """The tensor table of one file; the tensor data is not touched.
+    """Reads the tensor table of one file without reading the tensor data.
 
     Raises:
-        InvalidModelFile: the file is no sound safetensors file; the message says why.
+        InvalidModelFile: the file is not a sound safetensors file; the message says why.
     """
     with path.open("rb") as file:
         file_bytes = file.seek(0, 2)
@@ -111,10 +111,10 @@ def read_safetensors_header(path: Path) -> dict[str, SafetensorsInfo]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of bounded size and depth, without duplicate keys.
+    """Reads a JSON object from a file of bounded size and depth, without duplicate keys.
 
     Raises:
-        InvalidModelFile: it is none.
+        InvalidModelFile: the file does not hold such an object.
     """
     with path.open("rb") as file:
         text = file.read(MAX_JSON_BYTES + 1)
@@ -171,7 +171,7 @@ def _is_size(value: object) -> bool:
 
 
 def _tensor_info(path: Path, name: str, entry: Any, start: int, data_bytes: int) -> SafetensorsInfo:
-    """One entry of the header; `start` is where the data section begins in the file."""
+    """Parses one entry of the header; `start` is the file offset of the data section."""
     what = f"tensor {name[:80]!r}"
     if not isinstance(entry, dict):
         raise _error(path, f"{what} is not described by an object")
@@ -198,7 +198,7 @@ def _tensor_info(path: Path, name: str, entry: Any, start: int, data_bytes: int)
 
 
 def _check_coverage(path: Path, infos: list[SafetensorsInfo], start: int, file_bytes: int) -> None:
-    """The tensors follow one another without overlap or hole, up to the end of the file."""
+    """Checks that the tensors follow one another without overlaps or holes up to the end of the file."""
     position, previous = start, "the header"
     for info in sorted(infos, key=lambda info: (info.offset, info.nbytes)):
         if info.offset != position:

@@ -13,9 +13,9 @@ from deepwell.errors import InvalidModelFile
 
 __all__ = ["copy_member", "list_members"]
 
-MAX_DIRECTORY_BYTES: Final = 16 << 20  # `zipfile` reads the central directory at once
+MAX_DIRECTORY_BYTES: Final = 16 << 20  # `zipfile` reads the whole central directory into memory
 MAX_MEMBERS: Final = 20_000
-MAX_RATIO: Final = 20  # model weights hardly compress; deflate can reach 1032
+MAX_RATIO: Final = 20  # model weights hardly compress; deflate can reach a ratio of 1032
 CHUNK_BYTES: Final = 1 << 20
 _END: Final = b"PK\x05\x06"
 _ZIP64_LOCATOR: Final = b"PK\x06\x07"
@@ -23,10 +23,10 @@ _ZIP64_END: Final = b"PK\x06\x06"
 
 
 def list_members(archive: Path) -> list[str]:
-    """Names of the files in `archive`, all of them checked.
+    """Returns the names of the files in `archive` after checking all of them.
 
     Raises:
-        InvalidModelFile: no zip archive, or one with names that lead outside, links, or absurd counts.
+        InvalidModelFile: `archive` is no zip archive, or has names that lead outside it, links, or absurd counts.
     """
     with _open(archive) as file:
         return [info.filename for info in file.infolist() if not info.is_dir()]
@@ -35,10 +35,10 @@ def list_members(archive: Path) -> list[str]:
 def copy_member(
     archive: Path, member: str, out: IO[bytes], on_bytes: Callable[[int], None] | None = None
 ) -> int:
-    """Write a member's bytes to `out`, tell `on_bytes` how many at a time, and return their number.
+    """Writes a member's bytes to `out`, reports each chunk's size to `on_bytes`, and returns the total.
 
     Raises:
-        InvalidModelFile: as `list_members`; or no such member, or its bytes are not what the archive declares.
+        InvalidModelFile: as for `list_members`; or the member is missing, or its bytes are not what the archive declares.
     """
     with _open(archive) as file:
         try:
@@ -112,7 +112,7 @@ def _check(archive: str, info: zipfile.ZipInfo, archive_bytes: int) -> None:
 
 
 def _check_directory_size(archive: Path) -> None:
-    """Bound what `zipfile` will read at once, from the end records (APPNOTE 4.3.14 to 4.3.16)."""
+    """Checks the size of the directory that `zipfile` will read, from the end records (APPNOTE 4.3.14 to 4.3.16)."""
     size = archive.stat().st_size
     with archive.open("rb") as file:
         tail_start = max(0, size - (1 << 16) - 22 - 20)

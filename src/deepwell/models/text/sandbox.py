@@ -1,11 +1,11 @@
-"""A jinja2 environment for chat templates of unknown origin, which cannot run or grow without end.
+"""A jinja2 environment for untrusted chat templates that limits their time and memory.
 
 A template is a program that comes with a model file. Jinja's sandbox keeps it away from Python's internals but not
-from the processor or the memory, and neither a signal nor a thread stops a render for sure inside a server. So the
-template itself is rewritten at compile time: every loop iteration, call, filter, operator and printed value passes
-through a function that draws on a budget of steps, characters and seconds and raises when it is spent. Two rules make
-each of these steps short: values never exceed `MAX_VALUE` (checked before an operation can make them larger, through
-nested containers too), and only filters and methods on a list of harmless ones may be called.
+from the processor or the memory, and inside a server neither a signal nor a thread reliably stops a render. The
+template is therefore rewritten at compile time. Every loop iteration, call, filter, operator and printed value passes
+through a function that draws on a budget of steps, characters and seconds, and raises when it is spent. Two rules keep
+each step short. Values never exceed `MAX_VALUE`; this is checked before an operation can make them larger, and in
+nested containers too. Only filters and methods on a list of harmless ones may be called.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from deepwell.errors import InvalidRequest
 
 __all__ = ["ChatEnvironment", "TemplateLimit", "budget", "weigh"]
 
-MAX_VALUE: Final = 8 << 20  # weight of one value: characters, and NODE for every object
+MAX_VALUE: Final = 8 << 20  # weight of one value: its characters, plus NODE for every object
 MAX_STEPS: Final = 200_000
-MAX_SECONDS: Final = 2.0  # of this thread's processor time: a busy server is not the template's fault
-MAX_DEPTH: Final = 64  # of containers in containers
+MAX_SECONDS: Final = 2.0  # processor time of this thread, since wall time would depend on the server's load
+MAX_DEPTH: Final = 64  # nesting of containers
 MAX_INT_BITS: Final = 4096
 NODE: Final = 16
 
@@ -54,7 +54,7 @@ METHODS: Final[Mapping[type, frozenset[str]]] = {
     list: frozenset({"count", "index"}),
     tuple: frozenset({"count", "index"}),
 }
-# CPython searches forwards in linear time, but backwards and for sets of characters in length times length.
+# CPython searches forwards in linear time. Backward searches and character sets take the product of both lengths.
 SEARCHES_BACKWARDS: Final = frozenset("lstrip rfind rindex rpartition rsplit rstrip strip trim".split())
 MAX_COMPARISONS: Final = 1 << 28
 _FORMAT: Final = re.compile(r"%(?!-?\d{0,2}(\.\d{1,2})?[sdifgrx%])")
@@ -62,7 +62,7 @@ _STRFTIME: Final = re.compile(r"([^%]|%-?[A-Za-z%]){0,100}")
 
 
 class TemplateLimit(Exception):
-    """The template spent its budget, or asked for more than any honest one needs."""
+    """Raised when a template spends its budget, or asks for more than any sound one needs."""
 
 
 class _Budget:
@@ -75,12 +75,12 @@ class _Budget:
         self.steps -= 1
         if self.steps < 0:
             raise TemplateLimit(f"more than {MAX_STEPS} steps")
-        # Steps are short, so the clock, which is a system call, is read at every eighth.
+        # Reading the clock is a system call. Steps are short, so it is read at every eighth.
         if not self.steps & 7 and time.thread_time() > self.deadline:
             raise TemplateLimit(f"more than {MAX_SECONDS:.0f} seconds")
 
     def take(self, size: int) -> None:
-        """Pay for a value of this size that is about to be made, or has just been."""
+        """Charges for a value of this size that is about to be made, or has just been made."""
         self.step()
         if size > MAX_VALUE:
             raise TemplateLimit(f"a value of more than {MAX_VALUE} characters")
@@ -94,7 +94,7 @@ _current: ContextVar[_Budget] = ContextVar("template_budget")
 
 @contextmanager
 def budget(chars: int) -> Generator[None]:
-    """Everything the environment compiles or renders inside draws on one budget."""
+    """Gives one budget to everything that the environment compiles or renders inside the block."""
     token = _current.set(_Budget(chars))
     try:
         yield
@@ -103,11 +103,11 @@ def budget(chars: int) -> Generator[None]:
 
 
 def weigh(value: object, *, printable: bool = False) -> int:
-    """Size of a value with all it contains, counted as often as it is reached.
+    """Returns the size of a value and its contents; an object reached twice counts twice.
 
     Raises:
-        TemplateLimit: it is larger than `MAX_VALUE` or nests deeper than `MAX_DEPTH`; or `printable` is asked and it
-            holds objects whose text could be of any length.
+        TemplateLimit: the value is larger than `MAX_VALUE` or nests deeper than `MAX_DEPTH`.
+        SecurityError: `printable` is set and the value holds objects whose text could be of any length.
     """
     if isinstance(value, str) and len(value) <= MAX_VALUE - NODE:
         return NODE + len(value)
@@ -143,12 +143,12 @@ def _each(iterable: Iterable[Any]) -> Iterator[Any]:
 
 @pass_context
 def _loop(_: Context, iterable: Any) -> Any:
-    # Sized collections stay visible to `loop.length`; an undefined one raises jinja's own error.
+    # `loop.length` still works on sized collections, and an undefined one raises jinja's own error.
     return iterable if isinstance(iterable, Undefined) else _Counted(iterable)
 
 
 class _Counted:
-    """An iterable that spends a step an item."""
+    """An iterable that spends one step per item."""
 
     def __init__(self, iterable: Iterable[Any]) -> None:
         self._iterable = iterable
@@ -201,7 +201,7 @@ _REWRITTEN: Final = {
 
 
 class _Meter(NodeTransformer):
-    """Puts the budget into the syntax tree, where compiled code would work without asking the environment."""
+    """Adds budget calls to the syntax tree wherever compiled code would run without calling the environment."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
@@ -243,7 +243,7 @@ class _Meter(NodeTransformer):
 
 
 class _GenerationTag(Extension):
-    """`{% generation %}`, with which transformers marks what an assistant wrote: rendered as its body."""
+    """The tag `{% generation %}`, with which transformers marks assistant text. It renders as its body."""
 
     tags = {"generation"}  # noqa: RUF012
 
@@ -259,7 +259,7 @@ def _tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as transformers' `apply_chat_template` writes it: not escaped for HTML."""
+    """Returns JSON as transformers' `apply_chat_template` writes it, without HTML escapes."""
     if indent is not None and not 0 <= indent <= 16:
         raise SecurityError(f"tojson(indent={indent})")
     weight = weigh(value, printable=True) + weigh(separators)
@@ -280,7 +280,7 @@ def _strftime_now(form: str) -> str:
 
 
 def _check_text(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-    """Pay for the text that a filter or method is about to make, where it can be longer than its input."""
+    """Charges for the text that a filter or method is about to make if it can be longer than its input."""
     charge = _current.get().take
     first, second, third = (*args, None, None, None)[:3]
     if function in SEARCHES_BACKWARDS and isinstance(first, str) and isinstance(second, str):
@@ -298,7 +298,7 @@ def _check_text(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 
 
 def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    # Some filters take the environment or the context first.
+    # Some filters take the environment or the context as their first argument.
     skip = 1 if hasattr(function, "jinja_pass_arg") else 0
 
     @functools.wraps(function)
@@ -338,7 +338,7 @@ def _stepped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """Jinja as transformers sets it up for chat templates, metered. Use it inside `budget` only."""
+    """A metered jinja environment, set up as transformers does for chat templates. It works only inside `budget`."""
 
     intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
 
@@ -369,7 +369,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return super()._generate(_Meter(self).visit(source), name, filename, defer_init)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
-        _current.get().step()  # `map(attribute="a.a.a...")` takes a step a dot
+        _current.get().step()  # `map(attribute="a.a.a...")` takes one step per dot
         return super().getitem(obj, argument)
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805

@@ -1,4 +1,7 @@
-"""Text to token ids and back: byte-level BPE from `tokenizer.json`, or rebuilt from GGUF metadata; WordPiece for encoders."""
+"""Converts text to token ids and back.
+
+Byte-level BPE comes from `tokenizer.json` or is rebuilt from GGUF metadata. Encoders use WordPiece.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,7 @@ CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The character that stands for each byte in a byte-level vocabulary (GPT-2's `bytes_to_unicode`)."""
+    """Maps the characters of a byte-level vocabulary to the bytes they stand for (inverse of GPT-2's `bytes_to_unicode`)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(b): b for b in printable} | {chr(256 + i): b for i, b in enumerate(others)}
@@ -36,7 +39,7 @@ _BYTES: Final = _byte_alphabet()
 
 
 def _looks_like_control(text: str) -> bool:
-    # R1's distillations mark <｜User｜> and the like as plain added tokens in tokenizer.json.
+    # R1's distillations declare <｜User｜> and similar tokens as plain added tokens in tokenizer.json.
     return (text.startswith("<|") and text.endswith("|>")) or (
         text.startswith("<｜") and text.endswith("｜>")
     )
@@ -44,7 +47,7 @@ def _looks_like_control(text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Extras:
-    """What a tokenizer file says beyond its vocabulary."""
+    """Properties from a tokenizer's files besides its vocabulary."""
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
@@ -54,18 +57,18 @@ class _Extras:
 
 
 class Tokenizer:
-    """Byte-level BPE with the special tokens and the chat template of one model.
+    """Tokenizer of one model, byte-level BPE or WordPiece, with its special tokens and chat template.
 
-    Control tokens (`special_ids`) steer the model: turn markers, end of text. They are the tokens declared special
-    and those written `<|...|>` or `<｜...｜>`; other added tokens, such as `<think>`, are ordinary text.
+    Control tokens (`special_ids`) steer the model, such as turn markers and the end of text. They are the tokens declared
+    special and those written `<|...|>` or `<｜...｜>`. Other added tokens, such as `<think>`, are ordinary text.
 
     Attributes:
-        backend: the `tokenizers.Tokenizer` underneath.
-        bos_token_id, eos_token_ids: first token of a sequence; every token that ends one.
-        add_bos: whether a prompt that no chat template rendered starts with `bos_token_id`.
+        backend: the underlying `tokenizers.Tokenizer`.
+        bos_token_id, eos_token_ids: first token of a sequence; all tokens that end one.
+        add_bos: whether a prompt that was not rendered by a chat template starts with `bos_token_id`.
         chat_template: jinja source, None for base models.
         special_ids: ids of the control tokens.
-        prefix_ids, suffix_ids: what a WordPiece model wants around every text: [CLS] and [SEP].
+        prefix_ids, suffix_ids: tokens that a WordPiece model needs around every text: [CLS] and [SEP].
     """
 
     def __init__(self, backend: Backend, extras: _Extras) -> None:
@@ -90,11 +93,11 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Read the tokenizer of a `.gguf` file, or of a directory with `tokenizer.json` or exactly one `.gguf`.
+        """Reads the tokenizer of a `.gguf` file, or of a directory with `tokenizer.json` or exactly one `.gguf`.
 
         Raises:
-            InvalidModelFile: nothing to read there, or it is damaged.
-            UnsupportedModel: neither byte-level BPE nor WordPiece, or an unknown pre-tokenizer.
+            InvalidModelFile: `path` holds no tokenizer, or a damaged one.
+            UnsupportedModel: the tokenizer is neither byte-level BPE nor WordPiece, or its pre-tokenizer is unknown.
         """
         if path.is_dir():
             if (path / "tokenizer.json").is_file():
@@ -122,19 +125,19 @@ class Tokenizer:
 
     @property
     def added_tokens(self) -> tuple[str, ...]:
-        """Tokens beyond the model's own vocabulary: control tokens, and tags such as `<think>`."""
+        """Tokens added to the model's own vocabulary: control tokens, and tags such as `<think>`."""
         return tuple(self._added.values())
 
     def control_token(self, text: str) -> int | None:
-        """The id of a control token, by its text."""
+        """Returns the id of a control token given its text, or None."""
         token = self.backend.token_to_id(text)
         return token if token in self.special_ids else None
 
     def encode(self, text: str, *, allow_special: bool = True) -> list[int]:
-        """Token ids of `text`, without BOS or frame. `allow_special=False` reads control tokens in it as plain text.
+        """Returns the token ids of `text`, without BOS, prefix or suffix.
 
-        A byte that the vocabulary lacks yields no token, as with transformers: smollm2 has none for U+0004 and a
-        dozen others, all of them control characters or parts of rare planes.
+        `allow_special=False` reads control tokens in the text as plain text. A byte that the vocabulary lacks yields no token,
+        as in transformers: smollm2 has none for U+0004 and a dozen others, all control characters or parts of rare planes.
 
         Raises:
             InvalidRequest: `text` is not valid Unicode (a lone surrogate).
@@ -146,14 +149,14 @@ class Tokenizer:
             raise InvalidRequest("the text holds a lone surrogate, which UTF-8 cannot carry") from error
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Text of `ids`; bytes that are not UTF-8 become U+FFFD. WordPiece gives back the normalised text."""
+        """Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD. WordPiece gives back the normalised text."""
         kept = [i for i in ids if not (skip_special and i in self.special_ids)]
         if self._is_word_piece:
             return self.backend.decode(kept, skip_special_tokens=False)
         return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
-        """The bytes a token stands for; empty for ids between the vocabulary and the padded embedding."""
+        """Returns the bytes that a token stands for; empty for ids between the vocabulary and the padded embedding."""
         cached = self._token_bytes.get(token_id)
         if cached is None:
             cached = self._token_bytes[token_id] = self._read_token_bytes(token_id)
@@ -174,10 +177,10 @@ class Tokenizer:
 
 
 def _frame(backend: Backend) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The tokens that the post-processor puts before and behind a text.
+    """Returns the tokens that the post-processor puts before and after a text.
 
     Raises:
-        UnsupportedModel: it does something else to it.
+        UnsupportedModel: the post-processor changes the tokens of the text itself.
     """
     probe = "a"
     bare, framed = (backend.encode(probe, add_special_tokens=special).ids for special in (False, True))
@@ -188,7 +191,7 @@ def _frame(backend: Backend) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def read_chat_template(path: Path) -> str | None:
-    """The chat template of a `.gguf` file or a model directory, without reading its vocabulary into a tokenizer.
+    """Reads the chat template of a `.gguf` file or a model directory without building a tokenizer from its vocabulary.
 
     Raises:
         InvalidModelFile: the file is damaged.
@@ -200,7 +203,7 @@ def read_chat_template(path: Path) -> str | None:
 
 
 def _without_control(backend: Backend, control: frozenset[int]) -> Backend:
-    """The same vocabulary (shared, not copied) with control tokens unrecognised in text."""
+    """Returns a tokenizer on the same vocabulary (shared, not copied) that does not recognise control tokens in text."""
     plain = Backend(backend.model)
     if backend.normalizer is not None:
         plain.normalizer = backend.normalizer
@@ -217,7 +220,7 @@ def _without_control(backend: Backend, control: frozenset[int]) -> Backend:
                 normalized=added[i].normalized,
                 special=i in control,
             )
-            for i in sorted(added)  # in this order ids beyond the model's vocabulary are handed out alike
+            for i in sorted(added)  # this order gives ids beyond the model's vocabulary to the same tokens
         ]
     )
     if any(plain.token_to_id(token.content) != token_id for token_id, token in added.items()):
@@ -283,7 +286,7 @@ def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
 
 
 def _strings(value: object, name: str) -> list[str]:
-    # Arrays of GGUF hold values of one type, so the first speaks for all.
+    # A GGUF array holds values of one type, so checking the first is enough.
     if not isinstance(value, list) or not all(isinstance(s, str) for s in cast("list[object]", value[:1])):
         raise InvalidModelFile(f"{name} is missing or not an array of strings")
     return cast("list[str]", value)
@@ -299,11 +302,11 @@ def _added_tokens(tokens: Sequence[str], kinds: object, file: str) -> list[Added
 
 @contextmanager
 def _backend_errors(message: str) -> Generator[None]:
-    """Turns what `tokenizers` raises into `InvalidModelFile`."""
+    """Turns errors of `tokenizers` into `InvalidModelFile`."""
     try:
         yield
     except BaseException as error:
-        # Bare Exception, and panics, which are no Exception at all, on merges shorter than they should be.
+        # Merges that are too short raise a bare Exception, or a panic, which is not an Exception at all.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise InvalidModelFile(f"{message}: {error}") from error
@@ -347,7 +350,7 @@ def _read_backend(file: Path) -> Backend:
     size = backend.get_vocab_size(with_added_tokens=True)
     if max(backend.get_vocab(with_added_tokens=True).values(), default=-1) >= 2 * size + 1024:
         raise InvalidModelFile(f"{file} numbers {size} tokens far beyond their count")
-    backend.no_truncation()  # whoever saved the file may have left either one on
+    backend.no_truncation()  # the file may have been saved with truncation or padding switched on
     backend.no_padding()
     return backend
 
@@ -364,7 +367,7 @@ def _template(path: Path, config: Mapping[str, Any]) -> str | None:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    """A JSON object, empty where the file is absent."""
+    """Reads a JSON object; empty if the file does not exist."""
     if not file.is_file():
         return {}
     if (size := file.stat().st_size) > MAX_JSON_BYTES:

@@ -1,1 +1,1 @@
-"""How the tables came to be, a revision at a time; run by `Database` when it opens an older file."""
+"""Migrations of the tables, one revision at a time. `Database` runs them when it opens an older database."""

@@ -1,4 +1,4 @@
-"""What Alembic runs: the revisions, on the connection that `Database` hands in."""
+"""Alembic's environment, which runs the revisions on the connection that `Database` passes in."""
 
 from __future__ import annotations
 

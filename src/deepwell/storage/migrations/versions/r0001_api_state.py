@@ -14,7 +14,7 @@ _Sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Creates the tables."""
     op.create_table(
         "responses",
         sa.Column("tenant", sa.String(64), nullable=False),
@@ -83,6 +83,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop them."""
+    """Drops the tables."""
     for table in ("completion_metadata", "completions", "conversation_items", "conversations", "responses"):
         op.drop_table(table)

@@ -14,7 +14,7 @@ _Sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Creates the tables."""
     op.create_table(
         "files",
         sa.Column("seq", _Sequence, autoincrement=True, nullable=False),
@@ -119,6 +119,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drops the tables."""
     for table in ("batch_lines", "batches", "upload_parts", "uploads", "files"):
         op.drop_table(table)

@@ -12,7 +12,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Creates the table."""
     op.create_table(
         "api_keys",
         sa.Column("id", sa.String(64), nullable=False),
@@ -34,5 +34,5 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drops the table."""
     op.drop_table("api_keys")
