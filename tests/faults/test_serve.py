@@ -66,7 +66,7 @@ class Served:
         return [pid for pid, line in children(self.process.pid).items() if f"deepwell.{module}" in line]
 
     def engine(self) -> int:
-        (pid,) = self.pids("engine.process")
+        (pid,) = self.pids("engine.hosting.process")
         return pid
 
     def ready(self) -> dict[str, Any] | None:
@@ -186,7 +186,7 @@ def test_the_engine_goes(served: Served, number: signal.Signals) -> None:
 
 @SIGNALS
 def test_a_worker_goes(served: Served, number: signal.Signals) -> None:
-    workers = until(lambda: len(pids := served.pids("server.worker")) == 2 and pids)
+    workers = until(lambda: len(pids := served.pids("server.workers.worker")) == 2 and pids)
     streams: dict[int, list[Stream]] = {}
     while len(streams) < 2:  # until both hold some
         stream = Stream(served, 4000)
@@ -201,10 +201,10 @@ def test_a_worker_goes(served: Served, number: signal.Signals) -> None:
         for _ in range(20):
             assert "error" not in json.loads(stream.next().removeprefix("data: "))
         stream.leave()
-    until(lambda: len(served.pids("server.worker")) == 2 and victim not in served.pids("server.worker"))
+    until(lambda: len(served.pids("server.workers.worker")) == 2 and victim not in served.pids("server.worker"))
     until(lambda: served.gauge("running") == 0)
     assert served.ask()
-    assert other in served.pids("server.worker")
+    assert other in served.pids("server.workers.worker")
 
 
 def test_background_responses_are_found_through_every_worker(served: Served) -> None:
@@ -231,13 +231,13 @@ def test_background_responses_are_found_through_every_worker(served: Served) -> 
 
 
 def test_hang_up_replaces_every_worker_and_breaks_nothing(served: Served) -> None:
-    before = set(until(lambda: len(pids := served.pids("server.worker")) == 2 and pids))
+    before = set(until(lambda: len(pids := served.pids("server.workers.worker")) == 2 and pids))
     stream = Stream(served, 200)
     stream.next()
     served.process.send_signal(signal.SIGHUP)
     assert stream.rest()[-1] == "data: [DONE]"
     stream.leave()
-    until(lambda: len(after := set(served.pids("server.worker"))) == 2 and not after & before)
+    until(lambda: len(after := set(served.pids("server.workers.worker"))) == 2 and not after & before)
     assert served.ask()
 
 
