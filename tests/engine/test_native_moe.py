@@ -189,7 +189,9 @@ def test_loads_are_counted_by_layer(isa: str) -> None:
 
 @pytest.mark.parametrize("run", [reference, native], ids=["reference", "native"])
 def test_an_adapter_cannot_name_two_matrices_at_once(run: Any) -> None:
-    model = model_of(run, [run.moe(**arguments(run, family, "fp32")) for family in ("v2-lite", "qwen3")])
+    model = model_of(
+        run, [run.moe(MoeSpec(**arguments(run, family, "fp32"))) for family in ("v2-lite", "qwen3")]
+    )
     part = LowRank(np.arange(HIDDEN), np.ones((1, INNER), np.float32), np.ones((HIDDEN, 1), np.float32))
     assert model.adapter({"0.shared_down": [part]})
     with pytest.raises(ValueError, match=r"two layers|no single"):
