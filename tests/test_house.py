@@ -18,8 +18,6 @@ WIDE = {"deepwell.server.observe.record.Record": "a row of the access log, fille
 
 # Longer than 80 lines, each with the reason.
 LONG = {
-    "deepwell.bench": "a benchmark reads from its first line to its last",
-    "deepwell.cli.serve._serve": "the start of a server, in its order",
     "deepwell.storage.migrations.versions.r0003_files.upgrade": "a migration is never touched again",
 }
 

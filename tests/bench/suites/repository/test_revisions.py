@@ -282,3 +282,17 @@ def test_the_named_checkout_has_to_be_installed_clean_and_of_that_commit(reposit
     (repository / "tests" / "golden.json").write_text("[]", encoding="utf-8")
     with pytest.raises(PeerError, match="has uncommitted changes"):
         revisions.open_revision("HEAD", Console(quiet=True))
+
+
+def test_programs_are_found_where_a_tree_has_them(tmp_path):
+    revision = revisions.Revision("old", "0" * 40, tmp_path, tmp_path / "python")
+    bench = tmp_path / "src" / "deepwell" / "bench"
+    (bench / "workers").mkdir(parents=True)
+    (bench / "paced.py").touch()
+    assert revision.module("paced") == "deepwell.bench.paced"
+    (bench / "workers" / "paced.py").touch()
+    assert revision.module("paced") == "deepwell.bench.workers.paced"
+    here = revisions.this_checkout()
+    assert [here.module(program) for program in revisions.PROGRAMS] == [
+        names[0] for names in revisions.PROGRAMS.values()
+    ]
