@@ -291,7 +291,7 @@ class Supervisor:
 
 
 class ControlChannel:
-    """The child's end of the channel to its supervisor. The child's event loop serves it, so a loop that hangs does not answer."""
+    """The child's end of the channel to its supervisor. The child's event loop serves it, so a hanging loop does not answer."""
 
     def __init__(self, descriptor: int) -> None:
         _die_with_parent()
@@ -338,7 +338,7 @@ class ControlChannel:
             on_order(one.name)
 
     def _read(self) -> list[_Launch | _Ping | _Order]:
-        """Returns the received messages. If the parent is gone, the process exits, because it has no work and nobody to tell."""
+        """Returns the received messages. If the parent is gone, the process exits, because there is no work left."""
         try:
             data = self._control.recv(1 << 16)
         except OSError:

@@ -1,4 +1,4 @@
-"""`EncoderEngine`: an encoder behind the `Engine` protocol. It embeds; there is nothing it could continue."""
+"""`EncoderEngine`: an encoder behind the `Engine` protocol. It embeds text and cannot generate."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EncoderLimits:
-    """How much one step may hold. A request that is alone too long for `tokens` gets a step of its own."""
+    """Limits of one step. A request that exceeds `tokens` by itself gets a step of its own."""
 
-    tokens: int = 4096  # some 0.2 s of MiniLM on two cores: how long a newcomer waits at most
+    tokens: int = 4096  # about 0.2 s of MiniLM on two cores, which is the longest wait of a new request
     sequences: int = 512
 
 
@@ -40,9 +40,9 @@ class _Job:
 
 
 class EncoderEngine:
-    """Runs one encoder on one thread; every method may be called from any thread.
+    """Runs one encoder on one thread. Every method may be called from any thread.
 
-    Requests that wait together share a step, in the order they came; a vector does not depend on its company.
+    Waiting requests share a step, in order of arrival. A vector does not depend on the other requests of its step.
     """
 
     def __init__(
@@ -59,26 +59,26 @@ class EncoderEngine:
         self._busy_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="deepwell-encoder", daemon=True)
         self._thread.start()
-        atexit.register(self.close)  # else the interpreter dies around a thread that is inside a kernel
+        atexit.register(self.close)  # otherwise the interpreter exits while the thread runs a kernel
 
     def generate(self, request: GenerateRequest) -> DeltaStream:
-        """Refused: an encoder has no next token.
+        """Raises `InvalidRequest`, because an encoder predicts no next token.
 
         Raises:
-            InvalidRequest: always; the fix names what does work.
+            InvalidRequest: always; the fix names the alternatives.
         """
         raise self._no_text()
 
     def generate_sync(self, request: GenerateRequest) -> SyncDeltaStream:
-        """Refused, as `generate`."""
+        """Raises `InvalidRequest`, as `generate` does."""
         raise self._no_text()
 
     async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Refused, as `generate`: its tokens see the ones behind them."""
+        """Raises `InvalidRequest`, because the tokens of an encoder also attend to later ones."""
         raise self._no_text()
 
     async def prepare(self, grammar: Grammar) -> None:
-        """Not for an encoder.
+        """Raises `InvalidRequest`, because an encoder takes no grammar.
 
         Raises:
             InvalidRequest: always.
@@ -86,11 +86,11 @@ class EncoderEngine:
         raise self._no_text()
 
     async def embed(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """The pooled hidden states, L2-normalised: [hidden_size]. Cancelled while it waits, it is not computed.
+        """Returns the pooled hidden states, L2-normalised: [hidden_size]. A call that is cancelled in time is not computed.
 
         Raises:
-            ContextLengthExceeded: more tokens than the model has positions.
-            InvalidRequest: no tokens, one outside the vocabulary, or an adapter.
+            ContextLengthExceeded: there are more tokens than the model has positions.
+            InvalidRequest: there are no tokens, one is outside the vocabulary, or an adapter is named.
         """
         if adapter:
             raise self._no_adapters()
@@ -103,22 +103,22 @@ class EncoderEngine:
         return await asyncio.wrap_future(job.future)
 
     def load_adapter(self, name: str, path: str) -> AdapterInfo:
-        """Refused: adapters are for decoders."""
+        """Raises `InvalidRequest`, because only decoders take adapters."""
         raise self._no_adapters()
 
     def unload_adapter(self, name: str) -> None:
-        """Refused, as `load_adapter`."""
+        """Raises `InvalidRequest`, as `load_adapter` does."""
         raise self._no_adapters()
 
     def adapters(self) -> Tokens[AdapterInfo]:
-        """None."""
+        """Returns no adapters."""
         return ()
 
     def abort(self, request_id: str) -> None:
-        """Embeddings have no ids: cancel the call instead. Unknown ids are ignored."""
+        """Does nothing, because embeddings have no ids. Cancel the call instead."""
 
     def stats(self) -> EngineStats:
-        """Counters since start, and gauges of now."""
+        """Returns counters since start and current gauges."""
         return EngineStats(
             running=self._running,
             waiting=len(self._waiting),
@@ -129,11 +129,11 @@ class EncoderEngine:
         )
 
     def capabilities(self) -> Capabilities:
-        """What this engine runs and within what limits."""
+        """Returns the model that this engine runs and its limits."""
         return self._capabilities
 
     def close(self) -> None:
-        """Fail what waits and free the model. Further requests are refused; closing twice is fine."""
+        """Fails waiting requests and frees the model. Further requests are refused; closing twice is harmless."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -183,7 +183,7 @@ class EncoderEngine:
         return array.astype(np.int32)
 
     def _run(self) -> None:
-        """The engine thread."""
+        """Runs the engine thread."""
         try:
             while jobs := self._next_step():
                 started = time.perf_counter()
@@ -202,7 +202,7 @@ class EncoderEngine:
             self._model = None
 
     def _next_step(self) -> list[_Job]:
-        """Wait for work and take what one step may hold; empty once the engine is closed."""
+        """Waits for work and returns the jobs of one step; empty once the engine is closed."""
         jobs: list[_Job] = []
         total = 0
         with self._wake:
@@ -225,7 +225,7 @@ class EncoderEngine:
         return jobs
 
     def _step(self, jobs: list[_Job]) -> None:
-        """Compute one step. Whatever the model raises fails its requests; the engine lives on."""
+        """Computes one step. An exception of the model fails the requests of the step, and the engine continues."""
         assert self._model is not None
         try:
             starts = np.cumsum([0, *(len(job.tokens) for job in jobs)], dtype=np.int32)

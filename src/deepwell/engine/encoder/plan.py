@@ -1,4 +1,4 @@
-"""The memory plan of an encoder: weights and workspace, no cache."""
+"""The memory plan of an encoder: weights and workspace, without a cache."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def plan_encoder(
     kv_dtype: KVDtype = "bf16",
     available_bytes: int | None = None,
 ) -> MemoryPlan:
-    """Check that everything fits.
+    """Makes the memory plan and checks that it fits.
 
     Args:
-        context: tokens a sequence may hold; None: what the model has positions for.
-        available_bytes: None: what this machine and its cgroup have left.
+        context: tokens a sequence may hold; None: all positions of the model.
+        available_bytes: memory to plan for; None: what this machine and its cgroup have left.
 
     Raises:
-        InsufficientMemory: the message has the numbers.
-        InvalidRequest: more context than the model has positions.
+        InsufficientMemory: the plan does not fit; the message has the numbers.
+        InvalidRequest: `context` is larger than the number of positions.
     """
     limit = config.max_position_embeddings
     if context is not None and not 1 <= context <= limit:
         raise InvalidRequest(
             f"a context of {context} tokens", fix=f"this model takes --context 1 to {limit}", param="context"
         )
-    # A step of few sequences keeps all its rows at once; floats, and two bytes a quantised column.
+    # A step of few sequences keeps all its rows at once: floats, and two bytes per quantised column.
     rows = max(EncoderLimits().tokens, context or limit)
     row_bytes = 4 * (2 * config.hidden_size + 3 * config.hidden_size) + 2 * config.intermediate_size
     if precision == "fp32":

@@ -1,8 +1,8 @@
-"""Grammars: which tokens may come next, so that what a request generates parses.
+"""Grammars, which restrict the next tokens so that the output of a request parses.
 
-A grammar is compiled once, off the step thread, and kept; each request then runs a copy of its own. The mask of a position
-depends on the grammar and the tokens before it alone, so constrained output is as reproducible as any other, and drafts are
-accepted or not as without a grammar.
+A grammar is compiled once, off the step thread, and cached. Each request then runs its own copy. The mask of a position
+depends only on the grammar and the tokens before it. Constrained output is therefore as reproducible as any other, and
+drafts are accepted as without a grammar.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from deepwell.models.text.tokenizer import Tokenizer
 __all__ = ["MAX_SOURCE", "WHITE_SPACE", "GrammarCompiler", "GrammarState", "schema_source"]
 
 MAX_SOURCE: Final = 256 << 10  # characters; the largest schemas in use have some tens of thousands
-# Between two tokens of JSON: a line break and an indentation. Without a bound, a model may write blanks to the last token.
+# White space between two JSON tokens: a line break and an indentation. Unbounded, a model may fill max_tokens with blanks.
 WHITE_SPACE: Final = r"\n?[ ]{0,20}"
 _KEPT: Final = 128  # compiled grammars
-# Half of llguidance's defaults for a step: the step thread serves everybody.
+# Half of llguidance's defaults per step, because all requests share the step thread.
 _LIMITS: Final = LLParserLimits(step_lexer_fuel=100_000, step_max_items=25_000, verbose_errors=False)
 
 
 class _Vocabulary:
-    """A tokenizer as llguidance reads one."""
+    """A tokenizer in the form that llguidance reads."""
 
     def __init__(self, tokenizer: Tokenizer, vocab_size: int, eos_token_ids: Iterable[int]) -> None:
         self._tokenizer = tokenizer
         self.eos_token_id = min(eos_token_ids)
         self.bos_token_id = tokenizer.bos_token_id
         self.special_token_ids = sorted(tokenizer.special_ids)
-        # Embeddings may be padded beyond the vocabulary: those ids stand for nothing and are never allowed.
+        # Embeddings may be padded beyond the vocabulary. The extra ids stand for no text and are never allowed.
         self.tokens = [tokenizer.token_bytes(token) for token in range(vocab_size)]
 
     def __call__(self, text: bytes) -> list[int]:
@@ -48,17 +48,17 @@ class _Vocabulary:
 
 
 class GrammarState:
-    """Where one request stands in its grammar. Belongs to the step thread."""
+    """The position of one request in its grammar. Used only by the step thread."""
 
     def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
         self._matcher = matcher
         self._vocab_size = vocab_size
 
     def allowed(self) -> NDArray[np.bool_]:
-        """The tokens that may come next: [vocab]; one that ends the sequence is among them where the text is complete.
+        """Returns the mask of allowed next tokens: [vocab]. End tokens are allowed if the text is complete.
 
         Raises:
-            DeepwellError: the grammar went beyond a limit, or the vocabulary has no token for what it wants.
+            DeepwellError: the grammar exceeded a limit, or the vocabulary has no token that it allows.
         """
         packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
@@ -69,20 +69,20 @@ class GrammarState:
         return bits
 
     def advance(self, token: int) -> None:
-        """Take a drawn token in.
+        """Advances by a drawn token.
 
         Raises:
-            DeepwellError: the grammar went beyond a limit.
+            DeepwellError: the grammar exceeded a limit.
         """
         if not self._matcher.consume_token(token):
             raise _stuck(_first_line(self._matcher.get_error()))
 
 
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary. Methods may be called from any thread; they take milliseconds, or more.
+    """Compiles grammars for one vocabulary. Methods may be called from any thread and take milliseconds or longer.
 
     Args:
-        load: reads the model's tokenizer; called with the first grammar, for most servers never see one.
+        load: reads the model's tokenizer; called for the first grammar, because most servers never see one.
         vocab_size: width of a row of logits.
         eos_token_ids: the tokens that end a sequence.
     """
@@ -96,14 +96,14 @@ class GrammarCompiler:
         self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
 
     def has(self, grammar: Grammar) -> bool:
-        """Whether it is compiled already."""
+        """Returns whether the grammar is already compiled."""
         return grammar in self._compiled
 
     def start(self, grammar: Grammar) -> GrammarState:
-        """The grammar at its beginning, for one request.
+        """Returns the state at the beginning of the grammar, for one request.
 
         Raises:
-            InvalidRequest: it does not compile, or holds what is not supported; the message names it.
+            InvalidRequest: the grammar does not compile or uses an unsupported feature, which the message names.
         """
         with self._lock:
             matcher = self._compiled.get(grammar)
@@ -134,7 +134,7 @@ class GrammarCompiler:
             )
         matcher = LLMatcher(self._tokenizer, _source(grammar), log_level=0, limits=_LIMITS)
         if not matcher.is_error():
-            matcher.compute_bitmask()  # of the first position: every copy starts with it
+            matcher.compute_bitmask()  # the mask of the first position, with which every copy starts
         if matcher.is_error():
             noun = {"json_schema": "the JSON schema", "regex": "the regular expression"}.get(
                 grammar.kind, "the grammar"
@@ -148,7 +148,7 @@ class GrammarCompiler:
 
 
 def _source(grammar: Grammar) -> str:
-    """The grammar as llguidance reads it."""
+    """Returns the grammar in the form that llguidance reads."""
     if grammar.kind == "lark":
         return LLMatcher.grammar_from_lark(grammar.source)
     if grammar.kind == "regex":
@@ -157,10 +157,10 @@ def _source(grammar: Grammar) -> str:
 
 
 def schema_source(source: str) -> str:
-    """A checked JSON schema as llguidance takes it, alone or behind `%json` in a Lark grammar.
+    """Checks a JSON schema and returns it as llguidance accepts it, alone or after `%json` in a Lark grammar.
 
     Raises:
-        InvalidRequest: it is no JSON object, or names a keyword that is not supported.
+        InvalidRequest: `source` is not a JSON object, or uses an unsupported keyword.
     """
     try:
         schema: object = json.loads(source)
@@ -175,7 +175,7 @@ def schema_source(source: str) -> str:
 
 
 def _first_line(message: str) -> str:
-    """What llguidance says is wrong, without the excerpt of the grammar behind it."""
+    """Returns an error message of llguidance on one line, cut to 300 characters."""
     return " ".join(message.split())[:300]
 
 

@@ -1,7 +1,7 @@
-"""JSON schemas that constrain output: which keywords hold, and a plain refusal of the others.
+"""JSON schemas that constrain output: the supported keywords, and a refusal of all others.
 
-JSON Schema itself lets a validator ignore what it does not know. Here that would promise something that the output does not
-keep, so every keyword is either enforced by the grammar, or a mere annotation, or an error that names it.
+JSON Schema lets a validator ignore unknown keywords. Here that would promise something that the output does not keep.
+Every keyword is therefore enforced by the grammar, or is a mere annotation, or raises an error that names it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from deepwell.errors import InvalidRequest
 
 __all__ = ["ANNOTATIONS", "SUPPORTED", "check_schema"]
 
-# Keywords that hold a schema, a list of schemas, and schemas by name.
+# Keywords whose value is a schema, a list of schemas, or schemas by name.
 _ONE: Final = frozenset({"items", "additionalProperties", "additionalItems"})
 _MANY: Final = frozenset({"anyOf", "oneOf", "allOf", "prefixItems", "items"})  # items: up to draft 2019-09
 _NAMED: Final = frozenset({"properties", "patternProperties", "$defs", "definitions"})
@@ -34,8 +34,8 @@ ANNOTATIONS: Final = frozenset(
     }
 )
 _MAX_DEPTH: Final = 64
-# What a schema leaves endless, a model may write without end: digits of a second, of a number, letters of an address. Lengths
-# are those of the RFCs (5321, 1035); 2^53 is as far as JSON's integers are interoperable (RFC 8259, section 6).
+# A model may write without end whatever a schema leaves unbounded: digits of a second or a number, letters of an address.
+# Lengths are those of the RFCs (5321, 1035). JSON integers are interoperable up to 2^53 (RFC 8259, section 6).
 _LONGEST: Final = {
     **dict.fromkeys(("date-time", "time", "duration"), 40),
     "email": 254,
@@ -43,16 +43,16 @@ _LONGEST: Final = {
     "uri": 2048,
 }
 _LARGEST: Final = 2**53 - 1
-_FINEST: Final = 1e-6  # of numbers: six decimal places, unless the schema itself speaks of smaller ones
+_FINEST: Final = 1e-6  # step of numbers: six decimal places, unless the schema itself has smaller limits
 
 _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 
 def check_schema(schema: Mapping[str, object]) -> dict[str, object]:
-    """A copy of the schema without its annotations, and with bounds where formats and numbers have none.
+    """Returns a copy of the schema without its annotations, and with bounds for unbounded formats and numbers.
 
     Raises:
-        InvalidRequest: it holds keywords that are not enforced, or is nested too deeply; `param` is "grammar".
+        InvalidRequest: the schema has keywords that are not enforced, or is nested too deeply; `param` is "grammar".
     """
     unsupported: list[str] = []
     checked = _object(schema, "", 0, unsupported)

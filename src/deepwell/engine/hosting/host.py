@@ -1,7 +1,7 @@
 """The engine's own process: a model behind a Unix socket, for any number of connections.
 
-One message a step and connection carries what the step brought to all requests of that connection. The engine's thread
-writes it itself; what a connection's buffer does not take waits here, up to a limit, and the engine goes on.
+Each step sends one message per connection, with the results of the step for all requests of that connection. The engine's
+thread writes it itself. Bytes that the socket does not accept are buffered up to a limit, so the engine never waits.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from deepwell.process.supervisor import ControlChannel
 
 __all__ = ["Kept", "Launch", "main", "open_hosted"]
 
-MAX_UNREAD_BYTES: Final = 32 << 20  # of one connection; more than any reader that is alive leaves
-_STATS_S: Final = 0.05  # between two reports of the counters while nothing ends
+MAX_UNREAD_BYTES: Final = 32 << 20  # per connection; more than any live reader leaves
+_STATS_S: Final = 0.05  # between two reports of the counters while no request ends
 _log = logging.getLogger("deepwell.engine")
 
 
@@ -72,13 +72,13 @@ class Launch(msgspec.Struct, array_like=True, frozen=True):
 
 @runtime_checkable
 class _Posting(Protocol):
-    """An engine that hands over all deltas of a step at once, on its own thread."""
+    """An engine that delivers all deltas of a step at once, on its own thread."""
 
     def generate_into(self, request: GenerateRequest, outlet: Outlet) -> Callable[[], None]: ...
 
 
 def open_hosted(progress: Callable[[int, int], None], *, source: str, options: bytes) -> Engine:
-    """Calls `open_engine` with arguments that cross: a path as text, and encoded `EngineOptions`."""
+    """Calls `open_engine` with arguments that can be sent: a path as text, and encoded `EngineOptions`."""
     from deepwell.engine.load import open_engine
     from deepwell.engine.options import EngineOptions
 
@@ -86,7 +86,7 @@ def open_hosted(progress: Callable[[int, int], None], *, source: str, options: b
 
 
 class _Connection:
-    """One user of the engine. Requests are named by numbers that the user chooses."""
+    """The connection of one user of the engine. The user numbers its requests."""
 
     def __init__(self, host: _Host, sock: socket.socket, id: int) -> None:
         self._host = host
@@ -99,16 +99,16 @@ class _Connection:
             on_end=self._ended,
             max_unread_bytes=MAX_UNREAD_BYTES,
         )
-        self._lock = threading.Lock()  # the engine's thread and the event loop's both end requests
+        self._lock = threading.Lock()  # requests are ended by the engine's thread and by the event loop's
         self._closed = False
-        self._numbers: dict[str, int] = {}  # of running requests, by the engine's ids
+        self._numbers: dict[str, int] = {}  # the engine's id of a running request -> its number
         self._abandon: dict[int, Callable[[], None]] = {}
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._told = EngineStats()
         self._told_at = 0.0
 
     def open(self) -> None:
-        """Greet, and listen."""
+        """Sends the greeting and starts listening."""
         host = self._host
         self._told = host.stats()
         self.send(Hello(os.getpid(), host.engine.capabilities(), self._told))
@@ -116,7 +116,7 @@ class _Connection:
         self._channel.listen()
 
     def close(self) -> None:
-        """Stop everything that was asked for here."""
+        """Closes the connection and aborts its requests."""
         with self._lock:
             if self._closed:
                 return
@@ -130,14 +130,14 @@ class _Connection:
         self._host.connections.discard(self)
 
     def tick(self) -> None:
-        """Tell the counters, if they have changed since they were told last."""
+        """Sends the counters if they have changed since they were last sent."""
         stats = self._host.stats()
         if stats != self._told:
             self._told = stats
             self.send(Step([], stats))
 
     def send(self, message: msgspec.Struct) -> None:
-        """Writes a message, or keeps what the socket does not take now. From any thread."""
+        """Writes a message, and buffers what the socket does not accept. May be called from any thread."""
         self._channel.send(encode(message))
 
     def _ended(self, why: str) -> None:
@@ -185,11 +185,11 @@ class _Connection:
             self.send(failure_of(number, error))
             return
         with self._lock:
-            if request.request_id in self._numbers:  # it may have ended already
+            if request.request_id in self._numbers:  # the request may already have ended
                 self._abandon[number] = abandon
 
     def post(self, deltas: list[Delta]) -> None:
-        """What one step brought; on the engine's thread, which must go on whatever becomes of it."""
+        """Sends the results of one step. It runs on the engine's thread and catches every error, so that the engine goes on."""
         try:
             self._post(deltas)
         except Exception:
@@ -225,7 +225,7 @@ class _Connection:
         self._tasks[number] = self._host.loop.create_task(reported())
 
     async def _generate(self, number: int, request: GenerateRequest) -> None:
-        """A request that needs more than a call: a grammar to compile, or an engine that iterates."""
+        """Runs a request that needs more than a call: a grammar to compile, or an engine that iterates."""
         engine = self._host.engine
         try:
             if request.params.grammar is not None:
@@ -259,7 +259,7 @@ class _Host:
         self.engine = engine
         self.loop = asyncio.get_running_loop()
         self.connections: set[_Connection] = set()
-        self.adapters_version = time.monotonic_ns()  # of one clock over all processes of the machine
+        self.adapters_version = time.monotonic_ns()  # all processes of the machine share this clock
         self._listener = listener
         self._restarts = restarts
         self._on_adapters = on_adapters
@@ -267,11 +267,11 @@ class _Host:
         self._accepted = 0
 
     def stats(self) -> EngineStats:
-        """The engine's counters."""
+        """Returns the engine's counters."""
         return replace(self.engine.stats(), restarts=self._restarts)
 
     def open(self) -> None:
-        """Take connections."""
+        """Starts accepting connections."""
         self._listener.setblocking(False)
         self.loop.add_reader(self._listener.fileno(), self._accept)
 
@@ -284,12 +284,12 @@ class _Host:
             connection.open()
 
     def tick(self) -> None:
-        """Tell idle connections what has changed."""
+        """Sends changed counters to all connections."""
         for connection in list(self.connections):
             connection.tick()
 
     async def change_adapters(self, change: Callable[..., object], *arguments: str) -> None:
-        """Load or unload, one at a time, and tell everybody."""
+        """Loads or unloads one adapter at a time and tells all connections."""
         async with self._changing:
             await asyncio.to_thread(change, *arguments)
             self.adapters_version = time.monotonic_ns()
@@ -298,14 +298,14 @@ class _Host:
                 connection.send(Adapters(self.adapters_version, tuple(self.engine.adapters())))
 
     def close(self) -> None:
-        """Let everybody go."""
+        """Closes all connections."""
         self.loop.remove_reader(self._listener.fileno())
         for connection in list(self.connections):
             connection.close()
 
 
 def _make(launch: Launch, control: ControlChannel) -> Engine:
-    """The engine, with the adapters that its predecessor had."""
+    """Makes the engine, with the adapters that its predecessor had."""
     module, _, function = launch.factory.partition(":")
     engine: Engine = getattr(importlib.import_module(module), function)(control.progress, **launch.arguments)
     for kept in launch.adapters:
@@ -333,7 +333,7 @@ async def _serve(control: ControlChannel, launch: Launch) -> None:
     stopping = loop.create_task(stop.wait())
     await asyncio.wait((making, stopping), return_when=asyncio.FIRST_COMPLETED)
     if not making.done():
-        os._exit(0)  # a load cannot be interrupted, and leaves nothing behind
+        os._exit(0)  # a load cannot be interrupted, and leaves nothing to clean up
     if (error := making.exception()) is not None:
         if not isinstance(error, DeepwellError):
             _log.error("the engine cannot be made", exc_info=error)
@@ -358,8 +358,8 @@ async def _serve(control: ControlChannel, launch: Launch) -> None:
 
 
 def main(descriptor: str) -> None:
-    """Run an engine for the process that started this one, until it says stop or ends."""
-    # The engine's thread needs the interpreter back after every step; with the default interval it would wait up to 5 ms.
+    """Runs an engine for the parent process, until the parent orders a stop or ends."""
+    # The engine's thread needs the interpreter after every step. With the default interval it could wait up to 5 ms.
     sys.setswitchinterval(0.001)
     control = ControlChannel(int(descriptor))
     launch = msgspec.msgpack.decode(control.launch(), type=Launch)

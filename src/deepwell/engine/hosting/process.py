@@ -1,7 +1,7 @@
-"""`ProcessEngine`: the `Engine` protocol towards an engine in a process of its own, over a Unix socket.
+"""`ProcessEngine`: the `Engine` protocol for an engine in a process of its own, over a Unix socket.
 
-Run as `python -m deepwell.engine.hosting.process FD` it is that process (see `host`). The parent owns the listening socket, so
-connections outlive the process: they wait for its successor.
+`python -m deepwell.engine.hosting.process FD` runs that process (see `host`). The parent owns the listening socket, so
+requests can wait on it for the next process when one ends.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ from deepwell.process.supervisor import Supervisor
 
 __all__ = ["EngineProcess", "ProcessEngine"]
 
-WAIT_S: Final = 30.0  # how long a request waits for the next engine
-MAX_SENDS: Final = 3  # of one request: one that ends every engine that reads it must not go on doing so
+WAIT_S: Final = 30.0  # longest wait of a request for the next engine
+MAX_SENDS: Final = 3  # sends per request, so that a request that crashes every engine is not retried for ever
 _RETRY_S: Final = 0.1
 _RECEIVE_BYTES: Final = 1 << 18
 _FOLDER = "deepwell-engine-"
 
 
 class EngineProcess:
-    """The supervised process and the socket that it answers on.
+    """The supervised engine process and the socket that it answers on.
 
     Args:
-        factory: "module:function" that makes the engine in there.
-        arguments: its keyword arguments; only what msgpack carries.
-        timeout_s: a process that has not answered its parent for so long is killed.
-        on_progress: parts loaded and parts in all, on a thread of its own.
+        factory: "module:function" that makes the engine in the process.
+        arguments: keyword arguments of the factory, which msgpack must be able to encode.
+        timeout_s: a process that has not answered its parent for this long is killed.
+        on_progress: called with parts loaded and total parts, on the supervisor's thread.
 
     Raises:
         EngineUnavailable: the socket cannot be made.
@@ -124,7 +124,7 @@ class EngineProcess:
         self._adapters = msgspec.msgpack.decode(payload, type=list[Kept])
 
     def stop(self) -> None:
-        """End the process, and remove its socket. Stopping twice is fine."""
+        """Ends the process and removes its socket. Stopping twice is harmless."""
         self.supervisor.stop()
         self._listener.close()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -132,7 +132,7 @@ class EngineProcess:
 
 
 def _sweep() -> None:
-    """Remove the folders of parents that were killed."""
+    """Removes the folders of parents that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
         with contextlib.suppress(OSError):
@@ -142,9 +142,9 @@ def _sweep() -> None:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """An unanswered request: what was sent, and who waits."""
+    """An unanswered request: its frame, and the receiver of the answer."""
 
-    frame: bytes  # dropped once an answer has begun, since it is never sent again then
+    frame: bytes  # dropped once an answer begins, because it is then never sent again
     sink: Mailbox | asyncio.Future[Any]
     request_id: str = ""
     begun: bool = False
@@ -160,7 +160,7 @@ class _Call:
 
 @dataclass(slots=True)
 class _Known:
-    """What the engine said last about itself."""
+    """The last state that the engine reported."""
 
     pid: int
     capabilities: Capabilities
@@ -174,7 +174,7 @@ class _Known:
 
 
 class _Link:
-    """The connection of one event loop; all of it belongs to that loop's thread."""
+    """The connection of one event loop. It is used only on that loop's thread."""
 
     def __init__(self, engine: ProcessEngine, loop: asyncio.AbstractEventLoop) -> None:
         self._engine = engine
@@ -183,11 +183,11 @@ class _Link:
         self._calls: dict[int, _Call] = {}
         self._by_id: dict[str, int] = {}
         self._channel: FramedChannel | None = None
-        self._given_up = False  # no engine has come for a long time: nobody is kept waiting
+        self._given_up = False  # there was no engine for a long time, so requests fail at once
         self._giving_up: asyncio.TimerHandle | None = None
         self._closed = False
-        self._ready = False  # an engine has greeted
-        self.available = False  # none has been lost since
+        self._ready = False  # an engine has sent its greeting
+        self.available = False  # the engine that greeted has not been lost
         if (talk := engine.take_greeted()) is not None:
             self._listen(talk.socket, talk.frames)
             self._ready = self.available = True
@@ -195,7 +195,7 @@ class _Link:
             self._connect()
 
     def submit(self, call: _Call, message_of: Callable[[int], msgspec.Struct]) -> int:
-        """Send a request, or keep it until there is an engine; its number."""
+        """Sends a request, or keeps it until there is an engine. Returns its number."""
         if call.request_id in self._by_id:
             raise InvalidRequest(
                 f"request id {call.request_id!r} is in use",
@@ -214,26 +214,26 @@ class _Link:
         return number
 
     def abort(self, number: int) -> None:
-        """Stop a request. One that no engine knows ends here."""
+        """Aborts a request. If no engine is connected, it ends at once."""
         call = self._calls.get(number)
         if call is None:
             return
         call.aborted = True
         if self._ready:
             self._write(encode(Abort(number)))
-        if isinstance(call.sink, asyncio.Future):  # whoever waited for it does not any more
+        if isinstance(call.sink, asyncio.Future):  # its caller no longer waits
             self._forget(number, call)
         elif not self._ready:
             self._end_aborted(number, call)
 
     def abort_id(self, request_id: str) -> None:
-        """Stop a request by its id."""
+        """Aborts a request by its id."""
         number = self._by_id.get(request_id)
         if number is not None:
             self.abort(number)
 
     def close(self) -> None:
-        """End every request."""
+        """Ends every request."""
         self._closed = True
         self._disconnect()
         if self._giving_up is not None:
@@ -246,7 +246,7 @@ class _Link:
                 call.fail(DeepwellError("the request was aborted: the engine is closed"))
 
     def drop_socket(self) -> None:
-        """The loop is closed: only the connection is left of it."""
+        """Closes the socket after the event loop was closed."""
         if self._channel is not None:
             self._channel.abandon()
 
@@ -294,7 +294,7 @@ class _Link:
             self._channel = None
 
     def _lost(self) -> None:
-        """The engine has gone. What had begun cannot go on; the rest is for its successor."""
+        """Handles the end of the engine. Requests that had begun fail; the others wait for its successor."""
         self._disconnect()
         self.available = False
         for number, call in list(self._calls.items()):
@@ -376,17 +376,17 @@ def _connected(address: str) -> socket.socket:
 class ProcessEngine:
     """An engine in another process. Every method may be called from any thread.
 
-    Requests that have no token yet when that process ends are sent to its successor; streams that have begun, and requests
-    that have met the end of `MAX_SENDS` engines, raise `EngineRestarted`. A request waits `wait_s` for a successor, then
-    raises `EngineUnavailable`, as do all that follow until there is one.
+    Requests without a token when that process ends are sent to its successor. Streams that have begun, and requests that
+    were sent `MAX_SENDS` times, raise `EngineRestarted`. A request waits `wait_s` for a successor and then raises
+    `EngineUnavailable`, as do all later requests until there is one.
 
     Args:
-        address: the path of the socket.
-        process: ended with `close`, where this is the process's owner.
+        address: path of the socket.
+        process: the process, if this object owns it; `close` then ends it.
         wait_s: see above.
 
     Raises:
-        DeepwellError: the engine cannot start; what it says of why.
+        DeepwellError: the engine cannot start; the error gives the reason.
     """
 
     def __init__(self, address: str, *, process: EngineProcess | None = None, wait_s: float = WAIT_S) -> None:
@@ -398,15 +398,15 @@ class ProcessEngine:
         self._closed = False
         if process is not None:
             process.supervisor.wait_ready()
-        self._greeted: _Talk | None = _Talk(address)  # waits until there is an engine
+        self._greeted: _Talk | None = _Talk(address)  # blocks until there is an engine
         self.known = self._greeted.known
 
     @classmethod
     def start(cls, process: EngineProcess, *, wait_s: float = WAIT_S) -> ProcessEngine:
-        """The engine of a process that was just started, once it is ready; both end with `close`.
+        """Waits for a process that was just started and returns its engine. `close` ends both.
 
         Raises:
-            DeepwellError: what kept it from starting.
+            DeepwellError: the reason why the engine did not start.
         """
         try:
             return cls(process.address, process=process, wait_s=wait_s)
@@ -415,15 +415,15 @@ class ProcessEngine:
             raise
 
     def take_greeted(self) -> _Talk | None:
-        """The connection on which the engine was met first: the first event loop goes on with it."""
+        """Hands the first connection to the engine over to the first event loop that asks; None afterwards."""
         with self._lock:
             talk, self._greeted = self._greeted, None
             return talk
 
     def generate(self, request: GenerateRequest) -> DeltaStream:
-        """Continue `request.prompt`; to be called on the event loop that iterates. It is sent at once.
+        """Continues `request.prompt`. Called on the event loop that iterates; the request is sent at once.
 
-        What is wrong with the request is raised by the first step of the iteration.
+        The first step of the iteration raises the errors that the engine finds in the request.
 
         Raises:
             InvalidRequest: the request id is in use, or the request cannot be sent.
@@ -444,17 +444,17 @@ class ProcessEngine:
         return DeltaStream(mailbox, drop)
 
     async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Log probability of every token given those before it: [len(tokens) - 1]."""
+        """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
         data: bytes = await self._ask(lambda number: Score(number, list(tokens), adapter))
         return np.frombuffer(data, np.float32).copy()
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """The pooled hidden states, L2-normalised: [hidden_size]."""
+        """Returns the pooled hidden states, L2-normalised: [hidden_size]."""
         data: bytes = await self._ask(lambda number: Embed(number, list(tokens), adapter))
         return np.frombuffer(data, np.float32).copy()
 
     async def prepare(self, grammar: Grammar) -> None:
-        """Compile a grammar in the engine's process; see `Engine.prepare`."""
+        """Compiles a grammar in the engine's process; see `Engine.prepare`."""
         await self._ask(lambda number: Prepare(number, grammar))
 
     async def _ask(self, message_of: Callable[[int], msgspec.Struct]) -> Any:
@@ -469,7 +469,7 @@ class ProcessEngine:
             raise
 
     def abort(self, request_id: str) -> None:
-        """Stop a request within one step; unknown ids are ignored."""
+        """Aborts a request within one step. Unknown ids are ignored."""
         with self._lock:
             links = list(self._links.items())
         for loop, link in links:
@@ -477,7 +477,7 @@ class ProcessEngine:
                 loop.call_soon_threadsafe(link.abort_id, request_id)
 
     def load_adapter(self, name: str, path: str) -> AdapterInfo:
-        """Load a peft directory under a name, for every user of the engine; see `Engine.load_adapter`."""
+        """Loads a peft directory under a name, for every user of the engine; see `Engine.load_adapter`."""
         self._change(LoadAdapter(0, name, path))
         found = next((one for one in self.known.adapters if one.name == name), None)
         if found is None:
@@ -485,7 +485,7 @@ class ProcessEngine:
         return found
 
     def unload_adapter(self, name: str) -> None:
-        """Forget a name; see `Engine.unload_adapter`."""
+        """Unloads the adapter of a name; see `Engine.unload_adapter`."""
         self._change(UnloadAdapter(0, name))
 
     def _change(self, message: LoadAdapter | UnloadAdapter) -> None:
@@ -496,30 +496,30 @@ class ProcessEngine:
             self.known.adapters_are(Adapters(talk.known.version, talk.known.adapters))
 
     def adapters(self) -> tuple[AdapterInfo, ...]:
-        """The loaded adapters, in order of first load."""
+        """Returns the loaded adapters, in order of first load."""
         return self.known.adapters
 
     def stats(self) -> EngineStats:
-        """The counters as they were told last: with every answer that ended, and twice a second at least."""
+        """Returns the counters as last received. They arrive when an answer ends, during long answers and with each ping."""
         if self._closed:
             return replace(self.known.stats, available=False)
-        with contextlib.suppress(RuntimeError):  # no loop runs here
+        with contextlib.suppress(RuntimeError):  # this thread has no event loop
             self._link(asyncio.get_running_loop())
         with self._lock:
             available = all(link.available for loop, link in self._links.items() if not loop.is_closed())
         return self.known.stats if available else replace(self.known.stats, available=False)
 
     def capabilities(self) -> Capabilities:
-        """What the engine runs and within what limits."""
+        """Returns the model that the engine runs and its limits."""
         return self.known.capabilities
 
     @property
     def pid(self) -> int:
-        """Of the engine's process, as it said last."""
+        """Process id of the engine, as of its last greeting."""
         return self.known.pid
 
     def close(self) -> None:
-        """Abort everything asked here; the owner of the process ends it. Closing twice is fine."""
+        """Aborts all requests made here, and ends the process if this object owns it. Closing twice is harmless."""
         with self._lock:
             self._closed = True
             links = list(self._links.items())
@@ -549,7 +549,7 @@ class ProcessEngine:
                 raise _closed()
             for other in [other for other in self._links if other.is_closed()]:
                 self._links.pop(other).drop_socket()
-        link = _Link(self, loop)  # a loop runs in one thread: nobody else makes its link
+        link = _Link(self, loop)  # a loop runs in one thread, so no other thread makes its link
         with self._lock:
             self._links[loop] = link
         return link
@@ -560,10 +560,10 @@ def _closed() -> DeepwellError:
 
 
 class _Talk:
-    """A conversation that waits, on a connection of its own.
+    """A blocking exchange with the engine, on a connection of its own.
 
     Raises:
-        EngineUnavailable: nobody listens, or the engine ends meanwhile.
+        EngineUnavailable: nobody listens, or the engine ends in the meantime.
     """
 
     def __init__(self, address: str) -> None:
@@ -604,10 +604,10 @@ class _Talk:
         return self._waiting.pop(0)
 
     def ask(self, message: msgspec.Struct) -> None:
-        """Send a request and wait for its end.
+        """Sends a request and waits for its end.
 
         Raises:
-            DeepwellError: what the engine says.
+            DeepwellError: the engine's error.
         """
         self.socket.sendall(encode_request(message))
         while True:

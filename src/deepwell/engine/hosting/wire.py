@@ -1,4 +1,4 @@
-"""The messages between an engine's process and those that use it, as `process.frames` carries them."""
+"""The messages between an engine's process and its users, encoded by `process.frames`."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ __all__ = [
 MAX_REQUEST_BYTES: Final = 64 << 20  # several times the longest prompt that any model reads
 MAX_ANSWER_BYTES: Final = 1 << 30  # log probabilities of a long prompt with many alternatives
 
-# A TokenLogprob, and the parts of a Delta behind its request's number, as arrays.
+# A TokenLogprob, and a Delta after the number of its request, as arrays.
 _Entry = tuple[int, float, int, tuple[tuple[int, float], ...]]
 _Row = tuple[
     int,  # number of the request
@@ -155,14 +155,14 @@ _answers = msgspec.msgpack.Decoder(_ANSWER)
 
 
 def encode_request(message: msgspec.Struct) -> bytes:
-    """A frame of something that a caller gave.
+    """Encodes a caller's request as a frame.
 
     Raises:
-        InvalidRequest: it cannot cross: not integers, not Unicode, or far too long.
+        InvalidRequest: the request cannot be encoded: not integers, not Unicode, or far too long.
     """
     if isinstance(message, Generate):
         salt = message.request.cache_salt
-        if not salt.isascii():  # lone surrogates have no UTF-8, and any string is a salt
+        if not salt.isascii():  # any string is a valid salt, but lone surrogates have no UTF-8
             salt = "\0" + salt.encode("utf-8", "surrogatepass").hex()
         message = Generate(message.number, replace(message.request, request_id="", cache_salt=salt))
     try:
@@ -175,10 +175,10 @@ def encode_request(message: msgspec.Struct) -> bytes:
 
 
 def decode_request(body: bytes) -> _REQUEST:
-    """A message to an engine.
+    """Decodes a message to an engine.
 
     Raises:
-        WireError: it is none.
+        WireError: `body` is not such a message.
     """
     try:
         return _requests.decode(body)
@@ -187,10 +187,10 @@ def decode_request(body: bytes) -> _REQUEST:
 
 
 def decode_answer(body: bytes) -> _ANSWER:
-    """A message from an engine.
+    """Decodes a message from an engine.
 
     Raises:
-        WireError: it is none.
+        WireError: `body` is not such a message.
     """
     try:
         return _answers.decode(body)
@@ -199,7 +199,7 @@ def decode_answer(body: bytes) -> _ANSWER:
 
 
 def row_of(number: int, delta: Delta) -> _Row:
-    """A delta as it crosses."""
+    """Converts a delta to a row of a message."""
     return (
         number,
         delta.tokens,
@@ -218,7 +218,7 @@ def row_of(number: int, delta: Delta) -> _Row:
 
 
 def delta_of(row: _Row, request_id: str) -> Delta:
-    """The delta of a row."""
+    """Converts a row of a message to a delta."""
     _, tokens, logprobs, prompt_logprobs, reason, prompt, cached, completion, accepted, error, queued = row
     return Delta(
         request_id,
