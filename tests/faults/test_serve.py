@@ -201,7 +201,9 @@ def test_a_worker_goes(served: Served, number: signal.Signals) -> None:
         for _ in range(20):
             assert "error" not in json.loads(stream.next().removeprefix("data: "))
         stream.leave()
-    until(lambda: len(served.pids("server.workers.worker")) == 2 and victim not in served.pids("server.worker"))
+    until(
+        lambda: len(served.pids("server.workers.worker")) == 2 and victim not in served.pids("server.worker")
+    )
     until(lambda: served.gauge("running") == 0)
     assert served.ask()
     assert other in served.pids("server.workers.worker")
