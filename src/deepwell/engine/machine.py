@@ -1,4 +1,4 @@
-"""What this process may use of its machine: containers limit memory and processors below what the host shows."""
+"""Memory and processors that this process may use. Containers limit both below the values that the host shows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["available_memory_bytes", "usable_cpus"]
 
 
 def available_memory_bytes(root: Path = Path("/")) -> int:
-    """Bytes that may be allocated without swapping or being killed: the host's `MemAvailable`, or less in a cgroup.
+    """Returns the bytes that may be allocated without swapping or being killed: `MemAvailable`, or less in a cgroup.
 
-    Page cache that the cgroup could drop (`inactive_file`) counts as available, as the kernel counts it.
+    Page cache that the cgroup could drop (`inactive_file`) counts as available, as it does in the kernel.
     """
     available = [_meminfo(root)]
     for folder in _cgroup_folders(root, "memory"):
@@ -27,7 +27,7 @@ def available_memory_bytes(root: Path = Path("/")) -> int:
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """Processors to run threads on: the affinity mask, or the cgroup's quota if that is less; at least one."""
+    """Returns the number of processors for threads: the affinity mask, or a smaller cgroup quota; at least one."""
     cpus = float(len(os.sched_getaffinity(0)))
     for folder in _cgroup_folders(root, "cpu"):
         quota: float | None = None
@@ -52,7 +52,7 @@ def _meminfo(root: Path) -> int:
 
 
 def _cgroup_folders(root: Path, controller: str) -> list[Path]:
-    """The folders whose limits apply, this process's cgroup and its ancestors, in either version."""
+    """Returns the folders whose limits apply: this process's cgroup and its ancestors, in either cgroup version."""
     folders: list[Path] = []
     for line in (_read(root / "proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -60,7 +60,7 @@ def _cgroup_folders(root: Path, controller: str) -> list[Path]:
             continue
         mount = root / "sys/fs/cgroup" / (controller if controllers else "")
         folder = mount / path.lstrip("/")
-        # Inside a container the path is often that of the host and does not exist: the mount itself applies then.
+        # Inside a container the path is often the host's and does not exist. Then the limits of the mount itself apply.
         while folder != mount and mount in folder.parents:
             folders.append(folder)
             folder = folder.parent

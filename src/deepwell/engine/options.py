@@ -1,4 +1,4 @@
-"""`EngineOptions`: how an engine is to run a model, as one object from the settings to the memory plan."""
+"""`EngineOptions`: the choices of how an engine runs a model, in one object from the settings to the memory plan."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ __all__ = ["EngineOptions"]
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What can be chosen about an engine. An encoder ignores the options of a cache.
+    """The options of an engine. An encoder ignores the options of the cache.
 
     Attributes:
         precision: "auto" runs 4-bit sources as int4 and everything else as int8.
         context: tokens a sequence may hold; see `plan`.
         kv_tokens: tokens of the KV cache; see `plan`.
-        threads: of the native backend; None: the processors that affinity and cgroup allow.
-        speculation: "auto" drafts tokens where that pays. Answers are the same with "off", which also leaves a model's
-            multi-token prediction layer aside.
-        isa: kernel table to use; None: `DEEPWELL_ISA`, else the best of this machine.
-        cache_dir: where packed weights are kept for the next start; None: nowhere.
-        name: what `capabilities().model` says; the file's name if empty.
-        limits: how much one step may hold.
+        threads: threads of the native backend; None: the processors that affinity and cgroup allow.
+        speculation: "auto" drafts tokens if that pays. "off" gives the same answers, and also skips a model's
+            multi-token prediction layer.
+        isa: kernel table to use; None: `DEEPWELL_ISA`, else the best for this machine.
+        cache_dir: folder that keeps packed weights for the next start; None: they are not kept.
+        name: value of `capabilities().model`; the file's name if empty.
+        limits: limits of one step.
     """
 
     precision: Precision | Literal["auto"] = "auto"

@@ -1,4 +1,4 @@
-"""The memory plan: what a model will take, computed before anything is loaded."""
+"""The memory plan: the memory a model will need, computed before anything is loaded."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["MemoryPlan", "kv_token_bytes", "plan"]
 
-DEFAULT_CONTEXT: Final = 8192  # tokens of one sequence, where the model allows as many
-SMALL_CONTEXT: Final = 4096  # what the pool holds at least, if the memory is there
-SMALL_POOL_BYTES: Final = 256 << 20  # the default pool stays below, but for SMALL_CONTEXT
-# Interpreter, libraries, tokenizer and server. Of the 404 MB that a server of smollm2 in int4 takes once its cache is full,
-# 96 are weights, 189 cache and 11 workspace.
+DEFAULT_CONTEXT: Final = 8192  # tokens of one sequence, if the model allows as many
+SMALL_CONTEXT: Final = 4096  # tokens that the default pool always holds, if the model allows as many
+SMALL_POOL_BYTES: Final = 256 << 20  # limit of the default pool, unless SMALL_CONTEXT needs more
+# Interpreter, libraries, tokenizer and server. A server of smollm2 in int4 with a full cache takes 404 MB, of which 96 are
+# weights, 189 cache and 11 workspace.
 PROCESS_BYTES: Final = 104 << 20
 _KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2, "int8": 1}
+# Bytes of the scale of one key or value of a head.
 _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
     "fp32": 0,
     "bf16": 0,
     "int8": 4,
-}  # of one key or value of a head
+}
+# Largest first.
 _PRECISIONS: Final[tuple[Precision, ...]] = (
     "fp32",
     "bf16",
@@ -37,17 +39,17 @@ _PRECISIONS: Final[tuple[Precision, ...]] = (
     "int8",
     "int4",
     "int4-full",
-)  # largest first
+)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Where the memory goes. A plan that exists fits."""
+    """The planned use of memory. `plan` returns only plans that fit."""
 
     precision: Precision
     kv_dtype: KVDtype
     context: int  # tokens a sequence may hold
-    kv_cache_tokens: int  # tokens all sequences together may hold; whole blocks
+    kv_cache_tokens: int  # tokens all sequences together may hold, in whole blocks
     weights_bytes: int
     kv_cache_bytes: int
     workspace_bytes: int
@@ -55,16 +57,16 @@ class MemoryPlan:
 
     @property
     def num_blocks(self) -> int:
-        """Blocks of the KV cache."""
+        """Number of blocks of the KV cache."""
         return self.kv_cache_tokens // BLOCK_TOKENS
 
     @property
     def total_bytes(self) -> int:
-        """Weights, cache and workspace."""
+        """Bytes of weights, cache and workspace together."""
         return self.weights_bytes + self.kv_cache_bytes + self.workspace_bytes
 
     def lines(self) -> list[str]:
-        """The plan in words, one item a line."""
+        """Returns the plan in words, one item per line."""
         tokens = f"{self.kv_cache_tokens} tokens, {self.kv_dtype}, context {self.context}"
         cache = [f"KV cache   {_size(self.kv_cache_bytes):>9}  {tokens}"] if self.kv_cache_tokens else []
         return [
@@ -76,14 +78,14 @@ class MemoryPlan:
 
 
 def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = False) -> int:
-    """Bytes of keys and values, or of latents, that one token takes, over all layers.
+    """Returns the bytes of keys and values, or of latents, that one token takes over all layers.
 
     Args:
-        predicts: with those of the multi-token prediction layer, if there is one.
+        predicts: include the multi-token prediction layer, if there is one.
     """
     layers = config.num_hidden_layers + (predicts and config.prediction_layer is not None)
     if config.is_latent:
-        # int8 is the latent's alone: its scale is float32, k_pe and the indexer's key are bf16.
+        # Only the latent is int8, with a float32 scale. k_pe and the indexer's key are bf16.
         narrow = 4 if kv_dtype == "fp32" else 2
         latent = config.kv_lora_rank * _KV_BYTES[kv_dtype] + _KV_SCALE_BYTES[kv_dtype]
         return layers * (latent + narrow * (config.qk_rope_head_dim + config.index_head_dim))
@@ -101,17 +103,18 @@ def plan(
     *,
     predicts: bool = True,
 ) -> MemoryPlan:
-    """Decide the context and the size of the cache, and check that everything fits.
+    """Decides the context and the size of the cache, and checks that everything fits.
 
     Args:
-        context: tokens a sequence may hold; None: what the model allows, up to 8192, or the cache if that is smaller.
-        kv_tokens: tokens of the cache; None: one context, within 256 MB (but at least 4096 tokens).
-        available_bytes: None: what this machine and its cgroup have left.
-        predicts: whether a multi-token prediction layer is run, if there is one. Its weights count in any case.
+        context: tokens a sequence may hold; None: the model's limit, up to 8192, or the cache if that is smaller.
+        kv_tokens: tokens of the cache; None: one context. Unless `context` is given, that is at most 256 MB or 4096
+            tokens, whichever is more.
+        available_bytes: memory to plan for; None: what this machine and its cgroup have left.
+        predicts: whether a multi-token prediction layer runs, if there is one. Its weights count in any case.
 
     Raises:
-        InsufficientMemory: the message has the numbers, the fix the flags that would fit.
-        InvalidRequest: a context that the model or the cache cannot hold.
+        InsufficientMemory: the plan does not fit; the message has the numbers, the fix the flags that would fit.
+        InvalidRequest: the model or the cache cannot hold the context.
     """
     if available_bytes is None:
         available_bytes = available_memory_bytes()
@@ -170,10 +173,10 @@ def _sized(
 
 
 def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, predicts: bool) -> int:
-    """What the largest step computes with, its rows of logits, rotary tables, and the process itself.
+    """Returns the bytes of the largest step's workspace, logits and rotary tables, and of the process itself.
 
-    The native step keeps of each row the residual, q k v, the attention's output, the activated MLP (or chosen experts), and
-    one quantised input with a scale and a sum a group; it allocates a quarter more than the first step asks for.
+    For each row the native step keeps the residual, q k v, the attention's output, the activated MLP (or chosen experts),
+    and one quantised input with a scale and a sum per group. It allocates a quarter more than the first step needs.
     """
     limits = Limits()
     rows = limits.max_sequences + limits.prefill_tokens
@@ -188,13 +191,13 @@ def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, pr
         widest += routed + (1 + config.num_experts_per_tok) * config.hidden_size
     fixed = 0
     if config.is_latent:
-        # Compressed and absorbed queries; keys and values of a piece of 256 tokens, expanded.
+        # Compressed and absorbed queries, and the expanded keys and values of a piece of 256 tokens.
         floats += config.q_lora_rank + 2 * heads * config.kv_lora_rank + config.kv_lora_rank
         fixed = 256 * heads * (dim + config.v_head_dim) * 4
     row_bytes = 4 * floats + widest * (4 if precision in FLOATS else 2)
     logits = (limits.max_sequences + limits.logits_rows) * config.vocab_size
     if predicts and config.prediction_layer is not None:
-        # A step of its own, the states of the model's rows, and those that sequences keep for it.
+        # The layer needs its own step, the states of the model's rows, and the rows that sequences keep for it.
         kept = rows + limits.max_sequences * PENDING_ROWS + 2 * PASS_ROWS
         fixed = 2 * fixed + PASS_ROWS * row_bytes * 5 // 4 + 4 * kept * config.hidden_size
     return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + PROCESS_BYTES
@@ -203,7 +206,7 @@ def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, pr
 def _options(
     made: MemoryPlan, config: ModelConfig, context: int | None, kv_tokens: int | None, predicts: bool
 ) -> list[str]:
-    """The flags that would make it fit: a smaller precision, a smaller context, or both."""
+    """Returns the flags that would make the plan fit: a smaller precision, a smaller context, or both."""
 
     def fits(precision: Precision, tokens: int | None) -> bool:
         smaller = _sized(

@@ -1,4 +1,4 @@
-"""One readable file a model family; each says which tensors it loads and composes the backend's layers."""
+"""Model families, one readable file each. A file lists the tensors it loads and composes the backend's layers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["build_encoder", "build_model", "build_prediction", "tensor_plan"]
 
 
 def tensor_plan(config: ModelConfig) -> TensorPlan:
-    """The packed tensors that `config.architecture` needs."""
+    """Returns the packed tensors that `config.architecture` needs."""
     if config.is_encoder:
         return encoder.tensors(config)
     return deepseek.tensors(config) if config.is_latent else llama.tensors(config)
 
 
 def build_model(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
-    """Compose the model of `config.architecture` on `backend`, for sequences of up to `max_positions` tokens."""
+    """Composes the model of `config.architecture` on `backend`, for sequences of up to `max_positions` tokens."""
     family = deepseek if config.is_latent else llama
     return family.build(backend, weights, config, max_positions)
 
@@ -28,12 +28,12 @@ def build_model(backend: Backend, weights: Weights, config: ModelConfig, max_pos
 def build_prediction(
     backend: Backend, weights: Weights, config: ModelConfig, max_positions: int
 ) -> Model | None:
-    """Compose the multi-token prediction layer behind the last one; None: the model has none."""
+    """Composes the multi-token prediction layer that follows the last layer, or returns None if the model has none."""
     if config.prediction_layer is None:
         return None
     return deepseek.build_prediction(backend, weights, config, max_positions)
 
 
 def build_encoder(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:
-    """Compose the encoder of `config.architecture` on `backend`."""
+    """Composes the encoder of `config.architecture` on `backend`."""
     return encoder.build(backend, weights, config)

@@ -1,7 +1,8 @@
-"""DeepSeek-V2 (arXiv:2405.04434), V3 (arXiv:2412.19437) and V3.2: latent attention, and mixtures of experts behind the
-first dense layers. V3.2 adds a lightning indexer, by which a query attends to its best tokens alone.
+"""DeepSeek-V2 (arXiv:2405.04434), V3 (arXiv:2412.19437) and V3.2.
 
-kv_b is packed three times over: as k_up and v_up, which expand latents, and its keys' half transposed, as k_absorb.
+They have latent attention, and mixtures of experts after the first dense layers. V3.2 adds a lightning indexer, which
+restricts a query to its best tokens. kv_b is packed as three matrices: k_up and v_up, which expand latents, and
+k_absorb, the transposed half of the keys.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ __all__ = ["build", "build_prediction", "tensors"]
 
 
 def tensors(config: ModelConfig) -> TensorPlan:
-    """The tensors of `config`, by the names transformers gives them."""
+    """Returns the tensors of `config`, by their names in transformers."""
     hidden, vocab = config.hidden_size, config.vocab_size
     matrices = [MatrixPlan("embed", vocab, hidden, ("model.embed_tokens.weight",), "embedding")]
     vectors = [VectorPlan("norm", hidden, ("model.norm.weight",))]
@@ -43,7 +44,7 @@ def tensors(config: ModelConfig) -> TensorPlan:
 
 
 def _prediction_tensors(config: ModelConfig, layer: int) -> TensorPlan:
-    """The multi-token prediction layer: a layer as any other, and what joins embeddings with states. It takes no adapters."""
+    """Returns the tensors of the multi-token prediction layer: those of a layer, and the join. It takes no adapters."""
     hidden, source = config.hidden_size, f"model.layers.{layer}"
     parts = (_attention_tensors(config, layer), mlp_tensors(config, layer))
     matrices = [MatrixPlan("join", hidden, 2 * hidden, (f"{source}.eh_proj.weight",), "body", adapts=False)]
@@ -118,7 +119,7 @@ def _attention_tensors(config: ModelConfig, layer: int) -> TensorPlan:
 
 
 def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
-    """Compose the decoder for sequences of up to `max_positions` tokens."""
+    """Composes the decoder for sequences of up to `max_positions` tokens."""
     matrices, vectors = wrapped(backend, weights), weights.vectors
     layers: list[Layer] = []
     for i in range(config.num_hidden_layers):
@@ -131,7 +132,7 @@ def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions
 
 
 def build_prediction(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
-    """Compose the multi-token prediction layer of `config`, which shares embedding and head with the decoder."""
+    """Composes the multi-token prediction layer of `config`, which shares the embedding and head of the decoder."""
     layer = config.prediction_layer
     assert layer is not None
     matrices, vectors = wrapped(backend, weights), weights.vectors

@@ -1,6 +1,6 @@
 """BERT: post-norm layers with learned positions, biases everywhere and an exact GELU (Devlin et al. 2019).
 
-MiniLM and most sentence embedding models are this, with the mean of the last hidden states as the embedding.
+MiniLM and most sentence embedding models have this architecture. Their embedding is the mean of the last hidden states.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["build", "tensors"]
 
 
 def tensors(config: ModelConfig) -> TensorPlan:
-    """The tensors of `config`, by the names transformers gives them."""
+    """Returns the tensors of `config`, by their names in transformers."""
     hidden, intermediate = config.hidden_size, config.intermediate_size
     embeddings = "embeddings."
     matrices = [
@@ -62,7 +62,7 @@ def tensors(config: ModelConfig) -> TensorPlan:
 
 
 def build(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:
-    """Compose the encoder; every token is of the first type, as in a text that stands alone."""
+    """Composes the encoder. Every token has the first type, as in a single text."""
     run, vectors, eps = _encoder_backend(backend), weights.vectors, config.layer_norm_eps
     matrices = {
         name: backend.matrix(packed.data, packed.rows, packed.cols, packed.scheme)

@@ -1,7 +1,7 @@
 """Llama, Qwen2 and Qwen3: pre-norm decoders with grouped-query attention, rotary positions and a SwiGLU MLP.
 
-Qwen2 differs by a bias on q, k and v alone, Qwen3 by an RMSNorm of each query and key head before rotation, Qwen3-MoE
-further by mixtures of experts in place of MLPs.
+Qwen2 adds a bias on q, k and v. Qwen3 adds an RMSNorm of each query and key head before rotation. Qwen3-MoE also replaces
+MLPs by mixtures of experts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["build", "tensors"]
 
 
 def tensors(config: ModelConfig) -> TensorPlan:
-    """The tensors of `config`, by the names transformers gives them."""
+    """Returns the tensors of `config`, by their names in transformers."""
     hidden, vocab = config.hidden_size, config.vocab_size
     q_rows = config.num_attention_heads * config.head_dim
     qkv_rows = q_rows + 2 * config.num_key_value_heads * config.head_dim
@@ -51,7 +51,7 @@ def tensors(config: ModelConfig) -> TensorPlan:
 
 
 def build(backend: Backend, weights: Weights, config: ModelConfig, max_positions: int) -> Model:
-    """Compose the decoder for sequences of up to `max_positions` tokens."""
+    """Composes the decoder for sequences of up to `max_positions` tokens."""
     matrices = wrapped(backend, weights)
     vectors, eps = weights.vectors, config.rms_norm_eps
     layers: list[Layer] = []

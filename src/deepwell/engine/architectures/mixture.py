@@ -1,4 +1,4 @@
-"""The MLP of a layer, dense or a mixture of experts: which tensors it loads, and the coarse layer they make."""
+"""The MLP of a layer, dense or a mixture of experts: its tensors, and the coarse layer built from them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["build_mlp", "mlp_tensors", "wrapped"]
 
-_RUN = 16  # rows of gate, then of up
+_RUN = 16  # rows of gate and of up alternate in runs of this length
 
 
 def _padded(count: int, multiple: int) -> int:
@@ -33,7 +33,7 @@ def _dense(name: str, source: str, hidden: int, intermediate: int) -> tuple[Matr
 
 
 def mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
-    """The tensors of layer `layer`'s MLP, its norm included."""
+    """Returns the tensors of the MLP of layer `layer`, including its norm."""
     hidden, source = config.hidden_size, f"model.layers.{layer}.mlp"
     norm = VectorPlan(f"{layer}.mlp_norm", hidden, (f"model.layers.{layer}.post_attention_layernorm.weight",))
     if not config.has_experts(layer):
@@ -60,7 +60,7 @@ def mlp_tensors(config: ModelConfig, layer: int) -> TensorPlan:
 
 
 def wrapped(backend: Backend, weights: Weights) -> dict[str, Matrix]:
-    """The packed matrices as the backend holds them, by name."""
+    """Returns the packed matrices in the backend's form, by name."""
     return {
         name: backend.matrix(packed.data, packed.rows, packed.cols, packed.scheme)
         for name, packed in weights.matrices.items()
@@ -74,7 +74,7 @@ def build_mlp(
     config: ModelConfig,
     layer: int,
 ) -> Mlp | Moe:
-    """The coarse layer of `mlp_tensors`."""
+    """Builds the coarse layer from the tensors of `mlp_tensors`."""
     norm, eps = vectors[f"{layer}.mlp_norm"], config.rms_norm_eps
     if not config.has_experts(layer):
         return backend.mlp(norm, matrices[f"{layer}.gate_up"], matrices[f"{layer}.down"], eps=eps)

@@ -1,4 +1,4 @@
-"""Which projections of an architecture LoRA may adapt, and how many modules each name must match."""
+"""The projections of an architecture that LoRA may adapt, and the number of modules each name must match."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["lora_targets"]
 def lora_targets(
     config: ModelConfig, which: Literal["attention", "dense", "all"] = "dense"
 ) -> dict[str, int]:
-    """Names for peft's `target_modules`, each with the number of modules it matches.
+    """Returns names for peft's `target_modules`, each with the number of modules it matches.
 
-    A tuner holds what peft matched against the numbers: a name that matches fewer modules than this was renamed.
-    kv_b_proj is never among them, for serving absorbs it into queries and outputs.
+    A tuner compares the modules that peft matched with these numbers. A name that matches fewer modules was renamed.
+    kv_b_proj is never included, because serving absorbs it into queries and outputs.
 
     Args:
-        which: "attention" alone; "dense": with the MLPs that every token passes, shared experts among them; "all": with
-            the routed experts.
+        which: "attention"; "dense" adds the MLPs that every token passes, including shared experts; "all" adds the
+            routed experts.
     """
     counts: Counter[str] = Counter()
     for matrix in tensor_plan(config).matrices:

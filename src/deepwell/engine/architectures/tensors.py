@@ -1,4 +1,4 @@
-"""What an architecture asks of a checkpoint: which stored tensors become which matrices and vectors."""
+"""The tensors that an architecture needs: the mapping from stored tensors to matrices and vectors."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ __all__ = ["HeadRows", "MatrixPlan", "TensorPlan", "VectorPlan", "row_map", "sou
 
 @dataclass(frozen=True, slots=True)
 class HeadRows:
-    """Which rows of a stored tensor a matrix takes, head by head: `count` of every `stride`, from `first` on."""
+    """The rows that a matrix takes from a stored tensor, head by head: `count` of every `stride`, starting at `first`."""
 
     heads: int
     stride: int
     first: int
     count: int
-    # So many rows at the end of a head are rotated and stored as pairs (2i, 2i + 1); even ones come first, then odd ones.
+    # Number of rows at the end of a head that are rotated and stored as pairs (2i, 2i + 1). The matrix takes the even rows
+    # first, then the odd ones.
     interleaved: int = 0
-    pad: int = 1  # a head is padded with zero rows to a multiple
+    pad: int = 1  # a head is padded with zero rows to a multiple of this
 
     @property
     def padded(self) -> int:
-        """Rows of a head in the matrix."""
+        """Number of rows of a head in the matrix, including padding."""
         return -(-self.count // self.pad) * self.pad
 
     def order(self) -> NDArray[np.intp]:
-        """The stored row of each row of the matrix, -1 for padding: [heads x padded]."""
+        """Returns the stored row of each row of the matrix, -1 for padding: [heads x padded]."""
         inside = np.arange(self.count)
         plain = self.count - self.interleaved
         inside[plain:] = plain + np.arange(self.interleaved).reshape(-1, 2).T.reshape(-1)
@@ -43,11 +44,11 @@ class HeadRows:
 
 @dataclass(frozen=True, slots=True)
 class MatrixPlan:
-    """One packed matrix [rows, cols], made of the rows of the stored tensors that `sources` names.
+    """One packed matrix [rows, cols], made of the rows of the stored tensors in `sources`.
 
-    concatenate: one source after the other. interleave: `quantize.interleave_gate_up` of each pair of sources, one pair
-    after the other. transpose: each head of the one source transposed, its `cols` rows become columns, and padded with
-    zero rows to a panel.
+    "concatenate" appends the sources. "interleave" applies `quantize.interleave_gate_up` to each pair of sources and
+    appends the results. "transpose" transposes each head of the only source, so that its `cols` rows become columns, and
+    pads it with zero rows to whole panels.
     """
 
     name: str  # of a decoder's block "block.matrix", by which `backend.Model.adapter` knows it
@@ -56,12 +57,12 @@ class MatrixPlan:
     sources: tuple[str, ...]
     role: Literal["body", "embedding"]  # token embedding and output head may be kept wider than the body
     order: Literal["concatenate", "interleave", "transpose"] = "concatenate"
-    heads: tuple[HeadRows | None, ...] = ()  # of each source; None, or none at all: whole
-    adapts: bool = True  # whether a body matrix is among those that `backend.Model.adapter` knows
+    heads: tuple[HeadRows | None, ...] = ()  # rows of each source; None, or an empty tuple, takes all rows
+    adapts: bool = True  # whether a body matrix is one that `backend.Model.adapter` knows
 
     @property
     def plain(self) -> bool:
-        """Whether it is made of whole sources, one after the other or one pair interleaved."""
+        """True if the matrix is made of whole sources, concatenated or one pair interleaved."""
         return (
             not self.heads
             and self.order != "transpose"
@@ -71,7 +72,7 @@ class MatrixPlan:
 
 @dataclass(frozen=True, slots=True)
 class VectorPlan:
-    """One float32 vector, the concatenation of stored ones; a table is stored row after row."""
+    """One float32 vector, the concatenation of stored vectors. A table is stored row by row."""
 
     name: str
     size: int
@@ -80,20 +81,20 @@ class VectorPlan:
 
 @dataclass(frozen=True, slots=True)
 class TensorPlan:
-    """Everything one model loads, in the order of the packed file."""
+    """All tensors that a model loads, in the order of the packed file."""
 
     matrices: tuple[MatrixPlan, ...]
     vectors: tuple[VectorPlan, ...]
 
 
 def row_map(matrix: MatrixPlan, source_rows: Sequence[int]) -> tuple[NDArray[np.int32], NDArray[np.intp]]:
-    """Where each row of a concatenated or interleaved matrix comes from.
+    """Maps each row of a concatenated or interleaved matrix to its source.
 
     Args:
-        source_rows: rows of each source.
+        source_rows: number of rows of each source.
 
     Returns:
-        The index of the source and the row in it, each [matrix.rows]; -1 and -1 where a row is zero.
+        The index of the source and the row in it, each [matrix.rows]; both are -1 for a zero row.
     """
     sources = np.full(matrix.rows, -1, np.int32)
     rows = np.full(matrix.rows, -1, np.intp)
@@ -105,7 +106,7 @@ def row_map(matrix: MatrixPlan, source_rows: Sequence[int]) -> tuple[NDArray[np.
 
 
 def source_places(matrix: MatrixPlan, source_rows: Sequence[int], source: int) -> NDArray[np.intp]:
-    """Where in the matrix each row of a source lies that is taken whole, [rows of the source]; see `row_map`."""
+    """Returns the matrix row of each row of a source that is taken whole, [rows of the source]; see `row_map`."""
     for _, order, places in _placed(matrix, source_rows, source):
         result = np.empty(source_rows[source], np.intp)
         result[order[order >= 0]] = places[order >= 0]
@@ -116,7 +117,7 @@ def source_places(matrix: MatrixPlan, source_rows: Sequence[int], source: int) -
 def _placed(
     matrix: MatrixPlan, source_rows: Sequence[int], only: int | None = None
 ) -> Iterator[tuple[int, NDArray[np.intp], NDArray[np.intp]]]:
-    """Of each source (or one) its index, its rows as they are taken, -1 for padding, and where they go."""
+    """Yields for each source (or `only` one) its index, the rows taken from it, -1 for padding, and their matrix rows."""
     first = 0
     for index, count in enumerate(source_rows):
         selection = matrix.heads[index] if matrix.heads else None

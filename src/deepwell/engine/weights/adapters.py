@@ -1,8 +1,8 @@
 """Reads LoRA adapters in peft's format and fits them to a model's packed matrices. Nothing in a file is trusted.
 
-Format: https://huggingface.co/docs/peft/developer_guides/checkpoint. An adapter is a directory with `adapter_config.json` and
-`adapter_model.safetensors`, which holds A [rank, inputs] and B [outputs, rank] of every adapted projection; the
-projection becomes W + scale * B A, scale = lora_alpha / rank, or lora_alpha / sqrt(rank) with `use_rslora`.
+Format: https://huggingface.co/docs/peft/developer_guides/checkpoint. An adapter is a directory with `adapter_config.json`
+and `adapter_model.safetensors`, which holds A [rank, inputs] and B [outputs, rank] of every adapted projection. The
+projection becomes W + scale * B A, with scale = lora_alpha / rank, or lora_alpha / sqrt(rank) with `use_rslora`.
 """
 
 from __future__ import annotations
@@ -44,41 +44,42 @@ WEIGHTS_NAME: Final = "adapter_model.safetensors"
 MAX_RANK: Final = 512
 _PREFIX: Final = "base_model.model."
 
-# Settings of peft that say nothing about the mathematics, or that the tensors themselves tell.
+# Settings of peft that do not affect the mathematics, or that follow from the tensors.
 _HARMLESS: Final = frozenset(
     "arrow_config auto_mapping base_model_name_or_path corda_config ensure_weight_tying eva_config exclude_modules "
     "inference_mode layers_pattern layers_to_transform loftq_config lora_dropout lora_ga_config megatron_core "
     "peft_version qalora_group_size revision runtime_config task_type".split()
 )
+# Settings that choose modules among those of the targets.
 _CHOICES: Final = (
     "layers_to_transform",
     "layers_pattern",
     "exclude_modules",
-)  # of modules among those of the targets
+)
 _READ: Final = frozenset(
     "alpha_pattern bias init_lora_weights lora_alpha peft_type r rank_pattern target_modules use_rslora".split()
 )
-# Initialisations that also change the base weights, which the adapter is then relative to.
+# Initialisations that also change the base weights, so that the adapter is relative to the changed ones.
 _CHANGED_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Linear:
-    """One projection of the model, as a share of a packed matrix."""
+    """One projection of the model, as a part of a packed matrix."""
 
     outputs: int
     cols: int
     plan: MatrixPlan
-    source_rows: tuple[int, ...]  # of each source of the matrix
-    part: int  # which of the sources it is
+    source_rows: tuple[int, ...]  # rows of each source of the matrix
+    part: int  # index of the projection among the sources
 
     def rows(self) -> NDArray[np.intp]:
-        """[outputs], where its outputs lie in the packed matrix."""
+        """Returns the rows of the packed matrix that hold the outputs, [outputs]."""
         return source_places(self.plan, self.source_rows, self.part)
 
 
 def linears_of(plan: TensorPlan, checkpoint: Checkpoint) -> dict[str, Linear]:
-    """The projections an adapter may change, by module name: those of the layers' packed matrices."""
+    """Returns the projections an adapter may change, by module name: those in the layers' packed matrices."""
     linears: dict[str, Linear] = {}
     stored = dict(expected_tensors(checkpoint.config))
     for matrix in plan.matrices:
@@ -93,16 +94,16 @@ def linears_of(plan: TensorPlan, checkpoint: Checkpoint) -> dict[str, Linear]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AdapterFiles:
-    """A checked adapter: what it adds to each matrix that it changes, by name."""
+    """A checked adapter: its additions to each matrix that it changes, by name."""
 
     parts: Mapping[str, Sequence[LowRank]]
-    digest: bytes  # of the projections and their effective weights
-    rank: int  # the largest
+    digest: bytes  # digest of the projections and their effective weights
+    rank: int  # largest rank of its projections
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedAdapter:
-    """An adapter that sequences can use; it lives while a request or the engine's table holds it."""
+    """An adapter that sequences can use. It lives while a request or the engine's table holds it."""
 
     name: str
     path: Path
@@ -119,21 +120,21 @@ class AdapterLoader:
     linears: Mapping[str, Linear]
 
     def load(self, name: str, path: Path) -> LoadedAdapter:
-        """Read and pack; touches nothing that a step in progress uses, so any thread may call it.
+        """Reads and packs an adapter. Any thread may call it, because it does not touch the data of a running step.
 
         Raises:
-            InvalidModelFile, UnsupportedModel: as `read_adapter`.
+            InvalidModelFile, UnsupportedModel: as for `read_adapter`.
         """
         files = read_adapter(path, self.linears)
         return LoadedAdapter(name, path, files.digest, files.rank, self.model.adapter(files.parts))
 
 
 def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles:
-    """Read a peft directory and match every tensor with a projection of `linears`.
+    """Reads a peft directory and matches every tensor with a projection of `linears`.
 
     Raises:
         InvalidModelFile: files are missing, unsound, contradict each other or do not fit the model.
-        UnsupportedModel: a sound adapter of a kind that is not plain LoRA.
+        UnsupportedModel: the adapter is sound but not plain LoRA.
     """
     weights = directory / WEIGHTS_NAME
     if not (directory / CONFIG_NAME).is_file():
@@ -183,7 +184,7 @@ def _error(path: Path, reason: str) -> InvalidModelFile:
 def _pairs(
     path: Path, infos: Mapping[str, SafetensorsInfo], linears: Mapping[str, Linear]
 ) -> dict[str, tuple[SafetensorsInfo, SafetensorsInfo]]:
-    """A and B by module; every tensor of the file belongs to a pair, and every pair to a projection."""
+    """Returns A and B by module, after checking that every tensor belongs to a pair and every pair to a projection."""
     halves: dict[str, dict[str, SafetensorsInfo]] = {}
     for name, info in infos.items():
         match = re.fullmatch(r"base_model\.model\.(.+)\.lora_([AB])\.weight", name)
@@ -207,7 +208,7 @@ def _pairs(
 
 
 def _values(path: Path, file: Any, info: SafetensorsInfo) -> NDArray[np.float32]:
-    """The tensor in float32, [rows, cols]."""
+    """Reads a tensor as float32, [rows, cols]."""
     file.seek(info.offset)
     data = file.read(info.nbytes)
     if len(data) != info.nbytes:
@@ -225,7 +226,7 @@ def _is_number(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Config:
-    """`adapter_config.json`, checked."""
+    """The checked `adapter_config.json`."""
 
     path: Path
     rank: int
@@ -234,7 +235,7 @@ class _Config:
     ranks: Mapping[str, int]  # by module pattern
     alphas: Mapping[str, float]
     targets: Sequence[str] | None  # None: given as an expression, which the tensors make redundant
-    partial: bool  # some of the modules that the targets name were left out on purpose
+    partial: bool  # some modules that the targets name were left out on purpose
 
     @classmethod
     def read(cls, path: Path) -> _Config:
@@ -289,10 +290,10 @@ class _Config:
         )
 
     def check_targets(self, modules: Mapping[str, object], linears: Mapping[str, Linear]) -> None:
-        """The tensors are of the modules that the configuration names, and of all of them.
+        """Checks that the tensors belong to the modules that the configuration names, and that none is missing.
 
-        Routed experts may be left out as a whole: where transformers keeps them stacked, peft passes them by. Adapters
-        of chosen layers are not counted.
+        Routed experts may be left out as a whole, because peft skips them if transformers keeps them stacked. The modules of
+        adapters for chosen layers are not counted.
         """
         if self.targets is None:
             return
@@ -312,7 +313,7 @@ class _Config:
                 )
 
     def scale(self, path: Path, module: str, a: SafetensorsInfo, b: SafetensorsInfo, linear: Linear) -> float:
-        """What B A is multiplied by, once both are proved to have the right shapes."""
+        """Returns the factor of B A, after checking the shapes of both."""
         rank = next((rank for pattern, rank in self.ranks.items() if _names(pattern, module)), self.rank)
         alpha = next((alpha for pattern, alpha in self.alphas.items() if _names(pattern, module)), self.alpha)
         outputs = linear.outputs
@@ -332,7 +333,7 @@ def _is_rank(value: object) -> bool:
 
 
 def _names(pattern: str, module: str) -> bool:
-    """Whether a pattern of peft, a dotted suffix or after ^ the whole name, names the module."""
+    """Returns whether a pattern of peft names the module. It is a dotted suffix, or the whole name after ^."""
     if pattern.startswith("^"):
         return module == pattern[1:]
     return module == pattern or module.endswith(f".{pattern}")

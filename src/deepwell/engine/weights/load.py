@@ -1,12 +1,12 @@
-"""Streams a checkpoint into packed matrices, and keeps them in a file that the next start just reads.
+"""Streams a checkpoint into packed matrices, and keeps them in a file that the next start reads.
 
-The packed file (`*.dwpack`, little endian): magic, header length, CRC-32 of the header, a JSON header (fingerprint,
+The packed file (`*.dwpack`, little endian) holds magic, header length, CRC-32 of the header, a JSON header (fingerprint,
 tensor table with offsets and checksums), then the data, each tensor 64-byte aligned. The fingerprint covers format
-version, precision, configuration and source, so a file that belongs to anything else is rebuilt, as is one whose bytes
-do not match their checksums.
+version, precision, configuration and source. A file with another fingerprint is rebuilt, and so is one whose bytes do not
+match their checksums.
 
-Files of `MAP_BYTES` and more are mapped instead of read: a start takes no time, and memory holds them once. Their header,
-table and size are checked as always, their checksums only by `verify_packed` (`deepwell models verify`).
+Files of `MAP_BYTES` and more are mapped instead of read, so a start takes no time and memory holds them only once. Their
+header, table and size are always checked, but their checksums only by `verify_packed` (`deepwell models verify`).
 """
 
 from __future__ import annotations
@@ -58,22 +58,21 @@ __all__ = [
     "write_packed",
 ]
 
-Progress = Callable[[int, int], None]  # bytes packed, bytes in all
+Progress = Callable[[int, int], None]  # bytes packed, total bytes
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 2
-MAGIC: Final = b"DWPACK\r\n"  # the line ending betrays a transfer in text mode
+MAGIC: Final = b"DWPACK\r\n"  # the line ending reveals a transfer in text mode
 MAX_HEADER_BYTES: Final = 64 << 20
 ALIGNMENT: Final = 64
 HUGE_PAGE: Final = 2 << 20
 _PREFIX: Final = struct.Struct("<8sII")  # magic, header bytes, header CRC-32
 _CHUNK_WEIGHTS: Final = 1 << 22  # weights quantised at a time: 16 MB of float32
-_RELEASE_BYTES: Final = 64 << 20  # packed, after which the pages read so far are given back
-_READ_BYTES: Final = 1 << 30  # Linux reads at most 2 GiB a call
-MAP_BYTES: Final = (
-    4 << 30
-)  # packed files from here on are mapped; reading takes a second or two for each of these
+_RELEASE_BYTES: Final = 64 << 20  # packed bytes after which the pages read so far are released
+_READ_BYTES: Final = 1 << 30  # Linux reads at most 2 GiB per call
+# Packed files of this size are mapped, because reading them takes a second or two per 4 GiB
+MAP_BYTES: Final = 4 << 30
 
 _SCHEMES: Final[dict[Precision, dict[str, Scheme]]] = {
     "fp32": {"body": "fp32", "embedding": "fp32"},
@@ -87,7 +86,7 @@ _SCHEMES: Final[dict[Precision, dict[str, Scheme]]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """The place of one tensor in the buffer; `scheme` is None for a vector."""
+    """The position of one tensor in the buffer; `scheme` is None for a vector."""
 
     name: str
     scheme: Scheme | None
@@ -95,7 +94,7 @@ class _Slot:
     nbytes: int
 
 
-# GGUF blocks whose integers int4 takes as they are.
+# GGUF blocks whose integers int4 uses unchanged.
 _DECODE_INT4: Final[dict[str, Callable[[NDArray[np.uint8], int], Quantized]]] = {
     "Q4_0": decode_q4_0,
     "Q4_1": decode_q4_1,
@@ -106,10 +105,10 @@ _DECODE_INT4: Final[dict[str, Callable[[NDArray[np.uint8], int], Quantized]]] = 
 def resolve_precision(
     requested: Precision | Literal["auto"], checkpoint: Checkpoint
 ) -> tuple[Precision, str]:
-    """The precision to run at, and why: with "auto", 4-bit sources run as int4, everything else as int8.
+    """Returns the precision to run at, and the reason. With "auto", 4-bit sources run as int4, everything else as int8.
 
     Raises:
-        InvalidRequest: a model that is only there in packed form was asked for in another precision.
+        InvalidRequest: a model that exists only in packed form was requested in another precision.
     """
     if checkpoint.packed_precision is not None:
         packed = cast("Precision", checkpoint.packed_precision)
@@ -128,7 +127,7 @@ def resolve_precision(
 
 
 def weights_nbytes(config: ModelConfig, precision: Precision) -> int:
-    """Bytes the packed weights will take, in memory as on disk (but for the file's header)."""
+    """Returns the bytes of the packed weights, in memory and on disk (without the file's header)."""
     return _slots(tensor_plan(config), precision)[1]
 
 
@@ -140,15 +139,15 @@ def load_weights(
     progress: Progress | None = None,
     map_bytes: int = MAP_BYTES,
 ) -> Weights:
-    """Read the packed file of this checkpoint and precision in `cache_dir`, or pack the weights and write it.
+    """Reads the packed file of this checkpoint and precision in `cache_dir`, or packs the weights and writes it.
 
-    Without `cache_dir`, and where it cannot be written, the weights are packed in memory alone. Beyond the weights
-    themselves packing needs some tens of megabytes, whatever the size of the model. Packed files of `map_bytes` and
-    more are mapped.
+    Without `cache_dir`, or if it cannot be written, the weights are packed only in memory. In addition to the weights,
+    packing needs some tens of megabytes, regardless of the size of the model. Packed files of `map_bytes` and more are
+    mapped.
 
     Raises:
-        InvalidModelFile: a tensor holds values that are not finite, or too large for float16; or the weights exist in
-            packed form alone, and that file is damaged.
+        InvalidModelFile: a tensor holds values that are not finite, or too large for float16; or the weights exist only
+            in packed form, and that file is damaged.
     """
     config = checkpoint.config
     plan = tensor_plan(config)
@@ -237,7 +236,7 @@ def _pack_all(
             packed = layout(quantized, slot.scheme)
             buffer[position : position + packed.nbytes] = packed
             position += packed.nbytes
-            if position - released > _RELEASE_BYTES:  # stacked experts are the size of a model
+            if position - released > _RELEASE_BYTES:  # stacked experts can be as large as a model
                 checkpoint.release_pages()
                 released = position
             if progress is not None:
@@ -282,7 +281,7 @@ def _vector(checkpoint: Checkpoint, vector: VectorPlan) -> NDArray[np.float32]:
 def _quantized_chunks(
     checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise
 ) -> Iterator[Quantized]:
-    """The matrix in order, in runs of whole panels (the last one excepted)."""
+    """Yields the quantised matrix in order, in runs of whole panels (except the last)."""
     if matrix.order == "transpose":
         yield from _transposed_chunks(checkpoint, matrix, scheme, noise)
         return
@@ -310,7 +309,7 @@ def _quantized_chunks(
 
 
 class _Source:
-    """One stored tensor as a supplier of quantised rows."""
+    """One stored tensor as a source of quantised rows."""
 
     def __init__(self, tensor: StoredTensor, cols: int, scheme: Scheme) -> None:
         self.row_count = tensor.shape[0]
@@ -319,11 +318,11 @@ class _Source:
         self._decode = _DECODE_INT4.get(tensor.dtype) if scheme == "int4" else None
 
     def rows(self, start: int, stop: int, noise: _Noise) -> Quantized:
-        """Rows start..stop; those beyond the last are not there (the interleaving pads them)."""
+        """Returns rows start..stop. Rows beyond the last are left out (the interleaving pads them)."""
         return self.take(slice(start, min(stop, self.row_count)), noise)
 
     def take(self, rows: slice | NDArray[np.intp], noise: _Noise) -> Quantized:
-        """Some rows, in their order."""
+        """Returns the given rows, in the given order."""
         weights = self._tensor.float32(rows)
         if self._decode is not None:
             quantized = self._decode(self._tensor.raw_rows(rows), self._cols)
@@ -339,7 +338,7 @@ class _Source:
 def _gathered(
     sources: list[_Source], source: NDArray[np.int32], row: NDArray[np.intp], noise: _Noise
 ) -> Quantized:
-    """Rows from several sources, zero where the source is -1."""
+    """Gathers rows from several sources, with zeros where the source is -1."""
     arrays: list[NDArray[Any]] = []
     first = int(source.min(initial=len(sources), where=source >= 0))
     for index in range(first, int(source.max()) + 1):
@@ -357,7 +356,7 @@ def _gathered(
 def _transposed_chunks(
     checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise
 ) -> Iterator[Quantized]:
-    """Head by head, some at a time: the taken rows of each become columns."""
+    """Yields the transposed heads, several at a time. The selected rows of a head become columns."""
     tensor, selection = checkpoint.tensor(matrix.sources[0]), matrix.heads[0]
     assert selection is not None and selection.count == matrix.cols
     head_rows = matrix.rows // selection.heads
@@ -399,12 +398,12 @@ def _interleaved(halves: list[Quantized]) -> Quantized:
 
 
 def _allocate(nbytes: int) -> NDArray[np.uint8]:
-    """An anonymous buffer, 2 MiB aligned, on huge pages where the system has them.
+    """Allocates an anonymous buffer, 2 MiB aligned, on huge pages if the system has them.
 
-    Decoding streams all weights once a token, and reads 1.4 times faster from 2 MiB pages than from 4 KiB ones
+    Decoding streams all weights once per token, and reads 1.4 times faster from 2 MiB pages than from 4 KiB ones
     (measured on two cores of a Zen 4 server).
     """
-    # Private: the default, shared memory, gets no huge pages.
+    # Private, because the default, shared memory, gets no huge pages.
     region = mmap.mmap(-1, nbytes + HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without transparent huge pages
@@ -415,12 +414,12 @@ def _allocate(nbytes: int) -> NDArray[np.uint8]:
 
 
 def _checksum(data: NDArray[np.uint8]) -> int:
-    """Sum of the 64-bit words modulo 2**64: as fast as memory, and blind only to reordering."""
+    """Returns the sum of the 64-bit words modulo 2**64. It runs at memory speed, but does not detect reordering."""
     return int(np.add.reduce(data.view("<u8"), dtype=np.uint64))
 
 
 def _header(fingerprint: str, nbytes: int, table: dict[str, dict[str, Any]], size: int = 0) -> bytes:
-    """Prefix and JSON, padded to whole pages or, where that is more, to `size` bytes."""
+    """Returns prefix and JSON, padded to whole pages or to `size` bytes, whichever is more."""
     text = json.dumps({"fingerprint": fingerprint, "nbytes": nbytes, "tensors": table}).encode()
     whole = max(size, -(-(_PREFIX.size + len(text)) // mmap.PAGESIZE) * mmap.PAGESIZE)
     text += b" " * (whole - _PREFIX.size - len(text))
@@ -434,7 +433,10 @@ def _write_packed(
     buffer: NDArray[np.uint8],
     report: dict[str, QuantizationReport],
 ) -> None:
-    """Write beside `path`, then rename: a reader sees a whole file or none. A full disk costs a warning."""
+    """Writes a temporary file and renames it to `path`, so that a reader sees a whole file or none.
+
+    An error such as a full disk is only logged.
+    """
     table: dict[str, dict[str, Any]] = {}
     for slot in slots.values():
         entry: dict[str, Any] = {
@@ -469,7 +471,7 @@ def _write_packed(
 def _read_packed(
     path: Path, fingerprint: str, slots: dict[str, _Slot], nbytes: int, map_bytes: int
 ) -> tuple[NDArray[np.uint8], dict[str, QuantizationReport]] | None:
-    """The buffer and report of a packed file, or None when there is none that can be trusted."""
+    """Returns the buffer and report of a packed file, or None if there is no trustworthy file."""
     try:
         buffer, report, _ = _open_packed(path, fingerprint, slots, nbytes, map_bytes)
     except FileNotFoundError:
@@ -483,7 +485,7 @@ def _read_packed(
 def _open_packed(
     path: Path, fingerprint: str | None, slots: dict[str, _Slot], nbytes: int, map_bytes: int
 ) -> tuple[NDArray[np.uint8], dict[str, QuantizationReport], str]:
-    """The buffer, report and fingerprint of a packed file, whose fingerprint must be this one unless it is None."""
+    """Returns the buffer, report and fingerprint of a packed file. It must have `fingerprint`, unless that is None."""
     with path.open("rb", buffering=0) as file:
         found, table = _read_header(file.read(_PREFIX.size), file.read, fingerprint, slots, nbytes)
         start = file.tell()
@@ -504,7 +506,7 @@ def _open_packed(
 
 
 def _map(descriptor: int, start: int, nbytes: int) -> NDArray[np.uint8]:
-    """A read-only view of the file, on huge pages where the system has them for files: nothing is read yet."""
+    """Maps the file read-only, on huge pages if the system has them for files. Nothing is read yet."""
     mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without transparent huge pages
@@ -515,7 +517,7 @@ def _map(descriptor: int, start: int, nbytes: int) -> NDArray[np.uint8]:
 def _read(
     file: FileIO, slots: dict[str, _Slot], table: dict[str, dict[str, Any]], nbytes: int
 ) -> NDArray[np.uint8]:
-    """The rest of the file in memory of our own, its checksums compared."""
+    """Reads the rest of the file into memory and compares its checksums."""
     buffer = _allocate(nbytes)
     view = memoryview(buffer.data)
     for slot in slots.values():
@@ -531,10 +533,10 @@ def _read(
 
 
 def verify_packed(path: Path, *, progress: Progress | None = None) -> list[str]:
-    """The tensors of a packed file whose bytes do not match their checksums; reads all of it.
+    """Reads a whole packed file and returns the names of tensors whose bytes do not match their checksums.
 
     Raises:
-        InvalidModelFile: it is no packed file, or its header or size is damaged.
+        InvalidModelFile: the file is not a packed file, or its header or size is damaged.
     """
     try:
         with path.open("rb", buffering=0) as file:
@@ -564,12 +566,13 @@ def write_packed(
     *,
     progress: Progress | None = None,
 ) -> int:
-    """Write a packed file of `config` tensor by tensor, without holding it: `generate(name, scheme, nbytes)` gives the bytes.
+    """Writes a packed file of `config` tensor by tensor, without holding it in memory.
 
-    Vectors have the scheme None and are padded to 64 bytes here. The file appears under its name once it is whole.
+    `generate(name, scheme, nbytes)` returns the bytes of a tensor. Vectors have the scheme None and are padded to 64 bytes
+    here. The file gets its name when it is complete.
 
     Returns:
-        The bytes of its tensors.
+        The total bytes of its tensors.
     """
     slots, nbytes = _slots(tensor_plan(config), precision)
     table: dict[str, dict[str, Any]] = {
@@ -613,7 +616,7 @@ def write_packed(
 
 
 class _UntrustedFileError(Exception):
-    """A packed file that must be rebuilt; the message says why."""
+    """Raised for a packed file that cannot be trusted. The message says why."""
 
 
 def _read_header(
@@ -623,7 +626,7 @@ def _read_header(
     slots: dict[str, _Slot],
     nbytes: int,
 ) -> tuple[str, dict[str, dict[str, Any]]]:
-    """Fingerprint and tensor table, once they are proved to describe exactly the tensors that are expected."""
+    """Returns fingerprint and tensor table, after checking that they describe exactly the expected tensors."""
     found, table, described_bytes = _read_table(prefix, read)
     if fingerprint is not None and found != fingerprint:
         raise _UntrustedFileError("it was made from another source or by another version")
@@ -637,7 +640,7 @@ def _read_header(
 
 
 def _read_table(prefix: bytes, read: Callable[[int], bytes]) -> tuple[str, dict[str, dict[str, Any]], int]:
-    """Fingerprint, tensor table and bytes of data that a sound header names."""
+    """Returns the fingerprint, the tensor table and the bytes of data in the header, after checking it."""
     if len(prefix) < _PREFIX.size:
         raise _UntrustedFileError("it is too short")
     magic, header_bytes, crc = _PREFIX.unpack(prefix)

@@ -1,4 +1,4 @@
-"""`LowRank`: what an adapter adds to a packed matrix, and its layout for the kernels."""
+"""`LowRank`: an adapter's addition to a packed matrix, and its layout for the kernels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ __all__ = ["AdapterDtype", "LowRank", "PackedLowRank", "by_expert", "pack"]
 AdapterDtype = Literal["fp32", "bf16"]
 PackedLowRank = tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int32]]
 
-RUN = 16  # outputs that share the ranks which own them: all borders in packed matrices of real models are multiples
-COLUMNS = 16  # columns of A are padded to a multiple
+# Outputs that share the same ranks; all borders in packed matrices of real models are multiples of it
+RUN = 16
+COLUMNS = 16  # columns of A are padded to a multiple of this
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRank:
-    """y[rows] += b (a x), the scaling folded into `b`."""
+    """The update y[rows] += b (a x), with the scaling folded into `b`."""
 
     rows: NDArray[np.intp]  # [outputs], ascending rows of the packed matrix
     a: NDArray[np.float32]  # [rank, cols]
@@ -28,12 +29,12 @@ class LowRank:
 
     @property
     def rank(self) -> int:
-        """Rows of `a`."""
+        """Number of rows of `a`."""
         return len(self.a)
 
 
 def by_expert(parts: Sequence[LowRank], rows: int, experts: int) -> list[list[LowRank]]:
-    """Parts of a matrix that stacks `experts` of `rows` rows each, as parts of each expert's own matrix."""
+    """Splits the parts of a matrix that stacks `experts` of `rows` rows each into parts of each expert's matrix."""
     result: list[list[LowRank]] = [[] for _ in range(experts)]
     for part in parts:
         expert = int(part.rows[0]) // rows
@@ -42,14 +43,14 @@ def by_expert(parts: Sequence[LowRank], rows: int, experts: int) -> list[list[Lo
 
 
 def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) -> PackedLowRank:
-    """Lay out what `parts` add to a matrix [rows, cols], `rows` padded to whole panels.
+    """Lays out what `parts` add to a matrix [rows, cols], with `rows` padded to whole panels.
 
     Returns:
-        A: per pair of stacked ranks [cols padded to 16] lanes; B: per run of 16 rows and pair of the ranks that own
-        the run [16] lanes; runs: [rows / 16, 3] first rank, ranks, and where its B begins in lanes of 16. A lane of
-        bf16 holds both ranks of the pair, the even one below; of fp32 the lanes of the even rank come first. A part's
-        ranks are padded to an even number. No zeros are stored for outputs that a part does not own, except where
-        two parts meet inside a run.
+        A: for each pair of stacked ranks, [cols padded to 16] lanes. B: for each run of 16 rows and each pair of the
+        ranks that own the run, [16] lanes. runs: [rows / 16, 3], the first rank, the number of ranks, and the start of
+        its B in units of 16 lanes. A lane of bf16 holds both ranks of the pair, the even one in the lower half. In fp32
+        the lanes of the even rank come first. A part's ranks are padded to an even number. No zeros are stored for
+        outputs that a part does not own, except where two parts meet inside a run.
     """
     even = [part.rank + part.rank % 2 for part in parts]
     first = np.concatenate([[0], np.cumsum(even)])
@@ -75,7 +76,7 @@ def pack(parts: Sequence[LowRank], rows: int, cols: int, dtype: AdapterDtype) ->
 
 
 def _pairs(rows: NDArray[np.float32], dtype: AdapterDtype) -> NDArray[np.uint8]:
-    """Rows 2i and 2i + 1 as pairs of lanes."""
+    """Stores rows 2i and 2i + 1 as pairs of lanes."""
     if dtype == "fp32":
         return np.ascontiguousarray(rows).view(np.uint8).reshape(-1)
     bits = np.ascontiguousarray(rows).view(np.uint32)

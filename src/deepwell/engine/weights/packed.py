@@ -26,12 +26,13 @@ class PackedMatrix:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """All weights of a model, views into one buffer."""
+    """All weights of a model, as views into one buffer."""
 
     config: ModelConfig
     precision: Precision
     matrices: dict[str, PackedMatrix]
     vectors: dict[str, NDArray[np.float32]]
     nbytes: int
-    fingerprint: str  # of source, configuration, precision and format: equal fingerprints, equal weights
+    # Hash of source, configuration, precision and format; equal fingerprints mean equal weights
+    fingerprint: str
     report: dict[str, QuantizationReport]  # per matrix

@@ -1,7 +1,7 @@
-"""Quantisation schemes and their packed layouts, as `docs/design.md` specifies them under "Packed weights".
+"""Quantisation schemes and their packed layouts, as specified in `docs/design.md` under "Packed weights".
 
-Every scheme goes through two steps: choose the integers and scales of each (row, group), then lay them out in
-panels of 32 rows. GGUF's 4-bit blocks enter between the two, so they are never rounded again.
+Every scheme has two steps: choose the integers and scales of each (row, group), then lay them out in panels of 32
+rows. GGUF's 4-bit blocks enter between the two, so they are never rounded again.
 """
 
 from __future__ import annotations
@@ -40,36 +40,35 @@ __all__ = [
 
 Item = TypeVar("Item", bound=np.generic)
 
-FLOATS: Final[
-    dict[Scheme, np.dtype[Any]]
-] = {  # schemes without scales, and the words that hold a block of one row
+# Schemes without scales, and the words that hold a block of one row.
+FLOATS: Final[dict[Scheme, np.dtype[Any]]] = {
     "fp32": np.dtype("<f4"),
     "fp16": np.dtype("<f2"),
     "bf16": np.dtype("<u4"),
 }
 
-# One (panel, group) block. Four columns of one row are adjacent bytes: they travel as one 32-bit word.
+# One (panel, group) block. Four columns of one row are adjacent bytes, stored as one 32-bit word.
 _BLOCK: Final[dict[Scheme, np.dtype[np.void]]] = {
     "int8": np.dtype([("d", "<f2", (PANEL,)), ("q", "<u4", (16, PANEL))]),
     "int4": np.dtype([("d", "<f2", (PANEL,)), ("m", "<f2", (PANEL,)), ("b", "<u4", (4, PANEL))]),
     **{scheme: np.dtype([("w", word, (PANEL,))]) for scheme, word in FLOATS.items()},
 }
-_CHUNK_WEIGHTS = 1 << 18  # weights in flight: the temporaries of one chunk stay within the second-level cache
+_CHUNK_WEIGHTS = 1 << 18  # weights per chunk, so that its temporaries stay within the second-level cache
 _INT4_SHRINK = (1.0, 0.9)  # starting ranges of the 4-bit fit, as fractions of max - min
-_SMALLEST_NORMAL = np.float32(2.0**-14)  # float16; below it are its subnormals
+_SMALLEST_NORMAL = np.float32(2.0**-14)  # of float16
 _INT4_STEPS = 3  # least-squares steps from each start
 
 
 @dataclass(frozen=True, slots=True)
 class Quantized:
-    """Rows before layout: w = d * q (+ m), or w = q. Columns are padded to whole groups; bf16 are bits in uint16."""
+    """Rows before layout: w = d * q (+ m), or w = q. Columns are padded to whole groups. bf16 is stored as uint16 bits."""
 
     q: NDArray[np.int8 | np.uint8 | np.uint16 | np.float16 | np.float32]  # [rows, groups * group]
     d: NDArray[np.float16]  # [rows, groups]; empty for floats
     m: NDArray[np.float16]  # [rows, groups]; int4 only, else empty
 
     def dequantized(self, scheme: Scheme) -> NDArray[np.float32]:
-        """The float32 weights, [rows, groups * group], in an array of their own."""
+        """Returns the float32 weights, [rows, groups * group], in a new array."""
         if scheme == "bf16":
             return (self.q.astype(np.uint32) << 16).view(np.float32)
         if scheme in FLOATS:
@@ -81,14 +80,14 @@ class Quantized:
         return grouped.reshape(self.q.shape)
 
     def is_finite(self, scheme: Scheme) -> bool:
-        """Whether every weight is; scales show what their group holds."""
+        """Returns whether every weight is finite. Groups with scales are checked by their scales."""
         values = self.dequantized(scheme) if scheme in FLOATS else self.d
         return bool(np.isfinite(values).all() and np.isfinite(self.m).all())
 
 
 @dataclass(frozen=True, slots=True)
 class QuantizationReport:
-    """What rounding cost: signal to quantisation noise in decibels (inf: exact), and the largest error."""
+    """The rounding loss: signal to quantisation noise in decibels (inf: exact), and the largest error."""
 
     sqnr_db: float
     max_error: float
@@ -99,14 +98,14 @@ def _ceil_div(n: int, size: int) -> int:
 
 
 def packed_nbytes(rows: int, cols: int, scheme: Scheme) -> int:
-    """Bytes of a packed [rows, cols] matrix."""
+    """Returns the bytes of a packed [rows, cols] matrix."""
     return _ceil_div(rows, PANEL) * _ceil_div(cols, GROUP[scheme]) * _BLOCK[scheme].itemsize
 
 
 def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
-    """Round float32 [rows, cols] to `scheme`: to nearest even in floats, so that values of bf16 or fp16 stay themselves.
+    """Rounds float32 [rows, cols] to `scheme`. Floats round to nearest even, so bf16 and fp16 values stay unchanged.
 
-    Weights that are not finite, or too large, make `d` (or `m`) of their group or, in floats, themselves not finite.
+    For a weight that is not finite or too large, `d` (or `m`) of its group or, in floats, the weight becomes not finite.
     """
     group = GROUP[scheme]
     rows, cols = weights.shape
@@ -126,9 +125,8 @@ def quantize(weights: NDArray[np.float32], scheme: Scheme) -> Quantized:
     for start in range(0, rows, step):
         chunk = slice(start, min(start + step, rows))
         padded = _pad(np.asarray(weights[chunk], np.float32), cols=width)
-        with np.errstate(
-            invalid="ignore", over="ignore"
-        ):  # a NaN, or an infinite scale, is the caller's to see
+        # The caller checks for a NaN or an infinite scale.
+        with np.errstate(invalid="ignore", over="ignore"):
             q_chunk, d_chunk, m_chunk = fit(padded.reshape(-1, group))
         q[chunk] = q_chunk.reshape(-1, width)
         d[chunk] = d_chunk.reshape(-1, width // group)
@@ -146,15 +144,15 @@ def _inverse(d: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _steps(amax: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The scale at which 127 stands for the largest value of each group."""
+    """Returns the scale at which 127 stands for the largest value of each group."""
     return np.divide(amax, np.float32(127), dtype=np.float32)
 
 
 def _fit_int8(w: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float16], NDArray[np.float16]]:
-    """Symmetric: w [n, 64] -> q in -127..127, d [n].
+    """Fits symmetrically: w [n, 64] -> q in -127..127, d [n].
 
-    A float16 below 2**-14 keeps fewer digits the smaller it is: there `d` is rounded up, or the largest weights,
-    cut off at 127 d, would lose more than half a step.
+    A float16 below 2**-14 has fewer digits the smaller it is. There `d` is rounded up, because otherwise the largest
+    weights, clamped at 127 d, would lose more than half a step.
     """
     exact = _steps(np.abs(w).max(axis=1))
     d = exact.astype(np.float16)
@@ -168,7 +166,7 @@ def _fit_int8(w: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.floa
 def _fit_int4(
     w: NDArray[np.float32],
 ) -> tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.float16]]:
-    """Asymmetric: w [n, 32] -> q in 0..15, d and m [n], the best of a few starting ranges in squared error."""
+    """Fits asymmetrically: w [n, 32] -> q in 0..15, d and m [n], with the least squared error of a few starting ranges."""
     low, high = w.min(axis=1), w.max(axis=1)
     centre = np.divide(low + high, 2, dtype=np.float32)
     best_error: NDArray[np.float32] = np.full(len(w), np.inf, np.float32)
@@ -182,7 +180,7 @@ def _fit_int4(
         q += m.astype(np.float32)[:, None]
         q -= w
         error: NDArray[np.float32] = np.einsum("nk,nk->n", q, q)
-        better = ~(error >= best_error)  # a NaN wins, so that it is seen
+        better = ~(error >= best_error)  # a NaN wins, so that it is noticed
         best_error = np.where(better, error, best_error)
         best_d = np.where(better, d, best_d)
         best_m = np.where(better, m, best_m)
@@ -193,7 +191,7 @@ def _fit_int4(
 def _least_squares(
     w: NDArray[np.float32], d: NDArray[np.float32], centre: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Improve (d, m) from a range of 15 d around `centre`: rounding and linear regression alternate, as in k-means."""
+    """Improves (d, m) from a range of 15 d around `centre`, alternating rounding and linear regression as in k-means."""
     n = w.shape[1]
     m = (centre - d * 7.5).astype(np.float32, copy=False)
     sum_w = w.sum(axis=1)
@@ -212,7 +210,7 @@ def _least_squares(
 def _round_int4(
     w: NDArray[np.float32], d: NDArray[np.float32], m: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """The integers 0..15 nearest to (w - m) / d, as floats."""
+    """Returns the integers 0..15 nearest to (w - m) / d, as floats."""
     q = w - m[:, None]
     q *= _inverse(d)[:, None]
     np.rint(q, out=q)
@@ -221,30 +219,29 @@ def _round_int4(
 
 
 def decode_q4_1(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
-    """GGUF Q4_1 rows, uint8 [rows, cols / 32 * 20], as int4: same integers, same float16 d and m."""
+    """Converts GGUF Q4_1 rows, uint8 [rows, cols / 32 * 20], to int4 with the same integers and float16 d and m."""
     blocks = _gguf_blocks(raw_rows, cols, 20)
     scales = np.ascontiguousarray(blocks[..., :4]).view("<f2")
     return Quantized(_gguf_nibbles(blocks[..., 4:]), scales[..., 0].copy(), scales[..., 1].copy())
 
 
 def decode_q4_0(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
-    """GGUF Q4_0 rows, uint8 [rows, cols / 32 * 18], as int4 with m = -8 d (exact: a change of exponent)."""
+    """Converts GGUF Q4_0 rows, uint8 [rows, cols / 32 * 18], to int4 with m = -8 d (exact: a change of exponent)."""
     blocks = _gguf_blocks(raw_rows, cols, 18)
     d = np.ascontiguousarray(blocks[..., :2]).view("<f2")[..., 0]
     return Quantized(_gguf_nibbles(blocks[..., 2:]), d.copy(), (d * np.float16(-8)).astype(np.float16))
 
 
 def decode_q4_k(raw_rows: NDArray[np.uint8], cols: int) -> Quantized:
-    """GGUF Q4_K rows, uint8 [rows, cols / 256 * 144], as int4: same integers, d and m rounded to float16.
+    """Converts GGUF Q4_K rows, uint8 [rows, cols / 256 * 144], to int4: same integers, d and m rounded to float16.
 
-    A block of 256 columns is float16 d and m, eight 6-bit factors of each in 12 bytes, and 128 bytes of nibbles.
+    A block of 256 columns has float16 d and m, eight 6-bit factors of each in 12 bytes, and 128 bytes of nibbles.
     """
     blocks = _gguf_blocks(raw_rows, cols, 144, block_cols=256)
     rows = len(raw_rows)
     super_scales = np.ascontiguousarray(blocks[..., :4]).view("<f2").astype(np.float32)  # [rows, blocks, 2]
-    a, b, c = (
-        blocks[..., 4 + 4 * i : 8 + 4 * i] for i in range(3)
-    )  # factors 0..3 of d, of m; nibbles of 4..7
+    # Factors 0..3 of d, factors 0..3 of m, and the nibbles of factors 4..7.
+    a, b, c = (blocks[..., 4 + 4 * i : 8 + 4 * i] for i in range(3))
     factors_d = np.concatenate([a & 63, (c & 15) | (a >> 6 << 4)], axis=-1)  # [rows, blocks, 8]
     factors_m = np.concatenate([b & 63, (c >> 4) | (b >> 6 << 4)], axis=-1)
     d = (super_scales[..., :1] * factors_d).reshape(rows, -1).astype(np.float16)
@@ -262,14 +259,14 @@ def _gguf_blocks(
 
 
 def _gguf_nibbles(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[rows, runs, bytes] -> [rows, cols]: low nibbles are the first half of a run of columns, high ones the second."""
+    """Unpacks [rows, runs, bytes] to [rows, cols]. Low nibbles are the first half of a run of columns, high the second."""
     rows = packed.shape[0]
     halves = [packed & np.uint8(15), packed >> np.uint8(4)]
     return np.concatenate(halves, axis=-1).reshape(rows, -1)
 
 
 def layout(quantized: Quantized, scheme: Scheme) -> NDArray[np.uint8]:
-    """Arrange rows in panels: flat bytes `[panels][groups][block]`, padded with zero rows to whole panels."""
+    """Arranges rows in panels: flat bytes `[panels][groups][block]`, padded with zero rows to whole panels."""
     group = GROUP[scheme]
     rows, width = quantized.q.shape
     panels, groups = _ceil_div(rows, PANEL), width // group
@@ -293,7 +290,7 @@ def layout(quantized: Quantized, scheme: Scheme) -> NDArray[np.uint8]:
 
 
 def unlayout(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> Quantized:
-    """The inverse of `layout`: q is [rows, groups * group].
+    """Inverts `layout`; q is [rows, groups * group].
 
     Raises:
         ValueError: `data` is not `packed_nbytes(rows, cols, scheme)` long.
@@ -321,29 +318,29 @@ def unlayout(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> Q
 
 
 def pack(weights: NDArray[np.float32], scheme: Scheme) -> NDArray[np.uint8]:
-    """Quantise and lay out float32 [rows, cols]; flat bytes."""
+    """Quantises and lays out float32 [rows, cols] as flat bytes."""
     return layout(quantize(weights, scheme), scheme)
 
 
 def unpack(data: NDArray[np.uint8], rows: int, cols: int, scheme: Scheme) -> NDArray[np.float32]:
-    """The float32 weights [rows, cols] that packed bytes stand for."""
+    """Returns the float32 weights [rows, cols] that packed bytes stand for."""
     return np.ascontiguousarray(unlayout(data, rows, cols, scheme).dequantized(scheme)[:, :cols])
 
 
 def pack_q4_1(raw_rows: NDArray[np.uint8], cols: int) -> NDArray[np.uint8]:
-    """Lay out GGUF Q4_1 rows as int4 without a second rounding."""
+    """Lays out GGUF Q4_1 rows as int4 without a second rounding."""
     return layout(decode_q4_1(raw_rows, cols), "int4")
 
 
 def pack_q4_0(raw_rows: NDArray[np.uint8], cols: int) -> NDArray[np.uint8]:
-    """Lay out GGUF Q4_0 rows as int4 without a second rounding."""
+    """Lays out GGUF Q4_0 rows as int4 without a second rounding."""
     return layout(decode_q4_0(raw_rows, cols), "int4")
 
 
 def interleave_gate_up(gate: NDArray[Item], up: NDArray[Item]) -> NDArray[Item]:
-    """Alternate 16 rows of gate and 16 of up; rows are padded with zeros to a multiple of 16 first.
+    """Alternates 16 rows of gate and 16 of up, after padding both with zero rows to a multiple of 16.
 
-    Works on weights [intermediate, hidden] as on raw quantised rows or scales.
+    It works on weights [intermediate, hidden] and on raw quantised rows or scales.
     """
     runs = _ceil_div(len(gate), GATE_UP_ROWS)
     padding = ((0, runs * GATE_UP_ROWS - len(gate)), (0, 0))
@@ -352,7 +349,7 @@ def interleave_gate_up(gate: NDArray[Item], up: NDArray[Item]) -> NDArray[Item]:
 
 
 def round_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """The upper half of each float32, rounded to nearest even; a NaN stays one."""
+    """Returns the upper half of each float32, rounded to nearest even. NaN stays NaN."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32)
     rounded = (bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16
     return np.where(np.isnan(x), bits >> 16 | 0x40, rounded).astype(np.uint16)
@@ -361,7 +358,7 @@ def round_bf16(x: NDArray[np.float32]) -> NDArray[np.uint16]:
 def quantize_activations(
     x: NDArray[np.float32], scheme: Scheme
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round activations [tokens, cols] per row and per group of the matrix they meet.
+    """Rounds activations [tokens, cols] per row and per group of the matrix they are multiplied by.
 
     Returns:
         q [tokens, groups * group] in -127..127, and scales [tokens, groups] with x ~ q * scale.
@@ -377,7 +374,7 @@ def quantize_activations(
 def quantization_report(
     weights: NDArray[np.float32], approximation: NDArray[np.float32]
 ) -> QuantizationReport:
-    """Compare weights with what their packed form stands for (same shape)."""
+    """Compares weights with the values of their packed form (same shape)."""
     error = approximation - weights
     signal, noise = float(np.vdot(weights, weights)), float(np.vdot(error, error))
     sqnr_db = 10 * float(np.log10(signal / noise)) if signal and noise else float("inf") if not noise else 0.0

@@ -1,8 +1,8 @@
-"""Packed models of random weights, written directly: real shapes to run and to measure where no weights can be had.
+"""Writes packed models of random weights, to run and measure real shapes without real weights.
 
 Every matrix is a shuffle of a few thousand packed blocks of Gaussian weights, scaled so that activations keep their size
-from layer to layer; norms are one, routers Gaussian. So tokens are noise, but bytes, routing and arithmetic are those of
-a trained model. Nothing is ever held in 16 bits: a model of 16 GB takes some tens of megabytes of memory to write.
+from layer to layer. Norms are one, routers Gaussian. The tokens are therefore noise, but bytes, routing and arithmetic are
+those of a trained model. Nothing is ever held in 16 bits: writing a model of 16 GB takes some tens of megabytes of memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["SHAPES", "shape_config", "synthesize"]
 
 PRECISIONS: Final = ("int8", "int4", "int4-full")
 _POOL_BLOCKS: Final = 2048
-_CHUNK_BLOCKS: Final = 8192  # some 17 MB
+_CHUNK_BLOCKS: Final = 8192  # about 17 MB
 _END: Final = "<|endoftext|>"
 _TEMPLATE: Final = (
     "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\\n' }}{% endfor %}assistant:"
@@ -124,7 +124,7 @@ _QWEN3_MOE: Final[dict[str, Any]] = {
     "rope_theta": 1000000.0,
     "max_position_embeddings": 40960,
 }
-# V2-Lite's proportions, small enough to stand beside a dense twin: every layer sparse, and as many bytes elsewhere as there.
+# V2-Lite's proportions, small enough to compare with a dense twin: every layer is sparse, and all other bytes are equal.
 _MIXTURE_1B: Final[dict[str, Any]] = {
     **_V2_LITE,
     "vocab_size": 16384,
@@ -141,19 +141,19 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
     "deepseek-v3-8layers": _V3,
     "qwen3-moe-30b-a3b": _QWEN3_MOE,
     "mixture-1b": _MIXTURE_1B,
-    # The same layers, each with one MLP as wide as all experts together.
+    # The same layers, each with one MLP as wide as all its experts together.
     "dense-1b": {**_MIXTURE_1B, "first_k_dense_replace": 10, "intermediate_size": 66 * 704},
 }
 
 
 def shape_config(shape: str, layers: int | None = None, *, prediction: bool = False) -> dict[str, Any]:
-    """The `config.json` of a shape of `SHAPES`, with so many layers (None: as many as it has).
+    """Returns the `config.json` of a shape of `SHAPES`, with `layers` layers (None: as many as the shape has).
 
     Args:
-        prediction: with a multi-token prediction layer behind them.
+        prediction: add a multi-token prediction layer after them.
 
     Raises:
-        InvalidRequest: no such shape, no layers, or a prediction layer for a shape without latent attention.
+        InvalidRequest: the shape is unknown, `layers` is below 1, or the shape has no latent attention for a prediction layer.
     """
     if shape not in SHAPES:
         raise InvalidRequest(f"no shape {shape!r}", fix=f"use one of {', '.join(SHAPES)}")
@@ -180,19 +180,19 @@ def synthesize(
     predictable: float | None = None,
     progress: Progress | None = None,
 ) -> int:
-    """Write `config.json`, a byte-level tokenizer and `model-PRECISION.dwpack` into `directory`.
+    """Writes `config.json`, a byte-level tokenizer and `model-PRECISION.dwpack` into `directory`.
 
     Args:
-        predictable: not None: each token has a successor, which the head prefers, and a prediction layer knows it, the less
-            the larger this is: the deviation of noise in the matrix that joins embedding and state. Bytes and
-            arithmetic stay those of any weights; embedding and head are held in memory.
+        predictable: if given, each token has a successor that the head prefers and that a prediction layer knows. The value
+            is the deviation of noise in the matrix that joins embedding and state; the larger it is, the less the layer
+            knows. Bytes and arithmetic are the same as for other weights. Embedding and head are held in memory.
 
     Returns:
-        Bytes of the packed weights.
+        The bytes of the packed weights.
 
     Raises:
-        InvalidRequest: a precision other than int8 and int4, a directory that holds a model, a disk without the room.
-        InvalidModelFile, UnsupportedModel: as the reader of `config.json` says.
+        InvalidRequest: the precision is not int8, int4 or int4-full, the directory is not empty, or the disk is too full.
+        InvalidModelFile, UnsupportedModel: as for the reader of `config.json`.
     """
     if precision not in PRECISIONS:
         raise InvalidRequest(f"no random weights in {precision}", fix=f"use one of {', '.join(PRECISIONS)}")
@@ -220,7 +220,7 @@ def synthesize(
         elif name in chosen:
             yield pack(chosen[name], scheme)
         else:
-            adds = name.endswith((".o", "down"))  # to the residual stream
+            adds = name.endswith((".o", "down"))  # its output is added to the residual stream
             yield from _matrix(cols[name], scheme, nbytes, rng, quiet if adds else 1.0)
 
     fingerprint = hashlib.sha256(f"synthetic|{seed}|{precision}|{predictable}|{text}".encode()).hexdigest()
@@ -230,7 +230,7 @@ def synthesize(
 
 @cache
 def _pool(cols: int, scheme: Scheme, scale: float = 1.0) -> NDArray[np.uint8]:
-    """Packed blocks of Gaussian weights of deviation scale / sqrt(cols): [blocks, bytes]."""
+    """Returns packed blocks of Gaussian weights of deviation scale / sqrt(cols): [blocks, bytes]."""
     group = GROUP[scheme]
     weights = np.random.default_rng(cols).standard_normal((PANEL, _POOL_BLOCKS * group), dtype=np.float32)
     weights *= np.float32(scale * cols**-0.5)
@@ -238,7 +238,7 @@ def _pool(cols: int, scheme: Scheme, scale: float = 1.0) -> NDArray[np.uint8]:
 
 
 def _successors(model: ModelConfig, noise: float, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Embedding and head of a cycle through all tokens, and a join that looks at the embedding alone, but for noise."""
+    """Returns embedding and head of a cycle through all tokens, and a join that reads only the embedding, plus noise."""
     vocab, hidden = model.vocab_size, model.hidden_size
     embed = rng.standard_normal((vocab, hidden), dtype=np.float32) * np.float32(hidden**-0.5)
     cycle = rng.permutation(vocab)
@@ -280,7 +280,7 @@ def _check_room(directory: Path, nbytes: int) -> None:
 
 
 def _write_tokenizer(directory: Path, vocab_size: int) -> None:
-    """One token a byte, an end of text, and filler up to the size of the embedding."""
+    """Writes a tokenizer with one token per byte, an end of text, and filler up to the size of the embedding."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {character: i for i, character in enumerate(alphabet)} | {_END: 256}
     vocab |= {f"_{i}": i for i in range(257, vocab_size)}
