@@ -1,4 +1,4 @@
-"""`BatchBuilder`: scheduled steps as flat arrays."""
+"""`BatchBuilder`: converts scheduled steps to flat arrays."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["BatchBuilder", "output_rows_of"]
 
 
 class BatchBuilder:
-    """Lays scheduled steps out as batches in arrays that are allocated once.
+    """Lays out scheduled steps as batches, in arrays that are allocated once.
 
-    The batch of a step is valid until the next `build`. A block-table row is copied only when its sequence or
-    its length changed, and pure decode steps of equal size share one `Batch`.
+    The batch of a step is valid until the next `build`. A block-table row is copied only if its sequence or its length
+    changed, and pure decode steps of equal size share one `Batch`.
     """
 
     def __init__(self, max_sequences: int, max_further_rows: int, max_model_len: int) -> None:
@@ -28,13 +28,13 @@ class BatchBuilder:
         self._output_rows = np.zeros(rows, np.int32)
         self._prompt_lengths = np.zeros(max_sequences, np.int32)
         self._tables = np.zeros((max_sequences, -(-max_model_len // BLOCK_TOKENS)), np.int32)
-        # Which block list a row shows, and how much of it. A sequence starts a new list when it is preempted.
+        # The block list that a table row shows, and how much of it. A preempted sequence starts a new list.
         self._shown: list[tuple[list[int], int]] = [([], 0)] * max_sequences
         self._each_row = np.arange(max_sequences + 1, dtype=np.int32)
         self._decode_batches: dict[int, Batch] = {}
 
     def build(self, step: ScheduledStep) -> Batch:
-        """The step's tokens and adapters; output rows are those that `output_rows_of` counts, sequence by sequence."""
+        """Builds the batch of a step. Its output rows are those that `output_rows_of` counts, sequence by sequence."""
         batch = self._build(step)
         if all(sequence.adapter is None for sequence in step.sequences):
             return batch
@@ -97,10 +97,10 @@ class BatchBuilder:
 
 
 def output_rows_of(sequence: Sequence, count: int) -> int:
-    """Of the next `count` rows of a sequence, how many have an output that somebody reads.
+    """Returns how many of the next `count` rows of a sequence have an output that is read.
 
-    They are the first ones where every prompt row counts (`score`, `embed`, `prompt_logprobs`), else the last
-    one if it yields a token, and all drafts.
+    These are the first rows if every prompt row counts (`score`, `embed`, `prompt_logprobs`), else the last row if it
+    yields a token, and all drafts.
     """
     end = sequence.computed + count
     draws = sequence.draws and end >= sequence.num_tokens

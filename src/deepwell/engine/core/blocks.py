@@ -1,8 +1,8 @@
-"""`BlockPool`: who owns each block of the KV cache, and which full blocks a later prompt may reuse.
+"""`BlockPool`: the owners of the blocks of the KV cache, and the full blocks that later prompts may reuse.
 
-A full block is known by its whole prefix: a chain of `Prefix` nodes, one a block, whose hashes build on each
-other from a seed of model, precision and salt. The hash finds a block; the token ids of the chain decide, so
-that a collision costs a comparison and never a wrong answer.
+A full block is identified by its whole prefix: a chain of `Prefix` nodes, one per block. Each hash includes the hash
+before it, starting from a seed of model, precision and salt. The hash finds a block, and the token ids of the chain
+confirm it, so a collision costs a comparison but never gives a wrong answer.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class Prefix:
 
     def __init__(self, parent: Prefix | None, tokens: bytes, hash: bytes) -> None:
         self.parent = parent
-        self.tokens = tokens  # int32 ids, little endian; the seed, at the root
+        self.tokens = tokens  # int32 ids, little endian; at the root, the seed
         self.hash = hash
 
     def same(self, other: Prefix) -> bool:
-        """Whether both stand for the same tokens after the same seed."""
+        """Returns whether both stand for the same tokens after the same seed."""
         a: Prefix | None = self
         b: Prefix | None = other
         while a is not b:
@@ -42,15 +42,15 @@ class Prefix:
 
 
 class BlockPool:
-    """A fixed number of blocks. Every operation is O(1) a block.
+    """A fixed number of blocks. Every operation is O(1) per block.
 
-    A block is *used* (references > 0), *free* (empty, or of no further use) or *cached*: unreferenced, yet
-    its contents can serve a prefix hit until it is the least recently used block and someone needs room.
+    A block is *used* (references > 0), *free* (empty, or of no further use) or *cached*. A cached block is unreferenced, but
+    its contents can serve a prefix hit until it is evicted as the least recently used block.
 
     Args:
         num_blocks: blocks of the KV cache.
-        seed: what the contents of a block depend on besides its tokens: model, precision, dtype.
-        digest: the hash; a weak one slows the cache and changes nothing else.
+        seed: everything besides the tokens that the contents of a block depend on: model, precision, dtype.
+        digest: the hash function. A weak one slows the cache but changes nothing else.
     """
 
     def __init__(
@@ -60,46 +60,46 @@ class BlockPool:
         self._seed = seed
         self._digest = digest
         self._references = [0] * num_blocks
-        self._content: list[Prefix | None] = [None] * num_blocks  # what a registered block holds
+        self._content: list[Prefix | None] = [None] * num_blocks  # contents of the registered blocks
         self._by_hash: dict[bytes, int] = {}
         self._free = list(range(num_blocks - 1, -1, -1))  # a stack
         self._cached: OrderedDict[int, None] = OrderedDict()  # unreferenced registered blocks, oldest first
 
     @property
     def available(self) -> int:
-        """Blocks that `take` can hand out: free and cached ones."""
+        """Number of blocks that `take` can hand out: free and cached ones."""
         return len(self._free) + len(self._cached)
 
     @property
     def used(self) -> int:
-        """Blocks that a live sequence holds."""
+        """Number of blocks that live sequences hold."""
         return self.num_blocks - self.available
 
     @property
     def cached(self) -> int:
-        """Blocks that nobody holds, kept for prefix hits."""
+        """Number of unreferenced blocks that are kept for prefix hits."""
         return len(self._cached)
 
     def root(self, salt: str, adapter: bytes = b"") -> Prefix:
-        """The empty prefix. Only equal salts, under adapters of equal digest, share blocks."""
+        """Returns the empty prefix. Blocks are shared only between equal salts and adapters of equal digest."""
         framed = b"".join(len(part).to_bytes(4, "little") + part for part in (self._seed, adapter))
         tokens = framed + salt.encode(errors="surrogatepass")
         return Prefix(None, tokens, self._digest(tokens))
 
     def extend(self, parent: Prefix, tokens: bytes) -> Prefix:
-        """The prefix one full block longer; `tokens` are the int32 ids of that block."""
+        """Returns the prefix that is one full block longer; `tokens` are the int32 ids of that block."""
         return Prefix(parent, tokens, self._digest(parent.hash + tokens))
 
     def match(self, chain: Sequence[Prefix]) -> list[int]:
-        """The blocks of the longest stored run of `chain`, from its start."""
+        """Returns the blocks of the longest stored run of `chain`, from its start."""
         blocks: list[int] = []
-        known: Prefix | None = None  # what the last block holds, proved to be the chain so far
+        known: Prefix | None = None  # contents of the last block, confirmed to be the chain so far
         for prefix in chain:
             block = self._by_hash.get(prefix.hash)
             content = None if block is None else self._content[block]
             if block is None or content is None or content.tokens != prefix.tokens:
                 break
-            # Blocks of one run mostly come from one sequence: then its parent is the block before.
+            # The blocks of a run mostly come from one sequence. Then the parent of each is the block before it.
             if content.parent is not known and not content.same(prefix):
                 break
             blocks.append(block)
@@ -107,22 +107,22 @@ class BlockPool:
         return blocks
 
     def register(self, block: int, prefix: Prefix) -> None:
-        """Offer a computed full block to later prompts. The first block of a hash stays."""
+        """Offers a computed full block to later prompts. The first block with a hash stays."""
         if self._content[block] is None and prefix.hash not in self._by_hash:
             self._content[block] = prefix
             self._by_hash[prefix.hash] = block
 
     def acquire(self, blocks: Iterable[int]) -> None:
-        """Add one reference to each, as after `match`."""
+        """Adds one reference to each block, as after `match`."""
         for block in blocks:
             if self._references[block] == 0:
                 del self._cached[block]
             self._references[block] += 1
 
     def take(self, count: int) -> list[int] | None:
-        """`count` blocks to write, with one reference each; None, and nothing taken, if there are fewer.
+        """Takes `count` blocks to write, with one reference each. Returns None and takes nothing if there are fewer.
 
-        Empty blocks go first, then the least recently used cached ones, which the cache forgets.
+        Free blocks are taken first, then the least recently used cached blocks, which are evicted.
         """
         if count > len(self._free) + len(self._cached):
             return None
@@ -142,10 +142,10 @@ class BlockPool:
         return block
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Drop one reference of each block of one sequence, given in order.
+        """Drops one reference of each block of one sequence, given in order.
 
-        They are released from the end, so that a prefix outlives its continuations: a block whose parent is
-        gone can never be hit.
+        They are released from the end so that a prefix outlives its continuations, because a block without its parent can
+        never be hit.
         """
         for block in reversed(blocks):
             self._references[block] -= 1
@@ -156,7 +156,7 @@ class BlockPool:
                     self._cached[block] = None
 
     def forget(self) -> None:
-        """Empty the cache: no block computed so far is offered again."""
+        """Empties the cache, so that no block computed so far is offered again."""
         for block in self._by_hash.values():
             self._content[block] = None
         self._by_hash.clear()
@@ -164,10 +164,10 @@ class BlockPool:
         self._cached.clear()
 
     def check_integrity(self, owners: Iterable[Sequence[int]]) -> None:
-        """Compare the books with the block lists of all live sequences.
+        """Compares the reference counts with the block lists of all live sequences.
 
         Raises:
-            DeepwellError: a leak, a double use, or an index that points nowhere. Always a bug.
+            DeepwellError: there is a leak, a double use, or a wrong index. This is always a bug.
         """
         expected = [0] * self.num_blocks
         for blocks in owners:

@@ -1,4 +1,4 @@
-"""`DraftPlanner`: which drafts a step of decoding sequences carries."""
+"""`DraftPlanner`: chooses the drafts of a step of decoding sequences."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ __all__ = ["DraftPlanner"]
 
 
 class DraftPlanner:
-    """Adds drafts to steps where their rows pay; see `speculation`."""
+    """Adds drafts to steps if their rows pay; see `speculation`."""
 
     def __init__(self, pool: BlockPool, limits: Limits) -> None:
         self._pool = pool
         self._limits = limits
         self._row_cost = limits.row_cost or RowCost()
         self.drafted_tokens = 0
-        self.predicted_tokens = 0  # of those drafted
+        self.predicted_tokens = 0  # drafted tokens that the prediction layer makes
 
     def add_drafts(self, step: ScheduledStep) -> None:
-        """Add the drafts that pay to a step of decoding sequences. Nobody is preempted for a draft."""
+        """Adds the drafts that pay to a step of decoding sequences. No sequence is preempted for a draft."""
         limits, pool = self._limits, self._pool
         policy = DraftPolicy(step.decoding, self._row_cost)
-        spare = pool.available - step.decoding  # everybody can still take a block
+        spare = pool.available - step.decoding  # leaves every sequence a block to take
         for index, sequence in enumerate(step.sequences):
             drafter = sequence.drafts.drafter
             known = sequence.num_tokens
@@ -37,7 +37,7 @@ class DraftPlanner:
             most = min(
                 limits.draft_depth,
                 limits.draft_rows - step.drafted,
-                sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token more
+                sequence.max_tokens - sequence.num_generated - 1,  # the step draws one token itself
             )
             draft = drafter.propose(most)
             count = self._predict(step, index, policy, most, draft.chances) or policy.take(draft.chances)
@@ -63,9 +63,9 @@ class DraftPlanner:
     def _predict(
         self, step: ScheduledStep, index: int, policy: DraftPolicy, most: int, others: Tokens[float]
     ) -> int:
-        """How many rows to leave to the prediction layer, if it promises more than the `others`.
+        """Returns the number of rows to leave to the prediction layer, 0 unless it promises more than the `others`.
 
-        None too where the step only probes it.
+        It is also 0 if the step only probes the layer.
         """
         most = min(most, self._limits.predict_depth)
         if most <= 0:
@@ -74,7 +74,7 @@ class DraftPlanner:
         if sequence.drafts.odds is None:
             sequence.drafts.odds = Odds()
         odds = sequence.drafts.odds
-        # Sequences share a pass of the layer as they share a step.
+        # Sequences share a pass of the layer as they share a step, so further ones cost less.
         price = cost.predict * (cost.further if step.predicted else 1.0)
         chances = odds.chances(most)
         count = policy.take(chances, price) if sum(chances) > sum(others) else 0

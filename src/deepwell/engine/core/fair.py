@@ -1,11 +1,11 @@
-"""`FairQueue`: who is next. Higher priorities first; between tenants of one priority, shares by virtual time.
+"""`FairQueue`: the order of waiting sequences. Higher priorities first, then fair shares of tenants by virtual time.
 
-Each tenant has a number, the cost of what it was given so far, and the one with the smallest is next (start-time fair
-queueing, Goyal, Vin and Cheng 1996). It serves what deficit round robin serves, without a quantum to choose: two tenants
-that both keep waiting never drift further apart than one request of each. A request costs its prompt and the tokens
-that it may generate.
+Each tenant has a number, the cost of its service so far, and the tenant with the smallest number is next (start-time fair
+queueing, Goyal, Vin and Cheng 1996). The shares are those of deficit round robin, without a quantum to choose. Two tenants
+that both keep waiting never drift further apart than one request of each. A request costs its prompt and the tokens that
+it may generate.
 
-Nothing here depends on a clock or on chance, and order never changes an answer: only when it comes.
+Nothing here depends on a clock or on chance. The order affects when an answer comes, but never the answer.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from deepwell.engine.core.sequence import Sequence
 
 __all__ = ["FairQueue", "cost_of"]
 
-_FORGET_ABOVE = 256  # tenants that wait for nothing, of which a level still knows what they were given
+_FORGET_ABOVE = 256  # idle tenants whose service a level remembers
 
 
 def cost_of(sequence: Sequence) -> int:
-    """Tokens that a request may take: its prompt, and all it may generate."""
+    """Returns the tokens that a request may take: its prompt, and all that it may generate."""
     return sequence.num_prompt + sequence.max_tokens
 
 
@@ -31,16 +31,16 @@ class _Level:
     __slots__ = ("clock", "given", "queues", "returned")
 
     def __init__(self) -> None:
-        self.returned: deque[Sequence] = deque()  # preempted: they have been charged, and come first
-        self.queues: dict[str, deque[Sequence]] = {}  # of the tenants that wait, in the order of their coming
-        self.given: dict[str, int] = {}  # to each tenant, in virtual time
-        self.clock = 0  # virtual time: where whoever was served last had begun
+        self.returned: deque[Sequence] = deque()  # preempted sequences, which are already charged and come first
+        self.queues: dict[str, deque[Sequence]] = {}  # queues of waiting tenants, in order of arrival
+        self.given: dict[str, int] = {}  # service of each tenant, in virtual time
+        self.clock = 0  # virtual start time of the last served request
 
     def append(self, sequence: Sequence) -> None:
         queue = self.queues.get(sequence.tenant)
         if queue is None:
             queue = self.queues[sequence.tenant] = deque()
-            # Nobody saves up by asking for nothing.
+            # A tenant cannot save up service while it is idle.
             self.given[sequence.tenant] = max(self.given.get(sequence.tenant, 0), self.clock)
         queue.append(sequence)
 
@@ -77,7 +77,7 @@ class _Level:
 
     def _next(self) -> str:
         given = self.given
-        return min(self.queues, key=given.__getitem__)  # of equals the one that has waited longer
+        return min(self.queues, key=given.__getitem__)  # on a tie, the tenant that has waited longer
 
     def _tidy(self, tenant: str) -> None:
         if not self.queues[tenant]:
@@ -89,37 +89,37 @@ class _Level:
 
 
 class FairQueue:
-    """Waiting sequences, in the order in which they are to run."""
+    """Waiting sequences, in the order in which they will run."""
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = {}  # none is empty
 
     def append(self, sequence: Sequence) -> None:
-        """Queue a sequence behind those of its tenant and priority."""
+        """Queues a sequence after those of its tenant and priority."""
         self._level(sequence.priority).append(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
-        """Queue a sequence that was preempted in front of its priority."""
+        """Queues a preempted sequence in front of its priority."""
         self._level(sequence.priority).returned.appendleft(sequence)
 
     def head(self) -> Sequence:
-        """Who is next."""
+        """Returns the next sequence without removing it."""
         return self._levels[max(self._levels)].head()
 
     def pop(self) -> Sequence:
-        """Take the next one out, and charge its tenant."""
+        """Removes and returns the next sequence, and charges its tenant."""
         priority = max(self._levels)
         level = self._levels[priority]
         sequence = level.pop()
-        if not level:  # with nobody left to be fair to, what was given is forgotten
+        if not level:  # without waiting sequences there is no one to be fair to, so past service is forgotten
             del self._levels[priority]
         return sequence
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a waiting sequence out; it costs nothing.
+        """Removes a waiting sequence without charging its tenant.
 
         Raises:
-            ValueError: it does not wait.
+            ValueError: the sequence does not wait.
         """
         level = self._levels.get(sequence.priority)
         if level is None:
@@ -129,7 +129,7 @@ class FairQueue:
             del self._levels[sequence.priority]
 
     def waiting_by_tenant(self) -> tuple[tuple[str, int], ...]:
-        """How many of priority 0 and above wait, for each tenant that has any; for other threads too."""
+        """Returns the number of waiting sequences of priority 0 and above per tenant. Other threads may call it."""
         counts: dict[str, int] = {}
         for priority, level in list(self._levels.items()):
             if priority >= 0:

@@ -60,16 +60,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Job:
-    """A live request and its receiver."""
+    """A live request and the receiver of its results."""
 
     sequence: Sequence
     sink: Mailbox | Outlet | queue.SimpleQueue[Delta] | Future[NDArray[np.float32]]
     since: float = field(default_factory=time.perf_counter)
-    queue_seconds: float = 0.0  # until the first step took it in
+    queue_seconds: float = 0.0  # wait until its first step
     told: bool = False
 
     def told_queueing(self) -> float:
-        """`queue_seconds`, the first time that it is asked for; 0 later."""
+        """Returns `queue_seconds` at the first call and 0 later."""
         seconds = 0.0 if self.told else self.queue_seconds
         self.told = True
         return seconds
@@ -79,7 +79,7 @@ class _Job:
 class PagedModel:
     """A model and the pages that it reads and writes.
 
-    `prediction`: its multi-token prediction layer and the pages of that, as many blocks as the cache has.
+    `prediction` is its multi-token prediction layer with its own pages, of as many blocks as the cache.
     """
 
     model: Model
@@ -88,17 +88,17 @@ class PagedModel:
 
 
 class InProcessEngine:
-    """Runs one model on one thread; every method may be called from any thread.
+    """Runs one model on one thread. Every method may be called from any thread.
 
     Args:
         paged: the model that computes the steps, with its pages.
-        capabilities: what to report; `max_model_len` bounds every sequence and must fit the cache.
+        capabilities: the capabilities to report; `max_model_len` limits every sequence and must fit the cache.
         eos_token_ids: tokens that end a sequence unless it ignores them; they are never delivered.
-        seed: what the cache's contents depend on besides tokens and salt (weights, precision, dtype of the
+        seed: everything besides tokens and salt that the cache's contents depend on (weights, precision, dtype of the
             cache).
-        limits: how much one step may hold.
-        loader: loads adapters; None: the model takes none.
-        grammars: compiles grammars for the model's vocabulary; None: requests bring none.
+        limits: limits of one step.
+        loader: loads adapters; None: the model takes no adapters.
+        grammars: compiles grammars for the model's vocabulary; None: grammars are refused.
     """
 
     def __init__(
@@ -144,50 +144,49 @@ class InProcessEngine:
         self._busy_seconds = 0.0
         self._thread = threading.Thread(target=self._run, name="deepwell-engine", daemon=True)
         self._thread.start()
-        atexit.register(self.close)  # else the interpreter dies around a thread that is inside a kernel
+        atexit.register(self.close)  # otherwise the interpreter exits while the thread runs a kernel
 
     def generate(self, request: GenerateRequest) -> DeltaStream:
-        """Continue `request.prompt`; to be called on the event loop that iterates. It is queued at once.
+        """Continues `request.prompt`. Called on the event loop that iterates; the request is queued at once.
 
         Raises:
             ContextLengthExceeded: the prompt and `max_tokens` exceed `capabilities().max_model_len`.
-            InvalidRequest: an empty prompt, an unknown token id, a parameter out of range, an id already in
-                use.
+            InvalidRequest: the prompt is empty, a token id is unknown, a parameter is out of range, or the id is in use.
         """
         mailbox = Mailbox(asyncio.get_running_loop())
         return DeltaStream(mailbox, self._submit_generate(request, mailbox))
 
     def generate_sync(self, request: GenerateRequest) -> SyncDeltaStream:
-        """`generate` for a thread without an event loop."""
+        """Does the same as `generate` for a thread without an event loop."""
         deltas: queue.SimpleQueue[Delta] = queue.SimpleQueue()
         return SyncDeltaStream(deltas, self._submit_generate(request, deltas))
 
     def generate_into(self, request: GenerateRequest, outlet: Outlet) -> Callable[[], None]:
-        """`generate` for whoever takes the deltas of many requests: each step posts to an outlet once.
+        """Does the same as `generate` for a receiver of many requests; each step posts to an outlet once.
 
-        Returns what abandons the request within one step, to be called from any thread; its last delta still comes.
+        Returns a function that aborts the request within one step. Any thread may call it; the last delta still comes.
         """
         return self._submit_generate(request, outlet)
 
     async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Log probability of every token given those before it: [len(tokens) - 1]."""
+        """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
         sequence = self._sequence("score", tokens, adapter)
         if len(tokens) == 1:
             return np.empty(0, np.float32)
         return await self._resolve(sequence)
 
     async def embed(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
+        """Returns the mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
         return await self._resolve(self._sequence("embed", tokens, adapter))
 
     async def prepare(self, grammar: Grammar) -> None:
-        """Compile a grammar off the event loop; see `Engine.prepare`."""
+        """Compiles a grammar off the event loop; see `Engine.prepare`."""
         grammars = self._compiler()
         if not grammars.has(grammar):
             await asyncio.to_thread(grammars.start, grammar)
 
     def abort(self, request_id: str) -> None:
-        """Stop a request within one step; its stream ends with "abort". Unknown ids are ignored."""
+        """Aborts a request within one step; its stream ends with "abort". Unknown ids are ignored."""
         with self._wake:
             job = self._jobs.get(request_id)
             if job is not None:
@@ -195,7 +194,7 @@ class InProcessEngine:
                 self._wake.notify()
 
     def load_adapter(self, name: str, path: str) -> AdapterInfo:
-        """Load a peft directory under a name, or swap what has the name; see `Engine.load_adapter`."""
+        """Loads a peft directory under a name, replacing the adapter of that name; see `Engine.load_adapter`."""
         loader = self._loader
         if loader is None:
             raise UnsupportedModel(
@@ -213,13 +212,13 @@ class InProcessEngine:
         return _info(adapter)
 
     def unload_adapter(self, name: str) -> None:
-        """Forget a name; see `Engine.unload_adapter`."""
+        """Unloads the adapter of a name; see `Engine.unload_adapter`."""
         with self._wake:
             self._adapter(name)
             del self._adapters[name]
 
     def adapters(self) -> tuple[AdapterInfo, ...]:
-        """The loaded adapters, in order of first load."""
+        """Returns the loaded adapters, in order of first load."""
         with self._wake:
             return tuple(_info(adapter) for adapter in self._adapters.values())
 
@@ -240,7 +239,7 @@ class InProcessEngine:
         return self._grammars
 
     def stats(self) -> EngineStats:
-        """Counters since start, and gauges of now."""
+        """Returns counters since start and current gauges."""
         scheduler, pool = self._scheduler, self._scheduler.pool
         runner = self._runner  # freed by `close`
         coming = [one for kind, one in tuple(self._inbox) if kind == "add"]
@@ -272,11 +271,11 @@ class InProcessEngine:
         )
 
     def capabilities(self) -> Capabilities:
-        """What this engine runs and within what limits."""
+        """Returns the model that this engine runs and its limits."""
         return self._capabilities
 
     def close(self) -> None:
-        """Abort everything and free the model. Further requests are refused; closing twice is fine."""
+        """Aborts all requests and frees the model. Further requests are refused; closing twice is harmless."""
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -292,7 +291,7 @@ class InProcessEngine:
     def _submit_generate(
         self, request: GenerateRequest, sink: Mailbox | Outlet | queue.SimpleQueue[Delta]
     ) -> Callable[[], None]:
-        """Queue a request; returns what abandons it."""
+        """Queues a request and returns a function that aborts it."""
         params = request.params
         check_params(params, self._capabilities.vocab_size)
         prompt = self._checked(request.prompt, params.max_tokens)
@@ -314,8 +313,8 @@ class InProcessEngine:
         inbox = self._inbox
 
         def abandon() -> None:
-            # Without the lock, since garbage collection may run this anywhere. While the sequence lives, the
-            # engine is awake and looks at its inbox before each step.
+            # This takes no lock, because garbage collection may run it anywhere. While the sequence lives, the engine is
+            # awake and checks its inbox before each step.
             inbox.append(("abort", sequence))
 
         return abandon
@@ -331,11 +330,11 @@ class InProcessEngine:
         return Sequence(spec)
 
     def _checked(self, tokens: Tokens[int], max_tokens: int) -> NDArray[np.int32]:
-        """The prompt as an array.
+        """Checks a prompt and returns it as an array.
 
         Raises:
-            ContextLengthExceeded: it does not fit, together with `max_tokens`.
-            InvalidRequest: it is empty or holds an id outside the vocabulary.
+            ContextLengthExceeded: the prompt and `max_tokens` do not fit together.
+            InvalidRequest: the prompt is empty, is not a list of integers, or holds an id outside the vocabulary.
         """
         count, limit = len(tokens), self._capabilities.max_model_len
         if count == 0:
@@ -386,7 +385,7 @@ class InProcessEngine:
             raise
 
     def _run(self) -> None:
-        """The engine thread."""
+        """Runs the engine thread."""
         try:
             while self._wait_for_work():
                 self._receive()
@@ -406,7 +405,7 @@ class InProcessEngine:
             self._adapters.clear()
 
     def _wait_for_work(self) -> bool:
-        """Sleep until there is something to do; False once the engine is closed."""
+        """Sleeps until there is work; returns False once the engine is closed."""
         if not self._inbox and not self._scheduler.has_work:
             with self._wake:
                 while not self._inbox and not self._closed:
@@ -423,7 +422,7 @@ class InProcessEngine:
                 self._end(sequence, "abort")
 
     def _step(self) -> None:
-        """Schedule, execute, commit. Whatever the model raises fails its requests; the engine lives on."""
+        """Schedules, executes and commits a step. An exception fails the requests of the step, and the engine continues."""
         assert self._runner is not None
         step = None
         try:
@@ -439,7 +438,7 @@ class InProcessEngine:
             self._fail(error, step.sequences if step else [])
 
     def _note_queueing(self, step: ScheduledStep) -> None:
-        """Note how long those have waited that this step takes in."""
+        """Records the wait of the requests that this step takes from the queue."""
         now = time.perf_counter()
         for sequence in step.sequences[step.decoding :]:
             job = self._jobs[sequence.request_id]
@@ -447,7 +446,7 @@ class InProcessEngine:
                 job.queue_seconds = now - job.since
 
     def _report(self, step: ScheduledStep, result: StepResult, reasons: list[FinishReason | None]) -> None:
-        """Tell the callers what the step brought."""
+        """Delivers the results of a step to the callers."""
         for index, (sequence, drawn, reason) in enumerate(
             zip(step.sequences, result.tokens, reasons, strict=True)
         ):
@@ -465,7 +464,7 @@ class InProcessEngine:
                 if sequence.outputs.prompt_logprobs is not None:
                     prompt_logprobs = tuple(sequence.outputs.prompt_logprobs)
                     sequence.outputs.prompt_logprobs = None
-                # A caller that stops at a string of its own never sees the last delta.
+                # A caller that ends at a stop string of its own never sees the last delta, so every delta has these counts.
                 job = self._jobs[sequence.request_id]
                 delta = Delta(
                     sequence.request_id,
@@ -487,7 +486,7 @@ class InProcessEngine:
         logprobs: tuple[TokenLogprob, ...] = (),
         error: str = "",
     ) -> None:
-        """Forget a request that has left the scheduler and tell its caller."""
+        """Removes a request that has left the scheduler and tells its caller."""
         with self._wake:
             job = self._jobs.pop(sequence.request_id)
         if isinstance(job.sink, Future):
@@ -522,7 +521,7 @@ class InProcessEngine:
             self._posts.setdefault(sink, []).append(delta)
 
     def _flush(self) -> None:
-        """One callback a step for each event loop, one call for each outlet, whatever the number of requests."""
+        """Delivers a step's deltas with one callback per event loop and one call per outlet, for any number of requests."""
         if self._posts:
             for outlet, deltas in self._posts.items():
                 outlet.post(deltas)
@@ -531,7 +530,7 @@ class InProcessEngine:
             for loop, mail in self._outbox.items():
                 try:
                     loop.call_soon_threadsafe(deliver, mail)
-                except RuntimeError:  # the loop is closed: nobody listens
+                except RuntimeError:  # the loop is closed, so nobody listens
                     self._inbox.extend(("abort", sequence) for sequence in self._listening_on(loop))
             self._outbox.clear()
 
@@ -542,9 +541,9 @@ class InProcessEngine:
             ]
 
     def _fail(self, error: Exception, taking_part: list[Sequence]) -> None:
-        """End the requests that took part in a failed step; if none ran, the queue was at fault.
+        """Ends the requests that took part in a failed step. If none ran, the waiting requests are ended.
 
-        Some of them may have left the scheduler before it failed.
+        Some of them may have left the scheduler before the failure.
         """
         scheduler = self._scheduler
         for sequence in [*taking_part, *scheduler.running] or list(scheduler.waiting):
@@ -561,7 +560,7 @@ def _info(adapter: LoadedAdapter) -> AdapterInfo:
 def _resolve_rows(
     future: Future[NDArray[np.float32]], sequence: Sequence, reason: FinishReason, error: str
 ) -> None:
-    """Answer a `score` or `embed` whose sequence has ended."""
+    """Answers a `score` or `embed` call whose sequence has ended."""
     if not future.set_running_or_notify_cancel():
         return
     if reason != "stop":

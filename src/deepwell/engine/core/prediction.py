@@ -1,11 +1,11 @@
 """`Predictor`: drafts made by a model's own multi-token prediction layer (arXiv:2412.19437, section 2.2).
 
-Row i of the layer joins the state of position i with the token at i + 1 and predicts the one at i + 2. It has pages of its
-own, one layer of latents under the block table of the model's, so it has to read every row once: those of a prompt as
-they are computed, where only the latents are wanted, and those of drawn tokens when a draft is asked for. Further tokens
-come from the layer's own state and its own guess; the rows of guesses are written again once the tokens are known.
+Row i of the layer joins the state of position i with the token at i + 1 and predicts the one at i + 2. The layer has its
+own pages, one layer of latents under the model's block table, so it must read every row once. Rows of a prompt are read as
+they are computed, only for their latents. Rows of drawn tokens are read when a draft is made. Further tokens come from the
+layer's own state and guess; the rows of guesses are written again once the tokens are known.
 
-Nothing here reaches an answer: a prediction that is lost or made from a page that another sequence filled costs a draft.
+Predictions never change an answer. One that is lost, or made from a page that another sequence filled, only costs a draft.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from deepwell.errors import DeepwellError
 
 __all__ = ["PASS_ROWS", "Predictor"]
 
-PASS_ROWS: Final = 128  # rows of a prompt that the layer reads at a time: bounds its workspace
+PASS_ROWS: Final = 128  # rows of a prompt that the layer reads at a time, which limits its workspace
 
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """Rows of one sequence for one pass: the token behind each position from `first` on, and the states there."""
+    """Rows of one sequence for one pass: positions from `first` on, the token after each, and the states there."""
 
     sequence: Sequence
     first: int
@@ -41,22 +41,22 @@ class _Span:
 
 
 class Predictor:
-    """Owns the prediction layer, its pages, and the arrays that states pass through."""
+    """Owns the prediction layer, its pages, and the buffer for states."""
 
     def __init__(self, model: Model, cache: KVCache) -> None:
         self._model = model
         self._cache = cache
         self._states = np.empty((0, model.hidden_size), np.float32)
-        self._guesses: dict[int, list[int]] = {}  # of the step, by position
+        self._guesses: dict[int, list[int]] = {}  # position in the step -> predicted tokens
 
     def states(self, rows: int) -> NDArray[np.float32]:
-        """Where the model is to write the states of a step, [rows, hidden_size]."""
+        """Returns the array that the model fills with the states of a step, [rows, hidden_size]."""
         if rows > len(self._states):
             self._states = np.empty((rows, self._model.hidden_size), np.float32)
         return self._states[:rows]
 
     def draft(self, step: ScheduledStep) -> None:
-        """Put the drafts that a step leaves to the layer behind the known tokens of its sequences."""
+        """Makes the drafts that a step leaves to the layer, and writes them after the known tokens of its sequences."""
         self._guesses.clear()
         ready: list[int] = []
         for index in step.predicted:
@@ -79,12 +79,12 @@ class Predictor:
                     spans.append(_Span(sequence, first, tokens[row : row + 1], states[row : row + 1]))
             ready, depth = deeper, depth + 1
         for index, count in step.predicted.items():
-            if index not in self._guesses:  # nothing to go by: the rows are there and must hold tokens
+            if index not in self._guesses:  # no prediction was possible, but the reserved rows must hold tokens
                 sequence = step.sequences[index]
                 sequence.tokens[sequence.num_tokens : sequence.num_tokens + count] = sequence.last_token
 
     def observe(self, step: ScheduledStep, drawn: Items[Items[int]]) -> None:
-        """Take in a computed step before it is booked: its `states` are filled, `drawn[i]` is what `sequences[i]` drew."""
+        """Processes a computed step before it is committed. Its `states` are filled; `drawn[i]` are `sequences[i]`'s tokens."""
         spans: list[_Span] = []
         row = 0
         for index, (sequence, count, tokens) in enumerate(
@@ -99,7 +99,7 @@ class Predictor:
             behind = sequence.tokens[
                 sequence.computed + 1 : min(sequence.computed + 1 + kept, sequence.num_tokens)
             ]
-            if len(behind) < kept:  # the last rows are those whose successors were drawn
+            if len(behind) < kept:  # the successors of the last rows are the drawn tokens
                 behind = np.concatenate([behind, np.asarray(tokens, np.int32)])[:kept]
             spans += self._take(sequence, behind, states[: len(behind)])
         self._guesses.clear()
@@ -108,7 +108,7 @@ class Predictor:
     def _take(
         self, sequence: Sequence, tokens: NDArray[np.int32], states: NDArray[np.float32]
     ) -> list[_Span]:
-        """Keep the rows whose successor was drawn, as many as there is room for; what the layer should read now."""
+        """Keeps rows whose successor was drawn, as far as there is room, and returns those that the layer reads now."""
         first = sequence.computed
         prompt = min(max(0, sequence.num_prompt - 1 - first), len(tokens))
         spans = [_Span(sequence, first, tokens[:prompt], states[:prompt])] if prompt else []
@@ -130,7 +130,7 @@ class Predictor:
         return spans
 
     def _pending(self, sequence: Sequence, *, copy: bool = False) -> _Span:
-        """All rows that a sequence has kept, as a span; they are taken from it."""
+        """Removes all kept rows of a sequence and returns them as a span."""
         pending = sequence.drafts.pending
         assert pending is not None
         first, tokens, states = (
@@ -148,7 +148,7 @@ class Predictor:
     def _predict(
         self, spans: list[_Span], depth: int, onward: bool
     ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-        """What each span's last row predicts, token number `depth` behind the known ones; if `onward` its state too."""
+        """Predicts from each span's last row the token `depth` places after the known ones, and with `onward` its state."""
         batch = _batch(spans, outputs=True)
         rows, vocab = len(spans), self._model.vocab_size
         argmax = np.empty(rows, np.int32)
@@ -159,7 +159,7 @@ class Predictor:
         self._model.forward(
             batch, self._cache, argmax=argmax, logits=logits, hidden=hidden, previous=previous
         )
-        # A row without a single number has no largest one; whatever stands for it has to be a token.
+        # A row of NaNs has no largest logit, but the index that stands for it must be a valid token.
         argmax[(argmax < 0) | (argmax >= vocab)] = 0
         if logits is not None:
             for row in drawn:
@@ -167,7 +167,7 @@ class Predictor:
         return argmax, np.empty((0, 0), np.float32) if hidden is None else hidden
 
     def _write(self, spans: list[_Span]) -> None:
-        """Let the layer write the latents of rows whose predictions nobody wants."""
+        """Makes the layer write the latents of rows whose predictions are not needed."""
         part: list[_Span] = []
         rows = 0
         for span in spans:
@@ -191,9 +191,9 @@ class Predictor:
 
 
 def _draw(sequence: Sequence, logits: NDArray[np.float32], depth: int, otherwise: int) -> int:
-    """What the sampler would draw there from the layer's logits, with the number it will draw the token itself with.
+    """Draws from the layer's logits with the random number that the sampler will use for the token itself.
 
-    Where both distributions agree both draws do, so a drawn text is predicted as a greedy one is. Grammars are left out.
+    If both distributions agree, so do both draws, and sampled text is predicted as well as greedy text. Grammars are ignored.
     """
     length = sequence.num_tokens + depth - 1
     try:
@@ -205,12 +205,12 @@ def _draw(sequence: Sequence, logits: NDArray[np.float32], depth: int, otherwise
             masked=sequence.stop_ids,
             u=uniform(sequence.seed, sequence.choice, length),
         )
-    except DeepwellError:  # no number among them
+    except DeepwellError:  # the logits have no finite maximum
         return otherwise
 
 
 def _batch(spans: list[_Span], *, outputs: bool) -> Batch:
-    """One pass of the layer; the row that meets the first drawn token is the first of those that are absorbed."""
+    """Builds the batch of one pass of the layer. The row with the first drawn token is the first absorbed row."""
     counts = [len(span.tokens) for span in spans]
     starts = np.zeros(len(spans) + 1, np.int32)
     np.cumsum(counts, out=starts[1:])

@@ -1,4 +1,4 @@
-"""What one more row adds to a step of a given model, for speculation to weigh."""
+"""The cost of one more row in a step of a given model, used by speculation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["expected_row_cost"]
 
 
 def expected_row_cost(config: ModelConfig) -> RowCost:
-    """The cost of rows in steps of one row, from the weights that each of them reads.
+    """Returns the cost of rows, in steps of one row, from the weights that each row reads.
 
-    In a mixture of experts a second row shares all weights but those of routed experts: of these it reads its own, but for
-    the few that both chose. Further rows share more. A pass of the multi-token prediction layer reads that layer and
-    the head.
+    In a mixture of experts a second row shares all weights except those of routed experts. It reads its own experts, apart
+    from the few that both rows chose. Further rows share more. A pass of the multi-token prediction layer reads that layer
+    and the head.
     """
     dense = RowCost()
     if not config.num_experts and config.prediction_layer is None:

@@ -1,4 +1,4 @@
-"""`StepRunner`: one scheduled step through the model, and what each sequence gets of its output rows."""
+"""`StepRunner`: runs one scheduled step through the model, and hands each sequence its output rows."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class StepResult:
-    """What was drawn, by position in the step."""
+    """The results of a step, by position of the sequence in it."""
 
-    tokens: list[list[int]]  # what `accept` gave: one, more behind accepted drafts, none of a prompt's middle
+    tokens: list[list[int]]  # from `accept`: one, more with accepted drafts, none inside a prompt
     logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict[int, list[TokenLogprob]])
     errors: dict[int, str] = field(default_factory=dict[int, str])  # sequences whose rows were unusable
 
 
 @dataclass(slots=True)
 class _OutputPlan:
-    """What the output rows of one step are read as; None: nobody reads it."""
+    """The output arrays of one step; None if not needed."""
 
     rows: list[slice]  # of each sequence
     logits: NDArray[np.float32] | None = None  # [outputs, vocab_size]
@@ -48,7 +48,7 @@ class _OutputPlan:
 
 
 class StepRunner:
-    """Owns the model, its cache and the arrays its outputs go to."""
+    """Owns the model, its cache and its output arrays."""
 
     def __init__(
         self,
@@ -64,21 +64,21 @@ class StepRunner:
         max_rows = max(limits.prefill_tokens, limits.mixed_prefill_tokens, limits.draft_rows)
         self._builder = BatchBuilder(limits.max_sequences, max_rows, max_model_len)
         self._argmax = np.zeros(limits.max_sequences + max_rows, np.int32)
-        self._logits = np.empty((0, model.vocab_size), np.float32)  # grows to what is asked for
+        self._logits = np.empty((0, model.vocab_size), np.float32)  # grows on demand
         self._hidden = np.empty((0, model.hidden_size), np.float32)
 
     @property
     def expert_loads(self) -> tuple[tuple[int, ...], ...]:
-        """Rows that each expert of each mixture has seen."""
+        """Number of rows that each expert of each mixture has seen."""
         return tuple(map(tuple, self._model.expert_loads.tolist()))
 
     @property
     def expert_reads(self) -> int:
-        """How often the weights of any expert were read."""
+        """Number of reads of any expert's weights."""
         return int(self._model.expert_reads.sum())
 
     def execute(self, step: ScheduledStep) -> StepResult:
-        """Compute a step and draw its tokens. Scores, prompt logprobs and hidden sums stay with the sequences."""
+        """Computes a step and draws its tokens. Scores, prompt logprobs and hidden sums are kept in the sequences."""
         predictor = self._predictor
         if predictor is None:
             return self._compute(step, None)
@@ -88,7 +88,7 @@ class StepRunner:
         return result
 
     def _compute(self, step: ScheduledStep, states: NDArray[np.float32] | None) -> StepResult:
-        """Compute a step; `states` receives those of all rows, if somebody reads them."""
+        """Computes a step; `states`, if given, receives the states of all rows."""
         batch = self._builder.build(step)
         if step.decoding < len(step.sequences) or any(s.needs_logits for s in step.sequences):
             return self._execute_mixed(step, batch, states)
@@ -112,8 +112,8 @@ class StepRunner:
     def _take_argmax(self, result: StepResult, index: int, sequence: Sequence, drawn: list[int]) -> list[int]:
         tokens = accept(_drafts(sequence, len(drawn)), drawn, sequence.stop_ids)
         if tokens[-1] >= self._model.vocab_size:
-            # A row without a single number has no largest one: its request ends, the others go on. Behind accepted
-            # drafts the row comes again, as the first of the next step.
+            # A row of NaNs has no largest logit. Its request ends and the others go on. After accepted drafts the row
+            # is computed again, as the first of the next step.
             tokens.pop()
             if not tokens:
                 result.errors[index] = "the model's logits are not numbers"
@@ -142,7 +142,7 @@ class StepRunner:
             elif plan.logits is not None and rows.stop > rows.start and sequence.needs_logits:
                 try:
                     tokens = self._take_logits(result, index, sequence, step.counts[index], plan.logits[rows])
-                except Exception as error:  # one request's numbers: the others go on
+                except Exception as error:  # only this request fails, the others go on
                     _log.exception("sampling failed for request %s", sequence.request_id)
                     result.errors[index] = str(error)
             elif plan.argmax is not None and rows.stop > rows.start:
@@ -186,7 +186,7 @@ class StepRunner:
     def _take_logits(
         self, result: StepResult, index: int, sequence: Sequence, count: int, logits: NDArray[np.float32]
     ) -> list[int]:
-        """Scores the prompt and draws, as the sequence wants; `logits` are its output rows."""
+        """Scores the prompt and draws tokens, as the sequence needs; `logits` are its output rows."""
         if sequence.wants_prompt_rows:
             _score_prompt(sequence, logits)
         if not sequence.draws or sequence.computed + count < sequence.num_tokens:
@@ -198,7 +198,7 @@ class StepRunner:
 
 
 def _drafts(sequence: Sequence, rows: int) -> list[int]:
-    """The drafts behind the known tokens, whose last one has the first of `rows` output rows."""
+    """Returns the drafts after the known tokens, the last of which has the first of `rows` output rows."""
     return sequence.tokens[sequence.num_tokens : sequence.num_tokens + rows - 1].tolist()
 
 
@@ -206,7 +206,7 @@ def _add_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> None:
     restarted = sequence.computed == 0  # the first chunk, or the first after a preemption
     known = None if restarted else sequence.outputs.hidden_sum
     total: NDArray[np.float64] = np.zeros(int(hidden.shape[1]), np.float64) if known is None else known
-    for state in hidden:  # one by one: the sum does not depend on the chunks
+    for state in hidden:  # one by one, so that the sum does not depend on the chunks
         np.add(total, state, out=total)
     sequence.outputs.hidden_sum = total
 
@@ -220,7 +220,7 @@ def _keep_scores(sequence: Sequence, scores: NDArray[np.float32]) -> None:
 def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
     entries = sequence.outputs.prompt_logprobs
     if entries is None:
-        return  # delivered
+        return  # already delivered
     top = sequence.params.prompt_logprobs or 0
     for position, row in enumerate(logits, sequence.computed + 1):
         if position < sequence.num_prompt:
@@ -229,11 +229,11 @@ def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
 
 
 def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob]]:
-    """Draw from the row of the last known token, and from those of its drafts while they prove right.
+    """Draws from the row of the last known token, and from the rows of its drafts while they are accepted.
 
     Raises:
-        DeepwellError: the first row has no finite maximum, or its grammar no way on; a later one comes again, as the
-            first of its step.
+        DeepwellError: the first row has no finite maximum, or its grammar allows no token. A later row that fails is
+            computed again, as the first of its step.
     """
     params, grammar = sequence.params, sequence.grammar
     logprobs: list[TokenLogprob] = []
@@ -245,14 +245,14 @@ def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], l
                 token = draw(
                     row,
                     params,
-                    tokens=sequence.tokens[:length],  # the drafts among them were drawn as well
+                    tokens=sequence.tokens[:length],  # drafts among them were also drawn
                     num_prompt=sequence.num_prompt,
                     masked=sequence.stop_ids,
                     u=uniform(sequence.seed, sequence.choice, length),
                     allowed=allowed,
                 )
                 if grammar:
-                    grammar.advance(token)  # whatever is drawn is kept
+                    grammar.advance(token)  # every drawn token is kept
             except DeepwellError:
                 if length == sequence.num_tokens:
                     raise

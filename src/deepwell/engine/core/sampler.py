@@ -1,8 +1,8 @@
-"""Drawing a token from a row of logits, reproducibly.
+"""Draws tokens from rows of logits, reproducibly.
 
-Everything is a pure function of the row and the request, so a draw does not depend on batch mates. The weight
-of a token is its probability relative to the most likely one's, as a whole number up to 2^34. Sums of up to
-2^19 of them are exact in float64 in any order, hence so are the cut of `top_p` and the draw itself.
+Everything is a pure function of the row and the request, so a draw does not depend on the rest of the batch. The weight
+of a token is its probability relative to that of the most likely token, as an integer up to 2^34. Sums of up to 2^19
+weights are exact in float64 in any order, and therefore so are the cut of `top_p` and the draw.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__ = [
     "uniform",
 ]
 
-GREEDY_BELOW = 1e-5  # temperatures below it are greedy, as in vLLM: logits / 1e-6 overflow float32
+GREEDY_BELOW = 1e-5  # lower temperatures are greedy, as in vLLM, because logits / 1e-6 overflow float32
 MAX_LOGPROBS = 100
 _ONE = np.float32(2.0**34)  # weight of the most likely token
-_LIKELY = np.float32(2.0**24)  # a thousandth of it
-_PIECE = 256  # weights summed at once in the search for a place
+_LIKELY = np.float32(2.0**24)  # about a thousandth of `_ONE`
+_PIECE = 256  # weights summed at once in `_place`
 _MASK = (1 << 64) - 1
 
 
 def check_params(params: SamplingParams, vocab_size: int) -> None:
-    """Refuse what can not be sampled.
+    """Refuses parameters that cannot be sampled with.
 
     Raises:
-        InvalidRequest: names the parameter and its range.
+        InvalidRequest: a parameter is out of range; the error names it and its range.
     """
 
     def number(name: str, low: float, high: float = math.inf) -> None:
@@ -83,10 +83,10 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
 
 
 def uniform(seed: int, choice: int, position: int) -> float:
-    """A number in [0, 1) with 53 random bits, a hash of its arguments (splitmix64).
+    """Returns a number in [0, 1) with 53 random bits, a hash of its arguments (splitmix64).
 
-    `position` is the index of the drawn token in its sequence: no state is carried from draw to draw, so a
-    request that was preempted, or is continued from its own output, draws the same.
+    `position` is the index of the drawn token in its sequence. No state is carried between draws, so a request that was
+    preempted, or is continued from its own output, draws the same tokens.
     """
     z = seed & _MASK
     for value in (choice, position):
@@ -107,17 +107,16 @@ def draw(
     u: float,
     allowed: NDArray[np.bool_] | None = None,
 ) -> int:
-    """The next token.
+    """Draws the next token.
 
-    Order as in vLLM: mask, bias, repetition, frequency and presence penalties; temperature; min-p; top-k;
-    top-p.
+    The order is that of vLLM: mask, bias, repetition, frequency and presence penalties; temperature; min-p; top-k; top-p.
 
     Args:
-        logits: [vocab], left as they are.
+        logits: [vocab], left unchanged.
         tokens: prompt and generated tokens so far; the first `num_prompt` are the prompt.
-        masked: the tokens that end the sequence; they are out of the question below `min_tokens`.
+        masked: the tokens that end the sequence; they are not drawn below `min_tokens`.
         u: a number in [0, 1), see `uniform`.
-        allowed: [vocab], what a grammar lets come next; None: everything.
+        allowed: [vocab], the tokens that a grammar allows next; None: all.
 
     Raises:
         DeepwellError: the row has no finite maximum.
@@ -152,7 +151,7 @@ def draw(
 def _penalize(
     x: NDArray[np.float32], params: SamplingParams, tokens: NDArray[np.int32], generated: NDArray[np.int32]
 ) -> None:
-    """In place. A token that occurs twice is gathered twice and written twice with the same value."""
+    """Applies the penalties in place. A token that occurs twice is read and written twice with the same value."""
     if params.repetition_penalty != 1:
         seen = x[tokens]
         penalty = np.float32(params.repetition_penalty)
@@ -165,15 +164,15 @@ def _penalize(
 
 
 def _top_k(weights: NDArray[np.float32], k: int) -> None:
-    """Zero all but the k largest weights; of equal ones, the first stay."""
+    """Zeroes all but the k largest weights. Among equal weights, the first stay."""
     least = np.partition(weights, len(weights) - k)[len(weights) - k]
     _cut(weights, least, k - int(np.count_nonzero(weights > least)))
 
 
 def _top_p(weights: NDArray[np.float32], top_p: float) -> None:
-    """Zero all but the fewest weights, largest first, that make up `top_p` of the whole; at least one stays."""
+    """Zeroes all but the fewest weights, largest first, that make up `top_p` of the sum. At least one stays."""
     mass = max(1, math.ceil(top_p * _sum(weights)))
-    ascending = np.sort(weights[weights >= _LIKELY])  # mostly they are few and hold it all
+    ascending = np.sort(weights[weights >= _LIKELY])  # usually a few weights make up the mass
     if _sum(ascending) < mass:
         ascending = np.sort(weights)
     first = _place(ascending, _sum(ascending) - mass)
@@ -182,7 +181,7 @@ def _top_p(weights: NDArray[np.float32], top_p: float) -> None:
 
 
 def _cut(weights: NDArray[np.float32], least: np.float32, ties: int) -> None:
-    """Zero the weights below `least`, and all but the first `ties` that equal it."""
+    """Zeroes the weights below `least`, and all but the first `ties` that equal it."""
     weights *= weights >= least  # indexing with a mask would mispredict every other branch
     weights[np.flatnonzero(weights == least)[ties:]] = 0
 
@@ -192,7 +191,7 @@ def _sum(weights: NDArray[np.float32]) -> int:
 
 
 def _place(weights: NDArray[np.float32], target: int) -> int:
-    """The first index up to which the weights sum to more than `target`."""
+    """Returns the first index up to which the weights sum to more than `target`."""
     starts = np.arange(0, len(weights), _PIECE)
     cumulative = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
     piece = int(np.searchsorted(cumulative, target, side="right"))
@@ -202,13 +201,13 @@ def _place(weights: NDArray[np.float32], target: int) -> int:
 
 
 def log_normalizer(logits: NDArray[np.float32]) -> float:
-    """log(sum(exp(logits))): subtracting it turns a logit into a log probability."""
+    """Returns log(sum(exp(logits))). Subtracting it turns a logit into a log probability."""
     high = logits.max()
     return float(high) + math.log(float(np.exp(logits - high).sum(dtype=np.float64)))
 
 
 def token_logprob(logits: NDArray[np.float32], normalizer: float, token: int, top: int) -> TokenLogprob:
-    """The log probability of `token` under the model's own distribution, and the `top` most likely tokens."""
+    """Returns the log probability of `token` in the model's own distribution, and the `top` most likely tokens."""
     value = logits[token]
     rank = 1 + int(np.count_nonzero(logits > value))
     best: tuple[tuple[int, float], ...] = ()

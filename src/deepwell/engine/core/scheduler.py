@@ -1,7 +1,7 @@
-"""`Scheduler`: which tokens are computed in the next step. Pure bookkeeping: no model, no clock, no thread.
+"""`Scheduler`: chooses the tokens of the next step. It is pure bookkeeping without a model, a clock or a thread.
 
-A sequence has one number, the tokens computed so far, and each step brings it closer to the tokens known.
-Chunked prefill, prefix hits, preemption and rejected drafts are all ways of changing that number.
+A sequence has one number, its computed tokens, and each step brings it closer to the number of known tokens. Chunked
+prefill, prefix hits, preemption and rejected drafts all change that number.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ __all__ = ["Scheduler"]
 
 
 class Scheduler:
-    """Who waits is served as `FairQueue` has it; the lowest priority, of that the youngest, gives way when blocks run out.
+    """Schedules waiting sequences in `FairQueue` order, and preempts when blocks run out.
 
-    Admission takes the blocks of all known tokens at once, so only decoding can run out. The oldest sequence
-    can take the blocks of every other, and one sequence always fits the pool, so somebody advances in each
-    step.
+    The youngest sequence of the lowest priority is preempted first. Admission takes the blocks of all known tokens at once,
+    so only decoding can run out of blocks. The oldest sequence of the highest priority can take the blocks of every other, and
+    one sequence always fits the pool, so each step makes progress.
     """
 
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
@@ -34,38 +34,38 @@ class Scheduler:
         self._planner = DraftPlanner(pool, self.limits)
         self.waiting = FairQueue()
         self.running: list[Sequence] = []  # by priority, highest first, then by admission, oldest first
-        self.admitted = 0  # for the first time
+        self.admitted = 0  # sequences admitted for the first time
         self.preemptions = 0
-        self.prompt_tokens = 0  # computed
-        self.cached_tokens = 0  # of prompts, spared by prefix hits
+        self.prompt_tokens = 0  # computed prompt tokens
+        self.cached_tokens = 0  # prompt tokens from prefix hits
         self.accepted_tokens = 0
         self.accepted_predictions = 0
         self._generating = 0  # sequences of kind "generate", waiting or running
 
     @property
     def drafted_tokens(self) -> int:
-        """Rows of drafts that were scheduled."""
+        """Number of draft rows that were scheduled."""
         return self._planner.drafted_tokens
 
     @property
     def predicted_tokens(self) -> int:
-        """Rows of drafts that were left to the prediction layer."""
+        """Number of draft rows that were left to the prediction layer."""
         return self._planner.predicted_tokens
 
     @property
     def has_work(self) -> bool:
-        """Whether a step would compute anything."""
+        """True if a step would compute anything."""
         return bool(self.running or self.waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a sequence whose capacity fits the pool."""
+        """Queues a sequence, whose capacity must fit the pool."""
         adapter = sequence.adapter
         sequence.root = self.pool.root(sequence.salt, adapter.digest if adapter else b"")
         self.waiting.append(sequence)
         self._generating += sequence.kind == "generate"
 
     def remove(self, sequence: Sequence) -> bool:
-        """Drop a sequence, wherever it stands; its blocks are free at once. False if it is not here."""
+        """Removes a sequence in any state and frees its blocks at once. Returns False if it is unknown."""
         if sequence in self.running:
             self._finish(sequence)
         elif sequence in self.waiting:
@@ -76,9 +76,9 @@ class Scheduler:
         return True
 
     def schedule(self) -> ScheduledStep:
-        """Pick the next step's tokens and give them blocks.
+        """Picks the tokens of the next step and gives them blocks.
 
-        `commit` follows, or `remove` of all running sequences.
+        The caller then calls `commit`, or `remove` for all running sequences.
         """
         limits = self.limits
         self._make_way()
@@ -91,7 +91,7 @@ class Scheduler:
             return step
 
         budget = limits.mixed_prefill_tokens if step.decoding else limits.prefill_tokens
-        # Where nobody wants logits, the rows of score and embed requests cost no more than others.
+        # If no sequence generates, the rows of score and embed requests cost no more than others.
         row_budget = min(budget, limits.logits_rows) if self._generating else budget
         in_flight: set[bytes] = set()
         for sequence in self.running:
@@ -111,12 +111,12 @@ class Scheduler:
         return step
 
     def commit(self, step: ScheduledStep, tokens: Tokens[Tokens[int]]) -> list[FinishReason | None]:
-        """Book a computed step. `tokens[i]` is what `sequences[i]` drew, as `accept` gives it.
+        """Records a computed step. `tokens[i]` are the tokens that `sequences[i]` drew, as returned by `accept`.
 
-        Rejected drafts leave `computed` behind: their slots are written again.
+        Rejected drafts do not count as computed; their slots are written again.
 
         Returns:
-            Why each sequence ended, None if it goes on. Those that ended have left the scheduler.
+            The reason why each sequence ended, or None if it goes on. Ended sequences have left the scheduler.
         """
         reasons: list[FinishReason | None] = []
         for index, (sequence, count, drawn) in enumerate(
@@ -147,12 +147,12 @@ class Scheduler:
         return reasons
 
     def sequences(self) -> Iterator[Sequence]:
-        """All that have not ended, running ones first."""
+        """Yields all sequences that have not ended, running ones first."""
         yield from self.running
         yield from self.waiting
 
     def check_integrity(self) -> None:
-        """Raise if the books do not add up; see `BlockPool.check_integrity`."""
+        """Raises if the state is inconsistent; see `BlockPool.check_integrity`."""
         self.pool.check_integrity([s.blocks for s in self.running])
         for sequence in self.running:
             assert sequence.computed <= len(sequence.blocks) * BLOCK_TOKENS
@@ -163,7 +163,7 @@ class Scheduler:
         assert self.running == sorted(self.running, key=lambda sequence: -sequence.priority)
 
     def _schedule_decoding(self) -> ScheduledStep:
-        """One row for each decoding sequence, outside the prefill budget: none is ever starved."""
+        """Schedules one row for each decoding sequence. These do not count in the prefill budget, so none is starved."""
         step = ScheduledStep([], [])
         running = self.running
         position = 0
@@ -179,7 +179,7 @@ class Scheduler:
         return step
 
     def _grow(self, sequence: Sequence) -> bool:
-        """One more block, at the expense of the youngest; False if that is `sequence` itself."""
+        """Gives a sequence one more block, preempting the youngest if needed; False if that is `sequence` itself."""
         while (block := self.pool.take(1)) is None:
             if self._preempt_youngest() is sequence:
                 return False
@@ -189,7 +189,7 @@ class Scheduler:
     def _prefill(
         self, step: ScheduledStep, sequence: Sequence, budget: int, row_budget: int, in_flight: set[bytes]
     ) -> int:
-        """Add what the budgets allow to the step; the blocks that it completes are noted `in_flight`."""
+        """Adds as many rows to the step as the budgets allow. The blocks that they complete are added to `in_flight`."""
         if sequence.wants_prompt_rows:
             budget = min(budget, row_budget)
         count = min(sequence.num_tokens - sequence.computed, budget)
@@ -204,16 +204,16 @@ class Scheduler:
         return count
 
     def _admit(self, sequence: Sequence, in_flight: set[bytes]) -> bool:
-        """Let the head of the queue run, with blocks for all its known tokens and the next one."""
+        """Admits the head of the queue, with blocks for all its known tokens and the next one; False if it must wait."""
         pool = self.pool
         hits: list[int] = []
         if self.limits.prefix_cache and not sequence.wants_prompt_rows:
-            # The last token is always computed: its row yields the next one.
+            # The last token is always computed, because its row yields the next one.
             blocks = self._shareable(sequence, (sequence.num_tokens - 1) // BLOCK_TOKENS)
             chain = self._chain(sequence, blocks)
             hits = pool.match(chain)
             if len(hits) < len(chain) and chain[len(hits)].hash in in_flight:
-                return False  # computing it twice costs more than waiting one step for it
+                return False  # waiting one step for the block costs less than computing it twice
         pool.acquire(hits)
         room = min(sequence.num_tokens + 1, len(sequence.tokens))
         blocks = pool.take(-(-room // BLOCK_TOKENS) - len(hits))
@@ -235,7 +235,7 @@ class Scheduler:
         return True
 
     def _make_way(self) -> None:
-        """Let running sequences of a lower priority wait where one of a higher finds no place, if that helps it."""
+        """Preempts running sequences of lower priority if the head of the queue has no room and this makes enough."""
         running, pool = self.running, self.pool
         if not self.waiting or not running:
             return
@@ -272,11 +272,11 @@ class Scheduler:
         sequence.blocks = []
 
     def _shareable(self, sequence: Sequence, blocks: int) -> int:
-        """How many of the first `blocks` full blocks may be offered to, or taken from, the prefix cache."""
+        """Returns how many of the first `blocks` full blocks may be shared through the prefix cache."""
         return blocks if self.limits.share_generated else min(blocks, sequence.num_prompt // BLOCK_TOKENS)
 
     def _chain(self, sequence: Sequence, blocks: int) -> list[Prefix]:
-        """The prefix nodes of the first `blocks` full blocks."""
+        """Returns the prefix nodes of the first `blocks` full blocks."""
         chain = sequence.chain
         while len(chain) < blocks:
             start = len(chain) * BLOCK_TOKENS

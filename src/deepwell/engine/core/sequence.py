@@ -23,9 +23,9 @@ Kind = Literal["generate", "score", "embed"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SequenceSpec:
-    """What a sequence is made from; see `protocol.GenerateRequest`.
+    """The parameters of a new sequence; see `protocol.GenerateRequest`.
 
-    `prompt` is [num_prompt]; `adapter` and `grammar` are loaded and compiled, `seed` is drawn where none was given.
+    `prompt` is [num_prompt]. `adapter` is loaded, `grammar` is compiled, and `seed` is random if the request has none.
     """
 
     request_id: str
@@ -43,21 +43,21 @@ class SequenceSpec:
 
 
 class SequenceOutputs:
-    """What a sequence gives beside drawn tokens, until it is delivered."""
+    """The outputs of a sequence besides drawn tokens, until they are delivered."""
 
     __slots__ = ("hidden_sum", "prompt_logprobs", "scores")
 
     def __init__(self) -> None:
         self.prompt_logprobs: list[TokenLogprob | None] | None = None
         self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1]
-        self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], over the computed tokens
+        self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], sum over the computed tokens
 
 
 class Sequence:
-    """Tokens known so far, how many of them are computed, and the blocks that hold them.
+    """The known tokens of a request, the number of computed ones, and the blocks that hold them.
 
-    `computed` is the one number that says where a request stands: below `num_tokens` there is work, whether
-    prompt, tokens to recompute after a preemption, or the token drawn last.
+    `computed` alone describes the progress of a request. While it is below `num_tokens` there is work: the prompt, tokens
+    to recompute after a preemption, or the last drawn token.
     """
 
     __slots__ = (
@@ -101,8 +101,8 @@ class Sequence:
         self.salt = spec.salt
         self.tenant = spec.tenant
         self.priority = spec.priority
-        self.adapter = spec.adapter  # held to the end, whatever becomes of its name
-        self.grammar = spec.grammar  # behind the tokens drawn so far
+        self.adapter = spec.adapter  # held to the end, even if its name is unloaded
+        self.grammar = spec.grammar  # its state after the tokens drawn so far
         self.seed = spec.seed
         self.stop_ids = frozenset(params.stop_token_ids).union(
             () if params.ignore_eos else spec.eos_token_ids
@@ -114,19 +114,19 @@ class Sequence:
         self.tokens[: len(prompt)] = prompt
         self.last_token = int(prompt[-1])
         self.computed = 0
-        self.cached_tokens = 0  # of the prompt, at first admission
+        self.cached_tokens = 0  # tokens from the prefix cache at first admission
         self.preemptions = 0
         self.drafts = DraftState()
         self.blocks: list[int] = []
-        self.table = np.zeros(-(-capacity // BLOCK_TOKENS), np.int32)  # the same ids, as a row to copy
+        self.table = np.zeros(-(-capacity // BLOCK_TOKENS), np.int32)  # the same ids as an array, for copying
         self.root: Prefix | None = None
-        self.chain: list[Prefix] = []  # one node a full block of known tokens
+        self.chain: list[Prefix] = []  # one node per full block of known tokens
         self.registered = 0  # leading blocks already offered to the prefix cache
         self.outputs = SequenceOutputs()
         if params.prompt_logprobs is not None:
             self.outputs.prompt_logprobs = list[TokenLogprob | None]([None]) * len(prompt)
         self.wants_prompt_rows = kind != "generate" or params.prompt_logprobs is not None
-        self.plain = (  # the next token is the argmax, once `min_tokens` are out
+        self.plain = (  # the next token is the argmax, once `min_tokens` are generated
             params.temperature < GREEDY_BELOW
             and params.logprobs is None
             and params.presence_penalty == 0
@@ -138,17 +138,17 @@ class Sequence:
 
     @property
     def accepted_tokens(self) -> int:
-        """Tokens of drafts that were drawn as well."""
+        """Number of drafted tokens that were also drawn."""
         return self.drafts.accepted_tokens
 
     @property
     def num_generated(self) -> int:
-        """Tokens drawn and kept."""
+        """Number of tokens drawn and kept."""
         return self.num_tokens - self.num_prompt
 
     @property
     def needs_logits(self) -> bool:
-        """Whether the whole row of logits is wanted for the next token; else its argmax will do."""
+        """True if the next token needs the whole row of logits; otherwise its argmax is enough."""
         if self.kind != "generate":
             return False
         return (
@@ -159,30 +159,30 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        """Whether the only work left is the token drawn last."""
+        """True if the last drawn token is the only work left."""
         return self.computed == self.num_tokens - 1 and self.num_tokens > self.num_prompt
 
     @property
     def draws(self) -> bool:
-        """Whether the row of the last known token yields a new one."""
+        """True if the row of the last known token yields a new token."""
         return self.kind == "generate" and self.max_tokens > 0
 
     def drafted(self, count: int) -> int:
-        """Of the next `count` rows, how many are drafts; they lie behind the known tokens."""
+        """Returns how many of the next `count` rows are drafts, which follow the known tokens."""
         return max(0, self.computed + count - self.num_tokens)
 
     def assign(self, blocks: list[int]) -> None:
-        """Append blocks to the table."""
+        """Appends blocks to the table."""
         have = len(self.blocks)
         self.table[have : have + len(blocks)] = blocks
         self.blocks += blocks
 
     def append(self, token: int) -> FinishReason | None:
-        """Take the drawn token in. A stop token ends the sequence and is not kept."""
+        """Appends a drawn token and returns why the sequence ended, or None. A stop token is not kept."""
         if token in self.stop_ids:
             return "stop"
         self.tokens[self.num_tokens] = token
         self.num_tokens += 1
         self.last_token = token
-        self.wants_prompt_rows = False  # they came before: a recomputation may use the cache
+        self.wants_prompt_rows = False  # they are done, so a recomputation may use the cache
         return "length" if self.num_tokens - self.num_prompt >= self.max_tokens else None

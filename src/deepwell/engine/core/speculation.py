@@ -1,8 +1,8 @@
-"""Speculation: tokens that probably come next, computed together with the one that is due.
+"""Speculation: likely next tokens, computed in the same step as the token that is due.
 
 A drafter proposes tokens with the chance that each is right. The scheduler takes those that are worth their row
-(`DraftPolicy`), the model computes all rows of the step at once, and `accept` keeps what the sampler draws itself. So
-a draft decides how many steps an answer takes and never what it says.
+(`DraftPolicy`), the model computes all rows of the step at once, and `accept` keeps only tokens that the sampler draws
+itself. A draft therefore affects how many steps an answer takes, but never the answer.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ __all__ = [
     "accept",
 ]
 
-PENDING_ROWS: Final = 16  # of a sequence, kept until it drafts or they are too many
+PENDING_ROWS: Final = 16  # most rows that a sequence keeps until it drafts
 SHORTEST_KEY, LONGEST_KEY = 2, 4  # tokens that are looked up
-_FACTOR = 0x9E3779B97F4A7C15  # odd: the map is a bijection of the 64-bit numbers
+_FACTOR = 0x9E3779B97F4A7C15  # odd, so the map is a bijection of the 64-bit numbers
 _MASK = (1 << 64) - 1
-# How often a match of 2-3, 4-7, 8-15 and 16 or more tokens goes on, until the sequence itself shows it.
+# Prior chance that a match of 2-3, 4-7, 8-15 and 16 or more tokens continues, until the sequence itself shows it.
 _PRIOR = (0.1, 0.25, 0.5, 0.7)
 _PRIOR_TRIALS = 2.0
-# The same for the tokens of a multi-token prediction layer, which was trained for the first one alone.
+# The same for the tokens of a multi-token prediction layer, which was trained only for the first one.
 _PREDICTION_PRIOR = (0.8, 0.6, 0.5)
 _PROBE_AFTER, _PROBE_AFTER_AT_MOST = 8, 128  # steps
-_MEMORY_TRIALS = 16.0  # counts are halved beyond them, so that the last few dozen tokens decide
+_MEMORY_TRIALS = 16.0  # counts are halved above this, so that the last few dozen tokens decide
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +55,15 @@ class Drafter(Protocol):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of the sequence, seen so far."""
+        """Number of tokens of the sequence seen so far."""
         ...
 
     def observe(self, tokens: Sequence[int]) -> None:
-        """Take in the tokens that the sequence has gained since, whether proposed or not."""
+        """Records the new tokens of the sequence, whether proposed or not."""
         ...
 
     def propose(self, most: int) -> Draft:
-        """Up to `most` tokens; none where there is nothing to go by."""
+        """Returns a draft of up to `most` tokens; it is empty without a basis for one."""
         ...
 
 
@@ -90,12 +90,12 @@ class PromptLookup:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens seen so far."""
+        """Number of tokens seen so far."""
         return len(self._tokens)
 
     @property
     def match_length(self) -> int:
-        """Tokens that the last ones have in common with their earlier occurrence; 0 without one."""
+        """Number of last tokens that equal those of their earlier occurrence; 0 without one."""
         return self._length
 
     def observe(self, tokens: Sequence[int]) -> None:
@@ -109,7 +109,7 @@ class PromptLookup:
                 key = (key * _FACTOR + known[-size] + size) & _MASK
                 before = ends.get(key)
                 ends[key] = end
-                # Two keys may share a number: the tokens decide.
+                # Two keys may have the same hash, so the tokens are compared.
                 if (
                     before is not None
                     and self._length < size
@@ -124,7 +124,7 @@ class PromptLookup:
         known, start, chance = self._tokens, self._from, 1.0
         left = len(known) - start
         for i in range(most):
-            # Past the end the draft goes on with its own beginning, as a text that repeats itself would.
+            # Past the end the draft continues with its own beginning, like a repeating text.
             draft.tokens.append(known[start + i] if i < left else draft.tokens[i - left])
             kind = _kind(self._length + i)
             chance *= self._hits[kind] / self._trials[kind]
@@ -145,7 +145,7 @@ class PromptLookup:
             self._hits[kind] /= 2
 
     def _index(self, tokens: NDArray[np.int32]) -> None:
-        """Take the prompt in at once: `observe` without its predictions."""
+        """Indexes the whole prompt at once, like `observe` without its predictions."""
         self._tokens = tokens.tolist()
         wide = tokens.astype(np.uint64)
         keys = wide + np.uint64(1)
@@ -159,11 +159,11 @@ def _kind(length: int) -> int:
 
 
 class Odds:
-    """How often the predictions for one sequence came true, depth by depth: what a multi-token prediction layer drafts on.
+    """The success rates, by depth, of a multi-token prediction layer's predictions for one sequence.
 
-    Its tokens are not known when a step is planned, for each of them costs a pass of the layer; how many to ask for is
-    decided by the chances alone. Where they do not pay, a single prediction is made now and then and held against
-    the token that comes anyway, so that a text which becomes predictable is noticed.
+    The predicted tokens are not known when a step is planned, because each costs a pass of the layer. These rates alone
+    decide how many to make. If they do not pay, a single prediction is made now and then and compared with the token that
+    comes anyway, to notice when a text becomes predictable.
     """
 
     def __init__(self) -> None:
@@ -172,7 +172,7 @@ class Odds:
         self._wait = self._left = _PROBE_AFTER
 
     def chances(self, most: int) -> list[float]:
-        """The probabilities that the first 1, 2, ... `most` predictions are all right."""
+        """Returns the probabilities that the first 1, 2, ... `most` predictions are all right."""
         result: list[float] = []
         chance, last = 1.0, len(_PREDICTION_PRIOR) - 1
         for depth in range(most):
@@ -182,7 +182,7 @@ class Odds:
         return result
 
     def learn(self, predicted: Sequence[int], drawn: Sequence[int]) -> None:
-        """Hold predictions against the tokens that the sampler drew; those behind the first wrong one show nothing."""
+        """Compares predictions with the drawn tokens. Those after the first wrong one do not count."""
         last = len(_PREDICTION_PRIOR) - 1
         for depth, (guess, token) in enumerate(zip(predicted, drawn, strict=False)):
             kind = min(depth, last)
@@ -197,7 +197,7 @@ class Odds:
                 break
 
     def probe(self) -> bool:
-        """Whether to predict once without drafting; asked in each step that could have drafted and did not."""
+        """Returns whether to predict once without drafting. Called in each step that could have drafted and did not."""
         self._left -= 1
         if self._left:
             return False
@@ -205,16 +205,16 @@ class Odds:
         return True
 
     def drafted(self) -> None:
-        """Predictions pay: the next time they do not, probe soon again."""
+        """Records that predictions pay, so that probing starts early again when they no longer do."""
         self._wait = self._left = _PROBE_AFTER
 
 
 @dataclass(frozen=True, slots=True)
 class RowCost:
-    """What rows add to a step, in steps of one row.
+    """The cost of additional rows of a step, in steps of one row.
 
-    Arithmetic on a second row hides behind reading the weights; then it is what a step waits for. Measured on
-    AVX2 with SmolLM2: 2, 4, 8 rows cost 1.05-1.3, 2.3, 4.1 steps on one core, 16 rows 6.1 on two.
+    Arithmetic on a second row overlaps with reading the weights. With more rows it dominates the step. Measured on AVX2
+    with SmolLM2: 2, 4, 8 rows cost 1.05-1.3, 2.3, 4.1 steps on one core, 16 rows 6.1 on two.
     """
 
     second: float = 0.2
@@ -222,28 +222,28 @@ class RowCost:
     predict: float = 0.0  # one pass of the multi-token prediction layer
 
     def of(self, rows: int) -> float:
-        """Cost of row number `rows`."""
+        """Returns the cost of row number `rows`."""
         return 1.0 if rows == 1 else self.second if rows == 2 else self.further
 
 
 class DraftPolicy:
-    """Decides which drafted rows pay, in one step.
+    """Decides which drafted rows of one step pay.
 
-    A row pays if its chance of giving a token, for what it costs, is better than what the step gives for its
-    cost without it. So one sequence alone drafts readily, and one in company hardly at all.
+    A row pays if its chance of a token per cost is higher than the tokens per cost of the step without it. A single sequence
+    therefore drafts readily, and one in a large batch hardly at all.
     """
 
     def __init__(self, rows: int, row_cost: RowCost) -> None:
         self._row_cost = row_cost
         self._rows = rows
-        self._tokens = float(rows)  # that the step is expected to give
+        self._tokens = float(rows)  # expected tokens of the step
         self._cost = sum(row_cost.of(row) for row in range(1, rows + 1))
 
     def take(self, chances: Iterable[float], price: float = 0.0) -> int:
-        """How many of one sequence's drafted rows to add to the step; `chances` fall.
+        """Adds those drafted rows of one sequence that pay, and returns their number. `chances` are falling.
 
         Args:
-            price: what a draft costs beside its row, in steps of one row.
+            price: cost of a draft in addition to its row, in steps of one row.
         """
         taken = 0
         for chance in chances:
@@ -257,13 +257,13 @@ class DraftPolicy:
         return taken
 
     def pays(self, chance: float, price: float = 0.0) -> bool:
-        """Whether one more row of such a chance would be added."""
+        """Returns whether one more row with this chance would be added."""
         cost = self._row_cost.of(self._rows + 1) + price
         return chance * self._cost > cost * self._tokens
 
 
 class Pending:
-    """Rows of one sequence that the layer has not read: positions `first` up to `end`, the token behind each, and states."""
+    """Rows of one sequence that the layer has not read: positions `first` to `end`, the token after each, and states."""
 
     __slots__ = ("count", "end", "states", "tokens")
 
@@ -278,7 +278,7 @@ class Pending:
         return self.end - self.count
 
     def add(self, first: int, tokens: NDArray[np.int32], states: NDArray[np.float32]) -> None:
-        """Append rows; what does not lie right before them is forgotten, for the sequence was preempted."""
+        """Appends rows. Earlier rows that do not end right before them are dropped, because the sequence was preempted."""
         if self.end != first:
             self.count = 0
         end = self.count + len(tokens)
@@ -288,23 +288,23 @@ class Pending:
 
 
 class DraftState:
-    """What speculation knows of one sequence."""
+    """The speculation state of one sequence."""
 
     __slots__ = ("accepted_tokens", "drafter", "odds", "pending")
 
     def __init__(self) -> None:
-        self.drafter: Drafter | None = None  # from the first draft on
-        self.odds: Odds | None = None  # of predictions, from the first step on that could draft
+        self.drafter: Drafter | None = None  # set by the first step that could draft
+        self.odds: Odds | None = None  # set by the first step that could use predictions
         self.pending: Pending | None = None  # rows that the prediction layer has not read yet
         self.accepted_tokens = 0
 
 
 def accept(draft: Sequence[int], drawn: Iterable[int], stop_ids: frozenset[int]) -> list[int]:
-    """The tokens that one step gives a sequence: what was drawn, up to the first that is not the drafted one.
+    """Returns the tokens that one step gives a sequence: the drawn tokens, up to the first that differs from the draft.
 
     Args:
-        draft: the tokens whose rows were computed behind the one that was due.
-        drawn: what the sampler draws from each row, [len(draft) + 1]; asked for one by one, no further than needed.
+        draft: the tokens whose rows were computed after the token that was due.
+        drawn: the sampler's token for each row, [len(draft) + 1]; consumed one by one, only as far as needed.
         stop_ids: tokens that end the sequence.
     """
     tokens: list[int] = []

@@ -1,4 +1,4 @@
-"""`ScheduledStep`: the work of one step, and `Limits`: how much of it there may be."""
+"""`ScheduledStep`: the work of one step, and `Limits`: its limits."""
 
 from __future__ import annotations
 
@@ -12,35 +12,34 @@ __all__ = ["Limits", "ScheduledStep"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one step may hold.
+    """Limits of one step.
 
-    A short step while somebody decodes keeps the time between tokens even; a long one otherwise fills the
-    matrix kernels.
+    While sequences decode, short steps keep the time between tokens even. Otherwise long steps use the matrix kernels fully.
     """
 
     max_sequences: int = 64
-    prefill_tokens: int = 512  # prompt rows of a step when nobody decodes
-    mixed_prefill_tokens: int = 128  # the same while somebody does
-    logits_rows: int = 64  # prompt rows of a step that want logits: 64 x 151k floats are 39 MB
+    prefill_tokens: int = 512  # prompt rows of a step without decoding sequences
+    mixed_prefill_tokens: int = 128  # prompt rows of a step with decoding sequences
+    logits_rows: int = 64  # prompt rows of a step that need logits; 64 x 151k floats are 39 MB
     prefix_cache: bool = True
-    # Whether blocks with generated tokens serve later prompts. Not where what is cached depends on a token's role: latent
-    # attention computes a generated token by absorption, and as part of a prompt by expansion.
+    # Whether blocks with generated tokens serve later prompts. It is False if cached values depend on a token's role: latent
+    # attention computes generated tokens by absorption, and the same tokens in a prompt by expansion.
     share_generated: bool = True
     draft_depth: int = 8  # tokens drafted for one sequence in a step; 0: no speculation
-    draft_rows: int = 16  # for all of them
-    # Of the drafts, how many the model's multi-token prediction layer may make; 0: it has none. `open_engine` sets it.
+    draft_rows: int = 16  # tokens drafted for all sequences in a step
+    # Number of drafts that the model's multi-token prediction layer may make; 0: it has none. Set by `open_engine`.
     predict_depth: int = 0
-    row_cost: RowCost | None = None  # None: what `open_engine` expects of the model
+    row_cost: RowCost | None = None  # None: `open_engine` estimates it from the model
 
 
 @dataclass(slots=True)
 class ScheduledStep:
-    """The work of one step: `counts[i]` tokens of `sequences[i]`, from `sequences[i].computed` on."""
+    """The work of one step: `counts[i]` tokens of `sequences[i]`, starting at `sequences[i].computed`."""
 
     sequences: list[Sequence]
     counts: list[int]
-    decoding: int = 0  # leading sequences that compute the token drawn last, and drafts behind it
-    drafted: int = 0  # rows of drafts, in steps where all decode
-    # Sequences, by position, whose drafts the prediction layer makes when the step is executed: their rows are reserved
-    # and hold no tokens yet. How many it makes; 0: one that is only held against what is drawn.
+    decoding: int = 0  # leading sequences that compute their last drawn token, and drafts after it
+    drafted: int = 0  # draft rows, in steps where all sequences decode
+    # Position of a sequence -> number of drafts that the prediction layer makes for it when the step is executed. Their rows
+    # are reserved but hold no tokens yet. 0 means one prediction that is only compared with the drawn token.
     predicted: dict[int, int] = field(default_factory=dict[int, int])

@@ -1,4 +1,4 @@
-"""The receiving ends of a request: what `generate` and `generate_sync` return."""
+"""The receiving ends of a request, returned by `generate` and `generate_sync`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _WOKEN_AT_ONCE = 4
 
 
 class Outlet(Protocol):
-    """Takes the deltas of many requests, all of one step at once."""
+    """A receiver of the deltas of many requests, which gets all deltas of one step at once."""
 
     def post(self, deltas: list[Delta]) -> None:
-        """Called on the engine's thread, which waits: it must not block, nor raise."""
+        """Receives deltas. It runs on the engine's thread, so it must neither block nor raise."""
         ...
 
 
 class Mailbox:
-    """The receiving end of an asynchronous request; all but `loop` belongs to that loop's thread."""
+    """The receiving end of an asynchronous request. Everything except `loop` belongs to that loop's thread."""
 
     __slots__ = ("begun", "loop", "ready", "waiter")
 
@@ -36,21 +36,21 @@ class Mailbox:
         self.waiter: asyncio.Future[None] | None = None
 
     def fail(self, error: DeepwellError) -> None:
-        """End the stream with an error that its reader meets once it has read what came before."""
+        """Ends the stream with an error, which its reader gets after all earlier deltas."""
         self.ready.append(error)
         self.wake()
 
     def wake(self) -> None:
-        """Let a waiting consumer look again."""
+        """Wakes a waiting consumer."""
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
 
 def deliver(mail: Sequence[tuple[Mailbox, Delta]]) -> None:
-    """Hand over what one step made, on the loop of the mailboxes.
+    """Delivers the deltas of one step, on the loop of the mailboxes.
 
-    Readers wake a few at a time, those of a first token before all others: in between the loop takes in new requests and
-    the first tokens of the next step.
+    Readers of a first token wake first, the others a few at a time. In between, the loop accepts new requests and the first
+    tokens of the next step.
     """
     later: list[Mailbox] = []
     for mailbox, delta in mail:
@@ -72,7 +72,7 @@ def _wake(mailboxes: Sequence[Mailbox], start: int) -> None:
 
 
 class DeltaStream(AsyncIterator[Delta]):
-    """The deltas of one request, for one event loop.
+    """The stream of deltas of one request, for one event loop.
 
     A stream that is cancelled, closed or dropped before its end aborts the request within one step.
     """
@@ -103,7 +103,7 @@ class DeltaStream(AsyncIterator[Delta]):
         return delta
 
     async def aclose(self) -> None:
-        """Abort the request; nothing more is delivered."""
+        """Aborts the request; nothing more is delivered."""
         self._close()
         self._mailbox.ready.clear()
         self._mailbox.wake()
@@ -118,7 +118,7 @@ class DeltaStream(AsyncIterator[Delta]):
 
 
 class SyncDeltaStream(Iterator[Delta]):
-    """The deltas of one request, for a thread without an event loop; closed or dropped, it aborts."""
+    """The stream of deltas of one request, for a thread without an event loop. Closing or dropping it aborts the request."""
 
     def __init__(self, deltas: queue.SimpleQueue[Delta], drop: Callable[[], None]) -> None:
         self._deltas = deltas
@@ -133,7 +133,7 @@ class SyncDeltaStream(Iterator[Delta]):
         return delta
 
     def close(self) -> None:
-        """Abort the request within one step."""
+        """Aborts the request within one step."""
         if not self._ended:
             self._ended = True
             self._drop()
