@@ -1,4 +1,4 @@
-"""What a backend offers an architecture file. `reference` (numpy) specifies it, `native` (C++) makes it fast.
+"""The protocol of a backend, as architecture files use it. `reference` (numpy) specifies it, `native` (C++) makes it fast.
 
 Both modules hold classes of these names with these constructors; an architecture composes them once at load, and one call
 of `Model.forward` runs a whole step.
@@ -75,7 +75,7 @@ class Model(Protocol):
 
     @property
     def expert_reads(self) -> NDArray[np.uint64]:
-        """How often the weights of any expert were read, once a step for all of its rows: [mixtures]."""
+        """Counts reads of expert weights, one per step and expert for all of its rows: [mixtures]."""
         ...
 
     def adapter(self, parts: Mapping[str, Sequence[LowRank]]) -> Adapter:

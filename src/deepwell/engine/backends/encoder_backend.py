@@ -1,4 +1,4 @@
-"""What a backend offers an encoder: `encoder_reference` (numpy) specifies it, `encoder_native` (C++) makes it fast.
+"""The protocol of an encoder's backend: `encoder_reference` (numpy) specifies it, `encoder_native` (C++) makes it fast.
 
 Both modules hold these functions; `architectures.encoder` composes their layers once at load, and one call of
 `Encoder.forward` runs a whole step. Matrices come from the decoder's backend, which has the same packed layouts.

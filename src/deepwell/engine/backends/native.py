@@ -65,7 +65,7 @@ _native, _missing = _load()
 
 
 def is_available() -> bool:
-    """Whether the extension was built and loads here."""
+    """Tells if the extension was built and loads on this machine."""
     return _native is not None
 
 
@@ -131,7 +131,7 @@ PHASES: Final = ("embed", "norm", "qkv", "attention", "o", "gate_up", "down", "h
 
 @dataclass(frozen=True, slots=True)
 class StepProfile:
-    """Where the time of some steps went; a phase ends when the first thread leaves its barrier."""
+    """Times of some steps by phase. A phase ends when the first thread leaves its barrier."""
 
     steps: int
     seconds: dict[
@@ -274,7 +274,7 @@ class Model:
 
     @property
     def expert_reads(self) -> NDArray[np.uint64]:
-        """How often the weights of any expert were read, once a step for all of its rows: [mixtures]."""
+        """Counts reads of expert weights, one per step and expert for all of its rows: [mixtures]."""
         return self._loads()[:, -1]
 
     def _loads(self) -> NDArray[np.uint64]:

@@ -228,7 +228,7 @@ class Model:
 
     @property
     def expert_reads(self) -> NDArray[np.uint64]:
-        """How often the weights of any expert were read; see `backend.Model.expert_reads`."""
+        """Counts reads of expert weights; see `backend.Model.expert_reads`."""
         return self._loads()[:, -1]
 
     def _loads(self) -> NDArray[np.uint64]:

@@ -1,4 +1,4 @@
-"""What the numpy backend's layers are made of: products with packed matrices, norms, rotation, adapters."""
+"""Operations of the numpy backend's layers: products with packed matrices, norms, rotation, adapters."""
 
 from __future__ import annotations
 

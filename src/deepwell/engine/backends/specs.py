@@ -1,4 +1,4 @@
-"""What the layers of a model are made from, as frozen specs that every backend takes."""
+"""Frozen specs of a model's layers, which every backend takes."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Indexer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Join:
-    """What the rows of a multi-token prediction layer begin as (arXiv:2412.19437, section 2.2), in place of embeddings.
+    """Input rows of a multi-token prediction layer (arXiv:2412.19437, section 2.2), in place of embeddings.
 
     x = proj [rms_norm(embed(token)); rms_norm(state)]: the state is the main model's, after its final norm, at the place
     before the token's.

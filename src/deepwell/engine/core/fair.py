@@ -31,7 +31,9 @@ class _Level:
     __slots__ = ("clock", "given", "queues", "returned")
 
     def __init__(self) -> None:
-        self.returned: deque[Sequence] = deque()  # preempted sequences, which are already charged and come first
+        self.returned: deque[Sequence] = (
+            deque()
+        )  # preempted sequences, which are already charged and come first
         self.queues: dict[str, deque[Sequence]] = {}  # queues of waiting tenants, in order of arrival
         self.given: dict[str, int] = {}  # service of each tenant, in virtual time
         self.clock = 0  # virtual start time of the last served request

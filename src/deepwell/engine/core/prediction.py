@@ -79,7 +79,9 @@ class Predictor:
                     spans.append(_Span(sequence, first, tokens[row : row + 1], states[row : row + 1]))
             ready, depth = deeper, depth + 1
         for index, count in step.predicted.items():
-            if index not in self._guesses:  # no prediction was possible, but the reserved rows must hold tokens
+            if (
+                index not in self._guesses
+            ):  # no prediction was possible, but the reserved rows must hold tokens
                 sequence = step.sequences[index]
                 sequence.tokens[sequence.num_tokens : sequence.num_tokens + count] = sequence.last_token
 

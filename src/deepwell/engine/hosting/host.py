@@ -61,7 +61,7 @@ class Kept(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Launch(msgspec.Struct, array_like=True, frozen=True):
-    """What the process is told: how to make the engine, and where requests arrive."""
+    """Instructions to the process: how to make the engine, and where requests arrive."""
 
     factory: str  # "module:function", called with `progress` and the arguments
     arguments: dict[str, Any]

@@ -122,7 +122,7 @@ class Hello(msgspec.Struct, tag=20, array_like=True, frozen=True):
 
 
 class Step(msgspec.Struct, tag=21, array_like=True, frozen=True):
-    """What one step brought to the requests of a connection, and at times the counters after it."""
+    """Results of one step for the requests of a connection, at times with the counters after it."""
 
     rows: list[_Row]
     stats: EngineStats | None = None
