@@ -36,6 +36,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "speculation": engine.speculation,
     "parity": repository.parity,
     "newcomer": repository.newcomer,
+    "ci": repository.ci,
     "targets": targets.targets,
     "parsing": service.parsing,
     "grammar": service.grammar,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, Threads, measure, model_path, usable_threads
 
-__all__ = ["faults", "newcomer", "parity", "regression", "repository_tests", "unchanged"]
+__all__ = ["ci", "faults", "newcomer", "parity", "regression", "repository_tests", "unchanged"]
 
 BASELINE = "99c5fe1"
 Against = Annotated[
@@ -40,6 +40,13 @@ def newcomer(
     from deepwell.bench.suites.repository.suites import bench_newcomer
 
     measure("newcomer", row, json, lambda report: bench_newcomer(report, python=python))
+
+
+def ci(row: Row = None, json: Json = False) -> None:
+    """Runs `.ci/run` in a clean clone, and tells how long its tests and the whole took."""
+    from deepwell.bench.suites.repository.suites import bench_ci
+
+    measure("ci", row, json, bench_ci)
 
 
 def faults(

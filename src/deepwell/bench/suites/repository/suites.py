@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -12,15 +13,56 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepwell.bench.harness.assets import repository
+from deepwell.bench.harness.assets import bench_cache, repository
 from deepwell.bench.harness.junit import run_junit, run_pytest
 from deepwell.bench.harness.report import Report, rounded
+from deepwell.errors import DeepwellError
 
-__all__ = ["bench_faults", "bench_newcomer", "bench_parity", "bench_tests"]
+__all__ = ["bench_ci", "bench_faults", "bench_newcomer", "bench_parity", "bench_tests"]
 
 ANSWER_LINE = (
     "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
 )
+
+_STAGE = re.compile(r"^ *(\d+) s  (.+)$", re.MULTILINE)  # what `.ci/run` prints of its stages
+
+
+def bench_ci(report: Report) -> dict[str, Any]:
+    """Runs `.ci/run` in a clean clone of HEAD and returns the minutes of its stage "test" and of the whole."""
+    with tempfile.TemporaryDirectory(prefix="deepwell-ci-") as folder:
+        clone = Path(folder) / "clone"
+        subprocess.run(["git", "clone", "-q", str(repository()), str(clone)], check=True)
+        done = subprocess.run(
+            [str(clone / ".ci" / "run")],
+            cwd=clone,
+            env=_clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+    log = bench_cache() / "ci.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text(done.stdout, encoding="utf-8")
+    stages = {name: int(seconds) for seconds, name in _STAGE.findall(done.stdout)}
+    if not {"test", "in all"} <= stages.keys():
+        raise DeepwellError(
+            f"`.ci/run` ended before its tests were done: {done.stdout.strip()[-800:]}",
+            fix=f"read {log}",
+        )
+    report.note(", ".join(f"{name} {seconds} s" for name, seconds in stages.items()))
+    return {
+        "passed": done.returncode == 0,
+        "test_minutes": rounded(stages["test"] / 60, 3),
+        "ci_minutes": rounded(stages["in all"] / 60, 3),
+    }
+
+
+def _clean_environment(**more: str) -> dict[str, str]:
+    """Returns this process's environment without what would reach into a clone's own programs."""
+    dropped = ("DEEPWELL_", "XDG_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
+    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)} | more
 
 
 def bench_parity(report: Report, *, deepseek: bool = False) -> dict[str, Any]:
@@ -65,9 +107,7 @@ def _clone_and_run(report: Report, python: str, patience: float) -> dict[str, An
         home, clone = Path(folder) / "home", Path(folder) / "clone"
         home.mkdir()
         subprocess.run(["git", "clone", "-q", str(repository()), str(clone)], check=True)
-        dropped = ("DEEPWELL_", "XDG_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
-        environment |= {"HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        environment = _clean_environment(HOME=str(home), PYTHONUNBUFFERED="1")
         start = time.monotonic()
         process = subprocess.Popen(
             ["make", "run", f"PYTHON={python}"],
