@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from deepwell.errors import StorageError
-from deepwell.settings import Settings
+from deepwell.settings.storage import StorageSettings
 from deepwell.storage.backend import NOTHING_KEPT, Backend, cannot_open, is_disconnect, translated
 from deepwell.storage.postgres import PostgreSQL
 from deepwell.storage.sqlite import SQLite
@@ -79,7 +79,7 @@ class Database:
         self._thread.start()
 
     @classmethod
-    def of(cls, settings: Settings) -> Database:
+    def of(cls, settings: StorageSettings) -> Database:
         """Opens the database that the settings name: `database_url`, else a file in `data_dir`."""
         if settings.database_url is not None:
             return cls.connect(settings.database_url.get_secret_value())

@@ -1,0 +1,23 @@
+"""Settings of models: which are served, and where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from deepwell.settings.sources import cache_root
+
+__all__ = ["ModelSettings"]
+
+
+class ModelSettings(BaseSettings):
+    """The section of models: which are served, and where they come from."""
+
+    model: str = Field("smollm2", description="The model that is served: a name in the store, or a path.")
+    embedding_model: str | None = Field(
+        None, description="A second model, for /v1/embeddings alone: a name in the store, or a path."
+    )
+    models_dir: Path = Field(default_factory=lambda: cache_root() / "models", description="The model store.")
+    offline: bool = Field(False, description="Never touch the network.")
