@@ -23,6 +23,14 @@ def differences(before, after):
     return [line for one in compare_scopes(before, after)[0] for line in one.lines()]
 
 
+def test_a_module_that_moved_is_no_difference_but_another_text_is():
+    def found(text):
+        return scopes(f"def test_a():\n    assert 1 in pids({text!r})")
+
+    assert compare_scopes(found("server.worker"), found("server.workers.worker"))[0] == []
+    assert compare_scopes(found("server.worker"), found("server worker"))[0] != []
+
+
 def test_assertions_are_read_by_function():
     found = scopes(
         """

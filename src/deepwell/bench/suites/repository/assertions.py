@@ -19,7 +19,9 @@ MOVED: Mapping[str, str] = {"test_sides": "test_comparison"}
 
 _MODULE = "<module>"
 # In strings, such as the target of a patch: a module, and what follows it.
-_DOTTED = re.compile(r"\bdeepwell(?:\.(?:bench|cli|dialogue|engine|models|server|storage)\b(?:\.\w+)*)")
+_ROOMS = r"(?:bench|cli|dialogue|engine|models|process|server|storage)"
+_DOTTED = re.compile(rf"\bdeepwell(?:\.{_ROOMS}\b(?:\.\w+)*)")
+_BARE = re.compile(rf"{_ROOMS}(?:\.[a-z_]+)+")  # a whole string that is a module below the package
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +231,9 @@ class _Normaliser(ast.NodeTransformer):
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         if isinstance(node.value, str):
-            return ast.Constant(_DOTTED.sub("deepwell", node.value))
+            return ast.Constant(
+                "deepwell" if _BARE.fullmatch(node.value) else _DOTTED.sub("deepwell", node.value)
+            )
         return node
 
 
