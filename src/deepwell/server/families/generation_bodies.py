@@ -21,13 +21,13 @@ Finish = Literal["stop", "length", "tool_calls"]
 
 
 class PromptTokensDetails(Struct):
-    """Of the prompt, the tokens that were not computed: served from the prefix cache, or all of a reused answer."""
+    """Details of the prompt: the tokens that were not computed but came from the prefix cache, or all of a reused answer."""
 
     cached_tokens: int
 
 
 class CompletionTokensDetails(Struct):
-    """Of the completion, the tokens that speculation had guessed."""
+    """Details of the completion: the tokens that speculation had guessed."""
 
     accepted_prediction_tokens: int
 

@@ -121,14 +121,14 @@ class StructuredOutputs(Strict):
 
 
 class StreamOptions(Strict):
-    """What a stream carries besides text."""
+    """Options of a stream: the parts that it carries besides text."""
 
     include_usage: bool = False
     include_obfuscation: Annotated[Any, refuse("stream obfuscation is not supported", False)] = None
 
 
 class GenerationRequest(Strict):
-    """What chat and plain completions share."""
+    """The parameters that chat and plain completions share."""
 
     model: str
     max_tokens: int | None = Field(None, ge=0)

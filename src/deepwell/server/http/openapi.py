@@ -13,7 +13,7 @@ __all__ = ["describe"]
 
 
 class ErrorDetail(msgspec.Struct):
-    """What went wrong, and what to do about it."""
+    """An error: the failure, and the step that mends it."""
 
     message: str
     type: str
@@ -28,7 +28,7 @@ class Error(msgspec.Struct):
 
 
 class AnthropicDetail(msgspec.Struct):
-    """What went wrong, and what to do about it."""
+    """An error: the failure, and the step that mends it."""
 
     type: str
     message: str

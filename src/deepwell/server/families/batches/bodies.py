@@ -19,7 +19,7 @@ __all__ = [
 
 
 class BatchError(Struct):
-    """What is wrong with a line of the input, or with all of it."""
+    """An error in a line of the input, or in all of it."""
 
     code: str
     message: str
@@ -28,7 +28,7 @@ class BatchError(Struct):
 
 
 class BatchErrors(Struct, tag_field="object", tag="list"):
-    """What validation found."""
+    """The errors that validation found."""
 
     data: list[BatchError]
 

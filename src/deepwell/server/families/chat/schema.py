@@ -120,7 +120,7 @@ def choose(
 
 
 class CalledFunction(Strict):
-    """What was called, and with what."""
+    """The function that was called, and its arguments."""
 
     name: str
     arguments: str
@@ -144,7 +144,7 @@ class JsonSchemaSpec(Strict):
 
 
 class ResponseFormat(Strict):
-    """What the text of an answer is."""
+    """The format of the text of an answer."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchemaSpec | None = None

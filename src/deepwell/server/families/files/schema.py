@@ -17,7 +17,7 @@ MIN_LIFE_S, MAX_LIFE_S = 3600, 30 * 24 * 3600
 
 
 class ExpiresAfter(Strict):
-    """How long a file is kept."""
+    """The time for which a file is kept."""
 
     anchor: Literal["created_at"]
     seconds: int = Field(ge=MIN_LIFE_S, le=MAX_LIFE_S)

@@ -8,7 +8,7 @@ __all__ = ["Health"]
 
 
 class Health(Struct):
-    """How the server is."""
+    """The state of the server."""
 
     status: str
     model: str | UnsetType = UNSET

@@ -23,7 +23,7 @@ MAX_STOPS = 16
 
 
 class CacheControl(Strict):
-    """Where a prefix should be cached: prefixes always are, so this changes nothing."""
+    """A place at which to cache a prefix. Prefixes are always cached, so this changes nothing."""
 
     type: Literal["ephemeral"]
     ttl: Literal["5m", "1h"] | None = None

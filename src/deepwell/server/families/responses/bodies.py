@@ -135,7 +135,7 @@ class ResponseUsage(Struct):
 
 
 class Response(Struct, tag_field="object", tag="response"):
-    """What was asked for, and what came of it so far."""
+    """A response: the request, and the output so far."""
 
     id: str
     created_at: int

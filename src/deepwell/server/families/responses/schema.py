@@ -88,7 +88,7 @@ class FunctionCallInput(Strict):
 
 
 class FunctionOutputInput(Strict):
-    """What a function gave."""
+    """The result of a function."""
 
     type: Literal["function_call_output"]
     call_id: str = Field(min_length=1, max_length=256)
@@ -144,7 +144,7 @@ class ConversationId(Strict):
 
 
 class ReasoningOptions(Strict):
-    """How much a model is to think."""
+    """The effort that a model is to spend on thinking."""
 
     effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
     summary: Annotated[Any, refuse("reasoning is returned whole: leave summary out", "auto")] = None
@@ -154,7 +154,7 @@ class ReasoningOptions(Strict):
 
 
 class TextFormat(Strict):
-    """What the text must be."""
+    """The format that the text must have."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = Field(None, max_length=64)
@@ -172,7 +172,7 @@ class TextFormat(Strict):
 
 
 class TextOptions(Strict):
-    """How the text is to be."""
+    """Options of the text: its format and length."""
 
     format: TextFormat | None = None
     verbosity: Annotated[Any, refuse("verbosity is not supported: ask in the input")] = None
@@ -215,13 +215,13 @@ def _choice_kind(value: Any) -> str:
 
 
 class StreamOptions(Strict):
-    """What a stream carries besides its events."""
+    """Options of a stream: the parts that it carries besides its events."""
 
     include_obfuscation: Annotated[Any, refuse("stream obfuscation is not supported", False)] = None
 
 
 class _Prompted(Strict):
-    """What the counting of tokens and an answer share: all that becomes the prompt."""
+    """The parameters that become the prompt, which the counting of tokens and an answer share."""
 
     input: Annotated[
         list[ItemInput],
@@ -325,7 +325,7 @@ class _Query(BaseModel):
 
 
 class IncludeQuery(_Query):
-    """What an answer may leave out; nothing does here."""
+    """A part that an answer may include. The server never leaves one out."""
 
     include: list[Include] | None = None
     include_: list[Include] | None = Field(None, alias="include[]")
