@@ -49,6 +49,19 @@ async def test_it_answers_and_its_errors_know_its_parameters(http: httpx.AsyncCl
     assert "/v1/echo" in (await http.get("/v1/nothing")).json()["error"]["message"]
 
 
+async def test_nothing_else_changes_with_it(
+    http: httpx.AsyncClient, engine: FakeEngine, codec: Codec
+) -> None:
+    with_it = (await http.get("/openapi.json")).json()
+    app = create_app(make_service(engine, codec, model="toy"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        without = (await client.get("/openapi.json")).json()
+    del with_it["paths"]["/v1/echo"]
+    assert with_it["paths"] == without["paths"]
+    added = with_it["components"]["schemas"].keys() - without["components"]["schemas"].keys()
+    assert added == {"Echo", "EchoRequest"}
+
+
 async def test_it_is_in_the_api_document_and_the_page_of_coverage(http: httpx.AsyncClient) -> None:
     document = (await http.get("/openapi.json")).json()
     operation = document["paths"]["/v1/echo"]["post"]

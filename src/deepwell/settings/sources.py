@@ -1,4 +1,4 @@
-"""Where settings come from: the file, the folders of cache and data, and the error for a value that cannot be used."""
+"""Sources of settings: the file, the folders of cache and data, and the error for a value that cannot be used."""
 
 from __future__ import annotations
 
