@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Self
+
+from deepwell.messages import Language, render
+
 __all__ = [
     "ContextLengthExceeded",
     "DeepwellError",
@@ -24,7 +29,8 @@ __all__ = [
 class DeepwellError(Exception):
     """Base of every error a user can meet.
 
-    ``message`` says what happened, with numbers. ``fix`` says what to do about it and is shown on its own line.
+    ``message`` says what happened, with numbers. ``fix`` says what to do about it and is shown on its own line. Both are
+    English. An error that was made by ``of`` can be said in every language of the catalogue.
     """
 
     status = 500
@@ -37,6 +43,39 @@ class DeepwellError(Exception):
         self.message = message
         self.fix = fix
         self.param = param
+        self._key = ""
+        self._values: dict[str, Any] = {}
+        self._parts: tuple[DeepwellError, ...] = ()
+
+    @classmethod
+    def of(cls, key: str, /, *, param: str | None = None, **values: Any) -> Self:
+        """Returns the error whose texts the catalogue of messages has under a key.
+
+        Args:
+            values: the values of its placeholders, by name.
+        """
+        message, fix = render(key, "en", values)
+        error = cls(message, fix=fix, param=param)
+        error._key, error._values = key, values
+        return error
+
+    @classmethod
+    def joined(cls, errors: Sequence[DeepwellError]) -> Self:
+        """Returns one error that says what several say, in their order, and each fix once."""
+        fixes = dict.fromkeys(one.fix for one in errors if one.fix)
+        error = cls("; ".join(one.message for one in errors), fix="; ".join(fixes))
+        error._parts = tuple(errors)
+        return error
+
+    def said(self, language: Language) -> tuple[str, str]:
+        """Returns the message and the fix in a language; in English where the catalogue does not have them."""
+        if self._key and language != "en":
+            return render(self._key, language, self._values)
+        if self._parts:
+            said = [part.said(language) for part in self._parts]
+            fixes = dict.fromkeys(fix for _, fix in said if fix)
+            return "; ".join(message for message, _ in said), "; ".join(fixes)
+        return self.message, self.fix
 
     def __str__(self) -> str:
         return f"{self.message}: {self.fix}" if self.fix else self.message

@@ -1,0 +1,83 @@
+"""Writes the pages on troubleshooting from the catalogue of messages: `python -m deepwell.bench.workers.troubleshooting`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from deepwell.bench.harness.assets import repository
+from deepwell.messages import Entry, Language, catalogue
+
+__all__ = ["pages", "write_pages"]
+
+_TOPICS: Mapping[str, tuple[str, str]] = {
+    "command": ("The command line", "命令行"),
+    "settings": ("Settings", "设置"),
+    "models": ("Models", "模型"),
+    "memory": ("Memory and processor", "内存与处理器"),
+    "server": ("The server", "服务器"),
+    "keys": ("API keys", "API 密钥"),
+    "requests": ("Requests", "请求"),
+}
+
+_HEADS: Mapping[Language, str] = {
+    "en": """# Troubleshooting
+
+[中文](troubleshooting.zh-CN.md)
+
+Every error of the first hour, with its fix. The words in capitals stand for your own names and numbers. Errors come in Chinese
+where `LC_ALL` or `LANG` says so (`LANG=zh_CN.UTF-8`), and over HTTP where a request's `Accept-Language` prefers it.
+`deepwell doctor` checks the installation, the model, the port and the settings, and prints the command that mends each fault.
+
+This page is made by `make docs` from the catalogue of messages (`src/deepwell/messages/catalogue.toml`).
+""",
+    "zh": """# 故障排查
+
+[English](troubleshooting.md)
+
+这里列出第一个小时里可能遇到的所有错误及其解决办法，大写单词代表您自己的名称和数字。`LC_ALL` 或 `LANG` 为中文时（例如
+`LANG=zh_CN.UTF-8`），命令行以中文报错；HTTP 请求的 `Accept-Language` 优先中文时，服务器也以中文报错。
+`deepwell doctor` 会检查安装、模型、端口和设置，并给出修复命令。
+
+本页由 `make docs` 根据消息目录（`src/deepwell/messages/catalogue.toml`）生成。
+""",
+}
+
+
+def _shown(text: str) -> str:
+    """Returns a text with its placeholders in capitals."""
+    return re.sub(r"\{(\w+)(![rs])?\}", lambda found: found[1].upper().replace("_ZH", ""), text)
+
+
+def _entry(entry: Entry, language: Language) -> str:
+    message, fix = (_shown(text) for text in entry.texts(language))
+    labels = ("遇到于", "解决") if language == "zh" else ("Met by", "Fix")
+    colon = "：" if language == "zh" else ": "
+    example = entry.example if "`" in entry.example else f"`{entry.example}`"
+    return f"### {message}\n\n- {labels[0]}{colon}{example}\n- {labels[1]}{colon}{fix}\n"
+
+
+def pages() -> dict[str, str]:
+    """Returns the texts of both pages by their file name in `docs`."""
+    found: dict[str, str] = {}
+    names: tuple[tuple[str, Language], ...] = (
+        ("troubleshooting.md", "en"),
+        ("troubleshooting.zh-CN.md", "zh"),
+    )
+    for name, language in names:
+        parts = [_HEADS[language]]
+        for topic, titles in _TOPICS.items():
+            parts.append(f"## {titles[language == 'zh']}\n")
+            parts += [_entry(entry, language) for entry in catalogue().values() if entry.topic == topic]
+        found[name] = "\n".join(parts)
+    return found
+
+
+def write_pages() -> None:
+    """Writes both pages."""
+    for name, text in pages().items():
+        (repository() / "docs" / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_pages()
