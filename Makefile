@@ -17,7 +17,7 @@ BASE := $(VENV)/.base-$(PYTHON_VERSION)
 DEV := $(VENV)/.dev-$(PYTHON_VERSION)
 TUNE := $(TUNE_VENV)/.tune-$(PYTHON_VERSION)
 
-.PHONY: run dev tune test test-all parity parity-deepseek check bench golden clean
+.PHONY: run dev tune test test-all parity parity-deepseek check bench golden docs clean
 
 run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next
 	@$(BIN)/deepwell pull smollm2
@@ -60,6 +60,10 @@ golden: $(TUNE)  ## make tests/golden anew with transformers
 	$(TUNE_VENV)/bin/python tests/golden/encoder.py
 	$(TUNE_VENV)/bin/python tests/golden/deepseek.py
 	$(TUNE_VENV)/bin/python -m tests.golden.prediction
+
+docs: $(DEV)  ## the pages that are made from the code: reference, troubleshooting
+	$(BIN)/python -m deepwell.bench.workers.api_docs
+	$(BIN)/python -m deepwell.bench.workers.troubleshooting
 
 clean:  ## environments, builds, caches; models stay in the store
 	rm -rf $(VENV) $(TUNE_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

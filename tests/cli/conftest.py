@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.models.builders import TINY, write_model_directory
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.server.fakes import VOCAB, FakeEngine, make_codec, make_service, write_tokenizer
 from typer.testing import CliRunner
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty home: no configuration, no models, and wide lines."""
-    for name in ("DEEPWELL_CONFIG", "DEEPWELL_API_KEYS", "DEEPWELL_ISA", "DEEPWELL_MODEL", "DEEPWELL_PORT"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith(("DEEPWELL_", "LC_"))]:
+        if name not in ("DEEPWELL_SMOLLM2", "DEEPWELL_MINILM"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LANG", "C.UTF-8")
     monkeypatch.setenv("DEEPWELL_HOME", str(tmp_path))
     monkeypatch.setenv("COLUMNS", "200")
     return tmp_path
@@ -24,6 +29,15 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def runner(home: Path) -> CliRunner:
     return CliRunner()
+
+
+@pytest.fixture
+def tiny_model(home: Path) -> Path:
+    """The directory of a model that can be served: a few random weights, and a tokenizer of bytes."""
+    folder = home / "tiny"
+    folder.mkdir()
+    write_tokenizer(folder)
+    return write_model_directory(folder, replace(TINY, vocab_size=VOCAB))
 
 
 @pytest.fixture

@@ -10,12 +10,15 @@ from typing import Annotated
 
 import typer
 
+from deepwell.cli.usage import Verbs
+
 __all__ = ["app", "main"]
 
 VERBS = ("serve", "chat", "ask", "pull", "models", "keys", "doctor", "bench")
 
 app = typer.Typer(
     name="deepwell",
+    cls=Verbs,
     help="Run, serve and measure language models on a plain CPU.",
     no_args_is_help=True,
     pretty_exceptions_show_locals=False,
@@ -40,7 +43,7 @@ def _root(
     pass
 
 
-for verb in VERBS:
+for verb in (*VERBS, "aliases"):
     importlib.import_module(f"deepwell.cli.{verb}").register(app)
 
 

@@ -9,8 +9,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlsplit
 
-from deepwell.errors import ContextLengthExceeded, DeepwellError
+from deepwell.cli.servers import connect_seconds
+from deepwell.errors import ContextLengthExceeded, DeepwellError, ModelNotFound
+from deepwell.messages import language, nearest, say
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
@@ -18,8 +21,6 @@ if TYPE_CHECKING:
     from deepwell.settings import Settings
 
 __all__ = ["Answers", "Asked", "LocalAnswers", "Part", "RemoteAnswers", "cut_note", "last_of", "open_answers"]
-
-_CONNECT_SECONDS = 0.5  # to a server on this machine, which answers at once or is not there
 
 
 class ServerFailed(DeepwellError):
@@ -78,7 +79,7 @@ def cut_note(part: Part | None) -> str:
     """Returns the words about an answer that did not come to its end; empty if it did."""
     if part is None or part.report is None or part.report.finish_reason != "length":
         return ""
-    return f"(cut off after {part.report.completion_tokens} tokens, by --max-tokens or the context)"
+    return say("answer_cut", count=part.report.completion_tokens)
 
 
 class _Clock:
@@ -114,35 +115,10 @@ class RemoteAnswers:
         self.model = model
         self.where = url
         headers = {"authorization": f"Bearer {api_keys[0].get_secret_value()}"} if api_keys else {}
+        headers["accept-language"] = language()  # of errors
         # The first token of a long prompt may take minutes; a proxy of the environment has no business here.
-        timeout = httpx.Timeout(600, connect=_CONNECT_SECONDS)
+        timeout = httpx.Timeout(600, connect=connect_seconds(url))
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False)
-
-    def serves(self) -> bool:
-        """Tells whether a server is there and serves the model."""
-        import httpx
-
-        try:
-            response = self._http.get("/v1/models", timeout=_CONNECT_SECONDS)
-            return response.status_code == 200 and any(
-                card["id"] == self.model for card in response.json()["data"]
-            )
-        except (httpx.HTTPError, ValueError, KeyError, TypeError):
-            return False
-
-    def readiness(self) -> tuple[bool, str]:
-        """Tells whether the server takes requests, and what it says of it."""
-        import httpx
-
-        try:
-            response = self._http.get("/readyz", timeout=_CONNECT_SECONDS)
-            body = response.json()
-            if response.status_code != 200:
-                return False, str(body["error"]["message"])
-            restarts = int(body.get("engine_restarts", 0))
-        except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError) as error:
-            return False, f"it does not say whether it is ready: {error}"
-        return True, f"ready, its engine restarted {restarts} times" if restarts else "ready"
 
     def stream(self, asked: Asked) -> Generator[Part, None, None]:
         import httpx
@@ -175,9 +151,7 @@ class RemoteAnswers:
                         counts = (usage["prompt_tokens"], cached, usage["completion_tokens"])
                         yield Part("", clock.report(finish_reason, *counts))
         except httpx.HTTPError as error:
-            raise ServerFailed(
-                f"{self.where} stopped answering: {error}", fix="is it still running?"
-            ) from None
+            raise ServerFailed.of("server_stopped", url=self.where, reason=error) from None
 
     def close(self) -> None:
         self._http.close()
@@ -209,10 +183,11 @@ class LocalAnswers:
         prompt = self._codec.encode_chat(asked.messages)
         left = self._engine.capabilities().max_model_len - len(prompt)
         if left < (asked.max_tokens or 1):
-            raise ContextLengthExceeded(
-                f"the conversation has {len(prompt)} tokens and {asked.max_tokens or 1} were asked for, "
-                f"but the context holds {left + len(prompt)}",
-                fix="shorten it, or lower --max-tokens",
+            raise ContextLengthExceeded.of(
+                "conversation_too_long",
+                prompt=len(prompt),
+                completion=asked.max_tokens or 1,
+                window=left + len(prompt),
             )
         params = SamplingParams(max_tokens=asked.max_tokens or left, seed=asked.seed)
         if asked.temperature is not None:
@@ -235,17 +210,19 @@ class LocalAnswers:
 
 
 def open_answers(settings: Settings) -> Answers:
-    """The configured server if it serves the configured model, else the model loaded here.
+    """Returns the answers of the running server, or of the model loaded here if no server serves it.
+
+    A model that nobody named is the server's own. A server that was named with `--url` or `--port` has to be there.
 
     Raises:
         InvalidRequest: no chat is possible with it.
+        ServerFailed: nobody answers at the URL or port that was named, or what answers is no OpenAI-compatible server.
+        InvalidKey: the server asks for a key, or does not know the one that it was given.
+        ModelNotFound: the server that was named does not serve the model.
     """
-    from deepwell.server.http.listen import local_url
-
-    remote = RemoteAnswers(local_url(settings.host, settings.port), settings.model, settings.api_keys)
-    if remote.serves():
+    remote = _remote_answers(settings)
+    if remote is not None:
         return remote
-    remote.close()
     from deepwell.cli.opening import open_model, plan_model
     from deepwell.cli.progress import packing
 
@@ -253,3 +230,28 @@ def open_answers(settings: Settings) -> Answers:
     with packing(shown=True) as progress:
         opened = open_model(planned, progress)
     return LocalAnswers(opened.engine, opened.codec, opened.name)
+
+
+def _remote_answers(settings: Settings) -> RemoteAnswers | None:
+    """Returns the answers of the server, or None where the model is to be loaded here."""
+    from deepwell.cli.servers import client_key, examine_server, require_key, server_url
+
+    origins = settings.origins()
+    is_pinned = settings.url is not None or origins["port"].startswith("flag")
+    url, key = server_url(settings), client_key(settings)
+    found = examine_server(url, key)
+    if is_pinned and found.state == "absent":
+        raise ServerFailed.of("server_absent", url=url, port=urlsplit(url).port or 80)
+    if is_pinned and found.state == "foreign":
+        raise ServerFailed.of("server_foreign", url=url)
+    if is_pinned or found.is_deepwell:
+        require_key(found, key)
+    keys = [key] if key else []
+    if settings.model in found.models:
+        return RemoteAnswers(url, settings.model, keys)
+    if found.models and origins["model"] == "default":
+        return RemoteAnswers(url, found.models[0], keys)
+    if is_pinned and found.models:
+        served = nearest(settings.model, found.models) or found.models[0]
+        raise ModelNotFound.of("server_other_model", url=url, model=settings.model, served=served)
+    return None

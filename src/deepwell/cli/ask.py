@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 import sys
 from contextlib import closing
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepwell.cli.options import TEMPERATURE, ModelOption, Port, Speculation
+from deepwell.cli.options import (
+    TEMPERATURE,
+    ApiKeyOption,
+    ModelOption,
+    ServerPort,
+    Speculation,
+    Url,
+)
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
-__all__ = ["register"]
+if TYPE_CHECKING:
+    from deepwell.cli.answers import Asked
+    from deepwell.settings import Settings
+
+__all__ = ["answer_once", "register"]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,7 +34,12 @@ def register(app: typer.Typer) -> None:
 
 
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask; - reads it from standard input.")],
+    question: Annotated[
+        str | None,
+        typer.Argument(
+            help="The question. Text that is piped in is put behind it; - or nothing takes the piped text alone."
+        ),
+    ] = None,
     model: ModelOption = None,
     system: Annotated[str | None, typer.Option(help="A system message in front of the question.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens the answer may have.")] = None,
@@ -28,40 +47,64 @@ def ask(
         float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
     ] = TEMPERATURE,
     seed: Annotated[int | None, typer.Option(help="Makes a drawn answer repeatable.")] = None,
-    port: Port = None,
+    url: Url = None,
+    port: ServerPort = None,
+    api_key: ApiKeyOption = None,
     speculation: Speculation = None,
     json: JsonFlag = False,
 ) -> None:
     """Ask one question; the answer streams to standard output.
 
-    A running `deepwell serve` that serves the model answers; without one the model is loaded for this question.
+    A running `deepwell serve` answers with its own model, or with the one that --model names; without one the model is loaded
+    for this question.
     """
     with reported_errors(as_json=json):
-        from deepwell.cli.answers import Asked, cut_note, last_of, open_answers
+        from deepwell.cli.answers import Asked
         from deepwell.errors import InvalidRequest
         from deepwell.settings import Settings
 
-        text = sys.stdin.read().strip() if question == "-" else question
+        text = joined("" if question in (None, "-") else question or "", _piped())
         if not text:
-            raise InvalidRequest("the question is empty", fix='deepwell ask "Who was Ada Lovelace?"')
-        settings = Settings.load(model=model, port=port, speculation=speculation)
+            raise InvalidRequest.of("question_empty")
+        settings = Settings.load(model=model, url=url, port=port, api_key=api_key, speculation=speculation)
         messages = [{"role": "system", "content": system}] if system else []
         asked = Asked([*messages, {"role": "user", "content": text}], max_tokens, temperature, seed)
-        with closing(open_answers(settings)) as answers:
-            answer = ""
-            last = None
-            with closing(answers.stream(asked)) as parts:
-                for part in parts:
-                    answer += part.text
-                    last = part
-                    if not json:
-                        sys.stdout.write(part.text)
-                        sys.stdout.flush()
-            if json:
-                write_json(
-                    {"model": answers.model, "where": answers.where, "answer": answer, **last_of(last)}
-                )
-            else:
-                sys.stdout.write("\n")
-                if note := cut_note(last):
-                    console(stderr=True).print(note, style="yellow", soft_wrap=True)
+        answer_once(settings, asked, as_json=json)
+
+
+def joined(question: str, piped: str) -> str:
+    """Returns the question with the piped text behind it."""
+    return "\n\n".join(part for part in (question.strip(), piped.strip()) if part)
+
+
+def _piped() -> str:
+    """Returns what standard input holds, if it is a pipe or a file: nothing else is sure to end."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, ValueError, io.UnsupportedOperation):  # it is no file of the system
+        return "" if sys.stdin is None else sys.stdin.read()
+    except OSError:  # it is closed
+        return ""
+    return sys.stdin.read() if stat.S_ISFIFO(mode) or stat.S_ISREG(mode) else ""
+
+
+def answer_once(settings: Settings, asked: Asked, *, as_json: bool) -> None:
+    """Streams one answer to standard output."""
+    from deepwell.cli.answers import cut_note, last_of, open_answers
+
+    with closing(open_answers(settings)) as answers:
+        answer = ""
+        last = None
+        with closing(answers.stream(asked)) as parts:
+            for part in parts:
+                answer += part.text
+                last = part
+                if not as_json:
+                    sys.stdout.write(part.text)
+                    sys.stdout.flush()
+        if as_json:
+            write_json({"model": answers.model, "where": answers.where, "answer": answer, **last_of(last)})
+        else:
+            sys.stdout.write("\n")
+            if note := cut_note(last):
+                console(stderr=True).print(note, style="yellow", soft_wrap=True)

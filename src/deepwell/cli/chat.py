@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepwell.cli.options import TEMPERATURE, Port, Speculation
-from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.cli.options import (
+    TEMPERATURE,
+    ApiKeyOption,
+    ServerPort,
+    Speculation,
+    Url,
+    stored_models,
+)
+from deepwell.cli.output import JsonFlag, print_error, reported_errors, system_error, write_json
+from deepwell.messages import nearest, say
 
 if TYPE_CHECKING:
     from deepwell.cli.answers import Answers
+    from deepwell.errors import DeepwellError
+    from deepwell.settings import Settings
 
-__all__ = ["Conversation", "register"]
+__all__ = ["Conversation", "converse", "register"]
 
-HELP = """\
-/help          this list
-/clear         forget the conversation (the system message stays)
-/system TEXT   set the system message and start over; without TEXT, show it
-/save FILE     write the conversation as JSON messages
-/exit          leave; Ctrl-D does too
-Ctrl-C stops an answer. The up arrow brings back what you typed, from earlier sessions too."""
-
-_HISTORY_LINES = 1000
+_ROLES = ("system", "user", "assistant")
 
 
 def register(app: typer.Typer) -> None:
@@ -37,39 +38,65 @@ def register(app: typer.Typer) -> None:
 
 def chat(
     model: Annotated[
-        str | None, typer.Argument(help="A name in the store, or a path; unset: smollm2.")
+        str | None,
+        typer.Argument(
+            help="A name in the store, or a path; unset: the server's own, or smollm2.",
+            autocompletion=stored_models,
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens an answer may have.")] = None,
     temperature: Annotated[
         float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
     ] = TEMPERATURE,
-    port: Port = None,
+    url: Url = None,
+    port: ServerPort = None,
+    api_key: ApiKeyOption = None,
     speculation: Speculation = None,
     json: JsonFlag = False,
 ) -> None:
     """Talk with a model; /help lists the commands.
 
-    A running `deepwell serve` that serves the model answers; without one the model is loaded here.
+    A running `deepwell serve` answers with its own model, or with the one that is named; without one the model is loaded here.
 
     With --json, every line of standard input is a turn and every answer a line of JSON.
     """
     with reported_errors(as_json=json):
-        from deepwell.cli.answers import open_answers
         from deepwell.settings import Settings
 
-        settings = Settings.load(model=model, port=port, speculation=speculation)
-        with closing(open_answers(settings)) as answers, _line_editing(_history_file()):
-            conversation = Conversation(
-                answers, system or "", max_tokens=max_tokens, temperature=temperature, as_json=json
-            )
-            if not json:
-                console().print(f"{answers.model} from {answers.where}. /help lists the commands.")
-            conversation.run(_lines("" if json else "> "))
+        settings = Settings.load(model=model, url=url, port=port, api_key=api_key, speculation=speculation)
+        converse(settings, system or "", max_tokens=max_tokens, temperature=temperature, as_json=json)
+
+
+def converse(
+    settings: Settings, system: str, *, max_tokens: int | None, temperature: float, as_json: bool
+) -> None:
+    """Runs a conversation on the terminal until its input ends."""
+    from deepwell.cli.answers import open_answers
+    from deepwell.cli.lines import history_file, typed_lines
+
+    with closing(
+        Conversation(
+            open_answers(settings),
+            system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            as_json=as_json,
+            reopen=lambda name: open_answers(settings.with_model(name)),
+        )
+    ) as conversation:
+        if not as_json:
+            conversation.greet()
+        prompt = "" if as_json else "> "
+        conversation.run(typed_lines(prompt, conversation.commands, history_file()))
 
 
 class Conversation:
-    """Turns with one model, and the commands between them."""
+    """Turns with one model, and the commands between them.
+
+    Args:
+        reopen: returns the answers of another model, by its name; None: there is only this one.
+    """
 
     def __init__(
         self,
@@ -79,19 +106,29 @@ class Conversation:
         max_tokens: int | None = None,
         temperature: float | None = None,
         as_json: bool = False,
+        reopen: Callable[[str], Answers] | None = None,
     ) -> None:
         self._answers = answers
         self._system = system
         self._max_tokens = max_tokens
         self._temperature = temperature
         self._as_json = as_json
+        self._reopen = reopen
         self._turns: list[dict[str, str]] = []
-        self._commands: dict[str, Callable[[str], None]] = {
-            "/help": lambda _: self._say(HELP),
+        self._actions: dict[str, Callable[[str], None]] = {
+            "/help": lambda _: self._say("chat_help"),
             "/clear": self._clear,
             "/system": self._set_system,
+            "/model": self._set_model,
+            "/retry": self._retry,
             "/save": self._save,
+            "/load": self._load,
         }
+
+    @property
+    def commands(self) -> list[str]:
+        """The commands, each with its slash."""
+        return [*self._actions, "/exit"]
 
     @property
     def messages(self) -> list[dict[str, str]]:
@@ -99,19 +136,38 @@ class Conversation:
         system = [{"role": "system", "content": self._system}] if self._system else []
         return system + self._turns
 
+    def greet(self) -> None:
+        """Says which model answers, and from where."""
+        self._say("chat_opened", model=self._answers.model, where=self._answers.where)
+
+    def close(self) -> None:
+        """Leaves the model."""
+        self._answers.close()
+
     def run(self, lines: Iterator[str]) -> None:
-        """Take turns until the lines end or one says /exit."""
+        """Takes turns until the lines end or one says /exit."""
         for line in lines:
             text = line.strip()
             command, _, argument = text.partition(" ")
-            if command in ("/exit", "/quit"):
+            if command in ("/exit", "/quit", "/bye"):
                 return
-            if command in self._commands:
-                self._commands[command](argument.strip())
-            elif text.startswith("/"):
-                self._say(f"there is no command {command}: /help lists them")
+            if command in self._actions:
+                self._act(command, argument.strip())
+            elif text.startswith("/") and "\n" not in text and "/" not in command[1:]:
+                right = nearest(command, self.commands)
+                self._say("chat_near_command" if right else "chat_no_command", wrong=command, right=right)
             elif text:
                 self._turn(text)
+
+    def _act(self, command: str, argument: str) -> None:
+        from deepwell.errors import DeepwellError
+
+        try:
+            self._actions[command](argument)
+        except DeepwellError as error:
+            self._fail(error)
+        except OSError as error:
+            self._fail(system_error(error))
 
     def _turn(self, text: str) -> None:
         from deepwell.cli.answers import Asked, cut_note, last_of
@@ -130,7 +186,7 @@ class Conversation:
                         sys.stdout.write(part.text)
                         sys.stdout.flush()
         except KeyboardInterrupt:
-            self._say(" [stopped]")
+            self._say("chat_stopped")
         except DeepwellError as error:
             del self._turns[-1]
             self._fail(error)
@@ -139,91 +195,106 @@ class Conversation:
             if not self._as_json:
                 sys.stdout.write("\n")
                 if note := cut_note(last):
-                    self._say(note)
+                    self._print(note)
         self._turns.append({"role": "assistant", "content": answer})
         if self._as_json:
             write_json({"answer": answer, **last_of(last)})
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: DeepwellError) -> None:
         from deepwell.errors import ContextLengthExceeded
 
-        hint = ": /clear starts over" if isinstance(error, ContextLengthExceeded) else ""
+        too_long = isinstance(error, ContextLengthExceeded)
         if self._as_json:
+            hint = ": /clear starts over" if too_long else ""
             write_json({"error": {"message": f"{error}{hint}"}})
-        else:
-            console(stderr=True).print(f"error: {error}{hint}", style="bold red", soft_wrap=True)
+            return
+        print_error(error, hint=say("chat_start_over") if too_long else "")
 
-    def _say(self, text: str) -> None:
+    def _say(self, key: str, **values: Any) -> None:
+        self._print(say(key, **values).lstrip("\n"))
+
+    def _print(self, text: str) -> None:
         if self._as_json:
             write_json({"info": text})
         else:
             sys.stdout.write(text + "\n")
+            sys.stdout.flush()
 
     def _clear(self, _: str) -> None:
         self._turns.clear()
-        self._say("the conversation is forgotten")
+        self._say("chat_forgotten")
 
     def _set_system(self, text: str) -> None:
         if text:
             self._system = text
             self._clear("")
+        elif self._system:
+            self._print(self._system)
         else:
-            self._say(self._system or "there is no system message")
+            self._say("chat_no_system")
+
+    def _set_model(self, name: str) -> None:
+        if name and self._reopen is not None:
+            before, self._answers = self._answers, self._reopen(name)
+            before.close()
+        self.greet()
+
+    def _retry(self, _: str) -> None:
+        if not self._turns:
+            self._say("chat_nothing_to_retry")
+            return
+        question, answer = self._turns[-2:]
+        del self._turns[-2:]
+        self._turn(question["content"])
+        if not self._turns or self._turns[-1]["role"] != "assistant":  # it failed: the first answer stays
+            self._turns += [question, answer]
 
     def _save(self, name: str) -> None:
         import json
 
         if not name:
-            self._say("/save needs a file name")
+            self._say("chat_needs_file", command="/save")
             return
-        try:
-            Path(name).expanduser().write_text(
-                json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n", "utf-8"
-            )
-        except OSError as error:
-            self._say(f"could not write {name}: {error.strerror}")
-        else:
-            self._say(f"{len(self.messages)} messages written to {name}")
+        text = json.dumps(self.messages, ensure_ascii=False, indent=2) + "\n"
+        Path(name).expanduser().write_text(text, encoding="utf-8")
+        self._say("chat_saved", count=len(self.messages), path=name)
 
-
-def _lines(prompt: str) -> Iterator[str]:
-    while True:
-        try:
-            yield input(prompt)
-        except KeyboardInterrupt:  # at the prompt it takes back the line, as in a shell
-            sys.stdout.write("\n")
-        except EOFError:
+    def _load(self, name: str) -> None:
+        if not name:
+            self._say("chat_needs_file", command="/load")
             return
+        messages = _read_messages(Path(name).expanduser())
+        self._system = next((one["content"] for one in messages if one["role"] == "system"), "")
+        self._turns = [one for one in messages if one["role"] != "system"]
+        self._say("chat_loaded", count=len(messages), path=name)
 
 
-def _history_file() -> Path:
-    if home := os.environ.get("DEEPWELL_HOME"):
-        return Path(home) / "data" / "chat_history"
-    return (
-        Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-        / "deepwell"
-        / "chat_history"
-    )
+def _read_messages(path: Path) -> list[dict[str, str]]:
+    """Returns the messages of a file that /save wrote.
 
+    Raises:
+        InvalidRequest: it holds something else; the message gives the reason.
+    """
+    import json
 
-@contextmanager
-def _line_editing(history: Path) -> Iterator[None]:
-    """Cursor keys and history for `input`, where this is a terminal and Python has readline."""
+    from deepwell.errors import InvalidRequest
+
+    def refuse(reason: str) -> InvalidRequest:
+        return InvalidRequest.of("transcript_unreadable", path=path, reason=reason)
+
     try:
-        import readline
-    except ImportError:
-        readline = None
-    if readline is None or not sys.stdin.isatty():
-        yield
-        return
-    with suppress(OSError):
-        readline.read_history_file(history)
-    readline.set_history_length(_HISTORY_LINES)
-    readline.set_auto_history(True)
-    try:
-        yield
-    finally:
-        with suppress(OSError):  # an unwritable home must not spoil the goodbye
-            history.parent.mkdir(parents=True, exist_ok=True)
-            readline.write_history_file(history)
-            history.chmod(0o600)
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise refuse(str(error)) from None
+    if not isinstance(found, list):
+        raise refuse(type(found).__name__)
+    messages: list[dict[str, str]] = []
+    for one in found:
+        sound = isinstance(one, dict) and one.get("role") in _ROLES and isinstance(one.get("content"), str)
+        if not sound:
+            raise refuse(f"message {len(messages)}")
+        messages.append({"role": one["role"], "content": one["content"]})
+    turns = [one["role"] for one in messages if one["role"] != "system"]
+    if turns != ["user", "assistant"] * (len(turns) // 2):
+        raise refuse("user / assistant")
+    return messages

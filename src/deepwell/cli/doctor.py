@@ -15,6 +15,7 @@ import typer
 from deepwell.cli.keys import has_stored_key
 from deepwell.cli.options import Context, KvDtype, KvTokens, ModelOption, ModelsDir, Port, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.cli.usage import Verbs
 from deepwell.version import deepwell_version
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def register(app: typer.Typer) -> None:
     """Add the verb, and under it the one that looks at outputs."""
     from deepwell.cli.doctor_sampling import sampling
 
-    group = typer.Typer(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+    group = typer.Typer(
+        cls=Verbs, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]}
+    )
     group.callback()(doctor)
     group.command()(sampling)
     app.add_typer(group, name="doctor")
@@ -152,27 +155,24 @@ def _store(settings: Settings) -> dict[str, Any]:
 
 
 def _server(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
-    from deepwell.cli.answers import RemoteAnswers
+    from deepwell.cli.servers import client_key, examine_server
     from deepwell.errors import DeepwellError
     from deepwell.server.http.listen import bind, local_url, url_of
 
     url = local_url(settings.host, settings.port)
-
     try:
         settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
         with bind(settings.host, settings.port) as listener:
             return {"url": url_of(listener), "state": "free"}
     except DeepwellError as error:
-        running = RemoteAnswers(url, settings.model, settings.api_keys)
-        if running.serves():
-            is_ready, how = running.readiness()
-            if not is_ready:
-                problems.append(
-                    _Problem(f"the server at {running.where} takes no requests: {how}", "see its log")
-                )
-            return {"url": running.where, "state": f"a running server serves {settings.model}: {how}"}
-        problems.append(_Problem(error.message, error.fix))
-        return {"url": url, "state": error.message}
+        found = examine_server(url, client_key(settings))
+        if not found.is_deepwell:
+            problems.append(_Problem(error.message, error.fix))
+            return {"url": url, "state": error.message}
+        if not found.is_ready:
+            problems.append(_Problem(f"the server at {url} takes no requests: {found.detail}", "see its log"))
+        served = ", ".join(found.models) or "a model, and asks for an API key to say which"
+        return {"url": url, "state": f"a running server serves {served}: {found.detail}"}
 
 
 def _extras() -> dict[str, str]:

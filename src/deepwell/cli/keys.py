@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.usage import Verbs
 from deepwell.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 def register(app: typer.Typer) -> None:
     """Add the verb and its actions."""
-    keys = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
+    keys = typer.Typer(cls=Verbs, no_args_is_help=True, help="Create, list and revoke API keys.")
     keys.command()(create)
     keys.command("list")(list_keys)
     keys.command()(revoke)
@@ -86,7 +87,7 @@ def create(
         scopes = list(dict.fromkeys(scope or ("inference", "files")))
         unknown = [one for one in scopes if one not in SCOPES]
         if unknown:
-            raise InvalidRequest(f"there is no scope {unknown[0]!r}", fix=f"use one of {', '.join(SCOPES)}")
+            raise InvalidRequest.of("key_scope", scope=unknown[0], known=", ".join(SCOPES))
         lives = None if expires is None else _seconds(expires)
         with _store() as store:
             key, text = store.create(
@@ -123,14 +124,9 @@ def list_keys(
         if not keys:
             console().print("There is no key yet: `deepwell keys create NAME` makes one.")
             return
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        for column in ("id", "name", "tenant", "key", "scopes", "last used", "state"):
-            table.add_column(column, overflow="fold")
         now = time.time()
-        for key in keys:
-            table.add_row(
+        rows = [
+            (
                 key.id,
                 key.name,
                 key.tenant,
@@ -138,9 +134,11 @@ def list_keys(
                 " ".join(key.scopes),
                 "never" if key.last_used_at is None else _day(key.last_used_at),
                 _state(key, now),
-                style=None if key.usable(now) else "dim",
             )
-        console().print(table)
+            for key in keys
+        ]
+        columns = ("id", "name", "tenant", "key", "scopes", "last used", "state")
+        print_table(columns, rows, folded=("scopes", "last used", "state"))
 
 
 def revoke(
@@ -168,9 +166,7 @@ def _plain(key: ApiKey) -> dict[str, Any]:
 def _seconds(text: str) -> int:
     match = re.fullmatch(r"([1-9][0-9]{0,5})([mhdw])", text)
     if match is None:
-        raise InvalidRequest(
-            f"--expires {text!r} is not a length of time", fix="write a number and m, h, d or w, such as 90d"
-        )
+        raise InvalidRequest.of("key_expires", text=text)
     return int(match[1]) * _UNITS[match[2]]
 
 

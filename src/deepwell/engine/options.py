@@ -55,7 +55,7 @@ class EngineOptions:
             threads=settings.threads,
             speculation=settings.speculation,
             isa=settings.isa,
-            cache_dir=settings.models_dir.parent / "packed",
+            cache_dir=settings.packed_dir,
             name=name,
         )
 

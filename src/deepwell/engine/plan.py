@@ -120,13 +120,7 @@ def plan(
         available_bytes = available_memory_bytes()
     made = _sized(config, precision, context, kv_dtype, kv_tokens, available_bytes, predicts)
     if made.total_bytes > available_bytes:
-        options = _options(made, config, context, kv_tokens, predicts)
-        raise InsufficientMemory(
-            f"need {_size(made.total_bytes)} (weights {_size(made.weights_bytes)}, KV cache "
-            f"{_size(made.kv_cache_bytes)}, workspace {_size(made.workspace_bytes)}), "
-            f"have {_size(available_bytes)}",
-            fix=f"use {' or '.join(options)}" if options else "use a smaller model, or free memory",
-        )
+        raise _does_not_fit(made, config, context, kv_tokens, predicts)
     return made
 
 
@@ -141,9 +135,7 @@ def _sized(
 ) -> MemoryPlan:
     limit = config.max_position_embeddings
     if context is not None and not 1 <= context <= limit:
-        raise InvalidRequest(
-            f"a context of {context} tokens", fix=f"this model takes --context 1 to {limit}", param="context"
-        )
+        raise InvalidRequest.of("context_too_long_for_model", tokens=context, limit=limit, param="context")
     token_bytes = kv_token_bytes(config, kv_dtype, predicts=predicts)
     if kv_tokens is None:
         pool_tokens = context or min(limit, DEFAULT_CONTEXT)
@@ -155,11 +147,7 @@ def _sized(
     if context is None:
         context = min(limit, DEFAULT_CONTEXT, pool_tokens)
     elif context > pool_tokens:
-        raise InvalidRequest(
-            f"a context of {context} tokens does not fit a KV cache of {pool_tokens}",
-            fix=f"use --kv-tokens {context} or --context {pool_tokens}",
-            param="context",
-        )
+        raise InvalidRequest.of("context_over_cache", context=context, cache=pool_tokens, param="context")
     return MemoryPlan(
         precision=precision,
         kv_dtype=kv_dtype,
@@ -201,6 +189,31 @@ def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, pr
         kept = rows + limits.max_sequences * PENDING_ROWS + 2 * PASS_ROWS
         fixed = 2 * fixed + PASS_ROWS * row_bytes * 5 // 4 + 4 * kept * config.hidden_size
     return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + PROCESS_BYTES
+
+
+def _does_not_fit(
+    made: MemoryPlan, config: ModelConfig, context: int | None, kv_tokens: int | None, predicts: bool
+) -> InsufficientMemory:
+    """Returns the error for a plan that needs more memory than there is. It blames the flag that asked for too much."""
+    numbers = {
+        "need": _size(made.total_bytes),
+        "weights": _size(made.weights_bytes),
+        "available": _size(made.available_bytes),
+    }
+    left = made.available_bytes - made.weights_bytes - made.workspace_bytes
+    fits = left // kv_token_bytes(config, made.kv_dtype, predicts=predicts) // BLOCK_TOKENS * BLOCK_TOKENS
+    if kv_tokens is not None and context is None and fits >= SMALL_CONTEXT:
+        cache = _size(made.kv_cache_bytes)
+        return InsufficientMemory.of(
+            "cache_too_large", tokens=made.kv_cache_tokens, cache=cache, fits=fits, **numbers
+        )
+    numbers |= {"cache": _size(made.kv_cache_bytes), "workspace": _size(made.workspace_bytes)}
+    options = _options(made, config, context, kv_tokens, predicts)
+    if not options:
+        return InsufficientMemory.of("memory_hopeless", **numbers)
+    return InsufficientMemory.of(
+        "memory_short", options=" or ".join(options), options_zh=" 或 ".join(options), **numbers
+    )
 
 
 def _options(

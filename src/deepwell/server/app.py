@@ -25,6 +25,7 @@ from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
 from deepwell.server.families.models.family import FAMILY as MODELS
 from deepwell.server.families.responses.family import FAMILY as RESPONSES
+from deepwell.server.families.site.family import FAMILY as SITE
 from deepwell.server.families.uploads.family import FAMILY as UPLOADS
 from deepwell.server.http import errors
 from deepwell.server.http.declaration import OPEN, DeclarationError, RouteTable
@@ -48,6 +49,7 @@ FAMILIES: tuple[Family, ...] = (
     ADAPTERS,
     HEALTH,
     METRICS,
+    SITE,
 )
 
 

@@ -105,8 +105,10 @@ class ServerContext:
             if name in adapters:
                 return answering, name
             names += [model.name, *adapters[:8]]
-        served = " or ".join(map(repr, names))
-        raise ModelNotFound(f"the model {name!r} is not served here", fix=f"use {served}", param="model")
+        served, served_zh = (word.join(map(repr, names)) for word in (" or ", " 或 "))
+        raise ModelNotFound.of(
+            "model_not_served", name=name, served=served, served_zh=served_zh, param="model"
+        )
 
     def generator(self, name: str) -> tuple[Answering, str]:
         """Returns the served model of a name as `find` does, for a request that generates text.

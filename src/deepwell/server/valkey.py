@@ -48,9 +48,12 @@ class ValkeyClient:
             from valkey.backoff import NoBackoff
             from valkey.exceptions import ValkeyError
         except ImportError:
-            raise MissingDependency(
-                "sharing limits and caches between hosts needs the client of Valkey",
-                fix="pip install 'deepwell[valkey]', or unset DEEPWELL_VALKEY_URL",
+            raise MissingDependency.of(
+                "extra_missing",
+                feature="Valkey",
+                package="valkey",
+                extra="valkey",
+                variable="DEEPWELL_VALKEY_URL",
             ) from None
         self._failures = (ValkeyError, OSError, TimeoutError)
         # A restart of Valkey leaves dead connections in the pool. One retry takes a new connection.

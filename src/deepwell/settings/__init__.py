@@ -13,8 +13,10 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from deepwell.settings.client import ClientSettings
 from deepwell.settings.engine import EngineSettings
 from deepwell.settings.models import ModelSettings
+from deepwell.settings.problems import invalid, refuse_misspelt_variables
 from deepwell.settings.server import ServerSettings
 from deepwell.settings.sources import ENV_PREFIX, InvalidSettings, config_file
 from deepwell.settings.storage import StorageSettings
@@ -23,7 +25,7 @@ __all__ = ["InvalidSettings", "Settings", "config_file"]
 
 
 # Pydantic lists the fields of the last base first.
-class Settings(ModelSettings, StorageSettings, EngineSettings, ServerSettings):
+class Settings(ClientSettings, ModelSettings, StorageSettings, EngineSettings, ServerSettings):
     """Every option Deepwell has, once: a section for each package, under one list of names."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", env_ignore_empty=True)
@@ -50,20 +52,23 @@ class Settings(ModelSettings, StorageSettings, EngineSettings, ServerSettings):
         """
         given = {name: value for name, value in flags.items() if value is not None}
         if os.environ.get("DEEPWELL_CONFIG") and not config_file().is_file():
-            raise InvalidSettings(
-                f"DEEPWELL_CONFIG names {config_file()}, which is not a file",
-                fix="create it, or unset DEEPWELL_CONFIG",
-            )
+            raise InvalidSettings.of("config_missing", file=config_file())
+        refuse_misspelt_variables(cls.model_fields)
         try:
             settings = cls(**given)
         except ValidationError as error:
-            raise _invalid(error, given) from None
+            problems = error.errors(include_url=False, include_input=False, include_context=False)
+            raise invalid(problems, cls, lambda name: _origin(name, given), config_file()) from None
         except ValueError as error:  # raised by tomllib
-            raise InvalidSettings(
-                f"{config_file()} is not valid TOML: {error}", fix="correct it, or move it away"
-            ) from None
+            raise InvalidSettings.of("config_not_toml", file=config_file(), reason=error) from None
         settings._flags = frozenset(given)
         return settings
+
+    def with_model(self, name: str) -> Settings:
+        """Returns the same settings for another model, as if a flag named it."""
+        other = self.model_copy(update={"model": name})
+        other._flags = self._flags | {"model"}
+        return other
 
     def origins(self) -> dict[str, str]:
         """Returns the source of every setting's value: `default`, the file, the variable, or the flag."""
@@ -79,16 +84,3 @@ def _origin(name: str, flags: frozenset[str] | dict[str, Any]) -> str:
     if name in TomlConfigSettingsSource(Settings, toml_file=config_file()).toml_data:
         return f"file {config_file()}"
     return "default"
-
-
-def _invalid(error: ValidationError, flags: dict[str, Any]) -> InvalidSettings:
-    # Values are not repeated because one of them may be a key.
-    problems: list[str] = []
-    for problem in error.errors(include_url=False, include_input=False, include_context=False):
-        name = str(problem["loc"][0]) if problem["loc"] else "settings"
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"{name} is not a setting (in {config_file()})")
-        else:
-            problems.append(f"{name} ({_origin(name, flags)}): {problem['msg']}")
-    names = ", ".join(Settings.model_fields)
-    return InvalidSettings("; ".join(problems), fix=f"correct it where it is set; the settings are {names}")

@@ -21,3 +21,8 @@ class ModelSettings(BaseSettings):
     )
     models_dir: Path = Field(default_factory=lambda: cache_root() / "models", description="The model store.")
     offline: bool = Field(False, description="Never touch the network.")
+
+    @property
+    def packed_dir(self) -> Path:
+        """The folder of packed weights, which are made again from the model when they are missing."""
+        return self.models_dir.parent / "packed"

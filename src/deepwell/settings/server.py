@@ -129,8 +129,4 @@ class ServerSettings(BaseSettings):
             InvalidSettings: `host` is not a loopback address, `api_keys` is empty, and the database has no key either.
         """
         if self.is_exposed() and not self.api_keys and not stored_keys():
-            raise InvalidSettings(
-                f"binding to {self.host} would let every machine that reaches it use the model: no API key is set",
-                fix='`deepwell keys create NAME` makes one (or export DEEPWELL_API_KEYS="$(openssl rand -hex 32)"), '
-                "or use --host 127.0.0.1",
-            )
+            raise InvalidSettings.of("address_exposed", host=self.host)

@@ -97,10 +97,7 @@ class Database:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
         except OSError as error:
-            raise StorageError(
-                f"the database {path} cannot be made: {error.strerror}",
-                fix="set DEEPWELL_DATA_DIR to another place",
-            ) from None
+            raise StorageError.of("data_unwritable", path=path, reason=error.strerror) from None
         return cls(SQLite(f"sqlite:///{path}"))
 
     @classmethod

@@ -144,7 +144,7 @@ class KeyStore:
             )
             row = connection.execute(sa.select(table).where(table.c.id == id)).one_or_none()
             if row is None:
-                raise NotFound(f"there is no key {id!r}", fix="`deepwell keys list` shows those there are")
+                raise NotFound.of("key_unknown", id=id)
             return _key(row)
 
         return self._database.write_now(work)

@@ -83,8 +83,12 @@ class PostgreSQL:
             ).execution_options(postgresql_readonly=True)
             self.writer = engine(isolation_level="READ COMMITTED", pool_size=1, max_overflow=0)
         except ModuleNotFoundError:
-            raise MissingDependency(
-                "PostgreSQL needs psycopg, which is not installed", fix="pip install 'deepwell[postgres]'"
+            raise MissingDependency.of(
+                "extra_missing",
+                feature="PostgreSQL",
+                package="psycopg",
+                extra="postgres",
+                variable="DEEPWELL_DATABASE_URL",
             ) from None
 
     def lock_migrations(self, connection: Connection) -> None:
@@ -139,10 +143,7 @@ def _parsed(url: str) -> URL:
     except (ArgumentError, ValueError):
         parsed = None
     if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
-        raise StorageError(  # the URL is not repeated: it may hold a password
-            "DEEPWELL_DATABASE_URL is no URL of a PostgreSQL database",
-            fix="write it as postgresql://user:password@host:5432/name",
-        )
+        raise StorageError.of("database_url_wrong")  # the URL is not repeated: it may hold a password
     return parsed.set(drivername="postgresql+psycopg")
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from deepwell.cli.bench import engine, quality, repository, service, storage, targets
+from deepwell.cli.usage import Verbs
 
 __all__ = ["VERBS", "register"]
 
@@ -61,7 +62,9 @@ VERBS: dict[str, Callable[..., None]] = {
 
 def register(parent: typer.Typer) -> None:
     """Adds the verb."""
-    app = typer.Typer(help="Measure speed, quality and size against roofs and peers.", no_args_is_help=True)
+    app = typer.Typer(
+        cls=Verbs, help="Measure speed, quality and size against roofs and peers.", no_args_is_help=True
+    )
     for name, verb in VERBS.items():
         app.command(name)(verb)
     parent.add_typer(app, name="bench")

@@ -93,10 +93,7 @@ def select_backend(
         return reference
     if forced := isa or os.environ.get("DEEPWELL_ISA"):
         if forced not in available_isas():
-            raise MissingDependency(
-                f"DEEPWELL_ISA={forced} is not among the kernel tables of this machine",
-                fix=f"use one of {', '.join(available_isas())}, or unset it",
-            )
+            raise MissingDependency.of("kernels_unknown", isa=forced, known=", ".join(available_isas()))
         set_isa(forced)
     return cast("backend.Backend", sys.modules[__name__])
 

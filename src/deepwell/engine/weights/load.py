@@ -210,6 +210,11 @@ def _views(
     return Weights(config, precision, matrices, vectors, len(buffer), fingerprint, report)
 
 
+def packed_files(checkpoint: Checkpoint, cache_dir: Path) -> list[Path]:
+    """Returns the packed files of a checkpoint in `cache_dir`, one for each precision that it was loaded in."""
+    return sorted(cache_dir.glob(f"{_cache_stem(checkpoint)}-*.dwpack"))
+
+
 def _cache_stem(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(checkpoint.fingerprint.encode()).hexdigest()[:16]
 

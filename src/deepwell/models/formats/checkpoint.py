@@ -212,10 +212,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise ModelNotFound(f"{path} does not exist")
     if path.is_file():
         if path.suffix != ".gguf":
-            raise UnsupportedModel(
-                f"{path.name} is no .gguf file",
-                fix="give a .gguf file or a directory with safetensors and config.json",
-            )
+            raise UnsupportedModel.of("file_not_a_model", name=path.name)
         return _open_gguf(path)
     if (path / "config.json").is_file() and any(path.glob("*.safetensors*")):
         return _open_safetensors(path)
@@ -227,10 +224,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
     found = sorted(file for file in path.glob("*.gguf") if file.is_file())
     if len(found) == 1:
         return _open_gguf(found[0])
-    problem = (
-        f"{len(found)} .gguf files" if found else "neither safetensors with a config.json nor a .gguf file"
-    )
-    raise InvalidModelFile(f"{path} holds {problem}", fix="give the path of one model")
+    if not found:
+        raise InvalidModelFile.of("folder_not_a_model", path=path)
+    raise InvalidModelFile(f"{path} holds {len(found)} .gguf files", fix="give the path of one model")
 
 
 def _open_gguf(path: Path) -> Checkpoint:

@@ -21,7 +21,14 @@ from deepwell.models.formats.gguf import GGUFHeader
 from deepwell.models.formats.safetensors import read_json
 from deepwell.models.store.fetched import POOLING_FILE
 
-__all__ = ["END_TOKENS", "SUPPORTED", "config_from_directory", "config_from_gguf", "llama3_frequency_factors"]
+__all__ = [
+    "END_TOKENS",
+    "SUPPORTED",
+    "config_from_directory",
+    "config_from_gguf",
+    "llama3_frequency_factors",
+    "refuse_unknown_architecture",
+]
 
 MAX_GROUP: Final = 96  # query heads per KV head, the limit of the attention kernels
 _ARCHITECTURES: Final[dict[str, Architecture]] = {
@@ -67,6 +74,12 @@ _BOUNDS: Final[dict[str, tuple[int, int]]] = {
 }
 
 
+def _unknown_architecture(where: str, name: object) -> UnsupportedModel:
+    return UnsupportedModel.of(
+        "architecture_unsupported", where=where, architecture=reprlib.repr(name), supported=SUPPORTED
+    )
+
+
 def config_from_gguf(
     header: GGUFHeader, rope_factors: NDArray[np.float32] | None = None, *, where: str = "GGUF metadata"
 ) -> ModelConfig:
@@ -83,7 +96,7 @@ def config_from_gguf(
     """
     architecture = Fields(header.metadata, where).text("general.architecture")
     if architecture not in _GGUF_ARCHITECTURES:
-        raise UnsupportedModel(f"{where}: the architecture is {reprlib.repr(architecture)}", fix=SUPPORTED)
+        raise _unknown_architecture(where, architecture)
     fields = Fields(header.metadata, where, f"{architecture}.")
     if architecture in ("llama", "qwen2", "qwen3") and fields.integer("expert_count", 0):
         raise UnsupportedModel(f"{where}: it is a mixture of experts", fix=SUPPORTED)
@@ -133,6 +146,19 @@ def config_from_gguf(
     return _with_scaling(config, _gguf_rope_scaling(fields, config, rope_factors), fields)
 
 
+def refuse_unknown_architecture(path: Path) -> None:
+    """Refuses a `config.json` that names an architecture which nobody can serve. One that names none is left to the reader.
+
+    Raises:
+        UnsupportedModel: it names one.
+        InvalidModelFile: it is not JSON.
+    """
+    names = Fields(read_json(path), path.name).get("architectures")
+    name: Any = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
+    if isinstance(name, str) and name != "BertModel" and name not in _ARCHITECTURES:
+        raise _unknown_architecture(path.name, name)
+
+
 def config_from_directory(directory: Path) -> ModelConfig:
     """Reads `config.json` and, for the tokens that end a turn, `generation_config.json`.
 
@@ -149,7 +175,7 @@ def config_from_directory(directory: Path) -> ModelConfig:
     if name == "BertModel":
         return _bert(fields, directory)
     if not isinstance(name, str) or name not in _ARCHITECTURES:
-        raise UnsupportedModel(f"config.json: the architecture is {reprlib.repr(name)}", fix=SUPPORTED)
+        raise _unknown_architecture("config.json", name)
     architecture = _ARCHITECTURES[name]
     _refuse_unsupported(fields)
     mixture = json_mixture(fields, architecture)

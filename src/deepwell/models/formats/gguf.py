@@ -135,10 +135,7 @@ class _Cursor:
         self.objects = 0
 
     def error(self, reason: str) -> InvalidModelFile:
-        return InvalidModelFile(
-            f"{self.name} is not a sound GGUF file: {reason[:400]}",
-            fix="download it again or from another source",
-        )
+        return InvalidModelFile.of("gguf_unsound", name=self.name, reason=reason[:400])
 
     def need(self, nbytes: int, what: str) -> None:
         if nbytes > self.end - self.pos:

@@ -215,17 +215,11 @@ def _explained(url: str) -> Generator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
-        raise _as_download_error(f"cannot reach {host}: {error}", _OFFLINE) from error
+        raise DownloadError.of("hub_unreachable", host=host, reason=error) from error
     except httpx.TransportError as error:
         raise _Interrupted(f"the connection to {host} broke: {error}", retry=True) from error
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise _as_download_error(f"{url}: {error}", "") from error
-
-
-_OFFLINE: Final = (
-    "check the network; HF_ENDPOINT names another hub, ms:ORG/NAME uses ModelScope, and a file brought from another"
-    " machine is taken with `deepwell pull ./FILE`"
-)
 
 
 def _as_download_error(message: str, fix: str) -> DownloadError:
@@ -250,10 +244,8 @@ def _check_status(response: httpx.Response) -> None:
 def _check_space(directory: Path, need_bytes: int) -> None:
     free = shutil.disk_usage(directory).free
     if need_bytes > free:
-        raise DownloadError(
-            f"need {need_bytes / 1e9:.1f} GB in {directory}, have {free / 1e9:.1f} GB",
-            fix="free some space, or set DEEPWELL_MODELS_DIR to a larger disk",
-        )
+        need, have = f"{need_bytes / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
+        raise DownloadError.of("disk_short", need=need, path=directory, free=have)
 
 
 def _size(path: Path) -> int:

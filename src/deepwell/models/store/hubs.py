@@ -11,6 +11,7 @@ from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile
+from deepwell.models.formats.config_reader import refuse_unknown_architecture
 from deepwell.models.store.download import Digest, Downloader, Progress, hash_file
 from deepwell.models.store.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
 
@@ -58,13 +59,16 @@ def _choose(files: Sequence[_RemoteFile], member: str, repository: str) -> list[
 def _download(
     files: Sequence[_RemoteFile], directory: Path, downloader: Downloader, progress: Progress
 ) -> tuple[str, ...]:
-    for file in files:
+    # An architecture that nobody can serve is known by the smallest file.
+    for file in sorted(files, key=lambda file: file.name != "config.json"):
         target = directory / _target_name(file)
         target.parent.mkdir(exist_ok=True)
         # A file that an earlier attempt completed may belong to another revision or another source.
         if file.digest and target.is_file() and hash_file(target, file.digest.algorithm) == file.digest.value:
             continue
         downloader.fetch(file.url, target, size_bytes=file.size_bytes, digest=file.digest, progress=progress)
+        if file.name == "config.json":
+            refuse_unknown_architecture(target)
     return tuple(_target_name(file) for file in files)
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "PyPISource",
     "Source",
     "UrlSource",
+    "hub_sources",
     "parse_source",
 ]
 
@@ -80,10 +81,14 @@ def parse_source(text: str) -> Source:
         return _parse_url(text)
     if "/" in text or text.endswith(".gguf") or Path(text).exists():
         return PathSource(Path(text).expanduser())
-    raise InvalidRequest(
-        f"{text!r} is neither a catalog name nor a source",
-        fix="write pypi:package, hf:org/name, ms:org/name, https://... or a path with a slash",
-    )
+    raise InvalidRequest.of("source_unknown", text=text)
+
+
+def hub_sources(text: str) -> tuple[str, ...]:
+    """Returns the sources of a repository that is written as hubs show it, `ORG/NAME`; none if the text is a path."""
+    if not _REPOSITORY.fullmatch(text) or text.endswith(".gguf") or Path(text).exists():
+        return ()
+    return f"hf:{text}", f"ms:{text}"
 
 
 def _parse_url(text: str) -> UrlSource:

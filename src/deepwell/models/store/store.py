@@ -13,20 +13,28 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 
-from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile, InvalidRequest, ModelNotFound
+from deepwell.errors import (
+    DeepwellError,
+    DownloadError,
+    InvalidModelFile,
+    InvalidRequest,
+    ModelNotFound,
+    UnsupportedModel,
+)
+from deepwell.messages import nearest
 from deepwell.models.formats.gguf import read_gguf_header
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.store.download import Progress, hash_file, silent
 from deepwell.models.store.fetched import Fetched
 from deepwell.models.store.manifest import Manifest, ModelFile
-from deepwell.models.store.sources import PathSource, PyPISource, parse_source
+from deepwell.models.store.sources import PathSource, PyPISource, hub_sources, parse_source
 from deepwell.models.text.tokenizer import read_chat_template
 
 __all__ = ["ModelStore", "StoredModel"]
@@ -84,6 +92,8 @@ class ModelStore:
         if path.exists() and ("/" in text or path.is_file() or isinstance(name_or_path, Path)):
             name = path.resolve().stem if path.is_file() else path.resolve().name
             return StoredModel(name, path if path.is_file() else _openable(path), None)
+        if text.endswith(".gguf") or text.startswith(("/", "./", "../", "~")):
+            raise ModelNotFound.of("model_path_missing", path=text)
         raise _not_found(text, self.root)
 
     def remove(self, name: str) -> None:
@@ -108,6 +118,7 @@ class ModelStore:
         catalog: Mapping[str, CatalogEntry] | None = None,
         offline: bool = False,
         progress: Progress = silent,
+        check: Callable[[Path], None] | None = None,
     ) -> StoredModel:
         """Fetches a catalog name or a source (see `sources`) into the store. A model that is already there is kept.
 
@@ -115,18 +126,16 @@ class ModelStore:
             name: name in the store, instead of the catalog's or the source's own.
             catalog: further entries, which take precedence over the shipped ones.
             offline: use only what is in the store or at a local path.
+            check: raises for a model that is of no use; it gets the path before the model is in the store.
 
         Raises:
             InvalidRequest: the text is neither a known name nor a source, or no model can have the name.
             DownloadError: the source failed, or `offline` forbids it; received bytes stay for the next attempt.
             InvalidModelFile: the model is not sound; what was fetched is deleted.
+            UnsupportedModel: as `check` says; what was fetched is deleted.
         """
-        entry = {**shipped_catalog(), **(catalog or {})}.get(source_or_name)
-        if entry is None:
-            source = parse_source(source_or_name)
-            if isinstance(source, PathSource):  # a manifest outlives the working directory
-                source_or_name = str(source.path.resolve())
-            entry = CatalogEntry(source.name, "", "", sources=(source_or_name,))
+        entries = {**shipped_catalog(), **(catalog or {})}
+        entry = entries.get(source_or_name) or _entry_of(source_or_name, entries)
         name = entry.name if name is None else name
         if not _NAME.fullmatch(name):
             raise InvalidRequest(
@@ -145,18 +154,25 @@ class ModelStore:
                 )
             sources = [parse_source(text) for text in (*entry.sources, *entry.parts)]
             if offline and not all(isinstance(source, PathSource) for source in sources):
-                raise DownloadError(
-                    f"{name} is not in the store, and the settings forbid the network",
-                    fix="unset `offline` (DEEPWELL_OFFLINE), or bring its file and run `deepwell pull ./FILE`",
-                )
-            return self._fill(name, entry, progress)
+                raise DownloadError.of("offline_set", name=name)
+            if check is not None and isinstance(sources[0], PathSource) and sources[0].path.exists():
+                check(_openable(sources[0].path))  # before gigabytes are copied
+            return self._fill(name, entry, progress, check)
 
-    def _fill(self, name: str, entry: CatalogEntry, progress: Progress) -> StoredModel:
+    def _fill(
+        self, name: str, entry: CatalogEntry, progress: Progress, check: Callable[[Path], None] | None
+    ) -> StoredModel:
         partial = self.root / ".partial" / name
         partial.mkdir(parents=True, exist_ok=True)
-        used, fetched = _fetch(entry, partial, progress)
+        try:
+            used, fetched = _fetch(entry, partial, progress)
+        except UnsupportedModel:
+            shutil.rmtree(partial)
+            raise
         try:
             files = _verify(partial, fetched, entry)
+            if check is not None:
+                check(_openable(partial))
             manifest = Manifest(
                 name=name,
                 source=used,
@@ -167,7 +183,7 @@ class ModelStore:
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 files=files,
             )
-        except InvalidModelFile:
+        except (InvalidModelFile, UnsupportedModel):
             shutil.rmtree(partial)  # another attempt would only find the same bytes
             raise
         kept = {PurePosixPath(file.name).parts[0] for file in files}
@@ -194,13 +210,28 @@ class ModelStore:
             yield
 
 
+def _entry_of(text: str, entries: Mapping[str, CatalogEntry]) -> CatalogEntry:
+    """Returns the entry of a source that no catalog has."""
+    if sources := hub_sources(text):
+        return CatalogEntry(parse_source(sources[0]).name, "", "", sources=sources)
+    try:
+        source = parse_source(text)
+    except InvalidRequest:
+        if right := nearest(text, entries):
+            raise InvalidRequest.of("source_near", text=text, right=right) from None
+        raise
+    if isinstance(source, PathSource):  # a manifest outlives the working directory
+        text = str(source.path.resolve())
+    return CatalogEntry(source.name, "", "", sources=(text,))
+
+
 def _not_found(name: str, root: Path) -> ModelNotFound:
     if name in shipped_catalog():
-        fix = f"run `deepwell pull {name}`; without a network, bring its file and run `deepwell pull ./FILE --name {name}`"
-    else:
-        known = ", ".join(shipped_catalog())
-        fix = f"give a path, `deepwell pull hf:ORG/NAME`, or one of the catalog: {known}"
-    return ModelNotFound(f"the model {name!r} is not in {root}", fix=fix)
+        return ModelNotFound.of("model_not_pulled", name=name, root=root)
+    stored = [path.parent.name for path in root.glob("*/manifest.json")] if root.is_dir() else []
+    if right := nearest(name, (*stored, *shipped_catalog())):
+        return ModelNotFound.of("model_near", name=name, root=root, right=right)
+    return ModelNotFound.of("model_unknown", name=name, root=root, known=", ".join(shipped_catalog()))
 
 
 def _is_from(manifest: Manifest, entry: CatalogEntry) -> bool:
@@ -237,7 +268,7 @@ def _fetch(entry: CatalogEntry, directory: Path, progress: Progress) -> tuple[st
             errors.append(error)
     if len(errors) == 1:
         raise errors[0]
-    raise DownloadError("; ".join(error.message for error in errors), fix=errors[0].fix)
+    raise DownloadError.joined(errors)
 
 
 def _fetch_parts(entry: CatalogEntry, directory: Path, progress: Progress) -> Fetched:

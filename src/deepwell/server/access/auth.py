@@ -230,10 +230,5 @@ class Auth:
         scheme, _, key = header.partition(b" ")
         principal = await self._ring.principal(key.strip()) if scheme.lower() == b"bearer" else None
         if principal is None:
-            raise InvalidApiKey(
-                "the API key is not known here, or it has been revoked or has expired"
-                if header
-                else "an API key is needed",
-                fix="send 'Authorization: Bearer KEY' with a key from `deepwell keys create` or DEEPWELL_API_KEYS",
-            )
+            raise InvalidApiKey.of("request_key_unknown" if header else "request_without_key")
         return principal

@@ -35,7 +35,7 @@ class Operation:
     Attributes:
         method: HTTP method in lower case.
         path: path as in the OpenAPI document, with parameters in braces.
-        answer: body of a 200: a type that msgspec encodes as JSON, or "text" or "bytes".
+        answer: body of a 200: a type that msgspec encodes as JSON, or "text", "html" or "bytes".
         streams: whether it may answer with server-sent events instead.
         request: model of the JSON body. The error for an unknown parameter suggests the nearest of its names.
         name: `gen_ai.operation.name` of what it computes, or None if it computes nothing.

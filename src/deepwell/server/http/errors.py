@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.messages import Language, nearest, preferred_language
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.schema import TAG_MARK
 
@@ -43,6 +44,7 @@ _ANTHROPIC_TYPES = {
     503: "overloaded_error",
 }
 _MOST_PROBLEMS = 5  # shown for one request
+_NEAR_PATH = 0.75  # how alike a path must be to one that is served, to be taken for it
 
 
 class BodyTooLarge(HTTPException):
@@ -119,18 +121,26 @@ class ErrorResponse(Response):
         *,
         status: int,
         headers: Mapping[str, str] | None = None,
+        chinese: str = "",
     ) -> None:
         super().__init__(error_body(message, type, param, code), status, headers, "application/json")
         self._message = message
+        self._chinese = chinese
+        self._fields = type, param, code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         routes = _routes(scope)
+        is_chinese = self._chinese not in ("", self._message) and _language_of(scope) == "zh"
+        message = self._chinese if is_chinese else self._message
         if routes is not None and routes.is_anthropic(scope["path"]):
-            body = anthropic_error(self._message, self.status_code)
-            headers = {name: value for name, value in self.headers.items() if name != "content-length"}
-            await Response(body, self.status_code, headers)(scope, receive, send)
+            body = anthropic_error(message, self.status_code)
+        elif is_chinese:
+            body = error_body(message, *self._fields)
+        else:
+            await super().__call__(scope, receive, send)
             return
-        await super().__call__(scope, receive, send)
+        headers = {name: value for name, value in self.headers.items() if name != "content-length"}
+        await Response(body, self.status_code, headers)(scope, receive, send)
 
 
 def error_response(
@@ -140,7 +150,10 @@ def error_response(
     status = status or error.status
     if status in (429, 503):
         headers = {"retry-after": str(error.retry_after or 1), **(headers or {})}
-    return ErrorResponse(str(error), error.type, error.param, error.code, status=status, headers=headers)
+    chinese = ": ".join(text for text in error.said("zh") if text)
+    return ErrorResponse(
+        str(error), error.type, error.param, error.code, status=status, headers=headers, chinese=chinese
+    )
 
 
 def install(app: FastAPI) -> None:
@@ -173,15 +186,30 @@ async def _http(request: Request, error: Exception) -> Response:
         return error_response(error.error, 408, {"connection": "close"})
     path = request.url.path
     if error.status_code == 404:
-        fix = f"the routes are {', '.join(_paths(request.app))}"
-        return error_response(InvalidRequest(f"there is no {request.method} {path}", fix=fix), 404)
+        return error_response(_no_route(request.method, path, _paths(request.app)), 404)
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "") or (error.headers or {}).get("allow", "")
-        message = f"{request.method} is not allowed on {path}"
-        return error_response(InvalidRequest(message, fix=f"use {allowed}"), 405, error.headers)
+        refused = InvalidRequest.of("method_wrong", method=request.method, path=path, allowed=allowed)
+        return error_response(refused, 405, error.headers)
     if error.status_code == 400 and error.__cause__ is not None:
         return error_response(_unreadable(error.__cause__))
     return error_response(InvalidRequest(str(error.detail)), error.status_code, error.headers)
+
+
+def _no_route(method: str, path: str, known: Sequence[str]) -> InvalidRequest:
+    """Returns the error for a path that is not served. It names the path that was meant, if one is near."""
+    rest = re.sub(r"^(/v1|/api|/openai)*/*", "/", path).rstrip("/")
+    right = next((one for one in known if one == f"/v1{rest}"), "") or nearest(path, known, _NEAR_PATH)
+    if right and right != path:
+        return InvalidRequest.of("route_near", method=method, path=path, right=right)
+    return InvalidRequest.of("route_unknown", method=method, path=path, known=", ".join(known))
+
+
+def _language_of(scope: Scope) -> Language:
+    """Returns the language that the client prefers."""
+    headers: Sequence[tuple[bytes, bytes]] = scope.get("headers", ())
+    found = next((value for name, value in headers if name == b"accept-language"), b"")
+    return preferred_language(found.decode("latin-1"))
 
 
 def _unreadable(cause: BaseException) -> InvalidRequest:
@@ -203,38 +231,39 @@ async def _validation(request: Request, error: Exception) -> Response:
     problems = cast("Sequence[dict[str, Any]]", error.errors())
     routes = _routes(request.scope)
     known = [] if routes is None else routes.parameters_of(request.url.path)
-    messages: list[str] = []
-    param: str | None = None
+    found: list[InvalidRequest] = []
     for problem in problems[:_MOST_PROBLEMS]:
-        message, where = _explain(problem, known)
-        param = param or where
-        if message not in messages:
-            messages.append(message)
+        one = _explain(problem, known)
+        if str(one) not in map(str, found):
+            found.append(one)
+    param = next((one.param for one in found if one.param), None)
     if len(problems) > _MOST_PROBLEMS:
-        messages.append(f"and {len(problems) - _MOST_PROBLEMS} more")
+        found.append(InvalidRequest(f"and {len(problems) - _MOST_PROBLEMS} more"))
     unknown = any(problem["type"] == "extra_forbidden" for problem in problems)
     code = "unknown_parameter" if unknown else None
-    return ErrorResponse("; ".join(messages), "invalid_request_error", param, code, status=400)
+    message = "; ".join(map(str, found))
+    chinese = "; ".join(": ".join(text for text in one.said("zh") if text) for one in found)
+    return ErrorResponse(message, "invalid_request_error", param, code, status=400, chinese=chinese)
 
 
-def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> tuple[str, str | None]:
+def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest:
     kind = problem["type"]
     loc = tuple(part for part in problem["loc"][1:] if not str(part).startswith(TAG_MARK))
     if kind == "json_invalid":
-        return f"the body is not valid JSON: {problem['ctx']['error']} at character {loc[0]}", None
+        return InvalidRequest.of("body_not_json", reason=problem["ctx"]["error"], position=loc[0])
     if kind == "missing" and not loc:
-        return "the body is empty: send a JSON object", None
+        return InvalidRequest.of("body_empty")
     if kind in ("model_attributes_type", "model_type", "dict_type") and not loc:
-        return "the body must be a JSON object, sent with Content-Type: application/json", None
+        return InvalidRequest.of("body_not_object")
     name = _name(loc)
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(str(loc[-1]), known, 1) if len(loc) == 1 else []
-        fix = f"did you mean {near[0]!r}?" if near else "leave it out"
-        return f"unknown parameter {name!r}: {fix}", name
+        if len(loc) == 1 and (right := nearest(str(loc[0]), known)):
+            return InvalidRequest.of("parameter_near", name=name, right=right, param=name)
+        return InvalidRequest.of("parameter_unknown", name=name, param=name)
     if kind == "missing":
-        return f"missing parameter {name!r}", name
+        return InvalidRequest.of("parameter_missing", name=name, param=name)
     message = str(problem["msg"]).removeprefix("Input ")
-    return f"{name!r}: {message}" if name else message, name or None
+    return InvalidRequest(f"{name!r}: {message}" if name else message, param=name or None)
 
 
 def _name(loc: Sequence[str | int]) -> str:

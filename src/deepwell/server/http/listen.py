@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from deepwell.errors import PortInUse
 from deepwell.settings import InvalidSettings
 
-__all__ = ["bind", "local_url", "port_owner", "url_of"]
+__all__ = ["bind", "listening_ports", "local_url", "port_owner", "url_of"]
 
 _LISTEN = "0A"  # the state column of /proc/net/tcp
 
@@ -28,7 +29,7 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as error:
-        raise InvalidSettings(f"{host!r} is not an address: {error}", fix="use --host 127.0.0.1") from None
+        raise InvalidSettings.of("address_unknown", host=host, reason=error) from None
     # The protocol must be named: asyncio sets TCP_NODELAY only on sockets that say TCP. Without it, the second write of
     # every response waits 40 ms for the client's delayed acknowledgement.
     listener = socket.socket(family, socket.SOCK_STREAM, protocol)
@@ -39,21 +40,18 @@ def bind(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"port {port} of {host} is taken by {port_owner(port)}",
-                fix=f"use another one: --port {port + 1}, or DEEPWELL_PORT={port + 1} in front of make",
+            raise PortInUse.of(
+                "port_taken", port=port, host=host, owner=port_owner(port), free=port + 1
             ) from None
         if error.errno == errno.EACCES:
-            raise InvalidSettings(
-                f"port {port} needs privileges", fix="use one above 1023: --port 8000"
-            ) from None
+            raise InvalidSettings.of("port_privileged", port=port) from None
         raise InvalidSettings(f"cannot bind {host}: {error.strerror}", fix="use --host 127.0.0.1") from None
     return listener
 
 
 def port_owner(port: int) -> str:
     """Returns the owner of a local TCP port: `pid 123 (command line)`, or `an unknown process` if /proc does not tell."""
-    inodes = _listening_inodes(port)
+    inodes = {inode for inode, listening in _listeners().items() if listening == port}
     if inodes:
         for process in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):  # the process has ended, or is another user's
@@ -66,15 +64,33 @@ def port_owner(port: int) -> str:
     return "an unknown process"
 
 
-def _listening_inodes(port: int) -> set[str]:
-    inodes: set[str] = set()
+def listening_ports(processes: Iterable[Path]) -> dict[int, int]:
+    """Returns the local TCP ports on which processes listen, each with the process id. Other users' are left out.
+
+    Args:
+        processes: the processes' folders in /proc.
+    """
+    listeners = _listeners()
+    found: dict[int, int] = {}
+    for process in processes:
+        with suppress(OSError):  # the process has ended, or is another user's
+            for descriptor in (process / "fd").iterdir():
+                with suppress(OSError):  # it has been closed
+                    if port := listeners.get(str(descriptor.readlink())):
+                        found.setdefault(port, int(process.name))
+    return found
+
+
+def _listeners() -> dict[str, int]:
+    """Returns the ports of all listening sockets, by the name that /proc gives the socket."""
+    found: dict[str, int] = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         with suppress(OSError):
             for line in Path(table).read_text().splitlines()[1:]:
                 fields = line.split()
-                if fields[3] == _LISTEN and int(fields[1].rpartition(":")[2], 16) == port:
-                    inodes.add(f"socket:[{fields[9]}]")
-    return inodes
+                if fields[3] == _LISTEN:
+                    found[f"socket:[{fields[9]}]"] = int(fields[1].rpartition(":")[2], 16)
+    return found
 
 
 def url_of(listener: socket.socket) -> str:

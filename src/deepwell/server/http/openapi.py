@@ -40,7 +40,7 @@ class AnthropicError(msgspec.Struct, tag_field="type", tag="error"):
     error: AnthropicDetail
 
 
-_JSON, _EVENTS, _TEXT = "application/json", "text/event-stream", "text/plain"
+_JSON, _EVENTS, _TEXT, _HTML = "application/json", "text/event-stream", "text/plain", "text/html"
 _BYTES = "application/octet-stream"
 
 _STATUSES = {
@@ -95,6 +95,8 @@ def _completed(document: dict[str, Any], routes: RouteTable) -> dict[str, Any]:
             match declaration.answer:
                 case "text":
                     content[_TEXT] = {"schema": {"type": "string"}}
+                case "html":
+                    content[_HTML] = {"schema": {"type": "string"}}
                 case "bytes":
                     content[_BYTES] = {"schema": {"type": "string", "format": "binary"}}
                 case answer:

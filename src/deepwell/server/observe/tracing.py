@@ -159,8 +159,12 @@ def _needs_extra() -> Generator[None]:
     try:
         yield
     except ImportError:
-        raise MissingDependency(
-            "traces need OpenTelemetry, which is not installed", fix="pip install 'deepwell[otel]'"
+        raise MissingDependency.of(
+            "extra_missing",
+            feature="OpenTelemetry",
+            package="opentelemetry-sdk",
+            extra="otel",
+            variable="DEEPWELL_TRACE_ENDPOINT",
         ) from None
 
 

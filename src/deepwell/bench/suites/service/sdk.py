@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import urllib.request
 from pathlib import Path
@@ -13,9 +14,13 @@ from deepwell.bench.workloads.tour import take_tour
 
 __all__ = ["bench_sdk"]
 
+SDKS = ("openai", "anthropic")
+
 
 def bench_sdk(report: Report, model: Path) -> dict[str, Any]:
     """Takes the tour of a server; an SDK that refuses an answer ends it with that SDK's error."""
+    for name in SDKS:  # before a server is started for nothing
+        importlib.import_module(name)
     with served(serve_command(model)) as port:
         done = take_tour(f"http://127.0.0.1:{port}", _served_name(port))
     rows = [[client, len(calls), len(set(calls))] for client, calls in done.items()]

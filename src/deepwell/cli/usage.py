@@ -1,0 +1,95 @@
+"""The group of verbs: a wrong verb or option names the nearest right one, in the language of the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from deepwell.errors import InvalidRequest
+
+__all__ = ["Verbs"]
+
+_USAGE_CODE = 2  # exit code of a command that was written wrongly, as click has it
+# typer carries its own copy of click in newer versions, and does not export these two.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+_ClickException: Any = typer.BadParameter.__mro__[2]
+
+
+class Verbs(TyperGroup):
+    """A group whose usage errors read like all other errors of Deepwell."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns the name, the command and the rest of the arguments."""
+        if args and not ctx.resilient_parsing and self.get_command(ctx, args[0]) is None:
+            error = _UsageError(f"No such command {args[0]!r}.", ctx)
+            error.verb = args[0]
+            raise error
+        return super().resolve_command(ctx, args)
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Runs the command line. In standalone mode it ends the process with the exit code."""
+        arguments: Any = {"args": args, "prog_name": prog_name, "complete_var": complete_var, **extra}
+        if not standalone_mode:
+            return super().main(standalone_mode=False, **arguments)
+        try:
+            code = super().main(standalone_mode=False, **arguments)
+        except _ClickException as error:
+            if not isinstance(error, _UsageError):
+                error.show()
+            elif type(error).__name__ != "NoArgsIsHelpError":  # the help is already printed
+                from deepwell.cli.output import print_error
+
+                print_error(_explained(error))
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            sys.exit(130)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explained(error: Any) -> InvalidRequest:
+    """Returns a usage error in Deepwell's own words."""
+    context = error.ctx
+    command = context.command_path if context else "deepwell"
+    if wrong := getattr(error, "verb", None):
+        return _wrong_verb(wrong, command, context)
+    if type(error).__name__ == "NoSuchOption":
+        from deepwell.messages import nearest
+
+        wrong = error.option_name
+        if right := nearest(wrong, _options(context)):
+            return InvalidRequest.of("option_near", command=command, wrong=wrong, right=right)
+        return InvalidRequest.of("option_unknown", command=command, wrong=wrong)
+    usage = " ".join(context.get_usage().split()).removeprefix("Usage: ") if context else command
+    if type(error).__name__ == "MissingParameter" and error.param is not None:
+        what = getattr(error.param, "metavar", None) or str(error.param.name).upper()
+        return InvalidRequest.of("usage_missing", command=command, what=what, usage=usage)
+    reason = error.format_message().rstrip(".")
+    return InvalidRequest.of("usage_wrong", command=command, reason=reason, usage=usage)
+
+
+def _wrong_verb(wrong: str, command: str, context: Any) -> InvalidRequest:
+    from deepwell.messages import nearest
+
+    known = list(context.command.commands) if context else []
+    if right := nearest(wrong, known):
+        return InvalidRequest.of("verb_near", wrong=f"{command} {wrong}", right=f"{command} {right}")
+    return InvalidRequest.of(
+        "verb_unknown", wrong=f"{command} {wrong}", known=", ".join(known), help=f"{command} --help"
+    )
+
+
+def _options(context: Any) -> list[str]:
+    parameters = context.command.params if context else []
+    return [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("-")]

@@ -1,0 +1,44 @@
+"""`/` and `/docs`: what is served and how to ask, and the API document as a page. Nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import HTMLResponse
+
+from deepwell.messages import Language, preferred_language
+from deepwell.server.context import ServerContext
+from deepwell.server.families.site.pages import home_page
+from deepwell.server.families.site.reference import reference_page
+
+__all__ = ["router"]
+
+# The pages have no scripts, and styles of their own alone.
+_HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    "x-content-type-options": "nosniff",
+    "vary": "accept-language",
+}
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the routes, bound to `context`."""
+    routes = APIRouter()
+    references: dict[Language, str] = {}
+
+    @routes.get("/", summary="A page that says what is served and how to ask", response_model=None)
+    async def home(request: Request) -> HTMLResponse:
+        language = preferred_language(request.headers.get("accept-language", ""))
+        with_key = await context.keys.required()
+        models = [answering.model for answering in context.served]
+        names = [] if with_key else [(one.name, one.capabilities.max_model_len) for one in models]
+        page = home_page(language, str(request.base_url).rstrip("/"), names, with_key=with_key)
+        return HTMLResponse(page, headers=_HEADERS)
+
+    @routes.get("/docs", summary="The API document as a page", response_model=None)
+    async def docs(request: Request) -> HTMLResponse:
+        language = preferred_language(request.headers.get("accept-language", ""))
+        if language not in references:
+            references[language] = reference_page(request.app.openapi(), language)
+        return HTMLResponse(references[language], headers=_HEADERS)
+
+    return routes

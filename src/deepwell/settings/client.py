@@ -1,0 +1,20 @@
+"""Settings of the command line as a client: the server that it talks to."""
+
+from __future__ import annotations
+
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings
+
+__all__ = ["ClientSettings"]
+
+
+class ClientSettings(BaseSettings):
+    """The section of the client: the server that `ask` and `chat` talk to, and the key that it asks for."""
+
+    url: str | None = Field(
+        None,
+        description="The server that `ask` and `chat` talk to, such as http://10.0.0.5:8000; unset: the one of host and port.",
+    )
+    api_key: SecretStr | None = Field(
+        None, description="The key that `ask` and `chat` send; unset: the first of api_keys."
+    )
