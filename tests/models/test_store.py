@@ -8,12 +8,15 @@ import hashlib
 import json
 import threading
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from tests.models.builders import TINY, write_model_directory
 from tests.models.http_files import FileServer
 from tests.models.tokenizer_files import TEMPLATE, write_directory, write_gguf
+from tests.server.fakes import VOCAB, write_tokenizer
 from typer.testing import CliRunner
 
 from deepwell.cli import app
@@ -385,16 +388,17 @@ def run(*arguments: str, store: ModelStore) -> Result:
     return CliRunner().invoke(app, [*arguments, "--models-dir", str(store.root)])
 
 
-def test_pull_and_models_from_the_command_line(store: ModelStore, gguf: Path) -> None:
-    pulled = run("pull", str(gguf), "--name", "mine", "--json", store=store)
+def test_pull_and_models_from_the_command_line(store: ModelStore, tmp_path: Path) -> None:
+    model = write_model_directory(write_tokenizer(tmp_path / "model"), replace(TINY, vocab_size=VOCAB))
+    pulled = run("pull", str(model), "--name", "mine", "--json", store=store)
     assert pulled.exit_code == 0, pulled.output
-    assert json.loads(pulled.stdout)["path"] == str(store.root / "mine" / "tiny.gguf")
+    assert json.loads(pulled.stdout)["path"] == str(store.root / "mine")
     listed = json.loads(run("models", "list", "--json", store=store).stdout)
     assert [m["name"] for m in listed["models"]] == ["mine"]
     assert "smollm2" in [e["name"] for e in listed["catalog"]]
     assert "mine" in run("models", "list", store=store).stdout
     assert "sha256" in run("models", "show", "mine", store=store).stdout
-    assert run("models", "remove", "mine", store=store).stdout == "removed mine\n"
+    assert run("models", "remove", "mine", store=store).stdout.startswith("removed mine, which frees ")
     absent = run("models", "show", "mine", store=store)
     assert absent.exit_code == 1
     assert absent.stderr.splitlines()[1].startswith("fix:")

@@ -35,7 +35,15 @@ CHAT: dict[str, Any] = {
 RESPONSE: dict[str, Any] = {"model": "toy", "input": SECRET, "max_output_tokens": 40, "temperature": 0}
 
 # Everybody gets the same, whoever asks.
-COMMON = {"GET /healthz", "GET /readyz", "GET /v1/models", "GET /v1/models/{id:path}", "GET /openapi.json"}
+COMMON = {
+    "GET /",
+    "GET /docs",
+    "GET /healthz",
+    "GET /readyz",
+    "GET /v1/models",
+    "GET /v1/models/{id:path}",
+    "GET /openapi.json",
+}
 # A tenant's key may not.
 OPERATOR = {"GET /metrics", "POST /v1/load_lora_adapter", "POST /v1/unload_lora_adapter"}
 # What of A's such a request could name.

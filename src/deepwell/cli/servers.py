@@ -34,7 +34,7 @@ _OUR_CODES = ("engine_unavailable", "shutting_down", "keys_unavailable")
 
 @dataclass(frozen=True, slots=True)
 class FoundServer:
-    """What answers at a URL.
+    """The server at a URL, as two requests found it.
 
     Attributes:
         state: `absent` if nobody answers, `foreign` if it is no OpenAI-compatible server, `keyed` if it refuses the key.

@@ -33,10 +33,22 @@ def parity(
 
 def newcomer(
     python: Annotated[str, typer.Option(help="The interpreter that a newcomer has.")] = "python3",
+    hour: Annotated[
+        bool,
+        typer.Option(
+            "--hour",
+            help="Sixty steps of a first hour instead, in two widths of the terminal and two languages.",
+        ),
+    ] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
     """Runs `make run`, then `make test`, in a clean clone with an empty HOME."""
+    if hour:
+        from deepwell.bench.suites.repository.first_hour import bench_first_hour
+
+        measure("newcomer", row, json, lambda report: bench_first_hour(report, python=python))
+        return
     from deepwell.bench.suites.repository.suites import bench_newcomer
 
     measure("newcomer", row, json, lambda report: bench_newcomer(report, python=python))

@@ -18,7 +18,7 @@ from deepwell.bench.harness.junit import run_junit, run_pytest
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.errors import DeepwellError
 
-__all__ = ["bench_ci", "bench_faults", "bench_newcomer", "bench_parity", "bench_tests"]
+__all__ = ["bench_ci", "bench_faults", "bench_newcomer", "bench_parity", "bench_tests", "clean_environment"]
 
 ANSWER_LINE = (
     "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
@@ -35,7 +35,7 @@ def bench_ci(report: Report) -> dict[str, Any]:
         done = subprocess.run(
             [str(clone / ".ci" / "run")],
             cwd=clone,
-            env=_clean_environment(),
+            env=clean_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -59,7 +59,7 @@ def bench_ci(report: Report) -> dict[str, Any]:
     }
 
 
-def _clean_environment(**more: str) -> dict[str, str]:
+def clean_environment(**more: str) -> dict[str, str]:
     """Returns this process's environment without what would reach into a clone's own programs."""
     dropped = ("DEEPWELL_", "XDG_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
     return {key: value for key, value in os.environ.items() if not key.startswith(dropped)} | more
@@ -107,7 +107,7 @@ def _clone_and_run(report: Report, python: str, patience: float) -> dict[str, An
         home, clone = Path(folder) / "home", Path(folder) / "clone"
         home.mkdir()
         subprocess.run(["git", "clone", "-q", str(repository()), str(clone)], check=True)
-        environment = _clean_environment(HOME=str(home), PYTHONUNBUFFERED="1")
+        environment = clean_environment(HOME=str(home), PYTHONUNBUFFERED="1")
         start = time.monotonic()
         process = subprocess.Popen(
             ["make", "run", f"PYTHON={python}"],
