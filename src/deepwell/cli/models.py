@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +17,7 @@ from deepwell.cli.usage import Verbs
 from deepwell.messages import say
 
 if TYPE_CHECKING:
+    from deepwell.models.store.catalog import CatalogEntry
     from deepwell.models.store.store import ModelStore, StoredModel
     from deepwell.settings import Settings
 
@@ -84,25 +85,38 @@ def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
             catalog = [{"name": e.name, "summary": e.summary, "licence": e.licence} for e in others]
             write_json({"models": described, "catalog": catalog})
             return
-        rows = [
-            (
-                model.name,
-                say("model_here"),
-                _megabytes(manifest.size_bytes),
-                _megabytes(packed_bytes[model.name]),
-                manifest.licence or say("not_stated"),
-                manifest.architecture,
-            )
-            for model in stored
-            if (manifest := model.manifest)
-        ]
-        rows += [
-            (entry.name, say("model_in_catalog"), "-", "-", entry.licence, entry.summary) for entry in others
-        ]
-        columns = say("models_columns").split("|")
-        print_table(columns, rows, folded=(columns[1], *columns[4:]))
+        _print_stored(stored, packed_bytes)
         if others:
-            console().print(f"\n{say('models_to_pull')}", soft_wrap=True)
+            _print_catalog(others)
+
+
+def _print_stored(stored: Sequence[StoredModel], packed_bytes: Mapping[str, int]) -> None:
+    out = console()
+    if not stored:
+        out.print(say("models_none"), soft_wrap=True)
+        return
+    rows = [
+        (
+            model.name,
+            _megabytes(manifest.size_bytes),
+            _megabytes(packed_bytes[model.name]),
+            manifest.licence or say("not_stated"),
+            manifest.architecture,
+        )
+        for model in stored
+        if (manifest := model.manifest)
+    ]
+    columns = say("models_columns").split("|")
+    out.print(say("models_here"), soft_wrap=True)
+    print_table(columns, rows, folded=columns[3:])
+
+
+def _print_catalog(entries: Sequence[CatalogEntry]) -> None:
+    out = console()
+    columns = say("catalog_columns").split("|")
+    out.print(f"\n{say('models_in_catalog')}", soft_wrap=True)
+    print_table(columns, [(one.name, one.licence, one.summary) for one in entries], folded=columns[1:])
+    out.print(f"\n{say('models_to_pull')}", soft_wrap=True)
 
 
 def _megabytes(nbytes: int) -> str:

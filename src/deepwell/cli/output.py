@@ -31,7 +31,7 @@ __all__ = [
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 _GAP = 2  # blanks between two columns
-_NARROWEST = 16  # columns of the terminal that a folded column needs to be read
+_NARROWEST = 10  # columns of the terminal that a folded column needs to be read
 
 _SYSTEM_ERRORS = {
     errno.ENOENT: "path_missing",
