@@ -139,9 +139,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded
     if sum(least) + _GAP * (len(columns) - 1) > out.width:
         _print_blocks(out, columns, rows)
         return
+    room = out.width - _GAP * (len(columns) - 1)
+    if sum(widths) > room:  # the last folded column has the longest text: it takes what is left
+        last = max(index for index, name in enumerate(columns) if name in folded)
+        widths = [*least]
+        widths[last] += room - sum(least)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
-    for name, width in zip(columns, least, strict=True):
-        table.add_column(name, no_wrap=name not in folded, overflow="fold", min_width=width)
+    for name, width in zip(columns, widths, strict=True):
+        table.add_column(name, no_wrap=name not in folded, overflow="fold", width=width)
     for row in rows:
         table.add_row(*row)
     out.print(table)

@@ -59,7 +59,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Desk:
-    """Where a user sits: a checkout that is installed, a home, a terminal, a language, and the server's port."""
+    """The place of a user: a checkout that is installed, a home, a terminal, a language, and the port of the server."""
 
     clone: Path
     home: Path
