@@ -66,7 +66,11 @@ COMMANDS = (
         """'{"model": "smollm2", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}'""",
         ('"chat.completion"',),
     ),
-    Command("completion of the shell", "deepwell --show-completion bash", ("_DEEPWELL_COMPLETE",)),
+    Command(
+        "completion of the shell",
+        "_DEEPWELL_COMPLETE=complete_bash COMP_WORDS='deepwell serve smol' COMP_CWORD=2 deepwell",
+        ("smollm2",),
+    ),
     Command("pull of a file", "deepwell pull @GGUF@ --name a-copy", ("a-copy",)),
     Command("the copy is listed", "deepwell list", ("a-copy",)),
     Command("rm frees it", "deepwell rm a-copy", ("a-copy", "98 MB"), speaks=True),
