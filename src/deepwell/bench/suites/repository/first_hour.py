@@ -165,8 +165,7 @@ def _talk(tally: Tally, desk: Desk) -> None:
     again = desk.open("deepwell chat --temperature 0 --max-tokens 8", 120)
     try:
         with tally.step("chat: the up arrow brings back what was typed before"):
-            again.expect("/help")
-            again.expect("> ")
+            again.expect(r"/help.*\n>")
             again.send("\x1b[A")
             again.expect("/exit")
             again.send("\r")
