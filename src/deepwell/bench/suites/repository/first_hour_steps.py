@@ -92,7 +92,8 @@ COMMANDS = (
 )
 
 _CLIENT = "from openai import OpenAI; c = OpenAI(base_url='http://127.0.0.1:@PORT@/v1', api_key='none'); "
-_MESSAGES = "messages=[{'role': 'user', 'content': 'What is the capital of France? Answer in one sentence.'}], temperature=0, max_tokens=24"
+_ASKED = "What is the capital of France? Answer in one sentence."
+_MESSAGES = f"messages=[{{'role': 'user', 'content': '{_ASKED}'}}], temperature=0, max_tokens=24"
 
 
 def _python(code: str) -> str:
