@@ -85,3 +85,32 @@ def test_other_machines_need_keys(config: Path, host: str, exposed: bool) -> Non
     else:
         settings.require_safe_address()
     Settings.load(host=host, api_keys=["k" * 16]).require_safe_address()
+
+
+def test_a_misspelt_variable_names_the_right_one(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEEPWELL_PRECISON", "int4")
+    with pytest.raises(InvalidSettings, match="did you mean DEEPWELL_PRECISION"):
+        Settings.load()
+
+
+@pytest.mark.parametrize(
+    "name", ["SERVICE_HOST", "SERVICE_PORT", "PORT_8000_TCP", "PORT_8000_TCP_ADDR", "BENCH_LLAMA", "HOME"]
+)
+def test_variables_of_others_are_left_alone(
+    config: Path, name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(f"DEEPWELL_{name}", str(tmp_path))
+    Settings.load()
+
+
+def test_a_wrong_choice_lists_the_choices_and_nothing_else(config: Path) -> None:
+    with pytest.raises(InvalidSettings) as error:
+        Settings.load(precision="int5")
+    assert error.value.fix == "use one of auto, int8, int4, int4-full, bf16, fp16, fp32"
+
+
+def test_several_problems_are_all_named(config: Path) -> None:
+    config.write_text("prot = 1\nthreads = 0\n")
+    with pytest.raises(InvalidSettings) as error:
+        Settings.load(port=70000)
+    assert all(word in str(error.value) for word in ("prot", "did you mean port?", "threads", "65535"))
