@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.models.builders import write_model_directory
 from tests.parallel import free_port
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
@@ -167,6 +168,21 @@ def test_doctor_names_what_is_missing_and_the_command(runner: CliRunner) -> None
     assert report["kernels"]["isa"]
     text = runner.invoke(app, ["doctor", "--port", "0"]).output
     assert "fix:" in text and "deepwell pull smollm2" in text
+
+
+def test_doctor_shows_the_sampling_defaults_that_requests_get(
+    runner: CliRunner, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_model_directory(tmp_path_factory.mktemp("model"))
+    declared = {"temperature": 0.6, "top_p": 0.95, "eos_token_id": 2}
+    (folder / "generation_config.json").write_text(json.dumps(declared))
+    command = ["doctor", "--port", "0", "--model", f"{folder}/"]
+    sampling = json.loads(runner.invoke(app, [*command, "--json"]).stdout)["model"]["sampling"]
+    assert (sampling["temperature"], sampling["top_p"]) == (0.6, 0.95)
+    assert "temperature 0.6, top_p 0.95" in runner.invoke(app, command).output
+    monkeypatch.setenv("DEEPWELL_SAMPLING_DEFAULTS", "off")
+    off = json.loads(runner.invoke(app, [*command, "--json"]).stdout)["model"]["sampling"]
+    assert (off["temperature"], off["source"]) == (1.0, "OpenAI")
 
 
 def test_doctor_shows_no_keys(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,7 +195,8 @@ def bench_chinese(report: Report, *, python: str, model: str, patience: float = 
             start_new_session=True,
         )
         try:
-            answered = _until(process, lambda line: ANSWER_LINE in line, patience)
+            seen: list[str] = []
+            answered = _until(process, lambda line: seen.append(line) or ANSWER_LINE in line, patience)
             first = time.monotonic() - begin
             answers = _ask_in_chinese(f"http://127.0.0.1:{port}", model) if answered else []
             seconds = time.monotonic() - begin
@@ -203,6 +204,8 @@ def bench_chinese(report: Report, *, python: str, model: str, patience: float = 
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=30)
+    if not answered:
+        report.note(f"`make run` gave no answer; its last lines: {''.join(seen[-8:])}")
     for question, answer in zip(CHINESE_QUESTIONS, answers, strict=False):
         report.note(f"{'+' if is_chinese(answer) else '-'} {question}  {answer[:60]!r}")
     return {
