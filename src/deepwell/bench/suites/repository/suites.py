@@ -224,10 +224,10 @@ def _ask_in_chinese(url: str, model: str) -> list[str]:
     import httpx
 
     answers: list[str] = []
-    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+    with httpx.Client(base_url=url, timeout=300, trust_env=False) as client:
         for seed, question in enumerate(CHINESE_QUESTIONS):
             messages = [{"role": "user", "content": question}]
-            body = {"model": model, "messages": messages, "max_tokens": 160, "seed": seed}
+            body = {"model": model, "messages": messages, "max_tokens": 100, "seed": seed}
             response = client.post("/v1/chat/completions", json=body).raise_for_status()
             answers.append(response.json()["choices"][0]["message"]["content"])
     return answers
