@@ -11,8 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from tests.models.builders import write_model_directory
 from tests.parallel import free_port
-from tests.server.conftest import Live
+from tests.server.conftest import Live, start
+from tests.server.fakes import FakeEngine, make_codec, make_service
 from typer.testing import CliRunner
 
 from deepwell.cli import VERBS, app
@@ -48,6 +50,22 @@ def test_ask_uses_the_running_server(runner: CliRunner, toy_server: Live) -> Non
     result = runner.invoke(app, ["ask", CHINESE, "--temperature", "0"])
     assert (result.exit_code, result.output) == (0, f"{CHINESE}\n")
     assert toy_server.engine.seen[0].params.temperature == 0
+
+
+def test_ask_says_that_the_model_does_not_know_chinese(
+    runner: CliRunner, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine()
+    codec = make_codec(tmp_path_factory.mktemp("tokenizer"))
+    running = start(make_service(engine, codec, model="smollm2"), engine)
+    monkeypatch.setenv("DEEPWELL_PORT", running.url.rpartition(":")[2])
+    try:
+        result = runner.invoke(app, ["ask", CHINESE, "--temperature", "0"])
+        assert result.stdout == f"{CHINESE}\n" and "deepwell pull qwen2.5-coder-0.5b" in result.stderr
+        assert not runner.invoke(app, ["ask", "hello", "--temperature", "0"]).stderr
+        assert "answer" in json.loads(runner.invoke(app, ["ask", CHINESE, "--json"]).output)
+    finally:
+        running.stop()
 
 
 def test_ask_json_has_usage_and_speed(runner: CliRunner, toy_server: Live) -> None:
@@ -150,6 +168,21 @@ def test_doctor_names_what_is_missing_and_the_command(runner: CliRunner) -> None
     assert report["kernels"]["isa"]
     text = runner.invoke(app, ["doctor", "--port", "0"]).output
     assert "fix:" in text and "deepwell pull smollm2" in text
+
+
+def test_doctor_shows_the_sampling_defaults_that_requests_get(
+    runner: CliRunner, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_model_directory(tmp_path_factory.mktemp("model"))
+    declared = {"temperature": 0.6, "top_p": 0.95, "eos_token_id": 2}
+    (folder / "generation_config.json").write_text(json.dumps(declared))
+    command = ["doctor", "--port", "0", "--model", f"{folder}/"]
+    sampling = json.loads(runner.invoke(app, [*command, "--json"]).stdout)["model"]["sampling"]
+    assert (sampling["temperature"], sampling["top_p"]) == (0.6, 0.95)
+    assert "temperature 0.6, top_p 0.95" in runner.invoke(app, command).output
+    monkeypatch.setenv("DEEPWELL_SAMPLING_DEFAULTS", "off")
+    off = json.loads(runner.invoke(app, [*command, "--json"]).stdout)["model"]["sampling"]
+    assert (off["temperature"], off["source"]) == (1.0, "OpenAI")
 
 
 def test_doctor_shows_no_keys(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:

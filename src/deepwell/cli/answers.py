@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
+from deepwell.cli.output import console
 from deepwell.cli.servers import connect_seconds
 from deepwell.errors import ContextLengthExceeded, DeepwellError, ModelNotFound
 from deepwell.messages import language, nearest, say
@@ -18,9 +19,20 @@ from deepwell.messages import language, nearest, say
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from deepwell.models.store.sampling import SamplingDefaults
     from deepwell.settings import Settings
 
-__all__ = ["Answers", "Asked", "LocalAnswers", "Part", "RemoteAnswers", "cut_note", "last_of", "open_answers"]
+__all__ = [
+    "Answers",
+    "Asked",
+    "LocalAnswers",
+    "Part",
+    "RemoteAnswers",
+    "cut_note",
+    "last_of",
+    "open_answers",
+    "warn_of_language",
+]
 
 
 class ServerFailed(DeepwellError):
@@ -80,6 +92,16 @@ def cut_note(part: Part | None) -> str:
     if part is None or part.report is None or part.report.finish_reason != "length":
         return ""
     return say("answer_cut", count=part.report.completion_tokens)
+
+
+def warn_of_language(model: str, question: str) -> bool:
+    """Tells somebody who asks in Chinese that the model does not know it, on standard error, and whether it did."""
+    from deepwell.models.store.languages import chinese_note, is_chinese
+
+    note = chinese_note(model) if is_chinese(question) else ""
+    if note:
+        console(stderr=True).print(note, style="yellow", soft_wrap=True)
+    return bool(note)
 
 
 class _Clock:
@@ -171,8 +193,9 @@ class LocalAnswers:
 
     where = "this process"
 
-    def __init__(self, engine: Any, codec: Any, model: str) -> None:
+    def __init__(self, engine: Any, codec: Any, model: str, defaults: SamplingDefaults | None = None) -> None:
         self.model = model
+        self._defaults = defaults.parameters() if defaults else {}
         self._engine = engine
         self._codec = codec
 
@@ -189,7 +212,7 @@ class LocalAnswers:
                 completion=asked.max_tokens or 1,
                 window=left + len(prompt),
             )
-        params = SamplingParams(max_tokens=asked.max_tokens or left, seed=asked.seed)
+        params = SamplingParams(max_tokens=asked.max_tokens or left, seed=asked.seed, **self._defaults)
         if asked.temperature is not None:
             params = replace(params, temperature=asked.temperature)
         request = GenerateRequest(uuid.uuid4().hex, prompt, params)
@@ -229,7 +252,7 @@ def open_answers(settings: Settings) -> Answers:
     planned = plan_model(settings)
     with packing(shown=True) as progress:
         opened = open_model(planned, progress)
-    return LocalAnswers(opened.engine, opened.codec, opened.name)
+    return LocalAnswers(opened.engine, opened.codec, opened.name, opened.defaults)
 
 
 def _remote_answers(settings: Settings) -> RemoteAnswers | None:

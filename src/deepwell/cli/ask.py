@@ -90,9 +90,11 @@ def _piped() -> str:
 
 def answer_once(settings: Settings, asked: Asked, *, as_json: bool) -> None:
     """Streams one answer to standard output."""
-    from deepwell.cli.answers import cut_note, last_of, open_answers
+    from deepwell.cli.answers import cut_note, last_of, open_answers, warn_of_language
 
     with closing(open_answers(settings)) as answers:
+        if not as_json:
+            warn_of_language(answers.model, asked.messages[-1]["content"])
         answer = ""
         last = None
         with closing(answers.stream(asked)) as parts:

@@ -17,7 +17,8 @@ from deepwell.cli.usage import Verbs
 from deepwell.messages import say
 
 if TYPE_CHECKING:
-    from deepwell.models.store.catalog import CatalogEntry
+    from deepwell.models.store.catalog import CatalogEntry, Pin
+    from deepwell.models.store.manifest import Manifest
     from deepwell.models.store.store import ModelStore, StoredModel
     from deepwell.settings import Settings
 
@@ -39,6 +40,25 @@ def register(app: typer.Typer) -> None:
     models.command()(export)
     synth.register(models)
     app.add_typer(models, name="models")
+
+
+_PIN_WORDS: dict[Pin, str] = {
+    "sha256": "sha256: every file is as the shipped catalog says",
+    "revision": "revision: the Hugging Face commit is the catalog's, the hub said which files belong to it",
+    "none": "none: nothing but its source vouches for it",
+}
+
+
+def _pin_of(manifest: Manifest) -> Pin:
+    """Returns the strength of the pin that a stored model was accepted by, as far as its manifest shows."""
+    from deepwell.models.store.catalog import shipped_catalog, vouching_entry
+
+    if vouching_entry(manifest) is not None:
+        return "sha256"
+    listed = shipped_catalog().get(manifest.name)
+    commit = manifest.revision and f"@{manifest.revision}"
+    is_pinned = listed and commit and manifest.source in listed.sources and commit in manifest.source
+    return "revision" if is_pinned else "none"
 
 
 def _store(models_dir: Path | None) -> ModelStore:
@@ -78,11 +98,17 @@ def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
         if json:
             described = [
                 model.manifest.to_json()
-                | {"size_bytes": model.manifest.size_bytes, "packed_bytes": packed_bytes[model.name]}
+                | {
+                    "size_bytes": model.manifest.size_bytes,
+                    "packed_bytes": packed_bytes[model.name],
+                    "pin": _pin_of(model.manifest),
+                }
                 for model in stored
                 if model.manifest
             ]
-            catalog = [{"name": e.name, "summary": e.summary, "licence": e.licence} for e in others]
+            catalog = [
+                {"name": e.name, "summary": e.summary, "licence": e.licence, "pin": e.pin} for e in others
+            ]
             write_json({"models": described, "catalog": catalog})
             return
         _print_stored(stored, packed_bytes)
@@ -101,6 +127,7 @@ def _print_stored(stored: Sequence[StoredModel], packed_bytes: Mapping[str, int]
             _megabytes(manifest.size_bytes),
             _megabytes(packed_bytes[model.name]),
             manifest.licence or say("not_stated"),
+            _pin_of(manifest),
             manifest.architecture,
         )
         for model in stored
@@ -115,7 +142,9 @@ def _print_catalog(entries: Sequence[CatalogEntry]) -> None:
     out = console()
     columns = say("catalog_columns").split("|")
     out.print(f"\n{say('models_in_catalog')}", soft_wrap=True)
-    print_table(columns, [(one.name, one.licence, one.summary) for one in entries], folded=columns[1:])
+    print_table(
+        columns, [(one.name, one.licence, one.pin, one.summary) for one in entries], folded=columns[1:]
+    )
     out.print(f"\n{say('models_to_pull')}", soft_wrap=True)
 
 
@@ -144,12 +173,14 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
         manifest = stored.manifest
         assert manifest is not None
         if json:
-            write_json({"path": str(stored.path), **manifest.to_json(), "size_bytes": manifest.size_bytes})
+            facts = manifest.to_json() | {"size_bytes": manifest.size_bytes, "pin": _pin_of(manifest)}
+            write_json({"path": str(stored.path), **facts})
             return
         rows = {
             "path": str(stored.path),
             "source": manifest.source,
             "revision": manifest.revision or "-",
+            "pinned by": _PIN_WORDS[_pin_of(manifest)],
             "licence": manifest.licence or "not stated",
             "architecture": manifest.architecture,
             "chat template": f"sha256 {manifest.template_hash}" if manifest.template_hash else "none",

@@ -40,6 +40,16 @@ def newcomer(
             help="Sixty steps of a first hour instead, in two widths of the terminal and two languages.",
         ),
     ] = False,
+    chinese: Annotated[
+        bool,
+        typer.Option(
+            "--chinese",
+            help="Instead: `make run MODEL=...` without a hub, and ten questions in Chinese that it must answer in Chinese.",
+        ),
+    ] = False,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The model of --chinese, a name of the catalog.")
+    ] = "qwen2.5-coder-0.5b",
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -49,8 +59,11 @@ def newcomer(
 
         measure("newcomer", row, json, lambda report: bench_first_hour(report, python=python))
         return
-    from deepwell.bench.suites.repository.suites import bench_newcomer
+    from deepwell.bench.suites.repository.suites import bench_chinese, bench_newcomer
 
+    if chinese:
+        measure("newcomer", row, json, lambda report: bench_chinese(report, python=python, model=model))
+        return
     measure("newcomer", row, json, lambda report: bench_newcomer(report, python=python))
 
 
