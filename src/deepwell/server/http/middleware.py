@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepwell.server.access.principal import principal_in
@@ -62,6 +63,8 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_named)
+        except ClientDisconnect:  # within its own body: nobody reads an answer, and nothing has failed
+            pass
         except Exception as error:
             record.error = type(error).__name__
             if begun:

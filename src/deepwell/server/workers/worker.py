@@ -64,7 +64,8 @@ class _WorkerServer(Server):
 
 def _served(model: ModelAt, settings: Settings) -> ServedModel:
     engine = ProcessEngine(model.address, wait_s=settings.engine_wait_s)
-    return ServedModel(model.name, engine, Codec.load(Path(model.path)), tasks=model.tasks)
+    codec = Codec.load(Path(model.path))
+    return ServedModel(model.name, engine, codec, tasks=model.tasks, defaults=model.defaults)
 
 
 def _private(path: Path) -> socket.socket:
