@@ -88,6 +88,14 @@ def serve(
     adapter_dir: Annotated[
         Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that clients call the server by, behind a proxy; repeatable."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose web pages may call the server; *: any, with keys; repeatable."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
     ] = None,
@@ -117,6 +125,8 @@ def serve(
             embedding_model=embedding_model,
             semantic_cache=semantic_cache,
             access_log=access_log,
+            allowed_hosts=allowed_host or None,
+            cors_origins=cors_origin or None,
             workers=workers,
         )
         _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)

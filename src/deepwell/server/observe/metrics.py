@@ -231,6 +231,15 @@ class Metrics:
         self.clients_left = Counter(
             "deepwell_clients_left", "Requests whose client hung up before the end.", registry=registry
         )
+        self.connections = Gauge(
+            "deepwell_connections", "Open connections.", registry=registry, multiprocess_mode="livesum"
+        )
+        self.cut_connections = Counter(
+            "deepwell_cut_connections",
+            "Connections that the server closed: idle, timeout, evicted (for new ones), address (too many), refused.",
+            ("reason",),
+            registry=registry,
+        )
         self.dropped_records = Counter(
             "deepwell_dropped_records",
             "Requests missing from the access log and the traces, because those did not keep up.",
