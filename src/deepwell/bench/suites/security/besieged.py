@@ -137,7 +137,7 @@ def besieged(
     options: Sequence[str] = (),
     wrap: Callable[[list[str]], list[str]] = lambda command: command,
 ) -> Generator[Besieged]:
-    """Starts `deepwell serve` with the tenants `guest` (the victim) and `raider`, an adapter folder and, where it is there, minilm.
+    """Starts `deepwell serve` with the tenants `guest` (the victim) and `raider`, an adapter folder and minilm if it is there.
 
     Args:
         options: further options of `deepwell serve`.

@@ -15,7 +15,7 @@ from deepwell.bench.workloads.attacks.objects import FOREIGN
 
 __all__ = ["bench_tenants", "paths_with_ids"]
 
-_SECRET = "the password of the guest is swordfish"
+_ASKED = "the password of the guest is swordfish"
 _ID_OF = {  # parameters of paths, by kind of object
     "file_id": "file",
     "completion_id": "completion",
@@ -29,8 +29,8 @@ _ID_OF = {  # parameters of paths, by kind of object
 def bench_tenants(report: Report, model: Path) -> dict[str, Any]:
     """Lets one tenant ask every route of the API document for the other's objects, lists, names and cached answers.
 
-    `crossings` are answers that differ from those for an object that nobody has, lists and adapters that show another tenant's, and
-    answers that came from another tenant's cache. The suite of two tenants over the application itself runs as well.
+    `crossings` are answers that differ from those for an object that nobody has, lists and adapters that show another
+    tenant's, and answers that came from another tenant's cache. The suite of two tenants over the application runs as well.
     """
     with besieged(model, workers=2) as server:
         found = [*_foreign(server), *_listed(server), *_named(server), *_cached(server)]
@@ -129,16 +129,16 @@ def _cached(server: Besieged) -> Iterator[tuple[str, str]]:
     """Asks what the guest has asked until its answer is kept: nothing may tell so."""
     chat = {
         "model": server.model,
-        "messages": [{"role": "user", "content": _SECRET}],
+        "messages": [{"role": "user", "content": _ASKED}],
         "max_tokens": 4,
         "temperature": 0,
     }
     schema = {"type": "object", "properties": {"swordfish": {"type": "string", "maxLength": 4}}}
     asked: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": chat,
-        "/v1/completions": {"model": server.model, "prompt": _SECRET, "max_tokens": 4, "temperature": 0},
+        "/v1/completions": {"model": server.model, "prompt": _ASKED, "max_tokens": 4, "temperature": 0},
         "/v1/messages": chat,
-        "/v1/responses": {"model": server.model, "input": _SECRET, "max_output_tokens": 4, "temperature": 0},
+        "/v1/responses": {"model": server.model, "input": _ASKED, "max_output_tokens": 4, "temperature": 0},
         "/v1/chat/completions ": chat | {"structured_outputs": {"json": schema}},
     }
     for path, body in asked.items():

@@ -136,12 +136,29 @@ async def long_grammars(ground: Ground) -> None:
 
 
 async def dead_ends(ground: Ground) -> None:
-    for format in ({"regex": "[^\\s\\S]"}, {"grammar": 'start: "a" start\n'}, {"grammar": "start: x\nx: x\n"}, {"regex": ""}, {"json": {"enum": []}}, {"json": {"type": "string", "minLength": 5, "maxLength": 2}}):  # fmt: skip
+    formats: tuple[dict[str, Any], ...] = (
+        {"regex": "[^\\s\\S]"},
+        {"grammar": 'start: "a" start\n'},
+        {"grammar": "start: x\nx: x\n"},
+        {"regex": ""},
+        {"json": {"enum": []}},
+        {"json": {"type": "string", "minLength": 5, "maxLength": 2}},
+    )
+    for format in formats:
         await _ask(ground, **format)
 
 
 async def no_grammars(ground: Ground) -> None:
-    for format in ({"grammar": "\0"}, {"grammar": "start: %import x"}, {"regex": "("}, {"regex": "(?<=a)b"}, {"grammar": "start: @file"}, {"json": "[]"}, {"json": "{"}):  # fmt: skip
+    formats = (
+        {"grammar": "\0"},
+        {"grammar": "start: %import x"},
+        {"regex": "("},
+        {"regex": "(?<=a)b"},
+        {"grammar": "start: @file"},
+        {"json": "[]"},
+        {"json": "{"},
+    )
+    for format in formats:
         await ground.refused("POST", _CHAT, ground.chat(structured_outputs=format))
 
 

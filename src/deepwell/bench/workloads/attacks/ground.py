@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -148,7 +148,7 @@ class Connection:
             body = b"" if status in (204, 304) else await self._reader.read()
         return Answer(status, headers, body)
 
-    async def _chunks(self) -> Any:
+    async def _chunks(self) -> AsyncGenerator[bytes]:
         while size := int((await self._reader.readuntil(b"\r\n")).split(b";")[0], 16):
             yield await self._reader.readexactly(size)
             await self._reader.readexactly(2)
