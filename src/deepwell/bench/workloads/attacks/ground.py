@@ -189,7 +189,7 @@ class Connection:
 
 @dataclass(slots=True)
 class Ground:
-    """What an attack has: a server, a tenant's key, and time.
+    """The means of an attack: a server, a tenant's key, and time.
 
     Attributes:
         port: of the server, on 127.0.0.1.
