@@ -10,7 +10,6 @@ from tests.server.fakes import FakeEngine, make_codec
 
 from deepwell.cli.answers import Asked, LocalAnswers
 from deepwell.cli.chat import Conversation
-from deepwell.cli.serve import _welcome
 from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.errors import ContextLengthExceeded
 from deepwell.models.store.sampling import SamplingDefaults
@@ -73,19 +72,6 @@ def test_a_model_without_chinese_says_so_once(tmp_path: Path, capsys: pytest.Cap
     out, err = capsys.readouterr()
     assert out == f"hello\n{CHINESE}\n{CHINESE}\n"
     assert err.count("smollm2 不会中文") == 1 and "deepwell pull qwen2.5-coder-0.5b" in err
-
-
-@pytest.mark.parametrize(
-    ("model", "question", "note"),
-    [
-        ("smollm2", "Why is the sky blue?", "smollm2 不会中文，请改用 qwen2.5-coder-0.5b"),
-        ("qwen2.5-coder-0.5b", "天空为什么是蓝色的？", ""),
-    ],
-)
-def test_the_banner_asks_in_the_models_language(model: str, question: str, note: str) -> None:
-    shown = _welcome("http://127.0.0.1:1", model, FakeEngine().capabilities(), with_key=False)
-    assert shown.count(question) == 2 and note in shown
-    assert ("不会中文" in shown) is bool(note)
 
 
 def test_a_model_that_may_know_chinese_is_not_doubted(

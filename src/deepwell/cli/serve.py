@@ -44,14 +44,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-# Asked by --demo, shown in the banner, and suggested for the next one.
-QUESTIONS = {
-    "en": (
-        "What is the capital of France? Answer in one sentence.",
-        "Why is the sky blue?",
-        "Who was Ada Lovelace?",
-    ),
-    "zh": ("中国的首都是哪里？请用一句话回答。", "天空为什么是蓝色的？", "李白是谁？"),
+DEMO_QUESTIONS = {
+    "en": "What is the capital of France? Answer in one sentence.",
+    "zh": "中国的首都是哪里？请用一句话回答。",
 }
 
 
@@ -95,6 +90,14 @@ def serve(
     adapter_dir: Annotated[
         Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
     ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that clients call the server by, behind a proxy; repeatable."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose web pages may call the server; *: any, with keys; repeatable."),
+    ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
     ] = None,
@@ -124,6 +127,8 @@ def serve(
             embedding_model=embedding_model,
             semantic_cache=semantic_cache,
             access_log=access_log,
+            allowed_hosts=allowed_host or None,
+            cors_origins=cors_origin or None,
             workers=workers,
         )
         _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
@@ -310,10 +315,8 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
     if not runs.generates:
         return _welcome_to_embed(url, name, f"{runs.precision}, {kernels}", with_key=with_key)
     threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
-    asked = QUESTIONS[_language_of(name)][1]
-    question = [{"role": "user", "content": asked}]
-    request = {"model": name, "messages": question, "temperature": 0, "max_tokens": 60}
-    body = jsonlib.dumps(request, ensure_ascii=False)
+    question = [{"role": "user", "content": "Why is the sky blue?"}]
+    body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
     key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
     key = "YOUR_KEY" if with_key else "none"
     return f"""
@@ -324,7 +327,7 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
 
   from openai import OpenAI  # pip install openai
   client = OpenAI(base_url="{url}/v1", api_key="{key}")
-  question = [{{"role": "user", "content": "{asked}"}}]
+  question = [{{"role": "user", "content": "Why is the sky blue?"}}]
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
 
@@ -358,17 +361,17 @@ Ctrl-C stops it.
 """
 
 
-def _language_of(model: str) -> str:
-    """Returns the first language of the model's catalog entry that there are questions in."""
+def _demo_language(model: str) -> str:
+    """Returns the first language of the model's catalog entry that there is a question in."""
     from deepwell.models.store.catalog import shipped_catalog
 
     entry = shipped_catalog().get(model)
-    return next((one for one in entry.languages if one in QUESTIONS), "en") if entry else "en"
+    return next((one for one in entry.languages if one in DEMO_QUESTIONS), "en") if entry else "en"
 
 
 def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
     """Put one question to the server through its own API, as any client would."""
-    question, _, following = QUESTIONS[_language_of(answers.model)]
+    question = DEMO_QUESTIONS[_demo_language(answers.model)]
     asked = Asked([{"role": "user", "content": question}], max_tokens=100, temperature=0.0)
     out = console()
     if not as_json:
@@ -386,11 +389,10 @@ def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
         return
     out.print(f"\n({report['completion_tokens']} tokens, {report['tokens_per_second']} a second)\n")
     out.print("The next one, from another terminal: the curl or Python lines above, or", soft_wrap=True)
-    out.print(f'  {sys.argv[0]} ask "{following}"{_where(answers)}', soft_wrap=True)
+    out.print(f'  {sys.argv[0]} ask "Who was Ada Lovelace?"{_where(answers.where)}', soft_wrap=True)
 
 
-def _where(answers: RemoteAnswers) -> str:
-    """The flags that `ask` needs to find a server of another model, or at another port, than the default."""
-    port = answers.where.rpartition(":")[2]
-    model = "" if answers.model == "smollm2" else f" --model {answers.model}"
-    return model + ("" if port == "8000" else f" --port {port}")
+def _where(url: str) -> str:
+    """The flag that `ask` needs to find a server that is not at the default port."""
+    port = url.rpartition(":")[2]
+    return "" if port == "8000" else f" --port {port}"

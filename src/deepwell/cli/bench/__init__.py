@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from deepwell.cli.bench import engine, quality, repository, service, storage, targets
+from deepwell.cli.bench import engine, quality, repository, security, service, storage, targets
 from deepwell.cli.usage import Verbs
 
 __all__ = ["VERBS", "register"]
@@ -54,6 +54,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "sdk": service.sdk,
     "fuzz": service.fuzz,
     "latency": service.latency,
+    "siege": security.siege,
     "jobs": storage.jobs,
     "storage": storage.storage,
 }

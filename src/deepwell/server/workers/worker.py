@@ -19,6 +19,7 @@ from deepwell.process.supervisor import ControlChannel
 from deepwell.server.app import route_table
 from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext
+from deepwell.server.http.listen import raise_descriptor_limit
 from deepwell.server.run import Server
 from deepwell.server.workers.forward import Forward
 from deepwell.server.workers.supervise import ModelAt, WorkerLaunch
@@ -79,6 +80,7 @@ def _private(path: Path) -> socket.socket:
 def main(descriptor: str) -> None:
     """Serves for the parent, until it says stop or ends."""
     sys.setswitchinterval(0.001)
+    raise_descriptor_limit()
     control = ControlChannel(int(descriptor))
     launch = msgspec.msgpack.decode(control.launch(), type=WorkerLaunch)
     try:

@@ -203,8 +203,7 @@ def bench_chinese(report: Report, *, python: str, model: str, patience: float = 
             start_new_session=True,
         )
         try:
-            seen: list[str] = []
-            answered = _until(process, lambda line: seen.append(line) or ANSWER_LINE in line, patience)
+            answered = _until(process, lambda line: ANSWER_LINE in line, patience)
             first = time.monotonic() - begin
             answers = _ask_in_chinese(f"http://127.0.0.1:{port}", model) if answered else []
             seconds = time.monotonic() - begin
@@ -212,8 +211,6 @@ def bench_chinese(report: Report, *, python: str, model: str, patience: float = 
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGINT)
                 process.wait(timeout=30)
-    if not answered:
-        report.note(f"`make run` gave no answer; its last lines: {''.join(seen[-8:])}")
     for question, answer in zip(CHINESE_QUESTIONS, answers, strict=False):
         report.note(f"{'+' if is_chinese(answer) else '-'} {question}  {answer[:60]!r}")
     return {
@@ -232,10 +229,10 @@ def _ask_in_chinese(url: str, model: str) -> list[str]:
     import httpx
 
     answers: list[str] = []
-    with httpx.Client(base_url=url, timeout=300, trust_env=False) as client:
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
         for seed, question in enumerate(CHINESE_QUESTIONS):
             messages = [{"role": "user", "content": question}]
-            body = {"model": model, "messages": messages, "max_tokens": 100, "seed": seed}
+            body = {"model": model, "messages": messages, "max_tokens": 160, "seed": seed}
             response = client.post("/v1/chat/completions", json=body).raise_for_status()
             answers.append(response.json()["choices"][0]["message"]["content"])
     return answers
