@@ -135,16 +135,15 @@ def _print_stored(stored: Sequence[StoredModel], packed_bytes: Mapping[str, int]
     ]
     columns = say("models_columns").split("|")
     out.print(say("models_here"), soft_wrap=True)
-    print_table(columns, rows, folded=columns[3:])
+    print_table(columns, rows, folded=columns[3:], optional=columns[4:5])
 
 
 def _print_catalog(entries: Sequence[CatalogEntry]) -> None:
     out = console()
     columns = say("catalog_columns").split("|")
     out.print(f"\n{say('models_in_catalog')}", soft_wrap=True)
-    print_table(
-        columns, [(one.name, one.licence, one.pin, one.summary) for one in entries], folded=columns[1:]
-    )
+    rows = [(one.name, one.licence, one.pin, one.summary) for one in entries]
+    print_table(columns, rows, folded=columns[1:], optional=columns[2:3])
     out.print(f"\n{say('models_to_pull')}", soft_wrap=True)
 
 

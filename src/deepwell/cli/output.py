@@ -31,7 +31,8 @@ __all__ = [
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 _GAP = 2  # blanks between two columns
-_NARROWEST = 10  # columns of the terminal that a folded column needs to be read
+# Columns of the terminal that a folded column needs to be read, and the last one, which has the longest text.
+_NARROWEST, _NARROWEST_LAST = 10, 24
 
 _SYSTEM_ERRORS = {
     errno.ENOENT: "path_missing",
@@ -119,29 +120,44 @@ def system_error(error: OSError) -> InvalidRequest:
     return InvalidRequest.of(key, path=path, folder=path.parent, reason=error.strerror or error)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, folded: Sequence[str] = ()) -> None:
+def print_table(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    folded: Sequence[str] = (),
+    optional: Sequence[str] = (),
+) -> None:
     """Prints a table. Names and keys are never cut or wrapped.
 
-    Where the terminal is too narrow for that, every row becomes a block with one line for each cell.
+    Where the terminal is too narrow for that, the optional columns are left out; if it still is, every row becomes a block
+    with one line for each cell.
 
     Args:
         folded: the columns whose text may continue on the next line.
+        optional: the columns that a narrow terminal does without.
     """
     from rich.cells import cell_len
     from rich.table import Table
 
     out = console()
     widths = [max(cell_len(row[i]) for row in (columns, *rows)) for i in range(len(columns))]
+    last = max((index for index, name in enumerate(columns) if name in folded), default=-1)
     least = [
         min(width, _NARROWEST) if name in folded else width
         for name, width in zip(columns, widths, strict=True)
     ]
+    if last >= 0:
+        least[last] = min(widths[last], _NARROWEST_LAST)
     if sum(least) + _GAP * (len(columns) - 1) > out.width:
+        kept = [index for index, name in enumerate(columns) if name not in optional]
+        if len(kept) < len(columns):
+            fewer = [[row[index] for index in kept] for row in (columns, *rows)]
+            print_table(fewer[0], fewer[1:], folded=folded)
+            return
         _print_blocks(out, columns, rows)
         return
     room = out.width - _GAP * (len(columns) - 1)
-    if sum(widths) > room:  # the last folded column has the longest text: it takes what is left
-        last = max(index for index, name in enumerate(columns) if name in folded)
+    if sum(widths) > room:
         widths = [*least]
         widths[last] += room - sum(least)
     table = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0))
