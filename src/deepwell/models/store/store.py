@@ -227,7 +227,7 @@ def _is_from(manifest: Manifest, entry: CatalogEntry) -> bool:
 
     A model that a catalog brought before it named the commit is the same model.
     """
-    if entry.pins == {f.name: f.sha256 for f in manifest.files if not is_licence(f.name)}:
+    if entry.pins and entry.pins == {f.name: f.sha256 for f in manifest.files if not is_licence(f.name)}:
         return True
     sources = alternatives(entry)
     if entry.summary:
