@@ -179,7 +179,9 @@ class Connection(HttpToolsProtocol):
                 else:
                     until = at + self._feed(data[at:until])
                 if self._silent_bytes > _SILENT_BYTES:
-                    self._refuse(_Refusal.too_large(f"a line of the head is longer than {_FIELD_BYTES} bytes"))
+                    self._refuse(
+                        _Refusal.too_large(f"a line of the head is longer than {_FIELD_BYTES} bytes")
+                    )
                     return
                 at = until
         except httptools.HttpParserError as error:
