@@ -126,7 +126,12 @@ def test_the_longest_silence_gives_way_and_what_is_being_answered_never_does() -
     table.end(answered)
     assert table.is_full() and not table.make_room()  # nobody has had time to say anything
     clock.now = 1.0
+    late = Peer()
     assert table.make_room() and silent.ended
+    assert table.add(late, None)
+    table.begin(late, table.heads)
+    clock.now = 2.0
+    assert table.make_room() and late.ended
     assert table.make_room() and used.ended
     assert not table.make_room()  # a body may come slowly
     clock.now = 10.0

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import openai
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -20,6 +21,8 @@ from deepwell.server.access.admission import Admission, Overloaded
 from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
+from deepwell.server.http.errors import BodyRefused
+from deepwell.server.http.middleware import BodyLimit
 from deepwell.server.options import LimitsConfig
 
 CHAT: dict[str, Any] = {
@@ -164,6 +167,39 @@ async def test_a_body_that_does_not_come_is_a_408(engine: FakeEngine, codec: Cod
         writer.close()
     finally:
         live.stop()
+
+
+async def test_large_bodies_share_the_memory_and_small_ones_are_not_counted() -> None:
+    size = 1 << 20
+    read: list[int] = []
+    done = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        read.append(len((await receive())["body"]))
+        await done.wait()
+
+    limit = BodyLimit(app, size)
+
+    async def ask(size: int) -> None:
+        async def receive() -> Message:
+            return {"type": "http.request", "body": b"x" * size, "more_body": False}
+
+        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+        await limit(scope, receive, cast(Send, None))
+
+    large = [asyncio.create_task(ask(size)) for _ in range(40)]
+    await asyncio.sleep(0)
+    refused = [task for task in large if task.done()]
+    assert 2 <= len(refused) <= 8
+    for task in refused:
+        error = task.exception()
+        assert isinstance(error, BodyRefused) and error.status_code == 503
+    small = [asyncio.create_task(ask(60_000)) for _ in range(100)]
+    await asyncio.sleep(0)
+    assert len(read) == 140 - len(refused)
+    done.set()
+    await asyncio.gather(*small, *(task for task in large if task not in refused))
+    await asyncio.gather(*(ask(size) for _ in range(30)))
 
 
 class QueueEngine(FakeEngine):

@@ -9,8 +9,10 @@ import typer
 
 __all__ = [
     "TEMPERATURE",
+    "AllowedHosts",
     "ApiKeyOption",
     "Context",
+    "CorsOrigins",
     "Host",
     "KvDtype",
     "KvTokens",
@@ -80,6 +82,20 @@ Host = Annotated[
     typer.Option(help="Address to bind; others than loopback need API keys.", rich_help_panel=_SERVER),
 ]
 Port = Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one.", rich_help_panel=_SERVER)]
+AllowedHosts = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A name that clients call the server by, besides its own address; repeatable.",
+        rich_help_panel=_SERVER,
+    ),
+]
+CorsOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="An origin whose web pages may call the server, such as https://app.example.com; repeatable.",
+        rich_help_panel=_SERVER,
+    ),
+]
 Precision = Annotated[
     str | None,
     typer.Option(

@@ -18,7 +18,9 @@ import typer
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
 from deepwell.cli.keys import has_stored_key
 from deepwell.cli.options import (
+    AllowedHosts,
     Context,
+    CorsOrigins,
     Host,
     KvDtype,
     KvTokens,
@@ -90,14 +92,8 @@ def serve(
     adapter_dir: Annotated[
         Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
     ] = None,
-    allowed_host: Annotated[
-        list[str] | None,
-        typer.Option(help="A name that clients call the server by, behind a proxy; repeatable."),
-    ] = None,
-    cors_origin: Annotated[
-        list[str] | None,
-        typer.Option(help="An origin whose web pages may call the server; *: any, with keys; repeatable."),
-    ] = None,
+    allowed_host: AllowedHosts = None,
+    cors_origin: CorsOrigins = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
     ] = None,

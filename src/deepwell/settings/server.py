@@ -45,7 +45,7 @@ class ServerSettings(BaseSettings):
     max_connections: int = Field(
         0,
         ge=0,
-        description="Connections that one HTTP process holds; 0: what its open files allow, up to 4096.",
+        description="Connections that one HTTP process holds; 0: what its open files allow, up to 2048.",
     )
     max_connections_per_address: int = Field(
         0,

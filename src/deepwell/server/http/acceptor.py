@@ -15,7 +15,7 @@ from deepwell.server.observe.logs import SparseLog
 
 __all__ = ["Acceptor"]
 
-_BACKLOG = 2048  # connections that wait in the kernel
+_BACKLOG = 4096  # connections that wait in the kernel
 _AT_ONCE = 32  # between which requests are read
 _PAUSE_S = 0.05
 _FREED_AT_ONCE = 8  # connections closed where the process has no descriptor left, in spite of the table

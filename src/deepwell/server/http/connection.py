@@ -59,6 +59,15 @@ class _Refusal(DeepwellError):
         return cls(431, what, "send fewer or shorter headers")
 
 
+def _excess(field_bytes: int, fields: int) -> str:
+    """Returns which limit a field breaks."""
+    if field_bytes > _FIELD_BYTES:
+        return f"a header of the request is longer than {_FIELD_BYTES} bytes"
+    if fields > _MOST_FIELDS:
+        return f"the request has more than {_MOST_FIELDS} headers"
+    return f"the request's headers are longer than {_HEAD_BYTES} bytes together"
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's protocol with limits on everything that a client can make it hold, and on the times a client can take.
 
@@ -157,7 +166,6 @@ class Connection(HttpToolsProtocol):
     def _read(self, data: bytes) -> None:
         """Parses up to the end of a request that is still to be answered, and keeps what follows it."""
         at, end = 0, len(data)
-        whole = memoryview(data)
         try:
             while at < end:
                 if self._phase is _Phase.BETWEEN and self._is_answering():
@@ -169,7 +177,7 @@ class Connection(HttpToolsProtocol):
                     if not self._body_left:
                         self.on_message_complete()
                 else:
-                    until = at + self._feed(whole[at:until])
+                    until = at + self._feed(data[at:until])
                 if self._silent_bytes > _SILENT_BYTES:
                     self._refuse(
                         _Refusal.too_large(f"a line of the head is longer than {_FIELD_BYTES} bytes")
@@ -184,7 +192,7 @@ class Connection(HttpToolsProtocol):
         else:
             self._settle()
 
-    def _feed(self, data: memoryview) -> int:
+    def _feed(self, data: bytes) -> int:
         """Parses data, and returns how much of it."""
         self._silent_bytes += len(data)
         assert self.parser is not None
@@ -283,19 +291,16 @@ class Connection(HttpToolsProtocol):
         size = len(name) + len(value) + 4
         self._fields += 1
         self._field_bytes += size
-        if size > _FIELD_BYTES:
-            self._stop(_Refusal.too_large(f"a header of the request is longer than {_FIELD_BYTES} bytes"))
-        if self._fields > _MOST_FIELDS:
-            self._stop(_Refusal.too_large(f"the request has more than {_MOST_FIELDS} headers"))
-        if self._field_bytes > _HEAD_BYTES:
-            self._stop(
-                _Refusal.too_large(f"the request's headers are longer than {_HEAD_BYTES} bytes together")
-            )
+        if size > _FIELD_BYTES or self._fields > _MOST_FIELDS or self._field_bytes > _HEAD_BYTES:
+            self._stop(_Refusal.too_large(_excess(size, self._fields)))
         if self._phase is _Phase.BODY:
             return  # a trailer: no field that the server reads may come as one (RFC 9110, 6.5.1)
-        if len(name) == 14 and name.lower() == b"content-length":
+        name = name.lower()
+        if name == b"content-length":
             self._body_left = int(value)
-        super().on_header(name, value)
+        elif name == b"expect":
+            self.expect_100_continue = value.lower() == b"100-continue"
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         assert self.parser is not None

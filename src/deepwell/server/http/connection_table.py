@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Protocol
 
 from deepwell.server.observe.logs import SparseLog
@@ -15,8 +16,10 @@ from deepwell.server.options import ConnectionOptions
 
 __all__ = ["ConnectionTable", "Member", "Wait"]
 
-# A request that was sent with its connection is read within this time of the accept. Silence for longer may be evicted.
-_GRACE_S = 0.05
+# A client has this time to send its request before its connection may be evicted. Small tables give less, so that newcomers
+# do not wait long for a place behind a flood of silent ones.
+_GRACE_S = 0.25
+_NEWCOMERS_PER_S = 3000
 _BODY_GRACE_S = 5.0
 _LINGER_S = 2.0
 _SWEEP_S = 1.0
@@ -35,7 +38,7 @@ class Wait:
     """
 
     limit_s: float
-    grace_s: float = _GRACE_S
+    grace_s: float
     since: dict[Member, float] = field(default_factory=dict["Member", float])
 
 
@@ -60,8 +63,9 @@ class Member(Protocol):
 class ConnectionTable:
     """The connections of one event loop, each in at most one of the waits.
 
-    A full table makes room by closing connections that wait for their clients: first those that never sent anything, last
-    those within a request's body. Connections with a request that is being answered are never closed.
+    A full table makes room by closing the connection that has waited longest for its client: first of those without a whole
+    request, then of those between two requests, last of those within a body. Connections with a request that is being
+    answered are never closed.
 
     Args:
         options: the limits.
@@ -90,13 +94,15 @@ class ConnectionTable:
         self._full = SparseLog(_log)
         self._greedy = SparseLog(_log)
         self._sweep_s = min(_SWEEP_S, options.client_timeout_s / 4)
-        self.new = Wait(options.client_timeout_s)
-        self.lingering = Wait(_LINGER_S)
-        self.heads = Wait(options.client_timeout_s)
-        self.draining = Wait(options.client_timeout_s)
-        self.idle = Wait(options.keep_alive_s)
+        grace_s = min(_GRACE_S, self.most / _NEWCOMERS_PER_S)
+        self.new = Wait(options.client_timeout_s, grace_s)
+        self.heads = Wait(options.client_timeout_s, grace_s)
+        self.draining = Wait(options.client_timeout_s, grace_s)
+        self.lingering = Wait(_LINGER_S, grace_s)
+        self.idle = Wait(options.keep_alive_s, grace_s)
         self.bodies = Wait(float("inf"), _BODY_GRACE_S)  # `BodyLimit` limits their time, and answers
-        self._waits = (self.new, self.lingering, self.heads, self.draining, self.idle, self.bodies)
+        self._tiers = ((self.new, self.heads, self.draining, self.lingering), (self.idle,), (self.bodies,))
+        self._waits = tuple(wait for tier in self._tiers for wait in tier)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -177,15 +183,13 @@ class ConnectionTable:
         return len(self._members) >= self.most
 
     def make_room(self) -> bool:
-        """Closes the connection that has waited longest, in the order of the waits. Returns False if none can be closed."""
+        """Closes a connection that waits for its client. Returns False if none can be closed."""
         now = self._clock()
-        for wait in self._waits:
-            for member, since in wait.since.items():
-                if now - since < wait.grace_s:
-                    break
-                if member.is_flushed():
-                    self._evict(member)
-                    return True
+        for tier in self._tiers:
+            oldest = min(filter(None, (_oldest(wait, now) for wait in tier)), key=itemgetter(0), default=None)
+            if oldest is not None:
+                self._evict(oldest[1])
+                return True
         return False
 
     def say_full(self, why: str) -> None:
@@ -242,6 +246,16 @@ class ConnectionTable:
         if ip.version == 6:
             return str(ipaddress.ip_network((int(ip) >> 64 << 64, 64)))
         return str(ip)
+
+
+def _oldest(wait: Wait, now: float) -> tuple[float, Member] | None:
+    """Returns the longest waiting connection that may be closed, and since when it has waited."""
+    for member, since in wait.since.items():
+        if now - since < wait.grace_s:
+            return None
+        if member.is_flushed():
+            return since, member
+    return None
 
 
 def _gives_way(member: Member, now: float) -> bool:
