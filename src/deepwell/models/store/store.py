@@ -166,6 +166,7 @@ class ModelStore:
                 template_hash=_template_hash(_openable(partial)),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
                 files=files,
+                pinned=tuple(sorted({*entry.files, *([entry.file] if entry.sha256 else [])})),
             )
         except InvalidModelFile:
             shutil.rmtree(partial)  # another attempt would only find the same bytes
