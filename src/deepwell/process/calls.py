@@ -176,7 +176,7 @@ class CallProcess:
         if late:
             return CallEnded("it did not answer in time")
         if process.returncode == -signal.SIGPROF:
-            return CallEnded(f"it took more than {processor_s:g} s of processor time")
+            return CallEnded("it took too much processor time")
         if process.returncode < 0:
             return CallEnded(
                 f"it took too much memory, or crashed ({signal.Signals(-process.returncode).name})"

@@ -29,7 +29,7 @@ __all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess"]
 MEMORY_BYTES: Final = 448 << 20  # of the child's own data; with its code it stays below 512 MB
 LOAD_S: Final = 10.0
 RENDER_S: Final = 2.5  # the sandbox stops a template after 2 s, unless one call inside of it takes longer
-ENCODE_S: Final = 5.0  # and a second more for every so many characters
+ENCODE_S: Final = 3.0  # and a second more for every so many characters
 BYTES_A_SECOND: Final = 200_000
 _SMALL_BYTES: Final = (
     256 << 10

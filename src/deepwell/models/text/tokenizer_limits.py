@@ -24,6 +24,7 @@ MAX_CONTROL_TOTAL: Final = 1 << 17  # of all; DeepSeek's have 29 thousand
 MAX_GROWTH: Final = 256.0  # most bytes that normalisers may make of one
 MAX_FRAME_TOKENS: Final = 64  # that the post-processor puts around a text
 MAX_INSERTED_CHARS: Final = 256  # that one normaliser inserts at once
+MAX_PARTS: Final = 64  # parts of a normaliser or a pre-tokenizer, each of which passes over the whole text
 
 # Most bytes that a normaliser makes of a byte. NFKD makes 33 of U+FDFA's 3; case mappings at most triple.
 _GROWTH: Final[Mapping[str, float]] = {
@@ -65,6 +66,9 @@ def check_backend(backend: Backend, where: str) -> None:
             f"{where}: the tokenizer drops merges at random (dropout), so that no text has one tokenisation",
             fix="set dropout to null in tokenizer.json",
         )
+    for name, component in (("normaliser", backend.normalizer), ("pre-tokenizer", backend.pre_tokenizer)):
+        if (count := _count(part(component))) > MAX_PARTS:
+            raise InvalidModelFile(f"{where}: the {name} has {count} parts, more than {MAX_PARTS}")
     growth = _growth(part(backend.normalizer), where)
     if growth > MAX_GROWTH:
         raise InvalidModelFile(
@@ -112,6 +116,12 @@ def check_control(tokens: Iterable[str], where: str) -> None:
         raise InvalidModelFile(
             f"{where}: the control tokens have {total} characters in all, more than {MAX_CONTROL_TOTAL}"
         )
+
+
+def _count(node: Mapping[str, Any]) -> int:
+    """Returns the number of parts of a normaliser or a pre-tokenizer."""
+    parts = [*node.get("normalizers", ()), *node.get("pretokenizers", ())]
+    return 1 + sum(map(_count, parts))
 
 
 def _growth(node: Mapping[str, Any], where: str) -> float:
