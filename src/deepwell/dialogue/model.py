@@ -228,7 +228,10 @@ class ServedModel:
             return [encode(text) for text in texts]
         window = self.capabilities.max_model_len
         for index, text in enumerate(texts):
-            if len(text) > window and (fewest := self.codec.fewest_tokens(text)) > window:
+            if len(text) <= max(window, _INLINE_CHARACTERS):
+                continue
+            fewest = await asyncio.to_thread(self.codec.fewest_tokens, text)
+            if fewest > window:
                 raise self._too_long(TooLong(index, fewest, False), param)
         try:
             found = await self._in_turn(lane, size, lambda process: process.encode(texts, most_tokens=window))

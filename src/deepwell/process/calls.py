@@ -62,6 +62,7 @@ class CallProcess:
         self._frames = Frames(MAX_FRAME_BYTES)
         self._busy = False
         self._killed = False
+        self._doomed = False  # the child was killed, and may not have ended yet
         self.hello = b""  # the answer of the last child to `launch`
 
     @property
@@ -106,7 +107,7 @@ class CallProcess:
         """Ends the call in progress, and the child with it. Does nothing between calls."""
         with self._state:
             if self._busy:
-                self._killed = True
+                self._killed = self._doomed = True
                 if self._process is not None:
                     self._process.kill()
 
@@ -117,7 +118,7 @@ class CallProcess:
             self._end()
 
     def _ensure(self) -> None:
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None and not self._doomed and self._process.poll() is None:
             return
         self._end()
         ours, theirs = socket.socketpair()
@@ -187,6 +188,7 @@ class CallProcess:
         with self._state:
             process, sock = self._process, self._socket
             self._process = self._socket = None
+            self._doomed = False
         if sock is not None:
             sock.close()
         if process is not None:

@@ -49,12 +49,8 @@ class HostileModel:
         return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def write_hostile_models(folder: Path) -> list[HostileModel]:
-    """Writes all hostile models below `folder`, some 150 MB, and returns them."""
-    return list(_written(folder))
-
-
-def _written(folder: Path) -> Iterator[HostileModel]:
+def write_hostile_models(folder: Path) -> Iterator[HostileModel]:
+    """Writes hostile models below `folder`, some 250 MB in all, and yields each when it is there."""
     for name, data in gguf_headers():
         path = folder / "gguf" / f"{name}.gguf"
         path.parent.mkdir(parents=True, exist_ok=True)

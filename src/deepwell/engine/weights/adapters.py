@@ -221,7 +221,12 @@ def _values(path: Path, file: Any, info: SafetensorsInfo) -> NDArray[np.float32]
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond the floats, such as 10**400
+        return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import marshal
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -88,13 +87,14 @@ _encode = msgspec.msgpack.Encoder().encode
 _answers = msgspec.msgpack.Decoder(_Tokens | _Count | _Text | _Loaded | Failure)
 
 
-@dataclass(frozen=True, slots=True)
 class TooLong(Exception):
     """Raised in place of tokens when text `index` has more than the caller can use; see `TooManyTokens`."""
 
-    index: int
-    count: int
-    exact: bool
+    def __init__(self, index: int, count: int, exact: bool) -> None:
+        super().__init__(f"text {index} has {count} tokens")
+        self.index = index
+        self.count = count
+        self.exact = exact
 
 
 class TextProcess:
