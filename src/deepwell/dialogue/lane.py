@@ -15,10 +15,9 @@ from deepwell.models.text.text_process import TextProcess
 
 __all__ = ["TextLane"]
 
-IDLE_S: Final = 15.0  # after which the child is ended, and its memory given back
+IDLE_S: Final = 20.0  # after which the child is ended, and its memory given back
 MOST_WAITING: Final = 32 << 20  # characters of one tenant
 _KILL_AGAIN_S: Final = 0.05
-_TRIM_ABOVE: Final = 1 << 20  # characters of a text behind which freed memory goes back to the system
 
 T = TypeVar("T")
 
@@ -59,8 +58,6 @@ class TextLane:
                     await asyncio.wait((future,), timeout=_KILL_AGAIN_S)
                 raise
             finally:
-                if characters > _TRIM_ABOVE:
-                    _trim()
                 if not self._stays:
                     self._ending = loop.call_later(self._idle_s, self._end)
 
@@ -68,9 +65,11 @@ class TextLane:
         """Ends the child and the thread. Called on the event loop when no more texts come; the next call starts both again."""
         self._stay()
         if self._thread is not None:
-            self._thread.submit(self.process.close)
+            self._thread.submit(self._retire)
             self._thread.shutdown(wait=False)
             self._thread = None
+        else:
+            self.process.close()  # which may have been started before there was an event loop
 
     def _stay(self) -> None:
         if self._ending is not None:
@@ -80,6 +79,10 @@ class TextLane:
     def _end(self) -> None:
         if self._turns.is_idle:
             self.close()
+
+    def _retire(self) -> None:
+        self.process.close()
+        _trim()  # of the texts themselves, which have passed through this process
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:

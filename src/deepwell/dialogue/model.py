@@ -14,7 +14,6 @@ from deepwell.dialogue.lane import TextLane
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import Engine, Grammar, SamplingParams
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
-from deepwell.models.text.sandbox import TemplateLimit, weigh
 from deepwell.models.text.text_process import TextProcess, TooLong
 from deepwell.version import deepwell_version
 
@@ -49,11 +48,18 @@ class SamplingOptions:
 
 
 class PromptTooLong(ContextLengthExceeded):
-    """Raised for a prompt that the context cannot hold; `tokens` is their number, or a number that it surely exceeds."""
+    """Raised for a prompt that the context cannot hold.
 
-    def __init__(self, message: str, *, fix: str, param: str, tokens: int) -> None:
+    Attributes:
+        index: number of the prompt, where there are several.
+        tokens: number of its tokens, or, unless `exact`, a number that they surely exceed.
+    """
+
+    def __init__(self, message: str, found: TooLong, *, fix: str, param: str) -> None:
         super().__init__(message, fix=fix, param=param)
-        self.tokens = tokens
+        self.index = found.index
+        self.tokens = found.count
+        self.exact = found.exact
 
 
 class Attend(Protocol):
@@ -165,14 +171,14 @@ class ServedModel:
     async def _in_turn(self, lane: TextLane, size: int, work: Callable[[TextProcess], T]) -> T:
         return await self.attend(lambda tenant: lane.run(tenant, size, work))
 
-    def _too_long(self, found: TooLong, param: str, where: str = "") -> PromptTooLong:
+    def _too_long(self, found: TooLong, param: str) -> PromptTooLong:
         window = self.capabilities.max_model_len
         least = "" if found.exact else "at least "
         return PromptTooLong(
-            f"this model's maximum context length is {window} tokens, but the {where or param} has {least}{found.count}",
+            f"this model's maximum context length is {window} tokens, but the {param} has {least}{found.count}",
+            found,
             fix=f"shorten the {param} to at most {window - 1} tokens",
             param=param,
-            tokens=found.count,
         )
 
     async def prepare(self, grammar: Grammar, param: str) -> None:
@@ -195,10 +201,15 @@ class ServedModel:
         """
         window = self.capabilities.max_model_len
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-        if any(len(prompt) > window for prompt in prompts if not isinstance(prompt, str)):
-            longest = max(len(prompt) for prompt in prompts if not isinstance(prompt, str))
-            raise self._too_long(TooLong(0, longest, True), param)
-        tokenised = await self._tokenised(texts, param)
+        for index, prompt in enumerate(prompts):
+            if not isinstance(prompt, str) and len(prompt) > window:
+                raise self._too_long(TooLong(index, len(prompt), True), param)
+        try:
+            tokenised = await self._tokenised(texts)
+        except TooLong as found:  # it counts the texts alone
+            places = [index for index, prompt in enumerate(prompts) if isinstance(prompt, str)]
+            found.index = places[found.index]
+            raise self._too_long(found, param) from None
         from_text = iter(tokenised)
         encoded: list[list[int]] = []
         for index, prompt in enumerate(prompts):
@@ -215,7 +226,7 @@ class ServedModel:
             encoded.append(tokens)
         return encoded
 
-    async def _tokenised(self, texts: Sequence[str], param: str) -> list[list[int]]:
+    async def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
         size = sum(map(len, texts)) + _OF_A_MESSAGE * len(
             texts
         )  # many short texts take as long as a long one
@@ -226,17 +237,18 @@ class ServedModel:
             if is_long:
                 return await asyncio.to_thread(lambda: [encode(text) for text in texts])
             return [encode(text) for text in texts]
-        window = self.capabilities.max_model_len
+        frame = len(self.codec.framed([]))
+        most = self.capabilities.max_model_len - frame
         for index, text in enumerate(texts):
-            if len(text) <= max(window, _INLINE_CHARACTERS):
+            if len(text) <= max(most, _INLINE_CHARACTERS):
                 continue
             fewest = await asyncio.to_thread(self.codec.fewest_tokens, text)
-            if fewest > window:
-                raise self._too_long(TooLong(index, fewest, False), param)
+            if fewest > most:
+                raise TooLong(index, fewest, False)
         try:
-            found = await self._in_turn(lane, size, lambda process: process.encode(texts, most_tokens=window))
+            found = await self._in_turn(lane, size, lambda process: process.encode(texts, most_tokens=most))
         except TooLong as error:
-            raise self._too_long(error, param) from None
+            raise TooLong(error.index, error.count + frame, error.exact) from None
         return [self.codec.framed(tokens) for tokens in found]
 
     def room(self, prompt_tokens: int, max_tokens: int | None, param: str) -> int:
@@ -325,10 +337,18 @@ def _size(messages: Sequence[Mapping[str, Any]], rest: object) -> int:
 
 def _weight(value: object) -> int:
     """Returns the length of a JSON-like value, or one that is too long for this process."""
-    try:
-        return weigh(value)
-    except TemplateLimit:
-        return _INLINE_CHARACTERS + 1
+    size = 0
+    stack = [value]
+    while stack and size <= _INLINE_CHARACTERS:
+        one = stack.pop()
+        size += 1
+        if isinstance(one, str):
+            size += len(one)
+        elif isinstance(one, Mapping):
+            stack += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            stack += one
+    return size
 
 
 def _given(value: float | None, default: float) -> float:

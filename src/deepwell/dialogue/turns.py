@@ -41,7 +41,7 @@ class FairTurns:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nobody has a turn and nobody waits."""
+        """True while nobody has a turn and nobody waits."""
         return not self._busy
 
     @asynccontextmanager

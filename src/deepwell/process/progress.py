@@ -82,7 +82,7 @@ class Progress:
 
     @property
     def working(self) -> bool:
-        """Whether the working thread has work."""
+        """True while the working thread has work."""
         return self._counters[_WORKING] != 0
 
     def close(self) -> None:

@@ -42,7 +42,7 @@ class HostedTokenizer(Tokenizer):
 
     @property
     def facts(self) -> TextFacts:
-        """What the child said of the tokenizer when it loaded it."""
+        """The facts of the tokenizer, as the child gave them when it loaded it."""
         return self._facts
 
     @property

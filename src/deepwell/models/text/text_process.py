@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class TextFacts(msgspec.Struct, array_like=True, frozen=True):
-    """What is known of a loaded tokenizer and its template, so that tokens can be read without the child."""
+    """The facts of a loaded tokenizer and its template, by which tokens can be read without the child."""
 
     token_bytes: list[bytes]  # by id
     added: dict[int, str]
