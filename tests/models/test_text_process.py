@@ -92,7 +92,7 @@ def test_refusals_cross_as_they_are(process: TextProcess) -> None:
 
 def test_a_call_can_be_killed_and_the_next_one_is_answered(model: Path) -> None:
     process = TextProcess(model)
-    process.load()
+    process.start()
     os.kill(process.pid, signal.SIGSTOP)
     ended: list[BaseException] = []
 
@@ -133,9 +133,9 @@ def test_a_template_that_does_not_come_back_is_ended_by_the_kernel(tmp_path: Pat
 
 async def test_whoever_leaves_ends_the_work_and_nobody_else_waits_for_it(model: Path) -> None:
     lane = TextLane(TextProcess(model), idle_s=0.0)
-    await lane.run("a", 1, TextProcess.load)
+    await lane.run("a", 1, TextProcess.start)
     lane._stay()
-    lane.process.load()
+    lane.process.start()
     os.kill(lane.process.pid, signal.SIGSTOP)
     left = asyncio.create_task(lane.run("a", 1, lambda process: process.encode(["hello"])))
     waits = asyncio.create_task(lane.run("b", 1, lambda process: process.encode(["hello"])))

@@ -109,7 +109,7 @@ async def test_a_deadline_holds_for_the_wait_and_the_work(codec: Codec) -> None:
     try:
         lane = model_of(running)._long
         assert lane is not None
-        await asyncio.to_thread(lane.process.load)
+        await asyncio.to_thread(lane.process.start)
         os.kill(lane.process.pid, signal.SIGSTOP)
         answer = await post(running, "/v1/completions", prompt=LONG, max_tokens=1)
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "request_timeout")

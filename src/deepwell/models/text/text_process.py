@@ -80,11 +80,15 @@ class _Text(msgspec.Struct, tag=3, array_like=True, frozen=True):
 
 
 class _Loaded(msgspec.Struct, tag=4, array_like=True, frozen=True):
+    pass
+
+
+class _Facts(msgspec.Struct, tag=5, array_like=True, frozen=True):
     facts: TextFacts
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_answers = msgspec.msgpack.Decoder(_Tokens | _Count | _Text | _Loaded | Failure)
+_answers = msgspec.msgpack.Decoder(_Tokens | _Count | _Text | _Loaded | _Facts | Failure)
 
 
 class TooLong(Exception):
@@ -117,22 +121,29 @@ class TextProcess:
         return self._calls.pid
 
     def load(self) -> TextFacts:
-        """Starts the child if there is none, and returns what it loaded.
+        """Starts the child if there is none, and returns the facts of what it loaded.
 
         Raises:
             InvalidModelFile, UnsupportedModel: the files are not sound, or take more than the limits to read.
         """
+        answer = self._ask("facts", ())
+        assert isinstance(answer, _Facts)
+        return answer.facts
+
+    def start(self) -> None:
+        """Starts the child if there is none. Raises as `load` does."""
         try:
             answer = _answers.decode(self._calls.start())
         except CallEnded as error:
+            if error.killed:
+                raise
             raise InvalidModelFile(
                 f"{self._name}: the tokenizer cannot be read within {self._memory_bytes >> 20} MB and {LOAD_S:g} s: {error}",
                 fix="use a model whose tokenizer is sound",
             ) from None
         if isinstance(answer, Failure):
+            self._calls.close()  # it has nothing to answer with
             raise error_of(answer)
-        assert isinstance(answer, _Loaded)
-        return answer.facts
 
     def encode(
         self, texts: Sequence[str], *, allow_special: bool = True, most_tokens: int | None = None
@@ -201,7 +212,7 @@ class TextProcess:
             raise InvalidRequest(
                 f"the messages are too large to render: {error}", param="messages"
             ) from error
-        self.load()
+        self.start()
         try:
             answer = _answers.decode(
                 self._calls.call(request, _render_s(len(request)) + _encode_s(len(request)))
@@ -270,7 +281,8 @@ class _Child:
     def answer(self, body: bytes) -> bytes:
         try:
             if self._tokenizer is None:
-                return _encode(_Loaded(self._load(msgspec.msgpack.decode(body, type=_Setup))))
+                self._load(msgspec.msgpack.decode(body, type=_Setup))
+                return _encode(_Loaded())
             name, arguments = marshal.loads(body)  # noqa: S302  # the parent wrote it
             work: Callable[..., msgspec.Struct] = getattr(self, f"_{name}")
             self._nbytes = len(body)
@@ -283,7 +295,7 @@ class _Child:
             reason = f"{type(error).__name__}: {str(error)[:400]}"
             return _encode(failure_of(0, InvalidModelFile(f"the tokenizer or template failed: {reason}")))
 
-    def _load(self, setup: _Setup) -> TextFacts:
+    def _load(self, setup: _Setup) -> None:
         os.nice(setup.nice)
         limit_memory(setup.memory_bytes)
         with limited(LOAD_S):
@@ -292,9 +304,12 @@ class _Child:
             template = None
             if source:
                 template = ChatTemplate(source, tokenizer.bos_token, tokenizer.eos_token)
-            facts = _facts_of(tokenizer, template)
         self._tokenizer, self._template = tokenizer, template
-        return facts
+
+    def _facts(self) -> msgspec.Struct:
+        assert self._tokenizer is not None
+        with limited(LOAD_S):
+            return _Facts(_facts_of(self._tokenizer, self._template))
 
     def _encode(self, texts: list[str], allow_special: bool, most_tokens: int | None) -> msgspec.Struct:
         assert self._tokenizer is not None
