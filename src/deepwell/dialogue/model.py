@@ -7,7 +7,7 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal, Protocol, TypeVar
 
 from deepwell.dialogue.lane import TextLane
@@ -95,20 +95,28 @@ class ServedModel:
         self.created = int(time.time())
         self.fingerprint = self._fingerprint()
         self.attend: Attend = unattended
-        self._quick: TextLane | None = (
-            None  # for short texts, where they may not be tokenised in this process
-        )
-        self._long: TextLane | None = None
-        if codec.process is not None:
-            self._quick = TextLane(codec.process, stays=True)
-        if codec.path is not None:
-            self._long = TextLane(TextProcess(codec.path, background=True))
+        self._lanes: list[TextLane] = []
+
+    @cached_property
+    def _quick(self) -> TextLane | None:
+        """The lane of short texts, where they may not be tokenised in this process."""
+        process = self.codec.process
+        return None if process is None else self._lane(TextLane(process, stays=True))
+
+    @cached_property
+    def _long(self) -> TextLane | None:
+        """The lane of long texts."""
+        path = self.codec.path
+        return None if path is None else self._lane(TextLane(TextProcess(path, background=True)))
+
+    def _lane(self, lane: TextLane) -> TextLane:
+        self._lanes.append(lane)
+        return lane
 
     def close_texts(self) -> None:
         """Ends the processes that tokenise. Called on the event loop."""
-        for lane in (self._quick, self._long):
-            if lane is not None:
-                lane.close()
+        for lane in self._lanes:
+            lane.close()
 
     def _fingerprint(self) -> str:
         """Returns a digest. While it is the same, equal requests with a seed give equal tokens."""
