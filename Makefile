@@ -12,16 +12,24 @@ WORKERS ?= $(shell count=$$(nproc); echo $$((count < 4 ? count : 4)))
 PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
 NATIVE_SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
+AUDIT_VENV := .venv-audit
+LOCK = $(AUDIT_VENV)/bin/uv pip compile pyproject.toml --extra postgres --extra valkey --extra otel --python-version 3.11 \
+  --no-header --no-annotate --quiet
+
 # Stamps carry the Python version: another interpreter means another environment.
 BASE := $(VENV)/.base-$(PYTHON_VERSION)
 DEV := $(VENV)/.dev-$(PYTHON_VERSION)
 TUNE := $(TUNE_VENV)/.tune-$(PYTHON_VERSION)
+AUDIT := $(AUDIT_VENV)/.audit-$(PYTHON_VERSION)
 
-.PHONY: run dev tune test test-all parity parity-deepseek check bench golden clean
+# The model of `make run`; MODEL=qwen2.5-coder-0.5b knows Chinese.
+MODEL ?= $(or $(DEEPWELL_MODEL),smollm2)
 
-run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next
-	@$(BIN)/deepwell pull smollm2
-	@exec $(BIN)/deepwell serve smollm2 --demo
+.PHONY: run dev tune test test-all parity parity-deepseek check bench golden lock audit clean
+
+run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next; MODEL=NAME: another than smollm2
+	@$(BIN)/deepwell pull $(MODEL)
+	@exec $(BIN)/deepwell serve $(MODEL) --demo
 
 dev: $(DEV)  ## the environment of check and test
 
@@ -29,14 +37,14 @@ tune: $(TUNE)  ## the environment of parity
 
 test: $(DEV)  ## unit, real-model and fault tests
 	@$(BIN)/deepwell pull smollm2
-	@$(BIN)/deepwell pull --catalog bench/assets.toml minilm
+	@$(BIN)/deepwell pull minilm
 	$(BIN)/$(PYTEST) --ignore=tests/parity $(ARGS)
 
 test-all: test parity  ## every test there is
 
 parity: $(TUNE)  ## against transformers itself, and against what it computed for the golden files
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
-	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml minilm
+	@$(TUNE_VENV)/bin/deepwell pull minilm
 	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY) $(ARGS)
 
 parity-deepseek: $(TUNE)  ## the same for DeepSeek and Qwen3-MoE alone: tiny random models, no downloads
@@ -50,19 +58,27 @@ check: $(DEV)  ## format, lint, types, import contracts
 
 bench: $(DEV)  ## every promised figure; writes docs/benchmarks.md
 	@$(BIN)/deepwell pull smollm2
-	@$(BIN)/deepwell pull --catalog bench/assets.toml minilm
+	@$(BIN)/deepwell pull minilm
 	$(BIN)/deepwell bench targets $(ARGS)
+
+lock: $(AUDIT)  ## requirements.lock: versions and hashes of the base install and its extras, [tune] apart
+	@$(LOCK) --universal --generate-hashes --no-emit-index-url --upgrade --output-file requirements.lock
+
+audit: $(AUDIT)  ## known vulnerabilities of the locked releases, and of the lowest that pyproject.toml allows; advisory
+	-$(AUDIT_VENV)/bin/pip-audit --require-hashes --disable-pip --progress-spinner off --requirement requirements.lock
+	@$(LOCK) --resolution lowest-direct --output-file $(AUDIT_VENV)/lowest.txt
+	-$(AUDIT_VENV)/bin/pip-audit --no-deps --disable-pip --progress-spinner off --requirement $(AUDIT_VENV)/lowest.txt
 
 golden: $(TUNE)  ## make tests/golden anew with transformers
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
-	@$(TUNE_VENV)/bin/deepwell pull --catalog bench/assets.toml minilm
+	@$(TUNE_VENV)/bin/deepwell pull minilm
 	$(TUNE_VENV)/bin/python tests/golden/make.py
 	$(TUNE_VENV)/bin/python tests/golden/encoder.py
 	$(TUNE_VENV)/bin/python tests/golden/deepseek.py
 	$(TUNE_VENV)/bin/python -m tests.golden.prediction
 
 clean:  ## environments, builds, caches; models stay in the store
-	rm -rf $(VENV) $(TUNE_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TUNE_VENV) $(AUDIT_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE): pyproject.toml $(NATIVE_SOURCES)
@@ -75,4 +91,9 @@ $(DEV): pyproject.toml $(NATIVE_SOURCES)
 
 $(TUNE): pyproject.toml $(NATIVE_SOURCES)
 	@.ci/install $(PYTHON) $(TUNE_VENV) "[dev,tune]"
+	@touch $@
+
+$(AUDIT):
+	@$(PYTHON) -m venv --clear $(AUDIT_VENV)
+	@$(AUDIT_VENV)/bin/python -m pip install -q --disable-pip-version-check uv pip-audit
 	@touch $@

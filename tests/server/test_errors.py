@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.types import Message
 from tests.server.fakes import FakeEngine
+
+from deepwell.server.app import create_app
+from deepwell.server.context import ServerContext
 
 CHAT: dict[str, Any] = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
 TEXT: dict[str, Any] = {"model": "toy", "prompt": "hi"}
@@ -35,6 +40,41 @@ def named(name: str) -> dict[str, Any]:
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v1/conversations", "/v1/files"])
+async def test_a_client_that_leaves_within_its_body_is_no_failure(
+    service: ServerContext, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    messages: list[Message] = [
+        {"type": "http.request", "body": b'{"model": "toy", "mess', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0) if len(messages) > 1 else messages[0]
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope: dict[str, Any] = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json"), (b"content-length", b"500")],
+        "client": ("127.0.0.1", 1),
+        "server": ("test", 80),
+        "scheme": "http",
+        "http_version": "1.1",
+        "root_path": "",
+    }
+    with caplog.at_level(logging.WARNING):
+        await create_app(service)(scope, receive, send)
+    assert not [message for message in sent if message.get("status", 0) >= 500]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ async def test_a_body_that_does_not_come_is_a_408(engine: FakeEngine, codec: Cod
         host, port = live.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
             b"content-length: 100\r\n\r\n{"
         )
         answer = await asyncio.wait_for(reader.read(), 30)

@@ -133,7 +133,8 @@ def test_a_client_that_hangs_up_stops_costing(real: Live) -> None:
     data = json.dumps(body).encode()
     aborted = real.engine.stats().aborted
     with socket.create_connection((host, int(port)), timeout=60) as client:
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(data)}"
         client.sendall(f"{head}\r\n\r\n".encode() + data)
         assert client.recv(64).startswith(b"HTTP/1.1 200")
         generated = real.engine.stats().generated_tokens

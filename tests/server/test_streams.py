@@ -90,7 +90,7 @@ class Caller:
 
     async def post(self, app: Any, path: str, body: dict[str, Any]) -> None:
         self.body = json.dumps(body).encode()
-        headers = [(b"content-type", b"application/json")]
+        headers = [(b"host", b"test"), (b"content-type", b"application/json")]
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "path": path,
             "raw_path": path.encode(), "query_string": b"", "headers": headers, "scheme": "http",
@@ -151,7 +151,7 @@ def test_closing_the_socket_ends_the_request(live: Live) -> None:
     live.engine.endless = True
     body = json.dumps(ENDLESS | {"stream": True}).encode()
     with socket.create_connection((host, int(port)), timeout=30) as client:
-        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
         client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
         assert client.recv(64).startswith(b"HTTP/1.1 200")
     assert live.engine.ended.wait(timeout=30)

@@ -189,6 +189,20 @@ async def test_an_upload_takes_no_more_than_was_announced(upload_store, store, d
     assert ended.status == "cancelled" and not blobs(store)
 
 
+async def test_a_part_whose_answer_was_lost_can_be_sent_again(upload_store, store):
+    """The client does not know that the part was kept, so the upload must still take all that was announced."""
+    upload = await announced(upload_store, 6)
+    await add(upload_store, store, upload.id, b"abc")
+    first = await add(upload_store, store, upload.id, b"abc")
+    second = await add(upload_store, store, upload.id, b"def")
+    with pytest.raises(InvalidRequest, match="room for 0"):
+        await add(upload_store, store, upload.id, b"g")
+    again = await add(upload_store, store, upload.id, b"def")
+    _, kept = await upload_store.complete(A, upload.id, [first, again])
+    assert second != again and (await store.path(A, kept.id)).read_bytes() == b"abcdef"
+    assert blobs(store) == {kept.sha256}
+
+
 async def test_an_upload_that_is_late_has_expired(upload_store, store, database):
     upload = await announced(upload_store, 3)
     part = await add(upload_store, store, upload.id, b"abc")

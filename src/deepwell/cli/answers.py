@@ -10,14 +10,26 @@ from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from deepwell.cli.output import console
 from deepwell.errors import ContextLengthExceeded, DeepwellError
 
 if TYPE_CHECKING:
     from pydantic import SecretStr
 
+    from deepwell.models.store.sampling import SamplingDefaults
     from deepwell.settings import Settings
 
-__all__ = ["Answers", "Asked", "LocalAnswers", "Part", "RemoteAnswers", "cut_note", "last_of", "open_answers"]
+__all__ = [
+    "Answers",
+    "Asked",
+    "LocalAnswers",
+    "Part",
+    "RemoteAnswers",
+    "cut_note",
+    "last_of",
+    "open_answers",
+    "warn_of_language",
+]
 
 _CONNECT_SECONDS = 0.5  # to a server on this machine, which answers at once or is not there
 
@@ -79,6 +91,16 @@ def cut_note(part: Part | None) -> str:
     if part is None or part.report is None or part.report.finish_reason != "length":
         return ""
     return f"(cut off after {part.report.completion_tokens} tokens, by --max-tokens or the context)"
+
+
+def warn_of_language(model: str, question: str) -> bool:
+    """Tells somebody who asks in Chinese that the model does not know it, on standard error, and whether it did."""
+    from deepwell.models.store.languages import chinese_note, is_chinese
+
+    note = chinese_note(model) if is_chinese(question) else ""
+    if note:
+        console(stderr=True).print(note, style="yellow", soft_wrap=True)
+    return bool(note)
 
 
 class _Clock:
@@ -197,8 +219,9 @@ class LocalAnswers:
 
     where = "this process"
 
-    def __init__(self, engine: Any, codec: Any, model: str) -> None:
+    def __init__(self, engine: Any, codec: Any, model: str, defaults: SamplingDefaults | None = None) -> None:
         self.model = model
+        self._defaults = defaults.parameters() if defaults else {}
         self._engine = engine
         self._codec = codec
 
@@ -214,7 +237,7 @@ class LocalAnswers:
                 f"but the context holds {left + len(prompt)}",
                 fix="shorten it, or lower --max-tokens",
             )
-        params = SamplingParams(max_tokens=asked.max_tokens or left, seed=asked.seed)
+        params = SamplingParams(max_tokens=asked.max_tokens or left, seed=asked.seed, **self._defaults)
         if asked.temperature is not None:
             params = replace(params, temperature=asked.temperature)
         request = GenerateRequest(uuid.uuid4().hex, prompt, params)
@@ -252,4 +275,4 @@ def open_answers(settings: Settings) -> Answers:
     planned = plan_model(settings)
     with packing(shown=True) as progress:
         opened = open_model(planned, progress)
-    return LocalAnswers(opened.engine, opened.codec, opened.name)
+    return LocalAnswers(opened.engine, opened.codec, opened.name, opened.defaults)

@@ -37,7 +37,7 @@ def ask(
     A running `deepwell serve` that serves the model answers; without one the model is loaded for this question.
     """
     with reported_errors(as_json=json):
-        from deepwell.cli.answers import Asked, cut_note, last_of, open_answers
+        from deepwell.cli.answers import Asked, cut_note, last_of, open_answers, warn_of_language
         from deepwell.errors import InvalidRequest
         from deepwell.settings import Settings
 
@@ -48,6 +48,8 @@ def ask(
         messages = [{"role": "system", "content": system}] if system else []
         asked = Asked([*messages, {"role": "user", "content": text}], max_tokens, temperature, seed)
         with closing(open_answers(settings)) as answers:
+            if not json:
+                warn_of_language(answers.model, text)
             answer = ""
             last = None
             with closing(answers.stream(asked)) as parts:

@@ -86,6 +86,7 @@ class Conversation:
         self._temperature = temperature
         self._as_json = as_json
         self._turns: list[dict[str, str]] = []
+        self._warned = False
         self._commands: dict[str, Callable[[str], None]] = {
             "/help": lambda _: self._say(HELP),
             "/clear": self._clear,
@@ -114,9 +115,11 @@ class Conversation:
                 self._turn(text)
 
     def _turn(self, text: str) -> None:
-        from deepwell.cli.answers import Asked, cut_note, last_of
+        from deepwell.cli.answers import Asked, cut_note, last_of, warn_of_language
         from deepwell.errors import DeepwellError
 
+        if not (self._as_json or self._warned):
+            self._warned = warn_of_language(self._answers.model, text)
         self._turns.append({"role": "user", "content": text})
         asked = Asked(self.messages, self._max_tokens, self._temperature)
         answer = ""

@@ -142,7 +142,12 @@ def _model(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
     except DeepwellError as error:
         problems.append(_Problem(error.message, error.fix))
         return {"name": settings.model, "plan": []}
-    return {"name": planned.name, "path": str(planned.path), "plan": planned.memory.lines()}
+    return {
+        "name": planned.name,
+        "path": str(planned.path),
+        "plan": planned.memory.lines(),
+        "sampling": planned.defaults.shown(),
+    }
 
 
 def _store(settings: Settings) -> dict[str, Any]:
@@ -209,6 +214,9 @@ def _print(report: dict[str, Any]) -> None:
     table.add_row("model", f"{model['name']}  {model.get('path', 'not usable yet')}")
     for line in model["plan"]:
         table.add_row("", line)
+    if sampling := model.get("sampling"):
+        drawn = ", ".join(f"{name} {value:g}" for name, value in sampling.items() if name != "source")
+        table.add_row("sampling", f"{drawn}, where a request does not say ({sampling['source']})")
     table.add_row("store", f"{report['store']['folder']}: {', '.join(report['store']['models']) or 'empty'}")
     table.add_row("server", f"{report['server']['url']}  {report['server']['state']}")
     for extra, state in report["extras"].items():

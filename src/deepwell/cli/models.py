@@ -15,6 +15,8 @@ from deepwell.cli.options import ModelsDir
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
+    from deepwell.models.store.catalog import Pin
+    from deepwell.models.store.manifest import Manifest
     from deepwell.models.store.store import ModelStore
 
 __all__ = ["register"]
@@ -35,6 +37,25 @@ def register(app: typer.Typer) -> None:
     app.add_typer(models, name="models")
 
 
+_PIN_WORDS: dict[Pin, str] = {
+    "sha256": "sha256: every file is as the shipped catalog says",
+    "revision": "revision: the Hugging Face commit is the catalog's, the hub said which files belong to it",
+    "none": "none: nothing but its source vouches for it",
+}
+
+
+def _pin_of(manifest: Manifest) -> Pin:
+    """Returns the strength of the pin that a stored model was accepted by, as far as its manifest shows."""
+    from deepwell.models.store.catalog import shipped_catalog, vouching_entry
+
+    if vouching_entry(manifest) is not None:
+        return "sha256"
+    listed = shipped_catalog().get(manifest.name)
+    commit = manifest.revision and f"@{manifest.revision}"
+    is_pinned = listed and commit and manifest.source in listed.sources and commit in manifest.source
+    return "revision" if is_pinned else "none"
+
+
 def _store(models_dir: Path | None) -> ModelStore:
     from deepwell.models.store.store import ModelStore
     from deepwell.settings import Settings
@@ -53,8 +74,14 @@ def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
         if json:
             write_json(
                 {
-                    "models": [m.to_json() | {"size_bytes": m.size_bytes} for m in manifests.values()],
-                    "catalog": [{"name": e.name, "summary": e.summary, "licence": e.licence} for e in others],
+                    "models": [
+                        m.to_json() | {"size_bytes": m.size_bytes, "pin": _pin_of(m)}
+                        for m in manifests.values()
+                    ],
+                    "catalog": [
+                        {"name": e.name, "summary": e.summary, "licence": e.licence, "pin": e.pin}
+                        for e in others
+                    ],
                 }
             )
             return
@@ -64,11 +91,13 @@ def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
         table.add_column("model")
         table.add_column("size", justify="right")
         table.add_column("licence")
+        table.add_column("pinned by")
         table.add_column()
         for name, m in manifests.items():
-            table.add_row(name, f"{m.size_bytes / 1e6:.0f} MB", m.licence or "not stated", m.architecture)
+            size = f"{m.size_bytes / 1e6:.0f} MB"
+            table.add_row(name, size, m.licence or "not stated", _pin_of(m), m.architecture)
         for entry in others:
-            table.add_row(entry.name, "-", entry.licence, entry.summary, style="dim")
+            table.add_row(entry.name, "-", entry.licence, entry.pin, entry.summary, style="dim")
         console().print(table)
         if others:
             console().print("\nDimmed ones are not here yet: `deepwell pull NAME` brings one.")
@@ -81,12 +110,14 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
         manifest = stored.manifest
         assert manifest is not None
         if json:
-            write_json({"path": str(stored.path), **manifest.to_json(), "size_bytes": manifest.size_bytes})
+            facts = manifest.to_json() | {"size_bytes": manifest.size_bytes, "pin": _pin_of(manifest)}
+            write_json({"path": str(stored.path), **facts})
             return
         rows = {
             "path": str(stored.path),
             "source": manifest.source,
             "revision": manifest.revision or "-",
+            "pinned by": _PIN_WORDS[_pin_of(manifest)],
             "licence": manifest.licence or "not stated",
             "architecture": manifest.architecture,
             "chat template": f"sha256 {manifest.template_hash}" if manifest.template_hash else "none",

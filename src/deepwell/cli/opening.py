@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from deepwell.engine.plan import MemoryPlan
     from deepwell.engine.protocol import Engine
     from deepwell.models.formats.checkpoint import Checkpoint
+    from deepwell.models.store.sampling import SamplingDefaults
+    from deepwell.models.store.store import StoredModel
 
 __all__ = [
     "OpenedModel",
@@ -41,6 +43,7 @@ class Planned:
     checkpoint: Checkpoint
     options: EngineOptions
     memory: MemoryPlan
+    defaults: SamplingDefaults
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class OpenedModel:
     name: str
     engine: InProcessEngine | EncoderEngine
     codec: Codec
+    defaults: SamplingDefaults
 
 
 def plan_model(settings: Settings) -> Planned:
@@ -69,7 +73,23 @@ def plan_model(settings: Settings) -> Planned:
     checkpoint = open_checkpoint(stored.path)
     options = EngineOptions.of(settings, name=stored.name)
     memory = plan_engine(checkpoint, options)
-    return Planned(stored.name, stored.path, checkpoint, options, memory)
+    defaults = _sampling_defaults(settings, stored, checkpoint)
+    return Planned(stored.name, stored.path, checkpoint, options, memory, defaults)
+
+
+def _sampling_defaults(settings: Settings, stored: StoredModel, checkpoint: Checkpoint) -> SamplingDefaults:
+    """Returns the sampling parameters of requests that do not give them.
+
+    Raises:
+        InvalidModelFile: the model declares values that no request may have.
+    """
+    from deepwell.models.store.catalog import vouching_entry
+    from deepwell.models.store.sampling import OPENAI, read_sampling_defaults
+
+    if settings.sampling_defaults == "off" or checkpoint.config.is_encoder:
+        return OPENAI
+    entry = vouching_entry(stored.manifest)
+    return read_sampling_defaults(stored.path, checkpoint.metadata, entry.sampling if entry else None)
 
 
 def open_model(planned: Planned, progress: Callable[[int, int], None] | None = None) -> OpenedModel:
@@ -82,7 +102,7 @@ def open_model(planned: Planned, progress: Callable[[int, int], None] | None = N
     from deepwell.engine.load import open_engine
 
     engine = open_engine(planned.checkpoint, planned.options, quiet=True, progress=progress)
-    return OpenedModel(planned.name, engine, Codec.load(planned.path))
+    return OpenedModel(planned.name, engine, Codec.load(planned.path), planned.defaults)
 
 
 def load_adapters(engine: Engine, model: str, adapters: Mapping[str, Path]) -> None:

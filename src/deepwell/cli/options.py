@@ -17,6 +17,7 @@ __all__ = [
     "ModelsDir",
     "Port",
     "Precision",
+    "SamplingDefaultsOption",
     "Speculation",
     "Threads",
 ]
@@ -59,6 +60,13 @@ Speculation = Annotated[
     str | None,
     typer.Option(
         help="Draft tokens from the text so far where that is faster: auto or off; answers do not change.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+SamplingDefaultsOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Sampling parameters that a request leaves out: model (as its publisher declares), or off (OpenAI's).",
         rich_help_panel=_ENGINE,
     ),
 ]

@@ -38,7 +38,7 @@ def pull(
 ) -> None:
     """Bring a model into the store; a pull that was interrupted continues."""
     with reported_errors(as_json=json):
-        from deepwell.models.store.catalog import read_catalog
+        from deepwell.models.store.catalog import read_catalog, vouching_entry
         from deepwell.models.store.store import ModelStore
         from deepwell.settings import Settings
 
@@ -56,6 +56,10 @@ def pull(
             size = f"{manifest.size_bytes / 1e6:.0f} MB, " if manifest else ""
             licence = manifest.licence if manifest and manifest.licence else "licence not stated"
             console().print(f"{stored.name}: {size}{licence}, in {stored.path}", soft_wrap=True)
+            if manifest and vouching_entry(manifest) is None:
+                console().print(
+                    "no pinned sha256 vouches for its files: `deepwell models show` has their hashes"
+                )
 
 
 @contextmanager

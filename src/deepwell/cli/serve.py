@@ -25,6 +25,7 @@ from deepwell.cli.options import (
     ModelsDir,
     Port,
     Precision,
+    SamplingDefaultsOption,
     Speculation,
     Threads,
 )
@@ -37,11 +38,15 @@ if TYPE_CHECKING:
     from deepwell.dialogue.text import Codec
     from deepwell.engine.hosting.process import ProcessEngine
     from deepwell.engine.protocol import Capabilities
+    from deepwell.models.store.sampling import SamplingDefaults
     from deepwell.settings import Settings
 
 __all__ = ["register"]
 
-DEMO_QUESTION = "What is the capital of France? Answer in one sentence."
+DEMO_QUESTIONS = {
+    "en": "What is the capital of France? Answer in one sentence.",
+    "zh": "中国的首都是哪里？请用一句话回答。",
+}
 
 
 def register(app: typer.Typer) -> None:
@@ -75,12 +80,21 @@ def serve(
     access_log: Annotated[
         str | None, typer.Option(help="off, text or json: one line a request on standard error.")
     ] = None,
+    sampling_defaults: SamplingDefaultsOption = None,
     models_dir: ModelsDir = None,
     adapter: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH of a LoRA adapter to serve as a model; repeatable.")
     ] = None,
     adapter_dir: Annotated[
         Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(help="A name that clients call the server by, behind a proxy; repeatable."),
+    ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(help="An origin whose web pages may call the server; *: any, with keys; repeatable."),
     ] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
@@ -106,10 +120,13 @@ def serve(
             speculation=speculation,
             response_cache_mb=response_cache_mb,
             models_dir=models_dir,
+            sampling_defaults=sampling_defaults,
             adapter_dir=adapter_dir,
             embedding_model=embedding_model,
             semantic_cache=semantic_cache,
             access_log=access_log,
+            allowed_hosts=allowed_host or None,
+            cors_origins=cors_origin or None,
             workers=workers,
         )
         _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
@@ -137,6 +154,7 @@ class _Loaded:
     engine: ProcessEngine
     capabilities: Capabilities
     codec: Codec | None  # of the one process that serves; None: each of several loads it
+    defaults: SamplingDefaults
     with_key: bool
     embedding: ProcessEngine | None
     embedder: tuple[str, Path] | None
@@ -214,7 +232,7 @@ def _load(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json:
 
     with packing(shown=not as_json) as progress, ExitStack() as started:
         hosted = host_model(settings, planned, progress)
-        name, path = planned.name, planned.path
+        name, path, defaults = planned.name, planned.path, planned.defaults
         del planned  # what is known of the file takes megabytes, and the engine's process reads it for itself
         started.callback(hosted.stop)
         hosted_embedder = embedder = None
@@ -244,7 +262,7 @@ def _load(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json:
             embedding = ProcessEngine.start(hosted_embedder, wait_s=settings.engine_wait_s)
         capabilities = engine.capabilities()
         started.pop_all()
-    return _Loaded(name, path, engine, capabilities, codec, with_key, embedding, embedder)
+    return _Loaded(name, path, engine, capabilities, codec, defaults, with_key, embedding, embedder)
 
 
 def _run(settings: Settings, listener: socket, loaded: _Loaded, ready: Callable[[], None]) -> None:
@@ -252,7 +270,8 @@ def _run(settings: Settings, listener: socket, loaded: _Loaded, ready: Callable[
     if settings.workers > 1:
         from deepwell.server.workers.supervise import ModelAt, serve_workers
 
-        at = [ModelAt(loaded.name, str(loaded.path), loaded.engine.address, ("generate", "embed"))]
+        tasks = ("generate", "embed")
+        at = [ModelAt(loaded.name, str(loaded.path), loaded.engine.address, tasks, loaded.defaults)]
         if loaded.embedding and loaded.embedder:
             name, path = loaded.embedder
             at.append(ModelAt(name, str(path), loaded.embedding.address, ("embed",)))
@@ -263,7 +282,8 @@ def _run(settings: Settings, listener: socket, loaded: _Loaded, ready: Callable[
     from deepwell.server.build import context_of
     from deepwell.server.run import serve as run
 
-    models = [ServedModel(loaded.name, loaded.engine, loaded.codec or Codec.load(loaded.path))]
+    codec = loaded.codec or Codec.load(loaded.path)
+    models = [ServedModel(loaded.name, loaded.engine, codec, defaults=loaded.defaults)]
     if loaded.embedding and loaded.embedder:
         name, path = loaded.embedder
         models.append(ServedModel(name, loaded.embedding, Codec.load(path), tasks=("embed",)))
@@ -314,8 +334,15 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
 
-Ctrl-C stops it.
+{_note_of(name)}Ctrl-C stops it.
 """
+
+
+def _note_of(name: str) -> str:
+    from deepwell.models.store.languages import chinese_note
+
+    note = chinese_note(name)
+    return f"{note}\n\n" if note else ""
 
 
 def _welcome_to_embed(url: str, name: str, how: str, *, with_key: bool) -> str:
@@ -337,12 +364,21 @@ Ctrl-C stops it.
 """
 
 
+def _demo_language(model: str) -> str:
+    """Returns the first language of the model's catalog entry that there is a question in."""
+    from deepwell.models.store.catalog import shipped_catalog
+
+    entry = shipped_catalog().get(model)
+    return next((one for one in entry.languages if one in DEMO_QUESTIONS), "en") if entry else "en"
+
+
 def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
     """Put one question to the server through its own API, as any client would."""
-    asked = Asked([{"role": "user", "content": DEMO_QUESTION}], max_tokens=100, temperature=0.0)
+    question = DEMO_QUESTIONS[_demo_language(answers.model)]
+    asked = Asked([{"role": "user", "content": question}], max_tokens=100, temperature=0.0)
     out = console()
     if not as_json:
-        out.print(f"Q: {DEMO_QUESTION}\nA: ", end="")
+        out.print(f"Q: {question}\nA: ", end="")
     text = ""
     last = None
     for part in answers.stream(asked):
@@ -352,7 +388,7 @@ def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
             out.print(part.text, end="")
     report = last_of(last)
     if as_json:
-        write_json({"event": "answer", "question": DEMO_QUESTION, "answer": text, **report})
+        write_json({"event": "answer", "question": question, "answer": text, **report})
         return
     out.print(f"\n({report['completion_tokens']} tokens, {report['tokens_per_second']} a second)\n")
     out.print("The next one, from another terminal: the curl or Python lines above, or", soft_wrap=True)

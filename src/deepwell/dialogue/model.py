@@ -14,6 +14,7 @@ from deepwell.dialogue.lane import TextLane
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import Engine, Grammar, SamplingParams
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
+from deepwell.models.store.sampling import OPENAI, SamplingDefaults
 from deepwell.models.text.text_process import TextProcess, TooLong
 from deepwell.version import deepwell_version
 
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SamplingOptions:
-    """The sampling parameters of a request. None means OpenAI's default, or vLLM's for a parameter of vLLM."""
+    """The sampling parameters of a request. None means the model's default, which is OpenAI's or vLLM's if none is declared."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -79,18 +80,26 @@ class ServedModel:
     Args:
         name: name of the base model. Its adapters have names of their own.
         tasks: tasks that the model is served for. A request for another task is refused, even if the model could do it.
+        defaults: sampling parameters of requests that do not give them.
 
     Attributes:
         attend: runs the tokenising of long texts; a server replaces it to name the tenant, and to end it with the request.
     """
 
     def __init__(
-        self, name: str, engine: Engine, codec: Codec, *, tasks: Collection[Task] = ("generate", "embed")
+        self,
+        name: str,
+        engine: Engine,
+        codec: Codec,
+        *,
+        tasks: Collection[Task] = ("generate", "embed"),
+        defaults: SamplingDefaults = OPENAI,
     ) -> None:
         self.name = name
         self.engine = engine
         self.codec = codec
         self.tasks = frozenset(tasks)
+        self.defaults = defaults
         self.capabilities = engine.capabilities()
         self.created = int(time.time())
         self.fingerprint = self._fingerprint()
@@ -123,6 +132,8 @@ class ServedModel:
         runs = self.capabilities
         parts = (deepwell_version(), self.name, runs.architecture, runs.precision, runs.backend, runs.isa)
         text = "\0".join((*parts, str(runs.weights_bytes), runs.weights_hash))
+        if self.defaults != OPENAI:
+            text += f"\0{self.defaults}"
         return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
     def adapter_names(self) -> list[str]:
@@ -292,7 +303,7 @@ class ServedModel:
         logprobs: int | None,
         prompt_logprobs: int | None = None,
     ) -> SamplingParams:
-        """Returns the engine's parameters for a request's options.
+        """Returns the engine's parameters for a request's options; those it leaves out are the model's defaults.
 
         Raises:
             InvalidRequest: `logit_bias` names a token outside the vocabulary, or `min_tokens` exceeds `max_tokens`.
@@ -311,17 +322,18 @@ class ServedModel:
                 fix="lower min_tokens",
                 param="min_tokens",
             )
+        defaults = self.defaults
         return SamplingParams(
             max_tokens=max_tokens,
             min_tokens=min_tokens,
-            temperature=_given(options.temperature, 1.0),
-            top_k=max(options.top_k or 0, 0),
+            temperature=_given(options.temperature, defaults.temperature),
+            top_k=max(defaults.top_k if options.top_k is None else options.top_k, 0),
             # A top_p of 0 keeps only the most likely token, as any tiny top_p does.
-            top_p=max(_given(options.top_p, 1.0), 1e-9),
-            min_p=options.min_p or 0.0,
+            top_p=max(_given(options.top_p, defaults.top_p), 1e-9),
+            min_p=_given(options.min_p, defaults.min_p),
             presence_penalty=options.presence_penalty or 0.0,
             frequency_penalty=options.frequency_penalty or 0.0,
-            repetition_penalty=_given(options.repetition_penalty, 1.0),
+            repetition_penalty=_given(options.repetition_penalty, defaults.repetition_penalty),
             logit_bias=options.logit_bias,
             seed=options.seed,
             logprobs=logprobs,

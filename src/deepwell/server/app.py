@@ -27,6 +27,7 @@ from deepwell.server.families.models.family import FAMILY as MODELS
 from deepwell.server.families.responses.family import FAMILY as RESPONSES
 from deepwell.server.families.uploads.family import FAMILY as UPLOADS
 from deepwell.server.http import errors
+from deepwell.server.http.cross_origin import CrossOriginGuard
 from deepwell.server.http.declaration import OPEN, DeclarationError, RouteTable
 from deepwell.server.http.middleware import BodyAllowance, BodyLimit, Envelope
 from deepwell.server.http.openapi import describe
@@ -104,9 +105,15 @@ def _middleware(
     options = context.options
     found = [
         Middleware(Envelope, metrics=context.metrics, observer=context.observer, routes=table),
+        Middleware(CrossOriginGuard, options=options.origins, keys_needed=context.keys.required),
         Middleware(Auth, ring=context.keys, routes=table),
         Middleware(RateLimitMiddleware, limiter=context.limiter),
-        Middleware(BodyLimit, limit=options.max_body_bytes, allowances=allowances),
+        Middleware(
+            BodyLimit,
+            limit=options.max_body_bytes,
+            allowances=allowances,
+            stall_s=options.connections.client_timeout_s,
+        ),
     ]
     if options.caches.response_bytes:
         replays = Replays(options.caches.response_bytes // 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,9 +11,20 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from deepwell.server.access.quota import RateLimits
-from deepwell.settings import Settings
+from deepwell.settings import InvalidSettings, Settings
 
-__all__ = ["CacheOptions", "FileOptions", "LimitsConfig", "SemanticOptions", "ServerOptions"]
+__all__ = [
+    "CacheOptions",
+    "ConnectionOptions",
+    "FileOptions",
+    "LimitsConfig",
+    "OriginOptions",
+    "SemanticOptions",
+    "ServerOptions",
+]
+
+# An idle connection takes about 5 KB, so that this many take 20 MB.
+_DEFAULT_CONNECTIONS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +110,74 @@ class CacheOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Options of the connections that one HTTP process holds. The settings of the same names describe each."""
+
+    max_connections: int = 0
+    max_connections_per_address: int = 0
+    trusted_proxies: Sequence[str] = ()
+    client_timeout_s: float = 30.0
+    keep_alive_s: float = 75.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> ConnectionOptions:
+        """Reads the options from the settings."""
+        return cls(
+            settings.max_connections,
+            settings.max_connections_per_address,
+            settings.trusted_proxies,
+            settings.client_timeout_s,
+            settings.keep_alive_s,
+        )
+
+    def most(self) -> int:
+        """Returns how many connections this process may hold, by the option and by its limit of descriptors.
+
+        A quarter of the descriptors, at least 64, is left for files, databases and the engine.
+
+        Raises:
+            InvalidSettings: the option asks for more than the descriptors allow.
+        """
+        descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if descriptors == resource.RLIM_INFINITY:
+            return self.max_connections or _DEFAULT_CONNECTIONS
+        allowed = max(descriptors - max(descriptors // 4, 64), 16)
+        if self.max_connections > allowed:
+            raise InvalidSettings(
+                f"max_connections is {self.max_connections}, but {descriptors} open files allow {allowed} connections",
+                fix=f"raise the limit first: ulimit -n {self.max_connections * 4 // 3 + 64}",
+            )
+        return self.max_connections or min(allowed, _DEFAULT_CONNECTIONS)
+
+    def trusted_networks(self) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+        """Returns the reverse proxies as networks."""
+        return tuple(ipaddress.ip_network(proxy, strict=False) for proxy in self.trusted_proxies)
+
+
+@dataclass(frozen=True, slots=True)
+class OriginOptions:
+    """The names that the server is called by, and the origins whose pages may call it.
+
+    `host` is the address that the server binds. The settings of the other names describe them.
+    """
+
+    host: str = "127.0.0.1"
+    allowed_hosts: Sequence[str] = ()
+    cors_origins: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, settings: Settings) -> OriginOptions:
+        """Reads the options from the settings."""
+        return cls(settings.host, settings.allowed_hosts, settings.cors_origins)
+
+
+@dataclass(frozen=True, slots=True)
 class ServerOptions:
     """Options of one HTTP process.
 
     Attributes:
         api_keys: keys of the settings. Those in the database are not among them.
         adapter_dir: directory that clients may load adapters from. None means that they may load none.
-        client_timeout_s: time after which a client that reads nothing of a full buffer is cut off.
         worker: number of this HTTP process. Process 0 does what only one process may do.
     """
 
@@ -113,7 +187,8 @@ class ServerOptions:
     caches: CacheOptions = field(default_factory=CacheOptions)
     files: FileOptions = field(default_factory=FileOptions)
     adapter_dir: Path | None = None
-    client_timeout_s: float = 30.0
+    connections: ConnectionOptions = field(default_factory=ConnectionOptions)
+    origins: OriginOptions = field(default_factory=OriginOptions)
     worker: int = 0
 
     @classmethod
@@ -126,6 +201,7 @@ class ServerOptions:
             CacheOptions.of(settings),
             FileOptions.of(settings),
             settings.adapter_dir,
-            settings.client_timeout_s,
+            ConnectionOptions.of(settings),
+            OriginOptions.of(settings),
             worker,
         )

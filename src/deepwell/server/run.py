@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,8 +17,10 @@ from deepwell.errors import PortInUse
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 from deepwell.server.families.family import BackgroundWorker
-from deepwell.server.http.connection import connection_class
-from deepwell.server.http.listen import port_owner
+from deepwell.server.http.acceptor import Acceptor
+from deepwell.server.http.connection import Connection
+from deepwell.server.http.connection_table import ConnectionTable
+from deepwell.server.http.listen import port_owner, raise_descriptor_limit
 from deepwell.server.observe.logs import name_requests
 
 __all__ = ["Server", "serve"]
@@ -42,14 +45,12 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app if wrap is None else wrap(app),
                 loop="asyncio",
-                http=connection_class(context.options.client_timeout_s),
+                http=Connection,
                 ws="none",
                 lifespan="off",
                 access_log=False,
                 log_level=log_level,
                 server_header=False,
-                # Clients keep connections for a minute. If the server closed one first, their next request would fail.
-                timeout_keep_alive=75,
                 # This passes after the streams were told to end. It covers a client that does not read.
                 timeout_graceful_shutdown=int(grace_seconds) + 2,
             )
@@ -58,9 +59,19 @@ class Server(uvicorn.Server):
         self._workers: Sequence[BackgroundWorker] = app.state.workers
         self._grace_seconds = grace_seconds
         self._on_ready = on_ready
+        self._connections = ConnectionTable(
+            context.options.connections,
+            count=lambda reason: context.metrics.cut_connections.labels(reason).inc(),
+            show=context.metrics.connections.set,
+        )
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        await super().startup([])
+        servers: list[Any] = [Acceptor(sock, self._connections, self._connect) for sock in sockets or ()]
+        self.servers = servers  # closed by uvicorn
+        for server in servers:
+            server.start()
+        self._connections.watch(asyncio.get_running_loop())
         for answering in self._context.served:
             # From here on, an engine in another process reports to this event loop.
             answering.model.engine.stats()
@@ -69,6 +80,15 @@ class Server(uvicorn.Server):
                 worker.start()
             if self._on_ready:
                 self._on_ready()
+
+    def _connect(self) -> Connection:
+        return Connection(
+            self.config,
+            self.server_state,
+            self.lifespan.state,
+            self._connections,
+            self._context.options.connections.client_timeout_s,
+        )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._context.draining = True
@@ -99,6 +119,7 @@ def serve(
     # The engine's thread needs the interpreter back after every step of some milliseconds. With the default interval, it
     # would wait up to 5 ms whenever this thread is busy with HTTP.
     sys.setswitchinterval(0.001)
+    raise_descriptor_limit()
     name_requests(log_level)
     # uvicorn raises the signal again when it has shut down. It stopped as asked, so the signal must not end the process.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings
@@ -20,4 +21,8 @@ class ModelSettings(BaseSettings):
         None, description="A second model, for /v1/embeddings alone: a name in the store, or a path."
     )
     models_dir: Path = Field(default_factory=lambda: cache_root() / "models", description="The model store.")
+    sampling_defaults: Literal["model", "off"] = Field(
+        "model",
+        description="Sampling parameters that a request leaves out: as the model's publisher declares, or off: OpenAI's.",
+    )
     offline: bool = Field(False, description="Never touch the network.")

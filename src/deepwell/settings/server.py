@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,11 @@ from deepwell.settings.sources import InvalidSettings
 
 __all__ = ["ServerSettings"]
 
+# What a list of these may hold in the environment: items between commas or blanks.
+_Listed = Annotated[list[str], NoDecode]
+_HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
+
 
 class ServerSettings(BaseSettings):
     """The section of the server: its address, keys, limits, caches, processes, log and traces."""
@@ -23,6 +29,28 @@ class ServerSettings(BaseSettings):
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list[SecretStr],
         description="Bearer keys the server accepts; empty: no key is asked for.",
+    )
+    allowed_hosts: _Listed = Field(
+        default_factory=list[str],
+        description="Names that requests may call the server by, besides its own address; *.NAME allows subdomains.",
+    )
+    cors_origins: _Listed = Field(
+        default_factory=list[str],
+        description="Origins whose web pages may call the server, such as https://app.example.com; *: any, with keys.",
+    )
+    trusted_proxies: _Listed = Field(
+        default_factory=list[str],
+        description="Addresses or networks of reverse proxies, which max_connections_per_address does not apply to.",
+    )
+    max_connections: int = Field(
+        0,
+        ge=0,
+        description="Connections that one HTTP process holds; 0: what its open files allow, up to 4096.",
+    )
+    max_connections_per_address: int = Field(
+        0,
+        ge=0,
+        description="Connections of one client address, other than loopback, in one HTTP process; 0: half of all.",
     )
     max_body_bytes: int = Field(8 << 20, ge=1024, description="Requests with a longer body are refused.")
     requests_per_minute: int = Field(
@@ -59,7 +87,12 @@ class ServerSettings(BaseSettings):
         20.0, ge=0, description="How long answers in flight may go on when the server is asked to stop."
     )
     client_timeout_s: float = Field(
-        30.0, gt=0, description="A client that takes nothing of its answer for so long is cut off."
+        30.0,
+        gt=0,
+        description="A client that sends nothing of its request, or takes nothing of its answer, for so long is cut off.",
+    )
+    keep_alive_s: float = Field(
+        75.0, gt=0, description="A connection on which no further request comes for so long is closed."
     )
     engine_timeout_s: float = Field(
         10.0,
@@ -103,9 +136,9 @@ class ServerSettings(BaseSettings):
         "warning", description="Server log level."
     )
 
-    @field_validator("api_keys", mode="before")
+    @field_validator("api_keys", "allowed_hosts", "cors_origins", "trusted_proxies", mode="before")
     @classmethod
-    def _split_keys(cls, value: Any) -> Any:
+    def _split(cls, value: Any) -> Any:
         return [key for key in value.replace(",", " ").split() if key] if isinstance(value, str) else value
 
     @field_validator("api_keys")
@@ -114,6 +147,31 @@ class ServerSettings(BaseSettings):
         if any(len(key.get_secret_value()) < 16 for key in keys):
             raise ValueError("a key needs at least 16 characters")
         return keys
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _host_names(cls, names: list[str]) -> list[str]:
+        names = [name.lower() for name in names]
+        if wrong := next((name for name in names if not _HOST.fullmatch(name)), None):
+            raise ValueError(
+                f"{wrong!r} is not the name of a host: write app.example.com, without scheme or port"
+            )
+        return names
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, origins: list[str]) -> list[str]:
+        origins = [origin.lower() for origin in origins]
+        if wrong := next((one for one in origins if one != "*" and not _ORIGIN.fullmatch(one)), None):
+            raise ValueError(f"{wrong!r} is not an origin: write https://app.example.com, without a path")
+        return [re.sub(r"^(http://.*):80$|^(https://.*):443$", r"\1\2", origin) for origin in origins]
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, proxies: list[str]) -> list[str]:
+        for proxy in proxies:
+            ipaddress.ip_network(proxy, strict=False)
+        return proxies
 
     def is_exposed(self) -> bool:
         """Returns whether `host` can be reached from other machines."""
@@ -125,17 +183,23 @@ class ServerSettings(BaseSettings):
             return True
 
     def require_safe_address(self, *, stored_keys: Callable[[], bool] = lambda: False) -> None:
-        """Refuses to listen to other machines without keys.
+        """Refuses to listen to other machines, or to the pages of every origin, without keys.
 
         Args:
             stored_keys: returns whether the database has a usable key; called only if it matters.
 
         Raises:
-            InvalidSettings: `host` is not a loopback address, `api_keys` is empty, and the database has no key either.
+            InvalidSettings: `host` is not a loopback address or `cors_origins` has `*`, while `api_keys` is empty and the
+                database has no key either.
         """
         if self.is_exposed() and not self.api_keys and not stored_keys():
             raise InvalidSettings(
                 f"binding to {self.host} would let every machine that reaches it use the model: no API key is set",
                 fix='`deepwell keys create NAME` makes one (or export DEEPWELL_API_KEYS="$(openssl rand -hex 32)"), '
                 "or use --host 127.0.0.1",
+            )
+        if "*" in self.cors_origins and not self.api_keys and not stored_keys():
+            raise InvalidSettings(
+                "the CORS origin * would let every web page use the model: no API key is set",
+                fix="name the origins, such as https://app.example.com, or make a key: `deepwell keys create NAME`",
             )

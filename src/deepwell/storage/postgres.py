@@ -124,7 +124,8 @@ class PostgreSQL:
 
 
 def _engine(url: URL, connect_s: int, **options: Any) -> Engine:
-    asked = dict(url.query)
+    # A name that is given several times, such as host, is a list for libpq, which tries one after another.
+    asked = {name: value if isinstance(value, str) else ",".join(value) for name, value in url.query.items()}
     asked["options"] = f"{_SESSION} {asked.get('options', '')}".rstrip()
     arguments = {"connect_timeout": connect_s, "application_name": "deepwell", **asked}
     plain = url.set(query={})

@@ -110,7 +110,8 @@ class UploadStore:
 
         def work(connection: Connection) -> StoredPart:
             room = _room(connection, tenant, id, lock=True)
-            if draft.bytes > room:
+            # A part whose answer was lost comes again, and must find room; its bytes are one blob.
+            if draft.bytes > room and not _has(connection, tenant, id, draft.sha256):
                 raise InvalidRequest(
                     f"the part has {draft.bytes} bytes, the upload {id!r} has room for {room}",
                     fix="announce as many bytes as will be sent",
@@ -235,15 +236,21 @@ def _pending(connection: Connection, tenant: Tenant, id: str, *, lock: bool = Fa
 def _room(connection: Connection, tenant: Tenant, id: str, *, lock: bool = False) -> int:
     upload = _pending(connection, tenant, id, lock=lock)
     mine = (upload_parts.c.tenant == tenant) & (upload_parts.c.upload_id == id)
-    count, received = connection.execute(
-        sa.select(sa.func.count(), sa.func.coalesce(sa.func.sum(upload_parts.c.bytes), 0)).where(mine)
-    ).one()
+    count = connection.scalar(sa.select(sa.func.count()).where(mine)) or 0
+    different = sa.select(upload_parts.c.sha256, upload_parts.c.bytes).where(mine).distinct().subquery()
+    received = connection.scalar(sa.select(sa.func.coalesce(sa.func.sum(different.c.bytes), 0))) or 0
     if count >= MAX_PARTS:
         raise InvalidRequest(
             f"the upload {id!r} has {count} parts and may have no more",
             fix=f"send the file again in fewer, larger parts: at most {MAX_PARTS}",
         )
     return upload.bytes - int(received)
+
+
+def _has(connection: Connection, tenant: Tenant, id: str, sha256: str) -> bool:
+    """Returns whether the upload has a part of these bytes."""
+    same = (upload_parts.c.tenant == tenant, upload_parts.c.upload_id == id, upload_parts.c.sha256 == sha256)
+    return connection.execute(sa.select(upload_parts.c.id).where(*same).limit(1)).first() is not None
 
 
 def _parts(connection: Connection, tenant: Tenant, id: str, part_ids: Sequence[str]) -> list[StoredPart]:

@@ -70,14 +70,14 @@ def served(
 
 @contextlib.contextmanager
 def served_process(
-    command: Callable[[int], Sequence[str]], *, env: Mapping[str, str] | None = None
+    command: Callable[[int], Sequence[str]], *, env: Mapping[str, str] | None = None, log: Path | None = None
 ) -> Generator[tuple[int, int]]:
-    """Does as `served`, with the process's id beside the port."""
+    """Does as `served`, with the process's id beside the port. `log`: a file for what it prints."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
     with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
+        log = log or Path(folder) / "log"
         with log.open("w") as stream:
             process = subprocess.Popen(
                 command(port),

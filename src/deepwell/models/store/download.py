@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import queue
 import re
 import shutil
+import socket
+import threading
 import time
+import urllib.request
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +27,10 @@ __all__ = ["Digest", "Downloader", "Progress", "hash_file", "silent"]
 
 CHUNK_BYTES: Final = 1 << 20
 ATTEMPTS: Final = 5
+REACH_SECONDS: Final = 4.0  # to find a host and connect to it: the other side of the world takes one
+ANSWER_SECONDS: Final = 30.0  # between two reads
+HASTY_ANSWER_SECONDS: Final = 8.0  # the same where another source can be asked instead
+JSON_SECONDS: Final = 60.0  # for a whole JSON document
 MAX_JSON_BYTES: Final = 32 << 20
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
@@ -65,17 +73,25 @@ class Downloader:
     Args:
         headers: sent with every request.
         retry_wait_s: wait before the second attempt; doubles with each attempt.
+        attempts: number of times a JSON document is asked for. With one, a server that does not answer is given up after
+            seconds; files are always resumed as often as `ATTEMPTS` says.
     """
 
-    def __init__(self, *, headers: Mapping[str, str] | None = None, retry_wait_s: float = 1.0) -> None:
+    def __init__(
+        self, *, headers: Mapping[str, str] | None = None, retry_wait_s: float = 1.0, attempts: int = ATTEMPTS
+    ) -> None:
         import httpx  # imported late: it takes 70 ms, too long for a warm start
 
         self._client = httpx.Client(
             headers={"user-agent": "deepwell", "accept-encoding": "identity", **(headers or {})},
             follow_redirects=True,
-            timeout=httpx.Timeout(30.0, connect=10.0),
+            timeout=httpx.Timeout(ANSWER_SECONDS, connect=10.0),
         )
         self._retry_wait_s = retry_wait_s
+        self._attempts = attempts
+        hasty = HASTY_ANSWER_SECONDS if attempts == 1 else ANSWER_SECONDS
+        self._json_timeout = httpx.Timeout(hasty, connect=REACH_SECONDS)
+        self._reached: set[tuple[str, int]] = set()
 
     def close(self) -> None:
         self._client.close()
@@ -92,26 +108,59 @@ class Downloader:
         Raises:
             DownloadError: the server is unreachable or refuses, or its answer is not JSON.
         """
-        for attempt in range(ATTEMPTS):
+        self._check_reachable(url)
+        for attempt in range(self._attempts):
             try:
                 body, following = self._get(url, params)
                 return json.loads(body), following
             except _Interrupted as error:
-                if attempt + 1 == ATTEMPTS:
+                if attempt + 1 == self._attempts:
                     raise DownloadError(error.message, fix=error.fix) from error
                 time.sleep(self._retry_wait_s * 2**attempt)
             except (ValueError, RecursionError) as error:
                 raise DownloadError(f"{url} does not answer with JSON: {error}") from error
         raise AssertionError("unreachable")
 
+    def _check_reachable(self, url: str) -> None:
+        """Connects to a host once, to find out in seconds that the network is closed.
+
+        A resolver may take half a minute to give up, and a connection tries every address of a host in turn. Behind a proxy
+        only the proxy is reached, which has the client's own time limit.
+        """
+        parts = urlsplit(url)
+        host = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        if host in self._reached or urllib.request.getproxies().keys() & {parts.scheme, "all"}:
+            return
+        outcome: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+
+        def connect() -> None:
+            try:
+                socket.create_connection(host, timeout=REACH_SECONDS).close()
+                outcome.put(None)
+            except (OSError, UnicodeError) as error:
+                outcome.put(error if isinstance(error, OSError) else OSError(str(error)))
+
+        threading.Thread(target=connect, daemon=True).start()
+        try:
+            problem = outcome.get(timeout=REACH_SECONDS)
+        except queue.Empty:
+            problem = TimeoutError(f"no answer within {REACH_SECONDS:g} s")
+        if problem is not None:
+            raise _as_download_error(f"cannot reach {host[0]}: {problem}", _OFFLINE)
+        self._reached.add(host)
+
     def _get(self, url: str, params: Mapping[str, str] | None) -> tuple[bytes, str]:
-        with _explained(url), self._client.stream("GET", url, params=params) as response:
+        until = time.monotonic() + JSON_SECONDS
+        stream = self._client.stream("GET", url, params=params, timeout=self._json_timeout)
+        with _explained(url), stream as response:
             _check_status(response)
             body = bytearray()
             for chunk in response.iter_bytes():
                 body += chunk
-                if len(body) > MAX_JSON_BYTES:
-                    raise DownloadError(f"{url} answers with more than {MAX_JSON_BYTES} bytes")
+                if len(body) > MAX_JSON_BYTES or time.monotonic() > until:
+                    raise DownloadError(
+                        f"{url} answers with more than {MAX_JSON_BYTES} bytes, or for over {JSON_SECONDS:g} s"
+                    )
             link = response.links.get("next", {}).get("url")
             return bytes(body), str(response.url.join(link)) if link else ""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Final
 
-__all__ = ["POOLING_FILE", "Fetched", "is_plain", "is_wanted"]
+__all__ = ["ANYTHING", "POOLING_FILE", "FetchOptions", "Fetched", "is_licence", "is_plain", "is_wanted"]
 
 # The pooling of sentence-transformers. It is the only file of a model in a folder of its own.
 POOLING_FILE: Final = "1_Pooling/config.json"
@@ -35,11 +36,37 @@ class Fetched:
     licence: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """The terms of one fetch.
+
+    Attributes:
+        pins: SHA-256 of each file by its name in the model's directory. If given, these files and licences are fetched, and
+            no others: a file that nobody vouches for must not change a pinned model.
+        attempts: number of times a server that does not answer is asked before the source is given up.
+    """
+
+    pins: Mapping[str, str] = field(default_factory=dict[str, str])
+    attempts: int = 5
+
+    def takes(self, name: str) -> bool:
+        """Returns whether a file of this name, relative to the model's directory, is fetched."""
+        if self.pins:
+            return name in self.pins or is_licence(name)
+        return name == POOLING_FILE or ("/" not in name and is_wanted(name))
+
+
+ANYTHING: Final = FetchOptions()
+
+
+def is_licence(name: str) -> bool:
+    """Returns whether a file at the top level is a licence, which is text that no program reads."""
+    return "/" not in name and name.upper().startswith("LICENSE")
+
+
 def is_wanted(name: str) -> bool:
     """Returns whether a file at the top level of a repository or directory belongs to a model."""
-    return (
-        name in _SIDE_FILES or name.endswith((".safetensors", ".gguf")) or name.upper().startswith("LICENSE")
-    )
+    return name in _SIDE_FILES or name.endswith((".safetensors", ".gguf")) or is_licence(name)
 
 
 def is_plain(name: str) -> bool:

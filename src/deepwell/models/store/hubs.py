@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile
 from deepwell.models.store.download import Digest, Downloader, Progress, hash_file
-from deepwell.models.store.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
+from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_licence, is_plain
 
-__all__ = ["HubSource", "ModelScopeSource"]
+__all__ = ["HubSource", "ModelScopeSource", "is_commit"]
 
 MAX_FILES: Final = 10_000
+MAX_PAGES: Final = 100  # a hub lists a thousand files a page
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -28,15 +29,17 @@ class _RemoteFile:
     url: str
 
 
-def _choose(files: Sequence[_RemoteFile], member: str, repository: str) -> list[_RemoteFile]:
-    """Returns the files of a repository that make up one model."""
+def _choose(
+    files: Sequence[_RemoteFile], member: str, repository: str, options: FetchOptions
+) -> list[_RemoteFile]:
+    """Returns the files of a repository that make up one model; pinned ones carry the digest of their pin."""
     if member:
         chosen = [f for f in files if f.name == member]
         if not chosen:
             raise DownloadError(f"{repository} has no file {member!r}")
     else:
         # Only the top level and the pooling are taken, because folders hold other formats of the same weights.
-        top = [f for f in files if f.name == POOLING_FILE or ("/" not in f.name and is_wanted(f.name))]
+        top = [f for f in files if options.takes(f.name)]
         ggufs = [f for f in top if f.name.endswith(".gguf")]
         chosen = [f for f in top if not f.name.endswith(".gguf")]
         if not any(f.name.endswith(".safetensors") for f in chosen):
@@ -52,7 +55,27 @@ def _choose(files: Sequence[_RemoteFile], member: str, repository: str) -> list[
             raise InvalidModelFile(
                 f"{repository}: the file name {file.name!r} leads outside the model's directory"
             )
-    return chosen
+    if not member and (missing := options.pins.keys() - {_target_name(file) for file in chosen}):
+        raise DownloadError(f"{repository} has no file {min(missing)!r}, which the catalog pins")
+    return [_pinned(file, repository, options) for file in chosen]
+
+
+def _pinned(file: _RemoteFile, repository: str, options: FetchOptions) -> _RemoteFile:
+    """Returns the file with its pin as the digest to expect.
+
+    Raises:
+        DownloadError: the hub itself announces another SHA-256, so downloading gigabytes would be in vain.
+    """
+    name = _target_name(file)
+    pin = options.pins.get(name, "")
+    if not pin or is_licence(name):
+        return file
+    if file.digest and file.digest.algorithm == "sha256" and file.digest.value != pin:
+        raise DownloadError(
+            f"{repository} announces {name} with sha256 {file.digest.value}, not {pin}",
+            fix="the source has changed: do not use it, and report it",
+        )
+    return replace(file, digest=Digest("sha256", pin))
 
 
 def _download(
@@ -84,32 +107,45 @@ class HubSource:
     def name(self) -> str:
         return PurePosixPath(self.member).stem if self.member else self.repository.split("/")[1]
 
-    def fetch(self, directory: Path, progress: Progress) -> Fetched:
+    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
         endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
         token = os.environ.get("HF_TOKEN")
         headers = {"authorization": f"Bearer {token}"} if token else {}
         api = f"{endpoint}/api/models/{self.repository}"
-        with Downloader(headers=headers) as downloader:
+        with Downloader(headers=headers, attempts=options.attempts) as downloader:
             about, _ = downloader.get_json(f"{api}/revision/{quote(self.revision or 'main', safe='')}")
             commit = _text(about, "sha")
-            if not re.fullmatch(r"[0-9a-f]{40}", commit):
+            if not is_commit(commit):
                 raise DownloadError(f"{endpoint} does not say which commit {self.repository} is at")
+            if is_commit(self.revision) and commit != self.revision:
+                raise DownloadError(
+                    f"{endpoint} answers with the commit {commit} of {self.repository}, not {self.revision}"
+                )
             tree = self._tree(downloader, f"{api}/tree/{commit}", endpoint)
             base = f"{endpoint}/{self.repository}/resolve/{commit}"
             files = [self._remote_file(entry, base) for entry in tree if entry.get("type") == "file"]
-            names = _download(_choose(files, self.member, self.repository), directory, downloader, progress)
+            chosen = _choose(files, self.member, self.repository, options)
+            names = _download(chosen, directory, downloader, progress)
         return Fetched(names, revision=commit, licence=_hub_licence(about))
 
     def _tree(self, downloader: Downloader, url: str, endpoint: str) -> list[Mapping[str, Any]]:
         entries: list[Mapping[str, Any]] = []
         params: dict[str, str] | None = {"recursive": "true"}
-        while url:
+        for _ in range(MAX_PAGES):
             page, url = downloader.get_json(url, params)
-            entries += _objects(page)
+            found = _objects(page)
+            entries += found
             params = None
             if len(entries) > MAX_FILES or (url and urlsplit(url)[:2] != urlsplit(endpoint)[:2]):
                 raise DownloadError(f"{self.repository} lists more than {MAX_FILES} files, or elsewhere")
-        return entries
+            if not url:
+                return entries
+            if not found:
+                break
+        raise DownloadError(
+            f"the list of files of {self.repository} does not end: a page of it is empty, or it has over {MAX_PAGES} pages",
+            fix="try again later; HF_ENDPOINT names another hub, and ms:ORG/NAME uses ModelScope",
+        )
 
     def _remote_file(self, entry: Mapping[str, Any], base: str) -> _RemoteFile:
         path, lfs = _text(entry, "path"), entry.get("lfs")
@@ -132,11 +168,11 @@ class ModelScopeSource:
     def name(self) -> str:
         return PurePosixPath(self.member).stem if self.member else self.repository.split("/")[1]
 
-    def fetch(self, directory: Path, progress: Progress) -> Fetched:
+    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
         endpoint = os.environ.get("MODELSCOPE_ENDPOINT", "").rstrip("/") or "https://modelscope.cn"
         revision = self.revision or "master"
         api = f"{endpoint}/api/v1/models/{self.repository}"
-        with Downloader() as downloader:
+        with Downloader(attempts=options.attempts) as downloader:
             about, _ = downloader.get_json(api)
             listing, _ = downloader.get_json(f"{api}/repo/files", {"Revision": revision, "Recursive": "true"})
             entries = _objects(_object(_object(listing, "Data"), "Files", default=[]))
@@ -144,7 +180,8 @@ class ModelScopeSource:
                 raise DownloadError(f"ModelScope lists no files of {self.repository} at {revision}")
             base = f"{endpoint}/models/{self.repository}/resolve/{quote(revision, safe='')}"
             files = [self._remote_file(entry, base) for entry in entries if entry.get("Type") != "tree"]
-            names = _download(_choose(files, self.member, self.repository), directory, downloader, progress)
+            chosen = _choose(files, self.member, self.repository, options)
+            names = _download(chosen, directory, downloader, progress)
         data = _object(about, "Data", default={})
         licence = cast("Mapping[str, Any]", data).get("License") if isinstance(data, dict) else ""
         return Fetched(names, revision=revision, licence=licence if isinstance(licence, str) else "")
@@ -154,6 +191,11 @@ class ModelScopeSource:
         sha256 = entry.get("Sha256")
         digest = Digest("sha256", sha256) if isinstance(sha256, str) and _SHA256.fullmatch(sha256) else None
         return _RemoteFile(path, _size(entry, "Size"), digest, f"{base}/{quote(path)}")
+
+
+def is_commit(revision: str) -> bool:
+    """Returns whether a revision names one commit, which cannot move as a branch does."""
+    return re.fullmatch(r"[0-9a-f]{40}", revision) is not None
 
 
 def _hub_licence(about: Any) -> str:

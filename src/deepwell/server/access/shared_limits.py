@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.quota import WINDOW_S, Charge
 from deepwell.server.valkey import ValkeyClient, ValkeyUnavailable
 
 __all__ = ["SharedLimits"]
 
+_DEEPEST_S = 3 * WINDOW_S + 1  # no bucket is further from full, and its clock may be a moment ahead
 # The arithmetic of `quota.charge`, in seconds of the Valkey server's clock. 17 digits keep a double exact as text.
 _CHARGE = """
 local time = redis.call('TIME')
@@ -52,22 +55,37 @@ class SharedLimits:
         """See `quota.charge`."""
         unit_s = WINDOW_S / per_minute
         try:
-            allowed, reset, short, charged = await self._valkey.run(
-                lambda client: client.eval(_CHARGE, 1, _name(key), repr(unit_s), per_minute, cost, WINDOW_S)
+            return await self._valkey.run(
+                lambda client: client.eval(_CHARGE, 1, _name(key), repr(unit_s), per_minute, cost, WINDOW_S),
+                lambda found: _charge(found, unit_s),
             )
         except ValkeyUnavailable:
             return await self._local.charge(key, per_minute, cost)
-        remaining = max(0, int((WINDOW_S - float(reset)) / unit_s + 1e-6))
-        return Charge(
-            bool(allowed), remaining, float(reset), 0.0 if allowed else float(short), float(charged)
-        )
 
     async def settle(self, key: bytes, back_s: float) -> None:
         """See `quota.settle`."""
         try:
-            await self._valkey.run(lambda client: client.eval(_SETTLE, 1, _name(key), repr(back_s), WINDOW_S))
+            await self._valkey.run(
+                lambda client: client.eval(_SETTLE, 1, _name(key), repr(back_s), WINDOW_S), int
+            )
         except ValkeyUnavailable:
             await self._local.settle(key, back_s)
+
+
+def _charge(found: Any, unit_s: float) -> Charge:
+    """Returns the charge that the script answered.
+
+    Raises:
+        ValueError: no bucket can be in such a state.
+    """
+    allowed, *texts = found
+    reset, short, charged = map(float, texts)
+    if allowed not in (0, 1) or not (
+        0 <= reset <= _DEEPEST_S and 0 <= charged <= _DEEPEST_S and short <= _DEEPEST_S
+    ):
+        raise ValueError("a charge that no bucket gives")
+    remaining = max(0, int((WINDOW_S - reset) / unit_s + 1e-6))
+    return Charge(bool(allowed), remaining, reset, 0.0 if allowed else max(0.0, short), charged)
 
 
 def _name(key: bytes) -> str:

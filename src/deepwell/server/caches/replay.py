@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deepwell.engine.protocol import Engine
 from deepwell.server.access.ticket import Offer, Ticket
 from deepwell.server.caches.response_cache import ByteLru
-from deepwell.server.http.errors import BodyTooLarge, SlowBody
+from deepwell.server.http.errors import BodyRefused
 from deepwell.server.observe.metrics import Metrics
 
 __all__ = ["Replay", "Replays"]
@@ -90,7 +90,7 @@ class Replay:
         failure: Exception | None = None
         try:
             first = await receive()
-        except (BodyTooLarge, SlowBody) as error:  # raised again where the routes' handlers can see it
+        except BodyRefused as error:  # raised again where the routes' handlers can see it
             failure = error
         key: Key | None = None
         if first is not None and first["type"] == "http.request" and not first.get("more_body", False):

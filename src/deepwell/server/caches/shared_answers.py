@@ -1,14 +1,17 @@
 """`SharedAnswers`: whole answers in Valkey, for all servers that run the same weights.
 
 A key is the hash of all that shapes an answer and of its tenant. So Valkey learns neither questions nor tenants, but it
-holds the answers. Its data is trusted: whoever may write to it may say anything in the model's name.
+holds the answers. An answer is stored behind a MAC, whose key is another hash of the same. So Valkey can neither exchange
+answers, nor alter one, nor make one up, unless whoever writes to it knows the tenant, the weights and the whole question.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import logging
 import math
+from typing import Any
 
 import msgspec
 
@@ -18,6 +21,7 @@ from deepwell.server.valkey import ValkeyClient, ValkeyUnavailable
 
 __all__ = ["SharedAnswers"]
 
+_MAC_BYTES = 16
 _LARGEST_BYTES = 256 << 10  # a larger one would keep Valkey, and all that wait for it, busy
 _FETCH = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
 _log = logging.getLogger("deepwell.server")
@@ -35,14 +39,20 @@ class SharedAnswers:
     async def fetch(self, key: AnswerKey) -> tuple[tuple[Update, ...], float] | None:
         """Returns an answer and the seconds until it expires; None if there is none, or if Valkey does not answer."""
         try:
-            found, left_ms = await self._valkey.run(lambda client: client.eval(_FETCH, 1, _name(key)))
+            found, left_s = await self._valkey.run(
+                lambda client: client.eval(_FETCH, 1, _name(key)), _fetched
+            )
         except ValkeyUnavailable:
             return None
         if found is None:
             return None
+        mac, data = found[:_MAC_BYTES], found[_MAC_BYTES:]
+        if not hmac.compare_digest(mac, _mac(key, data)):
+            _log.warning("Valkey holds an answer that no server gave to this question: it is not used")
+            return None
         try:
-            return _decode(found), max(0.0, left_ms / 1000)
-        except msgspec.DecodeError as error:
+            return _decode(data), left_s
+        except msgspec.DecodeError as error:  # of a server of another version
             _log.warning("Valkey holds an answer that cannot be read: %s", error)
             return None
 
@@ -53,10 +63,29 @@ class SharedAnswers:
             return
         lives_ms = math.ceil(min(self._ttl_s, 10**9) * 1000)
         try:
-            await self._valkey.run(lambda client: client.set(_name(key), data, px=lives_ms))
+            await self._valkey.run(
+                lambda client: client.set(_name(key), _mac(key, data) + data, px=lives_ms), bool
+            )
         except ValkeyUnavailable:
             return
 
 
+def _fetched(found: Any) -> tuple[bytes | None, float]:
+    """Returns the stored bytes, if there are any, and the seconds that they live.
+
+    Raises:
+        TypeError: the script does not answer so.
+    """
+    data, left_ms = found
+    if not (data is None or isinstance(data, bytes)) or not isinstance(left_ms, int):
+        raise TypeError("an answer is bytes, and its time a number")
+    return data, max(0.0, left_ms / 1000)
+
+
+def _mac(key: AnswerKey, data: bytes) -> bytes:
+    secret = hashlib.blake2b(_encode(key), digest_size=32, person=b"deepwell-answer").digest()
+    return hashlib.blake2b(data, key=secret, digest_size=_MAC_BYTES).digest()
+
+
 def _name(key: AnswerKey) -> str:
-    return f"deepwell:answer:{hashlib.sha256(_encode(key)).hexdigest()}"
+    return f"deepwell:answer2:{hashlib.sha256(_encode(key)).hexdigest()}"

@@ -20,6 +20,8 @@ from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.schema import TAG_MARK
 
 __all__ = [
+    "BodiesFull",
+    "BodyRefused",
     "BodyTooLarge",
     "ClientLeft",
     "ErrorResponse",
@@ -46,18 +48,49 @@ _ANTHROPIC_TYPES = {
 _MOST_PROBLEMS = 5  # shown for one request
 
 
-class BodyTooLarge(HTTPException):
-    """Raised when a request body is over the limit.
+class _Busy(DeepwellError):
+    status = 503
+    code = "overloaded"
+
+
+class BodyRefused(HTTPException):
+    """Raised when a request's body is not read to its end. The connection ends with the answer.
 
     It is an `HTTPException` because FastAPI lets only those through while it reads a body.
     """
 
+    def __init__(self, status: int, error: DeepwellError) -> None:
+        super().__init__(status)
+        self.error = error
+
+
+class BodyTooLarge(BodyRefused):
+    """Raised when a request body is over the limit."""
+
     def __init__(self, limit: int, fix: str = "", what: str = "the request body") -> None:
-        super().__init__(413)
-        self.error = InvalidRequest(
+        error = InvalidRequest(
             f"{what} is larger than {limit} bytes",
             fix=fix or "send less, or start the server with a higher DEEPWELL_MAX_BODY_BYTES",
         )
+        super().__init__(413, error)
+
+
+class BodiesFull(BodyRefused):
+    """Raised when the bodies of all requests together take as much memory as they may."""
+
+    def __init__(self) -> None:
+        error = _Busy("too many large requests come in at once", fix="send this one again in a while")
+        super().__init__(503, error)
+
+
+class SlowBody(BodyRefused):
+    """Raised when a request's body does not arrive in time."""
+
+    def __init__(self, seconds: float, what: str = "the request's body") -> None:
+        error = InvalidRequest(
+            f"{what} did not come within {seconds:g} s", fix="send it faster, or send less"
+        )
+        super().__init__(408, error)
 
 
 class InvalidApiKey(DeepwellError):
@@ -82,16 +115,6 @@ class RequestTimeout(DeepwellError):
 
     status = 504
     code = "request_timeout"
-
-
-class SlowBody(HTTPException):
-    """Raised when a request's body does not arrive in time. It is an `HTTPException` for the reason of `BodyTooLarge`."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(408)
-        self.error = InvalidRequest(
-            f"the request's body did not come within {seconds:g} s", fix="send it faster, or send less"
-        )
 
 
 class ShuttingDown(DeepwellError):
@@ -182,10 +205,8 @@ def unexpected() -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if isinstance(error, BodyTooLarge):
-        return error_response(error.error, 413, {"connection": "close"})
-    if isinstance(error, SlowBody):
-        return error_response(error.error, 408, {"connection": "close"})
+    if isinstance(error, BodyRefused):
+        return error_response(error.error, error.status_code, {"connection": "close"})
     path = request.url.path
     if error.status_code == 404:
         fix = f"the routes are {', '.join(_paths(request.app))}"

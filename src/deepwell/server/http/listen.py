@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import resource
 import socket
 from contextlib import suppress
 from pathlib import Path
@@ -11,9 +12,10 @@ from pathlib import Path
 from deepwell.errors import PortInUse
 from deepwell.settings import InvalidSettings
 
-__all__ = ["bind", "local_url", "port_owner", "url_of"]
+__all__ = ["bind", "local_url", "port_owner", "raise_descriptor_limit", "url_of"]
 
 _LISTEN = "0A"  # the state column of /proc/net/tcp
+_MOST_DESCRIPTORS = 65_536  # programs that are started inherit the limit, and some walk through all of it
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -49,6 +51,14 @@ def bind(host: str, port: int) -> socket.socket:
             ) from None
         raise InvalidSettings(f"cannot bind {host}: {error.strerror}", fix="use --host 127.0.0.1") from None
     return listener
+
+
+def raise_descriptor_limit() -> None:
+    """Raises this process's limit of open files as far as the system lets it. Most systems start programs with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def port_owner(port: int) -> str:

@@ -9,11 +9,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepwell.server.access.principal import principal_in
 from deepwell.server.http.declaration import RouteTable
-from deepwell.server.http.errors import BodyTooLarge, SlowBody, error_response, unexpected
+from deepwell.server.http.errors import BodiesFull, BodyTooLarge, SlowBody, error_response, unexpected
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
 from deepwell.server.observe.record import Record, observing
@@ -22,12 +23,16 @@ __all__ = ["BodyAllowance", "BodyLimit", "Envelope"]
 
 _log = logging.getLogger("deepwell.server")
 
+_PROGRESS_BYTES = 1024  # fewer within the time for a stall are a stall
+_SMALL_BODY_BYTES = 64 << 10  # that every connection may have in memory
+_BODIES_AT_ONCE = 32  # of the largest size, in memory
+
 
 class Envelope:
     """Begins and ends the record of every request, sends its id as `x-request-id`, and counts it.
 
-    The client's own `x-request-id` is kept if it is a plain word. An exception that nobody expected is answered here, so that
-    its answer has the id as well.
+    Headers in the state's `answer_headers` are sent with whatever the answer is, errors too. The client's own `x-request-id`
+    is kept if it is a plain word. An exception that nobody expected is answered here, so that its answer has them as well.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, observer: Observer, routes: RouteTable) -> None:
@@ -54,7 +59,11 @@ class Envelope:
             if message["type"] == "http.response.start":
                 begun = True
                 record.status = message["status"]
-                message = {**message, "headers": [*message.get("headers", ()), *self._headers(record)]}
+                shared = scope["state"].get("answer_headers", ())
+                message = {
+                    **message,
+                    "headers": [*message.get("headers", ()), *self._headers(record), *shared],
+                }
             elif message["type"] == "http.response.body":
                 record.body_bytes += len(message.get("body", b""))
                 ended = not message.get("more_body", False)
@@ -62,6 +71,8 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_named)
+        except ClientDisconnect:  # within its own body: nobody reads an answer, and nothing has failed
+            pass
         except Exception as error:
             record.error = type(error).__name__
             if begun:
@@ -105,20 +116,29 @@ class BodyAllowance:
 class BodyLimit:
     """Refuses slow bodies and long ones: by their declared length before reading, by their real one while reading.
 
+    All bodies in memory together may take 32 times the limit of one. Small ones are not counted.
+
     Args:
         limit: most bytes of a body that is read into memory.
         allowances: limits of POST bodies that go to disk instead, by path with parameters in braces.
+        stall_s: time within which the next 1,024 bytes of a body, or its end, must come.
     """
 
     def __init__(
-        self, app: ASGIApp, limit: int, allowances: Mapping[str, BodyAllowance] | None = None
+        self,
+        app: ASGIApp,
+        limit: int,
+        allowances: Mapping[str, BodyAllowance] | None = None,
+        stall_s: float = 30.0,
     ) -> None:
         self._app = app
         self._default = BodyAllowance(limit)
+        self._stall_s = stall_s
         self._allowances = [
             (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), allowed)
             for path, allowed in (allowances or {}).items()
         ]
+        self._room = limit * _BODIES_AT_ONCE
 
     def _allowance_of(self, scope: Scope) -> BodyAllowance:
         if scope["method"] == "POST":
@@ -139,25 +159,80 @@ class BodyLimit:
                 scope, receive, send
             )
             return
-        received = 0
-        ended = False  # once set, only a hang-up can come, at any time
-        deadline: float | None = scope.get("state", {}).get("deadline")
+        body = _Body(scope, receive, self._stall_s)
 
         async def receive_limited() -> Message:
-            nonlocal received, ended
-            if deadline is None or ended:
-                message = await receive()
-            else:
-                try:
-                    async with asyncio.timeout_at(deadline):
-                        message = await receive()
-                except TimeoutError:
-                    raise SlowBody(scope["state"]["timeout_s"]) from None
-            if message["type"] == "http.request":
-                received += len(message.get("body", b""))
-                if received > limit:
-                    raise BodyTooLarge(limit, fix)
-                ended = not message.get("more_body", False)
+            message = await body.receive()
+            if body.received > limit:
+                raise BodyTooLarge(limit, fix)
+            if allowed is self._default and body.received > max(body.counted, _SMALL_BODY_BYTES):
+                more = body.received - max(body.counted, _SMALL_BODY_BYTES)
+                if more > self._room:
+                    raise BodiesFull
+                self._room -= more
+                body.counted = body.received
             return message
 
-        await self._app(scope, receive_limited, send)
+        try:
+            await self._app(scope, receive_limited, send)
+        finally:
+            if body.counted:
+                self._room += body.counted - _SMALL_BODY_BYTES
+
+
+class _Body:
+    """The body of one request as it comes, within its times.
+
+    Attributes:
+        received: bytes so far.
+        counted: bytes of it that `BodyLimit` has made room for, small ones included; 0: none.
+    """
+
+    __slots__ = (
+        "_deadline",
+        "_ended",
+        "_left_s",
+        "_progress",
+        "_receive",
+        "_scope",
+        "_stall_s",
+        "counted",
+        "received",
+    )
+
+    def __init__(self, scope: Scope, receive: Receive, stall_s: float) -> None:
+        self.received = self.counted = 0
+        self._scope = scope
+        self._receive = receive
+        self._stall_s = stall_s
+        self._deadline: float = scope.get("state", {}).get("deadline", float("inf"))
+        self._left_s = stall_s  # for the client to send the next part; the server's own time does not count
+        self._progress = 0  # `received` when the last such part was whole
+        self._ended = False  # once set, only a hang-up can come, at any time
+
+    async def receive(self) -> Message:
+        """Returns the next message.
+
+        Raises:
+            SlowBody: it did not come in time.
+        """
+        if self._ended:
+            return await self._receive()
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        stalled = begin + self._left_s
+        try:
+            async with asyncio.timeout_at(min(self._deadline, stalled)):
+                message = await self._receive()
+        except TimeoutError:
+            if stalled < self._deadline:
+                raise SlowBody(self._stall_s, f"{_PROGRESS_BYTES} more bytes of the request's body") from None
+            raise SlowBody(self._scope["state"]["timeout_s"]) from None
+        if message["type"] == "http.request":
+            self.received += len(message.get("body", b""))
+            self._ended = not message.get("more_body", False)
+            if self.received - self._progress >= _PROGRESS_BYTES:
+                self._progress, self._left_s = self.received, self._stall_s
+            else:
+                self._left_s -= clock() - begin
+        return message

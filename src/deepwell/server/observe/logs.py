@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 
 from deepwell.server.observe.record import current
 
-__all__ = ["name_requests"]
+__all__ = ["SparseLog", "name_requests"]
+
+_EVERY_S = 60.0
 
 
 class _RequestId(logging.Filter):
@@ -26,3 +30,28 @@ def name_requests(level: str) -> None:
         handler.addFilter(_RequestId())
         log.addHandler(handler)
         log.propagate = False
+
+
+class SparseLog:
+    """Writes one warning a minute at most, so that whoever causes it cannot fill the disk.
+
+    The next one tells how many were left out.
+    """
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._clock = clock
+        self._next = float("-inf")
+        self._left_out = 0
+
+    def warning(self, message: str, *args: object) -> None:
+        """Writes a warning, unless one was written within the last minute."""
+        now = self._clock()
+        if now < self._next:
+            self._left_out += 1
+            return
+        self._next = now + _EVERY_S
+        if self._left_out:
+            message, args = f"{message} (and %d times since the last such line)", (*args, self._left_out)
+            self._left_out = 0
+        self._log.warning(message, *args)

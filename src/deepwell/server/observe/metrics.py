@@ -207,6 +207,20 @@ def _generations(registry: CollectorRegistry) -> Callable[[str, str], _Generatio
     return generation
 
 
+def _connections(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
+    """Registers the gauge of open connections, and the counter of those that the server closed."""
+    opened = Gauge(
+        "deepwell_connections", "Open connections.", registry=registry, multiprocess_mode="livesum"
+    )
+    cut = Counter(
+        "deepwell_cut_connections",
+        "Connections that the server closed: idle, timeout, evicted (for new ones), address (too many), refused.",
+        ("reason",),
+        registry=registry,
+    )
+    return opened, cut
+
+
 class Metrics:
     """The server's own counters and timings, beside those of its engines.
 
@@ -231,6 +245,7 @@ class Metrics:
         self.clients_left = Counter(
             "deepwell_clients_left", "Requests whose client hung up before the end.", registry=registry
         )
+        self.connections, self.cut_connections = _connections(registry)
         self.dropped_records = Counter(
             "deepwell_dropped_records",
             "Requests missing from the access log and the traces, because those did not keep up.",

@@ -15,6 +15,7 @@ import msgspec
 from pydantic import SecretStr
 
 from deepwell.dialogue.model import Task
+from deepwell.models.store.sampling import OPENAI, SamplingDefaults
 from deepwell.process.supervisor import Supervisor
 from deepwell.settings import Settings
 
@@ -31,6 +32,7 @@ class ModelAt(msgspec.Struct, array_like=True, frozen=True):
     path: str
     address: str
     tasks: tuple[Task, ...]
+    defaults: SamplingDefaults = OPENAI
 
 
 class WorkerLaunch(msgspec.Struct, array_like=True, frozen=True):

@@ -20,6 +20,7 @@ from deepwell.process.progress import Progress
 from deepwell.server.app import route_table
 from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext
+from deepwell.server.http.listen import raise_descriptor_limit
 from deepwell.server.run import Server
 from deepwell.server.workers.forward import Forward
 from deepwell.server.workers.supervise import ModelAt, WorkerLaunch
@@ -87,7 +88,8 @@ class _WorkerServer(Server):
 
 def _served(model: ModelAt, settings: Settings) -> ServedModel:
     engine = ProcessEngine(model.address, wait_s=settings.engine_wait_s)
-    return ServedModel(model.name, engine, Codec.load(Path(model.path)), tasks=model.tasks)
+    codec = Codec.load(Path(model.path))
+    return ServedModel(model.name, engine, codec, tasks=model.tasks, defaults=model.defaults)
 
 
 def _private(path: Path) -> socket.socket:
@@ -101,6 +103,7 @@ def _private(path: Path) -> socket.socket:
 def main(descriptor: str) -> None:
     """Serves for the parent, until it says stop or ends."""
     sys.setswitchinterval(0.001)
+    raise_descriptor_limit()
     control = ControlChannel(int(descriptor))
     launch = msgspec.msgpack.decode(control.launch(), type=WorkerLaunch)
     try:

@@ -15,14 +15,30 @@ from typing import Any
 
 from deepwell.bench.harness.assets import bench_cache, repository
 from deepwell.bench.harness.junit import run_junit, run_pytest
+from deepwell.bench.harness.ports import free_port
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.errors import DeepwellError
+from deepwell.models.store.languages import is_chinese
 
-__all__ = ["bench_ci", "bench_faults", "bench_newcomer", "bench_parity", "bench_tests"]
+__all__ = ["bench_chinese", "bench_ci", "bench_faults", "bench_newcomer", "bench_parity", "bench_tests"]
 
 ANSWER_LINE = (
     "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
 )
+
+CHINESE_QUESTIONS = (
+    "你好，请介绍一下你自己。",
+    "为什么天空是蓝色的？",
+    "请推荐三道适合夏天吃的家常菜。",
+    "用一句话解释什么是人工智能。",
+    "我最近总是睡不好，有什么建议吗？",
+    "北京有哪些值得去的景点？",
+    "请帮我写一封请假邮件，原因是感冒发烧。",
+    "什么是递归？请用简单的话解释，不要写代码。",
+    "中秋节有哪些传统习俗？",
+    "零基础学编程，应该从哪里开始？",
+)
+_NO_HUB = "http://127.0.0.1:9"  # nobody listens on the discard port
 
 _STAGE = re.compile(r"^ *(\d+) s  (.+)$", re.MULTILINE)  # what `.ci/run` prints of its stages
 
@@ -154,3 +170,61 @@ def bench_newcomer(report: Report, *, python: str, patience: float = 240.0) -> d
         "tests_passed": result["passed"],
         "tests": result["tests"],
     }
+
+
+def bench_chinese(report: Report, *, python: str, model: str, patience: float = 600.0) -> dict[str, Any]:
+    """Clones HEAD, times `make run MODEL=...` with an empty HOME and no hub, and asks it ten questions in Chinese.
+
+    An answer counts as Chinese if most of its letters are Han characters. Requests leave sampling to the model's defaults.
+    """
+    with tempfile.TemporaryDirectory(prefix="deepwell-chinese-") as folder:
+        home, clone = Path(folder) / "home", Path(folder) / "clone"
+        home.mkdir()
+        subprocess.run(["git", "clone", "-q", str(repository()), str(clone)], check=True)
+        port = free_port()
+        hubs = {"HF_ENDPOINT": _NO_HUB, "MODELSCOPE_ENDPOINT": _NO_HUB}
+        begin = time.monotonic()
+        process = subprocess.Popen(
+            ["make", "run", f"MODEL={model}", f"PYTHON={python}"],
+            cwd=clone,
+            env=_clean_environment(HOME=str(home), PYTHONUNBUFFERED="1", DEEPWELL_PORT=str(port), **hubs),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            answered = _until(process, lambda line: ANSWER_LINE in line, patience)
+            first = time.monotonic() - begin
+            answers = _ask_in_chinese(f"http://127.0.0.1:{port}", model) if answered else []
+            seconds = time.monotonic() - begin
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGINT)
+                process.wait(timeout=30)
+    for question, answer in zip(CHINESE_QUESTIONS, answers, strict=False):
+        report.note(f"{'+' if is_chinese(answer) else '-'} {question}  {answer[:60]!r}")
+    return {
+        "python": python,
+        "model": model,
+        "answered": answered,
+        "answer_seconds": rounded(first, 3),
+        "seconds": rounded(seconds, 3),
+        "asked": len(CHINESE_QUESTIONS),
+        "in_chinese": sum(map(is_chinese, answers)),
+    }
+
+
+def _ask_in_chinese(url: str, model: str) -> list[str]:
+    """Returns the answers to `CHINESE_QUESTIONS`. Each has a seed, so that a failure can be seen again."""
+    import httpx
+
+    answers: list[str] = []
+    with httpx.Client(base_url=url, timeout=120, trust_env=False) as client:
+        for seed, question in enumerate(CHINESE_QUESTIONS):
+            messages = [{"role": "user", "content": question}]
+            body = {"model": model, "messages": messages, "max_tokens": 160, "seed": seed}
+            response = client.post("/v1/chat/completions", json=body).raise_for_status()
+            answers.append(response.json()["choices"][0]["message"]["content"])
+    return answers

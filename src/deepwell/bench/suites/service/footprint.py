@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from deepwell.bench.harness.assets import repository
+from deepwell.bench.harness.ports import free_port
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.served import cpu_seconds, process_tree, rss_bytes
 from deepwell.bench.workloads.text import cranfield_text
@@ -32,17 +32,11 @@ PROMPT_CHARACTERS = 4000  # of one request, some 900 tokens
 SPARE_BLOCKS = 4  # the last, partly filled blocks of sequences never enter the prefix cache
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class _Server:
     """A real `deepwell serve` process on a free port."""
 
     def __init__(self, model: Path, precision: Precision) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         start = time.perf_counter()
         self.process = subprocess.Popen(
             [

@@ -5,9 +5,19 @@ from __future__ import annotations
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "DefaultSampling",
     "ModelCard",
     "ModelList",
 ]
+
+
+class DefaultSampling(Struct):
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    source: str  # who declared them: OpenAI, generation_config.json, GGUF metadata or catalog
 
 
 class ModelCard(Struct, tag_field="object", tag="model"):
@@ -16,6 +26,8 @@ class ModelCard(Struct, tag_field="object", tag="model"):
     owned_by: str
     max_model_len: int
     parent: str | UnsetType = UNSET  # an adapter's base model, as in vLLM
+    # What a request that leaves a parameter out is drawn with; unset for a model that generates no text
+    default_sampling: DefaultSampling | UnsetType = UNSET
 
 
 class ModelList(Struct, tag_field="object", tag="list"):

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.server.context import ServerContext
-from deepwell.server.families.models.bodies import ModelCard, ModelList
+from deepwell.server.families.models.bodies import DefaultSampling, ModelCard, ModelList
 from deepwell.server.http.json_route import json_response
 
 __all__ = ["router"]
@@ -34,4 +34,6 @@ def router(context: ServerContext) -> APIRouter:
 
 def _card(model: ServedModel, adapter: str = "") -> ModelCard:
     card = ModelCard(model.name, model.created, "deepwell", model.capabilities.max_model_len)
+    if model.capabilities.generates and "generate" in model.tasks:
+        card = structs.replace(card, default_sampling=DefaultSampling(**model.defaults.shown()))
     return structs.replace(card, id=adapter, parent=model.name) if adapter else card

@@ -136,8 +136,9 @@ def _effort(
     return None, {"reasoning_effort": effort}
 
 
-def new_response(body: ResponseRequest) -> Response:
+def new_response(model: ServedModel, body: ResponseRequest) -> Response:
     """Returns the response object as it is before anything has been said."""
+    defaults = model.defaults
     tools = [
         {
             "type": "function",
@@ -161,8 +162,8 @@ def new_response(body: ResponseRequest) -> Response:
         tool_choice=choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto",
         tools=tools,
         text={"format": format.model_dump(by_alias=True, exclude_none=True) if format else {"type": "text"}},
-        temperature=1.0 if body.temperature is None else body.temperature,
-        top_p=1.0 if body.top_p is None else body.top_p,
+        temperature=defaults.temperature if body.temperature is None else body.temperature,
+        top_p=defaults.top_p if body.top_p is None else body.top_p,
         top_logprobs=body.top_logprobs or 0,
         metadata=dict(body.metadata or {}),
         store=body.store is not False,

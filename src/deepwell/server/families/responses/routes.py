@@ -52,7 +52,7 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = context.generator(body.model)
         model, state, tenant = answering.model, context.state, tenant_of(request)
         said = await prompted(model, state, tenant, body)
-        response = new_response(body)
+        response = new_response(model, body)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
         builder = builder_of(model, body, response)
 

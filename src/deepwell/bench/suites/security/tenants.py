@@ -1,0 +1,152 @@
+"""`deepwell bench siege --part tenants`: whether two tenants ever meet, over HTTP, in every route, name and cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from deepwell.bench.harness.junit import run_pytest
+from deepwell.bench.harness.report import Report
+from deepwell.bench.suites.security.besieged import Besieged, besieged
+from deepwell.bench.workloads.attacks.objects import FOREIGN
+
+__all__ = ["bench_tenants", "paths_with_ids"]
+
+_ASKED = "the password of the guest is swordfish"
+_ID_OF = {  # parameters of paths, by kind of object
+    "file_id": "file",
+    "completion_id": "completion",
+    "response_id": "response",
+    "conversation_id": "conversation",
+    "upload_id": "upload",
+    "batch_id": "batch",
+}
+
+
+def bench_tenants(report: Report, model: Path) -> dict[str, Any]:
+    """Lets one tenant ask every route of the API document for the other's objects, lists, names and cached answers.
+
+    `crossings` are answers that differ from those for an object that nobody has, lists and adapters that show another
+    tenant's, and answers that came from another tenant's cache. The suite of two tenants over the application runs as well.
+    """
+    with besieged(model, workers=2) as server:
+        found = [*_foreign(server), *_listed(server), *_named(server), *_cached(server)]
+    crossings = [why for _, why in found if why]
+    report.table("Tenants", ["tried", "crossing"], [[what, why or "none"] for what, why in found])
+    suite = run_pytest(["tests/server/test_tenants.py"]).counts()
+    return {
+        "tried": len(found),
+        "crossings": len(crossings),
+        "suite_passed": suite["passed"],
+        "suite_failed": suite["failed"],
+    }
+
+
+def paths_with_ids(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yields method and path of each operation of an OpenAPI document that names an object which a tenant has."""
+    for path, operations in document["paths"].items():
+        names = re.findall(r"\{(\w+)", path)
+        if names and names[0] in _ID_OF:
+            for method in operations:
+                yield method.upper(), path
+
+
+def _foreign(server: Besieged) -> Iterator[tuple[str, str]]:
+    """Asks for the guest's objects and for objects that nobody has: both answers must be the same."""
+    bodies = {(method, re.sub(r"\{\w+", "{", path)): body for method, path, body in FOREIGN}
+    _, document = server.request("guest", "GET", "/openapi.json")
+    for method, path in paths_with_ids(document):
+        body = bodies.get((method, re.sub(r"\{\w+", "{", path)), {} if method == "POST" else None)
+        answers: list[tuple[int, str]] = []
+        for nobody in (False, True):
+            ids = {name: _id(server.theirs.get(kind, "none"), nobody) for name, kind in _ID_OF.items()}
+            ids |= {"item_id": "msg_0", "id": "none"}
+            status, said = server.request("raider", method, path.format_map(ids), body)
+            text = (
+                said
+                if isinstance(said, str)
+                else json.dumps(said)
+                if not isinstance(said, bytes)
+                else said.hex()
+            )
+            for name in sorted(ids.values(), key=len, reverse=True):
+                text = text.replace(name, "ID")
+            answers.append((status, text))
+        same = answers[0] == answers[1] and answers[0][0] in (400, 404)
+        yield (
+            f"{method} {path}",
+            "" if same else f"{answers[0][0]} instead of {answers[1][0]}: {answers[0][1][:80]}",
+        )
+
+
+def _id(id: str, nobody: bool) -> str:
+    return id[:-4] + ("0000" if id[-4:] != "0000" else "1111") if nobody else id
+
+
+def _listed(server: Besieged) -> Iterator[tuple[str, str]]:
+    for path in ("/v1/files", "/v1/batches", "/v1/chat/completions", "/v1/models"):
+        _, said = server.request("raider", "GET", path)
+        text = json.dumps(said)
+        seen = [kind for kind, id in server.theirs.items() if id in text]
+        yield f"GET {path}", f"lists the guest's {seen[0]}" if seen else ""
+
+
+def _named(server: Besieged) -> Iterator[tuple[str, str]]:
+    """Takes names that others are served by, and uses what the guest has loaded."""
+
+    def load(who: str, name: str) -> int:
+        return server.request(who, "POST", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": "lora"})[
+            0
+        ]
+
+    def ask(who: str, model: str) -> int:
+        chat = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        return server.request(who, "POST", "/v1/chat/completions", chat)[0]
+
+    served = [one["id"] for one in server.request("raider", "GET", "/v1/models")[1]["data"]]
+    for name in served:
+        yield (
+            f"an adapter called {name}",
+            "" if load("raider", name) >= 400 else "it took a name that is served",
+        )
+    if "adapter" in server.theirs:
+        name = server.theirs["adapter"]
+        yield "the guest's adapter, asked", "" if ask("raider", name) >= 400 else "it answered"
+        status = server.request("raider", "POST", "/v1/unload_lora_adapter", {"lora_name": name})[0]
+        yield (
+            "the guest's adapter, unloaded",
+            "" if status >= 400 and ask("guest", name) == 200 else "it was unloaded",
+        )
+        load("raider", name)
+        server.request("raider", "POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        yield "an adapter of the same name", "" if ask("guest", name) == 200 else "the guest's is gone"
+
+
+def _cached(server: Besieged) -> Iterator[tuple[str, str]]:
+    """Asks what the guest has asked until its answer is kept: nothing may tell so."""
+    chat = {
+        "model": server.model,
+        "messages": [{"role": "user", "content": _ASKED}],
+        "max_tokens": 4,
+        "temperature": 0,
+    }
+    schema = {"type": "object", "properties": {"swordfish": {"type": "string", "maxLength": 4}}}
+    asked: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": chat,
+        "/v1/completions": {"model": server.model, "prompt": _ASKED, "max_tokens": 4, "temperature": 0},
+        "/v1/messages": chat,
+        "/v1/responses": {"model": server.model, "input": _ASKED, "max_output_tokens": 4, "temperature": 0},
+        "/v1/chat/completions ": chat | {"structured_outputs": {"json": schema}},
+    }
+    for path, body in asked.items():
+        for _ in range(3):
+            server.request("guest", "POST", path.strip(), body)
+        _, said = server.request("raider", "POST", path.strip(), body)
+        cached = json.dumps(
+            [value for key, value in said.get("usage", {}).items() if "cache" in key or "detail" in key]
+        )
+        hit = any(int(number) for number in re.findall(r'"?cache[a-z_]*"?: (\d+)', cached))
+        yield f"the guest's question, {path.strip()}", f"its prompt was cached: {cached}" if hit else ""

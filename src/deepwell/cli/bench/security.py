@@ -1,0 +1,48 @@
+"""Verbs of `deepwell bench` on hostile ground."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
+
+__all__ = ["siege"]
+
+PARTS = ("attacks", "edge", "outages", "tenants")
+
+
+def siege(
+    part: Annotated[
+        str,
+        typer.Option(help="attacks: on a running server; edge: without a key; outages; tenants."),
+    ] = "attacks",
+    model: Model = None,
+    workers: Annotated[int, typer.Option(min=1, help="HTTP processes of the server that is attacked.")] = 1,
+    only: Annotated[
+        str, typer.Option(help="Attacks by name, with * and commas; --part attacks alone.")
+    ] = "*",
+    seconds: Annotated[float, typer.Option(min=0.1, help="Least length of each attack.")] = 2.5,
+    together: Annotated[bool, typer.Option(help="Also make attacks five at a time.")] = True,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Attacks a keyed server with two tenants beside a well-behaved client, and names each attack that breaks the bar."""
+    if part not in PARTS:
+        raise typer.BadParameter(f"{part!r} is none of {', '.join(PARTS)}")
+    from deepwell.bench.suites.security.edge import bench_edge
+    from deepwell.bench.suites.security.outages import bench_outages
+    from deepwell.bench.suites.security.siege import bench_siege
+    from deepwell.bench.suites.security.tenants import bench_tenants
+
+    path = model_path(model)
+    runs = {
+        "attacks": lambda report: bench_siege(
+            report, path, workers=workers, only=only, seconds=seconds, together=together
+        ),
+        "edge": lambda report: bench_edge(report, path, workers=workers),
+        "outages": lambda report: bench_outages(report, path),
+        "tenants": lambda report: bench_tenants(report, path),
+    }
+    measure("siege", row, json, runs[part])
