@@ -239,3 +239,16 @@ async def test_the_child_dies_with_its_parent(stopped: bool) -> None:
     await until(lambda: not is_there(int(pid)))
     EngineProcess({}, factory=FAKE).stop()  # whoever comes next removes the folder
     assert not Path(address).parent.exists()
+
+
+async def test_an_engine_whose_step_hangs_is_replaced_although_it_answers(gate: Gate) -> None:
+    process = EngineProcess({"gate": str(gate.path)}, factory=FAKE, timeout_s=30.0, step_timeout_s=1.0)
+    with ProcessEngine.start(process) as engine:
+        begun = engine.generate(request("begun", [1], max_tokens=50))
+        gate.let(1)
+        await anext(begun)  # and no step comes after it
+        with pytest.raises(EngineRestarted):
+            [delta async for delta in begun]
+        gate.let(1000)
+        assert len((await collect(engine, request("next"))).tokens) == 8
+        assert engine.stats().restarts == 1

@@ -148,7 +148,12 @@ def host_model(
         kv_tokens=memory.kv_cache_tokens or None,
     )
     arguments = {"source": str(planned.path), "options": options.encode()}
-    return EngineProcess(arguments, timeout_s=settings.engine_timeout_s, on_progress=progress)
+    return EngineProcess(
+        arguments,
+        timeout_s=settings.engine_timeout_s,
+        step_timeout_s=settings.step_timeout_s,
+        on_progress=progress,
+    )
 
 
 def embedder_settings(settings: Settings) -> Settings | None:

@@ -15,7 +15,7 @@ from deepwell.dialogue.parsers.hermes import HermesParser
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.parsers.plain import PlainJsonParser, TextParser
 from deepwell.dialogue.tools import FunctionTool
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidModelFile
 from deepwell.models.text.chat_template import ChatTemplate
 
 __all__ = ["Dialect", "Family", "detect_dialect"]
@@ -155,6 +155,8 @@ def _history(template: ChatTemplate) -> tuple[Literal["object", "text"], str | N
             ]
             try:
                 text = template.render(messages)
+            except InvalidModelFile:  # it was stopped, and every further probe would take as long
+                return None
             except DeepwellError:
                 continue
             shown = '"probe-key"' in text and "probe-name" in text and "probe-result" in text

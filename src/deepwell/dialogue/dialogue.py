@@ -13,13 +13,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from deepwell.dialogue.completion import Caller, Choice, Counts, Question, Update, engine_request
 from deepwell.dialogue.dialect import Dialect
 from deepwell.dialogue.grammars import compose
-from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Event, OutputParser, Reasoning
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.text import Codec, Entry
@@ -27,7 +27,17 @@ from deepwell.dialogue.tools import FunctionTool, ToolChoice, names
 from deepwell.engine.protocol import Grammar, SamplingParams
 from deepwell.errors import InvalidRequest
 
-__all__ = ["Call", "Dialogue", "Plan", "Said", "Turn", "converse", "new_call_id", "plan_dialogue"]
+__all__ = [
+    "Call",
+    "Dialogue",
+    "Plan",
+    "Said",
+    "Turn",
+    "converse",
+    "count_prompt",
+    "new_call_id",
+    "plan_dialogue",
+]
 
 _TAIL_TOKENS = 16  # end of a prompt, where a template may open or close the model's reasoning
 
@@ -43,6 +53,7 @@ class Dialogue:
         thinks: whether the model should reason first. None leaves it to the chat template.
         variables: further switches of the chat template.
         params: the route's own names for `messages`, `tools`, `tool_choice`, `format` and `thinks`, used in errors.
+        counted: the prompt is counted and not run, so that an error for too many tokens has to have their number.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -53,6 +64,7 @@ class Dialogue:
     thinks: bool | None = None
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     params: Mapping[str, str] = field(default_factory=dict[str, str])
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +156,19 @@ class Plan:
         ]
 
 
+async def count_prompt(model: ServedModel, dialogue: Dialogue) -> int:
+    """Returns the number of tokens of the prompt, even where the context cannot hold them.
+
+    Raises:
+        InvalidRequest: as for `plan_dialogue`.
+    """
+    try:
+        plan = await plan_dialogue(model, replace(dialogue, counted=True))
+    except PromptTooLong as error:
+        return error.tokens
+    return len(plan.prompt)
+
+
 async def plan_dialogue(model: ServedModel, dialogue: Dialogue) -> Plan:
     """Renders and tokenises the messages, and compiles the grammar. Long work runs off the event loop.
 
@@ -177,7 +202,13 @@ async def _plan(model: ServedModel, dialogue: Dialogue) -> Plan:
         variables |= _switch(dialect, dialogue.thinks)
     shown = [tool.rendered() for tool in tools] if tools and dialect.offers else None
     turns = dialect.conversation(dialogue.messages, tools)
-    prompt = await model.encode_chat(turns, tools=shown, **variables)
+    prompt = await model.encode_chat(
+        turns,
+        tools=shown,
+        param=dialogue.params.get("messages", "messages"),
+        counted=dialogue.counted,
+        variables=variables,
+    )
     reasoning = _reasoning(dialect, codec, prompt)
     if dialogue.thinks is False and reasoning != "off":
         raise InvalidRequest(

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from functools import cached_property, partial
+from typing import Any, Literal, Protocol, TypeVar
 
+from deepwell.dialogue.lane import TextLane
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import Engine, Grammar, SamplingParams
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 from deepwell.models.store.sampling import OPENAI, SamplingDefaults
+from deepwell.models.text.text_process import TextProcess, TooLong
 from deepwell.version import deepwell_version
 
-__all__ = ["SamplingOptions", "ServedModel", "Task"]
+__all__ = ["Attend", "PromptTooLong", "SamplingOptions", "ServedModel", "Task"]
 
 Task = Literal["generate", "embed"]
 """A purpose that a model is served for."""
 
 # So many characters are tokenised in about 10 ms. A longer text would stall every stream of the event loop.
 _INLINE_CHARACTERS = 20_000
+_OF_A_MESSAGE = 32  # characters that take as long as everything of a message besides its text
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,32 @@ class SamplingOptions:
     ignore_eos: bool | None = None
 
 
+class PromptTooLong(ContextLengthExceeded):
+    """Raised for a prompt that the context cannot hold.
+
+    Attributes:
+        index: number of the prompt, where there are several.
+        tokens: number of its tokens, or, unless `exact`, a number that they surely exceed.
+    """
+
+    def __init__(self, message: str, found: TooLong, *, fix: str, param: str) -> None:
+        super().__init__(message, fix=fix, param=param)
+        self.index = found.index
+        self.tokens = found.count
+        self.exact = found.exact
+
+
+class Attend(Protocol):
+    """Runs work that is done for the current request under its tenant's name, and ends it with the request."""
+
+    async def __call__(self, work: Callable[[str], Coroutine[Any, Any, T]]) -> T: ...
+
+
+async def unattended(work: Callable[[str], Coroutine[Any, Any, T]]) -> T:
+    """Runs work for nobody in particular."""
+    return await work("")
+
+
 class ServedModel:
     """A model under the name that requests use for it.
 
@@ -50,6 +81,9 @@ class ServedModel:
         name: name of the base model. Its adapters have names of their own.
         tasks: tasks that the model is served for. A request for another task is refused, even if the model could do it.
         defaults: sampling parameters of requests that do not give them.
+
+    Attributes:
+        attend: runs the tokenising of long texts; a server replaces it to name the tenant, and to end it with the request.
     """
 
     def __init__(
@@ -69,6 +103,29 @@ class ServedModel:
         self.capabilities = engine.capabilities()
         self.created = int(time.time())
         self.fingerprint = self._fingerprint()
+        self.attend: Attend = unattended
+        self._lanes: list[TextLane] = []
+
+    @cached_property
+    def _quick(self) -> TextLane | None:
+        """The lane of short texts, where they may not be tokenised in this process."""
+        process = self.codec.process
+        return None if process is None else self._lane(TextLane(process, stays=True))
+
+    @cached_property
+    def _long(self) -> TextLane | None:
+        """The lane of long texts."""
+        path = self.codec.path
+        return None if path is None else self._lane(TextLane(TextProcess(path, background=True)))
+
+    def _lane(self, lane: TextLane) -> TextLane:
+        self._lanes.append(lane)
+        return lane
+
+    def close_texts(self) -> None:
+        """Ends the processes that tokenise. Called on the event loop."""
+        for lane in self._lanes:
+            lane.close()
 
     def _fingerprint(self) -> str:
         """Returns a digest. While it is the same, equal requests with a seed give equal tokens."""
@@ -95,13 +152,53 @@ class ServedModel:
         messages: Sequence[Mapping[str, Any]],
         *,
         tools: Sequence[Mapping[str, Any]] | None = None,
-        **variables: Any,
+        param: str = "messages",
+        counted: bool = False,
+        variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
-        """Returns the tokens of a conversation. One that is long or has tools is tokenised off the event loop."""
-        encode = partial(self.codec.encode_chat, messages, tools=tools, **variables)
-        if sum(len(message["content"] or "") for message in messages) > _INLINE_CHARACTERS or tools:
-            return await asyncio.to_thread(encode)
-        return encode()
+        """Returns the tokens of a conversation. `variables` are the template's switches.
+
+        A short one is tokenised here; one with tools on a thread; a long one, or any of a model that nothing vouches for,
+        in a process of its own, where it waits for the turn of its tenant.
+
+        Args:
+            param: the route's name for the messages, for errors.
+            counted: the tokens are counted and not run: the error for too many has their exact number.
+
+        Raises:
+            PromptTooLong: a long conversation has more tokens than the context.
+        """
+        variables = variables or {}
+        size = _size(messages, (tools, variables))
+        lane = self._quick if size <= _INLINE_CHARACTERS else self._long or self._quick
+        if lane is None:
+            encode = partial(self.codec.encode_chat, messages, tools=tools, **variables)
+            return await asyncio.to_thread(encode) if tools or size > _INLINE_CHARACTERS else encode()
+        self.codec.check_chats()
+        window = self.capabilities.max_model_len
+
+        def work(process: TextProcess) -> list[int]:
+            return process.encode_chat(
+                messages, tools=tools, most_tokens=window, counted=counted, variables=variables
+            )
+
+        try:
+            return await self._in_turn(lane, size, work)
+        except TooLong as found:
+            raise self._too_long(found, param) from None
+
+    async def _in_turn(self, lane: TextLane, size: int, work: Callable[[TextProcess], T]) -> T:
+        return await self.attend(lambda tenant: lane.run(tenant, size, work))
+
+    def _too_long(self, found: TooLong, param: str) -> PromptTooLong:
+        window = self.capabilities.max_model_len
+        least = "" if found.exact else "at least "
+        return PromptTooLong(
+            f"this model's maximum context length is {window} tokens, but the {param} has {least}{found.count}",
+            found,
+            fix=f"shorten the {param} to at most {window - 1} tokens",
+            param=param,
+        )
 
     async def prepare(self, grammar: Grammar, param: str) -> None:
         """Compiles a grammar off the event loop.
@@ -116,12 +213,22 @@ class ServedModel:
             raise
 
     async def encode_prompts(self, prompts: Sequence[str | list[int]], param: str) -> list[list[int]]:
-        """Returns the tokens of every prompt, given as text or as tokens."""
+        """Returns the tokens of every prompt, given as text or as tokens.
+
+        Raises:
+            PromptTooLong: a prompt has more tokens than the context.
+        """
+        window = self.capabilities.max_model_len
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
-        if sum(map(len, texts)) > _INLINE_CHARACTERS:  # many short texts take as long as a long one
-            tokenised = await asyncio.to_thread(lambda: [self.codec.encode(text) for text in texts])
-        else:
-            tokenised = [self.codec.encode(text) for text in texts]
+        for index, prompt in enumerate(prompts):
+            if not isinstance(prompt, str) and len(prompt) > window:
+                raise self._too_long(TooLong(index, len(prompt), True), param)
+        try:
+            tokenised = await self._tokenised(texts)
+        except TooLong as found:  # it counts the texts alone
+            places = [index for index, prompt in enumerate(prompts) if isinstance(prompt, str)]
+            found.index = places[found.index]
+            raise self._too_long(found, param) from None
         from_text = iter(tokenised)
         encoded: list[list[int]] = []
         for index, prompt in enumerate(prompts):
@@ -137,6 +244,31 @@ class ServedModel:
                 )
             encoded.append(tokens)
         return encoded
+
+    async def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
+        size = sum(map(len, texts)) + _OF_A_MESSAGE * len(
+            texts
+        )  # many short texts take as long as a long one
+        is_long = size > _INLINE_CHARACTERS
+        lane = (self._long or self._quick) if is_long else self._quick
+        if lane is None or not texts:
+            encode = self.codec.encode
+            if is_long:
+                return await asyncio.to_thread(lambda: [encode(text) for text in texts])
+            return [encode(text) for text in texts]
+        frame = len(self.codec.framed([]))
+        most = self.capabilities.max_model_len - frame
+        for index, text in enumerate(texts):
+            if len(text) <= max(most, _INLINE_CHARACTERS):
+                continue
+            fewest = await asyncio.to_thread(self.codec.fewest_tokens, text)
+            if fewest > most:
+                raise TooLong(index, fewest, False)
+        try:
+            found = await self._in_turn(lane, size, lambda process: process.encode(texts, most_tokens=most))
+        except TooLong as error:
+            raise TooLong(error.index, error.count + frame, error.exact) from None
+        return [self.codec.framed(tokens) for tokens in found]
 
     def room(self, prompt_tokens: int, max_tokens: int | None, param: str) -> int:
         """Returns the number of tokens that may be generated after a prompt: `max_tokens`, or all that fit if it is None.
@@ -205,6 +337,34 @@ class ServedModel:
             stop_token_ids=tuple(options.stop_token_ids or ()),
             ignore_eos=bool(options.ignore_eos),
         )
+
+
+def _size(messages: Sequence[Mapping[str, Any]], rest: object) -> int:
+    """Returns the length of a conversation in characters, with an allowance for each of its parts."""
+    size = 0
+    for message in messages:
+        for value in message.values():
+            if isinstance(value, str):
+                size += _OF_A_MESSAGE + len(value)
+            elif value is not None:
+                size += _weight(value)
+    return size + _weight(rest)
+
+
+def _weight(value: object) -> int:
+    """Returns the length of a JSON-like value, or one that is too long for this process."""
+    size = 0
+    stack = [value]
+    while stack and size <= _INLINE_CHARACTERS:
+        one = stack.pop()
+        size += 1
+        if isinstance(one, str):
+            size += len(one)
+        elif isinstance(one, Mapping):
+            stack += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple):
+            stack += one
+    return size
 
 
 def _given(value: float | None, default: float) -> float:

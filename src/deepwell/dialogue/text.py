@@ -18,38 +18,66 @@ from deepwell.engine.protocol import Delta, TokenLogprob
 from deepwell.errors import InvalidRequest
 from deepwell.models.text.chat_template import ChatTemplate, encode_chat
 from deepwell.models.text.detokenizer import Detokenizer, StopStrings
+from deepwell.models.text.hosted import HostedTemplate, HostedTokenizer, open_tokenizer
 from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["ChoiceText", "Codec", "Entry", "Piece"]
 
 
 class Codec:
-    """The tokenizer and chat template of one model. Methods may be called from any thread."""
+    """The tokenizer and chat template of one model. Methods may be called from any thread.
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate | None) -> None:
+    Attributes:
+        path: files that a process for long texts can load; None: long texts are tokenised on a thread of this process.
+        process: the process that tokenises all texts, because no pinned hash vouches for the files; None: this one does.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, template: ChatTemplate | None, *, path: Path | None = None
+    ) -> None:
         self._tokenizer = tokenizer
         self._template = template
+        self.path = path
+        self.process = tokenizer.process if isinstance(tokenizer, HostedTokenizer) else None
         self.vocab_size = tokenizer.vocab_size
         # The token in front of every plain prompt.
         self.added_bos = tokenizer.bos_token_id if tokenizer.add_bos else None
 
     @classmethod
     def load(cls, path: Path) -> Codec:
-        """Reads the tokenizer and the chat template of a model file or directory."""
-        tokenizer = Tokenizer.load(path)
-        source = tokenizer.chat_template
-        template = (
-            ChatTemplate(source, tokenizer.bos_token or "", tokenizer.eos_token or "") if source else None
-        )
-        return cls(tokenizer, template)
+        """Reads the tokenizer and the chat template of a model file or directory.
+
+        Files that no pinned hash vouches for are read, and always run, in a process with limits.
+
+        Raises:
+            InvalidModelFile, UnsupportedModel: they are not sound.
+        """
+        tokenizer = open_tokenizer(path)
+        template = None
+        if tokenizer.chat_template:
+            if isinstance(tokenizer, HostedTokenizer):
+                template = HostedTemplate(tokenizer)
+            else:
+                template = ChatTemplate(tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token)
+        codec = cls(tokenizer, template, path=path)
+        if codec.process is not None:
+            _ = codec.dialect  # asks the process, which must not happen on an event loop
+        return codec
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of a plain prompt, behind the BOS token if the model wants one."""
+        return self.framed(self._tokenizer.encode(text))
+
+    def framed(self, tokens: list[int]) -> list[int]:
+        """Returns the tokens of a plain text with those that the model wants around them."""
         tokenizer = self._tokenizer
-        tokens = tokenizer.encode(text)
         if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP]
             return [*tokenizer.prefix_ids, *tokens, *tokenizer.suffix_ids]
         return tokens if self.added_bos is None else [self.added_bos, *tokens]
+
+    def fewest_tokens(self, text: str) -> int:
+        """Returns a lower bound of the number of tokens of a text, without tokenising it."""
+        return self._tokenizer.fewest_tokens(text)
 
     @cached_property
     def dialect(self) -> Dialect:
@@ -73,12 +101,23 @@ class Codec:
         **variables: Any,
     ) -> list[int]:
         """Returns the tokens of a conversation up to the assistant's answer. `variables` are the template's switches."""
+        self.check_chats()
+        assert self._template is not None
+        if self.process is not None:
+            return self.process.encode_chat(messages, tools=tools, variables=variables)
+        return encode_chat(self._tokenizer, self._template, messages, tools=tools, **variables)
+
+    def check_chats(self) -> None:
+        """Checks that there is a chat template.
+
+        Raises:
+            InvalidRequest: there is none.
+        """
         if self._template is None:
             raise InvalidRequest(
                 "this model has no chat template: it was not made for conversations",
                 fix="use /v1/completions",
             )
-        return encode_chat(self._tokenizer, self._template, messages, tools=tools, **variables)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, control tokens included."""

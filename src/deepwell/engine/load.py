@@ -25,7 +25,7 @@ from deepwell.engine.weights.load import Progress, load_weights, resolve_precisi
 from deepwell.engine.weights.packed import Weights
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
-from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.models.text.hosted import open_tokenizer
 
 __all__ = ["new_cache", "open_engine", "plan_engine"]
 
@@ -110,7 +110,7 @@ def open_engine(
         limits=limits,
         loader=AdapterLoader(paged.model, linears_of(tensor_plan(config), checkpoint)),
         grammars=GrammarCompiler(
-            lambda: Tokenizer.load(path if path.suffix == ".gguf" else path.parent),
+            lambda: open_tokenizer(path if path.suffix == ".gguf" else path.parent),
             config.vocab_size,
             config.eos_token_ids,
         ),

@@ -1,14 +1,13 @@
-"""Supervision of a child process: it is restarted when it dies and killed when it stops answering. Holds both ends.
+"""Supervision of a child process: it is restarted when it dies and killed when it hangs.
 
-Both sides talk over a socket pair. When the parent ends, the child reads the end of the stream and exits. When the child
-ends, the parent notices at once in the same way. A ping every second detects a child that is alive but hangs.
+A child hangs when there is work and nothing moves. Its event loop has work when a ping waits for an answer; it moves when
+it answers, or counts work that it has done (`Progress`). Its working thread says itself that it has work, and moves by its
+steps. So a child that is slow but moves lives on, and a thread that hangs is found although the event loop answers.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import ctypes
 import logging
 import os
 import signal
@@ -18,62 +17,36 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from deepwell.errors import DeepwellError, EngineUnavailable
-from deepwell.process.frames import Failure, Frames, WireError, encode, error_of, failure_of
+from deepwell.process.control import (
+    LIMIT_BYTES,
+    Failed,
+    Launch,
+    Order,
+    Ping,
+    Ready,
+    Report,
+    Started,
+    decode_news,
+)
+from deepwell.process.frames import Frames, WireError, encode, error_of
+from deepwell.process.progress import Progress
 
-__all__ = ["ControlChannel", "State", "Supervisor"]
+__all__ = ["STEP_S", "State", "Supervisor"]
 
 State = Literal["new", "starting", "ready", "restarting", "stopped"]
 
 PING_S = 1.0
 START_S = 60.0  # allowed silence of a child that is not ready, because it imports before it answers
+STEP_S = 60.0  # allowed length of one step of a child's working thread
 STOP_S = 15.0  # from the order to stop to the kill
 LONGEST_PAUSE_S = 30.0  # between two starts of a child that keeps failing
 SETTLED_S = 60.0  # a child that was ready for at least this long does not count as failing at its start
-_LIMIT = 16 << 20
-_PR_SET_PDEATHSIG = 1
 _log = logging.getLogger("deepwell")
-
-
-class _Launch(msgspec.Struct, tag=1, array_like=True, frozen=True):
-    payload: bytes
-
-
-class _Ping(msgspec.Struct, tag=2, array_like=True, frozen=True):
-    pass
-
-
-class _Order(msgspec.Struct, tag=3, array_like=True, frozen=True):
-    name: str
-
-
-class _Pong(msgspec.Struct, tag=4, array_like=True, frozen=True):
-    pass
-
-
-class _Progress(msgspec.Struct, tag=5, array_like=True, frozen=True):
-    done: int
-    total: int
-
-
-class _Ready(msgspec.Struct, tag=6, array_like=True, frozen=True):
-    pass
-
-
-class _Failed(msgspec.Struct, tag=7, array_like=True, frozen=True):
-    failure: Failure
-
-
-class _Report(msgspec.Struct, tag=8, array_like=True, frozen=True):
-    payload: bytes
-
-
-_orders = msgspec.msgpack.Decoder(_Launch | _Ping | _Order)
-_news = msgspec.msgpack.Decoder(_Pong | _Progress | _Ready | _Failed | _Report)
 
 
 def pause_of(failures: int) -> float:
@@ -89,7 +62,8 @@ class Supervisor:
         module: the child's module, run as `python -m module CONTROL_FD`.
         launch: returns the first message to a child, given the number of children that ended before it.
         descriptors: files that the child inherits, under the same numbers.
-        timeout_s: a child that has not answered for this long is killed.
+        timeout_s: a child whose event loop neither answers nor moves for this long is killed.
+        step_timeout_s: a child whose working thread has work and makes no step for this long is killed.
         on_report: called on the supervisor's thread with each report of the child.
         on_progress: called there with parts done and total parts, while the first child starts.
     """
@@ -102,6 +76,7 @@ class Supervisor:
         *,
         descriptors: Sequence[int] = (),
         timeout_s: float = 10.0,
+        step_timeout_s: float = STEP_S,
         on_report: Callable[[bytes], None] | None = None,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
@@ -115,7 +90,8 @@ class Supervisor:
         self._launch = launch
         self._descriptors = tuple(descriptors)
         self._timeout_s = timeout_s
-        self._period_s = min(PING_S, timeout_s / 2)
+        self._step_timeout_s = step_timeout_s
+        self._period_s = min(PING_S, timeout_s / 2, step_timeout_s / 2)
         self._on_report = on_report
         self._on_progress = on_progress
         self._stopping = threading.Event()
@@ -147,7 +123,7 @@ class Supervisor:
         """Sends an order to the child, if there is one."""
         with self._lock, contextlib.suppress(OSError):
             if self._control is not None:
-                self._control.sendall(encode(_Order(name)))
+                self._control.sendall(encode(Order(name)))
 
     def replace(self, patience_s: float) -> None:
         """Lets the child end by itself and waits until its successor is ready. A child that does not end is killed."""
@@ -204,18 +180,20 @@ class Supervisor:
     def _one_life(self) -> float | None:
         """Runs one child until it ends, and returns the time when it became ready, or None."""
         control, theirs = socket.socketpair()
+        progress = Progress.shared()
         path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
         try:
             with theirs:
                 process = subprocess.Popen(
                     [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
                     stdin=subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(), *self._descriptors),
+                    pass_fds=(theirs.fileno(), progress.descriptor, *self._descriptors),
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
                     process_group=0,  # a terminal's Ctrl-C goes only to the parent, which decides what it means
                 )
         except OSError as error:
             control.close()
+            progress.close()
             self.last_end = f"could not be started ({error})"
             return None
         with self._lock:
@@ -223,10 +201,10 @@ class Supervisor:
         self.pid = process.pid
         ready_at: float | None = None
         try:
-            control.sendall(encode(_Launch(self._launch(self.restarts))))
+            control.sendall(encode(Launch(self._launch(self.restarts), progress.descriptor)))
             if self._stopping.is_set():  # the stop was requested before there was a child to tell
-                control.sendall(encode(_Order("stop")))
-            ready_at = self._watch(process, control)
+                control.sendall(encode(Order("stop")))
+            ready_at = self._watch(process, control, _Stillness(progress))
         except (OSError, WireError, msgspec.DecodeError) as error:
             self.last_end = f"lost its connection ({error})"
         finally:
@@ -237,6 +215,7 @@ class Supervisor:
                 process.wait(STOP_S)
             process.kill()
             process.wait()
+            progress.close()
         if process.returncode < 0:
             ended = f"was ended by {signal.Signals(-process.returncode).name}"
             self.last_end = f"{self.last_end} and {ended}" if self.last_end else ended
@@ -244,131 +223,74 @@ class Supervisor:
             self.last_end = self.last_end or f"exited with status {process.returncode}"
         return ready_at
 
-    def _watch(self, process: subprocess.Popen[bytes], control: socket.socket) -> float | None:
-        """Reads the child's messages until it is gone, and kills it if it is silent. Returns the time it became ready."""
+    def _watch(
+        self, process: subprocess.Popen[bytes], control: socket.socket, still: _Stillness
+    ) -> float | None:
+        """Reads the child's messages until it is gone, and kills it if it hangs. Returns the time it became ready."""
         self.last_end = ""
-        frames = Frames(_LIMIT)
+        frames = Frames(LIMIT_BYTES)
         ready_at: float | None = None
-        missed = 0
         due = time.monotonic() + self._period_s
         while True:
             control.settimeout(max(due - time.monotonic(), 0.001))
             try:
                 data = control.recv(1 << 16)
             except TimeoutError:
-                # Silence is counted in our own periods and not by a clock, so that a suspended machine makes no child late.
                 due = time.monotonic() + self._period_s
-                missed += 1
+                still.period()
                 patience_s = self._timeout_s if ready_at else max(self._timeout_s, START_S)
-                if missed * self._period_s > patience_s:
+                if still.loop * self._period_s > patience_s:
                     self.last_end = f"did not answer for {patience_s:g} s"
+                elif still.steps * self._period_s > self._step_timeout_s:
+                    self.last_end = f"made no step for {self._step_timeout_s:g} s, although it had work"
+                if self.last_end:
                     process.kill()
                     return ready_at
                 control.settimeout(self._period_s)
-                control.sendall(encode(_Ping()))
+                control.sendall(encode(Ping()))
                 continue
             except ConnectionError:  # the child died with unread bytes
                 data = b""
             if not data:
                 return ready_at
-            missed = 0
+            still.loop = 0
             for body in frames.feed(data):
-                news = _news.decode(body)
-                if isinstance(news, _Ready):
+                news = decode_news(body)
+                if isinstance(news, Ready):
                     ready_at = time.monotonic()
                     self.state = "ready"
                     self._first.set()
-                elif isinstance(news, _Failed):
+                elif isinstance(news, Failed):
                     error = error_of(news.failure)
                     self.last_end = f"could not start: {error}"
                     if not self._first.is_set():
                         self._error = error
-                elif isinstance(news, _Progress):
+                elif isinstance(news, Started):
                     if self._on_progress is not None and not self._first.is_set():
                         self._on_progress(news.done, news.total)
-                elif isinstance(news, _Report) and self._on_report is not None:
+                elif isinstance(news, Report) and self._on_report is not None:
                     self._on_report(news.payload)
 
 
-class ControlChannel:
-    """The child's end of the channel to its supervisor. The child's event loop serves it, so a hanging loop does not answer."""
+class _Stillness:
+    """The number of periods in a row in which a child did not move.
 
-    def __init__(self, descriptor: int) -> None:
-        _die_with_parent()
-        # A service manager signals all processes of the service, but only the parent knows the order in which to end them.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        self._control = socket.socket(fileno=descriptor)
-        self._control.set_inheritable(False)
-        self._frames = Frames(_LIMIT)
-        self._lock = threading.Lock()
-        self._backlog: list[_Launch | _Ping | _Order] = []
+    Periods are counted, and no clock is read, so that a suspended machine makes no child late.
 
-    def launch(self) -> bytes:
-        """Waits for the parent's first message and returns its payload."""
-        while True:
-            self._backlog += self._read()
-            if self._backlog and isinstance(first := self._backlog[0], _Launch):
-                del self._backlog[0]
-                return first.payload
+    Attributes:
+        loop: periods in which the event loop left a ping unanswered and did no other work.
+        steps: periods in which the working thread had work and made no step.
+    """
 
-    def attach(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        on_order: Callable[[str], None],
-        on_ping: Callable[[], None] | None = None,
-    ) -> None:
-        """Starts answering pings and passing on orders. `on_ping` is called at each ping."""
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._turns = self._steps = 0
+        self.loop = self.steps = 0
 
-        def readable() -> None:
-            for one in self._read():
-                self._obey(one, on_order)
-                if on_ping is not None and isinstance(one, _Ping):
-                    on_ping()
-
-        loop.add_reader(self._control.fileno(), readable)
-        for one in self._backlog:
-            self._obey(one, on_order)
-        self._backlog.clear()
-
-    def _obey(self, one: Any, on_order: Callable[[str], None]) -> None:
-        if isinstance(one, _Ping):
-            self._tell(_Pong())
-        elif isinstance(one, _Order):
-            on_order(one.name)
-
-    def _read(self) -> list[_Launch | _Ping | _Order]:
-        """Returns the received messages. If the parent is gone, the process exits, because there is no work left."""
-        try:
-            data = self._control.recv(1 << 16)
-        except OSError:
-            data = b""
-        if not data:
-            os._exit(1)
-        return [_orders.decode(body) for body in self._frames.feed(data)]
-
-    def ready(self) -> None:
-        """Reports that the child is ready."""
-        self._tell(_Ready())
-
-    def progress(self, done: int, total: int) -> None:
-        """Reports the parts done and total parts of the start. May be called from any thread."""
-        self._tell(_Progress(done, total))
-
-    def failed(self, error: Exception) -> None:
-        """Reports that the child cannot start and will exit."""
-        self._tell(_Failed(failure_of(0, error)))
-
-    def report(self, payload: bytes) -> None:
-        """Sends a report to the parent. May be called from any thread."""
-        self._tell(_Report(payload))
-
-    def _tell(self, news: msgspec.Struct) -> None:
-        with self._lock, contextlib.suppress(OSError):  # the parent is gone, which the reader will notice
-            self._control.sendall(encode(news))
-
-
-def _die_with_parent() -> None:
-    """Asks the kernel for SIGKILL when the parent's thread ends, since even a stopped child must not outlive it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    def period(self) -> None:
+        """Counts one more period."""
+        progress = self._progress
+        turns, steps = progress.turns, progress.steps
+        self.loop = self.loop + 1 if turns == self._turns else 0
+        self.steps = self.steps + 1 if progress.working and steps == self._steps else 0
+        self._turns, self._steps = turns, steps

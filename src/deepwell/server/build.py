@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.admission import Gate
+from deepwell.server.access.attendance import Attendance
 from deepwell.server.access.auth import KeyRing
 from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.answering import AnswerCaches, Answering
@@ -66,7 +67,19 @@ def build_context(
     served = [Answering(main, metrics, Gate(main.engine, options.limits.max_wait_s), caches)]
     served += [Answering(model, metrics, Gate(model.engine)) for model in others]
     keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)
-    return ServerContext(options, served, metrics, observer, limiter, keys, database)
+    context = ServerContext(options, served, metrics, observer, limiter, keys, database)
+    for model in models:
+        model.attend = Attendance(context.stopped)
+    context.on_close(_closing(models))
+    return context
+
+
+def _closing(models: Sequence[ServedModel]) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        for model in models:
+            model.close_texts()
+
+    return close
 
 
 def _caches(

@@ -95,7 +95,12 @@ class ServerSettings(BaseSettings):
         75.0, gt=0, description="A connection on which no further request comes for so long is closed."
     )
     engine_timeout_s: float = Field(
-        10.0, ge=0.5, description="A process of the server that does not answer for so long is replaced."
+        10.0,
+        ge=0.5,
+        description="A process of the server that neither answers nor moves for so long is replaced.",
+    )
+    step_timeout_s: float = Field(
+        60.0, ge=1, description="An engine that has work and finishes no step for so long is replaced."
     )
     engine_wait_s: float = Field(
         30.0, ge=0, description="How long requests wait for an engine that is being restarted, before a 503."

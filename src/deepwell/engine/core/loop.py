@@ -52,6 +52,7 @@ from deepwell.errors import (
     ModelNotFound,
     UnsupportedModel,
 )
+from deepwell.process.progress import Progress
 
 __all__ = ["InProcessEngine"]
 
@@ -131,6 +132,7 @@ class InProcessEngine:
         self._grammars = grammars
         self._adapters: dict[str, LoadedAdapter] = {}
 
+        self.progress = Progress.private()  # a host replaces it by counters that its supervisor reads
         self._wake = threading.Condition()
         self._jobs: dict[str, _Job] = {}
         self._inbox: deque[tuple[Literal["add", "abort"], Sequence]] = deque()
@@ -391,7 +393,9 @@ class InProcessEngine:
                 self._receive()
                 if self._scheduler.has_work:
                     started = time.perf_counter()
+                    self.progress.begin()
                     self._step()
+                    self.progress.step()
                     self._busy_seconds += time.perf_counter() - started
                 self._flush()
         finally:
@@ -409,6 +413,7 @@ class InProcessEngine:
         if not self._inbox and not self._scheduler.has_work:
             with self._wake:
                 while not self._inbox and not self._closed:
+                    self.progress.rest()
                     self._wake.wait()
         return not self._closed
 

@@ -19,6 +19,7 @@ from deepwell.engine.backends.encoder_backend import Encoder
 from deepwell.engine.core.streams import DeltaStream, SyncDeltaStream
 from deepwell.engine.protocol import AdapterInfo, Capabilities, EngineStats, GenerateRequest, Grammar
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
+from deepwell.process.progress import Progress
 
 __all__ = ["EncoderEngine", "EncoderLimits"]
 
@@ -51,6 +52,7 @@ class EncoderEngine:
         self._model: Encoder | None = model
         self._capabilities = capabilities
         self._limits = limits or EncoderLimits()
+        self.progress = Progress.private()  # a host replaces it by counters that its supervisor reads
         self._wake = threading.Condition()
         self._waiting: deque[_Job] = deque()
         self._running = 0
@@ -187,7 +189,9 @@ class EncoderEngine:
         try:
             while jobs := self._next_step():
                 started = time.perf_counter()
+                self.progress.begin()
                 self._step(jobs)
+                self.progress.step()
                 self._busy_seconds += time.perf_counter() - started
                 self._running = 0
         finally:
@@ -208,6 +212,7 @@ class EncoderEngine:
         with self._wake:
             while not jobs:
                 while not self._waiting and not self._closed:
+                    self.progress.rest()
                     self._wake.wait()
                 if self._closed:
                     return []

@@ -42,8 +42,9 @@ from deepwell.engine.hosting.wire import (
 from deepwell.engine.protocol import Delta, Engine, EngineStats, GenerateRequest
 from deepwell.errors import DeepwellError
 from deepwell.process.channel import FramedChannel
+from deepwell.process.control import ControlChannel
 from deepwell.process.frames import Frames, WireError, encode, failure_of
-from deepwell.process.supervisor import ControlChannel
+from deepwell.process.progress import Progress
 
 __all__ = ["Kept", "Launch", "main", "open_hosted"]
 
@@ -68,6 +69,13 @@ class Launch(msgspec.Struct, array_like=True, frozen=True):
     listener: int  # file descriptor
     restarts: int
     adapters: list[Kept]
+
+
+@runtime_checkable
+class _Watched(Protocol):
+    """An engine whose thread counts its steps."""
+
+    progress: Progress
 
 
 @runtime_checkable
@@ -308,6 +316,8 @@ def _make(launch: Launch, control: ControlChannel) -> Engine:
     """Makes the engine, with the adapters that its predecessor had."""
     module, _, function = launch.factory.partition(":")
     engine: Engine = getattr(importlib.import_module(module), function)(control.progress, **launch.arguments)
+    if isinstance(engine, _Watched):
+        engine.progress = control.counters
     for kept in launch.adapters:
         try:
             found = engine.load_adapter(kept.name, kept.path)

@@ -56,7 +56,7 @@ from deepwell.engine.protocol import (
 from deepwell.errors import DeepwellError, EngineRestarted, EngineUnavailable, InvalidRequest
 from deepwell.process.channel import FramedChannel
 from deepwell.process.frames import Failure, Frames, encode, error_of
-from deepwell.process.supervisor import Supervisor
+from deepwell.process.supervisor import STEP_S, Supervisor
 
 __all__ = ["EngineProcess", "ProcessEngine"]
 
@@ -74,6 +74,7 @@ class EngineProcess:
         factory: "module:function" that makes the engine in the process.
         arguments: keyword arguments of the factory, which msgpack must be able to encode.
         timeout_s: a process that has not answered its parent for this long is killed.
+        step_timeout_s: a process whose engine has work and finishes no step for this long is killed.
         on_progress: called with parts loaded and total parts, on the supervisor's thread.
 
     Raises:
@@ -86,6 +87,7 @@ class EngineProcess:
         *,
         factory: str = "deepwell.engine.hosting.host:open_hosted",
         timeout_s: float = 10.0,
+        step_timeout_s: float = STEP_S,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         _sweep()
@@ -110,6 +112,7 @@ class EngineProcess:
             self._launch,
             descriptors=(self._listener.fileno(),),
             timeout_s=timeout_s,
+            step_timeout_s=step_timeout_s,
             on_report=self._keep,
             on_progress=on_progress,
         )

@@ -33,6 +33,7 @@ class Manifest:
         licence: SPDX identifier if the source gives one, else empty.
         template_hash: SHA-256 of the chat template, None for base models.
         created: time of the pull, ISO 8601 in UTC.
+        pinned: names of the files whose hashes the catalog of the pull pinned.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Manifest:
     template_hash: str | None
     created: str
     files: tuple[ModelFile, ...] = field(default=())
+    pinned: tuple[str, ...] = field(default=())
 
     @property
     def size_bytes(self) -> int:
@@ -69,6 +71,7 @@ class Manifest:
                 raise InvalidModelFile(f"{path} is larger than {MAX_BYTES} bytes", fix=fix)
             value = cast("dict[str, Any]", json.loads(path.read_bytes()))
             files = tuple(ModelFile(**file) for file in value.pop("files"))
-            return cls(**value, files=files)
+            pinned = tuple(map(str, value.pop("pinned", ())))
+            return cls(**value, files=files, pinned=pinned)
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidModelFile(f"{path} is not a manifest: {error}", fix=fix) from error

@@ -313,6 +313,7 @@ def _checked(
         architecture=_architecture(directory),
         template_hash=_template_hash(_openable(directory)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
+        pinned=tuple(sorted(entry.pins)),
     )
 
 

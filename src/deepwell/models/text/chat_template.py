@@ -13,9 +13,9 @@ from jinja2.exceptions import SecurityError
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.text.sandbox import MAX_VALUE, ChatEnvironment, TemplateLimit, budget, weigh
-from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.models.text.tokenizer import Tokenizer, TooManyTokens
 
-__all__ = ["ChatTemplate", "encode_chat"]
+__all__ = ["ChatTemplate", "RenderedChat", "encode_chat", "render_chat"]
 
 MAX_SOURCE: Final = 64 << 10  # characters; the longest templates in use have 20 thousand
 # Characters a render may write in all, in addition to its allowance for the messages
@@ -143,21 +143,74 @@ def encode_chat(
     Raises:
         InvalidRequest, InvalidModelFile: as for `ChatTemplate.render`.
     """
+    chat = render_chat(
+        tokenizer, template, messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables
+    )
+    return chat.encode()
+
+
+def render_chat(
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    messages: Messages,
+    *,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    add_generation_prompt: bool = True,
+    **variables: Any,
+) -> RenderedChat:
+    """Renders a chat for `encode_chat`, which describes how."""
     control = _control_tokens(tokenizer)
     inputs: dict[str, Any] = {"messages": messages, "tools": tools, **variables}
     mark = _unused_character(inputs, template.source)
     marked = cast("dict[str, Any]", control.break_up(inputs, mark))
     rendered = template.render(**marked, add_generation_prompt=add_generation_prompt)
     said = None if tools else _said(messages)
-    ids: list[int] = []
-    for is_control, text in control.split(rendered):
-        if is_control:
-            ids.append(control.ids[text])
-        elif said is None or len(text) > _LONGEST_FIXED or any(one in text for one in said):
-            ids.extend(tokenizer.encode(text.replace(mark, ""), allow_special=False))
-        else:
-            ids.extend(control.fixed(text.replace(mark, "")))
-    return ids
+    return RenderedChat(tokenizer, control, control.split(rendered), mark, said)
+
+
+class RenderedChat:
+    """A rendered chat: its pieces, each a control token of the template or text."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        control: _ControlTokens,
+        pieces: list[tuple[bool, str]],
+        mark: str,
+        said: list[str] | None,
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._control = control
+        self._pieces = pieces
+        self._mark = mark
+        self._said = said
+
+    def encode(self, most_tokens: int | None = None) -> list[int]:
+        """Returns the token ids.
+
+        Raises:
+            TooManyTokens: there are certainly more than `most_tokens`, by the length of the text.
+        """
+        if most_tokens is not None and (fewest := self._fewest(most_tokens)) > most_tokens:
+            raise TooManyTokens(fewest, exact=False)
+        tokenizer, control, mark, said = self._tokenizer, self._control, self._mark, self._said
+        ids: list[int] = []
+        for is_control, text in self._pieces:
+            if is_control:
+                ids.append(control.ids[text])
+            elif said is None or len(text) > _LONGEST_FIXED or any(one in text for one in said):
+                ids.extend(tokenizer.encode(text.replace(mark, ""), allow_special=False))
+            else:
+                ids.extend(control.fixed(text.replace(mark, "")))
+        return ids
+
+    def _fewest(self, most_tokens: int) -> int:
+        if sum(len(text) for _, text in self._pieces) <= most_tokens:
+            return 0
+        fewest = self._tokenizer.fewest_tokens
+        return sum(
+            1 if is_control else fewest(text.replace(self._mark, "")) for is_control, text in self._pieces
+        )
 
 
 def _said(messages: Messages) -> list[str] | None:

@@ -38,6 +38,9 @@ MAX_STEPS: Final = 200_000
 MAX_SECONDS: Final = 2.0  # processor time of this thread, since wall time would depend on the server's load
 MAX_DEPTH: Final = 64  # nesting of containers
 MAX_INT_BITS: Final = 4096
+MAX_HEAVY: Final = 1 << 20  # characters of a value that is worked on piece by piece in Python
+MAX_ITEMS: Final = 1 << 16  # items of a value that is sorted
+QUICK: Final = 1 << 14  # values of more characters take long enough to look at the clock
 NODE: Final = 16
 
 FILTERS: Final = frozenset(
@@ -54,6 +57,9 @@ METHODS: Final[Mapping[type, frozenset[str]]] = {
     list: frozenset({"count", "index"}),
     tuple: frozenset({"count", "index"}),
 }
+# Filters that return before they have looked at an item, and those that do more than look at each.
+LAZY: Final = frozenset("map reject rejectattr select selectattr".split())
+HEAVY: Final = frozenset("dictsort sort title unique".split())
 # CPython searches forwards in linear time. Backward searches and character sets take the product of both lengths.
 SEARCHES_BACKWARDS: Final = frozenset("lstrip rfind rindex rpartition rsplit rstrip strip trim".split())
 MAX_COMPARISONS: Final = 1 << 28
@@ -75,8 +81,13 @@ class _Budget:
         self.steps -= 1
         if self.steps < 0:
             raise TemplateLimit(f"more than {MAX_STEPS} steps")
-        # Reading the clock is a system call. Steps are short, so it is read at every eighth.
-        if not self.steps & 7 and time.thread_time() > self.deadline:
+        # Reading the clock is a system call. Steps are short, so it is read at every eighth, and beside long values.
+        if not self.steps & 7:
+            self.look()
+
+    def look(self) -> None:
+        """Compares the clock with the deadline."""
+        if time.thread_time() > self.deadline:
             raise TemplateLimit(f"more than {MAX_SECONDS:.0f} seconds")
 
     def take(self, size: int) -> None:
@@ -87,6 +98,8 @@ class _Budget:
         self.chars -= size
         if self.chars < 0:
             raise TemplateLimit("too many characters in all")
+        if size > QUICK:
+            self.look()
 
 
 _current: ContextVar[_Budget] = ContextVar("template_budget")
@@ -117,7 +130,10 @@ def weigh(value: object, *, printable: bool = False) -> int:
         item, depth = stack.pop()
         total += NODE
         if isinstance(item, str):
-            total += len(item)
+            # Within a container a string is printed with escapes.
+            total += len(repr(item)) if printable and depth and not item.isprintable() else len(item)
+        elif isinstance(item, int) and item.bit_length() > MAX_INT_BITS:
+            raise TemplateLimit(f"an integer of more than {MAX_INT_BITS} bits")
         elif isinstance(item, dict | list | tuple):
             if depth >= MAX_DEPTH:
                 raise TemplateLimit(f"a value nested deeper than {MAX_DEPTH}")
@@ -161,6 +177,12 @@ class _Counted:
 
 
 @pass_context
+def _compared(_: Context, value: Any) -> Any:
+    _current.get().step()  # `in` looks at every item
+    return value
+
+
+@pass_context
 def _printed(_: Context, size: int) -> str:
     _current.get().take(size)
     return ""
@@ -193,6 +215,7 @@ def _finalize(_: Context, value: Any) -> Any:
 
 _REWRITTEN: Final = {
     "_loop": _loop,
+    "_compared": _compared,
     "_printed": _printed,
     "_built": _built,
     "_concat": _concat,
@@ -220,6 +243,11 @@ class _Meter(NodeTransformer):
         size = sum(len(child.data) for child in node.nodes if isinstance(child, nodes.TemplateData))
         if size:
             node.nodes.append(self._call("_printed", nodes.Const(size, lineno=node.lineno)))
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
+        self.generic_visit(node)
+        node.expr = self._call("_compared", node.expr)
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
@@ -263,10 +291,16 @@ def _tojson(
     if indent is not None and not 0 <= indent <= 16:
         raise SecurityError(f"tojson(indent={indent})")
     weight = weigh(value, printable=True) + weigh(separators)
-    _current.get().take(weight * (1 + (indent or 0)))
-    return json.dumps(
+    if indent and weight > MAX_HEAVY:  # written item by item, each behind as many spaces as it is deep
+        raise TemplateLimit(f"tojson with an indent of a value of more than {MAX_HEAVY} characters")
+    charge = _current.get().take
+    charge(weight * (1 + (indent or 0)))
+    text = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    if len(text) > weight:
+        charge(len(text) - weight)
+    return text
 
 
 def _raise_exception(message: object) -> None:
@@ -297,6 +331,14 @@ def _check_text(function: str, args: tuple[Any, ...], kwargs: Mapping[str, Any])
         charge(len(str(first)) + size * (str(first).count("\n") + 1))
 
 
+def _check_size(function: str, value: str | list[Any]) -> None:
+    """Refuses values on which one call of a filter would outlast the time limit."""
+    most = MAX_HEAVY if isinstance(value, str) else MAX_ITEMS
+    if len(value) > most:
+        raise TemplateLimit(f"{function} of {len(value)} characters or items, more than {most}")
+    _current.get().look()
+
+
 def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     # Some filters take the environment or the context as their first argument.
     skip = 1 if hasattr(function, "jinja_pass_arg") else 0
@@ -304,8 +346,12 @@ def _metered(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         values = args[skip:]
-        if name == "join" and values:
+        if values and name == "join":
             values = (list(_each(values[0])), *values[1:])
+        elif values and (name in LAZY or isinstance(values[0], Iterator)):
+            values = (_each(cast("Iterable[Any]", values[0])), *values[1:])
+        if values and name in HEAVY and isinstance(values[0], str | list | tuple | dict):
+            _check_size(name, cast("str | list[Any]", values[0]))
         if name in (
             "string",
             "replace",
@@ -418,4 +464,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             charge(weigh(cast("object", left)) + weigh(right))
         else:
             charge(NODE)
-        return super().call_binop(context, operator, left, right)
+        result = super().call_binop(context, operator, left, right)
+        if operator == "%" and isinstance(result, str):
+            charge(len(result))
+        return result

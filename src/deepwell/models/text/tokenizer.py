@@ -6,9 +6,11 @@ Byte-level BPE comes from `tokenizer.json` or is rebuilt from GGUF metadata. Enc
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+import reprlib
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -16,14 +18,22 @@ import numpy as np
 from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as Backend
 
-from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
+from deepwell.errors import DeepwellError, InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.formats.config_reader import END_TOKENS
 from deepwell.models.formats.gguf import read_gguf_header
 from deepwell.models.text.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
+from deepwell.models.text.tokenizer_limits import (
+    check_added,
+    check_backend,
+    check_control,
+    fewest_tokens_rate,
+)
 
-__all__ = ["Tokenizer", "read_chat_template"]
+__all__ = ["Tokenizer", "TooManyTokens", "read_chat_template"]
 
 MAX_JSON_BYTES: Final = 64 << 20  # the largest tokenizer.json in use (262k tokens) has 33 MB
+MAX_CONFIG_BYTES: Final = 8 << 20  # of the other JSON files; Python takes up to 24 bytes of memory for one
+MAX_TEMPLATE_BYTES: Final = 1 << 20  # of chat_template.jinja
 
 CONTROL, USER_DEFINED = 3, 4  # tokenizer.ggml.token_type
 
@@ -43,6 +53,15 @@ def _looks_like_control(text: str) -> bool:
     return (text.startswith("<|") and text.endswith("|>")) or (
         text.startswith("<｜") and text.endswith("｜>")
     )
+
+
+class TooManyTokens(Exception):
+    """Raised in place of tokens when there are more than the caller can use. `exact`: there are `count`, else at least that."""
+
+    def __init__(self, count: int, *, exact: bool) -> None:
+        super().__init__(f"{count} tokens")
+        self.count = count
+        self.exact = exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +87,7 @@ class Tokenizer:
         add_bos: whether a prompt that was not rendered by a chat template starts with `bos_token_id`.
         chat_template: jinja source, None for base models.
         special_ids: ids of the control tokens.
+        added: tokens added to the model's own vocabulary, by id.
         prefix_ids, suffix_ids: tokens that a WordPiece model needs around every text: [CLS] and [SEP].
     """
 
@@ -77,18 +97,19 @@ class Tokenizer:
         self.pad_token_id = extras.pad_token_id
         self.add_bos = extras.add_bos
         self.chat_template = extras.chat_template
-        self._added = {i: t.content for i, t in backend.get_added_tokens_decoder().items()}
+        self.added = {i: t.content for i, t in backend.get_added_tokens_decoder().items()}
         self.special_ids: frozenset[int] = frozenset(
             i
             for i, token in backend.get_added_tokens_decoder().items()
             if token.special or _looks_like_control(token.content)
         )
-        ends = (i for i in self.special_ids if self._added[i] in END_TOKENS)
+        ends = (i for i in self.special_ids if self.added[i] in END_TOKENS)
         self.eos_token_ids: tuple[int, ...] = tuple(dict.fromkeys([*extras.eos_token_ids, *sorted(ends)]))
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
+        check_control((self.added[i] for i in self.special_ids), "the tokenizer")
         self._plain = _without_control(backend, self.special_ids)
-        self._is_word_piece = isinstance(backend.model, models.WordPiece)
-        self.prefix_ids, self.suffix_ids = _frame(backend) if self._is_word_piece else ((), ())
+        self.is_word_piece = isinstance(backend.model, models.WordPiece)
+        self.prefix_ids, self.suffix_ids = _frame(backend) if self.is_word_piece else ((), ())
         self._token_bytes: dict[int, bytes] = {}
 
     @classmethod
@@ -101,7 +122,7 @@ class Tokenizer:
         """
         if path.is_dir():
             if (path / "tokenizer.json").is_file():
-                return cls(*_from_directory(path))
+                return cls._made(_from_directory, path)
             ggufs = sorted(path.glob("*.gguf"))
             if len(ggufs) != 1:
                 raise InvalidModelFile(
@@ -109,7 +130,13 @@ class Tokenizer:
                     fix="name a directory with tokenizer.json or exactly one .gguf, or a .gguf file",
                 )
             path = ggufs[0]
-        return cls(*_from_gguf(path))
+        return cls._made(_from_gguf, path)
+
+    @classmethod
+    def _made(cls, read: Callable[[Path], tuple[Backend, _Extras]], path: Path) -> Tokenizer:
+        """Makes a tokenizer. The library may panic at a file that parses."""
+        with _backend_errors(f"{path.name}: the tokenizer is not sound"):
+            return cls(*read(path))
 
     @property
     def bos_token(self) -> str | None:
@@ -126,7 +153,7 @@ class Tokenizer:
     @property
     def added_tokens(self) -> tuple[str, ...]:
         """Tokens added to the model's own vocabulary: control tokens, and tags such as `<think>`."""
-        return tuple(self._added.values())
+        return tuple(self.added.values())
 
     def control_token(self, text: str) -> int | None:
         """Returns the id of a control token given its text, or None."""
@@ -141,18 +168,37 @@ class Tokenizer:
 
         Raises:
             InvalidRequest: `text` is not valid Unicode (a lone surrogate).
+            InvalidModelFile: the tokenizer fails on this text.
         """
         backend = self.backend if allow_special else self._plain
-        try:
-            return backend.encode(text, add_special_tokens=False).ids
-        except (TypeError, UnicodeEncodeError) as error:
-            raise InvalidRequest("the text holds a lone surrogate, which UTF-8 cannot carry") from error
+        with _backend_errors("the tokenizer failed on a text"):
+            try:
+                return backend.encode(text, add_special_tokens=False).ids
+            except (TypeError, UnicodeEncodeError) as error:
+                raise InvalidRequest("the text holds a lone surrogate, which UTF-8 cannot carry") from error
+
+    def fewest_tokens(self, text: str) -> int:
+        """Returns a lower bound of the number of tokens of a text, without tokenising it.
+
+        It is 0 for a tokenizer that may delete text.
+        """
+        rate, silent = self.fewest_tokens_rate
+        if not rate:
+            return 0
+        data = text.encode("utf-8", "replace")
+        return int((len(data) - sum(data.count(byte) for byte in silent)) * rate)
+
+    @cached_property
+    def fewest_tokens_rate(self) -> tuple[float, bytes]:
+        """Tokens that a byte of text makes at least, and the bytes that make none."""
+        return fewest_tokens_rate(self.backend, map(self._read_token_bytes, range(self.vocab_size)))
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD. WordPiece gives back the normalised text."""
         kept = [i for i in ids if not (skip_special and i in self.special_ids)]
-        if self._is_word_piece:
-            return self.backend.decode(kept, skip_special_tokens=False)
+        if self.is_word_piece:
+            with _backend_errors("the tokenizer failed on tokens"):
+                return self.backend.decode(kept, skip_special_tokens=False)
         return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -166,9 +212,9 @@ class Tokenizer:
         token = self.backend.id_to_token(token_id)
         if token is None:
             return b""
-        if token_id in self._added:
+        if token_id in self.added:
             return token.encode()
-        if self._is_word_piece:
+        if self.is_word_piece:
             return token.removeprefix("##").encode() if token.startswith("##") else f" {token}".encode()
         try:
             return bytes(_BYTES[character] for character in token)
@@ -235,15 +281,15 @@ def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
     def field(key: str) -> Any:
         return metadata.get(f"tokenizer.ggml.{key}")
 
-    if (model := field("model")) != "gpt2":
+    if not isinstance(model := field("model"), str) or model != "gpt2":
         raise UnsupportedModel(
-            f"{path.name}: tokenizer {model!r} is not byte-level BPE",
+            f"{path.name}: tokenizer {reprlib.repr(model)} is not byte-level BPE",
             fix="use a file whose tokenizer.ggml.model is gpt2, or a directory with tokenizer.json",
         )
     pre = field("pre")
-    if pre not in PRE_TOKENIZERS:
+    if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         raise UnsupportedModel(
-            f"{path.name}: unknown pre-tokenizer {pre!r}",
+            f"{path.name}: unknown pre-tokenizer {reprlib.repr(pre)}",
             fix=f"tokenizer.ggml.pre must be one of {', '.join(PRE_TOKENIZERS)}",
         )
     tokens = _strings(field("tokens"), f"{path.name}: tokenizer.ggml.tokens")
@@ -267,13 +313,15 @@ def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
         value = field(key)
         if value is None:
             return None
-        if not isinstance(value, int) or not 0 <= value < len(tokens):
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < len(tokens):
             raise InvalidModelFile(
-                f"{path.name}: tokenizer.ggml.{key} = {value!r} is no id below {len(tokens)}"
+                f"{path.name}: tokenizer.ggml.{key} = {reprlib.repr(value)} is no id below {len(tokens)}"
             )
         return value
 
     add_bos = field("add_bos_token")
+    if isinstance(add_bos, list | np.ndarray):
+        raise InvalidModelFile(f"{path.name}: tokenizer.ggml.add_bos_token is no boolean")
     template = metadata.get("tokenizer.chat_template")
     ends = (token_id("eos_token_id"), token_id("eot_token_id"), token_id("eom_token_id"))
     return backend, _Extras(
@@ -297,6 +345,7 @@ def _added_tokens(tokens: Sequence[str], kinds: object, file: str) -> list[Added
         raise InvalidModelFile(f"{file}: tokenizer.ggml.token_type does not have one entry a token")
     control, user_defined = kinds == CONTROL, kinds == USER_DEFINED
     ids = np.flatnonzero(control | user_defined).tolist()
+    check_added((tokens[i] for i in ids), file)
     return [AddedToken(tokens[i], special=bool(control[i]), normalized=False) for i in ids if tokens[i]]
 
 
@@ -307,9 +356,10 @@ def _backend_errors(message: str) -> Generator[None]:
         yield
     except BaseException as error:
         # Merges that are too short raise a bare Exception, or a panic, which is not an Exception at all.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        panicked = type(error).__name__ == "PanicException"
+        if isinstance(error, DeepwellError) or not (panicked or isinstance(error, Exception)):
             raise
-        raise InvalidModelFile(f"{message}: {error}") from error
+        raise InvalidModelFile(f"{message}: {str(error)[:400]}") from error
 
 
 def _from_directory(path: Path) -> tuple[Backend, _Extras]:
@@ -344,6 +394,7 @@ def _from_directory(path: Path) -> tuple[Backend, _Extras]:
 def _read_backend(file: Path) -> Backend:
     with _backend_errors(f"{file} does not parse"):
         backend = Backend.from_file(str(file))
+        check_backend(backend, file.name)
     byte_level = isinstance(backend.model, models.BPE) and "ByteLevel" in repr(backend.decoder)
     if not byte_level and not isinstance(backend.model, models.WordPiece):
         raise UnsupportedModel(f"{file}: only byte-level BPE, and WordPiece for encoders, are supported")
@@ -357,8 +408,13 @@ def _read_backend(file: Path) -> Backend:
 
 def _template(path: Path, config: Mapping[str, Any]) -> str | None:
     file = path / "chat_template.jinja"
-    if file.is_file() and file.stat().st_size <= MAX_JSON_BYTES:
-        return file.read_text(encoding="utf-8")
+    if file.is_file():
+        if (size := file.stat().st_size) > MAX_TEMPLATE_BYTES:
+            raise InvalidModelFile(f"{file} has {size} bytes, more than {MAX_TEMPLATE_BYTES}")
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidModelFile(f"{file} is not UTF-8: {error}") from error
     template = config.get("chat_template")
     if isinstance(template, list):
         entries = [cast("dict[str, Any]", t) for t in cast("list[object]", template) if isinstance(t, dict)]
@@ -370,8 +426,8 @@ def _read_json(file: Path) -> dict[str, Any]:
     """Reads a JSON object; empty if the file does not exist."""
     if not file.is_file():
         return {}
-    if (size := file.stat().st_size) > MAX_JSON_BYTES:
-        raise InvalidModelFile(f"{file} has {size} bytes, more than {MAX_JSON_BYTES}")
+    if (size := file.stat().st_size) > MAX_CONFIG_BYTES:
+        raise InvalidModelFile(f"{file} has {size} bytes, more than {MAX_CONFIG_BYTES}")
     try:
         value: object = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:

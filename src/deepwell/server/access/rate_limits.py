@@ -69,7 +69,7 @@ class RateLimitMiddleware:
             return
         principal = principal_in(scope)
         quota = self._limiter.quota(principal)
-        ticket = Ticket(principal, quota, _cache_use(scope))
+        ticket = Ticket(principal, quota, _cache_use(scope), connection=(scope, receive))
         state = scope.setdefault("state", {})
         state["ticket"] = ticket
         if timeout_s := self._limiter.config.request_timeout_s:

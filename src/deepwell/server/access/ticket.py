@@ -9,6 +9,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Literal
 
+from starlette.types import Receive, Scope
+
 from deepwell.server.access.principal import ANYONE, Principal
 from deepwell.server.access.quota import Quota
 
@@ -29,7 +31,10 @@ class Offer:
 
 @dataclass(slots=True)
 class Ticket:
-    """The ticket of one request. `expires` is when the first cached answer that it used expires, in monotonic seconds."""
+    """The ticket of one request. `expires` is when the first cached answer that it used expires, in monotonic seconds.
+
+    `connection` tells, once the body has been read, when the client leaves. None: there is no client to leave.
+    """
 
     principal: Principal = ANYONE
     quota: Quota | None = None
@@ -37,6 +42,7 @@ class Ticket:
     lookups: list[Lookup] = field(default_factory=list[Lookup])
     expires: float = float("inf")
     offer: Offer | None = None
+    connection: tuple[Scope, Receive] | None = None
 
     @property
     def lookup(self) -> Lookup | None:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.dialogue.completion import Choice, Question, Update
-from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import DeepwellError
 from deepwell.server.caches.response_cache import AnswerKey, answer_bytes
 from deepwell.server.caches.wording import NormalForm, asks_the_same, normal_form
@@ -168,12 +168,14 @@ def embed_with(model: ServedModel) -> Embed:
 
     A text has no vector if it exceeds the context, or has words that the vocabulary lacks: it would be judged without them.
     """
-    codec, window = model.codec, model.capabilities.max_model_len
-    unknown = {token for token in map(codec.control_token, _WORDS_UNKNOWN) if token is not None}
+    unknown = {token for token in map(model.codec.control_token, _WORDS_UNKNOWN) if token is not None}
 
     async def embed(text: str) -> Vector | None:
-        tokens = codec.encode(text)
-        if len(tokens) > window or unknown & set(tokens):
+        try:
+            (tokens,) = await model.encode_prompts([text], "input")
+        except PromptTooLong:
+            return None
+        if unknown & set(tokens):
             return None
         return await model.engine.embed(tokens)
 

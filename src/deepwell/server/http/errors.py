@@ -24,6 +24,7 @@ __all__ = [
     "BodiesFull",
     "BodyRefused",
     "BodyTooLarge",
+    "ClientLeft",
     "ErrorResponse",
     "InvalidApiKey",
     "RequestTimeout",
@@ -100,6 +101,15 @@ class InvalidApiKey(DeepwellError):
     status = 401
     type = "invalid_request_error"
     code = "invalid_api_key"
+
+
+class ClientLeft(Exception):
+    """Raised when the client has left, so that nobody reads the answer."""
+
+
+class _NoAnswer(Response):
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends nothing."""
 
 
 class RequestTimeout(DeepwellError):
@@ -184,12 +194,17 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(DeepwellError, _domain)
     app.add_exception_handler(RequestValidationError, _validation)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(ClientLeft, _nobody)
     app.add_exception_handler(Exception, _unexpected)
 
 
 async def _domain(request: Request, error: Exception) -> Response:
     assert isinstance(error, DeepwellError)
     return error_response(error)
+
+
+async def _nobody(request: Request, error: Exception) -> Response:
+    return _NoAnswer()
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

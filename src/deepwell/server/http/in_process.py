@@ -11,6 +11,7 @@ import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
 from deepwell.server.access.principal import Principal
+from deepwell.server.access.ticket import Ticket, set_ticket
 
 __all__ = ["InProcessClient", "Reply"]
 
@@ -88,6 +89,7 @@ class InProcessClient:
             elif message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
 
+        set_ticket(Ticket(principal))
         try:
             await self._app(scope, receive, send)
         except Exception:  # starlette answers 500, and raises the error again for the server to log

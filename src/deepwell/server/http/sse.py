@@ -12,9 +12,9 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from deepwell.errors import DeepwellError
-from deepwell.server.http.errors import RequestTimeout, ShuttingDown, encode_error
+from deepwell.server.http.errors import ClientLeft, RequestTimeout, ShuttingDown, encode_error
 
-__all__ = ["Answer", "EventStream", "Stop", "event"]
+__all__ = ["Answer", "EventStream", "Stop", "attended", "event"]
 
 T = TypeVar("T")
 _log = logging.getLogger("deepwell.server")
@@ -45,16 +45,12 @@ class Stop:
         self._told.discard(whom)
 
 
-class _ClientLeft(Exception):
-    """Raised when the client has left, so that nobody reads the answer."""
-
-
 def event(data: bytes) -> bytes:
     """Returns one server-sent event. JSON has no raw line break, so one `data` line carries it."""
     return b"data: " + data + b"\n\n"
 
 
-async def _attended(work: Coroutine[Any, Any, T], scope: Scope, receive: Receive, stopped: Stop) -> T:
+async def attended(work: Coroutine[Any, Any, T], scope: Scope, receive: Receive, stopped: Stop) -> T:
     """Runs `work`. Cancels it, and waits for its end, if the client leaves, the time is up, or the server stops.
 
     The work runs in the caller's own task, so it begins at once and is cancelled there.
@@ -73,7 +69,7 @@ async def _attended(work: Coroutine[Any, Any, T], scope: Scope, receive: Receive
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        interrupt(_ClientLeft())
+        interrupt(ClientLeft())
 
     def stop() -> None:
         interrupt(ShuttingDown("the server is shutting down", fix="send the request again when it is back"))
@@ -110,8 +106,8 @@ class Answer(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            body = await _attended(self._work, scope, receive, self._stopped)
-        except _ClientLeft:
+            body = await attended(self._work, scope, receive, self._stopped)
+        except ClientLeft:
             return
         await Response(body, media_type="application/json")(scope, receive, send)
 
@@ -146,8 +142,8 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await _attended(self._pump(send), scope, receive, self._stopped)
-        except _ClientLeft:
+            await attended(self._pump(send), scope, receive, self._stopped)
+        except ClientLeft:
             return
         except DeepwellError as error:
             if not self._started:

@@ -10,12 +10,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.hosting.process import ProcessEngine
-from deepwell.process.supervisor import ControlChannel
+from deepwell.process.control import ControlChannel
+from deepwell.process.progress import Progress
 from deepwell.server.app import route_table
 from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext
@@ -28,6 +29,27 @@ from deepwell.settings import Settings
 __all__ = ["main"]
 
 
+class _Counted:
+    """ASGI middleware that counts every message of every request as progress.
+
+    Many short pieces of work may fill one turn of the event loop, which answers no ping meanwhile, but moves.
+    """
+
+    def __init__(self, app: ASGIApp, progress: Progress) -> None:
+        self._app = app
+        self._progress = progress
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        turn = self._progress.turn
+
+        async def send_counted(message: Message) -> None:
+            turn()
+            await send(message)
+
+        turn()
+        await self._app(scope, receive, send_counted)
+
+
 class _WorkerServer(Server):
     """A server that takes orders from its parent, and no signals."""
 
@@ -35,6 +57,7 @@ class _WorkerServer(Server):
         self, context: ServerContext, control: ControlChannel, settings: Settings, address: str | None
     ) -> None:
         def forwarding(app: ASGIApp) -> ASGIApp:
+            app = _Counted(app, control.counters)
             if not address:
                 return app
             prefixes = route_table().roots(in_one_process=True)

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
@@ -39,15 +39,15 @@ def router(context: ServerContext) -> APIRouter:
                 fix=f"ask for dimensions from 1 to {size}",
                 param="dimensions",
             )
-        inputs = await model.encode_prompts(body.input, "input")
         window = model.capabilities.max_model_len
+        try:
+            inputs = await model.encode_prompts(body.input, "input")
+        except PromptTooLong as error:
+            least = "" if error.exact else "at least "
+            raise _too_long(window, error.index, f"{least}{error.tokens}") from None
         for index, tokens in enumerate(inputs):
             if len(tokens) > window:
-                raise ContextLengthExceeded(
-                    f"this model's maximum context length is {window} tokens, but input {index} has {len(tokens)}",
-                    fix="split it",
-                    param="input",
-                )
+                raise _too_long(window, index, str(len(tokens)))
         await answering.gate.embedding(sum(map(len, inputs)))
         work = _embed(
             answering,
@@ -60,6 +60,14 @@ def router(context: ServerContext) -> APIRouter:
         return Answer(work, context.stopped)
 
     return routes
+
+
+def _too_long(window: int, index: int, tokens: str) -> ContextLengthExceeded:
+    return ContextLengthExceeded(
+        f"this model's maximum context length is {window} tokens, but input {index} has {tokens}",
+        fix="split it",
+        param="input",
+    )
 
 
 async def _embed(

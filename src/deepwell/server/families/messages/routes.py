@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deepwell.dialogue.completion import Choice, Counts
-from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
+from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, count_prompt, plan_dialogue
 from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.dialogue.tools import FunctionTool, ToolChoice, json_format
@@ -68,8 +68,8 @@ def router(context: ServerContext) -> APIRouter:
     )
     async def count_tokens(body: CountTokensRequest) -> Response:
         answering, _ = context.generator(body.model)
-        plan = await plan_dialogue(answering.model, _dialogue(body))
-        return Response(_encode(TokenCount(len(plan.prompt))), media_type="application/json")
+        tokens = await count_prompt(answering.model, _dialogue(body))
+        return Response(_encode(TokenCount(tokens)), media_type="application/json")
 
     return routes
 

@@ -34,6 +34,7 @@ __all__ = [
     "Prompted",
     "builder_of",
     "choices_of",
+    "dialogue_of",
     "events_until_stored",
     "new_response",
     "prompted",
@@ -54,10 +55,16 @@ class Prompted:
     plan: Plan
 
 
-async def prompted(
+async def prompted(model: ServedModel, state: State, tenant: Tenant, body: ResponseRequest) -> Prompted:
+    """Reads the history, and renders the dialogue; see `dialogue_of`."""
+    own, dialogue = await dialogue_of(model, state, tenant, body)
+    return Prompted(own, await plan_dialogue(model, dialogue))
+
+
+async def dialogue_of(
     model: ServedModel, state: State, tenant: Tenant, body: ResponseRequest | InputTokensRequest
-) -> Prompted:
-    """Reads the history, and renders the dialogue.
+) -> tuple[list[Item], Dialogue]:
+    """Reads the history, and returns the request's own items and the whole dialogue.
 
     Raises:
         NotFound: the conversation, or a response of the chain, does not exist.
@@ -92,7 +99,7 @@ async def prompted(
         variables=variables,
         params=_NAMES,
     )
-    return Prompted(own, await plan_dialogue(model, dialogue))
+    return own, dialogue
 
 
 def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, ...]:

@@ -8,6 +8,7 @@ import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response as HttpResponse
 
+from deepwell.dialogue.dialogue import count_prompt
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
@@ -18,6 +19,7 @@ from deepwell.server.families.responses.respond import (
     Keep,
     builder_of,
     choices_of,
+    dialogue_of,
     events_until_stored,
     new_response,
     prompted,
@@ -72,8 +74,8 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post("/v1/responses/input_tokens", summary="Count the tokens of an input", response_model=None)
     async def input_tokens(request: Request, body: InputTokensRequest) -> HttpResponse:
         answering = context.main if body.model is None else context.generator(body.model)[0]
-        said = await prompted(answering.model, context.state, tenant_of(request), body)
-        return json_response(_encode(InputTokenCount(len(said.plan.prompt))))
+        _, dialogue = await dialogue_of(answering.model, context.state, tenant_of(request), body)
+        return json_response(_encode(InputTokenCount(await count_prompt(answering.model, dialogue))))
 
     routes.routes += stored_router(context, background).routes
     return routes

@@ -1,0 +1,230 @@
+"""`CallProcess`: a child process that answers one call at a time and may be killed at any moment.
+
+It is for work that holds the interpreter's lock for long, or that runs data of strangers: it has limits of memory and of
+processor time that the kernel enforces, so that no code inside of it has to cooperate.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+
+from deepwell.process.frames import Frames
+
+__all__ = ["CallEnded", "CallProcess", "answer_calls", "limit_memory", "limited"]
+
+MAX_FRAME_BYTES = 256 << 20  # of a call and of an answer
+_RECEIVE_BYTES = 1 << 18
+_GRACE_S = 20.0  # of wall time, for a machine that is busy with other work
+_SLOWNESS = 6.0  # wall time that a second of processor time may take
+_FRUGAL = {
+    "MALLOC_ARENA_MAX": "2",
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class CallEnded(Exception):
+    """Raised when the child ended before it answered. `killed`: by `kill`, because nobody waits for the answer."""
+
+    def __init__(self, reason: str, *, killed: bool = False) -> None:
+        super().__init__(reason)
+        self.killed = killed
+
+
+class CallProcess:
+    """The parent's end. The child is started by the first call, and again by the first call after it ended.
+
+    Args:
+        module: the child's module, run as `python -m module FD`; it calls `answer_calls`.
+        launch: the first message to every child. The child answers it as it does a call.
+        launch_s: processor time that the start may take.
+    """
+
+    def __init__(self, module: str, launch: bytes, *, launch_s: float = 10.0) -> None:
+        self._module = module
+        self._launch = launch
+        self._launch_s = launch_s
+        self._calling = threading.Lock()
+        self._state = threading.Lock()  # guards what follows
+        self._process: subprocess.Popen[bytes] | None = None
+        self._socket: socket.socket | None = None
+        self._frames = Frames(MAX_FRAME_BYTES)
+        self._busy = False
+        self._killed = False
+        self._doomed = False  # the child was killed, and may not have ended yet
+        self.hello = b""  # the answer of the last child to `launch`
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; 0 if there is none."""
+        process = self._process
+        return process.pid if process is not None else 0
+
+    def call(self, request: bytes, processor_s: float) -> bytes:
+        """Returns the child's answer. Calls of several threads wait for each other.
+
+        Args:
+            processor_s: processor time that the child may spend on it. The child itself sets this limit (`limited`); here
+                it bounds the wait, in case that the child does not run at all.
+
+        Raises:
+            CallEnded: the child ended first, by its own fault or by `kill`.
+        """
+        with self._calling:
+            with self._state:
+                self._busy, self._killed = True, False
+            try:
+                self._ensure()
+                return self._exchange(request, processor_s)
+            finally:
+                with self._state:
+                    self._busy = False
+
+    def start(self) -> bytes:
+        """Starts the child if there is none, and returns its answer to `launch`. Raises `CallEnded` as `call` does."""
+        with self._calling:
+            with self._state:
+                self._busy, self._killed = True, False
+            try:
+                self._ensure()
+                return self.hello
+            finally:
+                with self._state:
+                    self._busy = False
+
+    def kill(self) -> None:
+        """Ends the call in progress, and the child with it. Does nothing between calls."""
+        with self._state:
+            if self._busy:
+                self._killed = self._doomed = True
+                if self._process is not None:
+                    self._process.kill()
+
+    def close(self) -> None:
+        """Ends the child. The next call starts another."""
+        self.kill()
+        with self._calling:
+            self._end()
+
+    def _ensure(self) -> None:
+        if self._process is not None and not self._doomed and self._process.poll() is None:
+            return
+        self._end()
+        ours, theirs = socket.socketpair()
+        path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
+        try:
+            with theirs:
+                process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,  # a library that panics says so there; the reason crosses in the answer
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, **_FRUGAL, "PYTHONPATH": os.pathsep.join(path)},
+                    process_group=0,
+                )
+        except OSError as error:
+            ours.close()
+            raise CallEnded(f"it could not be started ({error})") from None
+        with self._state:
+            self._process, self._socket, self._frames = process, ours, Frames(MAX_FRAME_BYTES)
+            if self._killed:  # before there was a child
+                process.kill()
+        try:
+            self.hello = self._exchange(self._launch, self._launch_s)
+        except BaseException:
+            self._end()
+            raise
+
+    def _exchange(self, request: bytes, processor_s: float) -> bytes:
+        assert self._socket is not None
+        wait_s = _GRACE_S + _SLOWNESS * processor_s
+        until = time.monotonic() + wait_s
+        late = False
+        try:
+            self._socket.settimeout(wait_s)
+            self._socket.sendall(len(request).to_bytes(4, "little"))
+            self._socket.sendall(request)
+            while True:
+                self._socket.settimeout(max(until - time.monotonic(), 0.001))
+                data = self._socket.recv(_RECEIVE_BYTES)
+                if not data:
+                    break
+                if bodies := list(self._frames.feed(data)):
+                    return bodies[0]
+        except TimeoutError:
+            late = True
+        except OSError:
+            pass
+        raise self._ended(processor_s, late=late)
+
+    def _ended(self, processor_s: float, *, late: bool) -> CallEnded:
+        process, killed = self._process, self._killed
+        assert process is not None
+        self._end()
+        if killed:
+            return CallEnded("nobody waits for it any more", killed=True)
+        if late:
+            return CallEnded("it did not answer in time")
+        if process.returncode == -signal.SIGPROF:
+            return CallEnded("it took too much processor time")
+        if process.returncode < 0:
+            return CallEnded(
+                f"it took too much memory, or crashed ({signal.Signals(-process.returncode).name})"
+            )
+        return CallEnded(f"it exited with status {process.returncode}")
+
+    def _end(self) -> None:
+        with self._state:
+            process, sock = self._process, self._socket
+            self._process = self._socket = None
+            self._doomed = False
+        if sock is not None:
+            sock.close()
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+def answer_calls(descriptor: int, answer: Callable[[bytes], bytes]) -> None:
+    """Answers calls in the child, one after another, until the parent closes the connection or ends."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # the parent decides what a signal to the service means
+    sock = socket.socket(fileno=descriptor)
+    sock.set_inheritable(False)
+    frames = Frames(MAX_FRAME_BYTES)
+    with contextlib.suppress(OSError):
+        while data := sock.recv(_RECEIVE_BYTES):
+            for body in frames.feed(data):
+                reply = answer(body)
+                del body
+                sock.sendall(len(reply).to_bytes(4, "little"))
+                sock.sendall(reply)
+
+
+@contextlib.contextmanager
+def limited(processor_s: float) -> Generator[None]:
+    """Ends this process, in the middle of whatever it does, when the block takes more processor time."""
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_PROF, processor_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def limit_memory(nbytes: int) -> None:
+    """Limits the memory that this process writes to (heap and private mappings) to `nbytes`, in all."""
+    if sys.platform == "linux":
+        resource.setrlimit(resource.RLIMIT_DATA, (nbytes, nbytes))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
