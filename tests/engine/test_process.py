@@ -104,6 +104,8 @@ async def test_what_cannot_cross_is_refused(engine: ProcessEngine) -> None:
         await collect(engine, request("a", [10**30]))
     with pytest.raises(InvalidRequest):
         await engine.prepare(Grammar("regex", "\ud800"))
+    with pytest.raises(InvalidRequest, match="takes no grammars"):  # it crossed, with a salt of any characters
+        await engine.prepare(Grammar("regex", "a"), tenant="a", cache_salt="\ud800")
     assert len((await collect(engine, request("a"))).tokens) == 8
 
 

@@ -2,7 +2,7 @@
 
 Every chat-like request takes this path:
 
-    plan = await plan_dialogue(model, Dialogue(messages, tools, ...))
+    plan = await plan_dialogue(model, Dialogue(messages, tools, ...), caller)
     params = replace(model.sampling(...), grammar=plan.grammar)
     choices = plan.choices(id, params, n=1, ...)
     async for turn in converse(plan, choices, updates): ...
@@ -144,14 +144,14 @@ class Plan:
         ]
 
 
-async def plan_dialogue(model: ServedModel, dialogue: Dialogue) -> Plan:
-    """Renders and tokenises the messages, and compiles the grammar. Long work runs off the event loop.
+async def plan_dialogue(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
+    """Renders and tokenises the messages, and compiles the grammar for the caller. Long work runs off the event loop.
 
     Raises:
         InvalidRequest: messages, tools or the format cannot be used. `param` is the route's own name for them.
     """
     try:
-        return await _plan(model, dialogue)
+        return await _plan(model, dialogue, caller)
     except InvalidRequest as error:
         known = {"grammar": "format", "format": "format"}
         param = known.get(error.param or "", error.param or "")
@@ -160,7 +160,7 @@ async def plan_dialogue(model: ServedModel, dialogue: Dialogue) -> Plan:
         raise
 
 
-async def _plan(model: ServedModel, dialogue: Dialogue) -> Plan:
+async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
     codec = model.codec
     dialect = codec.dialect
     _check_messages(dialogue.messages)
@@ -193,7 +193,7 @@ async def _plan(model: ServedModel, dialogue: Dialogue) -> Plan:
         control=codec.control_token,
     )
     if grammar is not None:
-        await model.engine.prepare(grammar)
+        await model.engine.prepare(grammar, tenant=caller.tenant, cache_salt=caller.salt)
     marked = (codec.control_token(marker) for marker in dialect.markers)
     visible = frozenset(token for token in marked if token is not None)
     return Plan(
@@ -229,6 +229,7 @@ async def converse(
 
     Raises:
         GenerationFailed: the engine gave up on a request.
+        InvalidRequest: the grammar of a request cannot go on.
     """
     parsers = {choice.index: plan.parser() for choice in choices}
     called: set[int] = set()

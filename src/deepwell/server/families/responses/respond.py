@@ -15,6 +15,7 @@ from deepwell.dialogue.model import SamplingOptions, ServedModel
 from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, json_format
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.access.principal import Principal
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
 from deepwell.server.families.responses.items import decode_items, encode_item, messages_of, new_id, to_items
@@ -55,9 +56,9 @@ class Prompted:
 
 
 async def prompted(
-    model: ServedModel, state: State, tenant: Tenant, body: ResponseRequest | InputTokensRequest
+    model: ServedModel, state: State, principal: Principal, body: ResponseRequest | InputTokensRequest
 ) -> Prompted:
-    """Reads the history, and renders the dialogue.
+    """Reads the history of the principal's tenant, and renders the dialogue.
 
     Raises:
         NotFound: the conversation, or a response of the chain, does not exist.
@@ -65,10 +66,10 @@ async def prompted(
     """
     history: list[Item] = []
     if body.conversation is not None:
-        for stored in await state.conversations.items(tenant, body.conversation.id):
+        for stored in await state.conversations.items(principal.tenant, body.conversation.id):
             history += decode_items(f"[{stored.body}]")
     elif body.previous_response_id is not None:
-        for response in await state.responses.chain(tenant, body.previous_response_id):
+        for response in await state.responses.chain(principal.tenant, body.previous_response_id):
             if response.status in ("queued", "in_progress"):
                 raise InvalidRequest(
                     f"the response {response.id!r} is not finished",
@@ -92,7 +93,7 @@ async def prompted(
         variables=variables,
         params=_NAMES,
     )
-    return Prompted(own, await plan_dialogue(model, dialogue))
+    return Prompted(own, await plan_dialogue(model, dialogue, principal.caller))
 
 
 def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, ...]:
