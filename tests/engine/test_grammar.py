@@ -22,6 +22,7 @@ from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
 
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     return Tokenizer.load(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))

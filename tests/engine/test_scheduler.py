@@ -468,7 +468,9 @@ def test_slow_masks_give_their_place_to_whoever_waits() -> None:
     for one in masks:
         one.ready = True
     driver.run()
-    assert [driver.said(f"bound{n}") for n in range(2)] == [continuation([1, n], greedy(30))[0] for n in range(2)]
+    assert [driver.said(f"bound{n}") for n in range(2)] == [
+        continuation([1, n], greedy(30))[0] for n in range(2)
+    ]
 
 
 def test_waiting_sequences_with_slow_masks_let_others_pass() -> None:

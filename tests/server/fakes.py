@@ -97,7 +97,9 @@ class FakeEngine:
     endless: bool = False  # max_tokens is not obeyed
     seen: list[GenerateRequest] = field(default_factory=list[GenerateRequest])
     grammars: list[Grammar] = field(default_factory=list[Grammar])  # prepared, and not obeyed
-    prepared_for: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # tenant and salt of each
+    prepared_for: list[tuple[str, str]] = field(
+        default_factory=list[tuple[str, str]]
+    )  # tenant and salt of each
     steps: int = 0
     aborted: int = 0
     ended: threading.Event = field(default_factory=threading.Event)  # set whenever a request has ended early
@@ -125,7 +127,13 @@ class FakeEngine:
             produced += 1
             self.steps += 1
             if self.fail_at is not None and produced > self.fail_at:
-                yield Delta(request.request_id, (), finish_reason="error", error="the model broke", error_code=self.fail_code)
+                yield Delta(
+                    request.request_id,
+                    (),
+                    finish_reason="error",
+                    error="the model broke",
+                    error_code=self.fail_code,
+                )
                 return
             finish = "stop" if ended or token in params.stop_token_ids else None
             if finish is None and produced >= params.max_tokens and not self.endless:

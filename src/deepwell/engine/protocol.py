@@ -67,7 +67,9 @@ class GenerateRequest:
     prompt: Sequence[int]
     params: SamplingParams = SamplingParams()
     choice: int = 0
-    cache_salt: str = ""  # entries of the prefix cache and compiled grammars are shared only between equal salts
+    cache_salt: str = (
+        ""  # entries of the prefix cache and compiled grammars are shared only between equal salts
+    )
     adapter: str = ""  # name of a loaded adapter; empty: the base model
     tenant: str = ""  # owner of the request
     priority: int = 0  # higher ones are served first; people have 0, batches -1

@@ -128,7 +128,9 @@ def grammar(
 
 def timing(
     model: Model = None,
-    pairs: Annotated[int, typer.Option(min=1, help="Requests that another tenant has sent, and as many new ones.")] = 400,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Requests that another tenant has sent, and as many new ones.")
+    ] = 400,
     seed: Annotated[int, typer.Option(help="Seed of the random requests.")] = 0,
     row: Row = None,
     json: Json = False,

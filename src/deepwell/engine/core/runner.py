@@ -32,9 +32,13 @@ _log = logging.getLogger(__name__)
 class StepResult:
     """The results of a step, by position of the sequence in it."""
 
-    tokens: list[list[int]]  # from `accept`: one, more with accepted drafts, none inside a prompt or without a mask
+    tokens: list[
+        list[int]
+    ]  # from `accept`: one, more with accepted drafts, none inside a prompt or without a mask
     logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict[int, list[TokenLogprob]])
-    errors: dict[int, Exception] = field(default_factory=dict[int, Exception])  # of sequences that cannot go on
+    errors: dict[int, Exception] = field(
+        default_factory=dict[int, Exception]
+    )  # of sequences that cannot go on
 
 
 @dataclass(slots=True)

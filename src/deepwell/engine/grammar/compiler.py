@@ -20,7 +20,8 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from deepwell.engine.grammar.fair_worker import FairWorker
 from deepwell.engine.grammar.json_schema import check_schema
-from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, first_line
+from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, UnlockedConsumer, first_line
+from deepwell.engine.grammar.trial import try_to_compile
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
@@ -31,10 +32,19 @@ MAX_SOURCE: Final = 256 << 10  # characters; the largest schemas in use have som
 # White space between two JSON tokens: a line break and an indentation. Unbounded, a model may fill max_tokens with blanks.
 WHITE_SPACE: Final = r"\n?[ ]{0,20}"
 _KEPT: Final = 128  # compiled grammars, of all tenants
-# Masks give way to the kernels; a compilation, which a request waits for, gets about a quarter of a busy processor.
-_MASKS_NICE, _COMPILING_NICE = 10, 5
+# Masks give way to the kernels; a small compilation, which takes milliseconds, gets about a quarter of a busy processor.
+_MASKS_NICE, _LARGE_NICE, _SMALL_NICE = 10, 10, 5
+# A larger source is compiled in a trial first, because some take quadratic time. One of this size takes 0.3 s at most.
+_SMALL_SOURCE: Final = 4096  # characters
+# llguidance recurses over chained rules: 13,000 of them, which fit `MAX_SOURCE`, overflow a stack of 8 MiB.
+_STACK_BYTES: Final = 256 << 20
 # Half of llguidance's defaults per step, because a mask cannot be interrupted.
 _LIMITS: Final = LLParserLimits(step_lexer_fuel=100_000, step_max_items=25_000, verbose_errors=False)
+# On the step thread. 200 schemas of growing difficulty stay within half of each; an ambiguous grammar soon exceeds them, after
+# milliseconds at most.
+_QUICK_LIMITS: Final = LLParserLimits(
+    step_lexer_fuel=20_000, step_max_items=2_500, max_items_in_row=100, verbose_errors=False
+)
 
 
 class _Vocabulary:
@@ -80,9 +90,13 @@ class GrammarCompiler:
         self._loading = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
         self._lock = threading.Lock()  # of `_compiled`; never held while a grammar is compiled
-        self._compiled: dict[str, OrderedDict[Grammar, CompiledGrammar]] = {}  # by salt, the last used one last
-        self._compiling = FairWorker("deepwell-grammars", nice=_COMPILING_NICE)
+        self._compiled: dict[
+            str, OrderedDict[Grammar, CompiledGrammar]
+        ] = {}  # by salt, the last used one last
+        self._small = FairWorker("deepwell-grammars", nice=_SMALL_NICE, stack_bytes=_STACK_BYTES)
+        self._large = FairWorker("deepwell-large-grammars", nice=_LARGE_NICE, stack_bytes=_STACK_BYTES)
         self._masks = FairWorker("deepwell-masks", nice=_MASKS_NICE)
+        self._consumer = UnlockedConsumer(self._failed)
 
     def has(self, grammar: Grammar, *, salt: str = "") -> bool:
         """Returns whether the grammar is already compiled for requests of this salt."""
@@ -91,27 +105,14 @@ class GrammarCompiler:
     async def prepare(self, grammar: Grammar, *, tenant: str = "", salt: str = "") -> None:
         """Compiles a grammar on a thread of low priority, in turns of the tenants, unless it is compiled already.
 
-        A call that is cancelled before its turn is not compiled. One that has begun cannot be stopped: the limits of the
-        compilation bound it.
+        A call that is cancelled before its turn is not compiled. One that has begun cannot be stopped. Large grammars are
+        compiled in a trial with limits first (`trial.py`), apart from small ones.
 
         Raises:
             InvalidRequest: the grammar does not compile or uses an unsupported feature, which the message names.
         """
-        if self.has(grammar, salt=salt):
-            return
-        done: Future[None] = Future()
-
-        def compile_now() -> None:
-            if done.set_running_or_notify_cancel():
-                try:
-                    self._find_or_compile(grammar, salt)
-                except BaseException as error:
-                    done.set_exception(error)
-                else:
-                    done.set_result(None)
-
-        self._compiling.submit(tenant, compile_now)
-        await asyncio.wrap_future(done)
+        if not self.has(grammar, salt=salt):
+            await asyncio.wrap_future(self._compile_later(grammar, tenant, salt))
 
     def start(
         self,
@@ -131,42 +132,69 @@ class GrammarCompiler:
         Raises:
             InvalidRequest: the grammar does not compile or uses an unsupported feature, which the message names.
         """
-        compiled = self._find_or_compile(grammar, salt)
-        place = Place(tenant, self._masks, on_ready, self._clock)
-        return GrammarState(compiled, compiled.matcher.deep_copy(), self._vocab_size, place)
+        compiled = self._find(grammar, salt) or self._compile_later(grammar, tenant, salt).result()
+        if compiled.failure is not None:
+            raise compiled.failure
+        place = Place(tenant, self._masks, self._consumer, on_ready, self._clock)
+        return GrammarState(compiled, self._vocab_size, place)
 
     def close(self) -> None:
         """Ends the threads. Grammars that wait for their compilation are dropped."""
-        self._compiling.close()
-        self._masks.close()
+        for worker in (self._small, self._large, self._masks):
+            worker.close()
 
-    def _find_or_compile(self, grammar: Grammar, salt: str) -> CompiledGrammar:
+    def _find(self, grammar: Grammar, salt: str) -> CompiledGrammar | None:
         with self._lock:
-            kept = self._compiled.get(salt, {})
-            if (compiled := kept.get(grammar)) is not None:
-                self._compiled[salt].move_to_end(grammar)
-                return compiled
-        made = self._compile(grammar)
+            kept = self._compiled.get(salt)
+            if kept is None or grammar not in kept:
+                return None
+            kept.move_to_end(grammar)
+            return kept[grammar]
+
+    def _compile_later(self, grammar: Grammar, tenant: str, salt: str) -> Future[CompiledGrammar]:
+        """Compiles a grammar in its tenant's turn, unless that has been done by then or the future is cancelled."""
+        done: Future[CompiledGrammar] = Future()
+        large = len(grammar.source) > _SMALL_SOURCE
+
+        def compile_now() -> None:
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                compiled = self._find(grammar, salt)
+                if compiled is None:
+                    compiled = self._compile(grammar, in_trial=large)
+                    self._keep(grammar, salt, compiled)
+                done.set_result(compiled)
+            except BaseException as error:
+                done.set_exception(error)
+
+        (self._large if large else self._small).submit(tenant, compile_now)
+        return done
+
+    def _keep(self, grammar: Grammar, salt: str, compiled: CompiledGrammar) -> None:
         with self._lock:
-            # Two threads may have compiled it; both copies are equal, and the first stays.
-            compiled = self._compiled.setdefault(salt, OrderedDict()).setdefault(grammar, made)
+            self._compiled.setdefault(salt, OrderedDict())[grammar] = compiled
             if sum(map(len, self._compiled.values())) > _KEPT:
                 self._drop_one()
-        return compiled
 
     def _drop_one(self) -> None:
         """Drops the grammar that was not used for longest, of the salt with the most: others' grammars stay."""
         salt = max(self._compiled, key=lambda one: len(self._compiled[one]))
         self._compiled[salt].popitem(last=False)
+        if not self._compiled[salt]:
+            del self._compiled[salt]
 
-    def _compile(self, grammar: Grammar) -> CompiledGrammar:
+    def _compile(self, grammar: Grammar, *, in_trial: bool = False) -> CompiledGrammar:
         if len(grammar.source) > MAX_SOURCE:
             raise InvalidRequest(
                 f"the grammar has {len(grammar.source)} characters",
                 fix=f"send at most {MAX_SOURCE}",
                 param="grammar",
             )
-        matcher = LLMatcher(self._vocabulary(), _source(grammar), log_level=0, limits=_LIMITS)
+        vocabulary, source = self._vocabulary(), _source(grammar)
+        if in_trial:
+            try_to_compile(source)
+        matcher = LLMatcher(vocabulary, source, log_level=0, limits=_LIMITS)
         first = b""
         if not matcher.is_error():
             first = matcher.compute_bitmask()  # the mask of the first position, with which every copy starts
@@ -179,7 +207,13 @@ class GrammarCompiler:
                 fix="leave out what it names",
                 param="grammar",
             )
-        return CompiledGrammar(matcher, first)
+        quick = LLMatcher(vocabulary, source, log_level=0, limits=_QUICK_LIMITS)
+        quick.compute_bitmask()
+        return CompiledGrammar(matcher, None if quick.is_error() else quick, first)
+
+    def _failed(self) -> LLMatcher:
+        """Returns a matcher that has failed."""
+        return LLMatcher(self._vocabulary(), "", log_level=0)
 
     def _vocabulary(self) -> LLTokenizer:
         with self._loading:

@@ -228,7 +228,20 @@ def row_of(number: int, delta: Delta) -> _Row:
 
 def delta_of(row: _Row, request_id: str) -> Delta:
     """Converts a row of a message to a delta."""
-    _, tokens, logprobs, prompt_logprobs, reason, prompt, cached, completion, accepted, error, code, queued = row
+    (
+        _,
+        tokens,
+        logprobs,
+        prompt_logprobs,
+        reason,
+        prompt,
+        cached,
+        completion,
+        accepted,
+        error,
+        code,
+        queued,
+    ) = row
     return Delta(
         request_id,
         tokens,

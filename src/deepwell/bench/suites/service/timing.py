@@ -1,4 +1,4 @@
-"""Whether the time of an answer tells a tenant what another tenant has asked: compiled grammars and the prefix cache."""
+"""A test of what the time of an answer tells a tenant about others: compiled grammars and the prefix cache."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ __all__ = ["auc", "bench_timing"]
 
 _SPY, _VICTIM = "bench-key-of-32-characters-00001", "bench-key-of-32-characters-00002"
 _WARM_UP = 8  # requests of each kind and tenant before the first is timed
-_WORDS = "amber birch cedar delta ember fjord grove heron inlet jetty knoll larch marsh north otter plain".split()
+_WORDS = (
+    "amber birch cedar delta ember fjord grove heron inlet jetty knoll larch marsh north otter plain".split()
+)
 _PREFIX_WORDS = 160
 _CONTROL_SHARE = 8  # one control for so many pairs
 
@@ -34,7 +36,9 @@ class _Times:
 
     other: list[float] = field(default_factory=list[float])  # the same by the other tenant
     nobody: list[float] = field(default_factory=list[float])  # the same by nobody
-    own: list[float] = field(default_factory=list[float])  # the same by the spy: what a shared cache would show
+    own: list[float] = field(
+        default_factory=list[float]
+    )  # the same by the spy: what a shared cache would show
 
 
 def auc(hits: Sequence[float], misses: Sequence[float]) -> float:
@@ -57,7 +61,7 @@ def bench_timing(report: Report, model: Path, *, pairs: int = 400, seed: int = 0
     Raises:
         PeerError: the server did not start, or a request failed.
     """
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311: no secret
     found: dict[str, _Times] = {}
     env = {"DEEPWELL_API_KEYS": f"{_SPY},{_VICTIM}", "DEEPWELL_RESPONSE_CACHE_MB": "0"}
     with served(serve_command(model), env=env) as port:
@@ -149,5 +153,7 @@ class _Client:
         answer = self._connection.getresponse()
         body = answer.read()
         if answer.status != 200:
-            raise PeerError(f"{method} {path} answered {answer.status}: {body[:300].decode(errors='replace')}")
+            raise PeerError(
+                f"{method} {path} answered {answer.status}: {body[:300].decode(errors='replace')}"
+            )
         return json.loads(body)

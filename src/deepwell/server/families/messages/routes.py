@@ -56,9 +56,7 @@ def router(context: ServerContext) -> APIRouter:
         options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, top_k=body.top_k)
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)
         id = f"msg_{uuid.uuid4().hex}"
-        choices = plan.choices(
-            id, params, stops=body.stop_sequences or (), caller=caller, adapter=adapter
-        )
+        choices = plan.choices(id, params, stops=body.stop_sequences or (), caller=caller, adapter=adapter)
         answer = _MessageAnswer(answering, id, body.model, plan, choices)
         if body.stream:
             return EventStream(answer.events(), context.stopped, end=b"", failed=_failed)
