@@ -24,8 +24,8 @@ class Scheduler:
     """Schedules waiting sequences in `FairQueue` order, and preempts when blocks run out.
 
     The youngest sequence of the lowest rank is preempted first: of the lowest priority, and in it slow masks before others.
-    Admission takes the blocks of all known tokens at once, so only decoding can run out of blocks. The oldest sequence of the highest priority can take the blocks of every other, and
-    one sequence always fits the pool, so each step makes progress.
+    Admission takes the blocks of all known tokens at once, so only decoding can run out of blocks. The oldest sequence of the
+    highest rank can take the blocks of every other, and one sequence always fits the pool, so each step makes progress.
     """
 
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:

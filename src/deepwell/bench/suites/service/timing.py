@@ -61,7 +61,7 @@ def bench_timing(report: Report, model: Path, *, pairs: int = 400, seed: int = 0
     Raises:
         PeerError: the server did not start, or a request failed.
     """
-    chance = random.Random(seed)  # noqa: S311: no secret
+    chance = random.Random(seed)  # noqa: S311 - reproducible, and guards nothing
     found: dict[str, _Times] = {}
     env = {"DEEPWELL_API_KEYS": f"{_SPY},{_VICTIM}", "DEEPWELL_RESPONSE_CACHE_MB": "0"}
     with served(serve_command(model), env=env) as port:
