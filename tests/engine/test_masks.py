@@ -113,7 +113,7 @@ def alone(tokenizer: Tokenizer) -> list[tuple[object, ...]]:
         return asyncio.run(one_by_one(running))
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     share=st.sampled_from([0.1, 0.5, 1.0]),
@@ -394,6 +394,36 @@ class TestCompiled:
         compiler = GrammarCompiler(load, PADDED, (END,))
         asyncio.run(leave())
         assert compiler.has(RECORDS) and not compiler.has(schema(PERSON))
+        compiler.close()
+
+    def test_chained_definitions_do_not_overflow_the_stack(self, tokenizer: Tokenizer) -> None:
+        count = 1500  # on a stack of 8 MiB, llguidance ends the process
+        chained = {
+            f"d{n}": {"type": "object", "properties": {"a": {"$ref": f"#/$defs/d{(n + 1) % count}"}}}
+            for n in range(count)
+        }
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        grammar = schema({"$defs": chained, "$ref": "#/$defs/d0"})
+        asyncio.run(compiler.prepare(grammar))
+        assert compiler.start(grammar).allowed() is not None
+        compiler.close()
+
+    def test_a_compilation_without_end_is_refused_and_delays_no_small_one(
+        self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("deepwell.engine.grammar.trial.CPU_S", 1)
+
+        async def both() -> None:
+            endless = asyncio.ensure_future(compiler.prepare(Grammar("regex", "a?" * 60_000)))
+            await asyncio.sleep(0)
+            await compiler.prepare(RECORDS)
+            assert not endless.done()
+            with pytest.raises(InvalidRequest, match="to compile") as refused:
+                await endless
+            assert refused.value.param == "grammar" and refused.value.fix
+
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        asyncio.run(both())
         compiler.close()
 
     def test_what_does_not_compile_is_refused_from_the_thread(self, tokenizer: Tokenizer) -> None:

@@ -14,7 +14,7 @@ from deepwell.errors import InvalidRequest
 
 __all__ = ["try_to_compile"]
 
-_CPU_S: Final = 2
+CPU_S: Final = 2
 _WALL_S: Final = 60.0  # a busy machine may give the process little time
 _MEMORY_BYTES: Final = 1 << 30
 _STACK_BYTES: Final = 256 << 20
@@ -47,7 +47,7 @@ def try_to_compile(source: str) -> None:
     Raises:
         InvalidRequest: it takes too much time or memory; `param` is "grammar".
     """
-    command = [sys.executable, "-I", "-c", _PROGRAM, *map(str, (_CPU_S, _MEMORY_BYTES, _STACK_BYTES))]
+    command = [sys.executable, "-I", "-c", _PROGRAM, *map(str, (CPU_S, _MEMORY_BYTES, _STACK_BYTES))]
     try:
         done = subprocess.run(
             command,
@@ -62,7 +62,7 @@ def try_to_compile(source: str) -> None:
         failed = True
     if failed:
         raise InvalidRequest(
-            f"the grammar takes more than {_CPU_S} s or {_MEMORY_BYTES >> 20} MiB to compile",
+            f"the grammar takes more than {CPU_S} s or {_MEMORY_BYTES >> 20} MiB to compile",
             fix="send a smaller one: fewer alternatives, optional parts and definitions",
             param="grammar",
         )

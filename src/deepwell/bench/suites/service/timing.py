@@ -26,7 +26,7 @@ _WARM_UP = 8  # requests of each kind and tenant before the first is timed
 _WORDS = (
     "amber birch cedar delta ember fjord grove heron inlet jetty knoll larch marsh north otter plain".split()
 )
-_PREFIX_WORDS = 160
+_PREFIX_WORDS = 60
 _CONTROL_SHARE = 8  # one control for so many pairs
 
 
