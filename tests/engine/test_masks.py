@@ -20,7 +20,7 @@ from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.grammar.fair_worker import FairWorker
 from deepwell.engine.grammar.masks import MOST_MASK_S, MOST_REQUEST_S, MaskBudget, UnlockedConsumer
 from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams
-from deepwell.errors import InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
 
 MASKS = "deepwell-masks"  # the thread of slow masks
@@ -395,6 +395,29 @@ class TestCompiled:
         asyncio.run(leave())
         assert compiler.has(RECORDS) and not compiler.has(schema(PERSON))
         compiler.close()
+
+    def test_nobody_waits_for_a_turn_that_never_comes(self, tokenizer: Tokenizer) -> None:
+        loading, gate = threading.Event(), threading.Event()
+
+        def load() -> Tokenizer:
+            loading.set()
+            gate.wait(WAIT_S)
+            return tokenizer
+
+        async def close() -> None:
+            first = asyncio.ensure_future(compiler.prepare(RECORDS))
+            assert await asyncio.to_thread(loading.wait, WAIT_S)
+            second = asyncio.ensure_future(compiler.prepare(schema(PERSON)))
+            await asyncio.sleep(0)
+            closing = asyncio.ensure_future(asyncio.to_thread(compiler.close))
+            gate.set()
+            await closing
+            # The second may have had its turn before the close.
+            _, told = await asyncio.wait_for(asyncio.gather(first, second, return_exceptions=True), WAIT_S)
+            assert told is None or (isinstance(told, DeepwellError) and "closed" in str(told))
+
+        compiler = GrammarCompiler(load, PADDED, (END,))
+        asyncio.run(close())
 
     def test_chained_definitions_do_not_overflow_the_stack(self, tokenizer: Tokenizer) -> None:
         count = 1500  # on a stack of 8 MiB, llguidance ends the process

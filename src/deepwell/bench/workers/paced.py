@@ -185,10 +185,11 @@ class PacedEngine:
         )
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self._grammars.close()
 
 
 def _entry(token: int, alternatives: int) -> TokenLogprob:

@@ -23,7 +23,7 @@ from deepwell.engine.grammar.json_schema import check_schema
 from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, UnlockedConsumer, first_line
 from deepwell.engine.grammar.trial import try_to_compile
 from deepwell.engine.protocol import Grammar
-from deepwell.errors import InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["MAX_SOURCE", "WHITE_SPACE", "GrammarCompiler", "schema_source"]
@@ -95,6 +95,7 @@ class GrammarCompiler:
         ] = {}  # by salt, the last used one last
         self._small = FairWorker("deepwell-grammars", nice=_SMALL_NICE, stack_bytes=_STACK_BYTES)
         self._large = FairWorker("deepwell-large-grammars", nice=_LARGE_NICE, stack_bytes=_STACK_BYTES)
+        self._waiting: set[Future[CompiledGrammar]] = set()  # for their turn
         self._masks = FairWorker("deepwell-masks", nice=_MASKS_NICE)
         self._consumer = UnlockedConsumer(self._failed)
 
@@ -139,9 +140,12 @@ class GrammarCompiler:
         return GrammarState(compiled, self._vocab_size, place)
 
     def close(self) -> None:
-        """Ends the threads. Grammars that wait for their compilation are dropped."""
+        """Ends the threads. Grammars that wait for their compilation are refused."""
         for worker in (self._small, self._large, self._masks):
             worker.close()
+        for waiting in list(self._waiting):
+            if waiting.set_running_or_notify_cancel():
+                waiting.set_exception(DeepwellError("the engine is closed", fix="start it again"))
 
     def _find(self, grammar: Grammar, salt: str) -> CompiledGrammar | None:
         with self._lock:
@@ -154,9 +158,11 @@ class GrammarCompiler:
     def _compile_later(self, grammar: Grammar, tenant: str, salt: str) -> Future[CompiledGrammar]:
         """Compiles a grammar in its tenant's turn, unless that has been done by then or the future is cancelled."""
         done: Future[CompiledGrammar] = Future()
+        self._waiting.add(done)
         large = len(grammar.source) > _SMALL_SOURCE
 
         def compile_now() -> None:
+            self._waiting.discard(done)
             if not done.set_running_or_notify_cancel():
                 return
             try:
