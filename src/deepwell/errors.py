@@ -13,6 +13,7 @@ __all__ = [
     "DownloadError",
     "EngineRestarted",
     "EngineUnavailable",
+    "GrammarFailed",
     "InsufficientMemory",
     "InvalidModelFile",
     "InvalidRequest",
@@ -92,6 +93,12 @@ class ContextLengthExceeded(InvalidRequest):
     """Raised when the prompt and ``max_tokens`` together do not fit the context window."""
 
     code = "context_length_exceeded"
+
+
+class GrammarFailed(InvalidRequest):
+    """Raised when a grammar cannot go on, or costs too much. The same request would fail again."""
+
+    code = "grammar_failed"
 
 
 class ModelNotFound(DeepwellError):

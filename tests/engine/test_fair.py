@@ -177,7 +177,7 @@ def test_what_tenants_were_given_is_forgotten_in_time() -> None:
         queue.append(sequence(str(number), f"tenant {number}"))
     for _ in range(2002):  # all of them, and the second large one
         queue.pop()
-    level = queue._levels[0]  # pyright: ignore[reportPrivateUsage]
+    (level,) = queue._levels.values()  # pyright: ignore[reportPrivateUsage]
     assert set(level.given) == {"stays"}
 
 

@@ -7,32 +7,20 @@ import contextlib
 import json
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.fakes import FakeCache, fake_capabilities, logits_after
+from tests.engine.constrained import PADDED, PERSON, RECORDS, constrained_engine, schema
 from tests.server.fakes import END, VOCAB, write_tokenizer
 
-from deepwell.engine.backends.backend import KVCache
-from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.core.loop import InProcessEngine, PagedModel
-from deepwell.engine.core.step import Limits
+from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
-
-PERSON = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 6}, "age": {"type": "integer", "maximum": 99}},
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
-PADDED = VOCAB + 6  # an embedding with rows that no token has
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +31,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 @pytest.fixture(scope="module")
 def compiler(tokenizer: Tokenizer) -> GrammarCompiler:
     return GrammarCompiler(lambda: tokenizer, PADDED, (END,))
-
-
-def schema(value: object) -> Grammar:
-    return Grammar("json_schema", json.dumps(value))
 
 
 def walk(compiler: GrammarCompiler, grammar: Grammar, chance: random.Random, most: int = 400) -> str | None:
@@ -144,51 +128,6 @@ def test_padding_and_control_tokens_are_never_allowed(compiler: GrammarCompiler)
     assert not allowed[VOCAB:].any() and not allowed[END - 1] and allowed[END]
 
 
-class ByteModel:
-    """Logits after each prefix as the engine tests' fake, over bytes."""
-
-    vocab_size = PADDED
-    hidden_size = 8
-    expert_loads = np.zeros((0, 0), np.uint64)
-    expert_reads = np.zeros(0, np.uint64)
-
-    def forward(self, batch: Batch, cache: FakeCache, *, logits=None, argmax=None, **_: object) -> None:  # type: ignore[no-untyped-def]
-        output = 0
-        for s in range(len(batch.seq_starts) - 1):
-            rows = range(batch.seq_starts[s], batch.seq_starts[s + 1])
-            for row in rows:
-                place = int(batch.positions[row])
-                block = batch.block_tables[s, place // BLOCK_TOKENS]
-                cache.tokens[block, place % BLOCK_TOKENS] = batch.tokens[row]
-            for row in rows:
-                if output == len(batch.output_rows) or batch.output_rows[output] != row:
-                    continue
-                length = int(batch.positions[row]) + 1
-                blocks = batch.block_tables[s, : -(-length // BLOCK_TOKENS)]
-                seen = cache.tokens[blocks].reshape(-1)[max(0, length - 3) : length]  # repeats itself: drafts
-                values = np.tile(logits_after(seen), 3)[:PADDED]
-                if logits is not None:
-                    logits[output] = values
-                if argmax is not None:
-                    argmax[output] = values.argmax()
-                output += 1
-
-
-def engine(compiler: GrammarCompiler | None, *, drafts: int = 8, blocks: int = 64) -> InProcessEngine:
-    cache: KVCache = FakeCache(blocks)  # type: ignore[assignment]
-    about = fake_capabilities(256, blocks * BLOCK_TOKENS)
-    return InProcessEngine(
-        PagedModel(ByteModel(), cache),  # type: ignore[arg-type]
-        replace(about, vocab_size=PADDED),
-        eos_token_ids=(END,),
-        limits=Limits(draft_depth=drafts),
-        grammars=compiler,
-    )
-
-
-RECORDS = schema({"type": "array", "items": PERSON, "minItems": 3, "maxItems": 5})
-
-
 def requests(count: int) -> Iterator[GenerateRequest]:
     for number in range(count):
         params = SamplingParams(
@@ -213,7 +152,7 @@ def answers(compiler: GrammarCompiler, *, together: bool, drafts: int, blocks: i
             return await asyncio.gather(*(one(running, r) for r in requests(6)))
         return [await one(running, r) for r in requests(6)]
 
-    with engine(compiler, drafts=drafts, blocks=blocks) as running:
+    with constrained_engine(compiler, drafts=drafts, blocks=blocks) as running:
         found = asyncio.run(all_of(running))
         if drafts and not together:
             assert running.stats().accepted_tokens > 0
@@ -232,7 +171,7 @@ def test_drafts_company_and_preemption_change_nothing(compiler: GrammarCompiler)
 
 
 def test_what_excludes_a_grammar_is_refused(compiler: GrammarCompiler) -> None:
-    with engine(compiler) as running:
+    with constrained_engine(compiler) as running:
         for params in (
             SamplingParams(grammar=RECORDS, ignore_eos=True),
             SamplingParams(grammar=RECORDS, min_tokens=3),
@@ -242,7 +181,7 @@ def test_what_excludes_a_grammar_is_refused(compiler: GrammarCompiler) -> None:
 
 
 def test_an_engine_without_a_vocabulary_says_so() -> None:
-    with engine(None) as running, pytest.raises(InvalidRequest, match="takes no grammars"):
+    with constrained_engine(None) as running, pytest.raises(InvalidRequest, match="takes no grammars"):
         asyncio.run(running.prepare(RECORDS))
 
 
@@ -254,7 +193,7 @@ def test_prepare_compiles_once(tokenizer: Tokenizer, tmp_path: Path) -> None:
         return tokenizer
 
     compiler = GrammarCompiler(load, PADDED, (END,))
-    with engine(compiler) as running:
+    with constrained_engine(compiler) as running:
         assert not loads
         asyncio.run(running.prepare(RECORDS))
         assert compiler.has(RECORDS) and len(loads) == 1

@@ -104,6 +104,10 @@ async def test_what_cannot_cross_is_refused(engine: ProcessEngine) -> None:
         await collect(engine, request("a", [10**30]))
     with pytest.raises(InvalidRequest):
         await engine.prepare(Grammar("regex", "\ud800"))
+    with pytest.raises(
+        InvalidRequest, match="takes no grammars"
+    ):  # it crossed, with a salt of any characters
+        await engine.prepare(Grammar("regex", "a"), tenant="a", cache_salt="\ud800")
     assert len((await collect(engine, request("a"))).tokens) == 8
 
 
@@ -167,7 +171,7 @@ ENTRY = TokenLogprob(3, -0.1, 2, ((3, -0.1), (4, float.fromhex("-0x1.99999999999
 
 
 def test_a_delta_crosses_whole() -> None:
-    delta = Delta("a", (1, 2), (ENTRY,), (None, ENTRY), "length", 5, 4, 3, 2, "why", 0.25)
+    delta = Delta("a", (1, 2), (ENTRY,), (None, ENTRY), "length", 5, 4, 3, 2, "why", "code", 0.25)
     assert not [
         field.name
         for field in dataclasses.fields(Delta)

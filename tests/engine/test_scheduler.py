@@ -53,6 +53,14 @@ class Guesses:
 
 
 @dataclass
+class Masks:
+    """A grammar as the scheduler sees it."""
+
+    ready: bool = True
+    slow: bool = False
+
+
+@dataclass
 class Driver:
     """Runs a scheduler on the fake model, checking its books after each step."""
 
@@ -80,6 +88,7 @@ class Driver:
         salt: str = "",
         tenant: str = "",
         priority: int = 0,
+        grammar: Masks | None = None,
     ) -> Sequence:
         spec = SequenceSpec(
             name,
@@ -89,6 +98,7 @@ class Driver:
             salt=salt,
             tenant=tenant,
             priority=priority,
+            grammar=grammar,  # pyright: ignore[reportArgumentType]
             eos_token_ids=frozenset({EOS}),
         )
         sequence = Sequence(spec)
@@ -421,3 +431,92 @@ def test_tenants_share_the_places() -> None:
     driver.add("other", [2] * 10, greedy(2), tenant="other")
     driver.run()
     assert list(driver.ended)[:3] == ["flood 0", "other", "flood 1"]
+
+
+def test_a_sequence_without_its_mask_is_left_out_and_the_others_draft_on() -> None:
+    driver = Driver(64, Limits(row_cost=FREE), guesses=1)
+    masks = Masks()
+    driver.add("bound", [1, 2], greedy(20), grammar=masks)
+    driver.add("plain", [3, 4], greedy(20))
+    driver.step()
+    masks.ready, masks.slow = False, True
+    drafted = 0
+    while "plain" not in driver.ended:
+        step = driver.step()
+        assert [one.request_id for one in step.sequences] == ["plain"]
+        drafted += step.drafted
+    assert drafted
+    assert not driver.scheduler.schedule().sequences
+    masks.ready = True
+    driver.run()
+    assert driver.said("bound") == continuation([1, 2], greedy(20))[0]
+
+
+def test_slow_masks_give_their_place_to_whoever_waits() -> None:
+    driver = Driver(64, Limits(max_sequences=2))
+    masks = [Masks(), Masks()]
+    for number, one in enumerate(masks):
+        driver.add(f"bound{number}", [1, number], greedy(30), grammar=one)
+    driver.step()
+    for one in masks:
+        one.ready, one.slow = False, True
+    driver.add("plain", [3, 4], greedy(5))
+    driver.step()
+    assert [one.request_id for one in driver.scheduler.running] == ["plain", "bound0"]
+    while "plain" not in driver.ended:
+        driver.step()
+    for one in masks:
+        one.ready = True
+    driver.run()
+    assert [driver.said(f"bound{n}") for n in range(2)] == [
+        continuation([1, n], greedy(30))[0] for n in range(2)
+    ]
+
+
+def test_waiting_sequences_with_slow_masks_let_others_pass() -> None:
+    driver = Driver(64, Limits(max_sequences=1))
+    masks = Masks()
+    driver.add("bound", [1, 2], greedy(30), grammar=masks)
+    driver.step()
+    masks.slow = True
+    for number in range(3):
+        driver.add(f"plain{number}", [3, number], greedy(4))
+    driver.run()
+    assert list(driver.ended) == ["plain0", "plain1", "plain2", "bound"]
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    num_blocks=st.integers(8, 24),
+    max_sequences=st.integers(1, 5),
+    draft_depth=st.sampled_from([0, 4]),
+)
+def test_rows_without_a_mask_are_computed_again(
+    seed: int, num_blocks: int, max_sequences: int, draft_depth: int
+) -> None:
+    chance = random.Random(seed)
+    limits = Limits(max_sequences=max_sequences, row_cost=FREE, draft_depth=draft_depth)
+    driver = Driver(num_blocks, limits, guesses=seed)
+    prompts = {f"s{n}": [chance.randrange(5) for _ in range(chance.randint(1, 40))] for n in range(6)}
+    masks: dict[str, Masks] = {}
+    for number, (name, prompt) in enumerate(prompts.items()):
+        if number % 3:
+            masks[name] = Masks()
+        driver.add(name, prompt, greedy(20), grammar=masks.get(name))
+    while driver.scheduler.has_work:
+        for one in masks.values():
+            one.slow = chance.random() < 0.3
+            one.ready = not one.slow or chance.random() < 0.6
+        step = driver.scheduler.schedule()
+        if not step.sequences:
+            continue
+        batch = driver.builder.build(step)
+        argmax = np.zeros(len(batch.output_rows), np.int32)
+        driver.model.forward(batch, driver.cache, argmax=argmax)
+        drawn = driver.drawn(step, argmax)
+        for index, sequence in enumerate(step.sequences):
+            if sequence.num_generated and sequence.request_id in masks and chance.random() < 0.3:
+                drawn[index] = []
+        driver.book(step, drawn)
+    for name, prompt in prompts.items():
+        assert (driver.said(name), driver.ended[name]) == continuation(prompt, greedy(20))

@@ -93,9 +93,13 @@ class FakeEngine:
 
     max_model_len: int = 512
     fail_at: int | None = None  # the token of each request at which the engine gives it up
+    fail_code: str = ""  # code of a failure that the request is to blame for
     endless: bool = False  # max_tokens is not obeyed
     seen: list[GenerateRequest] = field(default_factory=list[GenerateRequest])
     grammars: list[Grammar] = field(default_factory=list[Grammar])  # prepared, and not obeyed
+    prepared_for: list[tuple[str, str]] = field(
+        default_factory=list[tuple[str, str]]
+    )  # tenant and salt of each
     steps: int = 0
     aborted: int = 0
     ended: threading.Event = field(default_factory=threading.Event)  # set whenever a request has ended early
@@ -123,7 +127,13 @@ class FakeEngine:
             produced += 1
             self.steps += 1
             if self.fail_at is not None and produced > self.fail_at:
-                yield Delta(request.request_id, (), finish_reason="error", error="the model broke")
+                yield Delta(
+                    request.request_id,
+                    (),
+                    finish_reason="error",
+                    error="the model broke",
+                    error_code=self.fail_code,
+                )
                 return
             finish = "stop" if ended or token in params.stop_token_ids else None
             if finish is None and produced >= params.max_tokens and not self.endless:
@@ -166,8 +176,9 @@ class FakeEngine:
     async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         return np.array([_logprob(t, 0).logprob for t in tokens[1:]], np.float32)
 
-    async def prepare(self, grammar: Grammar) -> None:
+    async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         self.grammars.append(grammar)
+        self.prepared_for.append((tenant, cache_salt))
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         vector = np.bincount(np.array(tokens) % 8, minlength=8).astype(np.float32)

@@ -365,6 +365,16 @@ async def test_an_engine_that_gives_up_is_a_503(http: httpx.AsyncClient, engine:
     assert "the model broke" in error["message"] and error["code"] == "generation_failed"
 
 
+async def test_a_grammar_that_cannot_go_on_is_a_400_that_nobody_retries(
+    http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.fail_at, engine.fail_code = 1, "grammar_failed"
+    for changes in ({}, {"n": 3, "temperature": 1}):
+        error = await refused(http, "/v1/chat/completions", CHAT | changes, 400)
+        assert error["type"] == "invalid_request_error" and error["code"] == "grammar_failed"
+        assert "the model broke" in error["message"] and "send the request again" not in error["message"]
+
+
 async def test_a_bug_is_a_500_that_shows_nothing(
     http: httpx.AsyncClient, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -17,7 +18,9 @@ from deepwell.server.app import create_app
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import ApiKey, KeyStore
 
-CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}]}
+SAY = [{"role": "user", "content": "hi"}]
+CHAT = {"model": "toy", "messages": SAY}
+OBJECT = {"type": "json_schema", "schema": {"type": "object"}}
 
 
 class Clock:
@@ -86,6 +89,26 @@ async def test_an_expired_key_opens_nothing(http: httpx.AsyncClient, keys: KeySt
     assert (await http.get("/v1/models", headers=bearer(text))).status_code == 200
     clock.now = 1003
     assert (await http.get("/v1/models", headers=bearer(text))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": SAY, "response_format": {"type": "json_object"}}),
+        ("/v1/completions", {"prompt": "a", "structured_outputs": {"regex": "a*"}}),
+        ("/v1/responses", {"input": "a", "text": {"format": {"type": "json_object"}}}),
+        ("/v1/responses/input_tokens", {"input": "a", "text": {"format": {"type": "json_object"}}}),
+        ("/v1/messages", {"messages": SAY, "max_tokens": 9, "output_config": {"format": OBJECT}}),
+        ("/v1/messages/count_tokens", {"messages": SAY, "output_config": {"format": OBJECT}}),
+    ],
+)
+async def test_grammars_are_compiled_for_the_tenant_of_the_key(
+    http: httpx.AsyncClient, keys: KeyStore, engine: FakeEngine, path: str, body: dict[str, Any]
+) -> None:
+    _, text = keys.create(Tenant("a"), "n", ["inference"])
+    answer = await http.post(path, json={"model": CHAT["model"], **body}, headers=bearer(text))
+    assert answer.status_code == 200, answer.text
+    assert engine.prepared_for == [("a", "a")]
 
 
 async def test_the_tenant_and_the_scopes_are_the_keys(

@@ -13,7 +13,7 @@ import msgspec
 
 from deepwell.dialogue.text import ChoiceText, Codec, Entry, Piece
 from deepwell.engine.protocol import Delta, Engine, GenerateRequest, SamplingParams, TokenLogprob
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidRequest
 
 __all__ = [
     "Caller",
@@ -126,10 +126,7 @@ class _Progress:
 
     def fold(self, delta: Delta) -> Update:
         if delta.finish_reason in ("abort", "error"):
-            raise GenerationFailed(
-                f"generation stopped early: {delta.error or 'the request was aborted'}",
-                fix="send the request again",
-            )
+            raise _failure_of(delta)
         piece = self._text.push(delta)
         counted = self._counts
         completion = counted.completion + piece.tokens
@@ -159,6 +156,16 @@ class _Progress:
         )
 
 
+def _failure_of(delta: Delta) -> DeepwellError:
+    """Returns the error of a delta that ends a request early. Only those that may succeed later ask for another try."""
+    message = f"generation stopped early: {delta.error or 'the request was aborted'}"
+    if not delta.error_code:
+        return GenerationFailed(message, fix="send the request again")
+    error = InvalidRequest(message)
+    error.code = delta.error_code
+    return error
+
+
 async def complete(
     engine: Engine, codec: Codec, choice: Choice, on_queued: Callable[[float], None] | None = None
 ) -> AsyncGenerator[Update, None]:
@@ -170,6 +177,7 @@ async def complete(
 
     Raises:
         GenerationFailed: the engine gave up on the request.
+        InvalidRequest: the request's grammar cannot go on.
     """
     progress = _Progress(choice, codec)
     # The protocol promises that the iterator can be closed, which its type cannot say.

@@ -2,7 +2,7 @@
 
 Every chat-like request takes this path:
 
-    plan = await plan_dialogue(model, Dialogue(messages, tools, ...))
+    plan = await plan_dialogue(model, Dialogue(messages, tools, ...), caller)
     params = replace(model.sampling(...), grammar=plan.grammar)
     choices = plan.choices(id, params, n=1, ...)
     async for turn in converse(plan, choices, updates): ...
@@ -156,27 +156,27 @@ class Plan:
         ]
 
 
-async def count_prompt(model: ServedModel, dialogue: Dialogue) -> int:
+async def count_prompt(model: ServedModel, dialogue: Dialogue, caller: Caller) -> int:
     """Returns the number of tokens of the prompt, even where the context cannot hold them.
 
     Raises:
         InvalidRequest: as for `plan_dialogue`.
     """
     try:
-        plan = await plan_dialogue(model, replace(dialogue, counted=True))
+        plan = await plan_dialogue(model, replace(dialogue, counted=True), caller)
     except PromptTooLong as error:
         return error.tokens
     return len(plan.prompt)
 
 
-async def plan_dialogue(model: ServedModel, dialogue: Dialogue) -> Plan:
-    """Renders and tokenises the messages, and compiles the grammar. Long work runs off the event loop.
+async def plan_dialogue(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
+    """Renders and tokenises the messages, and compiles the grammar for the caller. Long work runs off the event loop.
 
     Raises:
         InvalidRequest: messages, tools or the format cannot be used. `param` is the route's own name for them.
     """
     try:
-        return await _plan(model, dialogue)
+        return await _plan(model, dialogue, caller)
     except InvalidRequest as error:
         known = {"grammar": "format", "format": "format"}
         param = known.get(error.param or "", error.param or "")
@@ -185,7 +185,7 @@ async def plan_dialogue(model: ServedModel, dialogue: Dialogue) -> Plan:
         raise
 
 
-async def _plan(model: ServedModel, dialogue: Dialogue) -> Plan:
+async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
     codec = model.codec
     dialect = codec.dialect
     _check_messages(dialogue.messages)
@@ -224,7 +224,7 @@ async def _plan(model: ServedModel, dialogue: Dialogue) -> Plan:
         control=codec.control_token,
     )
     if grammar is not None:
-        await model.engine.prepare(grammar)
+        await model.engine.prepare(grammar, tenant=caller.tenant, cache_salt=caller.salt)
     marked = (codec.control_token(marker) for marker in dialect.markers)
     visible = frozenset(token for token in marked if token is not None)
     return Plan(
@@ -260,6 +260,7 @@ async def converse(
 
     Raises:
         GenerationFailed: the engine gave up on a request.
+        InvalidRequest: the grammar of a request cannot go on.
     """
     parsers = {choice.index: plan.parser() for choice in choices}
     called: set[int] = set()

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Literal, Protocol, TypeVar
 
+from deepwell.dialogue.completion import Caller
 from deepwell.dialogue.lane import TextLane
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import Engine, Grammar, SamplingParams
@@ -200,14 +201,14 @@ class ServedModel:
             param=param,
         )
 
-    async def prepare(self, grammar: Grammar, param: str) -> None:
-        """Compiles a grammar off the event loop.
+    async def prepare(self, grammar: Grammar, caller: Caller, param: str) -> None:
+        """Compiles a grammar off the event loop, for requests of the caller.
 
         Raises:
             InvalidRequest: the grammar does not compile, or uses an unsupported feature. `param` is the one given.
         """
         try:
-            await self.engine.prepare(grammar)
+            await self.engine.prepare(grammar, tenant=caller.tenant, cache_salt=caller.salt)
         except InvalidRequest as error:
             error.param = param
             raise

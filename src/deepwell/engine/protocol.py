@@ -67,7 +67,9 @@ class GenerateRequest:
     prompt: Sequence[int]
     params: SamplingParams = SamplingParams()
     choice: int = 0
-    cache_salt: str = ""  # prefix cache entries are shared only between equal salts
+    cache_salt: str = (
+        ""  # entries of the prefix cache and compiled grammars are shared only between equal salts
+    )
     adapter: str = ""  # name of a loaded adapter; empty: the base model
     tenant: str = ""  # owner of the request
     priority: int = 0  # higher ones are served first; people have 0, batches -1
@@ -97,6 +99,7 @@ class Delta:
     completion_tokens: int = 0
     accepted_tokens: int = 0  # tokens of the completion so far that were accepted drafts
     error: str = ""
+    error_code: str = ""  # code of an error for which the request is to blame: sent again, it fails again
     queue_seconds: float = 0.0  # first delta only: wait of the request for its first step
 
 
@@ -187,8 +190,10 @@ class Engine(Protocol):
         """Returns the mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
         ...
 
-    async def prepare(self, grammar: Grammar) -> None:
-        """Compiles a grammar off the event loop, so that `generate` finds it ready.
+    async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
+        """Compiles a grammar off the event loop, so that `generate` finds it ready for requests of the same salt.
+
+        Compilations take turns by tenant. Cancelling the call gives up its turn.
 
         Raises:
             InvalidRequest: the grammar does not compile, or uses an unsupported feature; `param` is "grammar".

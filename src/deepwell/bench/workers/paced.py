@@ -136,9 +136,9 @@ class PacedEngine:
                 self._changed.notify()
         return DeltaStream(mailbox, run.drop)
 
-    async def prepare(self, grammar: Grammar) -> None:
+    async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         """Compiles it as the real engine does, and refuses what that refuses; it is not obeyed."""
-        await asyncio.to_thread(self._grammars.start, grammar)
+        await self._grammars.prepare(grammar, tenant=tenant, salt=cache_salt)
 
     async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns zeros: every token is certain."""
@@ -185,10 +185,11 @@ class PacedEngine:
         )
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Ends the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self._grammars.close()
 
 
 def _entry(token: int, alternatives: int) -> TokenLogprob:

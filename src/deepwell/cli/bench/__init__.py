@@ -41,6 +41,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "targets": targets.targets,
     "parsing": service.parsing,
     "grammar": service.grammar,
+    "timing": service.timing,
     "clients": service.clients,
     "batches": storage.batches,
     "faults": repository.faults,

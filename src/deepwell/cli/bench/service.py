@@ -126,6 +126,23 @@ def grammar(
     )
 
 
+def timing(
+    model: Model = None,
+    pairs: Annotated[
+        int, typer.Option(min=1, help="Requests that another tenant has sent, and as many new ones.")
+    ] = 400,
+    seed: Annotated[int, typer.Option(help="Seed of the random requests.")] = 0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures whether the time of an answer tells a tenant what another tenant has asked."""
+    from deepwell.bench.suites.service.timing import bench_timing
+
+    measure(
+        "timing", row, json, lambda report: bench_timing(report, model_path(model), pairs=pairs, seed=seed)
+    )
+
+
 def clients(model: Model = None, threads: Threads = None, row: Row = None, json: Json = False) -> None:
     """Runs LangChain, pydantic-ai and instructor against the server, in an environment of their own."""
     from deepwell.bench.suites.service.clients import bench_clients

@@ -28,6 +28,8 @@ class DraftPlanner:
         policy = DraftPolicy(step.decoding, self._row_cost)
         spare = pool.available - step.decoding  # leaves every sequence a block to take
         for index, sequence in enumerate(step.sequences):
+            if sequence.slow:  # the masks of its drafts would not be ready
+                continue
             drafter = sequence.drafts.drafter
             known = sequence.num_tokens
             if drafter is None:

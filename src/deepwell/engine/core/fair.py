@@ -1,4 +1,4 @@
-"""`FairQueue`: the order of waiting sequences. Higher priorities first, then fair shares of tenants by virtual time.
+"""`FairQueue`: the order of waiting sequences. Higher ranks first, then fair shares of tenants by virtual time.
 
 Each tenant has a number, the cost of its service so far, and the tenant with the smallest number is next (start-time fair
 queueing, Goyal, Vin and Cheng 1996). The shares are those of deficit round robin, without a quantum to choose. Two tenants
@@ -26,7 +26,7 @@ def cost_of(sequence: Sequence) -> int:
 
 
 class _Level:
-    """The waiting sequences of one priority."""
+    """The waiting sequences of one rank."""
 
     __slots__ = ("clock", "given", "queues", "returned")
 
@@ -97,12 +97,12 @@ class FairQueue:
         self._levels: dict[int, _Level] = {}  # none is empty
 
     def append(self, sequence: Sequence) -> None:
-        """Queues a sequence after those of its tenant and priority."""
-        self._level(sequence.priority).append(sequence)
+        """Queues a sequence after those of its tenant and rank."""
+        self._level(sequence.rank).append(sequence)
 
     def put_back(self, sequence: Sequence) -> None:
-        """Queues a preempted sequence in front of its priority."""
-        self._level(sequence.priority).returned.appendleft(sequence)
+        """Queues a preempted sequence in front of its rank."""
+        self._level(sequence.rank).returned.appendleft(sequence)
 
     def head(self) -> Sequence:
         """Returns the next sequence without removing it."""
@@ -110,11 +110,11 @@ class FairQueue:
 
     def pop(self) -> Sequence:
         """Removes and returns the next sequence, and charges its tenant."""
-        priority = max(self._levels)
-        level = self._levels[priority]
+        rank = max(self._levels)
+        level = self._levels[rank]
         sequence = level.pop()
         if not level:  # without waiting sequences there is no one to be fair to, so past service is forgotten
-            del self._levels[priority]
+            del self._levels[rank]
         return sequence
 
     def remove(self, sequence: Sequence) -> None:
@@ -123,25 +123,25 @@ class FairQueue:
         Raises:
             ValueError: the sequence does not wait.
         """
-        level = self._levels.get(sequence.priority)
+        level = self._levels.get(sequence.rank)
         if level is None:
             raise ValueError("the sequence does not wait")
         level.remove(sequence)
         if not level:
-            del self._levels[sequence.priority]
+            del self._levels[sequence.rank]
 
     def waiting_by_tenant(self) -> tuple[tuple[str, int], ...]:
         """Returns the number of waiting sequences of priority 0 and above per tenant. Other threads may call it."""
         counts: dict[str, int] = {}
-        for priority, level in list(self._levels.items()):
-            if priority >= 0:
+        for rank, level in list(self._levels.items()):
+            if rank >= 0:
                 for tenant, queue in list(level.queues.items()):
                     counts[tenant] = counts.get(tenant, 0) + len(queue)
         return tuple(counts.items())
 
     def __iter__(self) -> Iterator[Sequence]:
-        for priority in sorted(self._levels, reverse=True):
-            yield from self._levels[priority]
+        for rank in sorted(self._levels, reverse=True):
+            yield from self._levels[rank]
 
     def __contains__(self, sequence: object) -> bool:
         return any(sequence is one for one in self)
@@ -153,8 +153,8 @@ class FairQueue:
     def __bool__(self) -> bool:
         return bool(self._levels)
 
-    def _level(self, priority: int) -> _Level:
-        level = self._levels.get(priority)
+    def _level(self, rank: int) -> _Level:
+        level = self._levels.get(rank)
         if level is None:
-            level = self._levels[priority] = _Level()
+            level = self._levels[rank] = _Level()
         return level

@@ -33,6 +33,7 @@ from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
 from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.core.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.grammar.compiler import GrammarCompiler
+from deepwell.engine.grammar.masks import GrammarState
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -56,6 +57,7 @@ from deepwell.process.progress import Progress
 
 __all__ = ["InProcessEngine"]
 
+_STALLED_S = 0.05  # between two looks at the inbox while every sequence waits for its mask
 _log = logging.getLogger(__name__)
 
 
@@ -136,6 +138,7 @@ class InProcessEngine:
         self._wake = threading.Condition()
         self._jobs: dict[str, _Job] = {}
         self._inbox: deque[tuple[Literal["add", "abort"], Sequence]] = deque()
+        self._stalled = False  # True: all sequences waited for their masks when the last step was scheduled
         self._outbox: dict[asyncio.AbstractEventLoop, list[tuple[Mailbox, Delta]]] = {}
         self._posts: dict[Outlet, list[Delta]] = {}
         self._closed = False
@@ -181,11 +184,9 @@ class InProcessEngine:
         """Returns the mean of the last hidden states over the tokens, L2-normalised: [hidden_size]."""
         return await self._resolve(self._sequence("embed", tokens, adapter))
 
-    async def prepare(self, grammar: Grammar) -> None:
+    async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         """Compiles a grammar off the event loop; see `Engine.prepare`."""
-        grammars = self._compiler()
-        if not grammars.has(grammar):
-            await asyncio.to_thread(grammars.start, grammar)
+        await self._compiler().prepare(grammar, tenant=tenant, salt=cache_salt)
 
     def abort(self, request_id: str) -> None:
         """Aborts a request within one step; its stream ends with "abort". Unknown ids are ignored."""
@@ -282,6 +283,8 @@ class InProcessEngine:
             self._closed = True
             self._wake.notify()
         self._thread.join()
+        if self._grammars is not None:
+            self._grammars.close()
         atexit.unregister(self.close)
 
     def __enter__(self) -> InProcessEngine:
@@ -306,7 +309,7 @@ class InProcessEngine:
             tenant=request.tenant,
             priority=request.priority,
             adapter=self._adapter(request.adapter) if request.adapter else None,
-            grammar=self._compiler().start(params.grammar) if params.grammar else None,
+            grammar=self._start_grammar(request) if params.grammar else None,
             eos_token_ids=self._eos,
             seed=random.getrandbits(64) if params.seed is None else params.seed,
         )
@@ -320,6 +323,20 @@ class InProcessEngine:
             inbox.append(("abort", sequence))
 
         return abandon
+
+    def _start_grammar(self, request: GenerateRequest) -> GrammarState:
+        assert request.params.grammar is not None
+        return self._compiler().start(
+            request.params.grammar,
+            tenant=request.tenant,
+            salt=request.cache_salt,
+            on_ready=self._mask_is_ready,
+        )
+
+    def _mask_is_ready(self) -> None:
+        with self._wake:
+            self._stalled = False
+            self._wake.notify()
 
     def _sequence(self, kind: Kind, tokens: Tokens[int], adapter: str) -> Sequence:
         spec = SequenceSpec(
@@ -410,11 +427,13 @@ class InProcessEngine:
 
     def _wait_for_work(self) -> bool:
         """Sleeps until there is work; returns False once the engine is closed."""
-        if not self._inbox and not self._scheduler.has_work:
+        has_work = self._scheduler.has_work
+        if not self._inbox and (self._stalled or not has_work):
             with self._wake:
-                while not self._inbox and not self._closed:
+                while not self._inbox and not self._closed and (self._stalled or not has_work):
                     self.progress.rest()
-                    self._wake.wait()
+                    # An abort comes without a notification, because it relies on an engine that is awake.
+                    self._wake.wait(_STALLED_S if has_work else None)
         return not self._closed
 
     def _receive(self) -> None:
@@ -431,13 +450,18 @@ class InProcessEngine:
         assert self._runner is not None
         step = None
         try:
+            self._stalled = True  # until a mask is ready, which may be while this step is scheduled
             step = self._scheduler.schedule()
+            if not step.sequences:
+                return
+            self._stalled = False
             self._note_queueing(step)
             result = self._runner.execute(step)
             reasons = self._scheduler.commit(step, result.tokens)
             self._steps += 1
             self._report(step, result, reasons)
         except Exception as error:
+            self._stalled = False
             ids = ", ".join(sequence.request_id for sequence in step.sequences) if step else "none"
             _log.exception("an engine step failed; it held %s", ids)
             self._fail(error, step.sequences if step else [])
@@ -489,11 +513,13 @@ class InProcessEngine:
         *,
         tokens: tuple[int, ...] = (),
         logprobs: tuple[TokenLogprob, ...] = (),
-        error: str = "",
+        error: Exception | None = None,
     ) -> None:
         """Removes a request that has left the scheduler and tells its caller."""
         with self._wake:
             job = self._jobs.pop(sequence.request_id)
+        if sequence.grammar is not None:
+            sequence.grammar.close()
         if isinstance(job.sink, Future):
             _resolve_rows(job.sink, sequence, reason, error)
             return
@@ -510,7 +536,8 @@ class InProcessEngine:
             cached_tokens=sequence.cached_tokens,
             completion_tokens=sequence.num_generated,
             accepted_tokens=sequence.accepted_tokens,
-            error=error,
+            error=str(error or ""),
+            error_code=error.code or "" if isinstance(error, InvalidRequest) else "",
             queue_seconds=job.told_queueing(),
         )
         self._send(job, delta)
@@ -555,7 +582,7 @@ class InProcessEngine:
             scheduler.remove(sequence)
             job = self._jobs.get(sequence.request_id)
             if job is not None and job.sequence is sequence:
-                self._end(sequence, "error", error=f"{type(error).__name__}: {error}")
+                self._end(sequence, "error", error=DeepwellError(f"{type(error).__name__}: {error}"))
 
 
 def _info(adapter: LoadedAdapter) -> AdapterInfo:
@@ -563,13 +590,13 @@ def _info(adapter: LoadedAdapter) -> AdapterInfo:
 
 
 def _resolve_rows(
-    future: Future[NDArray[np.float32]], sequence: Sequence, reason: FinishReason, error: str
+    future: Future[NDArray[np.float32]], sequence: Sequence, reason: FinishReason, error: Exception | None
 ) -> None:
     """Answers a `score` or `embed` call whose sequence has ended."""
     if not future.set_running_or_notify_cancel():
         return
     if reason != "stop":
-        future.set_exception(DeepwellError(error or "the request was aborted"))
+        future.set_exception(DeepwellError(str(error or "the request was aborted")))
     elif sequence.outputs.scores is not None:
         future.set_result(sequence.outputs.scores)
     else:

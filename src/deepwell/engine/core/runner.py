@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +19,9 @@ from deepwell.engine.core.sampler import draw, log_normalizer, token_logprob, un
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.speculation import accept
 from deepwell.engine.core.step import Limits, ScheduledStep
+from deepwell.engine.grammar.masks import MaskBudget
 from deepwell.engine.protocol import TokenLogprob
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidRequest
 
 __all__ = ["StepResult", "StepRunner"]
 
@@ -30,9 +32,13 @@ _log = logging.getLogger(__name__)
 class StepResult:
     """The results of a step, by position of the sequence in it."""
 
-    tokens: list[list[int]]  # from `accept`: one, more with accepted drafts, none inside a prompt
+    tokens: list[
+        list[int]
+    ]  # from `accept`: one, more with accepted drafts, none inside a prompt or without a mask
     logprobs: dict[int, list[TokenLogprob]] = field(default_factory=dict[int, list[TokenLogprob]])
-    errors: dict[int, str] = field(default_factory=dict[int, str])  # sequences whose rows were unusable
+    errors: dict[int, Exception] = field(
+        default_factory=dict[int, Exception]
+    )  # of sequences that cannot go on
 
 
 @dataclass(slots=True)
@@ -66,6 +72,7 @@ class StepRunner:
         self._argmax = np.zeros(limits.max_sequences + max_rows, np.int32)
         self._logits = np.empty((0, model.vocab_size), np.float32)  # grows on demand
         self._hidden = np.empty((0, model.hidden_size), np.float32)
+        self._masks = MaskBudget()
 
     @property
     def expert_loads(self) -> tuple[tuple[int, ...], ...]:
@@ -116,13 +123,14 @@ class StepRunner:
             # is computed again, as the first of the next step.
             tokens.pop()
             if not tokens:
-                result.errors[index] = "the model's logits are not numbers"
+                result.errors[index] = DeepwellError("the model's logits are not numbers")
         return tokens
 
     def _execute_mixed(
         self, step: ScheduledStep, batch: Batch, states: NDArray[np.float32] | None
     ) -> StepResult:
         plan = self._plan_outputs(step, len(batch.output_rows))
+        started = time.perf_counter()
         self._forward(
             batch,
             states,
@@ -132,6 +140,9 @@ class StepRunner:
             targets=plan.targets,
             target_logprobs=plan.scores,
         )
+        constrained = {sequence.tenant for sequence in step.sequences if sequence.grammar is not None}
+        if constrained:
+            self._masks.begin(constrained, time.perf_counter() - started)
         result = StepResult([])
         for index, (sequence, rows) in enumerate(zip(step.sequences, plan.rows, strict=True)):
             tokens: list[int] = []
@@ -143,8 +154,9 @@ class StepRunner:
                 try:
                     tokens = self._take_logits(result, index, sequence, step.counts[index], plan.logits[rows])
                 except Exception as error:  # only this request fails, the others go on
-                    _log.exception("sampling failed for request %s", sequence.request_id)
-                    result.errors[index] = str(error)
+                    if not isinstance(error, InvalidRequest):
+                        _log.exception("sampling failed for request %s", sequence.request_id)
+                    result.errors[index] = error
             elif plan.argmax is not None and rows.stop > rows.start:
                 tokens = self._take_argmax(result, index, sequence, plan.argmax[rows].tolist())
             result.tokens.append(tokens)
@@ -191,7 +203,7 @@ class StepRunner:
             _score_prompt(sequence, logits)
         if not sequence.draws or sequence.computed + count < sequence.num_tokens:
             return []
-        tokens, logprobs = _draw(sequence, logits[len(logits) - 1 - sequence.drafted(count) :])
+        tokens, logprobs = _draw(sequence, logits[len(logits) - 1 - sequence.drafted(count) :], self._masks)
         if logprobs:
             result.logprobs[index] = logprobs
         return tokens
@@ -228,8 +240,12 @@ def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:
             entries[position] = token_logprob(row, log_normalizer(row), token, top)
 
 
-def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], list[TokenLogprob]]:
+def _draw(
+    sequence: Sequence, logits: NDArray[np.float32], masks: MaskBudget
+) -> tuple[list[int], list[TokenLogprob]]:
     """Draws from the row of the last known token, and from the rows of its drafts while they are accepted.
+
+    Drawing ends before a row whose mask is left to another thread.
 
     Raises:
         DeepwellError: the first row has no finite maximum, or its grammar allows no token. A later row that fails is
@@ -241,7 +257,9 @@ def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], l
     def drawn() -> Iterator[int]:
         for length, row in enumerate(logits, sequence.num_tokens):
             try:
-                allowed = grammar.allowed() if grammar else None
+                allowed = grammar.allowed(masks) if grammar else None
+                if grammar and allowed is None:
+                    return
                 token = draw(
                     row,
                     params,
@@ -251,7 +269,7 @@ def _draw(sequence: Sequence, logits: NDArray[np.float32]) -> tuple[list[int], l
                     u=uniform(sequence.seed, sequence.choice, length),
                     allowed=allowed,
                 )
-                if grammar:
+                if grammar and token not in sequence.stop_ids:
                     grammar.advance(token)  # every drawn token is kept
             except DeepwellError:
                 if length == sequence.num_tokens:

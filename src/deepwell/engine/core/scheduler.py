@@ -23,9 +23,9 @@ __all__ = ["Scheduler"]
 class Scheduler:
     """Schedules waiting sequences in `FairQueue` order, and preempts when blocks run out.
 
-    The youngest sequence of the lowest priority is preempted first. Admission takes the blocks of all known tokens at once,
-    so only decoding can run out of blocks. The oldest sequence of the highest priority can take the blocks of every other, and
-    one sequence always fits the pool, so each step makes progress.
+    The youngest sequence of the lowest rank is preempted first: of the lowest priority, and in it slow masks before others.
+    Admission takes the blocks of all known tokens at once, so only decoding can run out of blocks. The oldest sequence of the
+    highest rank can take the blocks of every other, and one sequence always fits the pool, so each step makes progress.
     """
 
     def __init__(self, pool: BlockPool, limits: Limits | None = None) -> None:
@@ -33,7 +33,7 @@ class Scheduler:
         self.limits = limits or Limits()
         self._planner = DraftPlanner(pool, self.limits)
         self.waiting = FairQueue()
-        self.running: list[Sequence] = []  # by priority, highest first, then by admission, oldest first
+        self.running: list[Sequence] = []  # by rank, highest first, then by admission, oldest first
         self.admitted = 0  # sequences admitted for the first time
         self.preemptions = 0
         self.prompt_tokens = 0  # computed prompt tokens
@@ -76,17 +76,18 @@ class Scheduler:
         return True
 
     def schedule(self) -> ScheduledStep:
-        """Picks the tokens of the next step and gives them blocks.
+        """Picks the tokens of the next step and gives them blocks. The step is empty if every sequence waits for its mask.
 
         The caller then calls `commit`, or `remove` for all running sequences.
         """
         limits = self.limits
+        self._rank_running()
         self._make_way()
         preemptions = self.preemptions
         step = self._schedule_decoding()
         full = len(self.running) >= limits.max_sequences
-        if step.decoding == len(self.running) and (full or not self.waiting):
-            if limits.draft_depth:
+        if step.decoding + step.waiting == len(self.running) and (full or not self.waiting):
+            if limits.draft_depth and step.decoding:
                 self._planner.add_drafts(step)
             return step
 
@@ -137,8 +138,11 @@ class Scheduler:
             reason: FinishReason | None = None
             for token in drawn:
                 reason = sequence.append(token)
-            if not drawn and computed == sequence.num_tokens and not sequence.draws:
-                reason = "stop" if sequence.kind != "generate" else "length"
+            if not drawn and computed == sequence.num_tokens:
+                if sequence.draws:  # its mask was not ready: the row is computed again when it is
+                    sequence.computed = computed = computed - 1
+                else:
+                    reason = "stop" if sequence.kind != "generate" else "length"
             if computed >= (sequence.registered + 1) * BLOCK_TOKENS:
                 self._register(sequence)
             if reason is not None:
@@ -160,7 +164,7 @@ class Scheduler:
             assert sequence.table[: len(sequence.blocks)].tolist() == sequence.blocks
         assert all(not s.blocks and s.computed == 0 for s in self.waiting)
         assert len(self.running) <= self.limits.max_sequences
-        assert self.running == sorted(self.running, key=lambda sequence: -sequence.priority)
+        assert self.running == sorted(self.running, key=lambda sequence: -sequence.rank)
 
     def _schedule_decoding(self) -> ScheduledStep:
         """Schedules one row for each decoding sequence. These do not count in the prefill budget, so none is starved."""
@@ -170,7 +174,9 @@ class Scheduler:
         while position < len(running):  # preemption shortens the list from its end
             sequence = running[position]
             position += 1
-            if sequence.decoding and (
+            if not sequence.mask_ready:
+                step.waiting += 1
+            elif sequence.decoding and (
                 sequence.num_tokens <= len(sequence.blocks) * BLOCK_TOKENS or self._grow(sequence)
             ):
                 step.sequences.append(sequence)
@@ -193,7 +199,7 @@ class Scheduler:
         if sequence.wants_prompt_rows:
             budget = min(budget, row_budget)
         count = min(sequence.num_tokens - sequence.computed, budget)
-        if count <= 0:
+        if count <= 0 or not sequence.mask_ready:
             return 0
         step.sequences.append(sequence)
         step.counts.append(count)
@@ -222,7 +228,7 @@ class Scheduler:
             return False
         self.waiting.pop()
         place = len(self.running)
-        while place and self.running[place - 1].priority < sequence.priority:
+        while place and self.running[place - 1].rank < sequence.rank:
             place -= 1
         self.running.insert(place, sequence)
         sequence.assign(hits + blocks)
@@ -234,21 +240,29 @@ class Scheduler:
             self.cached_tokens += sequence.computed
         return True
 
+    def _rank_running(self) -> None:
+        """Moves sequences whose masks became slow behind the others of their priority, or back."""
+        changed = [s for s in self.running if s.grammar is not None and s.slow != s.grammar.slow]
+        for sequence in changed:
+            sequence.slow = not sequence.slow
+        if changed:
+            self.running.sort(key=lambda sequence: -sequence.rank)
+
     def _make_way(self) -> None:
-        """Preempts running sequences of lower priority if the head of the queue has no room and this makes enough."""
+        """Preempts running sequences of lower rank if the head of the queue has no room and this makes enough."""
         running, pool = self.running, self.pool
         if not self.waiting or not running:
             return
         head = self.waiting.head()
-        if running[-1].priority >= head.priority:
+        if running[-1].rank >= head.rank:
             return
         needed = -(-min(head.num_tokens + 1, len(head.tokens)) // BLOCK_TOKENS)
-        held = sum(len(one.blocks) for one in running if one.priority < head.priority)
+        held = sum(len(one.blocks) for one in running if one.rank < head.rank)
         if pool.available + held < needed:
             return
         while (
             running
-            and running[-1].priority < head.priority
+            and running[-1].rank < head.rank
             and (len(running) >= self.limits.max_sequences or pool.available < needed)
         ):
             self._preempt_youngest()

@@ -12,7 +12,7 @@ from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import Prefix
 from deepwell.engine.core.sampler import GREEDY_BELOW
 from deepwell.engine.core.speculation import DraftState
-from deepwell.engine.grammar.compiler import GrammarState
+from deepwell.engine.grammar.masks import GrammarState
 from deepwell.engine.protocol import FinishReason, SamplingParams, TokenLogprob
 from deepwell.engine.weights.adapters import LoadedAdapter
 
@@ -84,6 +84,7 @@ class Sequence:
         "root",
         "salt",
         "seed",
+        "slow",
         "stop_ids",
         "table",
         "tenant",
@@ -103,6 +104,7 @@ class Sequence:
         self.priority = spec.priority
         self.adapter = spec.adapter  # held to the end, even if its name is unloaded
         self.grammar = spec.grammar  # its state after the tokens drawn so far
+        self.slow = False  # True: masks of the grammar are slow, as of the last schedule
         self.seed = spec.seed
         self.stop_ids = frozenset(params.stop_token_ids).union(
             () if params.ignore_eos else spec.eos_token_ids
@@ -145,6 +147,16 @@ class Sequence:
     def num_generated(self) -> int:
         """Number of tokens drawn and kept."""
         return self.num_tokens - self.num_prompt
+
+    @property
+    def rank(self) -> int:
+        """Place among sequences, higher first: the priority, and within it sequences without slow masks."""
+        return 2 * self.priority + (not self.slow)
+
+    @property
+    def mask_ready(self) -> bool:
+        """False while another thread computes the mask of the next token."""
+        return self.grammar is None or self.grammar.ready
 
     @property
     def needs_logits(self) -> bool:

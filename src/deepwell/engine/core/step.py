@@ -40,6 +40,7 @@ class ScheduledStep:
     counts: list[int]
     decoding: int = 0  # leading sequences that compute their last drawn token, and drafts after it
     drafted: int = 0  # draft rows, in steps where all sequences decode
+    waiting: int = 0  # running sequences that are left out because their mask is not ready
     # Position of a sequence -> number of drafts that the prediction layer makes for it when the step is executed. Their rows
     # are reserved but hold no tokens yet. 0 means one prediction that is only compared with the drawn token.
     predicted: dict[int, int] = field(default_factory=dict[int, int])

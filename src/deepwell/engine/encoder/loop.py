@@ -79,7 +79,7 @@ class EncoderEngine:
         """Raises `InvalidRequest`, because the tokens of an encoder also attend to later ones."""
         raise self._no_text()
 
-    async def prepare(self, grammar: Grammar) -> None:
+    async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         """Raises `InvalidRequest`, because an encoder takes no grammar.
 
         Raises:

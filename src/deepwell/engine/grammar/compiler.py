@@ -1,35 +1,50 @@
 """Grammars, which restrict the next tokens so that the output of a request parses.
 
-A grammar is compiled once, off the step thread, and cached. Each request then runs its own copy. The mask of a position
-depends only on the grammar and the tokens before it. Constrained output is therefore as reproducible as any other, and
-drafts are accepted as without a grammar.
+A grammar is compiled once for its tenant, on a thread of its own, and cached. Each request then runs its own copy
+(`masks.py`). The mask of a position depends only on the grammar and the tokens before it. Constrained output is therefore
+as reproducible as any other, and drafts are accepted as without a grammar.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Final, cast
 
-import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
-from numpy.typing import NDArray
 
+from deepwell.engine.grammar.fair_worker import FairWorker
 from deepwell.engine.grammar.json_schema import check_schema
+from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, UnlockedConsumer, first_line
+from deepwell.engine.grammar.trial import try_to_compile
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["MAX_SOURCE", "WHITE_SPACE", "GrammarCompiler", "GrammarState", "schema_source"]
+__all__ = ["MAX_SOURCE", "WHITE_SPACE", "GrammarCompiler", "schema_source"]
 
 MAX_SOURCE: Final = 256 << 10  # characters; the largest schemas in use have some tens of thousands
 # White space between two JSON tokens: a line break and an indentation. Unbounded, a model may fill max_tokens with blanks.
 WHITE_SPACE: Final = r"\n?[ ]{0,20}"
-_KEPT: Final = 128  # compiled grammars
-# Half of llguidance's defaults per step, because all requests share the step thread.
+_KEPT: Final = 128  # compiled grammars, of all tenants
+# Masks give way to the kernels; a small compilation, which takes milliseconds, gets about a quarter of a busy processor.
+_MASKS_NICE, _LARGE_NICE, _SMALL_NICE = 10, 10, 5
+# A larger source is compiled in a trial first, because some take quadratic time. One of this size takes 0.3 s at most.
+_SMALL_SOURCE: Final = 4096  # characters
+# llguidance recurses over chained rules: 13,000 of them, which fit `MAX_SOURCE`, overflow a stack of 8 MiB.
+_STACK_BYTES: Final = 256 << 20
+# Half of llguidance's defaults per step, because a mask cannot be interrupted.
 _LIMITS: Final = LLParserLimits(step_lexer_fuel=100_000, step_max_items=25_000, verbose_errors=False)
+# On the step thread. 200 schemas of growing difficulty stay within half of each; an ambiguous grammar soon exceeds them, after
+# milliseconds at most.
+_QUICK_LIMITS: Final = LLParserLimits(
+    step_lexer_fuel=20_000, step_max_items=2_500, max_items_in_row=100, verbose_errors=False
+)
 
 
 class _Vocabulary:
@@ -47,104 +62,179 @@ class _Vocabulary:
         return self._tokenizer.encode(text.decode("utf-8", "replace"), allow_special=False)
 
 
-class GrammarState:
-    """The position of one request in its grammar. Used only by the step thread."""
-
-    def __init__(self, matcher: LLMatcher, vocab_size: int) -> None:
-        self._matcher = matcher
-        self._vocab_size = vocab_size
-
-    def allowed(self) -> NDArray[np.bool_]:
-        """Returns the mask of allowed next tokens: [vocab]. End tokens are allowed if the text is complete.
-
-        Raises:
-            DeepwellError: the grammar exceeded a limit, or the vocabulary has no token that it allows.
-        """
-        packed = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
-        if self._matcher.is_error():
-            raise _stuck(_first_line(self._matcher.get_error()))
-        bits = np.unpackbits(packed, count=self._vocab_size, bitorder="little").view(np.bool_)
-        if not bits.any():
-            raise _stuck("no token of the vocabulary may come next")
-        return bits
-
-    def advance(self, token: int) -> None:
-        """Advances by a drawn token.
-
-        Raises:
-            DeepwellError: the grammar exceeded a limit.
-        """
-        if not self._matcher.consume_token(token):
-            raise _stuck(_first_line(self._matcher.get_error()))
-
-
 class GrammarCompiler:
-    """Compiles grammars for one vocabulary. Methods may be called from any thread and take milliseconds or longer.
+    """Compiles grammars for one vocabulary, and keeps them for their tenants. Methods may be called from any thread.
+
+    A compiled grammar serves only requests of equal salt, like the blocks of the prefix cache: how long a grammar takes must
+    not tell what other tenants use.
 
     Args:
         load: reads the model's tokenizer; called for the first grammar, because most servers never see one.
         vocab_size: width of a row of logits.
         eos_token_ids: the tokens that end a sequence.
+        clock: returns the seconds of processor time that the calling thread has used.
     """
 
-    def __init__(self, load: Callable[[], Tokenizer], vocab_size: int, eos_token_ids: Iterable[int]) -> None:
+    def __init__(
+        self,
+        load: Callable[[], Tokenizer],
+        vocab_size: int,
+        eos_token_ids: Iterable[int],
+        *,
+        clock: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._load = load
         self._vocab_size = vocab_size
         self._eos = tuple(sorted(eos_token_ids))
-        self._lock = threading.Lock()
+        self._clock = clock
+        self._loading = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
-        self._compiled: OrderedDict[Grammar, LLMatcher] = OrderedDict()
+        self._lock = threading.Lock()  # of `_compiled`; never held while a grammar is compiled
+        self._compiled: dict[
+            str, OrderedDict[Grammar, CompiledGrammar]
+        ] = {}  # by salt, the last used one last
+        self._small = FairWorker("deepwell-grammars", nice=_SMALL_NICE, stack_bytes=_STACK_BYTES)
+        self._large = FairWorker("deepwell-large-grammars", nice=_LARGE_NICE, stack_bytes=_STACK_BYTES)
+        self._waiting: set[Future[CompiledGrammar]] = set()  # for their turn
+        self._masks = FairWorker("deepwell-masks", nice=_MASKS_NICE)
+        self._consumer = UnlockedConsumer(self._failed)
 
-    def has(self, grammar: Grammar) -> bool:
-        """Returns whether the grammar is already compiled."""
-        return grammar in self._compiled
+    def has(self, grammar: Grammar, *, salt: str = "") -> bool:
+        """Returns whether the grammar is already compiled for requests of this salt."""
+        return grammar in self._compiled.get(salt, ())
 
-    def start(self, grammar: Grammar) -> GrammarState:
-        """Returns the state at the beginning of the grammar, for one request.
+    async def prepare(self, grammar: Grammar, *, tenant: str = "", salt: str = "") -> None:
+        """Compiles a grammar on a thread of low priority, in turns of the tenants, unless it is compiled already.
+
+        A call that is cancelled before its turn is not compiled. One that has begun cannot be stopped. Large grammars are
+        compiled in a trial with limits first (`trial.py`), apart from small ones.
 
         Raises:
             InvalidRequest: the grammar does not compile or uses an unsupported feature, which the message names.
         """
-        with self._lock:
-            matcher = self._compiled.get(grammar)
-            if matcher is None:
-                matcher = self._compiled[grammar] = self._compile(grammar)
-                if len(self._compiled) > _KEPT:
-                    self._compiled.popitem(last=False)
-            self._compiled.move_to_end(grammar)
-            return GrammarState(matcher.deep_copy(), self._vocab_size)
+        if not self.has(grammar, salt=salt):
+            await asyncio.wrap_future(self._compile_later(grammar, tenant, salt))
 
-    def _compile(self, grammar: Grammar) -> LLMatcher:
+    def start(
+        self,
+        grammar: Grammar,
+        *,
+        tenant: str = "",
+        salt: str = "",
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> GrammarState:
+        """Returns the state at the beginning of the grammar, for one request. Compiles it first if `prepare` has not.
+
+        Args:
+            tenant: owner of the request, in whose turns the worker computes its slow masks.
+            salt: compiled grammars are shared only between equal salts.
+            on_ready: called on the worker's thread when it has computed a mask.
+
+        Raises:
+            InvalidRequest: the grammar does not compile or uses an unsupported feature, which the message names.
+        """
+        compiled = self._find(grammar, salt) or self._compile_later(grammar, tenant, salt).result()
+        if compiled.failure is not None:
+            raise compiled.failure
+        place = Place(tenant, self._masks, self._consumer, on_ready, self._clock)
+        return GrammarState(compiled, self._vocab_size, place)
+
+    def close(self) -> None:
+        """Ends the threads. Grammars that wait for their compilation are refused."""
+        for worker in (self._small, self._large, self._masks):
+            worker.close()
+        for waiting in list(self._waiting):
+            if waiting.set_running_or_notify_cancel():
+                waiting.set_exception(DeepwellError("the engine is closed", fix="start it again"))
+
+    def _find(self, grammar: Grammar, salt: str) -> CompiledGrammar | None:
+        with self._lock:
+            kept = self._compiled.get(salt)
+            if kept is None or grammar not in kept:
+                return None
+            kept.move_to_end(grammar)
+            return kept[grammar]
+
+    def _compile_later(self, grammar: Grammar, tenant: str, salt: str) -> Future[CompiledGrammar]:
+        """Compiles a grammar in its tenant's turn, unless that has been done by then or the future is cancelled."""
+        done: Future[CompiledGrammar] = Future()
+        self._waiting.add(done)
+        large = len(grammar.source) > _SMALL_SOURCE
+
+        def compile_now() -> None:
+            self._waiting.discard(done)
+            if not done.set_running_or_notify_cancel():
+                return
+            try:
+                compiled = self._find(grammar, salt)
+                if compiled is None:
+                    compiled = self._compile(grammar, in_trial=large)
+                    self._keep(grammar, salt, compiled)
+                done.set_result(compiled)
+            except BaseException as error:
+                done.set_exception(error)
+
+        (self._large if large else self._small).submit(tenant, compile_now)
+        return done
+
+    def _keep(self, grammar: Grammar, salt: str, compiled: CompiledGrammar) -> None:
+        with self._lock:
+            self._compiled.setdefault(salt, OrderedDict())[grammar] = compiled
+            if sum(map(len, self._compiled.values())) > _KEPT:
+                self._drop_one()
+
+    def _drop_one(self) -> None:
+        """Drops the grammar that was not used for longest, of the salt with the most: others' grammars stay."""
+        salt = max(self._compiled, key=lambda one: len(self._compiled[one]))
+        self._compiled[salt].popitem(last=False)
+        if not self._compiled[salt]:
+            del self._compiled[salt]
+
+    def _compile(self, grammar: Grammar, *, in_trial: bool = False) -> CompiledGrammar:
         if len(grammar.source) > MAX_SOURCE:
             raise InvalidRequest(
                 f"the grammar has {len(grammar.source)} characters",
                 fix=f"send at most {MAX_SOURCE}",
                 param="grammar",
             )
-        if self._tokenizer is None:
-            if not self._eos:
-                raise InvalidRequest(
-                    "this model has no token that ends a sequence, which a grammar needs",
-                    fix="send the request without it",
-                    param="grammar",
-                )
-            vocabulary = _Vocabulary(self._load(), self._vocab_size, self._eos)
-            self._tokenizer = LLTokenizer(
-                TokenizerWrapper(vocabulary), n_vocab=self._vocab_size, eos_token=list(self._eos)
-            )
-        matcher = LLMatcher(self._tokenizer, _source(grammar), log_level=0, limits=_LIMITS)
+        vocabulary, source = self._vocabulary(), _source(grammar)
+        if in_trial:
+            try_to_compile(source)
+        matcher = LLMatcher(vocabulary, source, log_level=0, limits=_LIMITS)
+        first = b""
         if not matcher.is_error():
-            matcher.compute_bitmask()  # the mask of the first position, with which every copy starts
+            first = matcher.compute_bitmask()  # the mask of the first position, with which every copy starts
         if matcher.is_error():
             noun = {"json_schema": "the JSON schema", "regex": "the regular expression"}.get(
                 grammar.kind, "the grammar"
             )
             raise InvalidRequest(
-                f"{noun} cannot be used: {_first_line(matcher.get_error())}",
+                f"{noun} cannot be used: {first_line(matcher.get_error())}",
                 fix="leave out what it names",
                 param="grammar",
             )
-        return matcher
+        quick = LLMatcher(vocabulary, source, log_level=0, limits=_QUICK_LIMITS)
+        quick.compute_bitmask()
+        return CompiledGrammar(matcher, None if quick.is_error() else quick, first)
+
+    def _failed(self) -> LLMatcher:
+        """Returns a matcher that has failed."""
+        return LLMatcher(self._vocabulary(), "", log_level=0)
+
+    def _vocabulary(self) -> LLTokenizer:
+        with self._loading:
+            if self._tokenizer is None:
+                if not self._eos:
+                    raise InvalidRequest(
+                        "this model has no token that ends a sequence, which a grammar needs",
+                        fix="send the request without it",
+                        param="grammar",
+                    )
+                vocabulary = _Vocabulary(self._load(), self._vocab_size, self._eos)
+                self._tokenizer = LLTokenizer(
+                    TokenizerWrapper(vocabulary), n_vocab=self._vocab_size, eos_token=list(self._eos)
+                )
+            return self._tokenizer
 
 
 def _source(grammar: Grammar) -> str:
@@ -172,12 +262,3 @@ def schema_source(source: str) -> str:
         )
     known = check_schema(cast("dict[str, object]", schema))
     return json.dumps(known | {"x-guidance": {"whitespace_pattern": WHITE_SPACE}}, ensure_ascii=False)
-
-
-def _first_line(message: str) -> str:
-    """Returns an error message of llguidance on one line, cut to 300 characters."""
-    return " ".join(message.split())[:300]
-
-
-def _stuck(reason: str) -> DeepwellError:
-    return DeepwellError(f"the grammar cannot go on: {reason}", fix="simplify the grammar or the schema")

@@ -175,7 +175,8 @@ class _Connection:
         elif isinstance(message, Embed):
             self._start(number, self._rows(number, engine.embed(message.tokens, adapter=message.adapter)))
         elif isinstance(message, Prepare):
-            self._start(number, self._done(number, engine.prepare(message.grammar)))
+            work = engine.prepare(message.grammar, tenant=message.tenant, cache_salt=message.cache_salt)
+            self._start(number, self._done(number, work))
         elif isinstance(message, LoadAdapter):
             load = self._host.change_adapters(engine.load_adapter, message.name, message.path)
             self._start(number, self._done(number, load))
@@ -237,7 +238,9 @@ class _Connection:
         engine = self._host.engine
         try:
             if request.params.grammar is not None:
-                await engine.prepare(request.params.grammar)
+                await engine.prepare(
+                    request.params.grammar, tenant=request.tenant, cache_salt=request.cache_salt
+                )
             if isinstance(engine, _Posting):
                 self._submit(number, request, engine)
                 return

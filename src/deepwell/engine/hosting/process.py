@@ -456,9 +456,9 @@ class ProcessEngine:
         data: bytes = await self._ask(lambda number: Embed(number, list(tokens), adapter))
         return np.frombuffer(data, np.float32).copy()
 
-    async def prepare(self, grammar: Grammar) -> None:
+    async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         """Compiles a grammar in the engine's process; see `Engine.prepare`."""
-        await self._ask(lambda number: Prepare(number, grammar))
+        await self._ask(lambda number: Prepare(number, grammar, tenant, cache_salt))
 
     async def _ask(self, message_of: Callable[[int], msgspec.Struct]) -> Any:
         loop = asyncio.get_running_loop()

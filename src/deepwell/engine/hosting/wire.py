@@ -58,6 +58,7 @@ _Row = tuple[
     int,
     int,
     str,
+    str,
     float,
 ]
 
@@ -90,6 +91,8 @@ class Prepare(msgspec.Struct, tag=4, array_like=True, frozen=True):
 
     number: int
     grammar: Grammar
+    tenant: str
+    cache_salt: str
 
 
 class Abort(msgspec.Struct, tag=5, array_like=True, frozen=True):
@@ -161,10 +164,10 @@ def encode_request(message: msgspec.Struct) -> bytes:
         InvalidRequest: the request cannot be encoded: not integers, not Unicode, or far too long.
     """
     if isinstance(message, Generate):
-        salt = message.request.cache_salt
-        if not salt.isascii():  # any string is a valid salt, but lone surrogates have no UTF-8
-            salt = "\0" + salt.encode("utf-8", "surrogatepass").hex()
+        salt = _sendable(message.request.cache_salt)
         message = Generate(message.number, replace(message.request, request_id="", cache_salt=salt))
+    elif isinstance(message, Prepare):
+        message = Prepare(message.number, message.grammar, message.tenant, _sendable(message.cache_salt))
     try:
         frame = encode(message)
     except (TypeError, OverflowError, UnicodeEncodeError) as error:
@@ -172,6 +175,11 @@ def encode_request(message: msgspec.Struct) -> bytes:
     if len(frame) > MAX_REQUEST_BYTES:
         raise InvalidRequest(f"the request has {len(frame)} bytes", fix=f"send at most {MAX_REQUEST_BYTES}")
     return frame
+
+
+def _sendable(salt: str) -> str:
+    """Returns the salt as ASCII. Any string is a valid salt, but lone surrogates have no UTF-8."""
+    return salt if salt.isascii() else "\0" + salt.encode("utf-8", "surrogatepass").hex()
 
 
 def decode_request(body: bytes) -> _REQUEST:
@@ -213,13 +221,27 @@ def row_of(number: int, delta: Delta) -> _Row:
         delta.completion_tokens,
         delta.accepted_tokens,
         delta.error,
+        delta.error_code,
         delta.queue_seconds,
     )
 
 
 def delta_of(row: _Row, request_id: str) -> Delta:
     """Converts a row of a message to a delta."""
-    _, tokens, logprobs, prompt_logprobs, reason, prompt, cached, completion, accepted, error, queued = row
+    (
+        _,
+        tokens,
+        logprobs,
+        prompt_logprobs,
+        reason,
+        prompt,
+        cached,
+        completion,
+        accepted,
+        error,
+        code,
+        queued,
+    ) = row
     return Delta(
         request_id,
         tokens,
@@ -233,6 +255,7 @@ def delta_of(row: _Row, request_id: str) -> Delta:
         completion,
         accepted,
         error,
+        code,
         queued,
     )
 

@@ -56,7 +56,8 @@ def router(context: ServerContext) -> APIRouter:
     async def chat(request: Request, body: ChatRequest) -> Response:
         answering, adapter = context.generator(body.model)
         model = answering.model
-        plan = await plan_dialogue(model, dialogue_of(model, body))
+        caller = principal_of(request).caller
+        plan = await plan_dialogue(model, dialogue_of(model, body), caller)
         limit = model.room(len(plan.prompt), body.limit, "messages")
         params = model.sampling(body.sampling(), limit, logprobs=body.alternatives)
         params = replace(params, grammar=plan.grammar)
@@ -66,7 +67,7 @@ def router(context: ServerContext) -> APIRouter:
             params,
             n=body.n or 1,
             stops=tuple(body.stop),
-            caller=principal_of(request).caller,
+            caller=caller,
             adapter=adapter,
         )
         answer = _ChatAnswer(answering, id, body.model, plan, choices, with_logprobs=bool(body.logprobs))

@@ -41,8 +41,9 @@ def router(context: ServerContext) -> APIRouter:
         model = answering.model
         prompts = await model.encode_prompts(body.prompt, "prompt")
         grammar = body.structured_outputs.compiled() if body.structured_outputs else None
+        caller = principal_of(request).caller
         if grammar is not None:
-            await model.prepare(grammar, "structured_outputs")
+            await model.prepare(grammar, caller, "structured_outputs")
         id = f"cmpl-{uuid.uuid4().hex}"
         echoes = [_Echo(model.codec, prompt) if body.echo else None for prompt in prompts]
         asked = _DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
@@ -60,9 +61,7 @@ def router(context: ServerContext) -> APIRouter:
             offset = len(echo.text) if echo else 0
             for choice in range(n):
                 index = number * n + choice
-                generate = engine_request(
-                    f"{id}-{index}", prompt, params, choice, principal_of(request).caller, adapter
-                )
+                generate = engine_request(f"{id}-{index}", prompt, params, choice, caller, adapter)
                 choices.append(Choice(index, generate, tuple(body.stop), offset))
         answer = _CompletionAnswer(answering, id, body.model, choices, echoes, n, prompt_only=asked == 0)
         answer.with_logprobs = body.logprobs is not None

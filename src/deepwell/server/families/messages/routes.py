@@ -50,14 +50,13 @@ def router(context: ServerContext) -> APIRouter:
     async def messages(request: Request, body: MessagesRequest) -> Response:
         answering, adapter = context.generator(body.model)
         model = answering.model
-        plan = await plan_dialogue(model, _dialogue(body))
+        caller = principal_of(request).caller
+        plan = await plan_dialogue(model, _dialogue(body), caller)
         limit = model.room(len(plan.prompt), body.max_tokens, "messages")
         options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, top_k=body.top_k)
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)
         id = f"msg_{uuid.uuid4().hex}"
-        choices = plan.choices(
-            id, params, stops=body.stop_sequences or (), caller=principal_of(request).caller, adapter=adapter
-        )
+        choices = plan.choices(id, params, stops=body.stop_sequences or (), caller=caller, adapter=adapter)
         answer = _MessageAnswer(answering, id, body.model, plan, choices)
         if body.stream:
             return EventStream(answer.events(), context.stopped, end=b"", failed=_failed)
@@ -66,9 +65,9 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post(
         "/v1/messages/count_tokens", summary="Count a conversation's tokens (Anthropic)", response_model=None
     )
-    async def count_tokens(body: CountTokensRequest) -> Response:
+    async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
         answering, _ = context.generator(body.model)
-        tokens = await count_prompt(answering.model, _dialogue(body))
+        tokens = await count_prompt(answering.model, _dialogue(body), principal_of(request).caller)
         return Response(_encode(TokenCount(tokens)), media_type="application/json")
 
     return routes

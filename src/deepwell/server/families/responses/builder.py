@@ -12,7 +12,7 @@ from deepwell.dialogue.completion import Counts
 from deepwell.dialogue.dialogue import Turn, new_call_id
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.dialogue.text import Codec, Entry
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.families.responses.bodies import (
     Created,
     DeltaEvent,
@@ -116,7 +116,8 @@ class ResponseBuilder:
         self._close("incomplete")
         self._account()
         self.response.status = "failed"
-        self.response.error = ResponseError("server_error", str(error))
+        code = "invalid_prompt" if isinstance(error, InvalidRequest) else "server_error"
+        self.response.error = ResponseError(code, str(error))
         self._tell("response.failed")
         return self._take_events()
 

@@ -15,6 +15,7 @@ from deepwell.dialogue.model import SamplingOptions, ServedModel
 from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, json_format
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.server.access.principal import Principal
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
 from deepwell.server.families.responses.items import decode_items, encode_item, messages_of, new_id, to_items
@@ -55,10 +56,10 @@ class Prompted:
     plan: Plan
 
 
-async def prompted(model: ServedModel, state: State, tenant: Tenant, body: ResponseRequest) -> Prompted:
-    """Reads the history, and renders the dialogue; see `dialogue_of`."""
-    own, dialogue = await dialogue_of(model, state, tenant, body)
-    return Prompted(own, await plan_dialogue(model, dialogue))
+async def prompted(model: ServedModel, state: State, principal: Principal, body: ResponseRequest) -> Prompted:
+    """Reads the history of the principal's tenant, and renders the dialogue; see `dialogue_of`."""
+    own, dialogue = await dialogue_of(model, state, principal.tenant, body)
+    return Prompted(own, await plan_dialogue(model, dialogue, principal.caller))
 
 
 async def dialogue_of(

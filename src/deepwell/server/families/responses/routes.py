@@ -51,7 +51,7 @@ def router(context: ServerContext) -> APIRouter:
     async def create(request: Request, body: ResponseRequest) -> HttpResponse:
         answering, adapter = context.generator(body.model)
         model, state, tenant = answering.model, context.state, tenant_of(request)
-        said = await prompted(model, state, tenant, body)
+        said = await prompted(model, state, principal_of(request), body)
         response = new_response(model, body)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
         builder = builder_of(model, body, response)
@@ -74,8 +74,10 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post("/v1/responses/input_tokens", summary="Count the tokens of an input", response_model=None)
     async def input_tokens(request: Request, body: InputTokensRequest) -> HttpResponse:
         answering = context.main if body.model is None else context.generator(body.model)[0]
-        _, dialogue = await dialogue_of(answering.model, context.state, tenant_of(request), body)
-        return json_response(_encode(InputTokenCount(await count_prompt(answering.model, dialogue))))
+        principal = principal_of(request)
+        _, dialogue = await dialogue_of(answering.model, context.state, principal.tenant, body)
+        counted = await count_prompt(answering.model, dialogue, principal.caller)
+        return json_response(_encode(InputTokenCount(counted)))
 
     routes.routes += stored_router(context, background).routes
     return routes
