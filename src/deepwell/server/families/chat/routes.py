@@ -54,7 +54,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(request: Request, body: ChatRequest) -> Response:
-        answering, adapter = context.generator(body.model)
+        answering, adapter = context.generator(body.model, tenant_of(request))
         model = answering.model
         plan = await plan_dialogue(model, dialogue_of(model, body))
         limit = model.room(len(plan.prompt), body.limit, "messages")
