@@ -13,9 +13,9 @@ import openai
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from openai import OpenAI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
-from openai import OpenAI
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 

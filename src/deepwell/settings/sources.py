@@ -36,7 +36,12 @@ def state_root() -> Path:
     """Returns the folder of what a server remembers about its own runs."""
     if home := os.environ.get("DEEPWELL_HOME"):
         return Path(home) / "state"
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "deepwell"
+    if home := os.environ.get("XDG_STATE_HOME"):
+        return Path(home) / "deepwell"
+    try:
+        return Path.home() / ".local" / "state" / "deepwell"
+    except RuntimeError:  # a container may run as a user that has no home
+        return Path("/var/lib/deepwell/state")
 
 
 def config_file() -> Path:

@@ -70,11 +70,11 @@ class Installation:
             connection.execute(
                 sa.insert(installation).values(id=self._known.id, generation=self._known.generation)
             )
+        elif self._markers is None:
+            self._known = Memory(row.id, keys, generation=row.generation)
         else:
-            generation = max(row.generation, self._floor) + 1
-            self._known = Memory(row.id, keys, generation=generation)
-            if self._markers is not None:
-                connection.execute(sa.update(installation).values(generation=generation))
+            self._known = Memory(row.id, keys, generation=max(row.generation, self._floor) + 1)
+            connection.execute(sa.update(installation).values(generation=self._known.generation))
 
     def require_files(self, connection: Connection, shown: str) -> None:
         """Checks that the folder of files is there if files are in it.

@@ -69,7 +69,7 @@ class Marker:
         """
         try:
             text = self.path.read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise StorageError(
@@ -108,7 +108,7 @@ class Marker:
 
     def advance(self, generation: int) -> None:
         """Overwrites the generation; does nothing if there is no marker."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             descriptor = os.open(self.path, os.O_WRONLY)
             try:
                 os.pwrite(descriptor, b"%020d" % generation, _GENERATION_AT)
@@ -146,8 +146,17 @@ class Markers:
         return cls(Marker(folder / f"{name}.marker"), Marker(outside), database, folder / "files")
 
     def read(self) -> Sequence[Memory]:
-        """Returns what the markers remember, of those that there are."""
-        return [found for marker in (self.inside, self.outside) if (found := marker.read()) is not None]
+        """Returns what the markers remember, of those that there are.
+
+        Raises:
+            StorageError: the marker in `data_dir` cannot be read. The other is then only missed, with a warning.
+        """
+        found = [self.inside.read()]
+        try:
+            found.append(self.outside.read())
+        except StorageError as error:
+            self._warn(self.outside, error)
+        return [memory for memory in found if memory is not None]
 
     def require_file(self) -> None:
         """Checks, without opening it, that the file of a remembered SQLite database is there.
@@ -209,7 +218,7 @@ class Markers:
         if not self._warned:
             self._warned = True
             _log.warning(
-                "%s cannot be written, so a loss of the database may go unnoticed: %s; set DEEPWELL_STATE_DIR to a "
+                "%s cannot be used, so a loss of the database may go unnoticed: %s; set DEEPWELL_STATE_DIR to a "
                 "folder that outlives DEEPWELL_DATA_DIR",
                 marker.path,
                 error,
