@@ -69,19 +69,17 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
             one.end()
 
 
-@pytest.mark.parametrize("host", ["", "another-machine"])
-def test_a_killed_server_leaves_no_response_unfinished(serve: Serve, host: str) -> None:
+def test_a_killed_server_leaves_no_response_unfinished(serve: Serve) -> None:
     before = serve(SHORT_S)
     id = before.begin()
     before.end()
-    after = serve(SHORT_S, host)
+    after = serve(SHORT_S, "another-machine")
     ended = until(lambda: (found := after.ask("GET", f"responses/{id}"))["status"] == "failed" and found)
     assert "was killed" in ended["error"]["message"] and "again" in ended["error"]["message"]
     stream = after.http.get(f"/responses/{id}", params={"stream": True}).text
     assert stream.startswith("event: response.failed\n") and stream.count("event: ") == 1
     assert after.ask("POST", f"responses/{id}/cancel") == ended  # too late: nothing changes
     assert after.http.delete(f"/responses/{id}").is_success
-    assert after.ask("POST", "responses", json={**FOREVER, "input": "x", "previous_response_id": None})["id"]
 
 
 def test_what_a_killed_server_left_is_cancelled_at_once(serve: Serve) -> None:
@@ -119,14 +117,3 @@ def test_a_server_that_wakes_up_too_late_changes_nothing(serve: Serve) -> None:
     asleep.end(signal.SIGTERM)  # and it would tell its readers now
     assert status(awake, id) == "failed"
     assert "was killed" in awake.ask("GET", f"responses/{id}")["error"]["message"]
-
-
-def test_a_server_that_stops_in_order_says_so(serve: Serve) -> None:
-    before = serve(SHORT_S)
-    id = before.begin()
-    before.process.send_signal(signal.SIGTERM)
-    before.process.send_signal(signal.SIGTERM)  # at once
-    before.process.wait(timeout=PATIENCE_S)
-    after = serve(SHORT_S)
-    ended = after.ask("GET", f"responses/{id}")
-    assert ended["status"] == "failed" and "stopped" in ended["error"]["message"]
