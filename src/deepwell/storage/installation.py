@@ -28,7 +28,7 @@ _FIX = "restore the newest backup, or accept the database as it is: start once w
 
 
 class Installation:
-    """What is known of the open database. Without markers it is only given an id.
+    """The knowledge of the open database. Without markers it is only given an id.
 
     The methods that take a connection run inside of a transaction. Those that write a marker follow its commit.
     """
@@ -42,7 +42,7 @@ class Installation:
 
     @property
     def is_remembered(self) -> bool:
-        """Whether there are markers at all."""
+        """True if there are markers at all."""
         return self._markers is not None
 
     def require_tables(self, shown: str) -> None:

@@ -40,7 +40,7 @@ _PAUSE_S = 0.01  # after each write, so that the disk is not busy with this alon
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """How long what has ended is kept, in seconds; None: until a client deletes it."""
+    """The times for which rows are kept, in seconds; None: until a client deletes them."""
 
     responses_s: float | None = None
     completions_s: float | None = None
