@@ -64,7 +64,12 @@ class Installation:
         keys = connection.execute(_KEYS).first() is not None
         if self._markers is not None:
             for memory in self._markers.read():
-                _compare(memory, row, shown, keys=keys)
+                _compare(
+                    memory,
+                    None if row is None else Memory(row.id, keys, generation=row.generation),
+                    shown,
+                    keys=keys,
+                )
         if row is None:
             self._known = Memory(uuid.uuid4().hex, keys, generation=self._floor + 1)
             connection.execute(
@@ -151,13 +156,13 @@ class Installation:
         )
 
 
-def _compare(memory: Memory, row: sa.Row[tuple[str, int]] | None, shown: str, *, keys: bool) -> None:
-    if row is None:
+def _compare(memory: Memory, found: Memory | None, shown: str, *, keys: bool) -> None:
+    if found is None:
         if memory.id:
             raise StoreLost(f"the database {shown} was emptied, or is an older copy of itself", fix=_FIX)
-    elif memory.id and row.id != memory.id:
+    elif memory.id and found.id != memory.id:
         raise StoreLost(f"the database {shown} is not the one that was here before", fix=_FIX)
-    elif row.generation < memory.generation:
+    elif found.generation < memory.generation:
         raise StoreLost(f"the database {shown} is an older copy of itself", fix=_FIX)
     if memory.keys and not keys:
         raise StoreLost(f"the database {shown} had API keys, and they are gone", fix=_FIX)

@@ -52,11 +52,12 @@ class _Load:
         self.young: deque[tuple[float, Callable[[], Awaitable[object]]]] = deque()
 
     async def run(self, until: float) -> None:
-        """Makes objects up to that moment; one that is late is followed by the next at once."""
+        """Makes objects up to that moment. What was late is not made up for: the rate never exceeds its bound."""
         makers = (self._response, self._completion, self._conversation, self._file, self._job)
-        began = time.monotonic()
+        due = time.monotonic()
         while (now := time.monotonic()) < until:
-            await asyncio.sleep(max(began + self.made / self._rate - now, 0))
+            await asyncio.sleep(max(due - now, 0))
+            due = max(due, now) + 1 / self._rate
             at, before = time.time(), time.perf_counter()
             look = await makers[self.made % len(makers)]()
             self.waits_s.append(time.perf_counter() - before)
@@ -125,13 +126,15 @@ async def _measure(
     began = time.monotonic()
     loading = asyncio.create_task(load.run(began + seconds))
     samples: list[tuple[float, int, int]] = []
-    removed = missing = looked = 0
+    removed = missing = looked = overdue = 0
     try:
         while not loading.done():
             await asyncio.wait((loading,), timeout=every_s)
             removed += sum((await retention.sweep()).values())
             found, gone = await _look(load, retention_s)
             looked, missing = looked + found, missing + gone
+            before = int(time.time() - retention_s - 2 * every_s)
+            overdue += await database.read(lambda connection, before=before: _older(connection, before))
             samples.append((time.monotonic() - began, await database.read(_rows), _bytes(folder)))
         await loading
     finally:
@@ -139,6 +142,7 @@ async def _measure(
         database.close()
     return _told(report, samples, load, retention_s) | {
         "removed": removed,
+        "overdue": overdue,
         "looked_at": looked,
         "younger_missing": missing,
         "seconds": seconds,
@@ -167,6 +171,15 @@ def _rows(connection: sa.Connection) -> int:
         connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one() for table in _TABLES
     ]
     return sum(counts)
+
+
+def _older(connection: sa.Connection, before: int) -> int:
+    """Returns the number of objects that should have been removed, apart from responses that younger ones build on."""
+    found = 0
+    for table in _TABLES[1:]:
+        query = sa.select(sa.func.count()).select_from(table).where(table.c.created_at < before)
+        found += connection.execute(query).scalar_one()
+    return found
 
 
 def _bytes(folder: Path) -> int:
