@@ -63,6 +63,15 @@ def _is_local(address: Any) -> bool:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _nothing_remembered(tmp_path_factory: pytest.TempPathFactory) -> Generator[None]:
+    """Keep what servers remember of their databases out of the user's own folder."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("DEEPWELL_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    yield
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _no_outside_connections() -> Generator[None]:
     """Refuse connections that would leave this machine; servers on the loopback interface are fine."""
     patch = pytest.MonkeyPatch()

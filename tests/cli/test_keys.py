@@ -74,3 +74,22 @@ def test_what_cannot_be_done_says_what_can(runner: CliRunner, arguments: list[st
     result = runner.invoke(app, ["keys", *arguments, "--json"])
     assert result.exit_code == 1
     assert fix in json.loads(result.output)["error"]["fix"]
+
+
+def test_a_lost_database_is_refused_until_it_is_given_up(runner: CliRunner, data_dir: Path) -> None:
+    keys(runner, "create", "n")
+    (data_dir / "deepwell.db").unlink()
+    for command in (["serve"], ["keys", "list"], ["keys", "create", "again"]):
+        result = runner.invoke(app, [*command, "--json"])
+        assert result.exit_code == 1 and "--init" in result.output, result.output
+        assert not (data_dir / "deepwell.db").exists()
+    keys(runner, "create", "again", "--init")
+    assert [key["name"] for key in keys(runner, "list")["keys"]] == ["again"]
+
+
+def test_serve_gives_a_lost_database_up_before_it_loads_anything(runner: CliRunner, data_dir: Path) -> None:
+    keys(runner, "create", "n")
+    (data_dir / "deepwell.db").write_bytes(b"")
+    result = runner.invoke(app, ["serve", "no-such-model", "--init", "--json"])
+    assert result.exit_code == 1 and "no-such-model" in result.output
+    assert keys(runner, "list")["keys"] == []

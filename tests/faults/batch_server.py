@@ -1,22 +1,42 @@
-"""A server over the engine that repeats what it is told: `python -m tests.faults.batch_server FOLDER PORT LEASE_S`."""
+"""A server over the engine that repeats what it is told: `python -m tests.faults.batch_server FOLDER PORT LEASE_S [HOST]`.
+
+HOST is the name of the machine, as the server is to see it. What holds the word FOREVER is never answered to its end.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
+from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.server.http.listen import bind
 from deepwell.server.options import FileOptions
 from deepwell.server.run import serve
 from deepwell.storage.database import Database
 
 
-def main(folder: Path, port: int, lease_s: float) -> None:
+class PatientEngine(FakeEngine):
+    """Answers what holds the word FOREVER with one token, and goes on working."""
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+        async for delta in super().generate(request):
+            yield delta
+            if b"FOREVER" in bytes(token for token in request.prompt if token < 256):
+                await asyncio.Event().wait()
+
+
+def main(folder: Path, port: int, lease_s: float, host: str = "") -> None:
     """Serve until a signal comes; what is kept lies in the folder."""
+    if host:
+        machine = os.uname()
+        os.uname = lambda: os.uname_result((machine.sysname, host, *machine[2:]))
     service = make_service(
-        FakeEngine(max_model_len=4096),
+        PatientEngine(max_model_len=4096),
         make_codec(folder / "tokenizer"),
         model="toy",
         database=Database.open(folder / "deepwell.db"),
@@ -27,4 +47,4 @@ def main(folder: Path, port: int, lease_s: float) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), *sys.argv[4:])

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from openai import OpenAI
+from pydantic import SecretStr
+from starlette.testclient import TestClient
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.bench.workloads.random_adapter import write_random_adapter
+from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
+from deepwell.engine.protocol import AdapterInfo
 from deepwell.engine.weights.adapters import Linear, linears_of
 from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.server.access.adapter_names import adapters_of, check_name, engine_name
 from deepwell.server.app import create_app
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.keys import KeyStore
 
 
 @pytest.fixture
@@ -82,6 +93,223 @@ async def test_without_a_directory_there_are_no_such_routes(engine: FakeEngine, 
         for verb in ("load", "unload"):
             answer = await http.post(f"/v1/{verb}_lora_adapter", json={"lora_name": "x", "lora_path": "sql"})
             assert answer.status_code == 404
+
+
+# ---- tenants
+
+
+@pytest.fixture
+def embedder(codec: Codec) -> ServedModel:
+    return ServedModel("minilm", FakeEngine(), codec, tasks=("embed",))
+
+
+class Door:
+    """One application with keys of two tenants, an administrator and the application's engine."""
+
+    def __init__(
+        self, engine: FakeEngine, codec: Codec, root: Path, embedder: ServedModel, database: Database
+    ):
+        service = make_service(
+            engine,
+            codec,
+            model="toy",
+            adapter_dir=root,
+            embedder=embedder,
+            database=database,
+            response_cache_bytes=1 << 20,
+        )
+        keys = KeyStore(database)
+        scopes = {
+            "a": ["inference", "files", "adapters"],
+            "b": ["inference", "files", "adapters"],
+            "root": ["admin"],
+        }
+        self.texts = {name: keys.create(Tenant(name), name, given)[1] for name, given in scopes.items()}
+        self.service = service
+        self.engine = engine
+        self.app = create_app(service)
+
+    async def post(self, who: str, path: str, **body: object) -> httpx.Response:
+        return await self._ask(who, "POST", path, json=body)
+
+    async def get(self, who: str, path: str) -> httpx.Response:
+        return await self._ask(who, "GET", path)
+
+    async def _ask(self, who: str, method: str, path: str, **more: object) -> httpx.Response:
+        headers = {"authorization": f"Bearer {self.texts[who]}"}
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app), base_url="http://test"
+        ) as client:
+            return await client.request(method, f"/v1/{path}", headers=headers, **more)  # type: ignore[arg-type]
+
+    async def load(self, who: str, name: str, **more: object) -> int:
+        answer = await self.post(who, "load_lora_adapter", lora_name=name, lora_path="sql", **more)
+        return answer.status_code
+
+    async def unload(self, who: str, name: str, **more: object) -> int:
+        return (await self.post(who, "unload_lora_adapter", lora_name=name, **more)).status_code
+
+    async def models(self, who: str) -> list[str]:
+        return [card["id"] for card in (await self.get(who, "models")).json()["data"]]
+
+    async def complete(self, who: str, model: str) -> httpx.Response:
+        return await self.post(who, "completions", model=model, prompt="hi", temperature=0)
+
+
+@pytest.fixture
+def door(
+    engine: FakeEngine, codec: Codec, root: Path, embedder: ServedModel, tmp_path: Path
+) -> Iterator[Door]:
+    database = Database.open(tmp_path / "keys.db")
+    yield Door(engine, codec, root, embedder, database)
+    database.close()
+
+
+async def test_an_adapter_takes_no_name_of_a_served_model(door: Door) -> None:
+    for who in ("a", "root"):
+        for name in ("minilm", "toy", "a::sql", "b::", "", "line\nbreak", "x" * 257):
+            assert await door.load(who, name) == 400
+            assert await door.load(who, name, shared=True) in (400, 403)
+    assert not door.engine.loaded
+    answer = await door.post("b", "embeddings", model="minilm", input="hi")
+    assert answer.status_code == 200 and answer.json()["model"] == "minilm"
+
+
+async def test_a_model_answers_by_its_name_even_if_the_engine_has_an_adapter_of_it(door: Door) -> None:
+    door.engine.load_adapter("minilm", "/somewhere")
+    assert door.service.find("minilm", Tenant("a"))[1] == ""
+
+
+async def test_tenants_have_adapters_of_one_name_and_see_their_own(door: Door) -> None:
+    assert await door.load("a", "sql") == 200
+    assert await door.models("a") == ["toy", "minilm", "sql"]
+    for who in ("b", "root"):
+        assert await door.models(who) == ["toy", "minilm"]
+        assert (await door.get(who, "models/sql")).status_code == 404
+        answer = await door.complete(who, "sql")
+        assert answer.status_code == 404 and "sql" not in answer.json()["error"]["message"].replace(
+            "'sql' is", ""
+        )
+        assert await door.unload(who, "sql") == 404
+        assert (await door.complete(who, "a::sql")).status_code == 404
+        assert await door.unload(who, "a::sql") == 404
+    assert await door.load("b", "sql") == 200
+    assert len(door.engine.loaded) == 2
+    for who in ("a", "b"):
+        answer = await door.complete(who, "sql")
+        assert answer.json()["model"] == "sql" and door.engine.seen[-1].adapter == f"{who}::sql"
+        card = (await door.get(who, "models/sql")).json()
+        assert card["id"] == "sql" and card["parent"] == "toy"
+    assert await door.unload("b", "sql") == 200
+    assert await door.models("a") == ["toy", "minilm", "sql"] and await door.models("b") == ["toy", "minilm"]
+
+
+async def test_an_administrator_shares_an_adapter_and_no_other_takes_it_away(door: Door) -> None:
+    assert await door.load("a", "house", shared=True) == 403
+    assert await door.load("root", "house", shared=True) == 200
+    assert (await door.complete("b", "house")).json()["model"] == "house"
+    assert door.engine.seen[-1].adapter == "house"
+    assert await door.load("a", "house") == 400
+    assert await door.unload("a", "house") == 403
+    assert await door.unload("a", "house", shared=True) == 403
+    assert await door.unload("root", "house", shared=True) == 200
+    assert await door.models("b") == ["toy", "minilm"]
+
+
+async def test_sharing_changes_nothing_that_a_tenant_has(door: Door) -> None:
+    assert await door.load("a", "sql") == 200
+    assert await door.load("root", "sql", shared=True) == 200
+    for who, expected in (("a", "a::sql"), ("b", "sql")):
+        await door.complete(who, "sql")
+        assert door.engine.seen[-1].adapter == expected
+        assert await door.models(who) == ["toy", "minilm", "sql"]
+    assert await door.load("a", "sql") == 200  # a swap of its own
+
+
+async def test_batches_and_stored_completions_keep_to_the_adapters_of_their_tenant(door: Door) -> None:
+    assert await door.load("a", "sql") == 200
+    state = door.service.state
+    line = '{"custom_id":"1","method":"POST","url":"/v1/completions","body":{"model":"sql","prompt":"hi"}}'
+
+    async def content() -> AsyncIterator[bytes]:
+        yield line.encode()
+
+    ended = {}
+    for worker in door.app.state.workers:
+        worker.start()
+    try:
+        for who in ("a", "b"):
+            tenant = Tenant(who)
+            file = await state.files.create(tenant, filename="in", purpose="batch", content=content())
+            batch = await state.batches.create(
+                tenant, endpoint="/v1/completions", input_file_id=file.id, completion_window="24h"
+            )
+            state.jobs_changed.set()
+            while not (now := await state.batches.get(tenant, batch.id)).ended:
+                await asyncio.sleep(0.01)
+            ended[who] = now
+    finally:
+        for worker in door.app.state.workers:
+            await worker.stop()
+    assert (ended["a"].status, ended["b"].status) == ("completed", "failed")
+    assert "model_not_found" in (ended["b"].errors or "")
+    chat = {"model": "sql", "messages": [{"role": "user", "content": "hi"}], "store": True}
+    assert (await door.post("a", "chat/completions", **chat)).status_code == 200
+    assert (await door.get("a", "chat/completions?model=sql")).json()["data"][0]["model"] == "sql"
+    assert (await door.get("b", "chat/completions?model=sql")).json()["data"] == []
+
+
+def test_a_neighbours_adapters_do_not_show_in_the_cache(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer is given again, by the bytes of its request, as if nobody else had loaded anything."""
+    asked = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "temperature": 0}
+    rendered: list[object] = []
+    model = door.service.main.model
+    original = model.encode_chat
+
+    async def encode_chat(*given: Any, **more: Any) -> list[int]:
+        rendered.append(given)
+        return await original(*given, **more)
+
+    monkeypatch.setattr(model, "encode_chat", encode_chat)
+    with TestClient(door.app) as client:
+
+        def post(who: str, path: str, body: dict[str, object]) -> None:
+            headers = {"authorization": f"Bearer {door.texts[who]}"}
+            assert client.post(f"/v1/{path}", json=body, headers=headers).status_code == 200
+
+        for _ in range(2):  # the second is a hit, and is kept by its bytes
+            post("a", "chat/completions", asked)
+        assert len(rendered) == 2
+        post("b", "load_lora_adapter", {"lora_name": "sql", "lora_path": "sql"})
+        post("a", "chat/completions", asked)
+        assert len(rendered) == 2
+        post("a", "load_lora_adapter", {"lora_name": "sql", "lora_path": "sql"})
+        post("a", "chat/completions", asked)
+        assert len(rendered) == 3
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([None, "a", "b", "ab", "a-b"]),
+            st.sampled_from(["x", "y", "a", "b:", ":b", "a:x"]),
+        ),
+        max_size=8,
+    )
+)
+def test_names_in_the_engine_are_unambiguous(loads: list[tuple[str | None, str]]) -> None:
+    infos = {}
+    for owner, name in loads:
+        check_name(name, ())
+        known = engine_name(None if owner is None else Tenant(owner), name)
+        infos[known] = AdapterInfo(known, f"{owner}/{name}", "0" * 32, 8)
+    assert len(infos) == len(set(loads))
+    for tenant in ("a", "b", "ab", "a-b"):
+        expected = {name: f"{None}/{name}" for owner, name in loads if owner is None}
+        expected |= {name: f"{owner}/{name}" for owner, name in loads if owner == tenant}
+        found = adapters_of(list(infos.values()), Tenant(tenant))
+        assert {name: info.path for name, info in found.items()} == expected
 
 
 # ---- the real engine
@@ -149,9 +377,6 @@ def test_load_swap_and_unload_while_serving(real: Live, linears: dict[str, Linea
 
 
 def test_the_keys_guard_the_routes(codec: Codec, tmp_path: Path) -> None:
-    from pydantic import SecretStr
-    from starlette.testclient import TestClient
-
     service = make_service(
         FakeEngine(), codec, model="toy", api_keys=[SecretStr("k" * 16)], adapter_dir=tmp_path
     )

@@ -102,12 +102,13 @@ async def test_a_batch_may_ask_it(engine: FakeEngine, codec: Codec) -> None:
         refused = await http.post("/v1/batches", json=asked | {"endpoint": "/v1/messages"})
         assert refused.status_code == 400 and "'/v1/echo'" in refused.json()["error"]["message"]
         batch = (await http.post("/v1/batches", json=asked)).json()
-        (worker,) = app.state.workers
-        worker.start()
+        for worker in app.state.workers:
+            worker.start()
         while batch["status"] not in ("completed", "failed", "expired"):
             await asyncio.sleep(0)
             batch = (await http.get(f"/v1/batches/{batch['id']}")).json()
-        await worker.stop()
+        for worker in app.state.workers:
+            await worker.stop()
         output = (await http.get(f"/v1/files/{batch['output_file_id']}/content")).text
     assert batch["status"] == "completed" and json.loads(output)["response"]["body"]["text"] == "hello"
     assert batch["usage"]["input_tokens"] == 5

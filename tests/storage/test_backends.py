@@ -22,7 +22,7 @@ A = Tenant("a")
 
 
 def insert(name):
-    statement = sa.text("INSERT INTO conversations VALUES ('t', :id, 0, '{}')")
+    statement = sa.text("INSERT INTO conversations VALUES ('t', :id, 0, '{}', 0)")
     return lambda connection: connection.execute(statement, {"id": name})
 
 

@@ -19,7 +19,7 @@ from deepwell.storage.tables import HEAD, metadata
 
 
 def insert(name):
-    statement = sa.text("INSERT INTO conversations VALUES ('t', :id, 0, '{}')")
+    statement = sa.text("INSERT INTO conversations VALUES ('t', :id, 0, '{}', 0)")
     return lambda connection: connection.execute(statement, {"id": name})
 
 

@@ -1,9 +1,7 @@
 """What every store promises, whatever database is below: tenants apart, pages whole, names of what is missing."""
 
-import os
-import subprocess
-import sys
 import uuid
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -14,10 +12,20 @@ from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
 from deepwell.storage.database import Tenant
+from deepwell.storage.jobs import JobStore
 from deepwell.storage.responses import ResponseStore, StoredResponse
 from deepwell.storage.tables import responses
 
 A, B = Tenant("a"), Tenant("b")
+
+
+class Clock:
+    """Monotonic seconds that pass when they are told to."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
 
 
 def response(id, previous=None, status="completed"):
@@ -46,37 +54,77 @@ async def test_responses_come_back_and_form_chains(database):
         await store.delete(A, "r1")
 
 
+def failed(stored):
+    return replace(stored, status="failed")
+
+
+async def test_a_response_is_finished_by_its_owner_alone(database):
+    store = ResponseStore(database)
+    await store.begin(A, response("r", status="in_progress"), "one", 600)
+    assert not await store.finish(A, response("r"), "other")
+    assert (await store.get(A, "r")).status == "in_progress"
+    assert await store.finish(A, response("r"), "one")
+    assert not await store.finish(A, response("r", status="failed"), "one")
+    assert (await store.get(A, "r")).status == "completed"
+    assert await store.beat(["r"], "one", 600) == set()
+
+
 async def test_a_deleted_response_is_not_finished(database):
     store = ResponseStore(database)
-    await store.put(A, response("r", status="in_progress"), working=True)
-    assert await store.finish(A, response("r"))
+    await store.begin(A, response("r", status="in_progress"), "one", 600)
+    assert await store.beat(["r"], "one", 600) == {"r"}
     await store.delete(A, "r")
-    assert not await store.finish(A, response("r"))
+    assert not await store.finish(A, response("r"), "one")
+    assert await store.beat(["r"], "one", 600) == set()
     with pytest.raises(NotFound):
         await store.get(A, "r")
 
 
-@pytest.fixture
-def ended():
-    """A process that was there."""
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    return process
-
-
-async def test_orphans_are_those_of_processes_that_have_ended(database, ended):
+async def test_a_closed_response_is_nobodys_any_more(database):
     store = ResponseStore(database)
-    await store.put(A, response("dead", status="in_progress"), working=True)
-    await store.put(B, response("alive", status="in_progress"), working=True)
-    await store.put(B, response("done"))
-    for name, pid in (("dead", ended.pid), ("alive", os.getppid())):
-        owner = f"{os.uname().nodename[:40]}/{pid}"
-        statement = sa.update(responses).where(responses.c.id == name).values(owner=owner)
-        await database.write(lambda connection, statement=statement: connection.execute(statement))
-    assert store.orphans() == [(A, response("dead", status="in_progress"))]
-    store.give_up(A, response("dead", status="failed"))
-    assert store.orphans() == []
-    assert (await store.get(A, "dead")).status == "failed"
+    await store.begin(A, response("r", status="in_progress"), "one", 600)
+    assert (await store.close(A, "r", failed)).status == "failed"
+    assert not await store.finish(A, response("r"), "one")
+    assert (await store.close(A, "r", lambda stored: replace(stored, status="cancelled"))).status == "failed"
+    assert not await store.is_any_unfinished()
+    with pytest.raises(NotFound):
+        await store.close(B, "r", failed)
+
+
+async def test_responses_are_taken_from_owners_that_fell_silent(database):
+    clock = Clock()
+    store, jobs = ResponseStore(database), JobStore(database, clock=clock)
+    for id, owner in (("dead", "gone"), ("alive", "there")):
+        await store.begin(A, response(id, status="in_progress"), owner, 10)
+    await store.put(A, response("done"))
+
+    async def take():
+        return await store.take_silent(jobs, "me", 10)
+
+    assert await take() == []
+    clock.now += 9
+    assert await store.beat(["alive"], "there", 10) == {"alive"}
+    assert await take() == []
+    clock.now += 1
+    assert await take() == [(A, "dead")]
+    assert await take() == []
+    await store.close(A, "dead", failed)
+    clock.now += 9
+    assert await take() == [(A, "alive")]
+    assert not await store.finish(A, response("alive"), "there")  # too late: it was given up
+
+
+async def test_responses_of_older_versions_get_a_lease_when_they_are_found(database):
+    clock = Clock()
+    store, jobs = ResponseStore(database), JobStore(database, clock=clock)
+    await store.put(A, response("old", status="in_progress"))
+    owned = sa.update(responses).values(owner="another-host/1")
+    await database.write(lambda connection: connection.execute(owned))
+    assert await store.take_silent(jobs, "me", 10) == []
+    clock.now += 10
+    assert await store.take_silent(jobs, "me", 10) == [(A, "old")]
+    assert (await store.close(A, "old", failed)).status == "failed"
+    assert not await store.is_any_unfinished()
 
 
 async def test_tenants_do_not_see_each_other(database):
@@ -106,7 +154,7 @@ async def test_tenants_do_not_see_each_other(database):
     ):
         with pytest.raises(NotFound):
             await ask
-    assert not await stored.finish(B, response("x"))
+    assert not await stored.finish(B, response("x"), "me")
     assert (await completions.list(B, after=None, limit=5, order="asc")).data == []
     with pytest.raises(InvalidRequest, match="after"):
         await completions.list(B, after="x", limit=5, order="asc")

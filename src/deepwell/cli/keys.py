@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from deepwell.settings import Settings
     from deepwell.storage.keys import ApiKey, KeyStore
 
-__all__ = ["has_stored_key", "register"]
+__all__ = ["check_store", "has_stored_key", "register"]
 
 _UNITS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
@@ -32,6 +32,22 @@ def register(app: typer.Typer) -> None:
     app.add_typer(keys, name="keys")
 
 
+def check_store(settings: Settings, *, init: bool) -> None:
+    """Refuses a database that was here before and is gone, before anything is loaded. With `init`, gives it up instead.
+
+    Raises:
+        StoreLost: it is gone or empty. What only its content tells is found out when it is opened.
+    """
+    from deepwell.storage.marker import Markers
+
+    if init:
+        from deepwell.storage.database import Database
+
+        Database.of(settings, init=True).close()
+    else:
+        Markers.of(settings).require_file()
+
+
 def has_stored_key(settings: Settings) -> bool:
     """Tells whether the database holds a key that can be used now."""
     import asyncio
@@ -41,13 +57,13 @@ def has_stored_key(settings: Settings) -> bool:
 
 
 @contextmanager
-def _store(settings: Settings | None = None) -> Generator[KeyStore]:
+def _store(settings: Settings | None = None, *, init: bool = False) -> Generator[KeyStore]:
     from deepwell.settings import Settings
     from deepwell.storage.database import Database
     from deepwell.storage.keys import KeyStore
 
     settings = settings or Settings.load()
-    database = Database.of(settings)
+    database = Database.of(settings, init=init)
     try:
         yield KeyStore(database)
     finally:
@@ -76,6 +92,12 @@ def create(
     tokens_per_minute: Annotated[
         int | None, typer.Option(min=0, help="Of this key alone; 0: no limit; unset: the tenant's.")
     ] = None,
+    init: Annotated[
+        bool,
+        typer.Option(
+            "--init", help="Accept the database as it is now, where one was lost or is an older copy."
+        ),
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Make a key and show it: this once, for only its hash is kept."""
@@ -89,7 +111,7 @@ def create(
         if unknown:
             raise InvalidRequest.of("key_scope", scope=unknown[0], known=", ".join(SCOPES))
         lives = None if expires is None else _seconds(expires)
-        with _store() as store:
+        with _store(init=init) as store:
             key, text = store.create(
                 Tenant(tenant) if tenant is not None else new_tenant(),
                 name,

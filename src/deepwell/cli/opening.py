@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepwell.errors import InvalidRequest
 from deepwell.settings import Settings
 
 if TYPE_CHECKING:
@@ -119,16 +118,17 @@ def open_model(planned: Planned, progress: Callable[[int, int], None] | None = N
     return OpenedModel(planned.name, engine, Codec.load(planned.path), planned.defaults)
 
 
-def load_adapters(engine: Engine, model: str, adapters: Mapping[str, Path]) -> None:
-    """Load LoRA adapters by name, beside the base model of that name.
+def load_adapters(engine: Engine, served: Collection[str], adapters: Mapping[str, Path]) -> None:
+    """Loads LoRA adapters by name, for all tenants, beside the models that are `served`.
 
     Raises:
-        InvalidRequest: a name is the model's own.
+        InvalidRequest: a name is that of a served model, or is no name for an adapter.
         InvalidModelFile, UnsupportedModel: as the engine says.
     """
+    from deepwell.server.access.adapter_names import check_name
+
     for name, path in adapters.items():
-        if name == model:
-            raise InvalidRequest(f"{name!r} is the base model", fix="choose another name for the adapter")
+        check_name(name, served, "adapter")
         engine.load_adapter(name, str(path))
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
-from deepwell.cli.keys import has_stored_key
+from deepwell.cli.keys import check_store, has_stored_key
 from deepwell.cli.options import (
     AllowedHosts,
     Context,
@@ -97,6 +97,13 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
     ] = None,
+    init: Annotated[
+        bool,
+        typer.Option(
+            "--init",
+            help="Accept the database as it is now, where one with keys or data was lost or is an older copy.",
+        ),
+    ] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
     ] = False,
@@ -127,6 +134,7 @@ def serve(
             cors_origins=cors_origin or None,
             workers=workers,
         )
+        check_store(settings, init=init)
         _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
 
 
@@ -249,7 +257,7 @@ def _load(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json:
                 fix="leave it out, or put a key into DEEPWELL_API_KEYS",
             )
         engine = ProcessEngine.start(hosted, wait_s=settings.engine_wait_s)
-        load_adapters(engine, name, adapters)
+        load_adapters(engine, [name, *([embedder[0]] if embedder else [])], adapters)
         embedding = None
         if hosted_embedder is not None:
             embedding = ProcessEngine.start(hosted_embedder, wait_s=settings.engine_wait_s)

@@ -137,10 +137,6 @@ class ServedModel:
             text += f"\0{self.defaults}"
         return f"fp_{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 
-    def adapter_names(self) -> list[str]:
-        """Returns the names of the loaded adapters, in the order in which they were loaded."""
-        return [adapter.name for adapter in self.engine.adapters()]
-
     def adapter_digest(self, name: str) -> str:
         """Returns the digest of an adapter's weights: empty for the base model, the name if the adapter is not loaded."""
         if not name:

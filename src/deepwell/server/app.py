@@ -27,6 +27,7 @@ from deepwell.server.families.models.family import FAMILY as MODELS
 from deepwell.server.families.responses.family import FAMILY as RESPONSES
 from deepwell.server.families.site.family import FAMILY as SITE
 from deepwell.server.families.uploads.family import FAMILY as UPLOADS
+from deepwell.server.housekeeping import Housekeeper
 from deepwell.server.http import errors
 from deepwell.server.http.cross_origin import CrossOriginGuard
 from deepwell.server.http.declaration import OPEN, DeclarationError, RouteTable
@@ -67,7 +68,7 @@ def route_table(families: Sequence[Family] = FAMILIES) -> RouteTable:
 
 
 def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) -> FastAPI:
-    """Builds routes, errors and middleware around the served models. `app.state.workers` holds the families' workers.
+    """Builds routes, errors and middleware around the served models. `app.state.workers` holds what is to work beside requests.
 
     Raises:
         DeclarationError: the routes of a family are not those that it declares, or `route_table` refuses the families.
@@ -95,7 +96,8 @@ def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) ->
         app.router.routes += routes
         if family.batches:
             inner.router.routes += routes
-    app.state.workers = [family.worker(context, inner) for family in enabled if family.worker is not None]
+    workers = [family.worker(context, inner) for family in enabled if family.worker is not None]
+    app.state.workers = [*workers, Housekeeper(context)]
     describe(app, table)
     return app
 

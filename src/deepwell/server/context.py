@@ -8,16 +8,18 @@ from dataclasses import dataclass, field
 
 from deepwell.dialogue.model import Task
 from deepwell.errors import InvalidRequest, ModelNotFound
+from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.auth import KeyRing
 from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.answering import Answering
+from deepwell.server.background import Background
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.sse import Stop
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
 from deepwell.server.options import ServerOptions
 from deepwell.server.state import State
-from deepwell.storage.database import Database
+from deepwell.storage.database import Database, Tenant
 
 __all__ = ["ServerContext"]
 
@@ -33,6 +35,7 @@ class ServerContext:
         kept: set once there is a state.
         draining: whether the server is shutting down. `/readyz` then answers 503.
         stopped: tells answers in flight that the server stops.
+        background: the background responses that this process generates.
     """
 
     options: ServerOptions
@@ -46,6 +49,7 @@ class ServerContext:
     kept: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     draining: bool = field(default=False, init=False)
     stopped: Stop = field(default_factory=Stop, init=False)
+    background: Background = field(default_factory=Background, init=False)
     _state: State | None = field(default=None, init=False)
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
 
@@ -64,7 +68,7 @@ class ServerContext:
         return self._state or self._keep(Database.temporary())
 
     def _keep(self, database: Database) -> State:
-        self._state = State(database, self.options.files.folder, recover=self.options.worker == 0)
+        self._state = State(database, self.options.files.folder)
         self.kept.set()
         return self._state
 
@@ -90,34 +94,37 @@ class ServerContext:
         self.draining = True
         self.stopped.set()
 
-    def find(self, name: str) -> tuple[Answering, str]:
-        """Returns the served model of a name, and an empty string. For an adapter's name, returns its base and that name.
+    def find(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
+        """Returns the served model of a name, and an empty string.
+
+        For the name of an adapter that the tenant may use, returns the adapter's base, and its name in the engine.
 
         Raises:
-            ModelNotFound: no model has this name. The fix lists those that are served.
+            ModelNotFound: the tenant sees no model of this name. The fix lists those that it sees.
         """
+        # Models first: an adapter never answers for one of them.
+        for answering in self.served:
+            if answering.model.name == name:
+                return answering, ""
         names: list[str] = []
         for answering in self.served:
-            model = answering.model
-            if model.name == name:
-                return answering, ""
-            adapters = model.adapter_names()
+            adapters = adapters_of(answering.model.engine.adapters(), tenant)
             if name in adapters:
-                return answering, name
-            names += [model.name, *adapters[:8]]
+                return answering, adapters[name].name
+            names += [answering.model.name, *list(adapters)[:8]]
         served, served_zh = (word.join(map(repr, names)) for word in (" or ", " 或 "))
         raise ModelNotFound.of(
             "model_not_served", name=name, served=served, served_zh=served_zh, param="model"
         )
 
-    def generator(self, name: str) -> tuple[Answering, str]:
+    def generator(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
         """Returns the served model of a name as `find` does, for a request that generates text.
 
         Raises:
-            ModelNotFound: no model has this name.
+            ModelNotFound: the tenant sees no model of this name.
             InvalidRequest: the model generates no text, or is served for other tasks.
         """
-        answering, adapter = self.find(name)
+        answering, adapter = self.find(name, tenant)
         model = answering.model
         if "generate" in model.tasks and model.capabilities.generates:
             return answering, adapter

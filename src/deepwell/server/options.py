@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from deepwell.server.access.quota import RateLimits
 from deepwell.settings import InvalidSettings, Settings
+from deepwell.storage.retention import RetentionPolicy
 
 __all__ = [
     "CacheOptions",
@@ -36,6 +37,7 @@ class FileOptions:
     max_upload_bytes: int = 8 << 30
     batch_concurrency: int = 16
     job_lease_s: float = 10.0
+    retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
     @classmethod
     def of(cls, settings: Settings) -> FileOptions:
@@ -46,6 +48,7 @@ class FileOptions:
             settings.max_upload_bytes,
             settings.batch_concurrency,
             settings.job_lease_s,
+            RetentionPolicy.of(settings),
         )
 
 

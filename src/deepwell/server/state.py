@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import tempfile
+import uuid
 from pathlib import Path
 
 from deepwell.storage.batches import BatchStore
@@ -19,15 +21,17 @@ __all__ = ["State"]
 
 
 class State:
-    """The stores. With `recover`, for use at start, responses that a stopped process left unfinished are marked as failed.
+    """The stores.
 
     Attributes:
+        owner: name of this process in leases, which no other process ever has.
         jobs_changed: set when a worker of this process should look for jobs.
     """
 
-    def __init__(self, database: Database, folder: Path | None = None, *, recover: bool = True) -> None:
+    def __init__(self, database: Database, folder: Path | None = None) -> None:
         """Opens the stores over `database`. Files lie in `folder`. Without one, they are temporary and gone with the state."""
         self.database = database
+        self.owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._folder = None
         if folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="deepwell-files-", ignore_cleanup_errors=True)
@@ -40,8 +44,6 @@ class State:
         self.responses = ResponseStore(database)
         self.conversations = ConversationStore(database)
         self.completions = CompletionStore(database)
-        if recover:
-            self.responses.fail_orphans("the server stopped before this was finished: send it again")
 
     def close(self) -> None:
         """Closes the database, and removes the files if they are temporary."""

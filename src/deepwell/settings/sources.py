@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deepwell.errors import DeepwellError
 
-__all__ = ["ENV_PREFIX", "InvalidSettings", "cache_root", "config_file", "data_root"]
+__all__ = ["ENV_PREFIX", "InvalidSettings", "cache_root", "config_file", "data_root", "state_root"]
 
 ENV_PREFIX = "DEEPWELL_"
 
@@ -30,6 +30,18 @@ def data_root() -> Path:
     if home := os.environ.get("DEEPWELL_HOME"):
         return Path(home) / "data"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "deepwell"
+
+
+def state_root() -> Path:
+    """Returns the folder of what a server remembers about its own runs."""
+    if home := os.environ.get("DEEPWELL_HOME"):
+        return Path(home) / "state"
+    if home := os.environ.get("XDG_STATE_HOME"):
+        return Path(home) / "deepwell"
+    try:
+        return Path.home() / ".local" / "state" / "deepwell"
+    except RuntimeError:  # a container may run as a user that has no home
+        return Path("/var/lib/deepwell/state")
 
 
 def config_file() -> Path:

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings
 
-from deepwell.settings.sources import data_root
+from deepwell.settings.sources import data_root, state_root
 
 __all__ = ["StorageSettings"]
 
@@ -18,6 +18,10 @@ class StorageSettings(BaseSettings):
     data_dir: Path = Field(
         default_factory=data_root, description="The database, and the files that clients send."
     )
+    state_dir: Path = Field(
+        default_factory=state_root,
+        description="What remembers databases that had keys, so that a lost data_dir is noticed.",
+    )
     database_url: SecretStr | None = Field(
         None,
         description="A PostgreSQL database in place of the one in data_dir: postgresql://user:password@host/name.",
@@ -26,6 +30,29 @@ class StorageSettings(BaseSettings):
     max_upload_bytes: int = Field(8 << 30, ge=1, description="Of one file sent in parts through /v1/uploads.")
     job_lease_s: float = Field(
         10.0, gt=0, description="Seconds of silence after which another server takes over a job."
+    )
+
+    response_retention_days: float = Field(
+        30.0, ge=0, description="Days for which a stored response is kept; 0: until a client deletes it."
+    )
+    completion_retention_days: float = Field(
+        0.0,
+        ge=0,
+        description="Days for which a stored chat completion is kept; 0: until a client deletes it.",
+    )
+    conversation_retention_days: float = Field(
+        0.0, ge=0, description="Days for which an unused conversation is kept; 0: until a client deletes it."
+    )
+    file_retention_days: float = Field(
+        0.0,
+        ge=0,
+        description="Days for which a file without an expiry of its own is kept; 0: until a client deletes it.",
+    )
+    batch_retention_days: float = Field(
+        0.0, ge=0, description="Days for which a batch is listed after its end; 0: for ever."
+    )
+    job_retention_days: float = Field(
+        30.0, ge=0, description="Days for which finished jobs and uploads are listed; 0: for ever."
     )
 
     @field_validator("database_url")

@@ -12,11 +12,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from deepwell.errors import StorageError, StorageUnavailable
 
-__all__ = ["NOTHING_KEPT", "Backend", "cannot_open", "is_disconnect", "translated"]
+__all__ = ["NOTHING_KEPT", "Backend", "StoreReplaced", "cannot_open", "is_disconnect", "translated"]
 
 _log = logging.getLogger("deepwell.storage")
 
 NOTHING_KEPT = "nothing of this change was kept"
+
+
+class StoreReplaced(StorageUnavailable):
+    """Raised while the database that was opened is not the one that its name leads to any more."""
 
 
 class Backend(Protocol):
@@ -40,6 +44,30 @@ class Backend(Protocol):
     @property
     def writer(self) -> Engine:
         """Engine for writing. Its transactions run one at a time."""
+        ...
+
+    def check(self) -> None:
+        """Checks, in some microseconds, that the open database is still the one that its name leads to.
+
+        Raises:
+            StoreReplaced: it was removed, or another one was put into its place.
+        """
+        ...
+
+    def settle(self) -> None:
+        """Notes what `check` is to compare with. Called when the database is open."""
+        ...
+
+    @property
+    def rises_with_commits(self) -> bool:
+        """True if the installation's generation rises with every commit that changes a row; else it does once a minute.
+
+        Writers of several servers on PostgreSQL would queue for its row.
+        """
+        ...
+
+    def has_changed(self, connection: Connection) -> bool:
+        """Returns whether the generation has to rise with this transaction of the writer."""
         ...
 
     def lock_migrations(self, connection: Connection) -> None:
@@ -69,6 +97,8 @@ def translated(backend: Backend, error: Exception, outcome: str) -> Exception:
     `outcome` says what became of the request. The driver's message goes only to the log, for the operator, because it may
     name hosts and paths.
     """
+    if isinstance(error, StoreReplaced):  # logged where it was noticed
+        return StoreReplaced(f"{error.message}: {outcome}" if outcome else error.message, fix=error.fix)
     if isinstance(error, PoolTimeout):
         told = "the database is too slow: every connection is in use", "send the request again a little later"
     elif isinstance(error, DBAPIError):

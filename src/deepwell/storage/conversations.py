@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +56,7 @@ class ConversationStore:
                     id=conversation.id,
                     created_at=conversation.created_at,
                     metadata=conversation.metadata,
+                    updated_at=conversation.created_at,
                 )
             )
             _append(connection, tenant, conversation.id, items)
@@ -72,7 +74,7 @@ class ConversationStore:
             connection.execute(
                 sa.update(conversations)
                 .where(conversations.c.tenant == tenant, conversations.c.id == id)
-                .values(metadata=metadata)
+                .values(metadata=metadata, updated_at=int(time.time()))
             )
             return _find(connection, tenant, id)
 
@@ -154,6 +156,7 @@ class ConversationStore:
             )
             if not done.rowcount:
                 raise _missing_item(id, item_id)
+            _touch(connection, tenant, id)
             return found
 
         return await self._database.write(work)
@@ -209,6 +212,13 @@ def _append(connection: Connection, tenant: Tenant, id: str, items: Sequence[Ite
         for number, item in enumerate(items, 1)
     ]
     connection.execute(sa.insert(conversation_items), rows)
+    _touch(connection, tenant, id)
+
+
+def _touch(connection: Connection, tenant: Tenant, id: str) -> None:
+    columns = conversations.c
+    statement = sa.update(conversations).where(columns.tenant == tenant, columns.id == id)
+    connection.execute(statement.values(updated_at=int(time.time())))
 
 
 def _missing(id: str) -> NotFound:

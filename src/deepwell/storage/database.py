@@ -13,16 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NewType, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from deepwell.errors import StorageError
 from deepwell.settings.storage import StorageSettings
-from deepwell.storage.backend import NOTHING_KEPT, Backend, cannot_open, is_disconnect, translated
+from deepwell.storage.backend import (
+    NOTHING_KEPT,
+    Backend,
+    StoreReplaced,
+    cannot_open,
+    is_disconnect,
+    translated,
+)
+from deepwell.storage.installation import Installation
+from deepwell.storage.marker import Markers
+from deepwell.storage.migrations import bring_up_to_date
 from deepwell.storage.postgres import PostgreSQL
 from deepwell.storage.sqlite import SQLite
-from deepwell.storage.tables import HEAD
 
 __all__ = ["LOCAL", "Database", "Tenant"]
 
@@ -59,46 +67,73 @@ class Database:
     `StorageUnavailable`, which says what became of the change. Later calls work again when the database is back.
     """
 
-    def __init__(self, backend: Backend, *, folder: tempfile.TemporaryDirectory[str] | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        *,
+        folder: tempfile.TemporaryDirectory[str] | None = None,
+        installation: Installation | None = None,
+    ) -> None:
         """Opens the database and brings its tables up to date.
 
         Raises:
             StorageError: the database cannot be opened, or was made by a newer Deepwell.
+            StoreLost: `installation` has markers, and they remember another database, or a later state of this one.
         """
         self._backend = backend
+        self._installation = installation or Installation()
+        self._unrecorded = 0  # commits since the last record
         self._folder = folder
         self._writes: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         try:
-            with backend.writer.connect() as connection:
-                _bring_up_to_date(backend, connection)
+            with backend.writer.connect() as connection, connection.begin():
+                bring_up_to_date(connection, backend, self._installation)
+                self._installation.adopt(connection, backend.shown)
+                self._installation.require_files(connection, backend.shown)
         except SQLAlchemyError as error:
             raise cannot_open(backend, error) from None
+        except StorageError:
+            backend.writer.dispose()
+            raise
+        backend.settle()
+        self._installation.remember()
         self._closed = False
         self._closing = threading.Lock()
         self._thread = threading.Thread(target=self._write_all, name="deepwell-storage", daemon=True)
         self._thread.start()
 
     @classmethod
-    def of(cls, settings: StorageSettings) -> Database:
-        """Opens the database that the settings name: `database_url`, else a file in `data_dir`."""
+    def of(cls, settings: StorageSettings, *, init: bool = False) -> Database:
+        """Opens the database that the settings name: `database_url`, else a file in `data_dir`.
+
+        With `init`, a database that was lost is given up: what there is now is accepted, or made anew.
+
+        Raises:
+            StorageError: it cannot be opened.
+            StoreLost: it is gone, empty, another one, or an earlier state of itself, and `init` is not set.
+        """
+        markers = Markers.of(settings)
+        floor = markers.forget() if init else 0
+        markers.require_file()
+        installation = Installation(markers, floor=floor)
         if settings.database_url is not None:
-            return cls.connect(settings.database_url.get_secret_value())
-        return cls.open(settings.data_dir / "deepwell.db")
+            return cls.connect(settings.database_url.get_secret_value(), installation)
+        return cls.open(settings.data_dir / "deepwell.db", installation)
 
     @classmethod
-    def connect(cls, url: str) -> Database:
+    def connect(cls, url: str, installation: Installation | None = None) -> Database:
         """Opens a PostgreSQL database by its URL."""
-        return cls(PostgreSQL(url))
+        return cls(PostgreSQL(url), installation=installation)
 
     @classmethod
-    def open(cls, path: Path) -> Database:
+    def open(cls, path: Path, installation: Installation | None = None) -> Database:
         """Opens the SQLite database in a file. A missing file is created, readable by its owner only."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)
         except OSError as error:
             raise StorageError.of("data_unwritable", path=path, reason=error.strerror) from None
-        return cls(SQLite(f"sqlite:///{path}"))
+        return cls(SQLite(f"sqlite:///{path}"), installation=installation)
 
     @classmethod
     def temporary(cls) -> Database:
@@ -126,8 +161,39 @@ class Database:
         self._submit(_Write(work, done, None))
         return done.result()
 
+    async def probe(self) -> None:
+        """Reads the identity of the database, and compares it with that of the one that was opened.
+
+        Raises:
+            StorageUnavailable: the database does not answer, or is another one.
+        """
+        await asyncio.to_thread(self._probe)
+
+    async def record(self) -> None:
+        """Brings the markers up to date. Called about once a minute.
+
+        Raises:
+            StorageUnavailable: the database does not answer, or is another one.
+        """
+        await asyncio.to_thread(self._record)
+
+    def _probe(self) -> None:
+        self._read(self._installation.compare, asks=True)
+
+    def _record(self) -> None:
+        if not self._installation.is_remembered:
+            return
+        self._probe()
+        if self._unrecorded and not self._backend.rises_with_commits:
+            self._installation.committed(self.write_now(self._installation.rise))
+        self._unrecorded = 0
+        self._installation.remember()
+
     def close(self) -> None:
         """Commits the pending writes and closes the database."""
+        if not self._closed and self._unrecorded:
+            with suppress(StorageError):  # it is away: the next start has less to compare with
+                self._record()
         with self._closing:
             if self._closed:
                 return
@@ -139,15 +205,19 @@ class Database:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def _read(self, work: Callable[[Connection], T]) -> T:
+    def _read(self, work: Callable[[Connection], T], *, asks: bool = False) -> T:
+        """Reads. With `asks`, the read itself finds out whether the database is the right one."""
         try:
+            self._backend.check()
+            if not asks:
+                self._installation.check()
             try:
                 return self._read_once(work)
             except SQLAlchemyError as error:
                 if not is_disconnect(error):
                     raise
             return self._read_once(work)  # the pool's connections belonged to a server that is gone
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, StoreReplaced) as error:
             raise translated(self._backend, error, "") from error
 
     def _read_once(self, work: Callable[[Connection], T]) -> T:
@@ -166,7 +236,8 @@ class Database:
         while (first := self._writes.get()) is not None:
             group = _wanted([first])
             try:
-                outcomes = _commit(self._backend, group, self._waiting)
+                outcomes = _commit(self._backend, self._installation, group, self._waiting)
+                self._unrecorded += 1
             except _Broken as broken:
                 if broken.stage == "begin":
                     # Writes that arrived in the meantime have waited too. Failing one group at a time would never
@@ -198,7 +269,7 @@ class _Broken(Exception):
 
     def told(self, backend: Backend) -> Exception:
         """Returns the error that each caller gets."""
-        in_doubt = self.disconnected and self.stage == "commit"
+        in_doubt = self.stage == "commit" and (self.disconnected or isinstance(self.error, StoreReplaced))
         return translated(backend, self.error, _IN_DOUBT if in_doubt else NOTHING_KEPT)
 
 
@@ -210,7 +281,12 @@ class _Lost(Exception):
         self.error = error
 
 
-def _commit(backend: Backend, group: list[_Write], arriving: Callable[[int], Sequence[_Write]]) -> list[Any]:
+def _commit(
+    backend: Backend,
+    installation: Installation,
+    group: list[_Write],
+    arriving: Callable[[int], Sequence[_Write]],
+) -> list[Any]:
     """Runs all the work in one transaction and returns a result or `_Failed` for each write.
 
     Writes that arrive in the meantime (`arriving`, given a limit) join the group. Clients that get their results together
@@ -224,20 +300,20 @@ def _commit(backend: Backend, group: list[_Write], arriving: Callable[[int], Seq
         _Broken: nothing was kept, or the outcome is unknown.
     """
     try:
-        return _transact(backend, group, _plain, arriving)
+        return _transact(backend, installation, group, _plain, arriving)
     except _Broken as broken:
         again = broken.disconnected or backend.is_race(broken.error)
         if broken.stage == "commit" or (broken.stage == "begin" and not again):
             raise
         if len(group) == 1 and not again:
             return [_Failed(broken.told(backend))]
-    outcomes = _transact(backend, group, _guarded)
+    outcomes = _transact(backend, installation, group, _guarded)
     for number, outcome in enumerate(outcomes):
         tries = 0
         while isinstance(outcome, _Failed) and backend.is_race(outcome.error) and tries < _RACES:
             tries += 1
             try:
-                [outcome] = _transact(backend, [group[number]], _guarded)
+                [outcome] = _transact(backend, installation, [group[number]], _guarded)
             except _Broken as broken:
                 outcome = _Failed(broken.told(backend))
         if isinstance(outcome, _Failed):
@@ -248,6 +324,7 @@ def _commit(backend: Backend, group: list[_Write], arriving: Callable[[int], Seq
 
 def _transact(
     backend: Backend,
+    installation: Installation,
     group: list[_Write],
     run: Callable[[Backend, Connection, _Write], Any],
     arriving: Callable[[int], Sequence[_Write]] = lambda _most: (),
@@ -255,6 +332,8 @@ def _transact(
     stage = "begin"
     outcomes: list[Any] = []
     try:
+        backend.check()
+        installation.check()
         with backend.writer.connect() as connection, backend.bounded(connection):
             with connection.begin():
                 stage = "work"
@@ -262,7 +341,13 @@ def _transact(
                     outcomes.append(run(backend, connection, write))
                     if len(outcomes) == len(group):
                         group += arriving(_LARGEST_GROUP - len(group))
+                changed = installation.is_remembered and backend.has_changed(connection)
+                generation = installation.rise(connection) if changed else None
                 stage = "commit"
+            # If the file went away just now, the commit may have gone with it.
+            backend.check()
+            if generation is not None:
+                installation.committed(generation)
             return outcomes
     except Exception as error:
         raise _Broken(error.error if isinstance(error, _Lost) else error, stage) from None
@@ -312,35 +397,3 @@ def _resolve(told: Sequence[tuple[Future[Any] | asyncio.Future[Any], Any]]) -> N
             done.set_exception(outcome.error)
         else:
             done.set_result(outcome)
-
-
-def _bring_up_to_date(backend: Backend, connection: Connection) -> None:
-    with connection.begin():
-        if _revision(connection) == HEAD:
-            return
-        backend.lock_migrations(connection)
-        if _revision(connection) == HEAD:  # another process was first
-            return
-        # Importing Alembic takes longer than the whole start of a server whose tables are up to date.
-        from alembic import command
-        from alembic.config import Config
-        from alembic.util import CommandError
-
-        config = Config()
-        config.set_main_option(
-            "script_location", str(Path(__file__).with_name("migrations")).replace("%", "%%")
-        )
-        config.attributes["connection"] = connection
-        try:
-            command.upgrade(config, "head")
-        except CommandError as error:
-            raise StorageError(
-                f"the database {backend.shown} is of revision {_revision(connection)}, which is unknown here: {error}",
-                fix="use the Deepwell that made it, or a newer one",
-            ) from None
-
-
-def _revision(connection: Connection) -> str | None:
-    if not sa.inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one_or_none()

@@ -23,6 +23,7 @@ __all__ = ["FileStore", "StoredFile"]
 
 # A younger blob may belong to a row that is being written, a younger draft to a slow client
 _GRACE_S = 3600.0
+_ROWS = 200  # deleted in one write
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +198,12 @@ class FileStore:
     async def sweep(self) -> int:
         """Deletes expired files, blobs without a row and drafts of killed processes. Returns the number of blobs deleted."""
 
-        def expired(connection: Connection) -> None:
-            connection.execute(sa.delete(files).where(sa.not_(_alive())))
+        def expired(connection: Connection) -> int:
+            chosen = sa.select(files.c.seq).where(sa.not_(_alive())).limit(_ROWS)
+            return connection.execute(sa.delete(files).where(files.c.seq.in_(chosen))).rowcount
 
-        await self._database.write(expired)
+        while await self._database.write(expired):
+            pass
         old = await asyncio.to_thread(lambda: list(self.blobs.older_than(_GRACE_S)))
         await asyncio.to_thread(self.blobs.remove_drafts, _GRACE_S)
         return await self.release(old)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import jobs
 
-__all__ = ["Job", "JobStatus", "JobStore", "insert_job"]
+__all__ = ["Job", "JobStatus", "JobStore", "beat_jobs", "delete_job", "insert_job"]
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 
@@ -199,8 +199,13 @@ def insert_job(
     *,
     id: str | None = None,
     priority: int = 0,
+    owner: str | None = None,
+    lease_s: float | None = None,
 ) -> Job:
-    """Does the same as `JobStore.enqueue` within a write that also makes other rows, so that all or none are kept."""
+    """Does the same as `JobStore.enqueue` within a write that also makes other rows, so that all or none are kept.
+
+    With `owner` and `lease_s` the job never waits in the queue: it is its maker's from the start.
+    """
     if id is not None:
         found = _run(connection, _FIND, {"tenant_of": tenant, "id_of": id})
         if found is not None:
@@ -209,17 +214,38 @@ def insert_job(
         "tenant": tenant,
         "id": id or f"job_{uuid.uuid4().hex}",
         "kind": kind,
-        "status": "queued",
+        "status": "queued" if owner is None else "running",
         "payload": payload,
-        "attempts": 0,
+        "attempts": 0 if owner is None else 1,
         "priority": priority,
         "created_at": int(time.time()),
+        "started_at": None if owner is None else int(time.time()),
+        "owner": owner,
+        "lease_s": lease_s,
+        "lease_until": None if lease_s is None else time.time() + lease_s,
         "beat": 0,
         "cancel_requested": False,
     }
     job = _run(connection, _INSERT, values)
     assert job is not None
     return job
+
+
+def beat_jobs(
+    connection: Connection, kind: str, ids: Collection[str], owner: str, lease_s: float
+) -> set[str]:
+    """Keeps those of the jobs that `owner` still has for another `lease_s`, in one statement, and returns their ids."""
+    if not ids:
+        return set()
+    values = {"kind_of": kind, "ids": list(ids), "owner_of": owner, **_lease(lease_s)}
+    return set(connection.scalars(_BEAT_ALL, values))
+
+
+def delete_job(connection: Connection, tenant: Tenant, kind: str, id: str, owner: str | None = None) -> bool:
+    """Deletes a job whose result lies elsewhere. With `owner`, only if that worker still has it. Returns whether it did."""
+    statement = _DELETE if owner is None else _DELETE.where(jobs.c.owner == owner)
+    values = {"tenant_of": tenant, "kind_of": kind, "id_of": id}
+    return connection.execute(statement, values).rowcount > 0
 
 
 # Statements are built once because building one takes several times longer than SQLite takes to run it.
@@ -272,6 +298,22 @@ _OWNED = (
 )
 _BEAT = _OWNED.values(
     progress=sa.func.coalesce(bindparam("new_progress", type_=sa.Text), jobs.c.progress), **_LEASED
+)
+_BEAT_ALL = (
+    sa.update(jobs)
+    .where(
+        jobs.c.kind == bindparam("kind_of"),
+        jobs.c.status == "running",
+        jobs.c.owner == bindparam("owner_of"),
+        jobs.c.id.in_(bindparam("ids", expanding=True)),
+    )
+    .values(**_LEASED)
+    .returning(jobs.c.id)
+)
+_DELETE = sa.delete(jobs).where(
+    jobs.c.tenant == bindparam("tenant_of"),
+    jobs.c.id == bindparam("id_of"),
+    jobs.c.kind == bindparam("kind_of"),
 )
 _RELEASE = _OWNED.values(status="queued", owner=None, lease_s=None, lease_until=None)
 _FINISH = _OWNED.values(

@@ -17,6 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Operationa
 from sqlalchemy.pool import QueuePool
 
 from deepwell.errors import MissingDependency, StorageError
+from deepwell.storage.tables import metadata
 
 __all__ = ["PostgreSQL"]
 
@@ -50,6 +51,7 @@ _REASONS = {
         "send the request again; look at what else PostgreSQL does",
     ),
     "25P03": _AWAY,
+    "3D": ("the database does not exist any more", "restore it from a backup, and start the server again"),
     "25006": ("the database is read-only", "let DEEPWELL_DATABASE_URL name the primary"),
     "40": ("other writers were in the way", "send the request again"),
     "28": ("the database refuses the user or the password", "correct DEEPWELL_DATABASE_URL"),
@@ -65,6 +67,7 @@ class PostgreSQL:
     """
 
     setting = "DEEPWELL_DATABASE_URL"
+    rises_with_commits = False
 
     def __init__(self, url: str, *, patience_s: float = PATIENCE_S) -> None:
         """Prepares the connections to the server.
@@ -90,6 +93,16 @@ class PostgreSQL:
                 extra="postgres",
                 variable="DEEPWELL_DATABASE_URL",
             ) from None
+
+    def check(self) -> None:
+        """Does nothing: only a query can tell, and `Database.probe` asks it."""
+
+    def settle(self) -> None:
+        """Does nothing."""
+
+    def has_changed(self, connection: Connection) -> bool:
+        """Returns False: the generation rises once a minute."""
+        return False
 
     def lock_migrations(self, connection: Connection) -> None:
         """Takes an advisory lock, because tables that do not exist yet cannot be locked."""
@@ -118,8 +131,16 @@ class PostgreSQL:
         return isinstance(error, IntegrityError) or _state(error).startswith("40")
 
     def explain(self, error: DBAPIError) -> tuple[str, str] | None:
-        """Looks up the SQLSTATE. An operational error without one never reached the server."""
+        """Looks up the SQLSTATE. An operational error without one never reached the server.
+
+        A missing table is a mistake in a query, unless it is one of ours.
+        """
         state = _state(error)
+        if state == "42P01" and any(f'"{name}"' in str(error.orig) for name in metadata.tables):
+            return (
+                "the tables of the database are gone",
+                "restore it from a backup, and start the server again",
+            )
         for length in (5, 3, 2):
             if (told := _REASONS.get(state[:length])) is not None and len(state) >= length:
                 return told

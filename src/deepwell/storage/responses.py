@@ -1,20 +1,27 @@
-"""Stored responses: the input and the result of each, and the chain they form through `previous_id`."""
+"""Stored responses: the input and the result of each, and the chain they form through `previous_id`.
+
+A response that is made in the background belongs to one process, under a lease as jobs have it: a running job of the same id,
+made and deleted with the response's own changes. Whoever has lost the job can change nothing any more.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import NotFound
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.jobs import JobStore, beat_jobs, delete_job, insert_job
+from deepwell.storage.tables import jobs as jobs_table
 from deepwell.storage.tables import responses
 
-__all__ = ["ResponseStore", "StoredResponse"]
+__all__ = ["RESPONSE_JOB", "ResponseStore", "StoredResponse"]
+
+RESPONSE_JOB = "response"
+"""Kind of the job that holds the lease of a background response, of the same id. It goes when the response ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,29 +46,102 @@ class ResponseStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def put(self, tenant: Tenant, response: StoredResponse, *, working: bool = False) -> None:
-        """Stores a response and replaces any with the same id. `working` means that this process continues to work on it.
-
-        This recreates a response that was deleted or cancelled in the meantime. Callers that replace one use `finish`.
-        """
-        owner = _owner() if working else None
+    async def put(self, tenant: Tenant, response: StoredResponse) -> None:
+        """Stores a response that nobody works on any more, and replaces any with the same id."""
 
         def work(connection: Connection) -> None:
-            key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
-            connection.execute(sa.delete(responses).where(key))
-            connection.execute(sa.insert(responses).values(tenant=tenant, owner=owner, **_values(response)))
+            connection.execute(sa.delete(responses).where(_key(tenant, response.id)))
+            connection.execute(sa.insert(responses).values(tenant=tenant, **_values(response)))
 
         await self._database.write(work)
 
-    async def finish(self, tenant: Tenant, response: StoredResponse) -> bool:
-        """Replaces a response that this process works on; returns False if it was deleted in the meantime."""
+    async def begin(self, tenant: Tenant, response: StoredResponse, owner: str, lease_s: float) -> None:
+        """Stores a response that `owner` works on. It must call `beat` within every `lease_s`, and `finish` at the end."""
+
+        def work(connection: Connection) -> None:
+            connection.execute(sa.insert(responses).values(tenant=tenant, owner=owner, **_values(response)))
+            insert_job(connection, tenant, RESPONSE_JOB, "{}", id=response.id, owner=owner, lease_s=lease_s)
+
+        await self._database.write(work)
+
+    async def beat(self, ids: Collection[str], owner: str, lease_s: float) -> set[str]:
+        """Keeps the responses that `owner` works on for another `lease_s`. Returns those that it still has."""
+        return await self._database.write(
+            lambda connection: beat_jobs(connection, RESPONSE_JOB, ids, owner, lease_s)
+        )
+
+    async def finish(self, tenant: Tenant, response: StoredResponse, owner: str) -> bool:
+        """Replaces a response that `owner` works on.
+
+        Returns False, and changes nothing, if it was cancelled, deleted or given up in the meantime.
+        """
 
         def work(connection: Connection) -> bool:
-            key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
-            done = connection.execute(sa.update(responses).where(key).values(owner=None, **_values(response)))
-            return done.rowcount > 0
+            # The response's row is locked before the job's, as in `close` and `delete`, so that they cannot deadlock.
+            connection.execute(sa.select(responses.c.id).where(_key(tenant, response.id)).with_for_update())
+            if not delete_job(connection, tenant, RESPONSE_JOB, response.id, owner):
+                return False
+            _update(connection, tenant, response)
+            return True
 
         return await self._database.write(work)
+
+    async def close(
+        self, tenant: Tenant, id: str, end: Callable[[StoredResponse], StoredResponse]
+    ) -> StoredResponse:
+        """Replaces an unfinished response by `end` of it, whoever works on it, and returns it. One that has ended stays.
+
+        Raises:
+            NotFound: the tenant has none of this id.
+        """
+
+        def work(connection: Connection) -> StoredResponse:
+            query = sa.select(responses.c.owner, *_COLUMNS).where(_key(tenant, id)).with_for_update()
+            row = connection.execute(query).one_or_none()
+            if row is None:
+                raise _missing(id)
+            values = dict(row._mapping)
+            working = values.pop("owner") is not None
+            found = StoredResponse(**values)
+            if not working:
+                return found
+            found = end(found)
+            delete_job(connection, tenant, RESPONSE_JOB, id)
+            _update(connection, tenant, found)
+            return found
+
+        return await self._database.write(work)
+
+    async def is_any_unfinished(self) -> bool:
+        """Returns whether any process works on a response, or has left one."""
+        query = sa.select(responses.c.id).where(responses.c.owner.is_not(None)).limit(1)
+        return await self._database.read(lambda connection: connection.execute(query).first() is not None)
+
+    async def take_silent(self, jobs: JobStore, owner: str, lease_s: float) -> Sequence[tuple[Tenant, str]]:
+        """Takes over the responses whose owner has been silent for its lease, and returns their tenants and ids.
+
+        The caller closes them. Call this often, because silence counts from the first call that sees it. Rows without a
+        lease, which older versions wrote, get one here.
+        """
+        if await self._database.read(lambda connection: connection.execute(_UNLEASED).first() is not None):
+
+            def adopt(connection: Connection) -> None:
+                for row in connection.execute(_UNLEASED).all():
+                    insert_job(
+                        connection,
+                        row.tenant,
+                        RESPONSE_JOB,
+                        "{}",
+                        id=row.id,
+                        owner=row.owner,
+                        lease_s=lease_s,
+                    )
+
+            await self._database.write(adopt)
+        found: list[tuple[Tenant, str]] = []
+        while (job := await jobs.claim([RESPONSE_JOB], owner, lease_s)) is not None:
+            found.append((job.tenant, job.id))
+        return found
 
     async def get(self, tenant: Tenant, id: str) -> StoredResponse:
         """Returns the response.
@@ -122,70 +202,34 @@ class ResponseStore:
         """
 
         def work(connection: Connection) -> None:
-            done = connection.execute(
-                sa.delete(responses).where(responses.c.tenant == tenant, responses.c.id == id)
-            )
-            if not done.rowcount:
+            if not connection.execute(sa.delete(responses).where(_key(tenant, id))).rowcount:
                 raise _missing(id)
+            delete_job(connection, tenant, RESPONSE_JOB, id)
 
         await self._database.write(work)
 
-    def fail_orphans(self, reason: str) -> None:
-        """Marks the responses that `orphans` finds as failed, with `reason` as the error's message. Called at start."""
-        for tenant, stored in self.orphans():
-            body: dict[str, object] = msgspec.json.decode(stored.body)
-            body |= {"status": "failed", "error": {"code": "server_error", "message": reason}}
-            encoded = msgspec.json.encode(body).decode()
-            self.give_up(tenant, replace(stored, status="failed", body=encoded))
 
-    def orphans(self) -> Sequence[tuple[Tenant, StoredResponse]]:
-        """Returns unfinished responses of processes on this machine that have ended. Called at start."""
+_UNLEASED = sa.select(responses.c.tenant, responses.c.id, responses.c.owner).where(
+    responses.c.owner.is_not(None),
+    ~sa.exists().where(
+        jobs_table.c.tenant == responses.c.tenant,
+        jobs_table.c.id == responses.c.id,
+        jobs_table.c.kind == RESPONSE_JOB,
+    ),
+)
 
-        def work(connection: Connection) -> Sequence[tuple[Tenant, StoredResponse]]:
-            rows = connection.execute(
-                sa.select(responses.c.tenant, responses.c.owner, *_COLUMNS).where(
-                    responses.c.owner.is_not(None)
-                )
-            ).all()
-            found: list[tuple[Tenant, StoredResponse]] = []
-            for row in rows:
-                values = dict(row._mapping)
-                tenant, owner = Tenant(values.pop("tenant")), values.pop("owner")
-                if not _alive(owner):
-                    found.append((tenant, StoredResponse(**values)))
-            return found
 
-        return self._database.write_now(work)
+def _key(tenant: Tenant, id: str) -> sa.ColumnElement[bool]:
+    return (responses.c.tenant == tenant) & (responses.c.id == id)
 
-    def give_up(self, tenant: Tenant, response: StoredResponse) -> None:
-        """Does the same as `finish` for a caller without an event loop."""
-        key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
-        statement = sa.update(responses).where(key).values(owner=None, **_values(response))
-        self._database.write_now(lambda connection: connection.execute(statement).rowcount)
+
+def _update(connection: Connection, tenant: Tenant, response: StoredResponse) -> None:
+    statement = sa.update(responses).where(_key(tenant, response.id))
+    connection.execute(statement.values(owner=None, **_values(response)))
 
 
 def _values(response: StoredResponse) -> dict[str, object]:
     return {name: getattr(response, name) for name in StoredResponse.__dataclass_fields__}
-
-
-def _owner() -> str:
-    return f"{os.uname().nodename[:40]}/{os.getpid()}"
-
-
-def _alive(owner: str) -> bool:
-    """Returns whether the process may still exist. A process on another machine counts as alive."""
-    node, _, pid = owner.rpartition("/")
-    if node != _owner().rpartition("/")[0]:
-        return True
-    if int(pid) == os.getpid():  # the process id was reused, as it always is in a container
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # the process exists and belongs to another user
-    return True
 
 
 def _missing(id: str) -> NotFound:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -12,7 +14,11 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
+from deepwell.storage.backend import StoreReplaced
+
 __all__ = ["SQLite"]
+
+_log = logging.getLogger("deepwell.storage")
 
 BUSY_MS = 10_000  # longest wait for another process that writes
 
@@ -56,11 +62,17 @@ class SQLite:
     """
 
     setting = "DEEPWELL_DATA_DIR"
+    rises_with_commits = True
 
     def __init__(
         self, url: str, *, synchronous: Literal["FULL", "OFF"] = "FULL", busy_ms: int = BUSY_MS
     ) -> None:
         self.shown = url
+        main = sa.make_url(url).database or ""
+        self._files = (main, f"{main}-wal", f"{main}-shm")
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._missed = False
+        self._changes = 0
         pragmas = (
             f"busy_timeout={busy_ms}",
             "journal_mode=WAL",
@@ -70,6 +82,48 @@ class SQLite:
         self.writer = self._engine(url, "BEGIN IMMEDIATE", pragmas, pool_size=1, max_overflow=0)
         reading = (*pragmas, "query_only=ON")
         self.reader = self._engine(url, "BEGIN", reading, pool_size=4, max_overflow=4, pool_timeout=10)
+
+    def check(self) -> None:
+        """Compares device and inode of the files with those that are open.
+
+        SQLite itself would go on with files that nobody else can see, and all that it wrote would go with the process.
+        """
+        for path, seen in self._seen.items():
+            try:
+                now = os.stat(path)  # noqa: PTH116 - once for every read and write
+            except OSError:
+                now = None
+            if (
+                now is None
+                or (now.st_dev, now.st_ino) != seen
+                or (now.st_size == 0 and path == self._files[0])
+            ):
+                what = "was removed" if now is None else "was replaced" if now.st_size else "was emptied"
+                if not self._missed:
+                    self._missed = True
+                    _log.error(
+                        "%s %s while it was open: nothing is read or written until it is back", path, what
+                    )
+                raise StoreReplaced(
+                    f"the file of the database {what} while the server runs",
+                    fix="stop the server, put the file back or restore a backup, and start it again",
+                )
+        if self._missed:
+            self._missed = False
+            _log.warning("%s is back", self._files[0])
+
+    def settle(self) -> None:
+        """Notes device and inode of the open files."""
+        for path in self._files:
+            with suppress(FileNotFoundError):
+                found = os.stat(path)  # noqa: PTH116
+                self._seen[path] = found.st_dev, found.st_ino
+
+    def has_changed(self, connection: Connection) -> bool:
+        """Returns whether the writer has changed a row since the last call."""
+        raw = connection.connection.dbapi_connection
+        before, self._changes = self._changes, raw.total_changes  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        return self._changes != before
 
     def lock_migrations(self, connection: Connection) -> None:
         """Does nothing, because the transaction has been the only writer since it began."""

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "conversation_items",
     "conversations",
     "files",
+    "installation",
     "jobs",
     "metadata",
     "responses",
@@ -35,7 +37,7 @@ __all__ = [
     "uploads",
 ]
 
-HEAD = "0004"  # the newest revision
+HEAD = "0005"  # the newest revision
 
 metadata = MetaData(
     naming_convention={
@@ -62,6 +64,14 @@ responses = Table(
     Column("body", Text, nullable=False),  # JSON: the response object
     Column("events", Text),  # JSON: the events that a background response streamed
     Index("ix_responses_owner", "owner"),
+    Index("ix_responses_created_at", "created_at"),
+    Index(
+        "ix_responses_tenant_previous_id",
+        "tenant",
+        "previous_id",
+        sqlite_where=text("previous_id IS NOT NULL"),
+        postgresql_where=text("previous_id IS NOT NULL"),
+    ),
 )
 
 conversations = Table(
@@ -71,6 +81,9 @@ conversations = Table(
     Column("id", String(64), primary_key=True),
     Column("created_at", BigInteger, nullable=False),
     Column("metadata", Text, nullable=False),  # JSON
+    # Time of the last change of it or its items; the default is of rows that an older version writes
+    Column("updated_at", BigInteger, nullable=False, server_default="0"),
+    Index("ix_conversations_updated_at", "updated_at"),
 )
 
 conversation_items = Table(
@@ -100,6 +113,7 @@ completions = Table(
     Column("body", Text, nullable=False),  # JSON: the completion object
     UniqueConstraint("tenant", "id"),
     Index("ix_completions_tenant_seq", "tenant", "seq"),
+    Index("ix_completions_created_at", "created_at"),
 )
 
 completion_metadata = Table(
@@ -141,6 +155,7 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     UniqueConstraint("tenant", "id"),
     Index("ix_jobs_tenant_kind_seq", "tenant", "kind", "seq"),
+    Index("ix_jobs_finished_at", "finished_at"),
 )
 Index("ix_jobs_status_priority_seq", jobs.c.status, jobs.c.priority.desc(), jobs.c.seq)
 
@@ -160,6 +175,7 @@ files = Table(
     Index("ix_files_tenant_seq", "tenant", "seq"),
     Index("ix_files_sha256", "sha256"),
     Index("ix_files_expires_at", "expires_at"),
+    Index("ix_files_created_at", "created_at"),
 )
 
 uploads = Table(
@@ -176,6 +192,7 @@ uploads = Table(
     Column("bytes", BigInteger, nullable=False),  # announced size
     Column("file_expires_after", BigInteger),  # seconds
     Column("file_id", String(64)),
+    Index("ix_uploads_expires_at", "expires_at"),
 )
 
 upload_parts = Table(
@@ -226,6 +243,7 @@ batches = Table(
     UniqueConstraint("tenant", "id"),
     Index("ix_batches_tenant_seq", "tenant", "seq"),
     Index("ix_batches_status", "status"),
+    Index("ix_batches_created_at", "created_at"),
     Index("ix_batches_input_sha256", "input_sha256"),
 )
 
@@ -258,4 +276,12 @@ api_keys = Table(
     Column("revoked_at", BigInteger),
     UniqueConstraint("digest"),
     Index("ix_api_keys_tenant", "tenant"),
+)
+
+installation = Table(
+    "installation",
+    metadata,
+    # One row, which tells this database from every other, and its states from earlier ones
+    Column("id", String(64), primary_key=True),
+    Column("generation", BigInteger, nullable=False),
 )

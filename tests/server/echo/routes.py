@@ -7,7 +7,7 @@ from tests.server.echo.schema import EchoRequest
 
 from deepwell.dialogue.completion import Choice, Update, engine_request
 from deepwell.dialogue.model import SamplingOptions
-from deepwell.server.access.principal import principal_of
+from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.generation_bodies import usage
 from deepwell.server.http.json_route import JsonRoute, json_response
@@ -18,7 +18,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/echo", summary="Echo a text", response_model=None)
     async def echo(request: Request, body: EchoRequest) -> Response:
-        answering, adapter = context.generator(body.model)
+        answering, adapter = context.generator(body.model, tenant_of(request))
         model = answering.model
         (prompt,) = await model.encode_prompts([body.text], "text")
         params = model.sampling(SamplingOptions(temperature=0), 40, logprobs=None)

@@ -84,7 +84,12 @@ def served_process(
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, "DEEPWELL_DATA_DIR": folder, **(env or {})},
+                env={
+                    **os.environ,
+                    "DEEPWELL_DATA_DIR": folder,
+                    "DEEPWELL_STATE_DIR": str(Path(folder) / "state"),
+                    **(env or {}),
+                },
             )
         try:
             start = time.monotonic()

@@ -58,6 +58,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "siege": security.siege,
     "jobs": storage.jobs,
     "storage": storage.storage,
+    "retention": storage.retention,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -1,4 +1,4 @@
-"""Verbs of `deepwell bench` on storage: jobs, batches, one suite on both databases."""
+"""Verbs of `deepwell bench` on storage: jobs, batches, retention, one suite on both databases."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["batches", "jobs", "storage"]
+__all__ = ["batches", "jobs", "retention", "storage"]
 
 
 def batches(
@@ -41,6 +41,26 @@ def jobs(
     from deepwell.bench.suites.storage.jobs import bench_jobs
 
     measure("jobs", row, json, lambda report: bench_jobs(report, jobs=count, workers=workers, rounds=rounds))
+
+
+def retention(
+    seconds: Annotated[float, typer.Option(min=1, help="How long objects are stored.")] = 480.0,
+    retention_s: Annotated[
+        float, typer.Option(min=1, help="Age in seconds at which they are removed.")
+    ] = 60.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Objects stored in a second.")] = 25.0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Stores objects at a constant rate, removes old ones, and watches that the store stays flat."""
+    from deepwell.bench.suites.storage.retention import bench_retention
+
+    measure(
+        "retention",
+        row,
+        json,
+        lambda report: bench_retention(report, seconds=seconds, retention_s=retention_s, rate=rate),
+    )
 
 
 def storage(row: Row = None, json: Json = False) -> None:

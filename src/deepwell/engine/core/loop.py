@@ -60,6 +60,8 @@ __all__ = ["InProcessEngine"]
 _STALLED_S = 0.05  # between two looks at the inbox while every sequence waits for its mask
 _log = logging.getLogger(__name__)
 
+_LONGEST_NAME = 384  # of an adapter: 256 characters of a client, and its tenant before them
+
 
 @dataclass(slots=True)
 class _Job:
@@ -203,7 +205,7 @@ class InProcessEngine:
             raise UnsupportedModel(
                 "this engine takes no adapters", fix="merge the adapter into the base, and serve the result"
             )
-        if not name or len(name) > 256 or not name.isprintable():
+        if not name or len(name) > _LONGEST_NAME or not name.isprintable():
             raise InvalidRequest(
                 "an adapter's name is 1 to 256 printable characters", fix="choose another", param="lora_name"
             )
@@ -228,10 +230,8 @@ class InProcessEngine:
     def _adapter(self, name: str) -> LoadedAdapter:
         adapter = self._adapters.get(name)
         if adapter is None:
-            loaded = ", ".join(self._adapters) or "none"
-            raise ModelNotFound(
-                f"no adapter {name!r} is loaded", fix=f"load it, or use one that is: {loaded}", param="model"
-            )
+            # The loaded names are not listed: some belong to other tenants.
+            raise ModelNotFound(f"no adapter {name!r} is loaded", fix="load it first", param="model")
         return adapter
 
     def _compiler(self) -> GrammarCompiler:

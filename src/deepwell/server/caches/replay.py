@@ -16,6 +16,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepwell.engine.protocol import Engine
+from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.ticket import Offer, Ticket
 from deepwell.server.caches.response_cache import ByteLru
 from deepwell.server.http.errors import BodyRefused
@@ -121,8 +122,10 @@ class Replay:
             if name == b"content-type":
                 kind = value
                 break
-        adapters = tuple((adapter.name, adapter.digest) for adapter in self._engine.adapters())
-        return ticket.principal.tenant, scope["path"], scope["query_string"], kind, body, adapters
+        tenant = ticket.principal.tenant
+        seen = adapters_of(self._engine.adapters(), tenant).values()
+        adapters = tuple((adapter.name, adapter.digest) for adapter in seen)
+        return tenant, scope["path"], scope["query_string"], kind, body, adapters
 
     async def _answer(self, known: _Known, ticket: Ticket, scope: Scope, send: Send) -> None:
         if known.route is not None:

@@ -67,6 +67,7 @@ def compare_stored(report: Report, old: Revision, new: Revision, model: Path) ->
         env = {name: "" for name in os.environ if name.startswith("DEEPWELL_")} | {
             "DEEPWELL_HOME": str(home),
             "DEEPWELL_DATA_DIR": str(home / "data"),
+            "DEEPWELL_STATE_DIR": str(home / "state"),
             "DEEPWELL_MODELS_DIR": str(home / "cache" / "models"),
             "DEEPWELL_VALKEY_URL": url,
         }

@@ -60,6 +60,7 @@ class _Restarted:
                 env={
                     **os.environ,
                     "DEEPWELL_DATA_DIR": str(self._folder / "data"),
+                    "DEEPWELL_STATE_DIR": str(self._folder / "state"),
                     "DEEPWELL_JOB_LEASE_S": str(_LEASE_S),
                     "DEEPWELL_BATCH_CONCURRENCY": str(_CONCURRENCY),
                 },

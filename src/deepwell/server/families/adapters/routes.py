@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME
-from deepwell.errors import InvalidRequest
+from deepwell.errors import InvalidRequest, ModelNotFound
+from deepwell.server.access.adapter_names import adapters_of, check_name, engine_name
+from deepwell.server.access.auth import InsufficientScope
+from deepwell.server.access.principal import Principal, principal_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.schema import LoadAdapterRequest, UnloadAdapterRequest
 from deepwell.server.http.json_route import json_response
+from deepwell.storage.database import Tenant
 
 __all__ = ["inside", "router"]
 
@@ -26,24 +31,65 @@ def router(context: ServerContext) -> APIRouter:
     loading = asyncio.Lock()  # one at a time: each takes memory and a core
 
     @routes.post("/v1/load_lora_adapter", summary="Load or swap an adapter", response_model=None)
-    async def load(body: LoadAdapterRequest) -> Response:
-        if body.lora_name == base.name:
-            raise InvalidRequest(
-                f"{body.lora_name!r} is the base model", fix="choose another name", param="lora_name"
-            )
+    async def load(request: Request, body: LoadAdapterRequest) -> Response:
+        name = body.lora_name
+        owner = _owner(principal_of(request), shared=bool(body.shared))
+        check_name(name, [answering.model.name for answering in context.served])
         folder = inside(root, body.lora_path)
         async with loading:
-            info = await asyncio.to_thread(base.engine.load_adapter, body.lora_name, str(folder))
-        return json_response(
-            {"name": info.name, "rank": info.rank, "digest": info.digest, "parent": base.name}
-        )
+            _check_free(owner, name, [one.name for one in base.engine.adapters()])
+            info = await asyncio.to_thread(base.engine.load_adapter, engine_name(owner, name), str(folder))
+        return json_response({"name": name, "rank": info.rank, "digest": info.digest, "parent": base.name})
 
     @routes.post("/v1/unload_lora_adapter", summary="Forget an adapter", response_model=None)
-    async def unload(body: UnloadAdapterRequest) -> Response:
-        base.engine.unload_adapter(body.lora_name)
-        return json_response({"name": body.lora_name, "unloaded": True})
+    async def unload(request: Request, body: UnloadAdapterRequest) -> Response:
+        name, principal = body.lora_name, principal_of(request)
+        owner = _owner(principal, shared=bool(body.shared))
+        try:
+            check_name(name, ())
+            await asyncio.to_thread(base.engine.unload_adapter, engine_name(owner, name))
+        except (InvalidRequest, ModelNotFound):
+            if owner is not None and name in adapters_of(base.engine.adapters(), principal.tenant):
+                raise InsufficientScope(
+                    f"the adapter {name!r} is shared by all tenants",
+                    fix="an administrator unloads it: send shared=true with a key that has the scope admin",
+                    param="lora_name",
+                ) from None
+            raise ModelNotFound(
+                f"you have loaded no adapter {name!r}",
+                fix="list the models: GET /v1/models",
+                param="lora_name",
+            ) from None
+        return json_response({"name": name, "unloaded": True})
 
     return routes
+
+
+def _owner(principal: Principal, *, shared: bool) -> Tenant | None:
+    """Returns the tenant that an adapter belongs to; None: all of them share it, as they do where there are no keys.
+
+    Raises:
+        InsufficientScope: only an administrator shares adapters.
+    """
+    if not principal.key_id:
+        return None
+    if shared and not principal.may("admin"):
+        raise InsufficientScope(
+            "this API key cannot share adapters",
+            fix="leave shared out, or use a key with the scope admin",
+            param="shared",
+        )
+    return None if shared else principal.tenant
+
+
+def _check_free(owner: Tenant | None, name: str, loaded: Sequence[str]) -> None:
+    """Refuses a tenant's new adapter whose name a shared one has. Its own adapters are swapped, whatever was shared since."""
+    if engine_name(owner, name) not in loaded and name in loaded:
+        raise InvalidRequest(
+            f"{name!r} is the name of an adapter that all tenants share",
+            fix="choose another name",
+            param="lora_name",
+        )
 
 
 def inside(root: Path, path: str) -> Path:

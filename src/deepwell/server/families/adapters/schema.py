@@ -18,6 +18,7 @@ class LoadAdapterRequest(Strict):
     lora_name: str
     lora_path: str
     load_inplace: bool | None = None  # a loaded name is always swapped
+    shared: bool | None = None  # true: every tenant may use it; needs the scope admin
 
 
 class UnloadAdapterRequest(Strict):
@@ -25,3 +26,4 @@ class UnloadAdapterRequest(Strict):
 
     lora_name: str
     lora_int_id: Annotated[Any, refuse("adapters have no numbers: leave lora_int_id out")] = None
+    shared: bool | None = None  # true: the shared adapter of this name; needs the scope admin

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import time
-import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 from msgspec import structs
@@ -50,7 +49,6 @@ class BatchWorker:
         self._lease_s = context.options.files.job_lease_s
         self._concurrency = context.options.files.batch_concurrency
         self._slots = asyncio.Semaphore(self._concurrency)
-        self._owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
         self._running: set[asyncio.Task[None]] = set()
         self._loops: list[asyncio.Task[None]] = []
 
@@ -71,7 +69,7 @@ class BatchWorker:
             job = None
             if len(self._running) < _MOST_BATCHES:
                 try:
-                    job = await state.jobs.claim([BATCH_JOB], self._owner, self._lease_s)
+                    job = await state.jobs.claim([BATCH_JOB], state.owner, self._lease_s)
                 except Exception as error:  # the loop outlives any failure
                     _warn("no batch can be claimed", error)
             if job is not None:
@@ -163,7 +161,11 @@ class BatchWorker:
         context, batches = self._context, self._context.state.batches
         path = context.state.files.blobs.path(batch.input_sha256 or "")
         checked = await asyncio.to_thread(
-            check_input, path, batch.endpoint, context.options.max_body_bytes, context.find
+            check_input,
+            path,
+            batch.endpoint,
+            context.options.max_body_bytes,
+            partial(context.find, tenant=tenant),
         )
         if checked.errors:
             return await batches.fail(tenant, batch.id, [structs.asdict(one) for one in checked.errors])

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from deepwell.dialogue.completion import Choice, Counts, Update, engine_request
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.engine.protocol import TokenLogprob
-from deepwell.server.access.principal import principal_of
+from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.access.ticket import offer
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
@@ -37,7 +37,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a text", response_model=None)
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        answering, adapter = context.generator(body.model)
+        answering, adapter = context.generator(body.model, tenant_of(request))
         model = answering.model
         prompts = await model.encode_prompts(body.prompt, "prompt")
         grammar = body.structured_outputs.compiled() if body.structured_outputs else None

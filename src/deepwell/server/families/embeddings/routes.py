@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
+from deepwell.server.access.principal import tenant_of
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.families.embeddings.bodies import Embedding, EmbeddingList, EmbeddingUsage
@@ -30,7 +31,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/embeddings", summary="Embed texts", response_model=None)
     async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
-        answering, adapter = context.find(body.model)
+        answering, adapter = context.find(body.model, tenant_of(request))
         model = answering.model
         size = model.capabilities.hidden_size
         if body.dimensions is not None and body.dimensions > size:

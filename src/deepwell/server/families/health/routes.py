@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from deepwell.errors import EngineUnavailable
 from deepwell.server.context import ServerContext
+from deepwell.server.families.health.readiness import Readiness
 from deepwell.server.http.errors import ShuttingDown
 from deepwell.server.http.json_route import json_response
 
@@ -16,6 +17,7 @@ __all__ = ["router"]
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
     routes = APIRouter()
+    readiness = Readiness(context)
 
     @routes.get("/healthz", summary="The process answers", response_model=None)
     async def healthz() -> Response:
@@ -32,6 +34,7 @@ def router(context: ServerContext) -> APIRouter:
                 f"the engine is being restarted, after {restarts} restarts before",
                 fix="wait, and see the server's log",
             )
+        await readiness.require()
         ready = {"status": "ready", "model": context.main.model.name, "engine_restarts": restarts}
         return json_response(ready)
 

@@ -19,7 +19,7 @@ from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.dialogue.tools import FunctionTool, ToolChoice, json_format
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.server.access.principal import principal_of
+from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.families.messages.bodies import AnthropicMessage, MessagesUsage, TokenCount
@@ -48,7 +48,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/messages", summary="Answer a conversation (Anthropic)", response_model=None)
     async def messages(request: Request, body: MessagesRequest) -> Response:
-        answering, adapter = context.generator(body.model)
+        answering, adapter = context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
         plan = await plan_dialogue(model, _dialogue(body), caller)
@@ -66,7 +66,7 @@ def router(context: ServerContext) -> APIRouter:
         "/v1/messages/count_tokens", summary="Count a conversation's tokens (Anthropic)", response_model=None
     )
     async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
-        answering, _ = context.generator(body.model)
+        answering, _ = context.generator(body.model, tenant_of(request))
         tokens = await count_prompt(answering.model, _dialogue(body), principal_of(request).caller)
         return Response(_encode(TokenCount(tokens)), media_type="application/json")
 

@@ -1,12 +1,14 @@
-"""`/v1/models`: the served models, with their adapters."""
+"""`/v1/models`: the served models, with the adapters that the tenant may use."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from msgspec import structs
 from starlette.responses import Response
 
 from deepwell.dialogue.model import ServedModel
+from deepwell.server.access.adapter_names import adapters_of
+from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.models.bodies import DefaultSampling, ModelCard, ModelList
 from deepwell.server.http.json_route import json_response
@@ -19,15 +21,16 @@ def router(context: ServerContext) -> APIRouter:
     routes = APIRouter()
 
     @routes.get("/v1/models", summary="List the served models", response_model=None)
-    async def models() -> Response:
+    async def models(request: Request) -> Response:
         served = [answering.model for answering in context.served]
-        adapters = [_card(context.main.model, name) for name in context.main.model.adapter_names()]
+        main = context.main.model
+        adapters = [_card(main, name) for name in adapters_of(main.engine.adapters(), tenant_of(request))]
         return json_response(ModelList([*map(_card, served), *adapters]))
 
     @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
-    async def model(id: str) -> Response:
-        answering, adapter = context.find(id)
-        return json_response(_card(answering.model, adapter))
+    async def model(request: Request, id: str) -> Response:
+        answering, adapter = context.find(id, tenant_of(request))
+        return json_response(_card(answering.model, id if adapter else ""))
 
     return routes
 

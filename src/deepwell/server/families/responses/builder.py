@@ -49,13 +49,17 @@ def frame(event: ResponseEvent) -> bytes:
 class ResponseBuilder:
     """A builder of one response: call `begin`, then `take` for every turn, then `end` or `fail`. `response` is its state.
 
+    Only log probabilities need the codec.
+
     Each of these methods returns the events that it caused, in order; their numbers rise by one.
     """
 
-    def __init__(self, response: Response, codec: Codec, *, with_logprobs: bool = False) -> None:
+    def __init__(
+        self, response: Response, codec: Codec | None = None, *, with_logprobs: bool = False
+    ) -> None:
         self.response = response
         self._codec = codec
-        self._with_logprobs = with_logprobs
+        self._with_logprobs = with_logprobs and codec is not None
         self._number = 0
         self._open: MessageItem | ReasoningItem | FunctionCall | None = None
         self._pieces: list[str] = []  # of the open item's text
@@ -248,6 +252,7 @@ class ResponseBuilder:
 
     def _logprobs(self, entries: Sequence[Entry]) -> list[Logprob]:
         rows: list[Logprob] = []
+        assert self._codec is not None
         for entry in entries:
             data = self._codec.token_bytes(entry.info.token)
             top: list[TopLogprob] = []

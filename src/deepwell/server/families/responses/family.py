@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from fastapi import FastAPI
+
+from deepwell.server.background import LeaseKeeper
+from deepwell.server.context import ServerContext
 from deepwell.server.families.family import Family
 from deepwell.server.families.responses.bodies import InputTokenCount, ItemList, Response, ResponseDeleted
 from deepwell.server.families.responses.routes import router
 from deepwell.server.families.responses.schema import InputTokensRequest, ResponseRequest
+from deepwell.server.families.responses.stored import abandoned
 from deepwell.server.http.declaration import Declaration, Operation
 
 __all__ = ["FAMILY"]
 
 _RESPONSES = "/v1/responses"
 _RESPONSE = "/v1/responses/{response_id}"
+
+
+class _Leases:
+    """The keeper of the leases of one server's background responses, which go on while the server drains."""
+
+    def __init__(self, context: ServerContext, _app: FastAPI) -> None:
+        self._context = context
+        self._keeper = LeaseKeeper(context.background, context.options.files.job_lease_s, abandoned)
+
+    def start(self) -> None:
+        self._keeper.start(lambda: self._context.state, self._context.kept)
+        self._context.on_close(self._keeper.stop)
+
+    async def stop(self) -> None:
+        """Does nothing yet: the leases are kept until the last run is closed."""
+
 
 FAMILY = Family(
     Declaration(
@@ -45,4 +66,5 @@ FAMILY = Family(
         },
     ),
     router,
+    worker=_Leases,
 )

@@ -11,8 +11,8 @@ from starlette.responses import Response as HttpResponse
 from deepwell.dialogue.dialogue import count_prompt
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import principal_of, tenant_of
+from deepwell.server.background import Run
 from deepwell.server.context import ServerContext
-from deepwell.server.families.responses.background import Background, Run
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
 from deepwell.server.families.responses.respond import (
@@ -33,7 +33,6 @@ from deepwell.server.families.responses.schema import (
 from deepwell.server.families.responses.stored import event_stream, stored_router
 from deepwell.server.http.json_route import JsonRoute, json_response
 from deepwell.server.http.sse import Answer
-from deepwell.server.state import State
 from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
@@ -44,13 +43,14 @@ _encode = msgspec.json.Encoder().encode
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
     routes = APIRouter(route_class=JsonRoute)
-    background = Background()
+    background = context.background
     context.on_close(background.close)
 
     @routes.post("/v1/responses", summary="Create a response", response_model=None)
     async def create(request: Request, body: ResponseRequest) -> HttpResponse:
-        answering, adapter = context.generator(body.model)
-        model, state, tenant = answering.model, context.state, tenant_of(request)
+        tenant = tenant_of(request)
+        answering, adapter = context.generator(body.model, tenant)
+        model, state = answering.model, context.state
         said = await prompted(model, state, principal_of(request), body)
         response = new_response(model, body)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
@@ -64,7 +64,7 @@ def router(context: ServerContext) -> APIRouter:
 
         if body.background:
             queued = _encode(response)
-            run = await _begin(background, state, tenant, builder, said.own, events_of)
+            run = await _begin(context, tenant, builder, said.own, events_of)
             return event_stream(context, run.recording.read()) if body.stream else json_response(queued)
         events = events_of(store_now)
         if body.stream:
@@ -73,33 +73,35 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/responses/input_tokens", summary="Count the tokens of an input", response_model=None)
     async def input_tokens(request: Request, body: InputTokensRequest) -> HttpResponse:
-        answering = context.main if body.model is None else context.generator(body.model)[0]
         principal = principal_of(request)
-        _, dialogue = await dialogue_of(answering.model, context.state, principal.tenant, body)
+        tenant = principal.tenant
+        answering = context.main if body.model is None else context.generator(body.model, tenant)[0]
+        _, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
         counted = await count_prompt(answering.model, dialogue, principal.caller)
         return json_response(_encode(InputTokenCount(counted)))
 
-    routes.routes += stored_router(context, background).routes
+    routes.routes += stored_router(context).routes
     return routes
 
 
 async def _begin(
-    background: Background,
-    state: State,
+    context: ServerContext,
     tenant: Tenant,
     builder: ResponseBuilder,
     own: list[Item],
     events_of: Callable[[Keep], AsyncGenerator[ResponseEvent, None]],
 ) -> Run:
     """Starts a background response. It is stored before any client learns of it."""
+    background, state = context.background, context.state
     background.check_room()
-    await state.responses.put(tenant, stored_of(builder, own, ()), working=True)
+    lease_s = context.options.files.job_lease_s
+    await state.responses.begin(tenant, stored_of(builder, own, ()), state.owner, lease_s)
     run = Run(lambda: _encode(builder.response))
 
     async def keep(last: ResponseEvent) -> None:
         await store(state, tenant, builder, own)
         events = [*run.recording.events, frame(last)]
-        await state.responses.finish(tenant, stored_of(builder, own, events))
+        await state.responses.finish(tenant, stored_of(builder, own, events), state.owner)
 
     async def work() -> None:
         events = events_of(keep)
@@ -114,7 +116,9 @@ async def _begin(
                 else:
                     for event in builder.fail(_stopped()):
                         run.recording.add(frame(event))
-                await state.responses.finish(tenant, stored_of(builder, own, run.recording.events))
+                await state.responses.finish(
+                    tenant, stored_of(builder, own, run.recording.events), state.owner
+                )
 
     await background.start(tenant, builder.response.id, run, work())
     return run

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Annotated
 
 import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response as HttpResponse
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
-from deepwell.server.families.responses.background import Background
-from deepwell.server.families.responses.bodies import Item, ItemList, ResponseDeleted
+from deepwell.server.families.responses.bodies import Item, ItemList, Response, ResponseDeleted
+from deepwell.server.families.responses.builder import ResponseBuilder, frame
 from deepwell.server.families.responses.items import decode_items
 from deepwell.server.families.responses.schema import ListQuery, RetrieveQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.sse import EventStream
+from deepwell.storage.responses import StoredResponse
 
-__all__ = ["event_stream", "stored_router"]
+__all__ = ["abandoned", "cancelled", "event_stream", "stored_router"]
 
 _encode = msgspec.json.Encoder().encode
 
 
-def stored_router(context: ServerContext, background: Background) -> APIRouter:
-    """Returns the routes of responses that exist already; `background` has those still being generated."""
+def stored_router(context: ServerContext) -> APIRouter:
+    """Returns the routes of responses that exist already, those still being generated included."""
     routes = APIRouter()
+    background = context.background
 
     @routes.get("/v1/responses/{response_id}", summary="Fetch a response", response_model=None)
     async def retrieve(
@@ -74,7 +77,8 @@ def stored_router(context: ServerContext, background: Background) -> APIRouter:
         if run is not None:
             await background.cancel(run)
             return json_response(run.snapshot())
-        stored = await state.responses.get(tenant, response_id)
+        # Another process works on it, or none any more: either way it ends here and now.
+        stored = await state.responses.close(tenant, response_id, cancelled)
         if stored.events is None:
             raise InvalidRequest(
                 f"the response {response_id!r} was not made in the background",
@@ -121,3 +125,23 @@ def _page(items: list[Item], query: ListQuery) -> ItemList:
 def event_stream(context: ServerContext, events: AsyncGenerator[bytes, None]) -> HttpResponse:
     """Returns framed events as a stream without an end mark of its own."""
     return EventStream(events, context.stopped, end=b"")
+
+
+def cancelled(stored: StoredResponse) -> StoredResponse:
+    """Returns a response that nobody here works on as a cancelled one."""
+    response = msgspec.json.decode(stored.body, type=Response)
+    builder = ResponseBuilder(response)
+    builder.cancel()
+    return replace(stored, status=response.status, body=_encode(response).decode())
+
+
+def abandoned(stored: StoredResponse) -> StoredResponse:
+    """Returns the response of a process that was killed as a failed one. Its stream is the one event that says so."""
+    response = msgspec.json.decode(stored.body, type=Response)
+    failure = DeepwellError(
+        "the process that generated this response was killed", fix="send the request again"
+    )
+    events = [frame(event).decode() for event in ResponseBuilder(response).fail(failure)]
+    return replace(
+        stored, status=response.status, body=_encode(response).decode(), events=_encode(events).decode()
+    )

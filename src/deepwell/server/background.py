@@ -1,16 +1,26 @@
-"""Responses that are generated in the background, and the events of each so far, for all that come to read them."""
+"""Responses that are generated in the background, and the events of each so far, for all that come to read them.
+
+The process that generates a response has a lease on it (`storage/responses.py`). `LeaseKeeper` renews the leases of this
+process, and ends the responses of processes that were killed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
 from deepwell.errors import DeepwellError
+from deepwell.server.state import State
 from deepwell.storage.database import Tenant
+from deepwell.storage.responses import StoredResponse
 
-__all__ = ["Background", "Recording", "Run", "TooManyRuns"]
+__all__ = ["Background", "LeaseKeeper", "Recording", "Run", "TooManyRuns"]
 
+_log = logging.getLogger("deepwell.server")
+
+_LOOK_S = 1.0  # between renewals, and looks for silent owners
 MAX_RUNS = 1024  # unfinished at a time; each holds its events in memory
 
 
@@ -76,6 +86,18 @@ class Background:
     def __init__(self) -> None:
         self._runs: dict[tuple[Tenant, str], Run] = {}
 
+    @property
+    def ids(self) -> set[str]:
+        """The ids of all runs, which are unique beyond tenants."""
+        return {id for _, id in self._runs}
+
+    def drop(self, ids: set[str]) -> None:
+        """Cancels the runs of these ids, whose responses this process has lost, without waiting."""
+        for (_, id), run in self._runs.items():
+            if id in ids and run.task is not None:
+                run.cancelled = True
+                run.task.cancel()
+
     def find(self, tenant: Tenant, id: str) -> Run | None:
         """Returns the run, or None if there is none or it has ended."""
         return self._runs.get((tenant, id))
@@ -121,3 +143,58 @@ class Background:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
+
+
+class LeaseKeeper:
+    """Work beside requests that keeps this process's background responses, and gives up those of dead processes.
+
+    A response is not run again: its client may have read a part of it, and its function calls may have been acted on.
+    """
+
+    def __init__(
+        self, background: Background, lease_s: float, end: Callable[[StoredResponse], StoredResponse]
+    ) -> None:
+        """Keeps the runs of `background`. `end` turns a response that was given up into a failed one."""
+        self._background = background
+        self._lease_s = lease_s
+        self._end = end
+        self._missed: set[str] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, state: Callable[[], State], kept: asyncio.Event) -> None:
+        """Starts the work on the stores that `state` returns, once `kept` is set."""
+        self._task = asyncio.create_task(self._run(state, kept))
+
+    async def stop(self) -> None:
+        """Ends the work. The runs are closed afterwards, within their leases."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _run(self, state: Callable[[], State], kept: asyncio.Event) -> None:
+        await kept.wait()
+        while True:
+            try:
+                await self.look(state())
+            except Exception as error:  # the loop outlives any failure
+                foreseen = isinstance(error, DeepwellError)
+                _log.warning(
+                    "the leases of background responses cannot be kept: %s",
+                    error,
+                    exc_info=None if foreseen else error,
+                )
+            await asyncio.sleep(min(_LOOK_S, self._lease_s / 4))
+
+    async def look(self, state: State) -> None:
+        """Renews the leases, drops the runs that others have ended, and ends the responses of silent processes."""
+        running = self._background.ids
+        if not running and not await state.responses.is_any_unfinished():
+            return
+        kept = await state.responses.beat(running, state.owner, self._lease_s)
+        # A run that is just ending has no lease any more either, so one is dropped when it is missed twice.
+        missed = running - kept
+        self._background.drop(missed & self._missed)
+        self._missed = missed
+        for tenant, id in await state.responses.take_silent(state.jobs, state.owner, self._lease_s):
+            await state.responses.close(tenant, id, self._end)
+            _log.warning("the background response %s was given up: its process has not been heard of", id)

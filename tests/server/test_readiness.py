@@ -1,0 +1,158 @@
+"""`/readyz`: the database, the disk and the engine, asked at most once a second and never waited for long."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.server.fakes import FakeEngine, make_service
+
+from deepwell.dialogue.text import Codec
+from deepwell.errors import StorageUnavailable
+from deepwell.server.context import ServerContext
+from deepwell.server.families.health import readiness
+from deepwell.server.families.health.readiness import CACHED_S, Readiness
+from deepwell.server.options import FileOptions
+from deepwell.storage.database import Database
+
+
+@pytest.fixture
+def context(engine: FakeEngine, codec: Codec, tmp_path: Path) -> Iterator[ServerContext]:
+    database = Database.open(tmp_path / "deepwell.db")
+    files = FileOptions(folder=tmp_path / "not" / "made" / "yet")
+    yield make_service(engine, codec, model="toy", database=database, files=files)
+    database.close()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Probe:
+    """Counts what is asked of the database, and may hold it up."""
+
+    def __init__(self, context: ServerContext, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.count = 0
+        self.free = threading.Event()
+        self.free.set()
+        original = context.state.database._probe
+
+        def probe() -> None:
+            self.count += 1
+            assert self.free.wait(30)
+            original()
+
+        monkeypatch.setattr(context.state.database, "_probe", probe)
+
+
+async def test_many_who_ask_cost_one_look_a_second(
+    context: ServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, probe = Clock(), Probe(context, monkeypatch)
+    ready = Readiness(context, clock=clock)
+    await asyncio.gather(*(ready.require() for _ in range(50)))
+    clock.now += CACHED_S * 0.99
+    await ready.require()
+    assert probe.count == 1
+    clock.now += CACHED_S * 0.01
+    await ready.require()
+    assert probe.count == 2
+
+
+async def test_a_database_that_hangs_is_not_waited_for(
+    context: ServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readiness, "LIMIT_S", 0.01)
+    clock, probe = Clock(), Probe(context, monkeypatch)
+    ready = Readiness(context, clock=clock)
+    probe.free.clear()
+    for _ in range(5):
+        with pytest.raises(StorageUnavailable, match="not answered"):
+            await ready.require()
+        clock.now += CACHED_S
+    assert probe.count == 1  # no second one behind the first
+    probe.free.set()
+    monkeypatch.setattr(readiness, "LIMIT_S", 30)
+    await ready.require()
+
+
+async def test_a_failing_database_is_told_and_its_return_too(context: ServerContext, tmp_path: Path) -> None:
+    clock = Clock()
+    ready = Readiness(context, clock=clock)
+    (tmp_path / "deepwell.db").rename(tmp_path / "away")
+    for _ in range(3):
+        with pytest.raises(StorageUnavailable, match="removed while the server runs"):
+            await ready.require()
+    (tmp_path / "away").rename(tmp_path / "deepwell.db")
+    clock.now += CACHED_S
+    await ready.require()
+
+
+def statvfs(**changed: int) -> Any:
+    """A disk of 1 TB with all of it free, but for the given fields."""
+    fields = {
+        "f_frsize": 4096,
+        "f_blocks": 1 << 28,
+        "f_bavail": 1 << 28,
+        "f_files": 1 << 20,
+        "f_favail": 1 << 20,
+    }
+    return lambda _path: type("Disk", (), fields | changed)
+
+
+@pytest.mark.parametrize(
+    ("disk", "problem"),
+    [
+        ({"f_bavail": (64 << 20) // 4096}, None),
+        ({"f_bavail": (64 << 20) // 4096 - 1}, "has 67.1 MB left"),
+        ({"f_bavail": 0}, "has 0.0 MB left"),
+        ({"f_blocks": 1000, "f_bavail": 21}, None),  # a disk of 4 MB
+        ({"f_blocks": 1000, "f_bavail": 10}, "has 0.0 MB left"),
+        ({"f_favail": 15}, "room for 15 more files"),
+        ({"f_files": 0, "f_favail": 0}, None),  # a file system that does not count them
+    ],
+)
+async def test_a_full_disk_is_not_ready(
+    context: ServerContext, monkeypatch: pytest.MonkeyPatch, disk: dict[str, int], problem: str | None
+) -> None:
+    monkeypatch.setattr(os, "statvfs", statvfs(**disk))
+    if problem is None:
+        await Readiness(context).require()
+        return
+    with pytest.raises(StorageUnavailable, match=problem) as told:
+        await Readiness(context).require()
+    assert told.value.status == 503 and told.value.fix
+
+
+async def test_a_disk_that_cannot_be_asked_is_not_ready(
+    context: ServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_path: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "statvfs", fails)
+    with pytest.raises(StorageUnavailable, match="Input/output error"):
+        await Readiness(context).require()
+
+
+async def test_a_look_that_breaks_is_not_ready(
+    context: ServerContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks() -> None:
+        raise ValueError("a mistake")
+
+    monkeypatch.setattr(context.state.database, "_probe", breaks)
+    with pytest.raises(StorageUnavailable, match="ValueError"):
+        await Readiness(context).require()
+
+
+async def test_a_server_that_keeps_nothing_is_ready(engine: FakeEngine, codec: Codec) -> None:
+    await Readiness(make_service(engine, codec, model="toy")).require()
