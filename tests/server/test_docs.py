@@ -54,4 +54,4 @@ def test_both_languages_show_the_same_blocks(guide: str) -> None:
 def test_the_reference_is_up_to_date() -> None:
     described = document()
     assert (DOCS / "reference" / "api.md").read_text(encoding="utf-8") == api_page(described)
-    assert (DOCS / "reference" / "coverage.md").read_text(encoding="utf-8") == coverage_page(described)
+    assert (DOCS / "reference" / "coverage.md").read_text(encoding="utf-8") == coverage_page()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -30,6 +30,7 @@ class StoredResponse:
     events: str | None = None
 
 
+_DELETED = "deleted"  # status of a row that only keeps its place in a chain
 _COLUMNS = [responses.c[name] for name in StoredResponse.__dataclass_fields__]
 
 
@@ -57,7 +58,7 @@ class ResponseStore:
         """Replaces a response that this process works on; returns False if it was deleted in the meantime."""
 
         def work(connection: Connection) -> bool:
-            key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
+            key = _key(tenant, response.id)
             done = connection.execute(sa.update(responses).where(key).values(owner=None, **_values(response)))
             return done.rowcount > 0
 
@@ -71,19 +72,29 @@ class ResponseStore:
         """
 
         def work(connection: Connection) -> StoredResponse:
-            query = sa.select(*_COLUMNS).where(responses.c.tenant == tenant, responses.c.id == id)
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(sa.select(*_COLUMNS).where(_key(tenant, id))).one_or_none()
             if row is None:
                 raise _missing(id)
             return StoredResponse(**row._mapping)
 
         return await self._database.read(work)
 
+    async def some(self, tenant: Tenant, ids: Collection[str]) -> dict[str, StoredResponse]:
+        """Returns those of the responses that the tenant has, by id."""
+
+        def work(connection: Connection) -> dict[str, StoredResponse]:
+            query = sa.select(*_COLUMNS).where(
+                responses.c.tenant == tenant, responses.c.id.in_(sorted(ids)), _kept()
+            )
+            return {row.id: StoredResponse(**row._mapping) for row in connection.execute(query)}
+
+        return await self._database.read(work)
+
     async def chain(self, tenant: Tenant, id: str) -> Sequence[StoredResponse]:
-        """Returns the response and all those before it, the oldest first.
+        """Returns the response and all those before it, the oldest first. Those that were deleted are passed over.
 
         Raises:
-            NotFound: the response, or one before it, was deleted.
+            NotFound: the tenant has no response of this id.
         """
 
         def work(connection: Connection) -> Sequence[StoredResponse]:
@@ -102,29 +113,26 @@ class ResponseStore:
             query = (
                 sa.select(*_COLUMNS)
                 .join(chain, responses.c.id == chain.c.id)
-                .where(own)
+                .where(own, _kept())
                 .order_by(chain.c.depth.desc())
             )
             rows = [StoredResponse(**row._mapping) for row in connection.execute(query)]
-            if not rows:
+            if not rows or rows[-1].id != id:
                 raise _missing(id)
-            if rows[0].previous_id is not None:
-                raise _missing(rows[0].previous_id)
             return rows
 
         return await self._database.read(work)
 
     async def delete(self, tenant: Tenant, id: str) -> None:
-        """Deletes the response.
+        """Deletes the response. Only its place in the chain stays, so that responses behind it keep those before it.
 
         Raises:
             NotFound: the tenant has none of this id.
         """
+        nothing = {"status": _DELETED, "owner": None, "input": "[]", "body": "{}", "events": None}
 
         def work(connection: Connection) -> None:
-            done = connection.execute(
-                sa.delete(responses).where(responses.c.tenant == tenant, responses.c.id == id)
-            )
+            done = connection.execute(sa.update(responses).where(_key(tenant, id)).values(nothing))
             if not done.rowcount:
                 raise _missing(id)
 
@@ -159,9 +167,18 @@ class ResponseStore:
 
     def give_up(self, tenant: Tenant, response: StoredResponse) -> None:
         """Does the same as `finish` for a caller without an event loop."""
-        key = (responses.c.tenant == tenant) & (responses.c.id == response.id)
-        statement = sa.update(responses).where(key).values(owner=None, **_values(response))
+        statement = (
+            sa.update(responses).where(_key(tenant, response.id)).values(owner=None, **_values(response))
+        )
         self._database.write_now(lambda connection: connection.execute(statement).rowcount)
+
+
+def _kept() -> sa.ColumnElement[bool]:
+    return responses.c.status != _DELETED
+
+
+def _key(tenant: Tenant, id: str) -> sa.ColumnElement[bool]:
+    return (responses.c.tenant == tenant) & (responses.c.id == id) & _kept()
 
 
 def _values(response: StoredResponse) -> dict[str, object]:

@@ -25,6 +25,7 @@ __all__ = [
     "BodyTooLarge",
     "ErrorResponse",
     "InvalidApiKey",
+    "NotServed",
     "RequestTimeout",
     "ShuttingDown",
     "SlowBody",
@@ -100,6 +101,13 @@ class InvalidApiKey(DeepwellError):
     code = "invalid_api_key"
 
 
+class NotServed(InvalidRequest):
+    """Raised for an operation of OpenAI's API that this server does not have."""
+
+    status = 404
+    code = "operation_not_served"
+
+
 class RequestTimeout(DeepwellError):
     """Raised when a request takes longer than the server allows."""
 
@@ -124,10 +132,13 @@ def encode_error(error: DeepwellError) -> bytes:
     return error_body(str(error), error.type, error.param, error.code)
 
 
-def anthropic_error(message: str, status: int) -> bytes:
+def anthropic_error(message: str, status: int, details: Mapping[str, str] | None = None) -> bytes:
     """Returns Anthropic's error object as JSON."""
     kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+    error: dict[str, Any] = {"type": kind, "message": message}
+    if details:
+        error["details"] = details
+    return msgspec.json.encode({"type": "error", "error": error})
 
 
 class ErrorResponse(Response):
@@ -142,14 +153,18 @@ class ErrorResponse(Response):
         *,
         status: int,
         headers: Mapping[str, str] | None = None,
+        details: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(error_body(message, type, param, code), status, headers, "application/json")
         self._message = message
+        self._code = code
+        self._details = details
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error_code"] = self._code  # for a caller in this process
         routes = _routes(scope)
         if routes is not None and routes.is_anthropic(scope["path"]):
-            body = anthropic_error(self._message, self.status_code)
+            body = anthropic_error(self._message, self.status_code, self._details)
             headers = {name: value for name, value in self.headers.items() if name != "content-length"}
             await Response(body, self.status_code, headers)(scope, receive, send)
             return
@@ -193,6 +208,11 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error, BodyRefused):
         return error_response(error.error, error.status_code, {"connection": "close"})
     path = request.url.path
+    routes = _routes(request.scope)
+    if routes is not None and error.status_code in (404, 405):
+        reason = routes.why_not(request.method, path)
+        if reason is not None:
+            return error_response(NotServed(f"{request.method} {path} is not served here", fix=reason))
     if error.status_code == 404:
         fix = f"the routes are {', '.join(_paths(request.app))}"
         return error_response(InvalidRequest(f"there is no {request.method} {path}", fix=fix), 404)
@@ -235,7 +255,10 @@ async def _validation(request: Request, error: Exception) -> Response:
         messages.append(f"and {len(problems) - _MOST_PROBLEMS} more")
     unknown = any(problem["type"] == "extra_forbidden" for problem in problems)
     code = "unknown_parameter" if unknown else None
-    return ErrorResponse("; ".join(messages), "invalid_request_error", param, code, status=400)
+    details = next((found for one in problems if (found := one.get("ctx", {}).get("details"))), None)
+    return ErrorResponse(
+        "; ".join(messages), "invalid_request_error", param, code, status=400, details=details
+    )
 
 
 def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> tuple[str, str | None]:
@@ -255,6 +278,8 @@ def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> tuple[str, str
     if kind == "missing":
         return f"missing parameter {name!r}", name
     message = str(problem["msg"]).removeprefix("Input ")
+    if kind == "crossed":
+        return message, _name((*loc, problem["ctx"]["param"]))
     return f"{name!r}: {message}" if name else message, name or None
 
 

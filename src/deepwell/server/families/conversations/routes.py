@@ -16,6 +16,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.conversations.bodies import Conversation, ConversationDeleted, RawItemList
 from deepwell.server.families.conversations.schema import ConversationItemsRequest, ConversationRequest
 from deepwell.server.families.responses.bodies import Item
+from deepwell.server.families.responses.history import referenced
 from deepwell.server.families.responses.items import encode_item, new_id, to_items
 from deepwell.server.families.responses.schema import IncludeQuery, ListQuery
 from deepwell.server.http.json_route import json_response
@@ -35,8 +36,9 @@ def router(context: ServerContext) -> APIRouter:
         body = body or ConversationRequest.model_validate({})
         metadata = msgspec.json.encode(body.metadata or {}).decode()
         conversation = StoredConversation(new_id("conv"), int(time.time()), metadata)
-        items = _stored(to_items(body.items or ()))
-        await context.state.conversations.create(tenant_of(request), conversation, items)
+        state, tenant, given = context.state, tenant_of(request), body.items or ()
+        items = _stored(to_items(given, await referenced(state, tenant, given)))
+        await state.conversations.create(tenant, conversation, items)
         return _conversation(conversation)
 
     @routes.get("/v1/conversations/{conversation_id}", summary="Fetch a conversation", response_model=None)
@@ -73,8 +75,9 @@ def router(context: ServerContext) -> APIRouter:
         body: ConversationItemsRequest,
         query: Annotated[IncludeQuery, Query()],
     ) -> Response:
-        items = _stored(to_items(body.items))
-        await context.state.conversations.append(tenant_of(request), conversation_id, items)
+        state, tenant = context.state, tenant_of(request)
+        items = _stored(to_items(body.items, await referenced(state, tenant, body.items)))
+        await state.conversations.append(tenant, conversation_id, items)
         return _list(items, has_more=False)
 
     @routes.get(

@@ -14,6 +14,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.background import Background, Run
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
+from deepwell.server.families.responses.items import new_id
 from deepwell.server.families.responses.respond import (
     Keep,
     builder_of,
@@ -49,8 +50,9 @@ def router(context: ServerContext) -> APIRouter:
     async def create(request: Request, body: ResponseRequest) -> HttpResponse:
         answering, adapter = context.generator(body.model)
         model, state, tenant = answering.model, context.state, tenant_of(request)
-        said = await prompted(model, state, tenant, body)
-        response = new_response(model, body)
+        id = new_id("resp")
+        said = await prompted(model, state, tenant, body, id)
+        response = new_response(model, body, id)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
         builder = builder_of(model, body, response)
 
