@@ -35,7 +35,7 @@ class DocumentedKinds:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What the document describes, of the families that Deepwell serves or means to serve."""
+    """The part of OpenAI's document in the families that Deepwell serves or means to serve."""
 
     version: str
     families: tuple[DocumentedFamily, ...]
@@ -45,7 +45,9 @@ class Document:
 @cache
 def document() -> Document:
     """Returns the document."""
-    data = tomllib.loads(files("deepwell.server.http").joinpath("documented.toml").read_text(encoding="utf-8"))
+    data = tomllib.loads(
+        files("deepwell.server.http").joinpath("documented.toml").read_text(encoding="utf-8")
+    )
     return Document(
         data["version"],
         tuple(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -15,30 +16,30 @@ from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.conversations.bodies import Conversation, ConversationDeleted, RawItemList
 from deepwell.server.families.conversations.schema import ConversationItemsRequest, ConversationRequest
-from deepwell.server.families.responses.bodies import Item
 from deepwell.server.families.responses.history import referenced
+from deepwell.server.families.responses.item_schema import ItemInput
 from deepwell.server.families.responses.items import encode_item, new_id, to_items
 from deepwell.server.families.responses.schema import IncludeQuery, ListQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.schema import MetadataRequest
 from deepwell.storage.conversations import Item as StoredItem
 from deepwell.storage.conversations import StoredConversation
+from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
 
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes, stored = APIRouter(), partial(_stored, context)
 
     @routes.post("/v1/conversations", summary="Begin a conversation", response_model=None)
     async def create(request: Request, body: ConversationRequest | None = None) -> Response:
         body = body or ConversationRequest.model_validate({})
         metadata = msgspec.json.encode(body.metadata or {}).decode()
         conversation = StoredConversation(new_id("conv"), int(time.time()), metadata)
-        state, tenant, given = context.state, tenant_of(request), body.items or ()
-        items = _stored(to_items(given, await referenced(state, tenant, given)))
-        await state.conversations.create(tenant, conversation, items)
+        items = await stored(tenant_of(request), body.items or ())
+        await context.state.conversations.create(tenant_of(request), conversation, items)
         return _conversation(conversation)
 
     @routes.get("/v1/conversations/{conversation_id}", summary="Fetch a conversation", response_model=None)
@@ -75,9 +76,8 @@ def router(context: ServerContext) -> APIRouter:
         body: ConversationItemsRequest,
         query: Annotated[IncludeQuery, Query()],
     ) -> Response:
-        state, tenant = context.state, tenant_of(request)
-        items = _stored(to_items(body.items, await referenced(state, tenant, body.items)))
-        await state.conversations.append(tenant, conversation_id, items)
+        items = await stored(tenant_of(request), body.items)
+        await context.state.conversations.append(tenant_of(request), conversation_id, items)
         return _list(items, has_more=False)
 
     @routes.get(
@@ -110,7 +110,9 @@ def router(context: ServerContext) -> APIRouter:
     return routes
 
 
-def _stored(items: Sequence[Item]) -> list[StoredItem]:
+async def _stored(context: ServerContext, tenant: Tenant, given: Sequence[ItemInput]) -> list[StoredItem]:
+    """Returns a request's items as rows."""
+    items = to_items(given, await referenced(context.state, tenant, given))
     return [StoredItem(item.id, encode_item(item).decode()) for item in items]
 
 

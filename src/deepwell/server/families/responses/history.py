@@ -1,4 +1,4 @@
-"""What was said before a request: the items of its conversation or chain, and those that it refers to by id."""
+"""The items before a request: those of its conversation or chain, and those that it refers to by id."""
 
 from __future__ import annotations
 
