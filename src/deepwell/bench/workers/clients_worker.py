@@ -1,4 +1,6 @@
-"""LangChain, pydantic-ai and instructor against a running server; run by the interpreter that has them.
+"""LangChain, pydantic-ai, instructor and the clients of `clients_agents.py` against a running server.
+
+The interpreter that has them runs it:
 
     python clients_worker.py URL MODEL
 
@@ -14,6 +16,7 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -283,7 +286,10 @@ def asynchronous() -> None:
 
 def main() -> None:
     """Runs every check; none stops the others."""
-    for client, run_check in CHECKS:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from clients_agents import checks
+
+    for client, run_check in [*CHECKS, *checks(URL, MODEL, Weather)]:
         try:
             run_check()
             problem = ""
