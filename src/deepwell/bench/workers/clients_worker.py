@@ -2,7 +2,7 @@
 
 The interpreter that has them runs it:
 
-    python clients_worker.py URL MODEL
+    python clients_worker.py URL MODEL llamaindex|others
 
 Prints one line of JSON for each check: its client, its name, whether it passed, and what was wrong.
 """
@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-URL, MODEL = sys.argv[1], sys.argv[2]
+URL, MODEL, GROUP = sys.argv[1:4]
 QUESTION = "What is the weather in Paris?"
 CHECKS: list[tuple[str, Callable[[], None]]] = []
 
@@ -287,9 +287,13 @@ def asynchronous() -> None:
 def main() -> None:
     """Runs every check; none stops the others."""
     sys.path.insert(0, str(Path(__file__).parent))
-    from clients_agents import checks
+    from clients_agents import agents, llama_index
 
-    for client, run_check in [*CHECKS, *checks(URL, MODEL, Weather)]:
+    if GROUP == "llamaindex":
+        chosen = llama_index(URL, MODEL, Weather)
+    else:
+        chosen = [*CHECKS, *agents(URL, MODEL, Weather)]
+    for client, run_check in chosen:
         try:
             run_check()
             problem = ""

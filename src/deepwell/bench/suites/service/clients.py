@@ -32,7 +32,7 @@ from deepwell.server.build import build_context
 from deepwell.server.http.listen import bind, url_of
 from deepwell.server.run import Server
 
-__all__ = ["CLIENTS", "ai_sdk_home", "bench_clients"]
+__all__ = ["CLIENTS", "LLAMA_INDEX", "ai_sdk_home", "bench_clients"]
 
 _WORKER, _NODE_WORKER = WORKERS / "clients_worker.py", WORKERS / "clients_ai.mjs"
 _SECONDS = 480
@@ -44,12 +44,22 @@ CLIENTS = Environment(
     installs=(
         Install(("langchain-openai>=1.1,<2", "pydantic-ai-slim[openai]>=2.30,<3", "instructor>=1.17,<2")),
         Install(("openai-agents>=0.24,<1", "anthropic>=2.13,<3")),
+    ),
+    check="import langchain_openai, pydantic_ai, instructor, agents, anthropic",
+    download_mb=80,
+    disk_mb=330,
+    minutes=2,
+)
+LLAMA_INDEX = Environment(
+    name="llamaindex",
+    variable="DEEPWELL_LLAMAINDEX_PYTHON",
+    installs=(
         Install(("llama-index-llms-openai-like>=0.8,<1", "llama-index-embeddings-openai-like>=0.4,<1")),
     ),
-    check="import langchain_openai, pydantic_ai, instructor, agents, anthropic, llama_index.llms.openai_like",
-    download_mb=130,
-    disk_mb=600,
-    minutes=3,
+    check="import llama_index.llms.openai_like, llama_index.embeddings.openai_like",
+    download_mb=60,
+    disk_mb=330,
+    minutes=2,
 )
 
 
@@ -59,10 +69,12 @@ def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any
     Raises:
         PeerError: the environment cannot be built, or the checks do not end.
     """
-    python, home = environment_python(CLIENTS, report.console), ai_sdk_home(report.console)
+    python, llama = (environment_python(one, report.console) for one in (CLIENTS, LLAMA_INDEX))
+    home = ai_sdk_home(report.console)
     with _server(model, threads) as url:
         results = [
-            *_checked([str(python), str(_WORKER), f"{url}/v1", "smollm2"]),
+            *_checked([str(python), str(_WORKER), f"{url}/v1", "smollm2", "others"]),
+            *_checked([str(llama), str(_WORKER), f"{url}/v1", "smollm2", "llamaindex"]),
             *_checked(["node", str(_NODE_WORKER), str(home), f"{url}/v1", "smollm2"]),
         ]
     report.table(
@@ -77,6 +89,7 @@ def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any
     return {
         "checks": len(results),
         "failed": [f"{r['client']}: {r['check']}" for r in results if not r["passed"]],
+        "clients": len({result["client"] for result in results}),
         "failures": sum(not result["passed"] for result in results),
         **dict(passed),
     }
