@@ -1,8 +1,7 @@
 """Further checks of `clients_worker.py`: LlamaIndex, OpenAI Agents SDK, Anthropic's tool runner, LangChain's defaults."""
 
 # pyright: basic, reportMissingImports=false
-
-from __future__ import annotations
+# Annotations are not postponed: clients read those of the tools below, which lie inside functions.
 
 import asyncio
 from collections.abc import Callable
