@@ -25,7 +25,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 
 
 def runs_here(language: str, code: str) -> bool:
-    """Returns whether a block needs no more than the development environment; `deepwell bench clients` runs the other clients."""
+    """Returns whether the development environment has what a block needs. `deepwell bench clients` runs other clients."""
     packages = re.findall(r"^from (\w+)[\w.]* import", code, re.MULTILINE)
     return language != "js" and all(importlib.util.find_spec(package) for package in packages)
 

@@ -35,7 +35,7 @@ from deepwell.server.run import Server
 __all__ = ["CLIENTS", "LLAMA_INDEX", "ai_sdk_home", "bench_clients"]
 
 _WORKER, _NODE_WORKER = WORKERS / "clients_worker.py", WORKERS / "clients_ai.mjs"
-_SECONDS = 480
+_SECONDS = 480  # for each worker
 _AI_SDK = ("ai@6", "@ai-sdk/openai@3", "zod@4")
 
 CLIENTS = Environment(
