@@ -428,7 +428,7 @@ async def test_prompt_cache_options_ask_for_nothing(http: httpx.AsyncClient, pat
 def test_a_client_that_sends_all_of_a_long_body_first_reads_the_413(shared_live: Live, chunked: bool) -> None:
     """More than the buffers of both sides hold: a server that closed at once would reset the connection."""
     piece = b"x" * (1 << 20)
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     head += b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: %d\r\n\r\n" % (24 << 20)
     target = urlsplit(shared_live.url)
     with socket.create_connection((target.hostname or "", target.port or 0), timeout=60) as connection:
@@ -444,7 +444,7 @@ def test_a_client_that_sends_all_of_a_long_body_first_reads_the_413(shared_live:
 
 
 def test_a_client_that_waits_to_be_told_to_go_on_is_not_told(shared_live: Live) -> None:
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     head += b"expect: 100-continue\r\ncontent-length: 99999999\r\n\r\n"
     target = urlsplit(shared_live.url)
     with socket.create_connection((target.hostname or "", target.port or 0), timeout=60) as connection:
