@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 from collections.abc import Iterator
@@ -23,6 +24,12 @@ def blocks(name: str) -> list[tuple[str, str]]:
     return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
 
 
+def runs_here(language: str, code: str) -> bool:
+    """Returns whether the development environment has what a block needs. `deepwell bench clients` runs other clients."""
+    packages = re.findall(r"^from (\w+)[\w.]* import", code, re.MULTILINE)
+    return language != "js" and all(importlib.util.find_spec(package) for package in packages)
+
+
 @pytest.fixture(scope="module")
 def served(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
@@ -31,7 +38,9 @@ def served(codec: Codec) -> Iterator[Live]:
     running.stop()
 
 
-@pytest.mark.parametrize(("language", "code"), [block for guide in GUIDES for block in blocks(f"{guide}.md")])
+@pytest.mark.parametrize(
+    ("language", "code"), [block for guide in GUIDES for block in blocks(f"{guide}.md") if runs_here(*block)]
+)
 def test_every_block_of_the_guide_runs(
     served: Live, language: str, code: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,8 +48,6 @@ def test_every_block_of_the_guide_runs(
     if language == "bash":
         subprocess.run(["bash", "-ec", code], check=True)
     else:
-        for package in re.findall(r"^from (\w+) import", code, re.MULTILINE):
-            pytest.importorskip(package)
         exec(compile(code, "guide", "exec"), {})
     said = capfd.readouterr().out
     assert said.strip() and '"error"' not in said
@@ -54,4 +61,4 @@ def test_both_languages_show_the_same_blocks(guide: str) -> None:
 def test_the_reference_is_up_to_date() -> None:
     described = document()
     assert (DOCS / "reference" / "api.md").read_text(encoding="utf-8") == api_page(described)
-    assert (DOCS / "reference" / "coverage.md").read_text(encoding="utf-8") == coverage_page(described)
+    assert (DOCS / "reference" / "coverage.md").read_text(encoding="utf-8") == coverage_page()

@@ -121,7 +121,7 @@ async def post(service: ServerContext, **body: object) -> httpx.Response:
 
 async def test_one_input_that_fails_cancels_the_others(codec: Codec) -> None:
     embedder = Embedder()
-    answer = await post(two(codec, embedder), model="mini", input=[[1], [1, 2], [0], [1]])
+    answer = await post(two(codec, embedder), model="mini", input=[[1], [1, 2], [0], [1]], tokenizer="mini")
     assert (answer.status_code, answer.json()["error"]["message"]) == (500, "the model broke")
     assert embedder.begun == [1, 1, 0, 1], "all inputs run together"
     assert embedder.cancelled == 3
@@ -188,3 +188,32 @@ def test_a_text_that_is_too_long_is_refused_not_cut(minilm: OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="512 tokens, but input 1 has 602") as caught:
         minilm.embeddings.create(model="minilm", input=["short", "word " * 600])
     assert caught.value.code == "context_length_exceeded"
+
+
+TOKENS = [[97, 98], [99]]
+
+
+@pytest.mark.parametrize("tokens", [TOKENS, TOKENS[0]])
+async def test_token_ids_need_the_tokenizer_that_made_them(http: httpx.AsyncClient, tokens: object) -> None:
+    """Ids of another tokenizer would be embedded as other words, and nobody would notice."""
+    body = {"model": "toy", "input": tokens}
+    refused = await http.post("/v1/embeddings", json=body)
+    error = refused.json()["error"]
+    assert (refused.status_code, error["param"]) == (400, "input")
+    assert "check_embedding_ctx_length=False" in error["message"] and "tokenizer: 'toy'" in error["message"]
+    other = await http.post("/v1/embeddings", json=body | {"tokenizer": "cl100k_base"})
+    assert (other.status_code, other.json()["error"]["param"]) == (400, "tokenizer")
+    own = await http.post("/v1/embeddings", json=body | {"tokenizer": "toy"})
+    assert own.status_code == 200, own.text
+
+
+@pytest.mark.parametrize("given", ["", [""], ["a", ""]])
+@pytest.mark.parametrize("model", ["toy", "mini"])
+async def test_an_empty_input_is_refused_by_every_model(
+    engine: FakeEngine, codec: Codec, model: str, given: object
+) -> None:
+    transport = httpx.ASGITransport(create_app(two(codec, Embedder())))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.post("/v1/embeddings", json={"model": model, "input": given})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["param"]) == (400, "input") and "empty" in error["message"]

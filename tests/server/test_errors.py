@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from starlette.types import Message
+from tests.server.conftest import Live
 from tests.server.fakes import FakeEngine
 
 from deepwell.server.app import create_app
@@ -90,7 +93,7 @@ async def test_a_client_that_leaves_within_its_body_is_no_failure(
         ({"n": 129}, "n", "128"),
         ({"max_tokens": 0}, "max_tokens", "greater than or equal to 1"),
         ({"max_tokens": 1.5}, "max_tokens", "valid integer"),
-        ({"max_tokens": 5, "max_completion_tokens": 6}, None, "max_completion_tokens alone"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "max_tokens", "max_completion_tokens alone"),
         ({"min_tokens": 7, "max_tokens": 6}, "min_tokens", "lower min_tokens"),
         ({"stop": ["a", "b", "c", "d", "e"]}, "stop", "at most 4"),
         ({"stop": ""}, "stop", "must not be empty"),
@@ -101,9 +104,9 @@ async def test_a_client_that_leaves_within_its_body_is_no_failure(
         ({"logit_bias": {"5": 101}}, "logit_bias[5]", "100"),
         ({"logit_bias": {"999": 1}}, "logit_bias", "0 to 257"),
         ({"logit_bias": {"-1": 1}}, "logit_bias", "0 to 257"),
-        ({"top_logprobs": 3}, None, "logprobs: true"),
+        ({"top_logprobs": 3}, "top_logprobs", "logprobs: true"),
         ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
-        ({"stream_options": {"include_usage": True}}, None, "stream: true"),
+        ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
         ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown parameter"),
         ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
         ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools[0].type", "'custom'"),
@@ -124,7 +127,7 @@ async def test_a_client_that_leaves_within_its_body_is_no_failure(
         ),
         ({"structured_outputs": {}}, "structured_outputs", "exactly one"),
         ({"structured_outputs": {"json": 3}}, "structured_outputs.json", "dict"),
-        ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, None, "ignore_eos"),
+        ({"structured_outputs": {"regex": "a"}, "ignore_eos": True}, "structured_outputs", "ignore_eos"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs", "enable_thinking"),
         ({"modalities": ["text", "audio"]}, "modalities", "only text"),
         ({"audio": {"voice": "x"}}, "audio", "not supported"),
@@ -192,14 +195,14 @@ async def test_harmless_values_are_accepted(http: httpx.AsyncClient, extra: dict
     [
         ({"suffix": "x"}, "suffix", "leave suffix out"),
         ({"best_of": 2}, "best_of", "use n"),
-        ({"max_tokens": 0}, None, "echo: true"),
+        ({"max_tokens": 0}, "max_tokens", "echo: true"),
         ({"prompt": ""}, "prompt", "empty"),
         ({"prompt": []}, "prompt", "not empty"),
         ({"prompt": ["a", 1]}, "prompt", "only"),
         ({"prompt": [[1], []]}, "prompt", "non-empty"),
         ({"prompt": [-1]}, "prompt", "only"),
         ({"prompt": [258]}, "prompt", "0 to 257"),
-        ({"prompt": ["a"] * 65, "n": 2}, None, "at most 128"),
+        ({"prompt": ["a"] * 65, "n": 2}, "prompt", "at most 128"),
         ({"prompt": ["a"] * 129}, "prompt", "at most 128"),
         ({"prompt": {"a": 1}}, "prompt", "string"),
         ({"logprobs": 21}, "logprobs", "20"),
@@ -385,3 +388,76 @@ async def test_a_bug_is_a_500_that_shows_nothing(
     response = await http.post("/v1/chat/completions", json=CHAT)
     assert response.status_code == 500
     assert "secret" not in response.text and response.json()["error"]["type"] == "server_error"
+
+
+RESPONSE: dict[str, Any] = {"model": "toy", "input": "hi"}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("chat/completions", CHAT | {"stream_options": {}}, "stream_options"),
+        ("chat/completions", CHAT | {"max_tokens": 1, "max_completion_tokens": 2}, "max_tokens"),
+        ("chat/completions", CHAT | {"top_logprobs": 1}, "top_logprobs"),
+        (
+            "chat/completions",
+            CHAT | {"structured_outputs": {"regex": "a"}, "response_format": {"type": "json_object"}},
+            "structured_outputs",
+        ),
+        (
+            "chat/completions",
+            CHAT | {"structured_outputs": {"regex": "a"}, "ignore_eos": True},
+            "structured_outputs",
+        ),
+        ("completions", TEXT | {"max_tokens": 0}, "max_tokens"),
+        ("completions", TEXT | {"prompt": ["a"] * 100, "n": 2}, "prompt"),
+        ("responses", RESPONSE | {"stream_options": {}}, "stream_options"),
+        ("responses", RESPONSE | {"background": True, "store": False}, "background"),
+        ("responses", RESPONSE | {"top_logprobs": 1}, "top_logprobs"),
+        ("responses", {"model": "toy"}, "input"),
+        ("responses", RESPONSE | {"previous_response_id": "a", "conversation": "b"}, "previous_response_id"),
+    ],
+)
+async def test_parameters_that_do_not_go_together_are_named(
+    http: httpx.AsyncClient, path: str, body: dict[str, Any], param: str
+) -> None:
+    error = await refused(http, f"/v1/{path}", body, 400)
+    assert error["param"] == param and param in error["message"]
+
+
+@pytest.mark.parametrize("path", ["chat/completions", "responses"])
+async def test_prompt_cache_options_ask_for_nothing(http: httpx.AsyncClient, path: str) -> None:
+    body = CHAT if path == "chat/completions" else RESPONSE
+    answer = await http.post(f"/v1/{path}", json=body | {"prompt_cache_options": None})
+    assert answer.status_code == 200, answer.text
+    error = await refused(http, f"/v1/{path}", body | {"prompt_cache_options": {"ttl": "24h"}}, 400)
+    assert error["param"] == "prompt_cache_options" and "always cached" in error["message"]
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_all_of_a_long_body_first_reads_the_413(shared_live: Live, chunked: bool) -> None:
+    """More than the buffers of both sides hold: a server that closed at once would reset the connection."""
+    piece = b"x" * (1 << 20)
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"transfer-encoding: chunked\r\n\r\n" if chunked else b"content-length: %d\r\n\r\n" % (24 << 20)
+    target = urlsplit(shared_live.url)
+    with socket.create_connection((target.hostname or "", target.port or 0), timeout=60) as connection:
+        connection.sendall(head)
+        for _ in range(24):
+            connection.sendall(b"%x\r\n%s\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            connection.sendall(b"0\r\n\r\n")
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 413") and b"DEEPWELL_MAX_BODY_BYTES" in answer
+
+
+def test_a_client_that_waits_to_be_told_to_go_on_is_not_told(shared_live: Live) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"expect: 100-continue\r\ncontent-length: 99999999\r\n\r\n"
+    target = urlsplit(shared_live.url)
+    with socket.create_connection((target.hostname or "", target.port or 0), timeout=60) as connection:
+        connection.sendall(head)
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413")

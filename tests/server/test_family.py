@@ -68,7 +68,7 @@ async def test_it_is_in_the_api_document_and_the_page_of_coverage(http: httpx.As
     (schema,) = (one["schema"] for one in operation["responses"]["200"]["content"].values())
     assert schema == {"$ref": "#/components/schemas/Echo"}
     assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/EchoRequest")
-    assert "| `POST /v1/echo` | yes | |" in coverage_page(document, route_table(WITH_ECHO))
+    assert "| `POST /v1/echo` | yes | |" in coverage_page(route_table(WITH_ECHO))
 
 
 async def test_a_key_needs_its_scope(engine: FakeEngine, codec: Codec, database: Database) -> None:

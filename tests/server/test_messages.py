@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from tests.server.conftest import Live
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
@@ -163,3 +164,57 @@ async def test_keys_do_not_share_what_is_stored(engine: FakeEngine, codec: Codec
             ("GET", f"{path}/input_items"),
         ):
             assert (await http.request(method, route, headers=theirs)).status_code == 404
+
+
+async def test_a_thread_is_refused_by_the_code_that_lets_sdks_go_on_without_one(
+    http: httpx.AsyncClient,
+) -> None:
+    answer = await ask(http, "hi", 400, thread={"type": "new"})
+    error = answer["error"]
+    assert error["type"] == "invalid_request_error" and "without thread" in error["message"]
+    assert error["details"] == {"error_code": "thread_unsupported_request"}
+    assert "details" not in (await ask(http, "hi", 400, nonsense=1))["error"]
+    await ask(http, "hi", thread=None)
+
+
+async def test_every_answer_names_its_request_as_anthropics_sdk_reads_it(http: httpx.AsyncClient) -> None:
+    for status, body in ((200, {"model": "toy", "max_tokens": 5}), (400, {"zzz": 1})):
+        body = {"messages": [{"role": "user", "content": "hi"}], **body}
+        answer = await http.post("/v1/messages", json=body)
+        assert answer.status_code == status
+        assert answer.headers["request-id"] == answer.headers["x-request-id"]
+    assert "request-id" not in (await http.get("/v1/models")).headers
+
+
+async def test_a_tool_result_with_an_image_is_refused_by_name(http: httpx.AsyncClient) -> None:
+    result = {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "image", "source": {}}]}
+    error = (await ask(http, [{"role": "user", "content": [result]}], 400))["error"]
+    assert "'image' are not supported" in error["message"]
+
+
+def test_the_tool_runner_of_the_sdk_runs_tools_to_the_end(live: Live) -> None:
+    """It begins a thread by itself, and goes on without one when it is told that there are none."""
+    anthropic = pytest.importorskip("anthropic")
+    ran: list[str] = []
+
+    @anthropic.beta_tool
+    def weather(city: str) -> str:
+        """The weather in a city.
+
+        Args:
+            city: its name.
+        """
+        ran.append(city)
+        return "rain"
+
+    with anthropic.Anthropic(base_url=live.url, api_key="none", max_retries=0) as client:
+        runner = client.beta.messages.tool_runner(
+            model="toy",
+            max_tokens=400,
+            tools=[weather],
+            messages=[{"role": "user", "content": CALL}],
+            max_iterations=2,
+        )
+        messages = list(runner)
+    assert ran[:1] == ["Oslo"] and len(messages) == 2
+    assert messages[0].stop_reason == "tool_use"

@@ -123,8 +123,13 @@ async def test_a_chain_shows_the_model_what_was_said(http: httpx.AsyncClient, en
     items = (await http.get(f"/v1/responses/{second['id']}/input_items")).json()
     assert [item["content"][0]["text"] for item in items["data"]] == ["two"]
     assert (await http.delete(f"/v1/responses/{first['id']}")).json()["deleted"] is True
-    await respond(http, "three", 404, previous_response_id=second["id"])
     assert (await http.get(f"/v1/responses/{first['id']}")).status_code == 404
+    # The chain goes on without what was deleted.
+    await respond(http, "three", previous_response_id=second["id"])
+    prompt = bytes(token for token in engine.seen[-1].prompt if token < 256).decode()
+    assert prompt == "user\ntwo\nassistant\ntwo\nuser\nthree\nassistant\n"
+    again = await http.delete(f"/v1/responses/{first['id']}")
+    assert again.status_code == 404
 
 
 async def test_what_is_not_stored_is_not_found(http: httpx.AsyncClient) -> None:
@@ -263,16 +268,16 @@ async def test_input_tokens_are_those_that_an_answer_reads(http: httpx.AsyncClie
             "input_image",
         ),
         ({"input": [{"role": "bot", "content": ""}]}, "input[0].role", "'user'"),
-        ({"input": []}, None, "nothing to answer"),
+        ({"input": []}, "input", "nothing to answer"),
         ({"prompt": {"id": "x"}}, "prompt", "not stored"),
-        ({"include": ["reasoning.encrypted_content"]}, "include[0]", "logprobs"),
-        ({"conversation": "c", "previous_response_id": "r"}, None, "exclude each other"),
-        ({"background": True, "store": False}, None, "store: true"),
+        ({"include": ["file_search_call.results"]}, "include[0]", "no built-in tools"),
+        ({"conversation": "c", "previous_response_id": "r"}, "previous_response_id", "exclude each other"),
+        ({"background": True, "store": False}, "background", "store: true"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort", "leave it out"),
         ({"text": {"format": {"type": "json_schema"}}}, "text.format", "needs a name"),
         ({"metadata": {"k": "v" * 513}}, "metadata.k", "512"),
         ({"max_output_tokens": 100_000}, "input", "context length"),
-        ({"stream_options": {}}, None, "stream: true"),
+        ({"stream_options": {}}, "stream_options", "stream: true"),
     ],
 )
 async def test_responses_refuse_by_name(

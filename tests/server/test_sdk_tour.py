@@ -24,4 +24,4 @@ def test_every_method_answers_as_documented(roomy: Live) -> None:
     done = take_tour(roomy.url, "toy")
     assert done["openai"] == done["async openai"]
     assert done["anthropic"] == done["async anthropic"]
-    assert len(done["openai"]) > 40 and len(done["anthropic"]) == 7
+    assert len(done["openai"]) > 40 and len(done["anthropic"]) == 16

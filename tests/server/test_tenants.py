@@ -51,6 +51,7 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "POST /v1/responses": [
         ("response_id", RESPONSE | {"previous_response_id": "{}"}),
         ("conversation_id", RESPONSE | {"conversation": "{}"}),
+        ("answer_id", RESPONSE | {"input": [{"type": "item_reference", "id": "{}"}]}),
     ],
     "POST /v1/responses/input_tokens": [
         ("response_id", {"model": "toy", "input": "x", "previous_response_id": "{}"}),
@@ -63,9 +64,10 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
         )
     ],
 }
-LISTS = {"GET /v1/chat/completions", "GET /v1/files", "GET /v1/batches"}
+LISTS = {"GET /v1/chat/completions", "GET /v1/files", "GET /v1/batches", "GET /v1/messages/batches"}
 # Makes an object of B's own, and names nothing.
-CREATING = {"POST /v1/conversations", "POST /v1/files", "POST /v1/uploads"}
+CREATING = {"POST /v1/conversations", "POST /v1/files", "POST /v1/uploads", "POST /v1/messages/batches"}
+MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
 # Has the id of an object in its path; with what body it is asked.
 OBJECTS: dict[str, dict[str, Any] | None] = {
     "GET /v1/chat/completions/{completion_id}": None,
@@ -93,6 +95,10 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/uploads/{upload_id}/cancel": None,
     "GET /v1/batches/{batch_id}": None,
     "POST /v1/batches/{batch_id}/cancel": None,
+    "GET /v1/messages/batches/{message_batch_id}": None,
+    "DELETE /v1/messages/batches/{message_batch_id}": None,
+    "POST /v1/messages/batches/{message_batch_id}/cancel": None,
+    "GET /v1/messages/batches/{message_batch_id}/results": None,
 }
 
 
@@ -212,7 +218,8 @@ async def _belongings(world: World) -> None:
         return answer.json()
 
     ids["completion_id"] = (await made("POST /v1/chat/completions", CHAT | {"store": True}))["id"]
-    ids["response_id"] = (await made("POST /v1/responses", RESPONSE))["id"]
+    answer = await made("POST /v1/responses", RESPONSE)
+    ids["response_id"], ids["answer_id"] = answer["id"], answer["output"][0]["id"]
     item = {"type": "message", "role": "user", "content": SECRET}
     ids["conversation_id"] = (await made("POST /v1/conversations", {"items": [item]}))["id"]
     items = await world.ask(world.a, "GET /v1/conversations/{conversation_id}/items", ids)
@@ -227,6 +234,7 @@ async def _belongings(world: World) -> None:
         ids["part_id"] = (await made("POST /v1/uploads/{upload_id}/parts", part))["id"]
         batch = NAMING["POST /v1/batches"][0][1] | {"input_file_id": ids["file_id"]}
         ids["batch_id"] = (await made("POST /v1/batches", batch))["id"]
+        ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):
             await made(route, _of_its_own(route, body))
@@ -331,6 +339,7 @@ async def test_what_a_tenant_makes_is_its_own_alone(world: World) -> None:
             "bytes": 1,
             "mime_type": "text/plain",
         },
+        "POST /v1/messages/batches": MESSAGE_BATCH,
     }
     assert set(bodies) == CREATING
     for route in sorted(CREATING & set(world.routes)):

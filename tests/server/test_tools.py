@@ -24,6 +24,7 @@ from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import Grammar
 from deepwell.models.text.chat_template import ChatTemplate
 from deepwell.models.text.tokenizer import Tokenizer
+from deepwell.server.app import create_app
 
 CALL = '<tool_call>\n{"name": "f", "arguments": {"a": 1}}\n</tool_call>'
 TOOL: dict[str, Any] = {
@@ -283,3 +284,51 @@ def test_a_strict_tool_binds_calls_and_leaves_text_free(compiler: GrammarCompile
     assert state.allowed()[END]  # text so far
     state.advance(ord(">"))
     assert np.flatnonzero(state.allowed()).tolist() == [ord("\n")]
+
+
+CUT = "<tool_call>\n" + '{"name": "f", "arguments": {"a": 12345}}' + "\n</tool_call>"
+
+
+@pytest.mark.parametrize("choice", ["required", "named"])
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["chat/completions", "responses", "messages"])
+async def test_a_forced_call_that_is_cut_leaks_no_markup(
+    codec: Codec, path: str, stream: bool, choice: str
+) -> None:
+    """The engine writes the call, and max_tokens ends it at each place in turn."""
+    app = create_app(make_service(FakeEngine(max_model_len=8192), codec, model="toy"))
+    schema = TOOL["function"]["parameters"]
+    named = {"chat/completions": {"type": "function", "function": {"name": "f"}}}
+    named |= {"responses": {"type": "function", "name": "f"}, "messages": {"type": "tool", "name": "f"}}
+    required: Any = {"type": "any"} if path == "messages" else "required"
+    body: dict[str, Any] = {"model": "toy", "temperature": 0, "stream": stream}
+    body["tool_choice"] = required if choice == "required" else named[path]
+    match path:
+        case "chat/completions":
+            body |= {"messages": say(CUT), "tools": [TOOL]}
+        case "responses":
+            body |= {"input": CUT, "tools": [{"type": "function", "name": "f", "parameters": schema}]}
+        case _:
+            body |= {"messages": say(CUT), "tools": [{"name": "f", "input_schema": schema}]}
+    limit = "max_output_tokens" if path == "responses" else "max_tokens"
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        for most in range(1, len(CUT), 3):
+            answer = await http.post(f"/v1/{path}", json=body | {limit: most})
+            assert answer.status_code == 200, answer.text
+            assert "tool_call>" not in answer.text and '\\"name\\"' not in answer.text, (most, answer.text)
+            assert "<tool" not in answer.text and '"text":"<' not in answer.text, (most, answer.text)
+
+
+async def test_a_call_that_a_stop_string_cuts_leaks_no_markup(codec: Codec) -> None:
+    app = create_app(make_service(FakeEngine(max_model_len=8192), codec, model="toy"))
+    body = {
+        "model": "toy",
+        "messages": say(CUT),
+        "tools": [TOOL],
+        "tool_choice": "required",
+        "stop": ["name"],
+    }
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        (choice,) = (await http.post("/v1/chat/completions", json=body)).json()["choices"]
+    assert choice["message"]["content"] == ""

@@ -126,6 +126,7 @@ class Plan:
     reasoning: ReasoningTags
     visible: frozenset[int]
     question: Question | None = None
+    must_call: bool = False  # the grammar allows nothing but calls
 
     def parser(self) -> OutputParser | None:
         """Returns a new parser for one choice, or None if all its text is content."""
@@ -235,6 +236,7 @@ async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
         reasoning,
         visible if tools or reasoning != "off" else frozenset(),
         None if tools else _question(dialogue.messages, variables),
+        must_call=bool(tools) and dialogue.tool_choice != "auto",
     )
 
 
@@ -272,7 +274,8 @@ async def converse(
             else:
                 events = parser.push(update.text)
                 if finish is not None:
-                    events += parser.finish()
+                    cut = plan.must_call and (finish == "length" or update.stop is not None)
+                    events += parser.finish(cut=cut)
             if any(isinstance(event, CallStart) for event in events):
                 called.add(update.index)
             if events or update.entries or finish:

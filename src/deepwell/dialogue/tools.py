@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from deepwell.engine.protocol import Grammar
+from deepwell.errors import InvalidRequest
 
-__all__ = ["ANY_OBJECT", "FunctionTool", "ToolChoice", "json_format"]
+__all__ = ["ANY_OBJECT", "FunctionTool", "ToolChoice", "allowed", "json_format", "names"]
 
 ANY_OBJECT = Grammar("json_schema", '{"type": "object"}')  # for response_format json_object
 
@@ -39,6 +40,26 @@ class FunctionTool:
         if not self.parameters:
             return {"type": "object", "properties": {}, "additionalProperties": False}
         return {"type": "object", **self.parameters}
+
+
+def allowed(
+    tools: Sequence[FunctionTool], some: Sequence[str], mode: Literal["auto", "required"]
+) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
+    """Returns the tools to offer and the choice that lets a model call only the named ones.
+
+    Raises:
+        InvalidRequest: a name is not among the tools.
+    """
+    known = {tool.name for tool in tools}
+    if missing := [name for name in some if name not in known]:
+        raise InvalidRequest(
+            f"tool_choice names {missing[0]!r}, which is not among the tools",
+            fix=f"use one of {names(tools)}" if tools else "send tools",
+            param="tool_choice",
+        )
+    if mode == "required":
+        return tuple(tools), tuple(some)
+    return tuple(tool for tool in tools if tool.name in some), "auto"
 
 
 def json_format(schema: Mapping[str, Any]) -> Grammar:

@@ -21,6 +21,7 @@ from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
 from deepwell.server.families.family import Family
 from deepwell.server.families.files.family import FAMILY as FILES
 from deepwell.server.families.health.family import FAMILY as HEALTH
+from deepwell.server.families.message_batches.family import FAMILY as MESSAGE_BATCHES
 from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
 from deepwell.server.families.models.family import FAMILY as MODELS
@@ -43,6 +44,7 @@ FAMILIES: tuple[Family, ...] = (
     CONVERSATIONS,
     EMBEDDINGS,
     MESSAGES,
+    MESSAGE_BATCHES,
     RESPONSES,
     MODELS,
     FILES,

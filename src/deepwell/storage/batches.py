@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.batch_lines import LineResult, add_lines, bodies_behind, lines_of
 from deepwell.storage.blobs import Draft
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore
@@ -27,7 +28,7 @@ from deepwell.storage.jobs import insert_job
 from deepwell.storage.pages import Page, page_of
 from deepwell.storage.tables import batch_lines, batches, jobs
 
-__all__ = ["BATCH_JOB", "BatchStatus", "BatchStore", "LineResult", "StoredBatch", "Tokens"]
+__all__ = ["BATCH_JOB", "BatchStatus", "BatchStore", "StoredBatch"]
 
 BATCH_JOB = "batch"
 """Kind of the job that runs a batch. The job and the batch have the same id."""
@@ -44,31 +45,14 @@ BatchStatus = Literal[
 ]
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 WINDOW_S = 24 * 3600
-_ROWS = 500  # rows read at a time
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Token counts of one line."""
-
-    input: int = 0
-    cached: int = 0  # part of the input
-    output: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class LineResult:
-    """The result of one line; `body` is JSON, the line of the output or error file."""
-
-    line: int  # line number in the input, from 1
-    failed: bool
-    body: str
-    tokens: Tokens = Tokens()
 
 
 @dataclass(frozen=True, slots=True)
 class StoredBatch:
-    """One batch as read from its row. `metadata` and `errors` are JSON; times are Unix seconds."""
+    """One batch as read from its row. `metadata` and `errors` are JSON; times are Unix seconds.
+
+    A batch without files was made of the requests themselves. Its `input_file_id` is empty, and its results stay rows.
+    """
 
     id: str
     status: BatchStatus
@@ -102,6 +86,11 @@ class StoredBatch:
     def ended(self) -> bool:
         """True if the batch no longer changes."""
         return self.status not in OPEN
+
+    @property
+    def without_files(self) -> bool:
+        """True if it was made of the requests themselves."""
+        return not self.input_file_id
 
 
 _COLUMNS = [batches.c[name] for name in StoredBatch.__dataclass_fields__]
@@ -152,26 +141,70 @@ class BatchStore:
                 metadata=None if metadata is None else json.dumps(dict(metadata)),
                 output_expires_after=output_expires_after,
             )
-            values = {name: getattr(batch, name) for name in StoredBatch.__dataclass_fields__}
-            connection.execute(sa.insert(batches).values(tenant=tenant, **values))
-            insert_job(connection, tenant, BATCH_JOB, "{}", id=batch.id)
-            return batch
+            return _insert(connection, tenant, batch)
 
         return await self._database.write(work)
 
-    async def get(self, tenant: Tenant, id: str) -> StoredBatch:
-        """Returns the batch."""
-        return await self._database.read(lambda connection: _find(connection, tenant, id))
+    async def create_without_files(
+        self, tenant: Tenant, *, endpoint: str, lines: Draft, total: int
+    ) -> StoredBatch:
+        """Adds a batch of `total` requests, whose lines are in a closed draft, and the job that runs it."""
+        now = int(time.time())
 
-    async def list(self, tenant: Tenant, *, after: str | None = None, limit: int = 20) -> Page[StoredBatch]:
-        """Returns one page of batches."""
-        query = sa.select(*_COLUMNS).where(batches.c.tenant == tenant)
+        def work(connection: Connection) -> StoredBatch:
+            batch = StoredBatch(
+                id=f"msgbatch_{uuid.uuid4().hex}",
+                status="in_progress",
+                endpoint=endpoint,
+                input_file_id="",
+                input_sha256=self._files.place(connection, lines),
+                completion_window="24h",
+                created_at=now,
+                expires_at=now + WINDOW_S,
+                in_progress_at=now,
+                total=total,
+            )
+            return _insert(connection, tenant, batch)
+
+        return await self._database.write(work)
+
+    async def get(self, tenant: Tenant, id: str, *, without_files: bool | None = None) -> StoredBatch:
+        """Returns the batch. With `without_files`, a batch of the other kind is not found."""
+
+        def work(connection: Connection) -> StoredBatch:
+            batch = _find(connection, tenant, id)
+            if without_files is not None and batch.without_files != without_files:
+                raise _missing(id)
+            return batch
+
+        return await self._database.read(work)
+
+    async def list(
+        self,
+        tenant: Tenant,
+        *,
+        after: str | None = None,
+        before: str | None = None,
+        limit: int = 20,
+        without_files: bool = False,
+    ) -> Page[StoredBatch]:
+        """Returns one page of the batches with, or without, files: those behind `after`, or those just before `before`."""
+        columns = batches.c
+        kind = columns.input_file_id == "" if without_files else columns.input_file_id != ""
+        query = sa.select(*_COLUMNS).where(columns.tenant == tenant, kind)
 
         def work(connection: Connection) -> Page[StoredBatch]:
             page = page_of(
-                connection, query, batches.c.seq, batches.c.id, after=after, limit=limit, order="desc"
+                connection,
+                query,
+                columns.seq,
+                columns.id,
+                after=before or after,
+                limit=limit,
+                order="asc" if before else "desc",
             )
-            return Page([StoredBatch(**row._mapping) for row in page.data], page.has_more)
+            data = [StoredBatch(**row._mapping) for row in page.data]
+            return Page(data[::-1] if before else data, page.has_more)
 
         return await self._database.read(work)
 
@@ -220,33 +253,26 @@ class BatchStore:
 
     async def done(self, tenant: Tenant, id: str) -> set[int]:
         """Returns the numbers of the lines that have ended."""
-        query = sa.select(batch_lines.c.line).where(_lines_of(tenant, id))
+        query = sa.select(batch_lines.c.line).where(lines_of(tenant, id))
         return await self._database.read(lambda connection: set(connection.scalars(query)))
 
-    async def record(self, tenant: Tenant, id: str, results: Sequence[LineResult]) -> BatchStatus:
+    async def record(
+        self,
+        tenant: Tenant,
+        id: str,
+        results: Sequence[LineResult],
+        during: Literal["in_progress", "cancelling"] = "in_progress",
+    ) -> BatchStatus:
         """Stores the results of lines that have none yet. Returns the batch's status, which tells whether to go on.
 
-        Nothing is stored for a batch that is not in progress, because its files may be being written.
+        Nothing is stored for a batch with another status than `during`, because its files may be being written.
         """
 
         def work(connection: Connection) -> BatchStatus:
             batch = _find(connection, tenant, id, lock=True)
-            if batch.status != "in_progress":
+            if batch.status != during:
                 return batch.status
-            fresh = [result for result in results if _keep(connection, tenant, id, result)]
-            columns = batches.c
-            added = {
-                columns.completed: sum(not one.failed for one in fresh),
-                columns.failed: sum(one.failed for one in fresh),
-                columns.input_tokens: sum(one.tokens.input for one in fresh),
-                columns.cached_tokens: sum(one.tokens.cached for one in fresh),
-                columns.output_tokens: sum(one.tokens.output for one in fresh),
-            }
-            connection.execute(
-                sa.update(batches)
-                .where(columns.tenant == tenant, columns.id == id)
-                .values({column: column + count for column, count in added.items()})
-            )
+            add_lines(connection, tenant, id, results)
             return batch.status
 
         return await self._database.write(work)
@@ -262,12 +288,18 @@ class BatchStore:
     ) -> StoredBatch:
         """Ends the batch and turns its lines into its output and error files. If several callers try, one of them does it.
 
-        A cancelling batch becomes cancelled; a finalizing one becomes completed or expired. Any other stays unchanged.
+        A cancelling batch becomes cancelled; a finalizing one becomes completed or expired. Any other stays unchanged. The
+        lines of a batch without files stay.
         """
         before = "cancelling" if status == "cancelled" else "finalizing"
         batch = await self.get(tenant, id)
         if batch.status != before:
             return batch
+        if batch.without_files:
+            values = {"status": status, f"{status}_at": _now(), "input_sha256": None}
+            ended = await self._move(tenant, id, [before], values)
+            await self._release(batch)
+            return ended
         drafts: list[Draft] = []
         try:
             for failed in (False, True):
@@ -302,31 +334,52 @@ class BatchStore:
                     "error_file_id": keep(errors, "error"),
                     "input_sha256": None,
                 }
-                connection.execute(sa.delete(batch_lines).where(_lines_of(tenant, id)))
+                connection.execute(sa.delete(batch_lines).where(lines_of(tenant, id)))
                 return _change(connection, tenant, id, values)
 
             ended = await self._database.write(work)
         finally:
             for draft in drafts:
                 draft.discard()
-        if batch.input_sha256 is not None:
-            await self._files.release([batch.input_sha256])
+        await self._release(batch)
         return ended
 
+    async def delete(self, tenant: Tenant, id: str) -> None:
+        """Deletes a batch without files that has ended, with its results.
+
+        Raises:
+            NotFound: the tenant has no such batch, or it has files.
+            InvalidRequest: the batch has not ended.
+        """
+
+        def work(connection: Connection) -> None:
+            batch = _find(connection, tenant, id, lock=True)
+            if not batch.without_files:
+                raise _missing(id)
+            if not batch.ended:
+                raise InvalidRequest(
+                    f"the batch {id!r} has not ended", fix="cancel it, and delete it when it has ended"
+                )
+            connection.execute(sa.delete(batch_lines).where(lines_of(tenant, id)))
+            connection.execute(sa.delete(batches).where(batches.c.tenant == tenant, batches.c.id == id))
+
+        await self._database.write(work)
+
+    async def results(self, tenant: Tenant, id: str, last: int = 0) -> Sequence[tuple[int, str]]:
+        """Returns some results of a batch without files with their line numbers: those behind line `last`, in order."""
+        return await self._database.read(lambda connection: bodies_behind(connection, tenant, id, last))
+
+    async def _release(self, batch: StoredBatch) -> None:
+        if batch.input_sha256 is not None:
+            await self._files.release([batch.input_sha256])
+
     async def _write_lines(self, tenant: Tenant, id: str, draft: Draft, *, failed: bool) -> None:
-        columns = batch_lines.c
-        query = (
-            sa.select(columns.line, columns.body)
-            .where(_lines_of(tenant, id), columns.failed == int(failed))
-            .order_by(columns.line)
-            .limit(_ROWS)
-        )
         last = 0
         while rows := await self._database.read(
-            lambda connection, last=last: connection.execute(query.where(columns.line > last)).all()
+            lambda connection, last=last: bodies_behind(connection, tenant, id, last, failed)
         ):
-            last = rows[-1].line
-            text = "".join(f"{row.body}\n" for row in rows)
+            last = rows[-1][0]
+            text = "".join(f"{body}\n" for _, body in rows)
             await asyncio.to_thread(draft.write, text.encode())
 
     async def orphans(self) -> Sequence[tuple[Tenant, StoredBatch]]:
@@ -366,8 +419,20 @@ def _find(connection: Connection, tenant: Tenant, id: str, *, lock: bool = False
     query = sa.select(*_COLUMNS).where(batches.c.tenant == tenant, batches.c.id == id)
     row = connection.execute(query.with_for_update() if lock else query).one_or_none()
     if row is None:
-        raise NotFound(f"there is no batch {id!r}", fix="it was never made: list the batches")
+        raise _missing(id)
     return StoredBatch(**row._mapping)
+
+
+def _missing(id: str) -> NotFound:
+    return NotFound(f"there is no batch {id!r}", fix="it was never made: list the batches")
+
+
+def _insert(connection: Connection, tenant: Tenant, batch: StoredBatch) -> StoredBatch:
+    """Writes a new batch, and the job that runs it."""
+    values = {name: getattr(batch, name) for name in StoredBatch.__dataclass_fields__}
+    connection.execute(sa.insert(batches).values(tenant=tenant, **values))
+    insert_job(connection, tenant, BATCH_JOB, "{}", id=batch.id)
+    return batch
 
 
 def _change(connection: Connection, tenant: Tenant, id: str, values: Mapping[str, Any]) -> StoredBatch:
@@ -375,21 +440,3 @@ def _change(connection: Connection, tenant: Tenant, id: str, values: Mapping[str
         sa.update(batches).where(batches.c.tenant == tenant, batches.c.id == id).values(**values)
     )
     return _find(connection, tenant, id)
-
-
-def _lines_of(tenant: Tenant, id: str) -> sa.ColumnElement[bool]:
-    return (batch_lines.c.tenant == tenant) & (batch_lines.c.batch_id == id)
-
-
-def _keep(connection: Connection, tenant: Tenant, id: str, result: LineResult) -> bool:
-    """Writes a result; returns False if the line already has one."""
-    columns = batch_lines.c
-    there = sa.select(columns.line).where(_lines_of(tenant, id), columns.line == result.line)
-    if connection.execute(there).one_or_none() is not None:
-        return False
-    connection.execute(
-        sa.insert(batch_lines).values(
-            tenant=tenant, batch_id=id, line=result.line, failed=int(result.failed), body=result.body
-        )
-    )
-    return True

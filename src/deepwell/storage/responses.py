@@ -37,6 +37,7 @@ class StoredResponse:
     events: str | None = None
 
 
+_DELETED = "deleted"  # status of a row that only keeps its place in a chain
 _COLUMNS = [responses.c[name] for name in StoredResponse.__dataclass_fields__]
 
 
@@ -151,19 +152,29 @@ class ResponseStore:
         """
 
         def work(connection: Connection) -> StoredResponse:
-            query = sa.select(*_COLUMNS).where(responses.c.tenant == tenant, responses.c.id == id)
-            row = connection.execute(query).one_or_none()
+            row = connection.execute(sa.select(*_COLUMNS).where(_key(tenant, id))).one_or_none()
             if row is None:
                 raise _missing(id)
             return StoredResponse(**row._mapping)
 
         return await self._database.read(work)
 
+    async def some(self, tenant: Tenant, ids: Collection[str]) -> dict[str, StoredResponse]:
+        """Returns those of the responses that the tenant has, by id."""
+
+        def work(connection: Connection) -> dict[str, StoredResponse]:
+            query = sa.select(*_COLUMNS).where(
+                responses.c.tenant == tenant, responses.c.id.in_(sorted(ids)), _kept()
+            )
+            return {row.id: StoredResponse(**row._mapping) for row in connection.execute(query)}
+
+        return await self._database.read(work)
+
     async def chain(self, tenant: Tenant, id: str) -> Sequence[StoredResponse]:
-        """Returns the response and all those before it, the oldest first.
+        """Returns the response and all those before it, the oldest first. Those that were deleted are passed over.
 
         Raises:
-            NotFound: the response, or one before it, was deleted.
+            NotFound: the tenant has no response of this id.
         """
 
         def work(connection: Connection) -> Sequence[StoredResponse]:
@@ -182,27 +193,27 @@ class ResponseStore:
             query = (
                 sa.select(*_COLUMNS)
                 .join(chain, responses.c.id == chain.c.id)
-                .where(own)
+                .where(own, _kept())
                 .order_by(chain.c.depth.desc())
             )
             rows = [StoredResponse(**row._mapping) for row in connection.execute(query)]
-            if not rows:
+            if not rows or rows[-1].id != id:
                 raise _missing(id)
-            if rows[0].previous_id is not None:
-                raise _missing(rows[0].previous_id)
             return rows
 
         return await self._database.read(work)
 
     async def delete(self, tenant: Tenant, id: str) -> None:
-        """Deletes the response.
+        """Deletes the response. Only its place in the chain stays, so that responses behind it keep those before it.
 
         Raises:
             NotFound: the tenant has none of this id.
         """
+        nothing = {"status": _DELETED, "owner": None, "input": "[]", "body": "{}", "events": None}
 
         def work(connection: Connection) -> None:
-            if not connection.execute(sa.delete(responses).where(_key(tenant, id))).rowcount:
+            done = connection.execute(sa.update(responses).where(_key(tenant, id)).values(nothing))
+            if not done.rowcount:
                 raise _missing(id)
             delete_job(connection, tenant, RESPONSE_JOB, id)
 
@@ -219,13 +230,17 @@ _UNLEASED = sa.select(responses.c.tenant, responses.c.id, responses.c.owner).whe
 )
 
 
-def _key(tenant: Tenant, id: str) -> sa.ColumnElement[bool]:
-    return (responses.c.tenant == tenant) & (responses.c.id == id)
-
-
 def _update(connection: Connection, tenant: Tenant, response: StoredResponse) -> None:
     statement = sa.update(responses).where(_key(tenant, response.id))
     connection.execute(statement.values(owner=None, **_values(response)))
+
+
+def _kept() -> sa.ColumnElement[bool]:
+    return responses.c.status != _DELETED
+
+
+def _key(tenant: Tenant, id: str) -> sa.ColumnElement[bool]:
+    return (responses.c.tenant == tenant) & (responses.c.id == id) & _kept()
 
 
 def _values(response: StoredResponse) -> dict[str, object]:

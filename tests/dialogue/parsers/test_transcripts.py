@@ -79,3 +79,29 @@ def test_plain_text_loses_nothing(seed: int) -> None:
     transcript = {"family": "text", "reasoning": "off", "tools": []}
     events = join(read_in_pieces(transcript, [text]))
     assert "".join(e.text for e in events if isinstance(e, Content)) == text
+
+
+CALLS = {
+    "hermes": '<tool_call>\n{"name": "f", "arguments": {"a": "x", "n": 31}}\n</tool_call>',
+    "json": '{"name": "f", "parameters": {"a": "x", "n": 31}}',
+    "deepseek": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>"
+    '{"a": "x", "n": 31}<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    "deepseek_v3": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n"
+    '{"a": "x", "n": 31}\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>',
+    "dsml": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">\n'
+    '<｜DSML｜parameter name="a" string="true">x</｜DSML｜parameter>\n'
+    '<｜DSML｜parameter name="n" string="false">31</｜DSML｜parameter>\n'
+    "</｜DSML｜invoke>\n</｜DSML｜function_calls>",
+}
+
+
+@pytest.mark.parametrize("family", CALLS)
+def test_calls_that_are_cut_off_leak_no_markup(family: str) -> None:
+    """The answer had to be a call: wherever it is cut, nothing of the markup is content or part of the arguments."""
+    text = CALLS[family]
+    for length in range(len(text) + 1):
+        parser = parser_of({"family": family, "reasoning": "off", "tools": ["f"]})
+        events = join([*parser.push(text[:length]), *parser.finish(cut=True)])
+        assert not [event for event in events if isinstance(event, Content)], text[:length]
+        arguments = "".join(event.text for event in events if isinstance(event, CallArguments))
+        assert '{"a": "x", "n": 31}'.startswith(arguments), (text[:length], arguments)

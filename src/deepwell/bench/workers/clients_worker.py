@@ -1,6 +1,8 @@
-"""LangChain, pydantic-ai and instructor against a running server; run by the interpreter that has them.
+"""LangChain, pydantic-ai, instructor and the clients of `clients_agents.py` against a running server.
 
-    python clients_worker.py URL MODEL
+The interpreter that has them runs it:
+
+    python clients_worker.py URL MODEL llamaindex|others
 
 Prints one line of JSON for each check: its client, its name, whether it passed, and what was wrong.
 """
@@ -14,11 +16,12 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-URL, MODEL = sys.argv[1], sys.argv[2]
+URL, MODEL, GROUP = sys.argv[1:4]
 QUESTION = "What is the weather in Paris?"
 CHECKS: list[tuple[str, Callable[[], None]]] = []
 
@@ -283,7 +286,14 @@ def asynchronous() -> None:
 
 def main() -> None:
     """Runs every check; none stops the others."""
-    for client, run_check in CHECKS:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from clients_agents import agents, llama_index
+
+    if GROUP == "llamaindex":
+        chosen = llama_index(URL, MODEL, Weather)
+    else:
+        chosen = [*CHECKS, *agents(URL, MODEL, Weather)]
+    for client, run_check in chosen:
         try:
             run_check()
             problem = ""

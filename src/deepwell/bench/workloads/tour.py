@@ -228,6 +228,19 @@ async def _responses(tour: Tour) -> None:
         instructions="be brief",
     )
     assert counted.input_tokens == first.usage.input_tokens
+    reference = {"type": "item_reference", "id": first.output[0].id}
+    await tour.call(
+        "responses.create item_reference",
+        responses.create,
+        input=[*_user("hi"), reference, *_user("and?")],
+        include=["reasoning.encrypted_content"],
+        **same,
+    )
+    some = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "weather"}]}
+    answer = await tour.call(
+        "responses.create allowed_tools", responses.create, **called | {"tool_choice": some}, **same
+    )
+    assert any(item.type == "function_call" for item in answer.output)
     await tour.call("responses.delete", responses.delete, second.id)
 
 
@@ -479,6 +492,39 @@ async def _messages(tour: Tour) -> None:
     assert counted.input_tokens > 0
 
 
+async def _message_batches(tour: Tour) -> None:
+    batches = tour.client.messages.batches
+    params: dict[str, Any] = {"model": tour.model, "max_tokens": _FEW, "messages": _user("hi")}
+    requests = [{"custom_id": f"request-{number}", "params": params} for number in range(3)]
+    requests.append({"custom_id": "bad", "params": params | {"no_such_parameter": 1}})
+    made = await tour.call("messages.batches.create", batches.create, requests=requests)
+    batch = await _message_batch_ended(tour, made.id)
+    assert (batch.request_counts.succeeded, batch.request_counts.errored) == (3, 1), batch
+    results = await tour.stream("messages.batches.results", batches.results, batch.id)
+    assert [one.result.type for one in results] == ["succeeded"] * 3 + ["errored"]
+    listed = await tour.call("messages.batches.list", batches.list, limit=1)
+    assert listed.data[0].id == batch.id
+    long = [{"custom_id": f"request-{number}", "params": params} for number in range(400)]
+    made = await tour.call("messages.batches.create to cancel", batches.create, requests=long)
+    assert (await tour.call("messages.batches.cancel", batches.cancel, made.id)).cancel_initiated_at
+    ended = await _message_batch_ended(tour, made.id)
+    assert ended.request_counts.canceled > 0 and ended.request_counts.succeeded < 400
+    for id in (batch.id, made.id):
+        deleted = await tour.call("messages.batches.delete", batches.delete, id)
+        assert deleted.type == "message_batch_deleted"
+
+
+async def _message_batch_ended(tour: Tour, id: str) -> Any:
+    """Waits until nothing more happens to a message batch; returns it."""
+    for _ in range(_LOOKS):
+        batch = await tour.call("messages.batches.retrieve", tour.client.messages.batches.retrieve, id)
+        if batch.processing_status == "ended":
+            return batch
+        tour.done.pop()  # it counts once
+        await asyncio.sleep(_LOOK_S)
+    raise AssertionError(f"the message batch {id} does not end")
+
+
 OPENAI: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (
     _chat,
     _stored,
@@ -491,7 +537,7 @@ OPENAI: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (
     _batches,
     _rest,
 )
-ANTHROPIC: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (_messages,)
+ANTHROPIC: tuple[Callable[[Tour], Coroutine[Any, Any, None]], ...] = (_messages, _message_batches)
 
 
 async def _client(kind: str, url: str, *, strict: bool) -> Any:

@@ -144,7 +144,7 @@ def timing(
 
 
 def clients(model: Model = None, threads: Threads = None, row: Row = None, json: Json = False) -> None:
-    """Runs LangChain, pydantic-ai and instructor against the server, in an environment of their own."""
+    """Runs seven other projects' clients (LangChain, the AI SDK and others) against the server, in their own environments."""
     from deepwell.bench.suites.service.clients import bench_clients
 
     measure(

@@ -86,7 +86,7 @@ class DeepSeekParser(Machine):
         """Skips white space and the line of an opening fence."""
         bare = self.text.lstrip()
         if not bare.startswith(_FENCE):
-            if _FENCE.startswith(bare) and not self.ended:
+            if _FENCE.startswith(bare) and (self.cut or not self.ended):
                 return False
             self.state = self._at_arguments
             return True
@@ -103,7 +103,7 @@ class DeepSeekParser(Machine):
             self.arguments(self._index, "{}")  # the model wrote none
             self.state = self._behind
             return True
-        if CALL_END.startswith(bare) and not self.ended:
+        if CALL_END.startswith(bare) and (self.cut or not self.ended):
             return False
         self.take(len(self.text) - len(bare))
         self.state = self._in_arguments

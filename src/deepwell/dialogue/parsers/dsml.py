@@ -138,7 +138,8 @@ class DsmlParser(Machine):
         if marker is None and not self.ended:
             return False
         if self._value or marker is not None:
-            self.arguments(self._index, self._value.strip() if _is_json(self._value) else _text(self._value))
+            plain = self.cut or _is_json(self._value)
+            self.arguments(self._index, self._value.strip() if plain else _text(self._value))
         self._value = ""
         if marker is not None:
             self.state = self._in_invoke

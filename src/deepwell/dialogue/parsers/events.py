@@ -49,8 +49,11 @@ class OutputParser(Protocol):
         """Returns the events that `text` makes certain."""
         ...
 
-    def finish(self) -> list[Event]:
-        """Returns the events that were held back, when no more text comes."""
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """Returns the events that were held back, when no more text comes.
+
+        `cut` means that the answer had to be calls and was cut off: what is held back is markup, and is dropped.
+        """
         ...
 
 

@@ -47,6 +47,7 @@ class Machine:
     def __init__(self, reasoning: ReasoningTags = "off", opens: Sequence[str] = ()) -> None:
         self.text = ""  # not taken yet
         self.ended = False
+        self.cut = False  # ended inside markup, which is then nobody's text
         self.calls = 0  # number begun so far
         self.opens = tuple(opens)
         self.state: Callable[[], bool] = {
@@ -64,10 +65,15 @@ class Machine:
         self.text += text
         return self._run()
 
-    def finish(self) -> list[Event]:
-        """Returns the events that were held back, when no more text comes."""
-        self.ended = True
+    def finish(self, *, cut: bool = False) -> list[Event]:
+        """Returns the events that were held back, when no more text comes.
+
+        `cut` means that the answer had to be calls and was cut off: what is held back is markup, and is dropped.
+        """
+        self.ended, self.cut = True, cut
         events = self._run()
+        if cut:
+            return [event for event in events if not isinstance(event, Content)]
         if self._blank and not self.calls and not self._strip:
             events = join([*events, Content(self._blank)])
         return events
@@ -115,7 +121,7 @@ class Machine:
             before = self.take(at)
             self.take(len(marker))
             return before, marker
-        held = 0 if self.ended else overlap(self.text, markers)
+        held = 0 if self.ended and not self.cut else overlap(self.text, markers)
         return self.take(len(self.text) - held), None
 
     def in_content(self) -> bool:

@@ -52,7 +52,7 @@ class Family:
 
     @property
     def batches(self) -> bool:
-        """True if one of its operations may be the endpoint of a batch."""
+        """True if one of its operations may be called by the requests of a batch."""
         return any(operation.batches for operation in self.declaration.operations)
 
     def routes(self, context: ServerContext) -> list[APIRoute]:

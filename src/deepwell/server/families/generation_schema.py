@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.tools import ANY_OBJECT
 from deepwell.engine.protocol import Grammar
-from deepwell.server.http.schema import Strict, either, refuse
+from deepwell.server.http.schema import Strict, crossed, either, refuse
 
 __all__ = [
     "MAX_ALTERNATIVES",
@@ -180,9 +180,9 @@ class GenerationRequest(Strict):
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise PydanticCustomError("stream_options", "stream_options needs stream: true")
+            raise crossed("stream_options", "stream_options needs stream: true")
         if self.structured_outputs is not None and (self.ignore_eos or self.min_tokens):
-            raise PydanticCustomError(
+            raise crossed(
                 "structured_outputs", "structured_outputs goes with neither ignore_eos nor min_tokens"
             )
         return self

@@ -6,11 +6,14 @@ document and the pages made from it all read it here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel
+
+from deepwell.server.http.documented import document
 
 __all__ = ["OPEN", "Api", "Declaration", "DeclarationError", "Operation", "RouteTable"]
 
@@ -35,11 +38,11 @@ class Operation:
     Attributes:
         method: HTTP method in lower case.
         path: path as in the OpenAPI document, with parameters in braces.
-        answer: body of a 200: a type that msgspec encodes as JSON, or "text", "html" or "bytes".
+        answer: body of a 200: a type that msgspec encodes as JSON, or "text", "html", "bytes" or "jsonl".
         streams: whether it may answer with server-sent events instead.
         request: model of the JSON body. The error for an unknown parameter suggests the nearest of its names.
         name: `gen_ai.operation.name` of what it computes, or None if it computes nothing.
-        batches: whether it may be the endpoint of a batch.
+        batches: whether the requests of a batch may call it.
         replays: whether a request of equal bytes may get a kept answer without being parsed.
         example: a body that is answered with 200. In it, `$model` and `$text` stand for a served model and any text.
     """
@@ -72,7 +75,9 @@ class Declaration:
     Attributes:
         scope: the scope that a key needs (`access.principal.SCOPES`), or `OPEN`.
         in_one_process: whether it keeps work in the memory of HTTP worker 0. The other workers forward its requests there.
-        not_served: operations of its API that are not served by design, each with the reason.
+        not_served: operations of its API that are not served, each with the reason.
+        accepts: of the kinds that `documented.toml` lists for a parameter (`POST /v1/responses input[].type`), those that are
+            accepted. All others are refused by name.
     """
 
     operations: Sequence[Operation]
@@ -80,6 +85,7 @@ class Declaration:
     scope: str = _DEFAULT_SCOPE
     in_one_process: bool = False
     not_served: Mapping[str, str] = field(default_factory=dict[str, str])
+    accepts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
 
     @property
     def roots(self) -> tuple[str, ...]:
@@ -106,7 +112,15 @@ class RouteTable:
                 raise DeclarationError(f"{operation.method.upper()} {operation.path} is declared twice")
             self.operations[operation.key] = operation
         operations = self.operations.values()
-        self.batch_endpoints = tuple(sorted(one.path for one in operations if one.batches))
+        self.batch_endpoints = tuple(
+            sorted(
+                one.path
+                for declaration in declarations
+                if declaration.api == "openai"
+                for one in declaration.operations
+                if one.batches
+            )
+        )
         self.replay_paths = frozenset(one.path for one in operations if one.replays)
         self.open_paths = frozenset(
             one.path
@@ -119,6 +133,42 @@ class RouteTable:
         scopes = [(root, one.scope) for one in declarations if one.scope != OPEN for root in one.roots]
         self._scopes = sorted(scopes, key=lambda pair: -len(pair[0]))  # the longest root decides
         self._anthropic = self.roots(api="anthropic")
+        self._not_served = [
+            (method, re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), reason)
+            for (method, path), reason in self.not_served.items()
+        ]
+
+    @property
+    def not_served(self) -> dict[tuple[str, str], str]:
+        """Documented operations that no family declares: the reason by method (in lower case) and path."""
+        served = {(method, _anonymous(path)) for method, path in self.operations}
+        reasons = {key: why for one in self.declarations for key, why in one.not_served.items()}
+        found: dict[tuple[str, str], str] = {}
+        for family in document().families:
+            for operation in family.operations:
+                method, path = operation.split(" ")
+                if (method.lower(), _anonymous(path)) not in served:
+                    found[method.lower(), path] = reasons.get(operation) or family.not_served
+        return found
+
+    @property
+    def undocumented(self) -> list[tuple[str, str]]:
+        """Method and path of operations that belong to OpenAI's families and that their document does not have."""
+        known = {one.lower() for family in document().families for one in map(_anonymous, family.operations)}
+        return [
+            one.key
+            for declaration in self.declarations
+            if declaration.api == "openai"
+            for one in declaration.operations
+            if f"{one.method} {_anonymous(one.path)}".lower() not in known
+        ]
+
+    def why_not(self, method: str, path: str) -> str | None:
+        """Returns the reason why a documented operation is not served, or None if it is served or not documented."""
+        for known, pattern, reason in self._not_served:
+            if known == method.lower() and pattern.fullmatch(path):
+                return reason
+        return None
 
     def roots(self, *, api: Api | None = None, in_one_process: bool = False) -> tuple[str, ...]:
         """Returns the roots of all families, or of those with one API, or of those in one process."""
@@ -148,3 +198,8 @@ class RouteTable:
         """Returns the names that a JSON body may have on a path. There are none if the path declares no request."""
         model = self._requests.get(path)
         return [] if model is None else list(model.model_fields)
+
+
+def _anonymous(path: str) -> str:
+    """Returns a path with nameless parameters: the document and the declarations may name them differently."""
+    return re.sub(r"\{\w+\}", "{}", path)

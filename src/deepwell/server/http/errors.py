@@ -27,6 +27,7 @@ __all__ = [
     "ClientLeft",
     "ErrorResponse",
     "InvalidApiKey",
+    "NotServed",
     "RequestTimeout",
     "ShuttingDown",
     "SlowBody",
@@ -112,6 +113,13 @@ class _NoAnswer(Response):
         """Sends nothing."""
 
 
+class NotServed(InvalidRequest):
+    """Raised for an operation of OpenAI's API that this server does not have."""
+
+    status = 404
+    code = "operation_not_served"
+
+
 class RequestTimeout(DeepwellError):
     """Raised when a request takes longer than the server allows."""
 
@@ -136,10 +144,13 @@ def encode_error(error: DeepwellError) -> bytes:
     return error_body(str(error), error.type, error.param, error.code)
 
 
-def anthropic_error(message: str, status: int) -> bytes:
+def anthropic_error(message: str, status: int, details: Mapping[str, str] | None = None) -> bytes:
     """Returns Anthropic's error object as JSON."""
     kind = _ANTHROPIC_TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return msgspec.json.encode({"type": "error", "error": {"type": kind, "message": message}})
+    error: dict[str, Any] = {"type": kind, "message": message}
+    if details:
+        error["details"] = details
+    return msgspec.json.encode({"type": "error", "error": error})
 
 
 class ErrorResponse(Response):
@@ -155,18 +166,21 @@ class ErrorResponse(Response):
         status: int,
         headers: Mapping[str, str] | None = None,
         chinese: str = "",
+        details: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(error_body(message, type, param, code), status, headers, "application/json")
         self._message = message
         self._chinese = chinese
+        self._details = details
         self._fields = type, param, code
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error_code"] = self._fields[2]  # for a caller in this process
         routes = _routes(scope)
         is_chinese = self._chinese not in ("", self._message) and _language_of(scope) == "zh"
         message = self._chinese if is_chinese else self._message
         if routes is not None and routes.is_anthropic(scope["path"]):
-            body = anthropic_error(message, self.status_code)
+            body = anthropic_error(message, self.status_code, self._details)
         elif is_chinese:
             body = error_body(message, *self._fields)
         else:
@@ -221,6 +235,11 @@ async def _http(request: Request, error: Exception) -> Response:
     if isinstance(error, BodyRefused):
         return error_response(error.error, error.status_code, {"connection": "close"})
     path = request.url.path
+    routes = _routes(request.scope)
+    if routes is not None and error.status_code in (404, 405):
+        reason = routes.why_not(request.method, path)
+        if reason is not None:
+            return error_response(NotServed(f"{request.method} {path} is not served here", fix=reason))
     if error.status_code == 404:
         return error_response(_no_route(request.method, path, _paths(request.app)), 404)
     if error.status_code == 405:
@@ -277,9 +296,12 @@ async def _validation(request: Request, error: Exception) -> Response:
         found.append(InvalidRequest(f"and {len(problems) - _MOST_PROBLEMS} more"))
     unknown = any(problem["type"] == "extra_forbidden" for problem in problems)
     code = "unknown_parameter" if unknown else None
+    details = next((known for one in problems if (known := one.get("ctx", {}).get("details"))), None)
     message = "; ".join(map(str, found))
     chinese = "; ".join(": ".join(text for text in one.said("zh") if text) for one in found)
-    return ErrorResponse(message, "invalid_request_error", param, code, status=400, chinese=chinese)
+    return ErrorResponse(
+        message, "invalid_request_error", param, code, status=400, chinese=chinese, details=details
+    )
 
 
 def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest:
@@ -299,6 +321,8 @@ def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest
     if kind == "missing":
         return InvalidRequest.of("parameter_missing", name=name, param=name)
     message = str(problem["msg"]).removeprefix("Input ")
+    if kind == "crossed":
+        return InvalidRequest(message, param=_name((*loc, problem["ctx"]["param"])))
     return InvalidRequest(f"{name!r}: {message}" if name else message, param=name or None)
 
 

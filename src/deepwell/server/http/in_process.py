@@ -7,7 +7,6 @@ import logging
 import uuid
 from dataclasses import dataclass, field
 
-import msgspec
 from starlette.types import ASGIApp, Message, Scope
 
 from deepwell.server.access.principal import Principal
@@ -26,22 +25,7 @@ class Reply:
     status: int = 500
     headers: dict[bytes, bytes] = field(default_factory=dict[bytes, bytes])
     body: bytes = b""
-
-    @property
-    def code(self) -> str | None:
-        """The code of an error in OpenAI's shape, or None."""
-        try:
-            return msgspec.json.decode(self.body, type=_Error).error.code
-        except msgspec.DecodeError:
-            return None
-
-
-class _Detail(msgspec.Struct):
-    code: str | None = None
-
-
-class _Error(msgspec.Struct):
-    error: _Detail
+    code: str | None = None  # of an error, whatever the shape of its body
 
 
 class InProcessClient:
@@ -95,4 +79,5 @@ class InProcessClient:
         except Exception:  # starlette answers 500, and raises the error again for the server to log
             _log.exception("a request of a batch failed")
         reply.body = b"".join(parts)
+        reply.code = scope["state"].get("error_code")
         return reply

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
@@ -22,6 +23,7 @@ from deepwell.server.observe.record import Record, observing
 __all__ = ["BodyAllowance", "BodyLimit", "Envelope"]
 
 _log = logging.getLogger("deepwell.server")
+_LINGER_S, _SILENCE_S = 30.0, 2.0  # behind a 413: in all, and between two pieces of the body
 
 _PROGRESS_BYTES = 1024  # fewer within the time for a stall are a stall
 _SMALL_BODY_BYTES = 64 << 10  # that every connection may have in memory
@@ -83,7 +85,10 @@ class Envelope:
             self._end(scope, record, ended=ended)
 
     def _headers(self, record: Record) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-request-id", record.request_id.encode())]
+        id = record.request_id.encode()
+        headers = [(b"x-request-id", id)]
+        if self._routes.is_anthropic(record.path):
+            headers.append((b"request-id", id))  # Anthropic's name of it, which their SDK reports
         if record.trace is not None and self._observer.traces:
             headers.append((b"traceparent", record.trace.header().encode()))
         return headers
@@ -103,6 +108,39 @@ class Envelope:
         if record.client_left:
             metrics.clients_left.inc()
         self._observer.end(record)
+
+
+def _lingering(receive: Receive, send: Send) -> Send:
+    """Returns a `send` that reads on behind a 413 before it ends the connection.
+
+    Many clients read nothing before they have sent their whole body. A connection that is closed with bytes unread is reset,
+    and takes the answer with it. So the answer goes out, and the rest of the body is read and discarded, for a limited time.
+    """
+    refused = False
+
+    async def wrapped(message: Message) -> None:
+        nonlocal refused
+        if message["type"] == "http.response.start":
+            refused = message["status"] == 413
+        if not refused or message["type"] != "http.response.body" or message.get("more_body"):
+            await send(message)
+            return
+        await send({**message, "more_body": True})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                await _discard(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return wrapped
+
+
+async def _discard(receive: Receive) -> None:
+    """Reads a body to its end. Returns early if the client leaves, or sends nothing for a while."""
+    while True:
+        async with asyncio.timeout(_SILENCE_S):
+            message = await receive()
+        if message["type"] != "http.request" or not message.get("more_body", False):
+            return
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +192,7 @@ class BodyLimit:
         allowed = self._allowance_of(scope)
         limit, fix = allowed.max_bytes, allowed.fix
         declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        send = _lingering(receive, send)
         if declared.isdigit() and int(declared[:20]) > limit:
             await error_response(BodyTooLarge(limit, fix).error, 413, {"connection": "close"})(
                 scope, receive, send

@@ -32,6 +32,7 @@ class AnthropicDetail(msgspec.Struct):
 
     type: str
     message: str
+    details: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
 
 
 class AnthropicError(msgspec.Struct, tag_field="type", tag="error"):
@@ -41,7 +42,7 @@ class AnthropicError(msgspec.Struct, tag_field="type", tag="error"):
 
 
 _JSON, _EVENTS, _TEXT, _HTML = "application/json", "text/event-stream", "text/plain", "text/html"
-_BYTES = "application/octet-stream"
+_BYTES, _LINES = "application/octet-stream", "application/x-jsonl"
 
 _STATUSES = {
     "400": "A parameter is unknown, unsupported or out of range: the message names it and the fix",
@@ -97,6 +98,8 @@ def _completed(document: dict[str, Any], routes: RouteTable) -> dict[str, Any]:
                     content[_TEXT] = {"schema": {"type": "string"}}
                 case "html":
                     content[_HTML] = {"schema": {"type": "string"}}
+                case "jsonl":
+                    content[_LINES] = {"schema": {"type": "string"}}
                 case "bytes":
                     content[_BYTES] = {"schema": {"type": "string", "format": "binary"}}
                 case answer:

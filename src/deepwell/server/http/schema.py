@@ -12,9 +12,11 @@ __all__ = [
     "Metadata",
     "MetadataRequest",
     "Strict",
+    "crossed",
     "either",
     "kind_of",
     "only_kinds",
+    "only_values",
     "refuse",
     "text_of",
     "unsupported",
@@ -91,9 +93,27 @@ def only_kinds(noun: str, *known: str, key: str = "type", default: str = "") -> 
     return BeforeValidator(check)
 
 
-def unsupported(reason: str) -> PydanticCustomError:
-    """Returns a refusal with its reason."""
-    return PydanticCustomError("unsupported", cast("Any", "{reason}"), {"reason": reason})
+def only_values(noun: str, *known: str, instead: str = "") -> BeforeValidator:
+    """Returns a validator that refuses any string but `known` by name. The message says what to do `instead`."""
+    fix = instead or f"send {', '.join(map(repr, known))}"
+
+    def check(value: Any) -> Any:
+        if isinstance(value, str) and value not in known:
+            raise unsupported(f"{noun} {value!r} is not supported: {fix}")
+        return value
+
+    return BeforeValidator(check)
+
+
+def unsupported(reason: str, **details: str) -> PydanticCustomError:
+    """Returns a refusal with its reason. Errors in Anthropic's shape carry `details` beside it."""
+    context: dict[str, Any] = {"reason": reason, **({"details": details} if details else {})}
+    return PydanticCustomError("unsupported", cast("Any", "{reason}"), context)
+
+
+def crossed(param: str, reason: str) -> PydanticCustomError:
+    """Returns the refusal of parameters that do not go together; `param` is the one to change."""
+    return PydanticCustomError("crossed", cast("Any", "{reason}"), {"reason": reason, "param": param})
 
 
 def text_of(value: Any) -> Any:

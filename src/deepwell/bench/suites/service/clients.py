@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import subprocess
 import threading
 from collections import Counter
@@ -11,8 +12,17 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
 from deepwell.bench.harness.assets import WORKERS, bench_cache
-from deepwell.bench.harness.environments import Environment, Install, PeerError, environment_python
+from deepwell.bench.harness.environments import (
+    Environment,
+    Install,
+    PeerError,
+    build_lock,
+    build_step,
+    environment_python,
+)
 from deepwell.bench.harness.report import Report
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
@@ -22,44 +32,51 @@ from deepwell.server.build import build_context
 from deepwell.server.http.listen import bind, url_of
 from deepwell.server.run import Server
 
-__all__ = ["CLIENTS", "bench_clients"]
+__all__ = ["CLIENTS", "LLAMA_INDEX", "ai_sdk_home", "bench_clients"]
 
-_WORKER = WORKERS / "clients_worker.py"
-_SECONDS = 480
+_WORKER, _NODE_WORKER = WORKERS / "clients_worker.py", WORKERS / "clients_ai.mjs"
+_SECONDS = 480  # for each worker
+_AI_SDK = ("ai@6", "@ai-sdk/openai@3", "zod@4")
 
 CLIENTS = Environment(
     name="clients",
     variable="DEEPWELL_CLIENTS_PYTHON",
     installs=(
         Install(("langchain-openai>=1.1,<2", "pydantic-ai-slim[openai]>=2.30,<3", "instructor>=1.17,<2")),
+        Install(("openai-agents>=0.24,<1", "anthropic>=2.13,<3")),
     ),
-    check="import langchain_openai, pydantic_ai, instructor",
+    check="import langchain_openai, pydantic_ai, instructor, agents, anthropic",
+    download_mb=80,
+    disk_mb=330,
+    minutes=2,
+)
+LLAMA_INDEX = Environment(
+    name="llamaindex",
+    variable="DEEPWELL_LLAMAINDEX_PYTHON",
+    installs=(
+        Install(("llama-index-llms-openai-like>=0.8,<1", "llama-index-embeddings-openai-like>=0.4,<1")),
+    ),
+    check="import llama_index.llms.openai_like, llama_index.embeddings.openai_like",
     download_mb=60,
-    disk_mb=260,
-    minutes=1,
+    disk_mb=330,
+    minutes=2,
 )
 
 
 def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any]:
-    """Runs the checks of `clients_worker.py` against a server with the real model.
+    """Runs the checks of `clients_worker.py` and `clients_ai.mjs` against a server with the real model.
 
     Raises:
         PeerError: the environment cannot be built, or the checks do not end.
     """
-    python = environment_python(CLIENTS, report.console)
+    python, llama = (environment_python(one, report.console) for one in (CLIENTS, LLAMA_INDEX))
+    home = ai_sdk_home(report.console)
     with _server(model, threads) as url:
-        try:
-            done = subprocess.run(
-                [str(python), str(_WORKER), f"{url}/v1", "smollm2"],
-                stdout=subprocess.PIPE,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
-            raise PeerError(f"the checks did not end within {_SECONDS} s", fix="run them again") from error
-    results = [json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith("{")]
-    if done.returncode:
-        raise PeerError(f"the checks ended with status {done.returncode}", fix="see their output above")
+        results = [
+            *_checked([str(python), str(_WORKER), f"{url}/v1", "smollm2", "others"]),
+            *_checked([str(llama), str(_WORKER), f"{url}/v1", "smollm2", "llamaindex"]),
+            *_checked(["node", str(_NODE_WORKER), str(home), f"{url}/v1", "smollm2"]),
+        ]
     report.table(
         f"Clients against {model.stem}",
         ["check", "client", "passed"],
@@ -72,9 +89,51 @@ def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any
     return {
         "checks": len(results),
         "failed": [f"{r['client']}: {r['check']}" for r in results if not r["passed"]],
+        "clients": len({result["client"] for result in results}),
         "failures": sum(not result["passed"] for result in results),
         **dict(passed),
     }
+
+
+def ai_sdk_home(console: Console) -> Path:
+    """Returns the folder whose `node_modules` have the AI SDK; npm fills it on first use.
+
+    Raises:
+        PeerError: there is no npm, or the build failed.
+    """
+    home = bench_cache() / "environments" / "ai-sdk"
+    stamp, recipe = home / "built", json.dumps(_AI_SDK)
+    if not shutil.which("npm") or not shutil.which("node"):
+        raise PeerError("the AI SDK needs Node.js with npm", fix="apt-get install nodejs npm")
+    with build_lock(home):
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != recipe:
+            console.print(f"Building the AI SDK in {home}: 5 MB to download, 30 MB on disk, once.")
+            (home / "package.json").write_text('{"private": true}', encoding="utf-8")
+            build_step(
+                "AI SDK",
+                ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(home), *_AI_SDK],
+                home / "build.log",
+                console,
+                fix=f"see {home / 'build.log'}",
+                cwd=home,
+            )
+            stamp.write_text(recipe, encoding="utf-8")
+    return home
+
+
+def _checked(command: list[str]) -> list[dict[str, Any]]:
+    """Runs one worker and returns its checks.
+
+    Raises:
+        PeerError: the checks do not end.
+    """
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, timeout=_SECONDS, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise PeerError(f"the checks did not end within {_SECONDS} s", fix="run them again") from error
+    if done.returncode:
+        raise PeerError(f"the checks ended with status {done.returncode}", fix="see their output above")
+    return [json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith("{")]
 
 
 @contextlib.contextmanager

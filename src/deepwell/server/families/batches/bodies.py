@@ -68,7 +68,6 @@ class Batch(Struct, tag_field="object", tag="batch"):
 
     id: str
     endpoint: str
-    model: str | None
     errors: BatchErrors | None
     input_file_id: str
     completion_window: str
@@ -95,6 +94,7 @@ class Batch(Struct, tag_field="object", tag="batch"):
     cancelled_at: int | None
     request_counts: BatchCounts
     metadata: dict[str, str] | None
+    model: str | UnsetType = UNSET
     usage: BatchUsage | UnsetType = UNSET
 
 

@@ -1,26 +1,23 @@
-"""The lines of a batch's files: checks of the input, and results of its lines."""
+"""The lines of a batch's input, and their checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
-from msgspec import DecodeError, Raw, Struct
+from msgspec import DecodeError, Raw
 
 from deepwell.errors import ModelNotFound
 from deepwell.server.families.batches.bodies import BatchError
-from deepwell.server.http.in_process import Reply
-from deepwell.storage.batches import LineResult, Tokens
 
-__all__ = ["MAX_LINES", "Checked", "InputLine", "check_input", "ended", "never_run", "read_lines"]
+__all__ = ["MAX_LINES", "Checked", "InputLine", "check_input", "read_lines"]
 
 MAX_LINES = 50_000  # OpenAI's
 _MOST_ERRORS = 100  # reported for one input
 _LONGEST_ID = 512
-_encode = msgspec.json.Encoder().encode
 _objects = msgspec.json.Decoder(dict[str, Raw])
 _scalars = msgspec.json.Decoder(str | bool | int | float | None)
 
@@ -195,79 +192,3 @@ def _plain(raw: Raw | None) -> Any:
         return _scalars.decode(raw)
     except (DecodeError, RecursionError):
         return None
-
-
-class _Answered(Struct):
-    """A line of an output or error file."""
-
-    id: str
-    custom_id: str
-    response: _Response | None
-    error: BatchFailure | None
-
-
-class _Response(Struct):
-    status_code: int
-    request_id: str
-    body: Raw
-
-
-class BatchFailure(Struct):
-    """Why a line was not run."""
-
-    code: str
-    message: str
-
-
-class _Usage(Struct):
-    """Both families' names of the same counts."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    input_tokens: int = 0
-    output_tokens: int = 0
-    prompt_tokens_details: dict[str, int | None] | None = None
-    input_tokens_details: dict[str, int | None] | None = None
-
-
-class _Body(Struct):
-    usage: _Usage | None = None
-
-
-_bodies = msgspec.json.Decoder(_Body)
-
-
-def ended(batch_id: str, line: InputLine, reply: Reply) -> LineResult:
-    """Returns the result of a line that was answered. A reply that is not 2xx goes to the error file, as with OpenAI."""
-    failed = not 200 <= reply.status < 300
-    tokens = Tokens() if failed else _tokens(reply.body)
-    response = _Response(reply.status, reply.request_id, Raw(reply.body))
-    return _result(batch_id, line, failed, tokens, response, None)
-
-
-def never_run(batch_id: str, line: InputLine, code: str, message: str) -> LineResult:
-    """Returns the result of a line that was not run."""
-    return _result(batch_id, line, True, Tokens(), None, BatchFailure(code, message))
-
-
-def _result(
-    batch_id: str,
-    line: InputLine,
-    failed: bool,
-    tokens: Tokens,
-    response: _Response | None,
-    error: BatchFailure | None,
-) -> LineResult:
-    id = f"batch_req_{batch_id.removeprefix('batch_')}_{line.number}"
-    body = _encode(_Answered(id, line.custom_id, response, error)).decode()
-    return LineResult(line.number, failed, body, tokens)
-
-
-def _tokens(body: bytes) -> Tokens:
-    usage = _bodies.decode(body).usage or _Usage()
-    details = cast("dict[str, int | None]", usage.prompt_tokens_details or usage.input_tokens_details or {})
-    return Tokens(
-        usage.prompt_tokens or usage.input_tokens,
-        details.get("cached_tokens") or 0,
-        usage.completion_tokens or usage.output_tokens,
-    )

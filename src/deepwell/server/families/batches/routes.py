@@ -22,10 +22,12 @@ from deepwell.server.families.batches.bodies import (
     ReasoningTokens,
 )
 from deepwell.server.families.batches.schema import BatchesQuery, BatchRequest, batch_request
+from deepwell.server.families.batches.source import conclude_cancelled
 from deepwell.server.http.json_route import json_response
 from deepwell.storage.batches import StoredBatch
+from deepwell.storage.database import Tenant
 
-__all__ = ["MAX_INPUT_BYTES", "router"]
+__all__ = ["MAX_INPUT_BYTES", "cancel_batch", "router"]
 
 MAX_INPUT_BYTES = 200 << 20  # OpenAI's
 
@@ -67,19 +69,33 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.get("/v1/batches/{batch_id}", summary="Fetch a batch", response_model=None)
     async def retrieve(request: Request, batch_id: str) -> Response:
-        return json_response(_body(await context.state.batches.get(tenant_of(request), batch_id)))
+        batch = await context.state.batches.get(tenant_of(request), batch_id, without_files=False)
+        return json_response(_body(batch))
 
     @routes.post("/v1/batches/{batch_id}/cancel", summary="Cancel a batch", response_model=None)
     async def cancel(request: Request, batch_id: str) -> Response:
-        state, tenant = context.state, tenant_of(request)
-        batch = await state.batches.cancel(tenant, batch_id)
-        job = await state.jobs.cancel(tenant, batch_id)
-        if job.status == "cancelled":  # no worker had it
-            batch = await state.batches.conclude(tenant, batch_id, "cancelled")
-        state.jobs_changed.set()
-        return json_response(_body(batch))
+        return json_response(_body(await cancel_batch(context, tenant_of(request), batch_id)))
 
     return routes
+
+
+async def cancel_batch(
+    context: ServerContext, tenant: Tenant, id: str, *, without_files: bool = False
+) -> StoredBatch:
+    """Asks for the end of a batch, and ends it if nobody works on it.
+
+    Raises:
+        NotFound: the tenant has no such batch with, or without, files.
+        InvalidRequest: the batch has ended, or is being finalized.
+    """
+    state = context.state
+    await state.batches.get(tenant, id, without_files=without_files)
+    batch = await state.batches.cancel(tenant, id)
+    job = await state.jobs.cancel(tenant, id)
+    if job.status == "cancelled":  # no worker had it
+        batch = await conclude_cancelled(state, tenant, batch)
+    state.jobs_changed.set()
+    return batch
 
 
 def _body(batch: StoredBatch) -> Batch:
@@ -96,7 +112,7 @@ def _body(batch: StoredBatch) -> Batch:
     return Batch(
         id=batch.id,
         endpoint=batch.endpoint,
-        model=batch.model,
+        model=batch.model or msgspec.UNSET,
         errors=errors,
         input_file_id=batch.input_file_id,
         completion_window=batch.completion_window,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from deepwell.server.families.files.schema import ExpiresAfter
-from deepwell.server.http.schema import Metadata, Strict
+from deepwell.server.http.schema import Metadata, Strict, only_values
 
 __all__ = ["BatchRequest", "BatchesQuery", "batch_request"]
 
@@ -24,7 +24,7 @@ class BatchRequest(Strict):
 
 def batch_request(endpoints: tuple[str, ...]) -> type[BatchRequest]:
     """Returns the model of requests for a batch to one of these endpoints."""
-    field: Any = (Literal[endpoints], ...)
+    field: Any = (Annotated[Literal[endpoints], only_values("the endpoint", *endpoints)], ...)
     return create_model("BatchRequest", __base__=BatchRequest, __doc__=BatchRequest.__doc__, endpoint=field)
 
 

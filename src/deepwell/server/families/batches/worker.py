@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -18,7 +17,9 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import Principal
 from deepwell.server.context import ServerContext
 from deepwell.server.families.batches.bodies import BatchError
-from deepwell.server.families.batches.lines import InputLine, check_input, ended, never_run, read_lines
+from deepwell.server.families.batches.lines import InputLine, check_input
+from deepwell.server.families.batches.results import EXPIRED, ended
+from deepwell.server.families.batches.source import Source, conclude_cancelled, open_source, record_rest
 from deepwell.server.http.in_process import InProcessClient, Reply
 from deepwell.storage.batches import BATCH_JOB, StoredBatch
 from deepwell.storage.database import LOCAL, Tenant
@@ -32,8 +33,6 @@ _MOST_BATCHES = 8  # at a time, so that a small batch does not wait for another 
 _POLL_S = 1.0  # between polls for jobs that another server queued or left
 _AFTER_FAILURE_S = 5.0
 _SWEEP_S = 600.0
-_READ_BYTES = 256 << 10  # of the input, read at a time
-_ROWS = 500  # written at a time
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each retry of a line that failed for no fault of its own
 # Codes that say nothing about the line: there was no engine, no database or no room. It is retried while the batch lasts.
 _WAITING = ("engine_unavailable", "rate_limit_exceeded", "shutting_down", "storage_unavailable")
@@ -174,7 +173,7 @@ class BatchWorker:
     async def _answer_all(self, tenant: Tenant, batch: StoredBatch, cancelled: asyncio.Event) -> StoredBatch:
         """Answers lines until every one has ended, the batch is cancelled, or its time is over."""
         batches = self._context.state.batches
-        source = await self._source(tenant, batch)
+        source = await open_source(self._context.state, tenant, batch)
 
         async def consume() -> None:
             async with asyncio.TaskGroup() as group:
@@ -196,21 +195,12 @@ class BatchWorker:
             with suppress(InvalidRequest):  # it is cancelling already
                 return await batches.cancel(tenant, batch.id)
             return await batches.get(tenant, batch.id)
-        source = await self._source(tenant, batch)
-        while lines := await source.some(_ROWS):  # none, unless its time is over
-            message = "the completion window ended before this request was run: send it in another batch"
-            late = [never_run(batch.id, line, "batch_expired", message) for line in lines]
-            await batches.record(tenant, batch.id, late)
+        # There are none, unless its time is over.
+        await record_rest(self._context.state, tenant, batch, EXPIRED)
         return await batches.finalize(tenant, batch.id)
 
-    async def _source(self, tenant: Tenant, batch: StoredBatch) -> _Source:
-        """Returns the lines that have not ended."""
-        state = self._context.state
-        done = await state.batches.done(tenant, batch.id)
-        return _Source(read_lines(state.files.blobs.path(batch.input_sha256 or ""), done))
-
     async def _answer_some(
-        self, tenant: Tenant, batch: StoredBatch, source: _Source, cancelled: asyncio.Event
+        self, tenant: Tenant, batch: StoredBatch, source: Source, cancelled: asyncio.Event
     ) -> None:
         """Answers one line after another, beside as many others as there are slots."""
         principal = Principal(tenant, "" if tenant == LOCAL else "batch", priority=_PRIORITY)
@@ -220,7 +210,7 @@ class BatchWorker:
                 if not lines:
                     return
                 reply = await self._answer(batch.endpoint, lines[0], principal)
-            result = ended(batch.id, lines[0], reply)
+            result = ended(batch, lines[0], reply)
             status = await self._context.state.batches.record(tenant, batch.id, [result])
             if status == "cancelling":
                 cancelled.set()
@@ -244,34 +234,8 @@ class BatchWorker:
             late = (batch.finalizing_at or 0) >= batch.expires_at
             return await batches.conclude(tenant, batch.id, "expired" if late else "completed")
         if batch.status == "cancelling":
-            return await batches.conclude(tenant, batch.id, "cancelled")
+            return await conclude_cancelled(self._context.state, tenant, batch)
         return batch
-
-
-class _Source:
-    """Lines of an input for several consumers, read in a thread."""
-
-    def __init__(self, lines: Iterator[InputLine]) -> None:
-        self._lines = lines
-        self._ready: deque[InputLine] = deque()
-        self._reading = asyncio.Lock()
-
-    async def some(self, most: int) -> list[InputLine]:
-        """Returns the next lines, at most `most`; none at the end."""
-        async with self._reading:
-            if not self._ready:
-                self._ready.extend(await asyncio.to_thread(self._read))
-            return [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
-
-    def _read(self) -> list[InputLine]:
-        lines: list[InputLine] = []
-        length = 0
-        for line in self._lines:
-            lines.append(line)
-            length += len(line.body)
-            if length >= _READ_BYTES:
-                break
-        return lines
 
 
 async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -139,10 +139,8 @@ class StoredMessage(Struct):
     id: str
     role: str
     content: str | None
-    tool_calls: list[dict[str, Any]] | None = None
-    tool_call_id: str | None = None
-    name: None = None
-    content_parts: None = None
+    tool_calls: list[dict[str, Any]] | UnsetType = UNSET
+    tool_call_id: str | UnsetType = UNSET
 
 
 class StoredCompletion(ChatCompletion, tag="chat.completion"):

@@ -10,7 +10,7 @@ from deepwell.server.families.chat.bodies import (
     StoredMessageList,
 )
 from deepwell.server.families.chat.routes import router
-from deepwell.server.families.chat.schema import ChatRequest
+from deepwell.server.families.chat.schema import CHOICE_TYPES, FORMAT_TYPES, ROLES, ChatRequest
 from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
 
@@ -39,7 +39,14 @@ FAMILY = Family(
             Operation("post", _COMPLETION, StoredCompletion),
             Operation("delete", _COMPLETION, CompletionDeleted),
             Operation("get", f"{_COMPLETION}/messages", StoredMessageList),
-        )
+        ),
+        accepts={
+            "POST /v1/chat/completions messages[].role": ROLES,
+            "POST /v1/chat/completions messages[].content[].type": ("text",),
+            "POST /v1/chat/completions tools[].type": ("function",),
+            "POST /v1/chat/completions tool_choice.type": CHOICE_TYPES,
+            "POST /v1/chat/completions response_format.type": FORMAT_TYPES,
+        },
     ),
     router,
 )

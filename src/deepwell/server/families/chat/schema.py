@@ -7,12 +7,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, json_format
+from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, allowed, json_format
 from deepwell.engine.protocol import Grammar
 from deepwell.server.families.generation_schema import MAX_ALTERNATIVES, GenerationRequest
-from deepwell.server.http.schema import Metadata, Strict, either, refuse, text_of, unsupported
+from deepwell.server.http.schema import (
+    Metadata,
+    Strict,
+    crossed,
+    either,
+    only_values,
+    refuse,
+    text_of,
+    unsupported,
+)
 
 __all__ = [
+    "CHOICE_TYPES",
+    "FORMAT_TYPES",
+    "ROLES",
     "ChatMessage",
     "ChatRequest",
     "FunctionSpec",
@@ -24,6 +36,9 @@ __all__ = [
     "choose",
 ]
 
+ROLES = ("system", "developer", "user", "assistant", "tool")
+CHOICE_TYPES = ("function", "allowed_tools")
+FORMAT_TYPES = ("text", "json_object", "json_schema")
 Name = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 
 
@@ -80,7 +95,7 @@ class AllowedTools(Strict):
 class ToolChoiceObject(Strict):
     """One function, or some of the tools."""
 
-    type: Literal["function", "allowed_tools"]
+    type: Annotated[Literal["function", "allowed_tools"], only_values("a tool_choice of type", *CHOICE_TYPES)]
     function: FunctionName | None = None
     allowed_tools: AllowedTools | None = None
 
@@ -109,10 +124,7 @@ def choose(
         case ToolChoiceObject(function=FunctionName(name=name)):
             return offered, (name,)
         case ToolChoiceObject(allowed_tools=AllowedTools(mode=mode, tools=some)):
-            allowed = tuple(tool.function.name for tool in some)
-            if mode == "required":
-                return offered, allowed
-            return tuple(tool for tool in offered if tool.name in allowed), "auto"
+            return allowed(offered, [tool.function.name for tool in some], mode)
         case "none" | "required":
             return offered, choice
         case _:
@@ -146,7 +158,7 @@ class JsonSchemaSpec(Strict):
 class ResponseFormat(Strict):
     """The format of the text of an answer."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Annotated[Literal["text", "json_object", "json_schema"], only_values("the format", *FORMAT_TYPES)]
     json_schema: JsonSchemaSpec | None = None
 
     @model_validator(mode="after")
@@ -167,7 +179,9 @@ class ResponseFormat(Strict):
 class ChatMessage(Strict):
     """One turn. The parts of a text content are joined."""
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Annotated[
+        Literal["system", "developer", "user", "assistant", "tool"], only_values("the role", *ROLES)
+    ]
     content: Annotated[
         str | None, BeforeValidator(text_of, json_schema_input_type=str | list[dict[str, Any]] | None)
     ] = None
@@ -234,6 +248,7 @@ class ChatRequest(GenerationRequest):
     verbosity: Annotated[Any, refuse("verbosity is not supported: ask in the messages")] = None
     moderation: Annotated[Any, refuse("moderation is not supported yet: leave it out")] = None
     store: bool | None = None
+    prompt_cache_options: Annotated[Any, refuse("prefixes are always cached: leave it out")] = None
     # Harmless labels, which change nothing about the answer.
     metadata: Metadata | None = None
     service_tier: str | None = None
@@ -245,15 +260,13 @@ class ChatRequest(GenerationRequest):
     def _chat_coherent(self) -> Self:
         limits = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(limits) > 1:
-            raise PydanticCustomError(
+            raise crossed(
                 "max_tokens", "max_tokens and max_completion_tokens differ: send max_completion_tokens alone"
             )
         if self.top_logprobs is not None and not self.logprobs:
-            raise PydanticCustomError("top_logprobs", "top_logprobs needs logprobs: true")
+            raise crossed("top_logprobs", "top_logprobs needs logprobs: true")
         if self.structured_outputs is not None and self.response_format is not None:
-            raise PydanticCustomError(
-                "structured_outputs", "structured_outputs and response_format exclude each other"
-            )
+            raise crossed("structured_outputs", "structured_outputs and response_format exclude each other")
         return self
 
     @property

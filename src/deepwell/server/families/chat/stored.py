@@ -88,7 +88,7 @@ def stored_router(context: ServerContext) -> APIRouter:
         request: Request, completion_id: str, query: Annotated[_PageQuery, Query()]
     ) -> Response:
         stored = await context.state.completions.get(tenant_of(request), completion_id)
-        rows: list[dict[str, Any]] = msgspec.json.decode(stored.messages)
+        rows = [_message(row) for row in msgspec.json.decode(stored.messages, type=list[dict[str, Any]])]
         if query.order == "desc":
             rows = rows[::-1]
         if query.after is not None:
@@ -114,8 +114,8 @@ async def keep_completion(
             id=f"{completion.id}-{number}",
             role=message.role,
             content=message.content,
-            tool_calls=[call.model_dump() for call in message.tool_calls or ()] or None,
-            tool_call_id=message.tool_call_id,
+            tool_calls=[call.model_dump() for call in message.tool_calls or ()] or msgspec.UNSET,
+            tool_call_id=msgspec.UNSET if message.tool_call_id is None else message.tool_call_id,
         )
         for number, message in enumerate(request.messages)
     ]
@@ -147,6 +147,11 @@ def _labels(extra: dict[str, Any]) -> dict[str, str]:
 
 def _body(stored: StoredCompletion) -> dict[str, Any]:
     return msgspec.json.decode(stored.body, type=dict[str, Any]) | {"metadata": dict(stored.metadata)}
+
+
+def _message(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a stored message without nulls but that of its content: older servers stored those too."""
+    return {key: value for key, value in row.items() if value is not None or key == "content"}
 
 
 def _list(rows: list[dict[str, Any]], *, has_more: bool) -> Response:

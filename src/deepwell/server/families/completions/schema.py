@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, model_validator
-from pydantic_core import PydanticCustomError
 
 from deepwell.server.families.generation_schema import (
     MAX_ALTERNATIVES,
@@ -15,7 +14,7 @@ from deepwell.server.families.generation_schema import (
     SentPrompts,
     prompts_of,
 )
-from deepwell.server.http.schema import refuse
+from deepwell.server.http.schema import crossed, refuse
 
 __all__ = [
     "CompletionRequest",
@@ -36,11 +35,7 @@ class CompletionRequest(GenerationRequest):
     @model_validator(mode="after")
     def _completion_coherent(self) -> Self:
         if self.max_tokens == 0 and not self.echo:
-            raise PydanticCustomError(
-                "max_tokens", "max_tokens 0 needs echo: true, or there is nothing to return"
-            )
+            raise crossed("max_tokens", "max_tokens 0 needs echo: true, or there is nothing to return")
         if len(self.prompt) * (self.n or 1) > MAX_CHOICES:
-            raise PydanticCustomError(
-                "prompt", "prompts times n must be at most {most}: split the request", {"most": MAX_CHOICES}
-            )
+            raise crossed("prompt", f"prompts times n must be at most {MAX_CHOICES}: split the request")
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -15,27 +16,29 @@ from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.conversations.bodies import Conversation, ConversationDeleted, RawItemList
 from deepwell.server.families.conversations.schema import ConversationItemsRequest, ConversationRequest
-from deepwell.server.families.responses.bodies import Item
+from deepwell.server.families.responses.history import referenced
+from deepwell.server.families.responses.item_schema import ItemInput
 from deepwell.server.families.responses.items import encode_item, new_id, to_items
 from deepwell.server.families.responses.schema import IncludeQuery, ListQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.schema import MetadataRequest
 from deepwell.storage.conversations import Item as StoredItem
 from deepwell.storage.conversations import StoredConversation
+from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
 
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
-    routes = APIRouter()
+    routes, stored = APIRouter(), partial(_stored, context)
 
     @routes.post("/v1/conversations", summary="Begin a conversation", response_model=None)
     async def create(request: Request, body: ConversationRequest | None = None) -> Response:
         body = body or ConversationRequest.model_validate({})
         metadata = msgspec.json.encode(body.metadata or {}).decode()
         conversation = StoredConversation(new_id("conv"), int(time.time()), metadata)
-        items = _stored(to_items(body.items or ()))
+        items = await stored(tenant_of(request), body.items or ())
         await context.state.conversations.create(tenant_of(request), conversation, items)
         return _conversation(conversation)
 
@@ -73,7 +76,7 @@ def router(context: ServerContext) -> APIRouter:
         body: ConversationItemsRequest,
         query: Annotated[IncludeQuery, Query()],
     ) -> Response:
-        items = _stored(to_items(body.items))
+        items = await stored(tenant_of(request), body.items)
         await context.state.conversations.append(tenant_of(request), conversation_id, items)
         return _list(items, has_more=False)
 
@@ -107,7 +110,9 @@ def router(context: ServerContext) -> APIRouter:
     return routes
 
 
-def _stored(items: Sequence[Item]) -> list[StoredItem]:
+async def _stored(context: ServerContext, tenant: Tenant, given: Sequence[ItemInput]) -> list[StoredItem]:
+    """Returns a request's items as rows."""
+    items = to_items(given, await referenced(context.state, tenant, given))
     return [StoredItem(item.id, encode_item(item).decode()) for item in items]
 
 

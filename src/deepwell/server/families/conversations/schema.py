@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from deepwell.server.families.responses.schema import ItemInput
+from deepwell.server.families.responses.item_schema import ItemInput
 from deepwell.server.http.schema import Metadata, Strict
 
 __all__ = [

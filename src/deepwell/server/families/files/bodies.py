@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "File",
@@ -21,9 +21,8 @@ class File(Struct, tag_field="object", tag="file"):
     created_at: int
     filename: str
     purpose: str
-    expires_at: int | None = None
+    expires_at: int | UnsetType = UNSET
     status: Literal["processed"] = "processed"
-    status_details: None = None
 
 
 class FileDeleted(Struct, tag_field="object", tag="file"):

@@ -8,6 +8,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.family import Family
 from deepwell.server.families.files.bodies import File, FileDeleted, FileList
 from deepwell.server.families.files.routes import FILE_FIX, router
+from deepwell.server.families.files.schema import PURPOSES
 from deepwell.server.http.declaration import Declaration, Operation
 from deepwell.server.http.middleware import BodyAllowance
 from deepwell.server.http.multipart import FORM_OVERHEAD_BYTES
@@ -32,6 +33,7 @@ FAMILY = Family(
             Operation("get", f"{_FILE}/content", "bytes"),
         ),
         scope="files",
+        accepts={"POST /v1/files purpose": PURPOSES},
     ),
     router,
     body_allowances=_allowances,

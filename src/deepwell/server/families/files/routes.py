@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Annotated, BinaryIO
 
+import msgspec
 from fastapi import APIRouter, Query, Request
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
@@ -146,5 +147,5 @@ def file_body(stored: StoredFile) -> File:
         created_at=stored.created_at,
         filename=stored.filename,
         purpose=stored.purpose,
-        expires_at=stored.expires_at,
+        expires_at=msgspec.UNSET if stored.expires_at is None else stored.expires_at,
     )

@@ -22,6 +22,7 @@ FAMILY = Family(
                 streams=True,
                 request=MessagesRequest,
                 name="chat",
+                batches=True,
                 example=f'{{"model": "$model", {_MESSAGES}, "max_tokens": 40, "temperature": 0}}',
             ),
             Operation(

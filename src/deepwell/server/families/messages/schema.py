@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
 from deepwell.server.http.schema import TAG_MARK, Strict, kind_of, only_kinds, refuse, unsupported
 
@@ -54,10 +54,16 @@ Texts = Annotated[
 ]
 
 
+ResultTexts = Annotated[
+    list[Annotated[TextBlock, only_kinds("parts of a tool's result", "text")]],
+    BeforeValidator(_text_blocks, json_schema_input_type=str | list[TextBlock]),
+]
+
+
 class ToolResultBlock(Strict):
     type: Literal["tool_result"]
     tool_use_id: str = Field(min_length=1, max_length=256)
-    content: Texts = Field(default_factory=list[TextBlock])
+    content: ResultTexts = Field(default_factory=list[TextBlock])
     is_error: bool | None = None
     cache_control: CacheControl | None = None
 
@@ -182,8 +188,35 @@ class CountTokensRequest(Strict):
     cache_control: CacheControl | None = None
 
 
+def _no_thread(value: Any) -> Any:
+    if value is None:
+        return None
+    # SDKs that begin a thread by themselves go on without one if the error carries this code.
+    raise unsupported(
+        "threads are not kept here: send the whole conversation without thread",
+        error_code="thread_unsupported_request",
+    )
+
+
 class MessagesRequest(CountTokensRequest):
     """`POST /v1/messages`."""
+
+    thread: Annotated[
+        Any,
+        BeforeValidator(
+            _no_thread,
+            json_schema_input_type=Annotated[
+                Any,
+                WithJsonSchema({"enum": [None], "description": "Otherwise refused: threads are not kept."}),
+            ],
+        ),
+    ] = None
+    container: Annotated[Any, refuse("there are no containers here: leave container out")] = None
+    context_management: Annotated[Any, refuse("nothing is ever compacted: leave it out")] = None
+    fallbacks: Annotated[Any, refuse("one model answers: leave fallbacks out", [])] = None
+    inference_geo: Annotated[Any, refuse("the server runs where it is: leave inference_geo out")] = None
+    mcp_servers: Annotated[Any, refuse("tools are run by you: leave mcp_servers out", [])] = None
+    speed: Annotated[Any, refuse("there is one speed: leave speed out", "standard")] = None
 
     max_tokens: int = Field(ge=1)
     stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = Field(None, max_length=MAX_STOPS)

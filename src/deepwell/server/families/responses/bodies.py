@@ -84,6 +84,7 @@ class ReasoningItem(Struct, tag_field="type", tag="reasoning"):
     summary: list[SummaryText]
     content: list[ReasoningText]
     status: ItemStatus
+    encrypted_content: str | UnsetType = UNSET
 
 
 class FunctionCall(Struct, tag_field="type", tag="function_call"):

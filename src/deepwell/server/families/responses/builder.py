@@ -33,7 +33,8 @@ from deepwell.server.families.responses.bodies import (
     ResponseUsage,
     TopLogprob,
 )
-from deepwell.server.families.responses.items import new_id
+from deepwell.server.families.responses.item_schema import sealed
+from deepwell.server.families.responses.items import item_id
 
 __all__ = ["ResponseBuilder", "ResponseEvent", "frame"]
 
@@ -55,11 +56,17 @@ class ResponseBuilder:
     """
 
     def __init__(
-        self, response: Response, codec: Codec | None = None, *, with_logprobs: bool = False
+        self,
+        response: Response,
+        codec: Codec | None = None,
+        *,
+        with_logprobs: bool = False,
+        with_encrypted: bool = False,
     ) -> None:
         self.response = response
         self._codec = codec
         self._with_logprobs = with_logprobs and codec is not None
+        self._with_encrypted = with_encrypted
         self._number = 0
         self._open: MessageItem | ReasoningItem | FunctionCall | None = None
         self._pieces: list[str] = []  # of the open item's text
@@ -156,6 +163,9 @@ class ResponseBuilder:
     def _index(self) -> int:
         return len(self.response.output) - 1
 
+    def _new_id(self, prefix: str) -> str:
+        return item_id(prefix, self.response.id, f"o{len(self.response.output)}")
+
     def _tell(self, type: str) -> None:
         # A snapshot, because the object keeps changing, and events may be read later.
         self._events.append(Created(type, msgspec.structs.replace(self.response), self._next()))
@@ -174,7 +184,7 @@ class ResponseBuilder:
         self._events.append(PartEvent(type, item_id, self._index, 0, shown, self._next()))
 
     def _open_message(self) -> MessageItem:
-        item = MessageItem(new_id("msg"), "in_progress", "assistant", [OutputText("", [], [])])
+        item = MessageItem(self._new_id("msg"), "in_progress", "assistant", [OutputText("", [], [])])
         self._add(item)
         self._part("response.content_part.added", item.id, OutputText("", [], []))
         return item
@@ -194,7 +204,7 @@ class ResponseBuilder:
     def _reasoning(self, text: str) -> None:
         item = self._open
         if not isinstance(item, ReasoningItem):
-            item = ReasoningItem(new_id("rs"), [], [ReasoningText("")], "in_progress")
+            item = ReasoningItem(self._new_id("rs"), [], [ReasoningText("")], "in_progress")
             self._add(item)
             self._part("response.content_part.added", item.id, ReasoningText(""))
         self._pieces.append(text)
@@ -203,7 +213,7 @@ class ResponseBuilder:
         )
 
     def _call(self, name: str) -> None:
-        self._add(FunctionCall(new_id("fc"), new_call_id(), name, "", "in_progress"))
+        self._add(FunctionCall(self._new_id("fc"), new_call_id(), name, "", "in_progress"))
 
     def _arguments(self, text: str) -> None:
         item = self._open
@@ -235,6 +245,8 @@ class ResponseBuilder:
             part = item.content[0]
             assert isinstance(part, OutputText | ReasoningText)
             part.text = text
+            if isinstance(item, ReasoningItem) and self._with_encrypted:
+                item.encrypted_content = sealed(text)
             kind = "output_text" if isinstance(part, OutputText) else "reasoning_text"
             logprobs = part.logprobs if isinstance(part, OutputText) else msgspec.UNSET
             done = DoneEvent(

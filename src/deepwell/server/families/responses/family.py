@@ -8,8 +8,15 @@ from deepwell.server.background import LeaseKeeper
 from deepwell.server.context import ServerContext
 from deepwell.server.families.family import Family
 from deepwell.server.families.responses.bodies import InputTokenCount, ItemList, Response, ResponseDeleted
+from deepwell.server.families.responses.item_schema import ITEM_TYPES, PART_TYPES
 from deepwell.server.families.responses.routes import router
-from deepwell.server.families.responses.schema import InputTokensRequest, ResponseRequest
+from deepwell.server.families.responses.schema import (
+    CHOICE_TYPES,
+    FORMAT_TYPES,
+    INCLUDES,
+    InputTokensRequest,
+    ResponseRequest,
+)
 from deepwell.server.families.responses.stored import abandoned
 from deepwell.server.http.declaration import Declaration, Operation
 
@@ -61,8 +68,18 @@ FAMILY = Family(
         ),
         in_one_process=True,  # background responses
         not_served={
-            "POST /v1/responses/compact": "nothing is ever compacted: a compaction is opaque and only its maker can read it",
+            "POST /v1/responses/compact": (
+                "compaction is not served yet: it comes with the management of long contexts; until then shorten the input"
+            ),
             "GET /v1/responses (WebSocket)": "one transport, server-sent events, does the same",
+        },
+        accepts={
+            "POST /v1/responses input[].type": ITEM_TYPES,
+            "POST /v1/responses input[].content[].type": PART_TYPES,
+            "POST /v1/responses tools[].type": ("function",),
+            "POST /v1/responses tool_choice.type": CHOICE_TYPES,
+            "POST /v1/responses text.format.type": FORMAT_TYPES,
+            "POST /v1/responses include[]": INCLUDES,
         },
     ),
     router,

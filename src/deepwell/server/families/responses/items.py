@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -20,16 +20,18 @@ from deepwell.server.families.responses.bodies import (
     Refusal,
     SummaryText,
 )
-from deepwell.server.families.responses.schema import (
+from deepwell.server.families.responses.item_schema import (
     FunctionCallInput,
     FunctionOutputInput,
     ItemInput,
+    ItemReference,
     MessageInput,
     ReasoningInput,
     RefusalPart,
+    unsealed,
 )
 
-__all__ = ["decode_items", "encode_item", "messages_of", "new_id", "text_of", "to_items"]
+__all__ = ["decode_items", "encode_item", "item_id", "messages_of", "new_id", "text_of", "to_items"]
 
 encode_item = msgspec.json.Encoder().encode
 decode_items = msgspec.json.Decoder(list[Item]).decode
@@ -40,32 +42,62 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{uuid.uuid4().hex}"
 
 
-def to_items(given: Sequence[ItemInput]) -> list[Item]:
-    """Returns a request's items, each with an id."""
-    return [_item(one) for one in given]
+def item_id(prefix: str, response_id: str, place: str) -> str:
+    """Returns the id of an item of a response, which it is found by: `place` is `i` or `o` and its number there."""
+    return f"{prefix}_{response_id.removeprefix('resp_')}{place}"
 
 
-def _item(one: MessageInput | FunctionCallInput | FunctionOutputInput | ReasoningInput) -> Item:
+def to_items(
+    given: Sequence[ItemInput], found: Mapping[str, Item] | None = None, response_id: str | None = None
+) -> list[Item]:
+    """Returns a request's items, each with an id.
+
+    Args:
+        found: the items that the request refers to. Each is taken once; a reference to another one is left out, because the
+            model has read that item before.
+        response_id: the response that keeps the items. If it is None, their ids are random.
+    """
+    items: list[Item] = []
+    left = dict(found or {})
+    for number, one in enumerate(given):
+        if isinstance(one, ItemReference):
+            if (item := left.pop(one.id, None)) is not None:
+                items.append(item)
+        elif response_id is None:
+            items.append(_item(one, new_id))
+        else:
+            items.append(_item(one, lambda prefix, place=f"i{number}": item_id(prefix, response_id, place)))
+    return items
+
+
+def _item(
+    one: MessageInput | FunctionCallInput | FunctionOutputInput | ReasoningInput, new: Callable[[str], str]
+) -> Item:
     match one:
         case MessageInput():
-            return _message(one)
+            return _message(one, new)
         case FunctionCallInput():
-            return FunctionCall(one.id or new_id("fc"), one.call_id, one.name, one.arguments, "completed")
+            return FunctionCall(one.id or new("fc"), one.call_id, one.name, one.arguments, "completed")
         case FunctionOutputInput():
             text = "".join(
                 part.refusal if isinstance(part, RefusalPart) else part.text for part in one.output
             )
-            return FunctionCallOutput(one.id or new_id("fco"), one.call_id, text, "completed")
+            return FunctionCallOutput(one.id or new("fco"), one.call_id, text, "completed")
         case ReasoningInput():
+            sealed = one.encrypted_content
+            texts = [part.text for part in one.content or ()]
+            if not texts and sealed is not None:
+                texts = [unsealed(sealed) or ""]
             return ReasoningItem(
-                one.id or new_id("rs"),
+                one.id or new("rs"),
                 [SummaryText(part.text) for part in one.summary],
-                [ReasoningText(part.text) for part in one.content or ()],
+                [ReasoningText(text) for text in texts],
                 "completed",
+                msgspec.UNSET if sealed is None else sealed,
             )
 
 
-def _message(one: MessageInput) -> MessageItem:
+def _message(one: MessageInput, new: Callable[[str], str]) -> MessageItem:
     parts: list[InputText | OutputText | Refusal] = []
     for part in one.content:
         if isinstance(part, RefusalPart):
@@ -74,7 +106,7 @@ def _message(one: MessageInput) -> MessageItem:
             parts.append(OutputText(part.text))
         else:
             parts.append(InputText(part.text))
-    return MessageItem(one.id or new_id("msg"), one.status or "completed", one.role, parts)
+    return MessageItem(one.id or new("msg"), one.status or "completed", one.role, parts)
 
 
 def text_of(message: MessageItem) -> str:

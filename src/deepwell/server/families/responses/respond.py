@@ -12,14 +12,18 @@ import msgspec
 from deepwell.dialogue.completion import Caller, Choice
 from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
 from deepwell.dialogue.model import SamplingOptions, ServedModel
-from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, json_format
+from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, allowed, json_format
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import Principal
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
-from deepwell.server.families.responses.items import decode_items, encode_item, messages_of, new_id, to_items
+from deepwell.server.families.responses.history import before, referenced
+from deepwell.server.families.responses.items import encode_item, messages_of, to_items
 from deepwell.server.families.responses.schema import (
+    ENCRYPTED,
+    LOGPROBS,
+    AllowedTools,
     InputTokensRequest,
     NamedTool,
     ResponseRequest,
@@ -56,44 +60,46 @@ class Prompted:
     plan: Plan
 
 
-async def prompted(model: ServedModel, state: State, principal: Principal, body: ResponseRequest) -> Prompted:
+async def prompted(
+    model: ServedModel, state: State, principal: Principal, body: ResponseRequest, response_id: str
+) -> Prompted:
     """Reads the history of the principal's tenant, and renders the dialogue; see `dialogue_of`."""
-    own, dialogue = await dialogue_of(model, state, principal.tenant, body)
+    own, dialogue = await dialogue_of(model, state, principal.tenant, body, response_id)
     return Prompted(own, await plan_dialogue(model, dialogue, principal.caller))
 
 
 async def dialogue_of(
-    model: ServedModel, state: State, tenant: Tenant, body: ResponseRequest | InputTokensRequest
+    model: ServedModel,
+    state: State,
+    tenant: Tenant,
+    body: ResponseRequest | InputTokensRequest,
+    response_id: str | None = None,
 ) -> tuple[list[Item], Dialogue]:
     """Reads the history, and returns the request's own items and the whole dialogue.
 
+    `response_id` is the response that will keep the request's items.
+
     Raises:
-        NotFound: the conversation, or a response of the chain, does not exist.
+        NotFound: the conversation, or an item that the request refers to, does not exist.
         InvalidRequest: the request cannot be met; `param` names the parameter that asks for it.
     """
-    history: list[Item] = []
-    if body.conversation is not None:
-        for stored in await state.conversations.items(tenant, body.conversation.id):
-            history += decode_items(f"[{stored.body}]")
-    elif body.previous_response_id is not None:
-        for response in await state.responses.chain(tenant, body.previous_response_id):
-            if response.status in ("queued", "in_progress"):
-                raise InvalidRequest(
-                    f"the response {response.id!r} is not finished",
-                    fix="wait for it, or cancel it",
-                    param="previous_response_id",
-                )
-            history += decode_items(response.input)
-            history += msgspec.json.decode(response.body, type=Response).output
-    own = to_items(body.input)
+    history = await before(
+        state,
+        tenant,
+        conversation=body.conversation.id if body.conversation else None,
+        previous_id=body.previous_response_id,
+        own=body.input,
+    )
+    own = to_items(body.input, await referenced(state, tenant, body.input, history), response_id)
     messages = messages_of([*history, *own], body.instructions)
     if not messages:
         raise InvalidRequest("there is nothing to answer", fix="send input", param="input")
     thinks, variables = _effort(model, body)
+    tools, choice = _offered(body)
     dialogue = Dialogue(
         messages=messages,
-        tools=tools_of(body),
-        tool_choice=_choice(body),
+        tools=tools,
+        tool_choice=choice,
         parallel_tool_calls=body.parallel_tool_calls is not False,
         format=_format(body.text.format if body.text else None),
         thinks=thinks,
@@ -111,9 +117,18 @@ def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, 
     )
 
 
-def _choice(body: ResponseRequest | InputTokensRequest) -> ToolChoice:
-    choice = body.tool_choice
-    return (choice.name,) if isinstance(choice, NamedTool) else choice or "auto"
+def _offered(
+    body: ResponseRequest | InputTokensRequest,
+) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
+    """Returns the tools to offer, and which of them must be called."""
+    tools, choice = tools_of(body), body.tool_choice
+    match choice:
+        case NamedTool(name=name):
+            return tools, (name,)
+        case AllowedTools(mode=mode, tools=some):
+            return allowed(tools, [tool.name for tool in some], mode)
+        case _:
+            return tools, choice or "auto"
 
 
 def _format(format: TextFormat | None) -> Grammar | None:
@@ -137,7 +152,7 @@ def _effort(
     return None, {"reasoning_effort": effort}
 
 
-def new_response(model: ServedModel, body: ResponseRequest) -> Response:
+def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response:
     """Returns the response object as it is before anything has been said."""
     defaults = model.defaults
     tools = [
@@ -153,14 +168,14 @@ def new_response(model: ServedModel, body: ResponseRequest) -> Response:
     choice = body.tool_choice
     format = body.text.format if body.text else None
     return Response(
-        id=new_id("resp"),
+        id=id,
         created_at=int(time.time()),
         status="queued" if body.background else "in_progress",
         model=body.model,
         output=[],
         background=bool(body.background),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        tool_choice=choice.model_dump() if isinstance(choice, NamedTool) else choice or "auto",
+        tool_choice=choice.model_dump() if isinstance(choice, NamedTool | AllowedTools) else choice or "auto",
         tools=tools,
         text={"format": format.model_dump(by_alias=True, exclude_none=True) if format else {"type": "text"}},
         temperature=defaults.temperature if body.temperature is None else body.temperature,
@@ -202,12 +217,17 @@ def choices_of(
 
 
 def _wants_logprobs(body: ResponseRequest) -> bool:
-    return "message.output_text.logprobs" in (body.include or ())
+    return LOGPROBS in (body.include or ())
 
 
 def builder_of(model: ServedModel, body: ResponseRequest, response: Response) -> ResponseBuilder:
     """Returns the state machine of a new response."""
-    return ResponseBuilder(response, model.codec, with_logprobs=_wants_logprobs(body))
+    return ResponseBuilder(
+        response,
+        model.codec,
+        with_logprobs=_wants_logprobs(body),
+        with_encrypted=ENCRYPTED in (body.include or ()),
+    )
 
 
 async def events_until_stored(

@@ -15,6 +15,7 @@ from deepwell.server.background import Run
 from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
+from deepwell.server.families.responses.items import new_id
 from deepwell.server.families.responses.respond import (
     Keep,
     builder_of,
@@ -51,8 +52,9 @@ def router(context: ServerContext) -> APIRouter:
         tenant = tenant_of(request)
         answering, adapter = context.generator(body.model, tenant)
         model, state = answering.model, context.state
-        said = await prompted(model, state, principal_of(request), body)
-        response = new_response(model, body)
+        id = new_id("resp")
+        said = await prompted(model, state, principal_of(request), body, id)
+        response = new_response(model, body, id)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
         builder = builder_of(model, body, response)
 

@@ -1,4 +1,4 @@
-"""The requests of the Responses and Conversations APIs."""
+"""The requests of the Responses API."""
 
 from __future__ import annotations
 
@@ -7,125 +7,42 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from deepwell.server.http.schema import TAG_MARK, Metadata, Strict, kind_of, only_kinds, refuse
+from deepwell.server.families.responses.item_schema import ItemInput
+from deepwell.server.http.schema import (
+    TAG_MARK,
+    Metadata,
+    Strict,
+    crossed,
+    kind_of,
+    only_values,
+    refuse,
+    unsupported,
+)
 
 __all__ = [
-    "FunctionCallInput",
-    "FunctionOutputInput",
+    "CHOICE_TYPES",
+    "ENCRYPTED",
+    "FORMAT_TYPES",
+    "INCLUDES",
+    "LOGPROBS",
+    "AllowedTools",
+    "InputItemsQuery",
     "InputTokensRequest",
-    "ItemInput",
     "ListQuery",
-    "MessageInput",
     "Metadata",
-    "ReasoningInput",
     "ResponseRequest",
     "RetrieveQuery",
 ]
 
 MAX_ITEMS = 2048  # per request
-Include = Literal["message.output_text.logprobs"]
-
-
-Id = Annotated[str, Field(min_length=1, max_length=64)]
-
-
-class TextPart(Strict):
-    """A piece of a message, of whoever wrote it."""
-
-    type: Literal["input_text", "output_text", "text"]
-    text: str
-    annotations: Annotated[Any, refuse("annotations are not supported", [])] = None
-    logprobs: Any = None  # accepted because responses carry them: they say nothing to the model
-
-
-class RefusalPart(Strict):
-    """A refusal that is sent back."""
-
-    type: Literal["refusal"]
-    refusal: str
-
-
-def _part_kind(value: Any) -> str:
-    return f"{TAG_MARK}refusal" if kind_of(value) == "refusal" else f"{TAG_MARK}text"
-
-
-Part = Annotated[
-    Annotated[TextPart, Tag(f"{TAG_MARK}text")] | Annotated[RefusalPart, Tag(f"{TAG_MARK}refusal")],
-    Discriminator(_part_kind),
-    only_kinds("content parts", "input_text", "output_text", "text", "refusal"),
-]
-
-
-def _parts(value: Any) -> Any:
-    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
-
-
-Status = Literal["in_progress", "completed", "incomplete"] | None
-
-
-class MessageInput(Strict):
-    """A turn of the conversation."""
-
-    type: Literal["message"] = "message"
-    role: Literal["user", "assistant", "system", "developer"]
-    content: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
-    id: Id | None = None
-    status: Status = None
-    phase: Literal["commentary", "final_answer"] | None = None
-
-
-class FunctionCallInput(Strict):
-    """A call that the model made before."""
-
-    type: Literal["function_call"]
-    call_id: str = Field(min_length=1, max_length=256)
-    name: str = Field(min_length=1, max_length=128)
-    arguments: str
-    id: Id | None = None
-    status: Status = None
-    caller: Annotated[Any, refuse("callers are not supported: leave caller out")] = None
-    namespace: Annotated[Any, refuse("namespaces are not supported: leave namespace out")] = None
-
-
-class FunctionOutputInput(Strict):
-    """The result of a function."""
-
-    type: Literal["function_call_output"]
-    call_id: str = Field(min_length=1, max_length=256)
-    output: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
-    id: Id | None = None
-    status: Status = None
-
-
-class ReasoningPart(Strict):
-    """A piece of reasoning."""
-
-    type: Literal["reasoning_text", "summary_text"]
-    text: str
-
-
-class ReasoningInput(Strict):
-    """Reasoning of an earlier answer; the chat template decides what the model sees of it again."""
-
-    type: Literal["reasoning"]
-    id: Id | None = None
-    summary: list[ReasoningPart] = Field(default_factory=list[ReasoningPart])
-    content: list[ReasoningPart] | None = None
-    status: Status = None
-    encrypted_content: Annotated[Any, refuse("encrypted reasoning cannot be read here: leave it out")] = None
-
-
-def _item_kind(value: Any) -> str:
-    return TAG_MARK + (kind_of(value) or "message")
-
-
-ItemInput = Annotated[
-    Annotated[MessageInput, Tag(f"{TAG_MARK}message")]
-    | Annotated[FunctionCallInput, Tag(f"{TAG_MARK}function_call")]
-    | Annotated[FunctionOutputInput, Tag(f"{TAG_MARK}function_call_output")]
-    | Annotated[ReasoningInput, Tag(f"{TAG_MARK}reasoning")],
-    Discriminator(_item_kind),
-    only_kinds("items", "message", "function_call", "function_call_output", "reasoning", default="message"),
+LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
+INCLUDES = (LOGPROBS, ENCRYPTED)
+CHOICE_TYPES = ("function", "allowed_tools")
+FORMAT_TYPES = ("text", "json_object", "json_schema")
+_NO_BUILT_IN = "there are no built-in tools and no images here: leave it out"
+Include = Annotated[
+    Literal["message.output_text.logprobs", "reasoning.encrypted_content"],
+    only_values("the include", *INCLUDES, instead=_NO_BUILT_IN),
 ]
 
 
@@ -156,7 +73,7 @@ class ReasoningOptions(Strict):
 class TextFormat(Strict):
     """The format that the text must have."""
 
-    type: Literal["text", "json_object", "json_schema"]
+    type: Annotated[Literal["text", "json_object", "json_schema"], only_values("the format", *FORMAT_TYPES)]
     name: str | None = Field(None, max_length=64)
     description: str | None = None
     schema_: dict[str, Any] | None = Field(None, alias="schema")
@@ -210,8 +127,34 @@ class NamedTool(Strict):
     name: str
 
 
+class AllowedTool(Strict):
+    """A function, by name."""
+
+    type: Annotated[Literal["function"], BeforeValidator(_tool_type)]
+    name: str
+
+
+class AllowedTools(Strict):
+    """Some of the tools."""
+
+    type: Literal["allowed_tools"]
+    mode: Literal["auto", "required"]
+    tools: list[AllowedTool] = Field(min_length=1, max_length=128)
+
+
 def _choice_kind(value: Any) -> str:
-    return TAG_MARK + ("mode" if isinstance(value, str) else "named")
+    if isinstance(value, str):
+        return f"{TAG_MARK}mode"
+    return TAG_MARK + (kind_of(value) or "function")
+
+
+def _choice_known(value: Any) -> Any:
+    kind = kind_of(value)
+    if kind and kind not in CHOICE_TYPES:
+        raise unsupported(
+            f"a tool_choice of type {kind!r} is not supported: send 'function' or 'allowed_tools'"
+        )
+    return value
 
 
 class StreamOptions(Strict):
@@ -240,8 +183,10 @@ class _Prompted(Strict):
     tool_choice: (
         Annotated[
             Annotated[Literal["none", "auto", "required"], Tag(f"{TAG_MARK}mode")]
-            | Annotated[NamedTool, Tag(f"{TAG_MARK}named")],
+            | Annotated[NamedTool, Tag(f"{TAG_MARK}function")]
+            | Annotated[AllowedTools, Tag(f"{TAG_MARK}allowed_tools")],
             Discriminator(_choice_kind),
+            BeforeValidator(_choice_known),
         ]
         | None
     ) = None
@@ -253,8 +198,9 @@ class _Prompted(Strict):
     @model_validator(mode="after")
     def _one_history(self) -> Self:
         if self.previous_response_id is not None and self.conversation is not None:
-            raise PydanticCustomError(
-                "history", "previous_response_id and conversation exclude each other: send one"
+            raise crossed(
+                "previous_response_id",
+                "previous_response_id and conversation exclude each other: send one",
             )
         return self
 
@@ -287,6 +233,7 @@ class ResponseRequest(_Prompted):
     background_options: Annotated[Any, refuse("background work begins at once: leave it out")] = None
     access_programs: Annotated[Any, refuse("access programs are not supported: leave it out")] = None
     image: Annotated[Any, refuse("images are not supported: leave image out")] = None
+    multi_agent: Annotated[Any, refuse("one model answers: leave multi_agent out")] = None
     prompt_cache_options: Annotated[Any, refuse("prefixes are always cached: leave it out")] = None
     # Harmless labels, which change nothing about the answer.
     user: str | None = None
@@ -303,20 +250,18 @@ class ResponseRequest(_Prompted):
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         if self.stream_options is not None and not self.stream:
-            raise PydanticCustomError("stream_options", "stream_options needs stream: true")
+            raise crossed("stream_options", "stream_options needs stream: true")
         if self.background and self.store is False:
-            raise PydanticCustomError("background", "background needs store: true, or nobody could fetch it")
+            raise crossed("background", "background needs store: true, or nobody could fetch it")
         if (
             not self.input
             and not self.instructions
             and not self.previous_response_id
             and not self.conversation
         ):
-            raise PydanticCustomError("input", "there is nothing to answer: send input")
-        if self.top_logprobs and "message.output_text.logprobs" not in (self.include or ()):
-            raise PydanticCustomError(
-                "top_logprobs", "top_logprobs needs include: ['message.output_text.logprobs']"
-            )
+            raise crossed("input", "there is nothing to answer: send input")
+        if self.top_logprobs and LOGPROBS not in (self.include or ()):
+            raise crossed("top_logprobs", f"top_logprobs needs include: ['{LOGPROBS}']")
         return self
 
 
@@ -339,9 +284,19 @@ class ListQuery(IncludeQuery):
     order: Literal["asc", "desc"] = "desc"
 
 
+_BETA = "Accepted: the SDK's `client.beta.responses` sends it. It changes nothing."
+
+
+class InputItemsQuery(ListQuery):
+    """`GET /v1/responses/{id}/input_items`."""
+
+    beta: bool = Field(False, description=_BETA)
+
+
 class RetrieveQuery(IncludeQuery):
     """`GET /v1/responses/{id}`."""
 
+    beta: bool = Field(False, description=_BETA)
     stream: bool = False
     starting_after: int | None = Field(None, ge=0, description="The last sequence_number that arrived.")
     include_obfuscation: bool = Field(False, description="Must be false: nothing is obfuscated.")

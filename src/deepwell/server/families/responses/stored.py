@@ -16,7 +16,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import Item, ItemList, Response, ResponseDeleted
 from deepwell.server.families.responses.builder import ResponseBuilder, frame
 from deepwell.server.families.responses.items import decode_items
-from deepwell.server.families.responses.schema import ListQuery, RetrieveQuery
+from deepwell.server.families.responses.schema import InputItemsQuery, ListQuery, RetrieveQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.sse import EventStream
 from deepwell.storage.responses import StoredResponse
@@ -92,7 +92,7 @@ def stored_router(context: ServerContext) -> APIRouter:
         response_model=None,
     )
     async def input_items(
-        request: Request, response_id: str, query: Annotated[ListQuery, Query()]
+        request: Request, response_id: str, query: Annotated[InputItemsQuery, Query()]
     ) -> HttpResponse:
         stored = await context.state.responses.get(tenant_of(request), response_id)
         return json_response(_encode(_page(decode_items(stored.input), query)))

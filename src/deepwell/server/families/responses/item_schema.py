@@ -1,0 +1,168 @@
+"""The input items of the Responses and Conversations APIs."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal, Self, cast
+
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from deepwell.server.http.schema import TAG_MARK, Strict, crossed, kind_of, only_kinds, refuse
+
+__all__ = [
+    "ITEM_TYPES",
+    "PART_TYPES",
+    "FunctionCallInput",
+    "FunctionOutputInput",
+    "ItemInput",
+    "ItemReference",
+    "MessageInput",
+    "ReasoningInput",
+    "RefusalPart",
+    "sealed",
+    "unsealed",
+]
+
+ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
+PART_TYPES = ("input_text", "output_text", "text", "refusal")
+_SEAL = "dw1."  # in front of reasoning that was made here
+
+
+def sealed(text: str) -> str:
+    """Returns reasoning as `encrypted_content`: opaque to clients, who send it back instead of the text."""
+    return _SEAL + base64.urlsafe_b64encode(text.encode("utf-8", "surrogatepass")).decode()
+
+
+def unsealed(content: str) -> str | None:
+    """Returns the reasoning in an `encrypted_content`, or None if it was not made here."""
+    if not content.startswith(_SEAL):
+        return None
+    try:
+        return base64.b64decode(content[len(_SEAL) :], b"-_", validate=True).decode("utf-8", "surrogatepass")
+    except (binascii.Error, ValueError):
+        return None
+
+
+Id = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class TextPart(Strict):
+    """A piece of a message, of whoever wrote it."""
+
+    type: Literal["input_text", "output_text", "text"]
+    text: str
+    annotations: Annotated[Any, refuse("annotations are not supported", [])] = None
+    logprobs: Any = None  # accepted because responses carry them: they say nothing to the model
+    prompt_cache_breakpoint: Annotated[Any, refuse("prefixes are always cached: leave it out")] = None
+
+
+class RefusalPart(Strict):
+    """A refusal that is sent back."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+def _part_kind(value: Any) -> str:
+    return f"{TAG_MARK}refusal" if kind_of(value) == "refusal" else f"{TAG_MARK}text"
+
+
+Part = Annotated[
+    Annotated[TextPart, Tag(f"{TAG_MARK}text")] | Annotated[RefusalPart, Tag(f"{TAG_MARK}refusal")],
+    Discriminator(_part_kind),
+    only_kinds("content parts", *PART_TYPES),
+]
+
+
+def _parts(value: Any) -> Any:
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+
+
+Status = Literal["in_progress", "completed", "incomplete"] | None
+
+
+class MessageInput(Strict):
+    """A turn of the conversation."""
+
+    type: Literal["message"] = "message"
+    role: Literal["user", "assistant", "system", "developer"]
+    content: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+    id: Id | None = None
+    status: Status = None
+    phase: Literal["commentary", "final_answer"] | None = None
+
+
+class FunctionCallInput(Strict):
+    """A call that the model made before."""
+
+    type: Literal["function_call"]
+    call_id: str = Field(min_length=1, max_length=256)
+    name: str = Field(min_length=1, max_length=128)
+    arguments: str
+    id: Id | None = None
+    status: Status = None
+    caller: Annotated[Any, refuse("callers are not supported: leave caller out")] = None
+    namespace: Annotated[Any, refuse("namespaces are not supported: leave namespace out")] = None
+
+
+class FunctionOutputInput(Strict):
+    """The result of a function."""
+
+    type: Literal["function_call_output"]
+    call_id: str = Field(min_length=1, max_length=256)
+    output: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+    id: Id | None = None
+    status: Status = None
+    name: str | None = None  # a label: the call has it
+    caller: Annotated[Any, refuse("callers are not supported: leave caller out")] = None
+    namespace: Annotated[Any, refuse("namespaces are not supported: leave namespace out")] = None
+
+
+class ReasoningPart(Strict):
+    """A piece of reasoning."""
+
+    type: Literal["reasoning_text", "summary_text"]
+    text: str
+
+
+class ReasoningInput(Strict):
+    """Reasoning of an earlier answer; the chat template decides what the model sees of it again."""
+
+    type: Literal["reasoning"]
+    id: Id | None = None
+    summary: list[ReasoningPart] = Field(default_factory=list[ReasoningPart])
+    content: list[ReasoningPart] | None = None
+    status: Status = None
+    encrypted_content: str | None = None
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        if self.encrypted_content is not None and unsealed(self.encrypted_content) is None:
+            raise crossed("encrypted_content", "the encrypted reasoning was not made here: leave it out")
+        return self
+
+
+class ItemReference(Strict):
+    """An item of a stored response, by its id."""
+
+    type: Literal["item_reference"] | None = None
+    id: str = Field(min_length=1, max_length=128)
+
+
+def _item_kind(value: Any) -> str:
+    kind = kind_of(value)
+    if not kind and isinstance(value, dict) and cast("dict[str, Any]", value).keys() == {"id"}:
+        kind = "item_reference"  # the one kind that OpenAI also takes without its type
+    return TAG_MARK + (kind or "message")
+
+
+ItemInput = Annotated[
+    Annotated[MessageInput, Tag(f"{TAG_MARK}message")]
+    | Annotated[FunctionCallInput, Tag(f"{TAG_MARK}function_call")]
+    | Annotated[FunctionOutputInput, Tag(f"{TAG_MARK}function_call_output")]
+    | Annotated[ReasoningInput, Tag(f"{TAG_MARK}reasoning")]
+    | Annotated[ItemReference, Tag(f"{TAG_MARK}item_reference")],
+    Discriminator(_item_kind),
+    only_kinds("items", *ITEM_TYPES, default="message"),
+]
