@@ -35,11 +35,17 @@ _FRUGAL = {
 
 
 class CallEnded(Exception):
-    """Raised when the child ended before it answered. `killed`: by `kill`, because nobody waits for the answer."""
+    """Raised when the child ended before it answered.
 
-    def __init__(self, reason: str, *, killed: bool = False) -> None:
+    Attributes:
+        killed: it was ended by `kill`, because nobody waits for the answer.
+        late: it was ended because it did not answer, although it had not used its processor time: it did not run.
+    """
+
+    def __init__(self, reason: str, *, killed: bool = False, late: bool = False) -> None:
         super().__init__(reason)
         self.killed = killed
+        self.late = late
 
 
 class CallProcess:
@@ -175,7 +181,7 @@ class CallProcess:
         if killed:
             return CallEnded("nobody waits for it any more", killed=True)
         if late:
-            return CallEnded("it did not answer in time")
+            return CallEnded("it did not answer in time", late=True)
         if process.returncode == -signal.SIGPROF:
             return CallEnded("it took too much processor time")
         if process.returncode < 0:

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import numpy as np
 
-from deepwell.errors import DeepwellError, InvalidModelFile, InvalidRequest
+from deepwell.errors import DeepwellError, EngineUnavailable, InvalidModelFile, InvalidRequest
 from deepwell.models.text.chat_template import ChatTemplate, render_chat
 from deepwell.models.text.tokenizer import Tokenizer, TooManyTokens
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
@@ -220,6 +220,10 @@ class TextProcess:
         except CallEnded as error:
             if error.killed:
                 raise
+            if error.late:
+                raise EngineUnavailable(
+                    "the process that tokenises texts did not run", fix="send the request again"
+                ) from None
             kind = InvalidModelFile if len(request) <= _SMALL_BYTES else InvalidRequest
             raise kind(
                 f"{self._name}: a text of {len(request)} bytes cannot be rendered and tokenised within "
