@@ -11,6 +11,7 @@ __all__ = [
     "TEMPERATURE",
     "Context",
     "Host",
+    "Init",
     "KvDtype",
     "KvTokens",
     "ModelOption",
@@ -29,6 +30,13 @@ _ENGINE = "Model and engine"
 _SERVER = "Server"
 
 ModelOption = Annotated[str | None, typer.Option("--model", "-m", help="A name in the store, or a path.")]
+Init = Annotated[
+    bool,
+    typer.Option(
+        "--init",
+        help="Accept the database as it is now, where one with keys or data was lost or is an older copy.",
+    ),
+]
 Host = Annotated[
     str | None,
     typer.Option(help="Address to bind; others than loopback need API keys.", rich_help_panel=_SERVER),
