@@ -407,7 +407,7 @@ def test_a_loss_while_no_server_runs(lose: Callable[[Installed], None], tmp_path
 
 @pytest.mark.parametrize(
     "lose",
-    [lose for lose, expected in LOSSES.items() if expected is StoreLost],
+    [remove_file, replace_by_keyed, restore_older_file, remove_blobs, delete_all_rows, garble_the_log],
     ids=lambda lose: lose.__name__,
 )
 def test_a_loss_is_accepted_with_init(lose: Callable[[Installed], None], tmp_path: Path) -> None:
@@ -641,8 +641,11 @@ STORED: dict[Callable[[Server, str], None], type[StorageError]] = {
 """What happens to a PostgreSQL database while no server runs, and the error of the next start."""
 
 
-@pytest.mark.parametrize("without", ["nothing", "data_dir", "state_dir"])
-@pytest.mark.parametrize("lose", STORED, ids=lambda lose: lose.__name__)
+@pytest.mark.parametrize(
+    ("lose", "without"),
+    [*((lose, "nothing") for lose in STORED), (drop_and_make, "data_dir"), (drop_and_make, "state_dir")],
+    ids=lambda value: value if isinstance(value, str) else value.__name__,
+)
 def test_a_loss_in_postgresql(
     lose: Callable[[Server, str], None], without: str, on_postgres: tuple[Installed, Server, str]
 ) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deepwell.cli.options import Init
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
 from deepwell.cli.usage import Verbs
 from deepwell.errors import InvalidRequest
@@ -92,12 +93,7 @@ def create(
     tokens_per_minute: Annotated[
         int | None, typer.Option(min=0, help="Of this key alone; 0: no limit; unset: the tenant's.")
     ] = None,
-    init: Annotated[
-        bool,
-        typer.Option(
-            "--init", help="Accept the database as it is now, where one was lost or is an older copy."
-        ),
-    ] = False,
+    init: Init = False,
     json: JsonFlag = False,
 ) -> None:
     """Make a key and show it: this once, for only its hash is kept."""

@@ -14,6 +14,7 @@ __all__ = [
     "Context",
     "CorsOrigins",
     "Host",
+    "Init",
     "KvDtype",
     "KvTokens",
     "ModelOption",
@@ -75,6 +76,13 @@ ApiKeyOption = Annotated[
     typer.Option(
         help="The key that the server asks for; DEEPWELL_API_KEY keeps it out of the list of processes.",
         rich_help_panel=_SERVER,
+    ),
+]
+Init = Annotated[
+    bool,
+    typer.Option(
+        "--init",
+        help="Accept the database as it is now, where one with keys or data was lost or is an older copy.",
     ),
 ]
 Host = Annotated[

@@ -22,6 +22,7 @@ from deepwell.cli.options import (
     Context,
     CorsOrigins,
     Host,
+    Init,
     KvDtype,
     KvTokens,
     ModelsDir,
@@ -97,13 +98,7 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
     ] = None,
-    init: Annotated[
-        bool,
-        typer.Option(
-            "--init",
-            help="Accept the database as it is now, where one with keys or data was lost or is an older copy.",
-        ),
-    ] = False,
+    init: Init = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Ask one question through the API when ready.")
     ] = False,
