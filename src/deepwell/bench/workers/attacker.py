@@ -19,7 +19,7 @@ from deepwell.bench.workloads.attacks import ATTACKS, FLOODS, Broken, Ground, Pa
 __all__ = ["Attacker"]
 
 SHARE = 0.5  # of one core
-TURN_S = 45.0  # for one turn of an attack, however long its time is
+TURN_S = 120.0  # for one turn of an attack, however long its time is
 _LIGHT_CLIENTS = 4
 
 

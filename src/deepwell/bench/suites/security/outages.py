@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,10 @@ def _stopped_workers(model: Path) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         env = {"DEEPWELL_DATA_DIR": folder}
         key = create_key("guest", ("inference", "files"), env)
-        with _serving(model, env, "--workers", "4") as (port, pid):
+        log = Path(folder) / "log"
+        command = [*serve_command(model)(0)[:-2], "--workers", "4"]
+        with served_process(lambda port: [*command, "--port", str(port)], env=env, log=log) as (port, pid):
+            _wait(lambda: "is served at" in log.read_text(encoding="utf-8"))  # the last worker is ready
             workers = [one for one in process_tree(pid) if b"server.workers.worker" in _command_of(one)]
             if len(workers) != 4:
                 raise PeerError(f"the server has {len(workers)} workers, not 4")
@@ -144,6 +147,14 @@ def _stopped_workers(model: Path) -> dict[str, Any]:
         "stopped_failed": failed,
         "stopped_slowest_s": rounded(slowest, 3),
     }
+
+
+def _wait(holds: Callable[[], bool], patience_s: float = 120.0) -> None:
+    until = time.monotonic() + patience_s
+    while not holds():
+        if time.monotonic() > until:
+            raise PeerError(f"the server is not where it should be after {patience_s:g} s")
+        time.sleep(0.05)
 
 
 def _command_of(pid: int) -> bytes:
@@ -242,6 +253,13 @@ def _spent_tokens(port: int, key: str) -> dict[str, Any]:
     return {"limit_tokens_streamed": events, "limit_tokens_exceeded": int(events > allowed)}
 
 
+def _move(clock: Path, jump: str) -> None:
+    """Changes the file at once: a process that reads half of it ends."""
+    draft = clock.with_suffix(".new")
+    draft.write_text(jump, encoding="utf-8")
+    draft.replace(clock)
+
+
 def _clock_jumps(model: Path, *, engine_alone: bool) -> dict[str, Any]:
     """Moves the wall clock of the engine's process, or of all, by up to ten years between and during answers."""
     if not _FAKETIME.exists():
@@ -249,7 +267,7 @@ def _clock_jumps(model: Path, *, engine_alone: bool) -> dict[str, Any]:
     name = "clock_engine" if engine_alone else "clock_server"
     with tempfile.TemporaryDirectory() as folder:
         moved = Path(folder) / "clock"
-        moved.write_text("+0s")
+        _move(moved, "+0s")
         fake = {
             "LD_PRELOAD": str(_FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(moved),
@@ -282,7 +300,7 @@ def _clock_jumps(model: Path, *, engine_alone: bool) -> dict[str, Any]:
                     asked = thread.submit(
                         ask, port, key, "POST", "/v1/chat/completions", chat, {"Cache-Control": "no-store"}
                     )
-                    moved.write_text(jump)
+                    _move(moved, jump)
                     status, answer = asked.result()
                 failed += status != 200
                 if status == 200:

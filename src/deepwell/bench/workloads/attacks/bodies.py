@@ -26,9 +26,10 @@ async def deep_json(ground: Ground) -> None:
 
 
 async def long_numbers(ground: Ground) -> None:
-    for number in (b"9" * 1_000_000, b"-" + b"1" * 400_000, b"1e" + b"9" * 300_000, b"0." + b"1" * 1_000_000):
+    for number in (b"9" * 1_000_000, b"-" + b"1" * 400_000, b"1e" + b"9" * 300_000):
         for name in ("max_tokens", "temperature", "seed"):
             await ground.refused("POST", _CHAT, _with(ground, name, number))
+    await ground.civil("POST", _CHAT, _with(ground, "temperature", b"0." + b"1" * 1_000_000))
 
 
 async def odd_numbers(ground: Ground) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 __all__ = ["Answer", "Attack", "Broken", "Connection", "Ground", "Load", "Pace"]
 
 Load = Literal["light", "heavy"]
-_PATIENCE_S = 30.0  # for one answer, and for one turn of an attack
+_PATIENCE_S = 90.0  # for one answer; a machine with much to do is late
 _CHUNK_BYTES = 64 << 10
 _BANKED_S = 0.25  # CPU seconds that a quiet attacker may use later at once
 
