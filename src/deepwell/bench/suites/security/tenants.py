@@ -103,30 +103,47 @@ def _named(server: Besieged) -> Iterator[tuple[str, str]]:
         ]
 
     def ask(who: str, model: str) -> int:
-        schema = {"type": "object", "properties": {"swordfish": {"type": "string", "maxLength": 4}}}
+        chat = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+        return server.request(who, "POST", "/v1/chat/completions", chat)[0]
 
+    served = [one["id"] for one in server.request("raider", "GET", "/v1/models")[1]["data"]]
+    for name in served:
+        yield (
+            f"an adapter called {name}",
+            "" if load("raider", name) >= 400 else "it took a name that is served",
+        )
+    if "adapter" in server.theirs:
+        name = server.theirs["adapter"]
+        yield "the guest's adapter, asked", "" if ask("raider", name) >= 400 else "it answered"
+        status = server.request("raider", "POST", "/v1/unload_lora_adapter", {"lora_name": name})[0]
+        yield (
+            "the guest's adapter, unloaded",
+            "" if status >= 400 and ask("guest", name) == 200 else "it was unloaded",
+        )
+        load("raider", name)
+        server.request("raider", "POST", "/v1/unload_lora_adapter", {"lora_name": name})
+        yield "an adapter of the same name", "" if ask("guest", name) == 200 else "the guest's is gone"
+
+
+def _cached(server: Besieged) -> Iterator[tuple[str, str]]:
+    """Asks what the guest has asked until its answer is kept: nothing may tell so."""
+    schema = {"type": "object", "properties": {"swordfish": {"type": "string", "maxLength": 4}}}
     limits: dict[str, Any] = {"model": server.model, "max_tokens": 4, "temperature": 0}
     # Each has words of its own from the start, so that the raider's own requests are not felt either.
-    messages = [
-        [{"role": "user", "content": f"{number} {_ASKED} {'and so it is ' * 20}"}] for number in range(5)
-    ]
+    texts = [f"{number} {_ASKED} {'and so it is ' * 20}" for number in range(5)]
+    messages = [[{"role": "user", "content": text}] for text in texts]
     asked: dict[str, dict[str, Any]] = {
         "/v1/chat/completions": limits | {"messages": messages[0]},
-        "/v1/completions": limits | {"prompt": messages[1][0]["content"]},
+        "/v1/completions": limits | {"prompt": texts[1]},
         "/v1/messages": limits | {"messages": messages[2]},
-        "/v1/responses": {
-            "model": server.model,
-            "input": messages[3],
-            "max_output_tokens": 4,
-            "temperature": 0,
-        },
+        "/v1/responses": {"model": server.model, "input": texts[3], "max_output_tokens": 4, "temperature": 0},
         "/v1/chat/completions ": limits | {"messages": messages[4], "structured_outputs": {"json": schema}},
     }
     for path, body in asked.items():
         for _ in range(3):
             server.request("guest", "POST", path.strip(), body)
-        other = json.loads(json.dumps(body).replace(_ASKED, _ASKED[::-1]))
-        found = [_reused(server.request("raider", "POST", path.strip(), one)[1]) for one in (body, other)]
+        nobody = json.loads(json.dumps(body).replace(_ASKED, _ASKED[::-1]))
+        found = [_reused(server.request("raider", "POST", path.strip(), one)[1]) for one in (body, nobody)]
         yield (
             f"the guest's question, {path.strip()}",
             ""
