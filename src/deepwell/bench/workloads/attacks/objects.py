@@ -315,10 +315,10 @@ _SPECIFIED = (
     ("long_chains", "chains responses without end", _OWN, long_chains),
     ("foreign_objects", "asks every route for the other tenant's objects", _404, foreign_objects),
     ("pages", "asks for odd pages, and from the other tenant's objects on", "none is listed", pages),
+    ("foreign_adapters", "unloads and uses the other tenant's adapter", _404, foreign_adapters),
     ("adapter_names", "gives adapters the names of what is served", "refused", adapter_names),
     ("adapter_paths", "loads adapters from elsewhere", "400", adapter_paths),
     ("adapter_churn", "loads, uses and unloads an adapter", _OWN, adapter_churn),
-    ("foreign_adapters", "unloads and uses the other tenant's adapter", _404, foreign_adapters),
     ("queue_flood", "asks 150 questions at once", "they wait for each other alone", queue_flood),
     (
         "embedding_flood",
