@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import signal
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
+from deepwell.bench.harness.served import rss_bytes
 from deepwell.bench.workers.loop import answer_stream, serve
 from deepwell.bench.workloads.hostile_models import HostileModel, try_model, write_hostile_models
 
@@ -31,13 +31,13 @@ class ModelOpener:
 
     def write(self, folder: str) -> dict[str, Any]:
         """Writes the models; returns how many there are."""
-        self._models = write_hostile_models(Path(folder))
+        self._models = list(write_hostile_models(Path(folder)))
         return {"count": len(self._models)}
 
     def open(self, number: int) -> dict[str, Any]:
         """Opens one; returns its end in words, whether the process died, seconds, and megabytes above this process."""
         model = self._models[number]
-        base_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        base_mb = rss_bytes([os.getpid()]) / (1 << 20)  # which the child begins with
         reader, writer = os.pipe()
         begin = time.monotonic()
         child = os.fork()
@@ -58,7 +58,7 @@ class ModelOpener:
             "said": said.decode("utf-8", "replace") or f"ended with status {status}",
             "crashed": bool(status) or not said,
             "seconds": time.monotonic() - begin,
-            "mb": max(0.0, (usage.ru_maxrss - base_kb) / 1024),
+            "mb": max(0.0, usage.ru_maxrss / 1024 - base_mb),
             "file_mb": model.size_bytes / 1e6,
         }
 
