@@ -18,7 +18,7 @@ _MOST_S, _MOST_MB = 10.0, 512.0
 
 
 def bench_models(report: Report) -> dict[str, Any]:
-    """Opens hostile model files and counts what broke: crashes, unexpected exceptions, time, memory, files outside of the store.
+    """Opens hostile model files and counts what broke: crashes, unexpected exceptions, time, memory, files outside.
 
     A file that takes longer than 10 s is opened once more, for another process may have had the machine.
     """
