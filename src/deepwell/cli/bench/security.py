@@ -10,13 +10,15 @@ from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
 __all__ = ["siege"]
 
-PARTS = ("attacks", "edge", "outages", "tenants")
+PARTS = ("attacks", "edge", "outages", "models", "tenants")
 
 
 def siege(
     part: Annotated[
         str,
-        typer.Option(help="attacks: on a running server; edge: without a key; outages; tenants."),
+        typer.Option(
+            help="attacks: on a running server; edge: without a key; outages; models: hostile files; tenants."
+        ),
     ] = "attacks",
     model: Model = None,
     workers: Annotated[int, typer.Option(min=1, help="HTTP processes of the server that is attacked.")] = 1,
@@ -32,6 +34,7 @@ def siege(
     if part not in PARTS:
         raise typer.BadParameter(f"{part!r} is none of {', '.join(PARTS)}")
     from deepwell.bench.suites.security.edge import bench_edge
+    from deepwell.bench.suites.security.models import bench_models
     from deepwell.bench.suites.security.outages import bench_outages
     from deepwell.bench.suites.security.siege import bench_siege
     from deepwell.bench.suites.security.tenants import bench_tenants
@@ -43,6 +46,7 @@ def siege(
         ),
         "edge": lambda report: bench_edge(report, path, workers=workers),
         "outages": lambda report: bench_outages(report, path),
+        "models": bench_models,
         "tenants": lambda report: bench_tenants(report, path),
     }
     measure("siege", row, json, runs[part])
