@@ -40,6 +40,9 @@ def newcomer(
             help="Sixty steps of a first hour instead, in two widths of the terminal and two languages.",
         ),
     ] = False,
+    columns: Annotated[
+        int | None, typer.Option(min=40, help="Width of the terminal for --hour; unset: 60, then 120.")
+    ] = None,
     chinese: Annotated[
         bool,
         typer.Option(
@@ -57,7 +60,8 @@ def newcomer(
     if hour:
         from deepwell.bench.suites.repository.first_hour import bench_first_hour
 
-        measure("newcomer", row, json, lambda report: bench_first_hour(report, python=python))
+        widths = (60, 120) if columns is None else (columns,)
+        measure("newcomer", row, json, lambda report: bench_first_hour(report, python=python, widths=widths))
         return
     from deepwell.bench.suites.repository.suites import bench_chinese, bench_newcomer
 
