@@ -15,9 +15,11 @@ from deepwell.settings import InvalidSettings, Settings
 
 
 @pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("DEEPWELL_DATA_DIR", str(tmp_path))
-    return tmp_path
+def data_dir(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = home / "data"
+    folder.mkdir()
+    monkeypatch.setenv("DEEPWELL_DATA_DIR", str(folder))
+    return folder
 
 
 def keys(runner: CliRunner, *arguments: str) -> dict[str, Any]:

@@ -46,8 +46,10 @@ asyncio.run(main())
 OPEN_AS_OTHER = """
 import os, pwd, sys
 from deepwell.errors import StorageError
+from deepwell.messages import catalogue
 from deepwell.settings import Settings
 from deepwell.storage.database import Database
+catalogue()  # the interpreter's own modules may be unreadable for the other user
 user = pwd.getpwnam("nobody")
 settings = Settings()
 os.setgroups([])
