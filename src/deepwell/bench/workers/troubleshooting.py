@@ -51,7 +51,7 @@ def _shown(text: str) -> str:
 
 def _entry(entry: Entry, language: Language) -> str:
     message, fix = (_shown(text) for text in entry.texts(language))
-    labels = ("遇到于", "解决") if language == "zh" else ("Met by", "Fix")
+    labels = ("示例", "解决") if language == "zh" else ("Example", "Fix")
     colon = "：" if language == "zh" else ": "
     example = entry.example if "`" in entry.example else f"`{entry.example}`"
     return f"### {message}\n\n- {labels[0]}{colon}{example}\n- {labels[1]}{colon}{fix}\n"
