@@ -331,7 +331,10 @@ class TestCompiled:
         assert not compiler.has(RECORDS, salt="b") and not compiler.has(RECORDS)
         compiler.close()
 
-    def test_a_tenant_with_many_grammars_drops_its_own(self, tokenizer: Tokenizer) -> None:
+    def test_a_tenant_with_many_grammars_drops_its_own(
+        self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("deepwell.engine.grammar.compiler.try_to_compile", lambda source: None)
         compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
         compiler.start(RECORDS, salt="b")
         for number in range(200):
@@ -339,6 +342,14 @@ class TestCompiled:
         assert compiler.has(RECORDS, salt="b")
         assert compiler.has(Grammar("regex", "x199"), salt="a")
         assert not compiler.has(Grammar("regex", "x0"), salt="a")
+
+    def test_a_short_schema_that_explodes_is_refused_and_others_compile(self, tokenizer: Tokenizer) -> None:
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        costly = '{"allOf":[{"type":"integer","multipleOf":9973},{"multipleOf":9967}]}'
+        with pytest.raises(InvalidRequest):
+            compiler.start(Grammar("json_schema", costly), tenant="a")
+        compiler.start(Grammar("json_schema", '{"type":"object"}'), tenant="b")
+        compiler.close()
 
     def test_a_compiled_grammar_starts_while_another_is_compiled(
         self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch

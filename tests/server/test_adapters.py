@@ -180,6 +180,11 @@ async def test_a_model_answers_by_its_name_even_if_the_engine_has_an_adapter_of_
     assert door.service.find("minilm", Tenant("a"))[1] == ""
 
 
+async def test_a_tenant_loads_a_bounded_number_and_may_still_swap_its_own(door: Door) -> None:
+    assert [await door.load("a", f"sql-{number}") for number in range(17)] == [200] * 16 + [400]
+    assert await door.load("a", "sql-3") == 200 and await door.load("b", "sql") == 200
+
+
 async def test_tenants_have_adapters_of_one_name_and_see_their_own(door: Door) -> None:
     assert await door.load("a", "sql") == 200
     assert await door.models("a") == ["toy", "minilm", "sql"]

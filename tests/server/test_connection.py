@@ -39,7 +39,8 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__()
         self.written = bytearray()
-        self.paused = self.closing = self.ended = False
+        self.paused = self.closing = self.ended = self.aborted = False
+        self.unread = 0
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return default
@@ -53,7 +54,7 @@ class Wire(asyncio.Transport):
         self.ended = True
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unread
 
     def pause_reading(self) -> None:
         self.paused = True
@@ -67,7 +68,8 @@ class Wire(asyncio.Transport):
     def close(self) -> None:
         self.closing = True
 
-    abort = close
+    def abort(self) -> None:
+        self.closing = self.aborted = True
 
 
 @dataclass
@@ -369,3 +371,40 @@ async def test_a_refused_client_may_go_on_sending_for_a_little() -> None:
     assert client.wire.closing
     assert taken <= 2 << 20
     assert client.error()[0] == 414
+
+
+@pytest.mark.parametrize("more", [b"", b"connection: close\r\n"], ids=["kept", "closed"])
+async def test_a_client_that_leaves_some_of_its_answer_is_cut(more: bytes) -> None:
+    client = Client()
+    client.wire.unread = 5000  # too little for the transport to pause the writer
+    await client.send(GET[:-2] + more + b"\r\n")
+    connection = client.connection
+    assert connection._watch is not None
+    client.wire.unread -= 2000
+    connection._judge()  # it reads, and gets as long again
+    assert connection._watch is not None and not client.wire.aborted
+    client.wire.unread -= 1
+    connection._judge()
+    assert client.wire.aborted
+    connection.connection_lost(None)
+
+
+async def test_an_idle_client_that_has_not_read_everything_is_cut_and_not_waited_for() -> None:
+    client = Client()
+    await client.send(GET)
+    client.wire.unread = 1
+    client.connection.expire(client.table.idle)
+    assert client.wire.aborted
+
+
+async def test_the_next_request_of_a_slow_reader_is_not_judged_by_the_last_answer() -> None:
+    client = Client()
+    client.wire.unread = 5000
+    await client.send(GET)
+    client.hold.clear()
+    await client.send(GET)
+    assert client.connection._watch is None
+    client.hold.set()
+    await client.settle()
+    assert client.connection._watch is not None
+    client.connection.connection_lost(None)

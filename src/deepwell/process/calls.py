@@ -32,6 +32,12 @@ _FRUGAL = {
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+_SECRETS = ("_KEY", "_KEYS", "_TOKEN", "_SECRET", "_PASSWORD", "_URL")  # ends of names
+
+
+def _public_environment() -> dict[str, str]:
+    """Returns this process's environment without keys and the like: strangers' tokenizers and templates run beside it."""
+    return {name: value for name, value in os.environ.items() if not name.upper().endswith(_SECRETS)}
 
 
 class CallEnded(Exception):
@@ -136,7 +142,7 @@ class CallProcess:
                     stdin=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,  # a library that panics says so there; the reason crosses in the answer
                     pass_fds=(theirs.fileno(),),
-                    env={**os.environ, **_FRUGAL, "PYTHONPATH": os.pathsep.join(path)},
+                    env={**_public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(path)},
                     process_group=0,
                 )
         except OSError as error:

@@ -24,7 +24,7 @@ from deepwell.storage.batch_lines import LineResult, add_lines, bodies_behind, l
 from deepwell.storage.blobs import Draft
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore
-from deepwell.storage.jobs import insert_job
+from deepwell.storage.jobs import delete_job, insert_job
 from deepwell.storage.pages import Page, page_of
 from deepwell.storage.tables import batch_lines, batches, jobs
 
@@ -360,6 +360,8 @@ class BatchStore:
                 raise InvalidRequest(
                     f"the batch {id!r} has not ended", fix="cancel it, and delete it when it has ended"
                 )
+            # A worker that stopped between the end of the batch and that of its job has left the job.
+            delete_job(connection, tenant, BATCH_JOB, id)
             connection.execute(sa.delete(batch_lines).where(lines_of(tenant, id)))
             connection.execute(sa.delete(batches).where(batches.c.tenant == tenant, batches.c.id == id))
 

@@ -34,7 +34,7 @@ WHITE_SPACE: Final = r"\n?[ ]{0,20}"
 _KEPT: Final = 128  # compiled grammars, of all tenants
 # Masks give way to the kernels; a small compilation, which takes milliseconds, gets about a quarter of a busy processor.
 _MASKS_NICE, _LARGE_NICE, _SMALL_NICE = 10, 10, 5
-# A larger source is compiled in a trial first, because some take quadratic time. One of this size takes 0.3 s at most.
+# A larger source has a thread of its own, because those that pass the trial may still take seconds.
 _SMALL_SOURCE: Final = 4096  # characters
 # llguidance recurses over chained rules: 13,000 of them, which fit `MAX_SOURCE`, overflow a stack of 8 MiB.
 _STACK_BYTES: Final = 256 << 20
@@ -93,8 +93,14 @@ class GrammarCompiler:
         self._compiled: dict[
             str, OrderedDict[Grammar, CompiledGrammar]
         ] = {}  # by salt, the last used one last
-        self._small = FairWorker("deepwell-grammars", nice=_SMALL_NICE, stack_bytes=_STACK_BYTES)
-        self._large = FairWorker("deepwell-large-grammars", nice=_LARGE_NICE, stack_bytes=_STACK_BYTES)
+        # A trial runs in a process of its own, so its cost is the time that the thread waits for it.
+        self._small, self._large = (
+            FairWorker(name, nice=nice, stack_bytes=_STACK_BYTES, clock=time.monotonic)
+            for name, nice in (
+                ("deepwell-grammars", _SMALL_NICE),
+                ("deepwell-large-grammars", _LARGE_NICE),
+            )
+        )
         self._waiting: set[Future[CompiledGrammar]] = set()  # for their turn
         self._masks = FairWorker("deepwell-masks", nice=_MASKS_NICE)
         self._consumer = UnlockedConsumer(self._failed)
@@ -106,8 +112,8 @@ class GrammarCompiler:
     async def prepare(self, grammar: Grammar, *, tenant: str = "", salt: str = "") -> None:
         """Compiles a grammar on a thread of low priority, in turns of the tenants, unless it is compiled already.
 
-        A call that is cancelled before its turn is not compiled. One that has begun cannot be stopped. Large grammars are
-        compiled in a trial with limits first (`trial.py`), apart from small ones.
+        A call that is cancelled before its turn is not compiled. One that has begun cannot be stopped, so every grammar is
+        compiled in a trial with limits first (`trial.py`): two `multipleOf` in 80 bytes can take minutes and gigabytes.
 
         Raises:
             InvalidRequest: the grammar does not compile or uses an unsupported feature, which the message names.
@@ -168,7 +174,7 @@ class GrammarCompiler:
             try:
                 compiled = self._find(grammar, salt)
                 if compiled is None:
-                    compiled = self._compile(grammar, in_trial=large)
+                    compiled = self._compile(grammar)
                     self._keep(grammar, salt, compiled)
                 done.set_result(compiled)
             except BaseException as error:
@@ -190,7 +196,7 @@ class GrammarCompiler:
         if not self._compiled[salt]:
             del self._compiled[salt]
 
-    def _compile(self, grammar: Grammar, *, in_trial: bool = False) -> CompiledGrammar:
+    def _compile(self, grammar: Grammar) -> CompiledGrammar:
         if len(grammar.source) > MAX_SOURCE:
             raise InvalidRequest(
                 f"the grammar has {len(grammar.source)} characters",
@@ -198,8 +204,7 @@ class GrammarCompiler:
                 param="grammar",
             )
         vocabulary, source = self._vocabulary(), _source(grammar)
-        if in_trial:
-            try_to_compile(source)
+        try_to_compile(source)
         matcher = LLMatcher(vocabulary, source, log_level=0, limits=_LIMITS)
         first = b""
         if not matcher.is_error():

@@ -78,7 +78,7 @@ class FairWorker:
             started = self._clock()
             try:
                 job()
-            except Exception:
+            except BaseException:  # a panic of the grammar library is not an Exception
                 _log.exception("a job of %s failed", self._name)
             with self._changed:
                 self._used[tenant] = self._used.get(tenant, 0.0) + self._clock() - started

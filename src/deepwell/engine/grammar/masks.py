@@ -249,7 +249,7 @@ class GrammarState:
             self._packed = self._compute(consumer.consume)
         except DeepwellError as error:
             self._error = error
-        except Exception as error:  # a request must never wait for a mask that does not come
+        except BaseException as error:  # a panic too: a request must never wait for a mask that does not come
             self._error = stuck(f"{type(error).__name__}: {error}")
         seconds = clock() + consumer.seconds - started
         compiled.observe(seconds)

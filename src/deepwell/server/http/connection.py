@@ -32,6 +32,7 @@ _MOST_PIPELINED = 16  # requests that are parsed while an earlier one is being a
 _STEP_BYTES = 16 << 10  # that are parsed at a time where the end of a request is not known beforehand
 _DRAINED_BYTES = 64 << 10  # of a body that nobody reads, for each time that its connection may take
 _LINGER_BYTES = 1 << 20  # that a refused client may go on to send, while it reads why
+_PROGRESS_BYTES = 1024  # of a full buffer; a client that reads fewer within its time does not read
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -119,7 +120,7 @@ class Connection(HttpToolsProtocol):
                     "send it faster, or raise client_timeout_s",
                 )
             )
-        elif wait is self._table.idle:
+        elif wait is self._table.idle and self.is_flushed():
             self.transport.close()
         elif self.transport is not None:
             self.transport.abort()
@@ -274,6 +275,8 @@ class Connection(HttpToolsProtocol):
             self._stop(
                 _Refusal(400, "too many requests at once on one connection", "wait for answers in between")
             )
+        if not self.flow.write_paused:
+            self._rest()  # an answer will be written behind what the client has not read
         super().on_message_begin()
         self._phase = _Phase.HEAD
         self._fields = self._field_bytes = self._silent_bytes = 0
@@ -346,7 +349,10 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Goes on with the next request. In place of uvicorn's timer for each request, the table times idle connections."""
         self.server_state.total_requests += 1
-        if self.transport.is_closing():
+        closing = self.transport.is_closing()
+        if self._watch is None and (closing or not (self.pipeline or self._pipelined)):
+            self._look()
+        if closing:
             return
         self.flow.resume_reading()
         if self.pipeline:
@@ -367,13 +373,22 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._rest()
+        if self.transport.is_closing() or not self._is_answering():
+            self._look()  # nothing more is written, so nothing else would notice a client that reads no further
 
     def _look(self) -> None:
+        self._rest()
+        if self.is_flushed():
+            return
         self._unread = self.transport.get_write_buffer_size()
         self._watch = self.loop.call_later(self._patience_s, self._judge)
 
     def _judge(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unread:
+        self._watch = None
+        if self.transport is None or self.is_flushed():
+            return
+        read = self._unread - self.transport.get_write_buffer_size()
+        if read >= min(_PROGRESS_BYTES, self._unread):
             self._look()  # the client is slow, but it reads
         else:
             self.transport.abort()  # `close` would wait until everything is read

@@ -21,6 +21,8 @@ from deepwell.storage.database import Tenant
 
 __all__ = ["inside", "router"]
 
+_MOST_ADAPTERS = 16  # of a tenant: each takes memory that nobody else can use
+
 
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`; none if no adapter directory is set."""
@@ -83,8 +85,20 @@ def _owner(principal: Principal, *, shared: bool) -> Tenant | None:
 
 
 def _check_free(owner: Tenant | None, name: str, loaded: Sequence[str]) -> None:
-    """Refuses a tenant's new adapter whose name a shared one has. Its own adapters are swapped, whatever was shared since."""
-    if engine_name(owner, name) not in loaded and name in loaded:
+    """Refuses a tenant's new adapter whose name a shared one has, and one too many.
+
+    Its own adapters are swapped, whatever was shared since.
+    """
+    if engine_name(owner, name) in loaded:
+        return
+    own = [one for one in loaded if owner is not None and one.startswith(engine_name(owner, ""))]
+    if len(own) >= _MOST_ADAPTERS:
+        raise InvalidRequest(
+            f"you have loaded {len(own)} adapters, as many as a tenant may",
+            fix="unload one that you no longer use",
+            param="lora_name",
+        )
+    if name in loaded:
         raise InvalidRequest(
             f"{name!r} is the name of an adapter that all tenants share",
             fix="choose another name",
