@@ -1,8 +1,8 @@
 """Trial compilation of a grammar, in a process of its own with limits on time and memory.
 
-llguidance bounds most of its work, but some sources take quadratic time (`a?` 60,000 times: a minute) or never end (two `multipleOf` under
-`allOf`), and a compilation
-cannot be interrupted. A process can. What passes the trial takes about as long in the engine.
+llguidance bounds most of its work, but some sources take quadratic time (`a?` 60,000 times: a minute) or never end (two
+`multipleOf` under `allOf`), and a compilation cannot be interrupted. A process can. What passes the trial takes about as
+long in the engine.
 """
 
 from __future__ import annotations
