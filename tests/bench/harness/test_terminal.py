@@ -11,14 +11,13 @@ import pytest
 
 from deepwell.bench.harness.terminal import Terminal, TerminalError
 
+# It waits for the signal, so that one which comes before it reads is not lost.
 PROGRAM = """
-import os, sys
-try:
-    print(os.get_terminal_size().columns, sys.stdin.isatty())
-    print("\\x1b[1m" + input("name? ").upper() + "\\x1b[0m")
-    input()
-except KeyboardInterrupt:
-    sys.exit(7)
+import os, signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+print(os.get_terminal_size().columns, sys.stdin.isatty())
+print("\\x1b[1m" + input("name? ").upper() + "\\x1b[0m")
+sys.exit(7 if signal.sigwait({signal.SIGINT}) else 1)
 """
 
 
