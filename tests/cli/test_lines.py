@@ -51,7 +51,7 @@ def test_no_line_is_lost_or_doubled(lines: list[str]) -> None:
 
 
 def typed(keys: str, history: Path) -> list[str]:
-    """What the editor makes of keys on a terminal."""
+    """The editor's reading of keys on a terminal."""
     with create_pipe_input() as pipe, create_app_session(input=pipe, output=DummyOutput()):
         pipe.send_text(keys + "\x04")
         return list(edited_lines("> ", ["/help"], history))

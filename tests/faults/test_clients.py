@@ -63,7 +63,7 @@ Connect = Callable[[], socket.socket]
 
 
 def everything(client: socket.socket) -> bytes:
-    """What the server sends until it closes the connection."""
+    """Everything that the server sends until it closes the connection."""
     client.settimeout(60)
     data = b""
     with contextlib.suppress(ConnectionResetError):

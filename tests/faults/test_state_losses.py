@@ -385,7 +385,7 @@ LOSSES: dict[Callable[[Installed], None], type[StorageError] | None] = {
     move_folder: None,
     move_folder_and_lose_file: StoreLost,
 }
-"""What happens while no server runs, and how the next start ends: refused with this error, or None: all is there."""
+"""Losses while no server runs, and the end of the next start: refused with this error, or None: all is there."""
 
 
 @pytest.mark.parametrize("lose", LOSSES, ids=lambda lose: lose.__name__)
@@ -501,7 +501,7 @@ LIVE = [
     unlink_index,
     empty_in_place,
 ]
-"""What happens to the file of a database while a server runs: nothing is acknowledged from then on."""
+"""Losses of a database's file while a server runs: nothing is acknowledged from then on."""
 
 
 class Running:
@@ -640,7 +640,7 @@ STORED: dict[Callable[[Server, str], None], type[StorageError]] = {
     drop_stored_revision: StorageError,
     become_another: StoreLost,
 }
-"""What happens to a PostgreSQL database while no server runs, and the error of the next start."""
+"""Losses of a PostgreSQL database while no server runs, and the error of the next start."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What markers remember, whatever is written into them, and that a database only ever moves on."""
+"""Markers remember what they were told, whatever is written into them, and a database only ever moves on."""
 
 import tempfile
 from pathlib import Path
