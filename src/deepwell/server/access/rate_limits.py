@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from functools import cached_property
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.principal import Principal, principal_in
@@ -57,7 +57,7 @@ class Limiter:
 
 
 class RateLimitMiddleware:
-    """ASGI middleware that counts requests under `/v1/`, and attaches a ticket to each."""
+    """ASGI middleware that counts requests under `/v1/`, and attaches a ticket to each, whose headers `Envelope` sends."""
 
     def __init__(self, app: ASGIApp, limiter: Limiter) -> None:
         self._app = app
@@ -77,22 +77,13 @@ class RateLimitMiddleware:
             state["timeout_s"] = timeout_s
         set_ticket(ticket)
 
-        async def send_noted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = quota.headers() if quota is not None else []
-                if (lookup := ticket.lookup) is not None:
-                    headers.append((b"x-deepwell-cache", lookup.encode()))
-                if headers:
-                    message = {**message, "headers": [*message.get("headers", ()), *headers]}
-            await send(message)
-
         if quota is not None:
             try:
                 await quota.take_request()
             except RateLimited as error:
-                await error_response(error)(scope, receive, send_noted)
+                await error_response(error)(scope, receive, send)
                 return
-        await self._app(scope, receive, send_noted)
+        await self._app(scope, receive, send)
 
 
 def _cache_use(scope: Scope) -> CacheUse:

@@ -52,6 +52,13 @@ class Ticket:
                 return result
         return None
 
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Returns the headers of its answer: what is left of the quota, and the use of the cache."""
+        headers = self.quota.headers() if self.quota is not None else []
+        if (lookup := self.lookup) is not None:
+            headers.append((b"x-deepwell-cache", lookup.encode()))
+        return headers
+
 
 _current: ContextVar[Ticket | None] = ContextVar("deepwell_ticket", default=None)
 

@@ -33,7 +33,7 @@ _BODIES_AT_ONCE = 32  # of the largest size, in memory
 class Envelope:
     """Begins and ends the record of every request, sends its id as `x-request-id`, and counts it.
 
-    Headers in the state's `answer_headers` are sent with whatever the answer is, errors too. The client's own `x-request-id`
+    Headers of the state's `answer_headers` and `ticket` are sent with whatever the answer is, errors too. The client's own `x-request-id`
     is kept if it is a plain word. An exception that nobody expected is answered here, so that its answer has them as well.
     """
 
@@ -61,11 +61,12 @@ class Envelope:
             if message["type"] == "http.response.start":
                 begun = True
                 record.status = message["status"]
-                shared = scope["state"].get("answer_headers", ())
-                message = {
-                    **message,
-                    "headers": [*message.get("headers", ()), *self._headers(record), *shared],
-                }
+                state = scope["state"]
+                headers = [*message.get("headers", ()), *self._headers(record)]
+                headers += state.get("answer_headers", ())
+                if (ticket := state.get("ticket")) is not None:
+                    headers += ticket.headers()
+                message = {**message, "headers": headers}
             elif message["type"] == "http.response.body":
                 record.body_bytes += len(message.get("body", b""))
                 ended = not message.get("more_body", False)
@@ -189,16 +190,20 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        size = int(declared[:20]) if declared.isdigit() else 0
         allowed = self._allowance_of(scope)
         limit, fix = allowed.max_bytes, allowed.fix
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
+        body = _Body(scope, receive, self._stall_s)
+        if 0 < size <= min(_SMALL_BODY_BYTES, limit):  # no more is read than it declares
+            await self._app(scope, body.receive, send)
+            return
         send = _lingering(receive, send)
-        if declared.isdigit() and int(declared[:20]) > limit:
+        if size > limit:
             await error_response(BodyTooLarge(limit, fix).error, 413, {"connection": "close"})(
                 scope, receive, send
             )
             return
-        body = _Body(scope, receive, self._stall_s)
 
         async def receive_limited() -> Message:
             message = await body.receive()

@@ -21,7 +21,7 @@ from deepwell.server.app import route_table
 from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext
 from deepwell.server.http.listen import raise_descriptor_limit
-from deepwell.server.run import Server
+from deepwell.server.run import Server, freeze_heap
 from deepwell.server.workers.forward import Forward
 from deepwell.server.workers.supervise import ModelAt, WorkerLaunch
 from deepwell.settings import Settings
@@ -117,6 +117,7 @@ def main(descriptor: str) -> None:
     except Exception as error:
         control.failed(error)
         raise
+    freeze_heap()
     server.run(sockets=sockets)
     for model in models:
         model.engine.close()
