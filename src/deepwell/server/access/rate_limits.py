@@ -77,13 +77,15 @@ class RateLimitMiddleware:
             state["timeout_s"] = timeout_s
         set_ticket(ticket)
 
-        if quota is not None:
-            try:
+        try:
+            if quota is not None:
                 await quota.take_request()
-            except RateLimited as error:
-                await error_response(error)(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        except RateLimited as error:
+            await error_response(error)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+        finally:
+            ticket.connection = None  # the scope holds the ticket: both would be garbage in a cycle
 
 
 def _cache_use(scope: Scope) -> CacheUse:

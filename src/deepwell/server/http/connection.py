@@ -107,6 +107,8 @@ class Connection(HttpToolsProtocol):
         self._rest()
         self._pipelined = b""
         super().connection_lost(exc)
+        # The cycle's callback names this object. Without it, both are freed at once, with what they hold of the client's.
+        self.cycle = None  # type: ignore[assignment]
 
     # The table's side
 
@@ -189,7 +191,10 @@ class Connection(HttpToolsProtocol):
             malformed = _Refusal(
                 400, f"this is not an HTTP request that can be read: {error}", "send HTTP/1.1"
             )
-            self._refuse(self._refusal or malformed)
+            refusal, self._refusal = self._refusal or malformed, None
+            self._refuse(refusal)
+            # Frames that hold the data and this object, which would be garbage in a cycle, are let go.
+            refusal.__traceback__ = error.__context__ = None
         else:
             self._settle()
 
