@@ -33,7 +33,7 @@ _BODIES_AT_ONCE = 32  # of the largest size, in memory
 class Envelope:
     """Begins and ends the record of every request, sends its id as `x-request-id`, and counts it.
 
-    Headers of the state's `answer_headers` and `ticket` are sent with whatever the answer is, errors too. The client's own `x-request-id`
+    Headers of the state's `answer_headers` and `ticket` are sent with every answer, errors too. The client's own `x-request-id`
     is kept if it is a plain word. An exception that nobody expected is answered here, so that its answer has them as well.
     """
 
