@@ -25,8 +25,15 @@ def siege(
     only: Annotated[
         str, typer.Option(help="Attacks by name, with * and commas; --part attacks alone.")
     ] = "*",
+    kinds: Annotated[
+        str,
+        typer.Option(
+            help="Attacks by kind, likewise: connections, requests, bodies, texts, grammars, objects."
+        ),
+    ] = "*",
     seconds: Annotated[float, typer.Option(min=0.1, help="Least length of each attack.")] = 2.5,
-    together: Annotated[bool, typer.Option(help="Also make attacks five at a time.")] = True,
+    alone: Annotated[bool, typer.Option(help="Make attacks one after another.")] = True,
+    together: Annotated[bool, typer.Option(help="Make attacks five at a time.")] = True,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -42,7 +49,14 @@ def siege(
     path = model_path(model)
     runs = {
         "attacks": lambda report: bench_siege(
-            report, path, workers=workers, only=only, seconds=seconds, together=together
+            report,
+            path,
+            workers=workers,
+            only=only,
+            kinds=kinds,
+            seconds=seconds,
+            alone=alone,
+            together=together,
         ),
         "edge": lambda report: bench_edge(report, path, workers=workers),
         "outages": lambda report: bench_outages(report, path),
