@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import re
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -408,3 +410,21 @@ async def test_the_next_request_of_a_slow_reader_is_not_judged_by_the_last_answe
     await client.settle()
     assert client.connection._watch is not None
     client.connection.connection_lost(None)
+
+
+@pytest.mark.parametrize(
+    "sent", [GET, b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200, CHUNKED + b"0\r\n" + b"x: y\r\n" * 200]
+)
+async def test_a_connection_that_is_lost_is_freed_without_a_garbage_collection(sent: bytes) -> None:
+    gc.disable()
+    try:
+        client = Client()
+        connection = weakref.ref(client.connection)
+        await client.send(sent)
+        client.connection.connection_lost(None)
+        del client.connection
+        client.scopes.clear()
+        await asyncio.sleep(0)
+        assert connection() is None
+    finally:
+        gc.enable()
