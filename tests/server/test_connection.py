@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import json
 import re
@@ -428,3 +429,16 @@ async def test_a_connection_that_is_lost_is_freed_without_a_garbage_collection(s
         assert connection() is None
     finally:
         gc.enable()
+
+
+async def test_a_client_that_has_reset_its_connection_is_refused_without_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = Client()
+
+    def reset() -> None:
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+    monkeypatch.setattr(client.wire, "write_eof", reset)
+    await client.send(b"\x00\x01\r\n\r\n")
+    assert [status for status, _ in client.answers()] == [400]

@@ -453,6 +453,19 @@ def test_a_client_that_sends_all_of_a_long_body_first_reads_the_413(shared_live:
     assert answer.startswith(b"HTTP/1.1 413") and b"DEEPWELL_MAX_BODY_BYTES" in answer
 
 
+def test_a_client_that_closes_behind_its_body_reads_an_error_that_came_before_the_end(shared_live: Live) -> None:
+    body = b"--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nx\r\n" * 8000
+    head = b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+    head += b"content-type: multipart/form-data; boundary=b\r\ncontent-length: %d\r\n\r\n" % (8 << 20)
+    target = urlsplit(shared_live.url)
+    with socket.create_connection((target.hostname or "", target.port or 0), timeout=60) as connection:
+        connection.sendall(head + body.ljust(8 << 20, b"x"))
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    assert answer.startswith(b"HTTP/1.1 400"), answer
+
+
 def test_a_client_that_waits_to_be_told_to_go_on_is_not_told(shared_live: Live) -> None:
     head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
     head += b"expect: 100-continue\r\ncontent-length: 99999999\r\n\r\n"

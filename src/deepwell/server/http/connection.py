@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+from contextlib import suppress
 from enum import Enum, auto
 from typing import Any, NoReturn
 
@@ -265,7 +266,8 @@ class Connection(HttpToolsProtocol):
         self.transport.write(b"".join(lines))
         # Closing at once would reset the connection if the client is still sending, and it might never read the reason.
         self.flow.resume_reading()
-        self.transport.write_eof()
+        with suppress(OSError):  # the client has reset the connection
+            self.transport.write_eof()
         self._settle()
 
     # The parser's side

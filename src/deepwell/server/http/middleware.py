@@ -23,7 +23,7 @@ from deepwell.server.observe.record import Record, observing
 __all__ = ["BodyAllowance", "BodyLimit", "Envelope"]
 
 _log = logging.getLogger("deepwell.server")
-_LINGER_S, _SILENCE_S = 30.0, 2.0  # behind a 413: in all, and between two pieces of the body
+_LINGER_S, _SILENCE_S = 30.0, 2.0  # behind an error: in all, and between two pieces of the body
 
 _PROGRESS_BYTES = 1024  # fewer within the time for a stall are a stall
 _SMALL_BODY_BYTES = 64 << 10  # that every connection may have in memory
@@ -54,7 +54,13 @@ class Envelope:
         record.operation = self._routes.name_of(record.path)
         observing(record)
         scope.setdefault("state", {})["request_id"] = record.request_id
-        begun = ended = False
+        begun = ended = whole = False
+
+        async def received() -> Message:
+            nonlocal whole
+            message = await receive()
+            whole = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
 
         async def send_named(message: Message) -> None:
             nonlocal begun, ended
@@ -70,10 +76,14 @@ class Envelope:
             elif message["type"] == "http.response.body":
                 record.body_bytes += len(message.get("body", b""))
                 ended = not message.get("more_body", False)
+                if ended and record.status >= 400 and not whole and _closes(scope, record.status):
+                    await send({**message, "more_body": True})
+                    await _read_on(receive)
+                    message = {"type": "http.response.body", "body": b"", "more_body": False}
             await send(message)
 
         try:
-            await self._app(scope, receive, send_named)
+            await self._app(scope, received, send_named)
         except ClientDisconnect:  # within its own body: nobody reads an answer, and nothing has failed
             pass
         except Exception as error:
@@ -111,28 +121,22 @@ class Envelope:
         self._observer.end(record)
 
 
-def _lingering(receive: Receive, send: Send) -> Send:
-    """Returns a `send` that reads on behind a 413 before it ends the connection.
+def _closes(scope: Scope, status: int) -> bool:
+    """Returns whether the connection ends with an error of this status."""
+    return status == 413 or any(
+        name == b"connection" and value.lower() == b"close" for name, value in scope["headers"]
+    )
+
+
+async def _read_on(receive: Receive) -> None:
+    """Reads and discards the rest of a body behind an error, for a limited time, before the connection ends.
 
     Many clients read nothing before they have sent their whole body. A connection that is closed with bytes unread is reset,
-    and takes the answer with it. So the answer goes out, and the rest of the body is read and discarded, for a limited time.
+    and takes the answer with it.
     """
-    refused = False
-
-    async def wrapped(message: Message) -> None:
-        nonlocal refused
-        if message["type"] == "http.response.start":
-            refused = message["status"] == 413
-        if not refused or message["type"] != "http.response.body" or message.get("more_body"):
-            await send(message)
-            return
-        await send({**message, "more_body": True})
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LINGER_S):
-                await _discard(receive)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    return wrapped
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_LINGER_S):
+            await _discard(receive)
 
 
 async def _discard(receive: Receive) -> None:
@@ -198,7 +202,6 @@ class BodyLimit:
         if 0 < size <= min(_SMALL_BODY_BYTES, limit):  # no more is read than it declares
             await self._app(scope, body.receive, send)
             return
-        send = _lingering(receive, send)
         if size > limit:
             await error_response(BodyTooLarge(limit, fix).error, 413, {"connection": "close"})(
                 scope, receive, send
