@@ -453,8 +453,10 @@ def test_a_client_that_sends_all_of_a_long_body_first_reads_the_413(shared_live:
     assert answer.startswith(b"HTTP/1.1 413") and b"DEEPWELL_MAX_BODY_BYTES" in answer
 
 
-def test_a_client_that_closes_behind_its_body_reads_an_error_that_came_before_the_end(shared_live: Live) -> None:
-    body = b"--b\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nx\r\n" * 8000
+def test_a_client_that_closes_behind_its_body_reads_an_error_that_came_before_the_end(
+    shared_live: Live,
+) -> None:
+    body = b'--b\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nx\r\n' * 8000
     head = b"POST /v1/files HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
     head += b"content-type: multipart/form-data; boundary=b\r\ncontent-length: %d\r\n\r\n" % (8 << 20)
     target = urlsplit(shared_live.url)
