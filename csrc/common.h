@@ -15,7 +15,7 @@ constexpr int kMaxExperts = 1024;  // routed experts of a layer
 
 enum Scheme : int { kFp32 = 0, kInt8 = 1, kInt4 = 2, kBf16 = 3, kFp16 = 4 };
 
-// W: [rows, cols], packed as [panels][groups][block]; see docs/design.md.
+// W: [rows, cols], packed as [panels][groups][block]; see docs/explanation/weights.md.
 struct Matrix {
   const uint8_t* data;
   int rows, cols;

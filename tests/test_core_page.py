@@ -1,4 +1,4 @@
-"""`docs/core.md` names the files and names of the engine's core as they are."""
+"""`docs/explanation/core.md` names the files and names of the engine's core as they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "src/deepwell/engine/core"
-PAGE = (ROOT / "docs/core.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/explanation/core.md").read_text(encoding="utf-8")
 MOST_LINES = 3000
 ELSEWHERE = {"Delta", "forward", "tests/test_core_page.py"}  # of the protocol and of the backends
 

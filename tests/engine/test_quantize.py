@@ -46,7 +46,7 @@ def test_layout_loses_nothing(shape: tuple[int, int], scheme: Scheme, seed: int)
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_layout_is_the_documented_one(scheme: Scheme) -> None:
-    """Every element read back from the address that docs/design.md gives it."""
+    """Every element read back from the address that docs/explanation/weights.md gives it."""
     rows, cols = 40, 130
     packed = quantize.pack(normal(rows, cols), scheme)
     weights = quantize.unpack(packed, rows, cols, scheme)

@@ -1,7 +1,7 @@
 """The numpy backend: the specification of every kernel, and the fallback where nothing could be compiled.
 
 Integer dot products are exact (float32 products and sums below 2**24), everything around them is float32 in the
-order that `docs/design.md` fixes. Unpacked integers are kept as float32, four to eight times the packed size, from
+order that `docs/explanation/weights.md` fixes. Unpacked integers are kept as float32, four to eight times the packed size, from
 first use on.
 """
 

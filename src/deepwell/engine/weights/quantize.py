@@ -1,4 +1,4 @@
-"""Quantisation schemes and their packed layouts, as specified in `docs/design.md` under "Packed weights".
+"""Quantisation schemes and their packed layouts, as specified in `docs/explanation/weights.md` under "Packed weights".
 
 Every scheme has two steps: choose the integers and scales of each (row, group), then lay them out in panels of 32
 rows. GGUF's 4-bit blocks enter between the two, so they are never rounded again.
