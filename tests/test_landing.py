@@ -185,7 +185,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         {"architectures": ["LlamaForCausalLM"], "rope_theta": 1e5, "rms_norm_eps": 1e-5},
         *(576, 1536, 30, 9, 3, 49_152, 8192, True),
     ),
-    "qwen2.5-coder-0.5b": _shape(_QWEN2, 896, 4864, 24, 14, 2, 151_936, 32_768, True),
+    # Its file carries an output matrix of its own.
+    "qwen2.5-coder-0.5b": _shape(_QWEN2, 896, 4864, 24, 14, 2, 151_936, 32_768, False),
     "qwen2.5-1.5b": _shape(_QWEN2, 1536, 8960, 28, 12, 2, 151_936, 32_768, True),
     "qwen3-4b": _shape(_QWEN3, 2560, 9728, 36, 32, 8, 151_936, 40_960, True),
     "qwen3-8b": _shape(_QWEN3, 4096, 12_288, 36, 32, 8, 151_936, 40_960, False),
@@ -209,9 +210,10 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def gigabytes(name: str, precision: Any, folder: Path, context: int = 4096) -> str:
+def gigabytes(name: str, precision: Any, folder: Path) -> str:
+    """Returns what `deepwell serve NAME --precision PRECISION` plans for."""
     (folder / "config.json").write_text(json.dumps(SHAPES[name]), encoding="utf-8")
-    made = plan(config_from_directory(folder), precision, context, available_bytes=1 << 40)
+    made = plan(config_from_directory(folder), precision, available_bytes=1 << 40)
     return f"{made.total_bytes / 1e9:.1f} GB"
 
 
