@@ -167,7 +167,7 @@ def test_the_first_application_runs_as_one_program(real: Live, capsys: pytest.Ca
     fields = state["fields"]
     assert isinstance(fields, dict) and set(fields) == {"product", "order", "urgent"}
     printed = capsys.readouterr().out
-    assert re.search(r'^order_status \{"order": ?-?\d+\}$', printed, re.MULTILINE)
+    assert re.search(r'^order_status \{\s*"order":\s*-?\d+\s*\}$', printed, re.MULTILINE)
     assert "BadRequestError 400" in printed and "maximum context length" in printed
 
 
