@@ -152,6 +152,25 @@ def _blocks(guide: str) -> list[tuple[str, str]]:
     return re.findall(r"```(\w*)\n(.*?)```", text, re.DOTALL)
 
 
+def test_the_first_application_runs_as_one_program(real: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs/learn/first-application.md").read_text(encoding="utf-8")
+    program = "".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL))
+    for shown, here in {
+        "http://127.0.0.1:8000": real.url,
+        "qwen2.5-coder-0.5b": "smollm2",
+        '"max_tokens": 120': '"max_tokens": 40',
+    }.items():
+        assert shown in program
+        program = program.replace(shown, here)
+    state: dict[str, object] = {}
+    exec(compile(program, "tickets.py", "exec"), state)
+    fields = state["fields"]
+    assert isinstance(fields, dict) and set(fields) == {"product", "order", "urgent"}
+    printed = capsys.readouterr().out
+    assert re.search(r'^order_status \{\s*"order":\s*-?\d+\s*\}$', printed, re.MULTILINE)
+    assert "BadRequestError 400" in printed and "maximum context length" in printed
+
+
 def test_the_guide_to_structured_output_tells_the_truth(
     real: Live, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
