@@ -96,7 +96,7 @@ def test_a_named_server_that_is_not_there_is_an_error_and_loads_nothing(runner: 
     port = free_port()
     value = str(port) if flag == "--port" else f"http://127.0.0.1:{port}"
     result = runner.invoke(app, ["ask", "hi", flag, value])
-    assert result.exit_code == 1 and f"nobody answers at http://127.0.0.1:{port}" in result.stderr
+    assert result.exit_code == 1 and f"no server answers at http://127.0.0.1:{port}" in result.stderr
     assert f"deepwell serve --port {port}" in result.stderr
 
 
