@@ -104,7 +104,7 @@ def test_what_is_no_server_of_models_is_named_or_passed_over(
     runner: CliRunner, foreign: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = runner.invoke(app, ["ask", "hi", "--url", foreign])
-    assert refused.exit_code == 1 and "not as an OpenAI-compatible server" in refused.stderr
+    assert refused.exit_code == 1 and "not an OpenAI-compatible server" in refused.stderr
     monkeypatch.setenv("DEEPWELL_PORT", foreign.rpartition(":")[2])
     assert "deepwell pull smollm2" in runner.invoke(app, ["ask", "hi"]).stderr
     report = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)
