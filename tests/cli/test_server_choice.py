@@ -96,7 +96,7 @@ def test_a_named_server_that_is_not_there_is_an_error_and_loads_nothing(runner: 
     port = free_port()
     value = str(port) if flag == "--port" else f"http://127.0.0.1:{port}"
     result = runner.invoke(app, ["ask", "hi", flag, value])
-    assert result.exit_code == 1 and f"nobody answers at http://127.0.0.1:{port}" in result.stderr
+    assert result.exit_code == 1 and f"no server answers at http://127.0.0.1:{port}" in result.stderr
     assert f"deepwell serve --port {port}" in result.stderr
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_server_of_models_is_named_or_passed_over(
     runner: CliRunner, foreign: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     refused = runner.invoke(app, ["ask", "hi", "--url", foreign])
-    assert refused.exit_code == 1 and "not as an OpenAI-compatible server" in refused.stderr
+    assert refused.exit_code == 1 and "not an OpenAI-compatible server" in refused.stderr
     monkeypatch.setenv("DEEPWELL_PORT", foreign.rpartition(":")[2])
     assert "deepwell pull smollm2" in runner.invoke(app, ["ask", "hi"]).stderr
     report = json.loads(runner.invoke(app, ["doctor", "--json"]).stdout)

@@ -217,7 +217,7 @@ def test_paths(tmp_path: Path) -> None:
     with pytest.raises(InvalidModelFile, match=r"2 \.gguf files"):
         open_checkpoint(tmp_path)
     (tmp_path / "weights.bin").write_bytes(b"x")
-    with pytest.raises(UnsupportedModel, match=r"weights\.bin is no \.gguf"):
+    with pytest.raises(UnsupportedModel, match=r"weights\.bin is not a \.gguf"):
         open_checkpoint(tmp_path / "weights.bin")
 
 

@@ -25,21 +25,22 @@ _HEADS: Mapping[Language, str] = {
 
 [中文](troubleshooting.zh-CN.md)
 
-Every error of the first hour, with its fix. The words in capitals stand for your own names and numbers. Errors come in Chinese
-where `LC_ALL` or `LANG` says so (`LANG=zh_CN.UTF-8`), and over HTTP where a request's `Accept-Language` prefers it.
-`deepwell doctor` checks the installation, the model, the port and the settings, and prints the command that mends each fault.
+This page lists the errors of the first hour, each with its fix. Words in capitals stand for your own names and numbers. The command line
+prints errors in Chinese if `LC_ALL` or `LANG` is Chinese (`LANG=zh_CN.UTF-8`), and the server sends them in Chinese if a request's
+`Accept-Language` prefers it. `deepwell doctor` checks the installation, the model, the port and the settings, and prints the command
+that mends each fault.
 
-This page is made by `make docs` from the catalogue of messages (`src/deepwell/messages/catalogue.toml`).
+`make docs` makes this page from the catalogue of messages (`src/deepwell/messages/catalogue.toml`).
 """,
     "zh": """# 故障排查
 
 [English](troubleshooting.md)
 
-这里列出第一个小时里可能遇到的所有错误及其解决办法，大写单词代表您自己的名称和数字。`LC_ALL` 或 `LANG` 为中文时（例如
-`LANG=zh_CN.UTF-8`），命令行以中文报错；HTTP 请求的 `Accept-Language` 优先中文时，服务器也以中文报错。
+本页列出初次使用时可能遇到的错误及其解决办法。大写单词代表你自己的名称和数字。`LC_ALL` 或 `LANG` 为中文时（例如
+`LANG=zh_CN.UTF-8`），命令行以中文报错；请求的 `Accept-Language` 优先中文时，服务器以中文报错。
 `deepwell doctor` 会检查安装、模型、端口和设置，并给出修复命令。
 
-本页由 `make docs` 根据消息目录（`src/deepwell/messages/catalogue.toml`）生成。
+`make docs` 根据消息清单（`src/deepwell/messages/catalogue.toml`）生成本页。
 """,
 }
 
