@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from pathlib import Path
 
 from deepwell.process.forks import serve_forks
 
@@ -24,10 +25,9 @@ def work(body: bytes) -> None:
     if name == b"wrong":
         raise ValueError(body)
     if name == b"meet":  # tells the test that it runs, and waits until the test lets it go on
-        with open(argument + b".out", "wb") as out:
-            out.write(str(os.getpid()).encode())
-        with open(argument + b".in", "rb") as into:
-            into.read()
+        path = argument.decode()
+        Path(f"{path}.out").write_text(str(os.getpid()))
+        Path(f"{path}.in").read_text()
 
 
 if __name__ == "__main__":

@@ -86,8 +86,7 @@ def end_of(server: ForkServer, work: str) -> str:
     try:
         server.run(work.encode())
     except CallEnded as error:
-        assert not (error.late or error.killed or error.lost)
-        return str(error)
+        return "lost" if error.late or error.killed or error.lost else str(error)
     return "passed"
 
 

@@ -49,9 +49,7 @@ class CallEnded(Exception):
         lost: somebody else ended it, such as the kernel where memory is short; the call itself may be sound.
     """
 
-    def __init__(
-        self, reason: str, *, killed: bool = False, late: bool = False, lost: bool = False
-    ) -> None:
+    def __init__(self, reason: str, *, killed: bool = False, late: bool = False, lost: bool = False) -> None:
         super().__init__(reason)
         self.killed = killed
         self.late = late

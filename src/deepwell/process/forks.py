@@ -212,7 +212,9 @@ class _Server:
 
     def _turn(self) -> bool:
         """Waits for one event and handles it; False when there is nothing more to do."""
-        until = min((end for _, end in self._running.values()), default=time.monotonic() + self._limits.idle_s)
+        until = min(
+            (end for _, end in self._running.values()), default=time.monotonic() + self._limits.idle_s
+        )
         ready, _, _ = select.select(
             [self._control, self._wake], [], [], max(until - time.monotonic(), 0.0) + 0.001
         )

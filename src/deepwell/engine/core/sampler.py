@@ -123,7 +123,9 @@ def draw(
     """
     if allowed is not None and _is_argmax(params):
         best = int(logits.argmax())
-        if allowed[best]:  # then it is the first of the allowed ones' largest, too: masking the row takes longer
+        if allowed[
+            best
+        ]:  # then it is the first of the allowed ones' largest, too: masking the row takes longer
             return best
     x = logits.copy() if allowed is None else np.where(allowed, logits, np.float32(-np.inf))
     if masked and len(tokens) - num_prompt < params.min_tokens:

@@ -171,9 +171,7 @@ class GrammarCompiler:
         done: Future[CompiledGrammar] = Future()
         self._waiting.add(done)
         large = len(grammar.source) > _SMALL_SOURCE
-        worker, trials = (
-            (self._large, self._large_trials) if large else (self._small, self._small_trials)
-        )
+        worker, trials = (self._large, self._large_trials) if large else (self._small, self._small_trials)
 
         def compile_now() -> None:
             self._waiting.discard(done)

@@ -47,7 +47,7 @@ class Trials:
             raise self._refusal(error) from None
 
     def compile(self, source: str) -> None:
-        """Compiles a grammar, in the form that llguidance reads, and forgets it. An error of the grammar itself is not reported.
+        """Compiles a grammar, in the form that llguidance reads, and forgets it. An error of the grammar is not reported.
 
         Raises:
             InvalidRequest: it takes too much time or memory; `param` is "grammar".

@@ -7,10 +7,12 @@ are those of the same code in process, bit for bit.
 
 from __future__ import annotations
 
+import ctypes
 import marshal
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -23,7 +25,7 @@ from deepwell.models.text.tokenizer import Tokenizer, TooManyTokens
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
 from deepwell.process.frames import Failure, error_of, failure_of
 
-__all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess"]
+__all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess", "trim_memory"]
 
 MEMORY_BYTES: Final = 448 << 20  # of the child's own data; with its code it stays below 512 MB
 LOAD_S: Final = 10.0
@@ -35,6 +37,7 @@ _SMALL_BYTES: Final = (
     256 << 10
 )  # a request that is no larger should fit; if it does not, the model is at fault
 _FILE_BYTES: Final = 64 << 20  # the readers take no longer header or vocabulary
+_TRIM_BYTES: Final = 64 << 10  # a larger request leaves so much freed memory that it is given back
 _NICE = 5  # long texts give way to whatever computes answers
 
 T = TypeVar("T")
@@ -138,12 +141,19 @@ class TextProcess:
     def start(self) -> None:
         """Starts the child if there is none. Raises as `load` does."""
         try:
-            answer = _answers.decode(_twice_if_lost(self._calls.start))
+            _twice_if_lost(self._start_once)
         except CallEnded as error:
             if error.killed:
                 raise
-            if error.lost:
-                raise _unavailable(error) from None
+            raise _unavailable(error) from None
+
+    def _start_once(self) -> None:
+        """Starts the child if there is none. Raises `CallEnded` where that is not the model's fault."""
+        try:
+            answer = _answers.decode(self._calls.start())
+        except CallEnded as error:
+            if error.killed or error.late or error.lost:
+                raise
             raise InvalidModelFile(
                 f"{self._name}: the tokenizer cannot be read within {self._memory_bytes >> 20} MB and {LOAD_S:g} s: {error}",
                 fix="use a model whose tokenizer is sound",
@@ -231,7 +241,7 @@ class TextProcess:
         processor_s = _render_s(len(request)) + _encode_s(len(request))
 
         def call() -> bytes:
-            self.start()
+            self._start_once()
             return self._calls.call(request, processor_s)
 
         try:
@@ -253,7 +263,7 @@ class TextProcess:
         return answer
 
 
-def _twice_if_lost(call: Callable[[], bytes]) -> bytes:
+def _twice_if_lost(call: Callable[[], T]) -> T:
     """Returns what a call returns. One that somebody else ended, as the kernel may where memory is short, is made once more."""
     try:
         return call()
@@ -261,6 +271,13 @@ def _twice_if_lost(call: Callable[[], bytes]) -> bytes:
         if not error.lost:
             raise
     return call()
+
+
+def trim_memory() -> None:
+    """Gives freed memory back to the system, which the allocator would keep after large texts."""
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # of another C library
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _unavailable(error: CallEnded) -> EngineUnavailable:
@@ -316,6 +333,12 @@ class _Child:
         self._nbytes = 0  # of the request
 
     def answer(self, body: bytes) -> bytes:
+        reply = self._reply(body)
+        if len(body) > _TRIM_BYTES:
+            trim_memory()
+        return reply
+
+    def _reply(self, body: bytes) -> bytes:
         try:
             if self._tokenizer is None:
                 self._load(msgspec.msgpack.decode(body, type=_Setup))
