@@ -19,6 +19,7 @@ from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.grammar.fair_worker import FairWorker
 from deepwell.engine.grammar.masks import MOST_MASK_S, MOST_REQUEST_S, MaskBudget, UnlockedConsumer
+from deepwell.engine.grammar.trial import Trials
 from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
@@ -32,6 +33,9 @@ AMBIGUOUS = Grammar(
     f'start: s\ns: {" | ".join(f"s{i} s" for i in range(RULES))} | "a"\n'
     + "".join(f's{i}: s s{(i + 1) % RULES} | s "a" | "a"\n' for i in range(RULES)),
 )
+
+# Compiling it takes minutes and gigabytes; with a number, that several may be told apart.
+EXPLODING = '{"title":"%d","allOf":[{"type":"integer","multipleOf":9973},{"multipleOf":9967}]}'
 
 
 @pytest.fixture(scope="module")
@@ -322,6 +326,49 @@ class TestFairWorker:
             assert done.wait(WAIT_S)
             worker.close()
 
+    @given(
+        jobs=st.lists(st.sampled_from("abcd"), min_size=1, max_size=20),
+        threads=st.integers(1, 3),
+        chance=st.randoms(use_true_random=False),
+    )
+    @settings(max_examples=40, deadline=None)
+    def test_of_each_tenant_one_job_runs_and_nobody_waits_for_another(
+        self, jobs: list[str], threads: int, chance: random.Random
+    ) -> None:
+        changed = threading.Condition()
+        running: dict[str, threading.Event] = {}
+        order, ended = list[str](), list[str]()
+        worker = FairWorker("many", threads=threads)
+
+        def job(name: str) -> None:
+            gate = threading.Event()
+            with changed:
+                assert name[0] not in running
+                running[name[0]] = gate
+                order.append(name)
+                changed.notify_all()
+            gate.wait(WAIT_S)
+            with changed:
+                del running[name[0]]
+                ended.append(name)
+                changed.notify_all()
+
+        names = [f"{tenant}{number:02}" for number, tenant in enumerate(jobs)]
+        for name in names:
+            worker.submit(name[0], lambda name=name: job(name))
+        while len(ended) < len(names):
+            left = {name[0] for name in names if name not in ended}
+            with changed:
+                assert changed.wait_for(lambda: len(running) == min(threads, len(left)), WAIT_S)  # noqa: B023
+                count, gate = len(ended), chance.choice(list(running.values()))
+                gate.set()
+                assert changed.wait_for(lambda: len(ended) > count, WAIT_S)  # noqa: B023
+        worker.close()
+        assert sorted(order) == sorted(ended) == sorted(names)
+        for tenant in "abcd":
+            mine = [name for name in order if name[0] == tenant]
+            assert mine == sorted(mine)
+
 
 class TestCompiled:
     def test_another_tenants_grammar_is_not_found(self, tokenizer: Tokenizer) -> None:
@@ -334,7 +381,7 @@ class TestCompiled:
     def test_a_tenant_with_many_grammars_drops_its_own(
         self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("deepwell.engine.grammar.compiler.try_to_compile", lambda source: None)
+        monkeypatch.setattr(Trials, "compile", lambda _trials, _source: None)
         compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
         compiler.start(RECORDS, salt="b")
         for number in range(200):
@@ -342,14 +389,55 @@ class TestCompiled:
         assert compiler.has(RECORDS, salt="b")
         assert compiler.has(Grammar("regex", "x199"), salt="a")
         assert not compiler.has(Grammar("regex", "x0"), salt="a")
+        compiler.close()
 
     def test_a_short_schema_that_explodes_is_refused_and_others_compile(self, tokenizer: Tokenizer) -> None:
         compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
-        costly = '{"allOf":[{"type":"integer","multipleOf":9973},{"multipleOf":9967}]}'
         with pytest.raises(InvalidRequest):
-            compiler.start(Grammar("json_schema", costly), tenant="a")
+            compiler.start(Grammar("json_schema", EXPLODING % 0), tenant="a")
         compiler.start(Grammar("json_schema", '{"type":"object"}'), tenant="b")
         compiler.close()
+
+    def test_a_bad_grammar_on_trial_leaves_a_process_to_other_tenants(self, tokenizer: Tokenizer) -> None:
+        async def both() -> None:
+            bad = [
+                asyncio.ensure_future(compiler.prepare(Grammar("json_schema", EXPLODING % n), tenant="a"))
+                for n in range(2)
+            ]
+            await asyncio.sleep(0)
+            for number in range(4):
+                await compiler.prepare(Grammar("regex", f"x{number}"), tenant="b")
+            assert not bad[1].done()
+            await asyncio.to_thread(compiler.close)
+            ended = await asyncio.gather(*bad, return_exceptions=True)
+            assert all(isinstance(error, DeepwellError) for error in ended)
+
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        asyncio.run(both())
+
+    def test_one_server_tries_all_small_grammars_and_ends_with_the_compiler(
+        self, tokenizer: Tokenizer
+    ) -> None:
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        seen: set[int] = set()
+        for number in range(3):
+            compiler.start(Grammar("regex", f"x{number}"), tenant=f"t{number}")
+            seen.add(compiler._small_trials.pid)
+        assert len(seen) == 1 and 0 not in seen and compiler._large_trials.pid == 0
+        compiler.close()
+        assert compiler._small_trials.pid == 0
+
+    def test_closing_does_not_wait_for_a_trial(self, tokenizer: Tokenizer) -> None:
+        async def leave() -> None:
+            endless = asyncio.ensure_future(compiler.prepare(Grammar("regex", "a?" * 60_000)))
+            while not compiler._large_trials.pid:
+                await asyncio.sleep(0)
+            await asyncio.to_thread(compiler.close)
+            with pytest.raises(DeepwellError, match="closed"):
+                await endless
+
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        asyncio.run(leave())
 
     def test_a_compiled_grammar_starts_while_another_is_compiled(
         self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch

@@ -193,3 +193,26 @@ def test_params_out_of_range_are_refused_by_name(params: SamplingParams, name: s
         check_params(params, 50)
     assert caught.value.param == name
     assert caught.value.fix
+
+
+@given(
+    row=hnp.arrays(np.float32, 12, elements=st.sampled_from([-np.inf, -1.0, 0.0, 1.0, 2.0])),
+    allowed=hnp.arrays(np.bool_, 12).filter(np.any),
+    bias=st.sampled_from([{}, {3: 5.0}]),
+)
+def test_a_greedy_row_with_a_grammar_takes_the_first_largest_of_the_allowed(
+    row: NDArray[np.float32], allowed: NDArray[np.bool_], bias: dict[int, float]
+) -> None:
+    biased = row.copy()
+    for token, value in bias.items():
+        biased[token] += np.float32(value)
+    token = draw(
+        row,
+        SamplingParams(temperature=0.0, logit_bias=bias),
+        tokens=NO_TOKENS,
+        num_prompt=0,
+        masked=frozenset({0}),
+        u=0.0,
+        allowed=allowed,
+    )
+    assert token == int(np.where(allowed, biased, np.float32(-np.inf)).argmax())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -283,3 +284,24 @@ def test_smollm2_chat(smollm2_path: Path) -> None:
     text = template.render(HI)
     assert text.endswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n")
     assert encode_chat(tokenizer, template, HI) == tokenizer.encode(text)
+
+
+def test_trial_renderings_share_one_limit_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 0.001
+        return now[0]
+
+    for module in ("sandbox", "chat_template"):
+        monkeypatch.setattr(f"deepwell.models.text.{module}.time", SimpleNamespace(thread_time=clock))
+    template = ChatTemplate("{% for i in range(3000) %}{% endfor %}{{ messages[0].content }}", "", "")
+    template.render(HI)
+    each = now[0]
+    assert 0.3 < each < 0.5  # three of them take more than a second
+    assert template.try_renders([HI] * 9) == ["hi"] * 2
+
+
+def test_a_trial_says_what_a_template_refuses() -> None:
+    template = ChatTemplate("{% if messages | length > 1 %}{{ raise_exception('no') }}{% endif %}x", "", "")
+    assert template.try_renders([HI, HI * 2, HI]) == ["x", None, "x"]

@@ -8,6 +8,8 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from tests.models.tokenizer_files import TEMPLATE, write_directory, write_gguf
 
 from deepwell.dialogue.lane import TextLane
 from deepwell.dialogue.text import Codec
-from deepwell.errors import InvalidModelFile, InvalidRequest
+from deepwell.errors import EngineUnavailable, InvalidModelFile, InvalidRequest
 from deepwell.models.store.manifest import Manifest, ModelFile
 from deepwell.models.store.trust import is_vouched
 from deepwell.models.text.chat_template import ChatTemplate, encode_chat
@@ -112,6 +114,40 @@ def test_a_call_can_be_killed_and_the_next_one_is_answered(model: Path) -> None:
     process.close()
 
 
+def killed(process: TextProcess, times: int) -> list[list[int]] | BaseException:
+    """Asks for tokens, and kills so many children with the question in hand; returns the answer."""
+    process.start()
+    os.kill(process.pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(process.encode, ["hello"])
+        pids: set[int] = set()
+        pause = threading.Event()
+        while not answer.done():
+            pid = process.pid
+            if pid and pid not in pids and len(pids) < times:
+                pids.add(pid)
+                os.kill(pid, signal.SIGKILL)
+            pause.wait(0.001)
+        return answer.exception() or answer.result()
+
+
+def test_a_text_whose_child_is_killed_is_tokenised_by_the_next(model: Path, local: Tokenizer) -> None:
+    process = TextProcess(model)
+    assert killed(process, 1) == [local.encode("hello")]
+    process.start()
+    os.kill(process.pid, signal.SIGKILL)  # nobody asks for anything meanwhile
+    assert process.encode(["hello"]) == [local.encode("hello")]
+    process.close()
+
+
+def test_a_child_that_is_killed_again_is_a_refusal_that_may_be_sent_again(model: Path) -> None:
+    process = TextProcess(model)
+    refused = killed(process, 2)
+    assert isinstance(refused, EngineUnavailable) and refused.status == 503 and "again" in refused.fix
+    assert len(process.encode(["hello"])[0]) == 1
+    process.close()
+
+
 def test_memory_is_limited(model: Path) -> None:
     process = TextProcess(model, memory_bytes=128 << 20)
     with pytest.raises(InvalidRequest, match="too much memory"):
@@ -129,6 +165,37 @@ def test_a_template_that_does_not_come_back_is_ended_by_the_kernel(tmp_path: Pat
     with pytest.raises(InvalidModelFile):
         process.encode_chat([{"role": "user", "content": "hi"}])
     process.close()
+
+
+def rss_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_long_texts_leave_nothing_behind(process: TextProcess) -> None:
+    process.encode(["hello"])
+    pid, before = process.pid, rss_bytes(process.pid)
+    for number in range(3):
+        process.encode([f"a{number}" * 100_000])
+        process.encode_chat([{"role": "user", "content": f"b{number}" * 100_000}])
+    assert process.pid == pid
+    assert rss_bytes(pid) - before < 24 << 20
+
+
+async def test_tenants_share_one_child_in_turns(model: Path, local: Tokenizer) -> None:
+    lane = TextLane(TextProcess(model), idle_s=60.0)
+    pids: list[int] = []
+
+    def work(process: TextProcess, text: str) -> list[int]:
+        tokens = process.encode([text])[0]
+        pids.append(process.pid)
+        return tokens
+
+    texts = [f"{tenant}{number}" for number in range(4) for tenant in "abc"]
+    answers = await asyncio.gather(*(lane.run(text[0], 1, partial(work, text=text)) for text in texts))
+    assert answers == [local.encode(text) for text in texts]
+    assert len(pids) == len(texts) and len(set(pids)) == 1
+    lane.close()
+    await asyncio.to_thread(until, lane.process, alive=False)
 
 
 async def test_whoever_leaves_ends_the_work_and_nobody_else_waits_for_it(model: Path) -> None:

@@ -101,6 +101,23 @@ async def test_a_client_that_leaves_ends_the_work_and_the_next_is_answered(live:
     assert lane.process.pid != stopped
 
 
+async def test_a_child_that_is_killed_is_replaced_and_its_text_answered(live: Live) -> None:
+    await post(live, "/v1/completions", prompt=LONG, max_tokens=1)
+    lane = model_of(live)._long
+    assert lane is not None
+    first = lane.process.pid
+    os.kill(first, signal.SIGSTOP)
+    asked = [
+        asyncio.create_task(post(live, "/v1/completions", prompt=LONG + str(number), max_tokens=1))
+        for number in range(3)
+    ]
+    while not lane._turns._waiting:
+        await asyncio.sleep(0.01)
+    os.kill(first, signal.SIGKILL)
+    assert [(await answer).status_code for answer in asked] == [200] * 3
+    assert lane.process.pid != first
+
+
 async def test_a_deadline_holds_for_the_wait_and_the_work(codec: Codec) -> None:
     from deepwell.server.options import LimitsConfig
 

@@ -15,7 +15,6 @@ from deepwell.dialogue.parsers.hermes import HermesParser
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.parsers.plain import PlainJsonParser, TextParser
 from deepwell.dialogue.tools import FunctionTool
-from deepwell.errors import DeepwellError, InvalidModelFile
 from deepwell.models.text.chat_template import ChatTemplate
 
 __all__ = ["Dialect", "Family", "detect_dialect"]
@@ -28,6 +27,13 @@ _INSTRUCTIONS = (
     '<tool_call>\n{{"name": "the function", "arguments": {{...}}}}\n</tool_call>'
 )
 _PROBE = {"probe-key": "probe-value"}
+# Of earlier calls, in the order in which they are tried; see `Dialect.history`.
+_FORMS: tuple[tuple[Literal["object", "text"], str | None], ...] = (
+    ("object", None),
+    ("text", None),
+    ("object", ""),
+    ("text", ""),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +151,20 @@ def detect_dialect(template: ChatTemplate | None, vocabulary: Sequence[str]) -> 
 def _history(template: ChatTemplate) -> tuple[Literal["object", "text"], str | None] | None:
     """Finds the form in which the template takes earlier calls, by rendering a probe in every form."""
     call = {"id": "call_0", "function": {"name": "probe-name", "arguments": json.dumps(_PROBE)}}
-    empties: tuple[str | None, ...] = (None, "")
-    for empty in empties:
-        for how in ("object", "text"):
-            messages = [
-                {"role": "user", "content": "probe-user"},
-                {"role": "assistant", "content": empty, "tool_calls": [_call(call, how)]},
-                {"role": "tool", "content": "probe-result", "tool_call_id": "call_0"},
-            ]
-            try:
-                text = template.render(messages)
-            except InvalidModelFile:  # it was stopped, and every further probe would take as long
-                return None
-            except DeepwellError:
-                continue
-            shown = '"probe-key"' in text and "probe-name" in text and "probe-result" in text
-            if shown and "None" not in text:
-                return how, empty
+    probes = [
+        [
+            {"role": "user", "content": "probe-user"},
+            {"role": "assistant", "content": empty, "tool_calls": [_call(call, how)]},
+            {"role": "tool", "content": "probe-result", "tool_call_id": "call_0"},
+        ]
+        for how, empty in _FORMS
+    ]
+    for form, text in zip(_FORMS, template.try_renders(probes), strict=False):  # fewer texts: it was stopped
+        if text is None:
+            continue
+        shown = '"probe-key"' in text and "probe-name" in text and "probe-result" in text
+        if shown and "None" not in text:
+            return form
     return None
 
 

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from deepwell.dialogue.turns import FairTurns
-from deepwell.models.text.text_process import TextProcess
+from deepwell.models.text.text_process import TextProcess, trim_memory
 
 __all__ = ["TextLane"]
 
@@ -82,16 +79,9 @@ class TextLane:
 
     def _retire(self) -> None:
         self.process.close()
-        _trim()  # of the texts themselves, which have passed through this process
+        trim_memory()  # of the texts themselves, which have passed through this process
 
 
 def _retrieved(future: asyncio.Future[Any]) -> None:
     if not future.cancelled():
         future.exception()  # of a call that nobody waits for
-
-
-def _trim() -> None:
-    """Gives freed memory back to the system, which the allocator would keep after large texts."""
-    if sys.platform == "linux":
-        with suppress(AttributeError, OSError):  # of another C library
-            ctypes.CDLL(None).malloc_trim(0)

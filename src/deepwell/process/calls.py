@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator
 
 from deepwell.process.frames import Frames
 
-__all__ = ["CallEnded", "CallProcess", "answer_calls", "limit_memory", "limited"]
+__all__ = ["CallEnded", "CallProcess", "answer_calls", "limit_memory", "limited", "start_child"]
 
 MAX_FRAME_BYTES = 256 << 20  # of a call and of an answer
 _RECEIVE_BYTES = 1 << 18
@@ -46,12 +46,31 @@ class CallEnded(Exception):
     Attributes:
         killed: it was ended by `kill`, because nobody waits for the answer.
         late: it was ended because it did not answer, although it had not used its processor time: it did not run.
+        lost: somebody else ended it, such as the kernel where memory is short; the call itself may be sound.
     """
 
-    def __init__(self, reason: str, *, killed: bool = False, late: bool = False) -> None:
+    def __init__(self, reason: str, *, killed: bool = False, late: bool = False, lost: bool = False) -> None:
         super().__init__(reason)
         self.killed = killed
         self.late = late
+        self.lost = lost
+
+
+def start_child(module: str, descriptor: int, *arguments: str) -> subprocess.Popen[bytes]:
+    """Starts `python -m module descriptor arguments`, with this process's modules and without its secrets.
+
+    Raises:
+        OSError: it could not be started.
+    """
+    path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", module, str(descriptor), *arguments],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,  # a library that panics says so there; the reason crosses in the answer
+        pass_fds=(descriptor,),
+        env={**_public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(path)},
+        process_group=0,
+    )
 
 
 class CallProcess:
@@ -134,17 +153,9 @@ class CallProcess:
             return
         self._end()
         ours, theirs = socket.socketpair()
-        path = [entry or os.getcwd() for entry in sys.path]  # noqa: PTH109
         try:
             with theirs:
-                process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", self._module, str(theirs.fileno())],
-                    stdin=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,  # a library that panics says so there; the reason crosses in the answer
-                    pass_fds=(theirs.fileno(),),
-                    env={**_public_environment(), **_FRUGAL, "PYTHONPATH": os.pathsep.join(path)},
-                    process_group=0,
-                )
+                process = start_child(self._module, theirs.fileno())
         except OSError as error:
             ours.close()
             raise CallEnded(f"it could not be started ({error})") from None
@@ -190,6 +201,8 @@ class CallProcess:
             return CallEnded("it did not answer in time", late=True)
         if process.returncode == -signal.SIGPROF:
             return CallEnded("it took too much processor time")
+        if process.returncode == -signal.SIGKILL:  # none of its own limits does this
+            return CallEnded("it was killed", lost=True)
         if process.returncode < 0:
             return CallEnded(
                 f"it took too much memory, or crashed ({signal.Signals(-process.returncode).name})"

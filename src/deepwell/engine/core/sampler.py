@@ -121,6 +121,12 @@ def draw(
     Raises:
         DeepwellError: the row has no finite maximum.
     """
+    if allowed is not None and _is_argmax(params):
+        best = int(logits.argmax())
+        if allowed[
+            best
+        ]:  # then it is the first of the allowed ones' largest, too: masking the row takes longer
+            return best
     x = logits.copy() if allowed is None else np.where(allowed, logits, np.float32(-np.inf))
     if masked and len(tokens) - num_prompt < params.min_tokens:
         x[list(masked)] = -np.inf
@@ -146,6 +152,18 @@ def draw(
     if params.top_p < 1:
         _top_p(weights, params.top_p)
     return _place(weights, int(u * 2.0**53) * _sum(weights) >> 53)
+
+
+def _is_argmax(params: SamplingParams) -> bool:
+    """Returns whether the token is the largest of the allowed logits as they are."""
+    return (
+        params.temperature < GREEDY_BELOW
+        and not params.logit_bias
+        and not params.min_tokens
+        and params.repetition_penalty == 1
+        and params.frequency_penalty == 0
+        and params.presence_penalty == 0
+    )
 
 
 def _penalize(

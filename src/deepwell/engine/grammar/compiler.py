@@ -21,7 +21,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from deepwell.engine.grammar.fair_worker import FairWorker
 from deepwell.engine.grammar.json_schema import check_schema
 from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, UnlockedConsumer, first_line
-from deepwell.engine.grammar.trial import try_to_compile
+from deepwell.engine.grammar.trial import Trials
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
@@ -93,14 +93,16 @@ class GrammarCompiler:
         self._compiled: dict[
             str, OrderedDict[Grammar, CompiledGrammar]
         ] = {}  # by salt, the last used one last
-        # A trial runs in a process of its own, so its cost is the time that the thread waits for it.
+        # Of two threads one is left for others while a tenant's bad grammar is on trial. A trial runs in a process of its own,
+        # so its cost is the time that the thread waits for it.
         self._small, self._large = (
-            FairWorker(name, nice=nice, stack_bytes=_STACK_BYTES, clock=time.monotonic)
+            FairWorker(name, nice=nice, stack_bytes=_STACK_BYTES, threads=2, clock=time.monotonic)
             for name, nice in (
                 ("deepwell-grammars", _SMALL_NICE),
                 ("deepwell-large-grammars", _LARGE_NICE),
             )
         )
+        self._small_trials, self._large_trials = Trials(), Trials()
         self._waiting: set[Future[CompiledGrammar]] = set()  # for their turn
         self._masks = FairWorker("deepwell-masks", nice=_MASKS_NICE)
         self._consumer = UnlockedConsumer(self._failed)
@@ -117,6 +119,7 @@ class GrammarCompiler:
 
         Raises:
             InvalidRequest: the grammar does not compile or uses an unsupported feature, which the message names.
+            EngineUnavailable: the trial was killed from outside, or did not run.
         """
         if not self.has(grammar, salt=salt):
             await asyncio.wrap_future(self._compile_later(grammar, tenant, salt))
@@ -146,7 +149,9 @@ class GrammarCompiler:
         return GrammarState(compiled, self._vocab_size, place)
 
     def close(self) -> None:
-        """Ends the threads. Grammars that wait for their compilation are refused."""
+        """Ends the threads and the trials. Grammars that wait for their compilation are refused."""
+        for trials in (self._small_trials, self._large_trials):
+            trials.close()
         for worker in (self._small, self._large, self._masks):
             worker.close()
         for waiting in list(self._waiting):
@@ -166,6 +171,7 @@ class GrammarCompiler:
         done: Future[CompiledGrammar] = Future()
         self._waiting.add(done)
         large = len(grammar.source) > _SMALL_SOURCE
+        worker, trials = (self._large, self._large_trials) if large else (self._small, self._small_trials)
 
         def compile_now() -> None:
             self._waiting.discard(done)
@@ -174,13 +180,13 @@ class GrammarCompiler:
             try:
                 compiled = self._find(grammar, salt)
                 if compiled is None:
-                    compiled = self._compile(grammar)
+                    compiled = self._compile(grammar, trials)
                     self._keep(grammar, salt, compiled)
                 done.set_result(compiled)
             except BaseException as error:
                 done.set_exception(error)
 
-        (self._large if large else self._small).submit(tenant, compile_now)
+        worker.submit(tenant, compile_now)
         return done
 
     def _keep(self, grammar: Grammar, salt: str, compiled: CompiledGrammar) -> None:
@@ -196,15 +202,17 @@ class GrammarCompiler:
         if not self._compiled[salt]:
             del self._compiled[salt]
 
-    def _compile(self, grammar: Grammar) -> CompiledGrammar:
+    def _compile(self, grammar: Grammar, trials: Trials) -> CompiledGrammar:
         if len(grammar.source) > MAX_SOURCE:
             raise InvalidRequest(
                 f"the grammar has {len(grammar.source)} characters",
                 fix=f"send at most {MAX_SOURCE}",
                 param="grammar",
             )
-        vocabulary, source = self._vocabulary(), _source(grammar)
-        try_to_compile(source)
+        source = _source(grammar)
+        trials.start()  # while the vocabulary is loaded
+        vocabulary = self._vocabulary()
+        trials.compile(source)
         matcher = LLMatcher(vocabulary, source, log_level=0, limits=_LIMITS)
         first = b""
         if not matcher.is_error():

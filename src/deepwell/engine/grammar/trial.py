@@ -2,68 +2,99 @@
 
 llguidance bounds most of its work, but some sources take quadratic time (`a?` 60,000 times: a minute) or never end (two
 `multipleOf` under `allOf`), and a compilation cannot be interrupted. A process can. What passes the trial takes about as
-long in the engine.
+long in the engine. `python -m deepwell.engine.grammar.trial FD LIMITS` is the server that forks these processes.
 """
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from typing import Final
 
-from deepwell.errors import InvalidRequest
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-__all__ = ["try_to_compile"]
+from deepwell.errors import DeepwellError, EngineUnavailable, InvalidRequest
+from deepwell.process.calls import CallEnded
+from deepwell.process.forks import ForkLimits, ForkServer, serve_forks
 
-CPU_S: Final = 2
+__all__ = ["CPU_S", "Trials"]
+
+CPU_S: Final = 2.0
 _WALL_S: Final = 60.0  # a busy machine may give the process little time
 _MEMORY_BYTES: Final = 1 << 30
 _STACK_BYTES: Final = 256 << 20
-# The vocabulary hardly matters here: a token for each byte, and one that ends the text.
-_PROGRAM: Final = """
-import resource, sys, threading
-cpu, memory, stack = map(int, sys.argv[1:])
-resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
-resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
-class Bytes:
-    eos_token_id, bos_token_id, special_token_ids = 256, None, [256]
-    tokens = [bytes([one]) for one in range(256)] + [b"<end>"]
-    def __call__(self, text):
-        return list(text)
-def compile():
-    LLMatcher(LLTokenizer(TokenizerWrapper(Bytes()), n_vocab=257), source, log_level=0).compute_bitmask()
-source = sys.stdin.buffer.read().decode()
-threading.stack_size(stack)
-thread = threading.Thread(target=compile)
-thread.start()
-thread.join()
-"""
 
 
-def try_to_compile(source: str) -> None:
-    """Compiles a grammar, in the form that llguidance reads, and forgets it. An error of the grammar itself is not reported.
+class Trials:
+    """Compiles grammars on trial, each in a process of its own. Methods may be called from any thread.
 
-    Raises:
-        InvalidRequest: it takes too much time or memory; `param` is "grammar".
+    The processes have the niceness of the thread that first calls `start` or `compile`.
     """
-    command = [sys.executable, "-I", "-c", _PROGRAM, *map(str, (CPU_S, _MEMORY_BYTES, _STACK_BYTES))]
-    try:
-        done = subprocess.run(
-            command,
-            input=source.encode("utf-8", "surrogatepass"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=_WALL_S,
-            check=False,
-        )
-        failed = done.returncode != 0
-    except subprocess.TimeoutExpired:
-        failed = True
-    if failed:
-        raise InvalidRequest(
-            f"the grammar takes more than {CPU_S} s or {_MEMORY_BYTES >> 20} MiB to compile",
+
+    def __init__(self) -> None:
+        self._cpu_s = CPU_S
+        self._forks = ForkServer(__name__, ForkLimits(CPU_S, _WALL_S, _MEMORY_BYTES, _STACK_BYTES))
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server that forks the trials; 0 if there is none."""
+        return self._forks.pid
+
+    def start(self) -> None:
+        """Starts the server of the trials without waiting for it, if there is none."""
+        try:
+            self._forks.start()
+        except CallEnded as error:
+            raise self._refusal(error) from None
+
+    def compile(self, source: str) -> None:
+        """Compiles a grammar, in the form that llguidance reads, and forgets it. An error of the grammar is not reported.
+
+        Raises:
+            InvalidRequest: it takes too much time or memory; `param` is "grammar".
+            EngineUnavailable: the trial did not run, or was killed from outside.
+        """
+        try:
+            self._forks.run(source.encode("utf-8", "surrogatepass"))
+        except CallEnded as error:
+            raise self._refusal(error) from None
+
+    def close(self) -> None:
+        """Ends the server, and the trials that are under way. Later ones are refused."""
+        self._forks.close()
+
+    def _refusal(self, error: CallEnded) -> DeepwellError:
+        if error.killed:
+            return DeepwellError("the engine is closed", fix="start it again")
+        if error.late or error.lost:
+            return EngineUnavailable(
+                f"the trial compilation of the grammar ended early: {error}", fix="send the request again"
+            )
+        return InvalidRequest(
+            f"the grammar takes more than {self._cpu_s:g} s or {_MEMORY_BYTES >> 20} MiB to compile",
             fix="send a smaller one: fewer alternatives, optional parts and definitions",
             param="grammar",
         )
+
+
+class _Bytes:
+    """A vocabulary with a token for each byte, and one that ends the text. The vocabulary hardly matters for the cost."""
+
+    eos_token_id, bos_token_id, special_token_ids = 256, None, (256,)
+    tokens = (*(bytes([one]) for one in range(256)), b"<end>")
+
+    def __call__(self, text: bytes) -> list[int]:
+        return list(text)
+
+
+def main(descriptor: str, limits: str) -> None:
+    """Serves trials until the parent closes the connection."""
+    vocabulary = LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257)
+
+    def compile_once(source: bytes) -> None:
+        LLMatcher(vocabulary, source.decode("utf-8", "surrogatepass"), log_level=0).compute_bitmask()
+
+    serve_forks(int(descriptor), limits, compile_once)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import time
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import Any, Final, cast
@@ -12,14 +13,23 @@ from jinja2 import meta
 from jinja2.exceptions import SecurityError
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
-from deepwell.models.text.sandbox import MAX_VALUE, ChatEnvironment, TemplateLimit, budget, weigh
+from deepwell.models.text.sandbox import (
+    MAX_SECONDS,
+    MAX_VALUE,
+    ChatEnvironment,
+    TemplateLimit,
+    budget,
+    weigh,
+)
 from deepwell.models.text.tokenizer import Tokenizer, TooManyTokens
 
-__all__ = ["ChatTemplate", "RenderedChat", "encode_chat", "render_chat"]
+__all__ = ["TRIAL_SECONDS", "ChatTemplate", "RenderedChat", "encode_chat", "render_chat"]
 
 MAX_SOURCE: Final = 64 << 10  # characters; the longest templates in use have 20 thousand
 # Characters a render may write in all, in addition to its allowance for the messages
 BASE_CHARS: Final = 32 << 20
+# Processor time for all trial renderings of a template together; a sound one takes milliseconds.
+TRIAL_SECONDS: Final = 1.0
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -83,6 +93,33 @@ class ChatTemplate:
             InvalidRequest: the template refuses the messages, or they lack what it needs.
             InvalidModelFile: the template ran into a limit or tried something forbidden.
         """
+        return self._render(messages, tools, add_generation_prompt, variables, MAX_SECONDS)
+
+    def try_renders(self, conversations: Sequence[Messages]) -> list[str | None]:
+        """Renders conversations on trial, with one limit of time for all of them.
+
+        Returns:
+            The text of each; None if the template refuses it. The list ends where the template was stopped.
+        """
+        found: list[str | None] = []
+        deadline = time.thread_time() + TRIAL_SECONDS
+        for messages in conversations:
+            try:
+                found.append(self._render(messages, None, True, {}, deadline - time.thread_time()))
+            except InvalidRequest:
+                found.append(None)
+            except InvalidModelFile:
+                break
+        return found
+
+    def _render(
+        self,
+        messages: Messages,
+        tools: Sequence[Mapping[str, Any]] | None,
+        add_generation_prompt: bool,
+        variables: Mapping[str, Any],
+        seconds: float,
+    ) -> str:
         try:
             size = weigh(list(messages)) + weigh(list(tools or ())) + weigh(variables)
         except TemplateLimit as error:
@@ -100,7 +137,7 @@ class ChatTemplate:
             **variables,
         }
         try:
-            with budget(allowance):
+            with budget(allowance, seconds):
                 return self._collect(context)
         except InvalidRequest:
             raise

@@ -104,6 +104,10 @@ class HostedTemplate(ChatTemplate):
             messages, tools=tools, add_generation_prompt=add_generation_prompt, **variables
         )
 
+    def try_renders(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[str | None]:
+        """Renders conversations on trial; see `ChatTemplate.try_renders`. The list is empty if the process had to be ended."""
+        return self.process.try_renders(conversations)
+
 
 def open_tokenizer(path: Path) -> Tokenizer:
     """Returns the tokenizer of a model: in process if a pinned hash vouches for its files, else in a process with limits.

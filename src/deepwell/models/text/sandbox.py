@@ -72,10 +72,11 @@ class TemplateLimit(Exception):
 
 
 class _Budget:
-    def __init__(self, chars: int) -> None:
+    def __init__(self, chars: int, seconds: float) -> None:
         self.steps = MAX_STEPS
         self.chars = chars
-        self.deadline = time.thread_time() + MAX_SECONDS
+        self.seconds = seconds
+        self.deadline = time.thread_time() + seconds
 
     def step(self) -> None:
         self.steps -= 1
@@ -88,7 +89,7 @@ class _Budget:
     def look(self) -> None:
         """Compares the clock with the deadline."""
         if time.thread_time() > self.deadline:
-            raise TemplateLimit(f"more than {MAX_SECONDS:.0f} seconds")
+            raise TemplateLimit(f"more than {self.seconds:.2g} seconds")
 
     def take(self, size: int) -> None:
         """Charges for a value of this size that is about to be made, or has just been made."""
@@ -106,9 +107,9 @@ _current: ContextVar[_Budget] = ContextVar("template_budget")
 
 
 @contextmanager
-def budget(chars: int) -> Generator[None]:
+def budget(chars: int, seconds: float = MAX_SECONDS) -> Generator[None]:
     """Gives one budget to everything that the environment compiles or renders inside the block."""
-    token = _current.set(_Budget(chars))
+    token = _current.set(_Budget(chars, seconds))
     try:
         yield
     finally:

@@ -7,10 +7,12 @@ are those of the same code in process, bit for bit.
 
 from __future__ import annotations
 
+import ctypes
 import marshal
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -18,22 +20,24 @@ import msgspec
 import numpy as np
 
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidModelFile, InvalidRequest
-from deepwell.models.text.chat_template import ChatTemplate, render_chat
+from deepwell.models.text.chat_template import TRIAL_SECONDS, ChatTemplate, render_chat
 from deepwell.models.text.tokenizer import Tokenizer, TooManyTokens
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
 from deepwell.process.frames import Failure, error_of, failure_of
 
-__all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess"]
+__all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess", "trim_memory"]
 
 MEMORY_BYTES: Final = 448 << 20  # of the child's own data; with its code it stays below 512 MB
 LOAD_S: Final = 10.0
 RENDER_S: Final = 2.5  # the sandbox stops a template after 2 s, unless one call inside of it takes longer
+TRIAL_S: Final = TRIAL_SECONDS + 0.5
 ENCODE_S: Final = 3.0  # and a second more for every so many characters
 BYTES_A_SECOND: Final = 200_000
 _SMALL_BYTES: Final = (
     256 << 10
 )  # a request that is no larger should fit; if it does not, the model is at fault
 _FILE_BYTES: Final = 64 << 20  # the readers take no longer header or vocabulary
+_TRIM_BYTES: Final = 64 << 10  # a larger request leaves so much freed memory that it is given back
 _NICE = 5  # long texts give way to whatever computes answers
 
 T = TypeVar("T")
@@ -87,8 +91,12 @@ class _Facts(msgspec.Struct, tag=5, array_like=True, frozen=True):
     facts: TextFacts
 
 
+class _Texts(msgspec.Struct, tag=6, array_like=True, frozen=True):
+    texts: list[str | None]
+
+
 _encode = msgspec.msgpack.Encoder().encode
-_answers = msgspec.msgpack.Decoder(_Tokens | _Count | _Text | _Loaded | _Facts | Failure)
+_answers = msgspec.msgpack.Decoder(_Tokens | _Count | _Text | _Loaded | _Facts | _Texts | Failure)
 
 
 class TooLong(Exception):
@@ -133,9 +141,18 @@ class TextProcess:
     def start(self) -> None:
         """Starts the child if there is none. Raises as `load` does."""
         try:
-            answer = _answers.decode(self._calls.start())
+            _twice_if_lost(self._start_once)
         except CallEnded as error:
             if error.killed:
+                raise
+            raise _unavailable(error) from None
+
+    def _start_once(self) -> None:
+        """Starts the child if there is none. Raises `CallEnded` where that is not the model's fault."""
+        try:
+            answer = _answers.decode(self._calls.start())
+        except CallEnded as error:
+            if error.killed or error.late or error.lost:
                 raise
             raise InvalidModelFile(
                 f"{self._name}: the tokenizer cannot be read within {self._memory_bytes >> 20} MB and {LOAD_S:g} s: {error}",
@@ -183,6 +200,15 @@ class TextProcess:
         assert isinstance(answer, _Text)
         return answer.text
 
+    def try_renders(self, conversations: Sequence[Sequence[Mapping[str, Any]]]) -> list[str | None]:
+        """Renders conversations on trial; see `ChatTemplate.try_renders`. The list is empty if the child had to be ended."""
+        try:
+            answer = self._ask("try_renders", (conversations,))
+        except InvalidModelFile:
+            return []
+        assert isinstance(answer, _Texts)
+        return answer.texts
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of tokens as the library decodes them."""
         answer = self._ask("decode", (list(ids),))
@@ -212,18 +238,19 @@ class TextProcess:
             raise InvalidRequest(
                 f"the messages are too large to render: {error}", param="messages"
             ) from error
-        self.start()
+        processor_s = _render_s(len(request)) + _encode_s(len(request))
+
+        def call() -> bytes:
+            self._start_once()
+            return self._calls.call(request, processor_s)
+
         try:
-            answer = _answers.decode(
-                self._calls.call(request, _render_s(len(request)) + _encode_s(len(request)))
-            )
+            answer = _answers.decode(_twice_if_lost(call))
         except CallEnded as error:
             if error.killed:
                 raise
-            if error.late:
-                raise EngineUnavailable(
-                    "the process that tokenises texts did not run", fix="send the request again"
-                ) from None
+            if error.late or error.lost:
+                raise _unavailable(error) from None
             kind = InvalidModelFile if len(request) <= _SMALL_BYTES else InvalidRequest
             raise kind(
                 f"{self._name}: a text of {len(request)} bytes cannot be rendered and tokenised within "
@@ -234,6 +261,29 @@ class TextProcess:
         if isinstance(answer, Failure):
             raise error_of(answer)
         return answer
+
+
+def _twice_if_lost(call: Callable[[], T]) -> T:
+    """Returns what a call returns. One that somebody else ended, as the kernel may where memory is short, is made once more."""
+    try:
+        return call()
+    except CallEnded as error:
+        if not error.lost:
+            raise
+    return call()
+
+
+def trim_memory() -> None:
+    """Gives freed memory back to the system, which the allocator would keep after large texts."""
+    if sys.platform == "linux":
+        with suppress(AttributeError, OSError):  # of another C library
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def _unavailable(error: CallEnded) -> EngineUnavailable:
+    return EngineUnavailable(
+        f"the process that tokenises texts ended early: {error}", fix="send the request again"
+    )
 
 
 def _render_s(nbytes: int) -> float:
@@ -283,6 +333,12 @@ class _Child:
         self._nbytes = 0  # of the request
 
     def answer(self, body: bytes) -> bytes:
+        reply = self._reply(body)
+        if len(body) > _TRIM_BYTES:
+            trim_memory()
+        return reply
+
+    def _reply(self, body: bytes) -> bytes:
         try:
             if self._tokenizer is None:
                 self._load(msgspec.msgpack.decode(body, type=_Setup))
@@ -295,6 +351,8 @@ class _Child:
             return _encode(_Count(0, error.count, error.exact))
         except DeepwellError as error:
             return _encode(failure_of(0, error))
+        except MemoryError:
+            os.abort()  # as the tokenizer library does: the parent knows whether the text or the model was too large
         except BaseException as error:  # a panic of the library is no Exception
             reason = f"{type(error).__name__}: {str(error)[:400]}"
             return _encode(failure_of(0, InvalidModelFile(f"the tokenizer or template failed: {reason}")))
@@ -347,6 +405,11 @@ class _Child:
         assert self._template is not None
         with limited(RENDER_S):
             return _Text(self._template.render(messages, **variables))
+
+    def _try_renders(self, conversations: list[list[dict[str, Any]]]) -> msgspec.Struct:
+        assert self._template is not None
+        with limited(TRIAL_S):
+            return _Texts(self._template.try_renders(conversations))
 
     def _decode(self, ids: list[int]) -> msgspec.Struct:
         assert self._tokenizer is not None

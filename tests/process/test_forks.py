@@ -1,0 +1,208 @@
+"""A server that forks a process with limits for each piece of work: every end is told, none touches another, none is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from deepwell.process.calls import CallEnded
+from deepwell.process.forks import ForkLimits, ForkServer
+
+LIMITS = ForkLimits(processor_s=0.3, wall_s=60.0, memory_bytes=1 << 30, stack_bytes=16 << 20)
+WAIT_S = 60.0  # a test that waits longer has failed
+
+
+def children_of(pid: int) -> list[int]:
+    """Process ids of the children of a process, those that have ended and were not waited for included."""
+    found: list[int] = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(folder.name))
+    return found
+
+
+def is_there(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(holds: Callable[[], object]) -> None:
+    pause = threading.Event()
+    for _ in range(3000):
+        if holds():
+            return
+        pause.wait(0.02)
+    raise AssertionError("it did not come")
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    server = ForkServer("tests.process.forked", LIMITS)
+    yield server
+    server.close()
+
+
+class Meeting:
+    """Work that has begun and waits to be let go."""
+
+    def __init__(self, server: ForkServer, path: Path) -> None:
+        self._path = str(path)
+        os.mkfifo(self._path + ".out")
+        os.mkfifo(self._path + ".in")
+        self._thread = ThreadPoolExecutor(1)
+        self.done: Future[None] = self._thread.submit(server.run, b"meet " + self._path.encode())
+
+    def begun(self) -> int:
+        """Waits until the work runs; returns its process id."""
+        return int(Path(self._path + ".out").read_text())
+
+    def let_go(self) -> None:
+        Path(self._path + ".in").write_text("")
+
+    def ended(self) -> BaseException | None:
+        error = self.done.exception(WAIT_S)
+        self._thread.shutdown()
+        return error
+
+
+def end_of(server: ForkServer, work: str) -> str:
+    try:
+        server.run(work.encode())
+    except CallEnded as error:
+        return "lost" if error.late or error.killed or error.lost else str(error)
+    return "passed"
+
+
+ENDS = {
+    "pass": "passed",
+    "wrong": "passed",
+    "spin": "it took too much processor time",
+    "fill": "it took too much memory",
+    "crash": "it took too much memory, or crashed (SIGABRT)",
+}
+
+
+@settings(max_examples=8, deadline=None)
+@given(work=st.lists(st.sampled_from([*ENDS, "pass", "pass", "pass"]), min_size=1, max_size=6))
+def test_every_end_is_that_of_the_work_itself(server: ForkServer, work: list[str]) -> None:
+    with ThreadPoolExecutor(3) as threads:
+        ends = list(threads.map(lambda one: end_of(server, one), work))
+    assert ends == [ENDS[one] for one in work]
+    pid = server.pid
+    assert pid and children_of(pid) == []
+    server.run(b"pass")
+    assert server.pid == pid  # whatever came of the work, the server is kept
+
+
+def test_large_work_crosses_whole(server: ForkServer) -> None:
+    assert end_of(server, "wrong " + "x" * (4 << 20)) == "passed"
+
+
+def test_works_of_several_threads_run_at_the_same_time(server: ForkServer, tmp_path: Path) -> None:
+    first, second = Meeting(server, tmp_path / "a"), Meeting(server, tmp_path / "b")
+    assert first.begun() != second.begun()
+    server.run(b"pass")
+    second.let_go()
+    assert second.ended() is None and not first.done.done()
+    first.let_go()
+    assert first.ended() is None
+
+
+def test_work_that_is_killed_is_done_again(server: ForkServer, tmp_path: Path) -> None:
+    meeting = Meeting(server, tmp_path / "a")
+    first = meeting.begun()
+    os.kill(first, signal.SIGKILL)
+    assert meeting.begun() != first
+    meeting.let_go()
+    assert meeting.ended() is None
+
+
+def test_work_that_is_killed_twice_is_lost(server: ForkServer, tmp_path: Path) -> None:
+    meeting = Meeting(server, tmp_path / "a")
+    for _ in range(2):
+        os.kill(meeting.begun(), signal.SIGKILL)
+    error = meeting.ended()
+    assert isinstance(error, CallEnded) and error.lost
+    server.run(b"pass")
+
+
+def test_a_server_that_is_killed_is_replaced_and_its_work_done_again(
+    server: ForkServer, tmp_path: Path
+) -> None:
+    meetings = [Meeting(server, tmp_path / name) for name in "ab"]
+    begun = [meeting.begun() for meeting in meetings]
+    os.kill(server.pid, signal.SIGKILL)
+    for meeting in meetings:
+        meeting.begun()
+        meeting.let_go()
+        assert meeting.ended() is None
+    until(lambda: not any(map(is_there, begun)))
+
+
+def test_work_that_does_not_run_is_ended() -> None:
+    server = ForkServer("tests.process.forked", ForkLimits(5.0, 0.2, 1 << 30, 1 << 20))
+    with pytest.raises(CallEnded) as ended:
+        server.run(b"hang")
+    assert ended.value.late and children_of(server.pid) == []
+    server.close()
+
+
+def test_closing_ends_the_server_and_what_runs(tmp_path: Path) -> None:
+    server = ForkServer("tests.process.forked", LIMITS)
+    meeting = Meeting(server, tmp_path / "a")
+    pids = [meeting.begun(), server.pid]
+    server.close()
+    error = meeting.ended()
+    assert isinstance(error, CallEnded) and error.killed
+    until(lambda: not any(map(is_there, pids)))
+    with pytest.raises(CallEnded):
+        server.run(b"pass")
+    assert server.pid == 0
+
+
+def test_a_server_without_work_ends_itself_and_the_next_work_starts_another() -> None:
+    server = ForkServer("tests.process.forked", ForkLimits(1.0, 60.0, 1 << 30, 1 << 20, idle_s=0.05))
+    server.run(b"pass")
+    until(lambda: server.pid == 0)
+    server.run(b"pass")
+    server.close()
+
+
+def test_nothing_is_left_when_the_parent_is_killed(tmp_path: Path) -> None:
+    out, into = tmp_path / "a.out", tmp_path / "a.in"
+    os.mkfifo(out)
+    os.mkfifo(into)
+    program = (
+        "import sys; from tests.process.test_forks import *\n"
+        "server = ForkServer('tests.process.forked', LIMITS)\n"
+        "server.start()\n"
+        "print(server.pid, flush=True)\n"
+        "server.run(b'meet ' + sys.argv[1].encode())\n"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "a")],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)},
+    )
+    assert parent.stdout is not None
+    with parent, parent.stdout as said:
+        left = [int(said.readline()), int(out.read_text())]
+        parent.kill()
+    until(lambda: not any(map(is_there, left)))
