@@ -124,7 +124,11 @@ def test_every_page_links_its_twin_in_its_first_lines(page: Path) -> None:
 @pytest.mark.parametrize("page", [one for one in PAGES if is_chinese(one)], ids=name_of)
 def test_chinese_pages_lead_to_chinese_pages(page: Path) -> None:
     targets = {target_of(page, link) for link in links(page)} - {twin_of(page), page}
-    missed = [name_of(one) for one in targets if one.suffix == ".md" and not is_chinese(one) and twin_of(one).exists()]
+    missed = [
+        name_of(one)
+        for one in targets
+        if one.suffix == ".md" and not is_chinese(one) and twin_of(one).exists()
+    ]
     assert missed == []
 
 
