@@ -123,9 +123,7 @@ def draw(
     """
     if allowed is not None and _is_argmax(params):
         best = int(logits.argmax())
-        if allowed[
-            best
-        ]:  # then it is the first of the allowed ones' largest, too: masking the row takes longer
+        if allowed[best] and np.isfinite(logits[best]):  # masking the row would take longer
             return best
     x = logits.copy() if allowed is None else np.where(allowed, logits, np.float32(-np.inf))
     if masked and len(tokens) - num_prompt < params.min_tokens:
@@ -156,14 +154,9 @@ def draw(
 
 def _is_argmax(params: SamplingParams) -> bool:
     """Returns whether the token is the largest of the allowed logits as they are."""
-    return (
-        params.temperature < GREEDY_BELOW
-        and not params.logit_bias
-        and not params.min_tokens
-        and params.repetition_penalty == 1
-        and params.frequency_penalty == 0
-        and params.presence_penalty == 0
-    )
+    penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
+    plain = penalties == (1, 0, 0) and not params.logit_bias and not params.min_tokens
+    return plain and params.temperature < GREEDY_BELOW
 
 
 def _penalize(
