@@ -314,7 +314,13 @@ def test_unsupported_tensor_type_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "kind", "error", "reason"),
     [
-        ("general.architecture", "gemma3", STR, UnsupportedModel, "architecture 'gemma3' is not supported.*Qwen2"),
+        (
+            "general.architecture",
+            "gemma3",
+            STR,
+            UnsupportedModel,
+            "architecture 'gemma3' is not supported.*Qwen2",
+        ),
         ("llama.block_count", 0, U32, InvalidModelFile, "num_hidden_layers is 0"),
         ("llama.block_count", 3, U32, InvalidModelFile, r"layers\.2\..* missing"),
         ("llama.block_count", 2**32 - 1, U32, InvalidModelFile, "num_hidden_layers is 4294967295"),
