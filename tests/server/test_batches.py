@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import sqlalchemy as sa
+from anthropic import Anthropic
 from openai import OpenAI
 from openai.types import Batch
 from tests.server.conftest import Live, start
@@ -19,11 +22,15 @@ from tests.server.fakes import FakeEngine, make_service
 from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.errors import DeepwellError, ModelNotFound
-from deepwell.server.access.principal import ANYONE
+from deepwell.server.access.limit_table import LimitTable
+from deepwell.server.access.principal import ANYONE, Principal
+from deepwell.server.access.quota import Charge, RateLimits
 from deepwell.server.families.batches.lines import MAX_LINES, check_input, read_lines
+from deepwell.server.families.batches.owner import payload_of, principal_of_job
 from deepwell.server.http.in_process import InProcessClient
-from deepwell.server.options import FileOptions
-from deepwell.storage.database import Database
+from deepwell.server.options import FileOptions, LimitsConfig
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.jobs import Job
 from deepwell.storage.tables import batches as batch_rows
 
 CHAT = "/v1/chat/completions"
@@ -364,3 +371,113 @@ async def test_a_call_from_inside_that_is_given_up_hangs_up() -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     assert left.is_set()
+
+
+class Told(LimitTable):
+    """A table of limits by a clock that passes when it is told to, and that says when it refuses."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.refused = threading.Event()
+        super().__init__(clock=lambda: self.now)
+
+    async def charge(self, key: bytes, per_minute: int, cost: int) -> Charge:
+        result = await super().charge(key, per_minute, cost)
+        if not result.allowed:
+            self.refused.set()
+        return result
+
+
+def tokens_left(live: Live) -> int:
+    body = row(0)["body"] | {"max_tokens": 10}
+    answer = httpx.post(f"{live.url}{CHAT}", json=body)
+    assert answer.status_code == 200, answer.text
+    return int(answer.headers["x-ratelimit-remaining-tokens"])
+
+
+@pytest.mark.parametrize("api", ["openai", "anthropic"])
+async def test_lines_are_charged_to_the_tokens_of_their_tenant(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch, api: str
+) -> None:
+    monkeypatch.setattr("deepwell.server.families.batches.worker._PAUSES_S", (0.01,))
+    monkeypatch.setattr("deepwell.server.families.batches.worker._LONGEST_PAUSE_S", 0.01)
+    engine, table = FakeEngine(), Told()
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 1000)))
+    service.limiter.store = table
+    running = start(service, engine)
+
+    async def run(count: int) -> Callable[[], bool]:
+        """Begins a batch; returns whether it has ended well."""
+        if api == "openai":
+            client = client_of(running)
+            rows = [row(number) for number in range(count)]
+            for one in rows:
+                one["body"]["max_tokens"] = 100
+            id = begin(client, encoded(rows)).id
+            return lambda: client.batches.retrieve(id).status == "completed"
+        anthropic = Anthropic(base_url=running.url, api_key="none", max_retries=0)
+        params: Any = {
+            "model": "toy",
+            "max_tokens": 100,
+            "messages": [{"role": "user", "content": "hi"}],
+        }
+        requests: list[Any] = [{"custom_id": f"r{number}", "params": params} for number in range(count)]
+        made = anthropic.messages.batches.create(requests=requests).id
+        return lambda: anthropic.messages.batches.retrieve(made).request_counts.succeeded == count
+
+    try:
+        first = await asyncio.to_thread(tokens_left, running)
+        await until(await run(3))
+        second = await asyncio.to_thread(tokens_left, running)
+        alone = second - await asyncio.to_thread(tokens_left, running)
+        assert first - second > 2 * alone > 0
+        done = await run(40)
+        assert await asyncio.to_thread(table.refused.wait, 30)
+        assert not done()
+        table.now += 120.0
+        for _ in range(40):  # each minute's worth brings it on
+            table.refused.clear()
+            if await asyncio.to_thread(done):
+                break
+            await asyncio.to_thread(table.refused.wait, 1)
+            table.now += 60.0
+        await until(done)
+    finally:
+        running.stop()
+
+
+def test_a_line_is_charged_to_the_key_that_made_the_batch_if_it_has_a_limit() -> None:
+    def job(tenant: Tenant, payload: str) -> Job:
+        never: dict[str, Any] = dict.fromkeys(("progress", "result", "error", "started_at", "finished_at"))
+        lease: dict[str, Any] = {"owner": None, "lease_until": None, "cancel_requested": False}
+        return Job(
+            "x", tenant, "batch", "running", payload, attempts=1, priority=0, created_at=0, **never, **lease
+        )
+
+    acme = Tenant("acme")
+    made = principal_of_job(job(acme, payload_of(Principal(acme, "key-1", tokens_per_minute=5))))
+    assert (made.tenant, made.key_id, made.tokens_per_minute, made.priority) == (acme, "key-1", 5, -1)
+    assert principal_of_job(job(acme, "{}")).salt == acme, "a job of an older version"
+    assert principal_of_job(job(ANYONE.tenant, payload_of(ANYONE))).salt == ""
+
+
+async def test_a_batch_that_is_gone_ends_its_job(codec: Codec) -> None:
+    engine = FakeEngine()
+    service = make_service(engine, codec, model="toy")
+    state = service.state
+    source = await state.files.create(
+        ANYONE.tenant, filename="x", purpose="batch", content=_bytes(encoded([row(0)]))
+    )
+    made = await state.batches.create(
+        ANYONE.tenant, endpoint=CHAT, input_file_id=source.id, completion_window="24h"
+    )
+    await state.database.write(lambda connection: connection.execute(sa.delete(batch_rows)).rowcount)
+    running = start(service, engine)
+    try:
+        while (job := await state.jobs.get(ANYONE.tenant, made.id)).status in ("queued", "running"):
+            assert job.attempts <= 1
+            await asyncio.sleep(0.02)
+        assert (job.status, job.attempts) == ("failed", 1)
+        assert job.error and made.id in job.error
+    finally:
+        running.stop()

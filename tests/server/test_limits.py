@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
@@ -11,7 +11,12 @@ from typing import Any, cast
 import httpx
 import openai
 import pytest
-from starlette.types import Message, Receive, Scope, Send
+from fastapi import APIRouter, FastAPI, Request
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import RootModel
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service
 
@@ -19,11 +24,14 @@ from deepwell.dialogue.text import Codec
 from deepwell.engine.protocol import EngineStats
 from deepwell.server.access.admission import Admission, Overloaded
 from deepwell.server.access.limit_table import LimitTable
+from deepwell.server.access.principal import Principal
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
 from deepwell.server.http.errors import BodyRefused
+from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.middleware import BodyLimit
 from deepwell.server.options import LimitsConfig
+from deepwell.storage.database import Tenant
 
 CHAT: dict[str, Any] = {
     "model": "toy",
@@ -169,6 +177,36 @@ async def test_a_body_that_does_not_come_is_a_408(engine: FakeEngine, codec: Cod
         live.stop()
 
 
+BODY: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": []}
+
+
+async def asked(limit: ASGIApp, size: int, client: str = "1.2.3.4", **scope: Any) -> list[Message]:
+    """Sends a body that is there at once; returns the answer."""
+    answer: list[Message] = []
+    sent = False
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            await asyncio.Event().wait()
+        sent = True
+        return {"type": "http.request", "body": b'"' + b"x" * (size - 2) + b'"', "more_body": False}
+
+    async def send(message: Message) -> None:
+        answer.append(message)
+
+    await limit(BODY | {"client": (client, 1)} | scope, receive, send)
+    return answer
+
+
+def refusals(tasks: Sequence[asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+    refused = [task for task in tasks if task.done()]
+    for task in refused:
+        error = task.exception()
+        assert isinstance(error, BodyRefused) and error.status_code == 503
+    return refused
+
+
 async def test_large_bodies_share_the_memory_and_small_ones_are_not_counted() -> None:
     size = 1 << 20
     read: list[int] = []
@@ -179,27 +217,142 @@ async def test_large_bodies_share_the_memory_and_small_ones_are_not_counted() ->
         await done.wait()
 
     limit = BodyLimit(app, size)
-
-    async def ask(size: int) -> None:
-        async def receive() -> Message:
-            return {"type": "http.request", "body": b"x" * size, "more_body": False}
-
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
-        await limit(scope, receive, cast(Send, None))
-
-    large = [asyncio.create_task(ask(size)) for _ in range(40)]
+    large = [asyncio.create_task(asked(limit, size, f"1.2.3.{number % 4}")) for number in range(40)]
     await asyncio.sleep(0)
-    refused = [task for task in large if task.done()]
+    refused = refusals(large)
     assert 2 <= len(refused) <= 8
-    for task in refused:
-        error = task.exception()
-        assert isinstance(error, BodyRefused) and error.status_code == 503
-    small = [asyncio.create_task(ask(60_000)) for _ in range(100)]
+    small = [asyncio.create_task(asked(limit, 60_000)) for _ in range(100)]
     await asyncio.sleep(0)
     assert len(read) == 140 - len(refused)
     done.set()
     await asyncio.gather(*small, *(task for task in large if task not in refused))
-    await asyncio.gather(*(ask(size) for _ in range(30)))
+    await asyncio.gather(*(asked(limit, size, f"1.2.3.{number % 4}") for number in range(30)))
+
+
+@pytest.mark.parametrize("keys", [False, True])
+async def test_large_bodies_of_one_tenant_or_address_leave_half_of_the_memory_to_others(keys: bool) -> None:
+    size = 1 << 20
+    done = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await done.wait()
+
+    limit = BodyLimit(app, size)
+
+    def ask(name: str, number: int) -> asyncio.Task[Any]:
+        if not keys:
+            return asyncio.create_task(asked(limit, size, name))
+        state = {"principal": Principal(Tenant(name), f"key {number}")}
+        return asyncio.create_task(asked(limit, size, f"1.1.1.{number}", state=state))
+
+    hoarder = [ask("a", number) for number in range(40)]
+    await asyncio.sleep(0)
+    refused = refusals(hoarder)
+    assert 20 <= len(refused) <= 24
+    others = [ask("b", number) for number in range(16)]
+    await asyncio.sleep(0)
+    assert not refusals(others)
+    done.set()
+    await asyncio.gather(*others, *(task for task in hoarder if task not in refused))
+
+
+class Text(RootModel[str]):
+    """Any text."""
+
+
+async def test_a_body_that_was_parsed_takes_no_room_while_its_answer_goes_on() -> None:
+    running = 0
+    done = asyncio.Event()
+    routes = APIRouter(route_class=JsonRoute)
+
+    @routes.post("/")
+    async def echo(request: Request, body: Text) -> Response:
+        nonlocal running
+        running += 1
+        await done.wait()
+        return Response(b"%d" % len(body.root))
+
+    app = FastAPI()
+    app.router.routes += routes.routes
+    limit = BodyLimit(app, 1 << 20)
+    headers = [(b"content-type", b"application/json")]
+    tasks = [
+        asyncio.create_task(asked(limit, 1 << 20, headers=headers, query_string=b"", root_path=""))
+        for _ in range(100)
+    ]
+    while running < 100:
+        assert [task.result() for task in tasks if task.done()] == []
+        await asyncio.sleep(0)
+    done.set()
+    for answer in await asyncio.gather(*tasks):
+        assert answer[0]["status"] == 200 and answer[1]["body"] == b"%d" % ((1 << 20) - 2)
+
+
+async def test_a_small_body_that_is_there_costs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = asyncio.get_running_loop()
+    timers: list[float] = []
+    monkeypatch.setattr(loop, "call_at", lambda when, *_, **__: timers.append(when))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert (await receive())["body"]
+
+    await asked(BodyLimit(app, 1 << 20), 100, headers=[(b"content-length", b"100")])
+    assert not timers
+
+
+class Pieces:
+    """A client that sends the pieces of a body, each after some turns of the event loop."""
+
+    def __init__(self, pieces: Sequence[tuple[bytes, int]]) -> None:
+        self._left = list(pieces)
+        self.cancelled = False
+
+    async def receive(self) -> Message:
+        data, turns = self._left.pop(0)
+        try:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled = True
+            raise
+        return {"type": "http.request", "body": data, "more_body": bool(self._left)}
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.binary(max_size=3000), st.integers(0, 3)), min_size=1, max_size=8))
+def test_bodies_arrive_whole_however_they_come(pieces: list[tuple[bytes, int]]) -> None:
+    found: list[bytes] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        more = True
+        while more:
+            message = await receive()
+            found.append(message["body"])
+            more = message["more_body"]
+
+    client = Pieces(pieces)
+    asyncio.run(BodyLimit(app, 1 << 20)(BODY, client.receive, cast(Send, None)))  # pyright: ignore[reportArgumentType]
+    assert found == [data for data, _ in pieces]
+
+
+async def test_a_request_that_waits_for_its_body_can_be_cancelled() -> None:
+    client = Pieces([(b"x", 1 << 30)])
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+
+    waiting = asyncio.create_task(_run(BodyLimit(app, 1 << 20), client))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert client.cancelled
+
+
+async def _run(limit: BodyLimit, client: Pieces) -> None:
+    await limit(BODY, client.receive, cast(Send, None))
 
 
 class QueueEngine(FakeEngine):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deepwell.settings import Settings
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
-from deepwell.storage.database import Tenant
+from deepwell.storage.database import Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.responses import ResponseStore, StoredResponse
@@ -218,3 +218,55 @@ def test_the_shortest_time_is_that_of_the_settings(days):
     given = {f"{name}_retention_days": 0.0 for name in ("completion", "conversation", "file", "batch", "job")}
     policy = RetentionPolicy.of(Settings(response_retention_days=days, **given))
     assert policy.shortest_s == (pytest.approx(60) if days else None)
+
+
+async def test_deleted_responses_go_after_a_time_though_all_others_are_kept(database, tmp_path):
+    store = ResponseStore(database)
+    month = 30 * 86_400
+
+    def stored(id, previous=None, age=month + 1):
+        return StoredResponse(id, NOW - age, "completed", "[]", "{}", previous)
+
+    for one in (
+        stored("first"),
+        stored("gone", "first"),
+        stored("link", "first"),
+        stored("last", "link", age=1),
+        stored("young", age=month - 1),
+    ):
+        await store.put(A, one)
+    for id in ("gone", "link", "young"):
+        await store.delete(A, id)
+    removed = await retention(database, tmp_path, RetentionPolicy()).sweep()
+    assert removed["responses"] == 1 and sum(removed.values()) == 1
+    assert await ids(database, responses) == {"first", "link", "last", "young"}
+    assert [one.id for one in await store.chain(A, "last")] == ["first", "last"]
+
+
+async def test_a_response_that_is_built_on_meanwhile_stays(postgres, tmp_path):
+    """One process stores the next of a chain while another removes what is old."""
+    url = postgres.emptied()
+    one, two = Database.connect(url), Database.connect(url)
+    name = str(sa.make_url(url).database)
+    held = sa.create_engine(sa.make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        store = ResponseStore(one)
+        await store.put(A, StoredResponse("old", NOW - AGE - 1, "completed", "[]", "{}"))
+        young = StoredResponse("young", NOW, "completed", "[]", "{}", "old")
+        row = response_rows([(0, None, False)])[0] | {"id": "young"}
+        with held.connect() as other:
+            other.execute(
+                sa.insert(responses), row
+            )  # the same key, which makes the writer wait in its middle
+            storing = asyncio.create_task(store.put(A, young))
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            while (await asyncio.to_thread(postgres.sql, name, waiting))[0][0] == 0:
+                await asyncio.sleep(0.01)
+            await retention(two, tmp_path).sweep()
+            other.rollback()
+        await storing
+        assert [found.id for found in await store.chain(A, "young")] == ["old", "young"]
+    finally:
+        held.dispose()
+        one.close()
+        two.close()

@@ -9,9 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.batches import BatchStore, TooManyBatches
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
 from deepwell.storage.database import Tenant
+from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.responses import ResponseStore, StoredResponse
 from deepwell.storage.tables import responses
@@ -235,3 +237,28 @@ async def test_completions_are_listed_by_model_and_metadata(database):
     assert await ids(metadata={"k": "w"}) == ["1"]
     page = await store.list(A, after="2", limit=1, order="desc")
     assert [one.id for one in page.data] == ["1"] and not page.has_more
+
+
+async def test_a_tenant_has_a_number_of_unfinished_batches_at_most(database, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepwell.storage.batches.MOST_OPEN", 2)
+    store = FileStore(database, tmp_path)
+    batches = BatchStore(database, store)
+
+    async def make(tenant):
+        draft = store.draft()
+        draft.write(b"{}")
+        draft.close()
+        try:
+            return await batches.create_without_files(tenant, endpoint="/v1/messages", lines=draft, total=1)
+        finally:
+            draft.discard()
+
+    first = await make(A)
+    await make(A)
+    with pytest.raises(TooManyBatches, match="cancel it") as refused:
+        await make(A)
+    assert refused.value.status == 429 and refused.value.retry_after
+    await make(B)
+    await batches.cancel(A, first.id)
+    await batches.conclude(A, first.id, "cancelled")
+    await make(A)

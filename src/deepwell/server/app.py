@@ -88,7 +88,7 @@ def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) ->
         redoc_url=None,
         middleware=_middleware(context, table, allowances),
     )
-    # Batches call these routes without keys and limits: a batch passed those when it was made.
+    # Batches call these routes without keys: a batch passed those when it was made. Its worker charges the tokens.
     inner = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     for one in (app, inner):
         errors.install(one)

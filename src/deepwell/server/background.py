@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, NotFound
 from deepwell.server.state import State
 from deepwell.storage.database import Tenant
 from deepwell.storage.responses import StoredResponse
@@ -177,12 +177,7 @@ class LeaseKeeper:
             try:
                 await self.look(state())
             except Exception as error:  # the loop outlives any failure
-                foreseen = isinstance(error, DeepwellError)
-                _log.warning(
-                    "the leases of background responses cannot be kept: %s",
-                    error,
-                    exc_info=None if foreseen else error,
-                )
+                _warn("the leases of background responses cannot be kept", error)
             await asyncio.sleep(min(_LOOK_S, self._lease_s / 4))
 
     async def look(self, state: State) -> None:
@@ -196,5 +191,17 @@ class LeaseKeeper:
         self._background.drop(missed & self._missed)
         self._missed = missed
         for tenant, id in await state.responses.take_silent(state.jobs, state.owner, self._lease_s):
-            await state.responses.close(tenant, id, self._end)
+            try:
+                await state.responses.close(tenant, id, self._end)
+            except NotFound:
+                await state.responses.drop_lease(tenant, id)
+                continue
+            except Exception as error:  # one that cannot be ended leaves the others to be
+                _warn(f"the background response {id} cannot be given up", error)
+                continue
             _log.warning("the background response %s was given up: its process has not been heard of", id)
+
+
+def _warn(what: str, error: Exception) -> None:
+    foreseen = isinstance(error, DeepwellError)
+    _log.warning("%s: %s", what, error, exc_info=None if foreseen else error)

@@ -50,10 +50,8 @@ class Housekeeper:
     async def _sweep_often(self) -> None:
         await self._context.kept.wait()
         state, policy = self._context.state, self._context.options.files.retention
-        if policy.shortest_s is None:
-            return
         retention = Retention(state.database, state.files, policy)
-        every_s = min(max(policy.shortest_s / 4, 1.0), _SWEEP_S)
+        every_s = _SWEEP_S if policy.shortest_s is None else min(max(policy.shortest_s / 4, 1.0), _SWEEP_S)
         while True:
             try:
                 await retention.sweep()

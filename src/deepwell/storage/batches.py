@@ -19,7 +19,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from deepwell.errors import InvalidRequest, NotFound
+from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.storage.batch_lines import LineResult, add_lines, bodies_behind, lines_of
 from deepwell.storage.blobs import Draft
 from deepwell.storage.database import Database, Tenant
@@ -28,7 +28,7 @@ from deepwell.storage.jobs import delete_job, insert_job
 from deepwell.storage.pages import Page, page_of
 from deepwell.storage.tables import batch_lines, batches, jobs
 
-__all__ = ["BATCH_JOB", "BatchStatus", "BatchStore", "StoredBatch"]
+__all__ = ["BATCH_JOB", "BatchStatus", "BatchStore", "StoredBatch", "TooManyBatches"]
 
 BATCH_JOB = "batch"
 """Kind of the job that runs a batch. The job and the batch have the same id."""
@@ -45,6 +45,15 @@ BatchStatus = Literal[
 ]
 OPEN = ("validating", "in_progress", "finalizing", "cancelling")
 WINDOW_S = 24 * 3600
+MOST_OPEN = 100  # batches of a tenant at a time
+
+
+class TooManyBatches(DeepwellError):
+    """Raised when a tenant has as many unfinished batches as it may."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,16 +121,19 @@ class BatchStore:
         completion_window: str,
         metadata: Mapping[str, str] | None = None,
         output_expires_after: int | None = None,
+        payload: str = "{}",
     ) -> StoredBatch:
-        """Adds a batch, and the job that runs it.
+        """Adds a batch, and the job that runs it. `payload` is the job's.
 
         Raises:
             NotFound: the tenant has no such file.
             InvalidRequest: the file was not uploaded for a batch.
+            TooManyBatches: the tenant has too many that have not ended.
         """
         now = int(time.time())
 
         def work(connection: Connection) -> StoredBatch:
+            _check_open(connection, tenant)
             source = self._files.find(connection, tenant, input_file_id)
             if source.purpose != "batch":
                 raise InvalidRequest(
@@ -141,17 +153,22 @@ class BatchStore:
                 metadata=None if metadata is None else json.dumps(dict(metadata)),
                 output_expires_after=output_expires_after,
             )
-            return _insert(connection, tenant, batch)
+            return _insert(connection, tenant, batch, payload)
 
         return await self._database.write(work)
 
     async def create_without_files(
-        self, tenant: Tenant, *, endpoint: str, lines: Draft, total: int
+        self, tenant: Tenant, *, endpoint: str, lines: Draft, total: int, payload: str = "{}"
     ) -> StoredBatch:
-        """Adds a batch of `total` requests, whose lines are in a closed draft, and the job that runs it."""
+        """Adds a batch of `total` requests, whose lines are in a closed draft, and the job that runs it.
+
+        Raises:
+            TooManyBatches: the tenant has too many that have not ended.
+        """
         now = int(time.time())
 
         def work(connection: Connection) -> StoredBatch:
+            _check_open(connection, tenant)
             batch = StoredBatch(
                 id=f"msgbatch_{uuid.uuid4().hex}",
                 status="in_progress",
@@ -164,7 +181,7 @@ class BatchStore:
                 in_progress_at=now,
                 total=total,
             )
-            return _insert(connection, tenant, batch)
+            return _insert(connection, tenant, batch, payload)
 
         return await self._database.write(work)
 
@@ -429,11 +446,22 @@ def _missing(id: str) -> NotFound:
     return NotFound(f"there is no batch {id!r}", fix="it was never made: list the batches")
 
 
-def _insert(connection: Connection, tenant: Tenant, batch: StoredBatch) -> StoredBatch:
+def _check_open(connection: Connection, tenant: Tenant) -> None:
+    own = sa.select(sa.func.count()).where(batches.c.tenant == tenant, batches.c.status.in_(OPEN))
+    if (count := connection.execute(own).scalar_one()) >= MOST_OPEN:
+        error = TooManyBatches(
+            f"{count} batches have not ended, and a tenant may have {MOST_OPEN}",
+            fix="wait until one has ended, or cancel it",
+        )
+        error.retry_after = 60
+        raise error
+
+
+def _insert(connection: Connection, tenant: Tenant, batch: StoredBatch, payload: str) -> StoredBatch:
     """Writes a new batch, and the job that runs it."""
     values = {name: getattr(batch, name) for name in StoredBatch.__dataclass_fields__}
     connection.execute(sa.insert(batches).values(tenant=tenant, **values))
-    insert_job(connection, tenant, BATCH_JOB, "{}", id=batch.id)
+    insert_job(connection, tenant, BATCH_JOB, payload, id=batch.id)
     return batch
 
 

@@ -18,7 +18,7 @@ from deepwell.storage.jobs import JobStore, beat_jobs, delete_job, insert_job
 from deepwell.storage.tables import jobs as jobs_table
 from deepwell.storage.tables import responses
 
-__all__ = ["RESPONSE_JOB", "ResponseStore", "StoredResponse"]
+__all__ = ["DELETED", "RESPONSE_JOB", "ResponseStore", "StoredResponse"]
 
 RESPONSE_JOB = "response"
 """Kind of the job that holds the lease of a background response, of the same id. It goes when the response ends."""
@@ -37,7 +37,9 @@ class StoredResponse:
     events: str | None = None
 
 
-_DELETED = "deleted"  # status of a row that only keeps its place in a chain
+DELETED = "deleted"
+"""Status of a row that only keeps its place in a chain."""
+
 _COLUMNS = [responses.c[name] for name in StoredResponse.__dataclass_fields__]
 
 
@@ -51,6 +53,7 @@ class ResponseStore:
         """Stores a response that nobody works on any more, and replaces any with the same id."""
 
         def work(connection: Connection) -> None:
+            _hold_previous(connection, tenant, response)
             connection.execute(sa.delete(responses).where(_key(tenant, response.id)))
             connection.execute(sa.insert(responses).values(tenant=tenant, **_values(response)))
 
@@ -60,6 +63,7 @@ class ResponseStore:
         """Stores a response that `owner` works on. It must call `beat` within every `lease_s`, and `finish` at the end."""
 
         def work(connection: Connection) -> None:
+            _hold_previous(connection, tenant, response)
             connection.execute(sa.insert(responses).values(tenant=tenant, owner=owner, **_values(response)))
             insert_job(connection, tenant, RESPONSE_JOB, "{}", id=response.id, owner=owner, lease_s=lease_s)
 
@@ -112,6 +116,10 @@ class ResponseStore:
             return found
 
         return await self._database.write(work)
+
+    async def drop_lease(self, tenant: Tenant, id: str) -> None:
+        """Removes the lease of a response that is not there any more."""
+        await self._database.write(lambda connection: delete_job(connection, tenant, RESPONSE_JOB, id))
 
     async def is_any_unfinished(self) -> bool:
         """Returns whether any process works on a response, or has left one."""
@@ -209,7 +217,7 @@ class ResponseStore:
         Raises:
             NotFound: the tenant has none of this id.
         """
-        nothing = {"status": _DELETED, "owner": None, "input": "[]", "body": "{}", "events": None}
+        nothing = {"status": DELETED, "owner": None, "input": "[]", "body": "{}", "events": None}
 
         def work(connection: Connection) -> None:
             done = connection.execute(sa.update(responses).where(_key(tenant, id)).values(nothing))
@@ -230,13 +238,20 @@ _UNLEASED = sa.select(responses.c.tenant, responses.c.id, responses.c.owner).whe
 )
 
 
+def _hold_previous(connection: Connection, tenant: Tenant, response: StoredResponse) -> None:
+    """Keeps the response before a new one from being removed until the new one is stored and so needs it."""
+    if response.previous_id is not None:
+        one = (responses.c.tenant == tenant) & (responses.c.id == response.previous_id)
+        connection.execute(sa.select(responses.c.id).where(one).with_for_update(read=True, key_share=True))
+
+
 def _update(connection: Connection, tenant: Tenant, response: StoredResponse) -> None:
     statement = sa.update(responses).where(_key(tenant, response.id))
     connection.execute(statement.values(owner=None, **_values(response)))
 
 
 def _kept() -> sa.ColumnElement[bool]:
-    return responses.c.status != _DELETED
+    return responses.c.status != DELETED
 
 
 def _key(tenant: Tenant, id: str) -> sa.ColumnElement[bool]:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -18,6 +19,7 @@ from deepwell.settings.storage import StorageSettings
 from deepwell.storage.batches import OPEN
 from deepwell.storage.database import Database
 from deepwell.storage.files import FileStore
+from deepwell.storage.responses import DELETED
 from deepwell.storage.tables import (
     batch_lines,
     batches,
@@ -33,6 +35,7 @@ from deepwell.storage.tables import (
 __all__ = ["Retention", "RetentionPolicy"]
 
 _DAY_S = 86_400
+_DELETED_S = 30 * _DAY_S  # for which a deleted response keeps its place where others are kept for ever
 _ROWS = 50  # removed in one write: some milliseconds
 _ITEMS = 500  # removed with their conversations or batches in one write
 _PAUSE_S = 0.01  # after each write, so that the disk is not busy with this alone
@@ -90,8 +93,11 @@ class Retention:
     async def sweep(self) -> dict[str, int]:
         """Removes all that is too old now, and returns the number of rows by table."""
         policy = self._policy
+        responses_s, remove = policy.responses_s, _remove_responses
+        if responses_s is None:
+            responses_s, remove = _DELETED_S, partial(_remove_responses, status=DELETED)
         steps: list[tuple[str, float | None, Callable[[Connection, int], int]]] = [
-            ("responses", policy.responses_s, _remove_responses),
+            ("responses", responses_s, remove),
             ("completions", policy.completions_s, _remove_completions),
             ("conversations", policy.conversations_s, _remove_conversations),
             ("batches", policy.batches_s, _remove_batches),
@@ -131,25 +137,31 @@ class Retention:
         return count
 
 
-def _remove_responses(connection: Connection, before: int) -> int:
-    """Removes old responses, the newest first. One on which a younger response builds stays as long as that one does."""
+def _remove_responses(connection: Connection, before: int, status: str | None = None) -> int:
+    """Removes old responses, the newest first. One on which a younger response builds stays as long as that one does.
+
+    With a `status`, only responses of that status are removed.
+    """
     later = responses.alias()
+    old = sa.and_(
+        responses.c.created_at < before,
+        responses.c.owner.is_(None),
+        ~sa.exists().where(later.c.tenant == responses.c.tenant, later.c.previous_id == responses.c.id),
+        sa.true() if status is None else responses.c.status == status,
+    )
+    # Rows are locked before they are removed, and the removal looks again: what is stored meanwhile holds the one before it.
     chosen = (
         sa.select(responses.c.tenant, responses.c.id)
-        .where(
-            responses.c.created_at < before,
-            responses.c.owner.is_(None),
-            ~sa.exists().where(later.c.tenant == responses.c.tenant, later.c.previous_id == responses.c.id),
-        )
+        .where(old)
         .order_by(responses.c.created_at.desc())
+        .with_for_update(skip_locked=True)
     )
     total = 0
     # A chain is removed from its end, so several rounds fit into one write.
     while total < _ROWS and (rows := connection.execute(chosen.limit(_ROWS - total)).all()):
         for row in rows:
             mine = (responses.c.tenant == row.tenant) & (responses.c.id == row.id)
-            connection.execute(sa.delete(responses).where(mine, responses.c.created_at < before))
-        total += len(rows)
+            total += connection.execute(sa.delete(responses).where(mine, old)).rowcount
     return total
 
 

@@ -25,6 +25,7 @@ from deepwell.server.observe.metrics import Metrics
 __all__ = ["Replay", "Replays"]
 
 _ENTRY_BYTES = 1024  # overhead of a key and an entry, beside their bytes
+_LONGEST_BYTES = 64 << 10  # of a body; a longer one would be held in memory until its answer ends
 _CREATED = b'"created":'
 
 Key = tuple[str, str, bytes, bytes, bytes, tuple[tuple[str, str], ...]]
@@ -94,7 +95,7 @@ class Replay:
         except BodyRefused as error:  # raised again where the routes' handlers can see it
             failure = error
         key: Key | None = None
-        if first is not None and first["type"] == "http.request" and not first.get("more_body", False):
+        if first is not None and _is_whole(first):
             key = self._key(scope, ticket, first.get("body", b""))
             found = self._replays.find(key)
             if found is not None:
@@ -103,14 +104,15 @@ class Replay:
         told = False
 
         async def receive_again() -> Message:
-            nonlocal told
+            nonlocal told, first
             if told:
                 return await receive()
             told = True
             if failure is not None:
                 raise failure
             assert first is not None
-            return first
+            message, first = first, None
+            return message
 
         await self._app(scope, receive_again, send)
         if key is not None:
@@ -123,8 +125,10 @@ class Replay:
                 kind = value
                 break
         tenant = ticket.principal.tenant
-        seen = adapters_of(self._engine.adapters(), tenant).values()
-        adapters = tuple((adapter.name, adapter.digest) for adapter in seen)
+        adapters: tuple[tuple[str, str], ...] = ()
+        if loaded := self._engine.adapters():
+            seen = adapters_of(loaded, tenant).values()
+            adapters = tuple((adapter.name, adapter.digest) for adapter in seen)
         return tenant, scope["path"], scope["query_string"], kind, body, adapters
 
     async def _answer(self, known: _Known, ticket: Ticket, scope: Scope, send: Send) -> None:
@@ -137,3 +141,9 @@ class Replay:
         headers = [(b"content-length", b"%d" % len(body)), (b"content-type", b"application/json")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+def _is_whole(message: Message) -> bool:
+    """Returns whether a message is all of a body that is short enough to look up."""
+    whole = message["type"] == "http.request" and not message.get("more_body", False)
+    return whole and len(message.get("body", b"")) <= _LONGEST_BYTES

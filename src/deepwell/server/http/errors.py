@@ -79,10 +79,10 @@ class BodyTooLarge(BodyRefused):
 
 
 class BodiesFull(BodyRefused):
-    """Raised when the bodies of all requests together take as much memory as they may."""
+    """Raised when the bodies of all requests, or of one tenant, together take as much memory as they may."""
 
-    def __init__(self) -> None:
-        error = _Busy("too many large requests come in at once", fix="send this one again in a while")
+    def __init__(self, message: str = "too many large requests come in at once") -> None:
+        error = _Busy(message, fix="send this one again in a while")
         super().__init__(503, error)
 
 
@@ -321,6 +321,9 @@ def _explain(problem: Mapping[str, Any], known: Sequence[str]) -> InvalidRequest
     if kind == "missing":
         return InvalidRequest.of("parameter_missing", name=name, param=name)
     message = str(problem["msg"]).removeprefix("Input ")
+    if kind == "too_long" and "max_length" in problem.get("ctx", {}):
+        most = problem["ctx"]["max_length"]
+        return InvalidRequest(f"{name!r}: {message}", fix=f"send at most {most}", param=name or None)
     if kind == "crossed":
         return InvalidRequest(message, param=_name((*loc, problem["ctx"]["param"])))
     return InvalidRequest(f"{name!r}: {message}" if name else message, param=name or None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Scope
 
 from deepwell.server.access.principal import Principal
+from deepwell.server.access.quota import Quota
 from deepwell.server.access.ticket import Ticket, set_ticket
 
 __all__ = ["InProcessClient", "Reply"]
@@ -29,10 +31,15 @@ class Reply:
 
 
 class InProcessClient:
-    """Calls an ASGI application as a server would. Cancelling a call acts like a client that hangs up."""
+    """Calls an ASGI application as a server would. Cancelling a call acts like a client that hangs up.
 
-    def __init__(self, app: ASGIApp) -> None:
+    Args:
+        quota_of: returns the quota that a principal's request is charged to; None: nothing is charged.
+    """
+
+    def __init__(self, app: ASGIApp, quota_of: Callable[[Principal], Quota | None] | None = None) -> None:
         self._app = app
+        self._quota_of = quota_of
 
     async def post(self, path: str, body: bytes, principal: Principal) -> Reply:
         """Posts a JSON body and returns the route's answer. An exception, which is answered with 500, is logged."""
@@ -73,7 +80,7 @@ class InProcessClient:
             elif message["type"] == "http.response.body":
                 parts.append(message.get("body", b""))
 
-        set_ticket(Ticket(principal))
+        set_ticket(Ticket(principal, None if self._quota_of is None else self._quota_of(principal)))
         try:
             await self._app(scope, receive, send)
         except Exception:  # starlette answers 500, and raises the error again for the server to log

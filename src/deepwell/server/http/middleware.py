@@ -6,16 +6,19 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
+import types
+from collections.abc import Awaitable, Coroutine, Generator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepwell.server.access.principal import principal_in
+from deepwell.server.http.body_room import SMALL_BODY_BYTES, BodyRoom, owner_of
 from deepwell.server.http.declaration import RouteTable
-from deepwell.server.http.errors import BodiesFull, BodyTooLarge, SlowBody, error_response, unexpected
+from deepwell.server.http.errors import BodyTooLarge, SlowBody, error_response, unexpected
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
 from deepwell.server.observe.record import Record, observing
@@ -26,8 +29,8 @@ _log = logging.getLogger("deepwell.server")
 _LINGER_S, _SILENCE_S = 30.0, 2.0  # behind an error: in all, and between two pieces of the body
 
 _PROGRESS_BYTES = 1024  # fewer within the time for a stall are a stall
-_SMALL_BODY_BYTES = 64 << 10  # that every connection may have in memory
 _BODIES_AT_ONCE = 32  # of the largest size, in memory
+_WITHOUT_BODY = frozenset(("GET", "HEAD", "DELETE", "OPTIONS"))  # unless a header announces one
 
 
 class Envelope:
@@ -159,7 +162,8 @@ class BodyAllowance:
 class BodyLimit:
     """Refuses slow bodies and long ones: by their declared length before reading, by their real one while reading.
 
-    All bodies in memory together may take 32 times the limit of one. Small ones are not counted.
+    All bodies in memory together may take 32 times the limit of one, and those of one tenant half of that. Small ones are not
+    counted. The room of a body is free again when its route has parsed it, at the latest with the end of the answer.
 
     Args:
         limit: most bytes of a body that is read into memory.
@@ -181,7 +185,7 @@ class BodyLimit:
             (re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), allowed)
             for path, allowed in (allowances or {}).items()
         ]
-        self._room = limit * _BODIES_AT_ONCE
+        self._room = BodyRoom(limit * _BODIES_AT_ONCE)
 
     def _allowance_of(self, scope: Scope) -> BodyAllowance:
         if scope["method"] == "POST":
@@ -194,37 +198,50 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        size = int(declared[:20]) if declared.isdigit() else 0
+        size, framed = 0, scope["method"] not in _WITHOUT_BODY
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                size = int(value[:20]) if value.isdigit() else 0
+            elif name == b"transfer-encoding":
+                framed = True
+        if not size and not framed:
+            await self._app(scope, receive, send)
+            return
         allowed = self._allowance_of(scope)
-        limit, fix = allowed.max_bytes, allowed.fix
         body = _Body(scope, receive, self._stall_s)
-        if 0 < size <= min(_SMALL_BODY_BYTES, limit):  # no more is read than it declares
+        if 0 < size <= min(SMALL_BODY_BYTES, allowed.max_bytes):  # no more is read than it declares
             await self._app(scope, body.receive, send)
             return
+        await self._limited(scope, body, send, allowed, size)
+
+    async def _limited(
+        self, scope: Scope, body: _Body, send: Send, allowed: BodyAllowance, size: int
+    ) -> None:
+        """Passes on a request whose body may be a large one."""
+        limit, fix = allowed.max_bytes, allowed.fix
         if size > limit:
             await error_response(BodyTooLarge(limit, fix).error, 413, {"connection": "close"})(
-                scope, receive, send
+                scope, body.receive, send
             )
             return
+        share = self._room.share(owner_of(scope)) if allowed is self._default else None
 
         async def receive_limited() -> Message:
             message = await body.receive()
             if body.received > limit:
                 raise BodyTooLarge(limit, fix)
-            if allowed is self._default and body.received > max(body.counted, _SMALL_BODY_BYTES):
-                more = body.received - max(body.counted, _SMALL_BODY_BYTES)
-                if more > self._room:
-                    raise BodiesFull
-                self._room -= more
-                body.counted = body.received
+            if share is not None:
+                share.grow(body.received)
             return message
 
+        if share is None:
+            await self._app(scope, receive_limited, send)
+            return
+        scope.setdefault("state", {})["body_share"] = share  # the route frees it
         try:
             await self._app(scope, receive_limited, send)
         finally:
-            if body.counted:
-                self._room += body.counted - _SMALL_BODY_BYTES
+            share.free()
 
 
 class _Body:
@@ -232,54 +249,74 @@ class _Body:
 
     Attributes:
         received: bytes so far.
-        counted: bytes of it that `BodyLimit` has made room for, small ones included; 0: none.
     """
 
-    __slots__ = (
-        "_deadline",
-        "_ended",
-        "_left_s",
-        "_progress",
-        "_receive",
-        "_scope",
-        "_stall_s",
-        "counted",
-        "received",
-    )
+    __slots__ = ("_ended", "_left_s", "_progress", "_receive", "_scope", "_stall_s", "received")
 
     def __init__(self, scope: Scope, receive: Receive, stall_s: float) -> None:
-        self.received = self.counted = 0
+        self.received = 0
         self._scope = scope
         self._receive = receive
         self._stall_s = stall_s
-        self._deadline: float = scope.get("state", {}).get("deadline", float("inf"))
         self._left_s = stall_s  # for the client to send the next part; the server's own time does not count
         self._progress = 0  # `received` when the last such part was whole
         self._ended = False  # once set, only a hang-up can come, at any time
 
     async def receive(self) -> Message:
-        """Returns the next message.
+        """Returns the next message. One that is there already costs no timer.
 
         Raises:
             SlowBody: it did not come in time.
         """
+        coming = self._receive()
         if self._ended:
-            return await self._receive()
-        clock = asyncio.get_running_loop().time
-        begin = clock()
-        stalled = begin + self._left_s
-        try:
-            async with asyncio.timeout_at(min(self._deadline, stalled)):
-                message = await self._receive()
-        except TimeoutError:
-            if stalled < self._deadline:
-                raise SlowBody(self._stall_s, f"{_PROGRESS_BYTES} more bytes of the request's body") from None
-            raise SlowBody(self._scope["state"]["timeout_s"]) from None
+            return await coming
+        if type(coming) is types.CoroutineType:
+            try:
+                awaited = coming.send(None)
+            except StopIteration as done:
+                message: Message = done.value
+            else:
+                message = await self._within_time(_resumed(coming, awaited))
+        else:
+            message = await self._within_time(coming)
         if message["type"] == "http.request":
             self.received += len(message.get("body", b""))
             self._ended = not message.get("more_body", False)
             if self.received - self._progress >= _PROGRESS_BYTES:
                 self._progress, self._left_s = self.received, self._stall_s
-            else:
-                self._left_s -= clock() - begin
         return message
+
+    async def _within_time(self, coming: Awaitable[Message]) -> Message:
+        clock = asyncio.get_running_loop().time
+        begin = clock()
+        stalled = begin + self._left_s
+        deadline: float = self._scope.get("state", {}).get("deadline", float("inf"))
+        try:
+            async with asyncio.timeout_at(min(deadline, stalled)):
+                message = await coming
+        except TimeoutError:
+            if stalled < deadline:
+                raise SlowBody(self._stall_s, f"{_PROGRESS_BYTES} more bytes of the request's body") from None
+            raise SlowBody(self._scope["state"]["timeout_s"]) from None
+        self._left_s -= clock() - begin
+        return message
+
+
+@types.coroutine
+def _resumed(coroutine: Coroutine[Any, Any, Message], awaited: Any) -> Generator[Any, Any, Message]:
+    """Goes on with a coroutine that has begun, and waits for `awaited` (the expansion of `yield from` in PEP 380)."""
+    while True:
+        try:
+            sent = yield awaited
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as error:
+            step, value = coroutine.throw, error
+        else:
+            step, value = coroutine.send, sent
+        try:
+            awaited = step(value)
+        except StopIteration as done:
+            return done.value

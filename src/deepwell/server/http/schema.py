@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    WithJsonSchema,
+)
 from pydantic_core import PydanticCustomError
 
 __all__ = [
+    "MAX_ENTRIES",
     "TAG_MARK",
     "Metadata",
     "MetadataRequest",
     "Strict",
+    "counted",
     "crossed",
     "either",
     "kind_of",
@@ -21,6 +31,9 @@ __all__ = [
     "text_of",
     "unsupported",
 ]
+
+MAX_ENTRIES = 2048
+"""The most entries of a list of messages or items, and of a list of parts within one."""
 
 
 TAG_MARK = "\0"  # in front of the tags of `either`, which are not part of a parameter's name
@@ -116,14 +129,30 @@ def crossed(param: str, reason: str) -> PydanticCustomError:
     return PydanticCustomError("crossed", cast("Any", "{reason}"), {"reason": reason, "param": param})
 
 
+def counted(value: Any) -> Any:
+    """Returns a list of parts unchanged, and anything else. A list may have `MAX_ENTRIES`.
+
+    Raises:
+        PydanticCustomError: it has more.
+    """
+    if isinstance(value, list) and (length := len(cast("list[Any]", value))) > MAX_ENTRIES:
+        raise PydanticCustomError(
+            "too_long",
+            "List should have at most {max_length} items, not {actual_length}",
+            {"max_length": MAX_ENTRIES, "actual_length": length},
+        )
+    return value
+
+
 def text_of(value: Any) -> Any:
     """Returns content given as parts as one text, and anything else unchanged.
 
     Raises:
-        PydanticCustomError: a part is not text.
+        PydanticCustomError: a part is not text, or there are too many of them.
     """
     if not isinstance(value, list):
         return value
+    counted(value)
     texts: list[str] = []
     for part in cast("list[Any]", value):
         kind = cast("dict[str, Any]", part).get("type") if isinstance(part, dict) else None

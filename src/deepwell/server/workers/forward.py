@@ -1,4 +1,4 @@
-"""`Forward`: passes requests for what lives in one HTTP process on to that process."""
+"""`Forward`: passes requests for what lives in one HTTP process on to that process, where `Forwarded` receives them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import httpx
+import msgspec
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from deepwell.errors import EngineUnavailable
 from deepwell.server.http.errors import error_response
 
-__all__ = ["Forward"]
+__all__ = ["Forward", "Forwarded"]
 
 _RETRY_S = 0.1
+_ADDRESSES = (
+    b"x-deepwell-addresses"  # of the server and the client, as the process has them that the client reached
+)
+_addresses = msgspec.json.Decoder(tuple[tuple[str, int | None] | None, tuple[str, int | None] | None])
 _HOP_BY_HOP = frozenset((b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer"))
 
 
@@ -69,7 +74,9 @@ class Forward:
         query: bytes = scope["query_string"]
         path: bytes = scope["raw_path"].partition(b"?")[0]
         url = httpx.URL("http://worker").copy_with(raw_path=path + (b"?" + query if query else b""))
-        headers = [(name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+        dropped = {*_HOP_BY_HOP, _ADDRESSES}
+        headers = [(name, value) for name, value in scope["headers"] if name not in dropped]
+        headers.append((_ADDRESSES, msgspec.json.encode((scope.get("server"), scope.get("client")))))
         until = asyncio.get_running_loop().time() + self._wait_s
         while True:
             request = self._client.build_request(
@@ -81,6 +88,25 @@ class Forward:
                 if asyncio.get_running_loop().time() >= until:
                     raise
             await asyncio.sleep(_RETRY_S)
+
+
+class Forwarded:
+    """ASGI middleware around everything else. It gives a request that was passed on the addresses of its client's connection.
+
+    Without the server's, its own address would not be among the names that `Host` may have. Only connections without a
+    port, which are those of the private Unix socket, are believed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and ((server := scope.get("server")) is None or server[1] is None):
+            told = [value for name, value in scope["headers"] if name == _ADDRESSES]
+            if told:
+                scope["server"], scope["client"] = _addresses.decode(told[0])
+                scope["headers"] = [pair for pair in scope["headers"] if pair[0] != _ADDRESSES]
+        await self._app(scope, receive, send)
 
 
 async def _body(receive: Receive, whole: asyncio.Event) -> AsyncGenerator[bytes, None]:

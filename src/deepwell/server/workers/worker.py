@@ -22,7 +22,7 @@ from deepwell.server.build import context_of
 from deepwell.server.context import ServerContext
 from deepwell.server.http.listen import raise_descriptor_limit
 from deepwell.server.run import Server, freeze_heap
-from deepwell.server.workers.forward import Forward
+from deepwell.server.workers.forward import Forward, Forwarded
 from deepwell.server.workers.supervise import ModelAt, WorkerLaunch
 from deepwell.settings import Settings
 
@@ -59,7 +59,7 @@ class _WorkerServer(Server):
         def forwarding(app: ASGIApp) -> ASGIApp:
             app = _Counted(app, control.counters)
             if not address:
-                return app
+                return Forwarded(app)
             prefixes = route_table().roots(in_one_process=True)
             return Forward(app, prefixes=prefixes, address=address, wait_s=settings.engine_wait_s)
 

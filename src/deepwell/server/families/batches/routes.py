@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from deepwell.errors import InvalidRequest
-from deepwell.server.access.principal import tenant_of
+from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.batches.bodies import (
     Batch,
@@ -21,6 +21,7 @@ from deepwell.server.families.batches.bodies import (
     CachedTokens,
     ReasoningTokens,
 )
+from deepwell.server.families.batches.owner import payload_of
 from deepwell.server.families.batches.schema import BatchesQuery, BatchRequest, batch_request
 from deepwell.server.families.batches.source import conclude_cancelled
 from deepwell.server.http.json_route import json_response
@@ -52,6 +53,7 @@ def router(context: ServerContext) -> APIRouter:
             completion_window=body.completion_window,
             metadata=body.metadata,
             output_expires_after=body.output_expires_after.seconds if body.output_expires_after else None,
+            payload=payload_of(principal_of(request)),
         )
         state.jobs_changed.set()
         return json_response(_body(batch))

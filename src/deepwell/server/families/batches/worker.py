@@ -8,27 +8,28 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
+from typing import Literal
 
 import msgspec
 from msgspec import structs
 from starlette.types import ASGIApp
 
-from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.server.access.principal import Principal
 from deepwell.server.context import ServerContext
 from deepwell.server.families.batches.bodies import BatchError
 from deepwell.server.families.batches.lines import InputLine, check_input
+from deepwell.server.families.batches.owner import principal_of_job
 from deepwell.server.families.batches.results import EXPIRED, ended
 from deepwell.server.families.batches.source import Source, conclude_cancelled, open_source, record_rest
 from deepwell.server.http.in_process import InProcessClient, Reply
 from deepwell.storage.batches import BATCH_JOB, StoredBatch
-from deepwell.storage.database import LOCAL, Tenant
+from deepwell.storage.database import Tenant
 from deepwell.storage.jobs import Job
 
 __all__ = ["BatchWorker"]
 
 _log = logging.getLogger("deepwell.server")
-_PRIORITY = -1  # of the engine requests: clients that wait for an answer go first
 _MOST_BATCHES = 8  # at a time, so that a small batch does not wait for another tenant's large one
 _POLL_S = 1.0  # between polls for jobs that another server queued or left
 _AFTER_FAILURE_S = 5.0
@@ -36,6 +37,7 @@ _SWEEP_S = 600.0
 _PAUSES_S = (0.5, 1.0, 2.0, 4.0)  # before each retry of a line that failed for no fault of its own
 # Codes that say nothing about the line: there was no engine, no database or no room. It is retried while the batch lasts.
 _WAITING = ("engine_unavailable", "rate_limit_exceeded", "shutting_down", "storage_unavailable")
+_LONGEST_PAUSE_S = 60.0  # of those that a line is told to wait: a limit's whole minute
 
 
 class BatchWorker:
@@ -44,7 +46,7 @@ class BatchWorker:
     def __init__(self, context: ServerContext, app: ASGIApp) -> None:
         """Answers lines through the routes of `app`."""
         self._context = context
-        self._client = InProcessClient(app)
+        self._client = InProcessClient(app, context.limiter.quota)
         self._lease_s = context.options.files.job_lease_s
         self._concurrency = context.options.files.batch_concurrency
         self._slots = asyncio.Semaphore(self._concurrency)
@@ -105,9 +107,8 @@ class BatchWorker:
         try:
             await asyncio.wait((working, beating), return_when=asyncio.FIRST_COMPLETED)
             if working.done():
-                batch = working.result()
-                ended = batch.status
-                await jobs.finish(job, ended if ended in ("failed", "cancelled") else "succeeded")
+                status, error = working.result()
+                await jobs.finish(job, status, error=error)
         except Exception as error:
             _warn(f"the batch {job.id} cannot go on and is tried again", error)
             await asyncio.sleep(_AFTER_FAILURE_S)
@@ -139,7 +140,28 @@ class BatchWorker:
             if now.cancel_requested:
                 cancelled.set()
 
-    async def _advance(self, job: Job, cancelled: asyncio.Event) -> StoredBatch:
+    async def _advance(
+        self, job: Job, cancelled: asyncio.Event
+    ) -> tuple[Literal["succeeded", "failed", "cancelled"], str | None]:
+        """Brings the batch to its end. Returns the end of its job, with the reason if something that it needs is gone."""
+        status: str = "failed"
+        reason: str | None = None
+        try:
+            status = (await self._take_steps(job, cancelled)).status
+        except* NotFound as lost:  # trying again would not bring it back
+            reason = str(_first_of(lost))
+        if reason is not None:
+            _log.warning("the batch %s has failed: %s", job.id, reason)
+            with suppress(NotFound):
+                gone = BatchError("not_found", reason)
+                await self._context.state.batches.fail(job.tenant, job.id, [structs.asdict(gone)])
+        match status:
+            case "failed" | "cancelled":
+                return status, reason
+            case _:
+                return "succeeded", None
+
+    async def _take_steps(self, job: Job, cancelled: asyncio.Event) -> StoredBatch:
         """Takes every step that is left. Each can be repeated after a crash in its middle."""
         batches, tenant = self._context.state.batches, job.tenant
         batch = await batches.get(tenant, job.id)
@@ -150,7 +172,7 @@ class BatchWorker:
             if batch.status == "validating":
                 batch = await self._validate(tenant, batch)
             if batch.status == "in_progress":
-                batch = await self._answer_all(tenant, batch, cancelled)
+                batch = await self._answer_all(principal_of_job(job), batch, cancelled)
         except* FileNotFoundError:
             lost = BatchError("input_lost", "the file's bytes are not on the disk any more: send it again")
             batch = await batches.fail(tenant, batch.id, [structs.asdict(lost)])
@@ -170,15 +192,17 @@ class BatchWorker:
             return await batches.fail(tenant, batch.id, [structs.asdict(one) for one in checked.errors])
         return await batches.begin(tenant, batch.id, total=checked.total, model=checked.model)
 
-    async def _answer_all(self, tenant: Tenant, batch: StoredBatch, cancelled: asyncio.Event) -> StoredBatch:
+    async def _answer_all(
+        self, principal: Principal, batch: StoredBatch, cancelled: asyncio.Event
+    ) -> StoredBatch:
         """Answers lines until every one has ended, the batch is cancelled, or its time is over."""
-        batches = self._context.state.batches
+        batches, tenant = self._context.state.batches, principal.tenant
         source = await open_source(self._context.state, tenant, batch)
 
         async def consume() -> None:
             async with asyncio.TaskGroup() as group:
                 for _ in range(self._concurrency):
-                    group.create_task(self._answer_some(tenant, batch, source, cancelled))
+                    group.create_task(self._answer_some(principal, batch, source, cancelled))
 
         consumers = asyncio.create_task(consume())
         stop = asyncio.create_task(cancelled.wait())
@@ -200,33 +224,40 @@ class BatchWorker:
         return await batches.finalize(tenant, batch.id)
 
     async def _answer_some(
-        self, tenant: Tenant, batch: StoredBatch, source: Source, cancelled: asyncio.Event
+        self, principal: Principal, batch: StoredBatch, source: Source, cancelled: asyncio.Event
     ) -> None:
         """Answers one line after another, beside as many others as there are slots."""
-        principal = Principal(tenant, "" if tenant == LOCAL else "batch", priority=_PRIORITY)
         while True:
             async with self._slots:
                 lines = await source.some(1)
                 if not lines:
                     return
-                reply = await self._answer(batch.endpoint, lines[0], principal)
+                reply = await self._client.post(batch.endpoint, lines[0].body, principal)
+            reply = await self._settled(reply, batch.endpoint, lines[0], principal)
             result = ended(batch, lines[0], reply)
-            status = await self._context.state.batches.record(tenant, batch.id, [result])
+            status = await self._context.state.batches.record(principal.tenant, batch.id, [result])
             if status == "cancelling":
                 cancelled.set()
             if status != "in_progress":
                 return
 
-    async def _answer(self, endpoint: str, line: InputLine, principal: Principal) -> Reply:
-        """Returns the route's reply. A failure that is not the line's own fault has been retried several times."""
+    async def _settled(self, reply: Reply, endpoint: str, line: InputLine, principal: Principal) -> Reply:
+        """Returns a line's reply. A failure that is not the line's own fault has been retried several times.
+
+        A line that pauses has no slot, so that a tenant which is over its limits delays its own batches alone.
+        """
         pauses_s = list(_PAUSES_S)
-        while True:
-            reply = await self._client.post(endpoint, line.body, principal)
-            if reply.status < 500 and reply.status != 429:
-                return reply
+        while reply.status >= 500 or reply.status == 429:
             if not pauses_s and reply.code not in _WAITING:
                 return reply
-            await asyncio.sleep(pauses_s.pop(0) if pauses_s else _PAUSES_S[-1])
+            pause_s = pauses_s.pop(0) if pauses_s else _PAUSES_S[-1]
+            if reply.status == 429:
+                told_s = float(reply.headers.get(b"retry-after", b"0"))
+                pause_s = max(pause_s, min(told_s, _LONGEST_PAUSE_S))
+            await asyncio.sleep(pause_s)
+            async with self._slots:
+                reply = await self._client.post(endpoint, line.body, principal)
+        return reply
 
     async def _end(self, tenant: Tenant, batch: StoredBatch) -> StoredBatch:
         batches = self._context.state.batches
@@ -243,6 +274,14 @@ async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks)
+
+
+def _first_of(group: BaseExceptionGroup[NotFound]) -> BaseException:
+    """Returns the first exception of a group, which may lie in a group of its own."""
+    found: BaseException = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -11,8 +11,10 @@ from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, allowe
 from deepwell.engine.protocol import Grammar
 from deepwell.server.families.generation_schema import MAX_ALTERNATIVES, GenerationRequest
 from deepwell.server.http.schema import (
+    MAX_ENTRIES,
     Metadata,
     Strict,
+    counted,
     crossed,
     either,
     only_values,
@@ -176,19 +178,22 @@ class ResponseFormat(Strict):
         return ANY_OBJECT if self.type == "json_object" else None
 
 
+_Parts = Annotated[list[dict[str, Any]], Field(max_length=MAX_ENTRIES)]
+
+
 class ChatMessage(Strict):
     """One turn. The parts of a text content are joined."""
 
     role: Annotated[
         Literal["system", "developer", "user", "assistant", "tool"], only_values("the role", *ROLES)
     ]
-    content: Annotated[
-        str | None, BeforeValidator(text_of, json_schema_input_type=str | list[dict[str, Any]] | None)
-    ] = None
+    content: Annotated[str | None, BeforeValidator(text_of, json_schema_input_type=str | _Parts | None)] = (
+        None
+    )
     name: Annotated[Any, refuse("names of participants are not supported: put the name into the content")] = (
         None
     )
-    tool_calls: list[ToolCallSpec] | None = Field(None, max_length=128)
+    tool_calls: Annotated[list[ToolCallSpec] | None, BeforeValidator(counted)] = Field(None, max_length=128)
     tool_call_id: str | None = None
     # Fields of an assistant message in a response, accepted so that the message can be sent back as it came.
     reasoning_content: str | None = None
@@ -225,7 +230,7 @@ class ChatMessage(Strict):
 class ChatRequest(GenerationRequest):
     """`POST /v1/chat/completions`."""
 
-    messages: list[ChatMessage] = Field(min_length=1)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MAX_ENTRIES)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None

@@ -12,8 +12,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from deepwell.errors import InvalidRequest
-from deepwell.server.access.principal import tenant_of
+from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
+from deepwell.server.families.batches.owner import payload_of
 from deepwell.server.families.batches.routes import cancel_batch
 from deepwell.server.families.message_batches.bodies import (
     DeletedMessageBatch,
@@ -46,7 +47,11 @@ def router(context: ServerContext) -> APIRouter:
         try:
             await asyncio.to_thread(_write, draft, body)
             batch = await state.batches.create_without_files(
-                tenant_of(request), endpoint=_MESSAGES, lines=draft, total=len(body.requests)
+                tenant_of(request),
+                endpoint=_MESSAGES,
+                lines=draft,
+                total=len(body.requests),
+                payload=payload_of(principal_of(request)),
             )
         finally:
             draft.discard()

@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, WithJsonSchema
 
-from deepwell.server.http.schema import TAG_MARK, Strict, kind_of, only_kinds, refuse, unsupported
+from deepwell.server.http.schema import (
+    MAX_ENTRIES,
+    TAG_MARK,
+    Strict,
+    counted,
+    kind_of,
+    only_kinds,
+    refuse,
+    unsupported,
+)
 
 __all__ = [
     "AssistantBlock",
@@ -46,17 +55,19 @@ class ToolUseBlock(Strict):
 
 
 def _text_blocks(value: Any) -> Any:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+    return [{"type": "text", "text": value}] if isinstance(value, str) else counted(value)
 
 
+_Most = Field(max_length=MAX_ENTRIES)
 Texts = Annotated[
-    list[TextBlock], BeforeValidator(_text_blocks, json_schema_input_type=str | list[TextBlock])
+    list[TextBlock],
+    BeforeValidator(_text_blocks, json_schema_input_type=str | Annotated[list[TextBlock], _Most]),
 ]
 
 
 ResultTexts = Annotated[
     list[Annotated[TextBlock, only_kinds("parts of a tool's result", "text")]],
-    BeforeValidator(_text_blocks, json_schema_input_type=str | list[TextBlock]),
+    BeforeValidator(_text_blocks, json_schema_input_type=str | Annotated[list[TextBlock], _Most]),
 ]
 
 
@@ -95,14 +106,16 @@ AssistantBlock = Annotated[
 class UserMessage(Strict):
     role: Literal["user"]
     content: Annotated[
-        list[UserBlock], BeforeValidator(_text_blocks, json_schema_input_type=str | list[UserBlock])
+        list[UserBlock],
+        BeforeValidator(_text_blocks, json_schema_input_type=str | Annotated[list[UserBlock], _Most]),
     ]
 
 
 class AssistantMessage(Strict):
     role: Literal["assistant"]
     content: Annotated[
-        list[AssistantBlock], BeforeValidator(_text_blocks, json_schema_input_type=str | list[AssistantBlock])
+        list[AssistantBlock],
+        BeforeValidator(_text_blocks, json_schema_input_type=str | Annotated[list[AssistantBlock], _Most]),
     ]
 
 
@@ -179,7 +192,7 @@ class CountTokensRequest(Strict):
     """`POST /v1/messages/count_tokens`: all that becomes the prompt."""
 
     model: str
-    messages: list[Turn] = Field(min_length=1, max_length=100_000)
+    messages: list[Turn] = Field(min_length=1, max_length=MAX_ENTRIES)
     system: Texts = Field(default_factory=list[TextBlock])
     tools: list[Tool] | None = Field(None, max_length=128)
     tool_choice: ToolChoice | None = None

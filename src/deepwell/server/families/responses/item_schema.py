@@ -8,7 +8,16 @@ from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from deepwell.server.http.schema import TAG_MARK, Strict, crossed, kind_of, only_kinds, refuse
+from deepwell.server.http.schema import (
+    MAX_ENTRIES,
+    TAG_MARK,
+    Strict,
+    counted,
+    crossed,
+    kind_of,
+    only_kinds,
+    refuse,
+)
 
 __all__ = [
     "ITEM_TYPES",
@@ -76,8 +85,13 @@ Part = Annotated[
 
 
 def _parts(value: Any) -> Any:
-    return [{"type": "input_text", "text": value}] if isinstance(value, str) else value
+    return [{"type": "input_text", "text": value}] if isinstance(value, str) else counted(value)
 
+
+_Most = Field(max_length=MAX_ENTRIES)
+Parts = Annotated[
+    list[Part], BeforeValidator(_parts, json_schema_input_type=str | Annotated[list[Part], _Most])
+]
 
 Status = Literal["in_progress", "completed", "incomplete"] | None
 
@@ -87,7 +101,7 @@ class MessageInput(Strict):
 
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
-    content: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+    content: Parts
     id: Id | None = None
     status: Status = None
     phase: Literal["commentary", "final_answer"] | None = None
@@ -111,7 +125,7 @@ class FunctionOutputInput(Strict):
 
     type: Literal["function_call_output"]
     call_id: str = Field(min_length=1, max_length=256)
-    output: Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+    output: Parts
     id: Id | None = None
     status: Status = None
     name: str | None = None  # a label: the call has it
@@ -131,8 +145,10 @@ class ReasoningInput(Strict):
 
     type: Literal["reasoning"]
     id: Id | None = None
-    summary: list[ReasoningPart] = Field(default_factory=list[ReasoningPart])
-    content: list[ReasoningPart] | None = None
+    summary: Annotated[list[ReasoningPart], BeforeValidator(counted), _Most] = Field(
+        default_factory=list[ReasoningPart]
+    )
+    content: Annotated[list[ReasoningPart] | None, BeforeValidator(counted), _Most] = None
     status: Status = None
     encrypted_content: str | None = None
 

@@ -9,6 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from deepwell.server.families.responses.item_schema import ItemInput
 from deepwell.server.http.schema import (
+    MAX_ENTRIES,
     TAG_MARK,
     Metadata,
     Strict,
@@ -34,7 +35,6 @@ __all__ = [
     "RetrieveQuery",
 ]
 
-MAX_ITEMS = 2048  # per request
 LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
 INCLUDES = (LOGPROBS, ENCRYPTED)
 CHOICE_TYPES = ("function", "allowed_tools")
@@ -169,7 +169,7 @@ class _Prompted(Strict):
     input: Annotated[
         list[ItemInput],
         BeforeValidator(_input, json_schema_input_type=str | list[ItemInput]),
-        Field(max_length=MAX_ITEMS),
+        Field(max_length=MAX_ENTRIES),
     ] = Field(default_factory=list[ItemInput])
     instructions: str | None = None
     previous_response_id: str | None = None
