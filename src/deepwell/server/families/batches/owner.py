@@ -1,4 +1,4 @@
-"""Whose limits the lines of a batch are charged to. It is kept in the job that runs the batch."""
+"""`payload_of`, `principal_of_job`: the limits that the lines of a batch are charged to, kept in the job that runs it."""
 
 from __future__ import annotations
 
