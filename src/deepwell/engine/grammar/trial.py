@@ -93,6 +93,8 @@ def main(descriptor: str, limits: str) -> None:
     def compile_once(source: bytes) -> None:
         LLMatcher(vocabulary, source.decode("utf-8", "surrogatepass"), log_level=0).compute_bitmask()
 
+    # What the library prepares at its first use is then there in every fork.
+    compile_once(LLMatcher.grammar_from_json_schema('{"type":"object"}').encode())
     serve_forks(int(descriptor), limits, compile_once)
 
 
