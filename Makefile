@@ -77,9 +77,10 @@ golden: $(TUNE)  ## make tests/golden anew with transformers
 	$(TUNE_VENV)/bin/python tests/golden/deepseek.py
 	$(TUNE_VENV)/bin/python -m tests.golden.prediction
 
-docs: $(DEV)  ## the pages that are made from the code: reference, troubleshooting
+docs: $(DEV)  ## the pages that are made from the code: reference, settings, commands, troubleshooting
 	$(BIN)/python -m deepwell.bench.workers.api_docs
 	$(BIN)/python -m deepwell.bench.workers.troubleshooting
+	$(BIN)/python -m deepwell.cli.pages
 
 clean:  ## environments, builds, caches; models stay in the store
 	rm -rf $(VENV) $(TUNE_VENV) $(AUDIT_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

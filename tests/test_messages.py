@@ -37,6 +37,14 @@ def test_the_pages_are_those_of_the_catalogue() -> None:
         assert all(entry.example in text for entry in catalogue().values() if entry.topic)
 
 
+@pytest.mark.parametrize("name", pages())
+def test_each_error_has_one_title_that_says_what_is_wrong(name: str) -> None:
+    titles = re.findall(r"^### (.*)$", pages()[name], re.MULTILINE)
+    assert len(set(titles)) == len(titles)
+    words = [re.findall(r"[a-z]{2,}|[\u4e00-\u9fff]", title) for title in titles]  # beside the placeholders
+    assert [title for title, found in zip(titles, words, strict=True) if not found] == []
+
+
 @pytest.mark.parametrize(
     ("environ", "expected"),
     [

@@ -1,4 +1,4 @@
-"""Every page of the documentation: its links and anchors resolve, it has its twin in the other language, and it can be found."""
+"""Every page of the documentation: its links resolve, it has its twin in the other language, and it can be found."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "bench").rglob
 # Pages in English alone. They are made for those who change the code, or from it.
 ENGLISH_ALONE = {
     ".": {"benchmarks", "dependencies", "log"},
-    "reference": {"api", "coverage"},
+    "reference": {"api", "commands", "coverage"},
 }
 EXPLAINED_IN_BOTH = {"deepseek", "security"}  # the other explanations describe the code
 

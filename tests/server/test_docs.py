@@ -62,3 +62,11 @@ def test_the_reference_is_up_to_date() -> None:
     described = document()
     assert (DOCS / "reference" / "api.md").read_text(encoding="utf-8") == api_page(described)
     assert (DOCS / "reference" / "coverage.md").read_text(encoding="utf-8") == coverage_page()
+
+
+def test_every_parameter_that_may_be_left_out_has_a_default() -> None:
+    rows = re.findall(r"^\| `([^|]+)` \| ([^|]+) \| [^|]+ \| ([^|]*) \|", api_page(document()), re.MULTILINE)
+    assert len(rows) > 150
+    optional = {name: default for name, place, default in rows if place in ("body", "query")}
+    assert {name for name, default in optional.items() if not default.strip()} == set()
+    assert optional["temperature"] == "the model's, else 1" and optional["limit"] == "`20`"

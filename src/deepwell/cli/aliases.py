@@ -39,16 +39,18 @@ def run(
     model: Annotated[
         str,
         typer.Argument(
-            help="A name in the store or the catalog, or a path.",
+            help="Model to talk with: a name in the store or the catalog, or a path.",
             metavar="MODEL",
             autocompletion=stored_models,
         ),
     ],
-    question: Annotated[str | None, typer.Argument(help="The question; without one, a conversation.")] = None,
-    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens an answer may have.")] = None,
+    question: Annotated[
+        str | None, typer.Argument(help="Question to ask; without one, a conversation begins.")
+    ] = None,
+    system: Annotated[str | None, typer.Option(help="System message of the conversation.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[
-        float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
+        float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the likeliest token.")
     ] = TEMPERATURE,
     url: Url = None,
     port: ServerPort = None,

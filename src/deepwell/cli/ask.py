@@ -37,16 +37,18 @@ def ask(
     question: Annotated[
         str | None,
         typer.Argument(
-            help="The question. Text that is piped in is put behind it; - or nothing takes the piped text alone."
+            help="Question to ask. Piped text is put behind it; - or nothing takes the piped text alone."
         ),
     ] = None,
     model: ModelOption = None,
-    system: Annotated[str | None, typer.Option(help="A system message in front of the question.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens the answer may have.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message in front of the question.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[
-        float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
+        float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the likeliest token.")
     ] = TEMPERATURE,
-    seed: Annotated[int | None, typer.Option(help="Makes a drawn answer repeatable.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the sampling, which makes a drawn answer repeatable.")
+    ] = None,
     url: Url = None,
     port: ServerPort = None,
     api_key: ApiKeyOption = None,

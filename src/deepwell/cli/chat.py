@@ -40,14 +40,14 @@ def chat(
     model: Annotated[
         str | None,
         typer.Argument(
-            help="A name in the store, or a path; unset: the server's own, or smollm2.",
+            help="Model to talk with: a name in the store, or a path; unset: the server's own, or smollm2.",
             autocompletion=stored_models,
         ),
     ] = None,
-    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Tokens an answer may have.")] = None,
+    system: Annotated[str | None, typer.Option(help="System message of the conversation.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer, in tokens.")] = None,
     temperature: Annotated[
-        float, typer.Option(min=0, max=2, help="0: always the likeliest token.")
+        float, typer.Option(min=0, max=2, help="Sampling temperature; 0 always takes the likeliest token.")
     ] = TEMPERATURE,
     url: Url = None,
     port: ServerPort = None,

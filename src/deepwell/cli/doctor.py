@@ -8,12 +8,12 @@ import platform
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from deepwell.cli.keys import has_stored_key
-from deepwell.cli.options import Context, KvDtype, KvTokens, ModelOption, ModelsDir, Port, Precision, Threads
+from deepwell.cli.options import Context, KvDtype, KvTokens, ModelOption, ModelsDir, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.cli.usage import Verbs
 from deepwell.version import deepwell_version
@@ -44,7 +44,10 @@ def register(app: typer.Typer) -> None:
 def doctor(
     context_: typer.Context,
     model: ModelOption = None,
-    port: Port = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port to check, for a running server or for one to start; unset: 8000."),
+    ] = None,
     precision: Precision = None,
     context: Context = None,
     kv_dtype: KvDtype = None,

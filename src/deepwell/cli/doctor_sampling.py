@@ -16,16 +16,22 @@ __all__ = ["sampling"]
 def sampling(
     transcript: Annotated[
         Path,
-        typer.Argument(help="A text, or the JSON of a chat completion, or - for standard input."),
+        typer.Argument(
+            help="Output to examine: a text file, the JSON of a chat completion, or - for standard input."
+        ),
     ],
     model: ModelOption = None,
     models_dir: ModelsDir = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="That it was drawn with.")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="That it was drawn with.")] = 1.0,
-    repetition_penalty: Annotated[float, typer.Option(min=0.01, help="That it was drawn with.")] = 1.0,
+    temperature: Annotated[
+        float, typer.Option(min=0, max=2, help="Temperature that the output was drawn with.")
+    ] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0, max=1, help="Top-p that the output was drawn with.")] = 1.0,
+    repetition_penalty: Annotated[
+        float, typer.Option(min=0.01, help="Repetition penalty that the output was drawn with.")
+    ] = 1.0,
     json: JsonFlag = False,
 ) -> None:
-    """Measure how much an output repeats itself and how sure the model was, and say which setting to move."""
+    """Measure how repetitive and how uncertain an output is, and report which sampling parameter to change."""
     with reported_errors(as_json=json):
         from deepwell.cli.transcripts import read_transcript
         from deepwell.models.store.store import ModelStore

@@ -72,31 +72,35 @@ def _store(settings: Settings | None = None, *, init: bool = False) -> Generator
 
 
 def create(
-    name: Annotated[str, typer.Argument(help="What it is for, for people.")],
+    name: Annotated[str, typer.Argument(help="Name of the key, by which people know what it is for.")],
     tenant: Annotated[
         str | None,
-        typer.Option(help="Whose data it opens; keys of one tenant share them. Unset: a tenant of its own."),
+        typer.Option(
+            help="Tenant whose data the key opens; keys of one tenant share them. Unset: a tenant of its own."
+        ),
     ] = None,
     scope: Annotated[
         list[str] | None,
         typer.Option(
-            help="inference, files, adapters, metrics or admin; repeatable. Unset: inference and files."
+            help="Scope of the key: inference, files, adapters, metrics or admin; repeatable. Unset: inference and files."
         ),
     ] = None,
     expires: Annotated[
         str | None,
-        typer.Option(help="How long it lives, such as 12h, 90d or 52w; unset: until it is revoked."),
+        typer.Option(help="Lifetime of the key, such as 12h, 90d or 52w; unset: until it is revoked."),
     ] = None,
     requests_per_minute: Annotated[
-        int | None, typer.Option(min=0, help="Of this key alone; 0: no limit; unset: the tenant's.")
+        int | None,
+        typer.Option(min=0, help="Requests a minute of this key; 0: no limit; unset: the tenant's limit."),
     ] = None,
     tokens_per_minute: Annotated[
-        int | None, typer.Option(min=0, help="Of this key alone; 0: no limit; unset: the tenant's.")
+        int | None,
+        typer.Option(min=0, help="Tokens a minute of this key; 0: no limit; unset: the tenant's limit."),
     ] = None,
     init: Init = False,
     json: JsonFlag = False,
 ) -> None:
-    """Make a key and show it: this once, for only its hash is kept."""
+    """Create a key and print it. It is shown this once, because only its hash is kept."""
     with reported_errors(as_json=json):
         from deepwell.server.access.principal import SCOPES
         from deepwell.storage.database import Tenant
@@ -126,9 +130,10 @@ def create(
 
 
 def list_keys(
-    tenant: Annotated[str | None, typer.Option(help="Of this tenant alone.")] = None, json: JsonFlag = False
+    tenant: Annotated[str | None, typer.Option(help="List the keys of this tenant alone.")] = None,
+    json: JsonFlag = False,
 ) -> None:
-    """List the keys there are, and those there were."""
+    """List all keys, those that were revoked or have expired too."""
     with reported_errors(as_json=json):
         import asyncio
 
@@ -160,10 +165,10 @@ def list_keys(
 
 
 def revoke(
-    id: Annotated[str, typer.Argument(help="As `deepwell keys list` shows it.", metavar="ID")],
+    id: Annotated[str, typer.Argument(help="Id of the key, as `deepwell keys list` shows it.", metavar="ID")],
     json: JsonFlag = False,
 ) -> None:
-    """End a key for ever. Servers that run refuse it within seconds."""
+    """Revoke a key for ever. Running servers refuse it within seconds."""
     with reported_errors(as_json=json):
         with _store() as store:
             key = store.revoke(id)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["list_models", "register", "remove", "show"]
 
 Name = Annotated[
-    str, typer.Argument(help="A model in the store.", metavar="NAME", autocompletion=stored_models)
+    str, typer.Argument(help="Name of a model in the store.", metavar="NAME", autocompletion=stored_models)
 ]
 
 
@@ -84,7 +84,7 @@ def _settings(models_dir: Path | None) -> Settings:
 
 
 def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
-    """List the models in the store, and those that the catalog could bring."""
+    """List the models in the store, and those of the catalog that can be pulled."""
     with reported_errors(as_json=json):
         from deepwell.models.store.catalog import shipped_catalog
         from deepwell.models.store.store import ModelStore
@@ -197,7 +197,7 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
 def remove(
     names: Annotated[
         list[str],
-        typer.Argument(help="Models in the store.", metavar="NAME...", autocompletion=stored_models),
+        typer.Argument(help="Names of models in the store.", metavar="NAME...", autocompletion=stored_models),
     ],
     models_dir: ModelsDir = None,
     json: JsonFlag = False,
@@ -230,14 +230,18 @@ def remove(
 
 
 def export(
-    name: Annotated[str, typer.Argument(help="A model in the store, or a path.", metavar="MODEL")],
-    output: Annotated[Path, typer.Argument(help="The directory to write.", metavar="DIRECTORY")],
-    to: Annotated[str, typer.Option(help="The format: safetensors.")] = "safetensors",
-    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")] = "bfloat16",
+    name: Annotated[
+        str, typer.Argument(help="Model to export: a name in the store, or a path.", metavar="MODEL")
+    ],
+    output: Annotated[Path, typer.Argument(help="Directory to write.", metavar="DIRECTORY")],
+    to: Annotated[str, typer.Option(help="Format of the files: safetensors.")] = "safetensors",
+    dtype: Annotated[
+        str, typer.Option(help="Data type of the weights: float32, bfloat16 or float16.")
+    ] = "bfloat16",
     models_dir: ModelsDir = None,
     json: JsonFlag = False,
 ) -> None:
-    """Write a model as a directory that transformers loads."""
+    """Export a model as a directory that transformers loads."""
     with reported_errors(as_json=json):
         from deepwell.errors import InvalidRequest
         from deepwell.models.formats.checkpoint import open_checkpoint

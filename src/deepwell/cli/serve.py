@@ -18,9 +18,12 @@ import typer
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
 from deepwell.cli.keys import check_store, has_stored_key
 from deepwell.cli.options import (
+    AccessLog,
+    AdapterDir,
     AllowedHosts,
     Context,
     CorsOrigins,
+    EmbeddingModel,
     Host,
     Init,
     KvDtype,
@@ -28,9 +31,12 @@ from deepwell.cli.options import (
     ModelsDir,
     Port,
     Precision,
+    ResponseCacheMb,
     SamplingDefaultsOption,
+    SemanticCache,
     Speculation,
     Threads,
+    Workers,
     stored_models,
 )
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
@@ -61,7 +67,10 @@ def register(app: typer.Typer) -> None:
 def serve(
     model: Annotated[
         str | None,
-        typer.Argument(help="A name in the store, or a path; unset: smollm2.", autocompletion=stored_models),
+        typer.Argument(
+            help="Model to serve: a name in the store, or a path; unset: smollm2.",
+            autocompletion=stored_models,
+        ),
     ] = None,
     host: Host = None,
     port: Port = None,
@@ -71,36 +80,26 @@ def serve(
     kv_tokens: KvTokens = None,
     threads: Threads = None,
     speculation: Speculation = None,
-    response_cache_mb: Annotated[
-        int | None,
-        typer.Option(min=0, help="MB for whole answers, reused when a request repeats; unset: 32; 0: off."),
-    ] = None,
-    embedding_model: Annotated[
-        str | None, typer.Option(help="A second model, for /v1/embeddings alone, such as minilm.")
-    ] = None,
-    semantic_cache: Annotated[
-        str | None,
-        typer.Option(help="on: answer a question as one that asked the same; needs --embedding-model."),
-    ] = None,
-    access_log: Annotated[
-        str | None, typer.Option(help="off, text or json: one line a request on standard error.")
-    ] = None,
+    response_cache_mb: ResponseCacheMb = None,
+    embedding_model: EmbeddingModel = None,
+    semantic_cache: SemanticCache = None,
+    access_log: AccessLog = None,
     sampling_defaults: SamplingDefaultsOption = None,
     models_dir: ModelsDir = None,
     adapter: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH of a LoRA adapter to serve as a model; repeatable.")
+        list[str] | None,
+        typer.Option(help="LoRA adapter to serve as a model of its own: NAME=PATH; repeatable."),
     ] = None,
-    adapter_dir: Annotated[
-        Path | None, typer.Option(help="Let clients load LoRA adapters from folders of this directory.")
-    ] = None,
+    adapter_dir: AdapterDir = None,
     allowed_host: AllowedHosts = None,
     cors_origin: CorsOrigins = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="HTTP processes over the one engine; unset: 1.")
-    ] = None,
+    workers: Workers = None,
     init: Init = False,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Ask one question through the API when ready.")
+        bool,
+        typer.Option(
+            "--demo", help="Ask one question through the API when the server is ready, and print the answer."
+        ),
     ] = False,
     json: JsonFlag = False,
 ) -> None:

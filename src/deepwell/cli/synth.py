@@ -25,22 +25,26 @@ def synth(
     shape: Annotated[
         str,
         typer.Option(
-            help="deepseek-v2-lite, deepseek-v3-8layers, qwen3-moe-30b-a3b, mixture-1b or its twin dense-1b."
+            help="Shape: deepseek-v2-lite, deepseek-v3-8layers, qwen3-moe-30b-a3b, mixture-1b or its twin dense-1b."
         ),
     ],
-    precision: Annotated[str, typer.Option(help="int8, int4 (8-bit head) or int4-full.")] = "int8",
-    layers: Annotated[int | None, typer.Option(min=1, help="Fewer layers than the shape has.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="Format of the weights: int8, int4 (8-bit head) or int4-full.")
+    ] = "int8",
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Number of layers, where it is to be fewer than the shape has.")
+    ] = None,
     prediction: Annotated[
-        bool, typer.Option("--prediction", help="With a multi-token prediction layer behind the last one.")
+        bool, typer.Option("--prediction", help="Add a multi-token prediction layer behind the last one.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="A new directory; unset: beside the model store.")
+        Path | None, typer.Option(help="Directory to create; unset: one beside the model store.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers.")] = 0,
     models_dir: ModelsDir = None,
     json: JsonFlag = False,
 ) -> None:
-    """Write a model of random weights in a real shape, packed, to run and measure; its answers are noise."""
+    """Write a packed model of random weights in the shape of a real one, to measure its speed; its answers are noise."""
     with reported_errors(as_json=json):
         from typing import cast
 
@@ -63,11 +67,14 @@ def synth(
 
 def verify(
     path: Annotated[
-        Path, typer.Argument(help="A .dwpack file, or a directory that holds some.", metavar="PATH")
+        Path,
+        typer.Argument(
+            help="File of packed weights (.dwpack), or a directory of such files.", metavar="PATH"
+        ),
     ],
     json: JsonFlag = False,
 ) -> None:
-    """Compare packed files with their checksums, which a start skips where they have 4 GB and more."""
+    """Compare packed files with their checksums; a start skips this for files of 4 GB and more."""
     with reported_errors(as_json=json):
         from deepwell.engine.weights.load import verify_packed
         from deepwell.errors import InvalidModelFile, ModelNotFound

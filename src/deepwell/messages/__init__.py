@@ -15,7 +15,17 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-__all__ = ["Entry", "Language", "catalogue", "language", "nearest", "preferred_language", "render", "say"]
+__all__ = [
+    "Entry",
+    "Language",
+    "catalogue",
+    "chinese_settings",
+    "language",
+    "nearest",
+    "preferred_language",
+    "render",
+    "say",
+]
 
 Language = Literal["en", "zh"]
 
@@ -51,6 +61,13 @@ def catalogue() -> Mapping[str, Entry]:
     """Returns all messages by their key, in the order of the file."""
     text = files("deepwell.messages").joinpath("catalogue.toml").read_text(encoding="utf-8")
     return {key: Entry(key, **fields) for key, fields in tomllib.loads(text).items()}
+
+
+@cache
+def chinese_settings() -> Mapping[str, Mapping[str, str]]:
+    """Returns the Chinese descriptions of the settings by section and name; the English ones stand in their declarations."""
+    text = files("deepwell.messages").joinpath("settings.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def language(environ: Mapping[str, str] | None = None) -> Language:

@@ -13,8 +13,8 @@ class ClientSettings(BaseSettings):
 
     url: str | None = Field(
         None,
-        description="The server that `ask` and `chat` talk to, such as http://10.0.0.5:8000; unset: the one of host and port.",
+        description="Server that `ask` and `chat` talk to, such as http://10.0.0.5:8000; unset: the one at host and port.",
     )
     api_key: SecretStr | None = Field(
-        None, description="The key that `ask` and `chat` send; unset: the first of api_keys."
+        None, description="Key that `ask` and `chat` send; unset: the first of api_keys."
     )

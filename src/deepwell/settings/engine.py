@@ -15,23 +15,31 @@ class EngineSettings(BaseSettings):
     """The section of the engine: precision, memory, threads, adapters."""
 
     precision: Literal["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="Weights in memory; auto: 4-bit files as int4, everything else as int8."
+        "auto",
+        description="Format of the weights in memory; auto: 4-bit files as int4, everything else as int8.",
     )
     context: int | None = Field(
-        None, ge=1, description="Tokens a sequence may hold; unset: what the model allows."
+        None, ge=1, description="Tokens that a sequence may hold; unset: what the model allows."
     )
-    kv_dtype: Literal["fp32", "bf16", "int8"] = Field("bf16", description="Keys and values in the cache.")
+    kv_dtype: Literal["fp32", "bf16", "int8"] = Field(
+        "bf16",
+        description="Data type of keys and values in the cache; int8 takes half the memory and costs some quality.",
+    )
     kv_tokens: int | None = Field(
-        None, ge=1, description="Tokens the whole KV cache holds; unset: chosen to fit."
+        None, ge=1, description="Tokens that the whole KV cache holds; unset: chosen to fit the memory."
     )
     adapter_dir: Path | None = Field(
         None,
-        description="Clients may load LoRA adapters from folders of this directory; unset: they may not.",
+        description="Directory with folders of LoRA adapters that clients may load; unset: they may load none.",
     )
     threads: int | None = Field(
-        None, ge=1, description="Compute threads; unset: the cores this process may use."
+        None, ge=1, description="Compute threads; unset: the cores that this process may use."
     )
     speculation: Literal["auto", "off"] = Field(
-        "auto", description="Draft tokens from the text so far where that is faster; answers do not change."
+        "auto",
+        description="Whether tokens are drafted from the text so far where that is faster; answers do not change.",
     )
-    isa: str | None = Field(None, description="Force a lower kernel table, for example avx2 or generic.")
+    isa: str | None = Field(
+        None,
+        description="Kernel table to use in place of the best one of this processor, such as avx2 or generic.",
+    )

@@ -16,16 +16,18 @@ __all__ = ["ModelSettings"]
 class ModelSettings(BaseSettings):
     """The section of models: which are served, and where they come from."""
 
-    model: str = Field("smollm2", description="The model that is served: a name in the store, or a path.")
+    model: str = Field("smollm2", description="Model that is served: a name in the store, or a path.")
     embedding_model: str | None = Field(
         None, description="A second model, for /v1/embeddings alone: a name in the store, or a path."
     )
-    models_dir: Path = Field(default_factory=lambda: cache_root() / "models", description="The model store.")
+    models_dir: Path = Field(
+        default_factory=lambda: cache_root() / "models", description="Directory of the model store."
+    )
     sampling_defaults: Literal["model", "off"] = Field(
         "model",
-        description="Sampling parameters that a request leaves out: as the model's publisher declares, or off: OpenAI's.",
+        description="Source of sampling parameters that a request leaves out: model (its publisher), or off (OpenAI's).",
     )
-    offline: bool = Field(False, description="Never touch the network.")
+    offline: bool = Field(False, description="Whether the network is never used to fetch models.")
 
     @property
     def packed_dir(self) -> Path:

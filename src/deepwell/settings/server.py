@@ -24,23 +24,30 @@ _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,
 class ServerSettings(BaseSettings):
     """The section of the server: its address, keys, limits, caches, processes, log and traces."""
 
-    host: str = Field("127.0.0.1", description="The address the server binds.")
-    port: int = Field(8000, ge=0, le=65535, description="The port the server binds; 0 takes a free one.")
+    host: str = Field(
+        "127.0.0.1", description="Address that the server binds; any other than loopback needs API keys."
+    )
+    port: int = Field(
+        8000,
+        ge=0,
+        le=65535,
+        description="Port that the server binds, and that `ask` and `chat` connect to; for the server, 0 takes a free one.",
+    )
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list[SecretStr],
-        description="Bearer keys the server accepts; empty: no key is asked for.",
+        description="Keys that the server accepts besides those in its database, with at least 16 characters each.",
     )
     allowed_hosts: _Listed = Field(
         default_factory=list[str],
-        description="Names that requests may call the server by, besides its own address; *.NAME allows subdomains.",
+        description="Host names that requests may use for the server, besides its own address; *.NAME allows subdomains.",
     )
     cors_origins: _Listed = Field(
         default_factory=list[str],
-        description="Origins whose web pages may call the server, such as https://app.example.com; *: any, with keys.",
+        description="Origins whose web pages may call the server, such as https://app.example.com; * allows any, with keys.",
     )
     trusted_proxies: _Listed = Field(
         default_factory=list[str],
-        description="Addresses or networks of reverse proxies, which max_connections_per_address does not apply to.",
+        description="Addresses or networks of reverse proxies, to which max_connections_per_address does not apply.",
     )
     max_connections: int = Field(
         0,
@@ -52,88 +59,100 @@ class ServerSettings(BaseSettings):
         ge=0,
         description="Connections of one client address, other than loopback, in one HTTP process; 0: half of all.",
     )
-    max_body_bytes: int = Field(8 << 20, ge=1024, description="Requests with a longer body are refused.")
+    max_body_bytes: int = Field(
+        8 << 20, ge=1024, description="Largest body of a request, in bytes; longer ones are refused."
+    )
     requests_per_minute: int = Field(
-        0, ge=0, description="Requests a tenant may send in a minute; 0: no limit. A key may carry its own."
+        0,
+        ge=0,
+        description="Requests that a tenant may send in a minute; 0: no limit. A key may carry its own.",
     )
     tokens_per_minute: int = Field(
-        0, ge=0, description="Tokens a tenant may use in a minute; 0: no limit. A key may carry its own."
+        0, ge=0, description="Tokens that a tenant may use in a minute; 0: no limit. A key may carry its own."
     )
     request_timeout_s: float = Field(
-        1800, ge=0, description="A request that takes longer ends with an error; 0: none does."
+        1800, ge=0, description="Seconds after which a request ends with an error; 0: no limit."
     )
     max_wait_s: float = Field(
-        60, ge=0, description="A request that would wait longer for its turn is refused at once; 0: none is."
+        60,
+        ge=0,
+        description="Seconds that a request may wait for its turn; a longer wait is refused at once; 0: no limit.",
     )
     valkey_url: SecretStr | None = Field(
         None,
-        description="Valkey that shares limits and cached answers between hosts; unset: each has its own.",
+        description="URL of a Valkey that shares limits and cached answers between hosts; unset: each host has its own.",
     )
     batch_concurrency: int = Field(
         16,
         ge=1,
-        description="Requests of batches that are answered side by side, behind everybody who waits.",
+        description="Requests of batches that each HTTP process answers side by side, behind everybody who waits.",
     )
     response_cache_mb: int = Field(
         32,
         ge=0,
-        description="Memory for whole answers, reused when a deterministic request repeats exactly; 0: off.",
+        description="MB of memory for whole answers, reused when a deterministic request repeats exactly; 0: off.",
     )
     response_cache_ttl_s: float = Field(
-        3600, gt=0, description="How long a whole answer is reused after it was generated."
+        3600, gt=0, description="Seconds for which a whole answer is reused after it was generated."
     )
-    workers: int = Field(1, ge=1, le=64, description="HTTP processes; all share one engine.")
+    workers: int = Field(1, ge=1, le=64, description="Number of HTTP processes; all share one engine.")
     drain_seconds: float = Field(
-        20.0, ge=0, description="How long answers in flight may go on when the server is asked to stop."
+        20.0, ge=0, description="Seconds that answers in flight may go on when the server is asked to stop."
     )
     client_timeout_s: float = Field(
         30.0,
         gt=0,
-        description="A client that sends nothing of its request, or takes nothing of its answer, for so long is cut off.",
+        description="Seconds after which a client that neither sends its request nor takes its answer is cut off.",
     )
     keep_alive_s: float = Field(
-        75.0, gt=0, description="A connection on which no further request comes for so long is closed."
+        75.0, gt=0, description="Seconds after which a connection without a further request is closed."
     )
     engine_timeout_s: float = Field(
         10.0,
         ge=0.5,
-        description="A process of the server that neither answers nor moves for so long is replaced.",
+        description="Seconds after which a process of the server that neither answers nor moves is replaced.",
     )
     step_timeout_s: float = Field(
-        60.0, ge=1, description="An engine that has work and finishes no step for so long is replaced."
+        60.0,
+        ge=1,
+        description="Seconds after which an engine that has work and finishes no step is replaced.",
     )
     engine_wait_s: float = Field(
-        30.0, ge=0, description="How long requests wait for an engine that is being restarted, before a 503."
+        30.0,
+        ge=0,
+        description="Seconds that requests wait for an engine that is being restarted, before a 503.",
     )
     semantic_cache: Literal["off", "on"] = Field(
         "off",
-        description="Answer a deterministic question as one that asked the same in other words; needs embedding_model.",
+        description="Whether a question gets the answer to one that asked the same in other words; needs embedding_model.",
     )
     semantic_min_cosine: float = Field(
         0.8,
         ge=0,
         le=1,
-        description="How alike two questions must be for the embedder, besides their wording.",
+        description="Least cosine of two questions, besides their wording, for the semantic cache to answer.",
     )
-    semantic_cache_mb: int = Field(16, ge=1, description="Memory for the semantic cache.")
+    semantic_cache_mb: int = Field(16, ge=1, description="MB of memory for the semantic cache.")
     semantic_ttl_s: float = Field(
-        3600.0, gt=0, description="For how long the semantic cache may give an answer again, in seconds."
+        3600.0, gt=0, description="Seconds for which the semantic cache may give an answer again."
     )
     access_log: Literal["off", "text", "json"] = Field(
-        "off", description="One line a request: as logfmt, or as JSON; keys and texts are never in it."
+        "off",
+        description="Format of the access log, one line a request: text is logfmt; keys and texts are never in it.",
     )
     access_log_file: Path | None = Field(
-        None, description="Where the access log is written, appended to and reopened; unset: standard error."
+        None,
+        description="File of the access log, which is appended to and reopened when it was moved; unset: standard error.",
     )
     trace_endpoint: str | None = Field(
         None,
-        description="An OTLP/HTTP collector for traces, such as http://127.0.0.1:4318; unset: none. Needs deepwell[otel].",
+        description="OTLP/HTTP collector for traces, such as http://127.0.0.1:4318; unset: no traces. Needs deepwell[otel].",
     )
     trace_share: float = Field(
-        1.0, ge=0, le=1, description="Of the traces that begin here, how many are sampled, 0 to 1."
+        1.0, ge=0, le=1, description="Share of the traces that begin here which is sampled, from 0 to 1."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "warning", description="Server log level."
+        "warning", description="Level of the server's log."
     )
 
     @field_validator("api_keys", "allowed_hosts", "cors_origins", "trusted_proxies", mode="before")

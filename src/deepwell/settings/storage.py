@@ -16,18 +16,20 @@ class StorageSettings(BaseSettings):
     """The section of data at rest: the database, files and jobs."""
 
     data_dir: Path = Field(
-        default_factory=data_root, description="The database, and the files that clients send."
+        default_factory=data_root, description="Directory of the database, and of files that clients send."
     )
     state_dir: Path = Field(
         default_factory=state_root,
-        description="What remembers databases that had keys, so that a lost data_dir is noticed.",
+        description="Directory that remembers databases with keys, so that a lost data_dir is noticed.",
     )
     database_url: SecretStr | None = Field(
         None,
-        description="A PostgreSQL database in place of the one in data_dir: postgresql://user:password@host/name.",
+        description="PostgreSQL database in place of the one in data_dir: postgresql://user:password@host/name.",
     )
-    max_file_bytes: int = Field(512 << 20, ge=1, description="Of one file sent to /v1/files.")
-    max_upload_bytes: int = Field(8 << 30, ge=1, description="Of one file sent in parts through /v1/uploads.")
+    max_file_bytes: int = Field(512 << 20, ge=1, description="Largest file that /v1/files takes, in bytes.")
+    max_upload_bytes: int = Field(
+        8 << 30, ge=1, description="Largest file that /v1/uploads takes in parts, in bytes."
+    )
     job_lease_s: float = Field(
         10.0, gt=0, description="Seconds of silence after which another server takes over a job."
     )

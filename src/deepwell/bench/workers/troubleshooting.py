@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from deepwell.bench.harness.assets import repository
 from deepwell.messages import Entry, Language, catalogue
@@ -50,12 +50,24 @@ def _shown(text: str) -> str:
     return re.sub(r"\{(\w+)(![rs])?\}", lambda found: found[1].upper().replace("_ZH", ""), text)
 
 
-def _entry(entry: Entry, language: Language) -> str:
-    message, fix = (_shown(text) for text in entry.texts(language))
+def _error(entries: Sequence[Entry], language: Language) -> str:
+    """Returns the paragraph of one error; its entries differ in example and fix."""
     labels = ("示例", "解决") if language == "zh" else ("Example", "Fix")
     colon = "：" if language == "zh" else ": "
-    example = entry.example if "`" in entry.example else f"`{entry.example}`"
-    return f"### {message}\n\n- {labels[0]}{colon}{example}\n- {labels[1]}{colon}{fix}\n"
+    lines = [f"### {_shown(entries[0].texts(language)[0])}", ""]
+    for entry in entries:
+        example = entry.example if "`" in entry.example else f"`{entry.example}`"
+        lines += [f"- {labels[0]}{colon}{example}", f"- {labels[1]}{colon}{_shown(entry.texts(language)[1])}"]
+    return "\n".join([*lines, ""])
+
+
+def _errors(topic: str, language: Language) -> Iterator[str]:
+    """Yields the paragraphs of a topic, one for each message."""
+    by_message: dict[str, list[Entry]] = {}
+    for entry in catalogue().values():
+        if entry.topic == topic:
+            by_message.setdefault(entry.texts(language)[0], []).append(entry)
+    yield from (_error(entries, language) for entries in by_message.values())
 
 
 def pages() -> dict[str, str]:
@@ -69,7 +81,7 @@ def pages() -> dict[str, str]:
         parts = [_HEADS[language]]
         for topic, titles in _TOPICS.items():
             parts.append(f"## {titles[language == 'zh']}\n")
-            parts += [_entry(entry, language) for entry in catalogue().values() if entry.topic == topic]
+            parts += _errors(topic, language)
         found[name] = "\n".join(parts)
     return found
 

@@ -56,7 +56,7 @@ def decode(
     threads: Threads = None,
     rounds: Rounds = 7,
     prompt_tokens: PromptTokens = 128,
-    tokens: Annotated[int, typer.Option(min=2)] = 128,
+    tokens: Annotated[int, typer.Option(min=2, help="Length of each answer, in tokens.")] = 128,
     no_peers: NoPeers = False,
     row: Row = None,
     json: Json = False,
@@ -85,7 +85,7 @@ def adapters(
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 7,
-    rank: Annotated[int, typer.Option(min=1)] = 16,
+    rank: Annotated[int, typer.Option(min=1, help="Rank of the adapters.")] = 16,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -132,15 +132,20 @@ def prefill(
 
 
 def batch(
-    sequences: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 16,
+    sequences: Annotated[
+        int, typer.Option(min=1, help="Number of sequences that are decoded together.")
+    ] = 16,
     precision: Annotated[
-        str, typer.Option(help="int8, int4, int4-full or fp32; best: the fastest of the first three.")
+        str,
+        typer.Option(
+            help="Format of the weights: int8, int4, int4-full or fp32; best: the fastest of the first three."
+        ),
     ] = "int8",
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 5,
     prompt_tokens: PromptTokens = 128,
-    tokens: Annotated[int, typer.Option(min=2)] = 64,
+    tokens: Annotated[int, typer.Option(min=2, help="Length of each answer, in tokens.")] = 64,
     no_peers: NoPeers = False,
     row: Row = None,
     json: Json = False,
@@ -174,13 +179,16 @@ def profile(
     precision: Precision = "int4",
     model: Model = None,
     threads: Threads = None,
-    rows: Annotated[int, typer.Option(min=1, help="Sequences decoded together.")] = 1,
+    rows: Annotated[int, typer.Option(min=1, help="Number of sequences that are decoded together.")] = 1,
     prefill: Annotated[
-        int | None, typer.Option(min=1, help="Profile a prompt of so many tokens instead of decoding.")
+        int | None,
+        typer.Option(
+            min=1, help="Length of a prompt, in tokens, whose reading is profiled in place of decoding."
+        ),
     ] = None,
     rounds: Rounds = 5,
     prompt_tokens: PromptTokens = 128,
-    tokens: Annotated[int, typer.Option(min=3)] = 64,
+    tokens: Annotated[int, typer.Option(min=3, help="Length of each answer, in tokens.")] = 64,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -209,8 +217,10 @@ def ladder(
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 3,
-    cycles: Annotated[int, typer.Option(min=1, help="Times 12 requests a round, of the fast steps.")] = 4,
-    clients: Annotated[int, typer.Option(min=1)] = 16,
+    cycles: Annotated[
+        int, typer.Option(min=1, help="Number of requests in each round of the fast steps, in units of 12.")
+    ] = 4,
+    clients: Annotated[int, typer.Option(min=1, help="Number of clients at the same time.")] = 16,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -235,17 +245,27 @@ def ladder(
 def versus(
     peer: Annotated[
         list[str] | None,
-        typer.Option(help="llama.cpp, transformers, openvino or vllm, as often as wanted; unset: all."),
+        typer.Option(
+            help="Engine to compare with: llama.cpp, transformers, openvino or vllm; repeatable. Unset: all."
+        ),
     ] = None,
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 5,
     minutes: Annotated[
-        float, typer.Option(min=0.1, help="For measuring; rounds are fewer where less would fit.")
+        float,
+        typer.Option(
+            min=0.1, help="Longest time for measuring, in minutes; where it is short, there are fewer rounds."
+        ),
     ] = 8.0,
-    tune: Annotated[bool, typer.Option("--tune", help="Try every engine's variants again.")] = False,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Try the variants of every engine again, to find its best one.")
+    ] = False,
     prepare: Annotated[
-        bool, typer.Option("--prepare", help="Build environments, models and trials; compare nothing.")
+        bool,
+        typer.Option(
+            "--prepare", help="Only build the environments and models, and try the variants; compare nothing."
+        ),
     ] = False,
     row: Row = None,
     json: Json = False,
@@ -275,7 +295,7 @@ def prefix(
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 7,
-    prefix_tokens: Annotated[int, typer.Option(min=16)] = 1024,
+    prefix_tokens: Annotated[int, typer.Option(min=16, help="Length of the prefix, in tokens.")] = 1024,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -299,13 +319,15 @@ def prefix(
 
 def embeddings(
     model: Annotated[
-        Path | None, typer.Option(help="An encoder's directory; unset: minilm from the store.")
+        Path | None, typer.Option(help="Directory of an encoder; unset: minilm from the store.")
     ] = None,
     threads: Threads = None,
     rounds: Rounds = 9,
-    sequences: Annotated[int, typer.Option(min=1, help="Texts embedded together.")] = 32,
-    tokens: Annotated[int, typer.Option(min=3, help="Tokens of each text.")] = 128,
-    no_peers: Annotated[bool, typer.Option("--no-peers", help="Leave onnxruntime out.")] = False,
+    sequences: Annotated[int, typer.Option(min=1, help="Number of texts that are embedded together.")] = 32,
+    tokens: Annotated[int, typer.Option(min=3, help="Length of each text, in tokens.")] = 128,
+    no_peers: Annotated[
+        bool, typer.Option("--no-peers", help="Measure Deepwell alone, without onnxruntime.")
+    ] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -332,7 +354,9 @@ def embeddings(
 def latent(
     what: Annotated[
         Literal["size", "context", "sparse"],
-        typer.Argument(help="Bytes of the cache; decoding at 8k; V3.2's sparse attention."),
+        typer.Argument(
+            help="Part to measure: size (bytes of the cache), context (decoding at 8k) or sparse (V3.2's attention)."
+        ),
     ],
     threads: Threads = None,
     rounds: Rounds = 5,
@@ -362,15 +386,18 @@ def mixture(
     what: Annotated[
         Literal["dense", "roof", "peer", "load"],
         typer.Argument(
-            help="Against a dense model as large; against the memory roof; against llama.cpp; loading 16 GB."
+            help="Part to measure: dense (against a model as large), roof (against memory), peer (llama.cpp) or load (16 GB)."
         ),
     ],
     threads: Threads = None,
     rounds: Rounds = 5,
     layers: Annotated[
-        int | None, typer.Option(min=2, help="Of V2-Lite's 27; unset: 8 (roof), 5 (peer), all (load).")
+        int | None,
+        typer.Option(
+            min=2, help="Number of V2-Lite's 27 layers to use; unset: 8 (roof), 5 (peer), all (load)."
+        ),
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the model of `load` on disk.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the model of `load` on the disk.")] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -394,7 +421,7 @@ def mixture(
 def prediction(
     threads: Threads = None,
     rounds: Rounds = 5,
-    tokens: Annotated[int, typer.Option(min=32, help="Tokens of an answer.")] = 96,
+    tokens: Annotated[int, typer.Option(min=32, help="Length of each answer, in tokens.")] = 96,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -414,7 +441,7 @@ def speculation(
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 3,
-    tokens: Annotated[int, typer.Option(min=32, help="Tokens an answer may have.")] = 128,
+    tokens: Annotated[int, typer.Option(min=32, help="Longest answer, in tokens.")] = 128,
     row: Row = None,
     json: Json = False,
 ) -> None:

@@ -33,19 +33,26 @@ __all__ = [
     "usable_threads",
 ]
 
-Row = Annotated[str | None, typer.Option(help="Hold the figures against this row of targets.toml.")]
-Threads = Annotated[int | None, typer.Option(help="Compute threads; unset: the cores this process may use.")]
-Model = Annotated[
-    str | None, typer.Option(help="A model in the store, or a GGUF file; unset: smollm2 from the store.")
+Row = Annotated[str | None, typer.Option(help="Row of targets.toml whose bar the figures must meet.")]
+Threads = Annotated[
+    int | None, typer.Option(help="Number of compute threads; unset: the cores that this process may use.")
 ]
-Precision = Annotated[str, typer.Option(help="int8, int4 (8-bit head), int4-full, bf16, fp16 or fp32.")]
-Rounds = Annotated[int, typer.Option(min=1, help="Interleaved rounds.")]
-NoPeers = Annotated[bool, typer.Option("--no-peers", help="Leave llama.cpp out.")]
-PromptTokens = Annotated[int, typer.Option(min=1)]
-FixedTokens = Annotated[int, typer.Option(min=2, help="Tokens of the fixed text.")]
-Window = Annotated[int, typer.Option(min=2)]
-Rate = Annotated[float, typer.Option(min=1, help="Requests a second.")]
-Seconds = Annotated[float, typer.Option(min=1, help="How long.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Model to measure: a name in the store, or a GGUF file; unset: smollm2 from the store."
+    ),
+]
+Precision = Annotated[
+    str, typer.Option(help="Format of the weights: int8, int4 (8-bit head), int4-full, bf16, fp16 or fp32.")
+]
+Rounds = Annotated[int, typer.Option(min=1, help="Number of interleaved rounds; the median counts.")]
+NoPeers = Annotated[bool, typer.Option("--no-peers", help="Measure Deepwell alone, without llama.cpp.")]
+PromptTokens = Annotated[int, typer.Option(min=1, help="Length of each prompt, in tokens.")]
+FixedTokens = Annotated[int, typer.Option(min=2, help="Length of the fixed text, in tokens.")]
+Window = Annotated[int, typer.Option(min=2, help="Context of the perplexity, in tokens.")]
+Rate = Annotated[float, typer.Option(min=1, help="Rate of requests, a second.")]
+Seconds = Annotated[float, typer.Option(min=1, help="Length of the load, in seconds.")]
 
 
 def usable_threads(given: int | None) -> int:

@@ -26,7 +26,8 @@ def quality(
     tokens: FixedTokens = 20_480,
     window: Window = 512,
     short: Annotated[
-        bool, typer.Option("--short", help="2,048 tokens of int8 and int4 alone: seconds.")
+        bool,
+        typer.Option("--short", help="Measure 2,048 tokens of int8 and int4 alone, which takes seconds."),
     ] = False,
     isa: Annotated[
         str | None,
@@ -74,11 +75,11 @@ def kv(
 
 def determinism(
     model: Model = None,
-    requests: Annotated[int, typer.Option(min=1)] = 200,
+    requests: Annotated[int, typer.Option(min=1, help="Number of requests to compare.")] = 200,
     deepseek: Annotated[
-        bool, typer.Option("--deepseek", help="Tiny random V2, V3 and V3.2 in place of a model.")
+        bool, typer.Option("--deepseek", help="Use tiny random models of DeepSeek V2, V3 and V3.2.")
     ] = False,
-    seed: int = 7,
+    seed: Annotated[int, typer.Option(help="Seed of the random requests.")] = 7,
     row: Row = None,
     json: Json = False,
 ) -> None:

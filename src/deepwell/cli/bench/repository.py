@@ -14,14 +14,16 @@ BASELINE = "99c5fe1"
 Against = Annotated[
     str,
     typer.Option(
-        help="A commit, branch or tag. Its environment is built once, in minutes; DEEPWELL_BENCH_REVISION names a "
-        "checkout of it whose .venv is made already."
+        help="Commit, branch or tag to compare with. Its environment is built once, in minutes; "
+        "DEEPWELL_BENCH_REVISION names a checkout of it whose .venv is made already."
     ),
 ]
 
 
 def parity(
-    deepseek: Annotated[bool, typer.Option("--deepseek", help="DeepSeek and Qwen3-MoE alone.")] = False,
+    deepseek: Annotated[
+        bool, typer.Option("--deepseek", help="Run the tests of DeepSeek and Qwen3-MoE alone.")
+    ] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -32,12 +34,12 @@ def parity(
 
 
 def newcomer(
-    python: Annotated[str, typer.Option(help="The interpreter that a newcomer has.")] = "python3",
+    python: Annotated[str, typer.Option(help="Python interpreter that the newcomer has.")] = "python3",
     hour: Annotated[
         bool,
         typer.Option(
             "--hour",
-            help="Sixty steps of a first hour instead, in two widths of the terminal and two languages.",
+            help="Run sixty steps of a first hour instead, in two widths of the terminal and two languages.",
         ),
     ] = False,
     columns: Annotated[
@@ -47,11 +49,11 @@ def newcomer(
         bool,
         typer.Option(
             "--chinese",
-            help="Instead: `make run MODEL=...` without a hub, and ten questions in Chinese that it must answer in Chinese.",
+            help="Run `make run MODEL=...` without a hub instead, and ask ten questions that must be answered in Chinese.",
         ),
     ] = False,
     model: Annotated[
-        str, typer.Option("--model", "-m", help="The model of --chinese, a name of the catalog.")
+        str, typer.Option("--model", "-m", help="Model for --chinese, by its name in the catalog.")
     ] = "qwen2.5-coder-0.5b",
     row: Row = None,
     json: Json = False,
@@ -79,7 +81,9 @@ def ci(row: Row = None, json: Json = False) -> None:
 
 
 def faults(
-    restarts: Annotated[int, typer.Option(min=1, help="Of the engine, in the test of leaks.")] = 100,
+    restarts: Annotated[
+        int, typer.Option(min=1, help="Number of restarts of the engine in the test of leaks.")
+    ] = 100,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -104,7 +108,7 @@ def unchanged(
     against: Against = BASELINE,
     part: Annotated[
         list[str] | None,
-        typer.Option(help="golden, tests, openapi or stored, as often as wanted; unset: all."),
+        typer.Option(help="Part to compare: golden, tests, openapi or stored; repeatable. Unset: all."),
     ] = None,
     model: Model = None,
     row: Row = None,
@@ -125,11 +129,11 @@ def unchanged(
 
 def regression(
     against: Against = BASELINE,
-    pairs: Annotated[int, typer.Option(min=1, help="Runs of each side, one beside the other.")] = 20,
+    pairs: Annotated[int, typer.Option(min=1, help="Number of paired runs.")] = 20,
     task: Annotated[
         list[str] | None,
         typer.Option(
-            help="decode_int8, decode_int4, prefill, batch16 or added_latency_ms, as often as wanted; unset: all."
+            help="Task to time: decode_int8, decode_int4, prefill, batch16 or added_latency_ms; repeatable. Unset: all."
         ),
     ] = None,
     model: Model = None,

@@ -17,21 +17,25 @@ def siege(
     part: Annotated[
         str,
         typer.Option(
-            help="attacks: on a running server; edge: without a key; outages; models: hostile files; tenants."
+            help="Kind of attack: attacks (on a server), edge (without a key), outages, models (hostile files) or tenants."
         ),
     ] = "attacks",
     model: Model = None,
-    workers: Annotated[int, typer.Option(min=1, help="HTTP processes of the server that is attacked.")] = 1,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Number of HTTP processes of the server that is attacked.")
+    ] = 1,
     only: Annotated[
-        str, typer.Option(help="Attacks by name, with * and commas; --part attacks alone.")
+        str, typer.Option(help="Names of the attacks to make, with * and commas; for --part attacks alone.")
     ] = "*",
     kinds: Annotated[
         str,
         typer.Option(
-            help="Attacks by kind, likewise: connections, requests, bodies, texts, grammars, objects."
+            help="Kinds of attacks to make, with * and commas: connections, requests, bodies, texts, grammars, objects."
         ),
     ] = "*",
-    seconds: Annotated[float, typer.Option(min=0.1, help="Least length of each attack.")] = 2.5,
+    seconds: Annotated[
+        float, typer.Option(min=0.1, help="Shortest length of each attack, in seconds.")
+    ] = 2.5,
     alone: Annotated[bool, typer.Option(help="Make attacks one after another.")] = True,
     together: Annotated[bool, typer.Option(help="Make attacks five at a time.")] = True,
     row: Row = None,

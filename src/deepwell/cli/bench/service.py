@@ -44,8 +44,10 @@ def load(
     model: Model = None,
     threads: Threads = None,
     rounds: Rounds = 3,
-    requests: Annotated[int, typer.Option(min=1, help="Requests of a round.")] = 64,
-    clients: Annotated[int, typer.Option(min=1, help="Clients, each with one request open.")] = 16,
+    requests: Annotated[int, typer.Option(min=1, help="Number of requests in each round.")] = 64,
+    clients: Annotated[
+        int, typer.Option(min=1, help="Number of clients, each with one request at a time.")
+    ] = 16,
     no_peers: NoPeers = False,
     row: Row = None,
     json: Json = False,
@@ -73,7 +75,7 @@ def load(
 def footprint(
     precision: Precision = "auto",
     model: Model = None,
-    starts: Annotated[int, typer.Option(min=1, help="Warm starts; the median counts.")] = 5,
+    starts: Annotated[int, typer.Option(min=1, help="Number of warm starts; the median counts.")] = 5,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -94,8 +96,8 @@ def footprint(
 
 
 def parsing(
-    streams: Annotated[int, typer.Option(min=1, help="Random streams.")] = 100_000,
-    seed: Annotated[int, typer.Option(help="Of the random streams.")] = 0,
+    streams: Annotated[int, typer.Option(min=1, help="Number of random streams.")] = 100_000,
+    seed: Annotated[int, typer.Option(help="Seed of the random streams.")] = 0,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -108,8 +110,8 @@ def parsing(
 def grammar(
     model: Model = None,
     threads: Threads = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds of the timing.")] = 5,
-    count: Annotated[int, typer.Option(min=1, help="Schemas to answer.")] = 200,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of interleaved rounds of the timing.")] = 5,
+    count: Annotated[int, typer.Option(min=1, help="Number of schemas to answer.")] = 200,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -129,7 +131,8 @@ def grammar(
 def timing(
     model: Model = None,
     pairs: Annotated[
-        int, typer.Option(min=1, help="Requests that another tenant has sent, and as many new ones.")
+        int,
+        typer.Option(min=1, help="Number of requests that another tenant has sent, and of as many new ones."),
     ] = 400,
     seed: Annotated[int, typer.Option(help="Seed of the random requests.")] = 0,
     row: Row = None,
@@ -159,8 +162,10 @@ def soak(
     model: Model = None,
     precision: Precision = "int4",
     threads: Threads = None,
-    clients: Annotated[int, typer.Option(min=1, help="Clients, each with one answer under way.")] = 64,
-    minutes: Annotated[float, typer.Option(min=0.1, help="Of load.")] = 5.0,
+    clients: Annotated[
+        int, typer.Option(min=1, help="Number of clients, each with one answer under way.")
+    ] = 64,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the load, in minutes.")] = 5.0,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -184,8 +189,8 @@ def soak(
 
 def cache(
     model: Model = None,
-    seconds: Annotated[float, typer.Option(min=1, help="Of each run of wrk.")] = 5.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Runs at each number of connections.")] = 3,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of each run of wrk, in seconds.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of runs at each number of connections.")] = 3,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -219,10 +224,10 @@ def metrics(
 
 
 def semantic(
-    embedder: Annotated[str | None, typer.Option(help="An embedding model; unset: minilm.")] = None,
-    each: Annotated[int, typer.Option(min=1, help="Swaps of every family.")] = 80,
-    seed: Annotated[int, typer.Option(help="Of the swaps.")] = 0,
-    min_cosine: Annotated[float, typer.Option(min=0, max=1, help="How alike for the embedder.")] = 0.8,
+    embedder: Annotated[str | None, typer.Option(help="Embedding model to use; unset: minilm.")] = None,
+    each: Annotated[int, typer.Option(min=1, help="Number of swaps of each family.")] = 80,
+    seed: Annotated[int, typer.Option(help="Seed of the swaps.")] = 0,
+    min_cosine: Annotated[float, typer.Option(min=0, max=1, help="Least cosine for a hit.")] = 0.8,
     threads: Threads = None,
     row: Row = None,
     json: Json = False,
@@ -261,8 +266,8 @@ def sdk(model: Model = None, row: Row = None, json: Json = False) -> None:
 
 def fuzz(
     model: Model = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="How long requests are made.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Of the requests.")] = 1,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Length of the load, in minutes.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of the random requests.")] = 1,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -278,7 +283,9 @@ def latency(
     model: Model = None,
     rate: Rate = 100.0,
     seconds: Seconds = 60.0,
-    full: Annotated[bool, typer.Option("--full", help="With keys, limits and the access log.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Measure with keys, limits and the access log.")
+    ] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:

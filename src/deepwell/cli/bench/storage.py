@@ -13,9 +13,9 @@ __all__ = ["batches", "jobs", "retention", "storage"]
 
 def batches(
     model: Model = None,
-    lines: Annotated[int, typer.Option(min=1, help="Of the batch.")] = 500,
-    kills: Annotated[int, typer.Option(min=0, help="SIGKILLs of the server.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the moments.")] = 6,
+    lines: Annotated[int, typer.Option(min=1, help="Number of lines in the batch.")] = 500,
+    kills: Annotated[int, typer.Option(min=0, help="Number of times that the server is killed.")] = 20,
+    seed: Annotated[int, typer.Option(help="Seed of the moments at which it is killed.")] = 6,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -31,9 +31,9 @@ def batches(
 
 
 def jobs(
-    count: Annotated[int, typer.Option(min=1, help="Jobs of a round.")] = 3000,
-    workers: Annotated[int, typer.Option(min=2, help="Tasks that work on them.")] = 8,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds, each with a new database.")] = 5,
+    count: Annotated[int, typer.Option(min=1, help="Number of jobs in each round.")] = 3000,
+    workers: Annotated[int, typer.Option(min=2, help="Number of tasks that work on the jobs.")] = 8,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds, each with a new database.")] = 5,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -44,11 +44,11 @@ def jobs(
 
 
 def retention(
-    seconds: Annotated[float, typer.Option(min=1, help="How long objects are stored.")] = 480.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Length of the load, in seconds.")] = 480.0,
     retention_s: Annotated[
-        float, typer.Option(min=1, help="Age in seconds at which they are removed.")
+        float, typer.Option(min=1, help="Age at which objects are removed, in seconds.")
     ] = 60.0,
-    rate: Annotated[float, typer.Option(min=0.1, help="Objects stored in a second.")] = 25.0,
+    rate: Annotated[float, typer.Option(min=0.1, help="Rate at which objects are stored, a second.")] = 25.0,
     row: Row = None,
     json: Json = False,
 ) -> None:

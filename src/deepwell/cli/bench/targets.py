@@ -14,10 +14,10 @@ __all__ = ["targets"]
 
 def targets(
     pattern: Annotated[
-        str | None, typer.Argument(help="A regular expression on row names; unset: all.")
+        str | None, typer.Argument(help="Regular expression on the names of rows; unset: all rows.")
     ] = None,
     threads: Threads = None,
-    list_only: Annotated[bool, typer.Option("--list", help="Show the rows, run nothing.")] = False,
+    list_only: Annotated[bool, typer.Option("--list", help="List the rows, and run nothing.")] = False,
     json: Json = False,
 ) -> None:
     """Runs the rows of targets.toml, prints which hold, and writes docs/benchmarks.md."""

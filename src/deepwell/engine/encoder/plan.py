@@ -32,9 +32,7 @@ def plan_encoder(
     """
     limit = config.max_position_embeddings
     if context is not None and not 1 <= context <= limit:
-        raise InvalidRequest(
-            f"a context of {context} tokens", fix=f"this model takes --context 1 to {limit}", param="context"
-        )
+        raise InvalidRequest.of("context_too_long_for_model", tokens=context, limit=limit, param="context")
     # A step of few sequences keeps all its rows at once: floats, and two bytes per quantised column.
     rows = max(EncoderLimits().tokens, context or limit)
     row_bytes = 4 * (2 * config.hidden_size + 3 * config.hidden_size) + 2 * config.intermediate_size

@@ -1,0 +1,115 @@
+"""Values of API parameters that a request leaves out, where the OpenAPI document has only null for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from deepwell.models.store.sampling import OPENAI
+
+__all__ = ["default_of"]
+
+_NONE = "none"
+_IGNORED = "none; accepted, changes nothing"
+_FITS = "all that the context leaves"
+
+_DEFAULTS: Mapping[str, str] = {
+    # Sampling
+    **{name: f"the model's, else {value:g}" for name, value in OPENAI.parameters().items()},
+    "presence_penalty": "0",
+    "frequency_penalty": "0",
+    "logit_bias": _NONE,
+    "seed": "random",
+    # Length and form of an answer
+    "max_tokens": _FITS,
+    "max_completion_tokens": _FITS,
+    "max_output_tokens": _FITS,
+    "min_tokens": "0",
+    "n": "1",
+    "stop": _NONE,
+    "stop_sequences": _NONE,
+    "stop_token_ids": _NONE,
+    "ignore_eos": "false",
+    "stream": "false",
+    "stream_options": "no usage in the stream",
+    "echo": "false",
+    "logprobs": "false",
+    "top_logprobs": "0",
+    "response_format": "text",
+    "structured_outputs": "text",
+    "output_config": "text",
+    "text": "text",
+    "include": _NONE,
+    "include[]": _NONE,
+    "reasoning_effort": "as the chat template decides",
+    "reasoning": "as the chat template decides",
+    "thinking": "as the chat template decides",
+    "chat_template_kwargs": _NONE,
+    # Tools
+    "tools": _NONE,
+    "tool_choice": "auto",
+    "parallel_tool_calls": "true",
+    # What is answered, and what is kept
+    "input": "empty",
+    "instructions": _NONE,
+    "system": _NONE,
+    "items": _NONE,
+    "previous_response_id": _NONE,
+    "conversation": _NONE,
+    "store": "false",
+    "background": "false",
+    "metadata": _NONE,
+    "output_expires_after": "until they are deleted",
+    "expires_after": "30 days for purpose batch, else until it is deleted",
+    "expires_after[anchor]": _NONE,
+    "expires_after[seconds]": "30 days for purpose batch, else until it is deleted",
+    # Embeddings
+    "encoding_format": "float",
+    "dimensions": "all of the model's",
+    "tokenizer": _NONE,
+    # Lists
+    "after": "the first page",
+    "after_id": "the first page",
+    "before_id": "the first page",
+    "starting_after": "the first event",
+    "model": "any",
+    "purpose": "any",
+    # Adapters and uploads
+    "load_inplace": "true",
+    "shared": "false",
+    "md5": "not checked",
+    # For OpenAI and Anthropic alone
+    "user": _IGNORED,
+    "safety_identifier": _IGNORED,
+    "service_tier": _IGNORED,
+    "prompt_cache_key": _IGNORED,
+    "prompt_cache_retention": _IGNORED,
+    "cache_control": _IGNORED,
+}
+
+# Those of one operation that differ.
+_OF_OPERATION: Mapping[tuple[str, str], str] = {
+    ("POST /v1/completions", "max_tokens"): "16",
+    ("POST /v1/completions", "logprobs"): _NONE,
+    ("POST /v1/responses", "store"): "true",
+    ("POST /v1/responses/input_tokens", "model"): "the model that is served",
+}
+
+
+def default_of(operation: str, name: str, schema: Mapping[str, Any]) -> str:
+    """Returns the value of a parameter that is left out.
+
+    Args:
+        operation: the method and the path.
+        name: the parameter.
+        schema: its schema in the OpenAPI document.
+
+    Raises:
+        KeyError: nothing is known of the parameter.
+    """
+    if schema.get("default") is not None:
+        value = schema["default"]
+        return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    if None in schema.get("enum", ()) and "Otherwise refused" in schema.get("description", ""):
+        return _NONE
+    return _OF_OPERATION.get((operation, name)) or _DEFAULTS[name]

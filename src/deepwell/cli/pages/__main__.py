@@ -1,0 +1,18 @@
+"""Writes the pages: `python -m deepwell.cli.pages`."""
+
+from __future__ import annotations
+
+from deepwell.bench.harness.assets import repository
+from deepwell.cli.pages.commands import commands_page
+from deepwell.cli.pages.settings import settings_pages
+
+
+def main() -> None:
+    """Writes the pages on settings and on the verbs into `docs/reference`."""
+    folder = repository() / "docs" / "reference"
+    for name, text in {**settings_pages(), "commands.md": commands_page()}.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
