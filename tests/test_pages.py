@@ -1,4 +1,4 @@
-"""Every page of the documentation: its links resolve, it has its twin in the other language, and it can be found."""
+"""Every page of the documentation has links that resolve and a twin in the other language, and can be found."""
 
 from __future__ import annotations
 

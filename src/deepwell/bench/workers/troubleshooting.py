@@ -25,10 +25,10 @@ _HEADS: Mapping[Language, str] = {
 
 [中文](troubleshooting.zh-CN.md)
 
-This page lists the errors of the first hour, each with its fix. Words in capitals stand for your own names and numbers. The command line
-prints errors in Chinese if `LC_ALL` or `LANG` is Chinese (`LANG=zh_CN.UTF-8`), and the server sends them in Chinese if a request's
-`Accept-Language` prefers it. `deepwell doctor` checks the installation, the model, the port and the settings, and prints the command
-that mends each fault.
+This page lists the errors of the first hour, each with its fix. Words in capitals stand for your own names and numbers. The
+command line prints errors in Chinese if `LC_ALL` or `LANG` is Chinese (`LANG=zh_CN.UTF-8`), and the server sends them in
+Chinese if a request's `Accept-Language` prefers it. `deepwell doctor` checks the installation, the model, the port and the
+settings, and prints the command that mends each fault.
 
 `make docs` makes this page from the catalogue of messages (`src/deepwell/messages/catalogue.toml`).
 """,
