@@ -10,7 +10,7 @@ import pytest
 from deepwell.messages import catalogue
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").rglob("*.zh-CN.md"))
+PAGES = sorted([*ROOT.glob("*.zh-CN.md"), *(ROOT / "docs").rglob("*.zh-CN.md")])
 FENCE = re.compile(r"^ *```.*?^ *```", re.MULTILINE | re.DOTALL)
 
 # A word that is not written, and the one that is. 目录 is a folder: the catalog of models is 模型清单.
