@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
+import shlex
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import typer
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.bench.suites.service.clients import GUIDES as BENCHED
 from deepwell.bench.workers.api_docs import api_page, coverage_page, document
+from deepwell.cli import app
 from deepwell.dialogue.text import Codec
 
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = ("clients", "batches")  # each in English and in Chinese
+TESTED = {*GUIDES, "keys-and-limits", "structured-output"}  # their Python blocks run in tests
+PAGES = sorted(page.name for page in (DOCS / "guides").glob("*.md"))
+MISTAKES = {"lst"}  # commands that a guide gets wrong on purpose
+READERS = {"json": json.loads, "toml": tomllib.loads, "python": lambda code: compile(code, "guide", "exec")}
 
 
 def blocks(name: str) -> list[tuple[str, str]]:
@@ -27,7 +37,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 def runs_here(language: str, code: str) -> bool:
     """Returns whether the development environment has what a block needs. `deepwell bench clients` runs other clients."""
     packages = re.findall(r"^from (\w+)[\w.]* import", code, re.MULTILINE)
-    return language != "js" and all(importlib.util.find_spec(package) for package in packages)
+    return language in ("bash", "python") and all(importlib.util.find_spec(package) for package in packages)
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +66,33 @@ def test_every_block_of_the_guide_runs(
 @pytest.mark.parametrize("guide", GUIDES)
 def test_both_languages_show_the_same_blocks(guide: str) -> None:
     assert blocks(f"{guide}.md") == blocks(f"{guide}.zh-CN.md") != []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_are_what_they_say_and_python_is_run_somewhere(page: str) -> None:
+    languages = set()
+    for language, code in blocks(page):
+        languages.add(language)
+        READERS.get(language, str)(code)
+    guide = page.removesuffix(".md").removesuffix(".zh-CN")
+    assert "python" not in languages or guide in TESTED | BENCHED.keys()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_of_the_guides_exist(page: str) -> None:
+    text = (DOCS / "guides" / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"(?:^ *(?:\$ )?|&& |`)(deepwell [a-z][^`\n]*)", text, re.MULTILINE):
+        command = typer.main.get_command(app)
+        words = shlex.split(re.split(r" [|>&]|  ", line)[0], comments=True)[1:]
+        if words[0] in MISTAKES:
+            continue
+        while words and hasattr(command, "commands"):
+            assert words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {
+            "--help"
+        }
+        assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
 
 
 def test_the_reference_is_up_to_date() -> None:

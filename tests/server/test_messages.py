@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from pydantic import SecretStr
 from tests.server.conftest import Live
-from tests.server.fakes import FakeEngine, make_service
+from tests.server.fakes import FakeEngine, make_service, write_tokenizer
+from tests.server.test_tools import QWEN
 
 from deepwell.dialogue.text import Codec
+from deepwell.models.text.chat_template import ChatTemplate
+from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.server.app import create_app
 
 CALL = 'look<tool_call>\n{"name": "weather", "arguments": {"city": "Oslo"}}\n</tool_call>'
@@ -134,6 +138,38 @@ async def test_failures_have_anthropics_shape(http: httpx.AsyncClient, engine: F
     assert (await ask(http, "x", 503))["error"]["type"] == "overloaded_error"
     engine.fail_at = 1
     assert (await events_of(http, "xyz"))[-1]["type"] == "error"
+
+
+async def test_what_coding_tools_ask_for_by_default_is_taken(http: httpx.AsyncClient) -> None:
+    """Each of these asks for what is done anyway."""
+    keep = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
+    for more in (
+        {"output_config": {"effort": "high"}},
+        {"context_management": {"edits": []}},
+        {"context_management": keep},
+        {"thinking": {"type": "adaptive", "display": "omitted"}},
+    ):
+        assert (await ask(http, "hi", **more))["content"] == [{"type": "text", "text": "hi"}]
+    for more, says in (
+        ({"output_config": {"effort": "low"}}, "effort"),
+        ({"context_management": {"edits": [{"type": "clear_tool_uses_20250919"}]}}, "compacted"),
+        ({"thinking": {"type": "adaptive", "display": "loud"}}, "display"),
+    ):
+        assert says in (await ask(http, "hi", 400, **more))["error"]["message"]
+
+
+async def test_thinking_may_be_omitted(engine: FakeEngine, tmp_path: Path) -> None:
+    """The block stays, so that a client knows of it; its text does not come, whole or as a stream."""
+    codec = Codec(Tokenizer.load(write_tokenizer(tmp_path)), ChatTemplate(QWEN, "<|im_start|>", "<|im_end|>"))
+    app = create_app(make_service(engine, codec, model="toy"))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
+        for display, shown in (("summarized", "I wonder"), ("omitted", "")):
+            thinking = {"type": "adaptive", "display": display}
+            block, text = (await ask(http, "<think>I wonder</think>yes", thinking=thinking))["content"]
+            assert (block["type"], block["thinking"], text["text"]) == ("thinking", shown, "yes")
+            events = await events_of(http, "<think>I wonder</think>yes", thinking=thinking)
+            deltas = [event["delta"] for event in events if event["type"] == "content_block_delta"]
+            assert "".join(delta.get("thinking", "") for delta in deltas) == shown
 
 
 async def test_the_key_may_come_as_anthropic_sends_it(engine: FakeEngine, codec: Codec) -> None:

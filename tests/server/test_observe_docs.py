@@ -13,9 +13,11 @@ import pytest
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_service
 
+from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.server.observe.access_log import fields_of
 from deepwell.server.observe.record import Record
+from deepwell.server.options import SemanticOptions
 from deepwell.settings import Settings
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
@@ -42,6 +44,32 @@ def test_every_block_of_the_guide_runs(served: Live, code: str) -> None:
     code = code.replace("http://127.0.0.1:8000", served.url)
     done = subprocess.run(["bash", "-ec", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip()
+
+
+def test_the_example_of_the_semantic_cache_is_true(codec: Codec) -> None:
+    """The politer wording gets the first answer, and the other question does not."""
+    engine = FakeEngine(max_model_len=4096)
+    service = make_service(
+        engine,
+        codec,
+        model="qwen2.5-coder-0.5b",
+        response_cache_bytes=1 << 20,
+        embedder=ServedModel("minilm", FakeEngine(), codec, tasks=("embed",)),
+        semantic=SemanticOptions(min_cosine=0.5),
+    )
+    (code,) = (code for language, code in blocks("semantic-cache.md") if language == "bash")
+    running = start(service, engine)
+    try:
+        code = code.replace("http://127.0.0.1:8000", running.url)
+        done = subprocess.run(["bash", "-ec", code], capture_output=True, text=True, check=True)
+    finally:
+        running.stop()
+    lines = done.stdout.splitlines()
+    caches, answers = lines[::2], lines[1::2]
+    assert caches == [f"x-deepwell-cache: {what}" for what in ("miss", "semantic", "miss")]
+    assert answers[0] == answers[1] != answers[2]
+    shown = next(code for language, code in blocks("semantic-cache.md") if language == "text").splitlines()
+    assert shown[::2] == caches and shown[1] == shown[3] != shown[5]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -62,6 +62,12 @@ def texts(response: dict[str, Any]) -> str:
     )
 
 
+async def test_labels_of_a_coding_tool_change_nothing(http: httpx.AsyncClient) -> None:
+    labels = {"thread_id": "t", "turn": {"number": 1}}
+    plain, labelled = await respond(http, "hello"), await respond(http, "hello", client_metadata=labels)
+    assert texts(labelled) == texts(plain) and "client_metadata" not in labelled
+
+
 async def test_a_stream_tells_the_whole_story(http: httpx.AsyncClient) -> None:
     events = await stream(http, input="hé")
     types = [event["type"] for event in events]

@@ -85,6 +85,7 @@ _DEFAULTS: Mapping[str, str] = {
     "prompt_cache_key": _IGNORED,
     "prompt_cache_retention": _IGNORED,
     "cache_control": _IGNORED,
+    "client_metadata": _IGNORED,
 }
 
 # Those of one operation that differ.

@@ -1,20 +1,21 @@
-"""Other projects' clients against our server: chat, streams, tools and structured output."""
+"""Other projects' clients against our server: chat, streams, tools, structured output, and the blocks of the guides to them."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shutil
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from deepwell.bench.harness.assets import WORKERS, bench_cache
+from deepwell.bench.harness.assets import WORKERS, bench_cache, repository
 from deepwell.bench.harness.environments import (
     Environment,
     Install,
@@ -32,7 +33,7 @@ from deepwell.server.build import build_context
 from deepwell.server.http.listen import bind, url_of
 from deepwell.server.run import Server
 
-__all__ = ["CLIENTS", "LLAMA_INDEX", "ai_sdk_home", "bench_clients"]
+__all__ = ["CLIENTS", "GUIDES", "LLAMA_INDEX", "ai_sdk_home", "bench_clients"]
 
 _WORKER, _NODE_WORKER = WORKERS / "clients_worker.py", WORKERS / "clients_ai.mjs"
 _SECONDS = 480  # for each worker
@@ -42,10 +43,11 @@ CLIENTS = Environment(
     name="clients",
     variable="DEEPWELL_CLIENTS_PYTHON",
     installs=(
-        Install(("langchain-openai>=1.1,<2", "pydantic-ai-slim[openai]>=2.30,<3", "instructor>=1.17,<2")),
+        Install(("langchain>=1.1,<2", "langchain-openai>=1.1,<2", "numpy>=2")),
+        Install(("pydantic-ai-slim[openai]>=2.30,<3", "instructor>=1.17,<2")),
         Install(("openai-agents>=0.24,<1", "anthropic>=2.13,<3")),
     ),
-    check="import langchain_openai, pydantic_ai, instructor, agents, anthropic",
+    check="import langchain, langchain_openai, pydantic_ai, instructor, agents, anthropic",
     download_mb=80,
     disk_mb=330,
     minutes=2,
@@ -62,6 +64,11 @@ LLAMA_INDEX = Environment(
     minutes=2,
 )
 
+GUIDES: Mapping[str, Environment] = {"clients": CLIENTS, "langchain": CLIENTS, "llamaindex": LLAMA_INDEX}
+"""The guides whose Python blocks run here, each with the environment that has its packages."""
+# One model is served here; these names of the guides stand for it.
+_OTHER_MODELS = re.compile(r"qwen2\.5-coder-0\.5b|minilm")
+
 
 def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any]:
     """Runs the checks of `clients_worker.py` and `clients_ai.mjs` against a server with the real model.
@@ -69,13 +76,20 @@ def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any
     Raises:
         PeerError: the environment cannot be built, or the checks do not end.
     """
-    python, llama = (environment_python(one, report.console) for one in (CLIENTS, LLAMA_INDEX))
+    pythons = {one.name: environment_python(one, report.console) for one in (CLIENTS, LLAMA_INDEX)}
+    python, llama = pythons[CLIENTS.name], pythons[LLAMA_INDEX.name]
     home = ai_sdk_home(report.console)
     with _server(model, threads) as url:
         results = [
             *_checked([str(python), str(_WORKER), f"{url}/v1", "smollm2", "others"]),
             *_checked([str(llama), str(_WORKER), f"{url}/v1", "smollm2", "llamaindex"]),
             *_checked(["node", str(_NODE_WORKER), str(home), f"{url}/v1", "smollm2"]),
+            *(
+                _ran(pythons[environment.name], f"{name}{language}", number, block, url)
+                for name, environment in GUIDES.items()
+                for language in ("", ".zh-CN")
+                for number, block in enumerate(_python_blocks(f"{name}{language}.md"), 1)
+            ),
         ]
     report.table(
         f"Clients against {model.stem}",
@@ -134,6 +148,26 @@ def _checked(command: list[str]) -> list[dict[str, Any]]:
     if done.returncode:
         raise PeerError(f"the checks ended with status {done.returncode}", fix="see their output above")
     return [json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith("{")]
+
+
+def _python_blocks(guide: str) -> list[str]:
+    text = (repository() / "docs" / "guides" / guide).read_text(encoding="utf-8")
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def _ran(python: Path, guide: str, number: int, block: str, url: str) -> dict[str, Any]:
+    """Runs a block of a guide as a program of its own. It passes if it ends well and prints something."""
+    code = _OTHER_MODELS.sub("smollm2", block.replace("http://127.0.0.1:8000", url))
+    problem = ""
+    try:
+        done = subprocess.run(
+            [str(python), "-c", code], capture_output=True, text=True, timeout=_SECONDS, check=False
+        )
+        if done.returncode or not done.stdout.strip():
+            problem = done.stderr.strip()[-600:] or "it printed nothing"
+    except subprocess.TimeoutExpired:
+        problem = f"it did not end within {_SECONDS} s"
+    return {"client": "guides", "check": f"{guide} block {number}", "passed": not problem, "problem": problem}
 
 
 @contextlib.contextmanager

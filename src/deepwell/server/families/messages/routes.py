@@ -57,7 +57,9 @@ def router(context: ServerContext) -> APIRouter:
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)
         id = f"msg_{uuid.uuid4().hex}"
         choices = plan.choices(id, params, stops=body.stop_sequences or (), caller=caller, adapter=adapter)
-        answer = _MessageAnswer(answering, id, body.model, plan, choices)
+        message = AnthropicMessage(id, body.model, [], MessagesUsage(len(plan.prompt), 0, 0))
+        shows = body.thinking is None or body.thinking.display != "omitted"
+        answer = _MessageAnswer(answering, plan, choices, message, shows_thinking=shows)
         if body.stream:
             return EventStream(answer.events(), context.stopped, end=b"", failed=_failed)
         return Answer(answer.whole(), context.stopped)
@@ -165,17 +167,29 @@ def _assistant(blocks: Sequence[TextBlock | ToolUseBlock | ThinkingBlock]) -> di
 
 
 class _MessageAnswer:
-    """One answer, as events or as a whole, which is what the events say together."""
+    """One answer, as events or as a whole, which is what the events say together.
+
+    Args:
+        message: the body of the answer, still empty.
+        shows_thinking: whether blocks of thinking carry their text. Without it they are empty.
+    """
 
     def __init__(
-        self, answering: Answering, id: str, model: str, plan: Plan, choices: Sequence[Choice]
+        self,
+        answering: Answering,
+        plan: Plan,
+        choices: Sequence[Choice],
+        message: AnthropicMessage,
+        *,
+        shows_thinking: bool,
     ) -> None:
         self._answering = answering
         self._plan = plan
         self._choices = choices
         self._blocks: list[dict[str, Any]] = []
         self._pieces: list[str] = []  # texts of the open block
-        self._message = AnthropicMessage(id, model, [], MessagesUsage(len(plan.prompt), 0, 0))
+        self._message = message
+        self._shows_thinking = shows_thinking
 
     async def whole(self) -> bytes:
         async for _ in self._steps():
@@ -216,7 +230,8 @@ class _MessageAnswer:
                 case Reasoning(text):
                     if self._kind != "thinking":
                         steps += self._open({"type": "thinking", "thinking": "", "signature": ""})
-                    steps.append(self._delta({"type": "thinking_delta", "thinking": text}, text))
+                    if self._shows_thinking:
+                        steps.append(self._delta({"type": "thinking_delta", "thinking": text}, text))
                 case CallStart(_, name):
                     id = f"toolu_{uuid.uuid4().hex[:24]}"
                     steps += self._open({"type": "tool_use", "id": id, "name": name, "input": {}})

@@ -29,6 +29,8 @@ __all__ = [
 ]
 
 MAX_STOPS = 16
+# Coding tools send this edit of the context, which edits nothing.
+_KEEP_THINKING = {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]}
 
 
 class CacheControl(Strict):
@@ -166,7 +168,7 @@ class Thinking(Strict):
             )
         ),
     ]
-    display: Annotated[Any, refuse("thoughts are shown: leave display out", "summarized")] = None
+    display: Literal["summarized", "omitted"] | None = None
     budget_tokens: Annotated[Any, refuse("a budget of thoughts cannot be kept: leave it out")] = None
 
 
@@ -181,7 +183,7 @@ class JsonFormat(Strict):
 
 class OutputConfig(Strict):
     format: JsonFormat | None = None
-    effort: Annotated[Any, refuse("the effort of this model cannot be set: leave it out")] = None
+    effort: Annotated[Any, refuse("the effort of this model cannot be set: leave it out", "high")] = None
 
 
 class Labels(Strict):
@@ -225,7 +227,9 @@ class MessagesRequest(CountTokensRequest):
         ),
     ] = None
     container: Annotated[Any, refuse("there are no containers here: leave container out")] = None
-    context_management: Annotated[Any, refuse("nothing is ever compacted: leave it out")] = None
+    context_management: Annotated[
+        Any, refuse("nothing is ever compacted: leave it out", {"edits": []}, _KEEP_THINKING)
+    ] = None
     fallbacks: Annotated[Any, refuse("one model answers: leave fallbacks out", [])] = None
     inference_geo: Annotated[Any, refuse("the server runs where it is: leave inference_geo out")] = None
     mcp_servers: Annotated[Any, refuse("tools are run by you: leave mcp_servers out", [])] = None

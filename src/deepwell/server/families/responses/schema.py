@@ -241,6 +241,9 @@ class ResponseRequest(_Prompted):
     service_tier: str | None = None
     prompt_cache_key: str | None = None
     prompt_cache_retention: str | None = None
+    client_metadata: dict[str, Any] | None = Field(
+        None, max_length=64, description="Codex's labels of a turn. They change nothing about the answer."
+    )
 
     seed: int | None = Field(None, ge=-(2**63), lt=2**63, description="As of chat completions.")
     top_k: int | None = Field(None, ge=-1, description="vLLM's; 0 or -1: off.")
