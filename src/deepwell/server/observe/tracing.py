@@ -1,4 +1,4 @@
-"""Records of requests as OpenTelemetry spans (`pip install 'deepwell[otel]'`).
+"""Records of requests as OpenTelemetry spans (the extra `otel`).
 
 They are made on the observer's thread, when a request has ended.
 
