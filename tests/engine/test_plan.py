@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from deepwell.engine.layouts import Precision
+from deepwell.engine.load import step_limits
 from deepwell.engine.machine import available_memory_bytes, usable_cpus
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.errors import InsufficientMemory, InvalidRequest
@@ -186,3 +187,14 @@ def test_version_1_limits_count(tmp_path: Path) -> None:
     root = write(tmp_path, MEMINFO | files)
     assert available_memory_bytes(root) == 2_250_000
     assert usable_cpus(root) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "threads", "rows"), [(SMOLLM2, 1, 512), (LLAMA_8B, 2, 64), (LLAMA_8B, 16, 512)]
+)
+def test_the_longest_step_of_a_large_model_on_few_cores_is_short(
+    config: ModelConfig, threads: int, rows: int
+) -> None:
+    limits = step_limits(config, threads)
+    assert limits.prefill_tokens == rows
+    assert limits.mixed_prefill_tokens == min(128, rows)

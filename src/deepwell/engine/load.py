@@ -27,9 +27,12 @@ from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.hosted import open_tokenizer
 
-__all__ = ["new_cache", "open_engine", "plan_engine"]
+__all__ = ["new_cache", "open_engine", "plan_engine", "step_limits"]
 
 PREDICT_DEPTH = 3  # drafts of a prediction layer that was trained for the first of them
+# Products of one step and thread: 20 s on a core that makes 20 GMAC/s, a third of what AVX2 does on an idle one.
+_STEP_MACS = 4e11
+_FEWEST_ROWS = 64  # with which the matrix kernels still reuse what they read
 
 
 def plan_engine(checkpoint: Checkpoint, options: EngineOptions) -> MemoryPlan:
@@ -146,7 +149,7 @@ def _paged(
 ) -> tuple[PagedModel, Limits]:
     """Composes the model with its pages. Returns it with the limits of its steps."""
     config = weights.config
-    limits = options.limits or Limits()
+    limits = options.limits or step_limits(config, native.threads() if runner.name == "native" else 1)
     if options.speculation == "off":
         limits = replace(limits, draft_depth=0)
     if config.is_latent:
@@ -161,3 +164,23 @@ def _paged(
             prediction = layer, new_cache(runner, config, memory.num_blocks, options.kv_dtype, num_layers=1)
             limits = replace(limits, predict_depth=min(limits.draft_depth, PREDICT_DEPTH))
     return PagedModel(model, cache, prediction), limits
+
+
+def step_limits(config: ModelConfig, threads: int) -> Limits:
+    """Returns limits with which the longest step takes seconds, even if the model is large and the cores are few.
+
+    A step is not interrupted: other requests wait for its end, and an engine that ends none for `step_timeout_s` is replaced.
+    """
+    usual = Limits()
+    share = config.num_experts_per_tok / config.num_experts if config.num_experts else 1.0
+    macs = sum(
+        matrix.rows * matrix.cols * (share if ".experts_" in matrix.name else 1.0)
+        for matrix in tensor_plan(config).matrices
+        if matrix.name not in ("embed", "head")  # few rows of a prompt need logits
+    )
+    rows = max(_FEWEST_ROWS, int(_STEP_MACS * threads / macs) // _FEWEST_ROWS * _FEWEST_ROWS)
+    return replace(
+        usual,
+        prefill_tokens=min(usual.prefill_tokens, rows),
+        mixed_prefill_tokens=min(usual.mixed_prefill_tokens, rows),
+    )
