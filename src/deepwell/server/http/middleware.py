@@ -231,7 +231,9 @@ class BodyLimit:
             message = await body.receive()
             if body.received > limit:
                 raise BodyTooLarge(limit, fix)
-            if share is not None and message["type"] == "http.request":  # a hang-up may come when it is free again
+            if (
+                share is not None and message["type"] == "http.request"
+            ):  # a hang-up may come when it is free again
                 share.grow(body.received)
             return message
 
