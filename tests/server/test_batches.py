@@ -24,7 +24,7 @@ from deepwell.engine.protocol import Delta, GenerateRequest
 from deepwell.errors import DeepwellError, ModelNotFound
 from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.principal import ANYONE, Principal
-from deepwell.server.access.quota import Charge, RateLimits
+from deepwell.server.access.quota import Charge, RateLimits, bucket_key
 from deepwell.server.families.batches.lines import MAX_LINES, check_input, read_lines
 from deepwell.server.families.batches.owner import payload_of, principal_of_job
 from deepwell.server.http.in_process import InProcessClient
@@ -442,6 +442,40 @@ async def test_lines_are_charged_to_the_tokens_of_their_tenant(
             await asyncio.to_thread(table.refused.wait, 1)
             table.now += 60.0
         await until(done)
+    finally:
+        running.stop()
+
+
+class Spent(LimitTable):
+    """A table of limits in which the tokens of one tenant are spent for good."""
+
+    async def charge(self, key: bytes, per_minute: int, cost: int) -> Charge:
+        if key == bucket_key("tokens", "tenant spent"):
+            return Charge(allowed=False, remaining=0, reset_s=60.0, retry_s=60.0, charged_s=0.0)
+        return await super().charge(key, per_minute, cost)
+
+
+async def test_batches_of_a_tenant_over_its_limits_leave_those_of_others_to_run(codec: Codec) -> None:
+    engine = FakeEngine()
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 1000)))
+    service.limiter.store = Spent()
+    state = service.state
+    made = []
+    for tenant in [Tenant("spent")] * 20 + [Tenant("other")]:
+        source = await state.files.create(
+            tenant, filename="x", purpose="batch", content=_bytes(encoded([row(0)]))
+        )
+        made.append(
+            await state.batches.create(
+                tenant, endpoint=CHAT, input_file_id=source.id, completion_window="24h"
+            )
+        )
+    running = start(service, engine)
+    try:
+        async with asyncio.timeout(30):
+            while (await state.batches.get(Tenant("other"), made[-1].id)).status != "completed":
+                await asyncio.sleep(0.02)
+        assert (await state.batches.get(Tenant("spent"), made[0].id)).status == "in_progress"
     finally:
         running.stop()
 

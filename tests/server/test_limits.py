@@ -27,6 +27,7 @@ from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.principal import Principal
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
+from deepwell.server.http.body_room import free_body_in
 from deepwell.server.http.errors import BodyRefused
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.middleware import BodyLimit
@@ -287,6 +288,53 @@ async def test_a_body_that_was_parsed_takes_no_room_while_its_answer_goes_on() -
     done.set()
     for answer in await asyncio.gather(*tasks):
         assert answer[0]["status"] == 200 and answer[1]["body"] == b"%d" % ((1 << 20) - 2)
+
+
+async def test_a_hang_up_takes_no_room() -> None:
+    parsed = asyncio.Event()
+    left = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        if scope["path"] == "/parsed":
+            free_body_in(scope)
+            parsed.set()
+            assert (await receive())["type"] == "http.disconnect"
+        else:
+            await left.wait()
+
+    size = 1 << 20
+    limit = BodyLimit(app, size)
+    messages: list[Message] = [{"type": "http.request", "body": b"x" * size, "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await left.wait()
+        return {"type": "http.disconnect"}
+
+    scope = BODY | {"path": "/parsed", "client": ("1.2.3.4", 1)}
+    first = asyncio.create_task(_passed(limit, scope, receive))
+    await parsed.wait()
+    others = [asyncio.create_task(asked(limit, size)) for _ in range(20)]
+    await asyncio.sleep(0)
+    assert refusals(others), "the room of this address is full"
+    left.set()
+    await first
+
+
+async def _passed(limit: BodyLimit, scope: Scope, receive: Receive) -> None:
+    await limit(scope, receive, cast(Send, None))
+
+
+@pytest.mark.parametrize("zeros", [1, 19, 30])
+async def test_a_length_with_zeros_before_it_is_as_long(zeros: int) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError("a large body comes through")
+
+    length = b"0" * zeros + b"%d" % (2 << 20)
+    answer = await asked(BodyLimit(app, 1 << 20), 2 << 20, headers=[(b"content-length", length)])
+    assert answer[0]["status"] == 413
 
 
 async def test_a_small_body_that_is_there_costs_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:

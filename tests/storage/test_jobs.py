@@ -78,6 +78,17 @@ async def test_higher_priority_comes_first_then_the_older(store):
     assert claimed == ["b", "d", "a", "c", "e"]
 
 
+async def test_jobs_of_tenants_can_be_left_where_they_are(store, clock):
+    for tenant, name in ((A, "lost"), (A, "a"), (B, "b")):
+        await store.enqueue(tenant, "k", "{}", id=name)
+    await store.claim(["k"], "dead", 10)
+    assert (await store.claim(["k"], "w", 10, besides=[A])).id == "b"
+    clock.now = 10
+    assert await store.claim(["k"], "w", 10, besides=[A]) is None
+    assert (await store.claim(["k"], "w", 10, besides=[B])).id == "lost"
+    assert (await store.claim(["k"], "w", 10)).id == "a"
+
+
 async def test_the_same_id_is_one_job(store):
     first = await store.enqueue(A, "k", "1", id="j")
     assert await store.enqueue(A, "k", "2", id="j") == first

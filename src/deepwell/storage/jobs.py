@@ -57,6 +57,7 @@ class _Running:
     """The state of a running job that a waiting process watches."""
 
     seq: int
+    tenant: Tenant
     attempts: int
     beat: int
     lease_s: float
@@ -84,17 +85,22 @@ class JobStore:
             lambda connection: insert_job(connection, tenant, kind, payload, id=id, priority=priority)
         )
 
-    async def claim(self, kinds: Sequence[str], owner: str, lease_s: float) -> Job | None:
+    async def claim(
+        self, kinds: Sequence[str], owner: str, lease_s: float, *, besides: Collection[Tenant] = ()
+    ) -> Job | None:
         """Claims the oldest job of the highest priority among those queued and those with a silent worker, if any.
+
+        Jobs of the tenants in `besides` are left where they are.
 
         The worker must call `heartbeat` within every `lease_s` seconds, and `finish` or `release` at the end. A job taken
         from a silent worker keeps its progress and may have `cancel_requested`. Idle workers should call this often, because
         silence counts from the first call that sees it. `owner` names the worker and must be unique at any time.
         """
+        chosen = {"kinds": kinds, "besides": list(besides)}
 
         def work(connection: Connection) -> Job | None:
-            mine = {"kinds": kinds, "new_owner": owner, "now": int(time.time()), **_lease(lease_s)}
-            lost = self._silent_job(connection, kinds)
+            mine = {**chosen, "new_owner": owner, "now": int(time.time()), **_lease(lease_s)}
+            lost = self._silent_job(connection, kinds, besides)
             if lost is not None:
                 place = {"priority_of": lost.priority, "seq_of": lost.seq}
                 job = _run(connection, _TAKE_BEFORE, {**mine, **place})
@@ -180,14 +186,20 @@ class JobStore:
 
         return await self._database.write(work)
 
-    def _silent_job(self, connection: Connection, kinds: Sequence[str]) -> _Running | None:
+    def _silent_job(
+        self, connection: Connection, kinds: Sequence[str], besides: Collection[Tenant]
+    ) -> _Running | None:
         """Returns the first running job whose counter this process has seen unchanged for the length of its lease."""
         running = [_Running(*row) for row in connection.execute(_WATCH, {"kinds": kinds})]
         now, before = self._clock(), self._watched.get(tuple(kinds), {})
         keys = [(row.seq, row.attempts, row.beat) for row in running]
         since = {key: before.get(key, now) for key in keys}
         self._watched[tuple(kinds)] = since
-        silent = [row for row, seen in zip(running, since.values(), strict=True) if now - seen >= row.lease_s]
+        silent = [
+            row
+            for row, seen in zip(running, since.values(), strict=True)
+            if now - seen >= row.lease_s and row.tenant not in besides
+        ]
         return min(silent, key=lambda row: (-row.priority, row.seq), default=None)
 
 
@@ -253,7 +265,7 @@ _OF_KIND = jobs.c.kind.in_(bindparam("kinds", expanding=True))
 _WATCH = sa.select(*_WATCHED).where(jobs.c.status == "running", _OF_KIND)
 _QUEUED = (
     sa.select(jobs.c.seq)
-    .where(jobs.c.status == "queued", _OF_KIND)
+    .where(jobs.c.status == "queued", _OF_KIND, jobs.c.tenant.not_in(bindparam("besides", expanding=True)))
     .order_by(jobs.c.priority.desc(), jobs.c.seq)
     .limit(1)
     .with_for_update(skip_locked=True)  # skips jobs that another server is claiming

@@ -201,7 +201,8 @@ class BodyLimit:
         size, framed = 0, scope["method"] not in _WITHOUT_BODY
         for name, value in scope["headers"]:
             if name == b"content-length":
-                size = int(value[:20]) if value.isdigit() else 0
+                # Twenty digits are above every limit; zeros before them say nothing.
+                size = int(value.lstrip(b"0")[:20] or b"0") if value.isdigit() else 0
             elif name == b"transfer-encoding":
                 framed = True
         if not size and not framed:
@@ -230,7 +231,9 @@ class BodyLimit:
             message = await body.receive()
             if body.received > limit:
                 raise BodyTooLarge(limit, fix)
-            if share is not None:
+            if (
+                share is not None and message["type"] == "http.request"
+            ):  # a hang-up may come when it is free again
                 share.grow(body.received)
             return message
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -30,7 +31,10 @@ from deepwell.storage.jobs import Job
 __all__ = ["BatchWorker"]
 
 _log = logging.getLogger("deepwell.server")
-_MOST_BATCHES = 8  # at a time, so that a small batch does not wait for another tenant's large one
+_MOST_BATCHES = 16  # at a time
+_MOST_OF_TENANT = (
+    4  # of those. A tenant over its limits has batches that wait for a day, and others' do not wait for them
+)
 _POLL_S = 1.0  # between polls for jobs that another server queued or left
 _AFTER_FAILURE_S = 5.0
 _SWEEP_S = 600.0
@@ -50,7 +54,7 @@ class BatchWorker:
         self._lease_s = context.options.files.job_lease_s
         self._concurrency = context.options.files.batch_concurrency
         self._slots = asyncio.Semaphore(self._concurrency)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Tenant] = {}
         self._loops: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -70,19 +74,21 @@ class BatchWorker:
             job = None
             if len(self._running) < _MOST_BATCHES:
                 try:
-                    job = await state.jobs.claim([BATCH_JOB], state.owner, self._lease_s)
+                    counts = Counter(self._running.values())
+                    full = [tenant for tenant, count in counts.items() if count >= _MOST_OF_TENANT]
+                    job = await state.jobs.claim([BATCH_JOB], state.owner, self._lease_s, besides=full)
                 except Exception as error:  # the loop outlives any failure
                     _warn("no batch can be claimed", error)
             if job is not None:
                 task = asyncio.create_task(self._run(job))
-                self._running.add(task)
+                self._running[task] = job.tenant
                 task.add_done_callback(self._ended)
                 continue
             with suppress(TimeoutError):
                 await asyncio.wait_for(state.jobs_changed.wait(), min(_POLL_S, self._lease_s / 4))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._context.state.jobs_changed.set()
 
     async def _sweep_all(self) -> None:
