@@ -73,7 +73,7 @@ def test_the_guide_runs_from_first_to_last(served: Live, tmp_path: Path) -> None
     assert re.search(r"^dw-[\w-]{43}$", said, re.MULTILINE)
     assert '"object":"list"' in said
     assert "is revoked; running servers refuse it within 5 seconds" in said
-    assert "x-ratelimit-limit-requests: 600" in said and "x-ratelimit-limit-tokens: 100000" in said
+    assert "x-ratelimit-limit-requests: 20\n" in said and "x-ratelimit-limit-tokens: 10000\n" in said
     assert said.rstrip().splitlines()[-4:] == [
         "x-deepwell-cache: miss",
         "x-deepwell-cache: hit",
