@@ -92,6 +92,6 @@ def test_a_lost_database_is_refused_until_it_is_given_up(runner: CliRunner, data
 def test_serve_gives_a_lost_database_up_before_it_loads_anything(runner: CliRunner, data_dir: Path) -> None:
     keys(runner, "create", "n")
     (data_dir / "deepwell.db").write_bytes(b"")
-    result = runner.invoke(app, ["serve", "no-such-model", "--init", "--json"])
+    result = runner.invoke(app, ["serve", "no-such-model", "--init", "--port", "0", "--json"])
     assert result.exit_code == 1 and "no-such-model" in result.output
     assert keys(runner, "list")["keys"] == []
