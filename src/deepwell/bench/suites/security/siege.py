@@ -25,6 +25,7 @@ TIMES_HARMLESS = 5.0  # the bar of the victim's p99
 RSS_MB, RSS_SETTLED_S = 50.0, 30.0
 LOG_BYTES = 1 << 20  # that one attack may add
 _HARMLESS_S = 20.0  # of each load, before and after
+_AGAIN_S = 8.0  # of an attack that broke the bar of p99: a hundred requests of the client
 _EVERY_S = 1.0
 
 
@@ -98,19 +99,19 @@ class _Siege:
         return grown
 
     def attack(self, names: Sequence[str]) -> Verdict:
-        """Makes attacks at the same time and judges them. A bar of time alone is broken when it is broken twice."""
-        first = self._attack(names)
-        if first.why.startswith("p99"):
-            again = self._attack(names)
-            return again if again.p99_ms < first.p99_ms else first
-        return first
+        """Makes attacks at the same time and judges them.
 
-    def _attack(self, names: Sequence[str]) -> Verdict:
+        If p99 alone breaks the bar, they are made once more for longer, and that decides: p99 of a second is its slowest request.
+        """
+        first = self._attack(names, self.seconds)
+        return self._attack(names, max(self.seconds, _AGAIN_S)) if first.why.startswith("p99") else first
+
+    def _attack(self, names: Sequence[str], seconds: float) -> Verdict:
         server, begin = self.server, time.monotonic()
         tracebacks, log_bytes, before = server.tracebacks(), server.log_bytes(), server.processes()
         # An attack answers for its own growth, and not for what one before it has left.
         before_mb = max(self.start_mb, server.rss_mb())
-        done = self.attacker.call("attack", names=list(names), seconds=self.seconds, patience=300.0)
+        done = self.attacker.call("attack", names=list(names), seconds=seconds, patience=300.0)
         end = time.monotonic()
         whys = [f"{name}: {why}" if len(names) > 1 else why for name, why in done["broken"].items()]
         try:
@@ -160,7 +161,7 @@ def bench_siege(
 
     Each attack is judged by its own claim, by processes that died, errors and p99 of the client, the log, and the memory half a
     minute later. The client's p99 is compared with its p99 beside an equal harmless load of the same tenant at the same bound
-    of CPU, measured before. An attack whose p99 alone breaks the bar is made once more.
+    of CPU, measured before. An attack whose p99 alone breaks the bar is made once more for longer, which decides.
 
     Args:
         only: patterns of the attacks' names, as for files, with commas between.
