@@ -101,7 +101,7 @@ class _Siege:
     def attack(self, names: Sequence[str]) -> Verdict:
         """Makes attacks at the same time and judges them.
 
-        If p99 alone breaks the bar, they are made once more for longer, and that decides: p99 of a second is its slowest request.
+        If p99 alone breaks the bar, they are made once more for longer, which decides: p99 of a second is its slowest request.
         """
         first = self._attack(names, self.seconds)
         return self._attack(names, max(self.seconds, _AGAIN_S)) if first.why.startswith("p99") else first
