@@ -25,6 +25,7 @@ TIMES_HARMLESS = 5.0  # the bar of the victim's p99
 RSS_MB, RSS_SETTLED_S = 50.0, 30.0
 LOG_BYTES = 1 << 20  # that one attack may add
 _HARMLESS_S = 20.0  # of each load, before and after
+_FILLING = 16  # prompts of 900 tokens, more than the cache of 8,192 holds
 _AGAIN_S = 8.0  # of an attack that broke the bar of p99: a hundred requests of the client
 _EVERY_S = 1.0
 
@@ -210,6 +211,7 @@ def _open(stack: ExitStack, report: Report, model: Path, workers: int, seconds: 
     attacker.call("open", **server.whom())
     siege = _Siege(server, victim, attacker, seconds)
     siege.load("light", 2.0)  # code paths warm
+    _use_planned_memory(server)
     siege.harmless.clear()
     for kind in ("light", "heavy"):
         siege.load(kind, _HARMLESS_S)
@@ -217,6 +219,34 @@ def _open(stack: ExitStack, report: Report, model: Path, workers: int, seconds: 
         report.note(f"beside the harmless load {kind!r}: p99 {p99(seen):.0f} ms of {len(seen)} requests")
     siege.start_mb = server.rss_mb()
     return siege
+
+
+def _use_planned_memory(server: Besieged) -> None:
+    """Writes to every page of the KV cache, and compiles one grammar, so that growth is measured from what the server has planned.
+
+    Raises:
+        PeerError: a request fails.
+    """
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": schema}}
+    bodies: list[dict[str, Any]] = [
+        {"prompt": f"{number} " + "one more word " * 300, "max_tokens": 1} for number in range(_FILLING)
+    ]
+    chat = {
+        "messages": [{"role": "user", "content": "Yes or no?"}],
+        "max_tokens": 16,
+        "response_format": form,
+    }
+    for body in (*bodies, chat):
+        path = "/v1/chat/completions" if body is chat else "/v1/completions"
+        status, answer = server.request("guest", "POST", path, {"model": server.model, **body})
+        if status != 200:
+            raise PeerError(f"{path} answered {status}: {answer}")
 
 
 def _judged(report: Report, siege: _Siege, verdicts: Sequence[Verdict], attacks: int) -> dict[str, Any]:
