@@ -25,6 +25,8 @@ TIMES_HARMLESS = 5.0  # the bar of the victim's p99
 RSS_MB, RSS_SETTLED_S = 50.0, 30.0
 LOG_BYTES = 1 << 20  # that one attack may add
 _HARMLESS_S = 20.0  # of each load, before and after
+_FILLING = 16  # prompts of 900 tokens, more than the cache of 8,192 holds
+_AGAIN_S = 8.0  # of an attack that broke the bar of p99: a hundred requests of the client
 _EVERY_S = 1.0
 
 
@@ -98,19 +100,19 @@ class _Siege:
         return grown
 
     def attack(self, names: Sequence[str]) -> Verdict:
-        """Makes attacks at the same time and judges them. A bar of time alone is broken when it is broken twice."""
-        first = self._attack(names)
-        if first.why.startswith("p99"):
-            again = self._attack(names)
-            return again if again.p99_ms < first.p99_ms else first
-        return first
+        """Makes attacks at the same time and judges them.
 
-    def _attack(self, names: Sequence[str]) -> Verdict:
+        If p99 alone breaks the bar, they are made once more for longer, which decides: p99 of a second is its slowest request.
+        """
+        first = self._attack(names, self.seconds)
+        return self._attack(names, max(self.seconds, _AGAIN_S)) if first.why.startswith("p99") else first
+
+    def _attack(self, names: Sequence[str], seconds: float) -> Verdict:
         server, begin = self.server, time.monotonic()
         tracebacks, log_bytes, before = server.tracebacks(), server.log_bytes(), server.processes()
         # An attack answers for its own growth, and not for what one before it has left.
         before_mb = max(self.start_mb, server.rss_mb())
-        done = self.attacker.call("attack", names=list(names), seconds=self.seconds, patience=300.0)
+        done = self.attacker.call("attack", names=list(names), seconds=seconds, patience=300.0)
         end = time.monotonic()
         whys = [f"{name}: {why}" if len(names) > 1 else why for name, why in done["broken"].items()]
         try:
@@ -160,7 +162,7 @@ def bench_siege(
 
     Each attack is judged by its own claim, by processes that died, errors and p99 of the client, the log, and the memory half a
     minute later. The client's p99 is compared with its p99 beside an equal harmless load of the same tenant at the same bound
-    of CPU, measured before. An attack whose p99 alone breaks the bar is made once more.
+    of CPU, measured before. An attack whose p99 alone breaks the bar is made once more for longer, which decides.
 
     Args:
         only: patterns of the attacks' names, as for files, with commas between.
@@ -209,6 +211,7 @@ def _open(stack: ExitStack, report: Report, model: Path, workers: int, seconds: 
     attacker.call("open", **server.whom())
     siege = _Siege(server, victim, attacker, seconds)
     siege.load("light", 2.0)  # code paths warm
+    _use_planned_memory(server)
     siege.harmless.clear()
     for kind in ("light", "heavy"):
         siege.load(kind, _HARMLESS_S)
@@ -216,6 +219,34 @@ def _open(stack: ExitStack, report: Report, model: Path, workers: int, seconds: 
         report.note(f"beside the harmless load {kind!r}: p99 {p99(seen):.0f} ms of {len(seen)} requests")
     siege.start_mb = server.rss_mb()
     return siege
+
+
+def _use_planned_memory(server: Besieged) -> None:
+    """Writes to every page of the KV cache, and compiles one grammar, so that growth is measured from what the server has planned.
+
+    Raises:
+        PeerError: a request fails.
+    """
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "boolean"}},
+        "required": ["a"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "a", "strict": True, "schema": schema}}
+    bodies: list[dict[str, Any]] = [
+        {"prompt": f"{number} " + "one more word " * 300, "max_tokens": 1} for number in range(_FILLING)
+    ]
+    chat = {
+        "messages": [{"role": "user", "content": "Yes or no?"}],
+        "max_tokens": 16,
+        "response_format": form,
+    }
+    for body in (*bodies, chat):
+        path = "/v1/chat/completions" if body is chat else "/v1/completions"
+        status, answer = server.request("guest", "POST", path, {"model": server.model, **body})
+        if status != 200:
+            raise PeerError(f"{path} answered {status}: {answer}")
 
 
 def _judged(report: Report, siege: _Siege, verdicts: Sequence[Verdict], attacks: int) -> dict[str, Any]:
