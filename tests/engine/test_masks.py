@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import threading
 from collections.abc import Callable
@@ -381,7 +382,7 @@ class TestCompiled:
     def test_a_tenant_with_many_grammars_drops_its_own(
         self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(Trials, "compile", lambda _trials, _source: None)
+        monkeypatch.setattr(Trials, "compile", lambda _trials, _source: 0)
         compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
         compiler.start(RECORDS, salt="b")
         for number in range(200):
@@ -389,6 +390,30 @@ class TestCompiled:
         assert compiler.has(RECORDS, salt="b")
         assert compiler.has(Grammar("regex", "x199"), salt="a")
         assert not compiler.has(Grammar("regex", "x0"), salt="a")
+        compiler.close()
+
+    def test_a_tenant_with_large_grammars_drops_its_own(
+        self, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(Trials, "compile", lambda _trials, _source: 15 << 20)
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        compiler.start(RECORDS, salt="b")
+        for number in range(3):
+            compiler.start(Grammar("regex", f"x{number}"), salt="a")
+        kept = [compiler.has(Grammar("regex", f"x{number}"), salt="a") for number in range(3)]
+        assert compiler.has(RECORDS, salt="b") and kept == [False, True, True]
+        compiler.close()
+
+    def test_a_grammar_that_takes_much_memory_is_refused(self, tokenizer: Tokenizer) -> None:
+        rules = "".join(f'r{number}: "x{number}" r{number + 1} | "y"\n' for number in range(8000))
+        compiler = GrammarCompiler(lambda: tokenizer, PADDED, (END,))
+        with pytest.raises(InvalidRequest, match=r"takes \d+ MiB, and 48 are allowed"):
+            compiler.start(Grammar("lark", f'start: r0\n{rules}r8000: "z"\n'))
+        fields = {
+            f"f{number}": {"type": "array", "items": {"enum": ["a", "b"]}, "maxItems": 9}
+            for number in range(500)
+        }
+        compiler.start(Grammar("json_schema", json.dumps({"type": "object", "properties": fields})))
         compiler.close()
 
     def test_a_short_schema_that_explodes_is_refused_and_others_compile(self, tokenizer: Tokenizer) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from deepwell.process.forks import serve_forks
 
 
-def work(body: bytes) -> None:
+def work(body: bytes) -> int:
     name, _, argument = body.partition(b" ")
     if name == b"spin":
         while True:
@@ -28,6 +28,7 @@ def work(body: bytes) -> None:
         path = argument.decode()
         Path(f"{path}.out").write_text(str(os.getpid()))
         Path(f"{path}.in").read_text()
+    return len(body)
 
 
 if __name__ == "__main__":

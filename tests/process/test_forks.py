@@ -59,6 +59,12 @@ def server() -> Iterator[ForkServer]:
     server.close()
 
 
+def test_the_result_is_what_the_work_returns(server: ForkServer) -> None:
+    assert server.run(b"") == 0
+    assert server.run(b"x" * 300_000) == 300_000
+    assert server.run(b"wrong") is None
+
+
 class Meeting:
     """Work that has begun and waits to be let go."""
 

@@ -27,6 +27,7 @@ from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.engine.weights.adapters import Linear, linears_of
+from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.server.access.adapter_names import adapters_of, check_name, engine_name
 from deepwell.server.app import create_app
@@ -291,6 +292,16 @@ def test_a_neighbours_adapters_do_not_show_in_the_cache(door: Door, monkeypatch:
         post("a", "load_lora_adapter", {"lora_name": "sql", "lora_path": "sql"})
         post("a", "chat/completions", asked)
         assert len(rendered) == 3
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../b", "/x", "x/", "a//b", ".", ".."])
+def test_a_name_that_clients_would_shorten_in_a_path_is_refused(name: str) -> None:
+    with pytest.raises(InvalidRequest, match="/v1/models/NAME"):
+        check_name(name, ())
+
+
+def test_a_name_may_have_an_owner_before_it() -> None:
+    check_name("acme/sql.v2", ())
 
 
 @settings(max_examples=200)

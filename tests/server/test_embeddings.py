@@ -217,3 +217,15 @@ async def test_an_empty_input_is_refused_by_every_model(
         answer = await http.post("/v1/embeddings", json={"model": model, "input": given})
     error = answer.json()["error"]
     assert (answer.status_code, error["param"]) == (400, "input") and "empty" in error["message"]
+
+
+async def test_all_inputs_together_have_a_number_of_tokens_at_most(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.server.families.embeddings.routes.MAX_TOKENS", 8)
+    transport = httpx.ASGITransport(create_app(two(codec, Embedder())))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.post("/v1/embeddings", json={"model": "mini", "input": ["abc"] * 9})
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert error["param"] == "input" and "8 are allowed: send fewer inputs" in error["message"]

@@ -11,6 +11,7 @@ from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.app import create_app
+from deepwell.server.http.json_size import MAX_MEMBERS
 from deepwell.server.http.schema import MAX_ENTRIES
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -64,6 +65,16 @@ async def test_a_message_has_a_number_of_parts_at_most(wide: httpx.AsyncClient, 
 async def test_a_request_has_a_number_of_parts_at_most(wide: httpx.AsyncClient, path: str, kind: str) -> None:
     said = await refused(wide, path, body(path, [parts(path, 2000)] * 5), kind)
     assert "more than 8192" in said and "join texts" in said
+
+
+@pytest.mark.parametrize("member", ["", "metadata", "logit_bias"])
+async def test_a_request_and_its_objects_have_a_number_of_members_at_most(
+    wide: httpx.AsyncClient, member: str
+) -> None:
+    many = {str(number): "1" for number in range(MAX_MEMBERS + 1)}
+    said = await refused(wide, CHAT, body(CHAT, [USER]) | ({member: many} if member else many))
+    assert f"has {MAX_MEMBERS + (1 if member else 4)} members" in said, said
+    assert (member or "the request") in said and f"send at most {MAX_MEMBERS}" in said
 
 
 async def test_calls_count_as_parts(wide: httpx.AsyncClient) -> None:

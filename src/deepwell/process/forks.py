@@ -33,7 +33,8 @@ IDLE_S: Final = 600.0  # after which the server ends itself; the next work start
 _BEGIN_S: Final = 20.0  # wall time until work is forked, on a machine that is busy with other work
 _GRACE_S: Final = 10.0  # wall time for the report that comes after `wall_s`
 _BEGUN: Final = b"\1"
-_REPORT: Final = struct.Struct("<?i")  # ended for its wall time, exit code
+_RESULT: Final = struct.Struct("<q")  # sent by the fork itself, if it gets that far
+_REPORT: Final = struct.Struct("<?i")  # sent behind it by the server: ended for its wall time, exit code
 _OUT_OF_MEMORY: Final = 3  # exit code
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -82,19 +83,21 @@ class ForkServer:
         with self._lock:
             self._ensure()
 
-    def run(self, work: bytes) -> None:
-        """Runs work in a process of its own, and waits for its end. Work that was lost by no fault of its own runs once more.
+    def run(self, work: bytes) -> int | None:
+        """Runs work in a process of its own, waits for its end and returns its result; None if it raised an exception.
+
+        Work that was lost by no fault of its own runs once more.
 
         Raises:
             CallEnded: it exceeded a limit or crashed; or it is `late` (it did not run in time), `lost` (its process or the
                 server was killed twice) or `killed` (the server was closed).
         """
         try:
-            self._run(work)
+            return self._run(work)
         except CallEnded as error:
             if not error.lost:
                 raise
-            self._run(work)
+            return self._run(work)
 
     def close(self) -> None:
         """Ends the server and the work that is under way. Work that comes later is refused."""
@@ -102,7 +105,7 @@ class ForkServer:
             self._closed = True
             self._retire()
 
-    def _run(self, work: bytes) -> None:
+    def _run(self, work: bytes) -> int | None:
         ours, theirs = socket.socketpair()
         with ours:
             with theirs, self._lock:
@@ -120,14 +123,16 @@ class ForkServer:
                 if self._server is not None and self._server[0] is process:
                     self._retire()
             raise CallEnded("its server ended", lost=True)
+        result, report = report[: -_REPORT.size], report[-_REPORT.size :]
         late, code = _REPORT.unpack(report)
         if late:
             raise CallEnded("it did not run in time", late=True)
         if code:
             raise _ended(code)
+        return _RESULT.unpack(result)[0] if len(result) == _RESULT.size else None
 
     def _exchange(self, ours: socket.socket, work: bytes) -> bytes:
-        """Returns the report of the work; nothing if the server ended."""
+        """Returns the result of the work, if it has one, and its report; nothing if the server ended."""
         ours.settimeout(_BEGIN_S)
         if not ours.recv(len(_BEGUN)):
             return b""
@@ -137,9 +142,9 @@ class ForkServer:
             ours.shutdown(socket.SHUT_WR)
         report = b""
         with contextlib.suppress(ConnectionError):
-            while len(report) < _REPORT.size and (data := ours.recv(_REPORT.size - len(report))):
+            while data := ours.recv(_RESULT.size + _REPORT.size):  # until the server has closed its end
                 report += data
-        return report if len(report) == _REPORT.size else b""
+        return report if len(report) in (_REPORT.size, _RESULT.size + _REPORT.size) else b""
 
     def _ensure(self) -> tuple[subprocess.Popen[bytes], socket.socket]:
         if self._closed:
@@ -177,17 +182,17 @@ def _ended(code: int) -> CallEnded:
     return CallEnded("it took too much memory")
 
 
-def serve_forks(descriptor: int, limits: str, work: Callable[[bytes], None]) -> None:
+def serve_forks(descriptor: int, limits: str, work: Callable[[bytes], int]) -> None:
     """Runs `work` in a fork for every request, in the server, until the parent closes the connection or none comes for long.
 
-    Called on the only thread, with everything imported that the work needs. An exception of `work` is no failure, except that
-    memory ran out.
+    Called on the only thread, with everything imported that the work needs. `work` returns what `ForkServer.run` does. An
+    exception of `work` is no failure, except that memory ran out.
     """
     _Server(socket.socket(fileno=descriptor), msgspec.json.decode(limits, type=ForkLimits), work).serve()
 
 
 class _Server:
-    def __init__(self, control: socket.socket, limits: ForkLimits, work: Callable[[bytes], None]) -> None:
+    def __init__(self, control: socket.socket, limits: ForkLimits, work: Callable[[bytes], int]) -> None:
         self._control = control
         self._limits = limits
         self._work = work
@@ -261,18 +266,17 @@ class _Server:
             sock.sendall(_BEGUN)
 
     def _child(self, sock: socket.socket, server: int) -> int:
-        """Reads and does the work in the fork; returns its exit code."""
+        """Reads and does the work in the fork, and sends its result; returns its exit code."""
         self._leave_server(server)
-        with sock:
-            parts: list[bytes] = []
-            while part := sock.recv(1 << 18):
-                parts.append(part)
+        parts: list[bytes] = []
+        while part := sock.recv(1 << 18):
+            parts.append(part)
         code = 0
 
         def work() -> None:
             nonlocal code
             try:
-                self._work(b"".join(parts))
+                sock.sendall(_RESULT.pack(self._work(b"".join(parts))))
             except MemoryError:
                 code = _OUT_OF_MEMORY
             except BaseException:  # what is wrong with the data is found again where it is used

@@ -32,6 +32,7 @@ MAX_SOURCE: Final = 256 << 10  # characters; the largest schemas in use have som
 # White space between two JSON tokens: a line break and an indentation. Unbounded, a model may fill max_tokens with blanks.
 WHITE_SPACE: Final = r"\n?[ ]{0,20}"
 _KEPT: Final = 128  # compiled grammars, of all tenants
+_KEPT_BYTES: Final = 32 << 20  # of all but the newest
 # Masks give way to the kernels; a small compilation, which takes milliseconds, gets about a quarter of a busy processor.
 _MASKS_NICE, _LARGE_NICE, _SMALL_NICE = 10, 10, 5
 # A larger source has a thread of its own, because those that pass the trial may still take seconds.
@@ -192,12 +193,18 @@ class GrammarCompiler:
     def _keep(self, grammar: Grammar, salt: str, compiled: CompiledGrammar) -> None:
         with self._lock:
             self._compiled.setdefault(salt, OrderedDict())[grammar] = compiled
-            if sum(map(len, self._compiled.values())) > _KEPT:
-                self._drop_one()
+            while self._share(compiled) > 1.0:
+                self._drop_one(compiled)
 
-    def _drop_one(self) -> None:
+    def _share(self, newest: CompiledGrammar, salt: str | None = None) -> float:
+        """Returns the part of the room for compiled grammars that those of a salt take, or all; 1.0 is full."""
+        kept = self._compiled.values() if salt is None else (self._compiled[salt],)
+        grammars = [one for those in kept for one in those.values() if one is not newest]
+        return max((len(grammars) + 1) / _KEPT, sum(one.kept_bytes for one in grammars) / _KEPT_BYTES)
+
+    def _drop_one(self, newest: CompiledGrammar) -> None:
         """Drops the grammar that was not used for longest, of the salt with the most: others' grammars stay."""
-        salt = max(self._compiled, key=lambda one: len(self._compiled[one]))
+        salt = max(self._compiled, key=lambda one: self._share(newest, one))
         self._compiled[salt].popitem(last=False)
         if not self._compiled[salt]:
             del self._compiled[salt]
@@ -212,7 +219,7 @@ class GrammarCompiler:
         source = _source(grammar)
         trials.start()  # while the vocabulary is loaded
         vocabulary = self._vocabulary()
-        trials.compile(source)
+        kept_bytes = trials.compile(source)
         matcher = LLMatcher(vocabulary, source, log_level=0, limits=_LIMITS)
         first = b""
         if not matcher.is_error():
@@ -228,7 +235,7 @@ class GrammarCompiler:
             )
         quick = LLMatcher(vocabulary, source, log_level=0, limits=_QUICK_LIMITS)
         quick.compute_bitmask()
-        return CompiledGrammar(matcher, None if quick.is_error() else quick, first)
+        return CompiledGrammar(matcher, None if quick.is_error() else quick, first, kept_bytes)
 
     def _failed(self) -> LLMatcher:
         """Returns a matcher that has failed."""

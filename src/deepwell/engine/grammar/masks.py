@@ -69,11 +69,13 @@ class CompiledGrammar:
         first: the mask of the first position, one bit a token.
         expected_s: seconds that the next mask is expected to take, a moving average.
         failure: why the grammar was given up; None: it was not.
+        kept_bytes: memory that it takes, as its trial found.
     """
 
-    __slots__ = ("expected_s", "failure", "first", "quick", "thorough")
+    __slots__ = ("expected_s", "failure", "first", "kept_bytes", "quick", "thorough")
 
-    def __init__(self, thorough: Matcher, quick: Matcher | None, first: bytes) -> None:
+    def __init__(self, thorough: Matcher, quick: Matcher | None, first: bytes, kept_bytes: int = 0) -> None:
+        self.kept_bytes = kept_bytes
         self.thorough = thorough
         self.quick = quick
         self.first = first

@@ -8,6 +8,8 @@ long in the engine. `python -m deepwell.engine.grammar.trial FD LIMITS` is the s
 from __future__ import annotations
 
 import sys
+from mmap import PAGESIZE
+from pathlib import Path
 from typing import Final
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
@@ -16,11 +18,13 @@ from deepwell.errors import DeepwellError, EngineUnavailable, InvalidRequest
 from deepwell.process.calls import CallEnded
 from deepwell.process.forks import ForkLimits, ForkServer, serve_forks
 
-__all__ = ["CPU_S", "Trials"]
+__all__ = ["CPU_S", "MOST_KEPT_BYTES", "Trials"]
 
 CPU_S: Final = 2.0
 _WALL_S: Final = 60.0  # a busy machine may give the process little time
-_MEMORY_BYTES: Final = 1 << 30
+_MEMORY_BYTES: Final = 1 << 30  # while it is compiled
+# Once it is compiled. 200 nested objects of four properties, 92 kB of JSON schema, take 10 MiB.
+MOST_KEPT_BYTES: Final = 48 << 20
 _STACK_BYTES: Final = 256 << 20
 
 
@@ -46,17 +50,26 @@ class Trials:
         except CallEnded as error:
             raise self._refusal(error) from None
 
-    def compile(self, source: str) -> None:
+    def compile(self, source: str) -> int:
         """Compiles a grammar, in the form that llguidance reads, and forgets it. An error of the grammar is not reported.
+
+        Returns the bytes that the compiled grammar takes.
 
         Raises:
             InvalidRequest: it takes too much time or memory; `param` is "grammar".
             EngineUnavailable: the trial did not run, or was killed from outside.
         """
         try:
-            self._forks.run(source.encode("utf-8", "surrogatepass"))
+            kept_bytes = self._forks.run(source.encode("utf-8", "surrogatepass")) or 0
         except CallEnded as error:
             raise self._refusal(error) from None
+        if kept_bytes > MOST_KEPT_BYTES:
+            raise InvalidRequest(
+                f"the compiled grammar takes {kept_bytes >> 20} MiB, and {MOST_KEPT_BYTES >> 20} are allowed",
+                fix="send a smaller one: fewer rules, alternatives and definitions",
+                param="grammar",
+            )
+        return kept_bytes
 
     def close(self) -> None:
         """Ends the server, and the trials that are under way. Later ones are refused."""
@@ -86,12 +99,21 @@ class _Bytes:
         return list(text)
 
 
+def _anonymous_bytes() -> int:
+    """Returns the resident memory of this process that belongs to no file."""
+    _, resident, shared, *_ = map(int, Path("/proc/self/statm").read_bytes().split())
+    return (resident - shared) * PAGESIZE
+
+
 def main(descriptor: str, limits: str) -> None:
     """Serves trials until the parent closes the connection."""
     vocabulary = LLTokenizer(TokenizerWrapper(_Bytes()), n_vocab=257)
 
-    def compile_once(source: bytes) -> None:
-        LLMatcher(vocabulary, source.decode("utf-8", "surrogatepass"), log_level=0).compute_bitmask()
+    def compile_once(source: bytes) -> int:
+        before = _anonymous_bytes()
+        matcher = LLMatcher(vocabulary, source.decode("utf-8", "surrogatepass"), log_level=0)
+        matcher.compute_bitmask()
+        return max(0, _anonymous_bytes() - before)
 
     # What the library prepares at its first use is then there in every fork.
     compile_once(LLMatcher.grammar_from_json_schema('{"type":"object"}').encode())

@@ -21,7 +21,7 @@ def check_name(name: str, served: Iterable[str], param: str = "lora_name") -> No
     """Checks that an adapter may be called `name` beside the models in `served`.
 
     Raises:
-        InvalidRequest: a served model has this name, or it is empty, too long, or contains the separator.
+        InvalidRequest: a served model has this name, or it is empty, too long, no path, or contains the separator.
     """
     if name in served:
         raise InvalidRequest(
@@ -30,6 +30,12 @@ def check_name(name: str, served: Iterable[str], param: str = "lora_name") -> No
     if not 1 <= len(name) <= 256 or not name.isprintable():
         raise InvalidRequest(
             "an adapter's name is 1 to 256 printable characters", fix="choose another", param=param
+        )
+    if any(part in ("", ".", "..") for part in name.split("/")):
+        raise InvalidRequest(
+            "an adapter's name is part of the path /v1/models/NAME, which clients would shorten",
+            fix="choose one without '.', '..' and nothing between slashes",
+            param=param,
         )
     if _BETWEEN in name:
         raise InvalidRequest(

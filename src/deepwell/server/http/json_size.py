@@ -1,4 +1,4 @@
-"""`check_entries`: bounds the messages, items and parts of a large body before it is validated.
+"""`check_entries`: bounds the messages, items, parts and members of a large body before it is validated.
 
 NOTE: Validation costs microseconds an entry, up to 10, on the event loop, and an error about a long list turns all of it into
 Python objects: 230,000 messages in 8 MB held the loop for 0.2 to 2.3 s. Here lists are split without reading their entries, and
@@ -7,7 +7,7 @@ only if the body has so many braces that it might exceed a bound. That takes 5 t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec import Raw
@@ -15,10 +15,13 @@ from msgspec import Raw
 from deepwell.errors import InvalidRequest
 from deepwell.server.http.schema import MAX_ENTRIES
 
-__all__ = ["MAX_PARTS", "check_entries"]
+__all__ = ["MAX_MEMBERS", "MAX_PARTS", "check_entries"]
 
 MAX_PARTS = 8192
 """The most parts, and calls of tools, in all messages or items of a request together."""
+
+MAX_MEMBERS = 16_384
+"""The most members of a request, and of each object in it, such as `logit_bias`."""
 
 _LISTS = ("messages", "input")  # of a body
 _PARTS = ("content", "output", "summary", "tool_calls")  # of a message or an item
@@ -27,11 +30,14 @@ _list = msgspec.json.Decoder(list[Raw])
 
 
 def check_entries(body: bytes) -> None:
-    """Checks how many messages, items and parts a JSON body has. What is no such body is left to its validation.
+    """Checks how many messages, items, parts and members a JSON body has. What is no such body is left to its validation.
 
     Raises:
-        InvalidRequest: there are more than `MAX_ENTRIES` messages or items, or more than `MAX_PARTS` parts.
+        InvalidRequest: there are more than `MAX_ENTRIES` messages or items, more than `MAX_PARTS` parts, or more than
+            `MAX_MEMBERS` members of the body or of an object in it.
     """
+    if body.count(b":") > MAX_MEMBERS:
+        _check_members(_members(body))
     if body.count(b"{") <= MAX_ENTRIES:
         return
     members = _members(body)
@@ -48,6 +54,16 @@ def check_entries(body: bytes) -> None:
                 f"{name!r}: the content parts and tool calls of all entries are more than {MAX_PARTS}",
                 fix="join texts into fewer parts, or leave older entries out",
                 param=name,
+            )
+
+
+def _check_members(body: Mapping[str, Raw]) -> None:
+    objects = {name: _members(value) for name, value in body.items() if memoryview(value)[:1] == b"{"}
+    for name, members in {"": body, **objects}.items():
+        if len(members) > MAX_MEMBERS:
+            whose = f"{name!r}" if name else "the request"
+            raise InvalidRequest(
+                f"{whose} has {len(members)} members", fix=f"send at most {MAX_MEMBERS}", param=name or None
             )
 
 

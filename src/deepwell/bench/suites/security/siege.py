@@ -222,7 +222,7 @@ def _open(stack: ExitStack, report: Report, model: Path, workers: int, seconds: 
 
 
 def _use_planned_memory(server: Besieged) -> None:
-    """Writes to every page of the KV cache, and compiles one grammar, so that growth is measured from what the server has planned.
+    """Writes to every page of the KV cache and compiles a grammar, so that growth is measured from the planned memory.
 
     Raises:
         PeerError: a request fails.

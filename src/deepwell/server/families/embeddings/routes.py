@@ -22,7 +22,10 @@ from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer
 from deepwell.server.observe.generation import embedding
 
-__all__ = ["router"]
+__all__ = ["MAX_TOKENS", "router"]
+
+MAX_TOKENS = 300_000
+"""The most tokens of all inputs of a request together, as at OpenAI."""
 
 
 def router(context: ServerContext) -> APIRouter:
@@ -49,7 +52,14 @@ def router(context: ServerContext) -> APIRouter:
         for index, tokens in enumerate(inputs):
             if len(tokens) > window:
                 raise _too_long(window, index, str(len(tokens)))
-        await answering.gate.embedding(sum(map(len, inputs)))
+        total = sum(map(len, inputs))
+        if total > MAX_TOKENS:
+            raise InvalidRequest(
+                f"the inputs have {total} tokens together, and {MAX_TOKENS} are allowed",
+                fix="send fewer inputs in a request",
+                param="input",
+            )
+        await answering.gate.embedding(total)
         work = _embed(
             answering,
             body.model,
