@@ -112,7 +112,7 @@ def test_the_text_side_knows_no_server() -> None:
         for other in imports_of(module)
         if not other.startswith(("deepwell.dialogue", "deepwell.engine", "deepwell.models"))
     }
-    assert {other for _, other in above} <= {"deepwell.errors", "deepwell.version"}
+    assert {other for _, other in above} <= {"deepwell.errors", "deepwell.settings", "deepwell.version"}
 
 
 def test_no_folder_is_crowded() -> None:

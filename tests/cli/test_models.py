@@ -13,8 +13,8 @@ from rich.cells import cell_len
 from typer.testing import CliRunner
 
 from deepwell.cli import app
-from deepwell.cli.opening import open_model, plan_model
 from deepwell.cli.options import known_models, stored_models
+from deepwell.dialogue.opening import open_model, plan_model
 from deepwell.models.store.catalog import shipped_catalog
 from deepwell.settings import Settings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.cli.opening import open_embedder
+from deepwell.dialogue.opening import open_embedder
 from deepwell.settings import Settings
 
 

@@ -246,8 +246,8 @@ def open_answers(settings: Settings) -> Answers:
     remote = _remote_answers(settings)
     if remote is not None:
         return remote
-    from deepwell.cli.opening import open_model, plan_model
     from deepwell.cli.progress import packing
+    from deepwell.dialogue.opening import open_model, plan_model
 
     planned = plan_model(settings)
     with packing(shown=True) as progress:

@@ -140,7 +140,7 @@ def _threads(settings: Settings) -> dict[str, Any]:
 
 
 def _model(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
-    from deepwell.cli.opening import plan_model
+    from deepwell.dialogue.opening import plan_model
     from deepwell.errors import DeepwellError
 
     try:

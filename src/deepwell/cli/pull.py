@@ -39,7 +39,7 @@ def pull(
 ) -> None:
     """Bring a model into the store; a pull that was interrupted continues."""
     with reported_errors(as_json=json):
-        from deepwell.cli.opening import check_servable
+        from deepwell.dialogue.opening import check_servable
         from deepwell.models.store.catalog import read_catalog, vouching_entry
         from deepwell.models.store.store import ModelStore
         from deepwell.settings import Settings

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from deepwell.dialogue.text import Codec
     from deepwell.engine.hosting.process import ProcessEngine
-    from deepwell.engine.protocol import Capabilities
+    from deepwell.engine.protocol import Capabilities, Engine
     from deepwell.models.store.sampling import SamplingDefaults
     from deepwell.settings import Settings
 
@@ -143,6 +143,20 @@ def _adapters(given: list[str]) -> dict[str, Path]:
     return adapters
 
 
+def _load_adapters(engine: Engine, served: Collection[str], adapters: Mapping[str, Path]) -> None:
+    """Loads LoRA adapters by name, for all tenants, beside the models that are `served`.
+
+    Raises:
+        InvalidRequest: a name is that of a served model, or is no name for an adapter.
+        InvalidModelFile, UnsupportedModel: as the engine says.
+    """
+    from deepwell.server.access.adapter_names import check_name
+
+    for name, path in adapters.items():
+        check_name(name, served, "adapter")
+        engine.load_adapter(name, str(path))
+
+
 @dataclass(frozen=True, slots=True)
 class _Loaded:
     """The engines of a server, each in a process of its own."""
@@ -208,7 +222,7 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
 
 def _load(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> _Loaded:
     """Plans the models, says so, and starts their engines; whatever was started stops where the rest fails."""
-    from deepwell.cli.opening import embedder_settings, host_model, load_adapters, plan_model
+    from deepwell.dialogue.opening import embedder_settings, host_model, plan_model
 
     planned = plan_model(settings)
     if demo and planned.checkpoint.config.is_encoder:
@@ -251,7 +265,7 @@ def _load(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json:
                 fix="leave it out, or put a key into DEEPWELL_API_KEYS",
             )
         engine = ProcessEngine.start(hosted, wait_s=settings.engine_wait_s)
-        load_adapters(engine, [name, *([embedder[0]] if embedder else [])], adapters)
+        _load_adapters(engine, [name, *([embedder[0]] if embedder else [])], adapters)
         embedding = None
         if hosted_embedder is not None:
             embedding = ProcessEngine.start(hosted_embedder, wait_s=settings.engine_wait_s)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from deepwell.engine.hosting.process import EngineProcess
     from deepwell.engine.options import EngineOptions
     from deepwell.engine.plan import MemoryPlan
-    from deepwell.engine.protocol import Engine
     from deepwell.models.formats.checkpoint import Checkpoint
     from deepwell.models.store.sampling import SamplingDefaults
     from deepwell.models.store.store import StoredModel
@@ -27,7 +26,6 @@ __all__ = [
     "check_servable",
     "embedder_settings",
     "host_model",
-    "load_adapters",
     "open_embedder",
     "open_model",
     "plan_model",
@@ -116,20 +114,6 @@ def open_model(planned: Planned, progress: Callable[[int, int], None] | None = N
 
     engine = open_engine(planned.checkpoint, planned.options, quiet=True, progress=progress)
     return OpenedModel(planned.name, engine, Codec.load(planned.path), planned.defaults)
-
-
-def load_adapters(engine: Engine, served: Collection[str], adapters: Mapping[str, Path]) -> None:
-    """Loads LoRA adapters by name, for all tenants, beside the models that are `served`.
-
-    Raises:
-        InvalidRequest: a name is that of a served model, or is no name for an adapter.
-        InvalidModelFile, UnsupportedModel: as the engine says.
-    """
-    from deepwell.server.access.adapter_names import check_name
-
-    for name, path in adapters.items():
-        check_name(name, served, "adapter")
-        engine.load_adapter(name, str(path))
 
 
 def host_model(
