@@ -94,7 +94,7 @@ class ServerContext:
         self.draining = True
         self.stopped.set()
 
-    def find(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
+    async def find(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
         """Returns the served model of a name, and an empty string.
 
         For the name of an adapter that the tenant may use, returns the adapter's base, and its name in the engine.
@@ -117,14 +117,14 @@ class ServerContext:
             "model_not_served", name=name, served=served, served_zh=served_zh, param="model"
         )
 
-    def generator(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
+    async def generator(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
         """Returns the served model of a name as `find` does, for a request that generates text.
 
         Raises:
             ModelNotFound: the tenant sees no model of this name.
             InvalidRequest: the model generates no text, or is served for other tasks.
         """
-        answering, adapter = self.find(name, tenant)
+        answering, adapter = await self.find(name, tenant)
         model = answering.model
         if "generate" in model.tasks and model.capabilities.generates:
             return answering, adapter

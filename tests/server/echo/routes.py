@@ -18,7 +18,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/echo", summary="Echo a text", response_model=None)
     async def echo(request: Request, body: EchoRequest) -> Response:
-        answering, adapter = context.generator(body.model, tenant_of(request))
+        answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         (prompt,) = await model.encode_prompts([body.text], "text")
         params = model.sampling(SamplingOptions(temperature=0), 40, logprobs=None)

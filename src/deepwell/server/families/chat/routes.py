@@ -54,7 +54,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/chat/completions", summary="Answer a conversation", response_model=None)
     async def chat(request: Request, body: ChatRequest) -> Response:
-        answering, adapter = context.generator(body.model, tenant_of(request))
+        answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
         plan = await plan_dialogue(model, dialogue_of(model, body), caller)

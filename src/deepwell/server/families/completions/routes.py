@@ -37,7 +37,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/completions", summary="Continue a text", response_model=None)
     async def completions(request: Request, body: CompletionRequest) -> Response:
-        answering, adapter = context.generator(body.model, tenant_of(request))
+        answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         prompts = await model.encode_prompts(body.prompt, "prompt")
         grammar = body.structured_outputs.compiled() if body.structured_outputs else None

@@ -34,7 +34,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/embeddings", summary="Embed texts", response_model=None)
     async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
-        answering, adapter = context.find(body.model, tenant_of(request))
+        answering, adapter = await context.find(body.model, tenant_of(request))
         model = answering.model
         size = model.capabilities.hidden_size
         if body.dimensions is not None and body.dimensions > size:

@@ -48,7 +48,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/messages", summary="Answer a conversation (Anthropic)", response_model=None)
     async def messages(request: Request, body: MessagesRequest) -> Response:
-        answering, adapter = context.generator(body.model, tenant_of(request))
+        answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
         plan = await plan_dialogue(model, _dialogue(body), caller)
@@ -68,7 +68,7 @@ def router(context: ServerContext) -> APIRouter:
         "/v1/messages/count_tokens", summary="Count a conversation's tokens (Anthropic)", response_model=None
     )
     async def count_tokens(request: Request, body: CountTokensRequest) -> Response:
-        answering, _ = context.generator(body.model, tenant_of(request))
+        answering, _ = await context.generator(body.model, tenant_of(request))
         tokens = await count_prompt(answering.model, _dialogue(body), principal_of(request).caller)
         return Response(_encode(TokenCount(tokens)), media_type="application/json")
 

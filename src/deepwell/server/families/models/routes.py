@@ -29,7 +29,7 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
     async def model(request: Request, id: str) -> Response:
-        answering, adapter = context.find(id, tenant_of(request))
+        answering, adapter = await context.find(id, tenant_of(request))
         return json_response(_card(answering.model, id if adapter else ""))
 
     return routes

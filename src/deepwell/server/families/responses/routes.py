@@ -50,7 +50,7 @@ def router(context: ServerContext) -> APIRouter:
     @routes.post("/v1/responses", summary="Create a response", response_model=None)
     async def create(request: Request, body: ResponseRequest) -> HttpResponse:
         tenant = tenant_of(request)
-        answering, adapter = context.generator(body.model, tenant)
+        answering, adapter = await context.generator(body.model, tenant)
         model, state = answering.model, context.state
         id = new_id("resp")
         said = await prompted(model, state, principal_of(request), body, id)
@@ -77,7 +77,7 @@ def router(context: ServerContext) -> APIRouter:
     async def input_tokens(request: Request, body: InputTokensRequest) -> HttpResponse:
         principal = principal_of(request)
         tenant = principal.tenant
-        answering = context.main if body.model is None else context.generator(body.model, tenant)[0]
+        answering = context.main if body.model is None else (await context.generator(body.model, tenant))[0]
         _, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
         counted = await count_prompt(answering.model, dialogue, principal.caller)
         return json_response(_encode(InputTokenCount(counted)))
