@@ -178,7 +178,7 @@ async def test_an_adapter_takes_no_name_of_a_served_model(door: Door) -> None:
 
 async def test_a_model_answers_by_its_name_even_if_the_engine_has_an_adapter_of_it(door: Door) -> None:
     door.engine.load_adapter("minilm", "/somewhere")
-    assert door.service.find("minilm", Tenant("a"))[1] == ""
+    assert (await door.service.find("minilm", Tenant("a")))[1] == ""
 
 
 async def test_a_tenant_loads_a_bounded_number_and_may_still_swap_its_own(door: Door) -> None:

@@ -7,9 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +15,7 @@ import typer
 
 from deepwell.cli.answers import Asked, RemoteAnswers, last_of
 from deepwell.cli.keys import check_store, has_stored_key
+from deepwell.cli.loading import Loaded, load_models, parse_adapters
 from deepwell.cli.options import (
     AccessLog,
     AdapterDir,
@@ -45,10 +44,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 if TYPE_CHECKING:
     from socket import socket
 
-    from deepwell.dialogue.text import Codec
-    from deepwell.engine.hosting.process import ProcessEngine
-    from deepwell.engine.protocol import Capabilities, Engine
-    from deepwell.models.store.sampling import SamplingDefaults
+    from deepwell.engine.protocol import Capabilities
     from deepwell.settings import Settings
 
 __all__ = ["register"]
@@ -65,10 +61,11 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    model: Annotated[
-        str | None,
+    models: Annotated[
+        list[str] | None,
         typer.Argument(
-            help="Model to serve: a name in the store, or a path; unset: smollm2.",
+            metavar="[MODEL]...",
+            help="Models to serve, the main one first: names in the store, or paths; unset: smollm2.",
             autocompletion=stored_models,
         ),
     ] = None,
@@ -88,7 +85,10 @@ def serve(
     models_dir: ModelsDir = None,
     adapter: Annotated[
         list[str] | None,
-        typer.Option(help="LoRA adapter to serve as a model of its own: NAME=PATH; repeatable."),
+        typer.Option(
+            help="LoRA adapter to serve as a model of its own: NAME=PATH, or MODEL:NAME=PATH for another than the main model; "
+            "repeatable."
+        ),
     ] = None,
     adapter_dir: AdapterDir = None,
     allowed_host: AllowedHosts = None,
@@ -103,12 +103,13 @@ def serve(
     ] = False,
     json: JsonFlag = False,
 ) -> None:
-    """Serve a model behind an OpenAI-compatible API, until Ctrl-C."""
+    """Serve models behind an OpenAI-compatible API, until Ctrl-C."""
     with reported_errors(as_json=json):
         from deepwell.settings import Settings
 
         settings = Settings.load(
-            model=model,
+            model=models[0] if models else None,
+            additional_models=models[1:] if models else None,
             host=host,
             port=port,
             precision=precision,
@@ -129,55 +130,10 @@ def serve(
             workers=workers,
         )
         check_store(settings, init=init)
-        _serve(settings, _adapters(adapter or []), demo=demo, as_json=json)
+        _serve(settings, parse_adapters(adapter or []), demo=demo, as_json=json)
 
 
-def _adapters(given: list[str]) -> dict[str, Path]:
-    """Paths by name, from NAME=PATH each."""
-    adapters: dict[str, Path] = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path) or name in adapters:
-            raise InvalidRequest.of("adapter_not_named", text=text)
-        adapters[name] = Path(path)
-    return adapters
-
-
-def _load_adapters(engine: Engine, served: Collection[str], adapters: Mapping[str, Path]) -> None:
-    """Loads LoRA adapters by name, for all tenants, beside the models that are `served`.
-
-    Raises:
-        InvalidRequest: a name is that of a served model, or is no name for an adapter.
-        InvalidModelFile, UnsupportedModel: as the engine says.
-    """
-    from deepwell.server.access.adapter_names import check_name
-
-    for name, path in adapters.items():
-        check_name(name, served, "adapter")
-        engine.load_adapter(name, str(path))
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    """The engines of a server, each in a process of its own."""
-
-    name: str
-    path: Path
-    engine: ProcessEngine
-    capabilities: Capabilities
-    codec: Codec | None  # of the one process that serves; None: each of several loads it
-    defaults: SamplingDefaults
-    with_key: bool
-    embedding: ProcessEngine | None
-    embedder: tuple[str, Path] | None
-
-    def close(self) -> None:
-        self.engine.close()
-        if self.embedding:
-            self.embedding.close()
-
-
-def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> None:
+def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_json: bool) -> None:
     settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
     if settings.adapter_dir is not None and not settings.adapter_dir.is_dir():
         raise InvalidRequest.of("adapter_folder_missing", path=settings.adapter_dir)
@@ -187,17 +143,15 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
     # Before loading: a taken port should not cost a load.
     with bind(settings.host, settings.port) as listener:
         url = url_of(listener)
-        loaded = _load(settings, adapters, demo=demo, as_json=as_json)
-        name, capabilities = loaded.name, loaded.capabilities
+        loaded = load_models(settings, adapters, demo=demo, as_json=as_json)
+        name, capabilities = loaded.main.name, loaded.main.capabilities
 
         def ready() -> None:
             if as_json:
-                write_json({"event": "ready", "url": url, **_facts(name, capabilities)})
+                names = [model.name for model in loaded.models]
+                write_json({"event": "ready", "url": url, **_facts(name, capabilities), "models": names})
             else:
-                out.print(
-                    _welcome(url, name, capabilities, with_key=loaded.with_key),
-                    soft_wrap=True,
-                )
+                out.print(_welcome(url, loaded), soft_wrap=True)
             if demo:
                 threading.Thread(target=show, daemon=True).start()
 
@@ -220,70 +174,15 @@ def _serve(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json
         out.print("stopped")
 
 
-def _load(settings: Settings, adapters: dict[str, Path], *, demo: bool, as_json: bool) -> _Loaded:
-    """Plans the models, says so, and starts their engines; whatever was started stops where the rest fails."""
-    from deepwell.dialogue.opening import embedder_settings, host_model, plan_model
-
-    planned = plan_model(settings)
-    if demo and planned.checkpoint.config.is_encoder:
-        raise InvalidRequest(
-            f"{planned.name} embeds text and answers no question",
-            fix="leave --demo out, or serve smollm2",
-        )
-    if not as_json:
-        out = console()
-        out.print(f"{planned.name}  {planned.path}", soft_wrap=True)
-        for line in planned.memory.lines():
-            out.print(f"  {line}", soft_wrap=True)
-    own = embedder_settings(settings)
-    planned_embedder = plan_model(own) if own else None
-    from deepwell.cli.progress import packing
-
-    with packing(shown=not as_json) as progress, ExitStack() as started:
-        hosted = host_model(settings, planned, progress)
-        name, path, defaults = planned.name, planned.path, planned.defaults
-        del planned  # what is known of the file takes megabytes, and the engine's process reads it for itself
-        started.callback(hosted.stop)
-        hosted_embedder = embedder = None
-        if own and planned_embedder:
-            hosted_embedder = host_model(own, planned_embedder)
-            started.callback(hosted_embedder.stop)
-            embedder = planned_embedder.name, planned_embedder.path
-        # While they load:
-        from deepwell.engine.hosting.process import ProcessEngine
-
-        codec = None
-        if settings.workers == 1:
-            from deepwell.dialogue.text import Codec
-            from deepwell.server import run as _  # noqa: F401
-
-            codec = Codec.load(path)
-        with_key = bool(settings.api_keys) or has_stored_key(settings)
-        if demo and with_key and not settings.api_keys:
-            raise InvalidRequest(
-                "--demo has no key to ask with: the database holds hashes of keys alone",
-                fix="leave it out, or put a key into DEEPWELL_API_KEYS",
-            )
-        engine = ProcessEngine.start(hosted, wait_s=settings.engine_wait_s)
-        _load_adapters(engine, [name, *([embedder[0]] if embedder else [])], adapters)
-        embedding = None
-        if hosted_embedder is not None:
-            embedding = ProcessEngine.start(hosted_embedder, wait_s=settings.engine_wait_s)
-        capabilities = engine.capabilities()
-        started.pop_all()
-    return _Loaded(name, path, engine, capabilities, codec, defaults, with_key, embedding, embedder)
-
-
-def _run(settings: Settings, listener: socket, loaded: _Loaded, ready: Callable[[], None]) -> None:
+def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[], None]) -> None:
     """Serves until a signal comes: in this process, or in several under its supervision."""
     if settings.workers > 1:
         from deepwell.server.workers.supervise import ModelAt, serve_workers
 
-        tasks = ("generate", "embed")
-        at = [ModelAt(loaded.name, str(loaded.path), loaded.engine.address, tasks, loaded.defaults)]
-        if loaded.embedding and loaded.embedder:
-            name, path = loaded.embedder
-            at.append(ModelAt(name, str(path), loaded.embedding.address, ("embed",)))
+        at = [
+            ModelAt(model.name, str(model.path), model.engine.address, model.tasks, model.defaults)
+            for model in loaded.models
+        ]
         serve_workers(settings, listener, at, ready)
         return
     from deepwell.dialogue.model import ServedModel
@@ -291,11 +190,16 @@ def _run(settings: Settings, listener: socket, loaded: _Loaded, ready: Callable[
     from deepwell.server.build import context_of
     from deepwell.server.run import serve as run
 
-    codec = loaded.codec or Codec.load(loaded.path)
-    models = [ServedModel(loaded.name, loaded.engine, codec, defaults=loaded.defaults)]
-    if loaded.embedding and loaded.embedder:
-        name, path = loaded.embedder
-        models.append(ServedModel(name, loaded.embedding, Codec.load(path), tasks=("embed",)))
+    models = [
+        ServedModel(
+            model.name,
+            model.engine,
+            model.codec or Codec.load(model.path),
+            tasks=model.tasks,
+            defaults=model.defaults,
+        )
+        for model in loaded.models
+    ]
     run(
         context_of(settings, models),
         listener,
@@ -318,7 +222,8 @@ def _facts(name: str, runs: Capabilities) -> dict[str, object]:
     }
 
 
-def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
+def _welcome(url: str, loaded: Loaded) -> str:
+    name, runs, with_key = loaded.main.name, loaded.main.capabilities, loaded.with_key
     kernels = (
         f"{runs.isa} kernels"
         if runs.backend == "native"
@@ -343,8 +248,21 @@ def _welcome(url: str, name: str, runs: Capabilities, *, with_key: bool) -> str:
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
 
-{_note_of(name)}Ctrl-C stops it.
+{_also(loaded)}{_note_of(name)}Ctrl-C stops it.
 """
+
+
+def _also(loaded: Loaded) -> str:
+    """Returns a paragraph about the models besides the main one."""
+    if not (others := loaded.models[1:]):
+        return ""
+    names = ", ".join(
+        f"{one.name} (embeddings)"
+        if not one.capabilities.generates or "generate" not in one.tasks
+        else one.name
+        for one in others
+    )
+    return f'Also served, by the name in "model": {names}\n\n'
 
 
 def _note_of(name: str) -> str:

@@ -107,6 +107,11 @@ class ServedModel:
         self.attend: Attend = unattended
         self._lanes: list[TextLane] = []
 
+    @property
+    def answers(self) -> bool:
+        """Whether requests for text may use the model; otherwise it embeds alone."""
+        return "generate" in self.tasks and self.capabilities.generates
+
     @cached_property
     def _quick(self) -> TextLane | None:
         """The lane of short texts, where they may not be tokenised in this process."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deepwell.errors import InsufficientMemory
 from deepwell.settings import Settings
 
 if TYPE_CHECKING:
+    from deepwell.dialogue.model import Task
     from deepwell.dialogue.text import Codec
     from deepwell.engine.core.loop import InProcessEngine
     from deepwell.engine.encoder.loop import EncoderEngine
@@ -29,6 +31,7 @@ __all__ = [
     "open_embedder",
     "open_model",
     "plan_model",
+    "plan_models",
 ]
 
 
@@ -42,6 +45,7 @@ class Planned:
     options: EngineOptions
     memory: MemoryPlan
     defaults: SamplingDefaults
+    tasks: tuple[Task, ...] = ("generate", "embed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,8 @@ def plan_model(settings: Settings) -> Planned:
 
     stored = ModelStore(settings.models_dir).resolve(settings.model)
     checkpoint = open_checkpoint(stored.path)
+    if checkpoint.config.is_encoder and settings.model in settings.additional_models:
+        settings = _for_encoder(settings)
     options = EngineOptions.of(settings, name=stored.name)
     memory = plan_engine(checkpoint, options)
     defaults = _sampling_defaults(settings, stored, checkpoint)
@@ -140,13 +146,46 @@ def host_model(
     )
 
 
+def plan_models(settings: Settings) -> list[Planned]:
+    """Finds every configured model, the main one first, and plans the memory of all together.
+
+    Raises:
+        ModelNotFound, InvalidModelFile, UnsupportedModel: as `plan_model` says.
+        InsufficientMemory: one of them does not fit beside those before it.
+    """
+    planned = [plan_model(settings)]
+    planned += [plan_model(settings.with_model(name)) for name in settings.additional_models]
+    if (own := embedder_settings(settings)) is not None:
+        planned.append(replace(plan_model(own), tasks=("embed",)))
+    _check_room(planned)
+    return planned
+
+
+def _check_room(planned: Sequence[Planned]) -> None:
+    """Refuses models that fit one by one but not together."""
+    available, used = planned[0].memory.available_bytes, 0
+    for one in planned:
+        used += one.memory.total_bytes
+        if used > available:
+            sizes = ", ".join(f"{other.name} {other.memory.total_bytes / 1e6:.0f} MB" for other in planned)
+            raise InsufficientMemory.of(
+                "models_do_not_fit",
+                need=f"{sum(other.memory.total_bytes for other in planned) / 1e6:.0f} MB",
+                have=f"{available / 1e6:.0f} MB",
+                sizes=sizes,
+            )
+
+
 def embedder_settings(settings: Settings) -> Settings | None:
-    """The settings of `embedding_model`, if one is set; the flags of precision and context are the decoder's alone."""
+    """Returns the settings of `embedding_model`, if one is set."""
     if settings.embedding_model is None:
         return None
-    return settings.model_copy(
-        update={"model": settings.embedding_model, "precision": "auto", "context": None, "kv_tokens": None}
-    )
+    return _for_encoder(settings.with_model(settings.embedding_model))
+
+
+def _for_encoder(settings: Settings) -> Settings:
+    """Returns the settings without those that are about the decoders alone."""
+    return settings.model_copy(update={"precision": "auto", "context": None, "kv_tokens": None})
 
 
 def open_embedder(settings: Settings) -> OpenedModel | None:

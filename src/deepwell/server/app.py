@@ -123,10 +123,13 @@ def _middleware(
     ]
     if options.caches.response_bytes:
         replays = Replays(options.caches.response_bytes // 4)
-        engine = context.main.model.engine
         found.append(
             Middleware(
-                Replay, replays=replays, engine=engine, metrics=context.metrics, paths=table.replay_paths
+                Replay,
+                replays=replays,
+                adapters=context.adapters,
+                metrics=context.metrics,
+                paths=table.replay_paths,
             )
         )
     return found

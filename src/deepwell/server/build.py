@@ -46,7 +46,7 @@ def build_context(
     """Wires the parts of a server.
 
     Args:
-        models: the served models. The wait for the first is limited, and its answers are cached.
+        models: the served models, the main one first.
         database: the database for kept data. None means a temporary one, made when it is first needed.
 
     Raises:
@@ -56,16 +56,16 @@ def build_context(
     names = [model.name for model in models]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InvalidRequest(
-            f"two models are called {twice!r}", fix="leave --embedding-model out: a decoder embeds as well"
+            f"two models are called {twice!r}", fix="name each once: a decoder embeds as well"
         )
     observer = observer or Observer()
     metrics = Metrics({model.name: model.engine for model in models})
     observer.on_lost = metrics.dropped_records.inc
     limiter = Limiter(options.limits, metrics)
-    main, *others = models
-    caches = _caches(options.caches, metrics, limiter.valkey, others)
-    served = [Answering(main, metrics, Gate(main.engine, options.limits.max_wait_s), caches)]
-    served += [Answering(model, metrics, Gate(model.engine)) for model in others]
+    caches = _caches(options.caches, metrics, limiter.valkey, models[1:])
+    served = [
+        Answering(model, metrics, Gate(model.engine, options.limits.max_wait_s), caches) for model in models
+    ]
     keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)
     context = ServerContext(options, served, metrics, observer, limiter, keys, database)
     for model in models:
@@ -85,7 +85,7 @@ def _closing(models: Sequence[ServedModel]) -> Callable[[], Awaitable[None]]:
 def _caches(
     options: CacheOptions, metrics: Metrics, valkey: ValkeyClient | None, others: Sequence[ServedModel]
 ) -> AnswerCaches:
-    """Makes the caches of the first model's answers. `Replays` gets a quarter of the memory for answers kept by bytes."""
+    """Makes the caches of the models' answers. `Replays` gets a quarter of the memory for answers kept by bytes."""
     exact = semantic = None
     if options.response_bytes:
         exchange = None if valkey is None else SharedAnswers(valkey, options.response_ttl_s)
@@ -96,7 +96,7 @@ def _caches(
             exchange=exchange,
         )
     if options.semantic is not None:
-        embedder = next((model for model in others if "embed" in model.tasks), None)
+        embedder = next((model for model in others if not model.answers), None)
         if embedder is None:
             raise InvalidRequest(
                 "the semantic cache needs a second model, which embeds questions",

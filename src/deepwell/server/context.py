@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from deepwell.dialogue.model import Task
+from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.auth import KeyRing
@@ -94,6 +94,10 @@ class ServerContext:
         self.draining = True
         self.stopped.set()
 
+    def adapters(self) -> list[AdapterInfo]:
+        """Returns the adapters of all served models, in their order."""
+        return [one for answering in self.served for one in answering.model.engine.adapters()]
+
     async def find(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
         """Returns the served model of a name, and an empty string.
 
@@ -126,20 +130,12 @@ class ServerContext:
         """
         answering, adapter = await self.find(name, tenant)
         model = answering.model
-        if "generate" in model.tasks and model.capabilities.generates:
+        if model.answers:
             return answering, adapter
         fix = "send it to /v1/embeddings"
-        other = self._first("generate")
+        other = next((one for one in self.served if one.model.answers), None)
         if other is not None:
             fix += f", or use {other.model.name!r}"
         if not model.capabilities.generates:
             raise InvalidRequest(f"{name!r} embeds text and generates none", fix=fix, param="model")
         raise InvalidRequest(f"{name!r} is served for embeddings alone", fix=fix, param="model")
-
-    def _first(self, task: Task) -> Answering | None:
-        """Returns the first model that is served for a task and can do it, or None."""
-        for answering in self.served:
-            model = answering.model
-            if task in model.tasks and (task != "generate" or model.capabilities.generates):
-                return answering
-        return None

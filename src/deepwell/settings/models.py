@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from deepwell.settings.sources import cache_root
 
@@ -17,8 +17,34 @@ class ModelSettings(BaseSettings):
     """The section of models: which are served, and where they come from."""
 
     model: str = Field("smollm2", description="Model that is served: a name in the store, or a path.")
+    additional_models: Annotated[list[str], NoDecode] = Field(
+        default_factory=list[str],
+        description="Models that are served besides model, for the same tasks: names in the store, or paths.",
+    )
     embedding_model: str | None = Field(
         None, description="A second model, for /v1/embeddings alone: a name in the store, or a path."
+    )
+    models_on_demand: bool = Field(
+        False, description="Whether models of the store are loaded when a request names them, and unloaded again."
+    )
+    allowed_models: Annotated[list[str], NoDecode] = Field(
+        default_factory=list[str],
+        description="Names of the models that may be loaded on demand; empty: all of the store.",
+    )
+    model_keep_alive_s: float = Field(
+        300.0,
+        ge=-1,
+        description="Seconds after its last request for which a model that was loaded on demand stays; -1: until its room is needed.",
+    )
+    models_memory_mb: int | None = Field(
+        None,
+        ge=1,
+        description="MB of memory for models that are loaded on demand; unset: what is available at the start.",
+    )
+    model_loads_per_minute: int = Field(
+        20,
+        ge=0,
+        description="Loads of models on demand that a tenant's requests may cause in a minute; 0: no limit.",
     )
     models_dir: Path = Field(
         default_factory=lambda: cache_root() / "models", description="Directory of the model store."
@@ -28,6 +54,11 @@ class ModelSettings(BaseSettings):
         description="Source of sampling parameters that a request leaves out: model (its publisher), or off (OpenAI's).",
     )
     offline: bool = Field(False, description="Whether the network is never used to fetch models.")
+
+    @field_validator("additional_models", "allowed_models", mode="before")
+    @classmethod
+    def _split_names(cls, value: Any) -> Any:
+        return [one for one in value.replace(",", " ").split() if one] if isinstance(value, str) else value
 
     @property
     def packed_dir(self) -> Path:

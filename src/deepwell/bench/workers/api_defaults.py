@@ -75,6 +75,7 @@ _DEFAULTS: Mapping[str, str] = {
     "model": "any",
     "purpose": "any",
     # Adapters and uploads
+    "base_model_name": "the main model",
     "load_inplace": "true",
     "shared": "false",
     "md5": "not checked",

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from deepwell.engine.protocol import Engine
+from deepwell.engine.protocol import AdapterInfo
 from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.ticket import Offer, Ticket
 from deepwell.server.caches.response_cache import ByteLru
@@ -70,11 +71,16 @@ class Replay:
     """ASGI middleware that looks a request up by its bytes, and passes it to the routes if it is new."""
 
     def __init__(
-        self, app: ASGIApp, replays: Replays, engine: Engine, metrics: Metrics, paths: frozenset[str]
+        self,
+        app: ASGIApp,
+        replays: Replays,
+        adapters: Callable[[], Sequence[AdapterInfo]],
+        metrics: Metrics,
+        paths: frozenset[str],
     ) -> None:
         self._app = app
         self._replays = replays
-        self._engine = engine
+        self._adapters = adapters
         self._metrics = metrics
         self._paths = paths
 
@@ -126,7 +132,7 @@ class Replay:
                 break
         tenant = ticket.principal.tenant
         adapters: tuple[tuple[str, str], ...] = ()
-        if loaded := self._engine.adapters():
+        if loaded := self._adapters():
             seen = adapters_of(loaded, tenant).values()
             adapters = tuple((adapter.name, adapter.digest) for adapter in seen)
         return tenant, scope["path"], scope["query_string"], kind, body, adapters

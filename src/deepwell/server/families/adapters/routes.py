@@ -9,6 +9,7 @@ from pathlib import Path
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from deepwell.dialogue.model import ServedModel
 from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME
 from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.server.access.adapter_names import adapters_of, check_name, engine_name
@@ -27,7 +28,7 @@ _MOST_ADAPTERS = 16  # of a tenant: each takes memory that nobody else can use
 def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`; none if no adapter directory is set."""
     routes = APIRouter()
-    root, base = context.options.adapter_dir, context.main.model
+    root = context.options.adapter_dir
     if root is None:
         return routes
     loading = asyncio.Lock()  # one at a time: each takes memory and a core
@@ -37,9 +38,11 @@ def router(context: ServerContext) -> APIRouter:
         name = body.lora_name
         owner = _owner(principal_of(request), shared=bool(body.shared))
         check_name(name, [answering.model.name for answering in context.served])
+        base = await _base(context, body.base_model_name, principal_of(request).tenant)
         folder = inside(root, body.lora_path)
         async with loading:
-            _check_free(owner, name, [one.name for one in base.engine.adapters()])
+            own = [one.name for one in base.engine.adapters()]
+            _check_free(owner, name, [one.name for one in context.adapters()], own)
             info = await asyncio.to_thread(base.engine.load_adapter, engine_name(owner, name), str(folder))
         return json_response({"name": name, "rank": info.rank, "digest": info.digest, "parent": base.name})
 
@@ -49,9 +52,10 @@ def router(context: ServerContext) -> APIRouter:
         owner = _owner(principal, shared=bool(body.shared))
         try:
             check_name(name, ())
+            base = _holder(context, engine_name(owner, name))
             await asyncio.to_thread(base.engine.unload_adapter, engine_name(owner, name))
         except (InvalidRequest, ModelNotFound):
-            if owner is not None and name in adapters_of(base.engine.adapters(), principal.tenant):
+            if owner is not None and name in adapters_of(context.adapters(), principal.tenant):
                 raise InsufficientScope(
                     f"the adapter {name!r} is shared by all tenants",
                     fix="an administrator unloads it: send shared=true with a key that has the scope admin",
@@ -84,13 +88,50 @@ def _owner(principal: Principal, *, shared: bool) -> Tenant | None:
     return None if shared else principal.tenant
 
 
-def _check_free(owner: Tenant | None, name: str, loaded: Sequence[str]) -> None:
-    """Refuses a tenant's new adapter whose name a shared one has, and one too many.
+async def _base(context: ServerContext, name: str | None, tenant: Tenant) -> ServedModel:
+    """Returns the model that an adapter is for.
 
-    Its own adapters are swapped, whatever was shared since.
+    Raises:
+        ModelNotFound: no model of this name is served.
+        InvalidRequest: it is the name of an adapter.
     """
-    if engine_name(owner, name) in loaded:
+    if name is None:
+        return context.main.model
+    answering, adapter = await context.find(name, tenant)
+    if adapter:
+        raise InvalidRequest(
+            f"{name!r} is an adapter itself",
+            fix=f"name its base: {answering.model.name!r}",
+            param="base_model_name",
+        )
+    return answering.model
+
+
+def _holder(context: ServerContext, name: str) -> ServedModel:
+    """Returns the model that has the adapter of this name in its engine, or the main one."""
+    for answering in context.served:
+        if any(one.name == name for one in answering.model.engine.adapters()):
+            return answering.model
+    return context.main.model
+
+
+def _check_free(owner: Tenant | None, name: str, loaded: Sequence[str], own_base: Sequence[str]) -> None:
+    """Refuses a tenant's new adapter whose name a shared one or one of another base has, and one too many.
+
+    Its own adapters of the same base are swapped, whatever was shared since.
+
+    Args:
+        loaded: names of all adapters, as the engines have them.
+        own_base: those of the model that the adapter is for.
+    """
+    if engine_name(owner, name) in own_base:
         return
+    if engine_name(owner, name) in loaded:
+        raise InvalidRequest(
+            f"an adapter {name!r} is loaded for another model",
+            fix="unload that one first, or choose another name",
+            param="lora_name",
+        )
     own = [one for one in loaded if owner is not None and one.startswith(engine_name(owner, ""))]
     if len(own) >= _MOST_ADAPTERS:
         raise InvalidRequest(

@@ -17,6 +17,7 @@ class LoadAdapterRequest(Strict):
 
     lora_name: str
     lora_path: str
+    base_model_name: str | None = None  # a served model; unset: the main one
     load_inplace: bool | None = None  # a loaded name is always swapped
     shared: bool | None = None  # true: every tenant may use it; needs the scope admin
 

@@ -23,8 +23,10 @@ def router(context: ServerContext) -> APIRouter:
     @routes.get("/v1/models", summary="List the served models", response_model=None)
     async def models(request: Request) -> Response:
         served = [answering.model for answering in context.served]
-        main = context.main.model
-        adapters = [_card(main, name) for name in adapters_of(main.engine.adapters(), tenant_of(request))]
+        tenant = tenant_of(request)
+        adapters = [
+            _card(model, name) for model in served for name in adapters_of(model.engine.adapters(), tenant)
+        ]
         return json_response(ModelList([*map(_card, served), *adapters]))
 
     @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
@@ -37,6 +39,6 @@ def router(context: ServerContext) -> APIRouter:
 
 def _card(model: ServedModel, adapter: str = "") -> ModelCard:
     card = ModelCard(model.name, model.created, "deepwell", model.capabilities.max_model_len)
-    if model.capabilities.generates and "generate" in model.tasks:
+    if model.answers:
         card = structs.replace(card, default_sampling=DefaultSampling(**model.defaults.shown()))
     return structs.replace(card, id=adapter, parent=model.name) if adapter else card

@@ -1,0 +1,160 @@
+"""Starts the engines of a server: every model is planned before the first is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepwell.cli.keys import has_stored_key
+from deepwell.cli.output import console
+from deepwell.errors import InvalidRequest
+from deepwell.settings import Settings
+
+if TYPE_CHECKING:
+    from deepwell.dialogue.model import Task
+    from deepwell.dialogue.opening import Planned
+    from deepwell.dialogue.text import Codec
+    from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
+    from deepwell.engine.protocol import Capabilities
+    from deepwell.models.store.sampling import SamplingDefaults
+
+__all__ = ["Loaded", "LoadedModel", "load_models", "parse_adapters"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model whose engine runs in a process of its own.
+
+    `codec` belongs to the one process that serves; None: each of several loads it.
+    """
+
+    name: str
+    path: Path
+    engine: ProcessEngine
+    codec: Codec | None
+    tasks: tuple[Task, ...]
+    defaults: SamplingDefaults
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """The model that the engine runs and its limits."""
+        return self.engine.capabilities()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The models of a server, the main one first."""
+
+    models: tuple[LoadedModel, ...]
+    with_key: bool
+
+    @property
+    def main(self) -> LoadedModel:
+        """The model that the server was started for."""
+        return self.models[0]
+
+    def close(self) -> None:
+        """Ends the engines."""
+        for model in self.models:
+            model.engine.close()
+
+
+def parse_adapters(given: Sequence[str]) -> dict[str, Path]:
+    """Returns paths by name, from NAME=PATH or MODEL:NAME=PATH each."""
+    adapters: dict[str, Path] = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in adapters:
+            raise InvalidRequest.of("adapter_not_named", text=text)
+        adapters[name] = Path(path)
+    return adapters
+
+
+def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_json: bool) -> Loaded:
+    """Plans the models, prints the plan, and starts their engines. If one fails, those that were started stop.
+
+    Raises:
+        DeepwellError: a model cannot be found, does not fit, or cannot be loaded.
+    """
+    from deepwell.cli.progress import packing
+    from deepwell.dialogue.opening import host_model, plan_models
+
+    planned = plan_models(settings)
+    if demo and planned[0].checkpoint.config.is_encoder:
+        raise InvalidRequest(
+            f"{planned[0].name} embeds text and answers no question",
+            fix="leave --demo out, or serve smollm2",
+        )
+    if not as_json:
+        _print_plan(planned)
+    with packing(shown=not as_json) as progress, ExitStack() as started:
+        hosted: list[EngineProcess] = []
+        for one in planned:
+            process = host_model(settings, one, progress if one is planned[0] else None)
+            started.callback(process.stop)
+            hosted.append(process)
+        facts = [(one.name, one.path, one.tasks, one.defaults) for one in planned]
+        del (
+            planned
+        )  # what is known of the files takes megabytes, and the engines' processes read it for themselves
+        # While they load:
+        from deepwell.engine.hosting.process import ProcessEngine
+
+        codecs: list[Codec | None] = [None] * len(facts)
+        if settings.workers == 1:
+            import deepwell.server.run  # noqa: F401
+            from deepwell.dialogue.text import Codec
+
+            codecs = [Codec.load(path) for _name, path, *_rest in facts]
+        with_key = bool(settings.api_keys) or has_stored_key(settings)
+        if demo and with_key and not settings.api_keys:
+            raise InvalidRequest(
+                "--demo has no key to ask with: the database holds hashes of keys alone",
+                fix="leave it out, or put a key into DEEPWELL_API_KEYS",
+            )
+        models = tuple(
+            LoadedModel(
+                name,
+                path,
+                ProcessEngine.start(process, wait_s=settings.engine_wait_s),
+                codec,
+                tasks,
+                defaults,
+            )
+            for (name, path, tasks, defaults), process, codec in zip(facts, hosted, codecs, strict=True)
+        )
+        _load_adapters(models, adapters)
+        started.pop_all()
+    return Loaded(models, with_key)
+
+
+def _print_plan(planned: Sequence[Planned]) -> None:
+    out = console()
+    for one in planned:
+        out.print(f"{one.name}  {one.path}", soft_wrap=True)
+        for line in one.memory.lines():
+            out.print(f"  {line}", soft_wrap=True)
+    if len(planned) > 1:
+        total = sum(one.memory.total_bytes for one in planned)
+        available = planned[0].memory.available_bytes
+        out.print(f"all models: {total / 1e6:.1f} MB of {available / 1e9:.1f} GB available", soft_wrap=True)
+
+
+def _load_adapters(models: Sequence[LoadedModel], adapters: Mapping[str, Path]) -> None:
+    """Loads LoRA adapters by name, for all tenants. A name belongs to the main model unless another's stands before it.
+
+    Raises:
+        InvalidRequest: a name is that of a served model, or is no name for an adapter.
+        InvalidModelFile, UnsupportedModel: as the engine says.
+    """
+    from deepwell.server.access.adapter_names import check_name
+
+    served = {model.name: model for model in models}
+    for name, path in adapters.items():
+        base, colon, own = name.partition(":")
+        model, name = (served[base], own) if colon and base in served else (models[0], name)
+        check_name(name, served, "adapter")
+        model.engine.load_adapter(name, str(path))
