@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from deepwell.cli.keys import has_stored_key
 from deepwell.cli.output import console
 from deepwell.errors import InvalidRequest
-from deepwell.settings import Settings
 
 if TYPE_CHECKING:
     from deepwell.dialogue.model import Task
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
     from deepwell.engine.protocol import Capabilities
     from deepwell.models.store.sampling import SamplingDefaults
+    from deepwell.settings import Settings
 
 __all__ = ["Loaded", "LoadedModel", "load_models", "parse_adapters"]
 

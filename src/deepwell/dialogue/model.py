@@ -109,7 +109,7 @@ class ServedModel:
 
     @property
     def answers(self) -> bool:
-        """Whether requests for text may use the model; otherwise it embeds alone."""
+        """True if requests for text may use the model; otherwise it embeds alone."""
         return "generate" in self.tasks and self.capabilities.generates
 
     @cached_property

@@ -25,7 +25,8 @@ class ModelSettings(BaseSettings):
         None, description="A second model, for /v1/embeddings alone: a name in the store, or a path."
     )
     models_on_demand: bool = Field(
-        False, description="Whether models of the store are loaded when a request names them, and unloaded again."
+        False,
+        description="Whether models of the store are loaded when a request names them, and unloaded again.",
     )
     allowed_models: Annotated[list[str], NoDecode] = Field(
         default_factory=list[str],
@@ -34,7 +35,7 @@ class ModelSettings(BaseSettings):
     model_keep_alive_s: float = Field(
         300.0,
         ge=-1,
-        description="Seconds after its last request for which a model that was loaded on demand stays; -1: until its room is needed.",
+        description="Seconds that a model loaded on demand stays after its last request; -1: until its room is needed.",
     )
     models_memory_mb: int | None = Field(
         None,

@@ -8,7 +8,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Literal
 
 import msgspec
@@ -187,12 +186,13 @@ class BatchWorker:
     async def _validate(self, tenant: Tenant, batch: StoredBatch) -> StoredBatch:
         context, batches = self._context, self._context.state.batches
         path = context.state.files.blobs.path(batch.input_sha256 or "")
+        loop = asyncio.get_running_loop()
+
+        def require_model(name: str) -> None:
+            asyncio.run_coroutine_threadsafe(context.find(name, tenant), loop).result()
+
         checked = await asyncio.to_thread(
-            check_input,
-            path,
-            batch.endpoint,
-            context.options.max_body_bytes,
-            partial(context.find, tenant=tenant),
+            check_input, path, batch.endpoint, context.options.max_body_bytes, require_model
         )
         if checked.errors:
             return await batches.fail(tenant, batch.id, [structs.asdict(one) for one in checked.errors])
