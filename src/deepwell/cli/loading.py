@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
     from deepwell.engine.protocol import Capabilities
     from deepwell.models.store.sampling import SamplingDefaults
+    from deepwell.server.residency.host import ModelHost
     from deepwell.settings import Settings
 
 __all__ = ["Loaded", "LoadedModel", "load_models", "parse_adapters"]
@@ -46,10 +47,11 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The models of a server, the main one first."""
+    """The models of a server, the main one first, and the host of those that are loaded on demand."""
 
     models: tuple[LoadedModel, ...]
     with_key: bool
+    host: ModelHost | None = None
 
     @property
     def main(self) -> LoadedModel:
@@ -60,6 +62,13 @@ class Loaded:
         """Ends the engines."""
         for model in self.models:
             model.engine.close()
+        if self.host is not None:
+            self.host.close()
+
+    @property
+    def model_host(self) -> str:
+        """Address of the host of models on demand; empty: there is none."""
+        return self.host.address if self.host is not None else ""
 
 
 def parse_adapters(given: Sequence[str]) -> dict[str, Path]:
@@ -82,14 +91,17 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
     from deepwell.cli.progress import packing
     from deepwell.dialogue.opening import host_model, plan_models
 
-    planned = plan_models(settings)
+    planned = [] if _loads_none(settings) else plan_models(settings)
+    if demo and not planned:
+        raise InvalidRequest("--demo has no model to ask", fix="name one: deepwell serve smollm2 --demo")
     if demo and planned[0].checkpoint.config.is_encoder:
         raise InvalidRequest(
             f"{planned[0].name} embeds text and answers no question",
             fix="leave --demo out, or serve smollm2",
         )
+    room = _room_on_demand(settings, planned) if settings.models_on_demand else 0
     if not as_json:
-        _print_plan(planned)
+        _print_plan(planned, room)
     with packing(shown=not as_json) as progress, ExitStack() as started:
         hosted: list[EngineProcess] = []
         for one in planned:
@@ -127,11 +139,47 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
             for (name, path, tasks, defaults), process, codec in zip(facts, hosted, codecs, strict=True)
         )
         _load_adapters(models, adapters)
+        host = _start_host(settings, models, room) if settings.models_on_demand else None
         started.pop_all()
-    return Loaded(models, with_key)
+    return Loaded(models, with_key, host)
 
 
-def _print_plan(planned: Sequence[Planned]) -> None:
+def _start_host(settings: Settings, models: Sequence[LoadedModel], room: int) -> ModelHost:
+    from deepwell.server.residency.host import ModelHost
+
+    host = ModelHost(settings, served=[model.name for model in models], budget_bytes=room)
+    host.start()
+    return host
+
+
+def _loads_none(settings: Settings) -> bool:
+    """Returns whether no model is loaded at the start: models are loaded on demand, and nobody named one that stays."""
+    named = settings.origins()["model"] != "default" or settings.additional_models or settings.embedding_model
+    return settings.models_on_demand and not named
+
+
+def _room_on_demand(settings: Settings, planned: Sequence[Planned]) -> int:
+    """Returns the bytes that models on demand may have together.
+
+    Raises:
+        InsufficientMemory: the models that stay leave less than the setting asks for.
+    """
+    from deepwell.engine.machine import available_memory_bytes
+    from deepwell.errors import InsufficientMemory
+
+    left = available_memory_bytes() - sum(one.memory.total_bytes for one in planned)
+    if settings.models_memory_mb is None:
+        return left
+    asked = settings.models_memory_mb * 1_000_000
+    if asked > left:
+        raise InsufficientMemory(
+            f"models_memory_mb asks for {asked / 1e6:.0f} MB, and {max(left, 0) / 1e6:.0f} MB are left",
+            fix=f"set DEEPWELL_MODELS_MEMORY_MB to {max(left, 0) // 1_000_000} or less",
+        )
+    return asked
+
+
+def _print_plan(planned: Sequence[Planned], room: int) -> None:
     out = console()
     for one in planned:
         out.print(f"{one.name}  {one.path}", soft_wrap=True)
@@ -141,6 +189,8 @@ def _print_plan(planned: Sequence[Planned]) -> None:
         total = sum(one.memory.total_bytes for one in planned)
         available = planned[0].memory.available_bytes
         out.print(f"all models: {total / 1e6:.1f} MB of {available / 1e9:.1f} GB available", soft_wrap=True)
+    if room:
+        out.print(f"models on demand: {room / 1e9:.1f} GB together", soft_wrap=True)
 
 
 def _load_adapters(models: Sequence[LoadedModel], adapters: Mapping[str, Path]) -> None:
@@ -152,6 +202,11 @@ def _load_adapters(models: Sequence[LoadedModel], adapters: Mapping[str, Path]) 
     """
     from deepwell.server.access.adapter_names import check_name
 
+    if adapters and not models:
+        raise InvalidRequest(
+            "an adapter needs a model that stays loaded",
+            fix="name its base: deepwell serve smollm2 --adapter ...",
+        )
     served = {model.name: model for model in models}
     for name, path in adapters.items():
         base, colon, own = name.partition(":")

@@ -18,10 +18,12 @@ __all__ = [
     "EmbeddingModel",
     "Host",
     "Init",
+    "KeepAlive",
     "KvDtype",
     "KvTokens",
     "ModelOption",
     "ModelsDir",
+    "ModelsOnDemand",
     "Port",
     "Precision",
     "ResponseCacheMb",
@@ -183,6 +185,22 @@ ResponseCacheMb = Annotated[
 ]
 EmbeddingModel = Annotated[
     str | None, typer.Option(help="Second model to serve, for /v1/embeddings alone, such as minilm.")
+]
+ModelsOnDemand = Annotated[
+    bool | None,
+    typer.Option(
+        "--models-on-demand",
+        help="Load models of the store when a request names them, as far as memory allows, and unload those not used.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+KeepAlive = Annotated[
+    float | None,
+    typer.Option(
+        "--keep-alive",
+        help="Seconds that a model loaded on demand stays after its last request; -1: until its room is needed; unset: 300.",
+        rich_help_panel=_ENGINE,
+    ),
 ]
 SemanticCache = Annotated[
     str | None,

@@ -25,9 +25,11 @@ from deepwell.cli.options import (
     EmbeddingModel,
     Host,
     Init,
+    KeepAlive,
     KvDtype,
     KvTokens,
     ModelsDir,
+    ModelsOnDemand,
     Port,
     Precision,
     ResponseCacheMb,
@@ -44,7 +46,6 @@ from deepwell.errors import DeepwellError, InvalidRequest
 if TYPE_CHECKING:
     from socket import socket
 
-    from deepwell.engine.protocol import Capabilities
     from deepwell.settings import Settings
 
 __all__ = ["register"]
@@ -82,6 +83,8 @@ def serve(
     semantic_cache: SemanticCache = None,
     access_log: AccessLog = None,
     sampling_defaults: SamplingDefaultsOption = None,
+    models_on_demand: ModelsOnDemand = None,
+    keep_alive: KeepAlive = None,
     models_dir: ModelsDir = None,
     adapter: Annotated[
         list[str] | None,
@@ -119,6 +122,8 @@ def serve(
             threads=threads,
             speculation=speculation,
             response_cache_mb=response_cache_mb,
+            models_on_demand=models_on_demand or None,
+            model_keep_alive_s=keep_alive,
             models_dir=models_dir,
             sampling_defaults=sampling_defaults,
             adapter_dir=adapter_dir,
@@ -144,12 +149,10 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
     with bind(settings.host, settings.port) as listener:
         url = url_of(listener)
         loaded = load_models(settings, adapters, demo=demo, as_json=as_json)
-        name, capabilities = loaded.main.name, loaded.main.capabilities
 
         def ready() -> None:
             if as_json:
-                names = [model.name for model in loaded.models]
-                write_json({"event": "ready", "url": url, **_facts(name, capabilities), "models": names})
+                write_json({"event": "ready", "url": url, **_facts(loaded)})
             else:
                 out.print(_welcome(url, loaded), soft_wrap=True)
             if demo:
@@ -159,7 +162,7 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
 
         def show() -> None:
             try:
-                _ask_once(RemoteAnswers(url, name, settings.api_keys), as_json=as_json)
+                _ask_once(RemoteAnswers(url, loaded.main.name, settings.api_keys), as_json=as_json)
             except DeepwellError as error:
                 failures.append(error)
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -183,7 +186,7 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
             ModelAt(model.name, str(model.path), model.engine.address, model.tasks, model.defaults)
             for model in loaded.models
         ]
-        serve_workers(settings, listener, at, ready)
+        serve_workers(settings, listener, at, ready, model_host=loaded.model_host)
         return
     from deepwell.dialogue.model import ServedModel
     from deepwell.dialogue.text import Codec
@@ -201,7 +204,7 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
         for model in loaded.models
     ]
     run(
-        context_of(settings, models),
+        context_of(settings, models, model_host=loaded.model_host),
         listener,
         log_level=settings.log_level,
         on_ready=ready,
@@ -209,20 +212,27 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
     )
 
 
-def _facts(name: str, runs: Capabilities) -> dict[str, object]:
+def _facts(loaded: Loaded) -> dict[str, object]:
+    """Returns what the ready line says: of the main model, if there is one, and the names of all."""
+    about = {"models": [model.name for model in loaded.models], "pid": os.getpid()}
+    if not loaded.models:
+        return about
+    runs = loaded.main.capabilities
     return {
-        "model": name,
+        "model": loaded.main.name,
         "precision": runs.precision,
         "backend": runs.backend,
         "isa": runs.isa,
         "threads": runs.threads,
         "context": runs.max_model_len,
         "kv_cache_tokens": runs.kv_cache_tokens,
-        "pid": os.getpid(),
+        **about,
     }
 
 
 def _welcome(url: str, loaded: Loaded) -> str:
+    if not loaded.models:
+        return _welcome_on_demand(url, with_key=loaded.with_key)
     name, runs, with_key = loaded.main.name, loaded.main.capabilities, loaded.with_key
     kernels = (
         f"{runs.isa} kernels"
@@ -252,17 +262,31 @@ def _welcome(url: str, loaded: Loaded) -> str:
 """
 
 
+def _welcome_on_demand(url: str, *, with_key: bool) -> str:
+    key_header = ' -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
+    return f"""
+{url} loads a model of the store when a request names it
+
+  curl {url}/v1/models{key_header}
+
+lists them. Fetch more with `deepwell pull NAME`; no restart is needed.
+
+Ctrl-C stops it.
+"""
+
+
 def _also(loaded: Loaded) -> str:
     """Returns a paragraph about the models besides the main one."""
+    on_demand = "Other models of the store are loaded when a request names them.\n\n" if loaded.host else ""
     if not (others := loaded.models[1:]):
-        return ""
+        return on_demand
     names = ", ".join(
         f"{one.name} (embeddings)"
         if not one.capabilities.generates or "generate" not in one.tasks
         else one.name
         for one in others
     )
-    return f'Also served, by the name in "model": {names}\n\n'
+    return f'Also served, by the name in "model": {names}\n\n{on_demand}'
 
 
 def _note_of(name: str) -> str:

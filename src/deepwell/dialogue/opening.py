@@ -58,8 +58,14 @@ class OpenedModel:
     defaults: SamplingDefaults
 
 
-def plan_model(settings: Settings) -> Planned:
-    """Find the configured model and plan its memory.
+def plan_model(
+    settings: Settings, *, is_additional: bool = False, available_bytes: int | None = None
+) -> Planned:
+    """Finds the configured model and plans its memory.
+
+    Args:
+        is_additional: it is not the model that the flags are about; those that no encoder has are then no error for one.
+        available_bytes: memory to plan for; None: what this machine and its cgroup have left.
 
     Raises:
         ModelNotFound: it is neither in the store nor a path.
@@ -73,10 +79,10 @@ def plan_model(settings: Settings) -> Planned:
 
     stored = ModelStore(settings.models_dir).resolve(settings.model)
     checkpoint = open_checkpoint(stored.path)
-    if checkpoint.config.is_encoder and settings.model in settings.additional_models:
+    if checkpoint.config.is_encoder and is_additional:
         settings = _for_encoder(settings)
     options = EngineOptions.of(settings, name=stored.name)
-    memory = plan_engine(checkpoint, options)
+    memory = plan_engine(checkpoint, options, available_bytes)
     defaults = _sampling_defaults(settings, stored, checkpoint)
     return Planned(stored.name, stored.path, checkpoint, options, memory, defaults)
 
@@ -123,9 +129,17 @@ def open_model(planned: Planned, progress: Callable[[int, int], None] | None = N
 
 
 def host_model(
-    settings: Settings, planned: Planned, progress: Callable[[int, int], None] | None = None
+    settings: Settings,
+    planned: Planned,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    turns: Path | None = None,
 ) -> EngineProcess:
-    """Begin to load the model in a process of its own; `progress` is called on another thread."""
+    """Begin to load the model in a process of its own; `progress` is called on another thread.
+
+    Args:
+        turns: file by which the engines of one server take turns (`process.turns.make_turns`); None: it has only this one.
+    """
     from deepwell.engine.hosting.process import EngineProcess
 
     memory = planned.memory
@@ -154,7 +168,9 @@ def plan_models(settings: Settings) -> list[Planned]:
         InsufficientMemory: one of them does not fit beside those before it.
     """
     planned = [plan_model(settings)]
-    planned += [plan_model(settings.with_model(name)) for name in settings.additional_models]
+    planned += [
+        plan_model(settings.with_model(name), is_additional=True) for name in settings.additional_models
+    ]
     if (own := embedder_settings(settings)) is not None:
         planned.append(replace(plan_model(own), tasks=("embed",)))
     _check_room(planned)

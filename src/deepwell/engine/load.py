@@ -21,13 +21,13 @@ from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import MemoryPlan, plan
 from deepwell.engine.protocol import Capabilities
 from deepwell.engine.weights.adapters import AdapterLoader, linears_of
-from deepwell.engine.weights.load import Progress, load_weights, resolve_precision
+from deepwell.engine.weights.load import Progress, load_weights, resolve_precision, weights_fingerprint
 from deepwell.engine.weights.packed import Weights
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.hosted import open_tokenizer
 
-__all__ = ["new_cache", "open_engine", "plan_engine", "step_limits"]
+__all__ = ["expected_capabilities", "new_cache", "open_engine", "plan_engine", "step_limits"]
 
 PREDICT_DEPTH = 3  # drafts of a prediction layer that was trained for the first of them
 # Products of one step and thread: 20 s on a core that makes 20 GMAC/s, a third of what AVX2 does on an idle one.
@@ -35,8 +35,13 @@ _STEP_MACS = 4e11
 _FEWEST_ROWS = 64  # with which the matrix kernels still reuse what they read
 
 
-def plan_engine(checkpoint: Checkpoint, options: EngineOptions) -> MemoryPlan:
+def plan_engine(
+    checkpoint: Checkpoint, options: EngineOptions, available_bytes: int | None = None
+) -> MemoryPlan:
     """Returns the memory plan that `open_engine` would follow, to print before loading.
+
+    Args:
+        available_bytes: memory to plan for; None: what this machine and its cgroup have left.
 
     Raises:
         InsufficientMemory: it does not fit; the fix names the flags that would.
@@ -44,9 +49,35 @@ def plan_engine(checkpoint: Checkpoint, options: EngineOptions) -> MemoryPlan:
     config = checkpoint.config
     precision, _ = resolve_precision(options.precision, checkpoint)
     if config.is_encoder:
-        return plan_encoder(config, precision, options.context, options.kv_dtype)
-    predicts = options.speculation != "off"
-    return plan(config, precision, options.context, options.kv_dtype, options.kv_tokens, predicts=predicts)
+        return plan_encoder(config, precision, options.context, options.kv_dtype, available_bytes)
+    return plan(
+        config,
+        precision,
+        options.context,
+        options.kv_dtype,
+        options.kv_tokens,
+        available_bytes,
+        predicts=options.speculation != "off",
+    )
+
+
+def expected_capabilities(checkpoint: Checkpoint, options: EngineOptions, memory: MemoryPlan) -> Capabilities:
+    """Returns the capabilities that the engine would have if it were opened with this plan.
+
+    Raises:
+        MissingDependency: `options.isa` names no kernel table of this machine.
+    """
+    runner = native.select_backend(options.backend, options.isa)
+    threads = min(options.threads or usable_cpus(), native.MAX_THREADS) if runner.name == "native" else 1
+    found = _capabilities(
+        checkpoint,
+        options.name,
+        memory,
+        runner,
+        memory.weights_bytes,
+        weights_fingerprint(checkpoint, memory.precision),
+    )
+    return replace(found, threads=threads)
 
 
 def new_cache(
@@ -99,7 +130,9 @@ def open_engine(
     if runner.name == "native":
         native.set_threads(min(options.threads or usable_cpus(), native.MAX_THREADS))
     weights = load_weights(checkpoint, memory.precision, options.cache_dir, progress=progress)
-    capabilities = _capabilities(checkpoint, options.name, memory, runner, weights)
+    capabilities = _capabilities(
+        checkpoint, options.name, memory, runner, weights.nbytes, weights.fingerprint
+    )
     if config.is_encoder:
         return EncoderEngine(build_encoder(runner, weights, config), capabilities)
     paged, limits = _paged(runner, weights, memory, options)
@@ -121,7 +154,12 @@ def open_engine(
 
 
 def _capabilities(
-    checkpoint: Checkpoint, name: str, memory: MemoryPlan, runner: Backend, weights: Weights
+    checkpoint: Checkpoint,
+    name: str,
+    memory: MemoryPlan,
+    runner: Backend,
+    weights_bytes: int,
+    weights_hash: str,
 ) -> Capabilities:
     config, path = checkpoint.config, checkpoint.paths[0]
     single = len(checkpoint.paths) == 1 and path.suffix == ".gguf"
@@ -137,10 +175,10 @@ def _capabilities(
         hidden_size=config.hidden_size,
         max_model_len=memory.context,
         kv_cache_tokens=memory.kv_cache_tokens,
-        weights_bytes=weights.nbytes,
+        weights_bytes=weights_bytes,
         kv_cache_bytes=memory.kv_cache_bytes,
         generates=not config.is_encoder,
-        weights_hash=weights.fingerprint,
+        weights_hash=weights_hash,
     )
 
 

@@ -35,6 +35,7 @@ class Failure(msgspec.Struct, tag=25, array_like=True, frozen=True):
     status: int = 500
     type_: str = "server_error"
     code: str | None = None
+    retry_after: int | None = None
 
 
 def _plain(value: Any) -> Any:
@@ -94,6 +95,7 @@ def failure_of(number: int, error: Exception) -> Failure:
         error.status,
         error.type,
         error.code,
+        error.retry_after,
     )
 
 
@@ -103,4 +105,5 @@ def error_of(failure: Failure) -> DeepwellError:
     kind: type[DeepwellError] = getattr(errors, failure.kind) if failure.kind in known else DeepwellError
     error = kind(failure.message, fix=failure.fix, param=failure.param)
     error.status, error.type, error.code = failure.status, failure.type_, failure.code
+    error.retry_after = failure.retry_after
     return error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from deepwell.dialogue.model import ServedModel
+from deepwell.engine.protocol import Engine
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.admission import Gate
 from deepwell.server.access.attendance import Attendance
@@ -18,6 +19,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer, observer_of
 from deepwell.server.options import CacheOptions, ServerOptions
+from deepwell.server.residency.models import OnDemandModels
 from deepwell.server.valkey import ValkeyClient
 from deepwell.settings import Settings
 from deepwell.storage.database import Database
@@ -26,11 +28,18 @@ from deepwell.storage.keys import KeyStore
 __all__ = ["build_context", "context_of"]
 
 
-def context_of(settings: Settings, models: Sequence[ServedModel], *, worker: int = 0) -> ServerContext:
-    """Builds the context that the settings ask for. `worker` is the number of this HTTP process, from 0."""
+def context_of(
+    settings: Settings, models: Sequence[ServedModel], *, worker: int = 0, model_host: str = ""
+) -> ServerContext:
+    """Builds the context that the settings ask for.
+
+    Args:
+        worker: number of this HTTP process, from 0.
+        model_host: address of the process that loads models on demand; empty: there are none.
+    """
     return build_context(
         models,
-        ServerOptions.of(settings, worker=worker),
+        ServerOptions.of(settings, worker=worker, model_host=model_host),
         database=Database.of(settings),
         observer=observer_of(settings),
     )
@@ -59,19 +68,48 @@ def build_context(
             f"two models are called {twice!r}", fix="name each once: a decoder embeds as well"
         )
     observer = observer or Observer()
-    metrics = Metrics({model.name: model.engine for model in models})
+    engines: dict[str, Engine] = {model.name: model.engine for model in models}
+    metrics = Metrics(engines)
     observer.on_lost = metrics.dropped_records.inc
     limiter = Limiter(options.limits, metrics)
     caches = _caches(options.caches, metrics, limiter.valkey, models[1:])
-    served = [
-        Answering(model, metrics, Gate(model.engine, options.limits.max_wait_s), caches) for model in models
-    ]
+
+    def answer(model: ServedModel) -> Answering:
+        return Answering(model, metrics, Gate(model.engine, options.limits.max_wait_s), caches)
+
+    served = [answer(model) for model in models]
     keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)
     context = ServerContext(options, served, metrics, observer, limiter, keys, database)
     for model in models:
         model.attend = Attendance(context.stopped)
     context.on_close(_closing(models))
+    if options.model_host:
+
+        def begin(model: ServedModel) -> Answering:
+            model.attend = Attendance(context.stopped)
+            engines[model.name] = model.engine
+            return answer(model)
+
+        def end(name: str) -> None:
+            engines.pop(name, None)
+
+        context.on_demand = OnDemandModels(
+            options.model_host,
+            begin,
+            end,
+            wait_s=options.limits.max_wait_s,
+            engine_wait_s=options.engine_wait_s,
+        )
+        metrics.on_demand = context.on_demand.client
+        context.on_close(_disconnecting(context.on_demand))
     return context
+
+
+def _disconnecting(models: OnDemandModels) -> Callable[[], Awaitable[None]]:
+    async def close() -> None:
+        models.close()
+
+    return close
 
 
 def _closing(models: Sequence[ServedModel]) -> Callable[[], Awaitable[None]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import InvalidRequest, ModelNotFound
+from deepwell.models.store.catalog import shipped_catalog
 from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.auth import KeyRing
 from deepwell.server.access.rate_limits import Limiter
@@ -18,6 +19,7 @@ from deepwell.server.http.sse import Stop
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
 from deepwell.server.options import ServerOptions
+from deepwell.server.residency.models import OnDemandModels
 from deepwell.server.state import State
 from deepwell.storage.database import Database, Tenant
 
@@ -29,12 +31,13 @@ class ServerContext:
     """Everything that a route may need. It belongs to one event loop.
 
     Attributes:
-        served: the models. The first is the one that the server was started for.
+        served: the models that stay loaded. The first, if there is one, is the one that the server was started for.
         database: the database for kept data. None means a temporary one, made when it is first needed.
         routes: the declarations of the API families. `create_app` sets it.
         kept: set once there is a state.
         draining: whether the server is shutting down. `/readyz` then answers 503.
         stopped: tells answers in flight that the server stops.
+        on_demand: the models that are loaded when a request names them. None means that there are none.
         background: the background responses that this process generates.
     """
 
@@ -49,6 +52,7 @@ class ServerContext:
     kept: asyncio.Event = field(default_factory=asyncio.Event, init=False)
     draining: bool = field(default=False, init=False)
     stopped: Stop = field(default_factory=Stop, init=False)
+    on_demand: OnDemandModels | None = field(default=None, init=False)
     background: Background = field(default_factory=Background, init=False)
     _state: State | None = field(default=None, init=False)
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
@@ -59,7 +63,17 @@ class ServerContext:
 
     @property
     def main(self) -> Answering:
-        """The model that the server was started for."""
+        """The model that the server was started for.
+
+        Raises:
+            InvalidRequest: it was started for none, and loads those that requests name.
+        """
+        if not self.served:
+            raise InvalidRequest(
+                "the server has no model of its own: it loads the one that a request names",
+                fix='name one in "model"; GET /v1/models lists them',
+                param="model",
+            )
         return self.served[0]
 
     @property
@@ -116,6 +130,13 @@ class ServerContext:
             if name in adapters:
                 return answering, adapters[name].name
             names += [answering.model.name, *list(adapters)[:8]]
+        if self.on_demand is not None:
+            try:
+                return await self.on_demand.find(name), ""
+            except ModelNotFound:
+                names += [offer.name for offer in await self.on_demand.offers()]
+                if not names or name in shipped_catalog():
+                    raise
         served, served_zh = (word.join(map(repr, names)) for word in (" or ", " 或 "))
         raise ModelNotFound.of(
             "model_not_served", name=name, served=served, served_zh=served_zh, param="model"

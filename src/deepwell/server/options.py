@@ -182,6 +182,8 @@ class ServerOptions:
         api_keys: keys of the settings. Those in the database are not among them.
         adapter_dir: directory that clients may load adapters from. None means that they may load none.
         worker: number of this HTTP process. Process 0 does what only one process may do.
+        model_host: address of the process that loads models on demand. Empty means that there are none.
+        engine_wait_s: longest wait for an engine that is being restarted.
     """
 
     max_body_bytes: int = 8 << 20
@@ -193,9 +195,11 @@ class ServerOptions:
     connections: ConnectionOptions = field(default_factory=ConnectionOptions)
     origins: OriginOptions = field(default_factory=OriginOptions)
     worker: int = 0
+    model_host: str = ""
+    engine_wait_s: float = 30.0
 
     @classmethod
-    def of(cls, settings: Settings, *, worker: int = 0) -> ServerOptions:
+    def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
         """Reads the options from the settings."""
         return cls(
             settings.max_body_bytes,
@@ -207,4 +211,6 @@ class ServerOptions:
             ConnectionOptions.of(settings),
             OriginOptions.of(settings),
             worker,
+            model_host,
+            settings.engine_wait_s,
         )

@@ -76,6 +76,8 @@ class Server(uvicorn.Server):
         for answering in self._context.served:
             # From here on, an engine in another process reports to this event loop.
             answering.model.engine.stats()
+        if self._context.on_demand is not None:
+            self._context.on_demand.client.connect()
         if self.started:
             for worker in self._workers:
                 worker.start()

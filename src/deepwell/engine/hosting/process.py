@@ -58,7 +58,7 @@ from deepwell.process.channel import FramedChannel
 from deepwell.process.frames import Failure, Frames, encode, error_of
 from deepwell.process.supervisor import STEP_S, Supervisor
 
-__all__ = ["EngineProcess", "ProcessEngine"]
+__all__ = ["EngineProcess", "ProcessEngine", "private_folder"]
 
 WAIT_S: Final = 30.0  # longest wait of a request for the next engine
 MAX_SENDS: Final = 3  # sends per request, so that a request that crashes every engine is not retried for ever
@@ -90,8 +90,7 @@ class EngineProcess:
         step_timeout_s: float = STEP_S,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        _sweep()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))  # mode 0700
+        self._folder = private_folder()
         self.address = str(self._folder / "socket")
         self._listener = socket.socket(socket.AF_UNIX)
         try:
@@ -134,8 +133,16 @@ class EngineProcess:
         atexit.unregister(self.stop)
 
 
+def private_folder() -> Path:
+    """Makes a folder for the sockets of this process, which nobody else may enter. Its maker removes it.
+
+    The folders of processes that were killed are removed here.
+    """
+    _sweep()
+    return Path(tempfile.mkdtemp(prefix=f"{_FOLDER}{os.getpid()}-"))  # mode 0700
+
+
 def _sweep() -> None:
-    """Removes the folders of parents that were killed."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
         pid = folder.name.removeprefix(_FOLDER).partition("-")[0]
         with contextlib.suppress(OSError):

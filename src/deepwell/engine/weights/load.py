@@ -54,6 +54,7 @@ __all__ = [
     "load_weights",
     "resolve_precision",
     "verify_packed",
+    "weights_fingerprint",
     "weights_nbytes",
     "write_packed",
 ]
@@ -158,7 +159,7 @@ def load_weights(
         except (OSError, _UntrustedFileError) as error:
             raise InvalidModelFile(f"{checkpoint.paths[0]}: {error}", fix="write or copy it again") from error
         return _views(config, precision, plan, slots, buffer, fingerprint, report)
-    fingerprint = _fingerprint(checkpoint, precision)
+    fingerprint = weights_fingerprint(checkpoint, precision)
     path = cache_dir / f"{_cache_stem(checkpoint)}-{precision}.dwpack" if cache_dir else None
 
     loaded = _read_packed(path, fingerprint, slots, nbytes, map_bytes) if path else None
@@ -219,7 +220,8 @@ def _cache_stem(checkpoint: Checkpoint) -> str:
     return hashlib.sha256(checkpoint.fingerprint.encode()).hexdigest()[:16]
 
 
-def _fingerprint(checkpoint: Checkpoint, precision: Precision) -> str:
+def weights_fingerprint(checkpoint: Checkpoint, precision: Precision) -> str:
+    """Returns the digest of format version, precision, configuration and source that packed weights carry."""
     key = f"{FORMAT_VERSION}|{precision}|{checkpoint.config!r}|{checkpoint.fingerprint}"
     return hashlib.sha256(key.encode()).hexdigest()
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 from prometheus_client import (
     CollectorRegistry,
@@ -114,14 +115,62 @@ _GAUGES = (
 )
 
 
+class _HostState(Protocol):
+    """The models on demand, as the process that loads them last told."""
+
+    @property
+    def budget_bytes(self) -> int: ...
+    @property
+    def used_bytes(self) -> int: ...
+    @property
+    def loads(self) -> int: ...
+    @property
+    def load_seconds(self) -> float: ...
+    @property
+    def unloads(self) -> int: ...
+    @property
+    def failures(self) -> int: ...
+
+
+class ModelHostState(Protocol):
+    """What knows the state of the models on demand."""
+
+    @property
+    def state(self) -> _HostState: ...
+
+
+_HOST_GAUGES = (
+    (
+        "on_demand_bytes",
+        "Planned memory of the models that were loaded on demand.",
+        lambda state: state.used_bytes,
+    ),
+    ("on_demand_budget_bytes", "Memory for models on demand.", lambda state: state.budget_bytes),
+)
+_HOST_COUNTERS = (
+    ("model_loads", "Models loaded on demand.", lambda state: state.loads),
+    ("model_load_seconds", "Seconds that loads on demand took.", lambda state: state.load_seconds),
+    ("model_unloads", "Models unloaded again.", lambda state: state.unloads),
+    ("model_load_failures", "Loads on demand that failed.", lambda state: state.failures),
+)
+
+
 class _EngineCollector(Collector):
     """`EngineStats` of every served engine as Prometheus metrics, by model, and facts about these engines."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self._engines = engines
+        self.host: ModelHostState | None = None
 
     def collect(self) -> Iterable[Metric]:
-        stats = {model: engine.stats() for model, engine in self._engines.items()}
+        if self.host is not None:
+            state = self.host.state
+            for name, what, read in _HOST_GAUGES:
+                yield GaugeMetricFamily(f"deepwell_{name}", what, value=read(state))
+            for name, what, read in _HOST_COUNTERS:
+                yield CounterMetricFamily(f"deepwell_{name}", what, value=read(state))
+        engines = dict(self._engines)
+        stats = {model: engine.stats() for model, engine in engines.items()}
         for name, what, read in _COUNTERS:
             counter = CounterMetricFamily(f"deepwell_{name}", what, labels=("model",))
             for model, one in stats.items():
@@ -134,7 +183,7 @@ class _EngineCollector(Collector):
             yield gauge
         labels = ("model", "version", "architecture", "precision", "backend", "isa")
         info = GaugeMetricFamily("deepwell_model_info", "What is served; always 1.", labels=labels)
-        for model, engine in self._engines.items():
+        for model, engine in engines.items():
             runs = engine.capabilities()
             facts = (deepwell_version(), runs.architecture, runs.precision, runs.backend, runs.isa)
             info.add_metric((model, *facts), 1)
@@ -302,6 +351,15 @@ class Metrics:
         self.loop_lag = LoopLag(lag.observe)
         self.generation = _generations(registry)
         """Returns the GenAI instruments of an operation (`gen_ai.operation.name`) on a served model."""
+
+    @property
+    def on_demand(self) -> ModelHostState | None:
+        """What knows the state of the models on demand; None: there are none."""
+        return self._engines.host
+
+    @on_demand.setter
+    def on_demand(self, host: ModelHostState) -> None:
+        self._engines.host = host
 
     def count_lookup(self, result: str) -> None:
         """Counts a response cache lookup: "hit", "joined", "semantic" or "miss"."""

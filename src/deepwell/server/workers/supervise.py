@@ -43,6 +43,7 @@ class WorkerLaunch(msgspec.Struct, array_like=True, frozen=True):
     listener: int  # file descriptor
     folder: str  # holds the workers' own sockets, worker-INDEX
     models: tuple[ModelAt, ...]
+    model_host: str  # address of the process that loads models on demand; empty: there are none
 
 
 def _plain(value: Any) -> Any:
@@ -58,8 +59,13 @@ def serve_workers(
     listener: socket.socket,
     models: Sequence[ModelAt],
     on_ready: Callable[[], None],
+    *,
+    model_host: str = "",
 ) -> None:
     """Serves until SIGINT or SIGTERM. A second signal ends answers in flight at once. SIGHUP replaces worker after worker.
+
+    Args:
+        model_host: address of the process that loads models on demand; empty: there are none.
 
     A worker that dies or does not answer is replaced. Only its own connections are lost.
 
@@ -71,13 +77,14 @@ def serve_workers(
         signal.signal(number, lambda number, _frame: signals.put(number))
     values = {name: _plain(getattr(settings, name)) for name in type(settings).model_fields}
     listener.listen(2048)  # connections wait here while no worker is up
-    folder = Path(models[0].address).parent  # private, and removed with the engine
+    # Private, and removed with the engine or the host of models
+    folder = Path(model_host or models[0].address).parent
     metrics = folder / "metrics"
     metrics.mkdir()
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(metrics)  # for the workers, which count together
 
     def supervisor(index: int) -> Supervisor:
-        launch = WorkerLaunch(index, values, listener.fileno(), str(folder), tuple(models))
+        launch = WorkerLaunch(index, values, listener.fileno(), str(folder), tuple(models), model_host)
 
         def told(restarts: int) -> bytes:
             if restarts:

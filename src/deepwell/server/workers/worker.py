@@ -109,7 +109,7 @@ def main(descriptor: str) -> None:
     try:
         settings = Settings(**launch.settings)
         models = [_served(model, settings) for model in launch.models]
-        context = context_of(settings, models, worker=launch.index)
+        context = context_of(settings, models, worker=launch.index, model_host=launch.model_host)
         folder = Path(launch.folder)
         address = str(folder / "worker-0") if launch.index else None
         server = _WorkerServer(context, control, settings, address)

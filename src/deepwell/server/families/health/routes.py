@@ -35,7 +35,9 @@ def router(context: ServerContext) -> APIRouter:
                 fix="wait, and see the server's log",
             )
         await readiness.require()
-        ready = {"status": "ready", "model": context.main.model.name, "engine_restarts": restarts}
+        ready: dict[str, object] = {"status": "ready", "engine_restarts": restarts}
+        if context.served:
+            ready["model"] = context.main.model.name
         return json_response(ready)
 
     return routes

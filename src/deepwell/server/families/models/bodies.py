@@ -6,6 +6,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
     "DefaultSampling",
+    "DeletedModel",
     "ModelCard",
     "ModelList",
 ]
@@ -28,6 +29,14 @@ class ModelCard(Struct, tag_field="object", tag="model"):
     parent: str | UnsetType = UNSET  # an adapter's base model, as in vLLM
     # What a request that leaves a parameter out is drawn with; unset for a model that generates no text
     default_sampling: DefaultSampling | UnsetType = UNSET
+    # A model on demand: not_loaded, loading, loaded or unloading; unset for a model that stays
+    state: str | UnsetType = UNSET
+    size_bytes: int | UnsetType = UNSET  # its planned memory
+
+
+class DeletedModel(Struct, tag_field="object", tag="model"):
+    id: str
+    deleted: bool
 
 
 class ModelList(Struct, tag_field="object", tag="list"):

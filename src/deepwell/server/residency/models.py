@@ -1,0 +1,119 @@
+"""`OnDemandModels`: the models on demand as the routes of one HTTP process find them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepwell.dialogue.model import ServedModel
+from deepwell.dialogue.text import Codec
+from deepwell.server.answering import Answering
+from deepwell.server.residency.client import ModelHostClient
+from deepwell.server.residency.engine import OnDemandEngine
+from deepwell.server.residency.wire import HostState, Offer
+
+__all__ = ["OnDemandModels"]
+
+
+@dataclass(slots=True, eq=False)
+class _Known:
+    """A model that a request has named. `was_loaded`: its engine has been seen in memory."""
+
+    offer: Offer
+    engine: OnDemandEngine
+    answering: Answering
+    was_loaded: bool = False
+
+
+class OnDemandModels:
+    """Finds models by their names in the store, with a tokenizer each while they are in use.
+
+    Args:
+        answer: makes the answering side of a model that is used for the first time.
+        forget: called with the name of a model that has been unloaded.
+        wait_s: longest wait for a model; 0: no limit.
+        engine_wait_s: longest wait for an engine that is being restarted.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        answer: Callable[[ServedModel], Answering],
+        forget: Callable[[str], None],
+        *,
+        wait_s: float,
+        engine_wait_s: float,
+    ) -> None:
+        self.client = ModelHostClient(address)
+        self.client.on_state = self._told
+        self._answer = answer
+        self._forget = forget
+        self._wait_s = wait_s
+        self._engine_wait_s = engine_wait_s
+        self._known: dict[str, _Known] = {}
+        self._opening: dict[str, asyncio.Task[_Known]] = {}
+
+    @property
+    def state(self) -> HostState:
+        """The state of the models, as last told by the process that loads them."""
+        return self.client.state
+
+    async def find(self, name: str) -> Answering:
+        """Returns a model by its name in the store. It need not be loaded yet.
+
+        Raises:
+            ModelNotFound: it may not be loaded, or is not in the store.
+            InvalidModelFile, UnsupportedModel: it cannot be served.
+        """
+        known = self._known.get(name)
+        if known is not None and self._is_resident(name):
+            return known.answering
+        offer = await self.client.look(name)
+        known = self._known.get(name)
+        if known is not None and known.offer.version == offer.version:
+            return known.answering
+        opening = self._opening.get(name)
+        if opening is None:
+            opening = self._opening[name] = asyncio.create_task(self._open(offer))
+            opening.add_done_callback(lambda _: self._opening.pop(name, None))
+        return (await asyncio.shield(opening)).answering
+
+    async def offers(self) -> Sequence[Offer]:
+        """Returns every model that may be loaded."""
+        return await self.client.offers()
+
+    def close(self) -> None:
+        """Closes the connections. Called on the event loop."""
+        for known in self._known.values():
+            known.engine.close()
+            known.answering.model.close_texts()
+        self.client.close()
+
+    async def _open(self, offer: Offer) -> _Known:
+        codec = await asyncio.to_thread(Codec.load, Path(offer.path))
+        engine = OnDemandEngine(offer, self.client, wait_s=self._wait_s, engine_wait_s=self._engine_wait_s)
+        model = ServedModel(offer.name, engine, codec, tasks=offer.tasks, defaults=offer.defaults)
+        known = _Known(offer, engine, self._answer(model))
+        if (before := self._known.get(offer.name)) is not None:  # the store has other files now
+            before.answering.model.close_texts()
+        self._known[offer.name] = known
+        return known
+
+    def _is_resident(self, name: str) -> bool:
+        return any(one.name == name and one.state in ("loading", "ready") for one in self.state.residents)
+
+    def _told(self, state: HostState) -> None:
+        """Lets go of what belongs to models that have been unloaded."""
+        loads = {one.name: one.load for one in state.residents if one.state == "ready"}
+        gone = {known.offer.name for known in self._known.values()} - {one.name for one in state.residents}
+        for name, known in list(self._known.items()):
+            if name in loads:
+                known.was_loaded = True
+                known.engine.forget(loads[name])
+            elif name in gone and known.was_loaded:
+                known.engine.forget(0)
+                known.answering.model.close_texts()
+                del self._known[name]
+                self._forget(name)
