@@ -95,8 +95,9 @@ async def test_engines_take_turns_and_answer_as_if_alone(tmp_path: Path) -> None
 
         prompts = [[1, 2, i] for i in range(4)]
         asked = [(engine, prompt) for engine in (a, b) for prompt in prompts]
-        vectors, *answers = await asyncio.gather(
-            texts(), *(collect(engine, request(f"{p[-1]}", p, max_tokens=40)) for engine, p in asked)
+        vectors, answers = await asyncio.gather(
+            texts(),
+            asyncio.gather(*(collect(one, request(f"{p[-1]}", p, max_tokens=40)) for one, p in asked)),
         )
     assert [int(vector[0]) for vector in vectors] == list(range(20))
     for (_, prompt), answer in zip(asked, answers, strict=True):

@@ -62,7 +62,8 @@ class Member:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.integers(2, 4), st.lists(st.tuples(st.sampled_from(["take", "give", "offer", "leave"]), st.integers(0, 3)))
+    st.integers(2, 4),
+    st.lists(st.tuples(st.sampled_from(["take", "give", "offer", "leave"]), st.integers(0, 3))),
 )
 def test_turns_are_those_of_a_queue(path: Path, count: int, commands: list[tuple[str, int]]) -> None:
     """Whatever members do, the first of those that queued has the turn, and nobody else."""
