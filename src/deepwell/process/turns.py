@@ -25,7 +25,7 @@ from typing import Final
 
 from deepwell.process.progress import Progress
 
-__all__ = ["QUANTUM_S", "Turn"]
+__all__ = ["QUANTUM_S", "Turn", "make_turns"]
 
 # A change of turns costs some 0.1 ms of waking and cold caches: 1 % of this quantum. A step is never cut short, so a turn lasts
 # this long, and up to a step longer.
@@ -34,6 +34,13 @@ _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, 
 _REST: Final = 0  # length of a range without end
 _MUTEX: Final = 0
 _log = logging.getLogger("deepwell")
+
+
+def make_turns() -> Path | None:
+    """Makes a file for `Turn` in memory, which lives as long as this process. None: this system has no such locks."""
+    if not (hasattr(fcntl, "F_OFD_SETLK") and hasattr(os, "memfd_create")):
+        return None
+    return Path(f"/proc/{os.getpid()}/fd/{os.memfd_create('deepwell-turns')}")
 
 
 class Turn:
