@@ -81,6 +81,7 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
     """
     from deepwell.cli.progress import packing
     from deepwell.dialogue.opening import host_model, plan_models
+    from deepwell.process.turns import make_turns
 
     planned = plan_models(settings)
     if demo and planned[0].checkpoint.config.is_encoder:
@@ -92,8 +93,9 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
         _print_plan(planned)
     with packing(shown=not as_json) as progress, ExitStack() as started:
         hosted: list[EngineProcess] = []
+        turns = make_turns() if len(planned) > 1 else None
         for one in planned:
-            process = host_model(settings, one, progress if one is planned[0] else None)
+            process = host_model(settings, one, progress if one is planned[0] else None, turns=turns)
             started.callback(process.stop)
             hosted.append(process)
         facts = [(one.name, one.path, one.tasks, one.defaults) for one in planned]

@@ -123,9 +123,17 @@ def open_model(planned: Planned, progress: Callable[[int, int], None] | None = N
 
 
 def host_model(
-    settings: Settings, planned: Planned, progress: Callable[[int, int], None] | None = None
+    settings: Settings,
+    planned: Planned,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    turns: Path | None = None,
 ) -> EngineProcess:
-    """Begin to load the model in a process of its own; `progress` is called on another thread."""
+    """Begin to load the model in a process of its own; `progress` is called on another thread.
+
+    Args:
+        turns: file by which the engines of one server take turns (`process.turns.make_turns`); None: it has only this one.
+    """
     from deepwell.engine.hosting.process import EngineProcess
 
     memory = planned.memory
@@ -136,6 +144,7 @@ def host_model(
         context=memory.context,
         kv_dtype=memory.kv_dtype,
         kv_tokens=memory.kv_cache_tokens or None,
+        turns=turns,
     )
     arguments = {"source": str(planned.path), "options": options.encode()}
     return EngineProcess(
