@@ -15,6 +15,7 @@ from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.core.step import Limits
 from deepwell.engine.protocol import Capabilities, SamplingParams
+from deepwell.process.turns import Turn
 
 VOCAB = 97
 HIDDEN = 8
@@ -148,6 +149,7 @@ def fake_engine(
     max_model_len: int = 256,
     limits: Limits | None = None,
     model: FakeModel | None = None,
+    turn: Turn | None = None,
 ) -> InProcessEngine:
     """An engine around the fake model; the caller closes it."""
     return InProcessEngine(
@@ -155,6 +157,7 @@ def fake_engine(
         fake_capabilities(max_model_len, num_blocks * BLOCK_TOKENS),
         eos_token_ids=(EOS,),
         limits=limits,
+        turn=turn,
     )
 
 

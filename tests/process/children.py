@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from pathlib import Path
 
 from deepwell.process.control import ControlChannel
+from deepwell.process.turns import Turn
 
 
 async def _serve(control: ControlChannel, health: str) -> None:
@@ -24,6 +26,11 @@ async def _serve(control: ControlChannel, health: str) -> None:
         for _ in range(30):  # all of them in one turn of the loop, which answers no ping meanwhile
             loop.call_soon(work)
         loop.call_soon(control.report, b"worked")
+    elif health.startswith("turn:"):
+        turn = Turn(Path(health.removeprefix("turn:")))
+        turn.take()
+        control.counters.begin()  # a step that never ends, in a turn that is never given back
+        control.report(b"took")
     elif health == "hung":
         control.counters.begin()  # a thread that never comes to the end of its step
     else:

@@ -90,6 +90,7 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
     """
     from deepwell.cli.progress import packing
     from deepwell.dialogue.opening import host_model, plan_models
+    from deepwell.process.turns import make_turns
 
     planned = [] if _loads_none(settings) else plan_models(settings)
     if demo and not planned:
@@ -104,8 +105,9 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
         _print_plan(planned, room)
     with packing(shown=not as_json) as progress, ExitStack() as started:
         hosted: list[EngineProcess] = []
+        turns = make_turns() if len(planned) > 1 or settings.models_on_demand else None
         for one in planned:
-            process = host_model(settings, one, progress if one is planned[0] else None)
+            process = host_model(settings, one, progress if one is planned[0] else None, turns=turns)
             started.callback(process.stop)
             hosted.append(process)
         facts = [(one.name, one.path, one.tasks, one.defaults) for one in planned]
@@ -139,15 +141,17 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
             for (name, path, tasks, defaults), process, codec in zip(facts, hosted, codecs, strict=True)
         )
         _load_adapters(models, adapters)
-        host = _start_host(settings, models, room) if settings.models_on_demand else None
+        host = _start_host(settings, models, room, turns) if settings.models_on_demand else None
         started.pop_all()
     return Loaded(models, with_key, host)
 
 
-def _start_host(settings: Settings, models: Sequence[LoadedModel], room: int) -> ModelHost:
+def _start_host(
+    settings: Settings, models: Sequence[LoadedModel], room: int, turns: Path | None
+) -> ModelHost:
     from deepwell.server.residency.host import ModelHost
 
-    host = ModelHost(settings, served=[model.name for model in models], budget_bytes=room)
+    host = ModelHost(settings, served=[model.name for model in models], budget_bytes=room, turns=turns)
     host.start()
     return host
 

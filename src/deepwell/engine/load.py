@@ -26,6 +26,7 @@ from deepwell.engine.weights.packed import Weights
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.text.hosted import open_tokenizer
+from deepwell.process.turns import Turn
 
 __all__ = ["expected_capabilities", "new_cache", "open_engine", "plan_engine", "step_limits"]
 
@@ -129,12 +130,13 @@ def open_engine(
     runner = native.select_backend(options.backend, options.isa)
     if runner.name == "native":
         native.set_threads(min(options.threads or usable_cpus(), native.MAX_THREADS))
-    weights = load_weights(checkpoint, memory.precision, options.cache_dir, progress=progress)
+    turn = Turn(options.turns) if options.turns else None
+    weights = load_weights(checkpoint, memory.precision, options.cache_dir, progress=progress, turn=turn)
     capabilities = _capabilities(
         checkpoint, options.name, memory, runner, weights.nbytes, weights.fingerprint
     )
     if config.is_encoder:
-        return EncoderEngine(build_encoder(runner, weights, config), capabilities)
+        return EncoderEngine(build_encoder(runner, weights, config), capabilities, turn=turn)
     paged, limits = _paged(runner, weights, memory, options)
     pages = [paged.cache, *(paged.prediction[1:] if paged.prediction else ())]
     path = checkpoint.paths[0]
@@ -150,6 +152,7 @@ def open_engine(
             config.vocab_size,
             config.eos_token_ids,
         ),
+        turn=turn,
     )
 
 

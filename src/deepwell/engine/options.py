@@ -30,6 +30,8 @@ class EngineOptions:
         cache_dir: folder that keeps packed weights for the next start; None: they are not kept.
         name: value of `capabilities().model`; the file's name if empty.
         limits: limits of one step.
+        turns: file by which the engine processes of one server take turns on the cores (`process.turns`), the same for
+            all; it is made if it is not there. None: this engine has the cores for itself.
     """
 
     precision: Precision | Literal["auto"] = "auto"
@@ -43,6 +45,7 @@ class EngineOptions:
     cache_dir: Path | None = None
     name: str = ""
     limits: Limits | None = None
+    turns: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, name: str = "") -> EngineOptions:

@@ -34,6 +34,7 @@ from deepwell.engine.core.step import Limits, ScheduledStep
 from deepwell.engine.core.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.grammar.masks import GrammarState
+from deepwell.engine.prompts import token_array
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -54,6 +55,7 @@ from deepwell.errors import (
     UnsupportedModel,
 )
 from deepwell.process.progress import Progress
+from deepwell.process.turns import Turn
 
 __all__ = ["InProcessEngine"]
 
@@ -104,6 +106,7 @@ class InProcessEngine:
         limits: limits of one step.
         loader: loads adapters; None: the model takes no adapters.
         grammars: compiles grammars for the model's vocabulary; None: grammars are refused.
+        turn: makes the steps of several engine processes take turns; None: this one has the cores for itself.
     """
 
     def __init__(
@@ -116,6 +119,7 @@ class InProcessEngine:
         limits: Limits | None = None,
         loader: AdapterLoader | None = None,
         grammars: GrammarCompiler | None = None,
+        turn: Turn | None = None,
     ) -> None:
         cache = paged.cache
         if capabilities.max_model_len > cache.num_blocks * BLOCK_TOKENS:
@@ -134,6 +138,7 @@ class InProcessEngine:
         )
         self._loader = loader
         self._grammars = grammars
+        self._turn = turn
         self._adapters: dict[str, LoadedAdapter] = {}
 
         self.progress = Progress.private()  # a host replaces it by counters that its supervisor reads
@@ -214,7 +219,7 @@ class InProcessEngine:
             if self._closed:
                 raise DeepwellError("the engine is closed", fix="start it again")
             self._adapters[name] = adapter
-        return _info(adapter)
+        return adapter.info
 
     def unload_adapter(self, name: str) -> None:
         """Unloads the adapter of a name; see `Engine.unload_adapter`."""
@@ -225,7 +230,7 @@ class InProcessEngine:
     def adapters(self) -> tuple[AdapterInfo, ...]:
         """Returns the loaded adapters, in order of first load."""
         with self._wake:
-            return tuple(_info(adapter) for adapter in self._adapters.values())
+            return tuple(adapter.info for adapter in self._adapters.values())
 
     def _adapter(self, name: str) -> LoadedAdapter:
         adapter = self._adapters.get(name)
@@ -367,17 +372,7 @@ class InProcessEngine:
                 fix=f"{fix}, or start with a larger --context",
                 param="max_tokens" if count < limit else "prompt",
             )
-        prompt = np.asarray(tokens)
-        if prompt.ndim != 1 or prompt.dtype.kind not in "iu":
-            raise InvalidRequest("the prompt is not a list of token ids", fix="send integers", param="prompt")
-        low, high = int(prompt.min()), int(prompt.max())
-        if low < 0 or high >= self._capabilities.vocab_size:
-            raise InvalidRequest(
-                f"token id {low if low < 0 else high} is not in the vocabulary",
-                fix=f"use ids from 0 to {self._capabilities.vocab_size - 1}",
-                param="prompt",
-            )
-        return prompt.astype(np.int32)
+        return token_array(tokens, self._capabilities.vocab_size, "prompt")
 
     def _submit(self, job: _Job) -> None:
         request_id = job.sequence.request_id
@@ -407,6 +402,8 @@ class InProcessEngine:
         """Runs the engine thread."""
         try:
             while self._wait_for_work():
+                if self._turn is not None:
+                    self._turn.take(self.progress)
                 self._receive()
                 if self._scheduler.has_work:
                     started = time.perf_counter()
@@ -414,8 +411,12 @@ class InProcessEngine:
                     self._step()
                     self.progress.step()
                     self._busy_seconds += time.perf_counter() - started
+                if self._turn is not None:
+                    self._turn.offer(idle=not self._scheduler.has_work)
                 self._flush()
         finally:
+            if self._turn is not None:
+                self._turn.close()
             with self._wake:
                 self._closed = True
                 sequences = [job.sequence for job in self._jobs.values()]
@@ -429,6 +430,8 @@ class InProcessEngine:
         """Sleeps until there is work; returns False once the engine is closed."""
         has_work = self._scheduler.has_work
         if not self._inbox and (self._stalled or not has_work):
+            if self._turn is not None:
+                self._turn.give()
             with self._wake:
                 while not self._inbox and not self._closed and (self._stalled or not has_work):
                     self.progress.rest()
@@ -583,10 +586,6 @@ class InProcessEngine:
             job = self._jobs.get(sequence.request_id)
             if job is not None and job.sequence is sequence:
                 self._end(sequence, "error", error=DeepwellError(f"{type(error).__name__}: {error}"))
-
-
-def _info(adapter: LoadedAdapter) -> AdapterInfo:
-    return AdapterInfo(adapter.name, str(adapter.path), adapter.digest.hex(), adapter.rank)
 
 
 def _resolve_rows(

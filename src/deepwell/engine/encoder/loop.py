@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from deepwell.engine.backends.encoder_backend import Encoder
 from deepwell.engine.core.streams import DeltaStream, SyncDeltaStream
+from deepwell.engine.prompts import token_array
 from deepwell.engine.protocol import AdapterInfo, Capabilities, EngineStats, GenerateRequest, Grammar
 from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest
 from deepwell.process.progress import Progress
+from deepwell.process.turns import Turn
 
 __all__ = ["EncoderEngine", "EncoderLimits"]
 
@@ -44,12 +46,21 @@ class EncoderEngine:
     """Runs one encoder on one thread. Every method may be called from any thread.
 
     Waiting requests share a step, in order of arrival. A vector does not depend on the other requests of its step.
+
+    Args:
+        turn: makes the steps of several engine processes take turns; None: this one has the cores for itself.
     """
 
     def __init__(
-        self, model: Encoder, capabilities: Capabilities, *, limits: EncoderLimits | None = None
+        self,
+        model: Encoder,
+        capabilities: Capabilities,
+        *,
+        limits: EncoderLimits | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._model: Encoder | None = model
+        self._turn = turn
         self._capabilities = capabilities
         self._limits = limits or EncoderLimits()
         self.progress = Progress.private()  # a host replaces it by counters that its supervisor reads
@@ -172,29 +183,26 @@ class EncoderEngine:
                 fix=f"shorten the input by {count - limit} tokens, or split it",
                 param="input",
             )
-        array = np.asarray(tokens)
-        if array.ndim != 1 or array.dtype.kind not in "iu":
-            raise InvalidRequest("the input is not a list of token ids", fix="send integers", param="input")
-        low, high = int(array.min()), int(array.max())
-        if low < 0 or high >= self._capabilities.vocab_size:
-            raise InvalidRequest(
-                f"token id {low if low < 0 else high} is not in the vocabulary",
-                fix=f"use ids from 0 to {self._capabilities.vocab_size - 1}",
-                param="input",
-            )
-        return array.astype(np.int32)
+        return token_array(tokens, self._capabilities.vocab_size, "input")
 
     def _run(self) -> None:
         """Runs the engine thread."""
         try:
-            while jobs := self._next_step():
-                started = time.perf_counter()
-                self.progress.begin()
-                self._step(jobs)
-                self.progress.step()
-                self._busy_seconds += time.perf_counter() - started
-                self._running = 0
+            while self._wait_for_work():
+                if self._turn is not None:
+                    self._turn.take(self.progress)
+                if jobs := self._next_step():
+                    started = time.perf_counter()
+                    self.progress.begin()
+                    self._step(jobs)
+                    self.progress.step()
+                    self._busy_seconds += time.perf_counter() - started
+                    self._running = 0
+                if self._turn is not None:
+                    self._turn.offer(idle=not self._waiting)
         finally:
+            if self._turn is not None:
+                self._turn.close()
             with self._wake:
                 self._closed = True
                 left = list(self._waiting)
@@ -205,27 +213,29 @@ class EncoderEngine:
                 self._aborted += 1
             self._model = None
 
+    def _wait_for_work(self) -> bool:
+        """Sleeps until there is work; returns False once the engine is closed."""
+        with self._wake:
+            while not self._waiting and not self._closed:
+                self.progress.rest()
+                self._wake.wait()
+        return not self._closed
+
     def _next_step(self) -> list[_Job]:
-        """Waits for work and returns the jobs of one step; empty once the engine is closed."""
+        """Returns the jobs of one step; empty if all that waited were cancelled."""
         jobs: list[_Job] = []
         total = 0
         with self._wake:
-            while not jobs:
-                while not self._waiting and not self._closed:
-                    self.progress.rest()
-                    self._wake.wait()
-                if self._closed:
-                    return []
-                while self._waiting and len(jobs) < self._limits.sequences:
-                    count = len(self._waiting[0].tokens)
-                    if jobs and total + count > self._limits.tokens:
-                        break
-                    job = self._waiting.popleft()
-                    if job.future.set_running_or_notify_cancel():
-                        jobs.append(job)
-                        total += count
-                    else:
-                        self._aborted += 1
+            while self._waiting and len(jobs) < self._limits.sequences:
+                count = len(self._waiting[0].tokens)
+                if jobs and total + count > self._limits.tokens:
+                    break
+                job = self._waiting.popleft()
+                if job.future.set_running_or_notify_cancel():
+                    jobs.append(job)
+                    total += count
+                else:
+                    self._aborted += 1
             self._running = len(jobs)
         return jobs
 

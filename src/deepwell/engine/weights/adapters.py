@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from deepwell.engine.architectures.tensors import MatrixPlan, TensorPlan, source_places
 from deepwell.engine.backends.backend import Adapter, Model
+from deepwell.engine.protocol import AdapterInfo
 from deepwell.engine.weights.low_rank import LowRank
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint
@@ -110,6 +111,11 @@ class LoadedAdapter:
     digest: bytes
     rank: int
     weights: Adapter
+
+    @property
+    def info(self) -> AdapterInfo:
+        """The adapter as `Engine.adapters` lists it."""
+        return AdapterInfo(self.name, str(self.path), self.digest.hex(), self.rank)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,6 +49,7 @@ from deepwell.engine.weights.quantize import (
 from deepwell.errors import InvalidModelFile, InvalidRequest
 from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig
+from deepwell.process.turns import Turn
 
 __all__ = [
     "load_weights",
@@ -70,6 +71,9 @@ ALIGNMENT: Final = 64
 HUGE_PAGE: Final = 2 << 20
 _PREFIX: Final = struct.Struct("<8sII")  # magic, header bytes, header CRC-32
 _CHUNK_WEIGHTS: Final = 1 << 22  # weights quantised at a time: 16 MB of float32
+# Between two chances of other processes to compute: some 5 ms of one core, up to 25 ms where 6-bit blocks are decoded.
+_SLICE_WEIGHTS: Final = 1 << 18
+_SLICE_BYTES: Final = 8 << 20
 _RELEASE_BYTES: Final = 64 << 20  # packed bytes after which the pages read so far are released
 _READ_BYTES: Final = 1 << 30  # Linux reads at most 2 GiB per call
 # Packed files of this size are mapped, because reading them takes a second or two per 4 GiB
@@ -139,37 +143,54 @@ def load_weights(
     *,
     progress: Progress | None = None,
     map_bytes: int = MAP_BYTES,
+    turn: Turn | None = None,
 ) -> Weights:
     """Reads the packed file of this checkpoint and precision in `cache_dir`, or packs the weights and writes it.
 
     Without `cache_dir`, or if it cannot be written, the weights are packed only in memory. In addition to the weights,
     packing needs some tens of megabytes, regardless of the size of the model. Packed files of `map_bytes` and more are
-    mapped.
+    mapped. With a `turn`, reading and packing are done in slices of some milliseconds, between which other processes compute.
 
     Raises:
         InvalidModelFile: a tensor holds values that are not finite, or too large for float16; or the weights exist only
             in packed form, and that file is damaged.
     """
+    try:
+        return _loaded(checkpoint, precision, cache_dir, progress, map_bytes, turn)
+    finally:
+        if turn is not None:
+            turn.give()
+
+
+def _loaded(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    cache_dir: Path | None,
+    progress: Progress | None,
+    map_bytes: int,
+    turn: Turn | None,
+) -> Weights:
     config = checkpoint.config
     plan = tensor_plan(config)
     slots, nbytes = _slots(plan, precision)
     if checkpoint.packed_precision is not None:
         try:
-            buffer, report, fingerprint = _open_packed(checkpoint.paths[0], None, slots, nbytes, map_bytes)
+            path = checkpoint.paths[0]
+            buffer, report, fingerprint = _open_packed(path, None, slots, nbytes, map_bytes, turn)
         except (OSError, _UntrustedFileError) as error:
             raise InvalidModelFile(f"{checkpoint.paths[0]}: {error}", fix="write or copy it again") from error
         return _views(config, precision, plan, slots, buffer, fingerprint, report)
     fingerprint = weights_fingerprint(checkpoint, precision)
     path = cache_dir / f"{_cache_stem(checkpoint)}-{precision}.dwpack" if cache_dir else None
 
-    loaded = _read_packed(path, fingerprint, slots, nbytes, map_bytes) if path else None
+    loaded = _read_packed(path, fingerprint, slots, nbytes, map_bytes, turn) if path else None
     if loaded is not None:
         buffer, report = loaded
     else:
         buffer = _allocate(nbytes)
-        report = _pack_all(checkpoint, plan, slots, buffer, progress)
+        report = _pack_all(checkpoint, plan, slots, buffer, progress, turn)
         if path is not None:
-            _write_packed(path, fingerprint, slots, buffer, report)
+            _write_packed(path, fingerprint, slots, buffer, report, turn)
     checkpoint.release_pages()
     return _views(config, precision, plan, slots, buffer, fingerprint, report)
 
@@ -232,14 +253,17 @@ def _pack_all(
     slots: dict[str, _Slot],
     buffer: NDArray[np.uint8],
     progress: Progress | None,
+    turn: Turn | None,
 ) -> dict[str, QuantizationReport]:
     report: dict[str, QuantizationReport] = {}
+    chunk_weights = _CHUNK_WEIGHTS if turn is None else _SLICE_WEIGHTS
     for matrix in plan.matrices:
         slot = slots[matrix.name]
         assert slot.scheme is not None
         noise = _Noise()
         position = released = slot.offset
-        for quantized in _quantized_chunks(checkpoint, matrix, slot.scheme, noise):
+        _next_slice(turn)
+        for quantized in _quantized_chunks(checkpoint, matrix, slot.scheme, noise, chunk_weights):
             packed = layout(quantized, slot.scheme)
             buffer[position : position + packed.nbytes] = packed
             position += packed.nbytes
@@ -248,6 +272,7 @@ def _pack_all(
                 released = position
             if progress is not None:
                 progress(position, len(buffer))
+            _next_slice(turn)
         assert position == slot.offset + slot.nbytes
         report[matrix.name] = noise.report()
         checkpoint.release_pages()
@@ -257,6 +282,13 @@ def _pack_all(
     if progress is not None:
         progress(len(buffer), len(buffer))
     return report
+
+
+def _next_slice(turn: Turn | None) -> None:
+    """Lets other processes compute if they wait and this one has computed for long enough."""
+    if turn is not None:
+        turn.offer()
+        turn.take()
 
 
 class _Noise:
@@ -286,14 +318,14 @@ def _vector(checkpoint: Checkpoint, vector: VectorPlan) -> NDArray[np.float32]:
 
 
 def _quantized_chunks(
-    checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise
+    checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise, chunk_weights: int
 ) -> Iterator[Quantized]:
     """Yields the quantised matrix in order, in runs of whole panels (except the last)."""
     if matrix.order == "transpose":
-        yield from _transposed_chunks(checkpoint, matrix, scheme, noise)
+        yield from _transposed_chunks(checkpoint, matrix, scheme, noise, chunk_weights)
         return
     sources = [_Source(checkpoint.tensor(name), matrix.cols, scheme) for name in matrix.sources]
-    step = max(PANEL, _CHUNK_WEIGHTS // matrix.cols // PANEL * PANEL)
+    step = max(PANEL, chunk_weights // matrix.cols // PANEL * PANEL)
     if not matrix.plain:
         source, row = row_map(matrix, [each.row_count for each in sources])
         for start in range(0, matrix.rows, step):
@@ -361,14 +393,14 @@ def _gathered(
 
 
 def _transposed_chunks(
-    checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise
+    checkpoint: Checkpoint, matrix: MatrixPlan, scheme: Scheme, noise: _Noise, chunk_weights: int
 ) -> Iterator[Quantized]:
     """Yields the transposed heads, several at a time. The selected rows of a head become columns."""
     tensor, selection = checkpoint.tensor(matrix.sources[0]), matrix.heads[0]
     assert selection is not None and selection.count == matrix.cols
     head_rows = matrix.rows // selection.heads
     order = selection.order().reshape(selection.heads, selection.count)
-    step = max(1, _CHUNK_WEIGHTS // (matrix.cols * head_rows))
+    step = max(1, chunk_weights // (matrix.cols * head_rows))
     for start in range(0, selection.heads, step):
         taken = order[start : start + step]
         stored = tensor.float32(taken.reshape(-1)).reshape(*taken.shape, -1)  # [heads, cols, stored columns]
@@ -439,6 +471,7 @@ def _write_packed(
     slots: dict[str, _Slot],
     buffer: NDArray[np.uint8],
     report: dict[str, QuantizationReport],
+    turn: Turn | None,
 ) -> None:
     """Writes a temporary file and renames it to `path`, so that a reader sees a whole file or none.
 
@@ -446,6 +479,7 @@ def _write_packed(
     """
     table: dict[str, dict[str, Any]] = {}
     for slot in slots.values():
+        _next_slice(turn)
         entry: dict[str, Any] = {
             "scheme": slot.scheme,
             "offset": slot.offset,
@@ -465,8 +499,12 @@ def _write_packed(
         temporary = Path(temporary_name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(header)
-            file.write(memoryview(buffer.data))
+            for start in range(0, len(buffer), _SLICE_BYTES):
+                _next_slice(turn)
+                file.write(memoryview(buffer[start : start + _SLICE_BYTES].data))
             file.flush()
+            if turn is not None:
+                turn.give()  # the disk's time is not the cores'
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
@@ -476,11 +514,11 @@ def _write_packed(
 
 
 def _read_packed(
-    path: Path, fingerprint: str, slots: dict[str, _Slot], nbytes: int, map_bytes: int
+    path: Path, fingerprint: str, slots: dict[str, _Slot], nbytes: int, map_bytes: int, turn: Turn | None
 ) -> tuple[NDArray[np.uint8], dict[str, QuantizationReport]] | None:
     """Returns the buffer and report of a packed file, or None if there is no trustworthy file."""
     try:
-        buffer, report, _ = _open_packed(path, fingerprint, slots, nbytes, map_bytes)
+        buffer, report, _ = _open_packed(path, fingerprint, slots, nbytes, map_bytes, turn)
     except FileNotFoundError:
         return None
     except (OSError, _UntrustedFileError) as error:
@@ -490,7 +528,12 @@ def _read_packed(
 
 
 def _open_packed(
-    path: Path, fingerprint: str | None, slots: dict[str, _Slot], nbytes: int, map_bytes: int
+    path: Path,
+    fingerprint: str | None,
+    slots: dict[str, _Slot],
+    nbytes: int,
+    map_bytes: int,
+    turn: Turn | None,
 ) -> tuple[NDArray[np.uint8], dict[str, QuantizationReport], str]:
     """Returns the buffer, report and fingerprint of a packed file. It must have `fingerprint`, unless that is None."""
     with path.open("rb", buffering=0) as file:
@@ -501,7 +544,7 @@ def _open_packed(
         if nbytes >= map_bytes:
             buffer = _map(file.fileno(), start, nbytes)
         else:
-            buffer = _read(file, slots, table, nbytes)
+            buffer = _read(file, slots, table, nbytes, turn)
     report = {
         name: QuantizationReport(
             math.inf if entry["sqnr_db"] is None else float(entry["sqnr_db"]), float(entry["max_error"])
@@ -522,21 +565,35 @@ def _map(descriptor: int, start: int, nbytes: int) -> NDArray[np.uint8]:
 
 
 def _read(
-    file: FileIO, slots: dict[str, _Slot], table: dict[str, dict[str, Any]], nbytes: int
+    file: FileIO, slots: dict[str, _Slot], table: dict[str, dict[str, Any]], nbytes: int, turn: Turn | None
 ) -> NDArray[np.uint8]:
     """Reads the rest of the file into memory and compares its checksums."""
     buffer = _allocate(nbytes)
     view = memoryview(buffer.data)
+    piece_bytes = _READ_BYTES if turn is None else _SLICE_BYTES
     for slot in slots.values():
         position, end = slot.offset, slot.offset + slot.nbytes
         while position < end:
-            count = file.readinto(view[position : min(end, position + _READ_BYTES)])
+            count = _read_into(file, view[position : min(end, position + piece_bytes)], turn)
             if not count:
                 raise _UntrustedFileError("it ends early")
             position += count
         if _checksum(buffer[slot.offset : end]) != table[slot.name]["checksum"]:
             raise _UntrustedFileError(f"the bytes of {slot.name} have changed")
     return buffer
+
+
+def _read_into(file: FileIO, piece: memoryview, turn: Turn | None) -> int:
+    """Reads the next bytes of a file. A piece that lies in memory is copied in a turn; the disk is waited for in none."""
+    if turn is not None:
+        _next_slice(turn)
+        with contextlib.suppress(OSError):  # not in memory, or a file system that cannot tell
+            count = os.preadv(file.fileno(), [piece], file.tell(), os.RWF_NOWAIT)
+            file.seek(count, os.SEEK_CUR)
+            if count:
+                return count
+        turn.give()
+    return file.readinto(piece) or 0
 
 
 def verify_packed(path: Path, *, progress: Progress | None = None) -> list[str]:
