@@ -116,6 +116,10 @@ class ModelHost:
         """Starts to serve."""
         self._thread.start()
 
+    def pids(self) -> dict[str, int]:
+        """Returns the process ids of the loaded engines by model."""
+        return {name: engine.supervisor.pid for name, engine in self._engines.items()}
+
     def close(self) -> None:
         """Ends every engine, and the thread. Closing twice is harmless."""
         if self._thread.is_alive():

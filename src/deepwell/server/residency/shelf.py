@@ -8,6 +8,7 @@ from collections.abc import Collection
 from deepwell.dialogue.opening import Planned, plan_model
 from deepwell.engine.load import expected_capabilities
 from deepwell.errors import DeepwellError, ModelNotFound
+from deepwell.models.store.catalog import shipped_catalog
 from deepwell.models.store.store import ModelStore, StoredModel
 from deepwell.server.residency.wire import Offer
 from deepwell.settings import Settings
@@ -45,7 +46,12 @@ class ModelShelf:
                 fix="use one that GET /v1/models lists, or add it to DEEPWELL_ALLOWED_MODELS",
                 param="model",
             )
-        return self._offer(self._store.get(name))
+        try:
+            return self._offer(self._store.get(name))
+        except ModelNotFound:
+            if name not in shipped_catalog():
+                raise ModelNotFound(f"there is no model {name!r} here", param="model") from None
+            raise ModelNotFound.of("model_not_on_server", name=name, param="model") from None
 
     def list(self) -> list[Offer]:
         """Returns every model that may be loaded, generators first. Those that cannot be served are left out."""
