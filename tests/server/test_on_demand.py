@@ -21,7 +21,9 @@ from deepwell.server.app import create_app
 from deepwell.server.build import build_context
 from deepwell.server.context import ServerContext
 from deepwell.server.options import LimitsConfig, ServerOptions
+from deepwell.server.residency.engine import OnDemandEngine
 from deepwell.server.residency.host import ModelHost
+from deepwell.server.residency.wire import HostState
 from deepwell.settings import Settings
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
@@ -286,3 +288,17 @@ def test_closing_the_host_leaves_no_process(store: Path) -> None:
     folder = Path(running.address).parent
     running.close()
     assert not Path(f"/proc/{pid}").exists() and not folder.exists()
+
+
+async def test_uses_of_one_model_never_end_each_others(host: ModelHost, door: Door) -> None:
+    await door.chat("smollm2", max_tokens=2)
+    models = door.context.on_demand
+    assert models is not None and models.client.on_state is not None
+    first = (await models.find("smollm2")).model.engine
+    assert isinstance(first, OnDemandEngine)
+    async with first.lease.used():
+        models.client.on_state(HostState())  # as told while a request that has found the model waits for it
+        second = (await models.find("smollm2")).model.engine
+        assert second is not first
+        await second.embed([1])
+        assert (await door.http.delete("/v1/models/smollm2")).status_code == 409

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import typer
 
-from deepwell.cli.bench import engine, quality, repository, security, service, storage, targets
+from deepwell.cli.bench import engine, models, quality, repository, security, service, storage, targets
 from deepwell.cli.usage import Verbs
 
 __all__ = ["VERBS", "register"]
@@ -49,6 +49,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "soak": service.soak,
     "cache": service.cache,
     "metrics": service.metrics,
+    "on-demand": models.on_demand,
     "semantic": service.semantic,
     "unchanged": repository.unchanged,
     "regression": repository.regression,

@@ -63,7 +63,7 @@ class ModelHostClient:
         return answer.offers[0]
 
     async def acquire(self, name: str, tenant: str, wait_s: float) -> Granted:
-        """Returns a lease on a model once it is loaded. Cancelling the call gives up the place, as `release` does.
+        """Returns a lease on a model that was looked up, once it is loaded. `release` gives it back, or the wait up.
 
         Raises:
             DeepwellError: it cannot be loaded, or not before `wait_s` has passed (0: no limit).

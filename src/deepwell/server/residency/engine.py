@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.core.streams import DeltaStream
-from deepwell.engine.hosting.process import ProcessEngine
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -20,10 +19,8 @@ from deepwell.engine.protocol import (
     Grammar,
 )
 from deepwell.errors import UnsupportedModel
-from deepwell.server.access.principal import ANYONE
-from deepwell.server.access.ticket import current_ticket
-from deepwell.server.residency.client import ModelHostClient
-from deepwell.server.residency.wire import Granted, Offer
+from deepwell.server.residency.lease import ModelLease
+from deepwell.server.residency.wire import Offer
 
 __all__ = ["OnDemandEngine"]
 
@@ -32,45 +29,35 @@ class OnDemandEngine:
     """A model on demand, as one HTTP process uses it. It belongs to one event loop.
 
     Every call holds the process's lease on the model, which is asked for by the first and given back after the last.
-
-    Args:
-        wait_s: longest wait for the model; 0: no limit.
-        engine_wait_s: longest wait for an engine that is being restarted.
     """
 
-    def __init__(self, offer: Offer, client: ModelHostClient, *, wait_s: float, engine_wait_s: float) -> None:
+    def __init__(self, offer: Offer, lease: ModelLease) -> None:
         self._offer = offer
-        self._client = client
-        self._wait_s = wait_s
-        self._engine_wait_s = engine_wait_s
-        self._uses = 0
-        self._entering: asyncio.Task[ProcessEngine] | None = None
-        self._engine: ProcessEngine | None = None
-        self._load = 0  # number of the load that `_engine` belongs to
+        self.lease = lease
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
         """Continues `request.prompt` once the model is loaded. Closing the iterator aborts the request within one step."""
-        return _LeasedStream(self, request)
+        return _LeasedStream(self.lease, request)
 
     async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
-        async with self._leased() as engine:
+        async with self.lease.used() as engine:
             return await engine.score(tokens, adapter=adapter)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns the pooled hidden states, L2-normalised: [hidden_size]."""
-        async with self._leased() as engine:
+        async with self.lease.used() as engine:
             return await engine.embed(tokens, adapter=adapter)
 
     async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         """Compiles a grammar in the engine's process; see `Engine.prepare`."""
-        async with self._leased() as engine:
+        async with self.lease.used() as engine:
             await engine.prepare(grammar, tenant=tenant, cache_salt=cache_salt)
 
     def abort(self, request_id: str) -> None:
         """Aborts a request within one step. Unknown ids are ignored."""
-        if self._engine is not None:
-            self._engine.abort(request_id)
+        if self.lease.engine is not None:
+            self.lease.engine.abort(request_id)
 
     def load_adapter(self, name: str, path: str) -> AdapterInfo:
         """Refuses: an adapter would be lost when the model is unloaded."""
@@ -90,74 +77,22 @@ class OnDemandEngine:
 
     def stats(self) -> EngineStats:
         """Returns the counters of the loaded engine, or zeros."""
-        return self._engine.stats() if self._engine is not None else EngineStats()
+        return self.lease.engine.stats() if self.lease.engine is not None else EngineStats()
 
     def capabilities(self) -> Capabilities:
         """Returns the model that the engine runs, or would run, and its limits."""
         return self._offer.capabilities
 
-    def forget(self, load: int) -> None:
-        """Closes the connection to an engine that has been unloaded, unless it is that of load number `load`."""
-        if self._engine is not None and not self._uses and self._load != load:
-            self._engine.close()
-            self._engine = None
-
     def close(self) -> None:
         """Closes the connection to the engine."""
-        if self._engine is not None:
-            self._engine.close()
-            self._engine = None
-
-    # Leases
-
-    @contextlib.asynccontextmanager
-    async def _leased(self) -> AsyncGenerator[ProcessEngine]:
-        engine = await self.enter()
-        try:
-            yield engine
-        finally:
-            self.leave()
-
-    async def enter(self) -> ProcessEngine:
-        """Returns the engine of the loaded model. `leave` must follow, unless this raises.
-
-        Raises:
-            DeepwellError: the model cannot be loaded, or not in time.
-        """
-        self._uses += 1
-        try:
-            if self._entering is None:
-                self._entering = asyncio.create_task(self._enter())
-            return await asyncio.shield(self._entering)
-        except BaseException:
-            self.leave()
-            raise
-
-    def leave(self) -> None:
-        """Ends a use. The last one gives the lease back."""
-        self._uses -= 1
-        if self._uses == 0:
-            if self._entering is not None:
-                self._entering.cancel()
-                self._entering = None
-            self._client.release(self._offer.name)
-
-    async def _enter(self) -> ProcessEngine:
-        ticket = current_ticket()
-        tenant = (ticket.principal if ticket is not None else ANYONE).tenant
-        granted: Granted = await self._client.acquire(self._offer.name, tenant, self._wait_s)
-        if self._engine is None or self._load != granted.load:
-            self.close()
-            self._engine = await asyncio.to_thread(ProcessEngine, granted.address, wait_s=self._engine_wait_s)
-            self._load = granted.load
-        return self._engine
+        self.lease.close()
 
 
 class _LeasedStream(AsyncIterator[Delta]):
-    """The stream of a request, which holds a use of its engine from the first step of the iteration to its end."""
+    """The stream of a request, which uses its model from the first step of the iteration to its end."""
 
-    def __init__(self, engine: OnDemandEngine, request: GenerateRequest) -> None:
-        self._engine = engine
+    def __init__(self, lease: ModelLease, request: GenerateRequest) -> None:
+        self._lease = lease
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._inner: DeltaStream | None = None
@@ -180,7 +115,7 @@ class _LeasedStream(AsyncIterator[Delta]):
 
     async def _open(self) -> None:
         try:
-            engine = await self._engine.enter()
+            engine = await self._lease.enter()
         except BaseException:
             self._ended = True
             raise
@@ -200,10 +135,10 @@ class _LeasedStream(AsyncIterator[Delta]):
     def _end(self) -> None:
         if not self._ended:
             self._ended = True
-            self._engine.leave()
+            self._lease.leave()
 
     def __del__(self) -> None:
         # Garbage collection may run this in any thread, and after the loop has gone.
         if self._inner is not None and not self._ended:
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(self._engine.leave)
+                self._loop.call_soon_threadsafe(self._lease.leave)

@@ -19,7 +19,7 @@ import msgspec
 
 from deepwell.dialogue.opening import host_model
 from deepwell.engine.hosting.process import EngineProcess, private_folder
-from deepwell.errors import DeepwellError, EngineUnavailable
+from deepwell.errors import DeepwellError, EngineUnavailable, ModelNotFound
 from deepwell.process.channel import FramedChannel
 from deepwell.process.frames import Frames, failure_of
 from deepwell.server.residency.policy import Grant, Load, Order, Refuse, Residency, Unload, Waiter
@@ -165,7 +165,7 @@ class ModelHost:
         """Takes a message of a client."""
         now = time.monotonic()
         if isinstance(message, Acquire):
-            self._spawn(self._acquire(client, message))
+            self._acquire(client, message)
         elif isinstance(message, Release):
             self._obey(self._policy.release(client, message.name, now))
         elif isinstance(message, UnloadRequest):
@@ -196,20 +196,17 @@ class ModelHost:
         else:
             client.send(Offered(message.number, offers))
 
-    async def _acquire(self, client: _Client, message: Acquire) -> None:
-        name = message.name
-        try:
-            size_bytes = (
-                self._shelf.known_bytes(name) or (await asyncio.to_thread(self._shelf.look, name)).size_bytes
-            )
-        except Exception as error:
+    def _acquire(self, client: _Client, message: Acquire) -> None:
+        """Asks the policy at once: a release that comes after this message must find the wait that it ends."""
+        now = time.monotonic()
+        size_bytes = self._shelf.known_bytes(message.name)
+        if not size_bytes:
+            error = ModelNotFound(f"there is no model {message.name!r} here", param="model")
             client.send(failure_of(message.number, error))
             return
-        now = time.monotonic()
         deadline = now + message.wait_s if message.wait_s else math.inf
-        waiter = Waiter(client, message.number, name, message.tenant, deadline)
-        if client in self._clients:
-            self._obey(self._policy.acquire(waiter, size_bytes, now))
+        waiter = Waiter(client, message.number, message.name, message.tenant, deadline)
+        self._obey(self._policy.acquire(waiter, size_bytes, now))
 
     # Orders of the policy
 

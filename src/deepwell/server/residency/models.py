@@ -12,6 +12,7 @@ from deepwell.dialogue.text import Codec
 from deepwell.server.answering import Answering
 from deepwell.server.residency.client import ModelHostClient
 from deepwell.server.residency.engine import OnDemandEngine
+from deepwell.server.residency.lease import ModelLease
 from deepwell.server.residency.wire import HostState, Offer
 
 __all__ = ["OnDemandModels"]
@@ -54,6 +55,7 @@ class OnDemandModels:
         self._engine_wait_s = engine_wait_s
         self._known: dict[str, _Known] = {}
         self._opening: dict[str, asyncio.Task[_Known]] = {}
+        self._leases: dict[str, ModelLease] = {}
 
     @property
     def state(self) -> HostState:
@@ -87,13 +89,19 @@ class OnDemandModels:
     def close(self) -> None:
         """Closes the connections. Called on the event loop."""
         for known in self._known.values():
-            known.engine.close()
             known.answering.model.close_texts()
+        for lease in self._leases.values():
+            lease.close()
         self.client.close()
 
     async def _open(self, offer: Offer) -> _Known:
         codec = await asyncio.to_thread(Codec.load, Path(offer.path))
-        engine = OnDemandEngine(offer, self.client, wait_s=self._wait_s, engine_wait_s=self._engine_wait_s)
+        lease = self._leases.get(offer.name)
+        if lease is None:
+            lease = self._leases[offer.name] = ModelLease(
+                offer.name, self.client, wait_s=self._wait_s, engine_wait_s=self._engine_wait_s
+            )
+        engine = OnDemandEngine(offer, lease)
         model = ServedModel(offer.name, engine, codec, tasks=offer.tasks, defaults=offer.defaults)
         known = _Known(offer, engine, self._answer(model))
         if (before := self._known.get(offer.name)) is not None:  # the store has other files now
@@ -111,9 +119,9 @@ class OnDemandModels:
         for name, known in list(self._known.items()):
             if name in loads:
                 known.was_loaded = True
-                known.engine.forget(loads[name])
+                known.engine.lease.loaded(loads[name])
             elif name in gone and known.was_loaded:
-                known.engine.forget(0)
+                known.engine.lease.loaded(0)
                 known.answering.model.close_texts()
                 del self._known[name]
                 self._forget(name)

@@ -59,7 +59,7 @@ class Look(msgspec.Struct, tag=2, array_like=True, frozen=True):
 
 
 class Acquire(msgspec.Struct, tag=3, array_like=True, frozen=True):
-    """Asks for a lease on a model, which is loaded if it is not there. `wait_s`: 0 for no deadline."""
+    """Asks for a lease on a model that was looked up, which is loaded if it is not there. `wait_s`: 0 for no deadline."""
 
     number: int
     name: str
