@@ -45,7 +45,12 @@ COMMON = {
     "GET /openapi.json",
 }
 # A tenant's key may not.
-OPERATOR = {"GET /metrics", "POST /v1/load_lora_adapter", "POST /v1/unload_lora_adapter"}
+OPERATOR = {
+    "GET /metrics",
+    "POST /v1/load_lora_adapter",
+    "POST /v1/unload_lora_adapter",
+    "DELETE /v1/models/{model:path}",
+}
 # What of A's such a request could name.
 NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "POST /v1/responses": [

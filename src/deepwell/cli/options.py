@@ -187,7 +187,7 @@ EmbeddingModel = Annotated[
     str | None, typer.Option(help="Second model to serve, for /v1/embeddings alone, such as minilm.")
 ]
 ModelsOnDemand = Annotated[
-    bool | None,
+    bool,
     typer.Option(
         "--models-on-demand",
         help="Load models of the store when a request names them, as far as memory allows, and unload those not used.",

@@ -83,7 +83,7 @@ def serve(
     semantic_cache: SemanticCache = None,
     access_log: AccessLog = None,
     sampling_defaults: SamplingDefaultsOption = None,
-    models_on_demand: ModelsOnDemand = None,
+    models_on_demand: ModelsOnDemand = False,
     keep_alive: KeepAlive = None,
     models_dir: ModelsDir = None,
     adapter: Annotated[

@@ -133,7 +133,7 @@ class _HostState(Protocol):
 
 
 class ModelHostState(Protocol):
-    """What knows the state of the models on demand."""
+    """Source of the state of the models on demand."""
 
     @property
     def state(self) -> _HostState: ...
@@ -354,7 +354,7 @@ class Metrics:
 
     @property
     def on_demand(self) -> ModelHostState | None:
-        """What knows the state of the models on demand; None: there are none."""
+        """Source of the state of the models on demand; None: there are none."""
         return self._engines.host
 
     @on_demand.setter

@@ -117,7 +117,7 @@ class Resident:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """What is known of one model."""
+    """The state of one model."""
 
     name: str
     size_bytes: int

@@ -193,7 +193,7 @@ def _gaps(moments: Sequence[float]) -> list[float]:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the clients and the watcher of a random load saw."""
+    """Observations of the clients and the watcher of a random load."""
 
     served: Counter[str] = field(default_factory=Counter[str])
     failures: list[str] = field(default_factory=list[str])
