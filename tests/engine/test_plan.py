@@ -9,7 +9,7 @@ import pytest
 from deepwell.engine.layouts import Precision
 from deepwell.engine.load import step_limits
 from deepwell.engine.machine import available_memory_bytes, usable_cpus
-from deepwell.engine.plan import kv_token_bytes, plan
+from deepwell.engine.plan import kv_token_bytes, lines_of, plan, total_of
 from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 
@@ -91,10 +91,40 @@ def test_the_lines_add_up_in_words() -> None:
         "KV cache",
         "8192 tokens, bf16",
         "workspace",
+        "server",
         "total",
         "8.0 GB available",
     ):
         assert part in text
+
+
+def test_a_second_model_shares_the_servers_process_and_adds_its_tokenizer() -> None:
+    alone = plan(SMOLLM2, "int4", available_bytes=8 * GB)
+    second = plan(SMOLLM2, "int4", available_bytes=8 * GB - alone.total_bytes, joins=True)
+    assert 0 < second.server_bytes < alone.server_bytes / 4
+    assert second.total_bytes - second.server_bytes == alone.total_bytes - alone.server_bytes
+    assert total_of([alone, second]) == alone.total_bytes + second.total_bytes
+    assert second.available_bytes == 8 * GB - alone.total_bytes
+
+
+def test_a_model_that_fits_alone_is_refused_beside_others() -> None:
+    alone = plan(LLAMA_8B, "int4", available_bytes=8 * GB)
+    with pytest.raises(InsufficientMemory) as caught:
+        plan(LLAMA_8B, "int4", available_bytes=8 * GB - alone.total_bytes, joins=True)
+    assert f"have {(8 * GB - alone.total_bytes) / 1e9:.1f} GB" in caught.value.message
+
+
+def test_the_table_of_several_models_adds_up() -> None:
+    first = plan(SMOLLM2, "int4", available_bytes=8 * GB)
+    second = plan(SMOLLM2, "int8", available_bytes=8 * GB - first.total_bytes, joins=True)
+    head, *rows, last = lines_of({"smollm2": first, "another": second})
+    assert head.split() == ["weights", "KV", "cache", "workspace", "server", "total"]
+    for row, made in zip(rows, (first, second), strict=True):
+        parts = [float(part) for part in row.split()[1::2]]
+        assert parts[-1] == pytest.approx(sum(parts[:-1]), abs=0.3)
+        assert parts[-1] == pytest.approx(made.total_bytes / 1e6, abs=0.1)
+    assert last.startswith("total") and last.endswith("of 8.0 GB available")
+    assert f"{total_of([first, second]) / 1e6:.1f} MB" in last
 
 
 @pytest.mark.parametrize(

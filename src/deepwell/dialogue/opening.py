@@ -82,7 +82,7 @@ def plan_model(
     if checkpoint.config.is_encoder and is_additional:
         settings = _for_encoder(settings)
     options = EngineOptions.of(settings, name=stored.name)
-    memory = plan_engine(checkpoint, options, available_bytes)
+    memory = plan_engine(checkpoint, options, available_bytes, joins=is_additional)
     defaults = _sampling_defaults(settings, stored, checkpoint)
     return Planned(stored.name, stored.path, checkpoint, options, memory, defaults)
 
@@ -173,7 +173,7 @@ def plan_models(settings: Settings) -> list[Planned]:
         plan_model(settings.with_model(name), is_additional=True) for name in settings.additional_models
     ]
     if (own := embedder_settings(settings)) is not None:
-        planned.append(replace(plan_model(own), tasks=("embed",)))
+        planned.append(replace(plan_model(own, is_additional=True), tasks=("embed",)))
     _check_room(planned)
     return planned
 

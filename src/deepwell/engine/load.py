@@ -37,12 +37,17 @@ _FEWEST_ROWS = 64  # with which the matrix kernels still reuse what they read
 
 
 def plan_engine(
-    checkpoint: Checkpoint, options: EngineOptions, available_bytes: int | None = None
+    checkpoint: Checkpoint,
+    options: EngineOptions,
+    available_bytes: int | None = None,
+    *,
+    joins: bool = False,
 ) -> MemoryPlan:
     """Returns the memory plan that `open_engine` would follow, to print before loading.
 
     Args:
         available_bytes: memory to plan for; None: what this machine and its cgroup have left.
+        joins: whether the model joins others in a server, whose own memory is then in the plan of the first.
 
     Raises:
         InsufficientMemory: it does not fit; the fix names the flags that would.
@@ -50,7 +55,15 @@ def plan_engine(
     config = checkpoint.config
     precision, _ = resolve_precision(options.precision, checkpoint)
     if config.is_encoder:
-        return plan_encoder(config, precision, options.context, options.kv_dtype, available_bytes)
+        return plan_encoder(
+            config,
+            precision,
+            options.context,
+            options.kv_dtype,
+            available_bytes,
+            threads=options.threads,
+            joins=joins,
+        )
     return plan(
         config,
         precision,
@@ -59,6 +72,7 @@ def plan_engine(
         options.kv_tokens,
         available_bytes,
         predicts=options.speculation != "off",
+        joins=joins,
     )
 
 
@@ -124,7 +138,7 @@ def open_engine(
     options = options or EngineOptions()
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(Path(source))
     config = checkpoint.config
-    memory = plan_engine(checkpoint, options)
+    memory = plan_engine(checkpoint, options, joins=options.turns is not None)
     if not quiet:
         print(*memory.lines(), sep="\n", file=sys.stderr, flush=True)
     runner = native.select_backend(options.backend, options.isa)

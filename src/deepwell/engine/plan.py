@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from deepwell.engine.core.batch import BLOCK_TOKENS
@@ -16,14 +17,24 @@ from deepwell.engine.weights.quantize import FLOATS
 from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 
-__all__ = ["MemoryPlan", "kv_token_bytes", "plan"]
+__all__ = [
+    "MemoryPlan",
+    "engine_process_bytes",
+    "kv_token_bytes",
+    "lines_of",
+    "plan",
+    "server_bytes",
+    "total_of",
+]
 
 DEFAULT_CONTEXT: Final = 8192  # tokens of one sequence, if the model allows as many
 SMALL_CONTEXT: Final = 4096  # tokens that the default pool always holds, if the model allows as many
 SMALL_POOL_BYTES: Final = 256 << 20  # limit of the default pool, unless SMALL_CONTEXT needs more
-# Interpreter, libraries, tokenizer and server. A server of smollm2 in int4 with a full cache takes 404 MB, of which 96 are
-# weights, 189 cache and 11 workspace.
-PROCESS_BYTES: Final = 104 << 20
+# Proportional set sizes of a server of smollm2, qwen2.5-coder-0.5b and minilm (`deepwell bench several-models` adds them up).
+_ENGINE_PROCESS_BYTES: Final = 46_000_000  # interpreter and libraries of an engine
+_ENGINE_ENTRY_BYTES: Final = 75  # of the vocabulary, as the file's reader keeps it
+_SERVER_PROCESS_BYTES: Final = 92_000_000  # interpreter, libraries, HTTP, database
+_TOKENIZER_ENTRY_BYTES: Final = 340  # of the vocabulary, with its merges, in the server's tokenizer
 _KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2, "int8": 1}
 # Bytes of the scale of one key or value of a head.
 _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
@@ -52,7 +63,8 @@ class MemoryPlan:
     kv_cache_tokens: int  # tokens all sequences together may hold, in whole blocks
     weights_bytes: int
     kv_cache_bytes: int
-    workspace_bytes: int
+    workspace_bytes: int  # with the engine's process itself
+    server_bytes: int  # the model's tokenizer, and the server's process unless another model's plan has it
     available_bytes: int
 
     @property
@@ -62,8 +74,8 @@ class MemoryPlan:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of weights, cache and workspace together."""
-        return self.weights_bytes + self.kv_cache_bytes + self.workspace_bytes
+        """Bytes of weights, cache, workspace and server together."""
+        return self.weights_bytes + self.kv_cache_bytes + self.workspace_bytes + self.server_bytes
 
     def lines(self) -> list[str]:
         """Returns the plan in words, one item per line."""
@@ -73,8 +85,47 @@ class MemoryPlan:
             f"weights    {_size(self.weights_bytes):>9}  {self.precision}",
             *cache,
             f"workspace  {_size(self.workspace_bytes):>9}",
+            f"server     {_size(self.server_bytes):>9}",
             f"total      {_size(self.total_bytes):>9}  of {_size(self.available_bytes)} available",
         ]
+
+
+def total_of(plans: Sequence[MemoryPlan]) -> int:
+    """Returns the bytes of several models in one server. All but one of the plans were made with `joins`."""
+    return sum(one.total_bytes for one in plans)
+
+
+def lines_of(plans: Mapping[str, MemoryPlan]) -> list[str]:
+    """Returns the plans of the models of one server as a table, with their sum in its last line."""
+    width = max(5, *(len(name) for name in plans))
+    head = ("weights", "KV cache", "workspace", "server", "total")
+    rows = [f"{'':{width}}" + "".join(f"  {title:>9}" for title in head)]
+    for name, one in plans.items():
+        parts = (
+            one.weights_bytes,
+            one.kv_cache_bytes,
+            one.workspace_bytes,
+            one.server_bytes,
+            one.total_bytes,
+        )
+        rows.append(f"{name:{width}}" + "".join(f"  {_size(part):>9}" for part in parts))
+    available = next(iter(plans.values())).available_bytes
+    total = f"{total_of(tuple(plans.values())) / 1e6:.1f} MB"
+    return [*rows, f"{'total':{width}}{'':44}  {total:>9}  of {_size(available)} available"]
+
+
+def engine_process_bytes(config: ModelConfig) -> int:
+    """Returns the bytes of an engine's process before it computes, without its weights."""
+    return _ENGINE_PROCESS_BYTES + _ENGINE_ENTRY_BYTES * config.vocab_size
+
+
+def server_bytes(config: ModelConfig, *, joins: bool = False) -> int:
+    """Returns the bytes that a model takes in the server's own process.
+
+    Args:
+        joins: it joins a server whose process is in the plan of another model: only the tokenizer counts.
+    """
+    return (0 if joins else _SERVER_PROCESS_BYTES) + _TOKENIZER_ENTRY_BYTES * config.vocab_size
 
 
 def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = False) -> int:
@@ -102,6 +153,7 @@ def plan(
     available_bytes: int | None = None,
     *,
     predicts: bool = True,
+    joins: bool = False,
 ) -> MemoryPlan:
     """Decides the context and the size of the cache, and checks that everything fits.
 
@@ -111,6 +163,7 @@ def plan(
             tokens, whichever is more.
         available_bytes: memory to plan for; None: what this machine and its cgroup have left.
         predicts: whether a multi-token prediction layer runs, if there is one. Its weights count in any case.
+        joins: whether the model joins others in a server; see `server_bytes`.
 
     Raises:
         InsufficientMemory: the plan does not fit; the message has the numbers, the fix the flags that would fit.
@@ -119,6 +172,7 @@ def plan(
     if available_bytes is None:
         available_bytes = available_memory_bytes()
     made = _sized(config, precision, context, kv_dtype, kv_tokens, available_bytes, predicts)
+    made = replace(made, server_bytes=server_bytes(config, joins=joins))
     if made.total_bytes > available_bytes:
         raise _does_not_fit(made, config, context, kv_tokens, predicts)
     return made
@@ -156,12 +210,13 @@ def _sized(
         weights_bytes=weights_nbytes(config, precision),
         kv_cache_bytes=pool_tokens * token_bytes,
         workspace_bytes=_workspace_bytes(config, precision, context, predicts),
+        server_bytes=0,
         available_bytes=available_bytes,
     )
 
 
 def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, predicts: bool) -> int:
-    """Returns the bytes of the largest step's workspace, logits and rotary tables, and of the process itself.
+    """Returns the bytes of the largest step's workspace, logits and rotary tables, and of the engine's process itself.
 
     For each row the native step keeps the residual, q k v, the attention's output, the activated MLP (or chosen experts),
     and one quantised input with a scale and a sum per group. It allocates a quarter more than the first step needs.
@@ -188,7 +243,8 @@ def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, pr
         # The layer needs its own step, the states of the model's rows, and the rows that sequences keep for it.
         kept = rows + limits.max_sequences * PENDING_ROWS + 2 * PASS_ROWS
         fixed = 2 * fixed + PASS_ROWS * row_bytes * 5 // 4 + 4 * kept * config.hidden_size
-    return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + PROCESS_BYTES
+    own = engine_process_bytes(config)
+    return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + own
 
 
 def _does_not_fit(
@@ -200,14 +256,17 @@ def _does_not_fit(
         "weights": _size(made.weights_bytes),
         "available": _size(made.available_bytes),
     }
-    left = made.available_bytes - made.weights_bytes - made.workspace_bytes
+    left = made.available_bytes - made.weights_bytes - made.workspace_bytes - made.server_bytes
     fits = left // kv_token_bytes(config, made.kv_dtype, predicts=predicts) // BLOCK_TOKENS * BLOCK_TOKENS
     if kv_tokens is not None and context is None and fits >= SMALL_CONTEXT:
         cache = _size(made.kv_cache_bytes)
         return InsufficientMemory.of(
             "cache_too_large", tokens=made.kv_cache_tokens, cache=cache, fits=fits, **numbers
         )
-    numbers |= {"cache": _size(made.kv_cache_bytes), "workspace": _size(made.workspace_bytes)}
+    numbers |= {
+        "cache": _size(made.kv_cache_bytes),
+        "workspace": _size(made.workspace_bytes + made.server_bytes),
+    }
     options = _options(made, config, context, kv_tokens, predicts)
     if not options:
         return InsufficientMemory.of("memory_hopeless", **numbers)
@@ -231,7 +290,7 @@ def _options(
             made.available_bytes,
             predicts,
         )
-        return smaller.total_bytes <= made.available_bytes
+        return smaller.total_bytes + made.server_bytes <= made.available_bytes
 
     precisions = _PRECISIONS[_PRECISIONS.index(made.precision) + 1 :]
     contexts = [tokens for tokens in (32768, 16384, 8192, 4096, 2048, 1024) if tokens < made.kv_cache_tokens]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from deepwell.engine.encoder.loop import EncoderLimits
 from deepwell.engine.layouts import KVDtype, Precision
-from deepwell.engine.machine import available_memory_bytes
-from deepwell.engine.plan import PROCESS_BYTES, MemoryPlan
+from deepwell.engine.machine import available_memory_bytes, usable_cpus
+from deepwell.engine.plan import MemoryPlan, engine_process_bytes, server_bytes
 from deepwell.engine.weights.load import weights_nbytes
 from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.models.formats.config import ModelConfig
 
 __all__ = ["plan_encoder"]
+
+_GROUP_ROWS = 192  # kGroupRows of csrc/kernels/encoder.h
 
 
 def plan_encoder(
@@ -19,12 +21,17 @@ def plan_encoder(
     context: int | None = None,
     kv_dtype: KVDtype = "bf16",
     available_bytes: int | None = None,
+    *,
+    threads: int | None = None,
+    joins: bool = False,
 ) -> MemoryPlan:
     """Makes the memory plan and checks that it fits.
 
     Args:
         context: tokens a sequence may hold; None: all positions of the model.
         available_bytes: memory to plan for; None: what this machine and its cgroup have left.
+        threads: threads that compute; None: the processors that affinity and cgroup allow.
+        joins: whether the model joins others in a server; see `server_bytes`.
 
     Raises:
         InsufficientMemory: the plan does not fit; the message has the numbers.
@@ -33,8 +40,10 @@ def plan_encoder(
     limit = config.max_position_embeddings
     if context is not None and not 1 <= context <= limit:
         raise InvalidRequest.of("context_too_long_for_model", tokens=context, limit=limit, param="context")
-    # A step of few sequences keeps all its rows at once: floats, and two bytes per quantised column.
-    rows = max(EncoderLimits().tokens, context or limit)
+    # With two groups of sequences a thread, each thread keeps the rows of one; with fewer, all rows are kept at once. Floats,
+    # and two bytes per quantised column.
+    groups = 2 * (usable_cpus() if threads is None else threads) - 1
+    rows = max(min(EncoderLimits().tokens, groups * max(_GROUP_ROWS, context or limit)), context or limit)
     row_bytes = 4 * (2 * config.hidden_size + 3 * config.hidden_size) + 2 * config.intermediate_size
     if precision == "fp32":
         row_bytes += 4 * (config.hidden_size + config.intermediate_size)
@@ -45,7 +54,8 @@ def plan_encoder(
         kv_cache_tokens=0,
         weights_bytes=weights_nbytes(config, precision),
         kv_cache_bytes=0,
-        workspace_bytes=rows * row_bytes * 5 // 4 + PROCESS_BYTES,
+        workspace_bytes=rows * row_bytes * 5 // 4 + engine_process_bytes(config),
+        server_bytes=server_bytes(config, joins=joins),
         available_bytes=available_memory_bytes() if available_bytes is None else available_bytes,
     )
     if made.total_bytes > made.available_bytes:
