@@ -53,7 +53,7 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Options(TypedDict, total=False):
-    """How a model is opened. The names are those of the settings, and what is left out comes from them."""
+    """Options of opening a model. The names are those of the settings, and what is left out comes from them."""
 
     precision: Literal["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] | None
     context: int | None
