@@ -47,9 +47,10 @@ Conversation = Sequence[Mapping[str, Any]]
 """Messages in OpenAI's shape: `role` and `content`, and the parts of tool calls."""
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
-_Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
-_Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+def _about(text: str, **bounds: Any) -> msgspec.Meta:
+    return msgspec.Meta(description=text, **bounds)
 
 
 class Options(TypedDict, total=False):
@@ -68,45 +69,72 @@ class Options(TypedDict, total=False):
 class Sampling(TypedDict, total=False):
     """Sampling parameters, by their usual names. Those that are left out, or None, are the model's defaults."""
 
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None
-    top_p: _Fraction | None
-    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None
-    min_p: _Fraction | None
-    n: Annotated[int, msgspec.Meta(ge=1)] | None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None
-    stop: str | Sequence[str] | None
-    presence_penalty: _Penalty | None
-    frequency_penalty: _Penalty | None
-    repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None
-    logit_bias: dict[int, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None
-    logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None
-    min_tokens: _Count | None
-    stop_token_ids: Sequence[_Count] | None
-    ignore_eos: bool | None
+    max_tokens: Annotated[int, _about("Most tokens to generate.", ge=1)] | None
+    temperature: (
+        Annotated[float, _about("Spread of the draw; 0 takes the likeliest token.", ge=0, le=2)] | None
+    )
+    top_p: Annotated[float, _about("Share of the probability to draw from.", ge=0, le=1)] | None
+    top_k: Annotated[int, _about("Number of tokens to draw from; 0 or -1: all.", ge=-1)] | None
+    min_p: Annotated[float, _about("Least probability, as a share of the largest.", ge=0, le=1)] | None
+    n: Annotated[int, _about("Number of choices.", ge=1)] | None
+    seed: Annotated[int, _about("The same seed draws the same tokens.", ge=-(2**63), le=2**63 - 1)] | None
+    stop: Annotated[str | Sequence[str], _about("Strings that end the answer and are no part of it.")] | None
+    presence_penalty: Annotated[float, _about("Penalty of tokens that occur already.", ge=-2, le=2)] | None
+    frequency_penalty: Annotated[float, _about("Penalty of tokens for each occurrence.", ge=-2, le=2)] | None
+    repetition_penalty: (
+        Annotated[float, _about("Factor against repetition, of the prompt too.", gt=0, le=10)] | None
+    )
+    logit_bias: (
+        Annotated[
+            dict[int, Annotated[float, msgspec.Meta(ge=-100, le=100)]],
+            _about("Added to the logits of tokens, from -100 to 100."),
+        ]
+        | None
+    )
+    logprobs: (
+        Annotated[int, _about("Report log probabilities, with as many alternatives.", ge=0, le=20)] | None
+    )
+    min_tokens: Annotated[int, _about("Least tokens to generate.", ge=0)] | None
+    stop_token_ids: (
+        Annotated[Sequence[Annotated[int, msgspec.Meta(ge=0)]], _about("Tokens that end the answer.")] | None
+    )
+    ignore_eos: Annotated[bool, _about("Whether to go on where the model would end.")] | None
 
 
 class Constraint(TypedDict, total=False):
-    """A form that the answer must have; at most one.
+    """The form that an answer must have; at most one."""
 
-    `schema` is a JSON schema, or a pydantic model class, whose object is then `parsed`. `regex` has Rust's syntax, `grammar`
-    is a Lark grammar, `choice` lists the possible answers.
-    """
-
-    schema: Mapping[str, Any] | type[Any] | None
-    regex: str | None
-    grammar: str | None
-    choice: Sequence[str] | None
+    schema: Annotated[
+        Mapping[str, Any] | type[Any] | None,
+        _about("A JSON schema, or a pydantic model class, whose object is then `parsed`."),
+    ]
+    regex: Annotated[str | None, _about("A regular expression in Rust's syntax.")]
+    grammar: Annotated[str | None, _about("A Lark grammar, as llguidance reads it.")]
+    choice: Annotated[Sequence[str] | None, _about("The possible answers.")]
 
 
 class ChatOptions(TypedDict, total=False):
     """Options of a conversation, as in OpenAI's chat API."""
 
-    tools: Sequence[Mapping[str, Any]] | None
-    tool_choice: Literal["none", "auto", "required"] | Mapping[str, Any] | None
-    parallel_tool_calls: bool
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None
-    chat_template_kwargs: Mapping[str, Any] | None
+    tools: Annotated[
+        Sequence[Mapping[str, Any]] | None, _about("Functions that the model may call, in OpenAI's shape.")
+    ]
+    tool_choice: Annotated[
+        Literal["none", "auto", "required"] | Mapping[str, Any] | None,
+        _about("Whether the model must call a function, and which; 'auto' leaves it to the model."),
+    ]
+    parallel_tool_calls: Annotated[
+        bool, _about("Whether it may call several at once, which it may if left out.")
+    ]
+    reasoning_effort: Annotated[
+        Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None,
+        _about(
+            "'none' switches reasoning off, where the model can; other values need a model that knows them."
+        ),
+    ]
+    chat_template_kwargs: Annotated[
+        Mapping[str, Any] | None, _about("Switches of the model's chat template.")
+    ]
 
 
 class GenerateArguments(Sampling, Constraint, total=False):
@@ -205,7 +233,7 @@ def format_of(given: Constraint) -> Format:
         if isinstance(value, Mapping):
             return Format(json_format(value), value)
         if isinstance(value, type) and hasattr(value, "model_json_schema"):
-            return Format(json_format(cast("Any", value).model_json_schema()), value)
+            return Format(json_format(_closed(cast("Any", value).model_json_schema())), value)
         raise InvalidRequest(
             f"schema is {_shown(value)}",
             fix="give a JSON schema as a dictionary, or a pydantic model class",
@@ -224,6 +252,29 @@ def format_of(given: Constraint) -> Format:
     if not isinstance(value, str):
         raise InvalidRequest(f"{name} is {_shown(value)}", fix="give a string", param=name)
     return Format(Grammar("regex" if name == "regex" else "lark", value))
+
+
+def _closed(schema: Any) -> Any:
+    """Returns a class's schema whose objects have no properties but their own: a model that adds some may never end."""
+    if isinstance(schema, list):
+        return [_closed(one) for one in cast("list[Any]", schema)]
+    if not isinstance(schema, dict):
+        return schema
+    whole = cast("dict[str, Any]", schema)
+    # The names of properties are a class's own, whatever they are called.
+    closed = {
+        name: {key: _closed(one) for key, one in part.items()}
+        if name in ("properties", "$defs") and isinstance(part, dict)
+        else part
+        if name in ("const", "default", "enum", "examples")
+        else _closed(part)
+        for name, part in whole.items()
+    }
+    return (
+        {**closed, "additionalProperties": whole.get("additionalProperties", False)}
+        if "properties" in whole
+        else closed
+    )
 
 
 def prompt_list(prompts: Prompt | Sequence[Prompt]) -> tuple[list[Prompt], bool]:

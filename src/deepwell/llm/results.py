@@ -20,6 +20,9 @@ class TokenLogprob:
     """The log probability of one generated token.
 
     Attributes:
+        text: text of the token; the replacement character where it is part of a character.
+        token: id of the token.
+        logprob: natural logarithm of its probability.
         rank: place of the token among all tokens of the vocabulary; 1 is the most likely one.
         top: the most likely tokens with their log probabilities, best first; as many as were asked for.
     """
@@ -33,7 +36,13 @@ class TokenLogprob:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a function that the model asks for. `arguments` is JSON text, as in OpenAI's API."""
+    """A call of a function that the model asks for.
+
+    Attributes:
+        id: id of the call, which its result names.
+        name: name of the function.
+        arguments: JSON text, as in OpenAI's API.
+    """
 
     id: str
     name: str
@@ -72,10 +81,13 @@ class CompletionChoice:
     """One of the `n` choices of a completion.
 
     Attributes:
+        text: the answer, without its reasoning and its tool calls.
         tokens: generated token ids, up to the one that completed a stop string; the token that ends a sequence is left out.
         finish_reason: "stop" (the model or a stop string ended it), "length" (`max_tokens`), or "tool_calls".
+        completion_tokens: number of generated tokens; a token that ended the sequence counts.
         logprobs: the log probability of each token that has text; None unless `logprobs` was given.
         reasoning: text before the answer, of a model that reasons.
+        tool_calls: the calls that the model asks for.
     """
 
     text: str
@@ -205,11 +217,15 @@ class Piece:
     """A piece of a stream: the text that one step of one choice made final. `str(piece)` is its text.
 
     Attributes:
+        text: text of the answer.
         index: number of the prompt or conversation, where several were given.
         choice: number of the choice, where `n` is more than 1.
         reasoning: reasoning that this step made final, of a model that reasons.
         finish_reason: set in the last piece of a choice.
         tool_calls: all calls of the choice, in its last piece.
+        logprobs: log probabilities of the tokens whose text this is; None unless `logprobs` was given.
+        prompt_tokens: tokens of the prompt.
+        cached_tokens: tokens of the prompt that came from the prefix cache.
         completion_tokens: tokens of the choice so far.
     """
 
