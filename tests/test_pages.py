@@ -16,7 +16,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *(ROOT / "bench").rglob
 # Pages in English alone. They are made for those who change the code, or from it.
 ENGLISH_ALONE = {
     ".": {"benchmarks", "dependencies", "log"},
-    "reference": {"api", "commands", "coverage"},
+    "reference": {"api", "commands", "coverage", "python"},
 }
 EXPLAINED_IN_BOTH = {"deepseek", "security"}  # the other explanations describe the code
 

@@ -8,6 +8,7 @@ import pytest
 
 from deepwell.bench.harness.assets import repository
 from deepwell.cli.pages.commands import commands_page
+from deepwell.cli.pages.python import python_page
 from deepwell.cli.pages.settings import flags, sections, settings_pages
 from deepwell.cli.pages.verbs import Verb, verbs
 from deepwell.messages import chinese_settings
@@ -26,7 +27,11 @@ def every_verb() -> list[Verb]:
 
 
 def test_the_pages_are_those_of_the_code() -> None:
-    for name, text in {**settings_pages(), "commands.md": commands_page()}.items():
+    for name, text in {
+        **settings_pages(),
+        "commands.md": commands_page(),
+        "python.md": python_page(),
+    }.items():
         assert (REFERENCE / name).read_text(encoding="utf-8") == text, "run `make docs`"
 
 

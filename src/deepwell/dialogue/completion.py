@@ -18,6 +18,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 __all__ = [
     "Caller",
     "Choice",
+    "ChoiceProgress",
     "Counts",
     "GenerationFailed",
     "Question",
@@ -115,8 +116,8 @@ class Update:
     stop: str | None = None  # the stop string that ended it
 
 
-class _Progress:
-    """Folds deltas into updates, for the asynchronous and the plain iteration."""
+class ChoiceProgress:
+    """Folds the deltas of one choice into updates, for every kind of iteration."""
 
     def __init__(self, choice: Choice, codec: Codec) -> None:
         params = choice.request.params
@@ -125,6 +126,12 @@ class _Progress:
         self._counts = Counts(prompt=len(choice.request.prompt))
 
     def fold(self, delta: Delta) -> Update:
+        """Returns the update of a delta, which may be empty. After the one with a finish reason, no more deltas may come.
+
+        Raises:
+            GenerationFailed: the engine gave up on the request.
+            InvalidRequest: the request's grammar cannot go on.
+        """
         if delta.finish_reason in ("abort", "error"):
             raise _failure_of(delta)
         piece = self._text.push(delta)
@@ -179,7 +186,7 @@ async def complete(
         GenerationFailed: the engine gave up on the request.
         InvalidRequest: the request's grammar cannot go on.
     """
-    progress = _Progress(choice, codec)
+    progress = ChoiceProgress(choice, codec)
     # The protocol promises that the iterator can be closed, which its type cannot say.
     closable = cast("AsyncGenerator[Delta, None]", engine.generate(choice.request))
     async with aclosing(closable) as deltas:
@@ -196,7 +203,7 @@ async def complete(
 
 def complete_sync(deltas: Iterable[Delta], codec: Codec, choice: Choice) -> Iterator[Update]:
     """Yields the updates of one choice as `complete` does, for a caller without an event loop."""
-    progress = _Progress(choice, codec)
+    progress = ChoiceProgress(choice, codec)
     for delta in deltas:
         update = progress.fold(delta)
         if update.text or update.finish_reason:

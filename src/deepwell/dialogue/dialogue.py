@@ -33,6 +33,7 @@ __all__ = [
     "Plan",
     "Said",
     "Turn",
+    "TurnParser",
     "converse",
     "count_prompt",
     "new_call_id",
@@ -248,6 +249,32 @@ def _question(messages: Sequence[Mapping[str, Any]], variables: Mapping[str, Any
     return Question(last["content"], messages[:-1], variables)
 
 
+class TurnParser:
+    """Parses the updates of one choice into turns."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._parser = plan.parser()
+        self._must_call = plan.must_call
+        self._called = False
+
+    def push(self, update: Update) -> Turn | None:
+        """Returns the turn of an update, or None if it made nothing final."""
+        parser, finish = self._parser, update.finish_reason
+        if parser is None:
+            events: list[Event] = [Content(update.text)] if update.text else []
+        else:
+            events = parser.push(update.text)
+            if finish is not None:
+                cut = self._must_call and (finish == "length" or update.stop is not None)
+                events += parser.finish(cut=cut)
+        if any(isinstance(event, CallStart) for event in events):
+            self._called = True
+        if not (events or update.entries or finish):
+            return None
+        reason = "tool_calls" if finish == "stop" and self._called else finish
+        return Turn(update.index, tuple(events), update.entries, reason, update.counts, update.stop)
+
+
 async def converse(
     plan: Plan,
     choices: Sequence[Choice],
@@ -264,27 +291,15 @@ async def converse(
         GenerationFailed: the engine gave up on a request.
         InvalidRequest: the grammar of a request cannot go on.
     """
-    parsers = {choice.index: plan.parser() for choice in choices}
-    called: set[int] = set()
+    parsers = {choice.index: TurnParser(plan) for choice in choices}
     async with aclosing(updates):
         async for update in updates:
-            parser, finish = parsers[update.index], update.finish_reason
-            if parser is None:
-                events: list[Event] = [Content(update.text)] if update.text else []
-            else:
-                events = parser.push(update.text)
-                if finish is not None:
-                    cut = plan.must_call and (finish == "length" or update.stop is not None)
-                    events += parser.finish(cut=cut)
-            if any(isinstance(event, CallStart) for event in events):
-                called.add(update.index)
-            if events or update.entries or finish:
-                reason = finish
-                if finish == "stop" and update.index in called:
-                    reason = "tool_calls"
-                    if on_tool_calls is not None:
-                        on_tool_calls()
-                yield Turn(update.index, tuple(events), update.entries, reason, update.counts, update.stop)
+            turn = parsers[update.index].push(update)
+            if turn is None:
+                continue
+            if turn.finish_reason == "tool_calls" and on_tool_calls is not None:
+                on_tool_calls()
+            yield turn
 
 
 def _offered(dialogue: Dialogue) -> tuple[FunctionTool, ...]:

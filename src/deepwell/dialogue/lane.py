@@ -68,6 +68,14 @@ class TextLane:
         else:
             self.process.close()  # which may have been started before there was an event loop
 
+    def end(self) -> None:
+        """Ends the child and the thread, and waits for both. Called when the event loop of the lane has ended."""
+        self._ending = None
+        self.process.close()
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)
+            self._thread = None
+
     def _stay(self) -> None:
         if self._ending is not None:
             self._ending.cancel()

@@ -133,6 +133,13 @@ class ServedModel:
         for lane in self._lanes:
             lane.close()
 
+    def end_texts(self) -> None:
+        """Ends the processes that tokenise, and waits for their end. Called when the event loop has ended."""
+        for lane in self._lanes:
+            lane.end()
+        if self.codec.process is not None:
+            self.codec.process.close()
+
     def _fingerprint(self) -> str:
         """Returns a digest. While it is the same, equal requests with a seed give equal tokens."""
         runs = self.capabilities

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from deepwell.bench.harness.assets import repository
 from deepwell.cli.pages.commands import commands_page
+from deepwell.cli.pages.python import python_page
 from deepwell.cli.pages.settings import settings_pages
 
 
 def main() -> None:
-    """Writes the pages on settings and on the verbs into `docs/reference`."""
+    """Writes the pages on settings, on the verbs and on the Python API into `docs/reference`."""
     folder = repository() / "docs" / "reference"
-    for name, text in {**settings_pages(), "commands.md": commands_page()}.items():
+    for name, text in {
+        **settings_pages(),
+        "commands.md": commands_page(),
+        "python.md": python_page(),
+    }.items():
         (folder / name).write_text(text, encoding="utf-8")
 
 

@@ -24,6 +24,8 @@ from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, 
 from deepwell.engine.grammar.trial import Trials
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.models.text.hosted import HostedTokenizer
+from deepwell.models.text.text_process import TextProcess
 from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["MAX_SOURCE", "WHITE_SPACE", "GrammarCompiler", "schema_source"]
@@ -90,6 +92,7 @@ class GrammarCompiler:
         self._clock = clock
         self._loading = threading.Lock()
         self._tokenizer: LLTokenizer | None = None
+        self._process: TextProcess | None = None  # of a tokenizer that nothing vouches for
         self._lock = threading.Lock()  # of `_compiled`; never held while a grammar is compiled
         self._compiled: dict[
             str, OrderedDict[Grammar, CompiledGrammar]
@@ -155,6 +158,8 @@ class GrammarCompiler:
             trials.close()
         for worker in (self._small, self._large, self._masks):
             worker.close()
+        if self._process is not None:
+            self._process.close()
         for waiting in list(self._waiting):
             if waiting.set_running_or_notify_cancel():
                 waiting.set_exception(DeepwellError("the engine is closed", fix="start it again"))
@@ -250,7 +255,10 @@ class GrammarCompiler:
                         fix="send the request without it",
                         param="grammar",
                     )
-                vocabulary = _Vocabulary(self._load(), self._vocab_size, self._eos)
+                tokenizer = self._load()
+                if isinstance(tokenizer, HostedTokenizer):
+                    self._process = tokenizer.process
+                vocabulary = _Vocabulary(tokenizer, self._vocab_size, self._eos)
                 self._tokenizer = LLTokenizer(
                     TokenizerWrapper(vocabulary), n_vocab=self._vocab_size, eos_token=list(self._eos)
                 )

@@ -1,0 +1,155 @@
+"""Ends of a model: Ctrl-C, garbage collection, closing and the interpreter's exit leave no process and no thread."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from deepwell import LLM
+
+# Opens a file that no pinned hash vouches for, so that every text goes through a child process. A schema and a long text start
+# the other children.
+OPENING = """
+import gc, os, sys, threading, time
+from pathlib import Path
+from deepwell import LLM
+
+def children():
+    return [int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
+
+def until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, (children(), threading.enumerate())
+        time.sleep(0.01)
+
+def opened():
+    llm = LLM(sys.argv[1], context=8192, models_dir=sys.argv[2])
+    llm.generate("One, two,", regex="[a-z ]{3}", max_tokens=4)
+    llm.tokenize("word " * 5000)
+    assert len(children()) >= 3, children()
+    return llm
+
+def left():
+    return children(), [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+"""
+
+COLLECTED = """
+llm = opened()
+stream = llm.generate("Once", max_tokens=4000, ignore_eos=True, stream=True)
+next(stream)
+del llm
+print(next(stream).completion_tokens)  # a stream keeps its model
+del stream
+gc.collect()
+until(lambda: left() == ([], []))
+
+class Holder: pass
+holder = Holder()
+holder.itself, holder.llm = holder, LLM(sys.argv[1], models_dir=sys.argv[2])
+assert children()
+del holder
+gc.collect()
+until(lambda: left() == ([], []))
+print("nothing is left")
+"""
+
+EXITING = """
+llm = opened()
+stream = llm.generate("Once", max_tokens=4000, ignore_eos=True, stream=True)
+next(stream)
+print(*children(), flush=True)
+"""
+
+INTERRUPTED = """
+llm = opened()
+def tell():
+    until(lambda: llm._session.engine.stats().running)
+    print("running", flush=True)
+for call in (lambda: llm.generate(["Once"] * 3, max_tokens=4000, ignore_eos=True, progress=True),
+             lambda: list(llm.generate("Once", max_tokens=4000, ignore_eos=True, stream=True)),
+             lambda: llm.generate("Once", max_tokens=4000, ignore_eos=True)):
+    teller = threading.Thread(target=tell)
+    teller.start()
+    try:
+        call()
+    except KeyboardInterrupt:
+        teller.join()
+        until(lambda: not llm._session.engine.stats().running)
+        print("aborted", flush=True)
+print(llm.generate("One, two, three,", temperature=0, max_tokens=3).text)
+with llm:
+    stream = llm.generate("Once", max_tokens=4000, ignore_eos=True, stream=True)
+    next(stream)
+print(left())
+"""
+
+
+@pytest.fixture(scope="session")
+def stranger(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """A model that nothing vouches for, and a store for its packed weights."""
+    folder = tmp_path_factory.mktemp("stranger")
+    path = folder / "model.gguf"
+    path.symlink_to(smollm2_path)
+    return str(path), str(folder / "models")
+
+
+def run(code: str, stranger: tuple[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", OPENING + code, *stranger],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(program: subprocess.Popen[str]) -> str:
+    out, err = program.communicate(timeout=120)
+    assert program.returncode == 0, err
+    assert "Exception" not in err and "Error" not in err, err
+    return out
+
+
+def test_collection_leaves_no_child_and_no_thread(stranger: tuple[str, str]) -> None:
+    assert ended(run(COLLECTED, stranger)).splitlines()[-1] == "nothing is left"
+
+
+def test_the_exit_of_the_interpreter_leaves_no_child(stranger: tuple[str, str]) -> None:
+    children = ended(run(EXITING, stranger)).split()
+    assert len(children) >= 3
+    end = time.monotonic() + 30
+    while [pid for pid in children if _is_alive(pid)]:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def _is_alive(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_an_interrupt_aborts_the_call_and_closing_waits_for_every_end(stranger: tuple[str, str]) -> None:
+    program = run(INTERRUPTED, stranger)
+    assert program.stdout is not None
+    for _ in range(3):
+        assert program.stdout.readline() == "running\n"
+        program.send_signal(signal.SIGINT)
+        assert program.stdout.readline() == "aborted\n"
+    *said, left = ended(program).splitlines()
+    assert "four" in " ".join(said)
+    assert left == "([], [])"
+
+
+def test_closing_twice_is_harmless_and_calls_are_refused(smollm2_path: Path) -> None:
+    llm = LLM(smollm2_path, context=512)
+    llm.close()
+    llm.close()
+    with pytest.raises(Exception, match="is closed"):
+        llm.generate("hello")
