@@ -40,6 +40,7 @@ __all__ = [
     "plan_dialogue",
 ]
 
+_NO_SWITCHES = frozenset({"messages", "tools"})  # variables of templates that have parameters of their own
 _TAIL_TOKENS = 16  # end of a prompt, where a template may open or close the model's reasoning
 
 
@@ -249,7 +250,7 @@ async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
 def _variables(codec: Codec, dialogue: Dialogue) -> dict[str, Any]:
     """Returns the switches of the chat template that the dialogue sets."""
     variables = dict(dialogue.variables)
-    unknown = [name for name in variables if name not in codec.template_variables]
+    unknown = [name for name in variables if name not in codec.template_variables - _NO_SWITCHES]
     if unknown:
         raise InvalidRequest(
             f"this model's chat template has no switch {unknown[0]!r}",
