@@ -97,7 +97,9 @@ async def refused(http: httpx.AsyncClient, path: str = "/rerank", **body: Any) -
 
 
 def cosine(one: str, other: str) -> float:
-    first, second = (np.bincount(np.frombuffer(text.encode(), np.uint8) % 8, minlength=8) for text in (one, other))
+    first, second = (
+        np.bincount(np.frombuffer(text.encode(), np.uint8) % 8, minlength=8) for text in (one, other)
+    )
     return float(first @ second / np.sqrt((first @ first) * (second @ second)))
 
 
@@ -124,7 +126,9 @@ async def test_documents_are_ranked_by_the_cosine_of_their_embeddings(
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(documents=st.lists(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=8), top=st.integers(0, 10))
+@given(
+    documents=st.lists(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=8), top=st.integers(0, 10)
+)
 async def test_the_best_come_first_and_equal_ones_as_they_were_sent(
     http: httpx.AsyncClient, documents: list[str], top: int
 ) -> None:
@@ -141,7 +145,9 @@ async def test_results_leave_the_documents_out_if_asked_to(http: httpx.AsyncClie
     assert answer["results"] == [{"index": 0, "relevance_score": pytest.approx(1)}]
 
 
-async def test_a_decoder_ranks_by_the_likelihood_of_the_query(http: httpx.AsyncClient, ranker: Ranker) -> None:
+async def test_a_decoder_ranks_by_the_likelihood_of_the_query(
+    http: httpx.AsyncClient, ranker: Ranker
+) -> None:
     answer = await ask(http, model="toy", query="why", documents=["one", "{two}"])
     assert ranker.scored == [f"{UPR.format(text)} why".encode() for text in ("one", "{two}")]
     assert answer["method"] == "likelihood" and ranker.embedded == []
@@ -369,7 +375,11 @@ def test_the_right_document_comes_first(real: Live, model: str, method: str) -> 
 
 
 def test_the_likelihood_of_an_answer_tells_right_from_wrong(real: Live) -> None:
-    body = {"model": "smollm2", "text_1": "The capital of France is", "text_2": [" Berlin.", " Paris.", " cheese."]}
+    body = {
+        "model": "smollm2",
+        "text_1": "The capital of France is",
+        "text_2": [" Berlin.", " Paris.", " cheese."],
+    }
     scores = [one["score"] for one in httpx.post(f"{real.url}/score", json=body).json()["data"]]
     assert max(scores) == scores[1] and all(0 < score <= 1 for score in scores)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,10 @@ from deepwell.server.families.tokenize import routes
 from deepwell.server.families.tokenize.schema import MAX_TOKENS
 
 HI = [{"role": "user", "content": "hi"}]
-TOOL = {"type": "function", "function": {"name": "f", "description": "finds", "parameters": {"type": "object"}}}
+TOOL = {
+    "type": "function",
+    "function": {"name": "f", "description": "finds", "parameters": {"type": "object"}},
+}
 
 
 async def tokenize(http: httpx.AsyncClient, **body: Any) -> dict[str, Any]:
@@ -103,7 +105,11 @@ async def test_detokenizing_gives_the_text_back(http: httpx.AsyncClient, text: s
         ({"messages": HI, "chat_template_kwargs": {"thinks": True}}, "chat_template_kwargs", "no switch"),
         ({"messages": []}, "messages", "at least 1"),
         ({"prompt": ["a"]}, "prompt", "string"),
-        ({"prompt": "a", "add_special_token": False}, "add_special_token", "did you mean 'add_special_tokens'"),
+        (
+            {"prompt": "a", "add_special_token": False},
+            "add_special_token",
+            "did you mean 'add_special_tokens'",
+        ),
         ({"prompt": "a", "return_token_strs": "yes"}, "return_token_strs", "boolean"),
     ],
 )
@@ -125,7 +131,9 @@ async def test_tokenize_refuses_by_name(
         ({}, "tokens"),
     ],
 )
-async def test_detokenize_refuses_by_name(engine: FakeEngine, codec: Codec, body: dict[str, Any], says: str) -> None:
+async def test_detokenize_refuses_by_name(
+    engine: FakeEngine, codec: Codec, body: dict[str, Any], says: str
+) -> None:
     transport = httpx.ASGITransport(create_app(make_service(engine, codec, model="toy")))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         error = await refused(http, "/detokenize", **body)
@@ -156,7 +164,10 @@ async def test_a_template_without_the_switch_says_so(engine: FakeEngine, codec: 
     transport = httpx.ASGITransport(create_app(make_service(engine, other, model="toy")))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         error = await refused(http, "/tokenize", messages=HI, add_generation_prompt=False)
-        assert error["param"] == "add_generation_prompt" and "leave add_generation_prompt out" in error["message"]
+        assert (
+            error["param"] == "add_generation_prompt"
+            and "leave add_generation_prompt out" in error["message"]
+        )
 
 
 # Long texts
@@ -167,8 +178,6 @@ def hosted(tmp_path_factory: pytest.TempPathFactory) -> Codec:
     """A tokenizer whose long texts go to a process."""
     folder: Path = write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
     return Codec(Tokenizer.load(folder), ChatTemplate(TEMPLATE, "<|im_start|>", "<|im_end|>"), path=folder)
-
-
 
 
 async def test_a_text_beyond_the_context_is_tokenized_off_the_event_loop(
@@ -202,7 +211,9 @@ async def test_many_tokens_are_turned_into_text_off_the_event_loop(
 
     threads: set[threading.Thread] = set()
     decode, spellings = codec.decode, codec.spellings
-    monkeypatch.setattr(codec, "decode", lambda tokens: threads.add(threading.current_thread()) or decode(tokens))
+    monkeypatch.setattr(
+        codec, "decode", lambda tokens: threads.add(threading.current_thread()) or decode(tokens)
+    )
     monkeypatch.setattr(
         codec, "spellings", lambda tokens: threads.add(threading.current_thread()) or spellings(tokens)
     )

@@ -105,7 +105,9 @@ async def compare_documents(model: ServedModel, body: RerankRequest, method: Met
     if method == "embedding":
         query = await _encode(model, [body.query], "query")
         documents = await _encode(model, body.documents, "documents")
-        return _bounded(Embedded([*query, *documents], [(0, 1 + index) for index in range(count)]), "documents")
+        return _bounded(
+            Embedded([*query, *documents], [(0, 1 + index) for index in range(count)]), "documents"
+        )
     query = await _encode(model, [f" {body.query}"], "query")
     prompts = [f"{_BEFORE}{document}{_AFTER}" for document in body.documents]
     documents = await _encode(model, prompts, "documents")
@@ -124,8 +126,12 @@ async def compare_pairs(model: ServedModel, body: ScoreRequest, method: Method) 
     second = await _encode(model, body.text_2, "text_2")
     pairs = [(index if len(first) > 1 else 0, index) for index in range(len(second))]
     if method == "embedding":
-        return _bounded(Embedded([*first, *second], [(one, len(first) + two) for one, two in pairs]), "text_2")
-    return _fitting(model, Likely(first, [model.codec.unframed(tokens) for tokens in second], pairs), "text_2")
+        return _bounded(
+            Embedded([*first, *second], [(one, len(first) + two) for one, two in pairs]), "text_2"
+        )
+    return _fitting(
+        model, Likely(first, [model.codec.unframed(tokens) for tokens in second], pairs), "text_2"
+    )
 
 
 async def _encode(model: ServedModel, texts: Sequence[str], param: str) -> list[list[int]]:

@@ -82,9 +82,7 @@ def router(context: ServerContext) -> APIRouter:
     return routes
 
 
-async def _scores(
-    answering: Answering, comparison: Comparison, adapter: str, operation: str
-) -> list[float]:
+async def _scores(answering: Answering, comparison: Comparison, adapter: str, operation: str) -> list[float]:
     with embedding(answering.metrics, answering.model.name, comparison.tokens, operation):
         return await comparison.scores(answering.model, adapter)
 

@@ -40,7 +40,9 @@ def router(context: ServerContext) -> APIRouter:
         size = model.codec.vocab_size
         if (largest := max(body.tokens, default=0)) >= size:
             raise InvalidRequest(
-                f"tokens holds token {largest}", fix=f"the vocabulary has tokens 0 to {size - 1}", param="tokens"
+                f"tokens holds token {largest}",
+                fix=f"the vocabulary has tokens 0 to {size - 1}",
+                param="tokens",
             )
         return json_response(Detokenized(await model.detokenize(body.tokens)))
 

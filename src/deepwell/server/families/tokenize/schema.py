@@ -59,7 +59,9 @@ class TokenizeRequest(Strict):
                 if getattr(self, name) is not None:
                     raise crossed(name, f"{name} belongs to messages: leave it out, or send messages")
         elif self.add_special_tokens:
-            raise crossed("add_special_tokens", "the chat template writes its own: leave add_special_tokens out")
+            raise crossed(
+                "add_special_tokens", "the chat template writes its own: leave add_special_tokens out"
+            )
         return self
 
 
