@@ -53,11 +53,11 @@ _whole = refuse("texts are never cut: leave it out, and split long ones")
 class _RankingRequest(Strict):
     """The parameters that reranking and scoring share."""
 
-    model: str | None = Field(None, description="Left out: the first served model.")
+    model: str | None = None
     method: Annotated[Method | None, only_values("the method", "embedding", "likelihood")] = Field(
         None,
         description="`embedding`: cosine of the embeddings, -1 to 1. `likelihood`: probability of one text after the other, "
-        "geometric mean over its tokens, 0 to 1. Left out: `likelihood` for a model that generates text, else `embedding`.",
+        "geometric mean over its tokens, 0 to 1.",
     )
     user: str | None = None
     truncate_prompt_tokens: Annotated[Any, _whole] = None
@@ -76,9 +76,9 @@ class RerankRequest(_RankingRequest):
 
     query: _Text
     documents: _Documents = Field(description="Texts, or objects with a `text`.")
-    top_n: int | None = Field(None, ge=0, description="The most results; left out or 0: all.")
+    top_n: int | None = Field(None, ge=0, description="The most results; 0: all.")
     return_documents: bool | None = Field(
-        None, description="Whether results have the text of their document; the default is true."
+        None, description="Whether results have the text of their document."
     )
     max_tokens_per_doc: Annotated[Any, _whole] = None
     max_chunks_per_doc: Annotated[Any, _whole] = None

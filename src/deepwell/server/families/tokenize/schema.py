@@ -20,22 +20,21 @@ _CHAT_ALONE = ("add_generation_prompt", "continue_final_message", "chat_template
 class TokenizeRequest(Strict):
     """`POST /tokenize`: a plain text, or a conversation as `/v1/chat/completions` would render it."""
 
-    model: str | None = Field(None, description="Left out: the first served model.")
+    model: str | None = None
     prompt: str | None = Field(None, description="A plain text.")
     messages: list[ChatMessage] | None = Field(
         None, min_length=1, max_length=MAX_ENTRIES, description="A conversation, instead of a prompt."
     )
     add_special_tokens: bool | None = Field(
         None,
-        description="Whether a prompt gets the tokens that the model wants around it; the default is true. "
-        "A conversation has those of its template.",
+        description="Whether a prompt gets the tokens that the model wants around it. A conversation has its template's.",
     )
     return_token_strs: bool | None = Field(
         None, description="Whether each token is also given as the vocabulary spells it."
     )
     tools: list[ToolSpec] | None = Field(None, max_length=128, description="Tools that the model is shown.")
     add_generation_prompt: bool | None = Field(
-        None, description="Whether a conversation ends with the beginning of the answer; the default is true."
+        None, description="Whether a conversation ends with the beginning of the answer."
     )
     continue_final_message: Annotated[
         Any, refuse("an answer cannot be begun for the model: leave continue_final_message out", False)
@@ -68,5 +67,5 @@ class TokenizeRequest(Strict):
 class DetokenizeRequest(Strict):
     """`POST /detokenize`."""
 
-    model: str | None = Field(None, description="Left out: the first served model.")
+    model: str | None = None
     tokens: list[Annotated[int, Field(ge=0)]] = Field(max_length=MAX_TOKENS)
