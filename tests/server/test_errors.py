@@ -45,7 +45,10 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
     return {"type": "function", "function": {"name": "f", "parameters": schema, "strict": True}}
 
 
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/embeddings", "/v1/conversations", "/v1/files"])
+@pytest.mark.parametrize(
+    "path",
+    ["/v1/chat/completions", "/v1/embeddings", "/v1/conversations", "/v1/files", "/tokenize", "/v2/rerank"],
+)
 async def test_a_client_that_leaves_within_its_body_is_no_failure(
     service: ServerContext, caplog: pytest.LogCaptureFixture, path: str
 ) -> None:
@@ -341,6 +344,12 @@ names = st.sampled_from(
         "max_tokens",
         "n",
         "seed",
+        "tokens",
+        "tools",
+        "chat_template_kwargs",
+        "documents",
+        "top_n",
+        "text_1",
     ]
 )
 
@@ -348,7 +357,16 @@ names = st.sampled_from(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     path=st.sampled_from(
-        [("/v1/chat/completions", CHAT), ("/v1/completions", TEXT), ("/v1/embeddings", EMBED)]
+        [
+            ("/v1/chat/completions", CHAT),
+            ("/v1/completions", TEXT),
+            ("/v1/embeddings", EMBED),
+            ("/tokenize", {"model": "toy", "prompt": "hi"}),
+            ("/tokenize", {"model": "toy", "messages": CHAT["messages"]}),
+            ("/detokenize", {"model": "toy", "tokens": [97]}),
+            ("/v2/rerank", {"model": "toy", "query": "hi", "documents": ["a"]}),
+            ("/v1/score", {"model": "toy", "text_1": "hi", "text_2": ["a"]}),
+        ]
     ),
     extra=st.dictionaries(names, json_values, max_size=3),
 )

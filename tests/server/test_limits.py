@@ -26,7 +26,7 @@ from deepwell.server.access.admission import Admission, Overloaded
 from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.principal import Principal
 from deepwell.server.access.quota import RateLimits
-from deepwell.server.app import create_app
+from deepwell.server.app import create_app, route_table
 from deepwell.server.http.body_room import free_body_in
 from deepwell.server.http.errors import BodyRefused
 from deepwell.server.http.json_route import JsonRoute
@@ -128,6 +128,33 @@ async def test_embeddings_count_their_tokens(serve: Serve) -> None:
         assert (
             await http.post("/v1/embeddings", json={"model": "toy", "input": "x" * 50})
         ).status_code == 429
+
+
+def test_every_route_counts_but_those_of_supervisors_and_browsers() -> None:
+    routes = route_table()
+    free = {path for _, path in routes.operations if not routes.is_limited(path)}
+    assert free == routes.open_paths | {"/metrics"}
+    assert routes.is_limited("/v1/nothing") and routes.is_limited("/tokenize/")
+    assert not routes.is_limited("/openapi.json")
+
+
+async def test_requests_outside_v1_count_and_have_a_deadline(engine: FakeEngine, codec: Codec) -> None:
+    """Clients of vLLM and Cohere send `/tokenize` and `/v2/rerank`."""
+    limits = LimitsConfig(RateLimits(1), request_timeout_s=60)
+    app = create_app(make_service(engine, codec, model="toy", limits=limits))
+    seen: list[Scope] = []
+
+    async def noted(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope)
+        await app(scope, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(noted), base_url="http://test") as http:
+        answer = await http.post("/tokenize", json={"prompt": "a"})
+        assert answer.status_code == 200 and answer.headers["x-ratelimit-remaining-requests"] == "0"
+        assert (await http.post("/v2/rerank", json={})).status_code == 429
+        assert (await http.get("/health")).status_code == 200
+    assert all(scope["state"]["timeout_s"] == limits.request_timeout_s for scope in seen[:2])
+    assert "deadline" not in seen[2]["state"]
 
 
 async def test_the_sdk_reads_the_refusal(engine: FakeEngine, codec: Codec) -> None:

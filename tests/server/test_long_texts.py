@@ -65,6 +65,8 @@ async def test_a_long_text_is_answered_with_the_same_tokens(live: Live, codec: C
         ("/v1/completions", {"prompt": [97] * 70_000, "echo": True}, "prompt"),
         ("/v1/responses", {"input": "a" * 70_000}, "input"),
         ("/v1/embeddings", {"input": ["a", "b" * 70_000]}, "input"),
+        ("/v1/rerank", {"query": "a", "documents": ["a", "b" * 7_000_000]}, "documents"),
+        ("/v1/score", {"text_1": "a" * 70_000, "text_2": "b", "method": "embedding"}, "text_1"),
     ],
 )
 async def test_a_text_beyond_the_context_is_refused(

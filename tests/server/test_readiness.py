@@ -6,19 +6,25 @@ import asyncio
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from pydantic import SecretStr
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
+from deepwell.engine.protocol import EngineStats
 from deepwell.errors import StorageUnavailable
+from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 from deepwell.server.families.health import readiness
 from deepwell.server.families.health.readiness import CACHED_S, Readiness
 from deepwell.server.options import FileOptions
 from deepwell.storage.database import Database
+from deepwell.version import deepwell_version
 
 
 @pytest.fixture
@@ -156,3 +162,39 @@ async def test_a_look_that_breaks_is_not_ready(
 
 async def test_a_server_that_keeps_nothing_is_ready(engine: FakeEngine, codec: Codec) -> None:
     await Readiness(make_service(engine, codec, model="toy")).require()
+
+
+@dataclass
+class Ending(FakeEngine):
+    """An engine whose process may be away."""
+
+    away: bool = False
+
+    def stats(self) -> EngineStats:
+        return replace(super().stats(), available=not self.away)
+
+
+async def test_health_needs_no_key_and_tells_of_the_engine_alone(codec: Codec) -> None:
+    engine = Ending()
+    context = make_service(engine, codec, model="toy", api_keys=(SecretStr("sk-test"),))
+    transport = httpx.ASGITransport(create_app(context))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        alive = await http.get("/health")
+        assert (alive.status_code, alive.content) == (200, b"")
+        context.draining = True
+        assert (await http.get("/readyz")).status_code == 503
+        assert (await http.get("/health")).status_code == 200, "a server that drains is not to be killed"
+        engine.away = True
+        dead = await http.get("/health")
+        assert dead.status_code == 503 and "being restarted" in dead.json()["error"]["message"]
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_the_version_is_as_open_as_the_page_that_shows_it(codec: Codec) -> None:
+    context = make_service(FakeEngine(), codec, model="toy", api_keys=(SecretStr("sk-test"),))
+    transport = httpx.ASGITransport(create_app(context))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        answer = await http.get("/version")
+        assert (answer.status_code, answer.json()) == (200, {"version": deepwell_version()})
+        assert deepwell_version() in (await http.get("/")).text
+        assert (await http.get("/v1/models")).status_code == 401

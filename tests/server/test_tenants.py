@@ -38,7 +38,9 @@ RESPONSE: dict[str, Any] = {"model": "toy", "input": SECRET, "max_output_tokens"
 COMMON = {
     "GET /",
     "GET /docs",
+    "GET /health",
     "GET /healthz",
+    "GET /version",
     "GET /readyz",
     "GET /v1/models",
     "GET /v1/models/{id:path}",

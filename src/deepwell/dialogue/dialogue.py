@@ -11,8 +11,8 @@ Every chat-like request takes this path:
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -36,10 +36,12 @@ __all__ = [
     "TurnParser",
     "converse",
     "count_prompt",
+    "encode_dialogue",
     "new_call_id",
     "plan_dialogue",
 ]
 
+_NO_SWITCHES = frozenset({"messages", "tools"})  # variables of templates that have parameters of their own
 _TAIL_TOKENS = 16  # end of a prompt, where a template may open or close the model's reasoning
 
 
@@ -55,6 +57,7 @@ class Dialogue:
         variables: further switches of the chat template.
         params: the route's own names for `messages`, `tools`, `tool_choice`, `format` and `thinks`, used in errors.
         counted: the prompt is counted and not run, so that an error for too many tokens has to have their number.
+        begins_answer: whether the prompt ends with the beginning of the answer, as it must for the model to answer.
     """
 
     messages: Sequence[Mapping[str, Any]]
@@ -66,6 +69,7 @@ class Dialogue:
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     counted: bool = False
+    begins_answer: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +181,28 @@ async def plan_dialogue(model: ServedModel, dialogue: Dialogue, caller: Caller) 
     Raises:
         InvalidRequest: messages, tools or the format cannot be used. `param` is the route's own name for them.
     """
-    try:
+    with _named(dialogue):
         return await _plan(model, dialogue, caller)
+
+
+async def encode_dialogue(model: ServedModel, dialogue: Dialogue, most_tokens: int) -> list[int]:
+    """Returns the tokens of the prompt, which may be longer than the context.
+
+    Raises:
+        PromptTooLong: a long prompt has more than `most_tokens`.
+        InvalidRequest: as for `plan_dialogue`.
+    """
+    with _named(dialogue):
+        _check_messages(dialogue.messages)
+        variables = _variables(model.codec, dialogue)
+        return await _encode(model, dialogue, _offered(dialogue), variables, most_tokens)
+
+
+@contextmanager
+def _named(dialogue: Dialogue) -> Generator[None]:
+    """Gives errors the route's own names for the parts of the dialogue."""
+    try:
+        yield
     except InvalidRequest as error:
         known = {"grammar": "format", "format": "format"}
         param = known.get(error.param or "", error.param or "")
@@ -192,25 +216,8 @@ async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
     dialect = codec.dialect
     _check_messages(dialogue.messages)
     tools = _offered(dialogue)
-    variables = dict(dialogue.variables)
-    unknown = [name for name in variables if name not in codec.template_variables]
-    if unknown:
-        raise InvalidRequest(
-            f"this model's chat template has no switch {unknown[0]!r}",
-            fix="leave it out",
-            param="chat_template_kwargs",
-        )
-    if dialogue.thinks is not None:
-        variables |= _switch(dialect, dialogue.thinks)
-    shown = [tool.rendered() for tool in tools] if tools and dialect.offers else None
-    turns = dialect.conversation(dialogue.messages, tools)
-    prompt = await model.encode_chat(
-        turns,
-        tools=shown,
-        param=dialogue.params.get("messages", "messages"),
-        counted=dialogue.counted,
-        variables=variables,
-    )
+    variables = _variables(codec, dialogue)
+    prompt = await _encode(model, dialogue, tools, variables)
     reasoning = _reasoning(dialect, codec, prompt)
     if dialogue.thinks is False and reasoning != "off":
         raise InvalidRequest(
@@ -238,6 +245,49 @@ async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
         visible if tools or reasoning != "off" else frozenset(),
         None if tools else _question(dialogue.messages, variables),
         must_call=bool(tools) and dialogue.tool_choice != "auto",
+    )
+
+
+def _variables(codec: Codec, dialogue: Dialogue) -> dict[str, Any]:
+    """Returns the switches of the chat template that the dialogue sets."""
+    variables = dict(dialogue.variables)
+    unknown = [name for name in variables if name not in codec.template_variables - _NO_SWITCHES]
+    if unknown:
+        raise InvalidRequest(
+            f"this model's chat template has no switch {unknown[0]!r}",
+            fix="leave it out",
+            param="chat_template_kwargs",
+        )
+    if dialogue.thinks is not None:
+        variables |= _switch(codec.dialect, dialogue.thinks)
+    if not dialogue.begins_answer:
+        if "add_generation_prompt" not in codec.template_variables:
+            raise InvalidRequest(
+                "this model's chat template cannot leave the beginning of the answer out",
+                fix="leave add_generation_prompt out",
+                param="add_generation_prompt",
+            )
+        variables["add_generation_prompt"] = False
+    return variables
+
+
+async def _encode(
+    model: ServedModel,
+    dialogue: Dialogue,
+    tools: Sequence[FunctionTool],
+    variables: Mapping[str, Any],
+    most_tokens: int | None = None,
+) -> list[int]:
+    """Renders and tokenises the messages, with the tools that the model is shown."""
+    dialect = model.codec.dialect
+    shown = [tool.rendered() for tool in tools] if tools and dialect.offers else None
+    return await model.encode_chat(
+        dialect.conversation(dialogue.messages, tools),
+        tools=shown,
+        param=dialogue.params.get("messages", "messages"),
+        counted=dialogue.counted,
+        most_tokens=most_tokens,
+        variables=variables,
     )
 
 

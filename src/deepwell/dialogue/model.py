@@ -26,6 +26,7 @@ Task = Literal["generate", "embed"]
 
 # So many characters are tokenised in about 10 ms. A longer text would stall every stream of the event loop.
 _INLINE_CHARACTERS = 20_000
+_INLINE_TOKENS = _INLINE_CHARACTERS // 4
 _OF_A_MESSAGE = 32  # characters that take as long as everything of a message besides its text
 
 T = TypeVar("T")
@@ -163,6 +164,7 @@ class ServedModel:
         tools: Sequence[Mapping[str, Any]] | None = None,
         param: str = "messages",
         counted: bool = False,
+        most_tokens: int | None = None,
         variables: Mapping[str, Any] | None = None,
     ) -> list[int]:
         """Returns the tokens of a conversation. `variables` are the template's switches.
@@ -173,9 +175,10 @@ class ServedModel:
         Args:
             param: the route's name for the messages, for errors.
             counted: the tokens are counted and not run: the error for too many has their exact number.
+            most_tokens: the most that are returned; None: those that the context holds.
 
         Raises:
-            PromptTooLong: a long conversation has more tokens than the context.
+            PromptTooLong: a long conversation has more tokens.
         """
         variables = variables or {}
         size = _size(messages, (tools, variables))
@@ -184,7 +187,7 @@ class ServedModel:
             encode = partial(self.codec.encode_chat, messages, tools=tools, **variables)
             return await asyncio.to_thread(encode) if tools or size > _INLINE_CHARACTERS else encode()
         self.codec.check_chats()
-        window = self.capabilities.max_model_len
+        window = most_tokens or self.capabilities.max_model_len
 
         def work(process: TextProcess) -> list[int]:
             return process.encode_chat(
@@ -254,7 +257,36 @@ class ServedModel:
             encoded.append(tokens)
         return encoded
 
-    async def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
+    async def tokenize(self, text: str, most_tokens: int) -> list[int]:
+        """Returns the tokens of a plain text, which may be longer than the context.
+
+        Raises:
+            PromptTooLong: a long text has more than `most_tokens`.
+        """
+        try:
+            (tokens,) = await self._tokenised([text], most_tokens)
+        except TooLong as found:
+            raise self._too_long(found, "prompt") from None
+        return tokens
+
+    async def detokenize(self, tokens: Sequence[int]) -> str:
+        """Returns the text of tokens, control tokens included."""
+        is_long = len(tokens) > _INLINE_TOKENS
+        if self.codec.is_word_piece:
+            lane = (self._long or self._quick) if is_long else self._quick
+            if lane is not None:
+                return await self._in_turn(lane, len(tokens), lambda process: process.decode(tokens))
+        if is_long:
+            return await asyncio.to_thread(self.codec.decode, tokens)
+        return self.codec.decode(tokens)
+
+    async def spellings(self, tokens: Sequence[int]) -> list[str]:
+        """Returns every token as the vocabulary spells it."""
+        if len(tokens) > _INLINE_TOKENS:
+            return await asyncio.to_thread(self.codec.spellings, tokens)
+        return self.codec.spellings(tokens)
+
+    async def _tokenised(self, texts: Sequence[str], most_tokens: int | None = None) -> list[list[int]]:
         size = sum(map(len, texts)) + _OF_A_MESSAGE * len(
             texts
         )  # many short texts take as long as a long one
@@ -266,7 +298,7 @@ class ServedModel:
                 return await asyncio.to_thread(lambda: [encode(text) for text in texts])
             return [encode(text) for text in texts]
         frame = len(self.codec.framed([]))
-        most = self.capabilities.max_model_len - frame
+        most = (most_tokens or self.capabilities.max_model_len) - frame
         for index, text in enumerate(texts):
             if len(text) <= max(most, _INLINE_CHARACTERS):
                 continue

@@ -75,6 +75,12 @@ class Codec:
             return [*tokenizer.prefix_ids, *tokens, *tokenizer.suffix_ids]
         return tokens if self.added_bos is None else [self.added_bos, *tokens]
 
+    def unframed(self, tokens: list[int]) -> list[int]:
+        """Returns the tokens of a plain text without those that `framed` put around them."""
+        suffix = len(self._tokenizer.suffix_ids)
+        prefix = len(self.framed([])) - suffix
+        return tokens[prefix : len(tokens) - suffix]
+
     def fewest_tokens(self, text: str) -> int:
         """Returns a lower bound of the number of tokens of a text, without tokenising it."""
         return self._tokenizer.fewest_tokens(text)
@@ -122,6 +128,16 @@ class Codec:
     def decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, control tokens included."""
         return self._tokenizer.decode(tokens, skip_special=False)
+
+    def spellings(self, tokens: Sequence[int]) -> list[str]:
+        """Returns every token as the vocabulary spells it."""
+        spelt = {token: self._tokenizer.spelling(token) for token in set(tokens)}
+        return [spelt[token] for token in tokens]
+
+    @property
+    def is_word_piece(self) -> bool:
+        """True if tokens are decoded by the tokenizer's library, and not from a table."""
+        return self._tokenizer.is_word_piece
 
     def decoder(self, visible: frozenset[int] = frozenset()) -> Detokenizer:
         """Returns a decoder for the tokens of one sequence. It skips control tokens that are not in `visible`."""

@@ -25,8 +25,10 @@ from deepwell.server.families.message_batches.family import FAMILY as MESSAGE_BA
 from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
 from deepwell.server.families.models.family import FAMILY as MODELS
+from deepwell.server.families.ranking.family import FAMILY as RANKING
 from deepwell.server.families.responses.family import FAMILY as RESPONSES
 from deepwell.server.families.site.family import FAMILY as SITE
+from deepwell.server.families.tokenize.family import FAMILY as TOKENIZE
 from deepwell.server.families.uploads.family import FAMILY as UPLOADS
 from deepwell.server.housekeeping import Housekeeper
 from deepwell.server.http import errors
@@ -43,6 +45,8 @@ FAMILIES: tuple[Family, ...] = (
     COMPLETIONS,
     CONVERSATIONS,
     EMBEDDINGS,
+    RANKING,
+    TOKENIZE,
     MESSAGES,
     MESSAGE_BATCHES,
     RESPONSES,
@@ -113,7 +117,7 @@ def _middleware(
         Middleware(Envelope, metrics=context.metrics, observer=context.observer, routes=table),
         Middleware(CrossOriginGuard, options=options.origins, keys_needed=context.keys.required),
         Middleware(Auth, ring=context.keys, routes=table),
-        Middleware(RateLimitMiddleware, limiter=context.limiter),
+        Middleware(RateLimitMiddleware, limiter=context.limiter, routes=table),
         Middleware(
             BodyLimit,
             limit=options.max_body_bytes,

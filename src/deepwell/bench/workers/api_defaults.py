@@ -67,6 +67,15 @@ _DEFAULTS: Mapping[str, str] = {
     "encoding_format": "float",
     "dimensions": "all of the model's",
     "tokenizer": _NONE,
+    # Reranking, scoring and tokenizing
+    "method": "`likelihood` for a model that generates text, else `embedding`",
+    "top_n": "all",
+    "return_documents": "true",
+    "prompt": _NONE,
+    "messages": _NONE,
+    "add_special_tokens": "true for a prompt",
+    "return_token_strs": "false",
+    "add_generation_prompt": "true for messages",
     # Lists
     "after": "the first page",
     "after_id": "the first page",
@@ -89,12 +98,15 @@ _DEFAULTS: Mapping[str, str] = {
     "client_metadata": _IGNORED,
 }
 
+_VLLM = ("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")
+
 # Those of one operation that differ.
 _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/completions", "max_tokens"): "16",
     ("POST /v1/completions", "logprobs"): _NONE,
     ("POST /v1/responses", "store"): "true",
     ("POST /v1/responses/input_tokens", "model"): "the model that is served",
+    **{(f"POST {path}", "model"): "the first served model" for path in _VLLM},
 }
 
 

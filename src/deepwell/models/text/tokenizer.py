@@ -46,6 +46,7 @@ def _byte_alphabet() -> dict[str, int]:
 
 
 _BYTES: Final = _byte_alphabet()
+_CHARACTERS: Final = {byte: character for character, byte in _BYTES.items()}
 
 
 def _looks_like_control(text: str) -> bool:
@@ -207,6 +208,15 @@ class Tokenizer:
         if cached is None:
             cached = self._token_bytes[token_id] = self._read_token_bytes(token_id)
         return cached
+
+    def spelling(self, token_id: int) -> str:
+        """Returns the token as the vocabulary spells it: `Ġworld`, `##ing` or `<|im_end|>`; empty for an id without a token."""
+        if token_id in self.added:
+            return self.added[token_id]
+        data = self.token_bytes(token_id)
+        if not self.is_word_piece:
+            return "".join(_CHARACTERS[byte] for byte in data)
+        return data[1:].decode() if data.startswith(b" ") else f"##{data.decode()}" if data else ""
 
     def _read_token_bytes(self, token_id: int) -> bytes:
         token = self.backend.id_to_token(token_id)

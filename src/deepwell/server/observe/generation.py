@@ -99,8 +99,8 @@ class GenerationMeter:
 
 
 @contextmanager
-def embedding(metrics: Metrics, model: str, tokens: int) -> Generator[None]:
-    """Measures the work inside, which embeds `tokens` tokens with a served model."""
+def embedding(metrics: Metrics, model: str, tokens: int, operation: str = "embeddings") -> Generator[None]:
+    """Measures the work inside, which embeds or scores `tokens` tokens with a served model."""
     record = current()
     begin = perf_counter() if record is None else record.started
     who = object()
@@ -113,7 +113,7 @@ def embedding(metrics: Metrics, model: str, tokens: int) -> Generator[None]:
         raise
     finally:
         metrics.waiting.end(who)
-        instruments = metrics.generation("embeddings", model)
+        instruments = metrics.generation(operation, model)
         instruments.duration(kind).observe(perf_counter() - begin)
         instruments.input_tokens.observe(tokens)
         if record is not None:

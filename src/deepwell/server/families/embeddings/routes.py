@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 
 import msgspec
@@ -11,13 +10,14 @@ from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from deepwell.dialogue.model import PromptTooLong, ServedModel
+from deepwell.dialogue.model import PromptTooLong
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.families.embeddings.bodies import Embedding, EmbeddingList, EmbeddingUsage
 from deepwell.server.families.embeddings.schema import EmbeddingRequest
+from deepwell.server.families.together import together
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer
 from deepwell.server.observe.generation import embedding
@@ -91,25 +91,16 @@ async def _embed(
     as_base64: bool,
 ) -> bytes:
     """Embeds all inputs together. The first failure cancels the others."""
-    tasks: list[asyncio.Task[NDArray[np.float32]]] = []
     total = sum(map(len, inputs))
     model = answering.model
     with embedding(answering.metrics, model.name, total):
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks += [group.create_task(_one(model, tokens, adapter)) for tokens in inputs]
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+        vectors = await together(model.engine.embed(tokens, adapter=adapter) for tokens in inputs)
     data: list[Embedding] = []
-    for index, task in enumerate(tasks):
-        vector = _shortened(task.result(), dimensions)
+    for index, whole in enumerate(vectors):
+        vector = _shortened(whole, dimensions)
         packed = base64.b64encode(vector.astype("<f4").tobytes()).decode() if as_base64 else vector.tolist()
         data.append(Embedding(index, packed))
     return msgspec.json.encode(EmbeddingList(data, name, EmbeddingUsage(total, total)))
-
-
-async def _one(model: ServedModel, tokens: list[int], adapter: str) -> NDArray[np.float32]:
-    return await model.engine.embed(tokens, adapter=adapter)
 
 
 def _shortened(vector: NDArray[np.float32], dimensions: int | None) -> NDArray[np.float32]:

@@ -1,10 +1,10 @@
-"""The bodies of `/healthz` and `/readyz`."""
+"""The bodies of the health checks and of `/version`."""
 
 from __future__ import annotations
 
 from msgspec import UNSET, Struct, UnsetType
 
-__all__ = ["Health"]
+__all__ = ["Health", "Version"]
 
 
 class Health(Struct):
@@ -12,3 +12,9 @@ class Health(Struct):
 
     status: str
     model: str | UnsetType = UNSET
+
+
+class Version(Struct):
+    """The version of Deepwell."""
+
+    version: str
