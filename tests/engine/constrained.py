@@ -12,8 +12,8 @@ from tests.server.fakes import END, VOCAB
 
 from deepwell.engine.backends.backend import KVCache
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
+from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
-from deepwell.engine.core.step import Limits
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.protocol import Grammar
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+import weakref
 from pathlib import Path
 
 import gguf
@@ -27,6 +28,19 @@ from deepwell.models.formats.gguf import GGML_TYPES, MAX_HEADER_BYTES, GGUFHeade
 
 def read(tmp_path: Path, file: GGUFBytes) -> GGUFHeader:
     return read_gguf_header(file.write(tmp_path / "model.gguf"))
+
+
+def test_a_header_that_somebody_holds_is_parsed_once_and_a_changed_file_again(tmp_path: Path) -> None:
+    path = GGUFBytes([u32_entry("k", 1)]).write(tmp_path / "model.gguf")
+    held = read_gguf_header(path)
+    assert read_gguf_header(path) is held
+    other = GGUFBytes([u32_entry("k", 2)]).write(tmp_path / "other.gguf")
+    assert read_gguf_header(other).metadata == {"k": 2}
+    other.replace(path)
+    assert read_gguf_header(path).metadata == {"k": 2}
+    gone = weakref.ref(held)
+    del held
+    assert gone() is None
 
 
 def test_every_metadata_type_of_another_writer_is_read(tmp_path: Path) -> None:

@@ -110,19 +110,19 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
             process = host_model(settings, one, progress if one is planned[0] else None, turns=turns)
             started.callback(process.stop)
             hosted.append(process)
-        facts = [(one.name, one.path, one.tasks, one.defaults) for one in planned]
-        del (
-            planned
-        )  # what is known of the files takes megabytes, and the engines' processes read it for themselves
-        # While they load:
-        from deepwell.engine.hosting.process import ProcessEngine
-
-        codecs: list[Codec | None] = [None] * len(facts)
+        # While they load. The tokenizers read the headers that the plan holds.
+        codecs: list[Codec | None] = [None] * len(planned)
         if settings.workers == 1:
-            import deepwell.server.run  # noqa: F401
             from deepwell.dialogue.text import Codec
 
-            codecs = [Codec.load(path) for _name, path, *_rest in facts]
+            codecs = [Codec.load(one.path) for one in planned]
+        facts = [(one.name, one.path, one.tasks, one.defaults) for one in planned]
+        # What is known of the files takes megabytes, and the engines' processes read it for themselves.
+        del planned
+        from deepwell.engine.hosting.process import ProcessEngine
+
+        if settings.workers == 1:
+            import deepwell.server.run  # noqa: F401
         with_key = bool(settings.api_keys) or has_stored_key(settings)
         if demo and with_key and not settings.api_keys:
             raise InvalidRequest(

@@ -11,10 +11,13 @@ __all__ = ["packing"]
 @contextmanager
 def packing(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
     """A bar for packing weights, which the first start of a model does; later starts map the packed file."""
+    if not shown:
+        yield None
+        return
     from deepwell.cli.output import console
 
     err = console(stderr=True)
-    if not (shown and err.is_terminal):
+    if not err.is_terminal:
         yield None
         return
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deepwell.cli.answers import Asked, RemoteAnswers, last_of
 from deepwell.cli.keys import check_store, has_stored_key
 from deepwell.cli.loading import Loaded, load_models, parse_adapters
 from deepwell.cli.options import (
@@ -46,6 +45,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 if TYPE_CHECKING:
     from socket import socket
 
+    from deepwell.cli.answers import RemoteAnswers
     from deepwell.settings import Settings
 
 __all__ = ["register"]
@@ -144,7 +144,6 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
         raise InvalidRequest.of("adapter_folder_missing", path=settings.adapter_dir)
     from deepwell.server.http.listen import bind, url_of
 
-    out = console()
     # Before loading: a taken port should not cost a load.
     with bind(settings.host, settings.port) as listener:
         url = url_of(listener)
@@ -154,13 +153,15 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
             if as_json:
                 write_json({"event": "ready", "url": url, **_facts(loaded)})
             else:
-                out.print(_welcome(url, loaded), soft_wrap=True)
+                console().print(_welcome(url, loaded), soft_wrap=True)
             if demo:
                 threading.Thread(target=show, daemon=True).start()
 
         failures: list[DeepwellError] = []
 
         def show() -> None:
+            from deepwell.cli.answers import RemoteAnswers
+
             try:
                 _ask_once(RemoteAnswers(url, loaded.main.name, settings.api_keys), as_json=as_json)
             except DeepwellError as error:
@@ -174,7 +175,7 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
         if failures:
             raise failures[0]
     if not as_json:
-        out.print("stopped")
+        console().print("stopped")
 
 
 def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[], None]) -> None:
@@ -325,6 +326,8 @@ def _demo_language(model: str) -> str:
 
 def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
     """Put one question to the server through its own API, as any client would."""
+    from deepwell.cli.answers import Asked, last_of
+
     question = DEMO_QUESTIONS[_demo_language(answers.model)]
     asked = Asked([{"role": "user", "content": question}], max_tokens=100, temperature=0.0)
     out = console()

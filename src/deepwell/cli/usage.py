@@ -1,18 +1,21 @@
-"""The group of verbs: a wrong verb or option names the nearest right one, in the language of the terminal."""
+"""The command line around the verbs: a wrong verb or option names the nearest right one, in the language of the terminal."""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["Verbs"]
+__all__ = ["Verbs", "application"]
 
+_COLLECT_WHEN_READY = ("serve",)  # verbs that switch garbage collection on when they have started
 _USAGE_CODE = 2  # exit code of a command that was written wrongly, as click has it
 # typer carries its own copy of click in newer versions, and does not export these two.
 _UsageError: Any = typer.BadParameter.__mro__[1]
@@ -93,3 +96,37 @@ def _wrong_verb(wrong: str, command: str, context: Any) -> InvalidRequest:
 def _options(context: Any) -> list[str]:
     parameters = context.command.params if context else []
     return [name for one in parameters for name in (*one.opts, *one.secondary_opts) if name.startswith("-")]
+
+
+def application(modules: Sequence[str]) -> typer.Typer:
+    """Returns the command line with the verbs of some modules of `deepwell.cli`."""
+    app = typer.Typer(
+        name="deepwell",
+        cls=Verbs,
+        help="Run, serve and measure language models on a plain CPU.",
+        no_args_is_help=True,
+        pretty_exceptions_show_locals=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    for module in modules:
+        importlib.import_module(f"deepwell.cli.{module}").register(app)
+    return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from deepwell.version import deepwell_version
+
+        typer.echo(f"deepwell {deepwell_version()}")
+        raise typer.Exit
+
+
+def _root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand not in _COLLECT_WHEN_READY:
+        gc.enable()  # `main` switched it off

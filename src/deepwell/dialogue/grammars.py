@@ -13,7 +13,7 @@ from deepwell.dialogue.dialect import Dialect, Family
 from deepwell.dialogue.parsers import deepseek
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.tools import FunctionTool, ToolChoice
-from deepwell.engine.grammar.compiler import schema_source
+from deepwell.engine.grammar.json_schema import schema_source
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import InvalidRequest
 

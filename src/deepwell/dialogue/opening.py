@@ -72,8 +72,8 @@ def plan_model(
         InsufficientMemory: it does not fit.
         InvalidModelFile, UnsupportedModel: as the reader says.
     """
-    from deepwell.engine.load import plan_engine
     from deepwell.engine.options import EngineOptions
+    from deepwell.engine.planning import plan_engine
     from deepwell.models.formats.checkpoint import open_checkpoint
     from deepwell.models.store.store import ModelStore
 

@@ -5,75 +5,38 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from deepwell.engine.architectures import build_encoder, build_model, build_prediction, tensor_plan
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, KVCache
+from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.core.row_cost import expected_row_cost
-from deepwell.engine.core.step import Limits
 from deepwell.engine.encoder.loop import EncoderEngine
-from deepwell.engine.encoder.plan import plan_encoder
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.layouts import KVDtype
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.options import EngineOptions
-from deepwell.engine.plan import MemoryPlan, plan
+from deepwell.engine.plan import MemoryPlan
+from deepwell.engine.planning import plan_engine
 from deepwell.engine.protocol import Capabilities
 from deepwell.engine.weights.adapters import AdapterLoader, linears_of
-from deepwell.engine.weights.load import Progress, load_weights, resolve_precision, weights_fingerprint
+from deepwell.engine.weights.load import Progress, load_weights, weights_fingerprint
 from deepwell.engine.weights.packed import Weights
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
-from deepwell.models.text.hosted import open_tokenizer
 from deepwell.process.turns import Turn
 
-__all__ = ["expected_capabilities", "new_cache", "open_engine", "plan_engine", "step_limits"]
+if TYPE_CHECKING:
+    from deepwell.models.text.tokenizer import Tokenizer
+
+__all__ = ["expected_capabilities", "new_cache", "open_engine", "step_limits"]
 
 PREDICT_DEPTH = 3  # drafts of a prediction layer that was trained for the first of them
 # Products of one step and thread: 20 s on a core that makes 20 GMAC/s, a third of what AVX2 does on an idle one.
 _STEP_MACS = 4e11
 _FEWEST_ROWS = 64  # with which the matrix kernels still reuse what they read
-
-
-def plan_engine(
-    checkpoint: Checkpoint,
-    options: EngineOptions,
-    available_bytes: int | None = None,
-    *,
-    joins: bool = False,
-) -> MemoryPlan:
-    """Returns the memory plan that `open_engine` would follow, to print before loading.
-
-    Args:
-        available_bytes: memory to plan for; None: what this machine and its cgroup have left.
-        joins: whether the model joins others in a server, whose own memory is then in the plan of the first.
-
-    Raises:
-        InsufficientMemory: it does not fit; the fix names the flags that would.
-    """
-    config = checkpoint.config
-    precision, _ = resolve_precision(options.precision, checkpoint)
-    if config.is_encoder:
-        return plan_encoder(
-            config,
-            precision,
-            options.context,
-            options.kv_dtype,
-            available_bytes,
-            threads=options.threads,
-            joins=joins,
-        )
-    return plan(
-        config,
-        precision,
-        options.context,
-        options.kv_dtype,
-        options.kv_tokens,
-        available_bytes,
-        predicts=options.speculation != "off",
-        joins=joins,
-    )
 
 
 def expected_capabilities(checkpoint: Checkpoint, options: EngineOptions, memory: MemoryPlan) -> Capabilities:
@@ -162,12 +125,19 @@ def open_engine(
         limits=limits,
         loader=AdapterLoader(paged.model, linears_of(tensor_plan(config), checkpoint)),
         grammars=GrammarCompiler(
-            lambda: open_tokenizer(path if path.suffix == ".gguf" else path.parent),
+            lambda: _open_tokenizer(path if path.suffix == ".gguf" else path.parent),
             config.vocab_size,
             config.eos_token_ids,
         ),
         turn=turn,
     )
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    """Opens the tokenizer that grammars need, with its imports: most engines never compile one."""
+    from deepwell.models.text.hosted import open_tokenizer
+
+    return open_tokenizer(path)
 
 
 def _capabilities(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from deepwell.engine.core.step import Limits
+from deepwell.engine.core.limits import Limits
 from deepwell.engine.layouts import KVDtype, Precision
-from deepwell.settings import Settings
+
+if TYPE_CHECKING:
+    from deepwell.settings import Settings
 
 __all__ = ["EngineOptions"]
 

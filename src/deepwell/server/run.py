@@ -109,10 +109,12 @@ class Server(uvicorn.Server):
 def freeze_heap() -> None:
     """Takes every object that exists out of garbage collection, so that collections while serving do not visit them.
 
-    They are modules, schemas and routes for the most part, which live as long as the process.
+    They are modules, schemas and routes for the most part, which live as long as the process. A collection first would find
+    a thousand small objects, in a tenth of the time of the whole start. Collections are switched on, where the start had
+    switched them off.
     """
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def serve(

@@ -28,7 +28,9 @@ __all__ = ["InvalidSettings", "Settings", "config_file"]
 class Settings(ClientSettings, ModelSettings, StorageSettings, EngineSettings, ServerSettings):
     """Every option Deepwell has, once: a section for each package, under one list of names."""
 
-    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, extra="forbid", env_ignore_empty=True, defer_build=False
+    )
 
     _flags: frozenset[str] = PrivateAttr(default=frozenset())
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings
+
+from deepwell.settings.section import Section
 
 __all__ = ["ClientSettings"]
 
 
-class ClientSettings(BaseSettings):
+class ClientSettings(Section):
     """The section of the client: the server that `ask` and `chat` talk to, and the key that it asks for."""
 
     url: str | None = Field(

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings
+
+from deepwell.settings.section import Section
 
 __all__ = ["EngineSettings"]
 
 
-class EngineSettings(BaseSettings):
+class EngineSettings(Section):
     """The section of the engine: precision, memory, threads, adapters."""
 
     precision: Literal["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] = Field(

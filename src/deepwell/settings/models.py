@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
+from deepwell.settings.section import Section
 from deepwell.settings.sources import cache_root
 
 __all__ = ["ModelSettings"]
 
 
-class ModelSettings(BaseSettings):
+class ModelSettings(Section):
     """The section of models: which are served, and where they come from."""
 
     model: str = Field("smollm2", description="Model that is served: a name in the store, or a path.")

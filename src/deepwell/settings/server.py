@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings, NoDecode
+from pydantic_settings import NoDecode
 
+from deepwell.settings.section import Section
 from deepwell.settings.sources import InvalidSettings
 
 __all__ = ["ServerSettings"]
@@ -21,7 +22,7 @@ _HOST = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?|\[[0-9a-f:.]+\]")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:\d{1,5})?")
 
 
-class ServerSettings(BaseSettings):
+class ServerSettings(Section):
     """The section of the server: its address, keys, limits, caches, processes, log and traces."""
 
     host: str = Field(

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from pydantic import Field, SecretStr, field_validator
-from pydantic_settings import BaseSettings
 
+from deepwell.settings.section import Section
 from deepwell.settings.sources import data_root, state_root
 
 __all__ = ["StorageSettings"]
 
 
-class StorageSettings(BaseSettings):
+class StorageSettings(Section):
     """The section of data at rest: the database, files and jobs."""
 
     data_dir: Path = Field(

@@ -29,7 +29,6 @@ from deepwell.storage.backend import (
 from deepwell.storage.installation import Installation
 from deepwell.storage.marker import Markers
 from deepwell.storage.migrations import bring_up_to_date
-from deepwell.storage.postgres import PostgreSQL
 from deepwell.storage.sqlite import SQLite
 
 __all__ = ["LOCAL", "Database", "Tenant"]
@@ -123,6 +122,8 @@ class Database:
     @classmethod
     def connect(cls, url: str, installation: Installation | None = None) -> Database:
         """Opens a PostgreSQL database by its URL."""
+        from deepwell.storage.postgres import PostgreSQL
+
         return cls(PostgreSQL(url), installation=installation)
 
     @classmethod

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, Operationa
 from sqlalchemy.pool import QueuePool
 
 from deepwell.errors import MissingDependency, StorageError
-from deepwell.storage.tables import metadata
+from deepwell.storage.tables import WITH_PREVIOUS, metadata, responses
 
 __all__ = ["PostgreSQL"]
 
@@ -27,6 +27,10 @@ _MIGRATIONS = 0x64656570  # this program's advisory lock: "deep"
 
 # Neither a server that stopped answering nor one that holds locks for a dead client may block everybody for ever.
 _SESSION = "-c lock_timeout=5s -c statement_timeout=10s -c idle_in_transaction_session_timeout=30s"
+
+next(index for index in responses.indexes if index.name == "ix_responses_tenant_previous_id").dialect_options[
+    "postgresql"
+]["where"] = WITH_PREVIOUS
 
 _RUN = "check that PostgreSQL runs and that DEEPWELL_DATABASE_URL names it; the server reconnects by itself"
 _AWAY = ("the database cannot be reached", f"send the request again; {_RUN}")

@@ -21,6 +21,7 @@ from sqlalchemy import (
 
 __all__ = [
     "HEAD",
+    "WITH_PREVIOUS",
     "api_keys",
     "batch_lines",
     "batches",
@@ -51,6 +52,8 @@ metadata = MetaData(
 # SQLite numbers rows by itself only in a column declared exactly INTEGER PRIMARY KEY.
 _Sequence = BigInteger().with_variant(Integer, "sqlite")
 
+WITH_PREVIOUS = text("previous_id IS NOT NULL")
+
 responses = Table(
     "responses",
     metadata,
@@ -69,8 +72,7 @@ responses = Table(
         "ix_responses_tenant_previous_id",
         "tenant",
         "previous_id",
-        sqlite_where=text("previous_id IS NOT NULL"),
-        postgresql_where=text("previous_id IS NOT NULL"),
+        sqlite_where=WITH_PREVIOUS,  # `postgres` adds its own: naming it here would import the dialect
     ),
 )
 

@@ -90,8 +90,8 @@ def try_model(model: HostileModel) -> str:
 
 
 def _open_weights(path: Path) -> None:
-    from deepwell.engine.load import plan_engine
     from deepwell.engine.options import EngineOptions
+    from deepwell.engine.planning import plan_engine
     from deepwell.models.formats.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(path)

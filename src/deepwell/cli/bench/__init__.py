@@ -27,6 +27,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "prefix": engine.prefix,
     "embeddings": engine.embeddings,
     "footprint": service.footprint,
+    "start": service.start,
     "size": quality.size,
     "quality": quality.quality,
     "kv": quality.kv,

@@ -95,6 +95,18 @@ def footprint(
     )
 
 
+def start(
+    model: Model = None,
+    starts: Annotated[int, typer.Option(min=1, help="Number of warm starts; the median counts.")] = 15,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures the time from the start of `deepwell serve` until it is ready, and until its first token."""
+    from deepwell.bench.suites.service.start import bench_start
+
+    measure("start", row, json, lambda report: bench_start(report, model_path(model), starts=starts))
+
+
 def parsing(
     streams: Annotated[int, typer.Option(min=1, help="Number of random streams.")] = 100_000,
     seed: Annotated[int, typer.Option(help="Seed of the random streams.")] = 0,

@@ -25,12 +25,13 @@ from numpy.typing import NDArray
 from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
+from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.runner import StepResult, StepRunner
 from deepwell.engine.core.sampler import check_params
 from deepwell.engine.core.scheduler import Scheduler
 from deepwell.engine.core.sequence import Kind, Sequence, SequenceSpec
-from deepwell.engine.core.step import Limits, ScheduledStep
+from deepwell.engine.core.step import ScheduledStep
 from deepwell.engine.core.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.grammar.masks import GrammarState

@@ -12,22 +12,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import Batch
+from deepwell.engine.core.limits import PASS_ROWS
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.speculation import PENDING_ROWS, Pending
 from deepwell.engine.core.step import ScheduledStep
 from deepwell.errors import DeepwellError
 
-__all__ = ["PASS_ROWS", "Predictor"]
-
-PASS_ROWS: Final = 128  # rows of a prompt that the layer reads at a time, which limits its workspace
+__all__ = ["Predictor"]
 
 
 @dataclass(frozen=True, slots=True)

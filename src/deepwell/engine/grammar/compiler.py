@@ -8,18 +8,17 @@ as reproducible as any other, and drafts are accepted as without a grammar.
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Final, cast
+from typing import Final
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
 from deepwell.engine.grammar.fair_worker import FairWorker
-from deepwell.engine.grammar.json_schema import check_schema
+from deepwell.engine.grammar.json_schema import schema_source
 from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, UnlockedConsumer, first_line
 from deepwell.engine.grammar.trial import Trials
 from deepwell.engine.protocol import Grammar
@@ -28,11 +27,9 @@ from deepwell.models.text.hosted import HostedTokenizer
 from deepwell.models.text.text_process import TextProcess
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["MAX_SOURCE", "WHITE_SPACE", "GrammarCompiler", "schema_source"]
+__all__ = ["MAX_SOURCE", "GrammarCompiler"]
 
 MAX_SOURCE: Final = 256 << 10  # characters; the largest schemas in use have some tens of thousands
-# White space between two JSON tokens: a line break and an indentation. Unbounded, a model may fill max_tokens with blanks.
-WHITE_SPACE: Final = r"\n?[ ]{0,20}"
 _KEPT: Final = 128  # compiled grammars, of all tenants
 _KEPT_BYTES: Final = 32 << 20  # of all but the newest
 # Masks give way to the kernels; a small compilation, which takes milliseconds, gets about a quarter of a busy processor.
@@ -272,21 +269,3 @@ def _source(grammar: Grammar) -> str:
     if grammar.kind == "regex":
         return LLMatcher.grammar_from_regex(grammar.source)
     return LLMatcher.grammar_from_json_schema(schema_source(grammar.source))
-
-
-def schema_source(source: str) -> str:
-    """Checks a JSON schema and returns it as llguidance accepts it, alone or after `%json` in a Lark grammar.
-
-    Raises:
-        InvalidRequest: `source` is not a JSON object, or uses an unsupported keyword.
-    """
-    try:
-        schema: object = json.loads(source)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the JSON schema is no JSON: {error}", param="grammar") from error
-    if not isinstance(schema, dict):
-        raise InvalidRequest(
-            "a JSON schema must be an object", fix="use {} where anything goes", param="grammar"
-        )
-    known = check_schema(cast("dict[str, object]", schema))
-    return json.dumps(known | {"x-guidance": {"whitespace_pattern": WHITE_SPACE}}, ensure_ascii=False)

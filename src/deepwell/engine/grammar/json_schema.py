@@ -6,12 +6,13 @@ Every keyword is therefore enforced by the grammar, or is a mere annotation, or 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["ANNOTATIONS", "SUPPORTED", "check_schema"]
+__all__ = ["ANNOTATIONS", "SUPPORTED", "WHITE_SPACE", "check_schema", "schema_source"]
 
 # Keywords whose value is a schema, a list of schemas, or schemas by name.
 _ONE: Final = frozenset({"items", "additionalProperties", "additionalItems"})
@@ -45,7 +46,28 @@ _LONGEST: Final = {
 _LARGEST: Final = 2**53 - 1
 _FINEST: Final = 1e-6  # step of numbers: six decimal places, unless the schema itself has smaller limits
 
+# White space between two JSON tokens: a line break and an indentation. Unbounded, a model may fill max_tokens with blanks.
+WHITE_SPACE: Final = r"\n?[ ]{0,20}"
+
 _LIMITS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
+
+
+def schema_source(source: str) -> str:
+    """Checks a JSON schema and returns it as llguidance accepts it, alone or after `%json` in a Lark grammar.
+
+    Raises:
+        InvalidRequest: `source` is not a JSON object, or uses an unsupported keyword.
+    """
+    try:
+        schema: object = json.loads(source)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the JSON schema is no JSON: {error}", param="grammar") from error
+    if not isinstance(schema, dict):
+        raise InvalidRequest(
+            "a JSON schema must be an object", fix="use {} where anything goes", param="grammar"
+        )
+    known = check_schema(cast("dict[str, object]", schema))
+    return json.dumps(known | {"x-guidance": {"whitespace_pattern": WHITE_SPACE}}, ensure_ascii=False)
 
 
 def check_schema(schema: Mapping[str, object]) -> dict[str, object]:

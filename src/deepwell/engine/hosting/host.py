@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import importlib
 import logging
 import os
@@ -87,9 +88,11 @@ class _Posting(Protocol):
 
 def open_hosted(progress: Callable[[int, int], None], *, source: str, options: bytes) -> Engine:
     """Calls `open_engine` with arguments that can be sent: a path as text, and encoded `EngineOptions`."""
+    gc.disable()  # what imports make lives on, and each collection would visit it
     from deepwell.engine.load import open_engine
     from deepwell.engine.options import EngineOptions
 
+    gc.enable()
     return open_engine(Path(source), EngineOptions.decode(options), quiet=True, progress=progress)
 
 

@@ -22,7 +22,7 @@ from deepwell.errors import InvalidModelFile, ModelNotFound, UnsupportedModel
 from deepwell.models.formats.config import ModelConfig
 from deepwell.models.formats.config_reader import SUPPORTED, config_from_directory, config_from_gguf
 from deepwell.models.formats.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
-from deepwell.models.formats.gguf import read_gguf_header
+from deepwell.models.formats.gguf import GGUFHeader, read_gguf_header
 from deepwell.models.formats.safetensors import SafetensorsInfo, read_json, read_safetensors_index
 from deepwell.models.store.layout import (
     expected_tensors,
@@ -126,12 +126,13 @@ class Checkpoint:
         kind: Literal["gguf", "safetensors", "packed"],
         tensors: Mapping[str, StoredTensor],
         maps: Mapping[Path, mmap.mmap],
-        metadata: Mapping[str, Any],
+        gguf: GGUFHeader | None,
         headers: Iterable[bytes],
     ) -> None:
         self.config = config
         self.format = kind
-        self.metadata = metadata  # GGUF metadata; empty for safetensors
+        self.metadata: Mapping[str, Any] = gguf.metadata if gguf else {}
+        self._gguf = gguf  # held for others who read it: see `read_gguf_header`
         self.names = tuple(tensors)
         self.paths = tuple(maps)
         self._tensors = tensors
@@ -219,7 +220,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if (path / "config.json").is_file() and len(packed := list(path.glob("*.dwpack"))) == 1:
         header = (path / "config.json").read_bytes()
         return Checkpoint(
-            config_from_directory(path), "packed", {}, {packed[0]: _map(packed[0])}, {}, [header]
+            config_from_directory(path), "packed", {}, {packed[0]: _map(packed[0])}, None, [header]
         )
     found = sorted(file for file in path.glob("*.gguf") if file.is_file())
     if len(found) == 1:
@@ -281,7 +282,7 @@ def _open_gguf(path: Path) -> Checkpoint:
             tensors[joined.name] = joined
     prefix = mapped[: header.data_offset]
     return Checkpoint(
-        config, "gguf", _in_order(path.name, config, tensors), {path: mapped}, header.metadata, (prefix,)
+        config, "gguf", _in_order(path.name, config, tensors), {path: mapped}, header, (prefix,)
     )
 
 
@@ -350,7 +351,7 @@ def _open_safetensors(directory: Path) -> Checkpoint:
         )
     headers = [(directory / "config.json").read_bytes()]
     headers += [mapped[: 8 + int.from_bytes(mapped[:8], "little")] for mapped in maps.values()]
-    return Checkpoint(config, "safetensors", _in_order(directory.name, config, tensors), maps, {}, headers)
+    return Checkpoint(config, "safetensors", _in_order(directory.name, config, tensors), maps, None, headers)
 
 
 def _in_order(where: str, config: ModelConfig, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,10 @@ from deepwell.dialogue.completion import Choice, Question, Update
 from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import DeepwellError
 from deepwell.server.caches.response_cache import AnswerKey, answer_bytes
-from deepwell.server.caches.wording import NormalForm, asks_the_same, normal_form
 from deepwell.server.options import SemanticOptions
+
+if TYPE_CHECKING:
+    from deepwell.server.caches.wording import NormalForm
 
 __all__ = [
     "Embed",
@@ -71,6 +74,10 @@ class SemanticCache:
         on_lookup: Callable[[str], object] = lambda _result: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        # Its rules take longer to compile than most servers, which have no such cache, should wait at their start.
+        from deepwell.server.caches import wording
+
+        self._wording = wording
         self._embed = embed
         self._options = options
         self._on_lookup = on_lookup
@@ -100,7 +107,7 @@ class SemanticCache:
 
     async def find(self, shelf: AnswerKey, text: str) -> tuple[Update, ...] | None:
         """Returns the answer to a question that asks the same, or None."""
-        form = normal_form(text)
+        form = self._wording.normal_form(text)
         if form is None:
             return None
         place = (shelf, form.folded)
@@ -110,7 +117,7 @@ class SemanticCache:
         if entry.expires <= self._clock():
             self._drop(place)
             return None
-        if not asks_the_same(entry.form, form):
+        if not self._wording.asks_the_same(entry.form, form):
             return None
         if text != entry.text and not await self._alike(entry, text):
             return None
@@ -121,7 +128,7 @@ class SemanticCache:
 
     def put(self, shelf: AnswerKey, text: str, updates: tuple[Update, ...]) -> None:
         """Keeps an answer, if its question has a normal form."""
-        form = normal_form(text)
+        form = self._wording.normal_form(text)
         if form is None:
             return
         place = (shelf, form.folded)

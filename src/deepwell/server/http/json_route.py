@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -10,6 +11,7 @@ import msgspec
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from pydantic.warnings import UnsupportedFieldAttributeWarning
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,6 +25,9 @@ _encode = msgspec.json.Encoder().encode
 _JSON = (b"application/json", b"application/json; charset=utf-8")  # as nearly all clients have it
 _JSON_KIND = re.compile(rb"\s*application/([^/;\s]+\+)?json\s*(;|$)", re.IGNORECASE)
 _POSITION = re.compile(r" at line (\d+) column (\d+)$")
+
+# FastAPI mutes this where it makes a field, but a deferred model is built later.
+warnings.filterwarnings("ignore", category=UnsupportedFieldAttributeWarning)
 
 
 def json_response(body: object) -> Response:
@@ -65,8 +70,6 @@ def _straight(
     body_name: str,
     model: type[BaseModel],
 ) -> ASGIApp:
-    validate = model.__pydantic_validator__.validate_json
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         kind = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
         if kind not in _JSON and not _JSON_KIND.match(kind):
@@ -76,7 +79,9 @@ def _straight(
         if len(data) > SMALL_BODY_BYTES:
             check_entries(data)
         try:
-            body = validate(data)
+            if not model.__pydantic_complete__:  # the first request builds the validator
+                model.model_rebuild()
+            body = model.__pydantic_validator__.validate_json(data)
         except ValidationError as error:
             if len(data) > SMALL_BODY_BYTES:
                 raise RequestValidationError(_told(error, data)) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -76,6 +77,7 @@ def serve_workers(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _frame: signals.put(number))
     values = {name: _plain(getattr(settings, name)) for name in type(settings).model_fields}
+    gc.enable()  # the start is over for this process: the workers have their own
     listener.listen(2048)  # connections wait here while no worker is up
     # Private, and removed with the engine or the host of models
     folder = Path(model_host or models[0].address).parent

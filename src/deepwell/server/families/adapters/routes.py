@@ -10,7 +10,6 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deepwell.dialogue.model import ServedModel
-from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME
 from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.server.access.adapter_names import adapters_of, check_name, engine_name
 from deepwell.server.access.auth import InsufficientScope
@@ -153,6 +152,8 @@ def inside(root: Path, path: str) -> Path:
     Raises:
         InvalidRequest: they do not, or `path` names no folder.
     """
+    from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME
+
     refusal = InvalidRequest(
         "lora_path names no adapter of this server's adapter directory",
         fix="give the name of a folder in it",
