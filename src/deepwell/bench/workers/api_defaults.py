@@ -67,6 +67,16 @@ _DEFAULTS: Mapping[str, str] = {
     "encoding_format": "float",
     "dimensions": "all of the model's",
     "tokenizer": _NONE,
+    # Ollama's
+    "options": _NONE,
+    "format": "text",
+    "think": "as the chat template decides",
+    "keep_alive": "the server's",
+    "raw": "false",
+    "name": _NONE,
+    "truncate": _IGNORED,
+    "shift": _IGNORED,
+    "verbose": _IGNORED,
     # Lists
     "after": "the first page",
     "after_id": "the first page",
@@ -94,6 +104,12 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/completions", "max_tokens"): "16",
     ("POST /v1/completions", "logprobs"): _NONE,
     ("POST /v1/responses", "store"): "true",
+    ("POST /api/chat", "stream"): "true",
+    ("POST /api/generate", "stream"): "true",
+    ("POST /api/show", "model"): _NONE,
+    ("POST /api/chat", "messages"): "none: the model is loaded",
+    ("POST /api/generate", "prompt"): "none: the model is loaded",
+    ("POST /api/embeddings", "prompt"): "none: the model is loaded",
     ("POST /v1/responses/input_tokens", "model"): "the model that is served",
 }
 
