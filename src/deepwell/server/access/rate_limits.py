@@ -57,14 +57,19 @@ class Limiter:
 
 
 class RateLimitMiddleware:
-    """ASGI middleware that counts requests under `/v1/`, and attaches a ticket to each, whose headers `Envelope` sends."""
+    """ASGI middleware that counts requests, and attaches a ticket to each, whose headers `Envelope` sends.
 
-    def __init__(self, app: ASGIApp, limiter: Limiter) -> None:
+    Args:
+        prefixes: beginnings of the paths that it counts.
+    """
+
+    def __init__(self, app: ASGIApp, limiter: Limiter, prefixes: tuple[str, ...] = ("/v1/",)) -> None:
         self._app = app
         self._limiter = limiter
+        self._prefixes = prefixes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/v1/"):
+        if scope["type"] != "http" or not scope["path"].startswith(self._prefixes):
             await self._app(scope, receive, send)
             return
         principal = principal_in(scope)

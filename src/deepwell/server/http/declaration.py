@@ -24,6 +24,7 @@ OPEN = "open"
 """Scope of a family that needs no key."""
 
 _DEFAULT_SCOPE = "inference"
+_UNLIMITED_SCOPES = (OPEN, "metrics")
 _DEFAULT_OPERATION_NAME = "chat"
 
 
@@ -100,6 +101,9 @@ class Declaration:
 class RouteTable:
     """The declarations of all families of a server.
 
+    Attributes:
+        limited: beginnings of the paths whose requests limits and quotas count.
+
     Raises:
         DeclarationError: two families declare the same operation.
     """
@@ -132,6 +136,8 @@ class RouteTable:
         self._requests = {one.path: one.request for one in operations if one.request is not None}
         scopes = [(root, one.scope) for one in declarations if one.scope != OPEN for root in one.roots]
         self._scopes = sorted(scopes, key=lambda pair: -len(pair[0]))  # the longest root decides
+        elsewhere = (root for root, scope in scopes if scope not in _UNLIMITED_SCOPES and root[:4] != "/v1/")
+        self.limited = ("/v1/", *elsewhere)
         self._anthropic = self.roots(api="anthropic")
         refused = [
             (method.lower(), path, reason)

@@ -38,6 +38,8 @@ __all__ = [
 
 NDJSON = "application/x-ndjson"
 _encode = msgspec.json.Encoder().encode
+# Ends of lines to readers that know Unicode's, such as httpx's, and plain characters to JSON.
+_LINE_ENDS = tuple((end.encode(), f"\\u{ord(end):04x}".encode()) for end in "\x85\u2028\u2029")
 OllamaBody = OllamaChatAnswer | OllamaGenerateAnswer
 
 
@@ -108,6 +110,14 @@ def generate_body(model: str, piece: Piece, done: bool) -> OllamaGenerateAnswer:
     )
 
 
+def _line(body: OllamaBody) -> bytes:
+    """Returns an object as one line, by any notion of lines."""
+    data = _encode(body)
+    for end, escaped in _LINE_ENDS:
+        data = data.replace(end, escaped)
+    return data + b"\n"
+
+
 def failed(error: DeepwellError) -> bytes:
     """Returns the line that ends a stream which cannot go on."""
     return ollama_error(str(error)) + b"\n"
@@ -151,8 +161,8 @@ class OllamaAnswer:
         """Yields the answer as lines; the last has no text."""
         async for piece in self._pieces():
             if not piece.is_empty:
-                yield _encode(self._object(piece, False)) + b"\n"
-        yield _encode(self._ended(Piece())) + b"\n"
+                yield _line(self._object(piece, False))
+        yield _line(self._ended(Piece()))
 
     async def _pieces(self) -> AsyncGenerator[Piece, None]:
         async with aclosing(self._answering.converse(self._plan, self._choices)) as turns:

@@ -12,6 +12,7 @@ _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
 _PART = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 _DURATION = re.compile(rf"([-+]?)((?:{_NUMBER}(?:ns|us|µs|μs|ms|s|m|h))+|{_NUMBER})", re.ASCII)
 _MOST_CHARACTERS = 64
+_MOST_SECONDS = 1e12  # more is for ever
 
 
 def keep_alive_s(value: object) -> float | None:
@@ -33,6 +34,6 @@ def keep_alive_s(value: object) -> float | None:
         parts = _PART.findall(text)
         seconds = sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else float(text)
         return math.inf if sign == "-" and seconds else seconds
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError(f"{value!r} is no duration")
-    return math.inf if value < 0 or value > 1e12 else float(value)
+    return math.inf if value < 0 or value > _MOST_SECONDS else float(value)
