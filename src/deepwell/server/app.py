@@ -115,7 +115,7 @@ def _middleware(
         Middleware(Envelope, metrics=context.metrics, observer=context.observer, routes=table),
         Middleware(CrossOriginGuard, options=options.origins, keys_needed=context.keys.required),
         Middleware(Auth, ring=context.keys, routes=table),
-        Middleware(RateLimitMiddleware, limiter=context.limiter, prefixes=table.limited),
+        Middleware(RateLimitMiddleware, limiter=context.limiter, routes=table),
         Middleware(
             BodyLimit,
             limit=options.max_body_bytes,

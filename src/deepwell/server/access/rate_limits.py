@@ -12,6 +12,7 @@ from deepwell.server.access.principal import Principal, principal_in
 from deepwell.server.access.quota import LimitStore, Quota, RateLimited
 from deepwell.server.access.shared_limits import SharedLimits
 from deepwell.server.access.ticket import CacheUse, Ticket, set_ticket
+from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.errors import error_response
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.options import LimitsConfig
@@ -59,17 +60,16 @@ class Limiter:
 class RateLimitMiddleware:
     """ASGI middleware that counts requests, and attaches a ticket to each, whose headers `Envelope` sends.
 
-    Args:
-        prefixes: beginnings of the paths that it counts.
+    Health checks, metrics and pages are left out.
     """
 
-    def __init__(self, app: ASGIApp, limiter: Limiter, prefixes: tuple[str, ...] = ("/v1/",)) -> None:
+    def __init__(self, app: ASGIApp, limiter: Limiter, routes: RouteTable) -> None:
         self._app = app
         self._limiter = limiter
-        self._prefixes = prefixes
+        self._routes = routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith(self._prefixes):
+        if scope["type"] != "http" or not self._routes.is_limited(scope["path"]):
             await self._app(scope, receive, send)
             return
         principal = principal_in(scope)

@@ -24,7 +24,6 @@ OPEN = "open"
 """Scope of a family that needs no key."""
 
 _DEFAULT_SCOPE = "inference"
-_UNLIMITED_SCOPES = (OPEN, "metrics")
 _DEFAULT_OPERATION_NAME = "chat"
 
 
@@ -75,6 +74,7 @@ class Declaration:
 
     Attributes:
         scope: the scope that a key needs (`access.principal.SCOPES`), or `OPEN`.
+        limited: whether its requests count against rate limits and have a deadline. Those of an `OPEN` family never do.
         in_one_process: whether it keeps work in the memory of HTTP worker 0. The other workers forward its requests there.
         not_served: operations of its API that are not served, each with the reason.
         accepts: of the kinds that `documented.toml` lists for a parameter (`POST /v1/responses input[].type`), those that are
@@ -84,6 +84,7 @@ class Declaration:
     operations: Sequence[Operation]
     api: Api = "openai"
     scope: str = _DEFAULT_SCOPE
+    limited: bool = True
     in_one_process: bool = False
     not_served: Mapping[str, str] = field(default_factory=dict[str, str])
     accepts: Mapping[str, Sequence[str]] = field(default_factory=dict[str, Sequence[str]])
@@ -100,9 +101,6 @@ class Declaration:
 
 class RouteTable:
     """The declarations of all families of a server.
-
-    Attributes:
-        limited: beginnings of the paths whose requests limits and quotas count.
 
     Raises:
         DeclarationError: two families declare the same operation.
@@ -136,8 +134,9 @@ class RouteTable:
         self._requests = {one.path: one.request for one in operations if one.request is not None}
         scopes = [(root, one.scope) for one in declarations if one.scope != OPEN for root in one.roots]
         self._scopes = sorted(scopes, key=lambda pair: -len(pair[0]))  # the longest root decides
-        elsewhere = (root for root, scope in scopes if scope not in _UNLIMITED_SCOPES and root[:4] != "/v1/")
-        self.limited = ("/v1/", *elsewhere)
+        self._limited = tuple(
+            root for one in declarations if one.limited and one.scope != OPEN for root in one.roots
+        )
         self._anthropic = self.roots(api="anthropic")
         refused = [
             (method.lower(), path, reason)
@@ -203,6 +202,12 @@ class RouteTable:
             if path == root or path.startswith(f"{root}/"):
                 return scope
         return _DEFAULT_SCOPE
+
+    def is_limited(self, path: str) -> bool:
+        """Returns whether requests to a path count against rate limits and have a deadline."""
+        if path.startswith("/v1/"):  # what nobody declares counts too: it might be a mistake that repeats
+            return True
+        return any(path == root or path.startswith(f"{root}/") for root in self._limited)
 
     def is_anthropic(self, path: str) -> bool:
         """Returns whether errors on a path have the shape of Anthropic's API."""

@@ -9,6 +9,6 @@ from deepwell.server.http.declaration import Declaration, Operation
 __all__ = ["FAMILY"]
 
 FAMILY = Family(
-    Declaration((Operation("get", "/metrics", "text"),), api="deepwell", scope="metrics"),
+    Declaration((Operation("get", "/metrics", "text"),), api="deepwell", scope="metrics", limited=False),
     router,
 )

@@ -28,7 +28,7 @@ __all__ = [
     "rfc3339",
 ]
 
-DoneReason = Literal["stop", "length", "load"]
+DoneReason = Literal["stop", "length", "load", "unload"]
 
 
 def rfc3339(seconds: float) -> str:

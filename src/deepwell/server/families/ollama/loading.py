@@ -1,23 +1,34 @@
-"""Requests without input, with which clients load and unload models."""
+"""Requests without input, with which clients load a model and unload it (`keep_alive` 0)."""
 
 from __future__ import annotations
 
-from deepwell.dialogue.model import ServedModel
-from deepwell.errors import InvalidRequest
+from deepwell.server.access.principal import Principal
+from deepwell.server.answering import Answering
+from deepwell.server.context import ServerContext
+from deepwell.server.families.models.unloading import unload_model
+from deepwell.server.families.ollama.names import served_name
 from deepwell.server.families.ollama.schema import OllamaRequest
+from deepwell.server.residency.engine import OnDemandEngine
 
-__all__ = ["check_unload"]
+__all__ = ["load", "unload"]
 
 
-def check_unload(model: ServedModel, body: OllamaRequest) -> None:
-    """Checks that a request without input does not ask to unload the model (`keep_alive` 0).
+async def load(answering: Answering) -> None:
+    """Loads a model if it is loaded on demand; then its time without requests begins.
 
     Raises:
-        InvalidRequest: it does, and the server keeps the models that it was started for.
+        DeepwellError: it cannot be loaded, or not in time.
     """
-    if body.unloads:
-        raise InvalidRequest(
-            f"{model.name!r} stays loaded: the server was started for it",
-            fix="start the server without it to free its memory",
-            param="keep_alive",
-        )
+    engine = answering.model.engine
+    if isinstance(engine, OnDemandEngine):
+        await engine.enter()
+        engine.leave()
+
+
+async def unload(context: ServerContext, body: OllamaRequest, principal: Principal) -> None:
+    """Unloads the model of a request.
+
+    Raises:
+        DeepwellError: as `unload_model` says.
+    """
+    await unload_model(context, served_name(context, body.model), principal)

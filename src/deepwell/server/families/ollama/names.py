@@ -6,7 +6,7 @@ from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.storage.database import Tenant
 
-__all__ = ["find", "generator", "tagged"]
+__all__ = ["find", "generator", "served_name", "tagged"]
 
 _LATEST = ":latest"
 
@@ -16,7 +16,7 @@ def tagged(name: str) -> str:
     return name if ":" in name else f"{name}{_LATEST}"
 
 
-def _served_name(context: ServerContext, name: str) -> str:
+def served_name(context: ServerContext, name: str) -> str:
     """Returns the name without the tag that clients append."""
     if any(answering.model.name == name for answering in context.served):
         return name
@@ -25,9 +25,9 @@ def _served_name(context: ServerContext, name: str) -> str:
 
 async def find(context: ServerContext, name: str, tenant: Tenant) -> tuple[Answering, str]:
     """Does as `ServerContext.find`, for a name that may have a tag."""
-    return await context.find(_served_name(context, name), tenant)
+    return await context.find(served_name(context, name), tenant)
 
 
 async def generator(context: ServerContext, name: str, tenant: Tenant) -> tuple[Answering, str]:
     """Does as `ServerContext.generator`, for a name that may have a tag."""
-    return await context.generator(_served_name(context, name), tenant)
+    return await context.generator(served_name(context, name), tenant)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -27,7 +28,7 @@ from deepwell.server.families.ollama.answer import (
     generate_body,
 )
 from deepwell.server.families.ollama.embeddings import embeddings_router
-from deepwell.server.families.ollama.loading import check_unload
+from deepwell.server.families.ollama.loading import load, unload
 from deepwell.server.families.ollama.models import models_router
 from deepwell.server.families.ollama.names import generator
 from deepwell.server.families.ollama.schema import (
@@ -36,7 +37,7 @@ from deepwell.server.families.ollama.schema import (
     OllamaGenerationRequest,
 )
 from deepwell.server.families.reasoning import reasoning_of
-from deepwell.server.http.json_route import AnyTypeJsonRoute, json_response
+from deepwell.server.http.json_route import AnyTypeJsonRoute
 from deepwell.server.http.sse import Answer, EventStream
 
 __all__ = ["router"]
@@ -50,9 +51,10 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/api/chat", summary="Answer a conversation (ollama)", response_model=None)
     async def chat(request: Request, body: OllamaChatRequest) -> Response:
-        asked = await _asked(context, request, body, partial(chat_body, body.model))
+        make = partial(chat_body, body.model)
         if not body.messages:
-            return asked.loaded()
+            return Answer(_without_input(context, request, body, make), context.stopped)
+        asked = await _asked(context, request, body, make)
         dialogue = replace(
             asked.dialogue(), messages=body.plain(), tools=tuple(tool.tool() for tool in body.tools or ())
         )
@@ -61,9 +63,10 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/api/generate", summary="Answer or continue a text (ollama)", response_model=None)
     async def generate(request: Request, body: OllamaGenerateRequest) -> Response:
-        asked = await _asked(context, request, body, partial(generate_body, body.model))
+        make = partial(generate_body, body.model)
         if not body.prompt:
-            return asked.loaded()
+            return Answer(_without_input(context, request, body, make), context.stopped)
+        asked = await _asked(context, request, body, make)
         if body.raw:
             plan = await asked.raw_plan(body.prompt)
         else:
@@ -95,17 +98,6 @@ class _Asked:
     @property
     def model(self) -> ServedModel:
         return self.answering.model
-
-    def loaded(self) -> Response:
-        """Returns the answer to a request without input: the model is loaded.
-
-        Raises:
-            InvalidRequest: it asks to unload the model.
-        """
-        check_unload(self.model, self.body)
-        body = self.make(Piece(), True)
-        body.done_reason = "load"
-        return json_response(body)
 
     def dialogue(self) -> Dialogue:
         """Returns the dialogue without its messages.
@@ -172,3 +164,24 @@ async def _asked(
     clock.found()
     body.settings.check(answering.model)
     return _Asked(answering, adapter, body, principal_of(request).caller, clock, make)
+
+
+async def _without_input(
+    context: ServerContext,
+    request: Request,
+    body: OllamaGenerationRequest,
+    make: Callable[[Piece, bool], OllamaBody],
+) -> bytes:
+    """Loads or unloads the model of a request without input, and returns the answer.
+
+    Raises:
+        DeepwellError: it cannot be loaded, or may not be unloaded.
+    """
+    answer = make(Piece(), True)
+    if body.unloads:
+        await unload(context, body, principal_of(request))
+        answer.done_reason = "unload"
+    else:
+        await load((await _asked(context, request, body, make)).answering)
+        answer.done_reason = "load"
+    return msgspec.json.encode(answer)

@@ -54,7 +54,9 @@ def _check_keep_alive(value: Any) -> Any:
 KeepAlive = Annotated[
     Any,
     BeforeValidator(_check_keep_alive, json_schema_input_type=float | str | None),
-    Field(description="Checked. A model that the server was started for stays loaded whatever it says."),
+    Field(
+        description="Checked. 0 without input unloads the model. Else the server's own setting decides when it is unloaded."
+    ),
 ]
 
 
@@ -190,7 +192,7 @@ class OllamaRequest(Strict):
 
     @property
     def unloads(self) -> bool:
-        """Whether the model should be unloaded behind the request."""
+        """Whether the model should be unloaded behind the request, which is what a request without input is for."""
         return keep_alive_s(self.keep_alive) == 0
 
 
