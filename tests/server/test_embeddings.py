@@ -222,7 +222,7 @@ async def test_an_empty_input_is_refused_by_every_model(
 async def test_all_inputs_together_have_a_number_of_tokens_at_most(
     codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepwell.server.families.embeddings.routes.MAX_TOKENS", 8)
+    monkeypatch.setattr("deepwell.server.embedding.MAX_TOKENS", 8)
     transport = httpx.ASGITransport(create_app(two(codec, Embedder())))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
         answer = await http.post("/v1/embeddings", json={"model": "mini", "input": ["abc"] * 9})

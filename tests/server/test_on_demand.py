@@ -302,3 +302,26 @@ async def test_uses_of_one_model_never_end_each_others(host: ModelHost, door: Do
         assert second is not first
         await second.embed([1])
         assert (await door.http.delete("/v1/models/smollm2")).status_code == 409
+
+
+async def test_ollamas_clients_load_list_and_unload(door: Door) -> None:
+    async def ask(path: str, **body: Any) -> dict[str, Any]:
+        answer = await door.http.post(path, json=body)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    await door.chat("second", max_tokens=2)
+    listed = (await door.http.get("/api/tags")).json()["models"]
+    assert {one["name"] for one in listed} == {"smollm2:latest", "second:latest", "minilm:latest"}
+    assert (await ask("/api/show", model="minilm"))["capabilities"] == ["embedding"]
+    assert (await ask("/api/chat", model="smollm2:latest", messages=[]))["done_reason"] == "load"
+    await door.until(smollm2="loaded")
+    running = {one["name"]: one for one in (await door.http.get("/api/ps")).json()["models"]}
+    assert running["smollm2:latest"]["size"] > 10**8
+    assert running["smollm2:latest"]["expires_at"] < "9999" and "minilm:latest" not in running
+    options = {"temperature": 0, "num_predict": 16}
+    answer = await ask("/api/chat", model="smollm2", messages=QUESTION, stream=False, options=options)
+    assert "Paris" in answer["message"]["content"]
+    gone = await ask("/api/generate", model="smollm2:latest", keep_alive=0)
+    assert gone["done_reason"] == "unload"
+    await door.until(smollm2="not_loaded")

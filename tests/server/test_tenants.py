@@ -37,6 +37,9 @@ RESPONSE: dict[str, Any] = {"model": "toy", "input": SECRET, "max_output_tokens"
 # Everybody gets the same, whoever asks.
 COMMON = {
     "GET /",
+    "GET /api/ps",
+    "GET /api/tags",
+    "GET /api/version",
     "GET /docs",
     "GET /health",
     "GET /healthz",

@@ -95,6 +95,16 @@ class Codec:
         """Names of the variables that the chat template takes."""
         return self._template.variables if self._template else frozenset()
 
+    @property
+    def chats(self) -> bool:
+        """Whether there is a chat template."""
+        return self._template is not None
+
+    @property
+    def template_source(self) -> str:
+        """The text of the chat template. It is empty if there is none."""
+        return self._template.source if self._template else ""
+
     def control_token(self, text: str) -> int | None:
         """Returns the id of the control token with this text, or None."""
         return self._tokenizer.control_token(text)

@@ -130,8 +130,14 @@ def _beside(routes: RouteTable) -> list[str]:
         for one in declaration.operations
     ]
     extra = {path: why for one in routes.declarations for path, why in one.not_served.items() if "(" in path}
+    ollama = [one for one in routes.declarations if one.api == "ollama"]
+    served = [f"{one.method.upper()} {one.path}" for declaration in ollama for one in declaration.operations]
+    refused = {path: why for declaration in ollama for path, why in declaration.not_served.items()}
     return [
         *("", "## Anthropic's API", "", *anthropic),
+        *("", "## Ollama's API", "", "| operation | served | instead |", "|---|---|---|"),
+        *(f"| `{one}` | yes | |" for one in served),
+        *(f"| `{one}` | no | {why} |" for one, why in refused.items()),
         *("", "## Other transports", ""),
         *(f"- `{path}` is not served: {why}." for path, why in sorted(extra.items())),
     ]
@@ -161,6 +167,8 @@ def api_page(described: Mapping[str, Any]) -> str:
         if "application/json" in answer:
             shape = _type(answer["application/json"]["schema"])
         streams = ", or a stream of events" if "text/event-stream" in answer else ""
+        if "application/x-ndjson" in answer:
+            streams = ", or a stream of such objects, one a line"
         lines += [f"Answers with {shape}{streams}.", ""]
     return "\n".join(lines)
 

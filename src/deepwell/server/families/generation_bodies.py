@@ -1,23 +1,46 @@
-"""The bodies that chat and plain completions share."""
+"""The bodies that several families which generate share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
+import msgspec
 from msgspec import Struct
 
 from deepwell.dialogue.completion import Counts
+from deepwell.dialogue.text import Codec, Entry
 
 __all__ = [
+    "ChatLogprob",
+    "ChatTopLogprob",
     "CompletionTokensDetails",
     "Finish",
     "PromptTokensDetails",
     "Usage",
+    "arguments_object",
+    "logprobs_of",
     "usage",
 ]
 
 Finish = Literal["stop", "length", "tool_calls"]
+
+
+class ChatTopLogprob(Struct):
+    """An alternative token."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatLogprob(Struct):
+    """A drawn token; `bytes` is exact where `token` is half a character."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[ChatTopLogprob]
 
 
 class PromptTokensDetails(Struct):
@@ -50,3 +73,25 @@ def usage(counts: Sequence[Counts], n: int) -> Usage:
     cached = PromptTokensDetails(sum(count.cached for count in prompts))
     accepted = CompletionTokensDetails(sum(count.accepted for count in counts))
     return Usage(prompt, completion, prompt + completion, cached, accepted)
+
+
+def logprobs_of(entries: Sequence[Entry], codec: Codec) -> list[ChatLogprob]:
+    """Returns the log probabilities of drawn tokens, each with its alternatives."""
+    rows: list[ChatLogprob] = []
+    for entry in entries:
+        data = codec.token_bytes(entry.info.token)
+        top: list[ChatTopLogprob] = []
+        for token, logprob in entry.info.top:
+            other = codec.token_bytes(token)
+            top.append(ChatTopLogprob(other.decode("utf-8", "replace"), logprob, list(other)))
+        rows.append(ChatLogprob(data.decode("utf-8", "replace"), entry.info.logprob, list(data), top))
+    return rows
+
+
+def arguments_object(arguments: str) -> dict[str, Any]:
+    """Returns a call's arguments. Invalid JSON, of a model that failed or was cut off, is passed on under `_invalid_json`."""
+    try:
+        value = msgspec.json.decode(arguments)
+    except msgspec.DecodeError:
+        value = None
+    return value if isinstance(value, dict) else {"_invalid_json": arguments}

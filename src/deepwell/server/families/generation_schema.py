@@ -22,6 +22,7 @@ __all__ = [
     "StreamOptions",
     "StructuredOutputs",
     "prompts_of",
+    "stop_strings",
 ]
 
 MAX_CHOICES = 128  # per request, over all its prompts: each is a sequence in the engine
@@ -31,7 +32,12 @@ Prompt = str | list[int]
 SentPrompts = str | list[str] | list[int] | list[list[int]]  # as clients send them
 
 
-def _stop(value: Any) -> Any:
+def stop_strings(value: Any) -> Any:
+    """Returns stop strings as a list: none, one or several of them as clients send them.
+
+    Raises:
+        PydanticCustomError: one is empty.
+    """
     if isinstance(value, str):
         value = [value]
     if isinstance(value, list) and any(item == "" for item in cast("list[Any]", value)):
@@ -137,7 +143,9 @@ class GenerationRequest(Strict):
     n: int | None = Field(None, ge=1, le=MAX_CHOICES)
     seed: int | None = Field(None, ge=-(2**63), lt=2**63)
     stop: Annotated[
-        list[str], BeforeValidator(_stop, json_schema_input_type=str | list[str] | None), Field(max_length=4)
+        list[str],
+        BeforeValidator(stop_strings, json_schema_input_type=str | list[str] | None),
+        Field(max_length=4),
     ] = Field(default_factory=list[str])
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)

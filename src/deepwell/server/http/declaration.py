@@ -17,7 +17,7 @@ from deepwell.server.http.documented import document
 
 __all__ = ["OPEN", "Api", "Declaration", "DeclarationError", "Operation", "RouteTable"]
 
-Api = Literal["openai", "anthropic", "vllm", "deepwell"]
+Api = Literal["openai", "anthropic", "ollama", "vllm", "deepwell"]
 """The API whose documentation describes a family."""
 
 OPEN = "open"
@@ -39,7 +39,7 @@ class Operation:
         method: HTTP method in lower case.
         path: path as in the OpenAPI document, with parameters in braces.
         answer: body of a 200: a type that msgspec encodes as JSON, or "text", "html", "bytes" or "jsonl".
-        streams: whether it may answer with server-sent events instead.
+        streams: whether it may answer with a stream instead: JSON lines in ollama's API, server-sent events in the others.
         request: model of the JSON body. The error for an unknown parameter suggests the nearest of its names.
         name: `gen_ai.operation.name` of what it computes, or None if it computes nothing.
         batches: whether the requests of a batch may call it.
@@ -47,7 +47,7 @@ class Operation:
         example: a body that is answered with 200. In it, `$model` and `$text` stand for a served model and any text.
     """
 
-    method: Literal["get", "post", "delete"]
+    method: Literal["get", "head", "post", "delete"]
     path: str
     answer: Any
     streams: bool = False
@@ -138,9 +138,18 @@ class RouteTable:
             root for one in declarations if one.limited and one.scope != OPEN for root in one.roots
         )
         self._anthropic = self.roots(api="anthropic")
+        refused = [
+            (method.lower(), path, reason)
+            for one in declarations
+            if one.api == "ollama"
+            for operation, reason in one.not_served.items()
+            for method, _, path in [operation.partition(" ")]
+        ]
+        self._ollama = (*self.roots(api="ollama"), *(path.partition("/{")[0] for _, path, _ in refused))
+        documented = [(method, path, reason) for (method, path), reason in self.not_served.items()]
         self._not_served = [
             (method, re.compile(re.sub(r"\{\w+\}", "[^/]+", path)), reason)
-            for (method, path), reason in self.not_served.items()
+            for method, path, reason in (*documented, *refused)
         ]
 
     @property
@@ -169,7 +178,10 @@ class RouteTable:
         ]
 
     def why_not(self, method: str, path: str) -> str | None:
-        """Returns the reason why a documented operation is not served, or None if it is served or not documented."""
+        """Returns the reason why a documented operation is not served, or None if it is served or not documented.
+
+        The documents are OpenAI's, and the declarations of ollama's API.
+        """
         for known, pattern, reason in self._not_served:
             if known == method.lower() and pattern.fullmatch(path):
                 return reason
@@ -200,6 +212,10 @@ class RouteTable:
     def is_anthropic(self, path: str) -> bool:
         """Returns whether errors on a path have the shape of Anthropic's API."""
         return path.startswith(self._anthropic)
+
+    def is_ollama(self, path: str) -> bool:
+        """Returns whether errors on a path have the shape of ollama's API."""
+        return path.startswith(self._ollama)
 
     def name_of(self, path: str) -> str:
         """Returns `gen_ai.operation.name` of what a path computes ("chat" if it declares none)."""

@@ -35,6 +35,7 @@ __all__ = [
     "error_body",
     "error_response",
     "install",
+    "ollama_error",
     "unexpected",
 ]
 
@@ -114,7 +115,7 @@ class _NoAnswer(Response):
 
 
 class NotServed(InvalidRequest):
-    """Raised for an operation of OpenAI's API that this server does not have."""
+    """Raised for an operation of OpenAI's or ollama's API that this server does not have."""
 
     status = 404
     code = "operation_not_served"
@@ -153,6 +154,11 @@ def anthropic_error(message: str, status: int, details: Mapping[str, str] | None
     return msgspec.json.encode({"type": "error", "error": error})
 
 
+def ollama_error(message: str) -> bytes:
+    """Returns ollama's error object as JSON."""
+    return msgspec.json.encode({"error": message})
+
+
 class ErrorResponse(Response):
     """An error in the shape of the API that the path belongs to."""
 
@@ -181,6 +187,10 @@ class ErrorResponse(Response):
         message = self._chinese if is_chinese else self._message
         if routes is not None and routes.is_anthropic(scope["path"]):
             body = anthropic_error(message, self.status_code, self._details)
+        elif routes is not None and routes.is_ollama(scope["path"]):
+            param = self._fields[1]
+            named = param is None or param in message
+            body = ollama_error(message if named else f"{param!r}: {message}")
         elif is_chinese:
             body = error_body(message, *self._fields)
         else:

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from deepwell.server.http.body_room import SMALL_BODY_BYTES, free_body_in
 from deepwell.server.http.json_size import check_entries
 
-__all__ = ["JsonRoute", "json_response"]
+__all__ = ["AnyTypeJsonRoute", "JsonRoute", "json_response"]
 
 _encode = msgspec.json.Encoder().encode
 _JSON = (b"application/json", b"application/json; charset=utf-8")  # as nearly all clients have it
@@ -61,6 +61,25 @@ class JsonRoute(APIRoute):
             self.app = _straight(
                 self.app, endpoint, needs.request_param_name, needs.body_params[0].name, model
             )
+
+
+class AnyTypeJsonRoute(JsonRoute):
+    """A `JsonRoute` that reads every body as JSON, whatever its content type says: `curl -d` says that it is a form.
+
+    What keeps web pages out is `CrossOriginGuard`, which does not look at content types.
+    """
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        self.app = _as_json(self.app)
+
+
+def _as_json(app: ASGIApp) -> ASGIApp:
+    async def read_as_json(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"content-type"]
+        await app({**scope, "headers": [*headers, (b"content-type", _JSON[0])]}, receive, send)
+
+    return read_as_json
 
 
 def _straight(

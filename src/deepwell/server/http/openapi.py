@@ -41,8 +41,14 @@ class AnthropicError(msgspec.Struct, tag_field="type", tag="error"):
     error: AnthropicDetail
 
 
+class OllamaError(msgspec.Struct):
+    """Ollama's error body."""
+
+    error: str
+
+
 _JSON, _EVENTS, _TEXT, _HTML = "application/json", "text/event-stream", "text/plain", "text/html"
-_BYTES, _LINES = "application/octet-stream", "application/x-jsonl"
+_BYTES, _LINES, _STREAMED_LINES = "application/octet-stream", "application/x-jsonl", "application/x-ndjson"
 
 _STATUSES = {
     "400": "A parameter is unknown, unsupported or out of range: the message names it and the fix",
@@ -80,7 +86,7 @@ def _renamed(schemas: Any, components: dict[str, Any], taken: set[str]) -> tuple
 
 def _completed(document: dict[str, Any], routes: RouteTable) -> dict[str, Any]:
     declared = {one.answer for one in routes.operations.values() if not isinstance(one.answer, str)}
-    ordered = sorted({*declared, Error, AnthropicError}, key=str)
+    ordered = sorted({*declared, Error, AnthropicError, OllamaError}, key=str)
     known: dict[str, Any] = document.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)
@@ -104,9 +110,15 @@ def _completed(document: dict[str, Any], routes: RouteTable) -> dict[str, Any]:
                     content[_BYTES] = {"schema": {"type": "string", "format": "binary"}}
                 case answer:
                     content[_JSON] = {"schema": of[answer]}
-            if declaration.streams:
+            if declaration.streams and routes.is_ollama(path):
+                content[_STREAMED_LINES] = {"schema": of[declaration.answer]}
+            elif declaration.streams:
                 content[_EVENTS] = {"schema": {"type": "object", "properties": {"data": {"type": "string"}}}}
-            error = AnthropicError if routes.is_anthropic(path) else Error
+            error: type[msgspec.Struct] = Error
+            if routes.is_anthropic(path):
+                error = AnthropicError
+            elif routes.is_ollama(path):
+                error = OllamaError
             failure = {_JSON: {"schema": of[error]}}
             operation["responses"] = {
                 "200": {"description": "What was asked for", "content": content},

@@ -1,4 +1,4 @@
-"""Answers that end when the client leaves: streams of server-sent events, and whole bodies."""
+"""Answers that end when the client leaves: streams of server-sent events or lines, and whole bodies."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _failure(error: DeepwellError) -> bytes:
 
 
 class EventStream(Response):
-    """A stream of server-sent events, closed by `[DONE]` unless another `end` is given.
+    """A stream of server-sent events, closed by `[DONE]` unless another `end` is given. `media_type` names other streams.
 
     The response starts with the first event, so a failure before it is an ordinary error response. A later failure is an
     error event, which `failed` makes. No `end` follows it.
@@ -130,9 +130,10 @@ class EventStream(Response):
         *,
         end: bytes = _DONE,
         failed: Callable[[DeepwellError], bytes] = _failure,
+        media_type: str = "text/event-stream",
     ) -> None:
         headers = {"cache-control": "no-cache", "x-accel-buffering": "no"}
-        super().__init__(headers=headers, media_type="text/event-stream")
+        super().__init__(headers=headers, media_type=media_type)
         del self.headers["content-length"]
         self._events = events
         self._stopped = stopped

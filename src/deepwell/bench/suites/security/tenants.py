@@ -24,6 +24,13 @@ _ID_OF = {  # parameters of paths, by kind of object
     "upload_id": "upload",
     "batch_id": "batch",
 }
+_OLLAMA: dict[str, dict[str, Any]] = {  # operations of ollama's API that name a model
+    "/api/chat": {"messages": [{"role": "user", "content": "Hi"}], "options": {"num_predict": 1}},
+    "/api/generate": {"prompt": "Hi", "options": {"num_predict": 1}},
+    "/api/embed": {"input": "Hi"},
+    "/api/embeddings": {"prompt": "Hi"},
+    "/api/show": {},
+}
 
 
 def bench_tenants(report: Report, model: Path) -> dict[str, Any]:
@@ -87,7 +94,7 @@ def _id(id: str, nobody: bool) -> str:
 
 
 def _listed(server: Besieged) -> Iterator[tuple[str, str]]:
-    for path in ("/v1/files", "/v1/batches", "/v1/chat/completions", "/v1/models"):
+    for path in ("/v1/files", "/v1/batches", "/v1/chat/completions", "/v1/models", "/api/tags", "/api/ps"):
         _, said = server.request("raider", "GET", path)
         text = json.dumps(said)
         seen = [kind for kind, id in server.theirs.items() if id in text]
@@ -115,6 +122,10 @@ def _named(server: Besieged) -> Iterator[tuple[str, str]]:
     if "adapter" in server.theirs:
         name = server.theirs["adapter"]
         yield "the guest's adapter, asked", "" if ask("raider", name) >= 400 else "it answered"
+        for path, body in _OLLAMA.items():
+            asked = {"model": f"{name}:latest", **body}
+            status = server.request("raider", "POST", path, asked)[0]
+            yield f"the guest's adapter, {path}", "" if status >= 400 else "it answered"
         status = server.request("raider", "POST", "/v1/unload_lora_adapter", {"lora_name": name})[0]
         yield (
             "the guest's adapter, unloaded",

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, Struct, UnsetType, field
 
-from deepwell.server.families.generation_bodies import Finish, Usage
+from deepwell.server.families.generation_bodies import ChatLogprob, Finish, Usage
 
 __all__ = [
     "CalledFunction",
@@ -15,9 +15,7 @@ __all__ = [
     "ChatChunkChoice",
     "ChatCompletion",
     "ChatDelta",
-    "ChatLogprob",
     "ChatLogprobs",
-    "ChatTopLogprob",
     "CompletionDeleted",
     "FunctionDelta",
     "Message",
@@ -26,23 +24,6 @@ __all__ = [
     "ToolCallDelta",
     "Usage",
 ]
-
-
-class ChatTopLogprob(Struct):
-    """An alternative token."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-
-
-class ChatLogprob(Struct):
-    """A drawn token; `bytes` is exact where `token` is half a character."""
-
-    token: str
-    logprob: float
-    bytes: list[int]
-    top_logprobs: list[ChatTopLogprob]
 
 
 class ChatLogprobs(Struct):

@@ -16,8 +16,6 @@ from deepwell.dialogue.completion import Choice
 from deepwell.dialogue.dialogue import Dialogue, Plan, Said, Turn, plan_dialogue
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
-from deepwell.dialogue.text import Codec, Entry
-from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.access.ticket import offer
 from deepwell.server.answering import Answering
@@ -29,9 +27,7 @@ from deepwell.server.families.chat.bodies import (
     ChatChunkChoice,
     ChatCompletion,
     ChatDelta,
-    ChatLogprob,
     ChatLogprobs,
-    ChatTopLogprob,
     FunctionDelta,
     Message,
     ToolCall,
@@ -39,7 +35,8 @@ from deepwell.server.families.chat.bodies import (
 )
 from deepwell.server.families.chat.schema import ChatRequest, choose
 from deepwell.server.families.chat.stored import keep_completion, stored_router
-from deepwell.server.families.generation_bodies import usage
+from deepwell.server.families.generation_bodies import ChatLogprob, logprobs_of, usage
+from deepwell.server.families.reasoning import reasoning_of
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, event
 
@@ -90,18 +87,8 @@ def dialogue_of(model: ServedModel, body: ChatRequest) -> Dialogue:
         InvalidRequest: the model does not know the effort.
     """
     tools, choice = choose(body.tools, body.tool_choice)
-    variables: dict[str, Any] = dict(body.chat_template_kwargs or {})
-    effort, thinks = body.reasoning_effort, None
-    if effort == "none":
-        thinks = False
-    elif effort is not None:
-        if "reasoning_effort" not in model.codec.template_variables:
-            raise InvalidRequest(
-                f"this model's reasoning has no effort {effort!r}",
-                fix="leave it out, or use 'none'",
-                param="reasoning_effort",
-            )
-        variables["reasoning_effort"] = effort
+    thinks, effort = reasoning_of(model, body.reasoning_effort, "reasoning_effort")
+    variables: dict[str, Any] = {**(body.chat_template_kwargs or {}), **effort}
     format, parameter = None, "response_format"
     if body.response_format is not None:
         format = body.response_format.grammar()
@@ -147,7 +134,7 @@ class _ChatAnswer:
         last: dict[int, Turn] = {}
         async for turn in self._answering.converse(self._plan, self._choices):
             said[turn.index].add(turn.events)
-            entries[turn.index].extend(_logprobs(turn.entries, self._answering.model.codec))
+            entries[turn.index].extend(logprobs_of(turn.entries, self._answering.model.codec))
             last[turn.index] = turn
         completion = self._completion(int(time.time()), said, entries, last)
         body = _encode(completion)
@@ -206,7 +193,7 @@ class _ChatAnswer:
             last[index] = turn
             logprobs = None
             if self._with_logprobs and turn.entries:
-                logprobs = ChatLogprobs(_logprobs(turn.entries, model.codec))
+                logprobs = ChatLogprobs(logprobs_of(turn.entries, model.codec))
                 entries[index] += logprobs.content
             said[index].add(turn.events)
             for delta in _deltas(turn, said[index]) or ([ChatDelta()] if logprobs else []):
@@ -250,15 +237,3 @@ def _deltas(turn: Turn, said: Said) -> list[ChatDelta]:
             case CallArguments(index, text):
                 deltas.append(ChatDelta(tool_calls=[ToolCallDelta(index, FunctionDelta(text))]))
     return deltas
-
-
-def _logprobs(entries: Sequence[Entry], codec: Codec) -> list[ChatLogprob]:
-    rows: list[ChatLogprob] = []
-    for entry in entries:
-        data = codec.token_bytes(entry.info.token)
-        top: list[ChatTopLogprob] = []
-        for token, logprob in entry.info.top:
-            other = codec.token_bytes(token)
-            top.append(ChatTopLogprob(other.decode("utf-8", "replace"), logprob, list(other)))
-        rows.append(ChatLogprob(data.decode("utf-8", "replace"), entry.info.logprob, list(data), top))
-    return rows

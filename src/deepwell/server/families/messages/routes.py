@@ -22,6 +22,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
+from deepwell.server.families.generation_bodies import arguments_object
 from deepwell.server.families.messages.bodies import AnthropicMessage, MessagesUsage, TokenCount
 from deepwell.server.families.messages.schema import (
     CountTokensRequest,
@@ -259,19 +260,10 @@ class _MessageAnswer:
             return []
         block, text = self._blocks[-1], "".join(self._pieces)
         if block["type"] == "tool_use":
-            block["input"] = _object(text)
+            block["input"] = arguments_object(text)
         else:
             block[block["type"]] = text
         return [{"type": "content_block_stop", "index": len(self._blocks) - 1}]
-
-
-def _object(arguments: str) -> dict[str, Any]:
-    """Returns a call's arguments. Invalid JSON, of a model that failed or was cut off, is passed on under `_invalid_json`."""
-    try:
-        value = msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
-        value = None
-    return value if isinstance(value, dict) else {"_invalid_json": arguments}
 
 
 def _usage(counts: Counts) -> MessagesUsage:

@@ -9,16 +9,14 @@ from msgspec import structs
 from starlette.responses import Response
 
 from deepwell.dialogue.model import ServedModel
-from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.models.store.sampling import SamplingDefaults
 from deepwell.server.access.adapter_names import adapters_of
-from deepwell.server.access.auth import InsufficientScope
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.models.bodies import DefaultSampling, DeletedModel, ModelCard, ModelList
+from deepwell.server.families.models.unloading import unload_model
 from deepwell.server.http.json_route import json_response
 from deepwell.server.residency.wire import HostState, Offer
-from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
 
@@ -53,40 +51,10 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.delete("/v1/models/{model:path}", summary="Unload a model", response_model=None)
     async def unload(request: Request, model: str) -> Response:
-        principal = principal_of(request)
-        if principal.key_id and not principal.may("admin"):
-            raise InsufficientScope(
-                "all tenants share the models", fix="use a key with the scope admin", param="model"
-            )
-        await _unload(context, model, principal.tenant)
+        await unload_model(context, model, principal_of(request))
         return json_response(DeletedModel(model, deleted=True))
 
     return routes
-
-
-async def _unload(context: ServerContext, name: str, tenant: Tenant) -> None:
-    """Unloads a model that was loaded on demand.
-
-    Raises:
-        InvalidRequest: it is one that stays, or an adapter.
-        ModelNotFound: no such model is loaded.
-        ModelBusy: it has requests.
-    """
-    if any(one.model.name == name for one in context.served):
-        fix = "stop the server, or start it with --models-on-demand and without this name"
-        raise InvalidRequest(
-            f"{name!r} was named when the server started, and stays loaded", fix=fix, param="model"
-        )
-    if any(name in adapters_of(one.model.engine.adapters(), tenant) for one in context.served):
-        raise InvalidRequest(
-            f"{name!r} is an adapter", fix="unload it with POST /v1/unload_lora_adapter", param="model"
-        )
-    if context.on_demand is None or not await context.on_demand.client.unload(name):
-        raise ModelNotFound(
-            f"no model {name!r} is loaded",
-            fix="GET /v1/models lists the models and their states",
-            param="model",
-        )
 
 
 def _card(model: ServedModel, adapter: str = "") -> ModelCard:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
 from deepwell.server.families.ranking.schema import Method, RerankRequest, ScoreRequest
-from deepwell.server.families.together import together
+from deepwell.server.together import together
 
 __all__ = ["MAX_TOKENS", "Comparison", "compare_documents", "compare_pairs", "method_of"]
 

@@ -25,6 +25,8 @@ def router(context: ServerContext) -> APIRouter:
     routes = APIRouter()
     references: dict[Language, str] = {}
 
+    # Clients of ollama's API ask with HEAD whether a server is there.
+    @routes.head("/", include_in_schema=False, response_model=None)
     @routes.get("/", summary="A page that says what is served and how to ask", response_model=None)
     async def home(request: Request) -> HTMLResponse:
         language = preferred_language(request.headers.get("accept-language", ""))

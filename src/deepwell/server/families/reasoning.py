@@ -1,0 +1,31 @@
+"""The effort of a model's reasoning, as requests of several APIs ask for it."""
+
+from __future__ import annotations
+
+from deepwell.dialogue.model import ServedModel
+from deepwell.errors import InvalidRequest
+
+__all__ = ["reasoning_of"]
+
+
+def reasoning_of(
+    model: ServedModel, effort: str | None, param: str, *, off: str = "'none'"
+) -> tuple[bool | None, dict[str, str]]:
+    """Returns whether the model is to reason ("none": it is not; None: as its template has it), and the template's variables.
+
+    Args:
+        param: the route's name of the effort, for errors.
+        off: the value with which the route turns reasoning off, for errors.
+
+    Raises:
+        InvalidRequest: the model does not know the effort.
+    """
+    if effort is None:
+        return None, {}
+    if effort == "none":
+        return False, {}
+    if "reasoning_effort" not in model.codec.template_variables:
+        raise InvalidRequest(
+            f"this model's reasoning has no effort {effort!r}", fix=f"leave it out, or use {off}", param=param
+        )
+    return None, {"reasoning_effort": effort}
