@@ -10,7 +10,12 @@ ROOT = Path(__file__).parents[1]
 CORE = ROOT / "src/deepwell/engine/core"
 PAGE = (ROOT / "docs/explanation/core.md").read_text(encoding="utf-8")
 MOST_LINES = 3000
-ELSEWHERE = {"Delta", "forward", "tests/test_core_page.py"}  # of the protocol and of the backends
+ELSEWHERE = {
+    "Delta",
+    "Limits",
+    "forward",
+    "tests/test_core_page.py",
+}  # of the protocol, the options, the backends
 
 
 def names_of_core() -> set[str]:

@@ -12,9 +12,9 @@ from tests.server.fakes import END, VOCAB
 
 from deepwell.engine.backends.backend import KVCache
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.grammar.compiler import GrammarCompiler
+from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import Grammar
 
 PADDED = VOCAB + 6  # an embedding with rows that no token has

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.core.sampler import draw, uniform
+from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import Capabilities, SamplingParams
 from deepwell.process.turns import Turn
 

@@ -15,8 +15,8 @@ from tests.engine.conformance import Answer, EngineConformance, collect, request
 from tests.engine.fakes import EOS, FakeModel, continuation, fake_engine, log_softmax, logits_after
 
 from deepwell.engine.core.batch import Batch
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine
+from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams

@@ -20,12 +20,12 @@ from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, events, greedy, s
 from deepwell.engine.architectures import build_model, build_prediction
 from deepwell.engine.backends import native
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.row_cost import expected_row_cost
 from deepwell.engine.core.speculation import Odds, RowCost
 from deepwell.engine.core.step import ScheduledStep
+from deepwell.engine.limits import Limits
 from deepwell.engine.load import new_cache, open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import kv_token_bytes, plan

@@ -19,8 +19,8 @@ from tests.engine.test_scheduler import MAX_LEN, Driver, events, greedy, small_l
 from tests.parallel import every_processor
 
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.speculation import RowCost
+from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams

@@ -14,7 +14,6 @@ from tests.engine.conformance import Answer, request
 from tests.engine.fakes import FakeModel, fake_engine
 
 from deepwell.engine.core.batch import Batch
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.core.speculation import (
     LONGEST_KEY,
@@ -24,6 +23,7 @@ from deepwell.engine.core.speculation import (
     RowCost,
     accept,
 )
+from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
 
 COST = RowCost(0.2, 0.4)

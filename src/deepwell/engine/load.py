@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from deepwell.engine.architectures import build_encoder, build_model, build_prediction, tensor_plan
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, KVCache
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
 from deepwell.engine.core.row_cost import expected_row_cost
 from deepwell.engine.encoder.loop import EncoderEngine
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.layouts import KVDtype
+from deepwell.engine.limits import Limits
 from deepwell.engine.machine import usable_cpus
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import MemoryPlan

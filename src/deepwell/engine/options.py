@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.layouts import KVDtype, Precision
+from deepwell.engine.limits import Limits
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings

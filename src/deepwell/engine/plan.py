@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from deepwell.engine.core.batch import BLOCK_TOKENS
-from deepwell.engine.core.limits import PASS_ROWS, Limits
 from deepwell.engine.core.speculation import PENDING_ROWS
 from deepwell.engine.layouts import KVDtype, Precision
+from deepwell.engine.limits import PASS_ROWS, Limits
 from deepwell.engine.machine import available_memory_bytes
 from deepwell.engine.weights.load import weights_nbytes
 from deepwell.engine.weights.quantize import FLOATS

@@ -6,9 +6,9 @@ from collections.abc import Sequence as Tokens
 
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.speculation import DraftPolicy, Odds, PromptLookup, RowCost
 from deepwell.engine.core.step import ScheduledStep
+from deepwell.engine.limits import Limits
 
 __all__ = ["DraftPlanner"]
 

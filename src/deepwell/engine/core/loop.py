@@ -25,7 +25,6 @@ from numpy.typing import NDArray
 from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.runner import StepResult, StepRunner
 from deepwell.engine.core.sampler import check_params
@@ -35,6 +34,7 @@ from deepwell.engine.core.step import ScheduledStep
 from deepwell.engine.core.streams import DeltaStream, Mailbox, Outlet, SyncDeltaStream, deliver
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.grammar.masks import GrammarState
+from deepwell.engine.limits import Limits
 from deepwell.engine.prompts import token_array
 from deepwell.engine.protocol import (
     AdapterInfo,

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import Batch
-from deepwell.engine.core.limits import PASS_ROWS
 from deepwell.engine.core.sampler import draw, uniform
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.speculation import PENDING_ROWS, Pending
 from deepwell.engine.core.step import ScheduledStep
+from deepwell.engine.limits import PASS_ROWS
 from deepwell.errors import DeepwellError
 
 __all__ = ["Predictor"]

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from deepwell.engine.backends.backend import KVCache, Model
 from deepwell.engine.core.batch import Batch
 from deepwell.engine.core.batch_builder import BatchBuilder, output_rows_of
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.prediction import Predictor
 from deepwell.engine.core.sampler import draw, log_normalizer, token_logprob, uniform
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.speculation import accept
 from deepwell.engine.core.step import ScheduledStep
 from deepwell.engine.grammar.masks import MaskBudget
+from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import TokenLogprob
 from deepwell.errors import DeepwellError, InvalidRequest
 

@@ -13,9 +13,9 @@ from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.blocks import BlockPool, Prefix
 from deepwell.engine.core.drafting import DraftPlanner
 from deepwell.engine.core.fair import FairQueue
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.sequence import Sequence
 from deepwell.engine.core.step import ScheduledStep
+from deepwell.engine.limits import Limits
 from deepwell.engine.protocol import FinishReason
 
 __all__ = ["Scheduler"]

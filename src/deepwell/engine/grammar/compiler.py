@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 
@@ -23,9 +23,10 @@ from deepwell.engine.grammar.masks import CompiledGrammar, GrammarState, Place, 
 from deepwell.engine.grammar.trial import Trials
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.models.text.hosted import HostedTokenizer
-from deepwell.models.text.text_process import TextProcess
 from deepwell.models.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from deepwell.models.text.text_process import TextProcess
 
 __all__ = ["MAX_SOURCE", "GrammarCompiler"]
 
@@ -252,6 +253,8 @@ class GrammarCompiler:
                         fix="send the request without it",
                         param="grammar",
                     )
+                from deepwell.models.text.hosted import HostedTokenizer
+
                 tokenizer = self._load()
                 if isinstance(tokenizer, HostedTokenizer):
                     self._process = tokenizer.process

@@ -12,9 +12,9 @@ from typing import Any
 from deepwell.bench.harness.assets import bench_cache
 from deepwell.bench.harness.report import Report
 from deepwell.bench.workloads.text import text_tokens
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.core.speculation import RowCost
 from deepwell.engine.layouts import KVDtype, Precision
+from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
