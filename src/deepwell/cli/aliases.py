@@ -1,10 +1,11 @@
-"""`deepwell run`, `list`, `ps`, `show` and `rm`: the verbs that users of ollama type.
+"""`deepwell run`, `list`, `ps`, `stop`, `show` and `rm`: the verbs that users of ollama type.
 
-Only `ps` is a verb of its own. The others are other names: `run` of `ask` and `chat`, `list`, `show` and `rm` of `models`.
+Only `ps` and `stop` are verbs of their own. The others are names for `ask` and `chat`, and for verbs of `models`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel=PANEL)(run)
     app.command("list", rich_help_panel=PANEL, help="Same as `deepwell models list`.")(list_models)
     app.command(rich_help_panel=PANEL)(ps)
+    app.command(rich_help_panel=PANEL)(stop)
     app.command("show", rich_help_panel=PANEL, help="Same as `deepwell models show`.")(show)
     app.command("rm", rich_help_panel=PANEL, help="Same as `deepwell models remove`.")(remove)
 
@@ -85,6 +87,33 @@ def _pull_if_missing(model: str, *, url: str | None, as_json: bool) -> None:
     pull(model, json=as_json)
 
 
+def stop(
+    model: Annotated[
+        str, typer.Argument(help="Name of a model that a server loaded on demand.", metavar="MODEL")
+    ],
+    url: Url = None,
+    port: ServerPort = None,
+    api_key: ApiKeyOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Unload a model that a running server loaded on demand; the next request for it loads it again."""
+    with reported_errors(as_json=json):
+        from deepwell.cli.servers import client_key, server_url, unload
+        from deepwell.settings import Settings
+
+        settings = Settings.load(url=url, port=port, api_key=api_key)
+        unload(server_url(settings), model, client_key(settings))
+        if json:
+            write_json({"unloaded": model})
+        else:
+            console().print(say("model_unloaded", name=model), soft_wrap=True)
+
+
+def _with_state(name: str, states: Mapping[str, str]) -> str:
+    state = states.get(name)
+    return f"{name} ({state.replace('_', ' ')})" if state else name
+
+
 def ps(url: Url = None, api_key: ApiKeyOption = None, json: JsonFlag = False) -> None:
     """List the Deepwell servers that run on this machine, with their models."""
     with reported_errors(as_json=json):
@@ -103,7 +132,7 @@ def ps(url: Url = None, api_key: ApiKeyOption = None, json: JsonFlag = False) ->
         rows = [
             (
                 server.url,
-                ", ".join(server.models) or "?",
+                ", ".join(_with_state(name, server.states) for name in server.models) or "?",
                 say("server_keyed") if server.state == "keyed" else server.detail,
                 str(server.pid or "-"),
             )

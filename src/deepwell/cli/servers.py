@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from deepwell.errors import DeepwellError, InvalidRequest
 
@@ -25,6 +26,7 @@ __all__ = [
     "require_key",
     "running_servers",
     "server_url",
+    "unload",
 ]
 
 _LOCAL_SECONDS = 0.5  # a server on this machine answers at once or is not there
@@ -39,6 +41,7 @@ class FoundServer:
     Attributes:
         state: `absent` if nobody answers, `foreign` if it is no OpenAI-compatible server, `keyed` if it refuses the key.
         models: names of the served models, the main one first.
+        states: of those that are loaded on demand: not_loaded, loading, loaded or unloading.
         is_deepwell: whether it is a Deepwell server.
         is_ready: whether it takes requests.
         detail: what it says of itself.
@@ -48,6 +51,7 @@ class FoundServer:
     url: str
     state: Literal["absent", "foreign", "keyed", "serving"]
     models: tuple[str, ...] = ()
+    states: Mapping[str, str] = field(default_factory=dict[str, str])
     is_deepwell: bool = False
     is_ready: bool = False
     detail: str = ""
@@ -101,10 +105,34 @@ def examine_server(url: str, key: SecretStr | None = None, *, pid: int | None = 
     if listed.status_code in (401, 403):
         return FoundServer(url, "keyed", **said)
     try:
-        models = tuple(str(card["id"]) for card in listed.json()["data"])
+        cards = listed.json()["data"]
+        models = tuple(str(card["id"]) for card in cards)
+        states = {str(card["id"]): str(card["state"]) for card in cards if "state" in card}
     except (ValueError, KeyError, TypeError):
         return FoundServer(url, "serving" if ours else "foreign", **said)
-    return FoundServer(url, "serving", models, **said)
+    return FoundServer(url, "serving", models, states, **said)
+
+
+def unload(url: str, model: str, key: SecretStr | None) -> None:
+    """Asks a server to unload a model that it loaded on demand.
+
+    Raises:
+        DeepwellError: nobody answers, or the server refuses, with its reason.
+    """
+    import httpx
+
+    headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
+    try:
+        with httpx.Client(base_url=url, headers=headers, timeout=30.0, trust_env=False) as http:
+            answer = http.delete(f"/v1/models/{quote(model, safe='')}")
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise DeepwellError(f"no server answers at {url}: {error}", fix="start one: deepwell serve") from None
+    if answer.status_code != 200:
+        try:
+            message = str(answer.json()["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            message = f"{url} answered {answer.status_code}"
+        raise DeepwellError(message)
 
 
 def _readiness(http: Any) -> tuple[bool, str, bool]:
