@@ -21,8 +21,8 @@ async def load(answering: Answering) -> None:
     """
     engine = answering.model.engine
     if isinstance(engine, OnDemandEngine):
-        await engine.enter()
-        engine.leave()
+        async with engine.lease.used():
+            pass
 
 
 async def unload(context: ServerContext, body: OllamaRequest, principal: Principal) -> None:
