@@ -25,7 +25,7 @@ OLLAMA = Environment(
     minutes=0.5,
 )
 _WORKER = WORKERS / "clients_ollama.py"
-_MODELS = ("smollm2", "qwen2.5-coder-0.5b", "minilm")  # the second calls tools, the third embeds
+_MODELS = ("smollm2", "qwen2.5-coder-0.5b", "minilm")
 
 
 def bench_ollama_clients(report: Report) -> dict[str, Any]:
@@ -38,9 +38,9 @@ def bench_ollama_clients(report: Report) -> dict[str, Any]:
     key = f"key-{secrets.token_hex(16)}"
 
     def command(port: int) -> list[str]:
-        chat, tools, embedder = _MODELS
+        *generators, embedder = _MODELS
         flags = ["--embedding-model", embedder, "--context", "4096", "--port", str(port)]
-        return [sys.executable, "-m", "deepwell", "serve", chat, tools, *flags]
+        return [sys.executable, "-m", "deepwell", "serve", *generators, *flags]
 
     with served(command, env={"DEEPWELL_API_KEYS": key}) as port:
         url = f"http://127.0.0.1:{port}"
