@@ -97,7 +97,7 @@ class Codec:
 
     @property
     def chats(self) -> bool:
-        """Whether there is a chat template."""
+        """True if there is a chat template."""
         return self._template is not None
 
     @property

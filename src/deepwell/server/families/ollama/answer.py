@@ -84,7 +84,7 @@ class Piece:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to tell."""
+        """True if there is nothing to tell."""
         return not (self.content or self.thinking or self.calls or self.logprobs)
 
     def add(self, other: Piece) -> None:

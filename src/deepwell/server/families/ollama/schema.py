@@ -192,7 +192,7 @@ class OllamaRequest(Strict):
 
     @property
     def unloads(self) -> bool:
-        """Whether the model should be unloaded behind the request, which is what a request without input is for."""
+        """True if the model should be unloaded behind the request, which is what a request without input is for."""
         return keep_alive_s(self.keep_alive) == 0
 
 
