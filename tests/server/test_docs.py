@@ -19,10 +19,11 @@ from tests.server.fakes import FakeEngine, make_service
 from deepwell.bench.suites.service.clients import GUIDES as BENCHED
 from deepwell.bench.workers.api_docs import api_page, coverage_page, document
 from deepwell.cli import app
+from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 
 DOCS = Path(__file__).parents[2] / "docs"
-GUIDES = ("clients", "batches")  # each in English and in Chinese
+GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chinese
 TESTED = {*GUIDES, "keys-and-limits", "python-api", "structured-output"}  # their Python blocks run in tests
 PAGES = sorted(page.name for page in (DOCS / "guides").glob("*.md"))
 MISTAKES = {"lst"}  # commands that a guide gets wrong on purpose
@@ -43,7 +44,8 @@ def runs_here(language: str, code: str) -> bool:
 @pytest.fixture(scope="module")
 def served(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
-    running = start(make_service(engine, codec, model="smollm2"), engine)
+    embedder = ServedModel("minilm", FakeEngine(), codec, tasks=("embed",))
+    running = start(make_service(engine, codec, model="smollm2", embedder=embedder), engine)
     yield running
     running.stop()
 

@@ -44,6 +44,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "grammar": service.grammar,
     "timing": service.timing,
     "clients": service.clients,
+    "ollama": service.ollama,
     "batches": storage.batches,
     "faults": repository.faults,
     "tests": repository.repository_tests,

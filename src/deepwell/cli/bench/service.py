@@ -170,6 +170,13 @@ def clients(model: Model = None, threads: Threads = None, row: Row = None, json:
     )
 
 
+def ollama(row: Row = None, json: Json = False) -> None:
+    """Runs ollama's own Python client and Open WebUI's requests against the server, which speaks ollama's API."""
+    from deepwell.bench.suites.service.ollama_clients import bench_ollama_clients
+
+    measure("ollama", row, json, bench_ollama_clients)
+
+
 def soak(
     model: Model = None,
     precision: Precision = "int4",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -33,7 +34,16 @@ from deepwell.server.build import build_context
 from deepwell.server.http.listen import bind, url_of
 from deepwell.server.run import Server
 
-__all__ = ["CLIENTS", "GUIDES", "LLAMA_INDEX", "ai_sdk_home", "bench_clients"]
+__all__ = [
+    "CLIENTS",
+    "GUIDES",
+    "LLAMA_INDEX",
+    "ai_sdk_home",
+    "bench_clients",
+    "checked",
+    "python_blocks",
+    "ran",
+]
 
 _WORKER, _NODE_WORKER = WORKERS / "clients_worker.py", WORKERS / "clients_ai.mjs"
 _SECONDS = 480  # for each worker
@@ -81,14 +91,20 @@ def bench_clients(report: Report, model: Path, *, threads: int) -> dict[str, Any
     home = ai_sdk_home(report.console)
     with _server(model, threads) as url:
         results = [
-            *_checked([str(python), str(_WORKER), f"{url}/v1", "smollm2", "others"]),
-            *_checked([str(llama), str(_WORKER), f"{url}/v1", "smollm2", "llamaindex"]),
-            *_checked(["node", str(_NODE_WORKER), str(home), f"{url}/v1", "smollm2"]),
+            *checked([str(python), str(_WORKER), f"{url}/v1", "smollm2", "others"]),
+            *checked([str(llama), str(_WORKER), f"{url}/v1", "smollm2", "llamaindex"]),
+            *checked(["node", str(_NODE_WORKER), str(home), f"{url}/v1", "smollm2"]),
             *(
-                _ran(pythons[environment.name], f"{name}{language}", number, block, url)
+                ran(
+                    pythons[environment.name],
+                    f"{name}{language}",
+                    number,
+                    _OTHER_MODELS.sub("smollm2", block),
+                    url,
+                )
                 for name, environment in GUIDES.items()
                 for language in ("", ".zh-CN")
-                for number, block in enumerate(_python_blocks(f"{name}{language}.md"), 1)
+                for number, block in enumerate(python_blocks(f"{name}{language}.md"), 1)
             ),
         ]
     report.table(
@@ -135,8 +151,8 @@ def ai_sdk_home(console: Console) -> Path:
     return home
 
 
-def _checked(command: list[str]) -> list[dict[str, Any]]:
-    """Runs one worker and returns its checks.
+def checked(command: list[str]) -> list[dict[str, Any]]:
+    """Runs one worker, and returns its checks.
 
     Raises:
         PeerError: the checks do not end.
@@ -150,18 +166,30 @@ def _checked(command: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.decode().splitlines() if line.startswith("{")]
 
 
-def _python_blocks(guide: str) -> list[str]:
+def python_blocks(guide: str) -> list[str]:
+    """Returns the Python blocks of a guide."""
     text = (repository() / "docs" / "guides" / guide).read_text(encoding="utf-8")
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-def _ran(python: Path, guide: str, number: int, block: str, url: str) -> dict[str, Any]:
-    """Runs a block of a guide as a program of its own. It passes if it ends well and prints something."""
-    code = _OTHER_MODELS.sub("smollm2", block.replace("http://127.0.0.1:8000", url))
+def ran(
+    python: Path, guide: str, number: int, block: str, url: str, env: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Runs a block of a guide as a program of its own. It passes if it ends well and prints something.
+
+    Args:
+        env: further variables of its environment.
+    """
+    code = block.replace("http://127.0.0.1:8000", url)
     problem = ""
     try:
         done = subprocess.run(
-            [str(python), "-c", code], capture_output=True, text=True, timeout=_SECONDS, check=False
+            [str(python), "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+            env={**os.environ, **(env or {})},
         )
         if done.returncode or not done.stdout.strip():
             problem = done.stderr.strip()[-600:] or "it printed nothing"
