@@ -47,6 +47,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "batches": storage.batches,
     "faults": repository.faults,
     "tests": repository.repository_tests,
+    "several-models": service.several_models,
     "soak": service.soak,
     "cache": service.cache,
     "metrics": service.metrics,

@@ -35,6 +35,7 @@ __all__ = [
     "parsing",
     "sdk",
     "semantic",
+    "several_models",
     "soak",
 ]
 
@@ -168,6 +169,13 @@ def clients(model: Model = None, threads: Threads = None, row: Row = None, json:
         json,
         lambda report: bench_clients(report, model_path(model), threads=usable_threads(threads)),
     )
+
+
+def several_models(rounds: Rounds = 5, row: Row = None, json: Json = False) -> None:
+    """Serves smollm2, qwen2.5-coder-0.5b and minilm at once: answers, throughput, idle engines, memory, loads."""
+    from deepwell.bench.suites.service.several_models import bench_several_models
+
+    measure("several-models", row, json, lambda report: bench_several_models(report, rounds=rounds))
 
 
 def soak(
