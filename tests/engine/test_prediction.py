@@ -22,7 +22,6 @@ from deepwell.engine.backends import native
 from deepwell.engine.core.batch import BLOCK_TOKENS, Batch
 from deepwell.engine.core.loop import InProcessEngine
 from deepwell.engine.core.prediction import Predictor
-from deepwell.engine.core.row_cost import expected_row_cost
 from deepwell.engine.core.speculation import Odds, RowCost
 from deepwell.engine.core.step import ScheduledStep
 from deepwell.engine.limits import Limits
@@ -30,6 +29,7 @@ from deepwell.engine.load import new_cache, open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import kv_token_bytes, plan
 from deepwell.engine.protocol import EngineStats, GenerateRequest, SamplingParams
+from deepwell.engine.row_cost import expected_row_cost
 from deepwell.engine.weights.load import load_weights, weights_nbytes
 from deepwell.models.formats.config import ModelConfig
 

@@ -11,7 +11,6 @@ from deepwell.engine.architectures import build_encoder, build_model, build_pred
 from deepwell.engine.backends import native
 from deepwell.engine.backends.backend import Backend, KVCache
 from deepwell.engine.core.loop import InProcessEngine, PagedModel
-from deepwell.engine.core.row_cost import expected_row_cost
 from deepwell.engine.encoder.loop import EncoderEngine
 from deepwell.engine.grammar.compiler import GrammarCompiler
 from deepwell.engine.layouts import KVDtype
@@ -21,6 +20,7 @@ from deepwell.engine.options import EngineOptions
 from deepwell.engine.plan import MemoryPlan
 from deepwell.engine.planning import plan_engine
 from deepwell.engine.protocol import Capabilities
+from deepwell.engine.row_cost import expected_row_cost
 from deepwell.engine.weights.adapters import AdapterLoader, linears_of
 from deepwell.engine.weights.load import Progress, load_weights, weights_fingerprint
 from deepwell.engine.weights.packed import Weights

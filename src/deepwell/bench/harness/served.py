@@ -21,6 +21,7 @@ __all__ = [
     "cpu_seconds",
     "paced_command",
     "process_tree",
+    "pss_bytes",
     "rss_bytes",
     "serve_command",
     "served",
@@ -132,6 +133,16 @@ def rss_bytes(pids: Sequence[int]) -> int:
         with contextlib.suppress(OSError):
             pages += int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def pss_bytes(pids: Sequence[int]) -> int:
+    """Returns the memory of processes; each has its share of what several map, so that the sum is what all take."""
+    kilobytes = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()
+            kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return kilobytes * 1024
 
 
 def cpu_seconds(pids: Sequence[int]) -> float:

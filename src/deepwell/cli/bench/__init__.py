@@ -48,6 +48,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "batches": storage.batches,
     "faults": repository.faults,
     "tests": repository.repository_tests,
+    "several-models": models.several_models,
     "soak": service.soak,
     "cache": service.cache,
     "metrics": service.metrics,

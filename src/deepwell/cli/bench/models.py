@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.bench.options import Json, Row, measure
+from deepwell.cli.bench.options import Json, Rounds, Row, measure
 
-__all__ = ["on_demand"]
+__all__ = ["on_demand", "several_models"]
 
 
 def on_demand(
@@ -31,3 +31,10 @@ def on_demand(
         json,
         lambda report: bench_on_demand(report, rounds=rounds, requests=requests, seed=seed),
     )
+
+
+def several_models(rounds: Rounds = 5, row: Row = None, json: Json = False) -> None:
+    """Serves smollm2, qwen2.5-coder-0.5b and minilm at once: answers, throughput, idle engines, memory, loads."""
+    from deepwell.bench.suites.service.several_models import bench_several_models
+
+    measure("several-models", row, json, lambda report: bench_several_models(report, rounds=rounds))

@@ -16,12 +16,12 @@ from typing import Any, Final
 
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.engine.core.loop import InProcessEngine
-from deepwell.engine.core.row_cost import expected_row_cost
 from deepwell.engine.core.speculation import RowCost
 from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
+from deepwell.engine.row_cost import expected_row_cost
 from deepwell.engine.weights.synth import shape_config, synthesize
 from deepwell.models.formats.checkpoint import open_checkpoint
 
