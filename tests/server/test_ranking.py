@@ -245,6 +245,21 @@ async def test_rerank_refuses_by_name(
     assert ranker.embedded == []
 
 
+async def test_a_text_that_is_too_long_is_named_in_chinese_too(ranker: Ranker, codec: Codec) -> None:
+    async with client(make_service(ranker, codec, model="toy")) as http:
+        http.headers["accept-language"] = "zh-CN"
+        body = {"model": "toy", "documents": ["b"] * 2}
+        for more, says in (
+            ({"query": "b" * 513}, "而 query 有 514 个"),
+            ({"query": "b" * 450}, "而 documents[0] 连同另一段文本有"),
+        ):
+            answer = await http.post("/rerank", json=body | more)
+            assert answer.status_code == 400
+            assert (
+                says in answer.json()["error"]["message"] and "拆成几段" in answer.json()["error"]["message"]
+            )
+
+
 async def test_a_pair_must_fit_the_context_together(http: httpx.AsyncClient, ranker: Ranker) -> None:
     fits = {"text_1": "a" * 300, "text_2": "b" * 212}
     await ask(http, "/score", model="toy", **fits)
