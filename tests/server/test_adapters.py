@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import httpx
@@ -30,7 +32,7 @@ from deepwell.engine.weights.adapters import Linear, linears_of
 from deepwell.errors import InvalidRequest
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.server.access.adapter_names import adapters_of, check_name, engine_name
-from deepwell.server.app import create_app
+from deepwell.server.app import create_app, route_table
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 
@@ -208,6 +210,18 @@ async def test_tenants_have_adapters_of_one_name_and_see_their_own(door: Door) -
         assert card["id"] == "sql" and card["parent"] == "toy"
     assert await door.unload("b", "sql") == 200
     assert await door.models("a") == ["toy", "minilm", "sql"] and await door.models("b") == ["toy", "minilm"]
+
+
+async def test_every_route_that_takes_a_model_takes_the_tenants_own_adapters_alone(door: Door) -> None:
+    assert await door.load("a", "sql") == 200
+    for operation in route_table().operations.values():
+        if operation.example is None:
+            continue
+        body = json.loads(Template(operation.example).substitute(model="sql", text="hi"))
+        path = f"../{operation.path.removeprefix('/')}"
+        assert (await door.post("a", path, **body)).status_code == 200, path
+        answer = await door.post("b", path, **body)
+        assert answer.status_code == 404 and "a::sql" not in answer.text, path
 
 
 async def test_an_administrator_shares_an_adapter_and_no_other_takes_it_away(door: Door) -> None:

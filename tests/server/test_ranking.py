@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -32,6 +33,7 @@ from deepwell.server.families.ranking import comparison
 from deepwell.server.families.ranking.routes import RERANK_PATHS, SCORE_PATHS
 from deepwell.server.options import LimitsConfig
 
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 UPR = "Passage: {}\nPlease write a question based on this passage.\nQuestion:"
 
 
@@ -243,6 +245,21 @@ async def test_rerank_refuses_by_name(
     assert ranker.embedded == []
 
 
+async def test_a_text_that_is_too_long_is_named_in_chinese_too(ranker: Ranker, codec: Codec) -> None:
+    async with client(make_service(ranker, codec, model="toy")) as http:
+        http.headers["accept-language"] = "zh-CN"
+        body = {"model": "toy", "documents": ["b"] * 2}
+        for more, says in (
+            ({"query": "b" * 513}, "而 query 有 514 个"),
+            ({"query": "b" * 450}, "而 documents[0] 连同另一段文本有"),
+        ):
+            answer = await http.post("/rerank", json=body | more)
+            assert answer.status_code == 400
+            assert (
+                says in answer.json()["error"]["message"] and "拆成几段" in answer.json()["error"]["message"]
+            )
+
+
 async def test_a_pair_must_fit_the_context_together(http: httpx.AsyncClient, ranker: Ranker) -> None:
     fits = {"text_1": "a" * 300, "text_2": "b" * 212}
     await ask(http, "/score", model="toy", **fits)
@@ -372,6 +389,39 @@ def test_the_right_document_comes_first(real: Live, model: str, method: str) -> 
             best, *others = answer["results"]
             assert answer["method"] == method and len(others) == 2
             assert best["document"]["text"] == right, (question, answer["results"])
+
+
+def test_a_decoder_ranks_worse_by_its_embeddings_than_by_likelihoods(real: Live) -> None:
+    """The reason of the default; see `ranking.comparison`."""
+    documents = list(ANSWERS.values())
+    right = 0
+    for question, answer in ANSWERS.items():
+        body = {"model": "smollm2", "query": question, "documents": documents, "method": "embedding"}
+        results = httpx.post(f"{real.url}/rerank", json=body, timeout=60).json()["results"]
+        right += results[0]["document"]["text"] == answer
+    assert right <= 6
+
+
+def test_the_guide_prints_what_it_shows(real: Live, capsys: pytest.CaptureFixture[str]) -> None:
+    def blocks(name: str) -> list[tuple[str, str]]:
+        text = (GUIDES / name).read_text(encoding="utf-8")
+        return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+
+    found = blocks("rerank.md")
+    assert found == blocks("rerank.zh-CN.md")
+    state: dict[str, Any] = {}
+    checked = 0
+    for language, code in found:
+        if language == "python":
+            exec(compile(code.replace("http://127.0.0.1:8000", real.url), "guide", "exec"), state)
+        if language == "text":
+            printed, checked = capsys.readouterr().out, checked + 1
+            number = re.compile(r"\d\.\d\d")
+            assert number.sub("", printed) == number.sub("", code)
+            scores, shown = ([float(one) for one in number.findall(text)] for text in (printed, code))
+            assert scores == pytest.approx(shown, abs=0.02)  # kernels of other processors round differently
+    assert checked == 4
+    state["server"].close()
 
 
 def test_the_likelihood_of_an_answer_tells_right_from_wrong(real: Live) -> None:

@@ -95,7 +95,7 @@ def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
                 flag = name.replace("_", "-")
                 flags = (f"--{flag}", f"--no-{flag}") if kind is bool else (f"--{flag}",)
             text = " ".join((info.help or "").split()) if info else ""
-            values = "" if kind is bool else _values(kind, info)
+            values = "" if kind in (bool, bool | None) else _values(kind, info)
             yield Parameter(name, ", ".join(flags), values, default, text, True, required)
 
 

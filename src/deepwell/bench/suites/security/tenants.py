@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from string import Template
 from typing import Any
 
 from deepwell.bench.harness.junit import run_pytest
 from deepwell.bench.harness.report import Report
 from deepwell.bench.suites.security.besieged import Besieged, besieged
 from deepwell.bench.workloads.attacks.objects import FOREIGN
+from deepwell.server.app import route_table
 
 __all__ = ["bench_tenants", "paths_with_ids"]
 
@@ -121,7 +123,9 @@ def _named(server: Besieged) -> Iterator[tuple[str, str]]:
         )
     if "adapter" in server.theirs:
         name = server.theirs["adapter"]
-        yield "the guest's adapter, asked", "" if ask("raider", name) >= 400 else "it answered"
+        for path, body in _examples(name):
+            status, said = server.request("raider", "POST", path, body)
+            yield f"the guest's adapter, {path}", "" if status == 404 else f"{status}: {str(said)[:80]}"
         for path, body in _OLLAMA.items():
             asked = {"model": f"{name}:latest", **body}
             status = server.request("raider", "POST", path, asked)[0]
@@ -134,6 +138,13 @@ def _named(server: Besieged) -> Iterator[tuple[str, str]]:
         load("raider", name)
         server.request("raider", "POST", "/v1/unload_lora_adapter", {"lora_name": name})
         yield "an adapter of the same name", "" if ask("guest", name) == 200 else "the guest's is gone"
+
+
+def _examples(model: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the path and a body of each operation that names a model."""
+    for operation in route_table().operations.values():
+        if operation.example is not None:
+            yield operation.path, json.loads(Template(operation.example).substitute(model=model, text="Hi"))
 
 
 def _cached(server: Besieged) -> Iterator[tuple[str, str]]:

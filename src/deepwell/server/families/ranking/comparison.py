@@ -140,11 +140,11 @@ async def _encode(model: ServedModel, texts: Sequence[str], param: str) -> list[
     try:
         encoded = await model.encode_prompts(texts, param)
     except PromptTooLong as error:
-        least = "" if error.exact else "at least "
-        raise _too_long(window, _place(texts, param, error.index), f"{least}{error.tokens}", param) from None
+        place = _place(texts, param, error.index)
+        raise _too_long(window, place, error.tokens, param, exact=error.exact) from None
     for index, tokens in enumerate(encoded):
         if len(tokens) > window:
-            raise _too_long(window, _place(texts, param, index), str(len(tokens)), param)
+            raise _too_long(window, _place(texts, param, index), len(tokens), param)
     return encoded
 
 
@@ -163,7 +163,7 @@ def _fitting(model: ServedModel, comparison: Likely, param: str) -> Comparison:
     for index, (left, right) in enumerate(comparison.pairs):
         tokens = len(comparison.contexts[left]) + len(comparison.targets[right])
         if tokens > window:
-            raise _too_long(window, f"{param}[{index}] with the other text", str(tokens), param)
+            raise _too_long(window, f"{param}[{index}]", tokens, param, paired=True)
     return _bounded(comparison, param)
 
 
@@ -182,11 +182,17 @@ def _bounded(comparison: Comparison, param: str) -> Comparison:
     return comparison
 
 
-def _too_long(window: int, place: str, tokens: str, param: str) -> ContextLengthExceeded:
-    return ContextLengthExceeded(
-        f"this model's maximum context length is {window} tokens, but {place} has {tokens}",
-        fix="split it",
+def _too_long(
+    window: int, place: str, tokens: int, param: str, *, exact: bool = True, paired: bool = False
+) -> ContextLengthExceeded:
+    return ContextLengthExceeded.of(
+        "ranked_too_long",
         param=param,
+        window=window,
+        place=f"{place} with the other text" if paired else place,
+        place_zh=f" {place} 连同另一段文本" if paired else f" {place} ",
+        tokens=tokens if exact else f"at least {tokens}",
+        tokens_zh=tokens if exact else f"至少 {tokens}",
     )
 
 

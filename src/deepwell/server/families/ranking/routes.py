@@ -44,7 +44,7 @@ def router(context: ServerContext) -> APIRouter:
     routes = APIRouter(route_class=JsonRoute)
 
     async def find(request: Request, name: str | None) -> tuple[Answering, str]:
-        return (context.main, "") if name is None else await context.find(name, tenant_of(request))
+        return await context.find(name or context.main.model.name, tenant_of(request))
 
     async def rerank(request: Request, body: RerankRequest) -> Response:
         answering, adapter = await find(request, body.model)

@@ -65,6 +65,7 @@ class _RankingRequest(Strict):
     mm_processor_kwargs: Annotated[
         Any, refuse("only text is compared: leave mm_processor_kwargs out", {})
     ] = None
+    encoding_format: Annotated[Any, refuse("scores are numbers: leave encoding_format out", "float")] = None
     activation: Annotated[Any, refuse("scores are as the method defines them: leave activation out")] = None
     use_activation: Annotated[
         Any, refuse("scores are as the method defines them: leave use_activation out")

@@ -22,9 +22,7 @@ def router(context: ServerContext) -> APIRouter:
     routes = APIRouter(route_class=JsonRoute)
 
     async def served(request: Request, name: str | None) -> ServedModel:
-        if name is None:
-            return context.main.model
-        answering, _ = await context.find(name, tenant_of(request))
+        answering, _ = await context.find(name or context.main.model.name, tenant_of(request))
         return answering.model
 
     @routes.post("/tokenize", summary="Tokenize a text or a conversation", response_model=None)
