@@ -87,7 +87,7 @@ class Session:
             if not self._closed:
                 self._model = ServedModel(opened.name, opened.engine, opened.codec, defaults=opened.defaults)
                 return
-        opened.engine.close()  # nobody waits for it any more
+        self._release()  # nobody waits for it any more
 
     @property
     def model(self) -> ServedModel:
@@ -140,10 +140,14 @@ class Session:
         self._thread.join()
         self._pool.shutdown(wait=True)
         self._loop.close()
+        self._release()
+
+    def _release(self) -> None:
+        """Ends the processes of texts and the engine, if there are any."""
+        if self._model is not None:
+            self._model.end_texts()
         if self._opened is not None:
-            if self._model is not None:
-                self._model.end_texts()
-            self._opened.engine.close()
+            self._opened.close()
         self._model = self._opened = None
 
     def _is_closed(self) -> DeepwellError:
