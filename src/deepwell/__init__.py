@@ -10,9 +10,10 @@ Importing the package loads nothing else: each name below is imported when it is
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as type checkers know it by its name; `typing` itself takes longer than all of this
 if TYPE_CHECKING:
+    from typing import Any
+
     from deepwell.errors import DeepwellError
     from deepwell.llm import LLM, AsyncLLM
 

@@ -15,9 +15,9 @@ from deepwell import LLM
 # Opens a file that no pinned hash vouches for, so that every text goes through a child process. A schema and a long text start
 # the other children.
 OPENING = """
-import gc, os, sys, threading, time
+import asyncio, gc, os, sys, threading, time
 from pathlib import Path
-from deepwell import LLM
+from deepwell import LLM, AsyncLLM, DeepwellError
 
 def children():
     return [int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
@@ -31,7 +31,10 @@ def until(condition):
 def opened():
     llm = LLM(sys.argv[1], context=8192, models_dir=sys.argv[2])
     llm.generate("One, two,", regex="[a-z ]{3}", max_tokens=4)
-    llm.tokenize("word " * 5000)
+    try:  # a long text is tokenised before it is found that the answer does not fit
+        llm.generate("word " * 5000, max_tokens=8000)
+    except DeepwellError:
+        pass
     assert len(children()) >= 3, children()
     return llm
 
@@ -56,6 +59,13 @@ assert children()
 del holder
 gc.collect()
 until(lambda: left() == ([], []))
+
+for use in (lambda other: None, lambda other: asyncio.run(other.generate("Once", max_tokens=1))):
+    other = AsyncLLM(sys.argv[1], models_dir=sys.argv[2])  # loads in the background
+    use(other)
+    del other
+    gc.collect()
+    until(lambda: left() == ([], []))
 print("nothing is left")
 """
 

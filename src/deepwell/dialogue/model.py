@@ -138,8 +138,6 @@ class ServedModel:
         """Ends the processes that tokenise, and waits for their end. Called when the event loop has ended."""
         for lane in self._lanes:
             lane.end()
-        if self.codec.process is not None:
-            self.codec.process.close()
 
     def _fingerprint(self) -> str:
         """Returns a digest. While it is the same, equal requests with a seed give equal tokens."""

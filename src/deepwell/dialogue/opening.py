@@ -57,6 +57,12 @@ class OpenedModel:
     codec: Codec
     defaults: SamplingDefaults
 
+    def close(self) -> None:
+        """Frees the model, and ends the process of a tokenizer that nothing vouches for."""
+        if self.codec.process is not None:
+            self.codec.process.close()
+        self.engine.close()
+
 
 def plan_model(
     settings: Settings, *, is_additional: bool = False, available_bytes: int | None = None
@@ -120,12 +126,18 @@ def open_model(planned: Planned, progress: Callable[[int, int], None] | None = N
 
     Raises:
         MissingDependency: `isa` names no kernel table of this machine.
+        InvalidModelFile, UnsupportedModel: the tokenizer is not sound.
     """
     from deepwell.dialogue.text import Codec
     from deepwell.engine.load import open_engine
 
     engine = open_engine(planned.checkpoint, planned.options, quiet=True, progress=progress)
-    return OpenedModel(planned.name, engine, Codec.load(planned.path), planned.defaults)
+    try:
+        codec = Codec.load(planned.path)
+    except BaseException:
+        engine.close()
+        raise
+    return OpenedModel(planned.name, engine, codec, planned.defaults)
 
 
 def host_model(

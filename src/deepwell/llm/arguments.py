@@ -343,6 +343,8 @@ def dialogue_of(
     Raises:
         InvalidRequest: a message, a tool or an option cannot be used.
     """
+    if not messages:
+        raise InvalidRequest(f"{where} is empty", fix="give at least one message", param=where)
     variables = dict(options.get("chat_template_kwargs") or {})
     effort, thinks = options.get("reasoning_effort"), None
     if effort == "none":

@@ -121,7 +121,7 @@ def check_window(session: Session, tokens: int, where: str) -> None:
 
 def larger(session: Session, error: ContextLengthExceeded) -> ContextLengthExceeded:
     """Returns an error for too many tokens whose fix names a larger context, if the model can have one."""
-    most = session.planned.checkpoint.config.max_position_embeddings
+    most = session.most_context
     if most <= session.model.capabilities.max_model_len:
         return error
     fix = f"{error.fix}, or open the model with context= up to {most}"

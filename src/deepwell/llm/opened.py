@@ -36,12 +36,12 @@ class Opened:
     @property
     def name(self) -> str:
         """Name of the model."""
-        return self._session.planned.name
+        return self._session.name
 
     @property
     def context(self) -> int:
         """Tokens that a prompt and its completion may have together."""
-        return self._session.planned.memory.context
+        return self._session.memory.context
 
     @property
     def capabilities(self) -> Capabilities:
@@ -58,8 +58,8 @@ class Opened:
         return self._session.model.codec.decode(list(tokens))
 
     def __repr__(self) -> str:
-        planned = self._session.planned
-        return f"{type(self).__name__}({planned.name!r}, precision={planned.memory.precision!r}, context={self.context})"
+        session = self._session
+        return f"{type(self).__name__}({session.name!r}, precision={session.memory.precision!r}, context={self.context})"
 
     def _planned_generate(
         self, prompts: Prompt | Sequence[Prompt], adapter: str, arguments: GenerateArguments

@@ -98,10 +98,13 @@ def score_items(texts: Scored | Sequence[Scored]) -> tuple[list[Scored], bool]:
 
 
 async def tokenize(session: Session, text: str | Conversation) -> list[int]:
-    """Returns the tokens of a prompt, or those of a conversation up to the answer, as `generate` and `chat` use them."""
+    """Returns the tokens of a prompt, or those of a conversation up to the answer, as `generate` and `chat` use them.
+
+    A text may be longer than the context.
+    """
     model = session.model
     if isinstance(text, str):
-        return (await encoded(session, [text], "text"))[0] if text else model.codec.framed([])
+        return await asyncio.to_thread(model.codec.encode, text)
     check_chats(model)
     dialogue = dialogue_of(text, ChatOptions(), Format(), model.codec, "messages")
     return (await plan_dialogue(model, dialogue, Caller())).prompt

@@ -55,10 +55,18 @@ class Session:
     """A model that is being opened, or is open, with a thread for its event loop.
 
     It knows nothing of the object that users hold, so that the object can be collected while requests run.
+
+    Attributes:
+        name: name of the model.
+        memory: the plan that the model was opened with.
+        most_context: the largest context that the model can have.
     """
 
     def __init__(self, planned: Planned) -> None:
-        self.planned = planned
+        self.name = planned.name
+        self.memory = planned.memory
+        self.most_context = planned.checkpoint.config.max_position_embeddings
+        self._planned: Planned | None = planned  # until it is open: what is known of the file takes megabytes
         self._process = os.getpid()
         self._ids = itertools.count()
         self._opened: OpenedModel | None = None
@@ -78,8 +86,10 @@ class Session:
         Raises:
             MissingDependency, InvalidModelFile, UnsupportedModel: as the loaders say.
         """
+        planned, self._planned = self._planned, None
+        assert planned is not None
         try:
-            opened = open_model(self.planned, progress)
+            opened = open_model(planned, progress)
         except DeepwellError as error:
             raise in_python(error) from None
         with self._closing:
@@ -87,7 +97,7 @@ class Session:
             if not self._closed:
                 self._model = ServedModel(opened.name, opened.engine, opened.codec, defaults=opened.defaults)
                 return
-        opened.engine.close()  # nobody waits for it any more
+        self._release()  # nobody waits for it any more
 
     @property
     def model(self) -> ServedModel:
@@ -97,7 +107,7 @@ class Session:
             DeepwellError: it is closed, or not open yet.
         """
         if self._model is None and not self._closed:
-            raise DeepwellError(f"{self.planned.name} is not open yet", fix="await open() first")
+            raise DeepwellError(f"{self.name} is not open yet", fix="await open() first")
         if self._model is None or self._closed:
             raise self._is_closed()
         return self._model
@@ -140,14 +150,18 @@ class Session:
         self._thread.join()
         self._pool.shutdown(wait=True)
         self._loop.close()
+        self._release()
+
+    def _release(self) -> None:
+        """Ends the processes of texts and the engine, if there are any."""
+        if self._model is not None:
+            self._model.end_texts()
         if self._opened is not None:
-            if self._model is not None:
-                self._model.end_texts()
-            self._opened.engine.close()
+            self._opened.close()
         self._model = self._opened = None
 
     def _is_closed(self) -> DeepwellError:
-        return DeepwellError(f"{self.planned.name} is closed", fix="open it again")
+        return DeepwellError(f"{self.name} is closed", fix="open it again")
 
     def finalize(self) -> None:
         """Closes the session when its owner was collected, which may happen on any thread, or when the interpreter exits."""

@@ -21,6 +21,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "prefill": engine.prefill,
     "batch": engine.batch,
     "profile": engine.profile,
+    "python": engine.python,
     "load": service.load,
     "ladder": engine.ladder,
     "versus": engine.versus,

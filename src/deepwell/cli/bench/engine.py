@@ -37,6 +37,7 @@ __all__ = [
     "prefill",
     "prefix",
     "profile",
+    "python",
     "roofline",
     "speculation",
     "versus",
@@ -171,6 +172,33 @@ def batch(
             prompt_tokens=prompt_tokens,
             tokens=tokens,
             **({"peers": ()} if no_peers else {}),
+        ),
+    )
+
+
+def python(
+    precision: Precision = "int4",
+    model: Model = None,
+    threads: Threads = None,
+    rounds: Rounds = 5,
+    sequences: Annotated[int, typer.Option(min=1, help="Number of prompts in one call.")] = 64,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures `LLM.generate` against the engine alone, the import of the package, and runs the tests of the Python API."""
+    from deepwell.bench.suites.engine.python_api import bench_python_api
+
+    measure(
+        "python",
+        row,
+        json,
+        lambda report: bench_python_api(
+            report,
+            model_path(model),
+            precision=known_precision(precision),
+            threads=usable_threads(threads),
+            rounds=rounds,
+            sequences=sequences,
         ),
     )
 
