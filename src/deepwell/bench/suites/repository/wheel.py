@@ -28,7 +28,9 @@ __all__ = ["bench_wheel", "wheel_faults"]
 
 COMPILERS = ("cc", "c++", "gcc", "g++", "clang", "clang++", "zig", "cmake", "ninja", "make", "ld")
 QUESTION = {
-    "messages": [{"role": "user", "content": "Name three colours of the rainbow, and say why you like them."}],
+    "messages": [
+        {"role": "user", "content": "Name three colours of the rainbow, and say why you like them."}
+    ],
     "max_tokens": 48,
     "temperature": 0,
     "logprobs": True,
@@ -43,11 +45,13 @@ class Installed:
 
     Attributes:
         seconds: time of `pip install` with a warm cache.
+        cpu_seconds: time that it computed.
         kernels: what `deepwell doctor` says of the kernels.
     """
 
     venv: Path
     seconds: float
+    cpu_seconds: float
     kernels: dict[str, Any]
 
     @property
@@ -72,10 +76,12 @@ def bench_wheel(report: Report, *, model: str, pythons: Sequence[str]) -> dict[s
     _output([root / ".ci" / "wheel"])
     build_seconds = time.monotonic() - start
     wheels = sorted((root / "dist").glob("*.whl"))
-    faults = [f"{wheel.name}: {fault}" for wheel in wheels for fault in wheel_faults(wheel, (root, Path.home()))]
+    faults = [
+        f"{wheel.name}: {fault}" for wheel in wheels for fault in wheel_faults(wheel, (root, Path.home()))
+    ]
     expected = _answer([sys.executable, "-m", "deepwell"], model, {})
     rows: list[list[Any]] = []
-    different, seconds = 0, dict[str, float]()
+    different, seconds, cpu_seconds = 0, dict[str, float](), dict[str, float]()
     with tempfile.TemporaryDirectory(prefix="deepwell-wheel-") as folder:
         for version, python in interpreters.items():
             wheel = _wheel_for(wheels, version)
@@ -84,14 +90,15 @@ def bench_wheel(report: Report, *, model: str, pythons: Sequence[str]) -> dict[s
                 faults.append(f"{wheel.name}: kernels {done.kernels}, the source build has {native.isa()}")
             answer = _answer([str(done.venv / "bin" / "deepwell")], model, done.env)
             different += answer != expected
-            seconds[version] = rounded(done.seconds, 3)
+            seconds[version], cpu_seconds[version] = rounded(done.seconds, 3), rounded(done.cpu_seconds, 3)
             megabytes = rounded(wheel.stat().st_size / 1e6, 3)
-            rows.append([version, _tag(wheel), megabytes, done.seconds, done.kernels["isa"], answer == expected])
+            same = "yes" if answer == expected else "no"
+            rows.append([version, megabytes, done.seconds, done.cpu_seconds, done.kernels["isa"], same])
     for fault in faults:
         report.note(f"FAULT {fault}")
     report.table(
         f"Wheels on machines without a compiler; built in {build_seconds:.0f} s",
-        ["Python", "tag", "MB", "install s", "kernels", "answers as the source build"],
+        ["Python", "wheel MB", "install s", "of it computing", "kernels", "same answer"],
         rows,
     )
     return {
@@ -100,6 +107,7 @@ def bench_wheel(report: Report, *, model: str, pythons: Sequence[str]) -> dict[s
         "different": different,
         "faults": len(faults),
         "install_seconds": seconds,
+        "install_cpu_seconds": cpu_seconds,
         "build_seconds": rounded(build_seconds, 3),
         "tags": [_tag(wheel) for wheel in wheels],
     }
@@ -109,7 +117,7 @@ def wheel_faults(wheel: Path, private: Sequence[Path] = ()) -> list[str]:
     """Returns what is wrong with the content of a wheel.
 
     Args:
-        private: folders of the machine that built it, which the wheel must not name.
+        private: folders of the machine that built it, which the compiled module must not name.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -119,19 +127,17 @@ def wheel_faults(wheel: Path, private: Sequence[Path] = ()) -> list[str]:
             if not any(name.endswith(end) for name in names)
         ]
         faults += [f"{name} does not belong there" for name in names if _is_foreign(name)]
-        faults += [
-            f"{name} names {folder}"
-            for folder in private
-            for name in names
-            if f"{folder}/".encode() in archive.read(name)
-        ]
         modules = [name for name in names if name.endswith(".so")]
         if len(modules) != 1:
             return [*faults, f"{len(modules)} compiled modules instead of one"]
+        code = archive.read(modules[0])
+        faults += [f"{modules[0]} names {folder}" for folder in private if f"{folder}/".encode() in code]
         with tempfile.TemporaryDirectory() as folder:
             module = archive.extract(modules[0], folder)
             sections = _output(["readelf", "--wide", "--sections", "--dynamic", module])
-    return faults + [f"{modules[0]} has {what}" for what in ("RPATH", "RUNPATH", ".symtab", ".debug_") if what in sections]
+    return faults + [
+        f"{modules[0]} has {what}" for what in ("RPATH", "RUNPATH", ".symtab", ".debug_") if what in sections
+    ]
 
 
 def _is_foreign(name: str) -> bool:
@@ -162,16 +168,18 @@ def _bare(venv: Path) -> dict[str, str]:
 
 def _install(wheel: Path, python: str, folder: Path) -> Installed:
     """Installs a wheel twice, each time into a fresh venv: the first fills pip's cache, the second is timed."""
-    seconds = 0.0
+    seconds = cpu_seconds = 0.0
     for number in ("warm", "timed"):
         venv = folder / number
         _output([python, "-m", "venv", venv])
         env = _bare(venv)
         if found := [name for name in COMPILERS if shutil.which(name, path=env["PATH"])]:
             raise PeerError(f"the environment without a compiler has {found}")
-        start = time.monotonic()
+        start, spent = time.monotonic(), os.times()
         _output([venv / "bin" / "python", "-m", "pip", "install", "-q", "--only-binary", ":all:", wheel], env)
+        done = os.times()
         seconds = time.monotonic() - start
+        cpu_seconds = done.children_user + done.children_system - spent.children_user - spent.children_system
     doctor = subprocess.run(  # exits with 1 where a port is taken, which does not matter here
         [venv / "bin" / "deepwell", "doctor", "--json"],
         env=env,
@@ -185,7 +193,7 @@ def _install(wheel: Path, python: str, folder: Path) -> Installed:
         kernels = json.loads(doctor.stdout)["kernels"]
     except (ValueError, KeyError):
         raise PeerError(f"`deepwell doctor` fails: {(doctor.stdout + doctor.stderr)[-500:]}") from None
-    return Installed(venv, seconds, kernels)
+    return Installed(venv, seconds, cpu_seconds, kernels)
 
 
 def _answer(program: Sequence[str], model: str, env: dict[str, str]) -> Any:
@@ -204,8 +212,16 @@ def _answer(program: Sequence[str], model: str, env: dict[str, str]) -> Any:
 
 def _output(command: Sequence[str | Path], env: dict[str, str] | None = None) -> str:
     done = subprocess.run(
-        command, env=env, cwd=repository(), stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        command,
+        env=env,
+        cwd=repository(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
-        raise PeerError(f"`{' '.join(map(str, command))}` fails: {(done.stdout + done.stderr).strip()[-800:]}")
+        raise PeerError(
+            f"`{' '.join(map(str, command))}` fails: {(done.stdout + done.stderr).strip()[-800:]}"
+        )
     return done.stdout.strip()
