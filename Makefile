@@ -25,7 +25,7 @@ AUDIT := $(AUDIT_VENV)/.audit-$(PYTHON_VERSION)
 # The model of `make run`; MODEL=qwen2.5-coder-0.5b knows Chinese.
 MODEL ?= $(or $(DEEPWELL_MODEL),smollm2)
 
-.PHONY: run dev tune test test-all parity parity-deepseek check bench golden docs lock audit clean
+.PHONY: run dev tune test test-all parity parity-deepseek check bench golden docs wheel lock audit clean
 
 run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next; MODEL=NAME: another than smollm2
 	@$(BIN)/deepwell pull $(MODEL)
@@ -61,6 +61,9 @@ bench: $(DEV)  ## every promised figure; writes docs/benchmarks.md
 	@$(BIN)/deepwell pull minilm
 	$(BIN)/deepwell bench targets $(ARGS)
 
+wheel:  ## dist/: wheels that compile nothing, for Python 3.11 and for 3.12 and later; prints their tags
+	@.ci/wheel
+
 lock: $(AUDIT)  ## requirements.lock: versions and hashes of the base install and its extras, [tune] apart
 	@$(LOCK) --universal --generate-hashes --no-emit-index-url --upgrade --output-file requirements.lock
 
@@ -83,7 +86,7 @@ docs: $(DEV)  ## the pages that are made from the code: reference, settings, com
 	$(BIN)/python -m deepwell.cli.pages
 
 clean:  ## environments, builds, caches; models stay in the store
-	rm -rf $(VENV) $(TUNE_VENV) $(AUDIT_VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TUNE_VENV) $(AUDIT_VENV) .venv-wheel-* build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE): pyproject.toml $(NATIVE_SOURCES)

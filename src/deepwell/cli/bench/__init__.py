@@ -57,6 +57,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "semantic": service.semantic,
     "unchanged": repository.unchanged,
     "regression": repository.regression,
+    "wheel": repository.wheel,
     "sdk": service.sdk,
     "fuzz": service.fuzz,
     "latency": service.latency,

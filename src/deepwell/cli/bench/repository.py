@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, Threads, measure, model_path, usable_threads
 
-__all__ = ["ci", "faults", "newcomer", "parity", "regression", "repository_tests", "unchanged"]
+__all__ = ["ci", "faults", "newcomer", "parity", "regression", "repository_tests", "unchanged", "wheel"]
 
 BASELINE = "99c5fe1"
 Against = Annotated[
@@ -159,3 +159,21 @@ def regression(
             tasks=task or (),
         ),
     )
+
+
+def wheel(
+    python: Annotated[
+        list[str] | None,
+        typer.Option(help="Version of Python to install on; repeatable. Unset: 3.11 and 3.13."),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", "-m", help="Model to serve, by its name in the store.")
+    ] = "smollm2",
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Builds the wheels, installs them where no compiler is, serves a model, and compares an answer with the source build's."""
+    from deepwell.bench.suites.repository.wheel import bench_wheel
+
+    versions = python or ["3.11", "3.13"]
+    measure("wheel", row, json, lambda report: bench_wheel(report, model=model, pythons=versions))
