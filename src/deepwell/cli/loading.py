@@ -122,7 +122,7 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
         from deepwell.engine.hosting.process import ProcessEngine
 
         if settings.workers == 1:
-            import deepwell.server.run  # noqa: F401
+            _import_server()
         with_key = bool(settings.api_keys) or has_stored_key(settings)
         if demo and with_key and not settings.api_keys:
             raise InvalidRequest(
@@ -181,6 +181,18 @@ def _room_on_demand(settings: Settings, planned: Sequence[Planned]) -> int:
             fix=f"set DEEPWELL_MODELS_MEMORY_MB to {max(left, 0) // 1_000_000} or less",
         )
     return asked
+
+
+def _import_server() -> None:
+    """Imports the server. FastAPI's models of an OpenAPI document are built with the document, by the first request for it."""
+    from pydantic import BaseModel
+
+    BaseModel.model_config["defer_build"] = True
+    try:
+        import fastapi  # noqa: F401
+    finally:
+        del BaseModel.model_config["defer_build"]
+    import deepwell.server.run  # noqa: F401
 
 
 def _print_plan(planned: Sequence[Planned], room: int) -> None:
