@@ -16,8 +16,8 @@ from tests.engine.conformance import collect, request
 from tests.engine.fakes import FakeModel, continuation, fake_engine
 
 from deepwell.engine.core.batch import Batch
-from deepwell.engine.core.limits import Limits
 from deepwell.engine.encoder.loop import EncoderEngine, EncoderLimits
+from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import Capabilities
