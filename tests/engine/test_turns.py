@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from tests.engine.conformance import collect, request
 from tests.engine.fakes import FakeModel, continuation, fake_engine
 
 from deepwell.engine.core.batch import Batch
-from deepwell.engine.encoder.loop import EncoderEngine
+from deepwell.engine.encoder.loop import EncoderEngine, EncoderLimits
+from deepwell.engine.limits import Limits
 from deepwell.engine.load import open_engine
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import Capabilities
@@ -193,3 +195,48 @@ async def test_the_options_carry_the_file_to_the_engine(tmp_path: Path) -> None:
         ours.give()
         assert len(await scores) == 2
     ours.close()
+
+
+async def test_steps_are_short_while_another_model_waits(tmp_path: Path) -> None:
+    """A long prompt is computed in one step alone, and in pieces while others wait; an encoder's texts likewise."""
+    path = tmp_path / "turns"
+    rows: list[int] = []
+    limits = Limits(prefill_tokens=90, mixed_prefill_tokens=30)
+    model = FakeModel(lambda batch: rows.append(len(batch.tokens)))
+    ours, behind = Turn(path), Turn(path)
+
+    async def run(work: Coroutine[Any, Any, Any]) -> None:
+        """Runs work in a turn for whose end another waits."""
+        ours.take()
+        task = asyncio.ensure_future(work)
+        while not ours.others_wait():
+            await asyncio.sleep(0.001)
+        waiting = threading.Thread(target=behind.take)
+        waiting.start()
+        while not behind.queued:
+            await asyncio.sleep(0.001)
+        ours.give()
+        await task
+        await asyncio.to_thread(waiting.join, 60)
+        behind.give()
+
+    prompt = [1 + i % 90 for i in range(90)]
+    with fake_engine(limits=limits, model=model, turn=Turn(path, quantum_s=60.0)) as engine:
+        await collect(engine, request("alone", prompt, max_tokens=1))
+        assert rows == [90]
+        rows.clear()
+        await run(collect(engine, request("beside", [2, *prompt[1:]], max_tokens=1)))
+        assert rows == [30, 30, 30]
+
+    cores = Cores()
+    limits = EncoderLimits(tokens=16, shared_tokens=8)
+    turn = Turn(path, quantum_s=60.0)
+    with EncoderEngine(FakeEncoder(cores), encoder_capabilities(), limits=limits, turn=turn) as encoder:
+
+        async def texts() -> None:
+            await asyncio.gather(*(encoder.embed([i, 2, 3, 4]) for i in range(4)))
+
+        await run(texts())
+        assert len(cores.log) == 2
+    ours.close()
+    behind.close()

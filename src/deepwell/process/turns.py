@@ -105,7 +105,9 @@ class Turn:
             self._lock(fcntl.F_UNLCK, 0, _REST)
 
     def others_wait(self) -> bool:
-        """Returns True if a process has queued behind this one, which has the turn."""
+        """Returns True if this process has the turn and another has queued behind it."""
+        if not self.held:
+            return False
         request = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, self._place + 1, _REST, 0)
         kind = _FLOCK.unpack(fcntl.fcntl(self._file, fcntl.F_OFD_GETLK, request))[0]
         return kind != fcntl.F_UNLCK

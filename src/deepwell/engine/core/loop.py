@@ -455,7 +455,8 @@ class InProcessEngine:
         step = None
         try:
             self._stalled = True  # until a mask is ready, which may be while this step is scheduled
-            step = self._scheduler.schedule()
+            others_wait = self._turn is not None and self._turn.others_wait()
+            step = self._scheduler.schedule(others_wait=others_wait)
             if not step.sequences:
                 return
             self._stalled = False

@@ -76,10 +76,11 @@ class Scheduler:
             return False
         return True
 
-    def schedule(self) -> ScheduledStep:
+    def schedule(self, *, others_wait: bool = False) -> ScheduledStep:
         """Picks the tokens of the next step and gives them blocks. The step is empty if every sequence waits for its mask.
 
-        The caller then calls `commit`, or `remove` for all running sequences.
+        If other models wait for the cores, a step takes no more of a prompt than beside sequences that decode. The caller then
+        calls `commit`, or `remove` for all running sequences.
         """
         limits = self.limits
         self._rank_running()
@@ -92,7 +93,7 @@ class Scheduler:
                 self._planner.add_drafts(step)
             return step
 
-        budget = limits.mixed_prefill_tokens if step.decoding else limits.prefill_tokens
+        budget = limits.mixed_prefill_tokens if step.decoding or others_wait else limits.prefill_tokens
         # If no sequence generates, the rows of score and embed requests cost no more than others.
         row_budget = min(budget, limits.logits_rows) if self._generating else budget
         in_flight: set[bytes] = set()

@@ -30,9 +30,10 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EncoderLimits:
-    """Limits of one step. A request that exceeds `tokens` by itself gets a step of its own."""
+    """Limits of one step. A request that exceeds its tokens by itself gets a step of its own."""
 
     tokens: int = 4096  # about 0.2 s of MiniLM on two cores, which is the longest wait of a new request
+    shared_tokens: int = 1024  # if another model waits for the cores
     sequences: int = 512
 
 
@@ -225,10 +226,12 @@ class EncoderEngine:
         """Returns the jobs of one step; empty if all that waited were cancelled."""
         jobs: list[_Job] = []
         total = 0
+        others_wait = self._turn is not None and self._turn.others_wait()
+        most = self._limits.shared_tokens if others_wait else self._limits.tokens
         with self._wake:
             while self._waiting and len(jobs) < self._limits.sequences:
                 count = len(self._waiting[0].tokens)
-                if jobs and total + count > self._limits.tokens:
+                if jobs and total + count > most:
                     break
                 job = self._waiting.popleft()
                 if job.future.set_running_or_notify_cancel():
