@@ -117,7 +117,7 @@ async def test_options_of_the_machine_change_nothing(http: httpx.AsyncClient, en
     machine = {
         "num_thread": 8, "num_gpu": 1, "main_gpu": 0, "num_batch": 2, "numa": False, "low_vram": True,
         "f16_kv": True, "use_mmap": True, "use_mlock": False, "logits_all": False, "num_keep": 5, "num_ctx": 4096,
-        "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "typical_p": 1.0, "tfs_z": 1.0, "repeat_last_n": -1,
+        "mirostat": 0, "mirostat_tau": 5.0, "mirostat_eta": 0.1, "typical_p": 1, "tfs_z": 1.0, "repeat_last_n": -1,
         "penalize_newline": True, "vocab_only": False,
     }  # fmt: skip
     for more in ({}, machine):
@@ -132,6 +132,7 @@ REFUSED_IN_CHATS: list[tuple[dict[str, Any], str]] = [
     ({"options": {"mirostat": 1}}, "mirostat is not supported"),
     ({"options": {"typical_p": 0.7}}, "'options.typical_p'"),
     ({"options": {"tfs_z": 2.0}}, "'options.tfs_z'"),
+    ({"options": {"tfs_z": True}}, "'options.tfs_z'"),
     ({"options": {"repeat_last_n": 64}}, "send -1"),
     ({"options": {"penalize_newline": False}}, "'options.penalize_newline'"),
     ({"options": {"temprature": 0}}, "unknown parameter 'options.temprature'"),

@@ -129,7 +129,7 @@ def _named(server: Besieged) -> Iterator[tuple[str, str]]:
         for path, body in _OLLAMA.items():
             asked = {"model": f"{name}:latest", **body}
             status = server.request("raider", "POST", path, asked)[0]
-            yield f"the guest's adapter, {path}", "" if status >= 400 else "it answered"
+            yield f"the guest's adapter with a tag, {path}", "" if status >= 400 else "it answered"
         status = server.request("raider", "POST", "/v1/unload_lora_adapter", {"lora_name": name})[0]
         yield (
             "the guest's adapter, unloaded",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from deepwell.dialogue.model import SamplingOptions, ServedModel
 from deepwell.errors import ContextLengthExceeded
@@ -20,6 +20,18 @@ def _num_predict(value: Any) -> Any:
     if value == 0 and not isinstance(value, bool):
         raise unsupported("0 asks for no token: send 1 or more, or -1 for all that the context leaves")
     return value
+
+
+def _only_one(reason: str) -> BeforeValidator:
+    """Returns a validator that accepts the number 1 alone, with which a filter keeps every token."""
+
+    def check(value: Any) -> Any:
+        if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value == 1):
+            return value
+        raise unsupported(reason)
+
+    shown = WithJsonSchema({"enum": [None, 1], "description": f"Otherwise refused: {reason}."})
+    return BeforeValidator(check, json_schema_input_type=Annotated[Any, shown])
 
 
 def _ignored(reason: str) -> Any:
@@ -54,8 +66,8 @@ class OllamaOptions(Strict):
 
     repeat_last_n: Annotated[Any, refuse("penalties look at the whole context: send -1", -1)] = None
     penalize_newline: Annotated[Any, refuse("penalties count line breaks too: leave it out", True)] = None
-    typical_p: Annotated[Any, refuse("typical sampling is not supported: use top_p or min_p", 1, 1.0)] = None
-    tfs_z: Annotated[Any, refuse("tail-free sampling is not supported: use top_p or min_p", 1, 1.0)] = None
+    typical_p: Annotated[Any, _only_one("typical sampling is not supported: use top_p or min_p")] = None
+    tfs_z: Annotated[Any, _only_one("tail-free sampling is not supported: use top_p or min_p")] = None
     mirostat: Annotated[Any, refuse("mirostat is not supported: use temperature, top_p or min_p", 0)] = None
     vocab_only: Annotated[Any, refuse("the whole model is loaded: leave it out", False)] = None
     embedding_only: Annotated[Any, refuse("serve it with --embedding-model instead", False)] = None

@@ -267,7 +267,9 @@ class OllamaGenerateRequest(OllamaGenerationRequest):
 
 
 def _texts(value: Any) -> Any:
-    return [value] if isinstance(value, str) and value else [] if value in ("", None) else value
+    if isinstance(value, str):
+        return [value] if value else []
+    return value
 
 
 def _no_empty(texts: list[str]) -> list[str]:
