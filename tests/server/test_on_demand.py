@@ -20,6 +20,7 @@ from tests.server.fakes import FakeEngine
 from deepwell.server.app import create_app
 from deepwell.server.build import build_context
 from deepwell.server.context import ServerContext
+from deepwell.server.observe.record import Record, observing
 from deepwell.server.options import LimitsConfig, ServerOptions
 from deepwell.server.residency.engine import OnDemandEngine
 from deepwell.server.residency.host import ModelHost
@@ -325,3 +326,17 @@ async def test_ollamas_clients_load_list_and_unload(door: Door) -> None:
     gone = await ask("/api/generate", model="smollm2:latest", keep_alive=0)
     assert gone["done_reason"] == "unload"
     await door.until(smollm2="not_loaded")
+
+
+async def test_the_wait_for_a_model_is_a_span_of_its_request(host: ModelHost, door: Door) -> None:
+    await door.http.delete("/v1/models/smollm2")
+    await door.until(smollm2="not_loaded")
+    models = door.context.on_demand
+    assert models is not None
+    engine = (await models.find("smollm2")).model.engine
+    record = Record.begin("POST", "/v1/chat/completions", None, None)
+    observing(record)
+    await engine.embed([1])
+    await engine.embed([1])
+    (phase,) = [one for one in record.phases if one.name == "load" and one.end - one.begin > 0.1]
+    assert phase.attributes == {"gen_ai.request.model": "smollm2"}

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator
 
 from deepwell.engine.hosting.process import ProcessEngine
 from deepwell.server.access.principal import ANYONE
 from deepwell.server.access.ticket import current_ticket
+from deepwell.server.observe.record import Phase, current
+from deepwell.server.observe.semconv import Attribute
 from deepwell.server.residency.client import ModelHostClient
 
 __all__ = ["ModelLease"]
+
+_NOTED_S = 0.005  # a shorter wait is that for a lease on a model that is there
 
 
 class ModelLease:
@@ -53,6 +58,7 @@ class ModelLease:
             DeepwellError: the model cannot be loaded, or not in time.
         """
         self._uses += 1
+        begin = time.perf_counter()
         try:
             if self._entering is None:
                 self._entering = asyncio.create_task(self._enter())
@@ -60,6 +66,8 @@ class ModelLease:
         except BaseException:
             self.leave()
             raise
+        finally:
+            _note_load(begin, self._name)
 
     def leave(self) -> None:
         """Ends a use. The last one gives the lease back."""
@@ -101,6 +109,13 @@ class ModelLease:
         except asyncio.CancelledError:
             connecting.add_done_callback(_close)
             raise
+
+
+def _note_load(begin: float, model: str) -> None:
+    """Writes the wait for a model into the request's record, from where it becomes a span."""
+    record, end = current(), time.perf_counter()
+    if record is not None and end - begin >= _NOTED_S:
+        record.phases.append(Phase("load", begin, end, {Attribute.MODEL: model}))
 
 
 def _close(connected: asyncio.Task[ProcessEngine]) -> None:
