@@ -158,8 +158,9 @@ def _start_host(
 
 def _loads_none(settings: Settings) -> bool:
     """Returns whether no model is loaded at the start: models are loaded on demand, and nobody named one that stays."""
-    named = settings.origins()["model"] != "default" or settings.additional_models or settings.embedding_model
-    return settings.models_on_demand and not named
+    if not settings.models_on_demand or settings.additional_models or settings.embedding_model:
+        return False
+    return settings.origins()["model"] == "default"
 
 
 def _room_on_demand(settings: Settings, planned: Sequence[Planned]) -> int:
