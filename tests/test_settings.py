@@ -114,3 +114,14 @@ def test_several_problems_are_all_named(config: Path) -> None:
     with pytest.raises(InvalidSettings) as error:
         Settings.load(port=70000)
     assert all(word in str(error.value) for word in ("prot", "did you mean port?", "threads", "65535"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "flag"),
+    [("model_keep_alive_s", -2, "--keep-alive"), ("allowed_hosts", 3, "--allowed-host")],
+)
+def test_a_refused_flag_is_named_as_it_was_typed(
+    config: Path, setting: str, value: object, flag: str
+) -> None:
+    with pytest.raises(InvalidSettings, match=rf"flag {flag}\)"):
+        Settings.load(**{setting: value})

@@ -68,6 +68,16 @@ class DeepwellError(Exception):
         error._parts = tuple(errors)
         return error
 
+    @property
+    def texts(self) -> tuple[str, dict[str, str | int | float]]:
+        """Key of the texts in the catalogue of messages, empty if there is none, and plain values of their placeholders."""
+        values = {n: v if isinstance(v, str | int | float) else str(v) for n, v in self._values.items()}
+        return self._key, values
+
+    @texts.setter
+    def texts(self, texts: tuple[str, dict[str, str | int | float]]) -> None:
+        self._key, self._values = texts[0], dict(texts[1])
+
     def said(self, language: Language) -> tuple[str, str]:
         """Returns the message and the fix in a language; in English where the catalogue does not have them."""
         if self._key and language != "en":

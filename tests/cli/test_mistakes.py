@@ -105,6 +105,12 @@ COMMANDS = [
         files={"half.gguf": b"GGUF\x03\0\0\0" + b"\xff" * 40},
     ),
     Mistake("a folder that is no model", "serve {home}/cache", "safetensors", files={"cache/a.txt": b""}),
+    Mistake("a model named twice", "serve {model} {model}", "/v1/embeddings"),
+    Mistake(
+        "an adapter of a model that is not served",
+        "serve {model} --adapter other:sql=./sql",
+        "MODEL:NAME=PATH",
+    ),
     Mistake("a port that is taken", "serve {model} --port {port}", "--port"),
     Mistake("every machine, and no key", "serve {model} --host 0.0.0.0", "deepwell keys create"),
     Mistake("a context too long for the model", "serve {model} --context 1000000", "--context 1"),

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from deepwell.cli import app, servers
 from deepwell.cli.servers import FoundServer, server_url
+from deepwell.dialogue.model import ServedModel
 from deepwell.errors import InvalidRequest
 from deepwell.settings import Settings
 
@@ -162,3 +163,35 @@ def test_ps_says_so_where_none_runs(runner: CliRunner, monkeypatch: pytest.Monke
 def test_an_absent_server_is_no_error_of_its_own() -> None:
     url = f"http://127.0.0.1:{free_port()}"
     assert servers.examine_server(url) == FoundServer(url, "absent")
+
+
+def test_a_question_without_a_model_goes_to_the_main_model_of_several(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the default of the setting, smollm2, is served beside it."""
+    engine, codec = FakeEngine(), make_codec(tmp_path)
+    second = ServedModel("smollm2", FakeEngine(), codec)
+    running = start(make_service(engine, codec, model="toy", embedder=second), engine)
+    try:
+        monkeypatch.delenv("DEEPWELL_MODEL", raising=False)
+        answer = json.loads(runner.invoke(app, ["ask", "hi", "--url", running.url, "--json"]).stdout)
+        assert answer["model"] == "toy"
+    finally:
+        running.stop()
+
+
+@pytest.mark.parametrize(
+    ("models", "generating", "states", "expected"),
+    [
+        (("encoder", "a", "b"), {"a", "b"}, {}, "a"),
+        (("a", "b"), {"a", "b"}, {"a": "not_loaded", "b": "loaded"}, "b"),
+        (("encoder", "a", "b"), {"a", "b"}, {"encoder": "loaded", "a": "not_loaded", "b": "not_loaded"}, "a"),
+        (("gpt", "other"), set[str](), {}, "gpt"),
+    ],
+    ids=["an encoder first", "one is loaded", "none is loaded", "another server"],
+)
+def test_a_servers_own_model_generates_and_is_loaded_if_one_is(
+    models: tuple[str, ...], generating: set[str], states: dict[str, str], expected: str
+) -> None:
+    found = FoundServer("http://test", "serving", models, frozenset(generating), states)
+    assert found.own_model == expected

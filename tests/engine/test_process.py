@@ -31,7 +31,7 @@ from deepwell.engine.hosting.wire import (
 )
 from deepwell.engine.options import EngineOptions
 from deepwell.engine.protocol import Delta, GenerateRequest, Grammar, SamplingParams, TokenLogprob
-from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.process.frames import Failure, Frames, WireError, encode, error_of, failure_of
 
 FAKE = "tests.engine.fakes:hosted"
@@ -191,6 +191,12 @@ def test_every_error_crosses_as_itself(name: str) -> None:
     assert type(again) is type(error)
     for attribute in ("message", "fix", "param", "status", "type", "code"):
         assert getattr(again, attribute) == getattr(error, attribute)
+
+
+def test_an_error_of_the_catalogue_crosses_in_every_language(tmp_path: Path) -> None:
+    error = ModelNotFound.of("model_not_pulled", name="toy", root=tmp_path)
+    again = error_of(decode_answer(encode(failure_of(1, error))[4:]))
+    assert again.said("zh") == error.said("zh") != error.said("en") == again.said("en")
 
 
 class Stranger(DeepwellError):

@@ -130,6 +130,18 @@ async def test_a_request_loads_the_model_that_it_names(door: Door, store: Path) 
     assert 'deepwell_steps_total{model="smollm2"}' in text and "deepwell_model_loads_total 1.0" in text
 
 
+async def test_the_first_page_lists_the_models_that_may_be_loaded(door: Door) -> None:
+    text = (await door.http.get("/")).text
+    assert all(f"<code>{name}</code>" in text for name in ("smollm2", "second", "minilm"))
+    assert "loads a model when a request names it" in text
+    assert "MODEL" not in text and "&quot;model&quot;: &quot;minilm&quot;" not in text
+
+
+async def test_errors_of_the_host_are_said_in_the_language_of_the_request(door: Door) -> None:
+    answer = await door.http.get("/v1/models/qwen3-4b", headers={"accept-language": "zh-CN"})
+    assert answer.status_code == 404 and "无需重启" in answer.json()["error"]["message"]
+
+
 async def test_concurrent_requests_share_one_load_and_another_model_takes_the_room(door: Door) -> None:
     await door.chat("smollm2")
     before = door.context.on_demand.state.loads if door.context.on_demand else 0

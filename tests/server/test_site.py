@@ -62,6 +62,16 @@ async def test_the_first_page_says_what_is_served_and_how_to_ask(http: httpx.Asy
     assert "deepwell ask" in text
 
 
+async def test_the_first_page_names_the_port_that_the_terminal_needs(
+    engine: FakeEngine, codec: Codec
+) -> None:
+    transport = httpx.ASGITransport(create_app(make_service(engine, codec, model="toy")))
+    for port, shown in ((8000, False), (8411, True)):
+        async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{port}") as http:
+            text = (await http.get("/")).text
+        assert (f"deepwell chat --port {port}" in text) == shown and "deepwell chat" in text
+
+
 async def test_the_reference_has_every_operation_and_body(http: httpx.AsyncClient) -> None:
     text = (await http.get("/docs")).text
     document = (await http.get("/openapi.json")).json()

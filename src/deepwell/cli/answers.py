@@ -270,10 +270,10 @@ def _remote_answers(settings: Settings) -> RemoteAnswers | None:
     if is_pinned or found.is_deepwell:
         require_key(found, key)
     keys = [key] if key else []
+    if found.models and origins["model"] == "default":
+        return RemoteAnswers(url, found.own_model, keys)
     if settings.model in found.models:
         return RemoteAnswers(url, settings.model, keys)
-    if found.models and origins["model"] == "default":
-        return RemoteAnswers(url, found.models[0], keys)
     if is_pinned and found.models:
         served = nearest(settings.model, found.models) or found.models[0]
         raise ModelNotFound.of("server_other_model", url=url, model=settings.model, served=served)

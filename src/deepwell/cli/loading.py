@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,7 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
             f"{planned[0].name} embeds text and answers no question",
             fix="leave --demo out, or serve smollm2",
         )
+    _check_bases([one.name for one in planned], adapters)
     room = _room_on_demand(settings, planned) if settings.models_on_demand else 0
     if not as_json:
         _print_plan(planned, room)
@@ -210,6 +211,19 @@ def _print_plan(planned: Sequence[Planned], room: int) -> None:
         out.print(f"models on demand: {room / 1e9:.1f} GB together", soft_wrap=True)
 
 
+def _check_bases(served: Sequence[str], adapters: Iterable[str]) -> None:
+    """Refuses adapters, NAME or MODEL:NAME each, whose base model is not loaded at the start."""
+    for given in adapters:
+        if not served:
+            raise InvalidRequest(
+                "an adapter needs a model that stays loaded",
+                fix="name its base: deepwell serve smollm2 --adapter ...",
+            )
+        base, colon, own = given.partition(":")
+        if colon and base not in served:
+            raise InvalidRequest.of("adapter_base_not_served", name=own, base=base, served=" ".join(served))
+
+
 def _load_adapters(models: Sequence[LoadedModel], adapters: Mapping[str, Path]) -> None:
     """Loads LoRA adapters by name, for all tenants. A name belongs to the main model unless another's stands before it.
 
@@ -219,14 +233,9 @@ def _load_adapters(models: Sequence[LoadedModel], adapters: Mapping[str, Path]) 
     """
     from deepwell.server.access.adapter_names import check_name
 
-    if adapters and not models:
-        raise InvalidRequest(
-            "an adapter needs a model that stays loaded",
-            fix="name its base: deepwell serve smollm2 --adapter ...",
-        )
     served = {model.name: model for model in models}
     for name, path in adapters.items():
         base, colon, own = name.partition(":")
-        model, name = (served[base], own) if colon and base in served else (models[0], name)
+        model, name = (served[base], own) if colon else (models[0], name)
         check_name(name, served, "adapter")
         model.engine.load_adapter(name, str(path))

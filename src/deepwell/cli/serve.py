@@ -241,7 +241,7 @@ def _welcome(url: str, loaded: Loaded) -> str:
         else "the slow numpy reference: see `deepwell doctor`"
     )
     if not runs.generates:
-        return _welcome_to_embed(url, name, f"{runs.precision}, {kernels}", with_key=with_key)
+        return _welcome_to_embed(url, loaded, f"{runs.precision}, {kernels}")
     threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
     question = [{"role": "user", "content": "Why is the sky blue?"}]
     body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
@@ -259,7 +259,7 @@ def _welcome(url: str, loaded: Loaded) -> str:
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
 
-{_also(loaded)}{_note_of(name)}Ctrl-C stops it.
+{_also(loaded)}{_note_of(loaded)}Ctrl-C stops it.
 """
 
 
@@ -290,14 +290,18 @@ def _also(loaded: Loaded) -> str:
     return f'Also served, by the name in "model": {names}\n\n{on_demand}'
 
 
-def _note_of(name: str) -> str:
-    from deepwell.models.store.languages import chinese_note
+def _note_of(loaded: Loaded) -> str:
+    """Returns a paragraph for those who would ask in Chinese, if no served model is known to answer in it."""
+    from deepwell.models.store.languages import chinese_note, knows_chinese
 
-    note = chinese_note(name)
+    if any(one.capabilities.generates and knows_chinese(one.name) for one in loaded.models):
+        return ""
+    note = chinese_note(loaded.main.name)
     return f"{note}\n\n" if note else ""
 
 
-def _welcome_to_embed(url: str, name: str, how: str, *, with_key: bool) -> str:
+def _welcome_to_embed(url: str, loaded: Loaded, how: str) -> str:
+    name, with_key = loaded.main.name, loaded.with_key
     body = jsonlib.dumps({"model": name, "input": ["How do I reset my password?", "Changing a passphrase"]})
     key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
     key = "YOUR_KEY" if with_key else "none"
@@ -312,7 +316,7 @@ def _welcome_to_embed(url: str, name: str, how: str, *, with_key: bool) -> str:
   answer = client.embeddings.create(model="{name}", input=["How do I reset my password?", "Changing a passphrase"])
   print(len(answer.data), len(answer.data[0].embedding))
 
-Ctrl-C stops it.
+{_also(loaded)}Ctrl-C stops it.
 """
 
 

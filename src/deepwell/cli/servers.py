@@ -41,6 +41,7 @@ class FoundServer:
     Attributes:
         state: `absent` if nobody answers, `foreign` if it is no OpenAI-compatible server, `keyed` if it refuses the key.
         models: names of the served models, the main one first.
+        generating: names of those that say how they sample, so they generate text. Only Deepwell's servers say it.
         states: of those that are loaded on demand: not_loaded, loading, loaded or unloading.
         is_deepwell: whether it is a Deepwell server.
         is_ready: whether it takes requests.
@@ -51,11 +52,18 @@ class FoundServer:
     url: str
     state: Literal["absent", "foreign", "keyed", "serving"]
     models: tuple[str, ...] = ()
+    generating: frozenset[str] = frozenset()
     states: Mapping[str, str] = field(default_factory=dict[str, str])
     is_deepwell: bool = False
     is_ready: bool = False
     detail: str = ""
     pid: int | None = None
+
+    @property
+    def own_model(self) -> str:
+        """The model for a question that names none: the first that generates text, a loaded one if there is any."""
+        able = [name for name in self.models if name in self.generating] or list(self.models)
+        return next((name for name in able if self.states.get(name, "loaded") == "loaded"), able[0])
 
 
 def server_url(settings: Settings) -> str:
@@ -107,10 +115,11 @@ def examine_server(url: str, key: SecretStr | None = None, *, pid: int | None = 
     try:
         cards = listed.json()["data"]
         models = tuple(str(card["id"]) for card in cards)
+        generating = frozenset(str(card["id"]) for card in cards if "default_sampling" in card)
         states = {str(card["id"]): str(card["state"]) for card in cards if "state" in card}
     except (ValueError, KeyError, TypeError):
         return FoundServer(url, "serving" if ours else "foreign", **said)
-    return FoundServer(url, "serving", models, states, **said)
+    return FoundServer(url, "serving", models, generating, states, **said)
 
 
 def unload(url: str, model: str, key: SecretStr | None) -> None:

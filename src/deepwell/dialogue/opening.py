@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepwell.errors import InsufficientMemory
+from deepwell.errors import InsufficientMemory, InvalidRequest
 from deepwell.settings import Settings
 
 if TYPE_CHECKING:
@@ -178,6 +178,7 @@ def plan_models(settings: Settings) -> list[Planned]:
 
     Raises:
         ModelNotFound, InvalidModelFile, UnsupportedModel: as `plan_model` says.
+        InvalidRequest: two of them have the same name.
         InsufficientMemory: one of them does not fit beside those before it.
     """
     planned = [plan_model(settings)]
@@ -186,6 +187,9 @@ def plan_models(settings: Settings) -> list[Planned]:
     ]
     if (own := embedder_settings(settings)) is not None:
         planned.append(replace(plan_model(own, is_additional=True), tasks=("embed",)))
+    names = [one.name for one in planned]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InvalidRequest.of("models_same_name", name=twice)
     _check_room(planned)
     return planned
 

@@ -36,6 +36,9 @@ class Failure(msgspec.Struct, tag=25, array_like=True, frozen=True):
     type_: str = "server_error"
     code: str | None = None
     retry_after: int | None = None
+    # Where the catalogue of messages has the texts, so that the server can say them in the client's language.
+    key: str = ""
+    values: dict[str, str | int | float] = msgspec.field(default_factory=dict[str, str | int | float])
 
 
 def _plain(value: Any) -> Any:
@@ -96,6 +99,7 @@ def failure_of(number: int, error: Exception) -> Failure:
         error.type,
         error.code,
         error.retry_after,
+        *error.texts,
     )
 
 
@@ -104,6 +108,7 @@ def error_of(failure: Failure) -> DeepwellError:
     known: Sequence[str] = errors.__all__
     kind: type[DeepwellError] = getattr(errors, failure.kind) if failure.kind in known else DeepwellError
     error = kind(failure.message, fix=failure.fix, param=failure.param)
+    error.texts = failure.key, failure.values
     error.status, error.type, error.code = failure.status, failure.type_, failure.code
     error.retry_after = failure.retry_after
     return error

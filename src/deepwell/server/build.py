@@ -64,9 +64,7 @@ def build_context(
     options = options or ServerOptions()
     names = [model.name for model in models]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise InvalidRequest(
-            f"two models are called {twice!r}", fix="name each once: a decoder embeds as well"
-        )
+        raise InvalidRequest.of("models_same_name", name=twice)
     observer = observer or Observer()
     engines: dict[str, Engine] = {model.name: model.engine for model in models}
     metrics = Metrics(engines)

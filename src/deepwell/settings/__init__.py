@@ -24,6 +24,14 @@ from deepwell.settings.storage import StorageSettings
 __all__ = ["InvalidSettings", "Settings", "config_file"]
 
 
+# Flags that are not called like their setting.
+_FLAGS = {
+    "allowed_hosts": "--allowed-host",
+    "cors_origins": "--cors-origin",
+    "model_keep_alive_s": "--keep-alive",
+}
+
+
 # Pydantic lists the fields of the last base first.
 class Settings(ClientSettings, ModelSettings, StorageSettings, EngineSettings, ServerSettings):
     """Every option Deepwell has, once: a section for each package, under one list of names."""
@@ -79,7 +87,7 @@ class Settings(ClientSettings, ModelSettings, StorageSettings, EngineSettings, S
 
 def _origin(name: str, flags: frozenset[str] | dict[str, Any]) -> str:
     if name in flags:
-        return f"flag --{name.replace('_', '-')}"
+        return f"flag {_FLAGS.get(name, '--' + name.replace('_', '-'))}"
     variable = f"{ENV_PREFIX}{name.upper()}"
     if any(key.upper() == variable and value for key, value in os.environ.items()):
         return f"environment {variable}"

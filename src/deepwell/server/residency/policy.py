@@ -358,10 +358,12 @@ class Residency:
     def _never_fits(self, entry: _Entry) -> DeepwellError | None:
         if entry.size_bytes <= self.budget_bytes:
             return None
-        return InsufficientMemory(
-            f"{entry.name!r} needs {_mb(entry.size_bytes)}, and models on demand have {_mb(self.budget_bytes)} together",
-            fix="start the server with a smaller --context, or with more memory for them: DEEPWELL_MODELS_MEMORY_MB",
+        return InsufficientMemory.of(
+            "model_exceeds_on_demand",
             param="model",
+            name=entry.name,
+            need=_mb(entry.size_bytes),
+            budget=_mb(self.budget_bytes),
         )
 
     def _charge(self, tenant: str, now: float) -> DeepwellError | None:

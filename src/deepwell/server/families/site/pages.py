@@ -45,6 +45,7 @@ _TEXTS: Mapping[Language, Mapping[str, str]] = {
         "models": "Models",
         "name": "Name",
         "context": "Context",
+        "on_demand": "The server loads a model when a request names it. <code>deepwell pull NAME</code> adds one at any time.",
         "tokens": "tokens",
         "with_key": "This server asks for an API key. Whoever runs it makes one with <code>deepwell keys create NAME</code>.",
         "base": "Base URL for OpenAI clients",
@@ -63,6 +64,7 @@ _TEXTS: Mapping[Language, Mapping[str, str]] = {
         "models": "模型",
         "name": "名称",
         "context": "上下文",
+        "on_demand": "请求指定某个模型时，服务器才加载它。随时可用 <code>deepwell pull 名称</code> 添加模型。",
         "tokens": "token",
         "with_key": "本服务器需要 API 密钥。请管理员运行 <code>deepwell keys create 名称</code> 创建。",
         "base": "OpenAI 客户端的 base URL",
@@ -84,15 +86,28 @@ def page(language: Language, title: str, body: str) -> str:
     return _PAGE.substitute(lang=lang, title=escape(title), style=_STYLE, body=body)
 
 
-def home_page(language: Language, url: str, models: Sequence[tuple[str, int]], *, with_key: bool) -> str:
+def home_page(
+    language: Language,
+    url: str,
+    models: Sequence[tuple[str, int]],
+    *,
+    with_key: bool,
+    example: str = "",
+    port: int | None = None,
+    on_demand: bool = False,
+) -> str:
     """Returns the page that says what is served and how to ask.
 
     Args:
         url: address under which the browser reached the server.
         models: names of the served models with the tokens of their context, the main one first; empty if a key protects them.
+        example: model that the examples ask; empty: none is known.
+        port: port that `deepwell ask` has to name; None: it finds the server without.
+        on_demand: whether models are loaded when a request names them.
     """
     say = _TEXTS[language]
-    name = models[0][0] if models else "MODEL"
+    name = example or "MODEL"
+    option = f" --port {port}" if port else ""
     body = json.dumps(
         {"model": name, "messages": [{"role": "user", "content": say["question"]}], "max_tokens": 60},
         ensure_ascii=False,
@@ -111,11 +126,12 @@ print(answer.choices[0].message.content)"""
         f"<h1>Deepwell {escape(deepwell_version())}</h1>",
         f"<p>{say['lead']}</p>",
         f"<h2>{say['models']}</h2>",
-        f"<p>{say['with_key']}</p>" if with_key else _models_table(say, models),
+        f"<p>{say['with_key']}</p>" if with_key else _models_table(say, models) if models else "",
+        f"<p>{say['on_demand']}</p>" if on_demand else "",
         f"<h2>{say['base']}</h2><pre>{escape(url)}/v1</pre>",
         f"<h2>{say['curl']}</h2><pre>{escape(curl)}</pre>",
         f"<h2>{say['python']}</h2><pre>{escape(python)}</pre>",
-        f"<h2>{say['terminal']}</h2><pre>deepwell ask &quot;{say['question']}&quot;\ndeepwell chat</pre>",
+        f"<h2>{say['terminal']}</h2><pre>deepwell ask &quot;{say['question']}&quot;{option}\ndeepwell chat{option}</pre>",
         f"<h2>{say['more']}</h2><ul>",
         f'<li><a href="/docs">{say["docs"]}</a></li>',
         f'<li><a href="/openapi.json">{say["openapi"]}</a></li>' if not with_key else "",
