@@ -180,6 +180,16 @@ def test_a_question_without_a_model_goes_to_the_main_model_of_several(
         running.stop()
 
 
+def test_a_named_server_without_models_is_an_error_and_nothing_is_loaded_here(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = "http://127.0.0.1:8499"
+    empty = FoundServer(url, "serving", is_deepwell=True)
+    monkeypatch.setattr(servers, "examine_server", lambda *_: empty)
+    result = runner.invoke(app, ["ask", "hi", "--url", url])
+    assert result.exit_code == 1 and "lists no model" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("models", "generating", "states", "expected"),
     [

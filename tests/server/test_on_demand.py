@@ -137,6 +137,18 @@ async def test_the_first_page_lists_the_models_that_may_be_loaded(door: Door) ->
     assert "MODEL" not in text and "&quot;model&quot;: &quot;minilm&quot;" not in text
 
 
+async def test_a_damaged_manifest_hides_one_model_and_no_other(door: Door, store: Path) -> None:
+    damaged = store / "damaged"
+    damaged.mkdir()
+    try:
+        (damaged / "manifest.json").write_text('{"name": "damaged", "files": [], "of_a_newer_version": 1}')
+        assert set(await door.states()) == {"smollm2", "second", "minilm"}
+        answer = await door.chat("damaged")
+        assert answer.status_code >= 400 and "manifest" in answer.json()["error"]["message"]
+    finally:
+        shutil.rmtree(damaged)
+
+
 async def test_errors_of_the_host_are_said_in_the_language_of_the_request(door: Door) -> None:
     answer = await door.http.get("/v1/models/qwen3-4b", headers={"accept-language": "zh-CN"})
     assert answer.status_code == 404 and "无需重启" in answer.json()["error"]["message"]

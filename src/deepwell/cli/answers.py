@@ -277,4 +277,6 @@ def _remote_answers(settings: Settings) -> RemoteAnswers | None:
     if is_pinned and found.models:
         served = nearest(settings.model, found.models) or found.models[0]
         raise ModelNotFound.of("server_other_model", url=url, model=settings.model, served=served)
+    if is_pinned:
+        raise ModelNotFound.of("server_without_models", url=url)
     return None

@@ -31,6 +31,7 @@ __all__ = [
 
 _LOCAL_SECONDS = 0.5  # a server on this machine answers at once or is not there
 _FAR_SECONDS = 5.0
+_LIST_SECONDS = 3.0  # at least: listing models on demand reads the headers of new ones
 _OUR_CODES = ("engine_unavailable", "shutting_down", "keys_unavailable")
 
 
@@ -102,9 +103,10 @@ def examine_server(url: str, key: SecretStr | None = None, *, pid: int | None = 
 
     headers = {"authorization": f"Bearer {key.get_secret_value()}"} if key else {}
     seconds = connect_seconds(url)
+    timeout = httpx.Timeout(max(seconds, _LIST_SECONDS), connect=seconds)
     try:
         # A proxy of the environment has no business here.
-        with httpx.Client(base_url=url, headers=headers, timeout=seconds, trust_env=False) as http:
+        with httpx.Client(base_url=url, headers=headers, timeout=timeout, trust_env=False) as http:
             listed = http.get("/v1/models")
             ready, detail, ours = _readiness(http)
     except (httpx.HTTPError, httpx.InvalidURL):

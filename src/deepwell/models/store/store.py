@@ -63,10 +63,14 @@ class ModelStore:
 
     def list(self) -> list[StoredModel]:
         """Returns every model, sorted by name. Directories without a manifest are not models."""
+        return [self.get(name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Returns the names of every model, sorted. Their manifests are not read."""
         if not self.root.is_dir():
             return []
         names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
-        return [self.get(name) for name in names if (self.root / name / "manifest.json").is_file()]
+        return [name for name in names if (self.root / name / "manifest.json").is_file()]
 
     def get(self, name: str) -> StoredModel:
         """Returns the model of this name.
