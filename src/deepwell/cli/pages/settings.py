@@ -168,7 +168,8 @@ def flags() -> dict[str, dict[str, list[str]]]:
             if (verb.path, parameter.name) in _OTHERS:
                 continue
             # A repeatable flag is named in the singular.
-            names = (name for name in (parameter.name, f"{parameter.name}s") if name in Settings.model_fields)
+            called = (parameter.name, f"{parameter.name}s", f"model_{parameter.name}_s")
+            names = (name for name in called if name in Settings.model_fields)
             if name := next(names, None):
                 found.setdefault(name, {}).setdefault(parameter.shown, []).append(verb.path)
     return found
