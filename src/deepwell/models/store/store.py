@@ -68,6 +68,11 @@ class ModelStore:
         names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
         return [self.get(name) for name in names if (self.root / name / "manifest.json").is_file()]
 
+    @staticmethod
+    def can_hold(name: str) -> bool:
+        """Returns whether a model of the store may have this name."""
+        return _NAME.fullmatch(name) is not None
+
     def get(self, name: str) -> StoredModel:
         """Returns the model of this name.
 

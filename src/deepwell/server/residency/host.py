@@ -22,7 +22,8 @@ from deepwell.engine.hosting.process import EngineProcess, private_folder
 from deepwell.errors import DeepwellError, EngineUnavailable, ModelNotFound
 from deepwell.process.channel import FramedChannel
 from deepwell.process.frames import Frames, failure_of
-from deepwell.server.residency.policy import Grant, Load, Order, Refuse, Residency, Unload, Waiter
+from deepwell.server.residency.lease import model_replaced
+from deepwell.server.residency.policy import Grant, Load, ModelBusy, Order, Refuse, Residency, Unload, Waiter
 from deepwell.server.residency.shelf import ModelShelf
 from deepwell.server.residency.wire import (
     LIMIT_BYTES,
@@ -104,6 +105,7 @@ class ModelHost:
         self._clients: set[_Client] = set()
         self._engines: dict[str, EngineProcess] = {}
         self._load_numbers: dict[str, int] = {}
+        self._versions: dict[str, str] = {}  # of the files that each engine runs
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -204,6 +206,13 @@ class ModelHost:
             error = ModelNotFound(f"there is no model {message.name!r} here", param="model")
             client.send(failure_of(message.number, error))
             return
+        loaded = self._versions.get(message.name, "")
+        if loaded and message.version and message.version != loaded:
+            try:
+                self._obey(self._policy.unload(message.name, now))
+            except ModelBusy:
+                client.send(failure_of(message.number, model_replaced(message.name)))
+                return
         deadline = now + message.wait_s if message.wait_s else math.inf
         waiter = Waiter(client, message.number, message.name, message.tenant, deadline)
         self._obey(self._policy.acquire(waiter, size_bytes, now))
@@ -224,13 +233,16 @@ class ModelHost:
                 else:
                     assert isinstance(order, Grant)
                     name = order.waiter.name
-                    client.send(Granted(number, self._engines[name].address, self._load_numbers[name]))
+                    client.send(self._granted(number, name))
         self._look_ahead()
         state = self._state()
         if state != self._told:
             self._told = state
             for client in self._clients:
                 client.send(state)
+
+    def _granted(self, number: int, name: str) -> Granted:
+        return Granted(number, self._engines[name].address, self._load_numbers[name], self._versions[name])
 
     def _look_ahead(self) -> None:
         """Sets the timer for the policy's next tick."""
@@ -253,7 +265,7 @@ class ModelHost:
     async def _load(self, name: str) -> None:
         started = time.monotonic()
         try:
-            engine = await asyncio.to_thread(self._start_engine, name)
+            engine, version = await asyncio.to_thread(self._start_engine, name)
         except Exception as error:
             self._failures += 1
             told = (
@@ -264,24 +276,26 @@ class ModelHost:
             _log.error("the model %r could not be loaded: %s", name, told)
             self._obey(self._policy.failed(name, told, time.monotonic()))
             return
-        self._engines[name] = engine
+        self._engines[name], self._versions[name] = engine, version
         self._load_numbers[name] = next(self._numbers)
         self._loads += 1
         self._load_seconds += time.monotonic() - started
         _log.info("loaded %r in %.2f s", name, time.monotonic() - started)
         self._obey(self._policy.loaded(name, time.monotonic()))
 
-    def _start_engine(self, name: str) -> EngineProcess:
-        """Starts an engine and waits until it is ready."""
+    def _start_engine(self, name: str) -> tuple[EngineProcess, str]:
+        """Starts an engine and waits until it is ready. Returns the version of its files, too."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down", fix="send requests elsewhere")
         settings = self._settings.with_model(name)
-        engine = host_model(settings, self._shelf.plan(name), turns=self._turns)
+        planned, version = self._shelf.plan(name)
+        engine = host_model(settings, planned, turns=self._turns)
         engine.supervisor.wait_ready()
-        return engine
+        return engine, version
 
     async def _unload(self, name: str) -> None:
         engine = self._engines.pop(name)
+        self._versions.pop(name, None)
         await asyncio.to_thread(engine.stop)
         self._unloads += 1
         _log.info("unloaded %r", name)
@@ -295,7 +309,9 @@ class ModelHost:
                 one.state,
                 one.size_bytes,
                 self._load_numbers.get(one.name, 0),
+                self._versions.get(one.name, ""),
                 round(one.expires_in_s, 3) if math.isfinite(one.expires_in_s) else None,
+                one.gives_way,
             )
             for one in self._policy.residents(now)
         )

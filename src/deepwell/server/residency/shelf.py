@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Collection
 
@@ -73,14 +74,14 @@ class ModelShelf:
         offer = self._offers.get(name)
         return offer.size_bytes if offer is not None else 0
 
-    def plan(self, name: str) -> Planned:
-        """Plans a model in order to load it.
+    def plan(self, name: str) -> tuple[Planned, str]:
+        """Plans a model in order to load it. Returns the version of its files, too.
 
         Raises:
             ModelNotFound, InvalidModelFile, UnsupportedModel, InsufficientMemory: as `plan_model` says.
         """
-        settings = self._settings.with_model(self._store.get(name).name)
-        return plan_model(settings, is_additional=True)
+        stored = self._store.get(name)
+        return plan_model(self._settings.with_model(stored.name), is_additional=True), _version(stored)
 
     def _may_load(self, name: str) -> bool:
         allowed = self._settings.allowed_models
@@ -109,4 +110,5 @@ class ModelShelf:
 
 def _version(stored: StoredModel) -> str:
     files = stored.manifest.files if stored.manifest else ()
-    return " ".join(f"{file.name}:{file.sha256}" for file in files)
+    text = " ".join(f"{file.name}:{file.sha256}" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
