@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import pytest
 from tests.server.conftest import start
 from tests.server.fakes import FakeEngine
 
+from deepwell.engine.hosting.process import EngineProcess
 from deepwell.server.app import create_app
 from deepwell.server.build import build_context
 from deepwell.server.context import ServerContext
@@ -215,10 +218,39 @@ async def test_models_that_are_only_looked_at_keep_few_tokenizers(
     assert answer.status_code == 200 and answer.json()["count"] == 3
 
 
-def test_closing_the_host_ends_a_model_that_is_being_loaded(store: Path, tmp_path: Path) -> None:
-    # Nothing is packed yet below `tmp_path`, so that the load takes a while.
-    settings = settings_of(store)
-    running = ModelHost(settings, served=[], budget_bytes=ROOM)
+def engine_folders() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).glob(f"deepwell-engine-{os.getpid()}-*"))
+
+
+def never(progress: Any, **arguments: Any) -> Any:
+    """An engine that is loaded for minutes."""
+    threading.Event().wait(300)
+
+
+def broken(progress: Any, **arguments: Any) -> Any:
+    """An engine that cannot be loaded."""
+    raise RuntimeError("no")
+
+
+def hosting(factory: str) -> Callable[..., EngineProcess]:
+    return lambda *_args, **_more: EngineProcess({}, factory=f"tests.server.test_on_demand_siege:{factory}")
+
+
+async def test_a_load_that_fails_leaves_no_socket_behind(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = engine_folders()
+    monkeypatch.setattr("deepwell.server.residency.host.host_model", hosting("broken"))
+    assert (await worker.chat("first")).status_code == 500
+    assert engine_folders() == before
+
+
+def test_closing_the_host_ends_a_model_that_is_being_loaded(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.server.residency.host.host_model", hosting("never"))
+    before = engine_folders()
+    running = ModelHost(settings_of(store), served=[], budget_bytes=ROOM)
     running.start()
 
     async def ask() -> None:
@@ -227,10 +259,10 @@ def test_closing_the_host_ends_a_model_that_is_being_loaded(store: Path, tmp_pat
         async with asyncio.timeout(20):
             while not any(one.state == "loading" for one in worker.models.state.residents):
                 await asyncio.sleep(0.01)
-        await asyncio.sleep(0.5)
-        await asyncio.to_thread(running.close)
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(running.close)
         assert (await asking).status_code == 503
         await worker.close()
 
     asyncio.run(ask())
-    assert not running.pids()
+    assert not running.pids() and engine_folders() == before

@@ -45,6 +45,7 @@ from deepwell.settings import Settings
 __all__ = ["ModelHost"]
 
 _MAX_UNREAD_BYTES = 16 << 20  # of one HTTP process
+_PATIENCE_S = 1.0  # with an engine that is loading while the server stops
 _log = logging.getLogger("deepwell.models")
 
 
@@ -104,6 +105,7 @@ class ModelHost:
         self._thread = threading.Thread(target=self._run, name="deepwell-models", daemon=True)
         self._clients: set[_Client] = set()
         self._engines: dict[str, EngineProcess] = {}
+        self._starting: set[EngineProcess] = set()
         self._load_numbers: dict[str, int] = {}
         self._versions: dict[str, str] = {}  # of the files that each engine runs
         self._numbers = itertools.count(1)
@@ -146,6 +148,10 @@ class ModelHost:
             client.close()
         for engine in self._engines.values():
             engine.supervisor.order("stop")
+        for engine in list(
+            self._starting
+        ):  # a load may take minutes, and the threads of the loop may all wait for some
+            threading.Thread(target=engine.supervisor.stop, args=(_PATIENCE_S,), name="deepwell-stop").start()
         self._loop.create_task(self._finish_close())
 
     async def _finish_close(self) -> None:
@@ -290,7 +296,18 @@ class ModelHost:
         settings = self._settings.with_model(name)
         planned, version = self._shelf.plan(name)
         engine = host_model(settings, planned, turns=self._turns)
-        engine.supervisor.wait_ready()
+        self._starting.add(engine)
+        try:
+            if not self._closing:
+                engine.supervisor.wait_ready()
+        except BaseException:
+            engine.stop()
+            raise
+        finally:
+            self._starting.discard(engine)
+        if self._closing:
+            engine.stop()
+            raise EngineUnavailable("the server is shutting down", fix="send requests elsewhere")
         return engine, version
 
     async def _unload(self, name: str) -> None:
