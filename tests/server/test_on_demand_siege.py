@@ -266,3 +266,15 @@ def test_closing_the_host_ends_a_model_that_is_being_loaded(
 
     asyncio.run(ask())
     assert not running.pids() and engine_folders() == before
+
+
+async def test_a_damaged_model_hides_no_other_and_tells_no_path(worker: Worker, store: Path) -> None:
+    await worker.models.find("first")
+    next((store / "first").glob("*.gguf")).unlink()
+    put(store, "third", (store / "second").resolve())
+    (store / "second" / "manifest.json").write_text("{")
+    listed = await worker.http.get("/v1/models")
+    assert listed.status_code == 200 and "third" in [card["id"] for card in listed.json()["data"]]
+    for name in ("first", "second", "none"):
+        answer = await worker.chat(name)
+        assert answer.status_code in (404, 422) and str(store) not in answer.text, answer.text

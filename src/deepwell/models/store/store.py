@@ -61,12 +61,20 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def list(self) -> list[StoredModel]:
-        """Returns every model, sorted by name. Directories without a manifest are not models."""
+    def names(self) -> list[str]:
+        """Returns the name of every model, sorted. Directories without a manifest are not models."""
         if not self.root.is_dir():
             return []
         names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
-        return [self.get(name) for name in names if (self.root / name / "manifest.json").is_file()]
+        return [name for name in names if (self.root / name / "manifest.json").is_file()]
+
+    def list(self) -> list[StoredModel]:
+        """Returns every model, sorted by name.
+
+        Raises:
+            InvalidModelFile: a manifest is damaged.
+        """
+        return [self.get(name) for name in self.names()]
 
     @staticmethod
     def can_hold(name: str) -> bool:

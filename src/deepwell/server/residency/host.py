@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from deepwell.dialogue.opening import host_model
 from deepwell.engine.hosting.process import EngineProcess, private_folder
 from deepwell.errors import DeepwellError, EngineUnavailable, ModelNotFound
 from deepwell.process.channel import FramedChannel
-from deepwell.process.frames import Frames, failure_of
+from deepwell.process.frames import Failure, Frames, failure_of
 from deepwell.server.residency.lease import model_replaced
 from deepwell.server.residency.policy import Grant, Load, ModelBusy, Order, Refuse, Residency, Unload, Waiter
 from deepwell.server.residency.shelf import ModelShelf
@@ -200,7 +201,7 @@ class ModelHost:
             else:
                 offers = tuple(await asyncio.to_thread(self._shelf.list))
         except Exception as error:
-            client.send(failure_of(message.number, error))
+            client.send(self._failure(message.number, error))
         else:
             client.send(Offered(message.number, offers))
 
@@ -235,7 +236,7 @@ class ModelHost:
                 client, number = order.waiter.holder, order.waiter.number
                 assert isinstance(client, _Client)
                 if isinstance(order, Refuse):
-                    client.send(failure_of(number, order.error))
+                    client.send(self._failure(number, order.error))
                 else:
                     assert isinstance(order, Grant)
                     name = order.waiter.name
@@ -246,6 +247,13 @@ class ModelHost:
             self._told = state
             for client in self._clients:
                 client.send(state)
+
+    def _failure(self, number: int, error: Exception) -> Failure:
+        """Returns the message of an error for a client, who need not know where the store is."""
+        found, store = failure_of(number, error), f"{self._settings.models_dir}/"
+        return structs.replace(
+            found, message=found.message.replace(store, ""), fix=found.fix.replace(store, "")
+        )
 
     def _granted(self, number: int, name: str) -> Granted:
         return Granted(number, self._engines[name].address, self._load_numbers[name], self._versions[name])

@@ -57,14 +57,17 @@ class ModelShelf:
     def list(self) -> list[Offer]:
         """Returns every model that may be loaded, generators first. Those that cannot be served are left out."""
         found: list[Offer] = []
-        for stored in self._store.list():
-            if not self._may_load(stored.name) or self._unusable.get(stored.name) == _version(stored):
-                continue
+        for name in filter(self._may_load, self._store.names()):
+            version = "unreadable"
             try:
-                found.append(self._offer(stored))
+                stored = self._store.get(name)
+                version = _version(stored)
+                if self._unusable.get(name) != version:
+                    found.append(self._offer(stored))
             except DeepwellError as error:
-                self._unusable[stored.name] = _version(stored)
-                _log.warning("the model %r cannot be served: %s", stored.name, error)
+                if self._unusable.get(name) != version:
+                    _log.warning("the model %r cannot be served: %s", name, error)
+                self._unusable[name] = version
         return sorted(
             found, key=lambda one: (not one.capabilities.generates, one.name != self._settings.model)
         )
