@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwell import LLM
+from deepwell import LLM, DeepwellError
 
 # Opens a file that no pinned hash vouches for, so that every text goes through a child process. A schema and a long text start
 # the other children.
@@ -163,3 +164,19 @@ def test_closing_twice_is_harmless_and_calls_are_refused(smollm2_path: Path) -> 
     llm.close()
     with pytest.raises(Exception, match="is closed"):
         llm.generate("hello")
+
+
+def test_a_fork_is_told_that_the_model_belongs_to_its_parent(llm: LLM) -> None:
+    child = os.fork()
+    if not child:
+        try:
+            llm.generate("x", max_tokens=1)
+        except DeepwellError as error:
+            os._exit(3 if "fork" in str(error) else 1)
+        os._exit(2)
+    end = time.monotonic() + 20
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+        time.sleep(0.01)
+    assert os.waitstatus_to_exitcode(ended[1]) == 3

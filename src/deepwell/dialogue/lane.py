@@ -59,7 +59,11 @@ class TextLane:
                     self._ending = loop.call_later(self._idle_s, self._end)
 
     def close(self) -> None:
-        """Ends the child and the thread. Called on the event loop when no more texts come; the next call starts both again."""
+        """Ends the child and the thread. Called on the event loop when no more texts come.
+
+        A call that comes nevertheless starts both again, until nobody has needed them for `idle_s`.
+        """
+        self._stays = False
         self._stay()
         if self._thread is not None:
             self._thread.submit(self._retire)

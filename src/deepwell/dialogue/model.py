@@ -130,12 +130,17 @@ class ServedModel:
         return lane
 
     def close_texts(self) -> None:
-        """Ends the processes that tokenise. Called on the event loop."""
+        """Ends the processes that tokenise. Called on the event loop.
+
+        A request that still has this model starts them again, until nobody has needed them for a while.
+        """
+        _ = self._quick  # its process was started before the first text
         for lane in self._lanes:
             lane.close()
 
     def end_texts(self) -> None:
         """Ends the processes that tokenise, and waits for their end. Called when the event loop has ended."""
+        _ = self._quick
         for lane in self._lanes:
             lane.end()
 
@@ -217,7 +222,10 @@ class ServedModel:
             InvalidRequest: the grammar does not compile, or uses an unsupported feature. `param` is the one given.
         """
         try:
-            await self.engine.prepare(grammar, tenant=caller.tenant, cache_salt=caller.salt)
+            # Until the client leaves: the model may have to be loaded first.
+            await self.attend(
+                lambda _: self.engine.prepare(grammar, tenant=caller.tenant, cache_salt=caller.salt)
+            )
         except InvalidRequest as error:
             error.param = param
             raise

@@ -125,11 +125,17 @@ class Session:
         """Starts work on the private loop. Cancelling the future cancels the work.
 
         Raises:
-            DeepwellError: the model is closed.
+            DeepwellError: the model is closed, or belongs to the process that this one was forked from.
         """
         if self._closed:
             work.close()
             raise self._is_closed()
+        if os.getpid() != self._process:  # a fork has none of the threads, and would wait for ever
+            work.close()
+            raise DeepwellError(
+                f"{self.name} was opened in another process, of which this one is a fork",
+                fix="open it here, or start processes with multiprocessing's 'spawn'",
+            )
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def run_in_pool(self, work: Callable[[], T]) -> Future[T]:

@@ -61,16 +61,25 @@ class ModelStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def list(self) -> list[StoredModel]:
-        """Returns every model, sorted by name. Directories without a manifest are not models."""
-        return [self.get(name) for name in self.names()]
-
     def names(self) -> list[str]:
-        """Returns the names of every model, sorted. Their manifests are not read."""
+        """Returns the name of every model, sorted. Directories without a manifest are not models."""
         if not self.root.is_dir():
             return []
         names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
         return [name for name in names if (self.root / name / "manifest.json").is_file()]
+
+    def list(self) -> list[StoredModel]:
+        """Returns every model, sorted by name.
+
+        Raises:
+            InvalidModelFile: a manifest is damaged.
+        """
+        return [self.get(name) for name in self.names()]
+
+    @staticmethod
+    def can_hold(name: str) -> bool:
+        """Returns whether a model of the store may have this name."""
+        return _NAME.fullmatch(name) is not None
 
     def get(self, name: str) -> StoredModel:
         """Returns the model of this name.

@@ -42,6 +42,7 @@ class Ticket:
     lookups: list[Lookup] = field(default_factory=list[Lookup])
     expires: float = float("inf")
     offer: Offer | None = None
+    replayable: bool = True  # equal bytes get equal answers as long as the server runs
     connection: tuple[Scope, Receive] | None = None
 
     @property
@@ -71,7 +72,7 @@ def current_ticket() -> Ticket | None:
 def offer(id: str, created: int, body: bytes) -> None:
     """Offers this answer to the next equal request. It is used only if all of it came from the cache."""
     ticket = _current.get()
-    if ticket is not None:
+    if ticket is not None and ticket.replayable:
         ticket.offer = Offer(id, created, body)
 
 

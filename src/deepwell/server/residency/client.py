@@ -10,7 +10,8 @@ from typing import Any
 
 import msgspec
 
-from deepwell.errors import DeepwellError, EngineUnavailable
+from deepwell.errors import DeepwellError, EngineUnavailable, ModelNotFound
+from deepwell.models.store.store import ModelStore
 from deepwell.process.channel import FramedChannel
 from deepwell.process.frames import Failure, Frames, encode, error_of
 from deepwell.server.residency.wire import (
@@ -59,16 +60,23 @@ class ModelHostClient:
         Raises:
             ModelNotFound, InvalidModelFile, UnsupportedModel: it may not, or cannot be.
         """
+        if not ModelStore.can_hold(
+            name
+        ):  # a message that is too long would end the connection, and with it all leases
+            raise ModelNotFound("no model has such a name", param="model")
         answer: Offered = await self._ask(lambda number: Look(number, name))
         return answer.offers[0]
 
-    async def acquire(self, name: str, tenant: str, wait_s: float) -> Granted:
+    async def acquire(self, name: str, tenant: str, wait_s: float, version: str = "") -> Granted:
         """Returns a lease on a model that was looked up, once it is loaded. `release` gives it back, or the wait up.
+
+        Args:
+            version: of the files that must be loaded; empty: any.
 
         Raises:
             DeepwellError: it cannot be loaded, or not before `wait_s` has passed (0: no limit).
         """
-        return await self._ask(lambda number: Acquire(number, name, tenant, wait_s))
+        return await self._ask(lambda number: Acquire(number, name, tenant, wait_s, version))
 
     def release(self, name: str) -> None:
         """Gives a lease back, or stops waiting for it."""
@@ -81,6 +89,8 @@ class ModelHostClient:
         Raises:
             ModelBusy: it is in use.
         """
+        if not ModelStore.can_hold(name):
+            return False
         answer: Done = await self._ask(lambda number: Unload(number, name))
         return answer.was_loaded
 

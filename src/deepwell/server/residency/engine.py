@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.engine.core.streams import DeltaStream
+from deepwell.engine.hosting.process import ProcessEngine
 from deepwell.engine.protocol import (
     AdapterInfo,
     Capabilities,
@@ -37,22 +39,31 @@ class OnDemandEngine:
 
     def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
         """Continues `request.prompt` once the model is loaded. Closing the iterator aborts the request within one step."""
-        return _LeasedStream(self.lease, request)
+        return _LeasedStream(self.lease, request, self._offer.version)
 
     async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
-        async with self.lease.used() as engine:
+        async with self._used() as engine:
             return await engine.score(tokens, adapter=adapter)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns the pooled hidden states, L2-normalised: [hidden_size]."""
-        async with self.lease.used() as engine:
+        async with self._used() as engine:
             return await engine.embed(tokens, adapter=adapter)
 
     async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         """Compiles a grammar in the engine's process; see `Engine.prepare`."""
-        async with self.lease.used() as engine:
+        async with self._used() as engine:
             await engine.prepare(grammar, tenant=tenant, cache_salt=cache_salt)
+
+    async def load(self) -> None:
+        """Loads the model; then its time without requests begins.
+
+        Raises:
+            DeepwellError: it cannot be loaded, or not in time.
+        """
+        async with self._used():
+            pass
 
     def abort(self, request_id: str) -> None:
         """Aborts a request within one step. Unknown ids are ignored."""
@@ -87,12 +98,16 @@ class OnDemandEngine:
         """Closes the connection to the engine."""
         self.lease.close()
 
+    def _used(self) -> AbstractAsyncContextManager[ProcessEngine]:
+        return self.lease.used(self._offer.version)
+
 
 class _LeasedStream(AsyncIterator[Delta]):
     """The stream of a request, which uses its model from the first step of the iteration to its end."""
 
-    def __init__(self, lease: ModelLease, request: GenerateRequest) -> None:
+    def __init__(self, lease: ModelLease, request: GenerateRequest, version: str) -> None:
         self._lease = lease
+        self._version = version
         self._request = request
         self._loop = asyncio.get_running_loop()
         self._inner: DeltaStream | None = None
@@ -115,7 +130,7 @@ class _LeasedStream(AsyncIterator[Delta]):
 
     async def _open(self) -> None:
         try:
-            engine = await self._lease.enter()
+            engine = await self._lease.enter(self._version)
         except BaseException:
             self._ended = True
             raise

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from deepwell.dialogue.opening import host_model
 from deepwell.engine.hosting.process import EngineProcess, private_folder
 from deepwell.errors import DeepwellError, EngineUnavailable, ModelNotFound
 from deepwell.process.channel import FramedChannel
-from deepwell.process.frames import Frames, failure_of
-from deepwell.server.residency.policy import Grant, Load, Order, Refuse, Residency, Unload, Waiter
+from deepwell.process.frames import Failure, Frames, failure_of
+from deepwell.server.residency.lease import model_replaced
+from deepwell.server.residency.policy import Grant, Load, ModelBusy, Order, Refuse, Residency, Unload, Waiter
 from deepwell.server.residency.shelf import ModelShelf
 from deepwell.server.residency.wire import (
     LIMIT_BYTES,
@@ -44,6 +46,7 @@ from deepwell.settings import Settings
 __all__ = ["ModelHost"]
 
 _MAX_UNREAD_BYTES = 16 << 20  # of one HTTP process
+_PATIENCE_S = 1.0  # with an engine that is loading while the server stops
 _log = logging.getLogger("deepwell.models")
 
 
@@ -103,7 +106,9 @@ class ModelHost:
         self._thread = threading.Thread(target=self._run, name="deepwell-models", daemon=True)
         self._clients: set[_Client] = set()
         self._engines: dict[str, EngineProcess] = {}
+        self._starting: set[EngineProcess] = set()
         self._load_numbers: dict[str, int] = {}
+        self._versions: dict[str, str] = {}  # of the files that each engine runs
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -144,6 +149,10 @@ class ModelHost:
             client.close()
         for engine in self._engines.values():
             engine.supervisor.order("stop")
+        for engine in list(
+            self._starting
+        ):  # a load may take minutes, and the threads of the loop may all wait for some
+            threading.Thread(target=engine.supervisor.stop, args=(_PATIENCE_S,), name="deepwell-stop").start()
         self._loop.create_task(self._finish_close())
 
     async def _finish_close(self) -> None:
@@ -192,7 +201,7 @@ class ModelHost:
             else:
                 offers = tuple(await asyncio.to_thread(self._shelf.list))
         except Exception as error:
-            client.send(failure_of(message.number, error))
+            client.send(self._failure(message.number, error))
         else:
             client.send(Offered(message.number, offers))
 
@@ -204,6 +213,13 @@ class ModelHost:
             error = ModelNotFound(f"there is no model {message.name!r} here", param="model")
             client.send(failure_of(message.number, error))
             return
+        loaded = self._versions.get(message.name, "")
+        if loaded and message.version and message.version != loaded:
+            try:
+                self._obey(self._policy.unload(message.name, now))
+            except ModelBusy:
+                client.send(failure_of(message.number, model_replaced(message.name)))
+                return
         deadline = now + message.wait_s if message.wait_s else math.inf
         waiter = Waiter(client, message.number, message.name, message.tenant, deadline)
         self._obey(self._policy.acquire(waiter, size_bytes, now))
@@ -220,17 +236,27 @@ class ModelHost:
                 client, number = order.waiter.holder, order.waiter.number
                 assert isinstance(client, _Client)
                 if isinstance(order, Refuse):
-                    client.send(failure_of(number, order.error))
+                    client.send(self._failure(number, order.error))
                 else:
                     assert isinstance(order, Grant)
                     name = order.waiter.name
-                    client.send(Granted(number, self._engines[name].address, self._load_numbers[name]))
+                    client.send(self._granted(number, name))
         self._look_ahead()
         state = self._state()
         if state != self._told:
             self._told = state
             for client in self._clients:
                 client.send(state)
+
+    def _failure(self, number: int, error: Exception) -> Failure:
+        """Returns the message of an error for a client, who need not know where the store is."""
+        found, store = failure_of(number, error), f"{self._settings.models_dir}/"
+        return structs.replace(
+            found, message=found.message.replace(store, ""), fix=found.fix.replace(store, "")
+        )
+
+    def _granted(self, number: int, name: str) -> Granted:
+        return Granted(number, self._engines[name].address, self._load_numbers[name], self._versions[name])
 
     def _look_ahead(self) -> None:
         """Sets the timer for the policy's next tick."""
@@ -253,7 +279,7 @@ class ModelHost:
     async def _load(self, name: str) -> None:
         started = time.monotonic()
         try:
-            engine = await asyncio.to_thread(self._start_engine, name)
+            engine, version = await asyncio.to_thread(self._start_engine, name)
         except Exception as error:
             self._failures += 1
             told = (
@@ -264,24 +290,37 @@ class ModelHost:
             _log.error("the model %r could not be loaded: %s", name, told)
             self._obey(self._policy.failed(name, told, time.monotonic()))
             return
-        self._engines[name] = engine
+        self._engines[name], self._versions[name] = engine, version
         self._load_numbers[name] = next(self._numbers)
         self._loads += 1
         self._load_seconds += time.monotonic() - started
         _log.info("loaded %r in %.2f s", name, time.monotonic() - started)
         self._obey(self._policy.loaded(name, time.monotonic()))
 
-    def _start_engine(self, name: str) -> EngineProcess:
-        """Starts an engine and waits until it is ready."""
+    def _start_engine(self, name: str) -> tuple[EngineProcess, str]:
+        """Starts an engine and waits until it is ready. Returns the version of its files, too."""
         if self._closing:
             raise EngineUnavailable("the server is shutting down", fix="send requests elsewhere")
         settings = self._settings.with_model(name)
-        engine = host_model(settings, self._shelf.plan(name), turns=self._turns)
-        engine.supervisor.wait_ready()
-        return engine
+        planned, version = self._shelf.plan(name)
+        engine = host_model(settings, planned, turns=self._turns)
+        self._starting.add(engine)
+        try:
+            if not self._closing:
+                engine.supervisor.wait_ready()
+        except BaseException:
+            engine.stop()
+            raise
+        finally:
+            self._starting.discard(engine)
+        if self._closing:
+            engine.stop()
+            raise EngineUnavailable("the server is shutting down", fix="send requests elsewhere")
+        return engine, version
 
     async def _unload(self, name: str) -> None:
         engine = self._engines.pop(name)
+        self._versions.pop(name, None)
         await asyncio.to_thread(engine.stop)
         self._unloads += 1
         _log.info("unloaded %r", name)
@@ -295,7 +334,9 @@ class ModelHost:
                 one.state,
                 one.size_bytes,
                 self._load_numbers.get(one.name, 0),
+                self._versions.get(one.name, ""),
                 round(one.expires_in_s, 3) if math.isfinite(one.expires_in_s) else None,
+                one.gives_way,
             )
             for one in self._policy.residents(now)
         )

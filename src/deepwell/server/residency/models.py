@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
+from deepwell.server.access.ticket import current_ticket
 from deepwell.server.answering import Answering
 from deepwell.server.residency.client import ModelHostClient
 from deepwell.server.residency.engine import OnDemandEngine
@@ -16,6 +17,10 @@ from deepwell.server.residency.lease import ModelLease
 from deepwell.server.residency.wire import HostState, Offer
 
 __all__ = ["OnDemandModels"]
+
+_MOST_UNLOADED = (
+    4  # models whose tokenizers stay in memory although they are not loaded, as `/tokenize` needs them
+)
 
 
 @dataclass(slots=True, eq=False)
@@ -65,16 +70,21 @@ class OnDemandModels:
     async def find(self, name: str) -> Answering:
         """Returns a model by its name in the store. It need not be loaded yet.
 
+        The answer to the current request is not replayed by its bytes: the store may have other files under the name later.
+
         Raises:
             ModelNotFound: it may not be loaded, or is not in the store.
             InvalidModelFile, UnsupportedModel: it cannot be served.
         """
+        if (ticket := current_ticket()) is not None:
+            ticket.replayable = False
         known = self._known.get(name)
-        if known is not None and self._is_resident(name):
+        if known is not None and self._is_resident(known.offer):
             return known.answering
         offer = await self.client.look(name)
         known = self._known.get(name)
         if known is not None and known.offer.version == offer.version:
+            self._known[name] = self._known.pop(name)  # the one that was asked for last
             return known.answering
         opening = self._opening.get(name)
         if opening is None:
@@ -107,21 +117,40 @@ class OnDemandModels:
         if (before := self._known.get(offer.name)) is not None:  # the store has other files now
             before.answering.model.close_texts()
         self._known[offer.name] = known
+        self._forget_some()
         return known
 
-    def _is_resident(self, name: str) -> bool:
-        return any(one.name == name and one.state in ("loading", "ready") for one in self.state.residents)
+    def _is_resident(self, offer: Offer) -> bool:
+        return any(
+            one.name == offer.name
+            and (one.state == "loading" or (one.state == "ready" and one.version == offer.version))
+            for one in self.state.residents
+        )
+
+    def _forget_some(self) -> None:
+        """Forgets the models asked for longest ago, of those that are not loaded: each has a tokenizer in memory."""
+        resident = {one.name for one in self.state.residents}
+        idle = [
+            name
+            for name, known in self._known.items()
+            if name not in resident and not known.engine.lease.in_use
+        ]
+        for name in idle[: max(len(idle) - _MOST_UNLOADED, 0)]:
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        known = self._known.pop(name)
+        known.answering.model.close_texts()
+        self._forget(name)
 
     def _told(self, state: HostState) -> None:
         """Lets go of what belongs to models that have been unloaded."""
         loads = {one.name: one.load for one in state.residents if one.state == "ready"}
         gone = {known.offer.name for known in self._known.values()} - {one.name for one in state.residents}
+        for name, lease in self._leases.items():
+            lease.loaded(loads.get(name, 0))
         for name, known in list(self._known.items()):
             if name in loads:
                 known.was_loaded = True
-                known.engine.lease.loaded(loads[name])
             elif name in gone and known.was_loaded:
-                known.engine.lease.loaded(0)
-                known.answering.model.close_texts()
-                del self._known[name]
-                self._forget(name)
+                self._drop(name)

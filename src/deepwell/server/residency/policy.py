@@ -113,6 +113,7 @@ class Resident:
     holders: int
     waiting: int
     expires_in_s: float  # infinite: it stays while there is room
+    gives_way: bool = False  # it takes no new leases, because another model waits for its room
 
 
 @dataclass(slots=True, eq=False)
@@ -258,6 +259,7 @@ class Residency:
                 len(entry.holders),
                 len(entry.waiting),
                 math.inf if not entry.is_idle else max(0.0, entry.last_used + self._keep_alive_s - now),
+                self._gives_way(entry),
             )
             for entry in self._entries.values()
             if entry.takes_room

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Collection
 
@@ -57,7 +58,7 @@ class ModelShelf:
         """Returns every model that may be loaded, generators first. Those that cannot be served are left out."""
         found: list[Offer] = []
         for name in filter(self._may_load, self._store.names()):
-            version = ""
+            version = "unreadable"
             try:
                 stored = self._store.get(name)
                 version = _version(stored)
@@ -76,14 +77,14 @@ class ModelShelf:
         offer = self._offers.get(name)
         return offer.size_bytes if offer is not None else 0
 
-    def plan(self, name: str) -> Planned:
-        """Plans a model in order to load it.
+    def plan(self, name: str) -> tuple[Planned, str]:
+        """Plans a model in order to load it. Returns the version of its files, too.
 
         Raises:
             ModelNotFound, InvalidModelFile, UnsupportedModel, InsufficientMemory: as `plan_model` says.
         """
-        settings = self._settings.with_model(self._store.get(name).name)
-        return plan_model(settings, is_additional=True)
+        stored = self._store.get(name)
+        return plan_model(self._settings.with_model(stored.name), is_additional=True), _version(stored)
 
     def _may_load(self, name: str) -> bool:
         allowed = self._settings.allowed_models
@@ -112,4 +113,5 @@ class ModelShelf:
 
 def _version(stored: StoredModel) -> str:
     files = stored.manifest.files if stored.manifest else ()
-    return " ".join(f"{file.name}:{file.sha256}" for file in files)
+    text = " ".join(f"{file.name}:{file.sha256}" for file in files)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -59,12 +59,18 @@ class Look(msgspec.Struct, tag=2, array_like=True, frozen=True):
 
 
 class Acquire(msgspec.Struct, tag=3, array_like=True, frozen=True):
-    """Asks for a lease on a model that was looked up, which is loaded if it is not there. `wait_s`: 0 for no deadline."""
+    """Asks for a lease on a model that was looked up, which is loaded if it is not there.
+
+    Attributes:
+        wait_s: 0 for no deadline.
+        version: of the files that must be loaded; empty: any.
+    """
 
     number: int
     name: str
     tenant: str
     wait_s: float
+    version: str = ""
 
 
 class Release(msgspec.Struct, tag=4, array_like=True, frozen=True):
@@ -88,11 +94,12 @@ class Offered(msgspec.Struct, tag=11, array_like=True, frozen=True):
 
 
 class Granted(msgspec.Struct, tag=12, array_like=True, frozen=True):
-    """The answer to `Acquire`: the engine's address, and the number of its load."""
+    """The answer to `Acquire`: the engine's address, the number of its load, and the version of the files that it runs."""
 
     number: int
     address: str
     load: int
+    version: str
 
 
 class Done(msgspec.Struct, tag=13, array_like=True, frozen=True):
@@ -103,13 +110,21 @@ class Done(msgspec.Struct, tag=13, array_like=True, frozen=True):
 
 
 class ResidentModel(msgspec.Struct, array_like=True, frozen=True):
-    """A model that takes memory. `expires_in_s`: seconds until it is unloaded if nobody asks; None: it is in use, or stays."""
+    """A model that takes memory.
+
+    Attributes:
+        version: of the files that were loaded; empty until they are.
+        expires_in_s: seconds until it is unloaded if nobody asks; None: it is in use, or stays.
+        gives_way: a process that has the lease lets no new requests use it, so that another model gets its turn.
+    """
 
     name: str
     state: State
     size_bytes: int
     load: int
+    version: str
     expires_in_s: float | None
+    gives_way: bool = False
 
 
 class HostState(msgspec.Struct, tag=14, array_like=True, frozen=True):

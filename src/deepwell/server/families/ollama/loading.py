@@ -21,8 +21,7 @@ async def load(answering: Answering) -> None:
     """
     engine = answering.model.engine
     if isinstance(engine, OnDemandEngine):
-        async with engine.lease.used():
-            pass
+        await engine.load()
 
 
 async def unload(context: ServerContext, body: OllamaRequest, principal: Principal) -> None:
