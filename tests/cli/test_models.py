@@ -55,6 +55,16 @@ def test_packed_weights_that_another_name_uses_stay(runner: CliRunner, tiny_mode
     assert packed_files() == []
 
 
+def test_a_damaged_model_hides_no_other(runner: CliRunner, tiny_model: Path) -> None:
+    pulled(runner, tiny_model, "one")
+    pulled(runner, tiny_model, "two")
+    (Settings.load().models_dir / "one/manifest.json").write_text("{")
+    listed = runner.invoke(app, ["models", "list", "--json"])
+    assert [model["name"] for model in json.loads(listed.stdout)["models"]] == ["two"]
+    assert listed.stderr.startswith("one: ")
+    assert runner.invoke(app, ["models", "remove", "two"]).exit_code == 0
+
+
 def test_a_pull_refuses_what_cannot_be_served_and_leaves_nothing(runner: CliRunner, tiny_model: Path) -> None:
     config = tiny_model / "config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": ["GPT2LMHeadModel"]}))

