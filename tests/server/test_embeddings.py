@@ -137,7 +137,7 @@ async def test_parameters_that_mean_nothing_are_refused(codec: Codec, extra: dic
 
 
 def test_two_models_of_one_name_are_refused(codec: Codec) -> None:
-    with pytest.raises(InvalidRequest, match="name each once"):
+    with pytest.raises(InvalidRequest, match="name each model once"):
         make_service(
             FakeEngine(), codec, model="a", embedder=ServedModel("a", Embedder(), codec, tasks=("embed",))
         )
