@@ -29,9 +29,7 @@ from deepwell.settings import Settings
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 
-ROOM = (
-    470_000_000  # of the three models, either of the two generators or only the encoder beside nothing else
-)
+ROOM = 400_000_000  # for one of the two generators, and the encoder
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 
 

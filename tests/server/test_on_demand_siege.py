@@ -26,7 +26,7 @@ from deepwell.server.residency.host import ModelHost
 from deepwell.server.residency.models import OnDemandModels
 from deepwell.settings import Settings
 
-ROOM = 470_000_000  # for one of the two generators
+ROOM = 400_000_000  # for one of the two generators
 QUESTION = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
 
 

@@ -30,10 +30,10 @@ DEFAULT_CONTEXT: Final = 8192  # tokens of one sequence, if the model allows as 
 SMALL_CONTEXT: Final = 4096  # tokens that the default pool always holds, if the model allows as many
 SMALL_POOL_BYTES: Final = 256 << 20  # limit of the default pool, unless SMALL_CONTEXT needs more
 # Proportional set sizes of a server of smollm2, qwen2.5-coder-0.5b and minilm (`deepwell bench several-models` adds them up).
-_ENGINE_PROCESS_BYTES: Final = 46_000_000  # interpreter and libraries of an engine
+_ENGINE_PROCESS_BYTES: Final = 26_000_000  # interpreter and libraries of an engine
 _ENGINE_ENTRY_BYTES: Final = 75  # of the vocabulary, as the file's reader keeps it
-_SERVER_PROCESS_BYTES: Final = 92_000_000  # interpreter, libraries, HTTP, database
-_TOKENIZER_ENTRY_BYTES: Final = 340  # of the vocabulary, with its merges, in the server's tokenizer
+_SERVER_PROCESS_BYTES: Final = 107_000_000  # interpreter, libraries, HTTP, database
+_TOKENIZER_ENTRY_BYTES: Final = 215  # of the vocabulary, with its merges, in the server's tokenizer
 _KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2, "int8": 1}
 # Bytes of the scale of one key or value of a head.
 _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
