@@ -71,7 +71,7 @@ class Codec:
     def framed(self, tokens: list[int]) -> list[int]:
         """Returns the tokens of a plain text with those that the model wants around them."""
         tokenizer = self._tokenizer
-        if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP]
+        if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP], or <s> and </s>
             return [*tokenizer.prefix_ids, *tokens, *tokenizer.suffix_ids]
         return tokens if self.added_bos is None else [self.added_bos, *tokens]
 
@@ -145,9 +145,9 @@ class Codec:
         return [spelt[token] for token in tokens]
 
     @property
-    def is_word_piece(self) -> bool:
+    def decodes_by_library(self) -> bool:
         """True if tokens are decoded by the tokenizer's library, and not from a table."""
-        return self._tokenizer.is_word_piece
+        return self._tokenizer.decodes_by_library
 
     def decoder(self, visible: frozenset[int] = frozenset()) -> Detokenizer:
         """Returns a decoder for the tokens of one sequence. It skips control tokens that are not in `visible`."""
