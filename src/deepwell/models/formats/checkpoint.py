@@ -8,6 +8,7 @@ model.
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -381,7 +382,7 @@ def _open_e5(path: Path) -> Checkpoint:
             continue  # refused below
         _check_dtype(path.name, name, info.dtype, len(shape))
         rows = shape[0] if len(shape) > 1 else 1
-        cols = shape[-1]
+        cols = math.prod(shape) // rows
         if rows * cols != info.values or cols % block_shape(info.dtype)[0]:
             raise InvalidModelFile(
                 f"{path.name}: {name!r} has {info.values} values, the sizes say {shape}",

@@ -9,7 +9,15 @@ from typing import Literal
 __all__ = ["Architecture", "ModelConfig", "RopeScaling", "TopkMethod"]
 
 Architecture = Literal[
-    "llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "bert", "xlm-roberta"
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "bert",
+    "xlm-roberta",
 ]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 

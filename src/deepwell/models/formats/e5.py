@@ -12,6 +12,7 @@ import mmap
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, Literal
 
@@ -115,7 +116,7 @@ def e5_file_in(directory: Path) -> Path | None:
 
 
 def is_e5_file(path: Path) -> bool:
-    """Returns whether a file ends in `.bin` and begins as an E5S1 file does. Other `.bin` files are pickles, which nobody reads."""
+    """Returns whether a file ends in `.bin` and begins as an E5S1 file does. Other `.bin` files are pickles, and never read."""
     if path.suffix != E5_SUFFIX or not path.is_file():
         return False
     with path.open("rb") as file:
@@ -146,21 +147,17 @@ def read_e5_vocabulary(path: Path) -> E5Vocabulary:
     if offsets[0] != 0 or offsets[-1] != text_bytes or lengths.min(initial=1) < 1:
         raise cursor.error("the offsets of the pieces do not divide their text")
     if lengths.max(initial=0) > MAX_PIECE_BYTES:
-        raise cursor.error(
-            f"a piece has {lengths.max()} bytes, at most {MAX_PIECE_BYTES} are allowed"
-        )
+        raise cursor.error(f"a piece has {lengths.max()} bytes, at most {MAX_PIECE_BYTES} are allowed")
     if not np.isfinite(scores).all():
         raise cursor.error("a score is not a finite number")
     ends = offsets.tolist()
     try:
-        pieces = tuple(text[a:b].decode() for a, b in zip(ends, ends[1:], strict=False))
+        pieces = tuple(text[a:b].decode() for a, b in pairwise(ends))
     except UnicodeDecodeError:
         raise cursor.error("a piece is not UTF-8") from None
     if len(set(pieces)) != count:
         raise cursor.error(f"{count - len(set(pieces))} pieces occur twice")
-    return E5Vocabulary(
-        pieces, tuple(scores.tolist()), bos, eos, pad, unk, _replacements(cursor)
-    )
+    return E5Vocabulary(pieces, tuple(scores.tolist()), bos, eos, pad, unk, _replacements(cursor))
 
 
 class _Cursor:
@@ -181,7 +178,9 @@ class _Cursor:
 
     def need(self, nbytes: int, what: str) -> None:
         if not 0 <= nbytes <= self.end - self.pos:
-            raise self.error(f"{what} need {nbytes} bytes at byte {self.pos}, and the header ends at {self.end}")
+            raise self.error(
+                f"{what} need {nbytes} bytes at byte {self.pos}, and the header ends at {self.end}"
+            )
 
     def take(self, nbytes: int, what: str) -> bytes:
         self.need(nbytes, what)

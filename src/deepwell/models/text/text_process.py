@@ -297,8 +297,9 @@ def _encode_s(nbytes: int) -> float:
 
 def _file_bytes(path: Path) -> int:
     """Returns the size of the file that holds the vocabulary; 0 if there is none, which the child will say."""
-    e5 = e5_file_in(path) if path.is_dir() else None
-    found = [path] if path.is_file() else [path / "tokenizer.json", *sorted(path.glob("*.gguf")), e5 or path]
+    found = [path] if path.is_file() else [path / "tokenizer.json", *sorted(path.glob("*.gguf"))]
+    if path.is_dir() and (e5 := e5_file_in(path)) is not None:
+        found.append(e5)
     size = next((file.stat().st_size for file in found if file.is_file()), 0)
     return min(size, _FILE_BYTES)
 

@@ -222,7 +222,7 @@ class Tokenizer:
         return cached
 
     def spelling(self, token_id: int) -> str:
-        """Returns the token as the vocabulary spells it: `Ġworld`, `##ing`, `▁world` or `<|im_end|>`; empty for an id without a token."""
+        """Returns the token as the vocabulary spells it: `Ġworld`, `##ing`, `▁world`; empty for an id without a token."""
         if token_id in self.added:
             return self.added[token_id]
         data = self.token_bytes(token_id)
