@@ -1,6 +1,6 @@
 """Write the golden files of e5-small-q4: tokens by SentencePiece itself, vectors by transformers on the dequantised weights.
 
-Run by `make golden`; needs the `[tune]` extra and the pulled model. `e5.json` holds texts and their tokens, `e5.npz` the vectors.
+Run by `make golden`; needs the `[tune]` extra and the pulled model. `e5.json` holds texts and tokens, `e5.npz` the vectors.
 The file carries its normalisation for single characters alone, so SentencePiece gets its own table, `nmt_nfkc`. Both agree on
 these texts. They differ where accents are not in canonical order, in U+200D and in U+0085.
 """

@@ -1,7 +1,7 @@
 """Write the encoders' golden files: what transformers computes, in float32, on tiny random models and on all-MiniLM-L6-v2.
 
-Run by `make golden`; needs the `[tune]` extra. `bert.npz` and `xlm-roberta.npz` hold a `config.json`, float16 weights, token ids and hidden states;
-`minilm.npz` the vectors of the texts in `minilm.json`, which holds their tokens too.
+Run by `make golden`; needs the `[tune]` extra. `bert.npz` and `xlm-roberta.npz` hold a `config.json`, float16 weights, tokens
+and hidden states; `minilm.npz` the vectors of the texts in `minilm.json`, which holds their tokens too.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ VOCABULARY = E5Vocabulary(
     replacements={"Ｄ": "d", "\u3000": " "},
 )
 # Characters that stand alone: a letter and the accents behind it are looked up together.
-ALONE = st.characters(exclude_categories=("Cs", "Mn", "Me", "Mc", "Cc", "Cf", "Lm", "Sk"), exclude_characters="\0")
+ALONE = st.characters(
+    exclude_categories=("Cs", "Mn", "Me", "Mc", "Cc", "Cf", "Lm", "Sk"), exclude_characters="\0"
+)
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 
 

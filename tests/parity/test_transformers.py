@@ -197,7 +197,12 @@ def test_golden_vectors_and_tokens_of_minilm_are_what_this_transformers_computes
 @pytest.mark.parametrize("engine", ["reference", "native"])
 def test_encoder_hidden_states(engine: str, kind: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    shape: dict[str, Any] = {"hidden_size": 160, "intermediate_size": 224, "num_hidden_layers": 3, "num_attention_heads": 4}
+    shape: dict[str, Any] = {
+        "hidden_size": 160,
+        "intermediate_size": 224,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
     shape |= {"vocab_size": 333, "max_position_embeddings": 302}
     if kind == "bert":
         theirs = BertModel(BertConfig(**shape)).eval()
