@@ -76,6 +76,9 @@ def test_the_store_takes_a_file_from_disk(tmp_path: Path) -> None:
     assert stored.path.name == "model.bin"
     assert stored.manifest is not None and stored.manifest.architecture == "bert"
     assert open_checkpoint(stored.path.parent).config == open_checkpoint(source).config
+    (tmp_path / "LICENSE").write_text("MIT")
+    copied = ModelStore(tmp_path / "store").pull(str(tmp_path), name="copied")
+    assert copied.manifest is not None and {f.name for f in copied.manifest.files} == {"LICENSE", "model.bin"}
 
 
 def test_other_bin_files_are_no_models(tmp_path: Path) -> None:

@@ -137,9 +137,9 @@ class PathSource:
                 files.append(pooling)
         else:
             raise DownloadError(f"{path} does not exist", fix="check the path")
-        if path.is_dir() and not files and (e5 := e5_file_in(path)) is not None:
-            files = [e5]
-        if not any(f.suffix in (".gguf", ".safetensors") or is_e5_file(f) for f in files):
+        if path.is_dir() and not any(map(_has_weights, files)) and (e5 := e5_file_in(path)) is not None:
+            files.append(e5)
+        if not any(map(_has_weights, files)):
             raise InvalidModelFile(f"{path} holds no .gguf and no .safetensors file")
         for file in files:
             total, target_path = file.stat().st_size, directory / _name_in(path, file)
@@ -147,6 +147,10 @@ class PathSource:
             with file.open("rb") as source, target_path.open("wb") as target:
                 _copy(source, target, file.name, total, progress)
         return Fetched(tuple(_name_in(path, f) for f in files))
+
+
+def _has_weights(path: Path) -> bool:
+    return path.suffix in (".gguf", ".safetensors") or is_e5_file(path)
 
 
 def _name_in(path: Path, file: Path) -> str:
