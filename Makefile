@@ -38,6 +38,7 @@ tune: $(TUNE)  ## the environment of parity
 test: $(DEV)  ## unit, real-model and fault tests
 	@$(BIN)/deepwell pull smollm2
 	@$(BIN)/deepwell pull minilm
+	@$(BIN)/deepwell pull e5-small-q4
 	$(BIN)/$(PYTEST) --ignore=tests/parity $(ARGS)
 
 test-all: test parity  ## every test there is
@@ -45,6 +46,7 @@ test-all: test parity  ## every test there is
 parity: $(TUNE)  ## against transformers itself, and against what it computed for the golden files
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
 	@$(TUNE_VENV)/bin/deepwell pull minilm
+	@$(TUNE_VENV)/bin/deepwell pull e5-small-q4
 	$(TUNE_VENV)/bin/$(PYTEST) $(PARITY) $(ARGS)
 
 parity-deepseek: $(TUNE)  ## the same for DeepSeek and Qwen3-MoE alone: tiny random models, no downloads
@@ -75,9 +77,11 @@ audit: $(AUDIT)  ## known vulnerabilities of the locked releases, and of the low
 golden: $(TUNE)  ## make tests/golden anew with transformers
 	@$(TUNE_VENV)/bin/deepwell pull smollm2
 	@$(TUNE_VENV)/bin/deepwell pull minilm
+	@$(TUNE_VENV)/bin/deepwell pull e5-small-q4
 	$(TUNE_VENV)/bin/python tests/golden/make.py
 	$(TUNE_VENV)/bin/python tests/golden/encoder.py
 	$(TUNE_VENV)/bin/python tests/golden/deepseek.py
+	$(TUNE_VENV)/bin/python -m tests.golden.e5
 	$(TUNE_VENV)/bin/python -m tests.golden.prediction
 
 docs: $(DEV)  ## the pages that are made from the code: reference, settings, commands, troubleshooting

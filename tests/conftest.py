@@ -28,7 +28,7 @@ TESTS = Path(__file__).parent
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A test belongs to the tiers of what it asks for and of its folder, marked or not; without any it is a unit test."""
     for item in items:
-        if {"smollm2_path", "minilm_path"} & set(getattr(item, "fixturenames", ())):
+        if {"smollm2_path", "minilm_path", "e5_path"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.model)
         if TESTS / "faults" in item.path.parents:
             item.add_marker(pytest.mark.fault)
@@ -110,5 +110,17 @@ def minilm_path() -> Path:
 
     try:
         return minilm()
+    except ModelNotFound as missing:
+        pytest.skip(f"{missing} (`make test` does)")
+
+
+@pytest.fixture(scope="session")
+def e5_path() -> Path:
+    """The file of multilingual-e5-small in 4 bits, from `DEEPWELL_E5_SMALL` or the model store."""
+    from deepwell.bench.harness.assets import e5_small
+    from deepwell.errors import ModelNotFound
+
+    try:
+        return e5_small()
     except ModelNotFound as missing:
         pytest.skip(f"{missing} (`make test` does)")

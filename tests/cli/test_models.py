@@ -89,7 +89,7 @@ def test_no_name_is_cut_or_wrapped_and_no_table_is_wider_than_the_terminal(
     if width >= 60:
         table = lines[: lines.index("", lines.index("") + 1)]
         assert all(cell_len(line.rstrip()) <= width for line in table)
-        assert len(table) < 60, "a table, not a block for each model"
+        assert len(table) < 4 * len(shipped_catalog()), "a table, not a block for each model"
 
 
 @pytest.mark.parametrize("width", [40, 60, 120])

@@ -19,7 +19,7 @@ from deepwell.engine.architectures import build_encoder
 from deepwell.engine.backends import native
 from deepwell.engine.backends.encoder_reference import gelu, layer_norm
 from deepwell.engine.layouts import Precision
-from deepwell.engine.weights.load import load_weights
+from deepwell.engine.weights.load import load_weights, resolve_precision
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.text.tokenizer import Tokenizer
 
@@ -30,6 +30,12 @@ GOLDEN = sequences.GOLDEN
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     return sequences.golden_checkpoint("bert", tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tiny: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Checkpoint]:
+    xlm_roberta = sequences.golden_checkpoint("xlm-roberta", tmp_path_factory.mktemp("xlm-roberta"))
+    return {"bert": tiny, "xlm-roberta": xlm_roberta}
 
 
 @pytest.fixture
@@ -48,16 +54,20 @@ def run(model: Any, groups: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return pooled, hidden
 
 
-def golden_sequences() -> tuple[list[list[int]], np.ndarray]:
-    arrays = sequences.golden("bert")
+def golden_sequences(name: str = "bert") -> tuple[list[list[int]], np.ndarray]:
+    arrays = sequences.golden(name)
     starts = arrays["seq_starts"]
     groups = [arrays["tokens"][a:b].tolist() for a, b in itertools.pairwise(starts)]
     return groups, arrays["hidden"]
 
 
+@pytest.mark.parametrize("name", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize("engine", ["reference", "native"])
-def test_hidden_states_are_those_of_transformers(engine: str, tiny: Checkpoint) -> None:
-    groups, expected = golden_sequences()
+def test_hidden_states_are_those_of_transformers(
+    engine: str, name: str, tiny_models: dict[str, Checkpoint]
+) -> None:
+    groups, expected = golden_sequences(name)
+    tiny = tiny_models[name]
     model = build_encoder(backend(engine), load_weights(tiny, "fp32"), tiny.config)
 
     pooled, hidden = run(model, groups)
@@ -69,9 +79,13 @@ def test_hidden_states_are_those_of_transformers(engine: str, tiny: Checkpoint) 
 
 
 @pytest.mark.native
+@pytest.mark.parametrize("name", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int4-full"])
-def test_every_kernel_table_computes_the_reference(precision: Precision, tiny: Checkpoint, isa: Any) -> None:
-    groups, _ = golden_sequences()
+def test_every_kernel_table_computes_the_reference(
+    precision: Precision, name: str, tiny_models: dict[str, Checkpoint], isa: Any
+) -> None:
+    groups, _ = golden_sequences(name)
+    tiny = tiny_models[name]
     weights = load_weights(tiny, precision)
     expected, _ = run(build_encoder(backend("reference"), weights, tiny.config), groups)
     compiled = build_encoder(backend("native"), weights, tiny.config)
@@ -167,3 +181,77 @@ def test_vectors_of_minilm_are_those_of_transformers(
     pooled, _ = run(model, [row["tokens"] for row in rows])
 
     assert (pooled * expected).sum(axis=1).min() >= min_cosine
+
+
+def golden_e5() -> tuple[list[dict[str, Any]], np.ndarray]:
+    return json.loads((GOLDEN / "e5.json").read_text()), np.load(GOLDEN / "e5.npz")["vectors"]
+
+
+def test_unigram_tokens_are_those_of_sentencepiece(e5_path: Path) -> None:
+    tokenizer = Tokenizer.load(e5_path)
+    for row in golden_e5()[0]:
+        ours = [*tokenizer.prefix_ids, *tokenizer.encode(row["text"]), *tokenizer.suffix_ids]
+        assert ours == row["tokens"], row["text"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "min_cosine"), [("fp32", 0.999999), ("int4-full", 0.999), ("int8", 0.999)]
+)
+def test_vectors_of_e5_are_those_of_transformers(
+    e5_path: Path, precision: Precision, min_cosine: float
+) -> None:
+    """The golden vectors are of the same 4-bit weights in float32, so only activations and a second rounding differ."""
+    checkpoint = open_checkpoint(e5_path)
+    model = build_encoder(backend("native"), load_weights(checkpoint, precision), checkpoint.config)
+    rows, expected = golden_e5()
+
+    pooled, _ = run(model, [row["tokens"] for row in rows])
+
+    assert (pooled * expected).sum(axis=1).min() >= min_cosine
+
+
+def test_e5_is_loaded_without_a_second_rounding(e5_path: Path) -> None:
+    checkpoint = open_checkpoint(e5_path)
+    precision, _ = resolve_precision("auto", checkpoint)
+    weights = load_weights(checkpoint, precision)
+    assert precision == "int4-full"
+    assert all(report.sqnr_db == float("inf") for report in weights.report.values())
+
+
+CHINESE = (
+    "申请发明或者实用新型专利的，应当提交请求书、说明书及其摘要和权利要求书等文件。",
+    "点击“忘记密码”链接，即可重新设置您的登录密码。",
+    "北京今天晴，最高气温二十五度，夜间有微风。",
+    "高血压患者应当减少食盐的摄入，并定期测量血压。",
+    "开往上海的列车七点半从四号站台发车。",
+)
+ENGLISH = (
+    "An application for a patent consists of a request, a description, an abstract and claims.",
+    "Follow the link 'Forgot password' to choose a new one.",
+    "Beijing will be sunny today, with a high of 25 degrees and a light breeze at night.",
+    "People with high blood pressure should eat less salt and measure it regularly.",
+    "The train to Shanghai leaves at half past seven from platform four.",
+)
+QUESTIONS = (  # in the order of the passages
+    ("如何申请专利？", "which documents does a patent application need"),
+    ("忘记了登录密码怎么办", "how do I reset my password"),
+    ("今天天气怎么样", "what is the weather like today"),
+    ("血压高的人饮食要注意什么", "diet advice for hypertension"),
+    ("去上海的火车几点发车？", "when does the train to Shanghai depart"),
+)
+
+
+def test_e5_ranks_in_chinese_in_english_and_across(e5_path: Path) -> None:
+    checkpoint = open_checkpoint(e5_path)
+    model = build_encoder(backend("native"), load_weights(checkpoint, "int4-full"), checkpoint.config)
+    tokenizer = Tokenizer.load(e5_path)
+
+    def vectors(texts: list[str]) -> np.ndarray:
+        ids = [[*tokenizer.prefix_ids, *tokenizer.encode(one), *tokenizer.suffix_ids] for one in texts]
+        return run(model, ids)[0]
+
+    for passages in (CHINESE, ENGLISH):
+        against = vectors([f"passage: {one}" for one in passages])
+        for asked in zip(*QUESTIONS, strict=True):
+            scores = vectors([f"query: {one}" for one in asked]) @ against.T
+            assert scores.argmax(axis=1).tolist() == [0, 1, 2, 3, 4], (asked, passages)

@@ -1,7 +1,7 @@
-"""Write the encoder's golden files: what transformers computes, in float32, on a tiny random BERT and on all-MiniLM-L6-v2.
+"""Write the encoders' golden files: what transformers computes, in float32, on tiny random models and on all-MiniLM-L6-v2.
 
-Run by `make golden`; needs the `[tune]` extra. `bert.npz` holds a `config.json`, float16 weights, token ids and hidden states;
-`minilm.npz` the vectors of the texts in `minilm.json`, which holds their tokens too.
+Run by `make golden`; needs the `[tune]` extra. `bert.npz` and `xlm-roberta.npz` hold a `config.json`, float16 weights, tokens
+and hidden states; `minilm.npz` the vectors of the texts in `minilm.json`, which holds their tokens too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, BertConfig, BertModel
+from transformers import AutoTokenizer, BertConfig, BertModel, XLMRobertaConfig, XLMRobertaModel
 
 from deepwell.bench.harness import assets
 
@@ -20,16 +20,19 @@ HERE = Path(__file__).parent
 TOKENS = (40, 1, 17)  # of the sequences of the tiny model
 
 # No size is a multiple of a panel or a group: the padding counts.
-TINY = BertConfig(
-    vocab_size=200,
-    hidden_size=72,
-    intermediate_size=152,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    max_position_embeddings=48,
-    type_vocab_size=2,
-    layer_norm_eps=1e-12,
+_SIZES: dict[str, int] = {
+    "vocab_size": 200,
+    "hidden_size": 72,
+    "intermediate_size": 152,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+}
+TINY = BertConfig(**_SIZES, max_position_embeddings=48, type_vocab_size=2, layer_norm_eps=1e-12)
+# Two rows of the table belong to positions up to the padding token's, so that both models read 48 tokens.
+TINY_XLM_R = XLMRobertaConfig(
+    **_SIZES, max_position_embeddings=50, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1
 )
+TINY_MODELS: dict[str, Any] = {"bert": (BertModel, TINY), "xlm-roberta": (XLMRobertaModel, TINY_XLM_R)}
 
 TEXTS = (
     "How do I reset my password?",
@@ -59,10 +62,11 @@ TEXTS = (
 )
 
 
-def tiny_model() -> BertModel:
-    """A BERT whose weights are multiples of 1/128: exact in float16, and they compress."""
+def tiny_model(name: str = "bert") -> Any:
+    """An encoder whose weights are multiples of 1/128: exact in float16, and they compress."""
     torch.manual_seed(0)
-    model = BertModel(TINY, add_pooling_layer=False).eval().to(torch.float32)
+    kind, config = TINY_MODELS[name]
+    model = kind(config, add_pooling_layer=False).eval().to(torch.float32)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             values = torch.randint(-31, 32, parameter.shape) / 128
@@ -70,10 +74,11 @@ def tiny_model() -> BertModel:
     return model
 
 
-def tiny_tokens() -> list[torch.Tensor]:
-    """Random token ids of each sequence."""
+def tiny_tokens(name: str = "bert") -> list[torch.Tensor]:
+    """Random token ids of each sequence. None is XLM-RoBERTa's padding token, which would have a position of its own."""
     generator = torch.Generator().manual_seed(1)
-    return [torch.randint(0, TINY.vocab_size, (count,), generator=generator) for count in TOKENS]
+    drawn = [torch.randint(0, TINY.vocab_size, (count,), generator=generator) for count in TOKENS]
+    return [torch.where(one == TINY_XLM_R.pad_token_id, 7, one) for one in drawn] if name != "bert" else drawn
 
 
 def hidden_states(model: Any, tokens: torch.Tensor) -> np.ndarray:
@@ -88,14 +93,14 @@ def embedding(model: Any, tokens: list[int]) -> np.ndarray:
     return mean / np.linalg.norm(mean)
 
 
-def write_tiny() -> None:
-    model, tokens = tiny_model(), tiny_tokens()
-    config = model.config.to_dict() | {"architectures": ["BertModel"]}
+def write_tiny(name: str) -> None:
+    model, tokens = tiny_model(name), tiny_tokens(name)
+    config = model.config.to_dict() | {"architectures": [type(model).__name__]}
     weights = {
         f"weight:{name}": value.to(torch.float16).numpy() for name, value in model.state_dict().items()
     }
     np.savez_compressed(
-        HERE / "bert.npz",
+        HERE / f"{name}.npz",
         config=np.array(json.dumps(config, default=str)),
         tokens=torch.cat(tokens).numpy().astype(np.int32),
         seq_starts=np.cumsum([0, *TOKENS]).astype(np.int32),
@@ -114,5 +119,6 @@ def write_minilm(directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_tiny()
+    for name in TINY_MODELS:
+        write_tiny(name)
     write_minilm(assets.minilm())

@@ -276,6 +276,18 @@ def test_vectors_have_unit_length_and_tell_topics_apart(minilm_path: Path) -> No
             encoder.chat(FRANCE)
         with pytest.raises(ContextLengthExceeded, match=r"text has .* tokens"):
             encoder.embed("word " * 600)
+        assert np.array_equal(encoder.embed(texts, input_type="query"), vectors), "minilm has no prompts"
+
+
+def test_the_input_type_names_the_models_own_prompt(e5_path: Path) -> None:
+    with LLM(e5_path) as encoder:
+        text = "如何申请专利？"
+        whole = encoder.embed([f"query: {text}", f"passage: {text}", text])
+        assert np.array_equal(encoder.embed(text, input_type="query"), whole[0])
+        assert np.array_equal(encoder.embed(text, input_type="document"), whole[1])
+        assert np.array_equal(encoder.embed(text), whole[2])
+        with pytest.raises(InvalidRequest, match="token ids are embedded as they are"):
+            encoder.embed([[5, 6]], input_type="query")
 
 
 # ---- adapters

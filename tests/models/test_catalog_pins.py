@@ -11,7 +11,14 @@ import pytest
 from typer.testing import CliRunner
 
 from deepwell.cli import app
-from deepwell.models.store.catalog import CatalogEntry, shipped_catalog, vouching_entry
+from deepwell.errors import InvalidRequest
+from deepwell.models.store.catalog import (
+    CatalogEntry,
+    prompts_of,
+    read_catalog,
+    shipped_catalog,
+    vouching_entry,
+)
 from deepwell.models.store.fetched import is_wanted
 from deepwell.models.store.hubs import HubSource, is_commit
 from deepwell.models.store.languages import CHINESE_MODEL, chinese_note, is_chinese, knows_chinese
@@ -139,3 +146,26 @@ def test_the_note_names_a_model_that_knows_chinese() -> None:
     assert CHINESE_MODEL in chinese_note("smollm2") and "smollm2" in chinese_note("smollm2")
     assert not chinese_note(CHINESE_MODEL) and not chinese_note("somebody-elses")
     assert knows_chinese("somebody-elses")
+
+
+def test_an_embedding_models_prompts_come_from_its_manifest_or_its_entry(tmp_path: Path) -> None:
+    entry = shipped_catalog()["e5-small-q4"]
+    assert entry.prompts == {"query": "query: ", "passage": "passage: "}
+    stored(tmp_path, manifest_of(entry))
+    assert prompts_of(tmp_path / entry.name) == entry.prompts, "the file is the entry's"
+    stored(tmp_path, manifest_of(entry, name="own", files=(), prompts={"query": "问："}))
+    assert prompts_of(tmp_path / "own") == {"query": "问："}
+    assert prompts_of(tmp_path / "own" / "model.bin") == {"query": "问："}
+    stored(tmp_path, manifest_of(shipped_catalog()["minilm"]))
+    assert prompts_of(tmp_path / "minilm") == {}
+    assert "prompts" not in json.loads((tmp_path / "minilm" / "manifest.json").read_text())
+    assert prompts_of(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "prompts", ['"query: "', '{ title = "x" }', "{ query = 1 }", f'{{ query = "{"x" * 2000}" }}']
+)
+def test_prompts_are_short_texts_for_queries_and_passages(tmp_path: Path, prompts: str) -> None:
+    (tmp_path / "catalog.toml").write_text(f'[mine]\nsources = ["hf:a/b"]\nprompts = {prompts}\n')
+    with pytest.raises(InvalidRequest, match="prompts"):
+        read_catalog(tmp_path / "catalog.toml")

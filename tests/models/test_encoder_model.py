@@ -147,3 +147,28 @@ def test_word_pieces_keep_their_frame_and_are_neither_cut_nor_padded(tmp_path: P
 def test_without_a_post_processor_there_is_no_frame(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(word_piece(tmp_path, framed=False))
     assert (tokenizer.prefix_ids, tokenizer.suffix_ids) == ((), ())
+
+
+@pytest.fixture
+def xlm_roberta(tmp_path: Path) -> Path:
+    sequences.golden_checkpoint("xlm-roberta", tmp_path)
+    return tmp_path
+
+
+def test_positions_of_xlm_roberta_begin_behind_the_padding_token(xlm_roberta: Path) -> None:
+    config = config_from_directory(xlm_roberta)
+    assert (config.architecture, config.is_encoder, config.pooling) == ("xlm-roberta", True, "mean")
+    assert (config.max_position_embeddings, config.position_offset, config.type_vocab_size) == (48, 2, 1)
+    assert config.layer_norm_eps == 1e-5
+    assert open_checkpoint(xlm_roberta).tensor("embeddings.position_embeddings.weight").shape == (50, 72)
+    other = config_from_directory(change(xlm_roberta, pad_token_id=None))
+    assert other == config, "transformers' default"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"pad_token_id": 49}, {"pad_token_id": 500}, {"max_position_embeddings": 2}, {"type_vocab_size": 0}],
+)
+def test_an_xlm_roberta_without_positions_is_refused(xlm_roberta: Path, values: dict[str, int]) -> None:
+    with pytest.raises(InvalidModelFile):
+        config_from_directory(change(xlm_roberta, **values))

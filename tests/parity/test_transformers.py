@@ -30,6 +30,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    XLMRobertaConfig,
+    XLMRobertaModel,
 )
 
 from deepwell.engine.architectures import build_encoder, build_model
@@ -170,13 +172,14 @@ def test_transformers_loads_an_export(smollm2_path: Path, tmp_path: Path) -> Non
     assert np.abs(computed - make.logits_of(theirs, torch.tensor([tokens]))).max() < 1e-3
 
 
-def test_golden_encoder_is_what_this_transformers_computes() -> None:
-    arrays = sequences.golden("bert")
-    model = encoder.tiny_model()
+@pytest.mark.parametrize("name", list(encoder.TINY_MODELS))
+def test_golden_encoder_is_what_this_transformers_computes(name: str) -> None:
+    arrays = sequences.golden(name)
+    model = encoder.tiny_model(name)
     for name, value in model.state_dict().items():
         if f"weight:{name}" in arrays:
             assert np.array_equal(value.numpy(), arrays[f"weight:{name}"])
-    hidden = np.concatenate([encoder.hidden_states(model, tokens) for tokens in encoder.tiny_tokens()])
+    hidden = np.concatenate([encoder.hidden_states(model, tokens) for tokens in encoder.tiny_tokens(name)])
     assert np.abs(hidden - arrays["hidden"]).max() < 1e-5
 
 
@@ -190,15 +193,25 @@ def test_golden_vectors_and_tokens_of_minilm_are_what_this_transformers_computes
         assert np.abs(encoder.embedding(model, row["tokens"]) - vector).max() < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta"])
 @pytest.mark.parametrize("engine", ["reference", "native"])
-def test_encoder_hidden_states(engine: str, tmp_path: Path) -> None:
+def test_encoder_hidden_states(engine: str, kind: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    shape = {"hidden_size": 160, "intermediate_size": 224, "num_hidden_layers": 3, "num_attention_heads": 4}
-    theirs = BertModel(BertConfig(vocab_size=333, max_position_embeddings=300, **shape)).eval()
+    shape: dict[str, Any] = {
+        "hidden_size": 160,
+        "intermediate_size": 224,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+    }
+    shape |= {"vocab_size": 333, "max_position_embeddings": 302}
+    if kind == "bert":
+        theirs = BertModel(BertConfig(**shape)).eval()
+    else:
+        theirs = XLMRobertaModel(XLMRobertaConfig(**shape, type_vocab_size=1, layer_norm_eps=1e-5)).eval()
     theirs.save_pretrained(tmp_path)
     checkpoint = open_checkpoint(tmp_path)
     ours = build_encoder(backend(engine), load_weights(checkpoint, "fp32"), checkpoint.config)
-    tokens = torch.randint(0, 333, (290,))  # more than one piece of 256 tokens
+    tokens = torch.randint(2, 333, (290,))  # more than one piece of 256 tokens, and no padding
     hidden = np.empty((290, 160), np.float32)
 
     ours.forward(tokens.numpy().astype(np.int32), np.array([0, 290], np.int32), hidden=hidden)

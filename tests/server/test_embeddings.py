@@ -14,13 +14,14 @@ import pytest
 from numpy.typing import NDArray
 from openai import OpenAI
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine, make_service
+from tests.server.fakes import FakeEngine, make_service, write_tokenizer
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import Capabilities
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 
@@ -80,6 +81,46 @@ def test_the_model_decides_who_embeds_and_both_are_listed(both: OpenAI) -> None:
         model="toy", messages=[{"role": "user", "content": "hi"}], temperature=0, max_tokens=4
     )
     assert answer.choices[0].message.content == "hi"
+
+
+@pytest.fixture
+def prompted(tmp_path: Path) -> Codec:
+    """A tokenizer of bytes, of a model that was trained with prompts."""
+    tokenizer = Tokenizer.load(write_tokenizer(tmp_path))
+    return Codec(tokenizer, None, prompts={"query": "Q: ", "passage": "P: "})
+
+
+@pytest.mark.parametrize(
+    ("input_type", "expected"),
+    [(None, b"abc"), ("query", b"Q: abc"), ("passage", b"P: abc"), ("document", b"P: abc")],
+)
+async def test_the_prompt_of_a_type_is_put_in_front_only_if_it_is_named(
+    codec: Codec, prompted: Codec, input_type: str | None, expected: bytes
+) -> None:
+    embedder = Embedder()
+    own = ServedModel("mini", embedder, prompted, tasks=("embed",))
+    service = make_service(FakeEngine(), codec, model="toy", embedder=own)
+    transport = httpx.ASGITransport(create_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        for model in ("mini", "toy"):  # the second has no prompts
+            body = {"model": model, "input": ["abc"], "input_type": input_type}
+            answer = await http.post("/v1/embeddings", json=body)
+            assert answer.status_code == 200, answer.text
+            count = len(expected) if model == "mini" else 3
+            assert answer.json()["usage"]["prompt_tokens"] == count
+    assert embedder.begun == [expected[0]]
+
+
+async def test_no_prompt_goes_in_front_of_token_ids(codec: Codec, prompted: Codec) -> None:
+    own = ServedModel("mini", Embedder(), prompted, tasks=("embed",))
+    service = make_service(FakeEngine(), codec, model="toy", embedder=own)
+    transport = httpx.ASGITransport(create_app(service))
+    body = {"model": "mini", "input": [[97, 98]], "tokenizer": "mini", "input_type": "query"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        error = (await http.post("/v1/embeddings", json=body)).json()["error"]
+        assert error["param"] == "input_type" and "leave input_type out" in error["message"]
+        unknown = await http.post("/v1/embeddings", json=body | {"input_type": "title"})
+        assert (unknown.status_code, unknown.json()["error"]["param"]) == (400, "input_type")
 
 
 @pytest.mark.parametrize("model", ["toy", "mini"])

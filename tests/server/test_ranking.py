@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from openai import OpenAI
 from tests.server.conftest import Live, start
-from tests.server.fakes import FakeEngine, make_service
+from tests.server.fakes import FakeEngine, make_service, write_tokenizer
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.engine.load import open_engine
 from deepwell.engine.protocol import Capabilities
 from deepwell.errors import DeepwellError
+from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
@@ -108,6 +109,18 @@ def cosine(one: str, other: str) -> float:
 def likelihood(text: str) -> float:
     """The geometric mean of the probabilities that the small engine gives to the bytes of a text."""
     return math.exp(-sum(1 + byte / 256 for byte in text.encode()) / len(text.encode()))
+
+
+async def test_query_and_documents_get_the_prompts_of_the_model(codec: Codec, tmp_path: Path) -> None:
+    engine = Ranker(decodes=False)
+    own = Codec(Tokenizer.load(write_tokenizer(tmp_path)), None, prompts={"query": "Q: ", "passage": "P: "})
+    encoder = ServedModel("mini", engine, own, tasks=("embed",))
+    async with client(make_service(Ranker(), codec, model="toy", embedder=encoder)) as http:
+        await ask(http, query="aa", documents=["b", "c"])
+        assert set(engine.embedded) == {b"Q: aa", b"P: b", b"P: c"}
+        engine.embedded.clear()
+        await ask(http, "/score", text_1="aa", text_2="b")
+        assert set(engine.embedded) == {b"aa", b"b"}, "neither text of a pair is known to be the query"
 
 
 @pytest.mark.parametrize("path", RERANK_PATHS)

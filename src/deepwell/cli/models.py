@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -186,7 +186,7 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
         assert manifest is not None
         if json:
             facts = manifest.to_json() | {"size_bytes": manifest.size_bytes, "pin": _pin_of(manifest)}
-            write_json({"path": str(stored.path), **facts})
+            write_json({"path": str(stored.path), **facts, **_embedding_facts(stored)})
             return
         rows = {
             "path": str(stored.path),
@@ -198,6 +198,11 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
             "chat template": f"sha256 {manifest.template_hash}" if manifest.template_hash else "none",
             "pulled": manifest.created,
         }
+        if facts := _embedding_facts(stored).get("embedding"):
+            rows["embedding"] = (
+                f"{facts['dimension']} dimensions, {facts['pooling']} pooling, {facts['max_tokens']} tokens"
+            )
+            rows |= {f"{name} prompt": repr(text) for name, text in facts["prompts"].items()}
         out = console()
         for key, value in rows.items():
             out.print(f"{key:14} {value}", soft_wrap=True)
@@ -205,6 +210,27 @@ def show(name: Name, models_dir: ModelsDir = None, json: JsonFlag = False) -> No
             out.print(
                 f"{'file':14} {file.name}  {file.size_bytes} bytes  sha256 {file.sha256}", soft_wrap=True
             )
+
+
+def _embedding_facts(stored: StoredModel) -> dict[str, Any]:
+    """Returns what to know about the vectors of an embedding model, under "embedding"; empty for others."""
+    from deepwell.errors import DeepwellError
+    from deepwell.models.formats.checkpoint import open_checkpoint
+    from deepwell.models.store.catalog import prompts_of
+
+    try:
+        config = open_checkpoint(stored.path).config
+    except DeepwellError:  # what cannot be opened is shown without them
+        return {}
+    if not config.is_encoder:
+        return {}
+    facts = {
+        "dimension": config.hidden_size,
+        "pooling": config.pooling,
+        "max_tokens": config.max_position_embeddings,
+        "prompts": dict(prompts_of(stored.path)),
+    }
+    return {"embedding": facts}
 
 
 def remove(

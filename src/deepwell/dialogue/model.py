@@ -278,7 +278,7 @@ class ServedModel:
     async def detokenize(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, control tokens included."""
         is_long = len(tokens) > _INLINE_TOKENS
-        if self.codec.is_word_piece:
+        if self.codec.decodes_by_library:
             lane = (self._long or self._quick) if is_long else self._quick
             if lane is not None:
                 return await self._in_turn(lane, len(tokens), lambda process: process.decode(tokens))

@@ -11,17 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from deepwell.dialogue.dialect import Dialect, detect_dialect
 from deepwell.engine.protocol import Delta, TokenLogprob
 from deepwell.errors import InvalidRequest
+from deepwell.models.store.catalog import prompts_of
 from deepwell.models.text.chat_template import ChatTemplate, encode_chat
 from deepwell.models.text.detokenizer import Detokenizer, StopStrings
 from deepwell.models.text.hosted import HostedTemplate, HostedTokenizer, open_tokenizer
 from deepwell.models.text.tokenizer import Tokenizer
 
-__all__ = ["ChoiceText", "Codec", "Entry", "Piece"]
+Tokens = TypeVar("Tokens", bound=Sequence[int])
+
+__all__ = ["ChoiceText", "Codec", "Entry", "InputType", "Piece"]
+
+InputType = Literal["query", "passage", "document"]
+"""What a text to embed is; a document is another word for a passage."""
 
 
 class Codec:
@@ -30,11 +36,18 @@ class Codec:
     Attributes:
         path: files that a process for long texts can load; None: long texts are tokenised on a thread of this process.
         process: the process that tokenises all texts, because no pinned hash vouches for the files; None: this one does.
+        prompts: texts that an embedding model expects in front of a "query" and of a "passage"; empty: it expects none.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, template: ChatTemplate | None, *, path: Path | None = None
+        self,
+        tokenizer: Tokenizer,
+        template: ChatTemplate | None,
+        *,
+        path: Path | None = None,
+        prompts: Mapping[str, str] | None = None,
     ) -> None:
+        self.prompts = prompts or {}
         self._tokenizer = tokenizer
         self._template = template
         self.path = path
@@ -59,10 +72,32 @@ class Codec:
                 template = HostedTemplate(tokenizer)
             else:
                 template = ChatTemplate(tokenizer.chat_template, tokenizer.bos_token, tokenizer.eos_token)
-        codec = cls(tokenizer, template, path=path)
+        codec = cls(tokenizer, template, path=path, prompts=prompts_of(path))
         if codec.process is not None:
             _ = codec.dialect  # asks the process, which must not happen on an event loop
         return codec
+
+    def prompted(
+        self, inputs: Sequence[str | Tokens], input_type: InputType | None
+    ) -> Sequence[str | Tokens]:
+        """Returns inputs to embed behind the prompt that the model expects in front of texts of this type.
+
+        They stay as they are if the type is None, or if the model expects none.
+
+        Raises:
+            InvalidRequest: an input is tokens, before which no text can be put.
+        """
+        prompt = self.prompts.get("passage" if input_type == "document" else input_type or "", "")
+        if not prompt:
+            return inputs
+        texts = [one for one in inputs if isinstance(one, str)]
+        if len(texts) < len(inputs):
+            raise InvalidRequest(
+                f"token ids are embedded as they are: {prompt!r} cannot be put in front of them",
+                fix="send text, or leave input_type out and send the tokens of the whole",
+                param="input_type",
+            )
+        return [prompt + text for text in texts]
 
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of a plain prompt, behind the BOS token if the model wants one."""
@@ -71,7 +106,7 @@ class Codec:
     def framed(self, tokens: list[int]) -> list[int]:
         """Returns the tokens of a plain text with those that the model wants around them."""
         tokenizer = self._tokenizer
-        if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP]
+        if tokenizer.suffix_ids:  # an encoder's text stands between [CLS] and [SEP], or <s> and </s>
             return [*tokenizer.prefix_ids, *tokens, *tokenizer.suffix_ids]
         return tokens if self.added_bos is None else [self.added_bos, *tokens]
 
@@ -145,9 +180,9 @@ class Codec:
         return [spelt[token] for token in tokens]
 
     @property
-    def is_word_piece(self) -> bool:
+    def decodes_by_library(self) -> bool:
         """True if tokens are decoded by the tokenizer's library, and not from a table."""
-        return self._tokenizer.is_word_piece
+        return self._tokenizer.decodes_by_library
 
     def decoder(self, visible: frozenset[int] = frozenset()) -> Detokenizer:
         """Returns a decoder for the tokens of one sequence. It skips control tokens that are not in `visible`."""

@@ -26,6 +26,7 @@ from deepwell.engine.weights.load import Progress, load_weights, weights_fingerp
 from deepwell.engine.weights.packed import Weights
 from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
 from deepwell.models.formats.config import ModelConfig
+from deepwell.models.formats.e5 import E5_SUFFIX
 from deepwell.process.turns import Turn
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _capabilities(
     weights_hash: str,
 ) -> Capabilities:
     config, path = checkpoint.config, checkpoint.paths[0]
-    single = len(checkpoint.paths) == 1 and path.suffix == ".gguf"
+    single = len(checkpoint.paths) == 1 and path.suffix in (".gguf", E5_SUFFIX)
     compiled = runner.name == "native"
     return Capabilities(
         model=name or (path.stem if single else path.parent.name),

@@ -34,6 +34,8 @@ _ENGINE_PROCESS_BYTES: Final = 26_000_000  # interpreter and libraries of an eng
 _ENGINE_ENTRY_BYTES: Final = 75  # of the vocabulary, as the file's reader keeps it
 _SERVER_PROCESS_BYTES: Final = 107_000_000  # interpreter, libraries, HTTP, database
 _TOKENIZER_ENTRY_BYTES: Final = 215  # of the vocabulary, with its merges, in the server's tokenizer
+_UNIGRAM_ENTRY_BYTES: Final = 1100  # of a unigram vocabulary: the library keeps it as a tree of bytes
+_UNIGRAM_ENTRIES: Final = 200_000  # encoders with so many tokens have unigram vocabularies
 _KV_BYTES: Final[dict[KVDtype, int]] = {"fp32": 4, "bf16": 2, "int8": 1}
 # Bytes of the scale of one key or value of a head.
 _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
@@ -124,7 +126,9 @@ def server_bytes(config: ModelConfig, *, joins: bool = False) -> int:
     Args:
         joins: it joins a server whose process is in the plan of another model: only the tokenizer counts.
     """
-    return (0 if joins else _SERVER_PROCESS_BYTES) + _TOKENIZER_ENTRY_BYTES * config.vocab_size
+    is_unigram = config.is_encoder and config.vocab_size >= _UNIGRAM_ENTRIES
+    entry_bytes = _UNIGRAM_ENTRY_BYTES if is_unigram else _TOKENIZER_ENTRY_BYTES
+    return (0 if joins else _SERVER_PROCESS_BYTES) + entry_bytes * config.vocab_size
 
 
 def kv_token_bytes(config: ModelConfig, kv_dtype: KVDtype, *, predicts: bool = False) -> int:

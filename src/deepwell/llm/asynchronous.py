@@ -10,6 +10,7 @@ from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from deepwell.dialogue.text import InputType
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import DeepwellError
 from deepwell.llm.arguments import (
@@ -168,12 +169,17 @@ class AsyncLLM(Opened):
         return await self._answer(call, single=single, stream=stream, progress=progress)
 
     async def embed(
-        self, texts: Prompt | Sequence[Prompt], *, adapter: str = "", progress: bool = False
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        input_type: InputType | None = None,
+        adapter: str = "",
+        progress: bool = False,
     ) -> NDArray[np.float32]:
         """Returns vectors of unit length: [hidden_size] for one text, [texts, hidden_size] for a list; see `LLM.embed`."""
         await self.open()
         (many, single), tally = prompt_list(texts), Tally()
-        work = embed(self._session, many, adapter, tally)
+        work = embed(self._session, many, adapter, input_type, tally)
         vectors = await self._result(work, "texts", tally, progress=progress)
         return vectors[0] if single else vectors
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from deepwell.dialogue.completion import Caller
 from deepwell.dialogue.dialogue import plan_dialogue
+from deepwell.dialogue.text import InputType
 from deepwell.llm.arguments import (
     ChatOptions,
     Conversation,
@@ -35,11 +36,13 @@ Scored = Prompt | tuple[Prompt, Prompt]
 _AT_ONCE = 256  # calls of the engine that wait at the same time
 
 
-async def embed(session: Session, texts: Sequence[Prompt], adapter: str, tally: Tally) -> NDArray[np.float32]:
+async def embed(
+    session: Session, texts: Sequence[Prompt], adapter: str, input_type: InputType | None, tally: Tally
+) -> NDArray[np.float32]:
     """Returns the vector of each text, of unit length: [texts, hidden_size]."""
     model = session.model
     check_adapter(session, adapter)
-    inputs = await encoded(session, texts, "text")
+    inputs = await encoded(session, model.codec.prompted(texts, input_type), "text")
     for number, tokens in enumerate(inputs):
         check_window(session, len(tokens), place("text", number, len(inputs)))
     tally.total = len(inputs)

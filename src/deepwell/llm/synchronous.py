@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
+from deepwell.dialogue.text import InputType
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import DeepwellError
 from deepwell.llm.arguments import (
@@ -189,15 +190,24 @@ class LLM(Opened):
         return self._answer(call, single=single, stream=stream, progress=progress)
 
     def embed(
-        self, texts: Prompt | Sequence[Prompt], *, adapter: str = "", progress: bool = False
+        self,
+        texts: Prompt | Sequence[Prompt],
+        *,
+        input_type: InputType | None = None,
+        adapter: str = "",
+        progress: bool = False,
     ) -> NDArray[np.float32]:
         """Returns vectors of unit length: [hidden_size] for one text, [texts, hidden_size] for a list.
 
+        Args:
+            input_type: "query" or "passage" puts the model's own prompt in front of every text, as E5 needs it; None: nothing.
+
         Raises:
             ContextLengthExceeded: a text is longer than the context.
+            InvalidRequest: tokens are given where the model has a prompt of this type.
         """
         (many, single), tally = prompt_list(texts), Tally()
-        work = embed(self._session, many, adapter, tally)
+        work = embed(self._session, many, adapter, input_type, tally)
         vectors = self._result(work, "texts", tally, progress=progress)
         return vectors[0] if single else vectors
 

@@ -9,7 +9,7 @@ from deepwell.errors import DeepwellError
 from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
-__all__ = ["WORKERS", "bench_cache", "minilm", "repository", "smollm2"]
+__all__ = ["WORKERS", "bench_cache", "e5_small", "minilm", "repository", "smollm2"]
 
 _PACKAGE = Path(__file__).parents[1]
 WORKERS = _PACKAGE / "workers"
@@ -36,6 +36,17 @@ def minilm() -> Path:
     if named := os.environ.get("DEEPWELL_MINILM"):
         return Path(named)
     return ModelStore(Settings.load().models_dir).get("minilm").path
+
+
+def e5_small() -> Path:
+    """Returns the file of multilingual-e5-small in 4 bits: `DEEPWELL_E5_SMALL` if set, else the one in the store.
+
+    Raises:
+        ModelNotFound: it has not been pulled.
+    """
+    if named := os.environ.get("DEEPWELL_E5_SMALL"):
+        return Path(named)
+    return ModelStore(Settings.load().models_dir).get("e5-small-q4").path
 
 
 def bench_cache() -> Path:

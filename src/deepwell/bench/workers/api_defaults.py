@@ -65,6 +65,7 @@ _DEFAULTS: Mapping[str, str] = {
     "expires_after[seconds]": "30 days for purpose batch, else until it is deleted",
     # Embeddings
     "encoding_format": "float",
+    "input_type": "none: the texts stay as they are",
     "dimensions": "all of the model's",
     "tokenizer": _NONE,
     # Reranking, scoring and tokenizing

@@ -1,6 +1,7 @@
-"""BERT: post-norm layers with learned positions, biases everywhere and an exact GELU (Devlin et al. 2019).
+"""BERT and XLM-RoBERTa: post-norm layers, learned positions, biases everywhere and an exact GELU (Devlin et al. 2019).
 
-MiniLM and most sentence embedding models have this architecture. Their embedding is the mean of the last hidden states.
+MiniLM, E5 and most sentence embedding models have this architecture. Their embedding is the mean of the last hidden states.
+XLM-RoBERTa (Conneau et al. 2020) differs in its vocabulary, and in the row of the position table that a text begins at.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def tensors(config: ModelConfig) -> TensorPlan:
     matrices = [
         MatrixPlan("embed", config.vocab_size, hidden, (f"{embeddings}word_embeddings.weight",), "embedding")
     ]
-    positions = config.max_position_embeddings * hidden
+    positions = (config.position_offset + config.max_position_embeddings) * hidden
     vectors = [
         VectorPlan("positions", positions, (f"{embeddings}position_embeddings.weight",)),
         VectorPlan("types", config.type_vocab_size * hidden, (f"{embeddings}token_type_embeddings.weight",)),
@@ -91,7 +92,8 @@ def build(backend: Backend, weights: Weights, config: ModelConfig) -> Encoder:
         )
         layers += [attention, mlp]
     hidden = config.hidden_size
-    positions = np.add(vectors["positions"].reshape(-1, hidden), vectors["types"][:hidden], dtype=np.float32)
+    used = vectors["positions"].reshape(-1, hidden)[config.position_offset :]
+    positions = np.add(used, vectors["types"][:hidden], dtype=np.float32)
     return run.encoder(
         matrices["embed"],
         positions,

@@ -112,6 +112,8 @@ def resolve_precision(
 ) -> tuple[Precision, str]:
     """Returns the precision to run at, and the reason. With "auto", 4-bit sources run as int4, everything else as int8.
 
+    An encoder whose token embedding is stored in blocks that int4 takes unchanged runs as int4-full: nothing is rounded twice.
+
     Raises:
         InvalidRequest: a model that exists only in packed form was requested in another precision.
     """
@@ -127,8 +129,16 @@ def resolve_precision(
     if requested != "auto":
         return requested, f"{requested} was asked for"
     if checkpoint.source_bits == 4:
+        if checkpoint.config.is_encoder and _keeps_embedding(checkpoint):
+            return "int4-full", "all matrices of the source are 4-bit, and are taken as they are"
         return "int4", "most weights of the source are 4-bit"
     return "int8", f"most weights of the source are {checkpoint.source_bits}-bit"
+
+
+def _keeps_embedding(checkpoint: Checkpoint) -> bool:
+    """Returns whether int4 takes the token embedding of an encoder without a second rounding."""
+    (embedding,) = (one for one in tensor_plan(checkpoint.config).matrices if one.role == "embedding")
+    return all(checkpoint.tensor(name).dtype in _DECODE_INT4 for name in embedding.sources)
 
 
 def weights_nbytes(config: ModelConfig, precision: Precision) -> int:

@@ -1,4 +1,4 @@
-"""A model on disk, GGUF or safetensors: its configuration and memory-mapped tensors in Hugging Face naming.
+"""A model on disk, GGUF, safetensors or E5S1: its configuration and memory-mapped tensors in Hugging Face naming.
 
 Opening a model reads only headers. Every tensor that the architecture needs must be present, with the right shape
 and a dtype that Deepwell converts. Unknown tensors are refused, because ignoring one would silently compute another
@@ -8,6 +8,7 @@ model.
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -20,8 +21,21 @@ from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, ModelNotFound, UnsupportedModel
 from deepwell.models.formats.config import ModelConfig
-from deepwell.models.formats.config_reader import SUPPORTED, config_from_directory, config_from_gguf
-from deepwell.models.formats.dequantize import DTYPES, FLOAT_DTYPES, WeightDtype, dequantize, source_bits
+from deepwell.models.formats.config_reader import (
+    SUPPORTED,
+    config_from_directory,
+    config_from_e5,
+    config_from_gguf,
+)
+from deepwell.models.formats.dequantize import (
+    DTYPES,
+    FLOAT_DTYPES,
+    WeightDtype,
+    block_shape,
+    dequantize,
+    source_bits,
+)
+from deepwell.models.formats.e5 import e5_file_in, is_e5_file, read_e5_header
 from deepwell.models.formats.gguf import GGUFHeader, read_gguf_header
 from deepwell.models.formats.safetensors import SafetensorsInfo, read_json, read_safetensors_index
 from deepwell.models.store.layout import (
@@ -123,7 +137,7 @@ class Checkpoint:
     def __init__(
         self,
         config: ModelConfig,
-        kind: Literal["gguf", "safetensors", "packed"],
+        kind: Literal["gguf", "safetensors", "e5", "packed"],
         tensors: Mapping[str, StoredTensor],
         maps: Mapping[Path, mmap.mmap],
         gguf: GGUFHeader | None,
@@ -200,7 +214,7 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Opens a `.gguf` file, a directory with `config.json` and safetensors, or one with a single `.gguf`.
+    """Opens a `.gguf` or E5S1 file, a directory with `config.json` and safetensors, or one with a single such file.
 
     A directory with `config.json` and one `model-PRECISION.dwpack` has no tensors to convert; the engine reads the file.
 
@@ -212,6 +226,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     if not path.exists():
         raise ModelNotFound(f"{path} does not exist")
     if path.is_file():
+        if is_e5_file(path):
+            return _open_e5(path)
         if path.suffix != ".gguf":
             raise UnsupportedModel.of("file_not_a_model", name=path.name)
         return _open_gguf(path)
@@ -225,6 +241,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     found = sorted(file for file in path.glob("*.gguf") if file.is_file())
     if len(found) == 1:
         return _open_gguf(found[0])
+    if not found and (file := e5_file_in(path)) is not None:
+        return _open_e5(file)
     if not found:
         raise InvalidModelFile.of("folder_not_a_model", path=path)
     raise InvalidModelFile(f"{path} holds {len(found)} .gguf files", fix="give the path of one model")
@@ -352,6 +370,30 @@ def _open_safetensors(directory: Path) -> Checkpoint:
     headers = [(directory / "config.json").read_bytes()]
     headers += [mapped[: 8 + int.from_bytes(mapped[:8], "little")] for mapped in maps.values()]
     return Checkpoint(config, "safetensors", _in_order(directory.name, config, tensors), maps, None, headers)
+
+
+def _open_e5(path: Path) -> Checkpoint:
+    header = read_e5_header(path)
+    mapped = _map(path)
+    config = config_from_e5(header, where=path.name)
+    tensors: dict[str, StoredTensor] = {}
+    for name, shape in expected_tensors(config):
+        if (info := header.tensors.get(name)) is None:
+            continue  # refused below
+        _check_dtype(path.name, name, info.dtype, len(shape))
+        rows = shape[0] if len(shape) > 1 else 1
+        cols = math.prod(shape) // rows
+        if rows * cols != info.values or cols % block_shape(info.dtype)[0]:
+            raise InvalidModelFile(
+                f"{path.name}: {name!r} has {info.values} values, the sizes say {shape}",
+                fix="pull the model again",
+            )
+        data = np.frombuffer(mapped, np.uint8, info.nbytes, info.offset).reshape(rows, -1)
+        tensors[name] = StoredTensor(name, shape, info.dtype, data)
+    if unknown := header.tensors.keys() - tensors.keys():
+        raise _unknown_tensor(path.name, min(unknown))
+    prefix = mapped[: header.data_offset]
+    return Checkpoint(config, "e5", _in_order(path.name, config, tensors), {path: mapped}, None, (prefix,))
 
 
 def _in_order(where: str, config: ModelConfig, tensors: dict[str, StoredTensor]) -> dict[str, StoredTensor]:

@@ -9,7 +9,15 @@ from typing import Literal
 __all__ = ["Architecture", "ModelConfig", "RopeScaling", "TopkMethod"]
 
 Architecture = Literal[
-    "llama", "qwen2", "qwen3", "qwen3_moe", "deepseek_v2", "deepseek_v3", "deepseek_v32", "bert"
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "bert",
+    "xlm-roberta",
 ]
 TopkMethod = Literal["greedy", "group_limited_greedy", "noaux_tc"]
 
@@ -85,7 +93,12 @@ class ModelConfig:
     @property
     def is_encoder(self) -> bool:
         """True if the model embeds text and cannot generate it."""
-        return self.architecture == "bert"
+        return self.architecture in ("bert", "xlm-roberta")
+
+    @property
+    def position_offset(self) -> int:
+        """Row of the position table that the first token has. XLM-RoBERTa's positions begin behind its padding token's id."""
+        return (self.pad_token_id or 0) + 1 if self.architecture == "xlm-roberta" else 0
 
     @property
     def qk_norm(self) -> bool:

@@ -15,7 +15,8 @@ __all__ = ["SUPPORTED", "Fields"]
 SUPPORTED: Final = (
     "Llama, Qwen2, Qwen3, Qwen3-MoE and DeepSeek-V2, V3 and V3.2 models are supported (LlamaForCausalLM,"
     " Qwen2ForCausalLM, Qwen3ForCausalLM, Qwen3MoeForCausalLM, DeepseekV2ForCausalLM, DeepseekV3ForCausalLM,"
-    " DeepseekV32ForCausalLM), and BERT (BertModel) for embeddings"
+    " DeepseekV32ForCausalLM), and BERT and XLM-RoBERTa (BertModel, XLMRobertaModel) for"
+    " embeddings"
 )
 _NO_TOKEN: Final = 0xFFFFFFFF
 

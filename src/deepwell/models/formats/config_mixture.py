@@ -145,7 +145,8 @@ def check_mixture(config: ModelConfig, fields: Fields) -> None:
         bounds |= _LATENT_BOUNDS
     if config.architecture == "deepseek_v32":
         bounds |= _INDEX_BOUNDS
-    if config.num_experts or config.architecture not in ("llama", "qwen2", "qwen3", "bert"):
+    is_dense = config.is_encoder or config.architecture in ("llama", "qwen2", "qwen3")
+    if config.num_experts or not is_dense:
         bounds |= _MIXTURE_BOUNDS
     for key, (low, high) in bounds.items():
         if not low <= (value := getattr(config, key)) <= high:

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
 from deepwell.models.formats.config import Architecture, ModelConfig, RopeScaling
+from deepwell.models.formats.config_encoder import ENCODERS, check_encoder, e5_encoder, json_encoder
 from deepwell.models.formats.config_fields import SUPPORTED, Fields
 from deepwell.models.formats.config_mixture import check_mixture, gguf_mixture, json_mixture
+from deepwell.models.formats.e5 import E5Header
 from deepwell.models.formats.gguf import GGUFHeader
 from deepwell.models.formats.safetensors import read_json
-from deepwell.models.store.fetched import POOLING_FILE
 
 __all__ = [
     "END_TOKENS",
     "SUPPORTED",
     "config_from_directory",
+    "config_from_e5",
     "config_from_gguf",
     "llama3_frequency_factors",
     "refuse_unknown_architecture",
@@ -146,6 +147,22 @@ def config_from_gguf(
     return _with_scaling(config, _gguf_rope_scaling(fields, config, rope_factors), fields)
 
 
+def config_from_e5(header: E5Header, *, where: str) -> ModelConfig:
+    """Returns the configuration of an E5S1 file.
+
+    Args:
+        header: The parsed file.
+        where: Name of the file in errors.
+
+    Raises:
+        InvalidModelFile: absurd values.
+    """
+    config, fields = e5_encoder(header, where), Fields({}, where)
+    _check(config, fields)
+    check_encoder(config, fields)
+    return config
+
+
 def refuse_unknown_architecture(path: Path) -> None:
     """Refuses a `config.json` that names an architecture which nobody can serve. One that names none is left to the reader.
 
@@ -155,7 +172,7 @@ def refuse_unknown_architecture(path: Path) -> None:
     """
     names = Fields(read_json(path), path.name).get("architectures")
     name: Any = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
-    if isinstance(name, str) and name != "BertModel" and name not in _ARCHITECTURES:
+    if isinstance(name, str) and name not in ENCODERS and name not in _ARCHITECTURES:
         raise _unknown_architecture(path.name, name)
 
 
@@ -172,8 +189,11 @@ def config_from_directory(directory: Path) -> ModelConfig:
     fields = Fields(read_json(path), "config.json")
     names = fields.get("architectures")
     name = cast("list[Any]", names)[0] if isinstance(names, list) and names else None
-    if name == "BertModel":
-        return _bert(fields, directory)
+    if isinstance(name, str) and name in ENCODERS:
+        config = json_encoder(fields, ENCODERS[name], directory)
+        _check(config, fields)
+        check_encoder(config, fields)
+        return config
     if not isinstance(name, str) or name not in _ARCHITECTURES:
         raise _unknown_architecture("config.json", name)
     architecture = _ARCHITECTURES[name]
@@ -218,88 +238,6 @@ def _default_head_dim(architecture: str, hidden: int, heads: int) -> int:
     if architecture == "qwen3":
         return 128
     return hidden // heads if heads > 0 else 0
-
-
-def _bert(fields: Fields, directory: Path) -> ModelConfig:
-    """Reads an encoder: BERT's `config.json`, and the pooling that sentence-transformers stores next to it."""
-    for key, expected in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
-        if (value := fields.text(key)) not in (None, expected):
-            raise UnsupportedModel(
-                f"config.json: {key} is {reprlib.repr(value)}", fix=f"only {expected} is supported"
-            )
-    if fields.boolean("is_decoder", False) or fields.boolean("add_cross_attention", False):
-        raise UnsupportedModel("config.json: it is a decoder made of BERT layers", fix=SUPPORTED)
-    hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
-    if heads < 1 or hidden % heads:
-        raise fields.error(f"{heads} attention heads do not divide a hidden size of {hidden}")
-    config = ModelConfig(
-        architecture="bert",
-        vocab_size=fields.integer("vocab_size"),
-        hidden_size=hidden,
-        intermediate_size=fields.integer("intermediate_size"),
-        num_hidden_layers=fields.integer("num_hidden_layers"),
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        head_dim=hidden // heads,
-        max_position_embeddings=fields.integer("max_position_embeddings"),
-        attention_bias=True,
-        pad_token_id=next(iter(fields.token_ids("pad_token_id")), None),
-        layer_norm_eps=fields.number("layer_norm_eps", 1e-12),
-        type_vocab_size=fields.integer("type_vocab_size", 2),
-        pooling=_pooling(directory),
-    )
-    _check(config, fields)
-    if not 0.0 < config.layer_norm_eps < 1.0:
-        raise fields.error(f"layer_norm_eps is {config.layer_norm_eps}")
-    if not 1 <= config.type_vocab_size <= 1024:
-        raise fields.error(f"type_vocab_size is {config.type_vocab_size}, expected 1 to 1024")
-    return config
-
-
-_MODULES: Final = ("Transformer", "Pooling", "Normalize")
-_MAX_MODULES_BYTES: Final = 1 << 16
-
-
-def _modules(path: Path) -> list[Any]:
-    try:
-        if path.stat().st_size > _MAX_MODULES_BYTES:
-            raise InvalidModelFile(f"modules.json has more than {_MAX_MODULES_BYTES} bytes")
-        value: Any = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InvalidModelFile(f"modules.json does not parse: {error}") from error
-    if not isinstance(value, list):
-        raise InvalidModelFile("modules.json is not a list")
-    return cast("list[Any]", value)
-
-
-def _pooling(directory: Path) -> Literal["mean", "cls"]:
-    """Returns how the hidden states become one vector: the mean without `modules.json`, as in sentence-transformers.
-
-    Vectors are scaled to unit length whether or not the model lists a Normalize module, which leaves a cosine the same.
-    """
-    if not (directory / "modules.json").is_file():
-        return "mean"
-    for module in _modules(directory / "modules.json"):
-        kind = str(cast("dict[str, Any]", module).get("type")) if isinstance(module, dict) else ""
-        if kind.rpartition(".")[2] not in _MODULES:
-            raise UnsupportedModel(
-                f"modules.json: the module {reprlib.repr(kind)}",
-                fix=f"only {', '.join(_MODULES)} are supported",
-            )
-    path = directory / POOLING_FILE
-    if not path.is_file():
-        raise InvalidModelFile(
-            f"{directory} holds modules.json and no {POOLING_FILE}", fix="pull the model again"
-        )
-    fields = Fields(read_json(path), POOLING_FILE)
-    modes = [key for key in fields.values if key.startswith("pooling_mode_") and fields.boolean(key, False)]
-    if modes == ["pooling_mode_mean_tokens"]:
-        return "mean"
-    if modes == ["pooling_mode_cls_token"]:
-        return "cls"
-    raise UnsupportedModel(
-        f"{POOLING_FILE}: pooling by {reprlib.repr(modes)}", fix="the mean, or the first token, is supported"
-    )
 
 
 def _refuse_unsupported(fields: Fields) -> None:

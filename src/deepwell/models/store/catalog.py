@@ -14,14 +14,25 @@ from typing import Any, Final, Literal, cast
 from deepwell.errors import InvalidModelFile, InvalidRequest
 from deepwell.models.store.fetched import is_licence
 from deepwell.models.store.hubs import HubSource, is_commit
-from deepwell.models.store.manifest import Manifest
+from deepwell.models.store.manifest import FILE_NAME, Manifest, check_prompts
 from deepwell.models.store.sampling import SamplingDefaults
 from deepwell.models.store.sources import parse_source
 
-__all__ = ["CatalogEntry", "Pin", "read_catalog", "shipped_catalog", "vouching_entry"]
+__all__ = ["CatalogEntry", "Pin", "prompts_of", "read_catalog", "shipped_catalog", "vouching_entry"]
 
 MAX_BYTES: Final = 1 << 20
-_KEYS: Final = {"summary", "licence", "sources", "parts", "file", "sha256", "files", "languages", "sampling"}
+_KEYS: Final = {
+    "summary",
+    "licence",
+    "sources",
+    "parts",
+    "file",
+    "sha256",
+    "files",
+    "languages",
+    "sampling",
+    "prompts",
+}
 
 Pin = Literal["sha256", "revision", "none"]
 """The strength of an entry's pins: every file by SHA-256, the commit on the Hugging Face hub alone, or nothing."""
@@ -38,6 +49,7 @@ class CatalogEntry:
         files: SHA-256 of every file of a model that has several. Other files are not fetched, but for licences.
         languages: ISO 639-1 codes of the languages that the model answers in, best first; empty: not known.
         sampling: the publisher's sampling defaults, for files that cannot carry them.
+        prompts: texts that an embedding model was trained to read in front of a "query" and of a "passage".
     """
 
     name: str
@@ -50,6 +62,7 @@ class CatalogEntry:
     files: Mapping[str, str] = field(default_factory=dict[str, str])
     languages: tuple[str, ...] = ()
     sampling: Mapping[str, float] = field(default_factory=dict[str, float])
+    prompts: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def pins(self) -> Mapping[str, str]:
@@ -71,6 +84,22 @@ def vouching_entry(manifest: Manifest | None) -> CatalogEntry | None:
         return None
     found = {file.name: file.sha256 for file in manifest.files if not is_licence(file.name)}
     return next((entry for entry in shipped_catalog().values() if entry.pins and entry.pins == found), None)
+
+
+def prompts_of(path: Path) -> Mapping[str, str]:
+    """Returns the prompts of the embedding model whose file or directory this is; empty if nobody declares any.
+
+    They are those of its manifest, or of the shipped entry that has all of its files.
+    """
+    directory = path if path.is_dir() else path.parent
+    if not (directory / FILE_NAME).is_file():
+        return {}
+    try:
+        manifest = Manifest.read(directory)
+    except InvalidModelFile:
+        return {}
+    entry = vouching_entry(manifest)
+    return manifest.prompts or (entry.prompts if entry else {})
 
 
 @cache
@@ -123,6 +152,11 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
         SamplingDefaults.read(sampling, "the catalog")
     except InvalidModelFile as error:
         raise refuse(f"has unusable sampling defaults: {error.message}") from error
+    prompts = fields.pop("prompts", {})
+    try:
+        check_prompts(prompts)
+    except InvalidModelFile as error:
+        raise refuse(error.message) from error
     pinned = fields.pop("files", {})
     if not isinstance(pinned, dict) or not all(
         isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value)
@@ -144,6 +178,7 @@ def _entry(name: str, table: Any, origin: str) -> CatalogEntry:
         languages=lists["languages"],
         files=cast("dict[str, str]", pinned),
         sampling=cast("dict[str, float]", sampling),
+        prompts=cast("dict[str, str]", prompts),
     )
     if lists["parts"] and not (entry.file and entry.sha256):
         raise refuse("has parts, and so needs file and sha256")

@@ -152,7 +152,8 @@ def _encoder_tensors(config: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]
         yield f"{name}.LayerNorm.bias", (hidden,)
 
     yield "embeddings.word_embeddings.weight", (config.vocab_size, hidden)
-    yield "embeddings.position_embeddings.weight", (config.max_position_embeddings, hidden)
+    positions = config.position_offset + config.max_position_embeddings
+    yield "embeddings.position_embeddings.weight", (positions, hidden)
     yield "embeddings.token_type_embeddings.weight", (config.type_vocab_size, hidden)
     yield from norm("embeddings")
     for layer in range(config.num_hidden_layers):

@@ -18,6 +18,7 @@ from typing import IO, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from deepwell.errors import DownloadError, InvalidModelFile, InvalidRequest, MissingDependency
+from deepwell.models.formats.e5 import e5_file_in, is_e5_file
 from deepwell.models.store.archive import copy_member, list_members
 from deepwell.models.store.download import Digest, Downloader, Progress
 from deepwell.models.store.fetched import ANYTHING, POOLING_FILE, Fetched, FetchOptions, is_plain
@@ -117,7 +118,7 @@ def _parse_url(text: str) -> UrlSource:
 
 @dataclass(frozen=True, slots=True)
 class PathSource:
-    """A local `.gguf` file or a directory with `config.json`, which is copied."""
+    """A local `.gguf` or E5S1 file or a directory with `config.json`, which is copied."""
 
     path: Path
 
@@ -136,7 +137,9 @@ class PathSource:
                 files.append(pooling)
         else:
             raise DownloadError(f"{path} does not exist", fix="check the path")
-        if not any(f.suffix in (".gguf", ".safetensors") for f in files):
+        if path.is_dir() and not any(map(_has_weights, files)) and (e5 := e5_file_in(path)) is not None:
+            files.append(e5)
+        if not any(map(_has_weights, files)):
             raise InvalidModelFile(f"{path} holds no .gguf and no .safetensors file")
         for file in files:
             total, target_path = file.stat().st_size, directory / _name_in(path, file)
@@ -144,6 +147,10 @@ class PathSource:
             with file.open("rb") as source, target_path.open("wb") as target:
                 _copy(source, target, file.name, total, progress)
         return Fetched(tuple(_name_in(path, f) for f in files))
+
+
+def _has_weights(path: Path) -> bool:
+    return path.suffix in (".gguf", ".safetensors") or is_e5_file(path)
 
 
 def _name_in(path: Path, file: Path) -> str:

@@ -29,6 +29,8 @@ from deepwell.errors import (
     UnsupportedModel,
 )
 from deepwell.messages import nearest
+from deepwell.models.formats.checkpoint import open_checkpoint
+from deepwell.models.formats.e5 import e5_file_in, is_e5_file
 from deepwell.models.formats.gguf import read_gguf_header
 from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.models.store.download import Progress, hash_file, silent
@@ -45,7 +47,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model that can be opened. `path` is its `.gguf` file, or a directory with `config.json`.
+    """A model that can be opened. `path` is its `.gguf` or E5S1 file, or a directory with `config.json`.
 
     `manifest` is None for a path outside the store.
     """
@@ -254,6 +256,8 @@ def _openable(directory: Path) -> Path:
     if (directory / "config.json").is_file():
         return directory
     ggufs = sorted(directory.glob("*.gguf"))
+    if not ggufs and (file := e5_file_in(directory)) is not None:
+        return file
     return ggufs[0] if len(ggufs) == 1 else directory
 
 
@@ -319,6 +323,7 @@ def _checked(
         template_hash=_template_hash(_openable(directory)),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         pinned=tuple(sorted(entry.pins)),
+        prompts=entry.prompts,
     )
 
 
@@ -395,6 +400,8 @@ def _verify(directory: Path, fetched: Fetched, entry: CatalogEntry) -> tuple[Mod
 
 def _architecture(directory: Path) -> str:
     path = _openable(directory)
+    if is_e5_file(path):
+        return open_checkpoint(path).config.architecture
     if path.is_file():
         value = read_gguf_header(path).metadata.get("general.architecture")
     else:

@@ -55,7 +55,7 @@ def is_vouched(path: Path) -> bool:
     elif (path / "tokenizer.json").is_file():
         names = {file.name for file in path.iterdir()} & _TEXT_FILES
     else:
-        names = {file.name for file in path.glob("*.gguf")}
+        names = {file.name for file in path.glob("*.gguf")} or {file.name for file in path.glob("*.bin")}
     return bool(names) and all(
         name in known
         and (known[name].sha256 in _pinned() or name in manifest.pinned)

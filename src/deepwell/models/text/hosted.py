@@ -35,7 +35,7 @@ class HostedTokenizer(Tokenizer):
         self.added = facts.added
         self.special_ids = frozenset(facts.special_ids)
         self.vocab_size = facts.vocab_size
-        self.is_word_piece = facts.is_word_piece
+        self.kind = facts.kind
         self.prefix_ids, self.suffix_ids = tuple(facts.prefix_ids), tuple(facts.suffix_ids)
         self.fewest_tokens_rate = facts.rate
         self._ids = {text: i for i, text in facts.added.items() if i in self.special_ids}
@@ -68,7 +68,7 @@ class HostedTokenizer(Tokenizer):
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
         """Returns the text of `ids`; see `Tokenizer.decode`."""
         kept = [i for i in ids if not (skip_special and i in self.special_ids)]
-        if self.is_word_piece:
+        if self.decodes_by_library:
             return self.process.decode(kept)
         return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
 

@@ -20,8 +20,9 @@ import msgspec
 import numpy as np
 
 from deepwell.errors import DeepwellError, EngineUnavailable, InvalidModelFile, InvalidRequest
+from deepwell.models.formats.e5 import e5_file_in
 from deepwell.models.text.chat_template import TRIAL_SECONDS, ChatTemplate, render_chat
-from deepwell.models.text.tokenizer import Tokenizer, TooManyTokens
+from deepwell.models.text.tokenizer import Tokenizer, TokenizerKind, TooManyTokens
 from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
 from deepwell.process.frames import Failure, error_of, failure_of
 
@@ -59,7 +60,7 @@ class TextFacts(msgspec.Struct, array_like=True, frozen=True):
     prefix_ids: list[int]
     suffix_ids: list[int]
     vocab_size: int
-    is_word_piece: bool
+    kind: TokenizerKind
     rate: tuple[float, bytes]
 
 
@@ -297,6 +298,8 @@ def _encode_s(nbytes: int) -> float:
 def _file_bytes(path: Path) -> int:
     """Returns the size of the file that holds the vocabulary; 0 if there is none, which the child will say."""
     found = [path] if path.is_file() else [path / "tokenizer.json", *sorted(path.glob("*.gguf"))]
+    if path.is_dir() and (e5 := e5_file_in(path)) is not None:
+        found.append(e5)
     size = next((file.stat().st_size for file in found if file.is_file()), 0)
     return min(size, _FILE_BYTES)
 
@@ -319,7 +322,7 @@ def _facts_of(tokenizer: Tokenizer, template: ChatTemplate | None) -> TextFacts:
         prefix_ids=list(tokenizer.prefix_ids),
         suffix_ids=list(tokenizer.suffix_ids),
         vocab_size=tokenizer.vocab_size,
-        is_word_piece=tokenizer.is_word_piece,
+        kind=tokenizer.kind,
         rate=tokenizer.fewest_tokens_rate,
     )
 

@@ -1,6 +1,6 @@
 """Converts text to token ids and back.
 
-Byte-level BPE comes from `tokenizer.json` or is rebuilt from GGUF metadata. Encoders use WordPiece.
+Byte-level BPE comes from `tokenizer.json` or is rebuilt from GGUF metadata. Encoders use WordPiece or unigram pieces.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import numpy as np
 from tokenizers import AddedToken, decoders, models, normalizers
@@ -20,6 +20,7 @@ from tokenizers import Tokenizer as Backend
 
 from deepwell.errors import DeepwellError, InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.formats.config_reader import END_TOKENS
+from deepwell.models.formats.e5 import e5_file_in, is_e5_file, read_e5_vocabulary
 from deepwell.models.formats.gguf import read_gguf_header
 from deepwell.models.text.pretokenizers import IGNORES_MERGES, NFC_NORMALIZED, PRE_TOKENIZERS
 from deepwell.models.text.tokenizer_limits import (
@@ -28,8 +29,11 @@ from deepwell.models.text.tokenizer_limits import (
     check_control,
     fewest_tokens_rate,
 )
+from deepwell.models.text.unigram import WORD_START, unigram_backend
 
-__all__ = ["Tokenizer", "TooManyTokens", "read_chat_template"]
+__all__ = ["Tokenizer", "TokenizerKind", "TooManyTokens", "read_chat_template"]
+
+TokenizerKind = Literal["bpe", "wordpiece", "unigram"]
 
 MAX_JSON_BYTES: Final = 64 << 20  # the largest tokenizer.json in use (262k tokens) has 33 MB
 MAX_CONFIG_BYTES: Final = 8 << 20  # of the other JSON files; Python takes up to 24 bytes of memory for one
@@ -77,7 +81,7 @@ class _Extras:
 
 
 class Tokenizer:
-    """Tokenizer of one model, byte-level BPE or WordPiece, with its special tokens and chat template.
+    """Tokenizer of one model, byte-level BPE, WordPiece or unigram, with its special tokens and chat template.
 
     Control tokens (`special_ids`) steer the model, such as turn markers and the end of text. They are the tokens declared
     special and those written `<|...|>` or `<｜...｜>`. Other added tokens, such as `<think>`, are ordinary text.
@@ -89,7 +93,8 @@ class Tokenizer:
         chat_template: jinja source, None for base models.
         special_ids: ids of the control tokens.
         added: tokens added to the model's own vocabulary, by id.
-        prefix_ids, suffix_ids: tokens that a WordPiece model needs around every text: [CLS] and [SEP].
+        kind: how text is cut into tokens; "wordpiece" and "unigram" are those of encoders.
+        prefix_ids, suffix_ids: tokens that an encoder needs around every text: [CLS] and [SEP], or <s> and </s>.
     """
 
     def __init__(self, backend: Backend, extras: _Extras) -> None:
@@ -109,35 +114,42 @@ class Tokenizer:
         self.vocab_size: int = backend.get_vocab_size(with_added_tokens=True)
         check_control((self.added[i] for i in self.special_ids), "the tokenizer")
         self._plain = _without_control(backend, self.special_ids)
-        self.is_word_piece = isinstance(backend.model, models.WordPiece)
-        self.prefix_ids, self.suffix_ids = _frame(backend) if self.is_word_piece else ((), ())
+        self.kind: TokenizerKind = _kind(backend)
+        self.prefix_ids, self.suffix_ids = _frame(backend) if self.decodes_by_library else ((), ())
         self._token_bytes: dict[int, bytes] = {}
 
     @classmethod
     def load(cls, path: Path) -> Tokenizer:
-        """Reads the tokenizer of a `.gguf` file, or of a directory with `tokenizer.json` or exactly one `.gguf`.
+        """Reads the tokenizer of a `.gguf` or E5S1 file, or of a directory with `tokenizer.json` or exactly one of them.
 
         Raises:
             InvalidModelFile: `path` holds no tokenizer, or a damaged one.
-            UnsupportedModel: the tokenizer is neither byte-level BPE nor WordPiece, or its pre-tokenizer is unknown.
+            UnsupportedModel: the tokenizer is not byte-level BPE, WordPiece or unigram, or its pre-tokenizer is unknown.
         """
         if path.is_dir():
             if (path / "tokenizer.json").is_file():
                 return cls._made(_from_directory, path)
             ggufs = sorted(path.glob("*.gguf"))
+            if not ggufs and (file := e5_file_in(path)) is not None:
+                return cls._made(_from_e5, file)
             if len(ggufs) != 1:
                 raise InvalidModelFile(
                     f"{path} holds no tokenizer.json and {len(ggufs)} .gguf files",
                     fix="name a directory with tokenizer.json or exactly one .gguf, or a .gguf file",
                 )
             path = ggufs[0]
-        return cls._made(_from_gguf, path)
+        return cls._made(_from_e5 if is_e5_file(path) else _from_gguf, path)
 
     @classmethod
     def _made(cls, read: Callable[[Path], tuple[Backend, _Extras]], path: Path) -> Tokenizer:
         """Makes a tokenizer. The library may panic at a file that parses."""
         with _backend_errors(f"{path.name}: the tokenizer is not sound"):
             return cls(*read(path))
+
+    @property
+    def decodes_by_library(self) -> bool:
+        """True if the library decodes tokens, and not a table of their bytes: such tokens depend on their neighbours."""
+        return self.kind != "bpe"
 
     @property
     def bos_token(self) -> str | None:
@@ -195,9 +207,9 @@ class Tokenizer:
         return fewest_tokens_rate(self.backend, map(self._read_token_bytes, range(self.vocab_size)))
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD. WordPiece gives back the normalised text."""
+        """Returns the text of `ids`. Bytes that are not UTF-8 become U+FFFD. Encoders' tokens give the normalised text."""
         kept = [i for i in ids if not (skip_special and i in self.special_ids)]
-        if self.is_word_piece:
+        if self.decodes_by_library:
             with _backend_errors("the tokenizer failed on tokens"):
                 return self.backend.decode(kept, skip_special_tokens=False)
         return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
@@ -210,12 +222,14 @@ class Tokenizer:
         return cached
 
     def spelling(self, token_id: int) -> str:
-        """Returns the token as the vocabulary spells it: `Ġworld`, `##ing` or `<|im_end|>`; empty for an id without a token."""
+        """Returns the token as the vocabulary spells it: `Ġworld`, `##ing`, `▁world`; empty for an id without a token."""
         if token_id in self.added:
             return self.added[token_id]
         data = self.token_bytes(token_id)
-        if not self.is_word_piece:
+        if self.kind == "bpe":
             return "".join(_CHARACTERS[byte] for byte in data)
+        if self.kind == "unigram":
+            return data.decode().replace(" ", WORD_START)
         return data[1:].decode() if data.startswith(b" ") else f"##{data.decode()}" if data else ""
 
     def _read_token_bytes(self, token_id: int) -> bytes:
@@ -224,12 +238,20 @@ class Tokenizer:
             return b""
         if token_id in self.added:
             return token.encode()
-        if self.is_word_piece:
+        if self.kind == "unigram":
+            return token.replace(WORD_START, " ").encode()
+        if self.kind == "wordpiece":
             return token.removeprefix("##").encode() if token.startswith("##") else f" {token}".encode()
         try:
             return bytes(_BYTES[character] for character in token)
         except KeyError:  # a token outside the byte alphabet stands for its own text
             return token.encode()
+
+
+def _kind(backend: Backend) -> TokenizerKind:
+    if isinstance(backend.model, models.Unigram):
+        return "unigram"
+    return "wordpiece" if isinstance(backend.model, models.WordPiece) else "bpe"
 
 
 def _frame(backend: Backend) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -252,6 +274,8 @@ def read_chat_template(path: Path) -> str | None:
     Raises:
         InvalidModelFile: the file is damaged.
     """
+    if is_e5_file(path):
+        return None
     if path.is_dir():
         return _template(path, _read_json(path / "tokenizer_config.json"))
     template = read_gguf_header(path).metadata.get("tokenizer.chat_template")
@@ -283,6 +307,15 @@ def _without_control(backend: Backend, control: frozenset[int]) -> Backend:
         raise UnsupportedModel("the ids of added tokens in tokenizer.json leave gaps")
     plain.encode_special_tokens = True
     return plain
+
+
+def _from_e5(path: Path) -> tuple[Backend, _Extras]:
+    vocabulary = read_e5_vocabulary(path)
+    backend = unigram_backend(vocabulary)
+    check_backend(backend, path.name)
+    return backend, _Extras(
+        bos_token_id=vocabulary.bos, eos_token_ids=(vocabulary.eos,), pad_token_id=vocabulary.pad
+    )
 
 
 def _from_gguf(path: Path) -> tuple[Backend, _Extras]:
@@ -406,8 +439,10 @@ def _read_backend(file: Path) -> Backend:
         backend = Backend.from_file(str(file))
         check_backend(backend, file.name)
     byte_level = isinstance(backend.model, models.BPE) and "ByteLevel" in repr(backend.decoder)
-    if not byte_level and not isinstance(backend.model, models.WordPiece):
-        raise UnsupportedModel(f"{file}: only byte-level BPE, and WordPiece for encoders, are supported")
+    if not byte_level and not isinstance(backend.model, models.WordPiece | models.Unigram):
+        raise UnsupportedModel(
+            f"{file}: only byte-level BPE, and WordPiece and unigram for encoders, are supported"
+        )
     size = backend.get_vocab_size(with_added_tokens=True)
     if max(backend.get_vocab(with_added_tokens=True).values(), default=-1) >= 2 * size + 1024:
         raise InvalidModelFile(f"{file} numbers {size} tokens far beyond their count")

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import models
 
 from deepwell.errors import InvalidModelFile, UnsupportedModel
+from deepwell.models.text.unigram import charsmap_growth
 
 __all__ = ["check_added", "check_backend", "check_control", "fewest_tokens_rate", "part"]
 
@@ -145,6 +146,8 @@ def _growth(node: Mapping[str, Any], where: str) -> float:
         inserted = len(content.encode("utf-8", "surrogatepass"))
         # A regular expression may match the empty string, before every character.
         return max(1.0, inserted / len(text.encode())) if text else 1.0 + inserted
+    if kind == "Precompiled":
+        return charsmap_growth(node)
     if kind in _GROWTH:
         return _GROWTH[kind]
     raise UnsupportedModel(f"{where}: normalisers of the kind {kind!r} are not supported")

@@ -28,7 +28,8 @@ def router(context: ServerContext) -> APIRouter:
     async def embeddings(request: Request, body: EmbeddingRequest) -> Response:
         answering, adapter = await context.find(body.model, tenant_of(request))
         check_dimensions(answering.model, body.dimensions)
-        inputs = await encode_inputs(answering.model, body.input, "input")
+        texts = answering.model.codec.prompted(body.input, body.input_type)
+        inputs = await encode_inputs(answering.model, texts, "input")
         await answering.gate.embedding(sum(map(len, inputs)))
         return Answer(_embed(answering, adapter, inputs, body), context.stopped)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from deepwell.dialogue.text import InputType
 from deepwell.server.families.generation_schema import Prompt, SentPrompts, prompts_of
 from deepwell.server.http.schema import Strict, crossed
 
@@ -36,6 +37,11 @@ class EmbeddingRequest(Strict):
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(None, ge=1)
     user: str | None = None
+    input_type: InputType | None = Field(
+        None,
+        description="What the input is: the model's own prompt for queries, or for passages (documents), is put in front of"
+        " every text. Nothing is put there without it, or if the model has no prompts.",
+    )
     tokenizer: str | None = Field(
         None,
         description="Needed with token ids: the model whose tokenizer made them, which must be this one.",

@@ -103,8 +103,9 @@ async def compare_documents(model: ServedModel, body: RerankRequest, method: Met
     """
     count = len(body.documents)
     if method == "embedding":
-        query = await _encode(model, [body.query], "query")
-        documents = await _encode(model, body.documents, "documents")
+        before_query, before_passage = (model.codec.prompts.get(name, "") for name in ("query", "passage"))
+        query = await _encode(model, [before_query + body.query], "query")
+        documents = await _encode(model, [before_passage + one for one in body.documents], "documents")
         return _bounded(
             Embedded([*query, *documents], [(0, 1 + index) for index in range(count)]), "documents"
         )
