@@ -102,7 +102,7 @@ def bench_wheel(report: Report, *, model: str, pythons: Sequence[str]) -> dict[s
         rows,
     )
     return {
-        "seconds": max(seconds.values()),
+        "slowest_install_s": max(seconds.values()),
         "pythons": len(seconds),
         "different": different,
         "faults": len(faults),
