@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.models.text.tokenizer import Tokenizer
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
+
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 
 
 @dataclass
@@ -270,3 +273,24 @@ async def test_all_inputs_together_have_a_number_of_tokens_at_most(
         assert answer.status_code == 400
         error = answer.json()["error"]
         assert error["param"] == "input" and "8 are allowed: send fewer inputs" in error["message"]
+
+
+def test_the_guide_prints_what_it_shows(e5_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def blocks(name: str) -> list[tuple[str, str]]:
+        text = (GUIDES / name).read_text(encoding="utf-8")
+        return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
+
+    found = dict(blocks("embeddings.md"))
+    assert found == dict(blocks("embeddings.zh-CN.md"))
+    engine = open_engine(e5_path, quiet=True)
+    running = start(make_service(engine, Codec.load(e5_path), model="e5-small-q4"), engine)
+    try:
+        exec(compile(found["python"].replace("http://127.0.0.1:8000", running.url), "guide", "exec"), {})
+    finally:
+        running.stop()
+        engine.close()
+    number = re.compile(r"\d\.\d\d")
+    scores, shown = (
+        [float(one) for one in number.findall(text)] for text in (capsys.readouterr().out, found["text"])
+    )
+    assert len(scores) == 8 and scores == pytest.approx(shown, abs=0.02)
