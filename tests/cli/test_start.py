@@ -1,4 +1,4 @@
-"""What a start imports and builds, by names of modules: a start is quick because it leaves out what it does not need."""
+"""A start imports and builds only what it needs, by names of modules: that is why it is quick."""
 
 from __future__ import annotations
 

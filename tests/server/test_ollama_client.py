@@ -135,7 +135,7 @@ async def test_the_asynchronous_client(engine: FakeEngine, codec: Codec) -> None
 
 
 async def test_the_requests_of_open_webui(http: httpx.AsyncClient, engine: FakeEngine) -> None:
-    """What `routers/ollama.py` and `utils/payload.py` of Open WebUI make of its connection's and its chats' settings."""
+    """The requests that `routers/ollama.py` and `utils/payload.py` of Open WebUI make of its settings."""
     version = (await http.get("/api/version")).json()["version"]
     assert [int(part) for part in version.split(".")] >= [0, 5, 0]
     (model,) = (await http.get("/api/tags")).json()["models"]

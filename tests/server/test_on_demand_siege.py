@@ -1,4 +1,4 @@
-"""What requests cannot do to models on demand, whatever they name and whenever they leave."""
+"""Requests harm no model on demand, whatever they name and whenever they leave."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ Tokens = TypeVar("Tokens", bound=Sequence[int])
 __all__ = ["ChoiceText", "Codec", "Entry", "InputType", "Piece"]
 
 InputType = Literal["query", "passage", "document"]
-"""What a text to embed is; a document is another word for a passage."""
+"""The role of a text to embed; a document is another word for a passage."""
 
 
 class Codec:

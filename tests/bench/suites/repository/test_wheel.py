@@ -1,4 +1,4 @@
-"""What a wheel must hold and must not hold."""
+"""A wheel holds what it must, and nothing that it must not."""
 
 from __future__ import annotations
 
