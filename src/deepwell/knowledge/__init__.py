@@ -1,0 +1,1 @@
+"""Documents to grounded context: parse, chunk, embed, index, search, cite."""

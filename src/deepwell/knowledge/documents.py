@@ -1,0 +1,109 @@
+"""The data that travels between the stages of ingestion: parsed documents, their places, chunks and passages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["Chunk", "Document", "Passage", "Place", "Section"]
+
+Attribute = str | float | bool
+"""The value of a file's attribute, as OpenAI types it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a part of a document in its original. Whatever a format does not have is None or empty.
+
+    Attributes:
+        page: number of the page, from 1.
+        sheet: name of the worksheet.
+        slide: number of the slide, from 1.
+        row: number of the row or record, from 1, header lines included.
+        headings: titles of the sections around it, the outermost first.
+    """
+
+    page: int | None = None
+    sheet: str | None = None
+    slide: int | None = None
+    row: int | None = None
+    headings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A run of characters of a document that share one place. A chunk may join sections, and never cuts a table's row needlessly.
+
+    Attributes:
+        start: offset of the first character in `Document.text`.
+        end: offset behind the last one.
+        place: where the section lies in the original.
+        header: for rows of a table, the header line that is repeated in front of every chunk of them.
+    """
+
+    start: int
+    end: int
+    place: Place = Place()
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A parsed file: its whole text, and the sections that cover it in order.
+
+    Attributes:
+        text: all text. Offsets count its characters (code points).
+        sections: in order, not overlapping. Characters between them are separators.
+        media_type: the format that was found in the bytes, whatever the name says.
+        title: title of the document, if it has one.
+        metadata: what else the file says of itself, such as `author` or `date`.
+    """
+
+    text: str
+    sections: tuple[Section, ...]
+    media_type: str
+    title: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A window of a document, as it is embedded and found.
+
+    Attributes:
+        text: the text of the window. A table's header stands in front if the window does not hold it.
+        start: offset of its first character in `Document.text`.
+        end: offset behind its last one.
+        place: place of its first section.
+        tokens: number of tokens of `text`, by the embedder's tokenizer.
+    """
+
+    text: str
+    start: int
+    end: int
+    place: Place
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk that a search found.
+
+    Attributes:
+        key: number of the chunk, unique in the database and never used again.
+        file_id: the file that it belongs to.
+        filename: name of that file, or the address of its source.
+        score: relevance from 0 to 1. Scores of one search can be compared; see `fuse`.
+        text, start, end, place: as in `Chunk`.
+        attributes: attributes of the file.
+    """
+
+    key: int
+    file_id: str
+    filename: str
+    score: float
+    text: str
+    start: int = 0
+    end: int = 0
+    place: Place = Place()
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
