@@ -1,4 +1,4 @@
-"""What knowledge needs from others: an embedder of texts, a scorer of pairs, and a model that writes."""
+"""Protocols of the models that knowledge uses: an embedder of texts, a scorer of pairs, and a language model."""
 
 from __future__ import annotations
 

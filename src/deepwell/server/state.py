@@ -14,6 +14,7 @@ from deepwell.storage.conversations import ConversationStore
 from deepwell.storage.database import Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
+from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.responses import ResponseStore
 from deepwell.storage.uploads import UploadStore
 
@@ -44,6 +45,7 @@ class State:
         self.responses = ResponseStore(database)
         self.conversations = ConversationStore(database)
         self.completions = CompletionStore(database)
+        self.knowledge = KnowledgeStorage(database)
 
     def close(self) -> None:
         """Closes the database, and removes the files if they are temporary."""

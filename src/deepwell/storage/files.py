@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 from deepwell.errors import NotFound
 from deepwell.storage.blobs import Blobs, Draft
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.knowledge.files import detach_everywhere
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import batches, files, upload_parts
 
@@ -155,7 +156,7 @@ class FileStore:
         return await self._database.read(work)
 
     async def delete(self, tenant: Tenant, id: str) -> None:
-        """Deletes the file, and its bytes if no other file shares them.
+        """Deletes the file from here and from every vector store, and its bytes if no other file shares them.
 
         Raises:
             NotFound: the tenant has none of this id.
@@ -163,6 +164,7 @@ class FileStore:
 
         def work(connection: Connection) -> str:
             found = self.find(connection, tenant, id)
+            detach_everywhere(connection, tenant, id)
             connection.execute(sa.delete(files).where(files.c.tenant == tenant, files.c.id == id))
             return found.sha256
 

@@ -30,6 +30,7 @@ from deepwell.storage.tables import (
     jobs,
     responses,
     uploads,
+    vector_store_files,
 )
 
 __all__ = ["Retention", "RetentionPolicy"]
@@ -123,7 +124,10 @@ class Retention:
         hashes: set[str] = set()
 
         def remove(connection: Connection, before: int) -> int:
-            old = sa.and_(files.c.expires_at.is_(None), files.c.created_at < before)
+            attached = sa.exists().where(
+                vector_store_files.c.tenant == files.c.tenant, vector_store_files.c.file_id == files.c.id
+            )
+            old = sa.and_(files.c.expires_at.is_(None), files.c.created_at < before, ~attached)
             chosen = sa.select(files.c.seq).where(old).order_by(files.c.created_at).limit(_ROWS)
             rows = connection.execute(
                 sa.delete(files).where(files.c.seq.in_(chosen), old).returning(files.c.sha256)

@@ -1,0 +1,99 @@
+"""`StoreSources`: the places that a vector store's documents come from."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.errors import NotFound
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.knowledge.stores import find_store
+from deepwell.storage.tables import vector_store_sources
+
+__all__ = ["StoreSources", "StoredSource"]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSource:
+    """One source. `spec` is JSON; `error` tells why the last look failed."""
+
+    id: str
+    store_id: str
+    created_at: int
+    spec: str
+    interval_s: float | None
+    checked_at: int | None
+    error: str | None
+
+
+_COLUMNS = [vector_store_sources.c[name] for name in StoredSource.__dataclass_fields__]
+
+
+class StoreSources:
+    """Sources by tenant and store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def add(
+        self, tenant: Tenant, store_id: str, spec: str, *, interval_s: float | None = None
+    ) -> StoredSource:
+        """Adds a source. If the store has one of this `spec` already, returns that one."""
+
+        def work(connection: Connection) -> StoredSource:
+            find_store(connection, tenant, store_id)
+            columns = vector_store_sources.c
+            mine = (columns.tenant == tenant) & (columns.store_id == store_id) & (columns.spec == spec)
+            row = connection.execute(sa.select(*_COLUMNS).where(mine)).first()
+            if row is not None:
+                return StoredSource(*row)
+            source = StoredSource(
+                f"src_{uuid.uuid4().hex}", store_id, int(time.time()), spec, interval_s, None, None
+            )
+            values = {name: getattr(source, name) for name in StoredSource.__dataclass_fields__}
+            connection.execute(sa.insert(vector_store_sources).values(tenant=tenant, **values))
+            return source
+
+        return await self._database.write(work)
+
+    async def list(self, tenant: Tenant, store_id: str) -> list[StoredSource]:
+        """Returns the sources of a store, the oldest first."""
+        columns = vector_store_sources.c
+        query = (
+            sa.select(*_COLUMNS)
+            .where(columns.tenant == tenant, columns.store_id == store_id)
+            .order_by(columns.seq)
+        )
+        return await self._database.read(
+            lambda connection: [StoredSource(*row) for row in connection.execute(query)]
+        )
+
+    async def checked(self, tenant: Tenant, id: str, error: str | None) -> None:
+        """Records the end of a look at a source."""
+        statement = (
+            sa.update(vector_store_sources)
+            .where(vector_store_sources.c.tenant == tenant, vector_store_sources.c.id == id)
+            .values(checked_at=int(time.time()), error=error)
+        )
+        await self._database.write(lambda connection: connection.execute(statement).rowcount)
+
+    async def remove(self, tenant: Tenant, store_id: str, id: str) -> None:
+        """Removes a source. Its files stay until they are detached.
+
+        Raises:
+            NotFound: the store has no such source.
+        """
+        columns = vector_store_sources.c
+        statement = sa.delete(vector_store_sources).where(
+            columns.tenant == tenant, columns.store_id == store_id, columns.id == id
+        )
+
+        def work(connection: Connection) -> None:
+            if not connection.execute(statement).rowcount:
+                raise NotFound(f"there is no source {id!r}", fix="list the sources of the knowledge base")
+
+        await self._database.write(work)
