@@ -24,6 +24,11 @@ def _of_store(table: str) -> sa.ForeignKeyConstraint:
 
 def upgrade() -> None:
     """Creates the tables."""
+    _create_stores()
+    _create_contents()
+
+
+def _create_stores() -> None:
     op.create_table(
         "vector_stores",
         sa.Column("seq", _Sequence, autoincrement=True, nullable=False),
@@ -103,6 +108,9 @@ def upgrade() -> None:
     op.create_index(
         "ix_vector_store_sources_tenant_store_id_seq", "vector_store_sources", ["tenant", "store_id", "seq"]
     )
+
+
+def _create_contents() -> None:
     op.create_table(
         "documents",
         sa.Column("tenant", sa.String(64), nullable=False),
