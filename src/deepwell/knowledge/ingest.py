@@ -1,0 +1,239 @@
+"""`Ingestor`: brings a file into a vector store by durable stages: parse, chunk, embed, publish.
+
+Every stage keeps its result under the hash of what it was made from: the parsed document under that of the file, a vector
+under that of its text. A job that is taken up after a crash therefore repeats nothing that was finished, and a document that
+changed a little is embedded only where it changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import Literal, Protocol
+
+import msgspec
+
+from deepwell.errors import DeepwellError, NotFound
+from deepwell.knowledge.chunk import chunk_document
+from deepwell.knowledge.documents import Chunk, Document
+from deepwell.knowledge.protocols import Embedder
+from deepwell.storage.database import Tenant
+from deepwell.storage.files import FileStore
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
+from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.knowledge.chunks import NewChunk
+from deepwell.storage.knowledge.files import StoredStoreFile
+from deepwell.storage.knowledge.stores import StoredStore
+
+__all__ = [
+    "EMBEDDER_CHANGED",
+    "ChunkingStrategy",
+    "Ingestor",
+    "Parser",
+    "Stage",
+    "digest_of_text",
+    "document_digest",
+]
+
+Stage = Literal["parse", "chunk", "embed", "publish"]
+
+PARSER_VERSION = 1  # raised when parsers find other text in the same bytes
+_BATCH = 32  # texts embedded and kept together: a crash loses no more
+EMBEDDER_CHANGED = "embedder_changed"
+
+
+class Parser(Protocol):
+    """Reads files in a process with limits."""
+
+    async def parse(self, path: Path, filename: str) -> Document:
+        """Returns the document in a file.
+
+        Raises:
+            DeepwellError: the file cannot be read. Other files are not affected.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkingStrategy:
+    """Lengths of chunks in tokens. None: as much as the embedder reads at once."""
+
+    max_tokens: int | None = None
+    overlap_tokens: int = 64
+
+    @classmethod
+    def of(cls, text: str | None) -> ChunkingStrategy:
+        """Reads a strategy from its JSON."""
+        return cls() if text is None else cls(**json.loads(text))
+
+    def encoded(self) -> str:
+        """Returns it as JSON."""
+        return json.dumps({"max_tokens": self.max_tokens, "overlap_tokens": self.overlap_tokens})
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure(Exception):
+    """A file that can never be ingested as it is. `code` is OpenAI's."""
+
+    code: Literal["server_error", "unsupported_file", "invalid_file"]
+    message: str
+
+
+class Ingestor:
+    """The work of ingest jobs. Several may run in one process, and in several processes."""
+
+    def __init__(
+        self,
+        kept: KnowledgeStorage,
+        files: FileStore,
+        parser: Parser,
+        embedder_of: Callable[[StoredStore], Awaitable[Embedder]],
+        *,
+        observe: Callable[[Stage, float], None] = lambda _stage, _seconds: None,
+        published: Callable[[Tenant, str], None] = lambda _tenant, _store: None,
+    ) -> None:
+        """Ingests the files of `files` into the stores of `kept`.
+
+        Args:
+            embedder_of: loads the embedder of a store; raises an error that names the fix if it is another than the store's.
+            observe: called with every stage's duration in seconds.
+            published: called when a store's chunks have changed.
+        """
+        self._kept = kept
+        self._files = files
+        self._parser = parser
+        self._embedder_of = embedder_of
+        self._observe = observe
+        self._published = published
+
+    async def run(self, run: JobRun) -> JobOutcome:
+        """Ingests the file of a job, from the first stage whose result is not there."""
+        job = run.job
+        named = json.loads(job.payload)
+        try:
+            attached = await self._kept.files.get(job.tenant, named["store_id"], named["file_id"])
+            store = await self._kept.stores.get(job.tenant, named["store_id"])
+        except NotFound:  # deleted meanwhile
+            return JobOutcome("cancelled")
+        if attached.job_id != job.id or attached.status == "cancelled":
+            return JobOutcome("cancelled")
+        try:
+            return await self._ingest(run, store, attached)
+        except _Failure as failure:
+            await self._kept.files.fail(job.tenant, attached, failure.code, failure.message)
+            return JobOutcome("failed", error=failure.message)
+
+    async def _ingest(self, run: JobRun, store: StoredStore, attached: StoredStoreFile) -> JobOutcome:
+        tenant = run.job.tenant
+        try:
+            stored = await self._files.get(tenant, attached.file_id)
+        except NotFound:
+            raise _Failure("invalid_file", "the file was deleted before it was read") from None
+        self._tell(run, "parse", 0, 1)
+        began = time.monotonic()
+        digest = document_digest(stored.sha256, stored.filename)
+        document = await self._document(
+            tenant, digest, self._files.blobs.path(stored.sha256), stored.filename
+        )
+        began = self._timed("parse", began)
+
+        self._tell(run, "chunk", 0, 1)
+        try:
+            embedder = await self._embedder_of(store)
+        except DeepwellError as error:
+            raise _Failure("server_error", str(error)) from None
+        store = await self._kept.stores.adopt(
+            tenant,
+            store.id,
+            embedder=embedder.name,
+            embedder_hash=embedder.hash,
+            dimensions=embedder.dimensions,
+        )
+        strategy = ChunkingStrategy.of(attached.chunking or store.chunking)
+        windows = await asyncio.to_thread(
+            chunk_document,
+            document,
+            embedder,
+            max_tokens=strategy.max_tokens,
+            overlap_tokens=strategy.overlap_tokens,
+        )
+        if not windows:
+            raise _Failure("invalid_file", "there is no text in the file")
+        new = [_new_chunk(window) for window in windows]
+        began = self._timed("chunk", began)
+
+        if not await self._embed(run, embedder, new):
+            return JobOutcome("cancelled")
+        began = self._timed("embed", began)
+
+        self._tell(run, "publish", 0, 1)
+        size = sum(len(chunk.text.encode()) + 4 * embedder.dimensions for chunk in new)
+        kept = await self._kept.files.complete(
+            tenant, attached, digest, new, usage_bytes=size, embedder_hash=embedder.hash
+        )
+        self._timed("publish", began)
+        if not kept:
+            return JobOutcome("cancelled")
+        self._published(tenant, store.id)
+        return JobOutcome("succeeded", result=json.dumps({"chunks": len(new)}))
+
+    async def _document(self, tenant: Tenant, digest: str, path: Path, filename: str) -> Document:
+        body = await self._kept.chunks.document(tenant, digest)
+        if body is not None:
+            return msgspec.json.decode(body, type=Document)
+        try:
+            document = await self._parser.parse(path, filename)
+        except DeepwellError as error:
+            code = "unsupported_file" if error.code == "unsupported_file" else "invalid_file"
+            raise _Failure(code, str(error)) from None
+        await self._kept.chunks.keep_document(tenant, digest, msgspec.json.encode(document).decode())
+        return document
+
+    async def _embed(self, run: JobRun, embedder: Embedder, new: Sequence[NewChunk]) -> bool:
+        """Embeds the texts that have no vector yet. Returns False if the job was cancelled on the way."""
+        tenant, texts = run.job.tenant, {chunk.digest: chunk.text for chunk in new}
+        there = await self._kept.chunks.embedded(tenant, embedder.hash, texts)
+        missing = [digest for digest in texts if digest not in there]
+        for begin in range(0, len(missing), _BATCH):
+            if run.cancelled.is_set():
+                return False
+            self._tell(run, "embed", begin, len(missing))
+            digests = missing[begin : begin + _BATCH]
+            vectors = await embedder.embed([texts[one] for one in digests], "passage")
+            await self._kept.chunks.keep_vectors(tenant, embedder.hash, digests, vectors)
+        return True
+
+    def _timed(self, stage: Stage, began: float) -> float:
+        now = time.monotonic()
+        self._observe(stage, now - began)
+        return now
+
+    def _tell(self, run: JobRun, stage: Stage, done: int, total: int) -> None:
+        run.progress = json.dumps({"stage": stage, "done": done, "total": total})
+
+
+def document_digest(sha256: str, filename: str) -> str:
+    """Returns the name of the document that this version of the parsers finds in a file."""
+    text = f"{sha256}\0{PurePath(filename).suffix.lower()}\0{PARSER_VERSION}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digest_of_text(text: str) -> str:
+    """Returns the name of the vector of a chunk's text."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _new_chunk(window: Chunk) -> NewChunk:
+    return NewChunk(
+        digest=digest_of_text(window.text),
+        text=window.text,
+        start=window.start,
+        end=window.end,
+        place=msgspec.json.encode(window.place).decode(),
+        tokens=window.tokens,
+    )
