@@ -32,7 +32,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A run of characters of a document that share one place. A chunk may join sections, and never cuts a table's row needlessly.
+    """A run of characters of a document that share one place. A chunk may join sections, and cuts no table's row needlessly.
 
     Attributes:
         start: offset of the first character in `Document.text`.
