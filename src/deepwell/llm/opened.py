@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from os import PathLike, fspath
 from typing import Any
 
@@ -56,6 +56,23 @@ class Opened:
     def detokenize(self, tokens: Sequence[int]) -> str:
         """Returns the text of tokens, control tokens included."""
         return self._session.model.codec.decode(list(tokens))
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Texts that an embedding model expects in front of a "query" and of a "passage"; empty if it expects none."""
+        return self._session.model.codec.prompts
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the tokens of a text as `tokenize` does, on the calling thread."""
+        return self._session.model.codec.encode(text)
+
+    def framed(self, tokens: Sequence[int]) -> list[int]:
+        """Returns the tokens of a text with those that the model wants around them, such as [CLS] and [SEP]."""
+        return self._session.model.codec.framed(list(tokens))
+
+    def unframed(self, tokens: Sequence[int]) -> list[int]:
+        """Returns the tokens of a text without those that `framed` puts around them."""
+        return self._session.model.codec.unframed(list(tokens))
 
     def __repr__(self) -> str:
         session = self._session
