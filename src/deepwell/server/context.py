@@ -16,6 +16,7 @@ from deepwell.server.answering import Answering
 from deepwell.server.background import Background
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.sse import Stop
+from deepwell.server.knowledge import ServerKnowledge
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
 from deepwell.server.options import ServerOptions
@@ -55,6 +56,7 @@ class ServerContext:
     on_demand: OnDemandModels | None = field(default=None, init=False)
     background: Background = field(default_factory=Background, init=False)
     _state: State | None = field(default=None, init=False)
+    _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -81,6 +83,13 @@ class ServerContext:
         """The stores that outlive a request. Without `database` they are temporary, and gone with the server."""
         return self._state or self._keep(Database.temporary())
 
+    @property
+    def knowledge(self) -> ServerKnowledge:
+        """Searches and ingestion of this process."""
+        if self._knowledge is None:
+            self._knowledge = ServerKnowledge(self.state, self.options.knowledge, self.metrics)
+        return self._knowledge
+
     def _keep(self, database: Database) -> State:
         self._state = State(database, self.options.files.folder)
         self.kept.set()
@@ -100,6 +109,8 @@ class ServerContext:
         await self.keys.close()
         await self.limiter.close()
         await self.close_background()
+        if self._knowledge is not None:
+            await self._knowledge.close()
         if self._state is not None:
             self._state.close()
 

@@ -18,6 +18,7 @@ __all__ = [
     "CacheOptions",
     "ConnectionOptions",
     "FileOptions",
+    "KnowledgeOptions",
     "LimitsConfig",
     "OriginOptions",
     "SemanticOptions",
@@ -49,6 +50,35 @@ class FileOptions:
             settings.batch_concurrency,
             settings.job_lease_s,
             RetentionPolicy.of(settings),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeOptions:
+    """Options of knowledge. The settings of the same names describe each.
+
+    Attributes:
+        folder: directory of the side files of indexes; None: a temporary one.
+        ground: name of the knowledge base that grounds every chat answer.
+    """
+
+    embedder: str = "e5-small-q4"
+    folder: Path | None = None
+    models_dir: Path | None = None
+    ingest_jobs: int = 2
+    ground: str | None = None
+    min_score: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> KnowledgeOptions:
+        """Reads the options from the settings."""
+        return cls(
+            settings.knowledge_embedder,
+            settings.data_dir / "knowledge",
+            settings.models_dir,
+            settings.ingest_jobs,
+            settings.knowledge,
+            settings.knowledge_min_score,
         )
 
 
@@ -197,6 +227,7 @@ class ServerOptions:
     worker: int = 0
     model_host: str = ""
     engine_wait_s: float = 30.0
+    knowledge: KnowledgeOptions = field(default_factory=KnowledgeOptions)
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -213,4 +244,5 @@ class ServerOptions:
             worker,
             model_host,
             settings.engine_wait_s,
+            KnowledgeOptions.of(settings),
         )

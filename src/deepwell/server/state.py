@@ -25,6 +25,7 @@ class State:
     """The stores.
 
     Attributes:
+        folder: directory of the files.
         owner: name of this process in leases, which no other process ever has.
         jobs_changed: set when a worker of this process should look for jobs.
     """
@@ -37,6 +38,7 @@ class State:
         if folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="deepwell-files-", ignore_cleanup_errors=True)
             folder = Path(self._folder.name)
+        self.folder = folder
         self.jobs = JobStore(database)
         self.files = FileStore(database, folder)
         self.uploads = UploadStore(database, self.files)

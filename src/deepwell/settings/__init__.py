@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from deepwell.settings.client import ClientSettings
 from deepwell.settings.engine import EngineSettings
+from deepwell.settings.knowledge import KnowledgeSettings
 from deepwell.settings.models import ModelSettings
 from deepwell.settings.problems import invalid, refuse_misspelt_variables
 from deepwell.settings.server import ServerSettings
@@ -33,7 +34,9 @@ _FLAGS = {
 
 
 # Pydantic lists the fields of the last base first.
-class Settings(ClientSettings, ModelSettings, StorageSettings, EngineSettings, ServerSettings):
+class Settings(
+    ClientSettings, ModelSettings, StorageSettings, EngineSettings, KnowledgeSettings, ServerSettings
+):
     """Every option Deepwell has, once: a section for each package, under one list of names."""
 
     model_config = SettingsConfigDict(

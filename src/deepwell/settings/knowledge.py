@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from deepwell.settings.section import Section
@@ -17,7 +17,7 @@ _Listed = Annotated[list[str], NoDecode]
 class KnowledgeSettings(Section):
     """The section of knowledge: the embedder, the sources that may be read, and the grounding of answers."""
 
-    embedder: str = Field(
+    knowledge_embedder: str = Field(
         "e5-small-q4",
         description="Model that embeds the texts of new knowledge bases: a name in the store or the catalog.",
     )
@@ -31,10 +31,18 @@ class KnowledgeSettings(Section):
         le=1,
         description="Least score of a passage that may ground an answer; 0: the measured default.",
     )
-    source_hosts: _Listed = Field(
+    knowledge_hosts: _Listed = Field(
         default_factory=list[str],
         description="Hosts or networks inside your own network that sources may read, such as wiki.internal or 10.1.0.0/16.",
     )
     ingest_jobs: int = Field(
-        2, ge=0, le=64, description="Files that one server process ingests at a time; 0: none, another does it."
+        2,
+        ge=0,
+        le=64,
+        description="Files that one server process ingests at a time; 0: none, another does it.",
     )
+
+    @field_validator("knowledge_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: Any) -> Any:
+        return value.replace(",", " ").split() if isinstance(value, str) else value

@@ -51,7 +51,9 @@ def help_questions() -> list[HelpQuestion]:
     """
     data = (_HERE / "help_questions.jsonl").read_bytes()
     if sha256(data).hexdigest() != QUESTIONS_SHA256:
-        raise DeepwellError("help_questions.jsonl is not the frozen set", fix="restore it from the repository")
+        raise DeepwellError(
+            "help_questions.jsonl is not the frozen set", fix="restore it from the repository"
+        )
     return _read(data)
 
 

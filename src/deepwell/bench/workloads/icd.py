@@ -202,7 +202,9 @@ def _text(node: Element, tag: str) -> str:
 def _note_passages(entry: IcdEntry) -> list[IcdPassage]:
     lines = [f"{entry.code} includes: {note}" for note in entry.includes]
     lines += [f"{entry.code} does not include: {note}" for note in entry.excludes1]
-    lines += [f"{entry.code} does not include, but may be coded beside it: {note}" for note in entry.excludes2]
+    lines += [
+        f"{entry.code} does not include, but may be coded beside it: {note}" for note in entry.excludes2
+    ]
     lines += [f"{entry.code} note: {note}" for note in entry.other]
     head = f"{entry.code} {entry.title}"
     return [

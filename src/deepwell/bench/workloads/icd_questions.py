@@ -34,7 +34,9 @@ _SEED = 2026
 # A code, or a list of codes, in brackets behind a condition, such as `(I15.0, I15.1)` or `(H35.0-)`.
 _REFERENCE = re.compile(r"\s*\([A-Z][0-9][^()]*\)")
 _CODE = re.compile(r"\b[A-Z][0-9][0-9A-Z]")
-_NO_CONDITION = re.compile(r"^(any|use|conditions?|diseases?|disorders?|the|those|all)\b|\b(codes?|coded|see)\b", re.IGNORECASE)
+_NO_CONDITION = re.compile(
+    r"^(any|use|conditions?|diseases?|disorders?|the|those|all)\b|\b(codes?|coded|see)\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,9 @@ def icd_questions() -> list[ClosedQuestion]:
     """
     questions = _generate(lambda entry: entry.chapter not in DEVELOPMENT_CHAPTERS, _YES_NO, _FOUR_WAY)
     if questions_digest(questions) != QUESTIONS_SHA256:
-        raise DeepwellError("the questions are not the frozen ones", fix="restore icd_questions.py and icd.py")
+        raise DeepwellError(
+            "the questions are not the frozen ones", fix="restore icd_questions.py and icd.py"
+        )
     return questions
 
 

@@ -14,7 +14,16 @@ from pathlib import Path
 from deepwell.bench.harness.assets import bench_cache
 from deepwell.errors import DeepwellError, DownloadError, MissingDependency
 
-__all__ = ["CORPUS_SHA256", "HelpParagraph", "HelpPassage", "HelpSource", "align", "help_passages", "help_source", "read_pages"]
+__all__ = [
+    "CORPUS_SHA256",
+    "HelpParagraph",
+    "HelpPassage",
+    "HelpSource",
+    "align",
+    "help_passages",
+    "help_source",
+    "read_pages",
+]
 
 PACKAGES = {"en": "libreoffice-help-en-us", "zh": "libreoffice-help-zh-cn"}
 _FOLDERS = {"en": "en-US", "zh": "zh-CN"}

@@ -310,6 +310,31 @@ class Metrics:
         self._valkey_failures = Counter(
             "deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=self.registry
         )
+        self.ingested = Counter(
+            "deepwell_ingested_files",
+            "Files whose ingestion into a knowledge base has ended.",
+            ("status",),
+            registry=registry,
+        )
+        self.ingest_seconds = Histogram(
+            "deepwell_ingest_seconds",
+            "Time that one file spent in a stage of its ingestion.",
+            ("stage",),
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+            registry=registry,
+        )
+        self.knowledge_search_seconds = Histogram(
+            "deepwell_knowledge_search_seconds",
+            "Time of one search in a knowledge base.",
+            buckets=(0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.3, 1, 3),
+            registry=registry,
+        )
+        self.knowledge_results = Counter(
+            "deepwell_knowledge_searches",
+            "Searches in knowledge bases, by whether they found a passage.",
+            ("result",),
+            registry=registry,
+        )
         self._lookups = Counter(
             "deepwell_response_cache_lookups",
             "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",

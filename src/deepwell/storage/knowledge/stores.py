@@ -258,6 +258,12 @@ class VectorStores:
         query = sa.select(sa.func.count()).where(chunks.c.tenant == tenant, chunks.c.store_id == id)
         return await self._database.read(lambda connection: connection.execute(query).scalar_one())
 
+    async def missing(self, ids: list[str]) -> list[str]:
+        """Returns those ids of stores that no tenant has any more."""
+        query = sa.select(vector_stores.c.id).where(vector_stores.c.id.in_(ids))
+        there = await self._database.read(lambda connection: set(connection.scalars(query)))
+        return [id for id in ids if id not in there]
+
     async def sweep(self) -> int:
         """Deletes stores that expired more than 30 days ago, of all tenants. Returns their number."""
         before = int(time.time()) - _KEPT_EXPIRED_S

@@ -1,0 +1,76 @@
+"""`Embedders`: the embedding models that this process has open, each loaded when it is first needed."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deepwell.errors import InvalidRequest
+from deepwell.storage.knowledge.stores import StoredStore
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.models import LLMEmbedder
+    from deepwell.llm import AsyncLLM
+
+__all__ = ["Embedders"]
+
+
+class Embedders:
+    """Embedders by the name of their model. They belong to one event loop."""
+
+    def __init__(self, models_dir: Path | None = None) -> None:
+        """Opens models of the store `models_dir`; None: that of the settings."""
+        self._models_dir = models_dir
+        self._open: dict[str, asyncio.Task[tuple[AsyncLLM, LLMEmbedder]]] = {}
+
+    async def named(self, name: str) -> LLMEmbedder:
+        """Returns the embedder of a model.
+
+        Raises:
+            ModelNotFound: it is not in the store. The fix names the command that pulls it.
+            InvalidRequest: it generates text.
+        """
+        task = self._open.get(name)
+        if task is None:
+            task = self._open[name] = asyncio.create_task(self._load(name))
+        try:
+            return (await asyncio.shield(task))[1]
+        except Exception:
+            self._open.pop(name, None)  # it may be there the next time
+            raise
+
+    async def of_store(self, store: StoredStore) -> LLMEmbedder:
+        """Returns the embedder whose vectors a store holds.
+
+        Raises:
+            InvalidRequest: the model of that name has other vectors by now.
+        """
+        embedder = await self.named(store.embedder)
+        if store.embedder_hash and embedder.hash != store.embedder_hash:
+            raise InvalidRequest(
+                f"the vectors of {store.name or store.id!r} are of another {store.embedder} than the one that is here",
+                fix=f"run `deepwell knowledge rebuild {store.name or store.id}`, which embeds its texts again",
+            )
+        return embedder
+
+    async def close(self) -> None:
+        """Closes every model."""
+        tasks, self._open = list(self._open.values()), {}
+        for task in tasks:
+            task.cancel()
+            for found in await asyncio.gather(task, return_exceptions=True):
+                if isinstance(found, tuple):
+                    await found[0].close()
+
+    async def _load(self, name: str) -> tuple[AsyncLLM, LLMEmbedder]:
+        from deepwell.knowledge.models import LLMEmbedder
+        from deepwell.llm import AsyncLLM
+
+        options = {} if self._models_dir is None else {"models_dir": self._models_dir}
+        llm = await asyncio.to_thread(lambda: AsyncLLM(name, **options))
+        try:
+            return await llm.open(), LLMEmbedder(llm)
+        except BaseException:
+            await llm.close()
+            raise

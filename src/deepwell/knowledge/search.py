@@ -1,0 +1,276 @@
+"""`Searcher`: hybrid search over vector stores, current to the last commit.
+
+A search reads the store's generation first and brings the side files up to it, so that a chunk is found as soon as its
+ingestion has ended. Found keys are looked up in the database at the end, so that a chunk that was removed is never returned,
+whatever the side files still hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from deepwell.errors import InvalidRequest
+from deepwell.knowledge.documents import Passage, Place
+from deepwell.knowledge.filters import matches
+from deepwell.knowledge.fuse import fuse
+from deepwell.knowledge.protocols import Embedder, Reranker
+from deepwell.storage.database import Tenant
+from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.knowledge.chunks import FoundChunk
+from deepwell.storage.knowledge.stores import StoredStore
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from deepwell.knowledge.index.protocol import Hits
+    from deepwell.knowledge.index.side import SideIndex
+
+__all__ = ["Arms", "Ranker", "SearchOptions", "Searcher", "passage_of"]
+
+Ranker = Literal["hybrid", "lexical", "dense"]
+
+_DEPTH = 100  # candidates of each arm; the fused ranking is theirs
+_MOST_OPEN = 64  # indexes that one process holds open
+_MOST_FILTERS = 64  # sets of allowed keys that are kept for the next search
+_RERANKED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """Options of one search.
+
+    Attributes:
+        limit: number of passages to return at most.
+        ranker: the arms to use; "hybrid" fuses both.
+        min_score: least score of a passage, from 0 to 1.
+        filters: a checked filter over the attributes of files.
+        rerank: whether a reranker, if there is one, orders the best passages.
+    """
+
+    limit: int = 10
+    ranker: Ranker = "hybrid"
+    min_score: float = 0.0
+    filters: Mapping[str, Any] | None = None
+    rerank: bool = False
+
+
+@dataclass(slots=True)
+class Arms:
+    """The hits of the two arms of one search."""
+
+    lexical: Hits | None = None
+    dense: Hits | None = None
+
+
+@dataclass(slots=True)
+class _Opened:
+    side: SideIndex
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class Searcher:
+    """Searches of one process. It belongs to one event loop."""
+
+    def __init__(
+        self,
+        kept: KnowledgeStorage,
+        folder: Path,
+        embedder_of: Callable[[StoredStore], Awaitable[Embedder]],
+        reranker: Reranker | None = None,
+    ) -> None:
+        """Searches the stores of `kept`.
+
+        Args:
+            folder: directory of the side files, which may be deleted at any time that no process uses them.
+            embedder_of: returns the embedder of a store.
+        """
+        self._kept = kept
+        self._folder = folder
+        self._embedder_of = embedder_of
+        self._reranker = reranker
+        self._open: OrderedDict[str, _Opened] = OrderedDict()
+        self._allowed: OrderedDict[tuple[str, int, str], NDArray[np.int64]] = OrderedDict()
+
+    async def search(
+        self, tenant: Tenant, store_id: str, query: str, options: SearchOptions | None = None
+    ) -> list[Passage]:
+        """Returns the passages that fit a query best, best first; none if nothing reaches `min_score`.
+
+        Raises:
+            NotFound: the tenant has no such store.
+            InvalidRequest: the query is empty, or the store has expired or was made with another embedder.
+        """
+        options = options or SearchOptions()
+        store = await self._usable(tenant, store_id, query)
+        if not store.dimensions:  # nothing was ever published
+            return []
+        allowed = None
+        if options.filters is not None:
+            allowed = await self._allowed_keys(tenant, store, options.filters)
+            if not len(allowed):
+                return []
+        depth = max(_DEPTH, 2 * options.limit)
+        while True:
+            arms = await self._arms(tenant, store, query, options.ranker, depth, allowed)
+            ranked = fuse(query, arms.lexical, arms.dense)
+            found = await self._kept.chunks.found(tenant, store_id, ranked.keys[:depth].tolist())
+            passages = [
+                passage_of(found[key], score)
+                for key, score in zip(ranked.keys.tolist(), ranked.scores.tolist(), strict=True)
+                if key in found and score >= options.min_score
+            ]
+            # Removed chunks may fill a whole ranking until the next synchronisation; then it is read deeper.
+            exhausted = len(found) == min(len(ranked), depth) or len(ranked) < depth
+            if len(passages) >= options.limit or exhausted:
+                break
+            depth *= 4
+        if options.rerank and self._reranker is not None and passages:
+            passages = await self._reranked(query, passages)
+        await self._kept.stores.touch(tenant, store)
+        return passages[: options.limit]
+
+    async def arms(
+        self, tenant: Tenant, store_id: str, query: str, *, depth: int = _DEPTH, ranker: Ranker = "hybrid"
+    ) -> Arms:
+        """Returns the hits of each arm alone, for evaluation."""
+        store = await self._usable(tenant, store_id, query)
+        return await self._arms(tenant, store, query, ranker, depth, None)
+
+    async def synchronise(self, tenant: Tenant, store_id: str) -> int:
+        """Brings the side files of a store up to its newest generation, and returns it."""
+        store = await self._kept.stores.get(tenant, store_id)
+        if store.dimensions:
+            await self._current(tenant, store)
+        return store.generation
+
+    async def sweep(self) -> int:
+        """Deletes the side files of stores that are gone. Returns their number."""
+        names = await asyncio.to_thread(
+            lambda: [path.name for path in self._folder.glob("vs_*")] if self._folder.is_dir() else []
+        )
+        gone = await self._kept.stores.missing(names)
+        for name in gone:
+            for key in [key for key in self._open if key.startswith(f"{name}/")]:
+                opened = self._open.pop(key)
+                async with opened.lock:
+                    await asyncio.to_thread(opened.side.close)
+            await asyncio.to_thread(shutil.rmtree, self._folder / name, ignore_errors=True)
+        return len(gone)
+
+    async def close(self) -> None:
+        """Closes every index."""
+        for opened in self._open.values():
+            async with opened.lock:
+                await asyncio.to_thread(opened.side.close)
+        self._open.clear()
+
+    async def _usable(self, tenant: Tenant, store_id: str, query: str) -> StoredStore:
+        if not query.strip():
+            raise InvalidRequest("the query is empty", fix="send a question or some words", param="query")
+        store = await self._kept.stores.get(tenant, store_id)
+        if store.expired():
+            raise InvalidRequest(
+                f"the vector store {store_id!r} has expired",
+                fix="create a new one; its files are still there",
+            )
+        return store
+
+    async def _arms(
+        self,
+        tenant: Tenant,
+        store: StoredStore,
+        query: str,
+        ranker: Ranker,
+        depth: int,
+        allowed: NDArray[np.int64] | None,
+    ) -> Arms:
+        arms = Arms()
+        embedding = None
+        if ranker != "lexical":
+            embedder = await self._embedder_of(store)
+            embedding = asyncio.ensure_future(embedder.embed([query], "query"))
+        try:
+            side = await self._current(tenant, store)
+            if ranker != "dense":
+                arms.lexical = await asyncio.to_thread(side.lexical.search, query, depth, allowed=allowed)
+            if embedding is not None:
+                vector = (await embedding)[0]
+                arms.dense = await asyncio.to_thread(side.vectors.search, vector, depth, allowed=allowed)
+        finally:
+            if embedding is not None:
+                embedding.cancel()
+        return arms
+
+    async def _current(self, tenant: Tenant, store: StoredStore) -> SideIndex:
+        """Returns the index of a store, at least as new as its row."""
+        opened = await self._opened(tenant, store)
+        if opened.side.generation >= store.generation:
+            return opened.side
+        async with opened.lock:
+            while opened.side.generation < store.generation:
+                delta = await self._kept.chunks.delta(tenant, store.id, opened.side.generation)
+                await asyncio.to_thread(opened.side.apply, delta)
+        return opened.side
+
+    async def _opened(self, tenant: Tenant, store: StoredStore) -> _Opened:
+        key = f"{store.id}/{store.embedder_hash}"
+        opened = self._open.get(key)
+        if opened is None:
+            from deepwell.knowledge.index.side import SideIndex
+
+            side = await asyncio.to_thread(
+                SideIndex, self._folder / store.id, store.dimensions, store.embedder_hash
+            )
+            opened = self._open.setdefault(key, _Opened(side))
+        self._open.move_to_end(key)
+        while len(self._open) > _MOST_OPEN:
+            _, old = self._open.popitem(last=False)
+            async with old.lock:
+                await asyncio.to_thread(old.side.close)
+        return opened
+
+    async def _allowed_keys(
+        self, tenant: Tenant, store: StoredStore, filters: Mapping[str, Any]
+    ) -> NDArray[np.int64]:
+        key = (store.id, store.generation, json.dumps(filters, sort_keys=True))
+        found = self._allowed.get(key)
+        if found is None:
+            attributes = await self._kept.files.attributes(tenant, store.id)
+            files = [file_id for file_id, mine in attributes.items() if matches(filters, mine)]
+            found = await self._kept.chunks.keys_of(tenant, store.id, files)
+            self._allowed[key] = found
+            while len(self._allowed) > _MOST_FILTERS:
+                self._allowed.popitem(last=False)
+        return found
+
+    async def _reranked(self, query: str, passages: Sequence[Passage]) -> list[Passage]:
+        assert self._reranker is not None
+        first, rest = passages[:_RERANKED], passages[_RERANKED:]
+        scores = await self._reranker.rerank(query, [one.text for one in first])
+        order = sorted(range(len(first)), key=lambda index: -scores[index])
+        return [*(first[index] for index in order), *rest]
+
+
+def passage_of(chunk: FoundChunk, score: float) -> Passage:
+    """Returns a found chunk as a passage."""
+    return Passage(
+        key=chunk.key,
+        file_id=chunk.file_id,
+        filename=chunk.uri or chunk.filename,
+        score=score,
+        text=chunk.text,
+        start=chunk.start,
+        end=chunk.end,
+        place=msgspec.json.decode(chunk.place, type=Place),
+        attributes=json.loads(chunk.attributes),
+    )

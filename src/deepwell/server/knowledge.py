@@ -1,0 +1,158 @@
+"""`ServerKnowledge`: searches and ingestion of one HTTP process, wired to its stores and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from deepwell.errors import DeepwellError
+from deepwell.server.options import KnowledgeOptions
+from deepwell.storage.knowledge.files import INGEST_JOB
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.embedders import Embedders
+    from deepwell.knowledge.ingest import Ingestor
+    from deepwell.knowledge.search import Searcher
+    from deepwell.server.observe.metrics import Metrics
+    from deepwell.server.state import State
+    from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+
+__all__ = ["IngestWorker", "ServerKnowledge"]
+
+_log = logging.getLogger("deepwell.server")
+_SWEEP_S = 600.0
+
+
+class ServerKnowledge:
+    """Knowledge in one HTTP process. Models, indexes and parsers are opened when they are first needed.
+
+    Attributes:
+        default_embedder: name of the model of new vector stores.
+    """
+
+    def __init__(self, state: State, options: KnowledgeOptions, metrics: Metrics) -> None:
+        self.default_embedder = options.embedder
+        self.options = options
+        self._state = state
+        self._metrics = metrics
+        self._embedders: Embedders | None = None
+        self._searcher: Searcher | None = None
+        self._ingestor: Ingestor | None = None
+        self._wake: Callable[[], None] = lambda: None
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def embedders(self) -> Embedders:
+        """The embedding models of this process."""
+        if self._embedders is None:
+            from deepwell.knowledge.embedders import Embedders
+
+            self._embedders = Embedders(self.options.models_dir)
+            self._closing.append(self._embedders.close)
+        return self._embedders
+
+    @property
+    def searcher(self) -> Searcher:
+        """The searches of this process."""
+        if self._searcher is None:
+            from deepwell.knowledge.search import Searcher
+
+            folder = self.options.folder or self._state.folder / "knowledge"
+            self._searcher = Searcher(self._state.knowledge, folder, self.embedders.of_store)
+            self._closing.append(self._searcher.close)
+        return self._searcher
+
+    def changed(self) -> None:
+        """Tells the worker of this process that files were attached."""
+        self._wake()
+
+    def runner(self, lease_s: float) -> JobRunner:
+        """Returns the runner of this process's ingest jobs."""
+        from deepwell.storage.jobs.runner import JobRunner
+
+        runner = JobRunner(
+            self._state.jobs,
+            [INGEST_JOB],
+            self._state.owner,
+            self._ingest,
+            lease_s=lease_s,
+            most=self.options.ingest_jobs,
+        )
+        self._wake = runner.wake
+        return runner
+
+    async def _ingest(self, run: JobRun) -> JobOutcome:
+        if self._ingestor is None:
+            from deepwell.knowledge.ingest import Ingestor
+            from deepwell.knowledge.parse.process import ParseProcess
+
+            parser = ParseProcess()
+            self._closing.append(parser.close)
+            self._ingestor = Ingestor(
+                self._state.knowledge,
+                self._state.files,
+                parser,
+                self.embedders.of_store,
+                observe=lambda stage, seconds: self._metrics.ingest_seconds.labels(stage).observe(seconds),
+            )
+        outcome = await self._ingestor.run(run)
+        self._metrics.ingested.labels(outcome.status).inc()
+        return outcome
+
+    async def sweep(self) -> None:
+        """Deletes what has expired, lost its file, or is needed by nobody, of all tenants, in rows and side files."""
+        await self._state.knowledge.sweep()
+        await self.searcher.sweep()
+
+    async def close(self) -> None:
+        """Closes what was opened, the last first."""
+        while self._closing:
+            await self._closing.pop()()
+
+
+class IngestWorker:
+    """The ingestion of one process: it claims ingest jobs of all tenants, and sweeps what nobody needs any more."""
+
+    def __init__(
+        self, knowledge: Callable[[], ServerKnowledge], kept: asyncio.Event, *, lease_s: float, first: bool
+    ) -> None:
+        """Begins when `kept` says that there is a database.
+
+        Args:
+            first: whether this process is the one of the server that sweeps.
+        """
+        self._knowledge = knowledge
+        self._kept = kept
+        self._lease_s = lease_s
+        self._first = first
+        self._runner: JobRunner | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Starts to claim jobs."""
+        self._tasks = [asyncio.create_task(self._begin())]
+
+    async def stop(self) -> None:
+        """Returns every job to the queue, where the next process goes on with it."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self._runner is not None:
+            await self._runner.stop()
+
+    async def _begin(self) -> None:
+        await self._kept.wait()
+        knowledge = self._knowledge()
+        if knowledge.options.ingest_jobs:
+            self._runner = knowledge.runner(self._lease_s)
+            self._runner.start()
+        while self._first:
+            try:
+                await knowledge.sweep()
+            except Exception as error:
+                foreseen = isinstance(error, DeepwellError)
+                _log.warning("old knowledge cannot be swept: %s", error, exc_info=None if foreseen else error)
+            await asyncio.sleep(_SWEEP_S)
