@@ -21,6 +21,7 @@ __all__ = [
     "ModelNotFound",
     "NotFound",
     "PortInUse",
+    "SourceError",
     "StorageError",
     "StorageUnavailable",
     "UnsupportedModel",
@@ -158,6 +159,13 @@ class DownloadError(DeepwellError):
 
     status = 502
     type = "download_error"
+
+
+class SourceError(DeepwellError):
+    """Raised when a source of knowledge, or one document of it, cannot be read."""
+
+    status = 502
+    type = "source_error"
 
 
 class EngineUnavailable(DeepwellError):
