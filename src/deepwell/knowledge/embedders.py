@@ -67,7 +67,9 @@ class Embedders:
         from deepwell.knowledge.models import LLMEmbedder
         from deepwell.llm import AsyncLLM
 
-        options = {} if self._models_dir is None else {"models_dir": self._models_dir}
+        from deepwell.llm.arguments import Options
+
+        options: Options = {} if self._models_dir is None else {"models_dir": self._models_dir}
         llm = await asyncio.to_thread(lambda: AsyncLLM(name, **options))
         try:
             return await llm.open(), LLMEmbedder(llm)

@@ -418,6 +418,21 @@ def _detach(connection: Connection, tenant: Tenant, store_id: str, file_ids: Col
     return len(found)
 
 
+def requeue(connection: Connection, tenant: Tenant, store_id: str) -> None:
+    """Removes the chunks of a store and queues its files again, but for those that failed, in the caller's transaction."""
+    columns = vector_store_files.c
+    rows = connection.execute(
+        sa.select(*_COLUMNS)
+        .where(columns.tenant == tenant, columns.store_id == store_id, columns.status != "failed")
+        .order_by(columns.seq)
+    ).all()
+    attached = [StoredStoreFile(*row) for row in rows]
+    remove_chunks(connection, tenant, store_id, [one.file_id for one in attached])
+    for one in attached:
+        again = Attachment(one.file_id, one.attributes, one.chunking, one.source_id, one.uri, one.version)
+        _attach(connection, tenant, store_id, again, one.batch_id)
+
+
 def detach_everywhere(connection: Connection, tenant: Tenant, file_id: str) -> None:
     """Removes a file from every store of the tenant inside the caller's transaction, which deletes the file."""
     columns = vector_store_files.c

@@ -15,7 +15,7 @@ from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import chunks, vector_store_files, vector_stores
 
-__all__ = ["DAY_S", "StoredStore", "VectorStores", "find_store", "next_generation"]
+__all__ = ["DAY_S", "StoredStore", "VectorStores", "bounded", "find_store", "next_generation", "set_embedder"]
 
 DAY_S = 86_400
 _TOUCH_S = 60  # a store that is used all the time is written to this often, not with every search
@@ -287,6 +287,22 @@ def find_store(connection: Connection, tenant: Tenant, id: str, *, lock: bool = 
             f"there is no vector store {id!r}", fix="list the vector stores: it may have been deleted"
         )
     return StoredStore(*row)
+
+
+def set_embedder(
+    connection: Connection, tenant: Tenant, id: str, embedder: str, embedder_hash: str, dimensions: int
+) -> None:
+    """Records another embedder of a store inside the caller's transaction."""
+    connection.execute(
+        sa.update(vector_stores)
+        .where(vector_stores.c.tenant == tenant, vector_stores.c.id == id)
+        .values(
+            embedder=embedder,
+            embedder_hash=embedder_hash,
+            dimensions=dimensions,
+            generation=vector_stores.c.generation + 1,
+        )
+    )
 
 
 def next_generation(connection: Connection, tenant: Tenant, id: str) -> int:

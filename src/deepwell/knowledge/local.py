@@ -1,0 +1,200 @@
+"""`LocalKnowledge`: all of knowledge in this process, over the database of the settings, with no server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from deepwell.knowledge.documents import Passage
+from deepwell.knowledge.embedders import Embedders
+from deepwell.knowledge.ingest import Ingestor
+from deepwell.knowledge.refresh import Refresher
+from deepwell.knowledge.search import Searcher, SearchOptions
+from deepwell.knowledge.sources.options import Access
+from deepwell.settings import Settings
+from deepwell.storage.database import LOCAL, Database, Tenant
+from deepwell.storage.files import FileStore
+from deepwell.storage.jobs import JobStore
+from deepwell.storage.jobs.runner import JobRunner
+from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.knowledge.files import INGEST_JOB, Attachment, StoredStoreFile
+from deepwell.storage.knowledge.stores import StoredStore
+
+__all__ = ["IngestProgress", "LocalKnowledge"]
+
+_LOOK_S = 0.05
+_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class IngestProgress:
+    """The state of a store's ingestion: files by outcome, and the stage of one that is under way."""
+
+    completed: int
+    failed: int
+    waiting: int
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+
+
+class LocalKnowledge:
+    """Knowledge bases of one tenant, from Python and from the command line. It belongs to one event loop.
+
+    async with LocalKnowledge(Settings.load()) as knowledge:
+        store = await knowledge.create("handbook")
+        await knowledge.add_files(store.id, [Path("handbook.pdf")])
+        passages = await knowledge.search(store.id, "How many days of leave?")
+    """
+
+    def __init__(self, settings: Settings, *, tenant: Tenant = LOCAL) -> None:
+        """Opens the database of the settings. Models are loaded when they are first needed."""
+        self.tenant = tenant
+        self.settings = settings
+        self.database = Database.of(settings)
+        self.files = FileStore(self.database, settings.data_dir / "files")
+        self.kept = KnowledgeStorage(self.database)
+        self.jobs = JobStore(self.database)
+        self.embedders = Embedders(settings.models_dir)
+        self.searcher = Searcher(self.kept, settings.data_dir / "knowledge", self.embedders.of_store)
+        self.refresher = Refresher(
+            self.kept, self.files, Access(tuple(settings.knowledge_hosts), settings.max_file_bytes)
+        )
+        self._owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+
+    async def __aenter__(self) -> LocalKnowledge:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes indexes, models and the database."""
+        await self.searcher.close()
+        await self.embedders.close()
+        self.database.close()
+
+    async def create(
+        self, name: str, *, embedder: str | None = None, chunking: str | None = None
+    ) -> StoredStore:
+        """Creates a knowledge base, for whose embedder the model must be there.
+
+        Raises:
+            InvalidRequest: there is one of this name.
+            ModelNotFound: the embedder is not in the store of models.
+        """
+        found = await self.embedders.named(embedder or self.settings.knowledge_embedder)
+        return await self.kept.stores.create(
+            self.tenant, name=name, embedder=found.name, chunking=chunking, unique=True
+        )
+
+    async def find(self, name: str) -> StoredStore:
+        """Returns the knowledge base of a name or id.
+
+        Raises:
+            NotFound: there is none. The fix lists those that there are.
+        """
+        return await self.kept.stores.named(self.tenant, name)
+
+    async def add_files(self, store_id: str, paths: Sequence[Path], **attributes: str | float | bool) -> None:
+        """Copies files into the knowledge base and ingests them. A file that fails does not stop the others."""
+        attachments: list[Attachment] = []
+        for path in paths:
+            stored = await self.files.create(
+                self.tenant, filename=path.name, purpose="assistants", content=path
+            )
+            attachments.append(Attachment(stored.id, json.dumps(attributes)))
+        await self.kept.files.attach(self.tenant, store_id, attachments)
+        await self.ingest(store_id)
+
+    async def ingest(
+        self, store_id: str, progress: Callable[[IngestProgress], None] = lambda _progress: None
+    ) -> list[StoredStoreFile]:
+        """Ingests what is queued for a store, and returns the files that failed. A server may take some of the jobs."""
+        async with self.running():
+            while True:
+                now = await self.progress(store_id)
+                progress(now)
+                if not now.waiting:
+                    break
+                await asyncio.sleep(_LOOK_S)
+        page = await self.kept.files.list(self.tenant, store_id, status="failed", limit=10_000)
+        return list(page.data)
+
+    def running(self) -> _Running:
+        """Returns a context in which this process ingests what is queued."""
+        return _Running(self)
+
+    async def progress(self, store_id: str) -> IngestProgress:
+        """Returns the state of a store's ingestion."""
+        counts = (await self.kept.stores.counts(self.tenant, [store_id]))[store_id]
+        stage: dict[str, object] = {}
+        if counts.get("in_progress"):
+            page = await self.kept.files.list(
+                self.tenant, store_id, status="in_progress", limit=1, order="asc"
+            )
+            for one in page.data:
+                if one.job_id is not None:
+                    job = await self.jobs.get(self.tenant, one.job_id)
+                    stage = json.loads(job.progress or "{}")
+        return IngestProgress(
+            counts.get("completed", 0),
+            counts.get("failed", 0),
+            counts.get("in_progress", 0),
+            str(stage.get("stage", "")),
+            int(str(stage.get("done", 0))),
+            int(str(stage.get("total", 0))),
+        )
+
+    async def search(self, store_id: str, query: str, options: SearchOptions | None = None) -> list[Passage]:
+        """Returns the passages that fit a query best; see `Searcher.search`."""
+        return await self.searcher.search(self.tenant, store_id, query, options)
+
+    async def rebuild(self, store: StoredStore, embedder: str | None = None) -> None:
+        """Embeds all texts of a store again, with another embedder if one is named, and builds its side files anew."""
+        found = await self.embedders.named(embedder or store.embedder)
+        await self.kept.rebuild(
+            self.tenant, store.id, embedder=found.name, embedder_hash=found.hash, dimensions=found.dimensions
+        )
+        await self.ingest(store.id)
+        await self.searcher.synchronise(self.tenant, store.id)
+
+
+class _Running:
+    """The runner of ingest jobs while a block runs."""
+
+    def __init__(self, local: LocalKnowledge) -> None:
+        from deepwell.knowledge.parse.process import ParseProcess
+
+        self._parser = ParseProcess()
+        ingestor = Ingestor(local.kept, local.files, self._parser, local.embedders.of_store)
+        self._runner = JobRunner(
+            local.jobs,
+            [INGEST_JOB],
+            local._owner,
+            ingestor.run,
+            lease_s=local.settings.job_lease_s,
+            most=_AT_ONCE,
+        )
+
+    def wake(self) -> None:
+        """Tells the runner that something was queued."""
+        self._runner.wake()
+
+    async def __aenter__(self) -> _Running:
+        self._runner.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._runner.stop()
+        await self._parser.close()
