@@ -46,7 +46,8 @@ class VectorIndex(Protocol):
         """Adds `vectors` [n, dimensions] under `keys` [n].
 
         Raises:
-            ValueError: the shapes do not fit, or a vector is not finite. Nothing was added.
+            ValueError: the shapes do not fit, a key is there twice, or a vector is not finite, or neither of unit length nor
+                zero. Nothing was added.
         """
         ...
 
@@ -57,7 +58,11 @@ class VectorIndex(Protocol):
     def search(
         self, query: NDArray[np.float32], limit: int, *, allowed: NDArray[np.int64] | None = None
     ) -> Hits:
-        """Returns the `limit` nearest by cosine. `allowed`, sorted, restricts the search to these keys."""
+        """Returns the `limit` nearest by cosine. `allowed`, sorted, restricts the search to these keys.
+
+        Raises:
+            ValueError: the limit is below 1, or the query is not one vector as those that can be added.
+        """
         ...
 
 
@@ -69,6 +74,10 @@ class LexicalIndex(Protocol):
     def add(self, keys: NDArray[np.int64], texts: Sequence[str]) -> None: ...
 
     def remove(self, keys: NDArray[np.int64]) -> None: ...
+
+    def reload(self) -> None:
+        """Takes over what other processes have changed in the folder of the index."""
+        ...
 
     def search(self, query: str, limit: int, *, allowed: NDArray[np.int64] | None = None) -> Hits:
         """Returns the `limit` best. A query is plain text: no character of it is syntax."""
