@@ -66,7 +66,6 @@ class Embedders:
     async def _load(self, name: str) -> tuple[AsyncLLM, LLMEmbedder]:
         from deepwell.knowledge.models import LLMEmbedder
         from deepwell.llm import AsyncLLM
-
         from deepwell.llm.arguments import Options
 
         options: Options = {} if self._models_dir is None else {"models_dir": self._models_dir}

@@ -6,17 +6,19 @@ import asyncio
 import json
 import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from deepwell.errors import NotFound
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.embedders import Embedders
 from deepwell.knowledge.ingest import Ingestor
-from deepwell.knowledge.refresh import Refresher
+from deepwell.knowledge.refresh import Refresher, Round
 from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.knowledge.sources.options import Access
+from deepwell.knowledge.sources.source import SourceSpec
 from deepwell.settings import Settings
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
@@ -24,6 +26,7 @@ from deepwell.storage.jobs import JobStore
 from deepwell.storage.jobs.runner import JobRunner
 from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.knowledge.files import INGEST_JOB, Attachment, StoredStoreFile
+from deepwell.storage.knowledge.sources import StoredSource
 from deepwell.storage.knowledge.stores import StoredStore
 
 __all__ = ["IngestProgress", "LocalKnowledge"]
@@ -158,14 +161,75 @@ class LocalKnowledge:
         """Returns the passages that fit a query best; see `Searcher.search`."""
         return await self.searcher.search(self.tenant, store_id, query, options)
 
-    async def rebuild(self, store: StoredStore, embedder: str | None = None) -> None:
-        """Embeds all texts of a store again, with another embedder if one is named, and builds its side files anew."""
+    async def filename(self, file_id: str) -> str:
+        """Returns the name of a file, or its id if it is gone."""
+        try:
+            return (await self.files.get(self.tenant, file_id)).filename
+        except NotFound:
+            return file_id
+
+    async def add_source(self, store: StoredStore, spec: SourceSpec) -> StoredSource:
+        """Adds a source to a knowledge base, or returns the one that it has already."""
+        text = json.dumps(spec.as_json(), sort_keys=True, ensure_ascii=False)
+        return await self.kept.sources.add(self.tenant, store.id, text)
+
+    async def refresh(self, source: StoredSource) -> Round:
+        """Looks at a source once and queues what changed. A live source is asked at query time and has nothing to look at."""
+        if SourceSpec.from_json(json.loads(source.spec)).is_live:
+            return Round()
+        return await self.refresher.refresh(self.tenant, source)
+
+    async def chosen(
+        self, store: StoredStore, *, file: str | None = None, source: str | None = None
+    ) -> list[str]:
+        """Returns the ids of the files of a store that have an id, a name, an address, or a source.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found: list[str] = []
+        async for one in self._attached(store):
+            named = file is not None and (
+                file in (one.file_id, one.uri) or await self.filename(one.file_id) == file
+            )
+            if named or (source is not None and one.source_id == source):
+                found.append(one.file_id)
+        if not found and file is not None:
+            raise NotFound(
+                f"{store.name} has no file {file!r}", fix=f"`deepwell knowledge show {store.name}` lists them"
+            )
+        return found
+
+    async def remove_files(self, store: StoredStore, file_ids: Sequence[str]) -> None:
+        """Removes files from a store, and those that no other store uses from the disk."""
+        await self.kept.files.detach(self.tenant, store.id, file_ids)
+        for file_id in await self.kept.files.unattached(self.tenant, file_ids):
+            await self.files.delete(self.tenant, file_id)
+
+    async def remove(self, store: StoredStore) -> int:
+        """Removes a store with its files, and returns their number."""
+        file_ids = [one.file_id async for one in self._attached(store)]
+        await self.kept.stores.delete(self.tenant, store.id)
+        for file_id in await self.kept.files.unattached(self.tenant, file_ids):
+            await self.files.delete(self.tenant, file_id)
+        return len(file_ids)
+
+    async def queue_rebuild(self, store: StoredStore, embedder: str | None = None) -> None:
+        """Gives a store another embedder, or the present one again, and queues all its files."""
         found = await self.embedders.named(embedder or store.embedder)
         await self.kept.rebuild(
             self.tenant, store.id, embedder=found.name, embedder_hash=found.hash, dimensions=found.dimensions
         )
-        await self.ingest(store.id)
-        await self.searcher.synchronise(self.tenant, store.id)
+
+    async def _attached(self, store: StoredStore) -> AsyncIterator[StoredStoreFile]:
+        after = None
+        while True:
+            page = await self.kept.files.list(self.tenant, store.id, limit=500, after=after, order="asc")
+            for one in page.data:
+                yield one
+            if not page.has_more:
+                return
+            after = page.data[-1].file_id
 
 
 class _Running:

@@ -341,6 +341,23 @@ class StoreFiles:
 
         return await self._database.read(work)
 
+    async def unattached(self, tenant: Tenant, file_ids: Sequence[str]) -> list[str]:
+        """Returns those files that exist and that no store has."""
+        columns = vector_store_files.c
+        used = sa.exists().where(columns.tenant == files.c.tenant, columns.file_id == files.c.id)
+
+        def work(connection: Connection) -> list[str]:
+            found: list[str] = []
+            for begin in range(0, len(file_ids), _MOST):
+                found += connection.scalars(
+                    sa.select(files.c.id).where(
+                        files.c.tenant == tenant, files.c.id.in_(file_ids[begin : begin + _MOST]), ~used
+                    )
+                )
+            return found
+
+        return await self._database.read(work)
+
     async def orphans(self) -> int:
         """Removes attached files whose file was deleted or has expired, of all tenants. Returns their number."""
         columns = vector_store_files.c

@@ -1,0 +1,157 @@
+"""`deepwell knowledge add|watch`."""
+
+from __future__ import annotations
+
+import json as json_module
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deepwell.cli.knowledge.options import Name, TenantOption, ingesting, run
+from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.local import LocalKnowledge
+    from deepwell.knowledge.refresh import Round
+    from deepwell.storage.knowledge.sources import StoredSource
+
+__all__ = ["add", "watch"]
+
+What = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help=(
+            "Folder, file, https:// page, feed:URL, sitemap:URL, 'sql:URL SELECT ...' or live:URL; "
+            "nothing looks again at the sources that there are."
+        ),
+        metavar="WHAT...",
+    ),
+]
+OptionFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-o", help="Option of the source as name=value, such as include=*.md; repeatable."
+    ),
+]
+
+
+def add(
+    name: Name,
+    what: What = None,
+    option: OptionFlag = None,
+    create: Annotated[
+        bool, typer.Option("--create", help="Create the knowledge base if there is none of this name.")
+    ] = False,
+    tenant: TenantOption = None,
+    json: JsonFlag = False,
+) -> None:
+    """Add documents, and look again at the sources that were added before.
+
+    A file that changed replaces its old text, one that is gone is removed, and nothing is embedded twice. A file that
+    cannot be read is reported and does not stop the others.
+    """
+    with reported_errors(as_json=json):
+
+        async def work(knowledge: LocalKnowledge) -> dict[str, Any]:
+            from deepwell.errors import NotFound
+            from deepwell.knowledge.sources.opening import parse_source
+
+            specs = [parse_source(one, option or ()) for one in what or ()]
+            try:
+                store = await knowledge.find(name)
+            except NotFound:
+                if not create:
+                    raise
+                store = await knowledge.create(name)
+            sources = [await knowledge.add_source(store, spec) for spec in specs]
+            if not specs:
+                sources = await knowledge.kept.sources.list(knowledge.tenant, store.id)
+            rounds = [await knowledge.refresh(source) for source in sources]
+            failed = await ingesting(knowledge, store.id, shown=not json)
+            await knowledge.searcher.synchronise(knowledge.tenant, store.id)
+            chunks = await knowledge.kept.stores.chunk_count(knowledge.tenant, store.id)
+            return {
+                "name": store.name,
+                "id": store.id,
+                **_sums(rounds),
+                "chunks": chunks,
+                "failed": _complaints(rounds)
+                | {one.uri or await knowledge.filename(one.file_id): one.error for one in failed},
+            }
+
+        found = run(tenant, work)
+        if json:
+            write_json(found)
+        else:
+            _print_added(found)
+        if found["failed"] and not (found["added"] or found["changed"] or found["unchanged"]):
+            raise typer.Exit(1)
+
+
+def watch(name: Name, tenant: TenantOption = None, json: JsonFlag = False) -> None:
+    """Follow the sources of a knowledge base until Ctrl-C: a changed file is found within a second."""
+    with reported_errors(as_json=json):
+
+        async def work(knowledge: LocalKnowledge) -> None:
+            store = await knowledge.find(name)
+            sources = [
+                one
+                for one in await knowledge.kept.sources.list(knowledge.tenant, store.id)
+                if not json_module.loads(one.spec)["kind"].startswith("live")
+            ]
+            if not sources:
+                from deepwell.errors import InvalidRequest
+
+                raise InvalidRequest(
+                    f"{store.name} has no source to follow",
+                    fix=f"add one: `deepwell knowledge add {store.name} FOLDER`",
+                )
+            if not json:
+                console(stderr=True).print(
+                    f"following {len(sources)} source(s) of {store.name}; Ctrl-C ends it", soft_wrap=True
+                )
+            await _follow(knowledge, sources, as_json=json)
+
+        run(tenant, work)
+
+
+async def _follow(knowledge: LocalKnowledge, sources: list[StoredSource], *, as_json: bool) -> None:
+    import asyncio
+
+    async def one(source: StoredSource, running: Any) -> None:
+        async for change in knowledge.refresher.watch(knowledge.tenant, source):
+            running.wake()
+            said = {"change": change.kind, "uri": change.uri}
+            if change.error is not None or change.reason:
+                said["reason"] = str(change.error or change.reason)
+            if as_json:
+                write_json(said)
+            else:
+                console().print(" ".join(said.values()), soft_wrap=True)
+
+    async with knowledge.running() as running, asyncio.TaskGroup() as group:
+        for source in sources:
+            group.create_task(one(source, running))
+
+
+def _sums(rounds: list[Round]) -> dict[str, int]:
+    return {
+        name: sum(getattr(one, name) for one in rounds)
+        for name in ("added", "changed", "removed", "unchanged")
+    }
+
+
+def _complaints(rounds: list[Round]) -> dict[str, str]:
+    return {uri: reason for one in rounds for uri, reason in one.failed.items()}
+
+
+def _print_added(found: dict[str, Any]) -> None:
+    out = console()
+    out.print(
+        f"{found['name']}: {found['added']} added, {found['changed']} changed, {found['removed']} removed, "
+        f"{found['unchanged']} unchanged; {found['chunks']} chunks in all",
+        soft_wrap=True,
+    )
+    err = console(stderr=True)
+    for uri, reason in found["failed"].items():
+        err.print(f"not read: {uri}: {reason}", style="yellow", soft_wrap=True)

@@ -1,0 +1,81 @@
+"""Arguments that the actions of `deepwell knowledge` share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from deepwell.cli.output import console
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.local import IngestProgress, LocalKnowledge
+
+__all__ = ["EmbedderOption", "Name", "TenantOption", "day", "ingesting", "run"]
+
+T = TypeVar("T")
+
+Name = Annotated[str, typer.Argument(help="Name or id of the knowledge base.", metavar="NAME")]
+TenantOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Tenant whose knowledge bases to use; unset: those of a server without API keys.",
+        metavar="TENANT",
+    ),
+]
+EmbedderOption = Annotated[
+    str | None,
+    typer.Option("--embedder", help="Embedding model, such as e5-small-q4 or minilm; unset: the setting."),
+]
+
+
+def run(tenant: str | None, work: Callable[[LocalKnowledge], Awaitable[T]]) -> T:
+    """Runs work with the knowledge bases of a tenant, and closes them."""
+    from deepwell.knowledge.local import LocalKnowledge
+    from deepwell.settings import Settings
+    from deepwell.storage.database import LOCAL, Tenant
+
+    async def whole() -> T:
+        owner = LOCAL if tenant is None else Tenant(tenant)
+        async with LocalKnowledge(Settings.load(), tenant=owner) as knowledge:
+            return await work(knowledge)
+
+    return asyncio.run(whole())
+
+
+async def ingesting(knowledge: LocalKnowledge, store_id: str, *, shown: bool) -> list[Any]:
+    """Ingests what is queued behind a progress bar on standard error, and returns the files that failed."""
+    err = console(stderr=True)
+    if not shown or not err.is_terminal:
+        return await knowledge.ingest(store_id)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("ingesting"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files"),
+        TextColumn("{task.fields[stage]}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=None, stage="")
+        before: list[int] = []
+
+        def tell(now: IngestProgress) -> None:
+            ended = now.completed + now.failed
+            if not before:
+                before.append(ended)
+            stage = now.stage and (f"{now.stage} {now.done}/{now.total}" if now.total > 1 else now.stage)
+            bar.update(task, completed=ended - before[0], total=ended - before[0] + now.waiting, stage=stage)
+
+        return await knowledge.ingest(store_id, tell)
+
+
+def day(when: int | None) -> str:
+    """Returns a time for people."""
+    import time
+
+    return "never" if when is None else time.strftime("%Y-%m-%d %H:%M", time.localtime(when))
