@@ -15,6 +15,7 @@ __all__ = [
     "EngineUnavailable",
     "GrammarFailed",
     "InsufficientMemory",
+    "InvalidFile",
     "InvalidModelFile",
     "InvalidRequest",
     "MissingDependency",
@@ -24,6 +25,7 @@ __all__ = [
     "SourceError",
     "StorageError",
     "StorageUnavailable",
+    "UnsupportedFile",
     "UnsupportedModel",
 ]
 
@@ -104,6 +106,18 @@ class ContextLengthExceeded(InvalidRequest):
     """Raised when the prompt and ``max_tokens`` together do not fit the context window."""
 
     code = "context_length_exceeded"
+
+
+class InvalidFile(InvalidRequest):
+    """Raised for a document that is broken, holds no text, or takes more than the limits to read."""
+
+    code = "invalid_file"
+
+
+class UnsupportedFile(InvalidRequest):
+    """Raised for a document whose format Deepwell does not read. The fix names those that it reads."""
+
+    code = "unsupported_file"
 
 
 class GrammarFailed(InvalidRequest):

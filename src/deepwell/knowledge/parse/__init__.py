@@ -1,1 +1,1 @@
-"""Files to text that knows where it came from: one module a format, run in a process with limits."""
+"""Files to documents: one module a format, found by the bytes, run in a process with limits."""

@@ -1,0 +1,101 @@
+"""`DocumentBuilder`: joins the parts that a parser finds into one text, and keeps the place of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from deepwell.errors import InvalidFile
+from deepwell.knowledge.documents import Document, Place, Section
+
+__all__ = ["MOST_CHARACTERS", "MOST_SECTIONS", "DocumentBuilder", "clean"]
+
+MOST_CHARACTERS: Final = 32 << 20  # of a document's text; the Bible has 4.5 million
+MOST_SECTIONS: Final = 500_000
+PARAGRAPH: Final = "\n\n"
+_NOWHERE: Final = Place()
+_SPLIT = "split the file into smaller ones"
+
+# PostgreSQL stores no NUL, UTF-8 carries no lone surrogate, and control characters say nothing to a reader.
+_UNWANTED = re.compile("[\x00-\x08\x0b\x0e-\x1f\x7f\ud800-\udfff]")
+_BLANK_LINES = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
+
+
+def clean(text: str) -> str:
+    r"""Returns a text with `\n` as its only line end, and U+FFFD for control characters and lone surrogates."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return _UNWANTED.sub("\ufffd", text)
+
+
+class DocumentBuilder:
+    """Collects sections in their order.
+
+    Args:
+        media_type: as in `Document`.
+    """
+
+    def __init__(self, media_type: str) -> None:
+        self._media_type = media_type
+        self._parts: list[str] = []
+        self._sections: list[Section] = []
+        self._length = 0
+        self.title: str | None = None
+        self.metadata: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        """Returns the number of sections."""
+        return len(self._sections)
+
+    def note(self, key: str, value: str | None) -> None:
+        """Keeps what the file says of itself. An empty value is left out; a second one under the same key is added to it."""
+        value = clean(value or "").strip()
+        if value:
+            held = self.metadata.get(key)
+            self.metadata[key] = f"{held}; {value}" if held else value
+
+    def add(self, text: str, place: Place = _NOWHERE, *, header: str = "", gap: str = PARAGRAPH) -> None:
+        """Adds a section. One without text is left out, and surrounding blank lines are.
+
+        Args:
+            header: as in `Section`.
+            gap: characters between this section and the one before.
+
+        Raises:
+            InvalidFile: the document has too many characters or sections.
+        """
+        text = _BLANK_LINES.sub(PARAGRAPH, clean(text).strip("\n")).rstrip()
+        if not text.strip():
+            return
+        if self._parts:
+            self._parts.append(gap)
+            self._length += len(gap)
+        start = self._length
+        self._parts.append(text)
+        self._length += len(text)
+        self._sections.append(Section(start, self._length, place, header))
+        self._check()
+
+    def extend(self, document: Document, place_of: Mapping[Place, Place]) -> None:
+        """Adds the sections of another document with their places exchanged."""
+        for section in document.sections:
+            gap = "\n" if section.header else PARAGRAPH
+            text = document.text[section.start : section.end]
+            self.add(text, place_of[section.place], header=section.header, gap=gap)
+
+    def finish(self) -> Document:
+        """Returns the document.
+
+        Raises:
+            InvalidFile: it holds no text.
+        """
+        if not self._sections:
+            raise InvalidFile("the file holds no text", fix="remove it, or send a file with text")
+        title = clean(self.title or "").strip() or None
+        return Document("".join(self._parts), tuple(self._sections), self._media_type, title, self.metadata)
+
+    def _check(self) -> None:
+        if self._length > MOST_CHARACTERS:
+            raise InvalidFile(f"the file holds more than {MOST_CHARACTERS:,} characters of text", fix=_SPLIT)
+        if len(self._sections) > MOST_SECTIONS:
+            raise InvalidFile(f"the file has more than {MOST_SECTIONS:,} rows or sections", fix=_SPLIT)

@@ -1,0 +1,78 @@
+"""`parse_bytes`: the document in a file's bytes."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from deepwell.errors import DeepwellError, InvalidFile, MissingDependency
+from deepwell.knowledge.documents import Document
+from deepwell.knowledge.parse.detect import Format, detect
+
+__all__ = ["MOST_BYTES", "parse_bytes", "parse_file"]
+
+MOST_BYTES: Final = 200 << 20  # of a file
+_ROOM: Final = __package__ or ""
+_PARSERS: Final[dict[Format, tuple[str, str]]] = {
+    "pdf": ("pdf", "parse_pdf"),
+    "docx": ("docx", "parse_docx"),
+    "pptx": ("pptx", "parse_pptx"),
+    "xlsx": ("xlsx", "parse_xlsx"),
+    "html": ("html", "parse_html"),
+    "markdown": ("markdown", "parse_markdown"),
+    "text": ("plain", "parse_text"),
+    "csv": ("records", "parse_csv"),
+    "jsonl": ("records", "parse_jsonl"),
+    "eml": ("mail", "parse_mail"),
+}
+
+
+def parse_bytes(data: bytes, filename: str) -> Document:
+    """Returns the document in `data`. The work has no limits of time or memory; see `ParseProcess`.
+
+    Args:
+        filename: decides between formats of plain text. It is never opened.
+
+    Raises:
+        UnsupportedFile: no parser reads the format.
+        InvalidFile: the file is broken or empty, or exceeds a limit.
+        MissingDependency: the format needs an extra that is not installed.
+    """
+    room, name = _PARSERS[detect(data, filename)]
+    parser: Callable[[bytes], Document] = getattr(importlib.import_module(f"{_ROOM}.{room}"), name)
+    try:
+        return parser(data)
+    except DeepwellError:
+        raise
+    except ImportError as error:
+        raise MissingDependency(
+            f"reading this file needs the package {error.name}, which is not installed",
+            fix="pip install 'deepwell[knowledge]'",
+        ) from None
+    except MemoryError:
+        raise
+    except Exception as error:  # the libraries raise whatever a broken file makes them
+        raise InvalidFile(
+            f"the file is broken ({type(error).__name__}: {str(error)[:200]})",
+            fix="save the document again with the program that made it",
+        ) from error
+
+
+def parse_file(path: Path, filename: str) -> Document:
+    """Returns the document in the file at `path`. See `parse_bytes`.
+
+    Raises:
+        InvalidFile: it cannot be read, or is larger than 200 MB.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise InvalidFile(f"{filename}: the file cannot be read ({error})", fix="check the path") from None
+    if len(data) > MOST_BYTES:
+        raise InvalidFile(
+            f"{filename}: the file is larger than {MOST_BYTES >> 20} MB", fix="split it into smaller ones"
+        )
+    return parse_bytes(data, filename)
