@@ -67,7 +67,9 @@ async def texts_of(kept, store, since=0):
 
 async def test_a_store_is_found_by_its_id_and_by_its_name(kept):
     store = await made(kept, name="handbook")
-    assert (await kept.stores.named(A, "handbook")).id == (await kept.stores.named(A, store.id)).id == store.id
+    assert (
+        (await kept.stores.named(A, "handbook")).id == (await kept.stores.named(A, store.id)).id == store.id
+    )
     with pytest.raises(NotFound, match="handbook"):
         await kept.stores.named(A, "other")
 
@@ -166,7 +168,9 @@ async def test_an_expired_file_is_found_no_more(kept, files, database):
     store = await made(kept)
     attached = await attached_with(kept, files, store, ["one"])
     await database.write(
-        lambda connection: connection.execute(sa.update(table).values(expires_at=int(time.time()) - 1)).rowcount
+        lambda connection: (
+            connection.execute(sa.update(table).values(expires_at=int(time.time()) - 1)).rowcount
+        )
     )
     assert await kept.chunks.of_file(A, store.id, attached.file_id) == []
     assert await kept.files.orphans() == 1
@@ -308,7 +312,9 @@ async def test_deleting_a_store_takes_its_rows_but_not_its_files(kept, files, da
 
     def left(connection):
         tables = (chunks, chunk_removals, vector_store_files, vector_store_sources)
-        return [connection.execute(sa.select(sa.func.count()).select_from(one)).scalar_one() for one in tables]
+        return [
+            connection.execute(sa.select(sa.func.count()).select_from(one)).scalar_one() for one in tables
+        ]
 
     assert await database.read(left) == [0, 0, 0, 0]
     assert (await files.get(A, attached.file_id)).id == attached.file_id

@@ -26,7 +26,21 @@ if TYPE_CHECKING:
 __all__ = ["examine", "register"]
 
 _PACKAGES = ("numpy", "tokenizers", "fastapi", "uvicorn", "pydantic", "prometheus-client")
-_EXTRAS = {"tune": ("torch", "transformers", "peft")}
+_EXTRAS = {
+    "knowledge": (
+        "tantivy",
+        "usearch",
+        "pypdfium2",
+        "docx",
+        "openpyxl",
+        "pptx",
+        "selectolax",
+        "trafilatura",
+        "feedparser",
+    ),
+    "ocr": ("rapidocr_onnxruntime",),
+    "tune": ("torch", "transformers", "peft"),
+}
 
 
 def register(app: typer.Typer) -> None:

@@ -74,7 +74,7 @@ def chunks(
     with reported_errors(as_json=json):
         import asyncio
 
-        from deepwell.knowledge.chunk import chunk_document
+        from deepwell.knowledge.chunk import chunk_document, chunk_lines
         from deepwell.knowledge.embedders import Embedders
         from deepwell.knowledge.parse.process import ParseProcess
         from deepwell.settings import Settings
@@ -123,13 +123,8 @@ def chunks(
             style="bold",
             soft_wrap=True,
         )
-        for number, one in enumerate(windows, 1):
-            out.print(
-                f"\n[{number}] {one.start}..{one.end}, {one.tokens} tokens  {where('', one.place)}",
-                style="bold",
-                soft_wrap=True,
-            )
-            out.print(one.text, soft_wrap=True)
+        for line in chunk_lines(windows):
+            out.print(line, soft_wrap=True)
 
 
 def evaluate(
@@ -156,18 +151,9 @@ def evaluate(
 
 def where(filename: str, place: Place) -> str:
     """Returns the place of a passage for people: `handbook.pdf, page 3, Leave > Parental leave`."""
-    parts = [filename] if filename else []
-    if place.page is not None:
-        parts.append(f"page {place.page}")
-    if place.slide is not None:
-        parts.append(f"slide {place.slide}")
-    if place.sheet is not None:
-        parts.append(f"sheet {place.sheet}")
-    if place.row is not None:
-        parts.append(f"row {place.row}")
-    if place.headings:
-        parts.append(" > ".join(place.headings))
-    return ", ".join(parts)
+    from deepwell.knowledge.chunk import place_text
+
+    return ", ".join(part for part in (filename, place_text(place)) if part)
 
 
 def _place(place: Place) -> dict[str, Any]:
