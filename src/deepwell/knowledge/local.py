@@ -171,7 +171,7 @@ class LocalKnowledge:
     async def add_source(self, store: StoredStore, spec: SourceSpec) -> StoredSource:
         """Adds a source to a knowledge base, or returns the one that it has already."""
         text = json.dumps(spec.as_json(), sort_keys=True, ensure_ascii=False)
-        return await self.kept.sources.add(self.tenant, store.id, text)
+        return await self.kept.sources.add(self.tenant, store.id, text, followed=not spec.is_live)
 
     async def refresh(self, source: StoredSource) -> Round:
         """Looks at a source once and queues what changed. A live source is asked at query time and has nothing to look at."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, NotFound
 from deepwell.knowledge.sources.opening import open_source
 from deepwell.knowledge.sources.options import Access
 from deepwell.knowledge.sources.source import Change, Fetched, SourceSpec
 from deepwell.storage.database import Tenant
 from deepwell.storage.files import FileStore
+from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.knowledge.sources import StoredSource
@@ -67,6 +69,31 @@ class Refresher:
             async for change in changes:
                 await self._apply(tenant, source, change, Round())
                 yield change
+
+    async def follow(self, run: JobRun, wake: Callable[[], None]) -> JobOutcome:
+        """Follows the source of a job until the source is removed. `wake` is called when files were queued."""
+        named = json.loads(run.job.payload)
+        try:
+            source = await self._kept.sources.get(run.job.tenant, named["store_id"], named["source_id"])
+        except NotFound:
+            return JobOutcome("cancelled")
+
+        async def watch() -> None:
+            async for _ in self.watch(run.job.tenant, source):
+                wake()
+
+        watching = asyncio.ensure_future(watch())
+        ending = asyncio.ensure_future(run.cancelled.wait())
+        try:
+            await asyncio.wait((watching, ending), return_when=asyncio.FIRST_COMPLETED)
+            if watching.done() and (error := watching.exception()) is not None:
+                await self._kept.sources.checked(run.job.tenant, source.id, str(error))
+                raise error
+            return JobOutcome("cancelled")
+        finally:
+            watching.cancel()
+            ending.cancel()
+            await asyncio.wait((watching, ending))
 
     async def _known(self, tenant: Tenant, source: StoredSource) -> dict[str, str]:
         attached = await self._kept.files.of_source(tenant, source.store_id, source.id)

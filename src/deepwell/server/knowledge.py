@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from deepwell.errors import DeepwellError
 from deepwell.server.options import KnowledgeOptions
 from deepwell.storage.knowledge.files import INGEST_JOB
+from deepwell.storage.knowledge.sources import FOLLOW_JOB
 
 if TYPE_CHECKING:
     from deepwell.knowledge.embedders import Embedders
@@ -23,6 +24,7 @@ __all__ = ["IngestWorker", "ServerKnowledge"]
 
 _log = logging.getLogger("deepwell.server")
 _SWEEP_S = 600.0
+_MOST_FOLLOWED = 256  # sources that one process follows
 
 
 class ServerKnowledge:
@@ -83,6 +85,27 @@ class ServerKnowledge:
         self._wake = runner.wake
         return runner
 
+    def follower(self, lease_s: float) -> JobRunner:
+        """Returns the runner of this process's jobs that follow sources."""
+        from deepwell.storage.jobs.runner import JobRunner
+
+        return JobRunner(
+            self._state.jobs,
+            [FOLLOW_JOB],
+            self._state.owner,
+            self._follow,
+            lease_s=lease_s,
+            most=_MOST_FOLLOWED,
+        )
+
+    async def _follow(self, run: JobRun) -> JobOutcome:
+        from deepwell.knowledge.refresh import Refresher
+        from deepwell.knowledge.sources.options import Access
+
+        access = Access(self.options.hosts, self.options.max_file_bytes)
+        refresher = Refresher(self._state.knowledge, self._state.files, access)
+        return await refresher.follow(run, self.changed)
+
     async def _ingest(self, run: JobRun) -> JobOutcome:
         if self._ingestor is None:
             from deepwell.knowledge.ingest import Ingestor
@@ -127,7 +150,7 @@ class IngestWorker:
         self._kept = kept
         self._lease_s = lease_s
         self._first = first
-        self._runner: JobRunner | None = None
+        self._runners: list[JobRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -140,15 +163,16 @@ class IngestWorker:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        if self._runner is not None:
-            await self._runner.stop()
+        for runner in self._runners:
+            await runner.stop()
 
     async def _begin(self) -> None:
         await self._kept.wait()
         knowledge = self._knowledge()
         if knowledge.options.ingest_jobs:
-            self._runner = knowledge.runner(self._lease_s)
-            self._runner.start()
+            self._runners = [knowledge.runner(self._lease_s), knowledge.follower(self._lease_s)]
+            for runner in self._runners:
+                runner.start()
         while self._first:
             try:
                 await knowledge.sweep()

@@ -68,6 +68,8 @@ class KnowledgeOptions:
     ingest_jobs: int = 2
     ground: str | None = None
     min_score: float = 0.0
+    hosts: tuple[str, ...] = ()
+    max_file_bytes: int = 512 << 20
 
     @classmethod
     def of(cls, settings: Settings) -> KnowledgeOptions:
@@ -79,6 +81,8 @@ class KnowledgeOptions:
             settings.ingest_jobs,
             settings.knowledge,
             settings.knowledge_min_score,
+            tuple(settings.knowledge_hosts),
+            settings.max_file_bytes,
         )
 
 

@@ -16,9 +16,9 @@ from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.jobs import insert_job
 from deepwell.storage.knowledge.chunks import Chunks, NewChunk, remove_chunks
-from deepwell.storage.knowledge.stores import bounded, find_store
+from deepwell.storage.knowledge.stores import bounded, find_store, raise_generation
 from deepwell.storage.pages import Order, Page, page_of
-from deepwell.storage.tables import files, jobs, vector_store_batches, vector_store_files, vector_stores
+from deepwell.storage.tables import files, jobs, vector_store_batches, vector_store_files
 
 __all__ = [
     "INGEST_JOB",
@@ -190,7 +190,7 @@ class StoreFiles:
             )
             # An answer or a filter that was computed for the old attributes is of an earlier generation.
             found = _find(connection, tenant, store_id, file_id)
-            _raise_generation(connection, tenant, store_id)
+            raise_generation(connection, tenant, store_id)
             return found
 
         return await self._database.write(work)
@@ -486,14 +486,6 @@ def _cancel_jobs(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> 
                 finished_at=sa.case((queued, int(time.time())), else_=jobs.c.finished_at),
             )
         )
-
-
-def _raise_generation(connection: Connection, tenant: Tenant, store_id: str) -> None:
-    connection.execute(
-        sa.update(vector_stores)
-        .where(vector_stores.c.tenant == tenant, vector_stores.c.id == store_id)
-        .values(generation=vector_stores.c.generation + 1)
-    )
 
 
 def _require_files(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> None:

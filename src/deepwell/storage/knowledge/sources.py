@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from dataclasses import dataclass
@@ -11,10 +12,14 @@ from sqlalchemy import Connection
 
 from deepwell.errors import NotFound
 from deepwell.storage.database import Database, Tenant
-from deepwell.storage.knowledge.stores import find_store
+from deepwell.storage.jobs import delete_job, insert_job
+from deepwell.storage.knowledge.stores import find_store, raise_generation
 from deepwell.storage.tables import vector_store_sources
 
-__all__ = ["StoreSources", "StoredSource"]
+__all__ = ["FOLLOW_JOB", "StoreSources", "StoredSource"]
+
+FOLLOW_JOB = "follow"
+"""Kind of the jobs that follow a source: one process at a time, for as long as the source is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +45,15 @@ class StoreSources:
         self._database = database
 
     async def add(
-        self, tenant: Tenant, store_id: str, spec: str, *, interval_s: float | None = None
+        self,
+        tenant: Tenant,
+        store_id: str,
+        spec: str,
+        *,
+        interval_s: float | None = None,
+        followed: bool = False,
     ) -> StoredSource:
-        """Adds a source. If the store has one of this `spec` already, returns that one."""
+        """Adds a source, and with `followed` the job that follows it. A store that has one of this `spec` keeps that one."""
 
         def work(connection: Connection) -> StoredSource:
             find_store(connection, tenant, store_id)
@@ -56,6 +67,10 @@ class StoreSources:
             )
             values = {name: getattr(source, name) for name in StoredSource.__dataclass_fields__}
             connection.execute(sa.insert(vector_store_sources).values(tenant=tenant, **values))
+            raise_generation(connection, tenant, store_id)
+            if followed:
+                payload = json.dumps({"store_id": store_id, "source_id": source.id})
+                insert_job(connection, tenant, FOLLOW_JOB, payload, id=_follower(source.id))
             return source
 
         return await self._database.write(work)
@@ -72,6 +87,17 @@ class StoreSources:
             lambda connection: [StoredSource(*row) for row in connection.execute(query)]
         )
 
+    async def get(self, tenant: Tenant, store_id: str, id: str) -> StoredSource:
+        """Returns a source.
+
+        Raises:
+            NotFound: the store has no such source.
+        """
+        found = [one for one in await self.list(tenant, store_id) if one.id == id]
+        if not found:
+            raise NotFound(f"there is no source {id!r}", fix="list the sources of the knowledge base")
+        return found[0]
+
     async def checked(self, tenant: Tenant, id: str, error: str | None) -> None:
         """Records the end of a look at a source."""
         statement = (
@@ -82,7 +108,7 @@ class StoreSources:
         await self._database.write(lambda connection: connection.execute(statement).rowcount)
 
     async def remove(self, tenant: Tenant, store_id: str, id: str) -> None:
-        """Removes a source. Its files stay until they are detached.
+        """Removes a source and the job that follows it. Its files stay until they are detached.
 
         Raises:
             NotFound: the store has no such source.
@@ -95,5 +121,11 @@ class StoreSources:
         def work(connection: Connection) -> None:
             if not connection.execute(statement).rowcount:
                 raise NotFound(f"there is no source {id!r}", fix="list the sources of the knowledge base")
+            raise_generation(connection, tenant, store_id)
+            delete_job(connection, tenant, FOLLOW_JOB, _follower(id))
 
         await self._database.write(work)
+
+
+def _follower(source_id: str) -> str:
+    return f"follow_{source_id}"

@@ -15,7 +15,16 @@ from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import chunks, vector_store_files, vector_stores
 
-__all__ = ["DAY_S", "StoredStore", "VectorStores", "bounded", "find_store", "next_generation", "set_embedder"]
+__all__ = [
+    "DAY_S",
+    "StoredStore",
+    "VectorStores",
+    "bounded",
+    "find_store",
+    "next_generation",
+    "raise_generation",
+    "set_embedder",
+]
 
 DAY_S = 86_400
 _TOUCH_S = 60  # a store that is used all the time is written to this often, not with every search
@@ -302,6 +311,15 @@ def set_embedder(
             dimensions=dimensions,
             generation=vector_stores.c.generation + 1,
         )
+    )
+
+
+def raise_generation(connection: Connection, tenant: Tenant, id: str) -> None:
+    """Counts a change that searches must see, although no chunk changed, inside the caller's transaction."""
+    connection.execute(
+        sa.update(vector_stores)
+        .where(vector_stores.c.tenant == tenant, vector_stores.c.id == id)
+        .values(generation=vector_stores.c.generation + 1)
     )
 
 
