@@ -233,7 +233,8 @@ class Fetcher:
             async with asyncio.timeout(self._options.timeout_s):
                 async with self._client.stream("GET", url, headers=sent) as response:
                     status = response.status_code
-                    if status in (304, 404, 410):
+                    conditional = "if-none-match" in sent or "if-modified-since" in sent
+                    if status in (404, 410) or (status == 304 and conditional):
                         return Answer("", "", status)
                     if not 200 <= status < 300:
                         return response

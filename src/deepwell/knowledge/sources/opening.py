@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.sources.folder import Folder
 from deepwell.knowledge.sources.options import (
+    OPTIONS,
     Access,
     FolderOptions,
+    URLOptions,
     check_options,
+    expand,
     options_of,
     read_assignments,
 )
@@ -34,6 +38,7 @@ def parse_source(text: str, assignments: Sequence[str] = ()) -> SourceSpec:
         assignments: options as `name=value`.
 
     Raises:
+        RefusedAddress: a URL holds credentials, or its scheme or host is no such thing.
         InvalidRequest: it is none of these, the path does not exist, or an option does not fit.
     """
     text = text.strip()
@@ -42,7 +47,7 @@ def parse_source(text: str, assignments: Sequence[str] = ()) -> SourceSpec:
     scheme = match[1].lower() if match else ""
     rest = text[len(scheme) + 1 :].strip()
     if scheme in ("http", "https"):
-        return check_options(SourceSpec("url", text, options))
+        return check_options(SourceSpec("url", _checked(text), options))
     if scheme in ("feed", "sitemap"):
         return check_options(SourceSpec(scheme, _web_address(rest, text), options))
     if scheme == "sql":
@@ -60,7 +65,15 @@ def _web_address(rest: str, text: str) -> str:
     rest = f"https:{rest}" if rest.startswith("//") else rest  # feed://host/path
     if not rest.lower().startswith(("http://", "https://")):
         raise InvalidRequest(f"{text!r} is not a source", fix=f"write {_FORMS}")
-    return rest
+    return _checked(rest)
+
+
+def _checked(address: str) -> str:
+    """Returns a URL of the web whose form the guard takes."""
+    from deepwell.knowledge.sources.guard import Guard  # loads httpx, which a folder does not need
+
+    Guard().check_url(address.replace("{question}", "x").replace("{limit}", "1"))
+    return address
 
 
 def _sql(kind: Kind, rest: str, options: dict[str, object]) -> SourceSpec:
@@ -98,6 +111,17 @@ def open_source(spec: SourceSpec, access: Access | None = None) -> Source:
     if spec.kind in ("folder", "file"):
         options = options_of(spec, FolderOptions)
         return Folder(Path(spec.address), options, max_bytes=access.max_bytes, single=spec.kind == "file")
+    if spec.kind in ("url", "sitemap", "feed"):
+        # Loaded when it is needed: a folder needs no HTTP.
+        from deepwell.knowledge.sources.guard import Guard
+        from deepwell.knowledge.sources.web import Web
+
+        given = options_of(spec, OPTIONS[spec.kind])
+        options = URLOptions(**{one.name: getattr(given, one.name) for one in fields(given)})
+        headers = {name: expand(text, access.environ) for name, text in options.headers.items()}
+        guard = Guard(access.allowed_hosts)
+        address = expand(spec.address, access.environ)
+        return Web(address, spec.kind, replace(options, headers=headers), guard, max_bytes=access.max_bytes)
     raise InvalidRequest(
         f"a source of kind {spec.kind} is not read ahead", fix="it is asked when somebody asks"
     )

@@ -102,7 +102,7 @@ class SitemapOptions(PageOptions):
     Attributes:
         include: patterns of paths to take, such as `/docs/**`; all if empty.
         exclude: patterns of paths to leave out.
-        max_pages: most pages. A sitemap with more says so, and removes nothing.
+        max_pages: most pages. A sitemap with more says so.
         other_hosts: True takes pages of other hosts too.
         trust_lastmod: True does not ask for a page whose `lastmod` is as it was.
     """

@@ -120,8 +120,8 @@ class SourceSpec:
 
     Attributes:
         kind: how it is read.
-        address: path of a folder or file, URL of a page, feed, sitemap or endpoint, SQLAlchemy URL of a database. It may
-            hold `${NAME}`: variables of the environment, read whenever the source is opened.
+        address: path of a folder or file, URL of a page, feed, sitemap or endpoint, SQLAlchemy URL of a database. That of
+            SQL and live sources may hold `${NAME}`: variables of the environment, read whenever the source is opened.
         options: JSON values by name; those of its kind, see `options.py`.
     """
 
