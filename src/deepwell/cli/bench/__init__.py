@@ -9,7 +9,17 @@ from collections.abc import Callable
 
 import typer
 
-from deepwell.cli.bench import engine, models, quality, repository, security, service, storage, targets
+from deepwell.cli.bench import (
+    engine,
+    knowledge,
+    models,
+    quality,
+    repository,
+    security,
+    service,
+    storage,
+    targets,
+)
 from deepwell.cli.usage import Verbs
 
 __all__ = ["VERBS", "register"]
@@ -65,6 +75,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "jobs": storage.jobs,
     "storage": storage.storage,
     "retention": storage.retention,
+    "current": knowledge.current,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -1,0 +1,1 @@
+"""Benchmarks of knowledge: retrieval, answers, speed, currency."""

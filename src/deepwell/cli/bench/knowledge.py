@@ -1,0 +1,24 @@
+"""Verbs of `deepwell bench` on knowledge."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.bench.options import Json, Row, measure
+
+__all__ = ["current"]
+
+
+def current(
+    passages: Annotated[
+        int, typer.Option(min=10, help="Number of passages that are added and removed.")
+    ] = 60,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Times how soon a new passage is found over HTTP, and counts removed ones that still are."""
+    from deepwell.bench.suites.knowledge.current import bench_current
+
+    measure("knowledge_current", row, json, lambda report: bench_current(report, passages=passages))
