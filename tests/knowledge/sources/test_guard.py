@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tests.knowledge.sources.site import HOST, Reply, serving, to_loopback
 
 from deepwell.errors import DeepwellError, SourceError
-from deepwell.knowledge.sources.addresses import AllowList, reach
-from deepwell.knowledge.sources.guard import Guard, GuardedTransport, RefusedAddress
+from deepwell.knowledge.sources.web.addresses import AllowList, reach
+from deepwell.knowledge.sources.web.guard import Guard, GuardedTransport, RefusedAddress
 
 PUBLIC = "93.184.215.14"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.knowledge.sources.robots import EVERYTHING, NOTHING, parse_robots
+from deepwell.knowledge.sources.web.robots import EVERYTHING, NOTHING, parse_robots
 
 
 def allows(text: str, path: str) -> bool:

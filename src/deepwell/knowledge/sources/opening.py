@@ -10,10 +10,14 @@ from urllib.parse import unquote, urlsplit
 
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.sources.folder import Folder
+from deepwell.knowledge.sources.live import LiveSource
 from deepwell.knowledge.sources.options import (
     OPTIONS,
     Access,
     FolderOptions,
+    LiveHTTPOptions,
+    LiveSQLOptions,
+    SQLOptions,
     URLOptions,
     check_options,
     expand,
@@ -23,7 +27,7 @@ from deepwell.knowledge.sources.options import (
 from deepwell.knowledge.sources.source import Kind, Source, SourceSpec
 from deepwell.knowledge.sources.tree import absolute
 
-__all__ = ["open_source", "parse_source"]
+__all__ = ["open_live", "open_source", "parse_source"]
 
 _FORMS = "a path, https://…, feed:https://…, sitemap:https://…, 'sql:URL SELECT …', live:https://… or 'live:sql:URL SELECT …'"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
@@ -70,7 +74,7 @@ def _web_address(rest: str, text: str) -> str:
 
 def _checked(address: str) -> str:
     """Returns a URL of the web whose form the guard takes."""
-    from deepwell.knowledge.sources.guard import Guard  # loads httpx, which a folder does not need
+    from deepwell.knowledge.sources.web.guard import Guard  # loads httpx, which a folder does not need
 
     Guard().check_url(address.replace("{question}", "x").replace("{limit}", "1"))
     return address
@@ -113,8 +117,8 @@ def open_source(spec: SourceSpec, access: Access | None = None) -> Source:
         return Folder(Path(spec.address), options, max_bytes=access.max_bytes, single=spec.kind == "file")
     if spec.kind in ("url", "sitemap", "feed"):
         # Loaded when it is needed: a folder needs no HTTP.
-        from deepwell.knowledge.sources.guard import Guard
-        from deepwell.knowledge.sources.web import Web
+        from deepwell.knowledge.sources.web.guard import Guard
+        from deepwell.knowledge.sources.web.web import Web
 
         given = options_of(spec, OPTIONS[spec.kind])
         options = URLOptions(**{one.name: getattr(given, one.name) for one in fields(given)})
@@ -122,6 +126,41 @@ def open_source(spec: SourceSpec, access: Access | None = None) -> Source:
         guard = Guard(access.allowed_hosts)
         address = expand(spec.address, access.environ)
         return Web(address, spec.kind, replace(options, headers=headers), guard, max_bytes=access.max_bytes)
+    if spec.kind == "sql":
+        from deepwell.knowledge.sources.database import QueryDatabase
+        from deepwell.knowledge.sources.sql import SQL
+
+        database = QueryDatabase(expand(spec.address, access.environ))
+        return SQL(database, options_of(spec, SQLOptions), max_bytes=access.max_bytes)
     raise InvalidRequest(
         f"a source of kind {spec.kind} is not read ahead", fix="it is asked when somebody asks"
     )
+
+
+def open_live(name: str, spec: SourceSpec, access: Access | None = None) -> LiveSource:
+    """Returns the live source of a description.
+
+    Args:
+        name: its name, which its passages carry.
+
+    Raises:
+        InvalidRequest: an option does not fit, a variable is not set, or the source is no live one.
+        RefusedAddress: its URL is not harmless.
+        MissingDependency: the driver of its database is not installed.
+    """
+    access = access or Access()
+    address = expand(spec.address, access.environ)
+    if spec.kind == "live-http":
+        from deepwell.knowledge.sources.live_http import LiveHTTP
+        from deepwell.knowledge.sources.web.guard import Guard
+
+        options = options_of(spec, LiveHTTPOptions)
+        headers = {header: expand(text, access.environ) for header, text in options.headers.items()}
+        options = replace(options, headers=headers, body=expand(options.body, access.environ))
+        return LiveHTTP(name, address, options, Guard(access.allowed_hosts))
+    if spec.kind == "live-sql":
+        from deepwell.knowledge.sources.database import QueryDatabase
+        from deepwell.knowledge.sources.live_sql import LiveSQL
+
+        return LiveSQL(name, QueryDatabase(address), options_of(spec, LiveSQLOptions))
+    raise InvalidRequest(f"a source of kind {spec.kind} is read ahead", fix="only live: sources are asked")

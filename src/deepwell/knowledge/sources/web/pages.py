@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from deepwell.errors import SourceError
 from deepwell.knowledge.documents import Attribute
-from deepwell.knowledge.sources.fetch import Answer, Fetcher, Forbidden, Version
 from deepwell.knowledge.sources.source import Change, Fetched
+from deepwell.knowledge.sources.web.fetch import Answer, Fetcher, Forbidden, Version
 
 __all__ = ["Link", "change_of", "read_page", "read_pages"]
 

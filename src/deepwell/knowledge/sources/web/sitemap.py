@@ -7,7 +7,7 @@ from typing import Any
 from xml.parsers import expat
 
 from deepwell.errors import SourceError
-from deepwell.knowledge.sources.fetch import gunzip
+from deepwell.knowledge.sources.web.fetch import gunzip
 
 __all__ = ["Entry", "Listing", "is_sitemap", "parse_sitemap"]
 

@@ -16,13 +16,13 @@ from typing import Self
 import httpx
 
 from deepwell.errors import SourceError
-from deepwell.knowledge.sources.guard import Guard, GuardedTransport
 from deepwell.knowledge.sources.options import PageOptions
-from deepwell.knowledge.sources.robots import EVERYTHING, MAX_BYTES, NOTHING, Robots, parse_robots
 from deepwell.knowledge.sources.source import masked
+from deepwell.knowledge.sources.web.guard import Guard, GuardedTransport
+from deepwell.knowledge.sources.web.robots import EVERYTHING, MAX_BYTES, NOTHING, Robots, parse_robots
 from deepwell.version import deepwell_version
 
-__all__ = ["Answer", "Fetcher", "Forbidden", "Manners", "Version", "gunzip"]
+__all__ = ["Answer", "Fetcher", "Forbidden", "Manners", "Version", "gunzip", "read_body"]
 
 AGENT = "Deepwell"
 
@@ -238,7 +238,7 @@ class Fetcher:
                         return Answer("", "", status)
                     if not 200 <= status < 300:
                         return response
-                    body = await _read(response, url, max_bytes)
+                    body = await read_body(response, shown(url), max_bytes)
         except (TimeoutError, httpx.TimeoutException):
             raise SourceError(
                 f"{shown(url)} did not answer within {self._options.timeout_s:g} s",
@@ -312,20 +312,24 @@ def _retry_after(response: httpx.Response) -> float | None:
     return max(0.0, wait_s) if wait_s <= _LONGEST_WAIT_S else None
 
 
-async def _read(response: httpx.Response, url: httpx.URL, max_bytes: int) -> bytes:
+async def read_body(response: httpx.Response, name: str, max_bytes: int) -> bytes:
+    """Returns the body of a response, decompressed.
+
+    Args:
+        name: its address, for errors.
+
+    Raises:
+        SourceError: it is larger than `max_bytes`, has no text, or is compressed in another way than gzip, or broken.
+    """
     media_type = response.headers.get("content-type", "").strip().lower()
     if media_type.startswith(_NO_TEXT):
-        raise SourceError(
-            f"{shown(url)} is {media_type.partition(';')[0]}, which has no text", fix="exclude it"
-        )
+        raise SourceError(f"{name} is {media_type.partition(';')[0]}, which has no text", fix="exclude it")
     length = response.headers.get("content-length", "")
     if length.isdecimal() and int(length) > max_bytes:
-        raise _too_large(url, max_bytes)
+        raise _too_large(name, max_bytes)
     encoding = response.headers.get("content-encoding", "identity").strip().lower()
     if encoding not in ("identity", "", "gzip", "x-gzip"):
-        raise SourceError(
-            f"{shown(url)} comes as {encoding}, which was not asked for", fix="give another address"
-        )
+        raise SourceError(f"{name} comes as {encoding}, which was not asked for", fix="give another address")
     unpack = _Unpacker(max_bytes) if "gzip" in encoding else None
     parts: list[bytes] = []
     size = 0
@@ -333,19 +337,19 @@ async def _read(response: httpx.Response, url: httpx.URL, max_bytes: int) -> byt
         try:
             part = unpack.feed(raw) if unpack else raw
         except zlib.error as error:
-            raise SourceError(f"{shown(url)} is broken gzip: {error}", fix="try later") from None
+            raise SourceError(f"{name} is broken gzip: {error}", fix="try later") from None
         parts.append(part)
         size += len(part)
         if size > max_bytes:
-            raise _too_large(url, max_bytes)
+            raise _too_large(name, max_bytes)
     if unpack and not unpack.whole:
-        raise SourceError(f"{shown(url)} is gzip that breaks off", fix="try later")
+        raise SourceError(f"{name} is gzip that breaks off", fix="try later")
     return b"".join(parts)
 
 
-def _too_large(url: httpx.URL, max_bytes: int) -> SourceError:
+def _too_large(name: str, max_bytes: int) -> SourceError:
     return SourceError(
-        f"{shown(url)} is larger than {max_bytes / 1e6:.1f} MB", fix="exclude it, or raise the limit"
+        f"{name} is larger than {max_bytes / 1e6:.1f} MB", fix="exclude it, or raise the limit"
     )
 
 

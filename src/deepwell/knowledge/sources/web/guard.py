@@ -18,7 +18,7 @@ import httpcore
 import httpx
 
 from deepwell.errors import SourceError
-from deepwell.knowledge.sources.addresses import Address, AllowList, parse_address, reach
+from deepwell.knowledge.sources.web.addresses import Address, AllowList, parse_address, reach
 
 __all__ = ["Guard", "GuardedTransport", "RefusedAddress", "Resolver"]
 

@@ -9,16 +9,16 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from deepwell.errors import SourceError
-from deepwell.knowledge.sources.feed import MAX_BYTES as MAX_FEED_BYTES
-from deepwell.knowledge.sources.feed import entry_change, is_feed, parse_feed
-from deepwell.knowledge.sources.fetch import Answer, Fetcher, Forbidden, Manners, Version
-from deepwell.knowledge.sources.guard import Guard
 from deepwell.knowledge.sources.options import URLOptions
-from deepwell.knowledge.sources.pages import Link, change_of, read_pages
 from deepwell.knowledge.sources.patterns import Patterns
-from deepwell.knowledge.sources.sitemap import MAX_BYTES as MAX_SITEMAP_BYTES
-from deepwell.knowledge.sources.sitemap import is_sitemap, parse_sitemap
 from deepwell.knowledge.sources.source import Change, masked, polled
+from deepwell.knowledge.sources.web.feed import MAX_BYTES as MAX_FEED_BYTES
+from deepwell.knowledge.sources.web.feed import entry_change, is_feed, parse_feed
+from deepwell.knowledge.sources.web.fetch import Answer, Fetcher, Forbidden, Manners, Version
+from deepwell.knowledge.sources.web.guard import Guard
+from deepwell.knowledge.sources.web.pages import Link, change_of, read_pages
+from deepwell.knowledge.sources.web.sitemap import MAX_BYTES as MAX_SITEMAP_BYTES
+from deepwell.knowledge.sources.web.sitemap import is_sitemap, parse_sitemap
 
 __all__ = ["Web"]
 

@@ -1,0 +1,1 @@
+"""Sources from the web: pages, sitemaps and feeds, behind a guard."""
