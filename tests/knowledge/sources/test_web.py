@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tests.knowledge.sources.site import HOST, Asked, Reply, Site, serving, to_loopback
 
-from deepwell.knowledge.sources.web.fetch import Manners
-from deepwell.knowledge.sources.web.guard import Guard
 from deepwell.knowledge.sources.options import URLOptions
 from deepwell.knowledge.sources.source import Change
+from deepwell.knowledge.sources.web.fetch import Manners
+from deepwell.knowledge.sources.web.guard import Guard
 from deepwell.knowledge.sources.web.web import Web
 
 

@@ -167,7 +167,9 @@ def _late(uri: str, timeout_s: float | None) -> SourceError:
 
 def _shown(url: URL) -> str:
     """Returns a URL without user, password and options."""
-    return url.set(username=None, password=None, query={}).render_as_string()
+    from sqlalchemy import URL
+
+    return str(URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
 
 
 def _engine(url: URL) -> Engine:
