@@ -73,10 +73,24 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
             {"input_file_id": "{}", "endpoint": "/v1/chat/completions", "completion_window": "24h"},
         )
     ],
+    "POST /v1/vector_stores": [("file_id", {"file_ids": ["{}"]})],
 }
-LISTS = {"GET /v1/chat/completions", "GET /v1/files", "GET /v1/batches", "GET /v1/messages/batches"}
+LISTS = {
+    "GET /v1/chat/completions",
+    "GET /v1/files",
+    "GET /v1/batches",
+    "GET /v1/messages/batches",
+    "GET /v1/vector_stores",
+}
 # Makes an object of B's own, and names nothing.
-CREATING = {"POST /v1/conversations", "POST /v1/files", "POST /v1/uploads", "POST /v1/messages/batches"}
+CREATING = {
+    "POST /v1/conversations",
+    "POST /v1/files",
+    "POST /v1/uploads",
+    "POST /v1/messages/batches",
+    "POST /v1/vector_stores",
+}
+_STORE = "/v1/vector_stores/{vector_store_id}"
 MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
 # Has the id of an object in its path; with what body it is asked.
 OBJECTS: dict[str, dict[str, Any] | None] = {
@@ -109,6 +123,20 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     "DELETE /v1/messages/batches/{message_batch_id}": None,
     "POST /v1/messages/batches/{message_batch_id}/cancel": None,
     "GET /v1/messages/batches/{message_batch_id}/results": None,
+    f"GET {_STORE}": None,
+    f"POST {_STORE}": {"name": "mine now"},
+    f"DELETE {_STORE}": None,
+    f"POST {_STORE}/search": {"query": SECRET},
+    f"POST {_STORE}/files": {"file_id": "file-of-b"},
+    f"GET {_STORE}/files": None,
+    f"GET {_STORE}/files/{{file_id}}": None,
+    f"POST {_STORE}/files/{{file_id}}": {"attributes": {"mine": "now"}},
+    f"DELETE {_STORE}/files/{{file_id}}": None,
+    f"GET {_STORE}/files/{{file_id}}/content": None,
+    f"POST {_STORE}/file_batches": {"file_ids": ["file-of-b"]},
+    f"GET {_STORE}/file_batches/{{file_batch_id}}": None,
+    f"POST {_STORE}/file_batches/{{file_batch_id}}/cancel": None,
+    f"GET {_STORE}/file_batches/{{file_batch_id}}/files": None,
 }
 
 
@@ -244,6 +272,11 @@ async def _belongings(world: World) -> None:
         ids["part_id"] = (await made("POST /v1/uploads/{upload_id}/parts", part))["id"]
         batch = NAMING["POST /v1/batches"][0][1] | {"input_file_id": ids["file_id"]}
         ids["batch_id"] = (await made("POST /v1/batches", batch))["id"]
+        ids["vector_store_id"] = (await made("POST /v1/vector_stores", {"name": SECRET}))["id"]
+        attached = {"file_id": ids["file_id"], "attributes": {"of": SECRET}}
+        await made(f"POST {_STORE}/files", attached)
+        some = {"file_ids": [ids["file_id"]]}
+        ids["file_batch_id"] = (await made(f"POST {_STORE}/file_batches", some))["id"]
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):
@@ -312,6 +345,31 @@ async def test_requests_that_name_objects_of_another_tenant_are_as_if_they_were_
     assert await world.snapshot() == before
 
 
+async def test_a_store_of_ones_own_takes_no_file_of_another_tenant(world: World) -> None:
+    before = await world.snapshot()
+    own = (await world.ask(world.b, "POST /v1/vector_stores", {}, {"name": "b"})).json()["id"]
+    file = world.ids["file_id"]
+    nobody = f"{file[:-4]}0000"
+    for part, body in (
+        ("files", {"file_id": "{}"}),
+        ("file_batches", {"file_ids": ["{}"]}),
+        ("file_batches", {"files": [{"file_id": "{}"}]}),
+    ):
+        theirs, none = [
+            await world.ask(
+                world.b,
+                f"POST {_STORE}/{part}",
+                {"vector_store_id": own},
+                json.loads(json.dumps(body).replace("{}", one)),
+            )
+            for one in (file, nobody)
+        ]
+        assert theirs.status_code == none.status_code == 404, part
+        assert theirs.text.replace(file, nobody) == none.text
+    assert (await world.ask(world.b, f"GET {_STORE}/files", {"vector_store_id": own})).json()["data"] == []
+    assert await world.snapshot() == before
+
+
 async def test_lists_are_empty_of_another_tenants_objects(world: World) -> None:
     for route in sorted(LISTS & set(world.routes)):
         assert (await world.ask(world.a, route, {})).json()["data"], f"{route}: A has something there"
@@ -350,6 +408,7 @@ async def test_what_a_tenant_makes_is_its_own_alone(world: World) -> None:
             "mime_type": "text/plain",
         },
         "POST /v1/messages/batches": MESSAGE_BATCH,
+        "POST /v1/vector_stores": {"name": "b"},
     }
     assert set(bodies) == CREATING
     for route in sorted(CREATING & set(world.routes)):

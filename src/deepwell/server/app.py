@@ -31,6 +31,7 @@ from deepwell.server.families.responses.family import FAMILY as RESPONSES
 from deepwell.server.families.site.family import FAMILY as SITE
 from deepwell.server.families.tokenize.family import FAMILY as TOKENIZE
 from deepwell.server.families.uploads.family import FAMILY as UPLOADS
+from deepwell.server.families.vector_stores.family import FAMILY as VECTOR_STORES
 from deepwell.server.housekeeping import Housekeeper
 from deepwell.server.http import errors
 from deepwell.server.http.cross_origin import CrossOriginGuard
@@ -55,6 +56,7 @@ FAMILIES: tuple[Family, ...] = (
     MODELS,
     FILES,
     UPLOADS,
+    VECTOR_STORES,
     BATCHES,
     ADAPTERS,
     HEALTH,

@@ -15,7 +15,7 @@ __all__ = ["ANYONE", "SCOPES", "Principal", "principal_in", "principal_of", "ten
 
 SCOPES = {
     "inference": "models, completions, responses, conversations, embeddings, reranking, tokenizing, batches",
-    "files": "files and uploads",
+    "files": "files, uploads and vector stores",
     "adapters": "loading and unloading LoRA adapters",
     "metrics": "/metrics, which counts every tenant's requests",
     "admin": "all of them",

@@ -1,0 +1,90 @@
+"""Searches over one or several vector stores, as `/v1/vector_stores` and the tool `file_search` ask for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from deepwell.errors import InvalidRequest
+from deepwell.knowledge.documents import Passage
+from deepwell.server.context import ServerContext
+from deepwell.server.families.vector_stores.bodies import SearchPage, SearchResult, TextContent
+from deepwell.storage.database import Tenant
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.search import Ranker, SearchOptions
+
+__all__ = ["search_options", "search_page", "search_stores"]
+
+_RESULTS = 10  # if a request names no number
+
+
+def search_options(
+    *,
+    limit: int | None,
+    filters: Mapping[str, Any] | None,
+    ranker: str | None,
+    min_score: float | None,
+    arms: Ranker = "hybrid",
+    param: str = "filters",
+) -> SearchOptions:
+    """Returns a request's parameters as options of a search. OpenAI's named ranker stands for the server's own.
+
+    Raises:
+        InvalidRequest: the filter cannot be read. `param` names it.
+    """
+    from deepwell.knowledge.filters import check_filter
+    from deepwell.knowledge.search import SearchOptions
+
+    if filters is not None:
+        check_filter(filters, param)
+    return SearchOptions(limit or _RESULTS, arms, min_score or 0.0, filters, rerank=ranker != "none")
+
+
+async def search_stores(
+    context: ServerContext,
+    tenant: Tenant,
+    store_ids: Sequence[str],
+    queries: Sequence[str],
+    options: SearchOptions,
+) -> list[Passage]:
+    """Returns the best passages of some stores, best first. A passage that several queries find keeps its best score.
+
+    Raises:
+        NotFound: the tenant has no such store.
+        InvalidRequest: a store has expired.
+    """
+    for id in store_ids:
+        await _check_usable(context, tenant, id)
+    searcher = context.knowledge.searcher
+    rankings = [
+        await searcher.search(tenant, id, query, options)
+        for id in dict.fromkeys(store_ids)
+        for query in dict.fromkeys(queries)
+    ]
+    if len(rankings) == 1:  # a reranker's order is not that of the scores
+        return rankings[0]
+    best: dict[int, Passage] = {}
+    for passage in (one for ranking in rankings for one in ranking):
+        known = best.get(passage.key)
+        if known is None or known.score < passage.score:
+            best[passage.key] = passage
+    return sorted(best.values(), key=lambda one: (-one.score, one.key))[: options.limit]
+
+
+async def _check_usable(context: ServerContext, tenant: Tenant, id: str) -> None:
+    store = await context.state.knowledge.stores.get(tenant, id)
+    if store.expired():
+        raise InvalidRequest(
+            f"the vector store {id!r} has expired",
+            fix="set its expires_after anew, or create a new store from its files",
+        )
+
+
+def search_page(queries: Sequence[str], found: Sequence[Passage]) -> SearchPage:
+    """Returns the passages as the API describes them."""
+    results = [
+        SearchResult(one.file_id, one.filename, one.score, dict(one.attributes), [TextContent(one.text)])
+        for one in found
+    ]
+    return SearchPage(list(queries), results)
