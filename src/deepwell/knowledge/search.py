@@ -217,6 +217,7 @@ class Searcher:
         if opened.side.generation >= store.generation:
             return opened.side
         async with opened.lock:
+            await asyncio.to_thread(opened.side.reload)
             while opened.side.generation < store.generation:
                 delta = await self._kept.chunks.delta(tenant, store.id, opened.side.generation)
                 await asyncio.to_thread(opened.side.apply, delta)

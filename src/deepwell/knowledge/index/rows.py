@@ -113,6 +113,11 @@ class VectorRows:
         return self._medium.lock
 
     @property
+    def lineage(self) -> str:
+        """Random name of the present series of rows, as of the last `reload`."""
+        return self._state.lineage
+
+    @property
     def generation(self) -> int:
         """The state of the store up to which its changes were applied, as of the last `reload`. 0: none."""
         return self._state.generation
