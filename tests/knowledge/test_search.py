@@ -1,0 +1,149 @@
+"""Searches: current to the last commit, filtered, and apart by tenant."""
+
+import json
+import shutil
+
+import pytest
+from tests.knowledge.test_ingest import House
+
+from deepwell.errors import InvalidRequest, NotFound
+from deepwell.knowledge.search import Searcher, SearchOptions
+from deepwell.storage.database import LOCAL, Tenant
+
+
+@pytest.fixture
+async def house(tmp_path):
+    house = await House(tmp_path / "files").open()
+    yield house
+    house.database.close()
+
+
+def searcher_of(house, folder):
+    async def embedder_of(_store):
+        return house.embedder
+
+    return Searcher(house.kept, folder, embedder_of)
+
+
+@pytest.fixture
+async def searcher(house, tmp_path):
+    searcher = searcher_of(house, tmp_path / "side")
+    yield searcher
+    await searcher.close()
+
+
+async def added(house, text, name="a.txt", **attributes):
+    stored = await house.file(text, name)
+    outcome = await house.ingest(stored.id, attributes=json.dumps(attributes))
+    assert outcome.status == "succeeded"
+    return stored.id
+
+
+async def found(searcher, house, query, **options):
+    passages = await searcher.search(LOCAL, house.store.id, query, SearchOptions(**options))
+    return [one.text for one in passages]
+
+
+async def test_an_empty_store_finds_nothing(house, searcher):
+    assert await found(searcher, house, "anything") == []
+
+
+async def test_what_was_published_is_found_by_the_next_search(house, searcher):
+    for number in range(5):
+        text = f"Keeper {number} keeps the lighthouse of kestrel{number}."
+        await added(house, text, f"{number}.txt")
+        assert text in await found(searcher, house, f"who keeps kestrel{number}")
+
+
+@pytest.mark.parametrize("ranker", ["hybrid", "lexical", "dense"])
+async def test_every_ranking_finds_it(house, searcher, ranker):
+    await added(house, "The ferry leaves at nine.", "a.txt")
+    await added(house, "Bread is baked in the morning.", "b.txt")
+    assert (await found(searcher, house, "when does the ferry leave", ranker=ranker))[
+        0
+    ] == "The ferry leaves at nine."
+
+
+async def test_a_removed_passage_is_gone_from_the_next_search(house, searcher):
+    first = await added(house, "The ferry leaves at nine.", "a.txt")
+    await added(house, "The ferry returns at ten.", "b.txt")
+    assert len(await found(searcher, house, "ferry")) == 2
+    await house.kept.files.detach(LOCAL, house.store.id, [first])
+    assert await found(searcher, house, "ferry") == ["The ferry returns at ten."]
+
+
+async def test_many_removals_do_not_hide_what_is_left(house, searcher):
+    ids = [await added(house, f"The ferry of pier {n} leaves.", f"{n}.txt") for n in range(30)]
+    await found(searcher, house, "ferry")
+    await house.kept.files.detach(LOCAL, house.store.id, ids[1:])
+    assert await found(searcher, house, "ferry", limit=5) == ["The ferry of pier 0 leaves."]
+
+
+async def test_filters_restrict_a_search_and_see_new_attributes(house, searcher):
+    first = await added(house, "The ferry leaves at nine.", "a.txt", year=2023)
+    await added(house, "The ferry leaves at ten.", "b.txt", year=2024)
+    recent = {"type": "gte", "key": "year", "value": 2024}
+    assert await found(searcher, house, "ferry", filters=recent) == ["The ferry leaves at ten."]
+    await house.kept.files.set_attributes(LOCAL, house.store.id, first, '{"year": 2030}')
+    assert len(await found(searcher, house, "ferry", filters=recent)) == 2
+    assert await found(searcher, house, "ferry", filters={"type": "eq", "key": "year", "value": 1}) == []
+
+
+async def test_scores_lie_between_0_and_1_and_a_threshold_cuts(house, searcher):
+    for number in range(4):
+        await added(house, f"The ferry of pier {number} leaves.", f"{number}.txt")
+    passages = await searcher.search(LOCAL, house.store.id, "the ferry of pier 2 leaves")
+    assert all(0 <= one.score <= 1 for one in passages)
+    assert [one.score for one in passages] == sorted((one.score for one in passages), reverse=True)
+    assert await found(searcher, house, "ferry", min_score=1.01) == []
+
+
+async def test_another_tenant_finds_nothing(house, searcher):
+    await added(house, "The ferry leaves at nine.")
+    with pytest.raises(NotFound):
+        await searcher.search(Tenant("other"), house.store.id, "ferry")
+
+
+async def test_two_processes_see_each_others_work(house, searcher, tmp_path):
+    other = searcher_of(house, tmp_path / "side")
+    for number, one in enumerate((searcher, other, searcher, other)):
+        await added(house, f"The ferry of kestrel{number} leaves.", f"{number}.txt")
+        assert f"The ferry of kestrel{number} leaves." in await found(one, house, f"kestrel{number}")
+    await other.close()
+
+
+async def test_side_files_that_vanished_are_built_anew(house, searcher, tmp_path):
+    await added(house, "The ferry leaves at nine.")
+    assert await found(searcher, house, "ferry")
+    await searcher.close()
+    shutil.rmtree(tmp_path / "side")
+    again = searcher_of(house, tmp_path / "side")
+    assert await found(again, house, "ferry") == ["The ferry leaves at nine."]
+    await again.close()
+
+
+async def test_a_rebuilt_store_is_searched_by_the_new_vectors(house, searcher):
+    await added(house, "The ferry leaves at nine.")
+    assert await found(searcher, house, "ferry")
+    house.embedder.hash = "hash-2"
+    await house.kept.rebuild(
+        LOCAL, house.store.id, embedder="hash", embedder_hash="hash-2", dimensions=house.embedder.dimensions
+    )
+    assert (await house.run()).status == "succeeded"
+    assert await found(searcher, house, "ferry", ranker="dense") == ["The ferry leaves at nine."]
+    assert await found(searcher, house, "ferry", ranker="lexical") == ["The ferry leaves at nine."]
+
+
+@pytest.mark.parametrize("query", ["", "  \n"])
+async def test_an_empty_query_is_refused(house, searcher, query):
+    with pytest.raises(InvalidRequest, match="empty"):
+        await searcher.search(LOCAL, house.store.id, query)
+
+
+async def test_stores_that_are_gone_leave_no_side_files(house, searcher, tmp_path):
+    await added(house, "The ferry leaves at nine.")
+    await found(searcher, house, "ferry")
+    assert await searcher.sweep() == 0
+    await house.kept.stores.delete(LOCAL, house.store.id)
+    assert await searcher.sweep() == 1
+    assert list((tmp_path / "side").iterdir()) == []
