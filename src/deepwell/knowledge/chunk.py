@@ -8,9 +8,9 @@ between its sentences is in a chunk, and chunks are in order.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
 
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.documents import Chunk, Document, Place, Section
@@ -31,6 +31,13 @@ _JOINERS: Final = re.compile("[\u0300-\u036f\u200c\u200d\u20d0-\u20ff\ufe00-\ufe
 
 # The strength of a cut before a unit.
 _WITHIN, _BOUND, _SENTENCE, _LINE, _PARAGRAPH, _HEADING = range(-2, 4)
+
+
+class _Span(NamedTuple):
+    start: int
+    end: int
+    section: int
+    cut: int  # as in `_Unit`
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,34 +149,58 @@ class _Cutter:
         self._headers = {h: cost for h, cost in zip(headers, costs, strict=True) if cost <= limit // 2}
 
     def units(self) -> list[_Unit]:
-        spans = list(self._spans())
-        counts = _counts(self._counter, [self._text[start:end] for start, end, _, _ in spans])
         units: list[_Unit] = []
-        for (start, end, index, cut), count in zip(spans, counts, strict=True):
-            header_cost = self._header_cost(index)
-            cost = _cost(count, end - start)
-            if cost + header_cost <= self._limit:
-                units.append(_Unit(start, end, index, cut, cost, header_cost))
-                continue
-            most = min(self._part, self._limit - header_cost)
-            for number, (first, last, part) in enumerate(self.parts(start, end, most)):
-                units.append(_Unit(first, last, index, _WITHIN if number else cut, part, header_cost))
+        long: list[tuple[int, _Span]] = []  # with their place in `units`
+        for span, count in self._counted(self._spans()):
+            unit = self._unit(span, count)
+            if unit.cost + unit.header_cost > self._limit:
+                long.append((len(units), span))
+            units.append(unit)
+        for at, span in reversed(long):
+            units[at : at + 1] = self._shortened(span)
         return units
+
+    def _counted(self, spans: Iterable[_Span]) -> Iterator[tuple[_Span, int]]:
+        held = list(spans)
+        counts = _counts(self._counter, [self._text[span.start : span.end] for span in held])
+        return zip(held, counts, strict=True)
+
+    def _unit(self, span: _Span, count: int) -> _Unit:
+        cost = _cost(count, span.end - span.start)
+        return _Unit(span.start, span.end, span.section, span.cut, cost, self._header_cost(span.section))
+
+    def _shortened(self, long: _Span) -> list[_Unit]:
+        """Returns units of the sentences of a row, and of parts of a sentence, that each fit a window."""
+        sentences = list(sentence_spans(self._text, long.start, long.end))
+        units: list[_Unit] = []
+        spans = (_Span(start, end, long.section, _SENTENCE) for start, end in sentences)
+        for span, count in self._counted(spans):
+            unit = self._unit(span, count)
+            if unit.cost + unit.header_cost <= self._limit:
+                units.append(unit)
+                continue
+            most = min(self._part, self._limit - unit.header_cost)
+            for number, (start, end, cost) in enumerate(self.parts(span.start, span.end, most)):
+                cut = _WITHIN if number else _SENTENCE
+                units.append(_Unit(start, end, span.section, cut, cost, unit.header_cost))
+        return [replace(units[0], cut=long.cut), *units[1:]]
 
     def _header_cost(self, index: int) -> int:
         section = self._sections[index]
         is_header = section.header == self._text[section.start : section.end]
         return 0 if is_header else self._headers.get(section.header, 0)
 
-    def _spans(self) -> Iterator[tuple[int, int, int, int]]:
-        """Yields start, end, section and strength of the cut before it, of every sentence, line or row."""
+    def _spans(self) -> Iterator[_Span]:
+        """Yields every sentence, line or row."""
         before: Section | None = None
         last_end = 0
         bound = False  # the last unit belongs to what follows: it is a heading, or the header of a table
         for index, section in enumerate(self._sections):
             row = section.place.row is not None
             inside = (
-                [self._trimmed(section)] if row else sentence_spans(self._text, section.start, section.end)
+                [self._trimmed(section.start, section.end)]
+                if row
+                else sentence_spans(self._text, section.start, section.end)
             )
             for number, (start, end) in enumerate(inside):
                 if start >= end:
@@ -179,14 +210,13 @@ class _Cutter:
                     cut = _HEADING
                 if bound and (number > 0 or before is None or _goes_on(before.place, section.place)):
                     cut = _BOUND
-                yield start, end, index, cut
+                yield _Span(start, end, index, cut)
                 text = self._text[start:end]
                 bound = section.header == text if row else number == 0 and _is_title(text, section.place)
                 last_end = end
                 before = section
 
-    def _trimmed(self, section: Section) -> tuple[int, int]:
-        start, end = section.start, section.end
+    def _trimmed(self, start: int, end: int) -> tuple[int, int]:
         text = self._text[start:end]
         return start + len(text) - len(text.lstrip()), start + len(text.rstrip())
 
@@ -199,12 +229,16 @@ class _Cutter:
         begin, stop, cost = start, start, 0
         for first, last, one in self._atoms(start, end, most):
             if cost and cost + one > most:
-                yield begin, stop, cost
+                yield from self._part_of(begin, stop, cost)
                 begin, cost = first, 0
             stop = last
             cost += one
-        if stop > begin:
-            yield begin, stop, cost
+        yield from self._part_of(begin, stop, cost)
+
+    def _part_of(self, start: int, end: int, cost: int) -> Iterator[tuple[int, int, int]]:
+        start, end = self._trimmed(start, end)
+        if end > start:
+            yield start, end, cost
 
     def _atoms(self, start: int, end: int, most: int) -> list[tuple[int, int, int]]:
         """Returns clauses, words and pieces of words with their costs, in order."""
@@ -222,8 +256,9 @@ class _Cutter:
             counts = _counts(self._counter, [self._text[first:last] for first, last in spans])
             large: list[tuple[int, int]] = []
             for (first, last), count in zip(spans, counts, strict=True):
-                if count <= most or last - first == 1:
-                    done.append((first, last, max(_cost(count, last - first), 1)))
+                cost = max(_cost(count, last - first), 1)
+                if cost <= most or last - first == 1:
+                    done.append((first, last, cost))
                     continue
                 middle = self._whole(first, (first + last) // 2, last)
                 if middle >= last:
@@ -316,13 +351,22 @@ class _Finisher:
                 place = self._document.sections[units[0].section].place
                 done.append(Chunk(text, units[0].start, units[-1].end, place, count))
             waiting = again
-        return sorted(done, key=lambda chunk: (chunk.start, chunk.end))
+        return list(_not_contained(done))
 
     def _chunk(self, units: Sequence[_Unit]) -> tuple[Sequence[_Unit], str]:
         text = self._document.text[units[0].start : units[-1].end]
         if units[0].header_cost:
             text = f"{self._document.sections[units[0].section].header}\n{text}"
         return units, text
+
+
+def _not_contained(chunks: Iterable[Chunk]) -> Iterator[Chunk]:
+    """Yields chunks in order. Half of a window may lie within the next, which began with the same sentences."""
+    last_end = -1
+    for chunk in sorted(chunks, key=lambda chunk: (chunk.start, -chunk.end)):
+        if chunk.end > last_end:
+            yield chunk
+            last_end = chunk.end
 
 
 def _middle(units: Sequence[_Unit]) -> int:

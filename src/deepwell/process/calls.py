@@ -16,10 +16,21 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Generator
+from typing import TypeVar
 
 from deepwell.process.frames import Frames
 
-__all__ = ["CallEnded", "CallProcess", "answer_calls", "limit_memory", "limited", "start_child"]
+__all__ = [
+    "CallEnded",
+    "CallProcess",
+    "answer_calls",
+    "limit_memory",
+    "limited",
+    "start_child",
+    "twice_if_lost",
+]
+
+T = TypeVar("T")
 
 MAX_FRAME_BYTES = 256 << 20  # of a call and of an answer
 _RECEIVE_BYTES = 1 << 18
@@ -54,6 +65,16 @@ class CallEnded(Exception):
         self.killed = killed
         self.late = late
         self.lost = lost
+
+
+def twice_if_lost(call: Callable[[], T]) -> T:
+    """Returns what a call returns. One that somebody else ended, as the kernel may where memory is short, is made once more."""
+    try:
+        return call()
+    except CallEnded as error:
+        if not error.lost:
+            raise
+    return call()
 
 
 def start_child(module: str, descriptor: int, *arguments: str) -> subprocess.Popen[bytes]:

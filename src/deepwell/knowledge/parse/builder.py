@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 from deepwell.errors import InvalidFile
 from deepwell.knowledge.documents import Document, Place, Section
 
-__all__ = ["MOST_CHARACTERS", "MOST_SECTIONS", "DocumentBuilder", "clean"]
+__all__ = ["LEFT_OUT", "MOST_CHARACTERS", "MOST_SECTIONS", "DocumentBuilder", "clean"]
 
 MOST_CHARACTERS: Final = 32 << 20  # of a document's text; the Bible has 4.5 million
 MOST_SECTIONS: Final = 500_000
 PARAGRAPH: Final = "\n\n"
 _NOWHERE: Final = Place()
+LEFT_OUT: Final = ("left_out", "pages_left_out", "formulas_without_value")
+"""Keys of the metadata that say which parts of a file are not in its text."""
 _SPLIT = "split the file into smaller ones"
 
 # PostgreSQL stores no NUL, UTF-8 carries no lone surrogate, and control characters say nothing to a reader.
@@ -76,12 +78,18 @@ class DocumentBuilder:
         self._sections.append(Section(start, self._length, place, header))
         self._check()
 
-    def extend(self, document: Document, place_of: Mapping[Place, Place]) -> None:
-        """Adds the sections of another document with their places exchanged."""
+    def extend(self, document: Document, headings: tuple[str, ...]) -> None:
+        """Adds the sections of another document with `headings` around them, and what was left out of it."""
+        for key in LEFT_OUT:
+            if key in document.metadata:
+                self.note(
+                    key, f"{headings[-1]}: {document.metadata[key]}" if headings else document.metadata[key]
+                )
         for section in document.sections:
-            gap = "\n" if section.header else PARAGRAPH
+            place = replace(section.place, headings=(*headings, *section.place.headings))
             text = document.text[section.start : section.end]
-            self.add(text, place_of[section.place], header=section.header, gap=gap)
+            is_row = section.header and section.header != text
+            self.add(text, place, header=section.header, gap="\n" if is_row else PARAGRAPH)
 
     def finish(self) -> Document:
         """Returns the document.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from deepwell.knowledge.parse.builder import clean
+
 __all__ = ["HeadingPath", "one_line"]
 
 _MOST_DEPTH: Final = 9
@@ -12,7 +14,7 @@ _MOST_TITLE: Final = 300  # characters; what is longer is a paragraph that was m
 
 def one_line(text: str) -> str:
     """Returns a title as one line, cut at 300 characters: it stands in every place of its section."""
-    return " ".join(text.split())[:_MOST_TITLE].rstrip()
+    return " ".join(clean(text).split())[:_MOST_TITLE].rstrip()
 
 
 class HeadingPath:

@@ -70,9 +70,7 @@ def parse_file(path: Path, filename: str) -> Document:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise InvalidFile(f"{filename}: the file cannot be read ({error})", fix="check the path") from None
+        raise InvalidFile(f"the file cannot be read ({error})", fix="check the path") from None
     if len(data) > MOST_BYTES:
-        raise InvalidFile(
-            f"{filename}: the file is larger than {MOST_BYTES >> 20} MB", fix="split it into smaller ones"
-        )
+        raise InvalidFile(f"the file is larger than {MOST_BYTES >> 20} MB", fix="split it into smaller ones")
     return parse_bytes(data, filename)

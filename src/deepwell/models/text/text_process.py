@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from deepwell.errors import DeepwellError, EngineUnavailable, InvalidModelFile, 
 from deepwell.models.formats.e5 import e5_file_in
 from deepwell.models.text.chat_template import TRIAL_SECONDS, ChatTemplate, render_chat
 from deepwell.models.text.tokenizer import Tokenizer, TokenizerKind, TooManyTokens
-from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, twice_if_lost
 from deepwell.process.frames import Failure, error_of, failure_of
 
 __all__ = ["LOAD_S", "MEMORY_BYTES", "TextFacts", "TextProcess", "trim_memory"]
@@ -40,8 +40,6 @@ _SMALL_BYTES: Final = (
 _FILE_BYTES: Final = 64 << 20  # the readers take no longer header or vocabulary
 _TRIM_BYTES: Final = 64 << 10  # a larger request leaves so much freed memory that it is given back
 _NICE = 5  # long texts give way to whatever computes answers
-
-T = TypeVar("T")
 
 
 class TextFacts(msgspec.Struct, array_like=True, frozen=True):
@@ -142,7 +140,7 @@ class TextProcess:
     def start(self) -> None:
         """Starts the child if there is none. Raises as `load` does."""
         try:
-            _twice_if_lost(self._start_once)
+            twice_if_lost(self._start_once)
         except CallEnded as error:
             if error.killed:
                 raise
@@ -246,7 +244,7 @@ class TextProcess:
             return self._calls.call(request, processor_s)
 
         try:
-            answer = _answers.decode(_twice_if_lost(call))
+            answer = _answers.decode(twice_if_lost(call))
         except CallEnded as error:
             if error.killed:
                 raise
@@ -262,16 +260,6 @@ class TextProcess:
         if isinstance(answer, Failure):
             raise error_of(answer)
         return answer
-
-
-def _twice_if_lost(call: Callable[[], T]) -> T:
-    """Returns what a call returns. One that somebody else ended, as the kernel may where memory is short, is made once more."""
-    try:
-        return call()
-    except CallEnded as error:
-        if not error.lost:
-            raise
-    return call()
 
 
 def trim_memory() -> None:

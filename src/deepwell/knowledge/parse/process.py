@@ -1,0 +1,236 @@
+"""`ParseProcess`: parses files in a child process that can neither write, nor reach the network, nor take what it likes.
+
+`python -m deepwell.knowledge.parse.process FD` is the child. It stays for the next file, because importing the libraries takes
+longer than most files, and is replaced after a crash, a limit, or 100 files. A file may take 8 s of processor time, and 2 s
+more for each MB behind the first, at most 120 s; pages that are recognised by OCR get 20 s each beside that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from deepwell.errors import DeepwellError, EngineUnavailable, InvalidFile
+from deepwell.knowledge.documents import Document, Place, Section
+from deepwell.knowledge.parse.ocr import MOST_OCR_PAGES, OCR_PAGE_S, ocr_installed
+from deepwell.knowledge.parse.parse import parse_file
+from deepwell.models.text.text_process import trim_memory
+from deepwell.process.calls import CallEnded, CallProcess, answer_calls, limit_memory, limited, twice_if_lost
+from deepwell.process.confine import confine
+from deepwell.process.frames import Failure, error_of, failure_of
+
+__all__ = ["FILES_A_CHILD", "MEMORY_BYTES", "ParseProcess", "file_seconds"]
+
+MEMORY_BYTES: Final = 832 << 20  # of the child's own data; with its code it stays below 1 GB
+FILES_A_CHILD: Final = 100
+_START_S: Final = 10.0
+_FILE_S: Final = 8.0
+_MB_S: Final = 2.0
+_MOST_FILE_S: Final = 120.0
+_NICE = 5  # parsing gives way to whatever computes answers
+
+
+class _Setup(msgspec.Struct, array_like=True, frozen=True):
+    memory_bytes: int
+
+
+class _File(msgspec.Struct, array_like=True, frozen=True):
+    path: str
+    filename: str
+    processor_s: float
+
+
+class _Started(msgspec.Struct, tag=1, array_like=True, frozen=True):
+    confined: bool
+
+
+class _Parsed(msgspec.Struct, tag=2, array_like=True, frozen=True):
+    """A document. Rows of a table share their header and path, which cross once."""
+
+    text: str
+    media_type: str
+    title: str | None
+    metadata: dict[str, str]
+    headers: list[str]
+    paths: list[tuple[str, ...]]
+    # start, end, page, sheet, slide, row, number of the path, number of the header
+    sections: list[tuple[int, int, int | None, str | None, int | None, int | None, int, int]]
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_answers = msgspec.msgpack.Decoder(_Started | _Parsed | Failure)
+
+
+def file_seconds(nbytes: int) -> float:
+    """Returns the processor time that a file of this size may take."""
+    return min(_FILE_S + _MB_S * max(nbytes / (1 << 20) - 1, 0), _MOST_FILE_S)
+
+
+class ParseProcess:
+    """The parent's end. The child starts with the first file. Files of several tasks or threads wait for each other.
+
+    Args:
+        memory_bytes: memory for data that the child may take.
+    """
+
+    def __init__(self, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        self._memory_bytes = memory_bytes
+        self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes)), launch_s=_START_S)
+        self._lock = threading.Lock()
+        self._parsed = 0  # files of this child
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; 0 if there is none."""
+        return self._calls.pid
+
+    @property
+    def confined(self) -> bool:
+        """True if the kernel keeps the child from writing and from the network; see `confine`. Starts the child."""
+        answer = _answers.decode(self._calls.start())
+        return isinstance(answer, _Started) and answer.confined
+
+    async def parse(self, path: Path, filename: str) -> Document:
+        """Returns the document in the file at `path`. A cancelled task ends the work.
+
+        Args:
+            filename: the name that the user gave it; it decides between formats of plain text.
+
+        Raises:
+            UnsupportedFile, InvalidFile, MissingDependency: see `parse_bytes`; or the file takes more than the limits.
+            EngineUnavailable: the child could not run; the file may be sound.
+        """
+        work = asyncio.create_task(asyncio.to_thread(self.parse_blocking, path, filename))
+        try:
+            return await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self._calls.kill()
+            with suppress(DeepwellError):
+                await work
+            raise
+
+    def parse_blocking(self, path: Path, filename: str) -> Document:
+        """Returns the document in the file at `path`, as `parse` does, for callers without an event loop."""
+        processor_s = file_seconds(_size(path))
+        request = _encode(_File(str(path.absolute()), filename, processor_s))
+        wait_s = processor_s + (MOST_OCR_PAGES * OCR_PAGE_S if ocr_installed() else 0)
+        with self._lock:
+            try:
+                answer = _answers.decode(twice_if_lost(lambda: self._calls.call(request, wait_s)))
+            except CallEnded as error:
+                self._parsed = 0
+                raise self._error(error, processor_s) from None
+            self._parsed += 1
+            if self._parsed >= FILES_A_CHILD:
+                self._calls.close()
+                self._parsed = 0
+        if isinstance(answer, Failure):
+            raise error_of(answer)
+        assert isinstance(answer, _Parsed)
+        return _document(answer)
+
+    async def close(self) -> None:
+        """Ends the child and the file in progress, whose task meets `EngineUnavailable`. The next file starts another child."""
+        self._calls.kill()
+        await asyncio.to_thread(self.close_blocking)
+
+    def close_blocking(self) -> None:
+        """Ends the child, as `close` does."""
+        self._calls.kill()
+        self._calls.close()
+
+    def _error(self, error: CallEnded, processor_s: float) -> DeepwellError:
+        if error.killed or error.late or error.lost:
+            return EngineUnavailable(
+                f"the process that parses files ended early: {error}", fix="add the file again"
+            )
+        return InvalidFile(
+            f"the file cannot be parsed within {self._memory_bytes >> 20} MB and {processor_s:.0f} s: {error}",
+            fix="split it, or save it again with the program that made it",
+        )
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):
+        return 0  # which the child will say
+
+
+def _parsed_of(document: Document) -> _Parsed:
+    headers: dict[str, int] = {}
+    paths: dict[tuple[str, ...], int] = {}
+    sections: list[Any] = []
+    for section in document.sections:
+        place = section.place
+        header = headers.setdefault(section.header, len(headers))
+        path = paths.setdefault(place.headings, len(paths))
+        sections.append(
+            (section.start, section.end, place.page, place.sheet, place.slide, place.row, path, header)
+        )
+    metadata = dict(document.metadata)
+    return _Parsed(
+        document.text, document.media_type, document.title, metadata, [*headers], [*paths], sections
+    )
+
+
+def _document(parsed: _Parsed) -> Document:
+    return Document(parsed.text, tuple(_sections(parsed)), parsed.media_type, parsed.title, parsed.metadata)
+
+
+def _sections(parsed: _Parsed) -> Sequence[Section]:
+    headers, paths = parsed.headers, parsed.paths
+    return [
+        Section(start, end, Place(page, sheet, slide, row, paths[path]), headers[header])
+        for start, end, page, sheet, slide, row, path, header in parsed.sections
+    ]
+
+
+class _Child:
+    """The child's end: confines itself at the first message, then parses files."""
+
+    def __init__(self) -> None:
+        self._started = False
+
+    def answer(self, body: bytes) -> bytes:
+        try:
+            if not self._started:
+                return _encode(self._start(msgspec.msgpack.decode(body, type=_Setup)))
+            return self._parse(msgspec.msgpack.decode(body, type=_File))
+        except DeepwellError as error:
+            return _encode(failure_of(0, error))
+        except MemoryError:
+            os.abort()  # little works after it; the parent starts another child
+        except BaseException as error:
+            reason = f"{type(error).__name__}: {str(error)[:200]}"
+            return _encode(failure_of(0, InvalidFile(f"the file is broken ({reason})", fix="save it again")))
+        finally:
+            trim_memory()
+
+    def _start(self, setup: _Setup) -> _Started:
+        sys.dont_write_bytecode = True
+        self._started = True
+        os.nice(_NICE)
+        limit_memory(setup.memory_bytes)
+        return _Started(confine())
+
+    def _parse(self, file: _File) -> bytes:
+        with limited(file.processor_s):
+            return _encode(_parsed_of(parse_file(Path(file.path), file.filename)))
+
+
+def main(descriptor: str) -> None:
+    """Serves the parent until it closes the connection."""
+    answer_calls(int(descriptor), _Child().answer)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
