@@ -267,7 +267,7 @@ def passage_of(chunk: FoundChunk, score: float) -> Passage:
     return Passage(
         key=chunk.key,
         file_id=chunk.file_id,
-        filename=chunk.uri or chunk.filename,
+        filename=chunk.filename,
         score=score,
         text=chunk.text,
         start=chunk.start,

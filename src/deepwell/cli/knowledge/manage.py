@@ -213,7 +213,8 @@ def _plain(store: StoredStore, counts: dict[str, int], chunks: int) -> dict[str,
 async def _file(knowledge: LocalKnowledge, one: StoredStoreFile) -> dict[str, Any]:
     return {
         "id": one.file_id,
-        "name": one.uri or (await knowledge.filename(one.file_id)),
+        "name": await knowledge.filename(one.file_id),
+        "uri": one.uri,
         "status": one.status,
         "error": one.error,
         "attributes": json_module.loads(one.attributes),
