@@ -83,6 +83,20 @@ async def test_the_question_goes_into_the_url(site: Site) -> None:
     assert [passage.text for passage in found] == ["found"]
 
 
+async def test_a_question_of_dots_is_no_other_endpoint(site: Site) -> None:
+    assert await asked(endpoint(site, "/search/{question}"), "..") == []
+    assert site.asked == []
+
+
+async def test_a_secret_that_is_no_header_is_not_repeated() -> None:
+    spec = parse_source("live:https://x.test/?q={question}", ["headers.Authorization=Bearer ${TOKEN}"])
+    await open_live("x", spec, Access(environ={"TOKEN": "hunter2\n"})).close()
+    for token in ("hunter2\r\nHost: y", "hunter2\x00", "hünter2"):
+        with pytest.raises(InvalidRequest, match="Authorization") as caught:
+            open_live("x", spec, Access(environ={"TOKEN": token}))
+        assert "nter2" not in str(caught.value)
+
+
 async def test_the_question_goes_into_a_body(site: Site) -> None:
     site.replies["/search"] = replied(HITS)
     body = '{"query": {"match": {"body": "{question}"}}, "size": "{limit}", "note": "at most {limit}"}'
@@ -203,7 +217,14 @@ def test_options_that_do_not_fit(site: Site, options: dict[str, str]) -> None:
 
 
 def test_the_address_is_guarded() -> None:
-    for url in ("http://user:pw@h/?q={question}", "ftp://h/?q={question}", "http://2130706433/?q={question}"):
+    for url in (
+        "https://{question}/",
+        "https://{question}.x.test/",
+        "https://x.test:{question}/?q={question}",
+        "http://user:pw@h/?q={question}",
+        "ftp://h/?q={question}",
+        "http://2130706433/?q={question}",
+    ):
         with pytest.raises(DeepwellError):
             open_live("x", parse_source(f"live:{url}"))
 

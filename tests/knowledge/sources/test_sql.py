@@ -170,6 +170,20 @@ async def test_bytes_are_left_out_and_said(kept: Kept) -> None:
     assert found[""].reason == "columns without text are left out: data"
 
 
+async def test_a_row_that_is_no_utf8_stops_no_other(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "a.db")) as connection:
+        connection.executescript(
+            "CREATE TABLE t (a TEXT); INSERT INTO t VALUES (CAST(x'41ff42' AS TEXT)), ('fine')"
+        )
+    found = await scanned(open_source(parse_source(f"sql:sqlite:///{tmp_path}/a.db SELECT a FROM t")))
+    assert sorted(text(change) for change in found.values()) == ["A\ufffdB", "fine"]
+
+
+async def test_every_name_of_postgresql_is_read_only(server: Server) -> None:
+    for name in ("postgres://", "postgresql+psycopg://", "postgresql+pg8000://"):
+        assert QueryDatabase(server.url("x").replace("postgresql://", name)).kind == "postgresql"
+
+
 async def test_the_database_refuses_writes(kept: Kept) -> None:
     """The text of a query is checked, but a database that only reads is what holds."""
     if "postgres" in kept.url:

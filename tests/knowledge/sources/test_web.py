@@ -368,6 +368,30 @@ async def test_what_is_left_out_is_said(site: Site) -> None:
     assert found["/sitemap.xml"].reason == "1 more were left out: raise max_pages"
 
 
+async def test_sitemaps_without_end_are_not_held_in_memory(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.knowledge.sources.web.web._MOST_LINKS", 2)
+    monkeypatch.setattr("deepwell.knowledge.sources.web.web._MOST_HOSTS", 1)
+    site.replies["/index.xml"] = Reply(
+        _sitemap(site, "/1.xml", "/2.xml", root="sitemapindex", item="sitemap")
+    )
+    others = "".join(f"<url><loc>http://{number}.test/</loc></url>" for number in range(5))
+    site.replies["/1.xml"] = Reply(
+        _sitemap(site, "/a", "/b", "/c").replace("</urlset>", f"{others}</urlset>")
+    )
+    source = web(site, "/index.xml", max_pages=1, robots=False)
+    async with aclosing(source.scan({site.url("/old"): "1"})) as changes:
+        found = [change async for change in changes]
+    assert [change.reason.partition(" ")[0] for change in found if change.kind == "skipped"] == [
+        "1",
+        "4",
+        "2",
+    ]
+    assert "1 of them were not read" in "".join(str(change.error) for change in found)
+    assert not any(change.kind == "removed" for change in found)
+
+
 async def test_a_trusted_lastmod_saves_the_question(site: Site) -> None:
     site.replies["/sitemap.xml"] = Reply(_sitemap(site, "/a", modified="2024-01-01"))
     site.replies["/a"] = Reply("a")

@@ -20,6 +20,7 @@ __all__ = ["QueryDatabase", "Rows", "check_query"]
 _READS = ("select", "with", "values", "table")
 _PROGRESS = 2_000  # SQLite's instructions between looks at the clock
 _BATCH = 500
+_CONNECT_S = 5
 _LONGEST = 300  # characters of a database's message
 
 
@@ -63,6 +64,8 @@ class QueryDatabase:
                 "this is not the URL of a database",
                 fix="write postgresql://user:${PASSWORD}@host:5432/name or sqlite:////path/to/file.db",
             ) from None
+        if parsed.get_backend_name() in ("postgresql", "postgres"):
+            parsed = parsed.set(drivername="postgresql+psycopg")
         self.kind = parsed.get_backend_name()
         self.uri = f"sql:{_shown(parsed)}"
         self._secrets = [text for text in (parsed.password, *map(str, parsed.query.values())) if text]
@@ -132,6 +135,7 @@ class QueryDatabase:
         raw: Any = connection.connection.dbapi_connection
         milliseconds = max(1, round(timeout_s * 1000))
         if self.kind == "sqlite":
+            raw.text_factory = _text  # one row of broken UTF-8 must not stop the others
             raw.execute("PRAGMA query_only = ON")
             raw.set_progress_handler(lambda: time.monotonic() >= deadline, _PROGRESS)
         elif self.kind == "postgresql":
@@ -160,6 +164,10 @@ class QueryDatabase:
         return reason
 
 
+def _text(stored: bytes) -> str:
+    return stored.decode("utf-8", "replace")
+
+
 def _late(uri: str, timeout_s: float | None) -> SourceError:
     within = f" within {timeout_s:g} s" if timeout_s else " in time"
     return SourceError(f"{uri} did not answer{within}", fix="add an index, ask for less, or raise timeout_s")
@@ -169,7 +177,7 @@ def _shown(url: URL) -> str:
     """Returns a URL without user, password and options."""
     from sqlalchemy import URL
 
-    return str(URL.create(url.drivername, host=url.host, port=url.port, database=url.database))
+    return str(URL.create(url.get_backend_name(), host=url.host, port=url.port, database=url.database))
 
 
 def _engine(url: URL) -> Engine:
@@ -184,12 +192,12 @@ def _engine(url: URL) -> Engine:
             )
         quoted = quote(str(Path(path).absolute()))
         url = sa.make_url("sqlite://").set(database=f"file:{quoted}", query={"mode": "ro", "uri": "true"})
-        connect = {"check_same_thread": False, "timeout": 5}
-    elif url.drivername in ("postgresql", "postgres"):
-        url = url.set(drivername="postgresql+psycopg")
-    if url.get_backend_name() in ("postgresql", "mysql", "mariadb"):
-        connect["connect_timeout"] = 5
-    return sa.create_engine(url, connect_args=connect, pool_size=2, max_overflow=2, hide_parameters=True)
+        connect = {"check_same_thread": False, "timeout": _CONNECT_S}
+    elif url.get_driver_name() in ("psycopg", "pymysql", "mysqldb"):
+        connect["connect_timeout"] = _CONNECT_S
+    return sa.create_engine(
+        url, connect_args=connect, pool_size=2, max_overflow=2, pool_pre_ping=True, hide_parameters=True
+    )
 
 
 _TOKEN = re.compile(

@@ -61,7 +61,7 @@ class Folder:
             MissingDependency: `watchfiles` is not installed.
             SourceError: the system has no more inotify watches.
         """
-        versions, said = dict(known), dict[str, str]()
+        versions, said = dict(known), dict[tuple[str, str], str]()
         round = _Round(self._tree, self._options.settle_s, self._max_bytes)
         while True:
             events = await Events.begin(self._tree.root, recursive=self._recursive)
@@ -70,7 +70,7 @@ class Folder:
                     yield change
                 await asyncio.sleep(_POLL_S)
                 continue
-            said.pop(self._tree.root.as_uri(), None)
+            said.pop(("failed", self._tree.root.as_uri()), None)
             try:
                 async for change in self._follow(events, round, versions, said):
                     yield change
@@ -78,7 +78,7 @@ class Folder:
                 await events.end()
 
     async def _follow(
-        self, events: Events, round: _Round, versions: dict[str, str], said: dict[str, str]
+        self, events: Events, round: _Round, versions: dict[str, str], said: dict[tuple[str, str], str]
     ) -> AsyncGenerator[Change]:
         """Yields changes until the folder is gone or is another one."""
         starts: set[Path] = {self._tree.root}

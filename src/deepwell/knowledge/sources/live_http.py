@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -49,6 +49,10 @@ class LiveHTTP:
                 f"live source {name} has no place for the question",
                 fix="add ?q={question} to its URL, or give a body",
             )
+        if "{question}" in urlsplit(address).netloc:
+            raise InvalidRequest(
+                f"live source {name} takes its host from the question", fix="put {question} behind it"
+            )
         for pointer in (options.list, options.text, options.title, options.link, options.score):
             if pointer and not pointer.startswith("/"):
                 raise InvalidRequest(
@@ -67,6 +71,8 @@ class LiveHTTP:
     async def ask(self, question: str, limit: int) -> list[Passage]:
         """Sends the question; see `LiveSource`."""
         options = self._options
+        if not question.strip(" ."):
+            return []  # `..` in a path would be another endpoint
         url = self._guard.check_url(_filled(self._address, question, limit))
         body = None if self._body is None else json.dumps(_replaced(self._body, question, limit)).encode()
         headers = {"accept": "application/json", **options.headers}

@@ -21,6 +21,7 @@ from deepwell.knowledge.sources.options import (
     URLOptions,
     check_options,
     expand,
+    expand_headers,
     options_of,
     read_assignments,
 )
@@ -122,7 +123,7 @@ def open_source(spec: SourceSpec, access: Access | None = None) -> Source:
 
         given = options_of(spec, OPTIONS[spec.kind])
         options = URLOptions(**{one.name: getattr(given, one.name) for one in fields(given)})
-        headers = {name: expand(text, access.environ) for name, text in options.headers.items()}
+        headers = expand_headers(options.headers, access.environ)
         guard = Guard(access.allowed_hosts)
         address = expand(spec.address, access.environ)
         return Web(address, spec.kind, replace(options, headers=headers), guard, max_bytes=access.max_bytes)
@@ -155,7 +156,7 @@ def open_live(name: str, spec: SourceSpec, access: Access | None = None) -> Live
         from deepwell.knowledge.sources.web.guard import Guard
 
         options = options_of(spec, LiveHTTPOptions)
-        headers = {header: expand(text, access.environ) for header, text in options.headers.items()}
+        headers = expand_headers(options.headers, access.environ)
         options = replace(options, headers=headers, body=expand(options.body, access.environ))
         return LiveHTTP(name, address, options, Guard(access.allowed_hosts))
     if spec.kind == "live-sql":

@@ -25,6 +25,7 @@ __all__ = [
     "SitemapOptions",
     "check_options",
     "expand",
+    "expand_headers",
     "options_of",
     "read_assignments",
 ]
@@ -276,6 +277,7 @@ def read_assignments(assignments: Sequence[str]) -> dict[str, Any]:
     return options
 
 
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
 
 
@@ -295,3 +297,19 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
         return found
 
     return _REFERENCE.sub(value, text)
+
+
+def expand_headers(headers: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Returns headers with their variables replaced, without space around the values.
+
+    Raises:
+        InvalidRequest: a variable is not set, or a value cannot be a header. The value is not repeated: it may be a secret.
+    """
+    expanded = {name: expand(value, environ).strip() for name, value in headers.items()}
+    for name, value in expanded.items():
+        if not _HEADER.fullmatch(name) or not value.isprintable() or not value.isascii():
+            raise InvalidRequest(
+                f"the header {name[:80]!r} of the source has a name or a value that HTTP does not take",
+                fix="use one line of ASCII",
+            )
+    return expanded

@@ -184,22 +184,23 @@ def fragment(base: str, name: str) -> str:
 
 
 async def tracked(
-    changes: AsyncIterator[Change], known: dict[str, str], said: dict[str, str]
+    changes: AsyncIterator[Change], known: dict[str, str], said: dict[tuple[str, str], str]
 ) -> AsyncGenerator[Change]:
     """Yields what is new in `changes`, and keeps `known` and `said` up to date for the next round.
 
     Args:
         known: versions by address; changed in place.
-        said: the last complaint by address; changed in place, so that none is repeated.
+        said: the last complaint by kind and address; changed in place, so that none is repeated.
     """
     async for change in changes:
         if change.kind in ("failed", "skipped"):
             text = str(change.error) if change.error else change.reason
-            if said.get(change.uri) == text:
+            if said.get((change.kind, change.uri)) == text:
                 continue
-            said[change.uri] = text
+            said[change.kind, change.uri] = text
         else:
-            said.pop(change.uri, None)
+            said.pop(("failed", change.uri), None)
+            said.pop(("skipped", change.uri), None)
         if change.kind == "removed":
             known.pop(change.uri, None)
         elif change.kind in ("added", "changed", "unchanged"):
@@ -210,7 +211,7 @@ async def tracked(
 
 async def polled(source: Source, known: Mapping[str, str], every_s: float) -> AsyncGenerator[Change]:
     """Yields the changes of a source that is scanned again and again, `every_s` seconds after the end of the last scan."""
-    versions, said = dict(known), dict[str, str]()
+    versions, said = dict(known), dict[tuple[str, str], str]()
     while True:
         async for change in tracked(source.scan(dict(versions)), versions, said):
             yield change

@@ -112,6 +112,12 @@ class SQL:
 
     def _read(self, known: Mapping[str, str], reading: _Reading) -> None:
         """Runs the query and sorts its rows into `reading`. Blocks its thread."""
+        try:
+            self._sort(known, reading)
+        finally:
+            self._database.close()  # the next look may be hours away
+
+    def _sort(self, known: Mapping[str, str], reading: _Reading) -> None:
         binary: set[str] = set()
         nameless = repeated = 0
         example = ""

@@ -23,6 +23,8 @@ from deepwell.knowledge.sources.web.sitemap import is_sitemap, parse_sitemap
 __all__ = ["Web"]
 
 _MOST_SITEMAPS = 500
+_MOST_LINKS = 200_000  # that are held in memory
+_MOST_HOSTS = 20  # that are named
 _DEEPEST = 3  # levels of sitemap indexes
 _MAX_KEPT_BYTES = 1 << 20  # of a list that is kept, so that an unchanged one need not come again
 
@@ -213,6 +215,8 @@ class Web:
                 if not self._options.other_hosts and _host(entry.address) not in hosts:
                     parts = _parts(entry.address)
                     origin = f"{parts.scheme}://{parts.netloc}"
+                    if len(pages.elsewhere) >= _MOST_HOSTS and origin not in pages.elsewhere:
+                        origin = "other hosts"
                     pages.elsewhere[origin] = pages.elsewhere.get(origin, 0) + 1
                 elif not listing.is_index:
                     self._add(pages, entry.address, entry.modified)
@@ -226,6 +230,12 @@ class Web:
                 else:
                     seen.add(entry.address)
                     todo.append((entry.address, level + 1))
+            if todo and len(pages.links) > max(_MOST_LINKS, self._options.max_pages):
+                much = (
+                    f"the sitemaps list more than {len(pages.links)} pages; {len(todo)} of them were not read"
+                )
+                pages.problems[self._address] = SourceError(much, fix="add the parts as sources of their own")
+                break
         return pages
 
     def _add(self, pages: _Pages, address: str, modified: str) -> None:
