@@ -65,10 +65,11 @@ class LocalKnowledge:
         self.kept = KnowledgeStorage(self.database)
         self.jobs = JobStore(self.database)
         self.embedders = Embedders(settings.models_dir)
-        self.searcher = Searcher(self.kept, settings.data_dir / "knowledge", self.embedders.of_store)
-        self.refresher = Refresher(
-            self.kept, self.files, Access(tuple(settings.knowledge_hosts), settings.max_file_bytes)
+        access = Access(tuple(settings.knowledge_hosts), settings.max_file_bytes)
+        self.searcher = Searcher(
+            self.kept, settings.data_dir / "knowledge", self.embedders.of_store, access=access
         )
+        self.refresher = Refresher(self.kept, self.files, access)
         self._owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
     async def __aenter__(self) -> LocalKnowledge:

@@ -12,17 +12,21 @@ import json
 import shutil
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.knowledge.documents import Passage, Place
 from deepwell.knowledge.filters import matches
 from deepwell.knowledge.fuse import fuse
+from deepwell.knowledge.index.protocol import Hits
 from deepwell.knowledge.protocols import Embedder, Reranker
+from deepwell.knowledge.sources.opening import open_live
+from deepwell.knowledge.sources.options import Access
+from deepwell.knowledge.sources.source import SourceSpec
 from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.knowledge.chunks import FoundChunk
@@ -32,10 +36,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from deepwell.knowledge.index.protocol import Hits
     from deepwell.knowledge.index.side import SideIndex
+    from deepwell.knowledge.sources.live import LiveSource
 
-__all__ = ["Arms", "Ranker", "SearchOptions", "Searcher", "passage_of"]
+__all__ = ["Arms", "Found", "Ranker", "SearchOptions", "Searcher", "passage_of"]
 
 Ranker = Literal["hybrid", "lexical", "dense"]
 
@@ -64,6 +68,19 @@ class SearchOptions:
     rerank: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The outcome of one search.
+
+    Attributes:
+        passages: best first.
+        errors: live sources that did not answer, by name, with the reason.
+    """
+
+    passages: list[Passage]
+    errors: Mapping[str, DeepwellError] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Arms:
     """The hits of the two arms of one search."""
@@ -87,13 +104,17 @@ class Searcher:
         folder: Path,
         embedder_of: Callable[[StoredStore], Awaitable[Embedder]],
         reranker: Reranker | None = None,
+        access: Access | None = None,
     ) -> None:
         """Searches the stores of `kept`.
 
         Args:
             folder: directory of the side files, which may be deleted at any time that no process uses them.
             embedder_of: returns the embedder of a store.
+            access: the hosts that live sources may reach.
         """
+        self._access = access
+        self._live: OrderedDict[tuple[str, int], list[LiveSource]] = OrderedDict()
         self._kept = kept
         self._folder = folder
         self._embedder_of = embedder_of
@@ -104,7 +125,15 @@ class Searcher:
     async def search(
         self, tenant: Tenant, store_id: str, query: str, options: SearchOptions | None = None
     ) -> list[Passage]:
+        """Returns the passages that fit a query best; see `find`."""
+        return (await self.find(tenant, store_id, query, options)).passages
+
+    async def find(
+        self, tenant: Tenant, store_id: str, query: str, options: SearchOptions | None = None
+    ) -> Found:
         """Returns the passages that fit a query best, best first; none if nothing reaches `min_score`.
+
+        Live sources are asked at the same time, and their passages ranked among the others. A filter leaves them out.
 
         Raises:
             NotFound: the tenant has no such store.
@@ -112,6 +141,23 @@ class Searcher:
         """
         options = options or SearchOptions()
         store = await self._usable(tenant, store_id, query)
+        asking = asyncio.ensure_future(self._ask_live(tenant, store, query, options))
+        try:
+            passages = await self._stored(tenant, store, query, options)
+            live, errors = await asking
+        finally:
+            asking.cancel()
+        if live:
+            passages = sorted([*passages, *live], key=lambda one: -one.score)
+        if options.rerank and self._reranker is not None and passages:
+            passages = await self._reranked(query, passages)
+        await self._kept.stores.touch(tenant, store)
+        return Found(passages[: options.limit], errors)
+
+    async def _stored(
+        self, tenant: Tenant, store: StoredStore, query: str, options: SearchOptions
+    ) -> list[Passage]:
+        """Returns the best passages of the store itself."""
         if not store.dimensions:  # nothing was ever published
             return []
         allowed = None
@@ -123,7 +169,7 @@ class Searcher:
         while True:
             arms = await self._arms(tenant, store, query, options.ranker, depth, allowed)
             ranked = fuse(query, arms.lexical, arms.dense)
-            found = await self._kept.chunks.found(tenant, store_id, ranked.keys[:depth].tolist())
+            found = await self._kept.chunks.found(tenant, store.id, ranked.keys[:depth].tolist())
             passages = [
                 passage_of(found[key], score)
                 for key, score in zip(ranked.keys.tolist(), ranked.scores.tolist(), strict=True)
@@ -134,10 +180,48 @@ class Searcher:
             if len(passages) >= options.limit or exhausted:
                 break
             depth *= 4
-        if options.rerank and self._reranker is not None and passages:
-            passages = await self._reranked(query, passages)
-        await self._kept.stores.touch(tenant, store)
         return passages[: options.limit]
+
+    async def _ask_live(
+        self, tenant: Tenant, store: StoredStore, query: str, options: SearchOptions
+    ) -> tuple[list[Passage], Mapping[str, DeepwellError]]:
+        """Returns what the live sources of a store answer, scored by meaning, and their failures."""
+        sources = await self._live_sources(tenant, store)
+        if not sources or options.filters is not None:
+            return [], {}
+        from deepwell.knowledge.sources.live import ask_all
+
+        answers = await ask_all(sources, query, options.limit)
+        if not answers.passages:
+            return [], answers.errors
+        embedder = await self._embedder_of(store)
+        [vector] = await embedder.embed([query], "query")
+        vectors = await embedder.embed([one.text for one in answers.passages], "passage")
+        cosines = vectors @ vector
+        order = cosines.argsort(kind="stable")[::-1]
+        ranked = fuse(query, None, Hits(order.astype("int64"), cosines[order].astype("float32")))
+        return [
+            replace(answers.passages[index], score=score)
+            for index, score in zip(ranked.keys.tolist(), ranked.scores.tolist(), strict=True)
+            if score >= options.min_score
+        ], answers.errors
+
+    async def _live_sources(self, tenant: Tenant, store: StoredStore) -> list[LiveSource]:
+        key = (store.id, store.generation)  # a source that is added or removed raises the generation
+        found = self._live.get(key)
+        if found is None:
+            rows = await self._kept.sources.list(tenant, store.id)
+            specs = [(row.id, SourceSpec.from_json(json.loads(row.spec))) for row in rows]
+            found = [
+                open_live(str(spec.options.get("name") or id), spec, self._access)
+                for id, spec in specs
+                if spec.is_live
+            ]
+            for old in [one for one in self._live if one[0] == store.id]:
+                for source in self._live.pop(old):
+                    await source.close()
+            self._live[key] = found
+        return found
 
     async def arms(
         self, tenant: Tenant, store_id: str, query: str, *, depth: int = _DEPTH, ranker: Ranker = "hybrid"
@@ -173,6 +257,10 @@ class Searcher:
             async with opened.lock:
                 await asyncio.to_thread(opened.side.close)
         self._open.clear()
+        for sources in self._live.values():
+            for source in sources:
+                await source.close()
+        self._live.clear()
 
     async def _usable(self, tenant: Tenant, store_id: str, query: str) -> StoredStore:
         if not query.strip():

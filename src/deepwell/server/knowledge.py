@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.embedders import Embedders
     from deepwell.knowledge.ingest import Ingestor
     from deepwell.knowledge.search import Searcher
+    from deepwell.knowledge.sources.options import Access
     from deepwell.server.observe.metrics import Metrics
     from deepwell.server.state import State
     from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
@@ -62,7 +63,9 @@ class ServerKnowledge:
             from deepwell.knowledge.search import Searcher
 
             folder = self.options.folder or self._state.folder / "knowledge"
-            self._searcher = Searcher(self._state.knowledge, folder, self.embedders.of_store)
+            self._searcher = Searcher(
+                self._state.knowledge, folder, self.embedders.of_store, access=self._access()
+            )
             self._closing.append(self._searcher.close)
         return self._searcher
 
@@ -100,10 +103,8 @@ class ServerKnowledge:
 
     async def _follow(self, run: JobRun) -> JobOutcome:
         from deepwell.knowledge.refresh import Refresher
-        from deepwell.knowledge.sources.options import Access
 
-        access = Access(self.options.hosts, self.options.max_file_bytes)
-        refresher = Refresher(self._state.knowledge, self._state.files, access)
+        refresher = Refresher(self._state.knowledge, self._state.files, self._access())
         return await refresher.follow(run, self.changed)
 
     async def _ingest(self, run: JobRun) -> JobOutcome:
@@ -123,6 +124,11 @@ class ServerKnowledge:
         outcome = await self._ingestor.run(run)
         self._metrics.ingested.labels(outcome.status).inc()
         return outcome
+
+    def _access(self) -> Access:
+        from deepwell.knowledge.sources.options import Access
+
+        return Access(self.options.hosts, self.options.max_file_bytes)
 
     async def sweep(self) -> None:
         """Deletes what has expired, lost its file, or is needed by nobody, of all tenants, in rows and side files."""

@@ -13,6 +13,7 @@ from deepwell.cli.output import JsonFlag, console, print_table, reported_errors,
 if TYPE_CHECKING:
     from deepwell.knowledge.documents import Passage, Place
     from deepwell.knowledge.local import LocalKnowledge
+    from deepwell.knowledge.search import Found
 
 __all__ = ["chunks", "evaluate", "search", "where"]
 
@@ -39,11 +40,15 @@ def search(
     with reported_errors(as_json=json):
         from deepwell.knowledge.search import SearchOptions
 
-        async def work(knowledge: LocalKnowledge) -> list[Passage]:
+        async def work(knowledge: LocalKnowledge) -> Found:
             store = await knowledge.find(name)
-            return await knowledge.search(store.id, query, SearchOptions(limit, ranker, min_score))
+            options = SearchOptions(limit, ranker, min_score)
+            return await knowledge.searcher.find(knowledge.tenant, store.id, query, options)
 
-        passages = run(tenant, work)
+        found = run(tenant, work)
+        passages = found.passages
+        for source, error in found.errors.items():
+            console(stderr=True).print(f"not asked: {source}: {error}", style="yellow", soft_wrap=True)
         if json:
             write_json({"query": query, "passages": [_plain(one) for one in passages]})
             return

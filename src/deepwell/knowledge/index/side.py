@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +31,7 @@ class Delta(Protocol):
     @property
     def vectors(self) -> NDArray[np.float32]: ...
     @property
-    def texts(self) -> list[str] | tuple[str, ...]: ...
+    def texts(self) -> Sequence[str]: ...
     @property
     def removed(self) -> NDArray[np.int64]: ...
 
