@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -67,10 +69,20 @@ def parse_file(path: Path, filename: str) -> Document:
         InvalidFile: it cannot be read, or is larger than 200 MB.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
+        with open(path, "rb", opener=_regular) as file:
+            size = os.fstat(file.fileno()).st_size
+            data = file.read() if size <= MOST_BYTES else b""
     except (OSError, ValueError) as error:
         raise InvalidFile(f"the file cannot be read ({error})", fix="check the path") from None
-    if len(data) > MOST_BYTES:
+    if size > MOST_BYTES:
         raise InvalidFile(f"the file is larger than {MOST_BYTES >> 20} MB", fix="split it into smaller ones")
     return parse_bytes(data, filename)
+
+
+def _regular(path: str, flags: int) -> int:
+    """Opens a regular file. A pipe or a device would be read without end."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("it is no regular file")
+    return descriptor

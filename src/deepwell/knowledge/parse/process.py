@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ _START_S: Final = 10.0
 _FILE_S: Final = 8.0
 _MB_S: Final = 2.0
 _MOST_FILE_S: Final = 120.0
+_POLL_S = 0.02
 _NICE = 5  # parsing gives way to whatever computes answers
 
 
@@ -43,7 +44,7 @@ class _Setup(msgspec.Struct, array_like=True, frozen=True):
 
 
 class _File(msgspec.Struct, array_like=True, frozen=True):
-    path: str
+    path: bytes  # as the system has it, which may be no valid text
     filename: str
     processor_s: float
 
@@ -74,8 +75,16 @@ def file_seconds(nbytes: int) -> float:
     return min(_FILE_S + _MB_S * max(nbytes / (1 << 20) - 1, 0), _MOST_FILE_S)
 
 
+class _Ticket:
+    """One call of the parent."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.future: Future[Document]
+
+
 class ParseProcess:
-    """The parent's end. The child starts with the first file. Files of several tasks or threads wait for each other.
+    """The parent's end. The child starts with the first file. Files wait for each other, in the order of their calls.
 
     Args:
         memory_bytes: memory for data that the child may take.
@@ -84,7 +93,11 @@ class ParseProcess:
     def __init__(self, *, memory_bytes: int = MEMORY_BYTES) -> None:
         self._memory_bytes = memory_bytes
         self._calls = CallProcess(__name__, _encode(_Setup(memory_bytes)), launch_s=_START_S)
-        self._lock = threading.Lock()
+        # A thread of its own: files that wait must not fill the pool that the event loop uses for everything else.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="parse")
+        self._lock = threading.Lock()  # guards what follows
+        self._tickets: set[_Ticket] = set()
+        self._current: _Ticket | None = None
         self._parsed = 0  # files of this child
 
     @property
@@ -106,46 +119,91 @@ class ParseProcess:
 
         Raises:
             UnsupportedFile, InvalidFile, MissingDependency: see `parse_bytes`; or the file takes more than the limits.
-            EngineUnavailable: the child could not run; the file may be sound.
+            EngineUnavailable: the child could not run, or was closed; the file may be sound.
         """
-        work = asyncio.create_task(asyncio.to_thread(self.parse_blocking, path, filename))
+        ticket = self._submit(path, filename)
+        work = asyncio.wrap_future(ticket.future)
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            self._calls.kill()
-            with suppress(DeepwellError):
-                await work
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody asks for it
+            ticket.future.cancel()  # if it waits
+            while not ticket.future.done():
+                self._stop(ticket)
+                await asyncio.sleep(_POLL_S)
             raise
 
     def parse_blocking(self, path: Path, filename: str) -> Document:
         """Returns the document in the file at `path`, as `parse` does, for callers without an event loop."""
-        processor_s = file_seconds(_size(path))
-        request = _encode(_File(str(path.absolute()), filename, processor_s))
-        wait_s = processor_s + (MOST_OCR_PAGES * OCR_PAGE_S if ocr_installed() else 0)
-        with self._lock:
-            try:
-                answer = _answers.decode(twice_if_lost(lambda: self._calls.call(request, wait_s)))
-            except CallEnded as error:
-                self._parsed = 0
-                raise self._error(error, processor_s) from None
-            self._parsed += 1
-            if self._parsed >= FILES_A_CHILD:
-                self._calls.close()
-                self._parsed = 0
-        if isinstance(answer, Failure):
-            raise error_of(answer)
-        assert isinstance(answer, _Parsed)
-        return _document(answer)
+        ticket = self._submit(path, filename)
+        try:
+            return ticket.future.result()
+        except KeyboardInterrupt:
+            self._stop(ticket)
+            raise
 
     async def close(self) -> None:
-        """Ends the child and the file in progress, whose task meets `EngineUnavailable`. The next file starts another child."""
-        self._calls.kill()
+        """Ends the child and all files that wait, which meet `EngineUnavailable`. The next file starts another child."""
         await asyncio.to_thread(self.close_blocking)
 
     def close_blocking(self) -> None:
         """Ends the child, as `close` does."""
-        self._calls.kill()
+        with self._lock:
+            waiting = list(self._tickets)
+        while left := [ticket for ticket in waiting if not ticket.future.done()]:
+            for ticket in left:
+                self._stop(ticket)
+            wait([ticket.future for ticket in left], timeout=_POLL_S)
         self._calls.close()
+
+    def _submit(self, path: Path, filename: str) -> _Ticket:
+        ticket = _Ticket()
+        with self._lock:
+            self._tickets.add(ticket)
+        ticket.future = self._thread.submit(self._work, ticket, path, filename)
+        ticket.future.add_done_callback(lambda _: self._tickets.discard(ticket))
+        return ticket
+
+    def _stop(self, ticket: _Ticket) -> None:
+        """Ends the work for a ticket if it runs, and only then touches the child: others' files must not fail with it."""
+        with self._lock:
+            ticket.stopped = True
+            if self._current is ticket:
+                self._calls.kill()
+
+    def _work(self, ticket: _Ticket, path: Path, filename: str) -> Document:
+        with self._lock:
+            self._current = ticket
+        try:
+            return self._ask(ticket, path, filename)
+        finally:
+            with self._lock:
+                self._current = None
+
+    def _ask(self, ticket: _Ticket, path: Path, filename: str) -> Document:
+        processor_s = file_seconds(_size(path))
+        name = filename.encode("utf-8", "replace").decode()
+        request = _encode(_File(os.fsencode(path.absolute()), name, processor_s))
+        wait_s = processor_s + (MOST_OCR_PAGES * OCR_PAGE_S if ocr_installed() else 0)
+
+        def call() -> bytes:
+            if ticket.stopped:
+                raise CallEnded("nobody waits for it any more", killed=True)
+            return self._calls.call(request, wait_s)
+
+        try:
+            answer = _answers.decode(twice_if_lost(call))
+        except CallEnded as error:
+            self._parsed = 0
+            raise self._error(error, processor_s) from None
+        self._parsed += 1
+        if self._parsed >= FILES_A_CHILD:
+            self._calls.close()
+            self._parsed = 0
+        if isinstance(answer, Failure):
+            raise error_of(answer)
+        assert isinstance(answer, _Parsed)
+        return _document(answer)
 
     def _error(self, error: CallEnded, processor_s: float) -> DeepwellError:
         if error.killed or error.late or error.lost:
@@ -224,7 +282,7 @@ class _Child:
 
     def _parse(self, file: _File) -> bytes:
         with limited(file.processor_s):
-            return _encode(_parsed_of(parse_file(Path(file.path), file.filename)))
+            return _encode(_parsed_of(parse_file(Path(os.fsdecode(file.path)), file.filename)))
 
 
 def main(descriptor: str) -> None:
