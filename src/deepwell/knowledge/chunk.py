@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from deepwell.errors import InvalidRequest
@@ -64,6 +65,7 @@ def chunk_document(
     *,
     max_tokens: int | None = None,
     overlap_tokens: int | None = None,
+    by_record: bool = False,
 ) -> list[Chunk]:
     """Returns the windows of a document. See the module for what holds of them.
 
@@ -76,6 +78,8 @@ def chunk_document(
         max_tokens: most tokens of a window; None: 512, or what the embedder takes at once if that is less.
         overlap_tokens: most tokens that two windows share, at most half of `max_tokens`; None: 64, or less in small windows.
 
+        by_record: whether every row or record of a table begins a window of its own.
+
     Raises:
         InvalidRequest: the numbers do not fit.
     """
@@ -87,7 +91,10 @@ def chunk_document(
             fix="take at least 1 token, and an overlap from 0 to half of that",
         )
     units = _Cutter(document, counter, limit, overlap).units()
-    spans = list(_windows(units, limit, overlap))
+    spans: list[tuple[int, int]] = []
+    for begin, end in _records(units, document.sections) if by_record else [(0, len(units))]:
+        inside = _windows(units[begin:end], limit, overlap)
+        spans += ((begin + first, begin + last) for first, last in inside)
     return _Finisher(document, counter, limit, units).chunks(spans)
 
 
@@ -111,6 +118,13 @@ def place_text(place: Place) -> str:
         " > ".join(place.headings),
     ]
     return ", ".join(part for part in parts if part)
+
+
+def _records(units: Sequence[_Unit], sections: Sequence[Section]) -> list[tuple[int, int]]:
+    """Returns the runs of units that belong to the same record, or to none."""
+    rows = [(sections[unit.section].place.sheet, sections[unit.section].place.row) for unit in units]
+    edges = [index for index in range(1, len(rows)) if rows[index] != rows[index - 1]]
+    return list(pairwise([0, *edges, len(rows)])) if rows else []
 
 
 def _counts(counter: TokenCounter, texts: Sequence[str]) -> list[int]:

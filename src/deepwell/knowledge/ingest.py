@@ -12,7 +12,7 @@ import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePath
 from typing import Literal, Protocol
 
@@ -61,10 +61,11 @@ class Parser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ChunkingStrategy:
-    """Lengths of chunks in tokens. None: as much as the embedder reads at once."""
+    """Lengths of chunks in tokens, and whether each record of a table is a chunk. None: see `chunk_document`."""
 
     max_tokens: int | None = None
-    overlap_tokens: int = 64
+    overlap_tokens: int | None = None
+    by_record: bool = False
 
     @classmethod
     def of(cls, text: str | None) -> ChunkingStrategy:
@@ -73,7 +74,7 @@ class ChunkingStrategy:
 
     def encoded(self) -> str:
         """Returns it as JSON."""
-        return json.dumps({"max_tokens": self.max_tokens, "overlap_tokens": self.overlap_tokens})
+        return json.dumps(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class Ingestor:
             embedder,
             max_tokens=strategy.max_tokens,
             overlap_tokens=strategy.overlap_tokens,
+            by_record=strategy.by_record,
         )
         if not windows:
             raise _Failure("invalid_file", "there is no text in the file")

@@ -70,8 +70,8 @@ def chunks(
         int | None, typer.Option(min=32, max=4096, help="Longest chunk in tokens; unset: the embedder's.")
     ] = None,
     overlap_tokens: Annotated[
-        int, typer.Option(min=0, max=2048, help="Tokens that neighbouring chunks share.")
-    ] = 64,
+        int | None, typer.Option(min=0, max=2048, help="Tokens that neighbouring chunks share; unset: 64.")
+    ] = None,
     embedder: EmbedderOption = None,
     json: JsonFlag = False,
 ) -> None:

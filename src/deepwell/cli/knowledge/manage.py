@@ -32,8 +32,14 @@ def create(
         ),
     ] = None,
     overlap_tokens: Annotated[
-        int, typer.Option(min=0, max=2048, help="Tokens that neighbouring chunks share.")
-    ] = 64,
+        int | None, typer.Option(min=0, max=2048, help="Tokens that neighbouring chunks share; unset: 64.")
+    ] = None,
+    by_record: Annotated[
+        bool,
+        typer.Option(
+            "--by-record", help="Make every row of a table and every JSONL record a chunk of its own."
+        ),
+    ] = False,
     tenant: TenantOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -42,12 +48,12 @@ def create(
         from deepwell.errors import InvalidRequest
         from deepwell.knowledge.ingest import ChunkingStrategy
 
-        if chunk_tokens is not None and overlap_tokens > chunk_tokens // 2:
+        if chunk_tokens is not None and (overlap_tokens or 0) > chunk_tokens // 2:
             raise InvalidRequest(
                 f"chunks of {chunk_tokens} tokens cannot share {overlap_tokens}",
                 fix=f"give --overlap-tokens at most {chunk_tokens // 2}",
             )
-        strategy = ChunkingStrategy(chunk_tokens, overlap_tokens).encoded()
+        strategy = ChunkingStrategy(chunk_tokens, overlap_tokens, by_record).encoded()
 
         async def work(knowledge: LocalKnowledge) -> StoredStore:
             return await knowledge.create(name, embedder=embedder, chunking=strategy)
