@@ -76,6 +76,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "storage": storage.storage,
     "retention": storage.retention,
     "current": knowledge.current,
+    "search": knowledge.search,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

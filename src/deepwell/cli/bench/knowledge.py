@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["current"]
+__all__ = ["current", "search"]
 
 
 def current(
@@ -22,3 +22,14 @@ def current(
     from deepwell.bench.suites.knowledge.current import bench_current
 
     measure("knowledge_current", row, json, lambda report: bench_current(report, passages=passages))
+
+
+def search(
+    chunks: Annotated[int, typer.Option(min=100, help="Number of passages to ingest and search.")] = 26_000,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Ingests passages of the LibreOffice help in two languages, and times hybrid searches over them."""
+    from deepwell.bench.suites.knowledge.speed import bench_speed
+
+    measure("knowledge_speed", row, json, lambda report: bench_speed(report, chunks=chunks))
