@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.knowledge.sources.site import HOST, Asked, Reply, Site, serving, to_loopback
-from tests.postgres import Server, running
+from tests.postgres import Server
 
 from deepwell.errors import DeepwellError, InvalidRequest, SourceError
 from deepwell.knowledge.documents import Passage
@@ -30,12 +30,6 @@ from deepwell.knowledge.sources.web.guard import Guard, RefusedAddress
 def site() -> Iterator[Site]:
     with serving() as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as server:
-        yield server
 
 
 def endpoint(
