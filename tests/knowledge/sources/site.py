@@ -67,6 +67,7 @@ class Site:
 def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = 1 << 16  # headers and body in one packet: a second one waits 40 ms for the first one's ACK
 
         def do_GET(self) -> None:
             size = int(self.headers.get("content-length") or 0)

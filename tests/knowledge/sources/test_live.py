@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.knowledge.sources.site import HOST, Asked, Reply, Site, serving, to_loopback
-from tests.postgres import Server, running
+from tests.postgres import Server
 
 from deepwell.errors import DeepwellError, InvalidRequest, SourceError
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.sources.live import LiveAnswers, LiveSource, Result, ask_all, passages_of
 from deepwell.knowledge.sources.live_http import LiveHTTP, pointed
+from deepwell.knowledge.sources.live_pool import LivePool
 from deepwell.knowledge.sources.live_sql import LiveSQL, terms_of
 from deepwell.knowledge.sources.opening import open_live, parse_source
 from deepwell.knowledge.sources.options import Access, LiveHTTPOptions
@@ -30,12 +31,6 @@ from deepwell.knowledge.sources.web.guard import Guard, RefusedAddress
 def site() -> Iterator[Site]:
     with serving() as site:
         yield site
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as server:
-        yield server
 
 
 def endpoint(
@@ -239,6 +234,34 @@ async def test_a_description_is_opened_with_the_environment(site: Site) -> None:
     assert [passage.text for passage in await asked(open_live("s", spec, access))] == ["found"]
     assert site.asked[0].headers["authorization"] == "Bearer t1"
     assert "k1" not in repr(spec)
+
+
+async def test_a_pool_keeps_sources_open(site: Site, notes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepwell.knowledge.sources.live_pool._MOST_OPEN", 1)
+    site.replies["/s?q=leave"] = replied([{"text": "from the wiki"}])
+    specs = {
+        "wiki": parse_source(f"live:http://127.0.0.1:{site.port}/s?q={{question}}"),
+        "notes": parse_source(
+            f"live:sql:{notes} SELECT body AS text FROM notes WHERE instr(:question, lower(title)) > 0"
+        ),
+        "closed": parse_source(
+            "live:https://x.test/?q={question}", ["headers.Authorization=${NO_SUCH_TOKEN}"]
+        ),
+        "folder": parse_source("/tmp"),
+    }
+    pool = LivePool(Access(("127.0.0.1",), environ={}))
+    for _ in range(2):
+        answers = await pool.ask(specs, "leave")
+        assert [passage.text for passage in answers.passages] == [
+            "from the wiki",
+            "thirty days of annual leave",
+        ]
+        assert {name: type(error) for name, error in answers.errors.items()} == {
+            "closed": InvalidRequest,
+            "folder": InvalidRequest,
+        }
+    await pool.close()
+    await pool.close()
 
 
 # SQL

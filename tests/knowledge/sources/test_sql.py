@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
 from contextlib import aclosing, closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.postgres import Server, running
+from tests.postgres import Server
 
 from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
 from deepwell.knowledge.sources.database import QueryDatabase, check_query
@@ -24,12 +23,6 @@ INSERT INTO articles VALUES (1, 'Leave', 'Thirty days.', 'hr', 5, '2024-01-01');
 INSERT INTO articles VALUES (2, 'Travel', 'Second class; 100%% of it, at 12:30.', 'hr', 3, '2024-01-02');
 INSERT INTO articles VALUES (3, 'Laptops', NULL, 'it', 4, NULL);
 """
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with running() as server:
-        yield server
 
 
 class Kept:

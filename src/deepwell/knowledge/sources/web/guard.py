@@ -11,6 +11,7 @@ import re
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from functools import cache
 from ipaddress import ip_address
 from typing import Any, cast
 
@@ -169,6 +170,11 @@ class _GuardedNetwork(httpcore.AsyncNetworkBackend):
         await self._network.sleep(seconds)
 
 
+@cache
+def _certificates() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # takes some 20 ms
+
+
 class _Body(httpx.AsyncByteStream):
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -194,7 +200,7 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, guard: Guard, context: ssl.SSLContext | None = None, connections: int = 8) -> None:
         self._pool = httpcore.AsyncConnectionPool(
-            ssl_context=context or httpx.create_ssl_context(),
+            ssl_context=context or _certificates(),
             max_connections=connections,
             max_keepalive_connections=connections,
             keepalive_expiry=5.0,
