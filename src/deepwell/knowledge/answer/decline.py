@@ -1,0 +1,293 @@
+"""Decides which of the found passages answers a question, and whether any does.
+
+NOTE: features. A logistic regression judges every candidate by four numbers, of which only the first needs a model:
+  cosine   of question and passage; e5's lie between 0.75 and 0.97, hence the large weights
+  covered  share of the question's words in the best sentence of the passage with its headings. A word weighs more the fewer
+           of the candidates have it: what all of them share is the topic, what none has is what the question is about
+  kind     1 if the question asks for a number or a key and the passage has one that the question does not have, -1 if not
+  missing  share of the question's numbers, names, formulas and quoted terms that the passage does not have, as a negative
+A writer that was measured is then asked about the best candidate, twice: "Does the passage state the answer?", as the log-odds
+of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains by the passage.
+Where question and passage have different languages, `cosine` and `missing` alone count. The weights are fitted by
+`deepwell bench knowledge-citations --fit` on the development questions, which lie on other pages than those that are measured.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from deepwell.knowledge.answer.text import (
+    AnswerLanguage,
+    content_words,
+    language_of,
+    names,
+    numbers,
+    plain,
+    sentences,
+)
+from deepwell.knowledge.answer.wording import WORDING
+from deepwell.knowledge.documents import Passage
+from deepwell.knowledge.protocols import Embedder, Writer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = [
+    "CALIBRATIONS",
+    "JUDGED",
+    "LEXICAL",
+    "WRITERS",
+    "Calibration",
+    "Features",
+    "Relevance",
+    "WriterCalibration",
+    "asked_of",
+    "calibration_of",
+    "confirm",
+    "features_from",
+    "features_of",
+    "judge",
+]
+
+Case = Literal["en", "zh", "cross"]
+"""Language that question and passage share, or "cross" if they do not share one."""
+
+JUDGED: Final = 6
+"""Candidates that are judged. The others only tell which words are common."""
+
+_KEY_NAMES: Final = r"ctrl|shift|alt|tab|enter|esc|command|option|f\d{1,2}|page ?(?:up|down)|home|end|delete|insert|backspace|space"
+_KEYS: Final = {
+    "en": re.compile(rf"\b(?:{_KEY_NAMES})\b"),
+    "zh": re.compile(rf"(?<![a-z])(?:{_KEY_NAMES})(?![a-z])|空格键|方向键|回车|箭头键"),
+}
+_ASKS_KEY: Final = re.compile(
+    r"\b(?:which|what) (?:keys?|shortcuts?|key combinations?|combination of keys)\b|\bshortcut|哪个键|什么键|哪些键|组合键|快捷键"
+)
+_ASKS_NUMBER: Final = re.compile(
+    r"\bhow (?:many|much|long|far|tall|old|often|large|big)\b|\b(?:percentage|number|value|angle|version|year|date|integers|range)s?\b"
+    r"|多少|几[个次种位列行年天页]|哪一?年|哪个数|多长|多大|多久|多高"
+)
+_LITERAL: Final = re.compile(r'=[^\s，。？?]+\)|"([^"]{2,})"|「([^」]+)」|“([^”]+)”')
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What is known of a question and a candidate; see the note of this module."""
+
+    cosine: float
+    covered: float
+    kind: float
+    missing: float
+    case: Case
+
+    @property
+    def row(self) -> tuple[float, float, float, float]:
+        """The numbers, in the order of the weights."""
+        return (self.cosine, self.covered, self.kind, self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Fitted weights for the vectors of one embedder.
+
+    Attributes:
+        weights: of each feature, for each case.
+        intercepts: the constant term.
+        least: the least score (log-odds) of a passage that is taken as an answer.
+    """
+
+    weights: dict[Case, tuple[float, float, float, float]]
+    intercepts: dict[Case, float]
+    least: dict[Case, float]
+
+    def score(self, features: Features) -> float:
+        """Returns how far the log-odds of a candidate lie above the least that counts; below 0 it is no answer."""
+        case = features.case
+        inner = sum(w * x for w, x in zip(self.weights[case], features.row, strict=True))
+        return inner + self.intercepts[case] - self.least[case]
+
+
+@dataclass(frozen=True, slots=True)
+class Relevance:
+    """A candidate with its score; from 0 on it is taken as an answer."""
+
+    passage: Passage
+    score: float
+    features: Features
+
+
+@dataclass(frozen=True, slots=True)
+class WriterCalibration:
+    """Fitted weights for the answers of one writer, for each case: score, log-odds of yes, gain of a token, constant.
+
+    The result is on the same scale as the score: from 0 on the passage is taken as an answer.
+    """
+
+    weights: dict[Case, tuple[float, float, float, float]]
+
+
+E5_SMALL: Final = Calibration(
+    weights={
+        "en": (28.877, 5.817, 0.517, 4.584),
+        "zh": (27.459, 7.414, 1.2, 6.625),
+        "cross": (39.125, 0.0, 0.0, 2.449),
+    },
+    intercepts={"en": -30.251, "zh": -30.638, "cross": -35.358},
+    least={"en": -3.03, "zh": -3.06, "cross": -3.0},
+)
+LEXICAL: Final = Calibration(
+    weights={
+        "en": (0.0, 7.732, 0.393, 3.453),
+        "zh": (0.0, 8.751, 1.223, 6.515),
+        "cross": (0.0, 0.0, 0.0, 0.0),
+    },
+    intercepts={"en": -6.207, "zh": -5.955, "cross": 0.0},
+    least={"en": -3.385, "zh": -2.931, "cross": 0.0},
+)
+"""Weights without the cosine, for embedders that nobody calibrated."""
+
+CALIBRATIONS: Final = {"e5-small-q4": E5_SMALL, "e5-small": E5_SMALL}
+"""Weights by the embedder's name."""
+
+
+WRITERS: Final[dict[str, WriterCalibration]] = {"qwen2.5-coder-0.5b": WriterCalibration({})}
+"""Weights by the writer's name. Writers that nobody measured are not asked."""
+
+
+def calibration_of(embedder: Embedder) -> Calibration:
+    """Returns the weights for an embedder: its own, or those that leave cosines aside."""
+    return CALIBRATIONS.get(embedder.name, LEXICAL)
+
+
+async def judge(
+    question: str,
+    passages: Sequence[Passage],
+    embedder: Embedder,
+    calibration: Calibration | None = None,
+    count: int = JUDGED,
+) -> list[Relevance]:
+    """Returns the best candidates with their scores, best first. Equal ones keep the order of the search.
+
+    Args:
+        passages: found passages, best first; more of them tell better which words are common.
+        calibration: weights; None: those for the embedder.
+        count: number of candidates to judge.
+    """
+    weights = calibration or calibration_of(embedder)
+    found = [
+        Relevance(passage, weights.score(features), features)
+        for passage, features in zip(passages, await features_of(question, passages, embedder, count), strict=False)
+    ]
+    return sorted(found, key=lambda one: -one.score)
+
+
+async def features_of(
+    question: str, passages: Sequence[Passage], embedder: Embedder, count: int = JUDGED
+) -> list[Features]:
+    """Returns the features of the first `count` passages."""
+    if not passages:
+        return []
+    judged = passages[:count]
+    query = (await embedder.embed([question], "query"))[0]
+    vectors = await embedder.embed([_titled(one) for one in judged], "passage")
+    return features_from(question, passages, vectors @ query)
+
+
+def features_from(question: str, passages: Sequence[Passage], cosines: NDArray[np.float32]) -> list[Features]:
+    """Returns the features of as many passages as there are cosines."""
+    asked = frozenset(content_words(question))
+    held = [frozenset(content_words(_titled(one))) for one in passages]
+    weight = {
+        word: math.log(1 + (len(held) + 0.5) / (sum(word in one for one in held) + 0.5)) for word in asked
+    }
+    language = language_of(question)
+    found: list[Features] = []
+    for passage, cosine in zip(passages, cosines.tolist(), strict=False):
+        own = language_of(passage.text)
+        case: Case = language if own == language else "cross"
+        text = plain(_titled(passage))
+        found.append(
+            Features(
+                cosine,
+                _covered(weight, passage),
+                _kind(question, plain(passage.text), language),
+                _missing(question, text),
+                case,
+            )
+        )
+    return found
+
+
+def _titled(passage: Passage) -> str:
+    return "\n".join((*passage.place.headings, passage.text))
+
+
+def _covered(weight: dict[str, float], passage: Passage) -> float:
+    whole = sum(weight.values())
+    if not whole:
+        return 0.0
+    titles = frozenset(content_words("\n".join(passage.place.headings)))
+    return (
+        max(
+            (
+                sum(weight[word] for word in weight if word in titles or word in own)
+                for own in (frozenset(content_words(one.text)) for one in sentences(passage.text))
+            ),
+            default=0.0,
+        )
+        / whole
+    )
+
+
+def _kind(question: str, text: str, language: AnswerLanguage) -> float:
+    asked = plain(question)
+    if _ASKS_KEY.search(asked):
+        return 1.0 if _KEYS[language].search(text) else -1.0
+    if _ASKS_NUMBER.search(asked):
+        return 1.0 if numbers(text) - numbers(question) else -1.0
+    return 0.0
+
+
+def _missing(question: str, text: str) -> float:
+    quoted = {
+        plain(next(part for part in (*match.groups(), match.group()) if part))
+        for match in _LITERAL.finditer(question)
+    }
+    held = numbers(text)
+    literals = quoted | numbers(question) | names(question)
+    if not literals:
+        return 0.0
+    return -sum(one not in text and one not in held for one in literals) / len(literals)
+
+
+async def confirm(question: str, best: Relevance, writer: Writer) -> Relevance:
+    """Returns the best candidate with a score that counts the writer's judgement; unchanged for a writer that nobody measured."""
+    calibration = WRITERS.get(getattr(writer, "name", ""))
+    weights = calibration.weights.get(best.features.case) if calibration else None
+    if weights is None:
+        return best
+    odds, gain = await asked_of(question, best.passage, writer)
+    score = weights[0] * best.score + weights[1] * odds + weights[2] * gain + weights[3]
+    return Relevance(best.passage, score, best.features)
+
+
+async def asked_of(question: str, passage: Passage, writer: Writer) -> tuple[float, float]:
+    """Returns the log-odds that a passage states the answer, and the log-likelihood that it adds to a token of the question."""
+    wording = WORDING[language_of(question)]
+    title = " - ".join(dict.fromkeys(part for part in passage.place.headings if part))
+    shown = f"{title}: {passage.text}" if title else passage.text
+
+    async def likelihood(prompt: str, *choices: str) -> list[float]:
+        return await writer.choose([{"role": "user", "content": prompt}], choices)
+
+    yes, no = await likelihood(
+        wording.states.format(passage=shown, question=question), wording.yes, wording.no
+    )
+    (given,) = await likelihood(wording.asks.format(passage=shown), question)
+    (alone,) = await likelihood(wording.asks_any, question)
+    return yes - no, (given - alone) / max(writer.count(question), 1)

@@ -1,0 +1,222 @@
+"""`answer`, `stream_answer`: a conversation to an answer that rests on found passages, with checked citations, or to none.
+
+The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant, prompt assembled from
+the best ones, written by the model, every sentence checked. If no sentence passes, the best passage's own sentence is quoted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from deepwell.errors import InvalidRequest
+from deepwell.knowledge.answer.cite import (
+    AnswerText,
+    Checked,
+    Citation,
+    CitationChecker,
+    Dropped,
+    GroundedAnswer,
+    SentenceStream,
+    Unsupported,
+)
+from deepwell.knowledge.answer.decline import Relevance, confirm, judge
+from deepwell.knowledge.answer.ledger import GroundedPrompt, assemble
+from deepwell.knowledge.answer.rewrite import rewrite
+from deepwell.knowledge.answer.support import Support
+from deepwell.knowledge.answer.text import AnswerLanguage, Sentence, language_of, sentences
+from deepwell.knowledge.answer.wording import WORDING
+from deepwell.knowledge.documents import Passage
+from deepwell.knowledge.protocols import Embedder, Writer
+
+__all__ = ["AnswerDelta", "AnswerOptions", "Search", "answer", "stream_answer"]
+
+Search = Callable[[str, int], Awaitable[list[Passage]]]
+"""Finds passages for a query, best first, and at most as many as asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerOptions:
+    """Options of a grounded answer.
+
+    Attributes:
+        candidates: number of passages to ask the search for. More of them judge better which words matter.
+        passages: the most passages that the model reads; only relevant ones are among them.
+        answer_tokens: the most tokens that the model writes.
+        style: "written": by the model, and checked; "quoted": the sentence of the best passage, without the model.
+        unsupported: treatment of a written sentence that no passage supports.
+        declining: "relevance": declines unless a passage is relevant enough; "empty": only if the search finds nothing.
+        temperature: of the model.
+    """
+
+    candidates: int = 20
+    passages: int = 3
+    answer_tokens: int = 200
+    style: Literal["written", "quoted"] = "written"
+    unsupported: Unsupported = "drop"
+    declining: Literal["relevance", "empty"] = "relevance"
+    temperature: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    """A checked sentence of an answer under way.
+
+    Attributes:
+        text: text to append.
+        citations: the citations in it; their offsets count from the start of the answer.
+    """
+
+    text: str
+    citations: tuple[Citation, ...] = ()
+
+
+@dataclass(slots=True)
+class _Course:
+    """What is known of one answer before the model is asked."""
+
+    question: str
+    language: AnswerLanguage
+    relevant: list[Passage] = field(default_factory=list[Passage])
+    prompt: GroundedPrompt | None = None
+
+
+async def answer(
+    messages: Sequence[Mapping[str, str]],
+    search: Search,
+    writer: Writer,
+    embedder: Embedder,
+    options: AnswerOptions | None = None,
+) -> GroundedAnswer:
+    """Answers the last user message from found passages, or declines.
+
+    Args:
+        messages: a conversation whose messages have `role` and `content`.
+        search: finds passages.
+        writer: writes the answer, and rewrites the question.
+        embedder: judges relevance and support; the one of the search knows its thresholds.
+
+    Raises:
+        InvalidRequest: the conversation does not end with a question.
+        ContextLengthExceeded: the question and the best passage do not fit the writer's context.
+    """
+    last: GroundedAnswer | None = None
+    async for part in stream_answer(messages, search, writer, embedder, options):
+        if isinstance(part, GroundedAnswer):
+            last = part
+    assert last is not None
+    return last
+
+
+async def stream_answer(
+    messages: Sequence[Mapping[str, str]],
+    search: Search,
+    writer: Writer,
+    embedder: Embedder,
+    options: AnswerOptions | None = None,
+) -> AsyncIterator[AnswerDelta | GroundedAnswer]:
+    """Yields an answer sentence by sentence, each checked before it is shown, and at the end the whole. Raises as `answer`."""
+    options = options or AnswerOptions()
+    course = await _prepared(messages, search, writer, embedder, options)
+    if not course.relevant:
+        yield _declined(course)
+        return
+    passages = course.prompt.passages if course.prompt else tuple(course.relevant)
+    text = AnswerText(passages, course.language)
+    dropped: list[Dropped] = []
+    if course.prompt is not None:
+        checker = CitationChecker(course.question, passages, embedder, unsupported=options.unsupported)
+        async for sentence, gap in _written(course.prompt, writer, options):
+            checked = await checker.check(sentence)
+            if checked.dropped is not None:
+                dropped.append(checked.dropped)
+            if checked.stays:
+                yield AnswerDelta(*_frozen(text.add(checked, gap)))
+    quoted = not text.citations and not text.text
+    if quoted:
+        yield AnswerDelta(*_frozen(text.add(await _quotation(course, passages, embedder))))
+    yield GroundedAnswer(
+        text.text,
+        tuple(text.citations),
+        False,
+        passages,
+        course.question,
+        course.prompt.ledger if course.prompt else None,
+        tuple(dropped),
+        quoted,
+    )
+
+
+async def _prepared(
+    messages: Sequence[Mapping[str, str]],
+    search: Search,
+    writer: Writer,
+    embedder: Embedder,
+    options: AnswerOptions,
+) -> _Course:
+    if not messages or messages[-1]["role"] != "user":
+        raise InvalidRequest(
+            "there is no question", fix="end the conversation with a user message", param="messages"
+        )
+    query = (await rewrite(messages, writer)).query
+    course = _Course(query, language_of(messages[-1]["content"]))
+    found = await search(query, options.candidates)
+    if options.declining == "empty":
+        course.relevant = found[: options.passages]
+    else:
+        course.relevant = await _relevant(query, found, writer, embedder)
+    if course.relevant and options.style == "written":
+        course.prompt = assemble(
+            query,
+            course.relevant,
+            writer,
+            language=course.language,
+            answer_tokens=options.answer_tokens,
+            max_passages=options.passages,
+            turns=messages[:-1],
+        )
+    return course
+
+
+async def _relevant(
+    query: str, found: Sequence[Passage], writer: Writer, embedder: Embedder
+) -> list[Passage]:
+    """Returns the relevant passages, best first; none if the best one is not confirmed."""
+    judged = [one for one in await judge(query, found, embedder) if one.score >= 0]
+    if not judged:
+        return []
+    best: Relevance = await confirm(query, judged[0], writer)
+    return [one.passage for one in judged] if best.score >= 0 else []
+
+
+async def _written(
+    prompt: GroundedPrompt, writer: Writer, options: AnswerOptions
+) -> AsyncIterator[tuple[Sentence, str]]:
+    """Yields the sentences that the model writes, with the white space in front of each."""
+    cut = SentenceStream()
+    pieces = writer.stream(prompt.messages, max_tokens=options.answer_tokens, temperature=options.temperature)
+    async for piece in pieces:
+        for one in cut.push(piece):
+            yield one
+    for one in cut.finish():
+        yield one
+
+
+async def _quotation(course: _Course, passages: Sequence[Passage], embedder: Embedder) -> Checked:
+    """Returns the sentence of the best passage that is nearest to the question, bound to its place."""
+    best = passages[0]
+    parts = sentences(best.text) or [Sentence(best.text.strip(), 0, len(best.text))]
+    cuts = [Passage(at, "", "", 0.0, one.text, place=best.place) for at, one in enumerate(parts)]
+    ranked = await judge(course.question, cuts, embedder, count=len(cuts))
+    chosen = parts[ranked[0].passage.key]
+    support = Support(1.0, 1.0, (), False, False, chosen)
+    return Checked(chosen, ((1, support),))
+
+
+def _declined(course: _Course) -> GroundedAnswer:
+    return GroundedAnswer(WORDING[course.language].declines, (), True, (), course.question)
+
+
+def _frozen(added: tuple[str, list[Citation]]) -> tuple[str, tuple[Citation, ...]]:
+    return added[0], tuple(added[1])
