@@ -69,7 +69,9 @@ def run(
     if question is None:
         chat(model, system, max_tokens, temperature, url, port, api_key, speculation, json)
     else:
-        ask(question, model, system, max_tokens, temperature, None, url, port, api_key, speculation, json)
+        ask(
+            question, model, system, max_tokens, temperature, None, url, port, api_key, speculation, json=json
+        )
 
 
 def _pull_if_missing(model: str, *, url: str | None, as_json: bool) -> None:

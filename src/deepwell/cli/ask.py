@@ -53,12 +53,19 @@ def ask(
     port: ServerPort = None,
     api_key: ApiKeyOption = None,
     speculation: Speculation = None,
+    knowledge: Annotated[
+        str | None,
+        typer.Option(
+            help="Knowledge base on this machine to answer from, with citations; the model is loaded for it.",
+            metavar="NAME",
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Ask one question; the answer streams to standard output.
 
     A running `deepwell serve` answers with its own model, or with the one that --model names; without one the model is loaded
-    for this question.
+    for this question. With --knowledge, every sentence of the answer is checked against the passage that it cites.
     """
     with reported_errors(as_json=json):
         from deepwell.cli.answers import Asked
@@ -69,6 +76,11 @@ def ask(
         if not text:
             raise InvalidRequest.of("question_empty")
         settings = Settings.load(model=model, url=url, port=port, api_key=api_key, speculation=speculation)
+        if knowledge is not None:
+            from deepwell.cli.knowledge.answering import answer_from
+
+            answer_from(settings, knowledge, text, max_tokens=max_tokens, as_json=json)
+            return
         messages = [{"role": "system", "content": system}] if system else []
         asked = Asked([*messages, {"role": "user", "content": text}], max_tokens, temperature, seed)
         answer_once(settings, asked, as_json=json)
