@@ -181,7 +181,9 @@ async def judge(
     weights = calibration or calibration_of(embedder)
     found = [
         Relevance(passage, weights.score(features), features)
-        for passage, features in zip(passages, await features_of(question, passages, embedder, count), strict=False)
+        for passage, features in zip(
+            passages, await features_of(question, passages, embedder, count), strict=False
+        )
     ]
     return sorted(found, key=lambda one: -one.score)
 
