@@ -1,56 +1,196 @@
-"""`fuse`: one ranking from the hits of the lexical and the dense arm, with scores from 0 to 1."""
+"""`fuse`: one ranking from the hits of the lexical and the dense arm, with scores from 0 to 1.
+
+NOTE: ranking.
+  relevance = 0.5 * nearness + 0.5 * coverage
+    nearness    cosine, stretched so that the candidates of one query cover 0 to 1: an embedder's cosines lie in a narrow band
+    coverage    BM25 over the most that the query could reach. It is absolute: where no passage has more than a common word of
+                the question (a paraphrase, another language) the lexical arm has little say. Min-max or reciprocal ranks would
+                give it half: English questions over Chinese passages then reach 4 points of nDCG@10 instead of 18.
+  Feedback: the query's vector then moves towards the two best passages (Rocchio's feedback on vectors; Li et al., 2021,
+  arXiv:2108.11044), by the mean of their coverage and at most by half, and nearness is taken again. Where words and vectors
+  agree this brings up what resembles the best; elsewhere it does nothing.
+
+NOTE: scores.
+  The best passage's score is the probability, by logistic regression on its cosine and coverage, that the store treats the
+  subject of the question, rather than another one. The others' are in proportion to their relevance.
+
+The numbers were chosen on development data: man pages in English and Chinese asked by their summary lines, the development
+questions on the LibreOffice help, and the half of Cranfield's queries whose number has an even CRC-32.
+"""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.knowledge.index.protocol import Hits
+from deepwell.knowledge.index.protocol import Hits, VectorIndex
 
-__all__ = ["fuse"]
+__all__ = ["E5", "Calibration", "Candidates", "calibration_of", "candidates", "fuse"]
 
-DENSE_WEIGHT: Final = 0.5
-LOW_COSINE: Final = 0.78
-HIGH_COSINE: Final = 0.92
+_DENSE_WEIGHT: Final = 0.5
+_FEEDBACK_PASSAGES: Final = 2
+_MOST_FEEDBACK: Final = 0.5
+_COSINE_WEIGHT, _COVERAGE_WEIGHT, _BOTH_OFFSET = 5.1, 12.7, -5.9
+_COSINE_ALONE, _COSINE_OFFSET = 5.4, -3.6
+_COVERAGE_ALONE, _COVERAGE_OFFSET = 15.1, -2.4
 
 
-def fuse(query: str, lexical: Hits | None, dense: Hits | None) -> Hits:
-    """Returns every hit of the two arms, best first; equal scores in the order of keys.
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The cosines of an embedder.
+
+    Attributes:
+        unrelated: median cosine of a question with the nearest passage of another subject.
+        related: median cosine of a question with the passage that answers it.
+    """
+
+    unrelated: float
+    related: float
+
+    def nearness(self, cosine: float) -> float:
+        """Returns a cosine on the scale where `unrelated` is 0 and `related` is 1."""
+        return (cosine - self.unrelated) / (self.related - self.unrelated)
+
+
+E5: Final = Calibration(unrelated=0.83, related=0.895)
+"""Measured on e5-small-q4 with the development data."""
+
+_ISOTROPIC: Final = Calibration(unrelated=0.3, related=0.6)
+
+
+def calibration_of(embedder: str) -> Calibration:
+    """Returns the calibration of an embedder by its name; one for cosines around 0 if it was not measured."""
+    return E5 if "e5" in embedder.lower() else _ISOTROPIC
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """Vectors of passages that may be in a ranking.
+
+    Attributes:
+        query: float32 [dimensions]: vector of the query.
+        keys: int64 [passages].
+        vectors: float32 [passages, dimensions], of unit length.
+    """
+
+    query: NDArray[np.float32]
+    keys: NDArray[np.int64]
+    vectors: NDArray[np.float32]
+
+
+def candidates(index: VectorIndex, query: NDArray[np.float32], lexical: Hits, dense: Hits) -> Candidates:
+    """Returns the vectors of the hits of both arms, for `fuse`."""
+    keys, vectors = index.fetch(np.union1d(lexical.keys, dense.keys))
+    return Candidates(query, keys, vectors)
+
+
+def fuse(
+    lexical: Hits | None,
+    dense: Hits | None,
+    candidates: Candidates | None = None,
+    *,
+    calibration: Calibration = E5,
+) -> Hits:
+    """Returns the hits of both arms as one ranking, best first; equal scores in the order of keys.
 
     Args:
-        query: text of the query.
         lexical: hits by BM25; None: the arm was not asked.
         dense: hits by cosine; None: the arm was not asked.
+        candidates: vectors of the hits of both arms. Without them there is no feedback, and a passage that only the lexical arm
+            found counts as the farthest of the dense one's.
+        calibration: the cosines of the store's embedder.
     """
-    arms = [
-        (arm, weight)
-        for arm, weight in ((lexical, 1 - DENSE_WEIGHT), (dense, DENSE_WEIGHT))
-        if arm is not None
-    ]
-    keys = np.unique(np.concatenate([arm.keys for arm, _ in arms])) if arms else np.empty(0, np.int64)
-    scores = np.zeros(len(keys), np.float64)
-    for arm, weight in arms:
-        scores[np.searchsorted(keys, arm.keys)] += weight * _min_max(arm.scores)
+    found = [arm.keys for arm in (lexical, dense) if arm is not None]
+    keys = np.unique(np.concatenate(found)) if found else np.empty(0, np.int64)
     if not len(keys):
-        return Hits(keys, scores.astype(np.float32))
-    scores *= _confidence(lexical, dense) / max(scores.max(), 1e-9)
+        return Hits(keys, np.empty(0, np.float32))
+    coverage = None if lexical is None else _coverage(keys, lexical, dense)
+    if dense is None or not len(dense):
+        cosine = None
+    else:
+        cosine = _cosines(keys, dense, candidates)
+    relevance = _relevance(cosine, coverage)
+    if cosine is not None and coverage is not None and candidates is not None:
+        relevance = _relevance(_fed_back(keys, cosine, coverage, relevance, candidates), coverage)
+    best = int(np.lexsort((keys, -relevance))[0])
+    confidence = _confidence(
+        None if cosine is None else calibration.nearness(float(cosine[best])),
+        None if coverage is None else float(coverage[best]),
+    )
+    scores = (confidence * relevance / max(float(relevance[best]), 1e-9)).astype(np.float32)
     order = np.lexsort((keys, -scores))
-    return Hits(keys[order], scores[order].astype(np.float32))
+    return Hits(keys[order], scores[order])
 
 
-def _confidence(lexical: Hits | None, dense: Hits | None) -> float:
-    if dense is not None and len(dense):
-        return float(np.clip((dense.scores[0] - LOW_COSINE) / (HIGH_COSINE - LOW_COSINE), 0.0, 1.0))
-    if lexical is not None and len(lexical):
-        return float(lexical.scores[0] / (lexical.scores[0] + 10.0))
-    return 0.0
+def _relevance(
+    cosine: NDArray[np.float64] | None, coverage: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    if cosine is None:
+        assert coverage is not None
+        return coverage
+    low, high = float(cosine.min()), float(cosine.max())
+    nearness = (cosine - low) / (high - low) if high > low else np.ones(len(cosine))
+    return nearness if coverage is None else _DENSE_WEIGHT * nearness + (1 - _DENSE_WEIGHT) * coverage
 
 
-def _min_max(scores: NDArray[np.float32]) -> NDArray[np.float64]:
-    values = scores.astype(np.float64)
-    if not len(values):
-        return values
-    low, high = values.min(), values.max()
-    return np.ones(len(values)) if high == low else (values - low) / (high - low)
+def _coverage(keys: NDArray[np.int64], lexical: Hits, dense: Hits | None) -> NDArray[np.float64]:
+    if not len(lexical):
+        return np.zeros(len(keys))
+    most = lexical.ceiling or float(lexical.scores[0])
+    # Behind a list that was cut, a passage may have anything from nothing to the score of the last one in it.
+    is_cut = dense is not None and len(lexical) >= len(dense)
+    return _scattered(keys, lexical, float(lexical.scores[-1]) / 2 if is_cut else 0.0) / most
+
+
+def _cosines(keys: NDArray[np.int64], dense: Hits, candidates: Candidates | None) -> NDArray[np.float64]:
+    cosine = _scattered(keys, dense, float(dense.scores[-1]))
+    if candidates is not None:
+        rows, have = _rows(keys, candidates)
+        cosine[have] = candidates.vectors[rows] @ candidates.query
+    return cosine
+
+
+def _fed_back(
+    keys: NDArray[np.int64],
+    cosine: NDArray[np.float64],
+    coverage: NDArray[np.float64],
+    relevance: NDArray[np.float64],
+    candidates: Candidates,
+) -> NDArray[np.float64]:
+    """Returns the cosines with the query's vector as feedback moves it."""
+    rows, have = _rows(keys, candidates)
+    best = np.lexsort((keys[have], -relevance[have]))[:_FEEDBACK_PASSAGES]
+    if not len(best):
+        return cosine
+    share = min(_MOST_FEEDBACK, float(coverage[have][best].mean()))
+    query = (1 - share) * candidates.query + share * candidates.vectors[rows[best]].mean(0)
+    moved = cosine.copy()
+    moved[have] = candidates.vectors[rows] @ (query / max(float(np.linalg.norm(query)), 1e-12))
+    return moved
+
+
+def _confidence(nearness: float | None, coverage: float | None) -> float:
+    if nearness is None:
+        logit = _COVERAGE_ALONE * (coverage or 0.0) + _COVERAGE_OFFSET
+    elif coverage is None:
+        logit = _COSINE_ALONE * nearness + _COSINE_OFFSET
+    else:
+        logit = _COSINE_WEIGHT * nearness + _COVERAGE_WEIGHT * coverage + _BOTH_OFFSET
+    return 1 / (1 + math.exp(-logit))
+
+
+def _scattered(keys: NDArray[np.int64], hits: Hits, missing: float) -> NDArray[np.float64]:
+    values = np.full(len(keys), missing)
+    values[np.searchsorted(keys, hits.keys)] = hits.scores
+    return values
+
+
+def _rows(keys: NDArray[np.int64], candidates: Candidates) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Returns the rows of the candidates' vectors, in the order of those `keys` that have one, and which keys do."""
+    order = np.argsort(candidates.keys)
+    have = np.isin(keys, candidates.keys)
+    return order[np.searchsorted(candidates.keys, keys[have], sorter=order)], have

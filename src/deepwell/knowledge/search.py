@@ -21,7 +21,7 @@ import msgspec
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.knowledge.documents import Passage, Place
 from deepwell.knowledge.filters import matches
-from deepwell.knowledge.fuse import fuse
+from deepwell.knowledge.fuse import Candidates, calibration_of, candidates, fuse
 from deepwell.knowledge.index.protocol import Hits
 from deepwell.knowledge.protocols import Embedder, Reranker
 from deepwell.knowledge.sources.opening import open_live
@@ -83,10 +83,11 @@ class Found:
 
 @dataclass(slots=True)
 class Arms:
-    """The hits of the two arms of one search."""
+    """The hits of the two arms of one search, and the vectors of both where both were asked."""
 
     lexical: Hits | None = None
     dense: Hits | None = None
+    candidates: Candidates | None = None
 
 
 @dataclass(slots=True)
@@ -168,7 +169,9 @@ class Searcher:
         depth = max(_DEPTH, 2 * options.limit)
         while True:
             arms = await self._arms(tenant, store, query, options.ranker, depth, allowed)
-            ranked = fuse(query, arms.lexical, arms.dense)
+            ranked = fuse(
+                arms.lexical, arms.dense, arms.candidates, calibration=calibration_of(store.embedder)
+            )
             found = await self._kept.chunks.found(tenant, store.id, ranked.keys[:depth].tolist())
             passages = [
                 passage_of(found[key], score)
@@ -199,7 +202,11 @@ class Searcher:
         vectors = await embedder.embed([one.text for one in answers.passages], "passage")
         cosines = vectors @ vector
         order = cosines.argsort(kind="stable")[::-1]
-        ranked = fuse(query, None, Hits(order.astype("int64"), cosines[order].astype("float32")))
+        ranked = fuse(
+            None,
+            Hits(order.astype("int64"), cosines[order].astype("float32")),
+            calibration=calibration_of(store.embedder),
+        )
         return [
             replace(answers.passages[index], score=score)
             for index, score in zip(ranked.keys.tolist(), ranked.scores.tolist(), strict=True)
@@ -294,6 +301,10 @@ class Searcher:
             if embedding is not None:
                 vector = (await embedding)[0]
                 arms.dense = await asyncio.to_thread(side.vectors.search, vector, depth, allowed=allowed)
+                if arms.lexical is not None:
+                    arms.candidates = await asyncio.to_thread(
+                        candidates, side.vectors, vector, arms.lexical, arms.dense
+                    )
         finally:
             if embedding is not None:
                 embedding.cancel()

@@ -76,6 +76,11 @@ class FlatIndex:
             return search_rows(rows, query, limit)
         return search_some(rows, query, limit, rows.find(allowed))
 
+    def fetch(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        rows = self._rows.rows
+        found = rows.find(keys)
+        return rows.keys[found], np.asarray(rows.column.fetch(found), np.float32)
+
     def reload(self) -> bool:
         """Takes over what other processes have changed. Returns True if that was something."""
         return self._rows.reload()

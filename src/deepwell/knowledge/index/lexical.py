@@ -15,6 +15,7 @@ NOTE: words.
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 import unicodedata
@@ -44,6 +45,7 @@ _KEY: Final = "key"
 _TEXT: Final = f"text_{VERSION}"
 _TOKENIZER: Final = "deepwell"
 _MAX_WORD: Final = 64
+_K1: Final = 1.2  # tantivy's
 # Below this size a filter by keys is part of the query; above it, fetching more and filtering is tried first.
 _FEW_KEYS: Final = 2048
 _SMALL_HEAP: Final = 15_000_000  # the least that tantivy takes
@@ -195,22 +197,35 @@ class TantivyIndex:
         A word that stands in the query twice counts twice.
         """
         searcher = self._searcher
-        words = self._query(searcher, query)
+        words, ceiling = self._query(searcher, query)
         if words is None or limit < 1 or (allowed is not None and not len(allowed)):
-            return Hits(np.empty(0, np.int64), np.empty(0, np.float32))
+            return Hits(np.empty(0, np.int64), np.empty(0, np.float32), ceiling)
+        keys, scores = self._found(searcher, words, limit, allowed)
+        order = np.lexsort((keys, -scores))[:limit]
+        return Hits(keys[order], scores[order], ceiling)
+
+    def _found(
+        self, searcher: tantivy.Searcher, words: tantivy.Query, limit: int, allowed: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         if allowed is None:
-            return _best(*self._fetch(searcher, words, limit), limit)
+            return self._fetch(searcher, words, limit)
         if len(allowed) > _FEW_KEYS:
             wanted = 2 * limit * max(1, searcher.num_docs // len(allowed)) + 100
             keys, scores = self._fetch(searcher, words, wanted)
             inside = np.isin(keys, allowed)
             if len(keys) < wanted or np.count_nonzero(inside) >= limit:
-                return _best(keys[inside], scores[inside], limit)
-        return _best(*self._fetch(searcher, self._restricted(words, allowed), limit), limit)
+                return keys[inside], scores[inside]
+        return self._fetch(searcher, self._restricted(words, allowed), limit)
 
-    def _query(self, searcher: tantivy.Searcher, text: str) -> tantivy.Query | None:
+    def _query(self, searcher: tantivy.Searcher, text: str) -> tuple[tantivy.Query | None, float]:
+        """Returns the query for the words of a text, None if no passage has any, and the score that none can exceed."""
         counts = Counter(self._analyzer.analyze(_query_words(text)))
         frequency = {word: searcher.doc_freq(_TEXT, word) for word in counts}
+        passages = max(searcher.num_docs, *frequency.values(), 1)
+        ceiling = sum(
+            count * (_K1 + 1) * math.log1p((passages - frequency[word] + 0.5) / (frequency[word] + 0.5))
+            for word, count in counts.items()
+        )
         found = [word for word in counts if frequency[word]]
         if len(found) > MAX_TERMS:
             found = sorted(found, key=lambda word: (frequency[word], word))[:MAX_TERMS]
@@ -222,7 +237,7 @@ class TantivyIndex:
             clauses.append(
                 (should, term if counts[word] == 1 else query.boost_query(term, float(counts[word])))
             )
-        return query.boolean_query(clauses) if clauses else None
+        return (query.boolean_query(clauses) if clauses else None), ceiling
 
     def _restricted(self, words: tantivy.Query, allowed: NDArray[np.int64]) -> tantivy.Query:
         query = self._tantivy.Query
@@ -281,8 +296,3 @@ class TantivyIndex:
             f"the lexical index in {self._folder} cannot be changed: {error}",
             fix="free space on the disk, or run `deepwell knowledge rebuild`",
         )
-
-
-def _best(keys: NDArray[np.int64], scores: NDArray[np.float32], limit: int) -> Hits:
-    order = np.lexsort((keys, -scores))[:limit]
-    return Hits(keys[order], scores[order])

@@ -19,10 +19,13 @@ class Hits:
     Attributes:
         keys: int64 [found]: keys of chunks.
         scores: float32 [found]: cosine of a vector index, BM25 of a lexical one. Higher is better.
+        ceiling: of a lexical index, the least score that no text can exceed, words of the query that no text has included.
+            0: not known.
     """
 
     keys: NDArray[np.int64]
     scores: NDArray[np.float32]
+    ceiling: float = 0.0
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -63,6 +66,10 @@ class VectorIndex(Protocol):
         Raises:
             ValueError: the limit is below 1, or the query is not one vector as those that can be added.
         """
+        ...
+
+    def fetch(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Returns those of `keys` that are there, in the order given, and their vectors [found, dimensions]."""
         ...
 
 
