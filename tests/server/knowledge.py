@@ -12,12 +12,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from deepwell.errors import InvalidRequest
-from deepwell.knowledge.documents import Passage
-from deepwell.knowledge.filters import matches
-from deepwell.knowledge.search import SearchOptions
-from deepwell.storage.database import Tenant
-from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.knowledge.stores import StoredStore
 
 __all__ = ["HashEmbedder", "use_hash_embedder"]
@@ -63,38 +57,6 @@ class _Embedders:
     async def close(self) -> None: ...
 
 
-class _Searcher:
-    def __init__(self, kept: KnowledgeStorage, *_more: object) -> None:
-        self._kept = kept
-        self._embedder = HashEmbedder()
-
-    async def search(
-        self, tenant: Tenant, store_id: str, query: str, options: SearchOptions | None = None
-    ) -> list[Passage]:
-        options = options or SearchOptions()
-        if not query.strip():
-            raise InvalidRequest("the query is empty", param="query", fix="send a question")
-        found: list[Passage] = []
-        (wanted,) = await self._embedder.embed([query], "query")
-        attributes = await self._kept.files.attributes(tenant, store_id)
-        for file_id, have in attributes.items():
-            if options.filters is not None and not matches(options.filters, have):
-                continue
-            for chunk in await self._kept.chunks.of_file(tenant, store_id, file_id):
-                (vector,) = await self._embedder.embed([chunk.text], "passage")
-                score = float(wanted @ vector)
-                if score > 0 and score >= options.min_score:
-                    passage = Passage(chunk.key, file_id, chunk.filename, score, chunk.text, attributes=have)
-                    found.append(passage)
-        return sorted(found, key=lambda one: -one.score)[: options.limit]
-
-    async def sweep(self) -> int:
-        return 0
-
-    async def close(self) -> None: ...
-
-
 def use_hash_embedder(patch: pytest.MonkeyPatch) -> None:
     """Makes the servers of a test embed with `HashEmbedder`."""
     patch.setattr("deepwell.knowledge.embedders.Embedders", _Embedders)
-    patch.setattr("deepwell.knowledge.search.Searcher", _Searcher)

@@ -263,7 +263,7 @@ async def test_input_tokens_are_those_that_an_answer_reads(http: httpx.AsyncClie
     [
         ({"temprature": 1}, "temprature", "did you mean 'temperature'"),
         ({"truncation": "auto"}, "truncation", "nothing is ever cut"),
-        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0]", "web_search"),
         ({"tools": [{"type": "function", "name": "a b"}]}, "tools[0].name", "pattern"),
         ({"tool_choice": "sometimes"}, "tool_choice", "'required'"),
         ({"tool_choice": "required"}, "tool_choice", "no tools"),
@@ -276,7 +276,7 @@ async def test_input_tokens_are_those_that_an_answer_reads(http: httpx.AsyncClie
         ({"input": [{"role": "bot", "content": ""}]}, "input[0].role", "'user'"),
         ({"input": []}, "input", "nothing to answer"),
         ({"prompt": {"id": "x"}}, "prompt", "not stored"),
-        ({"include": ["file_search_call.results"]}, "include[0]", "no built-in tools"),
+        ({"include": ["web_search_call.results"]}, "include[0]", "file_search is the one built-in tool"),
         ({"conversation": "c", "previous_response_id": "r"}, "previous_response_id", "exclude each other"),
         ({"background": True, "store": False}, "background", "store: true"),
         ({"reasoning": {"effort": "high"}}, "reasoning.effort", "leave it out"),

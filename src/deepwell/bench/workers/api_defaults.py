@@ -87,8 +87,20 @@ _DEFAULTS: Mapping[str, str] = {
     "truncate": _IGNORED,
     "shift": _IGNORED,
     "verbose": _IGNORED,
+    # Vector stores
+    "description": _NONE,
+    "file_ids": _NONE,
+    "files": _NONE,
+    "attributes": _NONE,
+    "chunking_strategy": "auto",
+    "filters": _NONE,
+    "filter": "any status",
+    "max_num_results": "10",
+    "ranking_options": "auto, no threshold",
+    "rewrite_query": "false",
     # Lists
     "after": "the first page",
+    "before": "the last page",
     "after_id": "the first page",
     "before_id": "the first page",
     "starting_after": "the first event",
@@ -109,6 +121,7 @@ _DEFAULTS: Mapping[str, str] = {
     "client_metadata": _IGNORED,
 }
 
+_STORE = "POST /v1/vector_stores/{vector_store_id}"
 _VLLM = ("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")
 
 # Those of one operation that differ.
@@ -116,6 +129,9 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/completions", "max_tokens"): "16",
     ("POST /v1/completions", "logprobs"): _NONE,
     ("POST /v1/responses", "store"): "true",
+    ("POST /v1/vector_stores", "expires_after"): "until it is deleted",
+    ("POST /v1/vector_stores", "name"): "empty",
+    **{(_STORE, name): "unchanged" for name in ("name", "expires_after", "metadata")},
     ("POST /api/chat", "stream"): "true",
     ("POST /api/generate", "stream"): "true",
     ("POST /api/show", "model"): _NONE,

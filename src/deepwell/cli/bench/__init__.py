@@ -77,6 +77,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "retention": storage.retention,
     "current": knowledge.current,
     "search": knowledge.search,
+    "vector-stores": knowledge.vector_stores,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

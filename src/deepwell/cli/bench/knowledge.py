@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["current", "search"]
+__all__ = ["current", "search", "vector_stores"]
 
 
 def current(
@@ -33,3 +33,10 @@ def search(
     from deepwell.bench.suites.knowledge.speed import bench_speed
 
     measure("knowledge_speed", row, json, lambda report: bench_speed(report, chunks=chunks))
+
+
+def vector_stores(row: Row = None, json: Json = False) -> None:
+    """Calls every method of vector stores and file_search through the official SDK, synchronously and not."""
+    from deepwell.bench.suites.knowledge.sdk import bench_knowledge_sdk
+
+    measure("knowledge_sdk", row, json, bench_knowledge_sdk)

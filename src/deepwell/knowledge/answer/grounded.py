@@ -30,7 +30,7 @@ from deepwell.knowledge.answer.wording import WORDING
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.protocols import Embedder, Writer
 
-__all__ = ["AnswerDelta", "AnswerOptions", "Search", "answer", "stream_answer"]
+__all__ = ["AnswerDelta", "AnswerOptions", "Search", "answer", "quotation", "stream_answer"]
 
 Search = Callable[[str, int], Awaitable[list[Passage]]]
 """Finds passages for a query, best first, and at most as many as asked for."""
@@ -135,7 +135,7 @@ async def stream_answer(
                 yield AnswerDelta(*_frozen(text.add(checked, gap)))
     quoted = not text.citations and not text.text
     if quoted:
-        yield AnswerDelta(*_frozen(text.add(await _quotation(course, passages, embedder))))
+        yield AnswerDelta(*_frozen(text.add(await quotation(course.question, passages[0], embedder))))
     yield GroundedAnswer(
         text.text,
         tuple(text.citations),
@@ -203,12 +203,11 @@ async def _written(
         yield one
 
 
-async def _quotation(course: _Course, passages: Sequence[Passage], embedder: Embedder) -> Checked:
-    """Returns the sentence of the best passage that is nearest to the question, bound to its place."""
-    best = passages[0]
+async def quotation(question: str, best: Passage, embedder: Embedder) -> Checked:
+    """Returns the sentence of the best passage that is nearest to the question, bound to its place as passage 1."""
     parts = sentences(best.text) or [Sentence(best.text.strip(), 0, len(best.text))]
     cuts = [Passage(at, "", "", 0.0, one.text, place=best.place) for at, one in enumerate(parts)]
-    ranked = await judge(course.question, cuts, embedder, count=len(cuts))
+    ranked = await judge(question, cuts, embedder, count=len(cuts))
     chosen = parts[ranked[0].passage.key]
     support = Support(1.0, 1.0, (), False, False, chosen)
     return Checked(chosen, ((1, support),))

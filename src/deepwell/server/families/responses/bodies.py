@@ -7,7 +7,11 @@ from typing import Any, Literal
 from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "AnnotationEvent",
     "ConversationRef",
+    "FileCitation",
+    "FileSearchCall",
+    "FileSearchResult",
     "FunctionCall",
     "FunctionCallOutput",
     "IncompleteDetails",
@@ -27,6 +31,7 @@ __all__ = [
     "ResponseDeleted",
     "ResponseError",
     "ResponseUsage",
+    "SearchEvent",
     "SummaryText",
     "TopLogprob",
 ]
@@ -52,9 +57,17 @@ class InputText(Struct, tag_field="type", tag="input_text"):
     text: str
 
 
+class FileCitation(Struct, tag_field="type", tag="file_citation"):
+    """The file that a sentence rests on. `index` is the offset of its mark in the text."""
+
+    file_id: str
+    filename: str
+    index: int
+
+
 class OutputText(Struct, tag_field="type", tag="output_text"):
     text: str
-    annotations: list[Any] = []
+    annotations: list[FileCitation] = []
     logprobs: list[Logprob] = []
 
 
@@ -102,7 +115,26 @@ class FunctionCallOutput(Struct, tag_field="type", tag="function_call_output"):
     status: ItemStatus
 
 
-Item = MessageItem | ReasoningItem | FunctionCall | FunctionCallOutput
+class FileSearchResult(Struct):
+    """A passage that a search found."""
+
+    file_id: str | None = None
+    filename: str | None = None
+    score: float | None = None
+    text: str | None = None
+    attributes: dict[str, str | float | bool] | None = None
+
+
+class FileSearchCall(Struct, tag_field="type", tag="file_search_call"):
+    """A search in vector stores. `results` are null unless the request includes them."""
+
+    id: str
+    queries: list[str]
+    status: Literal["in_progress", "searching", "completed", "incomplete", "failed"]
+    results: list[FileSearchResult] | None = None
+
+
+Item = MessageItem | ReasoningItem | FunctionCall | FunctionCallOutput | FileSearchCall
 
 
 class ResponseError(Struct):
@@ -237,6 +269,27 @@ class DoneEvent(Struct, omit_defaults=True):
     arguments: str | UnsetType = UNSET
     name: str | UnsetType = UNSET
     logprobs: list[Logprob] | UnsetType = UNSET
+
+
+class SearchEvent(Struct):
+    """`response.file_search_call.in_progress`, `searching` and `completed`."""
+
+    type: str
+    item_id: str
+    output_index: int
+    sequence_number: int
+
+
+class AnnotationEvent(Struct):
+    """`response.output_text.annotation.added`."""
+
+    type: str
+    item_id: str
+    output_index: int
+    content_index: int
+    annotation_index: int
+    annotation: FileCitation
+    sequence_number: int
 
 
 class ErrorEvent(Struct):

@@ -14,9 +14,13 @@ from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, 
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.families.responses.bodies import (
+    AnnotationEvent,
     Created,
     DeltaEvent,
     DoneEvent,
+    FileCitation,
+    FileSearchCall,
+    FileSearchResult,
     FunctionCall,
     IncompleteDetails,
     InputTokensDetails,
@@ -31,14 +35,16 @@ from deepwell.server.families.responses.bodies import (
     Response,
     ResponseError,
     ResponseUsage,
+    SearchEvent,
     TopLogprob,
 )
+from deepwell.server.families.responses.citing import Found, Spoken
 from deepwell.server.families.responses.item_schema import sealed
 from deepwell.server.families.responses.items import item_id
 
 __all__ = ["ResponseBuilder", "ResponseEvent", "frame"]
 
-ResponseEvent = Created | ItemEvent | PartEvent | DeltaEvent | DoneEvent
+ResponseEvent = Created | ItemEvent | PartEvent | DeltaEvent | DoneEvent | SearchEvent | AnnotationEvent
 _encode = msgspec.json.Encoder().encode
 
 
@@ -48,7 +54,7 @@ def frame(event: ResponseEvent) -> bytes:
 
 
 class ResponseBuilder:
-    """A builder of one response: call `begin`, then `take` for every turn, then `end` or `fail`. `response` is its state.
+    """A builder of one response: call `begin`, then `take` for every part, then `end` or `fail`. `response` is its state.
 
     Only log probabilities need the codec.
 
@@ -71,7 +77,7 @@ class ResponseBuilder:
         self._open: MessageItem | ReasoningItem | FunctionCall | None = None
         self._pieces: list[str] = []  # of the open item's text
         self._events: list[ResponseEvent] = []
-        self._turns = 0  # that held reasoning
+        self._searched = False
         self._reasoning_tokens = 0
         self._counts = Counts()
         self._finish: str | None = None
@@ -85,8 +91,17 @@ class ResponseBuilder:
         self._tell("response.in_progress")
         return self._take_events()
 
-    def take(self, turn: Turn) -> list[ResponseEvent]:
-        """Adds the output of one step."""
+    def take(self, spoken: Spoken) -> list[ResponseEvent]:
+        """Adds the output of one step, a citation of the text before it, or a search."""
+        match spoken:
+            case Found(queries, results):
+                return self._search(queries, results)
+            case FileCitation():
+                return self._cite(spoken)
+            case Turn():
+                return self._turn(spoken)
+
+    def _turn(self, turn: Turn) -> list[ResponseEvent]:
         entries = self._logprobs(turn.entries) if self._with_logprobs else []
         tokens = turn.counts.completion - self._counts.completion
         self._counts = turn.counts
@@ -108,7 +123,7 @@ class ResponseBuilder:
 
     def end(self) -> list[ResponseEvent]:
         """Ends the response: closes the open item, and tells in the last event how it ended."""
-        if not self.response.output:
+        if all(isinstance(item, FileSearchCall) for item in self.response.output):
             self._open_message()  # an answer without a word is still a message
         cut = self._finish == "length"
         self._close("incomplete" if cut else "completed")
@@ -139,9 +154,33 @@ class ResponseBuilder:
         self._events.clear()
         self.response.status = "cancelled"
 
+    def _search(self, queries: list[str], results: list[FileSearchResult] | None) -> list[ResponseEvent]:
+        self._searched = True
+        item = FileSearchCall(self._new_id("fs"), queries, "in_progress")
+        self.response.output.append(item)
+        shown = msgspec.structs.replace(item)
+        self._events.append(ItemEvent("response.output_item.added", self._index, shown, self._next()))
+        for step in ("in_progress", "searching", "completed"):
+            type = f"response.file_search_call.{step}"
+            self._events.append(SearchEvent(type, item.id, self._index, self._next()))
+        item.status, item.results = "completed", results
+        self._events.append(ItemEvent("response.output_item.done", self._index, item, self._next()))
+        return self._take_events()
+
+    def _cite(self, citation: FileCitation) -> list[ResponseEvent]:
+        item = self._open
+        assert isinstance(item, MessageItem)
+        part = item.content[0]
+        assert isinstance(part, OutputText)
+        part.annotations.append(citation)
+        number = len(part.annotations) - 1
+        type = "response.output_text.annotation.added"
+        self._events.append(AnnotationEvent(type, item.id, self._index, 0, number, citation, self._next()))
+        return self._take_events()
+
     def _account(self) -> None:
         counts = self._counts
-        if not counts.prompt:
+        if not counts.prompt and not self._searched:
             return
         self.response.usage = ResponseUsage(
             input_tokens=counts.prompt,

@@ -11,13 +11,13 @@ from deepwell.server.families.responses.bodies import InputTokenCount, ItemList,
 from deepwell.server.families.responses.item_schema import ITEM_TYPES, PART_TYPES
 from deepwell.server.families.responses.routes import router
 from deepwell.server.families.responses.schema import (
-    CHOICE_TYPES,
     FORMAT_TYPES,
     INCLUDES,
     InputTokensRequest,
     ResponseRequest,
 )
 from deepwell.server.families.responses.stored import abandoned
+from deepwell.server.families.responses.tool_schema import CHOICE_TYPES, TOOL_TYPES
 from deepwell.server.http.declaration import Declaration, Operation
 
 __all__ = ["FAMILY"]
@@ -76,7 +76,7 @@ FAMILY = Family(
         accepts={
             "POST /v1/responses input[].type": ITEM_TYPES,
             "POST /v1/responses input[].content[].type": PART_TYPES,
-            "POST /v1/responses tools[].type": ("function",),
+            "POST /v1/responses tools[].type": TOOL_TYPES,
             "POST /v1/responses tool_choice.type": CHOICE_TYPES,
             "POST /v1/responses text.format.type": FORMAT_TYPES,
             "POST /v1/responses include[]": INCLUDES,

@@ -22,6 +22,7 @@ from deepwell.server.http.schema import (
 __all__ = [
     "ITEM_TYPES",
     "PART_TYPES",
+    "FileSearchCallInput",
     "FunctionCallInput",
     "FunctionOutputInput",
     "ItemInput",
@@ -33,7 +34,14 @@ __all__ = [
     "unsealed",
 ]
 
-ITEM_TYPES = ("message", "function_call", "function_call_output", "reasoning", "item_reference")
+ITEM_TYPES = (
+    "message",
+    "function_call",
+    "function_call_output",
+    "file_search_call",
+    "reasoning",
+    "item_reference",
+)
 PART_TYPES = ("input_text", "output_text", "text", "refusal")
 _SEAL = "dw1."  # in front of reasoning that was made here
 
@@ -56,12 +64,27 @@ def unsealed(content: str) -> str | None:
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+class CitationPart(Strict):
+    """A citation in an earlier answer."""
+
+    type: Literal["file_citation"]
+    file_id: str = Field(max_length=64)
+    filename: str = Field(max_length=4096)
+    index: int = Field(ge=0)
+
+
 class TextPart(Strict):
     """A piece of a message, of whoever wrote it."""
 
     type: Literal["input_text", "output_text", "text"]
     text: str
-    annotations: Annotated[Any, refuse("annotations are not supported", [])] = None
+    annotations: (
+        Annotated[
+            list[Annotated[CitationPart, only_kinds("annotations", "file_citation")]],
+            Field(max_length=MAX_ENTRIES),
+        ]
+        | None
+    ) = None
     logprobs: Any = None  # accepted because responses carry them: they say nothing to the model
     prompt_cache_breakpoint: Annotated[Any, refuse("prefixes are always cached: leave it out")] = None
 
@@ -133,6 +156,26 @@ class FunctionOutputInput(Strict):
     namespace: Annotated[Any, refuse("namespaces are not supported: leave namespace out")] = None
 
 
+class FileSearchResultInput(Strict):
+    """A passage that a search found before."""
+
+    file_id: str | None = None
+    filename: str | None = None
+    score: float | None = None
+    text: str | None = None
+    attributes: dict[str, str | bool | float] | None = None
+
+
+class FileSearchCallInput(Strict):
+    """A search that was made before. The model does not read its results again: a new turn is searched anew."""
+
+    type: Literal["file_search_call"]
+    queries: list[str] = Field(max_length=MAX_ENTRIES)
+    id: Id | None = None
+    status: Literal["in_progress", "searching", "completed", "incomplete", "failed"] | None = None
+    results: Annotated[list[FileSearchResultInput] | None, BeforeValidator(counted), _Most] = None
+
+
 class ReasoningPart(Strict):
     """A piece of reasoning."""
 
@@ -177,6 +220,7 @@ ItemInput = Annotated[
     Annotated[MessageInput, Tag(f"{TAG_MARK}message")]
     | Annotated[FunctionCallInput, Tag(f"{TAG_MARK}function_call")]
     | Annotated[FunctionOutputInput, Tag(f"{TAG_MARK}function_call_output")]
+    | Annotated[FileSearchCallInput, Tag(f"{TAG_MARK}file_search_call")]
     | Annotated[ReasoningInput, Tag(f"{TAG_MARK}reasoning")]
     | Annotated[ItemReference, Tag(f"{TAG_MARK}item_reference")],
     Discriminator(_item_kind),

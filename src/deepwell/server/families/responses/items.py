@@ -9,6 +9,9 @@ from typing import Any
 import msgspec
 
 from deepwell.server.families.responses.bodies import (
+    FileCitation,
+    FileSearchCall,
+    FileSearchResult,
     FunctionCall,
     FunctionCallOutput,
     InputText,
@@ -21,6 +24,7 @@ from deepwell.server.families.responses.bodies import (
     SummaryText,
 )
 from deepwell.server.families.responses.item_schema import (
+    FileSearchCallInput,
     FunctionCallInput,
     FunctionOutputInput,
     ItemInput,
@@ -71,7 +75,8 @@ def to_items(
 
 
 def _item(
-    one: MessageInput | FunctionCallInput | FunctionOutputInput | ReasoningInput, new: Callable[[str], str]
+    one: MessageInput | FunctionCallInput | FunctionOutputInput | FileSearchCallInput | ReasoningInput,
+    new: Callable[[str], str],
 ) -> Item:
     match one:
         case MessageInput():
@@ -83,6 +88,9 @@ def _item(
                 part.refusal if isinstance(part, RefusalPart) else part.text for part in one.output
             )
             return FunctionCallOutput(one.id or new("fco"), one.call_id, text, "completed")
+        case FileSearchCallInput():
+            found = None if one.results is None else [FileSearchResult(**dict(part)) for part in one.results]
+            return FileSearchCall(one.id or new("fs"), one.queries, one.status or "completed", found)
         case ReasoningInput():
             sealed = one.encrypted_content
             texts = [part.text for part in one.content or ()]
@@ -103,7 +111,8 @@ def _message(one: MessageInput, new: Callable[[str], str]) -> MessageItem:
         if isinstance(part, RefusalPart):
             parts.append(Refusal(part.refusal))
         elif one.role == "assistant":
-            parts.append(OutputText(part.text))
+            cited = [FileCitation(each.file_id, each.filename, each.index) for each in part.annotations or ()]
+            parts.append(OutputText(part.text, cited))
         else:
             parts.append(InputText(part.text))
     return MessageItem(one.id or new("msg"), one.status or "completed", one.role, parts)
@@ -147,4 +156,6 @@ def messages_of(items: Sequence[Item], instructions: str | None = None) -> list[
                 assistant(calls=True).setdefault("tool_calls", []).append(call)
             case FunctionCallOutput():
                 messages.append({"role": "tool", "tool_call_id": item.call_id, "content": item.output})
+            case FileSearchCall():  # its passages stood in the prompt of that turn alone
+                pass
     return messages

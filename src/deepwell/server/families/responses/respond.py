@@ -6,28 +6,38 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from typing import Any
 
 import msgspec
 
 from deepwell.dialogue.completion import Caller, Choice
-from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
+from deepwell.dialogue.dialogue import Dialogue, Plan, plan_dialogue
 from deepwell.dialogue.model import SamplingOptions, ServedModel
 from deepwell.dialogue.tools import ANY_OBJECT, FunctionTool, ToolChoice, allowed, json_format
 from deepwell.engine.protocol import Grammar
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.server.access.principal import Principal
+from deepwell.server.answering import Answering
+from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import ConversationRef, Item, Response
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
+from deepwell.server.families.responses.citing import Spoken, spoken
+from deepwell.server.families.responses.file_search import Searched, results_of, searched
 from deepwell.server.families.responses.history import before, referenced
 from deepwell.server.families.responses.items import encode_item, messages_of, to_items
 from deepwell.server.families.responses.schema import (
     ENCRYPTED,
     LOGPROBS,
-    AllowedTools,
     InputTokensRequest,
-    NamedTool,
     ResponseRequest,
     TextFormat,
+)
+from deepwell.server.families.responses.tool_schema import (
+    AllowedTools,
+    FileSearchChoice,
+    FileSearchSpec,
+    NamedTool,
+    ToolSpec,
 )
 from deepwell.server.state import State
 from deepwell.storage.conversations import Item as StoredItem
@@ -43,6 +53,7 @@ __all__ = [
     "events_until_stored",
     "new_response",
     "prompted",
+    "spoken_of",
     "store",
     "stored_of",
 ]
@@ -54,18 +65,44 @@ _NAMES = {"messages": "input", "format": "text.format", "thinks": "reasoning.eff
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """A request's own items, and the plan of the whole dialogue."""
+    """A request's own items, the plan of the whole dialogue, and the search that was made for it."""
 
     own: list[Item]
     plan: Plan
+    search: Searched | None = None
 
 
 async def prompted(
-    model: ServedModel, state: State, principal: Principal, body: ResponseRequest, response_id: str
+    context: ServerContext,
+    answering: Answering,
+    adapter: str,
+    principal: Principal,
+    body: ResponseRequest,
+    response_id: str,
 ) -> Prompted:
-    """Reads the history of the principal's tenant, and renders the dialogue; see `dialogue_of`."""
-    own, dialogue = await dialogue_of(model, state, principal.tenant, body, response_id)
-    return Prompted(own, await plan_dialogue(model, dialogue, principal.caller))
+    """Reads the history of the principal's tenant, searches if the request asks for it, and renders the dialogue.
+
+    Raises as `dialogue_of` and `searched`.
+    """
+    model = answering.model
+    own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
+    search = await searched(context, answering, adapter, principal, body, dialogue)
+    plan = await plan_dialogue(model, dialogue if search is None else search.dialogue, principal.caller)
+    if search is not None:
+        # An answer to a similar prompt may not be given again: it would rest on other passages.
+        plan = replace(plan, question=None)
+    return Prompted(own, plan, search)
+
+
+def spoken_of(
+    answering: Answering, said: Prompted, choices: Sequence[Choice], body: ResponseRequest
+) -> AsyncGenerator[Spoken, None]:
+    """Returns the parts that a response is built of: the turns of the model, and the search before them."""
+    turns = answering.converse(said.plan, choices)
+    if said.search is None:
+        return turns
+    prose = _format(body.text.format if body.text else None) is None
+    return spoken(turns, said.search, results_of(said.search, body), prose=prose)
 
 
 async def dialogue_of(
@@ -114,21 +151,41 @@ def tools_of(body: ResponseRequest | InputTokensRequest) -> tuple[FunctionTool, 
     return tuple(
         FunctionTool(tool.name, tool.description or "", tool.parameters or {}, tool.strict is not False)
         for tool in body.tools or ()
+        if isinstance(tool, ToolSpec)
     )
 
 
 def _offered(
     body: ResponseRequest | InputTokensRequest,
 ) -> tuple[tuple[FunctionTool, ...], ToolChoice]:
-    """Returns the tools to offer, and which of them must be called."""
+    """Returns the functions to offer, and which of them must be called. A search meets the demand for a call."""
     tools, choice = tools_of(body), body.tool_choice
+    searches = len(tools) < len(body.tools or ())
     match choice:
         case NamedTool(name=name):
             return tools, (name,)
         case AllowedTools(mode=mode, tools=some):
-            return allowed(tools, [tool.name for tool in some], mode)
+            functions = [tool.name for tool in some if isinstance(tool, NamedTool)]
+            if len(functions) < len(some):
+                _check_offered(searches)
+                return allowed(tools, functions, "auto")
+            return allowed(tools, functions, mode)
+        case FileSearchChoice():
+            _check_offered(searches)
+            return tools, "auto"
+        case "required" if searches:
+            return tools, "auto"
         case _:
             return tools, choice or "auto"
+
+
+def _check_offered(searches: bool) -> None:
+    if not searches:
+        raise InvalidRequest(
+            "tool_choice asks for file_search, which is not among the tools",
+            fix="send it in tools, with its vector_store_ids",
+            param="tool_choice",
+        )
 
 
 def _format(format: TextFormat | None) -> Grammar | None:
@@ -155,16 +212,6 @@ def _effort(
 def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response:
     """Returns the response object as it is before anything has been said."""
     defaults = model.defaults
-    tools = [
-        {
-            "type": "function",
-            "name": tool.name,
-            "description": tool.description,
-            "parameters": tool.parameters,
-            "strict": tool.strict is not False,
-        }
-        for tool in body.tools or ()
-    ]
     choice = body.tool_choice
     format = body.text.format if body.text else None
     return Response(
@@ -175,8 +222,8 @@ def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response
         output=[],
         background=bool(body.background),
         parallel_tool_calls=body.parallel_tool_calls is not False,
-        tool_choice=choice.model_dump() if isinstance(choice, NamedTool | AllowedTools) else choice or "auto",
-        tools=tools,
+        tool_choice="auto" if choice is None else choice if isinstance(choice, str) else choice.model_dump(),
+        tools=[_shown(tool) for tool in body.tools or ()],
         text={"format": format.model_dump(by_alias=True, exclude_none=True) if format else {"type": "text"}},
         temperature=defaults.temperature if body.temperature is None else body.temperature,
         top_p=defaults.top_p if body.top_p is None else body.top_p,
@@ -192,6 +239,19 @@ def new_response(model: ServedModel, body: ResponseRequest, id: str) -> Response
         safety_identifier=body.safety_identifier,
         prompt_cache_key=body.prompt_cache_key,
     )
+
+
+def _shown(tool: ToolSpec | FileSearchSpec) -> dict[str, Any]:
+    """Returns a tool as a response shows it."""
+    if isinstance(tool, FileSearchSpec):
+        return tool.model_dump(exclude_none=True)
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict is not False,
+    }
 
 
 def choices_of(
@@ -231,15 +291,15 @@ def builder_of(model: ServedModel, body: ResponseRequest, response: Response) ->
 
 
 async def events_until_stored(
-    turns: AsyncGenerator[Turn, None], builder: ResponseBuilder, keep: Keep
+    parts: AsyncGenerator[Spoken, None], builder: ResponseBuilder, keep: Keep
 ) -> AsyncGenerator[ResponseEvent, None]:
     """Yields every event of a response. It is stored before the last event, so that a reader of that event finds it stored."""
     for event in builder.begin():
         yield event
     try:
-        async with aclosing(turns):
-            async for turn in turns:
-                for event in builder.take(turn):
+        async with aclosing(parts):
+            async for part in parts:
+                for event in builder.take(part):
                     yield event
         *events, last = builder.end()
         for event in events:

@@ -15,6 +15,7 @@ from deepwell.server.background import Run
 from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
+from deepwell.server.families.responses.file_search import searched
 from deepwell.server.families.responses.items import new_id
 from deepwell.server.families.responses.respond import (
     Keep,
@@ -24,6 +25,7 @@ from deepwell.server.families.responses.respond import (
     events_until_stored,
     new_response,
     prompted,
+    spoken_of,
     store,
     stored_of,
 )
@@ -53,7 +55,7 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant)
         model, state = answering.model, context.state
         id = new_id("resp")
-        said = await prompted(model, state, principal_of(request), body, id)
+        said = await prompted(context, answering, adapter, principal_of(request), body, id)
         response = new_response(model, body, id)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
         builder = builder_of(model, body, response)
@@ -62,7 +64,7 @@ def router(context: ServerContext) -> APIRouter:
             await store(state, tenant, builder, said.own)
 
         def events_of(keep: Keep) -> AsyncGenerator[ResponseEvent, None]:
-            return events_until_stored(answering.converse(said.plan, choices), builder, keep)
+            return events_until_stored(spoken_of(answering, said, choices, body), builder, keep)
 
         if body.background:
             queued = _encode(response)
@@ -77,8 +79,12 @@ def router(context: ServerContext) -> APIRouter:
     async def input_tokens(request: Request, body: InputTokensRequest) -> HttpResponse:
         principal = principal_of(request)
         tenant = principal.tenant
-        answering = context.main if body.model is None else (await context.generator(body.model, tenant))[0]
+        answering, adapter = context.main, ""
+        if body.model is not None:
+            answering, adapter = await context.generator(body.model, tenant)
         _, dialogue = await dialogue_of(answering.model, context.state, tenant, body)
+        search = await searched(context, answering, adapter, principal, body, dialogue)
+        dialogue = dialogue if search is None else search.dialogue
         counted = await count_prompt(answering.model, dialogue, principal.caller)
         return json_response(_encode(InputTokenCount(counted)))
 

@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from deepwell.server.families.responses.item_schema import ItemInput
-from deepwell.server.http.schema import (
-    MAX_ENTRIES,
-    TAG_MARK,
-    Metadata,
-    Strict,
-    crossed,
-    kind_of,
-    only_values,
-    refuse,
-    unsupported,
-)
+from deepwell.server.families.responses.tool_schema import FileSearchSpec, Tool, ToolChoice
+from deepwell.server.http.schema import MAX_ENTRIES, Metadata, Strict, crossed, only_values, refuse
 
 __all__ = [
-    "CHOICE_TYPES",
     "ENCRYPTED",
     "FORMAT_TYPES",
     "INCLUDES",
     "LOGPROBS",
-    "AllowedTools",
+    "RESULTS",
     "InputItemsQuery",
     "InputTokensRequest",
     "ListQuery",
@@ -36,12 +26,12 @@ __all__ = [
 ]
 
 LOGPROBS, ENCRYPTED = "message.output_text.logprobs", "reasoning.encrypted_content"
-INCLUDES = (LOGPROBS, ENCRYPTED)
-CHOICE_TYPES = ("function", "allowed_tools")
+RESULTS = "file_search_call.results"
+INCLUDES = (LOGPROBS, ENCRYPTED, RESULTS)
 FORMAT_TYPES = ("text", "json_object", "json_schema")
-_NO_BUILT_IN = "there are no built-in tools and no images here: leave it out"
+_NO_BUILT_IN = "file_search is the one built-in tool here, and there are no images: leave it out"
 Include = Annotated[
-    Literal["message.output_text.logprobs", "reasoning.encrypted_content"],
+    Literal["message.output_text.logprobs", "reasoning.encrypted_content", "file_search_call.results"],
     only_values("the include", *INCLUDES, instead=_NO_BUILT_IN),
 ]
 
@@ -95,68 +85,6 @@ class TextOptions(Strict):
     verbosity: Annotated[Any, refuse("verbosity is not supported: ask in the input")] = None
 
 
-def _tool_type(value: Any) -> Any:
-    if value != "function":
-        raise PydanticCustomError(
-            "unsupported",
-            "tools of type {kind} are not supported: declare functions, and run them yourself",
-            {"kind": repr(value)},
-        )
-    return value
-
-
-class ToolSpec(Strict):
-    """A function that the model may call."""
-
-    type: Annotated[Literal["function"], BeforeValidator(_tool_type)]
-    name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-    allowed_callers: Annotated[Any, refuse("only the model calls: leave allowed_callers out", ["direct"])] = (
-        None
-    )
-    defer_loading: Annotated[Any, refuse("tools are all shown: leave defer_loading out", False)] = None
-    output_schema: Annotated[Any, refuse("outputs are not checked: leave output_schema out")] = None
-
-
-class NamedTool(Strict):
-    """The one function that must be called."""
-
-    type: Literal["function"]
-    name: str
-
-
-class AllowedTool(Strict):
-    """A function, by name."""
-
-    type: Annotated[Literal["function"], BeforeValidator(_tool_type)]
-    name: str
-
-
-class AllowedTools(Strict):
-    """Some of the tools."""
-
-    type: Literal["allowed_tools"]
-    mode: Literal["auto", "required"]
-    tools: list[AllowedTool] = Field(min_length=1, max_length=128)
-
-
-def _choice_kind(value: Any) -> str:
-    if isinstance(value, str):
-        return f"{TAG_MARK}mode"
-    return TAG_MARK + (kind_of(value) or "function")
-
-
-def _choice_known(value: Any) -> Any:
-    kind = kind_of(value)
-    if kind and kind not in CHOICE_TYPES:
-        raise unsupported(
-            f"a tool_choice of type {kind!r} is not supported: send 'function' or 'allowed_tools'"
-        )
-    return value
-
-
 class StreamOptions(Strict):
     """Options of a stream: the parts that it carries besides its events."""
 
@@ -179,17 +107,8 @@ class _Prompted(Strict):
     ] = None
     reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
-    tools: list[ToolSpec] | None = Field(None, max_length=128)
-    tool_choice: (
-        Annotated[
-            Annotated[Literal["none", "auto", "required"], Tag(f"{TAG_MARK}mode")]
-            | Annotated[NamedTool, Tag(f"{TAG_MARK}function")]
-            | Annotated[AllowedTools, Tag(f"{TAG_MARK}allowed_tools")],
-            Discriminator(_choice_kind),
-            BeforeValidator(_choice_known),
-        ]
-        | None
-    ) = None
+    tools: list[Tool] | None = Field(None, max_length=128)
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     truncation: Annotated[
         Any, refuse("nothing is ever cut: shorten the input, or leave truncation out", "disabled")
@@ -201,6 +120,13 @@ class _Prompted(Strict):
             raise crossed(
                 "previous_response_id",
                 "previous_response_id and conversation exclude each other: send one",
+            )
+        searches = [
+            number for number, tool in enumerate(self.tools or ()) if isinstance(tool, FileSearchSpec)
+        ]
+        if len(searches) > 1:
+            raise crossed(
+                f"tools.{searches[1]}", "there are two file_search tools: list all vector_store_ids in one"
             )
         return self
 
@@ -226,7 +152,7 @@ class ResponseRequest(_Prompted):
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, ge=0, le=1)
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    max_tool_calls: Annotated[Any, refuse("there are no built-in tools: leave max_tool_calls out")] = None
+    max_tool_calls: Annotated[Any, refuse("one search is made at most: leave max_tool_calls out")] = None
     prompt: Annotated[Any, refuse("prompt templates are not stored here: send the input itself")] = None
     moderation: Annotated[Any, refuse("moderation is not supported yet: leave it out")] = None
     context_management: Annotated[Any, refuse("nothing is ever compacted: leave it out", [])] = None
@@ -263,6 +189,13 @@ class ResponseRequest(_Prompted):
             and not self.conversation
         ):
             raise crossed("input", "there is nothing to answer: send input")
+        if LOGPROBS in (self.include or ()) and any(
+            isinstance(one, FileSearchSpec) for one in self.tools or ()
+        ):
+            raise crossed(
+                "include",
+                "log probabilities belong to text that checked citations change: leave them or file_search out",
+            )
         if self.top_logprobs and LOGPROBS not in (self.include or ()):
             raise crossed("top_logprobs", f"top_logprobs needs include: ['{LOGPROBS}']")
         return self

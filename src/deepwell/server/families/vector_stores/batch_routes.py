@@ -11,7 +11,7 @@ from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.vector_stores.described import attributes_json, batch_body, chunking_json
 from deepwell.server.families.vector_stores.file_routes import file_list, polled
-from deepwell.server.families.vector_stores.schema import BatchFile, BatchRequest, FilesQuery
+from deepwell.server.families.vector_stores.schema import FileBatchRequest, FileOfBatch, FilesQuery
 from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge.files import Attachment, StoredBatchOfFiles
 
@@ -26,7 +26,7 @@ def batch_router(context: ServerContext) -> APIRouter:
     routes = APIRouter()
 
     @routes.post(_BATCHES, summary="Attach several files to a vector store", response_model=None)
-    async def create(request: Request, vector_store_id: str, body: BatchRequest) -> Response:
+    async def create(request: Request, vector_store_id: str, body: FileBatchRequest) -> Response:
         tenant = tenant_of(request)
         batch, _ = await context.state.knowledge.files.attach(
             tenant, vector_store_id, _attachments(body), batch=True
@@ -56,11 +56,11 @@ def batch_router(context: ServerContext) -> APIRouter:
     return routes
 
 
-def _attachments(body: BatchRequest) -> list[Attachment]:
+def _attachments(body: FileBatchRequest) -> list[Attachment]:
     given = body.files
     if given is None:
         given = [
-            BatchFile(file_id=one, attributes=body.attributes, chunking_strategy=body.chunking_strategy)
+            FileOfBatch(file_id=one, attributes=body.attributes, chunking_strategy=body.chunking_strategy)
             for one in dict.fromkeys(body.file_ids or ())
         ]
     return [

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 __all__ = [
     "ChunkSize",
-    "ExpiresAfter",
     "FileBatch",
     "FileContent",
     "FileContentPage",
@@ -17,6 +16,7 @@ __all__ = [
     "SearchPage",
     "SearchResult",
     "StaticStrategy",
+    "StoreExpiresAfter",
     "StoreFile",
     "StoreFileDeleted",
     "StoreFileList",
@@ -40,7 +40,7 @@ class FileCounts(Struct):
     total: int
 
 
-class ExpiresAfter(Struct):
+class StoreExpiresAfter(Struct):
     """The days without use after which a store expires."""
 
     days: int
@@ -57,7 +57,7 @@ class VectorStore(Struct, tag_field="object", tag="vector_store"):
     usage_bytes: int
     file_counts: FileCounts
     status: Literal["in_progress", "completed", "expired"]
-    expires_after: ExpiresAfter | None
+    expires_after: StoreExpiresAfter | None
     expires_at: int | None
     last_active_at: int
     metadata: dict[str, str]

@@ -10,11 +10,11 @@ import msgspec
 
 from deepwell.server.families.vector_stores.bodies import (
     ChunkSize,
-    ExpiresAfter,
     FileBatch,
     FileCounts,
     FileError,
     StaticStrategy,
+    StoreExpiresAfter,
     StoreFile,
     VectorStore,
 )
@@ -24,7 +24,7 @@ from deepwell.storage.knowledge.stores import StoredStore
 
 __all__ = ["attributes_json", "batch_body", "chunking_json", "file_body", "store_body"]
 
-_AUTO_TOKENS = 512  # the window of the embedders that are shipped
+_AUTO_TOKENS, _AUTO_OVERLAP = 512, 64  # of embedders whose window is so long, as those that are shipped
 
 
 def attributes_json(attributes: Mapping[str, Any] | None) -> str:
@@ -59,7 +59,7 @@ def store_body(store: StoredStore, counts: Mapping[str, int]) -> VectorStore:
         usage_bytes=counts.get("usage_bytes", 0),
         file_counts=files,
         status="expired" if store.expired() else status,
-        expires_after=None if days is None else ExpiresAfter(days),
+        expires_after=None if days is None else StoreExpiresAfter(days),
         expires_at=store.expires_at,
         last_active_at=store.last_active_at,
         metadata=msgspec.json.decode(store.metadata, type=dict[str, str]),
@@ -71,6 +71,7 @@ def file_body(file: StoredStoreFile, store: StoredStore) -> StoreFile:
     from deepwell.knowledge.ingest import ChunkingStrategy as Strategy
 
     cut = Strategy.of(file.chunking or store.chunking)
+    overlap = _AUTO_OVERLAP if cut.overlap_tokens is None else cut.overlap_tokens
     error = None
     if file.status == "failed":
         code = cast("Literal['server_error', 'unsupported_file', 'invalid_file']", file.error_code)
@@ -83,7 +84,7 @@ def file_body(file: StoredStoreFile, store: StoredStore) -> StoreFile:
         status=file.status,
         last_error=error,
         attributes=json.loads(file.attributes),
-        chunking_strategy=StaticStrategy(ChunkSize(cut.max_tokens or _AUTO_TOKENS, cut.overlap_tokens)),
+        chunking_strategy=StaticStrategy(ChunkSize(cut.max_tokens or _AUTO_TOKENS, overlap)),
     )
 
 

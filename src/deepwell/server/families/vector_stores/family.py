@@ -19,7 +19,7 @@ from deepwell.server.families.vector_stores.bodies import (
 )
 from deepwell.server.families.vector_stores.routes import router
 from deepwell.server.families.vector_stores.schema import (
-    BatchRequest,
+    FileBatchRequest,
     FileRequest,
     FileUpdate,
     SearchRequest,
@@ -61,7 +61,7 @@ FAMILY = Family(
             Operation("post", _FILE, StoreFile, request=FileUpdate),
             Operation("delete", _FILE, StoreFileDeleted),
             Operation("get", f"{_FILE}/content", FileContentPage),
-            Operation("post", f"{_STORE}/file_batches", FileBatch, request=BatchRequest),
+            Operation("post", f"{_STORE}/file_batches", FileBatch, request=FileBatchRequest),
             Operation("get", _BATCH, FileBatch),
             Operation("post", f"{_BATCH}/cancel", FileBatch),
             Operation("get", f"{_BATCH}/files", StoreFileList),

@@ -22,16 +22,16 @@ __all__ = [
     "RANKERS",
     "Attributes",
     "AutoChunking",
-    "BatchFile",
-    "BatchRequest",
     "ChunkingStrategy",
+    "FileBatchRequest",
+    "FileOfBatch",
     "FileRequest",
     "FileUpdate",
     "FilesQuery",
     "Filters",
     "MaxResults",
     "Ranker",
-    "RankingOptions",
+    "SearchRanking",
     "SearchRequest",
     "StaticChunking",
     "StoreRequest",
@@ -82,7 +82,7 @@ class AutoChunking(Strict):
     type: Literal["auto"]
 
 
-class ChunkSize(Strict):
+class StaticChunkSize(Strict):
     """The size of chunks, in tokens of the embedder."""
 
     max_chunk_size_tokens: int = Field(ge=100, le=4096)
@@ -102,7 +102,7 @@ class StaticChunking(Strict):
     """Chunks of a given size and overlap."""
 
     type: Literal["static"]
-    static: ChunkSize
+    static: StaticChunkSize
 
 
 def _strategy_kind(value: Any) -> str:
@@ -151,7 +151,7 @@ class FileUpdate(Strict):
     attributes: Attributes | None
 
 
-class BatchFile(Strict):
+class FileOfBatch(Strict):
     """A file of a batch, with attributes and a strategy of its own."""
 
     file_id: FileId
@@ -159,11 +159,11 @@ class BatchFile(Strict):
     chunking_strategy: ChunkingStrategy | None = None
 
 
-class BatchRequest(Strict):
+class FileBatchRequest(Strict):
     """Attaches several files: `file_ids` that share attributes and strategy, or `files` that each have their own."""
 
     file_ids: list[FileId] | None = Field(None, min_length=1, max_length=_MOST_BATCH_FILES)
-    files: list[BatchFile] | None = Field(None, min_length=1, max_length=_MOST_BATCH_FILES)
+    files: list[FileOfBatch] | None = Field(None, min_length=1, max_length=_MOST_BATCH_FILES)
     attributes: Attributes | None = None
     chunking_strategy: ChunkingStrategy | None = None
 
@@ -182,7 +182,7 @@ class BatchRequest(Strict):
         return self
 
 
-class RankingOptions(Strict):
+class SearchRanking(Strict):
     """The order of results, and the score that they need."""
 
     ranker: Ranker | None = None
@@ -199,7 +199,7 @@ class SearchRequest(Strict):
     ]
     filters: Filters | None = None
     max_num_results: MaxResults | None = None
-    ranking_options: RankingOptions | None = None
+    ranking_options: SearchRanking | None = None
     rewrite_query: bool | None = None
 
 

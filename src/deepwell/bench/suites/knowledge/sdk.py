@@ -1,0 +1,37 @@
+"""Vector stores and `file_search` through the official SDK, against a server with a real model and embedder."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+from deepwell.bench.harness.report import Report
+from deepwell.bench.harness.served import served
+from deepwell.bench.workloads.knowledge_tour import METHODS, take_knowledge_tour
+
+__all__ = ["MODEL", "bench_knowledge_sdk"]
+
+MODEL = "qwen2.5-coder-0.5b"
+
+
+def bench_knowledge_sdk(report: Report) -> dict[str, Any]:
+    """Makes the checks of `knowledge_tour`. One that fails does not end the others."""
+    importlib.import_module("openai")  # before a server is started for nothing
+
+    def command(port: int) -> list[str]:
+        flags = ["--context", "4096", "--port", str(port)]
+        return [sys.executable, "-m", "deepwell", "serve", MODEL, *flags]
+
+    with served(command) as port:
+        checks, calls = take_knowledge_tour(f"http://127.0.0.1:{port}", MODEL)
+    rows = [[one.check.replace("_", " "), one.client, one.problem or "yes"] for one in checks]
+    report.table("Vector stores and file_search through the SDK", ["check", "client", "passed"], rows)
+    return {
+        "checks": len(checks),
+        "passed": sum(not one.problem for one in checks),
+        "failures": sum(bool(one.problem) for one in checks),
+        "failed": [f"{one.client}: {one.check}" for one in checks if one.problem],
+        "methods": sum(map(len, METHODS.values())),
+        "calls": calls,
+    }

@@ -1,0 +1,238 @@
+"""The tool `file_search`: the search before an answer, and the prompt that the found passages become part of.
+
+Small models call a search tool too rarely and with poor queries. The search is therefore made for every request that offers
+the tool, with the last user turn as its query, rewritten where it leans on the turns before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from deepwell.dialogue.dialogue import Dialogue, count_prompt
+from deepwell.errors import ContextLengthExceeded
+from deepwell.knowledge.documents import Passage
+from deepwell.server.access.auth import InsufficientScope
+from deepwell.server.access.principal import Principal
+from deepwell.server.answering import Answering
+from deepwell.server.context import ServerContext
+from deepwell.server.families.responses.bodies import FileSearchResult
+from deepwell.server.families.responses.schema import RESULTS, InputTokensRequest, ResponseRequest
+from deepwell.server.families.responses.tool_schema import (
+    AllowedTools,
+    FileSearchChoice,
+    FileSearchSpec,
+    NamedTool,
+)
+from deepwell.server.families.vector_stores.search import search_options, search_stores
+from deepwell.server.writing import ServedWriter
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.protocols import Embedder
+    from deepwell.knowledge.search import Ranker
+
+__all__ = ["Searched", "results_of", "searched"]
+
+_RESULTS = 20  # if a request names no number, as at OpenAI
+_CANDIDATES = 20  # that are judged, even if fewer are wanted
+_PASSAGES = 3  # that the model reads: more confuse a small one
+_ANSWER_TOKENS = 200  # kept free if a request sets no limit
+_SPARE_TOKENS = 16  # texts that are joined may have other tokens than each by itself
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """A search that was made for a request.
+
+    Attributes:
+        query: what was searched.
+        found: the passages, best first, as many as the request wants.
+        dialogue: the dialogue with the passages that the answer is to rest on.
+        passages: those passages; number 1 is the first. None: the answer does not rest on passages.
+        embedder: the embedder of the stores; None if nothing was found.
+        declines: the answer if no passage is relevant; empty: the model answers.
+    """
+
+    query: str
+    found: Sequence[Passage]
+    dialogue: Dialogue
+    passages: tuple[Passage, ...] = ()
+    embedder: Embedder | None = None
+    declines: str = ""
+
+
+async def searched(
+    context: ServerContext,
+    answering: Answering,
+    adapter: str,
+    principal: Principal,
+    body: ResponseRequest | InputTokensRequest,
+    dialogue: Dialogue,
+) -> Searched | None:
+    """Searches for the last user turn. Returns None if the request asks for no search, or there is nothing to search for.
+
+    Raises:
+        InsufficientScope: the key may not read files.
+        NotFound: the tenant has no such vector store.
+        InvalidRequest: a store has expired, or the filter cannot be read.
+        ContextLengthExceeded: the best passage does not fit beside the conversation.
+    """
+    from deepwell.knowledge.answer.rewrite import rewrite
+
+    spec = _wanted(body)
+    turns = _turns(dialogue.messages)
+    if spec is None or not any(turn["role"] == "user" and turn["content"].strip() for turn in turns):
+        return None
+    if not principal.may("files"):
+        raise InsufficientScope(
+            "this API key does not have the scope 'files', which file_search needs",
+            fix="use one that was made with `deepwell keys create --scope inference --scope files`",
+        )
+    writer = ServedWriter(answering, "file-search", principal.caller, adapter)
+    query = (await rewrite(turns, writer)).query
+    limit = spec.max_num_results or _RESULTS
+    options = _options(spec, max(limit, _CANDIDATES))
+    candidates = await search_stores(context, principal.tenant, spec.vector_store_ids, [query], options)
+    found = candidates[:limit]
+    embedder = await _embedder(context, principal, spec) if found else None
+    relevant = await _relevant(query, candidates, {one.key for one in found}, writer, embedder)
+    if not relevant:
+        return Searched(query, found, dialogue, declines="" if dialogue.tools else _declines(query))
+    room = await _room(answering, principal, body, _grounded(dialogue, query, ()))
+    passages = _fitting(relevant, room, writer)
+    return Searched(query, found, _grounded(dialogue, query, passages), passages, embedder)
+
+
+def results_of(search: Searched, body: ResponseRequest) -> list[FileSearchResult] | None:
+    """Returns the found passages as results, or None if the request does not include them."""
+    if RESULTS not in (body.include or ()):
+        return None
+    return [
+        FileSearchResult(one.file_id, one.filename, one.score, one.text, dict(one.attributes))
+        for one in search.found
+    ]
+
+
+def _wanted(body: ResponseRequest | InputTokensRequest) -> FileSearchSpec | None:
+    """Returns the search that the request offers, if its `tool_choice` allows it."""
+    spec = next((tool for tool in body.tools or () if isinstance(tool, FileSearchSpec)), None)
+    match body.tool_choice:
+        case "none" | NamedTool():
+            return None
+        case AllowedTools(tools=some) if not any(isinstance(one, FileSearchChoice) for one in some):
+            return None
+        case _:
+            return spec
+
+
+def _options(spec: FileSearchSpec, limit: int) -> Any:
+    ranking = spec.ranking_options
+    weights = ranking.hybrid_search if ranking else None
+    arms: Ranker = "hybrid"
+    if weights is not None and not weights.text_weight:
+        arms = "dense"
+    elif weights is not None and not weights.embedding_weight:
+        arms = "lexical"
+    return search_options(
+        limit=limit,
+        filters=spec.filters,
+        ranker=ranking.ranker if ranking else None,
+        min_score=ranking.score_threshold if ranking else None,
+        arms=arms,
+        param="tools.filters",
+    )
+
+
+def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Returns the messages that have text."""
+    return [
+        {"role": one["role"], "content": one["content"]}
+        for one in messages
+        if one["role"] in ("system", "user", "assistant") and isinstance(one.get("content"), str)
+    ]
+
+
+async def _embedder(context: ServerContext, principal: Principal, spec: FileSearchSpec) -> Embedder:
+    store = await context.state.knowledge.stores.get(principal.tenant, spec.vector_store_ids[0])
+    return await context.knowledge.embedders.of_store(store)
+
+
+async def _relevant(
+    query: str,
+    candidates: Sequence[Passage],
+    wanted: set[int],
+    writer: ServedWriter,
+    embedder: Embedder | None,
+) -> list[Passage]:
+    """Returns the wanted candidates that answer the query, best first; none if the best one is not confirmed."""
+    from deepwell.knowledge.answer.decline import confirm, judge
+
+    if embedder is None:
+        return []
+    judged = [one for one in await judge(query, candidates, embedder) if one.score >= 0]
+    judged = [one for one in judged if one.passage.key in wanted]
+    if not judged or (await confirm(query, judged[0], writer)).score < 0:
+        return []
+    return [one.passage for one in judged[:_PASSAGES]]
+
+
+def _declines(query: str) -> str:
+    from deepwell.knowledge.answer.text import language_of
+    from deepwell.knowledge.answer.wording import WORDING
+
+    return WORDING[language_of(query)].declines
+
+
+def _grounded(dialogue: Dialogue, query: str, passages: Sequence[Passage]) -> Dialogue:
+    """Returns the dialogue with the passages in front of the last user turn, and the instruction to answer from them."""
+    from deepwell.knowledge.answer.ledger import quoted
+    from deepwell.knowledge.answer.text import language_of
+    from deepwell.knowledge.answer.wording import WORDING
+
+    wording = WORDING[language_of(query)]
+    messages = [dict(one) for one in dialogue.messages]
+    blocks = "\n\n".join(quoted(passage, number) for number, passage in enumerate(passages, 1))
+    last = max(index for index, one in enumerate(messages) if one["role"] == "user")
+    messages[last]["content"] = wording.prompt.format(passages=blocks, question=query)
+    if messages[0]["role"] == "system":
+        messages[0]["content"] += f"\n\n{wording.instruction}"
+    else:
+        messages.insert(0, {"role": "system", "content": wording.instruction})
+    return replace(dialogue, messages=messages)
+
+
+async def _room(
+    answering: Answering,
+    principal: Principal,
+    body: ResponseRequest | InputTokensRequest,
+    dialogue: Dialogue,
+) -> int:
+    """Returns the number of tokens that passages may have."""
+    model = answering.model
+    answer = body.max_output_tokens if isinstance(body, ResponseRequest) else None
+    used = await count_prompt(model, dialogue, principal.caller)
+    return model.capabilities.max_model_len - used - (answer or _ANSWER_TOKENS) - _SPARE_TOKENS
+
+
+def _fitting(relevant: Sequence[Passage], room: int, writer: ServedWriter) -> tuple[Passage, ...]:
+    """Returns the best passages that fit as a whole.
+
+    Raises:
+        ContextLengthExceeded: not even the best one does.
+    """
+    from deepwell.knowledge.answer.ledger import quoted
+
+    taken: list[Passage] = []
+    for passage in relevant:
+        tokens = writer.count(quoted(passage, len(taken) + 1) + "\n\n")
+        if tokens <= room:
+            room -= tokens
+            taken.append(passage)
+        elif not taken:
+            raise ContextLengthExceeded(
+                f"the best passage has {tokens} tokens, and the context has room for {max(room, 0)} beside the rest",
+                fix="use a larger --context or smaller chunks, or ask with a shorter conversation",
+                param="input",
+            )
+    return tuple(taken)
