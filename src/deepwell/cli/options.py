@@ -19,6 +19,7 @@ __all__ = [
     "Host",
     "Init",
     "KeepAlive",
+    "Knowledge",
     "KvDtype",
     "KvTokens",
     "ModelOption",
@@ -122,6 +123,14 @@ CorsOrigins = Annotated[
     list[str] | None,
     typer.Option(
         help="Origin whose web pages may call the server, such as https://app.example.com; repeatable.",
+        rich_help_panel=_SERVER,
+    ),
+]
+Knowledge = Annotated[
+    str | None,
+    typer.Option(
+        help="Knowledge base whose passages ground every chat answer, with citations.",
+        metavar="NAME",
         rich_help_panel=_SERVER,
     ),
 ]

@@ -21,6 +21,7 @@ from deepwell.cli.options import (
     AllowedHosts,
     Context,
     CorsOrigins,
+    Knowledge,
     EmbeddingModel,
     Host,
     Init,
@@ -96,6 +97,7 @@ def serve(
     adapter_dir: AdapterDir = None,
     allowed_host: AllowedHosts = None,
     cors_origin: CorsOrigins = None,
+    knowledge: Knowledge = None,
     workers: Workers = None,
     init: Init = False,
     demo: Annotated[
@@ -132,6 +134,7 @@ def serve(
             access_log=access_log,
             allowed_hosts=allowed_host or None,
             cors_origins=cors_origin or None,
+            knowledge=knowledge,
             workers=workers,
         )
         check_store(settings, init=init)
@@ -142,6 +145,10 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
     settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
     if settings.adapter_dir is not None and not settings.adapter_dir.is_dir():
         raise InvalidRequest.of("adapter_folder_missing", path=settings.adapter_dir)
+    if settings.knowledge is not None:
+        from deepwell.cli.knowledge.options import require_base
+
+        require_base(settings, settings.knowledge)
     from deepwell.server.http.listen import bind, url_of
 
     # Before loading: a taken port should not cost a load.

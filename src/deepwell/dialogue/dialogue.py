@@ -132,6 +132,8 @@ class Plan:
     visible: frozenset[int]
     question: Question | None = None
     must_call: bool = False  # the grammar allows nothing but calls
+    # Makes the turns in the model's place, where an answer is more than what the model says
+    answers: Callable[[Sequence[Choice]], AsyncGenerator[Turn, None]] | None = None
 
     def parser(self) -> OutputParser | None:
         """Returns a new parser for one choice, or None if all its text is content."""

@@ -59,6 +59,8 @@ class Answering:
         Raises:
             GenerationFailed: the engine gave up on a request.
         """
+        if plan.answers is not None:
+            return plan.answers(choices)
         return converse(plan, choices, self.updates(choices), _note_tool_calls)
 
     async def updates(self, choices: Sequence[Choice]) -> AsyncGenerator[Update, None]:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from deepwell.errors import DeepwellError
 from deepwell.server.options import KnowledgeOptions
+from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge.files import INGEST_JOB
 from deepwell.storage.knowledge.sources import FOLLOW_JOB
 
 if TYPE_CHECKING:
+    from deepwell.knowledge.answer.cite import GroundedAnswer
+    from deepwell.knowledge.documents import Passage
     from deepwell.knowledge.embedders import Embedders
     from deepwell.knowledge.ingest import Ingestor
-    from deepwell.knowledge.search import Searcher
+    from deepwell.knowledge.search import Searcher, SearchOptions
     from deepwell.knowledge.sources.options import Access
     from deepwell.server.observe.metrics import Metrics
     from deepwell.server.state import State
@@ -69,6 +73,25 @@ class ServerKnowledge:
             self._closing.append(self._searcher.close)
         return self._searcher
 
+    async def search(
+        self, tenant: Tenant, store_id: str, query: str, options: SearchOptions | None = None
+    ) -> list[Passage]:
+        """Searches as `Searcher.find`, measured. Live sources that do not answer are in the log."""
+        began = time.monotonic()
+        found = await self.searcher.find(tenant, store_id, query, options)
+        self._metrics.knowledge_search_seconds.observe(time.monotonic() - began)
+        self._metrics.knowledge_results.labels("found" if found.passages else "empty").inc()
+        for source, error in found.errors.items():
+            _log.warning("a live source did not answer: %s: %s", source, error)
+        return found.passages
+
+    def answered(self, answer: GroundedAnswer) -> None:
+        """Counts a grounded answer by its outcome, and what its checks found."""
+        outcome = "declined" if answer.declined else "quoted" if answer.quoted else "written"
+        self._metrics.grounded_answers.labels(outcome).inc()
+        for one in answer.dropped:
+            self._metrics.checked_sentences.labels(one.action).inc()
+
     def changed(self) -> None:
         """Tells the worker of this process that files were attached."""
         self._wake()
@@ -87,6 +110,12 @@ class ServerKnowledge:
         )
         self._wake = runner.wake
         return runner
+
+    async def warm(self) -> None:
+        """Loads the embedder if there is a vector store at all, so that the first search does not wait for it."""
+        name = await self._state.knowledge.stores.newest_embedder()
+        if name is not None:
+            await self.embedders.named(name)
 
     def follower(self, lease_s: float) -> JobRunner:
         """Returns the runner of this process's jobs that follow sources."""
@@ -179,10 +208,16 @@ class IngestWorker:
             self._runners = [knowledge.runner(self._lease_s), knowledge.follower(self._lease_s)]
             for runner in self._runners:
                 runner.start()
+        await _survived("the embedder cannot be loaded", knowledge.warm())
         while self._first:
-            try:
-                await knowledge.sweep()
-            except Exception as error:
-                foreseen = isinstance(error, DeepwellError)
-                _log.warning("old knowledge cannot be swept: %s", error, exc_info=None if foreseen else error)
+            await _survived("old knowledge cannot be swept", knowledge.sweep())
             await asyncio.sleep(_SWEEP_S)
+
+
+async def _survived(what: str, work: Awaitable[None]) -> None:
+    """Waits for work whose failure goes to the log, with its traceback if it was not foreseen."""
+    try:
+        await work
+    except Exception as error:
+        foreseen = isinstance(error, DeepwellError)
+        _log.warning("%s: %s", what, error, exc_info=None if foreseen else error)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from deepwell.dialogue.completion import Caller
+from deepwell.dialogue.completion import Caller, Counts
 from deepwell.dialogue.dialogue import Dialogue, plan_dialogue
 from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.parsers.events import Content
@@ -28,6 +28,16 @@ class ServedWriter:
         self._caller = caller
         self._adapter = adapter
         self._calls = 0
+        self._ended: list[Counts] = []
+
+    @property
+    def counts(self) -> Counts:
+        """Tokens of all that was written so far, prompts included."""
+        prompt, cached, completion, accepted = (
+            sum(getattr(one, name) for one in self._ended)
+            for name in ("prompt", "cached", "completion", "accepted")
+        )
+        return Counts(prompt, cached, completion, accepted)
 
     @property
     def context_tokens(self) -> int:
@@ -82,6 +92,8 @@ class ServedWriter:
             async for turn in turns:
                 if text := "".join(event.text for event in turn.events if isinstance(event, Content)):
                     yield text
+                if turn.finish_reason is not None:
+                    self._ended.append(turn.counts)
 
     async def choose(self, messages: Sequence[Mapping[str, str]], choices: Sequence[str]) -> list[float]:
         """Returns the log-likelihood of every choice as the answer, without the token that would end it."""

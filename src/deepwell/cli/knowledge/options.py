@@ -12,8 +12,9 @@ from deepwell.cli.output import console
 
 if TYPE_CHECKING:
     from deepwell.knowledge.local import IngestProgress, LocalKnowledge
+    from deepwell.settings import Settings
 
-__all__ = ["EmbedderOption", "Name", "TenantOption", "day", "ingesting", "run"]
+__all__ = ["EmbedderOption", "Name", "TenantOption", "day", "ingesting", "require_base", "run"]
 
 T = TypeVar("T")
 
@@ -43,6 +44,25 @@ def run(tenant: str | None, work: Callable[[LocalKnowledge], Awaitable[T]]) -> T
             return await work(knowledge)
 
     return asyncio.run(whole())
+
+
+def require_base(settings: Settings, name: str) -> None:
+    """Checks that a server can ground its answers in a knowledge base, before anything is loaded.
+
+    Raises:
+        NotFound: there is none of this name.
+        ModelNotFound: its embedder is not in the store of models.
+    """
+    from deepwell.models.store.store import ModelStore
+    from deepwell.storage.database import LOCAL, Database
+    from deepwell.storage.knowledge import KnowledgeStorage
+
+    database = Database.of(settings)
+    try:
+        store = asyncio.run(KnowledgeStorage(database).stores.named(LOCAL, name))
+    finally:
+        database.close()
+    ModelStore(settings.models_dir).get(store.embedder)
 
 
 async def ingesting(knowledge: LocalKnowledge, store_id: str, *, shown: bool) -> list[Any]:

@@ -6,7 +6,7 @@ the best ones, written by the model, every sentence checked. If no sentence pass
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -115,7 +115,7 @@ async def stream_answer(
     writer: Writer,
     embedder: Embedder,
     options: AnswerOptions | None = None,
-) -> AsyncIterator[AnswerDelta | GroundedAnswer]:
+) -> AsyncGenerator[AnswerDelta | GroundedAnswer, None]:
     """Yields an answer sentence by sentence, each checked before it is shown, and at the end the whole. Raises as `answer`."""
     options = options or AnswerOptions()
     course = await _prepared(messages, search, writer, embedder, options)

@@ -335,6 +335,18 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self.grounded_answers = Counter(
+            "deepwell_grounded_answers",
+            "Answers from the server's knowledge base: written, quoted from a passage, or declined.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.checked_sentences = Counter(
+            "deepwell_checked_sentences",
+            "Sentences of grounded answers that did not pass their check as they were written.",
+            ("action",),
+            registry=registry,
+        )
         self._lookups = Counter(
             "deepwell_response_cache_lookups",
             "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",

@@ -267,6 +267,11 @@ class VectorStores:
         query = sa.select(sa.func.count()).where(chunks.c.tenant == tenant, chunks.c.store_id == id)
         return await self._database.read(lambda connection: connection.execute(query).scalar_one())
 
+    async def newest_embedder(self) -> str | None:
+        """Returns the name of the embedder of the newest store of all tenants, or None if there is no store."""
+        query = sa.select(vector_stores.c.embedder).order_by(vector_stores.c.seq.desc()).limit(1)
+        return await self._database.read(lambda connection: connection.execute(query).scalar_one_or_none())
+
     async def missing(self, ids: list[str]) -> list[str]:
         """Returns those ids of stores that no tenant has any more."""
         query = sa.select(vector_stores.c.id).where(vector_stores.c.id.in_(ids))

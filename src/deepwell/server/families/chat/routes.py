@@ -13,7 +13,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deepwell.dialogue.completion import Choice
-from deepwell.dialogue.dialogue import Dialogue, Plan, Said, Turn, plan_dialogue
+from deepwell.dialogue.dialogue import Dialogue, Plan, Said, Turn
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.server.access.principal import principal_of, tenant_of
@@ -37,6 +37,7 @@ from deepwell.server.families.chat.schema import ChatRequest, choose
 from deepwell.server.families.chat.stored import keep_completion, stored_router
 from deepwell.server.families.generation_bodies import ChatLogprob, logprobs_of, usage
 from deepwell.server.families.reasoning import reasoning_of
+from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, event
 
@@ -54,7 +55,7 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
-        plan = await plan_dialogue(model, dialogue_of(model, body), caller)
+        plan = await planned(context, answering, adapter, principal_of(request), dialogue_of(model, body))
         limit = model.room(len(plan.prompt), body.limit, "messages")
         params = model.sampling(body.sampling(), limit, logprobs=body.alternatives)
         params = replace(params, grammar=plan.grammar)
@@ -140,7 +141,8 @@ class _ChatAnswer:
         body = _encode(completion)
         if self.keep is not None:
             await self.keep(completion)
-        elif not any(one.calls for one in said):  # ids of calls must not be replayed
+        # Ids of calls must not be replayed, nor answers whose passages may be gone.
+        elif self._plan.answers is None and not any(one.calls for one in said):
             offer(self._id, completion.created, body)
         return body
 

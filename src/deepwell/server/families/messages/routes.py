@@ -14,7 +14,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deepwell.dialogue.completion import Choice, Counts
-from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, count_prompt, plan_dialogue
+from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, count_prompt
 from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.dialogue.tools import FunctionTool, ToolChoice, json_format
@@ -32,6 +32,7 @@ from deepwell.server.families.messages.schema import (
     ToolResultBlock,
     ToolUseBlock,
 )
+from deepwell.server.grounding import planned
 from deepwell.server.http.errors import anthropic_error
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream
@@ -52,7 +53,7 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         caller = principal_of(request).caller
-        plan = await plan_dialogue(model, _dialogue(body), caller)
+        plan = await planned(context, answering, adapter, principal_of(request), _dialogue(body))
         limit = model.room(len(plan.prompt), body.max_tokens, "messages")
         options = SamplingOptions(temperature=body.temperature, top_p=body.top_p, top_k=body.top_k)
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from deepwell.dialogue.completion import Caller
-from deepwell.dialogue.dialogue import Dialogue, Plan, plan_dialogue
+from deepwell.dialogue.dialogue import Dialogue, Plan
 from deepwell.dialogue.model import ServedModel
 from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.answering import Answering
@@ -37,6 +37,7 @@ from deepwell.server.families.ollama.schema import (
     OllamaGenerationRequest,
 )
 from deepwell.server.families.reasoning import reasoning_of
+from deepwell.server.grounding import planned
 from deepwell.server.http.json_route import AnyTypeJsonRoute
 from deepwell.server.http.sse import Answer, EventStream
 
@@ -58,7 +59,7 @@ def router(context: ServerContext) -> APIRouter:
         dialogue = replace(
             asked.dialogue(), messages=body.plain(), tools=tuple(tool.tool() for tool in body.tools or ())
         )
-        plan = await plan_dialogue(asked.model, dialogue, asked.caller)
+        plan = await planned(context, asked.answering, asked.adapter, principal_of(request), dialogue)
         return asked.answered(context, plan, "messages")
 
     @routes.post("/api/generate", summary="Answer or continue a text (ollama)", response_model=None)
@@ -70,9 +71,8 @@ def router(context: ServerContext) -> APIRouter:
         if body.raw:
             plan = await asked.raw_plan(body.prompt)
         else:
-            plan = await plan_dialogue(
-                asked.model, replace(asked.dialogue(), messages=body.plain()), asked.caller
-            )
+            dialogue = replace(asked.dialogue(), messages=body.plain())
+            plan = await planned(context, asked.answering, asked.adapter, principal_of(request), dialogue)
         return asked.answered(context, plan, "prompt")
 
     for more in (models_router, embeddings_router):

@@ -39,6 +39,7 @@ from deepwell.server.families.responses.tool_schema import (
     NamedTool,
     ToolSpec,
 )
+from deepwell.server.grounding import planned
 from deepwell.server.state import State
 from deepwell.storage.conversations import Item as StoredItem
 from deepwell.storage.database import Tenant
@@ -87,10 +88,11 @@ async def prompted(
     model = answering.model
     own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
     search = await searched(context, answering, adapter, principal, body, dialogue)
-    plan = await plan_dialogue(model, dialogue if search is None else search.dialogue, principal.caller)
-    if search is not None:
-        # An answer to a similar prompt may not be given again: it would rest on other passages.
-        plan = replace(plan, question=None)
+    if search is None:
+        return Prompted(own, await planned(context, answering, adapter, principal, dialogue))
+    plan = await plan_dialogue(model, search.dialogue, principal.caller)
+    # An answer to a similar prompt may not be given again: it would rest on other passages.
+    plan = replace(plan, question=None)
     return Prompted(own, plan, search)
 
 

@@ -56,9 +56,9 @@ async def search_stores(
     """
     for id in store_ids:
         await _check_usable(context, tenant, id)
-    searcher = context.knowledge.searcher
+    knowledge = context.knowledge
     rankings = [
-        await searcher.search(tenant, id, query, options)
+        await knowledge.search(tenant, id, query, options)
         for id in dict.fromkeys(store_ids)
         for query in dict.fromkeys(queries)
     ]

@@ -1,0 +1,150 @@
+"""`planned`: the plan of a dialogue, whose answer rests on the server's knowledge base where one is set.
+
+With `serve --knowledge NAME`, clients that know nothing of tools get grounded answers: the passages are searched for the last
+user message, every sentence is checked, and the cited sources are listed at the end. A request with tools, a format, several
+choices or log probabilities is answered by the model alone, because checked sentences would not be what it asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from deepwell.dialogue.completion import Choice
+from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
+from deepwell.dialogue.parsers.events import Content
+from deepwell.errors import NotFound
+from deepwell.server.access.principal import Principal
+from deepwell.server.answering import Answering
+from deepwell.server.context import ServerContext
+from deepwell.server.writing import ServedWriter
+from deepwell.storage.database import LOCAL, Tenant
+from deepwell.storage.knowledge.stores import StoredStore
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.answer.cite import GroundedAnswer
+    from deepwell.knowledge.documents import Passage
+
+__all__ = ["planned"]
+
+_MOST_TOKENS = 512  # of an answer: longer ones of small models leave their passages
+
+
+async def planned(
+    context: ServerContext, answering: Answering, adapter: str, principal: Principal, dialogue: Dialogue
+) -> Plan:
+    """Returns the plan of a dialogue. Raises as `plan_dialogue`."""
+    plan = await plan_dialogue(answering.model, dialogue, principal.caller)
+    messages = _texts(dialogue)
+    if context.options.knowledge.ground is None or messages is None:
+        return plan
+    grounded = _Grounded(context, answering, adapter, principal, messages)
+
+    def answers(choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
+        # An answer to a similar question may not be given again: it would rest on other passages.
+        if len(choices) > 1 or choices[0].request.params.logprobs is not None:
+            return answering.converse(replace(plan, question=None), choices)
+        return grounded.turns(choices[0])
+
+    return replace(plan, question=None, answers=answers)
+
+
+def _texts(dialogue: Dialogue) -> list[dict[str, str]] | None:
+    """Returns the conversation as plain text, or None if it is more than that or asks for more."""
+    messages = dialogue.messages
+    plain = all(
+        one.get("role") in ("system", "developer", "user", "assistant")
+        and isinstance(one.get("content"), str)
+        for one in messages
+    )
+    if dialogue.tools or dialogue.format is not None or not plain or not messages:
+        return None
+    last = messages[-1]
+    if last["role"] != "user" or not last["content"].strip():
+        return None
+    return [{"role": one["role"], "content": one["content"]} for one in messages]
+
+
+class _Grounded:
+    """The answer of one request from the server's knowledge base."""
+
+    def __init__(
+        self,
+        context: ServerContext,
+        answering: Answering,
+        adapter: str,
+        principal: Principal,
+        messages: list[dict[str, str]],
+    ) -> None:
+        self._context = context
+        self._answering = answering
+        self._adapter = adapter
+        self._principal = principal
+        self._messages = messages
+
+    async def turns(self, choice: Choice) -> AsyncGenerator[Turn, None]:
+        """Yields checked sentences, then the list of cited sources."""
+        from deepwell.knowledge.answer.cite import GroundedAnswer
+        from deepwell.knowledge.answer.grounded import AnswerOptions, stream_answer
+        from deepwell.knowledge.search import SearchOptions
+
+        knowledge = self._context.knowledge
+        tenant, store = await self._store()
+        embedder = await knowledge.embedders.of_store(store)
+        writer = ServedWriter(
+            self._answering, choice.request.request_id, self._principal.caller, self._adapter
+        )
+
+        async def search(query: str, limit: int) -> list[Passage]:
+            options = SearchOptions(limit, min_score=knowledge.options.min_score)
+            return await knowledge.search(tenant, store.id, query, options)
+
+        limit = choice.request.params.max_tokens
+        options = AnswerOptions(answer_tokens=min(limit, _MOST_TOKENS))
+        parts: AsyncGenerator[Any, None] = stream_answer(self._messages, search, writer, embedder, options)
+        async with aclosing(parts):
+            async for part in parts:
+                if not isinstance(part, GroundedAnswer):
+                    yield Turn(choice.index, (Content(part.text),))
+                    continue
+                knowledge.answered(part)
+                text = part.text if part.declined else _sources(part)
+                yield Turn(
+                    choice.index,
+                    (Content(text),) if text else (),
+                    finish_reason="stop",
+                    counts=writer.counts,
+                )
+
+    async def _store(self) -> tuple[Tenant, StoredStore]:
+        """Returns the knowledge base: the tenant's own of that name, else the one that the operator made for all.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        name = self._context.options.knowledge.ground or ""
+        stores = self._context.state.knowledge.stores
+        for tenant in dict.fromkeys((self._principal.tenant, LOCAL)):
+            try:
+                return tenant, await stores.named(tenant, name)
+            except NotFound:
+                continue
+        raise NotFound(
+            f"the server's knowledge base {name!r} is gone",
+            fix=f"run `deepwell knowledge create {name}` and fill it, or start the server without --knowledge",
+        )
+
+
+def _sources(answer: GroundedAnswer) -> str:
+    """Returns the list of the cited passages, as it stands below an answer."""
+    from deepwell.knowledge.chunk import place_text
+
+    numbers = sorted({one.number for one in answer.citations})
+    lines: list[str] = []
+    for number in numbers:
+        passage = answer.passages[number - 1]
+        place = place_text(passage.place)
+        lines.append(f"[{number}] {passage.filename}{', ' if place else ''}{place}")
+    return "\n\n" + "\n".join(lines) if lines else ""
