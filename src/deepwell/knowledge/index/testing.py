@@ -223,7 +223,9 @@ class VectorIndexTests:
     def test_other_kinds_of_arrays_are_taken(self) -> None:
         index = self.make_index(8)
         vectors = unit_vectors(6, 8)
-        index.add(np.arange(3, dtype=np.int32), vectors[:3].astype(np.float64))
+        keys: Any = np.arange(3, dtype=np.int32)
+        wide: Any = vectors[:3].astype(np.float64)
+        index.add(keys, wide)
         index.add(np.arange(3, 6), np.asfortranarray(vectors)[3:])
         self._assert_exact(index, dict(enumerate(vectors)), limit=6)
 
