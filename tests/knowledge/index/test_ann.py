@@ -24,7 +24,9 @@ from deepwell.knowledge.index.testing import (
 pytest.importorskip("usearch")
 
 
-def opened(folder: Path, dimensions: int = 32, *, checkpoint_rows: int = 500, max_tail: int = 100) -> AnnIndex:
+def opened(
+    folder: Path, dimensions: int = 32, *, checkpoint_rows: int = 500, max_tail: int = 100
+) -> AnnIndex:
     rows = VectorRows(dimensions, folder)
     return AnnIndex(rows, folder, checkpoint_rows=checkpoint_rows, max_tail=max_tail, threads=1)
 
@@ -218,10 +220,10 @@ print("whole", flush=True)
 
 @pytest.mark.fault
 def test_a_builder_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
-    many = unit_vectors(40_000, 8)
-    opened(tmp_path, 8).add(np.arange(40_000), many)
+    many = unit_vectors(16_000, 8)
+    opened(tmp_path, 8).add(np.arange(16_000), many)
     begun: list[int] = []
-    for wanted in (4_000, 12_000, None):
+    for wanted in (3_000, 8_000, None):
         command = [sys.executable, "-c", BUILDER, str(tmp_path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as builder:
             assert builder.stdout is not None
@@ -232,11 +234,11 @@ def test_a_builder_that_is_killed_goes_on_from_its_last_checkpoint(tmp_path: Pat
             if wanted is not None:
                 builder.send_signal(signal.SIGKILL)
     assert begun[0] == 0
-    assert begun[1] >= 4_000
-    assert begun[2] >= 12_000
+    assert begun[1] >= 3_000
+    assert begun[2] >= 8_000
     index = opened(tmp_path, 8)
-    assert index.covered == 40_000
-    assert [int(index.search(many[key], 1).keys[0]) for key in range(0, 40_000, 1999)] == [
-        *range(0, 40_000, 1999)
+    assert index.covered == 16_000
+    assert [int(index.search(many[key], 1).keys[0]) for key in range(0, 16_000, 1999)] == [
+        *range(0, 16_000, 1999)
     ]
     assert len(list(tmp_path.glob("graph-*.usearch"))) == 1

@@ -35,7 +35,9 @@ _MAX_DEAD_SHARE: Final = 0.4  # of the nodes of a graph; beyond, it is built ane
 _MAX_COMPARED: Final = 30_000  # allowed rows that are all compared
 _MIN_CANDIDATES: Final = 100
 _SPARE: Final = 3  # candidates for each hit that is wanted: int8 ranks them roughly
-_DEEPEST: Final = 1_000  # candidates, or a share of the nodes if that is more, beyond which all rows are compared
+_DEEPEST: Final = (
+    1_000  # candidates, or a share of the nodes if that is more, beyond which all rows are compared
+)
 _DEEPEST_SHARE: Final = 1 / 25
 
 

@@ -1,7 +1,7 @@
 """`SideIndex`: the indexes of one store on one machine, brought up to the database by whoever finds them behind.
 
-The folder holds nothing that the database does not have. Processes share it: one at a time applies changes, the others open what
-it has written.
+The folder holds nothing that the database does not have. Processes share it: one at a time applies changes, the others open
+what it has written.
 
     state.json, vectors-*, rows-*, removed-*   the vectors, see `rows`
     graph*                                     the graph over them, see `graph`
@@ -20,7 +20,7 @@ import shutil
 import threading
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -38,7 +38,7 @@ __all__ = ["Delta", "LexicalFactory", "SideIndex", "SideOptions", "sync"]
 
 _log = logging.getLogger("deepwell")
 _NICENESS: Final = 10  # of the thread that builds a graph beside a server's work
-_TRIES: Final = 5  # readings of the database in a row that bring a folder no further
+_TRIES: Final = 5  # readings of the database that brought a folder no further
 
 LexicalFactory = Callable[[Path | None], LexicalIndex]
 """Opens the lexical index of a folder, or makes it; None: in memory."""
@@ -75,7 +75,7 @@ class Delta(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SideOptions:
-    """How a `SideIndex` works.
+    """Options of a `SideIndex`.
 
     Attributes:
         graph_from: number of vectors from which on a graph is built. In memory there is none.
@@ -86,7 +86,7 @@ class SideOptions:
     """
 
     graph_from: int = 100_000
-    shape: GraphShape = GraphShape()
+    shape: GraphShape = field(default_factory=GraphShape)
     checkpoint_rows: int = 100_000
     background: bool = True
     threads: int = 0
@@ -125,6 +125,7 @@ class SideIndex:
         self._folder = folder
         self._options = options or SideOptions()
         self._factory = lexical or _tantivy
+        self._doubted = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._opening = threading.RLock()  # `_lexical` and `_lineage`
@@ -163,7 +164,7 @@ class SideIndex:
             MissingDependency, StorageError: it cannot be opened.
         """
         with self._opening:
-            lineage = self._rows.rows.lineage
+            lineage = self._rows.lineage
             if self._lexical is None or self._lineage != lineage:
                 self._lexical = self._factory(self._lexical_folder(lineage))
                 self._lineage = lineage
@@ -187,7 +188,7 @@ class SideIndex:
         Args:
             delta: changes of the database.
             since: the generation that they begin at. None: `generation` as it is now. If the folder has lost what was in front
-                of it, nothing is applied, and `generation` tells from where on it lacks changes.
+                of it, or has more than the whole database, nothing is applied: `generation` tells from where to read again.
 
         Raises:
             ValueError: a vector has another length, or is not finite.
@@ -200,6 +201,12 @@ class SideIndex:
                 return
             if delta.rebuild:
                 self._reset()
+            elif delta.complete and delta.generation < since:
+                _log.warning(
+                    "the database is older than the side index in %s, which begins anew", self._folder
+                )
+                self._reset()
+                return
             elif delta.generation <= self.generation:
                 return
             lexical = self._writable_lexical()
@@ -208,14 +215,8 @@ class SideIndex:
             if len(delta.keys):
                 lexical.add(delta.keys, delta.texts)
             self._rows.change(delta.removed, delta.keys, delta.vectors, delta.generation)
-            if delta.complete and len(lexical) != len(self._flat):
-                _log.warning(
-                    "the side index in %s has %d texts for %d vectors: it begins anew",
-                    self._folder,
-                    len(lexical),
-                    len(self._flat),
-                )
-                self._reset()
+            if delta.complete:
+                self._check(len(lexical), len(self._flat))
         self._maintain_later()
 
     def reset(self) -> None:
@@ -259,6 +260,18 @@ class SideIndex:
         self._rows.reset()
         self._sweep()
 
+    def _check(self, texts: int, vectors: int) -> None:
+        """Begins anew if texts and vectors are not the same chunks, for somebody has deleted files; at most once."""
+        if texts != vectors and not self._doubted:
+            self._doubted = True
+            _log.warning(
+                "the side index in %s has %d texts for %d vectors: it begins anew",
+                self._folder,
+                texts,
+                vectors,
+            )
+            self._reset()
+
     def _writable_lexical(self) -> LexicalIndex:
         """Returns the lexical index to change. One that cannot be opened is dropped, and the vectors with it."""
         try:
@@ -277,7 +290,7 @@ class SideIndex:
     def _sweep(self) -> None:
         """Deletes the texts of other lineages."""
         if self._folder is not None:
-            mine = self._lexical_folder(self._rows.rows.lineage)
+            mine = self._lexical_folder(self._rows.lineage)
             for path in self._folder.glob("lexical-*"):
                 if path != mine:
                     shutil.rmtree(path, ignore_errors=True)
@@ -318,7 +331,7 @@ def sync(side: SideIndex, read_delta: Callable[[int], Delta]) -> None:
         if delta.generation == since and delta.complete and not delta.rebuild:
             return
         side.apply(delta, since)
-        failures = failures + 1 if side.generation <= since else 0
+        failures += side.generation <= since
     raise StorageError(
         "a side index does not keep what is applied to it",
         fix="look for another program that changes its folder in data_dir",

@@ -60,7 +60,7 @@ def _refused(reason: str) -> Generator[None]:
 
 
 class VectorIndexTests:
-    """What every `VectorIndex` has to hold.
+    """The contract of `VectorIndex`, one test a rule.
 
     Attributes:
         min_recall: share of the exact best that a search over many vectors has to find. Indexes below 1.0 are approximate;
@@ -323,7 +323,7 @@ def _assert_same(found: Hits, expected: Hits) -> None:
 
 
 class LexicalIndexTests:
-    """What every `LexicalIndex` has to hold. Scores are not compared: BM25 has variants."""
+    """The contract of `LexicalIndex`, one test a rule. Scores are not compared: BM25 has variants."""
 
     def make_index(self) -> LexicalIndex:
         """Returns an empty index."""
