@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.knowledge.index.flat import search_rows, search_some
+from deepwell.knowledge.index.flat import FlatIndex, search_rows, search_some
 from deepwell.knowledge.index.graph import Graph, GraphFolder, GraphShape
 from deepwell.knowledge.index.nearest import checked_query, exact_scores, hits, merge
 from deepwell.knowledge.index.protocol import Hits
@@ -68,6 +68,7 @@ class AnnIndex:
         threads: int = 0,
     ) -> None:
         self._rows = rows
+        self._flat = FlatIndex(rows)
         self._graphs = GraphFolder(folder, rows.dimensions, shape or GraphShape())
         self._checkpoint_rows = checkpoint_rows
         self._max_tail = max_tail
@@ -113,6 +114,9 @@ class AnnIndex:
             wanted[some] = True
         wanted = np.ones(tail, np.bool_) if wanted is None else wanted[:tail]
         return merge([_of_graph(rows, graph, query, limit, wanted), latest], limit)
+
+    def fetch(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        return self._flat.fetch(keys)
 
     def reload(self) -> bool:
         """Takes over what other processes have changed. Returns True if vectors have changed."""

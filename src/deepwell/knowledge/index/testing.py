@@ -229,6 +229,19 @@ class VectorIndexTests:
         index.add(np.arange(3, 6), np.asfortranarray(vectors)[3:])
         self._assert_exact(index, dict(enumerate(vectors)), limit=6)
 
+    def test_vectors_are_fetched_by_key(self) -> None:
+        index = self.make_index(8)
+        vectors = unit_vectors(6, 8)
+        index.add(np.arange(6), vectors)
+        index.remove(keys_of(2))
+        keys, fetched = index.fetch(keys_of(4, 2, 77, 0))
+        assert keys.tolist() == [4, 0]
+        assert fetched.dtype == np.float32
+        assert (fetched == vectors[[4, 0]]).all()
+        keys, fetched = index.fetch(keys_of())
+        assert keys.tolist() == []
+        assert fetched.shape == (0, 8)
+
     def test_large_keys_are_kept_exactly(self) -> None:
         index = self.make_index(4)
         keys = keys_of(0, 2**53 + 1, 2**62 + 3)
