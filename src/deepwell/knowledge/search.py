@@ -318,8 +318,9 @@ class Searcher:
         async with opened.lock:
             await asyncio.to_thread(opened.side.reload)
             while opened.side.generation < store.generation:
-                delta = await self._kept.chunks.delta(tenant, store.id, opened.side.generation)
-                await asyncio.to_thread(opened.side.apply, delta)
+                since = opened.side.generation
+                delta = await self._kept.chunks.delta(tenant, store.id, since)
+                await asyncio.to_thread(opened.side.apply, delta, since)
         return opened.side
 
     async def _opened(self, tenant: Tenant, store: StoredStore) -> _Opened:

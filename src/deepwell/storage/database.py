@@ -146,6 +146,10 @@ class Database:
         """Runs `work` in a thread, so that the event loop does not wait for the disk, and returns its result."""
         return await asyncio.to_thread(self._read, work)
 
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """Does the same as `read` for a caller without an event loop."""
+        return self._read(work)
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Runs `work` in the writer's thread. An exception undoes the changes of `work` and reaches the caller.
 

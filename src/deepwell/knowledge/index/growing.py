@@ -28,6 +28,10 @@ class Column(Protocol):
         """Returns a copy of some rows, in the order given."""
         ...
 
+    def read(self, start: int, end: int) -> NDArray[Any]:
+        """Returns a copy of the rows from `start` up to `end`."""
+        ...
+
     def write(self, start: int, values: NDArray[Any]) -> None:
         """Writes rows from row `start` on. What views hold lies in front of it."""
         ...
@@ -52,6 +56,9 @@ class Growing:
 
     def fetch(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         return self._array[rows]
+
+    def read(self, start: int, end: int) -> NDArray[Any]:
+        return self._array[start:end].copy()
 
     def write(self, start: int, values: NDArray[Any]) -> None:
         end = start + len(values)
@@ -119,11 +126,23 @@ class GrowingFile:
                 raise EOFError(f"row {row} lies behind the end of its column")
         return self._shaped(np.frombuffer(found, self._dtype))
 
+    def read(self, start: int, end: int) -> NDArray[Any]:
+        """Returns a copy of consecutive rows, which does not count as memory of this process any longer than it is used."""
+        size = self._row_bytes
+        found = bytearray((end - start) * size)
+        into, at = memoryview(found), start * size
+        while into:
+            if not (count := os.preadv(self._file, [into], at)):
+                raise EOFError(f"row {end} lies behind the end of its column")
+            into, at = into[count:], at + count
+        return self._shaped(np.frombuffer(found, self._dtype))
+
     def write(self, start: int, values: NDArray[Any]) -> None:
         if not len(values):
             return
         offset = start * self._row_bytes
-        data = memoryview(np.ascontiguousarray(values, self._dtype)).cast("B")
+        contiguous: Any = np.ascontiguousarray(values, self._dtype)
+        data = memoryview(contiguous).cast("B")
         end = offset + len(data)
         if end > os.fstat(self._file).st_size:
             room = max(end + end // _GROWTH, _LEAST_BYTES)

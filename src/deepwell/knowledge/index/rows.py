@@ -42,7 +42,7 @@ class Rows:
 
     Attributes:
         lineage: name of the series of rows; serial numbers of two series cannot be compared.
-        column: the vectors once more, to `fetch` single ones.
+        column: the vectors once more, to read some of them without mapping them.
         vectors: float32 [rows, dimensions].
         keys: int64 [rows].
         serials: int64 [rows], ascending.
@@ -59,6 +59,12 @@ class Rows:
     alive: NDArray[np.bool_] | None
     size: int
     order: NDArray[np.int64] | None
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns a copy of the vectors of ascending rows. It reads the file between the first and the last of them."""
+        if not len(rows):
+            return np.empty((0, self.vectors.shape[1]), np.float32)
+        return self.column.read(int(rows[0]), int(rows[-1]) + 1)[rows - rows[0]]
 
     def find(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Returns the rows of those keys that are there, in the order of `keys`."""
@@ -215,7 +221,7 @@ class VectorRows:
             columns = self._medium.create(state)
             for start in range(0, len(kept), _COPIED):
                 some = kept[start : start + _COPIED]
-                columns.vectors.write(start, old.vectors[some])
+                columns.vectors.write(start, old.read(some))
                 columns.pairs.write(start, np.stack([old.keys[some], old.serials[some]], axis=1))
             columns.sync()
             self._commit(state)

@@ -1,29 +1,66 @@
-"""`SideIndex`: the side files of one store on this machine, brought up to the database by differences."""
+"""`SideIndex`: the indexes of one store on one machine, brought up to the database by whoever finds them behind.
+
+The folder holds nothing that the database does not have. Processes share it: one at a time applies changes, the others open
+what it has written.
+
+    state.json, vectors-*, rows-*, removed-*   the vectors, see `rows`
+    graph*                                     the graph over them, see `graph`
+    lexical-*/                                 the texts; the folder of one lineage of rows
+    lock, graph.lock                           held by the one that applies changes, and by the one that builds the graph
+
+The lexical index is changed first, and the vectors' state, which carries the generation, last. A crash in between leaves texts
+that the same changes add or remove again.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.errors import DeepwellError, StorageError
+from deepwell.knowledge.index.ann import AnnIndex
 from deepwell.knowledge.index.flat import FlatIndex
-from deepwell.knowledge.index.lexical import TantivyIndex
+from deepwell.knowledge.index.graph import GraphShape
 from deepwell.knowledge.index.protocol import LexicalIndex, VectorIndex
 from deepwell.knowledge.index.rows import VectorRows
 
-__all__ = ["Delta", "SideIndex"]
+__all__ = ["Delta", "LexicalFactory", "SideIndex", "SideOptions", "sync"]
+
+_log = logging.getLogger("deepwell")
+_NICENESS: Final = 10  # of the thread that builds a graph beside a server's work
+_TRIES: Final = 5  # readings of the database that brought a folder no further
+
+LexicalFactory = Callable[[Path | None], LexicalIndex]
+"""Opens the lexical index of a folder, or makes it; None: in memory."""
 
 
 class Delta(Protocol):
-    """The changes of a store's chunks since a generation; see `storage.knowledge.chunks.ChunksDelta`."""
+    """Changes of a store's chunks since a generation, or a first part of them.
+
+    Attributes:
+        generation: what an index reaches with them.
+        complete: True if that is the store's newest.
+        rebuild: True if an index has to drop everything first.
+        keys: int64 [added].
+        vectors: float32 [added, dimensions].
+        texts: the texts of the added chunks.
+        removed: int64 [removed].
+    """
 
     @property
     def generation(self) -> int: ...
+    @property
+    def complete(self) -> bool: ...
     @property
     def rebuild(self) -> bool: ...
     @property
@@ -36,74 +73,278 @@ class Delta(Protocol):
     def removed(self) -> NDArray[np.int64]: ...
 
 
-class SideIndex:
-    """Words and vectors of one store. Several processes may have it open; one applies a difference, all see it.
+@dataclass(frozen=True, slots=True)
+class SideOptions:
+    """Options of a `SideIndex`.
 
-    The rows of the vectors say which generation is applied. A difference goes to the words first, so that a crash between
-    the two leaves rows of the earlier generation, and the same difference is applied again.
-
-    Args:
-        folder: directory of the side files, which is made.
-        dimensions: length of a vector.
-        embedder_hash: files of another embedder are built anew.
+    Attributes:
+        graph_from: number of vectors from which on a graph is built. In memory there is none.
+        shape: parameters of the graph.
+        checkpoint_rows: rows after which a graph that is being built is saved.
+        background: builds and compacts in a thread of its own as soon as it is worth its time. Otherwise `maintain` does.
+        threads: threads that build. 0: one a core.
     """
 
-    def __init__(self, folder: Path, dimensions: int, embedder_hash: str) -> None:
+    graph_from: int = 100_000
+    shape: GraphShape = field(default_factory=GraphShape)
+    checkpoint_rows: int = 100_000
+    background: bool = True
+    threads: int = 0
+
+
+def _tantivy(folder: Path | None) -> LexicalIndex:
+    from deepwell.knowledge.index.lexical import TantivyIndex
+
+    return TantivyIndex(folder)
+
+
+class SideIndex:
+    """The vector index and the lexical index of one store. Threads and processes may use one folder at once.
+
+    Args:
+        folder: the folder; it is made by the first change. None: in memory.
+        dimensions: length of a vector.
+        embedder: hash of the embedder. What another one has made is not used, and the first change replaces it.
+        lexical: makes the lexical index. None: tantivy.
+        options: how it works.
+
+    Raises:
+        MissingDependency: a package of the extra `[knowledge]` is not installed.
+        StorageError: the folder cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: Path | None,
+        dimensions: int,
+        embedder: str,
+        *,
+        lexical: LexicalFactory | None = None,
+        options: SideOptions | None = None,
+    ) -> None:
         self._folder = folder
-        self._rows = VectorRows(dimensions, folder / "vectors", embedder_hash)
-        self._lexical: tuple[str, TantivyIndex] | None = None
-        self._opening = threading.Lock()
-        self.vectors: VectorIndex = FlatIndex(self._rows)
+        self._options = options or SideOptions()
+        self._factory = lexical or _tantivy
+        self._doubted = False
+        self._closed = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._opening = threading.RLock()  # `_lexical` and `_lineage`
+        self._lexical: LexicalIndex | None = None
+        self._lineage = ""
+        with _reported(folder):
+            self._rows = VectorRows(dimensions, folder, embedder)
+            self._flat = FlatIndex(self._rows)
+            self._ann = None
+            if folder is not None:
+                self._ann = AnnIndex(
+                    self._rows,
+                    folder,
+                    shape=self._options.shape,
+                    checkpoint_rows=self._options.checkpoint_rows,
+                    threads=self._options.threads,
+                )
 
     @property
     def generation(self) -> int:
-        """The generation that is applied, as of the last `reload`."""
+        """The generation of the store that searches see, as of the last `reload` or change. 0: nothing."""
         return self._rows.generation
 
     @property
+    def vectors(self) -> VectorIndex:
+        """The vector index: flat, or with a graph once there are enough vectors."""
+        if self._ann is not None and len(self._ann) >= self._options.graph_from:
+            return self._ann
+        return self._flat
+
+    @property
     def lexical(self) -> LexicalIndex:
-        """The words, of the same series as the vectors."""
-        lineage = self._rows.lineage
-        with self._opening:
-            if self._lexical is None or self._lexical[0] != lineage:
-                self._lexical = lineage, TantivyIndex(self._folder / f"lexical-{lineage}")
-            return self._lexical[1]
-
-    def reload(self) -> bool:
-        """Takes over what other processes have applied. Returns True if that was something."""
-        changed = self._rows.reload()
-        if changed:
-            lexical = self.lexical
-            assert isinstance(lexical, TantivyIndex)
-            lexical.reload()
-        return changed
-
-    def apply(self, delta: Delta) -> None:
-        """Applies a difference that begins at this generation. One that is applied already changes nothing.
+        """The lexical index.
 
         Raises:
-            OSError, StorageError: the disk cannot be written to. The side files are as before, or will be mended.
+            MissingDependency, StorageError: it cannot be opened.
         """
-        with self._rows.lock.held():
+        with self._opening:
+            lineage = self._rows.lineage
+            if self._lexical is None or self._lineage != lineage:
+                self._lexical = self._factory(self._lexical_folder(lineage))
+                self._lineage = lineage
+            return self._lexical
+
+    def reload(self) -> bool:
+        """Takes over what other processes have applied. Returns True if that was something. Takes 20 us if it was nothing.
+
+        Raises:
+            StorageError: the folder cannot be read.
+        """
+        with _reported(self._folder):
+            changed = self._rows.reload() if self._ann is None else self._ann.reload()
+        if changed:
+            self.lexical.reload()
+        return changed
+
+    def apply(self, delta: Delta, since: int | None = None) -> None:
+        """Applies changes. Changes that another process has applied meanwhile are left out; applying them twice is harmless.
+
+        Args:
+            delta: changes of the database.
+            since: the generation that they begin at. None: `generation` as it is now. If the folder has lost what was in front
+                of it, or has more than the whole database, nothing is applied: `generation` tells from where to read again.
+
+        Raises:
+            ValueError: a vector has another length, or is not finite.
+            StorageError: the folder cannot be written to. Applying the same again is right.
+        """
+        since = self.generation if since is None else since
+        with _reported(self._folder), self._rows.lock.held():
             self.reload()
-            if self.generation >= delta.generation and not delta.rebuild:
+            if not delta.rebuild and self.generation < since:
                 return
             if delta.rebuild:
-                self._rows.reset()
-            lexical = self.lexical
-            lexical.remove(delta.removed)
-            lexical.add(delta.keys, delta.texts)
+                self._reset()
+            elif delta.complete and delta.generation < since:
+                _log.warning(
+                    "the database is older than the side index in %s, which begins anew", self._folder
+                )
+                self._reset()
+                return
+            elif delta.generation <= self.generation:
+                return
+            lexical = self._writable_lexical()
+            if len(delta.removed):
+                lexical.remove(delta.removed)
+            if len(delta.keys):
+                lexical.add(delta.keys, delta.texts)
             self._rows.change(delta.removed, delta.keys, delta.vectors, delta.generation)
+            if delta.complete:
+                self._check(len(lexical), len(self._flat))
+        self._maintain_later()
+
+    def reset(self) -> None:
+        """Drops everything: generation 0. The database brings it back.
+
+        Raises:
+            StorageError: the folder cannot be written to.
+        """
+        with _reported(self._folder), self._rows.lock.held():
+            self._reset()
+
+    def needs_maintenance(self) -> bool:
+        """Returns True if building the graph or compacting the rows is worth its time."""
+        ann = self._ann
+        large = ann is not None and len(ann) >= self._options.graph_from
+        return self._rows.needs_compaction() or (large and ann is not None and ann.needs_build())
+
+    def maintain(self, stop: Callable[[], bool] = lambda: False) -> None:
+        """Compacts the rows and builds the graph, if that is worth its time. Searches and changes go on meanwhile.
+
+        Args:
+            stop: asked every few seconds; when it returns True, the work is saved and left for later.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        with _reported(self._folder):
             if self._rows.needs_compaction():
                 self._rows.compact()
-            self._sweep()
+            if self._ann is not None and len(self._ann) >= self._options.graph_from:
+                while self._ann.needs_build() and self._ann.build(stop) and not stop():
+                    self._ann.reload()
 
     def close(self) -> None:
-        """Lets go of the files."""
-        self._lexical = None
+        """Waits until a graph that is being built has been saved. Closing twice is harmless."""
+        self._closed.set()
+        if (thread := self._thread) is not None:
+            thread.join()
+
+    def _reset(self) -> None:
+        self._rows.reset()
+        self._sweep()
+
+    def _check(self, texts: int, vectors: int) -> None:
+        """Begins anew if texts and vectors are not the same chunks, for somebody has deleted files; at most once."""
+        if texts != vectors and not self._doubted:
+            self._doubted = True
+            _log.warning(
+                "the side index in %s has %d texts for %d vectors: it begins anew",
+                self._folder,
+                texts,
+                vectors,
+            )
+            self._reset()
+
+    def _writable_lexical(self) -> LexicalIndex:
+        """Returns the lexical index to change. One that cannot be opened is dropped, and the vectors with it."""
+        try:
+            lexical = self.lexical
+        except StorageError as error:
+            _log.warning("%s: it begins anew", error.message)
+            self._reset()
+            lexical = self.lexical
+        if self.generation == 0:
+            self._sweep()
+        return lexical
+
+    def _lexical_folder(self, lineage: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"lexical-{lineage}"
 
     def _sweep(self) -> None:
-        current = f"lexical-{self._rows.lineage}"
-        for path in self._folder.glob("lexical-*"):
-            if path.name != current:
-                shutil.rmtree(path, ignore_errors=True)
+        """Deletes the texts of other lineages."""
+        if self._folder is not None:
+            mine = self._lexical_folder(self._rows.lineage)
+            for path in self._folder.glob("lexical-*"):
+                if path != mine:
+                    shutil.rmtree(path, ignore_errors=True)
+
+    def _maintain_later(self) -> None:
+        if not self._options.background or self._closed.is_set() or not self.needs_maintenance():
+            return
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._maintain_quietly, name="deepwell-graph", daemon=True)
+            self._thread.start()
+
+    def _maintain_quietly(self) -> None:
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        try:
+            self.maintain(self._closed.is_set)
+        except DeepwellError as error:
+            _log.warning("the graph in %s was not built: %s", self._folder, error)
+        except Exception:
+            _log.exception("the graph in %s was not built", self._folder)
+
+
+def sync(side: SideIndex, read_delta: Callable[[int], Delta]) -> None:
+    """Brings an index up to the newest generation of its store. Blocks: an event loop calls it in a thread.
+
+    Args:
+        side: the index.
+        read_delta: returns the changes after a generation.
+
+    Raises:
+        StorageError: the folder cannot be used, or does not keep what is applied.
+    """
+    side.reload()
+    failures = 0
+    while failures < _TRIES:
+        since = side.generation
+        delta = read_delta(since)
+        if delta.generation == since and delta.complete and not delta.rebuild:
+            return
+        side.apply(delta, since)
+        failures += side.generation <= since
+    raise StorageError(
+        "a side index does not keep what is applied to it",
+        fix="look for another program that changes its folder in data_dir",
+    )
+
+
+@contextmanager
+def _reported(folder: Path | None) -> Generator[None]:
+    """Raises what the disk refuses as an error that names the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"the side index in {folder} cannot be used: {error.strerror or error}",
+            fix="free space on the disk and check who owns data_dir; the passages themselves are in the database",
+        ) from None

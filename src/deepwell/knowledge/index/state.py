@@ -30,7 +30,7 @@ class _State:
 
 @dataclass(frozen=True, slots=True)
 class RowsState(_State):
-    """How far the files of rows are filled, and what they hold.
+    """The extent of the files of rows, and what they hold.
 
     Attributes:
         format: version of the files.

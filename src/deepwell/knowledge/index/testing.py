@@ -60,7 +60,7 @@ def _refused(reason: str) -> Generator[None]:
 
 
 class VectorIndexTests:
-    """What every `VectorIndex` has to hold.
+    """The contract of `VectorIndex`, one test a rule.
 
     Attributes:
         min_recall: share of the exact best that a search over many vectors has to find. Indexes below 1.0 are approximate;
@@ -223,9 +223,24 @@ class VectorIndexTests:
     def test_other_kinds_of_arrays_are_taken(self) -> None:
         index = self.make_index(8)
         vectors = unit_vectors(6, 8)
-        index.add(np.arange(3, dtype=np.int32), vectors[:3].astype(np.float64))
+        keys: Any = np.arange(3, dtype=np.int32)
+        wide: Any = vectors[:3].astype(np.float64)
+        index.add(keys, wide)
         index.add(np.arange(3, 6), np.asfortranarray(vectors)[3:])
         self._assert_exact(index, dict(enumerate(vectors)), limit=6)
+
+    def test_vectors_are_fetched_by_key(self) -> None:
+        index = self.make_index(8)
+        vectors = unit_vectors(6, 8)
+        index.add(np.arange(6), vectors)
+        index.remove(keys_of(2))
+        keys, fetched = index.fetch(keys_of(4, 2, 77, 0))
+        assert keys.tolist() == [4, 0]
+        assert fetched.dtype == np.float32
+        assert (fetched == vectors[[4, 0]]).all()
+        keys, fetched = index.fetch(keys_of())
+        assert keys.tolist() == []
+        assert fetched.shape == (0, 8)
 
     def test_large_keys_are_kept_exactly(self) -> None:
         index = self.make_index(4)
@@ -321,7 +336,7 @@ def _assert_same(found: Hits, expected: Hits) -> None:
 
 
 class LexicalIndexTests:
-    """What every `LexicalIndex` has to hold. Scores are not compared: BM25 has variants."""
+    """The contract of `LexicalIndex`, one test a rule. Scores are not compared: BM25 has variants."""
 
     def make_index(self) -> LexicalIndex:
         """Returns an empty index."""
