@@ -75,6 +75,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "jobs": storage.jobs,
     "storage": storage.storage,
     "retention": storage.retention,
+    "cranfield": knowledge.cranfield,
+    "law": knowledge.law,
     "current": knowledge.current,
     "search": knowledge.search,
     "vector-stores": knowledge.vector_stores,

@@ -8,7 +8,25 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["current", "search", "vector_stores"]
+__all__ = ["cranfield", "current", "law", "search", "vector_stores"]
+
+Embedder = Annotated[
+    str | None, typer.Option(help="Embedding model to measure; unset: that of the settings.")
+]
+
+
+def cranfield(embedder: Embedder = None, row: Row = None, json: Json = False) -> None:
+    """Measures lexical, dense and hybrid search on the Cranfield collection, beside bm25s."""
+    from deepwell.bench.suites.knowledge.retrieval import bench_cranfield
+
+    measure("knowledge_cranfield", row, json, lambda report: bench_cranfield(report, embedder=embedder))
+
+
+def law(embedder: Embedder = None, row: Row = None, json: Json = False) -> None:
+    """Measures lexical, dense and hybrid search on Chinese statutes, beside bm25s with jieba."""
+    from deepwell.bench.suites.knowledge.retrieval import bench_law
+
+    measure("knowledge_law", row, json, lambda report: bench_law(report, embedder=embedder))
 
 
 def current(
