@@ -77,6 +77,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "retention": storage.retention,
     "current": knowledge.current,
     "search": knowledge.search,
+    "documents": knowledge.documents,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

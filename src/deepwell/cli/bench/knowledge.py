@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["current", "search"]
+__all__ = ["current", "documents", "search"]
 
 
 def current(
@@ -33,3 +33,14 @@ def search(
     from deepwell.bench.suites.knowledge.speed import bench_speed
 
     measure("knowledge_speed", row, json, lambda report: bench_speed(report, chunks=chunks))
+
+
+def documents(
+    seed: Annotated[int, typer.Option(help="Seed of the damage and noise in the files.")] = 0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Parses hostile documents of every format within limits, and names each file that breaks the bar."""
+    from deepwell.bench.suites.knowledge.documents import bench_documents
+
+    measure("knowledge_robustness", row, json, lambda report: bench_documents(report, seed=seed))
