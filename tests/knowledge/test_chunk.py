@@ -215,3 +215,10 @@ def test_lines_for_people() -> None:
 )  # fmt: skip
 def test_sentences(text: str, sentences: list[str]) -> None:
     assert [text[start:end] for start, end in sentence_spans(text)] == sentences
+
+
+@pytest.mark.parametrize("piece", [".", " ", "\n", "a.", "。", "#", "!?", "e.g. ", "\u0301", '"', "1. "])
+def test_monotonous_text_takes_no_time(piece: str) -> None:
+    text = "x" + piece * 200_000 + "x"
+    document = Document(text, (Section(0, len(text)),), "text/plain")
+    assert chunk_document(document, Words(), max_tokens=400)

@@ -8,8 +8,9 @@ from typing import Final
 
 __all__ = ["sentence_spans"]
 
+# Each alternative is bounded: a run of a million dots must not be read a million times.
 _ENDS: Final = re.compile(
-    r"[.!?…]+[\"'”’)\]»]*(?=\s)"  # behind which a space follows
+    r"[.!?…][\"'”’)\]»]{0,4}(?=\s)"  # the last of a run of marks, behind which a space follows
     r"|[。！？；｡]+[”’」』）)\]\"'》】]*"
     r"|\n"
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import re
 import zipfile
 from collections.abc import Callable
 
@@ -115,6 +116,23 @@ def test_workbooks() -> None:
     ]
     assert document.sections[3].header == "Town | Day | Sum"
     assert document.metadata["formulas_without_value"] == "1"
+
+
+def test_formulas_without_values_alone_are_an_error() -> None:
+    book = openpyxl.Workbook()
+    book.active["A1"] = "=1+1"  # pyright: ignore[reportOptionalSubscript]
+    with pytest.raises(InvalidFile, match="never computed"):
+        parse_bytes(saved(book), "x.xlsx")
+
+
+def test_a_file_that_says_nothing_of_itself_has_no_date() -> None:
+    def change(name: str, body: bytes) -> bytes | None:
+        if name == "_rels/.rels":
+            return re.sub(rb"<Relationship [^>]*core-properties[^>]*/>", b"", body)
+        return None if name == "docProps/core.xml" else body
+
+    data = changed(saved(word_file()), change)
+    assert dict(parse_bytes(data, "a.docx").metadata) == {}
 
 
 def test_a_sheet_that_says_it_is_endless_ends_in_an_error() -> None:

@@ -141,8 +141,8 @@ async def test_closing_ends_the_file_in_progress(tmp_path: Path) -> None:
 
 
 def test_large_files_get_more_time() -> None:
-    assert file_seconds(1000) == file_seconds(1 << 20) == 8
-    assert file_seconds(11 << 20) == 28
+    assert file_seconds(1000) == file_seconds(2 << 20) == 6
+    assert file_seconds(12 << 20) == 26
     assert file_seconds(1 << 40) == 120
 
 

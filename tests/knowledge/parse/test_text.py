@@ -133,3 +133,11 @@ def test_markdown_keeps_its_structure() -> None:
 
 def test_markdown_of_one_heading_alone() -> None:
     assert parts(parse_bytes(b"#\n# A\n", "a.md")) == [("#", ()), ("# A", ("A",))]
+
+
+@pytest.mark.parametrize(
+    "piece", ["#", "# ", "*", "[", "|-", "| ", "<!-- -->", "\n#", "`", "---\n", " ", "_a", ":-", "- "]
+)
+def test_monotonous_text_takes_no_time(piece: str) -> None:
+    assert parse_bytes(f"# x{piece * 100_000}x".encode(), "a.md").text
+    assert parse_bytes(f"{piece * 100_000}x".encode(), "a").text

@@ -80,6 +80,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "current": knowledge.current,
     "search": knowledge.search,
     "vector-stores": knowledge.vector_stores,
+    "documents": knowledge.documents,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

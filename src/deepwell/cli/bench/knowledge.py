@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["cranfield", "current", "law", "search", "vector_stores"]
+__all__ = ["cranfield", "current", "documents", "law", "search", "vector_stores"]
 
 Embedder = Annotated[
     str | None, typer.Option(help="Embedding model to measure; unset: that of the settings.")
@@ -58,3 +58,14 @@ def vector_stores(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.knowledge.sdk import bench_knowledge_sdk
 
     measure("knowledge_sdk", row, json, bench_knowledge_sdk)
+
+
+def documents(
+    seed: Annotated[int, typer.Option(help="Seed of the damage and noise in the files.")] = 0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Parses hostile documents of every format within limits, and names each file that breaks the bar."""
+    from deepwell.bench.suites.knowledge.documents import bench_documents
+
+    measure("knowledge_robustness", row, json, lambda report: bench_documents(report, seed=seed))

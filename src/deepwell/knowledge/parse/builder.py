@@ -13,6 +13,7 @@ __all__ = ["LEFT_OUT", "MOST_CHARACTERS", "MOST_SECTIONS", "DocumentBuilder", "c
 
 MOST_CHARACTERS: Final = 32 << 20  # of a document's text; the Bible has 4.5 million
 MOST_SECTIONS: Final = 500_000
+MOST_NOTE: Final = 2_000  # characters of a value of the metadata
 PARAGRAPH: Final = "\n\n"
 _NOWHERE: Final = Place()
 LEFT_OUT: Final = ("left_out", "pages_left_out", "formulas_without_value")
@@ -50,11 +51,15 @@ class DocumentBuilder:
         return len(self._sections)
 
     def note(self, key: str, value: str | None) -> None:
-        """Keeps what the file says of itself. An empty value is left out; a second one under the same key is added to it."""
+        """Keeps what the file says of itself. An empty value is left out; a second one under the same key is added to it.
+
+        A value of more than 2,000 characters ends in "…".
+        """
         value = clean(value or "").strip()
         if value:
             held = self.metadata.get(key)
-            self.metadata[key] = f"{held}; {value}" if held else value
+            value = f"{held}; {value}" if held else value
+            self.metadata[key] = value if len(value) <= MOST_NOTE else value[: MOST_NOTE - 1] + "…"
 
     def add(self, text: str, place: Place = _NOWHERE, *, header: str = "", gap: str = PARAGRAPH) -> None:
         """Adds a section. One without text is left out, and surrounding blank lines are.
@@ -99,7 +104,9 @@ class DocumentBuilder:
         """
         if not self._sections:
             raise InvalidFile("the file holds no text", fix="remove it, or send a file with text")
-        title = clean(self.title or "").strip() or None
+        title = " ".join(clean(self.title or "").split()) or None
+        if title is not None and len(title) > MOST_NOTE:
+            title = title[: MOST_NOTE - 1] + "…"
         return Document("".join(self._parts), tuple(self._sections), self._media_type, title, self.metadata)
 
     def _check(self) -> None:

@@ -66,10 +66,8 @@ _NAMES: Final[dict[str, Format]] = {
     ".log": "text",
 }
 _RECORD_NAMES = (".jsonl", ".ndjson", ".json")
-_HTML = re.compile(
-    r"\s*(?:<\?xml[^>]*>\s*)?(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b",
-    re.IGNORECASE | re.DOTALL,
-)
+_HTML = re.compile(r"<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
+_XML = re.compile(r"<\?xml[^>]*>")
 _HTML_TAG = re.compile(r"<(?:p|div|h[1-6]|table|ul|ol|span|br|a)\b[^>]{0,200}>", re.IGNORECASE)
 _MAIL_HEADER = re.compile(
     r"(?:from|to|cc|subject|date|received|return-path|delivered-to|message-id|mime-version|x-[\w-]+|dkim-signature"
@@ -125,7 +123,7 @@ def _archive(data: bytes) -> Format:
 
 def _textual(text: str, suffix: str) -> Format:
     start = text[:_SAMPLE].lstrip("\ufeff")
-    if _HTML.match(start):
+    if _HTML.match(_without_prolog(start)):
         return "html"
     if suffix in _RECORD_NAMES or start.lstrip()[:1] == "{":
         return "jsonl" if _is_records(text, suffix) else "text"
@@ -135,6 +133,16 @@ def _textual(text: str, suffix: str) -> Format:
     if named == "html" and not _HTML_TAG.search(start):
         return "text"
     return named
+
+
+def _without_prolog(start: str) -> str:
+    """Returns a page from its first element or document type on."""
+    start = start.lstrip()
+    if (declared := _XML.match(start)) is not None:
+        start = start[declared.end() :].lstrip()
+    while start.startswith("<!--") and (end := start.find("-->")) >= 0:
+        start = start[end + 3 :].lstrip()
+    return start
 
 
 def _is_records(text: str, suffix: str) -> bool:

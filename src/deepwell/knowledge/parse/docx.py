@@ -17,6 +17,7 @@ __all__ = ["parse_docx"]
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _HEADING_STYLE: Final = re.compile(r"(?:heading|标题|標題|überschrift|titre)\s*([1-9])$", re.IGNORECASE)
 _NOTES: Final = (("footnotes", "Footnotes"), ("endnotes", "Endnotes"), ("comments", "Comments"))
+_CORE: Final = "application/vnd.openxmlformats-package.core-properties+xml"
 _WRAPPERS: Final = ("sdt", "sdtContent", "customXml", "ins", "moveTo", "smartTag")
 
 
@@ -32,9 +33,9 @@ def parse_docx(data: bytes) -> Document:
 
     document = docx.Document(checked_archive(data))
     builder = DocumentBuilder("application/vnd.openxmlformats-officedocument.wordprocessingml.document")
-    describe(document.core_properties, builder)
-    _Reader(builder, _levels(document)).read(document.element.body)
     package: Any = document.part.package
+    describe(package, document, builder)
+    _Reader(builder, _levels(document)).read(document.element.body)
     for part in package.iter_parts():
         for name, title in _NOTES:
             if str(part.partname).lower() == f"/word/{name}.xml":
@@ -42,8 +43,11 @@ def parse_docx(data: bytes) -> Document:
     return builder.finish()
 
 
-def describe(properties: Any, builder: DocumentBuilder) -> None:
-    """Keeps the core properties of an Office document."""
+def describe(package: Any, document: Any, builder: DocumentBuilder) -> None:
+    """Keeps the core properties of an Office document, if it has any: the library would invent those of today."""
+    if not any(part.content_type == _CORE for part in package.iter_parts()):
+        return
+    properties = document.core_properties
     for key in ("author", "subject", "keywords", "created", "modified"):
         try:
             value = getattr(properties, key)

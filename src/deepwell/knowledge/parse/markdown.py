@@ -16,7 +16,8 @@ __all__ = ["parse_markdown"]
 _ATX: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _SETEXT: Final = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
-_DELIMITER: Final = re.compile(r"[ \t]*\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_MOST_HEADING: Final = 1_000  # characters of its line; what is longer is text, and would take long to match
+_DELIMITER: Final = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
 _CELL_END: Final = re.compile(r"(?<!\\)\|")
 _FRONT: Final = re.compile(r"---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FIELD: Final = re.compile(r"([A-Za-z][\w-]{0,60})[ \t]*:[ \t]*(.+)")
@@ -57,7 +58,7 @@ class _Reader:
             line = lines[at]
             if (fence := _FENCE.match(line)) is not None:
                 at = self._code(lines, at, fence[1])
-            elif (atx := _ATX.match(line)) is not None:
+            elif len(line) <= _MOST_HEADING and (atx := _ATX.match(line)) is not None:
                 self._heading(len(atx[1]), atx[2] or "", [line])
                 at += 1
             elif "|" in line and at + 1 < len(lines) and _is_delimiter(lines[at + 1]):
@@ -112,7 +113,7 @@ class _Reader:
 
 
 def _is_delimiter(line: str) -> bool:
-    return "-" in line and "|" in line and _DELIMITER.match(line) is not None
+    return "-" in line and "|" in line and _DELIMITER.match(line.strip()) is not None
 
 
 def _cells(line: str) -> list[str]:

@@ -30,7 +30,7 @@ def parse_pptx(data: bytes) -> Document:
 
     presentation = Presentation(checked_archive(data))
     builder = DocumentBuilder("application/vnd.openxmlformats-officedocument.presentationml.presentation")
-    describe(presentation.core_properties, builder)
+    describe(presentation.part.package, presentation, builder)
     for number, slide in enumerate(presentation.slides, 1):
         if number > _MOST_SLIDES:
             raise InvalidFile(f"the presentation has more than {_MOST_SLIDES:,} slides", fix="split it")

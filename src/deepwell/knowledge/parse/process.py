@@ -1,8 +1,8 @@
 """`ParseProcess`: parses files in a child process that can neither write, nor reach the network, nor take what it likes.
 
 `python -m deepwell.knowledge.parse.process FD` is the child. It stays for the next file, because importing the libraries takes
-longer than most files, and is replaced after a crash, a limit, or 100 files. A file may take 8 s of processor time, and 2 s
-more for each MB behind the first, at most 120 s; pages that are recognised by OCR get 20 s each beside that.
+longer than most files, and is replaced after a crash, a limit, or 100 files. A file may take 6 s of processor time, and 2 s
+more for each MB behind the second, at most 120 s; pages that are recognised by OCR get 20 s each beside that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = ["FILES_A_CHILD", "MEMORY_BYTES", "ParseProcess", "file_seconds"]
 MEMORY_BYTES: Final = 832 << 20  # of the child's own data; with its code it stays below 1 GB
 FILES_A_CHILD: Final = 100
 _START_S: Final = 10.0
-_FILE_S: Final = 8.0
+_FILE_S: Final = 6.0
 _MB_S: Final = 2.0
 _MOST_FILE_S: Final = 120.0
 _POLL_S = 0.02
@@ -72,7 +72,7 @@ _answers = msgspec.msgpack.Decoder(_Started | _Parsed | Failure)
 
 def file_seconds(nbytes: int) -> float:
     """Returns the processor time that a file of this size may take."""
-    return min(_FILE_S + _MB_S * max(nbytes / (1 << 20) - 1, 0), _MOST_FILE_S)
+    return min(_FILE_S + _MB_S * max(nbytes / (1 << 20) - 2, 0), _MOST_FILE_S)
 
 
 class _Ticket:

@@ -18,6 +18,7 @@ from deepwell.knowledge.parse.tables import lines_of_table
 __all__ = ["parse_xlsx"]
 
 _MOST_SHEETS: Final = 1_000
+_MOST_ROWS: Final = 1 << 20  # as in Excel
 _MOST_CELLS: Final = 10_000_000  # empty ones counted, for the library makes them too
 _NO_VALUE: Final = re.compile(rb"</f>\s*(?:<v\s*/>|<v>\s*</v>)?\s*</c>")
 
@@ -37,11 +38,12 @@ def parse_xlsx(data: bytes) -> Document:
     empty = _formulas_without_value(file)
     book = load_workbook(file, read_only=True, data_only=True, keep_links=False)
     builder = DocumentBuilder("application/vnd.openxmlformats-officedocument.spreadsheetml.sheet")
-    properties: Any = book.properties
-    builder.note("author", properties.creator)
-    builder.note("date", str(properties.modified or ""))
+    if _has_properties(file):
+        properties: Any = book.properties
+        builder.note("author", properties.creator)
+        builder.note("date", str(properties.modified or ""))
+        builder.title = properties.title or None
     builder.note("formulas_without_value", str(empty) if empty else "")
-    builder.title = properties.title or None
     if len(book.worksheets) > _MOST_SHEETS:
         raise InvalidFile(f"the workbook has {len(book.worksheets):,} sheets", fix="split it")
     counter = _CellCounter()
@@ -51,6 +53,11 @@ def parse_xlsx(data: bytes) -> Document:
             place = Place(sheet=sheet.title, row=line.row, headings=(sheet.title,))
             builder.add(line.text, place, header=line.header, gap=gap)
             gap = "\n"
+    if not len(builder) and empty:
+        raise InvalidFile(
+            f"the workbook holds {empty:,} formulas whose values were never computed, and nothing else",
+            fix="open it with a spreadsheet program and save it",
+        )
     return builder.finish()
 
 
@@ -62,7 +69,9 @@ class _CellCounter:
 
     def rows(self, sheet: Any) -> Iterator[Sequence[object]]:
         sheet.reset_dimensions()  # what the file says of its size is not believed
-        for row in sheet.iter_rows(values_only=True):
+        for number, row in enumerate(sheet.iter_rows(values_only=True), 1):
+            if number > _MOST_ROWS:
+                raise InvalidFile(f"a sheet has more than {_MOST_ROWS:,} rows", fix="save the workbook again")
             self._seen += max(len(row), 1)
             if self._seen > _MOST_CELLS:
                 raise InvalidFile(
@@ -76,6 +85,12 @@ def _plain(value: object) -> object:
     if isinstance(value, datetime.datetime):
         return value.date() if value.time() == datetime.time() else value.isoformat(" ", "minutes")
     return value
+
+
+def _has_properties(file: io.BytesIO) -> bool:
+    """Tells whether the file describes itself. The library would invent an author and a date."""
+    with zipfile.ZipFile(file) as archive:
+        return "docProps/core.xml" in archive.namelist()
 
 
 def _formulas_without_value(file: io.BytesIO) -> int:
