@@ -14,7 +14,7 @@ from tests.knowledge.sources.site import HOST, Asked, Reply, Site, serving, to_l
 from deepwell.knowledge.sources.options import URLOptions
 from deepwell.knowledge.sources.source import Change
 from deepwell.knowledge.sources.web.fetch import Manners
-from deepwell.knowledge.sources.web.guard import Guard
+from deepwell.knowledge.sources.web.guard import Guard, RefusedAddress
 from deepwell.knowledge.sources.web.web import Web
 
 
@@ -123,6 +123,15 @@ async def test_a_server_that_is_down_removes_nothing(site: Site) -> None:
         other.replies["/"] = Reply("page")
         gone = web(other)
     assert "cannot be read" in error(await scanned(gone, {gone.uri: known[source.uri]}))
+
+
+async def test_a_private_address_names_the_setting(site: Site) -> None:
+    source = Web(site.url("/", "127.0.0.1"), "url", URLOptions(), Guard(), max_bytes=1_000)
+    changes = [change async for change in source.scan({})]
+    assert (
+        isinstance(changes[0].error, RefusedAddress) and "KNOWLEDGE_HOSTS=127.0.0.1" in changes[0].error.fix
+    )
+    assert site.asked == []
 
 
 async def test_the_encoding_of_the_header_counts(site: Site) -> None:

@@ -267,10 +267,6 @@ class Fetcher:
         except _Refused as error:
             # RFC 9309, section 2.3.1: a client error forbids nothing, a server error everything.
             rules = EVERYTHING if 400 <= error.answered < 500 and error.answered != 429 else NOTHING
-        except SourceError as error:
-            raise SourceError(
-                f"robots.txt of {url.host} cannot be read: {error.message}", fix=error.fix or "try later"
-            ) from None
         self._robots[origin] = (rules, time.monotonic() + _ROBOTS_TTL_S)
         return rules
 

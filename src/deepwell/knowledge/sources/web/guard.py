@@ -130,7 +130,7 @@ class Guard:
             )
         raise RefusedAddress(
             f"{_named(host, address)} is in a private network",
-            fix=f"if sources may reach it, add {host} to the allowed hosts",
+            fix=f"if sources may reach it, add it to the setting: DEEPWELL_KNOWLEDGE_HOSTS={host}",
         )
 
 
