@@ -114,6 +114,9 @@ class Refresher:
                 result.removed += 1
             case "unchanged":
                 result.unchanged += 1
+                await self._kept.files.set_version(
+                    tenant, source.store_id, source.id, change.uri, change.version
+                )
             case "failed":
                 result.failed[change.uri] = str(change.error)
             case "skipped":

@@ -24,7 +24,7 @@ from deepwell.knowledge.filters import matches
 from deepwell.knowledge.fuse import Candidates, calibration_of, candidates, fuse
 from deepwell.knowledge.index.protocol import Hits
 from deepwell.knowledge.protocols import Embedder, Reranker
-from deepwell.knowledge.sources.opening import open_live
+from deepwell.knowledge.sources.live_pool import LivePool
 from deepwell.knowledge.sources.options import Access
 from deepwell.knowledge.sources.source import SourceSpec
 from deepwell.storage.database import Tenant
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from deepwell.knowledge.index.side import SideIndex
-    from deepwell.knowledge.sources.live import LiveSource
 
 __all__ = ["Arms", "Found", "Ranker", "SearchOptions", "Searcher", "passage_of"]
 
@@ -114,8 +113,8 @@ class Searcher:
             embedder_of: returns the embedder of a store.
             access: the hosts that live sources may reach.
         """
-        self._access = access
-        self._live: OrderedDict[tuple[str, int], list[LiveSource]] = OrderedDict()
+        self._live = LivePool(access)
+        self._specs: OrderedDict[tuple[str, int], dict[str, SourceSpec]] = OrderedDict()
         self._kept = kept
         self._folder = folder
         self._embedder_of = embedder_of
@@ -189,12 +188,10 @@ class Searcher:
         self, tenant: Tenant, store: StoredStore, query: str, options: SearchOptions
     ) -> tuple[list[Passage], Mapping[str, DeepwellError]]:
         """Returns what the live sources of a store answer, scored by meaning, and their failures."""
-        sources = await self._live_sources(tenant, store)
-        if not sources or options.filters is not None:
+        specs = await self._live_specs(tenant, store)
+        if not specs or options.filters is not None:
             return [], {}
-        from deepwell.knowledge.sources.live import ask_all
-
-        answers = await ask_all(sources, query, options.limit)
+        answers = await self._live.ask(specs, query, options.limit)
         if not answers.passages:
             return [], answers.errors
         embedder = await self._embedder_of(store)
@@ -213,21 +210,17 @@ class Searcher:
             if score >= options.min_score
         ], answers.errors
 
-    async def _live_sources(self, tenant: Tenant, store: StoredStore) -> list[LiveSource]:
+    async def _live_specs(self, tenant: Tenant, store: StoredStore) -> dict[str, SourceSpec]:
+        """Returns the live sources of a store by name."""
         key = (store.id, store.generation)  # a source that is added or removed raises the generation
-        found = self._live.get(key)
+        found = self._specs.get(key)
         if found is None:
             rows = await self._kept.sources.list(tenant, store.id)
             specs = [(row.id, SourceSpec.from_json(json.loads(row.spec))) for row in rows]
-            found = [
-                open_live(str(spec.options.get("name") or id), spec, self._access)
-                for id, spec in specs
-                if spec.is_live
-            ]
-            for old in [one for one in self._live if one[0] == store.id]:
-                for source in self._live.pop(old):
-                    await source.close()
-            self._live[key] = found
+            found = {str(spec.options.get("name") or id): spec for id, spec in specs if spec.is_live}
+            self._specs[key] = found
+            while len(self._specs) > _MOST_OPEN:
+                self._specs.popitem(last=False)
         return found
 
     async def arms(
@@ -264,10 +257,7 @@ class Searcher:
             async with opened.lock:
                 await asyncio.to_thread(opened.side.close)
         self._open.clear()
-        for sources in self._live.values():
-            for source in sources:
-                await source.close()
-        self._live.clear()
+        await self._live.close()
 
     async def _usable(self, tenant: Tenant, store_id: str, query: str) -> StoredStore:
         if not query.strip():

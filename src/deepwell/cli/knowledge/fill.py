@@ -75,6 +75,7 @@ def add(
                 "id": store.id,
                 **_sums(rounds),
                 "chunks": chunks,
+                "skipped": {uri: reason for one in rounds for uri, reason in one.skipped.items()},
                 "failed": _complaints(rounds)
                 | {one.uri or await knowledge.filename(one.file_id): one.error for one in failed},
             }
@@ -118,7 +119,18 @@ def watch(name: Name, tenant: TenantOption = None, json: JsonFlag = False) -> No
 async def _follow(knowledge: LocalKnowledge, sources: list[StoredSource], *, as_json: bool) -> None:
     import asyncio
 
+    from deepwell.errors import DeepwellError
+
     async def one(source: StoredSource, running: Any) -> None:
+        try:
+            await follow(source, running)
+        except DeepwellError as error:  # the other sources are followed on
+            if as_json:
+                write_json({"change": "failed", "uri": source.id, "reason": str(error)})
+            else:
+                console(stderr=True).print(f"{source.id}: {error}", style="yellow", soft_wrap=True)
+
+    async def follow(source: StoredSource, running: Any) -> None:
         async for change in knowledge.refresher.watch(knowledge.tenant, source):
             running.wake()
             said = {"change": change.kind, "uri": change.uri}
@@ -153,5 +165,7 @@ def _print_added(found: dict[str, Any]) -> None:
         soft_wrap=True,
     )
     err = console(stderr=True)
+    for uri, reason in found["skipped"].items():
+        err.print(f"skipped: {uri}: {reason}", style="dim", soft_wrap=True)
     for uri, reason in found["failed"].items():
         err.print(f"not read: {uri}: {reason}", style="yellow", soft_wrap=True)

@@ -341,6 +341,23 @@ class StoreFiles:
 
         return await self._database.read(work)
 
+    async def set_version(
+        self, tenant: Tenant, store_id: str, source_id: str, uri: str, version: str
+    ) -> None:
+        """Records another token for the same content of a source's document. One that is known already writes nothing."""
+        columns = vector_store_files.c
+        mine = sa.and_(
+            columns.tenant == tenant,
+            columns.store_id == store_id,
+            columns.source_id == source_id,
+            columns.uri == uri,
+            columns.version != version,
+        )
+        query = sa.select(columns.seq).where(mine).limit(1)
+        if await self._database.read(lambda connection: connection.execute(query).first()) is not None:
+            statement = sa.update(vector_store_files).where(mine).values(version=version)
+            await self._database.write(lambda connection: connection.execute(statement).rowcount)
+
     async def unattached(self, tenant: Tenant, file_ids: Sequence[str]) -> list[str]:
         """Returns those files that exist and that no store has."""
         columns = vector_store_files.c
