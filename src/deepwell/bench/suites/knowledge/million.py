@@ -26,7 +26,7 @@ from deepwell.settings import Settings
 __all__ = ["bench_million"]
 
 _EMBEDDER: Final = "e5-small-q4"
-_WORKER: Final = "deepwell.bench.workers.index_worker"
+_WORKER: Final = "deepwell.bench.suites.knowledge.index_worker"
 _MIN_CHARACTERS: Final = 60
 _WRITTEN: Final = 10_000  # rows that are made at once
 _KILL_AT: Final = 0.3  # share of the rows in the graph when the builder is killed

@@ -1,7 +1,7 @@
 """Builds or searches the side index of a large store in a process of its own, whose memory can then be measured.
 
-    python -m deepwell.bench.workers.index_worker build FOLDER DATABASE
-    python -m deepwell.bench.workers.index_worker search FOLDER QUERIES
+    python -m deepwell.bench.suites.knowledge.index_worker build FOLDER DATABASE
+    python -m deepwell.bench.suites.knowledge.index_worker search FOLDER QUERIES
 
 The database is a SQLite file with a table `chunks (key, vector, text)`. Each prints one line of JSON.
 """
