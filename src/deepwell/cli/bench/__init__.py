@@ -79,6 +79,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "law": knowledge.law,
     "current": knowledge.current,
     "search": knowledge.search,
+    "million": knowledge.million,
     "vector-stores": knowledge.vector_stores,
     "documents": knowledge.documents,
 }

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["cranfield", "current", "documents", "law", "search", "vector_stores"]
+__all__ = ["cranfield", "current", "documents", "law", "million", "search", "vector_stores"]
 
 Embedder = Annotated[
     str | None, typer.Option(help="Embedding model to measure; unset: that of the settings.")
@@ -40,6 +40,30 @@ def current(
     from deepwell.bench.suites.knowledge.current import bench_current
 
     measure("knowledge_current", row, json, lambda report: bench_current(report, passages=passages))
+
+
+def million(
+    vectors: Annotated[
+        int, typer.Option(min=10_000, help="Number of vectors of the largest store.")
+    ] = 1_000_000,
+    passages: Annotated[
+        int, typer.Option(min=100, help="Number of real passages they are made from.")
+    ] = 4_000,
+    noise: Annotated[
+        float, typer.Option(min=0.0, help="Expected length of the Gaussian noise on a vector of length 1.")
+    ] = 0.3,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Builds the index of a large store, kills it once, and measures its memory, speed and recall at three sizes."""
+    from deepwell.bench.suites.knowledge.million import bench_million
+
+    measure(
+        "knowledge_million",
+        row,
+        json,
+        lambda report: bench_million(report, vectors=vectors, passages=passages, noise=noise),
+    )
 
 
 def search(

@@ -123,9 +123,11 @@ class PgVectorIndex:
 
     def fetch(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         query = sa.text(
-            "SELECT chunk_vectors.key, vector_send(vector)"
-            " FROM unnest(CAST(:keys AS bigint[])) WITH ORDINALITY AS wanted (key, number)"
-            f" JOIN chunk_vectors ON chunk_vectors.key = wanted.key AND {_MINE} ORDER BY number"
+            f"""
+            SELECT chunk_vectors.key, vector_send(vector)
+            FROM unnest(CAST(:keys AS bigint[])) WITH ORDINALITY AS wanted (key, number)
+            JOIN chunk_vectors ON chunk_vectors.key = wanted.key AND {_MINE} ORDER BY number
+            """  # noqa: S608
         )
         values = {**self._mine, "keys": np.asarray(keys).astype(np.int64).tolist()}
         return self._unpacked(
