@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.knowledge.hashing import HashEmbedder
@@ -110,11 +111,8 @@ async def test_arms_are_compared_query_by_query() -> None:
 async def test_rankers_are_those_of_searches(tmp_path: Path) -> None:
     database = Database.temporary()
     try:
-        kept, files, embedder = (
-            KnowledgeStorage(database),
-            FileStore(database, tmp_path / "files"),
-            HashEmbedder(),
-        )
+        kept, files = KnowledgeStorage(database), FileStore(database, tmp_path / "files")
+        embedder: Any = HashEmbedder()
 
         async def embedder_of(_: StoredStore) -> Embedder:
             return embedder

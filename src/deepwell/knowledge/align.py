@@ -98,10 +98,7 @@ def learn_alignment(first: Vectors, second: Vectors, *, seed: int = 0) -> Alignm
 def _nearest(rows: Vectors, among: Vectors) -> NDArray[np.int64]:
     """Returns the index of the nearest row of `among` for every row."""
     return np.concatenate(
-        [
-            np.argmax(rows[start : start + _BLOCK] @ among.T, axis=1)
-            for start in range(0, len(rows), _BLOCK)
-        ]
+        [np.argmax(rows[start : start + _BLOCK] @ among.T, axis=1) for start in range(0, len(rows), _BLOCK)]
     )
 
 
