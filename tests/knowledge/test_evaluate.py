@@ -5,11 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tests.knowledge.hashing import HashEmbedder
 
 from deepwell.errors import InvalidRequest
-from deepwell.knowledge.evaluate import METRICS, Collection, evaluate, judged, read_collection
+from deepwell.knowledge.evaluate import METRICS, Collection, evaluate, judged, published_arms, read_collection
+from deepwell.knowledge.protocols import Embedder
+from deepwell.knowledge.search import Searcher
+from deepwell.storage.database import Database
+from deepwell.storage.files import FileStore
+from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.knowledge.stores import StoredStore
 
 COLLECTION = Collection(
     {name: f"text of {name}" for name in "abcdef"},
@@ -98,3 +106,32 @@ async def test_arms_are_compared_query_by_query() -> None:
     assert [len(row) for row in found.rows] == [len(found.columns)] * 4
     assert len(found.columns) == 1 + len(METRICS)
     json.dumps(shown)
+
+
+async def test_rankers_are_those_of_searches(tmp_path: Path) -> None:
+    database = Database.temporary()
+    try:
+        kept, files = KnowledgeStorage(database), FileStore(database, tmp_path / "files")
+        embedder: Any = HashEmbedder()
+
+        async def embedder_of(_: StoredStore) -> Embedder:
+            return embedder
+
+        long = " ".join(f"Sentence {number} is about harbours and ships." for number in range(40))
+        documents = {"a": "a cat on a mat", "empty": "", "b": f"long one\n{long}", "c": "dogs bark at night"}
+        collection = Collection(documents, {"1": "cat", "2": "harbours"}, {"1": {"a": 1}, "2": {"b": 1}})
+        searcher = Searcher(kept, tmp_path / "side", embedder_of)
+        arms = await published_arms(kept, files, searcher, embedder, collection)
+        assert list(arms) == ["lexical", "dense", "hybrid"]
+        for arm in arms.values():
+            ranking = [document for document, _ in await arm("harbours and ships")]
+            assert ranking[0] == "b"
+            assert len(ranking) == len(set(ranking)) <= 3  # a document of several windows counts once
+        found = await evaluate(collection, arms)
+        assert found.mean("lexical", "RR").mean == 1.0
+        embedded = len(embedder.embedded)
+        await published_arms(kept, files, searcher, embedder, collection)
+        assert len(embedder.embedded) == embedded
+        await searcher.close()
+    finally:
+        database.close()

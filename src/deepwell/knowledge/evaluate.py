@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,12 +24,15 @@ from deepwell.knowledge.documents import Chunk, Document, Place, Section
 from deepwell.knowledge.ingest import digest_of_text
 from deepwell.knowledge.protocols import Embedder
 from deepwell.knowledge.search import Ranker, SearchOptions
+from deepwell.storage.database import LOCAL
 from deepwell.storage.knowledge.chunks import NewChunk
 from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.knowledge.stores import StoredStore
 
 if TYPE_CHECKING:
-    from deepwell.knowledge.local import LocalKnowledge
+    from deepwell.knowledge.search import Searcher
+    from deepwell.storage.files import FileStore
+    from deepwell.storage.knowledge import KnowledgeStorage
 
 __all__ = [
     "METRICS",
@@ -42,6 +45,8 @@ __all__ = [
     "evaluate",
     "evaluate_folder",
     "evaluated",
+    "judged",
+    "published_arms",
     "read_collection",
 ]
 
@@ -49,8 +54,7 @@ METRICS: Final = ("nDCG@10", "R@20", "RR")
 RANKERS: Final[tuple[Ranker, ...]] = ("lexical", "dense", "hybrid")
 _SHOWN: Final = {"nDCG@10": "nDCG@10", "R@20": "recall@20", "RR": "MRR"}
 _SAMPLES: Final = 10_000
-_RANKED: Final = 100  # documents of a ranking
-_PASSAGES: Final = 2  # passages searched a document, because a long one has several
+_PASSAGES: Final = 50  # a ranking; more would make each arm look deeper than in an ordinary search
 _BATCH: Final = 256
 
 Arm = Callable[[str], Awaitable[Sequence[tuple[str, float]]]]
@@ -184,7 +188,7 @@ async def evaluate(
         for number, (query, text) in enumerate(collection.queries.items()):
             progress(name, number, len(collection.queries))
             # The judge breaks ties its own way: ranks are unambiguous.
-            ranking = (await arm(text))[:_RANKED]
+            ranking = await arm(text)
             run[query] = {document: float(-rank) for rank, (document, _) in enumerate(ranking)}
         values[name] = judged(collection, run)
     return Evaluation(values, len(collection.documents))
@@ -263,17 +267,31 @@ async def evaluated(
     )
     async with LocalKnowledge(settings) as knowledge:
         found = await knowledge.embedders.named(embedder or settings.knowledge_embedder)
-        store = await _published(knowledge, found, collection, progress)
-        arms = {ranker: _arm(knowledge, store, list(collection.documents), ranker) for ranker in RANKERS}
+        arms = await published_arms(
+            knowledge.kept, knowledge.files, knowledge.searcher, found, collection, progress
+        )
         return await evaluate(collection, {**(more or {}), **arms}, progress)
 
 
-def _arm(knowledge: LocalKnowledge, store: StoredStore, documents: Sequence[str], ranker: Ranker) -> Arm:
-    options = SearchOptions(limit=_RANKED * _PASSAGES, ranker=ranker)
+async def published_arms(
+    kept: KnowledgeStorage,
+    files: FileStore,
+    searcher: Searcher,
+    embedder: Embedder,
+    collection: Collection,
+    progress: Progress = lambda _stage, _done, _total: None,
+) -> dict[str, Arm]:
+    """Returns each ranker of a search over a collection as an arm. The collection is published first, if it is not there."""
+    store = await _published(kept, files, embedder, collection, progress)
+    return {ranker: _arm(searcher, store, list(collection.documents), ranker) for ranker in RANKERS}
+
+
+def _arm(searcher: Searcher, store: StoredStore, documents: Sequence[str], ranker: Ranker) -> Arm:
+    options = SearchOptions(limit=_PASSAGES, ranker=ranker)
 
     async def arm(query: str) -> list[tuple[str, float]]:
         best: dict[str, float] = {}
-        for passage in await knowledge.searcher.search(knowledge.tenant, store.id, query, options):
+        for passage in await searcher.search(LOCAL, store.id, query, options):
             best.setdefault(documents[(passage.place.row or 0) - 1], passage.score)
         return list(best.items())
 
@@ -281,36 +299,35 @@ def _arm(knowledge: LocalKnowledge, store: StoredStore, documents: Sequence[str]
 
 
 async def _published(
-    knowledge: LocalKnowledge, embedder: Embedder, collection: Collection, progress: Progress
+    kept: KnowledgeStorage, files: FileStore, embedder: Embedder, collection: Collection, progress: Progress
 ) -> StoredStore:
     """Returns the knowledge base of a collection: each document a record of one file, in windows if it is long."""
     corpus = json.dumps(list(collection.documents.values()), ensure_ascii=False).encode()
     name = hashlib.sha256(corpus + embedder.hash.encode()).hexdigest()[:16]
-    kept, tenant = knowledge.kept, knowledge.tenant
     with contextlib.suppress(NotFound):
-        store = await kept.stores.named(tenant, name)
-        if await kept.stores.chunk_count(tenant, store.id):
+        store = await kept.stores.named(LOCAL, name)
+        if await kept.stores.chunk_count(LOCAL, store.id):
             return store
-        await kept.stores.delete(tenant, store.id)
+        await kept.stores.delete(LOCAL, store.id)
     new: list[NewChunk] = []
     for row, text in enumerate(collection.documents.values(), 1):
         progress("chunks", row, len(collection.documents))
         place = Place(row=row)
         document = Document(text, (Section(0, len(text), place),), "text/plain")
         new += [_new_chunk(window) for window in chunk_document(document, embedder)]
-    await _embed(knowledge, embedder, new, progress)
-    store = await kept.stores.create(tenant, name=name, embedder=embedder.name)
+    await _embed(kept, embedder, new, progress)
+    store = await kept.stores.create(LOCAL, name=name, embedder=embedder.name)
     store = await kept.stores.adopt(
-        tenant, store.id, embedder=embedder.name, embedder_hash=embedder.hash, dimensions=embedder.dimensions
+        LOCAL, store.id, embedder=embedder.name, embedder_hash=embedder.hash, dimensions=embedder.dimensions
     )
-    path = knowledge.settings.data_dir / f"{name}.txt"
-    path.write_bytes(hashlib.sha256(corpus).hexdigest().encode())
-    stored = await knowledge.files.create(tenant, filename=f"{name}.txt", purpose="assistants", content=path)
-    _, [attached] = await kept.files.attach(tenant, store.id, [Attachment(stored.id)])
-    await kept.files.complete(
-        tenant, attached, stored.sha256, new, usage_bytes=0, embedder_hash=embedder.hash
-    )
-    return await kept.stores.get(tenant, store.id)
+
+    async def content() -> AsyncIterator[bytes]:
+        yield corpus
+
+    stored = await files.create(LOCAL, filename=f"{name}.json", purpose="assistants", content=content())
+    _, [attached] = await kept.files.attach(LOCAL, store.id, [Attachment(stored.id)])
+    await kept.files.complete(LOCAL, attached, stored.sha256, new, usage_bytes=0, embedder_hash=embedder.hash)
+    return await kept.stores.get(LOCAL, store.id)
 
 
 def _new_chunk(window: Chunk) -> NewChunk:
@@ -325,18 +342,17 @@ def _new_chunk(window: Chunk) -> NewChunk:
 
 
 async def _embed(
-    knowledge: LocalKnowledge, embedder: Embedder, new: Sequence[NewChunk], progress: Progress
+    kept: KnowledgeStorage, embedder: Embedder, new: Sequence[NewChunk], progress: Progress
 ) -> None:
-    chunks, tenant = knowledge.kept.chunks, knowledge.tenant
     texts = {chunk.digest: chunk.text for chunk in new}
-    there = await chunks.embedded(tenant, embedder.hash, texts)
+    there = await kept.chunks.embedded(LOCAL, embedder.hash, texts)
     # Texts of like length together: fewer tokens are wasted.
     missing = sorted(texts.keys() - there, key=lambda digest: len(texts[digest]))
     for start in range(0, len(missing), _BATCH):
         progress("vectors", start, len(missing))
         digests = missing[start : start + _BATCH]
         vectors = await embedder.embed([texts[one] for one in digests], "passage")
-        await chunks.keep_vectors(tenant, embedder.hash, digests, vectors)
+        await kept.chunks.keep_vectors(LOCAL, embedder.hash, digests, vectors)
 
 
 def _interval(values: NDArray[np.float64]) -> Interval:

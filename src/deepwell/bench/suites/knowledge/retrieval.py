@@ -17,6 +17,7 @@ __all__ = ["bench_cranfield", "bench_law", "bm25s_arm"]
 
 Words = Callable[[str], Sequence[str]]
 _NDCG, _RECALL = "nDCG@10", "R@20"
+_RANKED = 50  # as the product's rankings
 
 
 def bench_cranfield(report: Report, *, embedder: str | None = None) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def bm25s_arm(collection: Collection, words: Words) -> Arm:
 
     async def arm(query: str) -> list[tuple[str, float]]:
         scores = index.get_scores(list(words(query)))
-        order = np.argsort(-scores, kind="stable")[:100]
+        order = np.argsort(-scores, kind="stable")[:_RANKED]
         return [(ids[place], float(scores[place])) for place in order if scores[place] > 0]
 
     return arm
