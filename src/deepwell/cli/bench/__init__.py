@@ -81,6 +81,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": knowledge.search,
     "vector-stores": knowledge.vector_stores,
     "documents": knowledge.documents,
+    "citations": knowledge.citations,
 }
 """The verbs in the order of `deepwell bench --help`."""
 
