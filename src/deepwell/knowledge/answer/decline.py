@@ -61,7 +61,10 @@ Case = Literal["en", "zh", "cross"]
 JUDGED: Final = 6
 """Candidates that are judged. The others only tell which words are common."""
 
-_KEY_NAMES: Final = r"ctrl|shift|alt|tab|enter|esc|command|option|f\d{1,2}|page ?(?:up|down)|home|end|delete|insert|backspace|space"
+_KEY_NAMES: Final = (
+    r"ctrl|shift|alt|tab|enter|esc|command|option|f\d{1,2}|page ?(?:up|down)|home|end|delete|insert|backspace"
+    r"|space"
+)
 _KEYS: Final = {
     "en": re.compile(rf"\b(?:{_KEY_NAMES})\b"),
     "zh": re.compile(rf"(?<![a-z])(?:{_KEY_NAMES})(?![a-z])|空格键|方向键|回车|箭头键"),

@@ -1,7 +1,8 @@
 """`answer`, `stream_answer`: a conversation to an answer that rests on found passages, with checked citations, or to none.
 
 The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant, prompt assembled
-from the best ones, written by the model, every sentence checked. If no sentence passes, the best passage's own sentence is quoted.
+from the best ones, written by the model, every sentence checked.
+If no sentence passes, the best passage's own sentence is quoted.
 """
 
 from __future__ import annotations
