@@ -83,7 +83,7 @@ _LITERAL: Final = re.compile(r'=[^\s，。？?]+\)|"([^"]{2,})"|「([^」]+)」|
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What is known of a question and a candidate; see the note of this module."""
+    """The four numbers of a question and a candidate; see the note of this module."""
 
     cosine: float
     covered: float

@@ -75,7 +75,7 @@ class AnswerDelta:
 
 @dataclass(slots=True)
 class _Course:
-    """What is known of one answer before the model is asked."""
+    """State of one answer before the model is asked."""
 
     question: str
     language: AnswerLanguage
