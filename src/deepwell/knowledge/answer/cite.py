@@ -33,7 +33,7 @@ __all__ = [
 Unsupported = Literal["drop", "mark"]
 """Treatment of a sentence that no passage supports: it leaves the answer, or stays with a mark."""
 
-THRESHOLDS: Final = SupportThresholds(min_contained=0.6, min_cosine=0.85, min_cross_cosine=0.86)
+THRESHOLDS: Final = SupportThresholds(min_contained=0.5, min_cosine=0.85, min_cross_cosine=0.86)
 """Measured with e5-small-q4. The cosines of other embedders are lower, so that `LENIENT` leaves them aside."""
 
 LENIENT: Final = SupportThresholds(min_contained=0.6, min_cosine=-1.0, min_cross_cosine=2.0)
@@ -163,6 +163,8 @@ class CitationChecker:
         if sentence.text in self._seen:
             return Checked(sentence, (), Dropped(sentence.text, "it was said before", "dropped"))
         self._seen.add(sentence.text)
+        if sentence.text.endswith(("?", "？")):
+            return Checked(sentence, (), Dropped(sentence.text, "it asks and states nothing", "dropped"))
         compared = await self._supporter.compare(sentence)
         faults = [one.fault(self._thresholds) for one in compared]
         good = [number for number, fault in enumerate(faults, 1) if not fault]
