@@ -31,6 +31,10 @@ class FakeWriter:
         self._context = context
         self._likely = list(likely)
 
+    def doubt(self) -> None:
+        """Finds the second of two choices more likely from now on."""
+        self._likely.reverse()
+
     def count(self, text: str) -> int:
         return len(text.split()) + sum(1 for one in text if one >= "\u3400")
 

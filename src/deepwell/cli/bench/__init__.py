@@ -82,6 +82,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "million": knowledge.million,
     "vector-stores": knowledge.vector_stores,
     "documents": knowledge.documents,
+    "citations": knowledge.citations,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -8,7 +8,8 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["cranfield", "current", "documents", "law", "million", "search", "vector_stores"]
+__all__ = ["citations", "cranfield", "current", "documents", "law", "million", "search", "vector_stores"]
+
 
 Embedder = Annotated[
     str | None, typer.Option(help="Embedding model to measure; unset: that of the settings.")
@@ -27,6 +28,44 @@ def law(embedder: Embedder = None, row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.knowledge.retrieval import bench_law
 
     measure("knowledge_law", row, json, lambda report: bench_law(report, embedder=embedder))
+
+
+def citations(
+    model: Annotated[str, typer.Option(help="Chat model that writes the answers.")] = "qwen2.5-coder-0.5b",
+    development: Annotated[
+        bool,
+        typer.Option("--development", help="Ask the questions on which thresholds and prompts were chosen."),
+    ] = False,
+    every: Annotated[int, typer.Option(min=1, help="Ask every n-th question alone.")] = 1,
+    quoted: Annotated[
+        bool,
+        typer.Option("--quoted", help="Quote the best sentence instead of asking the model for an answer."),
+    ] = False,
+    fit: Annotated[
+        bool,
+        typer.Option(
+            "--fit", help="Fit weights and thresholds on the development questions, and print them."
+        ),
+    ] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Judges grounded answers, their citations and their declining on written questions, in English and Chinese."""
+    from deepwell.bench.suites.knowledge.citations import bench_citations
+    from deepwell.knowledge.answer.grounded import AnswerOptions
+
+    if fit:
+        from deepwell.bench.suites.knowledge.citations_fit import fit_citations
+
+        measure("knowledge_citations_fit", None, json, lambda report: fit_citations(report, model))
+        return
+    options = AnswerOptions(style="quoted" if quoted else "written")
+    measure(
+        "knowledge_citations",
+        row,
+        json,
+        lambda report: bench_citations(report, model, development=development, every=every, options=options),
+    )
 
 
 def current(

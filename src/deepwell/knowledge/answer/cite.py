@@ -1,6 +1,6 @@
 """Citations that were checked: each sentence of an answer is bound to the passage that supports it, or leaves the answer.
 
-NOTE: thresholds. They are measured by `deepwell bench knowledge-citations --fit` on development passages: a sentence against
+NOTE: thresholds. They are measured by `deepwell bench citations --fit` on development passages: a sentence against
 its own passage, beside the same sentence against the other passages of its search, and with its numbers changed.
 """
 
@@ -33,13 +33,16 @@ __all__ = [
 Unsupported = Literal["drop", "mark"]
 """Treatment of a sentence that no passage supports: it leaves the answer, or stays with a mark."""
 
-THRESHOLDS: Final = SupportThresholds(min_contained=0.6, min_cosine=0.8, min_cross_cosine=0.86)
+THRESHOLDS: Final = SupportThresholds(min_contained=0.5, min_cosine=0.85, min_cross_cosine=0.86)
 """Measured with e5-small-q4. The cosines of other embedders are lower, so that `LENIENT` leaves them aside."""
 
 LENIENT: Final = SupportThresholds(min_contained=0.6, min_cosine=-1.0, min_cross_cosine=2.0)
 """For embedders that nobody measured: words, numbers and names decide, and nothing is supported across languages."""
 
 _END: Final = re.compile(r"[.!?。！？；…]+[\"'”’」』）)]*$")
+_BEGUN: Final = re.compile(
+    r"\s*[\[【][\d\s,，、]*$|\n[ \t]*[`~]{1,2}$"
+)  # a mark or a fence that a stream has not finished
 _UNVERIFIED: Final = {"en": " [unverified]", "zh": "[未核实]"}
 
 
@@ -160,6 +163,8 @@ class CitationChecker:
         if sentence.text in self._seen:
             return Checked(sentence, (), Dropped(sentence.text, "it was said before", "dropped"))
         self._seen.add(sentence.text)
+        if sentence.text.endswith(("?", "？")):
+            return Checked(sentence, (), Dropped(sentence.text, "it asks and states nothing", "dropped"))
         compared = await self._supporter.compare(sentence)
         faults = [one.fault(self._thresholds) for one in compared]
         good = [number for number, fault in enumerate(faults, 1) if not fault]
@@ -236,7 +241,8 @@ class SentenceStream:
     def push(self, piece: str) -> list[tuple[Sentence, str]]:
         """Adds a piece; returns each sentence that is complete, with the white space in front of it."""
         self.text += piece
-        return self._taken(sentences(self.text)[:-1])
+        begun = _BEGUN.search(self.text)
+        return self._taken(sentences(self.text[: begun.start()] if begun else self.text)[:-1])
 
     def finish(self) -> list[tuple[Sentence, str]]:
         """Returns the sentences that were held back."""

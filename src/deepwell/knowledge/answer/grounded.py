@@ -1,7 +1,8 @@
 """`answer`, `stream_answer`: a conversation to an answer that rests on found passages, with checked citations, or to none.
 
-The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant, prompt assembled from
-the best ones, written by the model, every sentence checked. If no sentence passes, the best passage's own sentence is quoted.
+The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant, prompt assembled
+from the best ones, written by the model, every sentence checked.
+If no sentence passes, the best passage's own sentence is quoted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from deepwell.knowledge.answer.cite import (
     SentenceStream,
     Unsupported,
 )
-from deepwell.knowledge.answer.decline import Relevance, confirm, judge
+from deepwell.knowledge.answer.decline import HOPELESS, confirm, judge
 from deepwell.knowledge.answer.ledger import GroundedPrompt, assemble
 from deepwell.knowledge.answer.rewrite import rewrite
 from deepwell.knowledge.answer.support import Support
@@ -74,7 +75,7 @@ class AnswerDelta:
 
 @dataclass(slots=True)
 class _Course:
-    """What is known of one answer before the model is asked."""
+    """State of one answer before the model is asked."""
 
     question: str
     language: AnswerLanguage
@@ -183,11 +184,13 @@ async def _relevant(
     query: str, found: Sequence[Passage], writer: Writer, embedder: Embedder
 ) -> list[Passage]:
     """Returns the relevant passages, best first; none if the best one is not confirmed."""
-    judged = [one for one in await judge(query, found, embedder) if one.score >= 0]
-    if not judged:
+    judged = await judge(query, found, embedder)
+    if not judged or judged[0].score < HOPELESS:
         return []
-    best: Relevance = await confirm(query, judged[0], writer)
-    return [one.passage for one in judged] if best.score >= 0 else []
+    best = await confirm(query, judged[0], writer)
+    if best.score < 0:
+        return []
+    return [best.passage, *(one.passage for one in judged[1:] if one.score >= 0)]
 
 
 async def _written(

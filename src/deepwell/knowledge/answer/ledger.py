@@ -79,7 +79,7 @@ class GroundedPrompt:
 
 
 def quoted(passage: Passage, number: int) -> str:
-    """Returns a passage as it stands in a prompt: number, name and headings in one line, then its text with > in front of each line.
+    """Returns a passage as it stands in a prompt: number and headings in one line, then its text with > before each line.
 
     No text can leave its quotation, because every kind of line break in it begins a quoted line. The result is also what is
     to be scanned before a model sees it.

@@ -22,7 +22,7 @@ _SHORT_HAN: Final = 6
 _LEAST_KNOWN: Final = 0.7  # share of the new query's words that the conversation holds
 
 _DUMMY: Final = re.compile(
-    r"\b(?:is|was|would|does|will|can) it (?:possible|necessary|safe|true|better|ok|allowed|legal|take|make sense|matter|cost)\b"
+    r"\b(?:is|was|would|does|will|can) it (?:possible|necessary|safe|true|better|ok|allowed|take|make sense|matter|cost)\b"
     r"|\bit is (?:possible|necessary)\b|\bis there\b|\bare there\b|\bthere (?:is|are)\b"
 )
 _REFERS: Final = re.compile(
@@ -34,7 +34,7 @@ _RELATIVE: Final = re.compile(
     r"\b(?:so|such|[a-z]{3,}) that (?=[a-z]+(?:s|ed|n't)\b|is\b|are\b|can\b|has\b|have\b|was\b)|\bthis (?:year|week|month)\b"
 )
 _CONTINUES: Final = re.compile(
-    r"^(?:and|or|but|so|then|also|what about|how about|what else|anything else|why not|why|how so|how come|really|in|on|for|with"
+    r"^(?:and|or|but|so|then|also|what about|how about|what else|anything else|why not|why|how so|really|in|on|for|with"
     r"|without|from|to|by|instead|only|more|tell me more|go on|continue|example|for example|the|same)\b"
 )
 _OPENS_ALONE: Final = re.compile(

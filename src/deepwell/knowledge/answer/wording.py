@@ -1,4 +1,4 @@
-"""Texts of grounded answering in English and Chinese: instructions to the model, questions to it, and the words that decline."""
+"""Texts of grounded answering in English and Chinese: instructions and questions to the model, and words that decline."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ WORDING: Final[dict[AnswerLanguage, Wording]] = {
         prompt="{passages}\n\nQuestion: {question}",
         declines="I did not find this in the documents.",
         states=(
-            "Passage:\n{passage}\n\nQuestion: {question}\n\nDoes the passage state the answer to the question? Reply with Yes or No."
+            "Passage:\n{passage}\n\nQuestion: {question}\n\n"
+            "Does the passage state the answer to the question? Reply with Yes or No."
         ),
         yes="Yes",
         no="No",

@@ -1,0 +1,138 @@
+"""Grounded answers: found passages are cited, far questions declined, and a stream is the whole in sentences."""
+
+from __future__ import annotations
+
+import pytest
+from tests.knowledge.answer.fakes import FakeWriter, WordEmbedder, passage
+
+from deepwell.errors import InvalidRequest
+from deepwell.knowledge.answer.cite import GroundedAnswer
+from deepwell.knowledge.answer.decline import confirm, judge
+from deepwell.knowledge.answer.grounded import AnswerDelta, AnswerOptions, answer, stream_answer
+from deepwell.knowledge.documents import Passage
+
+POOL = passage(
+    "Sets the time after which a pooled connection is freed. It lies between 30 and 600 seconds.",
+    1,
+    headings=("Connection pool",),
+)
+GAMMA = passage("Specifies the gamma value of the view of the selected object.", 2, headings=("Gamma",))
+RED = passage("如果输入的参数类型错误，则前面显示为红点。", 3, headings=("函数向导",))
+QUESTION = "After how many seconds is a pooled connection freed?"
+
+
+class Store:
+    def __init__(self, *passages: Passage) -> None:
+        self.passages = list(passages)
+        self.asked: list[tuple[str, int]] = []
+
+    async def search(self, query: str, limit: int) -> list[Passage]:
+        self.asked.append((query, limit))
+        return self.passages[:limit]
+
+
+def asks(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+async def test_an_answer_cites_its_passage() -> None:
+    store = Store(POOL, GAMMA)
+    writer = FakeWriter(
+        ["A pooled connection is freed after 30 to 600 seconds [1]. The sea is blue and deep."]
+    )
+    found = await answer(asks(QUESTION), store.search, writer, WordEmbedder())
+    assert found.text == "A pooled connection is freed after 30 to 600 seconds [1]."
+    assert [(one.number, one.file_id) for one in found.citations] == [(1, "file-1")]
+    assert not found.declined
+    assert [one.text for one in found.dropped] == ["The sea is blue and deep."]
+    assert found.ledger is not None
+    assert found.ledger.used_tokens < writer.context_tokens
+    assert store.asked == [(QUESTION, AnswerOptions().candidates)]
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [("Who wrote War and Peace?", "did not find this"), ("《红楼梦》的作者是谁？", "没有找到")],
+)
+async def test_a_question_far_from_the_store_is_declined(question: str, words: str) -> None:
+    writer = FakeWriter([])
+    found = await answer(asks(question), Store(POOL, GAMMA, RED).search, writer, WordEmbedder())
+    assert found.declined
+    assert words in found.text
+    assert found.citations == ()
+    assert writer.asked == []
+    empty = await answer(asks(question), Store().search, writer, WordEmbedder())
+    assert empty.declined
+
+
+async def test_the_passage_is_quoted_if_nothing_survives() -> None:
+    writer = FakeWriter(["The moon is made of cheese [1]."])
+    found = await answer(asks(QUESTION), Store(POOL).search, writer, WordEmbedder())
+    assert found.quoted
+    assert len(found.citations) == 1
+    assert found.citations[0].quote in POOL.text
+    assert found.text.replace(" [1]", "") in POOL.text
+    assert [one.action for one in found.dropped] == ["dropped"]
+    unasked = await answer(
+        asks(QUESTION), Store(POOL).search, FakeWriter([]), WordEmbedder(), AnswerOptions(style="quoted")
+    )
+    assert unasked.text == found.text
+    assert unasked.ledger is None
+
+
+async def test_a_stream_is_the_whole_in_sentences() -> None:
+    text = "A pooled connection is freed after 600 seconds [1].\nThe moon is cheese.\nIt lies between 30 and 600 seconds. [1]"
+    parts = [
+        part
+        async for part in stream_answer(
+            asks(QUESTION), Store(POOL).search, FakeWriter([text]), WordEmbedder()
+        )
+    ]
+    last = parts[-1]
+    assert isinstance(last, GroundedAnswer)
+    deltas = [part for part in parts[:-1] if isinstance(part, AnswerDelta)]
+    assert len(deltas) == 2
+    assert "".join(part.text for part in deltas) == last.text
+    assert tuple(one for part in deltas for one in part.citations) == last.citations
+    for one in last.citations:
+        assert last.text[one.index : one.index + 3] == "[1]"
+
+
+async def test_a_question_is_searched_as_it_was_meant() -> None:
+    messages = [
+        {"role": "user", "content": "Which settings has the connection pool?"},
+        {"role": "assistant", "content": "A time for pooled connections."},
+        {"role": "user", "content": "After how many seconds is it freed?"},
+    ]
+    store = Store(POOL)
+    writer = FakeWriter([QUESTION, "A pooled connection is freed after 30 to 600 seconds."])
+    found = await answer(messages, store.search, writer, WordEmbedder())
+    assert store.asked[0][0] == QUESTION
+    assert found.query == QUESTION
+    assert [one.number for one in found.citations] == [1]
+
+
+async def test_a_conversation_must_end_with_a_question() -> None:
+    with pytest.raises(InvalidRequest, match="no question"):
+        await answer([{"role": "assistant", "content": "Hi"}], Store().search, FakeWriter(), WordEmbedder())
+
+
+async def test_the_passage_that_answers_is_judged_best() -> None:
+    judged = await judge(QUESTION, [GAMMA, POOL, RED], WordEmbedder())
+    assert judged[0].passage is POOL
+    assert [one.score >= 0 for one in judged] == [True, False, False]
+    assert judged[0].features.kind == 1
+    assert [one.features.case for one in judged].count("cross") == 1
+    assert await judge(QUESTION, [], WordEmbedder()) == []
+
+
+async def test_only_measured_writers_are_asked_to_confirm() -> None:
+    (best,) = await judge(QUESTION, [POOL], WordEmbedder())
+    writer = FakeWriter()
+    assert await confirm(QUESTION, best, writer) is best
+    assert writer.chosen == []
+    writer.name = "qwen2.5-coder-0.5b"  # type: ignore[attr-defined]
+    sure = await confirm(QUESTION, best, writer)
+    writer.doubt()
+    assert (await confirm(QUESTION, best, writer)).score < sure.score
+    assert POOL.text in writer.chosen[0][0]["content"]
