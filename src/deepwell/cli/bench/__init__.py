@@ -81,6 +81,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": knowledge.search,
     "vector-stores": knowledge.vector_stores,
     "documents": knowledge.documents,
+    "languages": knowledge.languages,
+    "medical": knowledge.medical,
 }
 """The verbs in the order of `deepwell bench --help`."""
 
