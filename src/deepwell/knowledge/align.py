@@ -1,10 +1,10 @@
 """Aligns the vectors of two languages, so that a question finds passages of the other language.
 
 NOTE: why and how.
-  A multilingual encoder puts its language into every vector: with e5-small, passages in the question's language come first, even
-  poor ones, and a translation is the nearest neighbour of the other language in 85 of 100 cases only. Two steps remove most of that,
-  without any labelled pair: the mean of each language is taken away, and the second language is rotated onto the first by the
-  orthogonal map that fits its mutual nearest neighbours best (Schoenemann 1966; Conneau et al. 2018, section 2.2).
+  A multilingual encoder puts its language into every vector: with e5-small, passages in the question's language come first,
+  even poor ones, and a translation is the nearest neighbour of the other language in 85 of 100 cases only. Two steps remove
+  most of that, without any labelled pair: the mean of each language is taken away, and the second language is rotated onto the
+  first by the orthogonal map that fits its mutual nearest neighbours best (Schoenemann 1966; Conneau et al. 2018, section 2.2).
   Stored vectors stay as they are. For a vector p of the second language and a query q of the first,
   ((p - mean2) R) . (q - mean1) is p . R (q - mean1) minus a constant, so that the query alone is mapped.
 """

@@ -18,7 +18,8 @@ _CAPITALS = {
     "Chile": "Santiago", "South Korea": "Seoul",
 }  # fmt: skip
 _OPPOSITES = {
-    "hot": "cold", "big": "small", "up": "down", "fast": "slow", "light": "dark", "happy": "sad", "early": "late", "rich": "poor",
+    "hot": "cold", "big": "small",
+    "up": "down", "fast": "slow", "light": "dark", "happy": "sad", "early": "late", "rich": "poor",
     "strong": "weak", "open": "closed", "full": "empty", "young": "old", "wet": "dry", "loud": "quiet", "hard": "soft",
     "near": "far", "high": "low", "clean": "dirty", "cheap": "expensive", "thick": "thin",
 }  # fmt: skip
@@ -48,7 +49,7 @@ def control_questions() -> list[ClosedQuestion]:
 
 
 def _all() -> Iterator[tuple[str, tuple[str, ...], str]]:
-    draw = random.Random(7)  # noqa: S311: a seeded draw, not a secret
+    draw = random.Random(7)  # noqa: S311 - a seeded draw, not a secret
     for table, text in (
         (_CAPITALS, "What is the capital of {}?"),
         (_OPPOSITES, "What is the opposite of {}?"),

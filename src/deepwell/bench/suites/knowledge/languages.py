@@ -27,7 +27,7 @@ _DEPTH = 10
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """The best places of one question, from 0. `gold`: of the passage in the other language; `twin`: of either language."""
+    """The best places of one question, from 0. `gold`: of the passage in the other language; `twin`: of either."""
 
     language: str
     raw: int
@@ -38,7 +38,7 @@ class _Ranks:
 
 
 def bench_languages(report: Report, *, development: bool = False) -> dict[str, Any]:
-    """Returns recall@10 of the passage in the other language, strictly, and beside it with the passage's translation counted."""
+    """Returns recall@10 of the passage in the other language; beside it, with its translation counted as well."""
     passages = help_passages()
     questions = development_questions() if development else help_questions()
     source = help_source()

@@ -121,7 +121,7 @@ def _choice(llm: LLM, question: ClosedQuestion, passages: Sequence[IcdPassage]) 
         text = "Notes:\n" + "\n\n".join(one.text for one in passages) + f"\n\n{text}"
     messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text}]
     if question.choices == ("yes", "no"):
-        step = llm.chat(messages, max_tokens=1, temperature=0.0, logprobs=20)[0].logprobs
+        step = llm.chat(messages, max_tokens=1, temperature=0.0, logprobs=20).logprobs
         top = dict(step[0].top) if step else {}
         yes, no = (
             max(top.get(one, _LEAST_LOGPROB) for one in (word, word.title())) for word in ("yes", "no")
