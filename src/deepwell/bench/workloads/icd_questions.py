@@ -105,7 +105,7 @@ def questions_digest(questions: Sequence[ClosedQuestion]) -> str:
 def _generate(takes: Callable[[IcdEntry], bool], yes_no: int, four: int) -> list[ClosedQuestion]:
     chapters = icd_entries()
     has_title = TitleFinder([entry.title for chapter in chapters for entry in chapter.walk()])
-    draw = random.Random(_SEED)  # noqa: S311: a seeded draw, not a secret
+    draw = random.Random(_SEED)  # noqa: S311 - a seeded draw, not a secret
     parents = [entry for chapter in chapters if takes(chapter) for entry in chapter.walk() if entry.children]
     coded = [(parent, child) for parent in parents for child in parent.children if _is_code(child.code)]
     return [

@@ -214,7 +214,9 @@ def _package(name: str, folder: Path) -> Path:
     if found := sorted(folder.glob(f"{name}_*.deb")):
         return found[-1]
     try:
-        done = subprocess.run(["apt-get", "download", "-q", name], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run(
+            ["apt-get", "download", "-q", name], cwd=folder, capture_output=True, text=True, check=False
+        )
     except FileNotFoundError:
         raise DownloadError(
             f"no apt-get here to fetch {name}",

@@ -83,6 +83,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "vector-stores": knowledge.vector_stores,
     "documents": knowledge.documents,
     "citations": knowledge.citations,
+    "languages": knowledge.languages,
+    "medical": knowledge.medical,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -8,7 +8,18 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["citations", "cranfield", "current", "documents", "law", "million", "search", "vector_stores"]
+__all__ = [
+    "citations",
+    "cranfield",
+    "current",
+    "documents",
+    "languages",
+    "law",
+    "medical",
+    "million",
+    "search",
+    "vector_stores",
+]
 
 
 Embedder = Annotated[
@@ -132,3 +143,29 @@ def documents(
     from deepwell.bench.suites.knowledge.documents import bench_documents
 
     measure("knowledge_robustness", row, json, lambda report: bench_documents(report, seed=seed))
+
+
+def languages(
+    development: Annotated[
+        bool, typer.Option("--development", help="Ask the development questions, on which choices are made.")
+    ] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks questions whose answer is a passage in the other language, over the LibreOffice help in both."""
+    from deepwell.bench.suites.knowledge.languages import bench_languages
+
+    measure("knowledge_languages", row, json, lambda report: bench_languages(report, development=development))
+
+
+def medical(
+    development: Annotated[
+        bool, typer.Option("--development", help="Ask questions of the chapters on which choices are made.")
+    ] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks closed questions on ICD-10-CM with and without retrieval, and control questions that need none."""
+    from deepwell.bench.suites.knowledge.medical import bench_medical
+
+    measure("knowledge_medical", row, json, lambda report: bench_medical(report, development=development))

@@ -1,0 +1,154 @@
+"""Closed questions on ICD-10-CM, answered by a small model with and without retrieval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from deepwell.bench.harness.proportions import mcnemar, wilson
+from deepwell.bench.harness.report import Report, rounded
+from deepwell.bench.workloads.control_questions import control_questions
+from deepwell.bench.workloads.icd import IcdPassage, icd_entries, icd_passages, plain
+from deepwell.bench.workloads.icd_questions import ClosedQuestion, development_icd_questions, icd_questions
+from deepwell.knowledge.fuse import fuse
+from deepwell.knowledge.index.lexical import TantivyIndex
+from deepwell.llm import LLM
+
+__all__ = ["bench_medical"]
+
+MODEL = "qwen2.5-coder-0.5b"
+PASSAGES = 1
+MIN_SCORE = 0.5
+_SYSTEM = "You are an expert of medical coding. Use the notes, if there are any, and answer with nothing but the answer."
+_LEAST_LOGPROB = -25.0  # of a choice that is not among the 20 likeliest tokens
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    question: ClosedQuestion
+    without: bool
+    retrieved: bool
+    passages: int
+    found: bool
+
+
+class _Index:
+    """The whole classification, searched by words. The score of a passage decides whether it is used."""
+
+    def __init__(self) -> None:
+        self.passages = icd_passages(icd_entries())
+        self._words = TantivyIndex()
+        self._words.add(np.arange(len(self.passages)), [one.text for one in self.passages])
+
+    def search(self, question: str) -> list[IcdPassage]:
+        ranked = fuse(self._words.search(question, 20), None)
+        return [
+            self.passages[key]
+            for key, score in zip(ranked.keys[:PASSAGES], ranked.scores[:PASSAGES], strict=True)
+            if score >= MIN_SCORE
+        ]
+
+
+def bench_medical(report: Report, *, development: bool = False) -> dict[str, Any]:
+    """Returns accuracies of both arms over the questions and over the control set, which decides whether retrieval harms."""
+    index = _Index()
+    questions = development_icd_questions() if development else icd_questions()
+    report.note(f"{len(index.passages):,} passages, {len(questions)} questions, {MODEL}")
+    with LLM(MODEL) as llm:
+        asked = [_answered(llm, index, one) for one in questions]
+        control = [_answered(llm, index, one) for one in control_questions()]
+    rows: list[tuple[Any, ...]] = []
+    for name, group in (
+        ("yes/no", [one for one in asked if one.question.kind == "yesno"]),
+        ("four choices", [one for one in asked if one.question.kind == "four"]),
+        ("all", asked),
+        ("control", control),
+    ):
+        rows.append(_row(name, group))
+    report.table(
+        "accuracy",
+        (
+            "questions",
+            "number",
+            "without",
+            "with",
+            "gained",
+            "lost",
+            "McNemar p",
+            "note found",
+            "passages used",
+        ),
+        rows,
+    )
+    gained, lost = _discordant(asked)
+    gain = (gained - lost) / len(asked)
+    control_gained, control_lost = _discordant(control)
+    low, high = wilson(sum(one.retrieved for one in asked), len(asked))
+    return {
+        "without": _rate([one.without for one in asked]),
+        "with": _rate([one.retrieved for one in asked]),
+        "with_low": rounded(low),
+        "with_high": rounded(high),
+        "points": rounded(100 * gain),
+        "mcnemar_p": rounded(mcnemar(gained, lost)),
+        "yes_no_points": _points([one for one in asked if one.question.kind == "yesno"]),
+        "four_way_points": _points([one for one in asked if one.question.kind == "four"]),
+        "note_found": _rate([one.found for one in asked]),
+        "control": len(control),
+        "control_points": rounded(100 * (control_gained - control_lost) / len(control)),
+        "control_with_passages": sum(one.passages > 0 for one in control),
+        "questions": len(asked),
+    }
+
+
+def _answered(llm: LLM, index: _Index, question: ClosedQuestion) -> _Answered:
+    passages = index.search(question.question)
+    without = _choice(llm, question, []) == question.answer
+    retrieved = without if not passages else _choice(llm, question, passages) == question.answer
+    condition = plain(question.question.split('"')[1]) if question.gold else ""
+    found = any(one.code == question.gold and condition in plain(one.text) for one in passages)
+    return _Answered(question, without, retrieved, len(passages), found)
+
+
+def _choice(llm: LLM, question: ClosedQuestion, passages: Sequence[IcdPassage]) -> str:
+    """Returns the likeliest of the choices."""
+    between = " or " if question.choices == ("yes", "no") else ", "
+    text = f"{question.question} Answer {between.join(question.choices)}."
+    if passages:
+        text = "Notes:\n" + "\n\n".join(one.text for one in passages) + f"\n\n{text}"
+    messages = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": text}]
+    if question.choices == ("yes", "no"):
+        step = llm.chat(messages, max_tokens=1, temperature=0.0, logprobs=20).logprobs
+        top = dict(step[0].top) if step else {}
+        yes, no = (
+            max(top.get(one, _LEAST_LOGPROB) for one in (word, word.title())) for word in ("yes", "no")
+        )
+        return "yes" if yes > no else "no"
+    return llm.chat(messages, choice=list(question.choices), max_tokens=24, temperature=0.0).text.strip()
+
+
+def _discordant(group: Sequence[_Answered]) -> tuple[int, int]:
+    return (
+        sum(one.retrieved and not one.without for one in group),
+        sum(one.without and not one.retrieved for one in group),
+    )
+
+
+def _row(name: str, group: Sequence[_Answered]) -> tuple[Any, ...]:
+    gained, lost = _discordant(group)
+    return (
+        name, len(group), _rate([one.without for one in group]), _rate([one.retrieved for one in group]), gained, lost,
+        rounded(mcnemar(gained, lost)), _rate([one.found for one in group]), sum(one.passages > 0 for one in group),
+    )  # fmt: skip
+
+
+def _points(group: Sequence[_Answered]) -> float:
+    gained, lost = _discordant(group)
+    return rounded(100 * (gained - lost) / len(group))
+
+
+def _rate(values: Sequence[bool]) -> float:
+    return rounded(sum(values) / len(values))
