@@ -25,7 +25,15 @@ from deepwell.dialogue.text import Codec
 DOCS = Path(__file__).parents[2] / "docs"
 GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chinese
 # Their Python blocks run in tests
-TESTED = {*GUIDES, "embeddings", "keys-and-limits", "python-api", "rerank", "structured-output"}
+TESTED = {
+    *GUIDES,
+    "embeddings",
+    "keys-and-limits",
+    "python-api",
+    "rerank",
+    "structured-output",
+    "vector-stores",
+}
 PAGES = sorted(page.name for page in (DOCS / "guides").glob("*.md"))
 MISTAKES = {"lst"}  # commands that a guide gets wrong on purpose
 READERS = {"json": json.loads, "toml": tomllib.loads, "python": lambda code: compile(code, "guide", "exec")}

@@ -1,4 +1,4 @@
-"""Every method of `vector_stores`, and `file_search`, called through the official SDK, which refuses what is not as documented."""
+"""Every method of `vector_stores`, and `file_search`, through the official SDK, which refuses what is not as documented."""
 
 from __future__ import annotations
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import re
+import subprocess
 import sys
 from typing import Any
 
+from deepwell.bench.harness.assets import repository
 from deepwell.bench.harness.report import Report
 from deepwell.bench.harness.served import served
-from deepwell.bench.workloads.knowledge_tour import METHODS, take_knowledge_tour
+from deepwell.bench.workloads.knowledge_tour import METHODS, Checked, take_knowledge_tour
 
 __all__ = ["MODEL", "bench_knowledge_sdk"]
 
@@ -24,7 +27,9 @@ def bench_knowledge_sdk(report: Report) -> dict[str, Any]:
         return [sys.executable, "-m", "deepwell", "serve", MODEL, *flags]
 
     with served(command) as port:
-        checks, calls = take_knowledge_tour(f"http://127.0.0.1:{port}", MODEL)
+        url = f"http://127.0.0.1:{port}"
+        checks, calls = take_knowledge_tour(url, MODEL)
+        checks.append(Checked("openai", "the_guide", _guide(url)))
     rows = [[one.check.replace("_", " "), one.client, one.problem or "yes"] for one in checks]
     report.table("Vector stores and file_search through the SDK", ["check", "client", "passed"], rows)
     return {
@@ -35,3 +40,18 @@ def bench_knowledge_sdk(report: Report) -> dict[str, Any]:
         "methods": sum(map(len, METHODS.values())),
         "calls": calls,
     }
+
+
+def _guide(url: str) -> str:
+    """Runs the program of the guide. Returns what is wrong with what it prints; empty if nothing."""
+    text = (repository() / "docs" / "guides" / "vector-stores.md").read_text(encoding="utf-8")
+    program, expected = (
+        "".join(re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)) for kind in ("python", "text")
+    )
+    code = program.replace("http://127.0.0.1:8000", url)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False
+    )
+    if done.returncode:
+        return done.stderr.strip()[-300:]
+    return "" if done.stdout == expected else f"it prints {done.stdout!r}"
