@@ -11,7 +11,7 @@ from typing import Any
 from deepwell.bench.harness.assets import repository
 from deepwell.bench.harness.report import Report
 from deepwell.bench.harness.served import served
-from deepwell.bench.workloads.knowledge_tour import METHODS, Checked, take_knowledge_tour
+from deepwell.bench.suites.knowledge.sdk_checks import METHODS, Checked, take_knowledge_tour
 
 __all__ = ["MODEL", "bench_knowledge_sdk"]
 
@@ -19,7 +19,7 @@ MODEL = "qwen2.5-coder-0.5b"
 
 
 def bench_knowledge_sdk(report: Report) -> dict[str, Any]:
-    """Makes the checks of `knowledge_tour`. One that fails does not end the others."""
+    """Makes the checks of `sdk_checks`. One that fails does not end the others."""
     importlib.import_module("openai")  # before a server is started for nothing
 
     def command(port: int) -> list[str]:

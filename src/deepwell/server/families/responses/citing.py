@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from deepwell.server.families.responses.bodies import FileCitation, FileSearchRe
 from deepwell.server.families.responses.file_search import Searched
 
 if TYPE_CHECKING:
-    from deepwell.knowledge.answer.cite import Citation
+    from deepwell.knowledge.answer.cite import Citation, Dropped, GroundedAnswer
     from deepwell.knowledge.answer.text import Sentence
 
 __all__ = ["Found", "Spoken", "spoken"]
@@ -37,6 +37,7 @@ async def spoken(
     results: list[FileSearchResult] | None,
     *,
     prose: bool,
+    answered: Callable[[GroundedAnswer], None],
 ) -> AsyncGenerator[Spoken, None]:
     """Yields a search and the answer that rests on it.
 
@@ -44,10 +45,14 @@ async def spoken(
         turns: the model's answer, which is not begun if the answer declines.
         results: what the response shows of the found passages.
         prose: whether the text is made of sentences, which are then checked.
+        answered: called with a checked answer when it has ended.
     """
+    from deepwell.knowledge.answer.cite import GroundedAnswer
+
     async with aclosing(turns):
         yield Found([search.query], results)
         if search.declines:
+            answered(GroundedAnswer(search.declines, (), declined=True, query=search.query))
             yield Turn(0, (Content(search.declines),), finish_reason="stop")
             return
         answer = _CitedAnswer(search) if prose and search.passages else None
@@ -57,6 +62,8 @@ async def spoken(
                 continue
             for one in await answer.take(turn):
                 yield one
+            if turn.finish_reason is not None:
+                answered(answer.whole())
 
 
 class _CitedAnswer:
@@ -70,6 +77,8 @@ class _CitedAnswer:
         self._checker = CitationChecker(search.query, search.passages, search.embedder)
         self._called = False
         self._said = False
+        self._quotes = False
+        self._dropped: list[Dropped] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -99,10 +108,26 @@ class _CitedAnswer:
         found.append(replace(turn, events=(), entries=()))
         return found
 
+    def whole(self) -> GroundedAnswer:
+        """Returns the answer so far."""
+        from deepwell.knowledge.answer.cite import GroundedAnswer
+
+        return GroundedAnswer(
+            self._text.text,
+            tuple(self._text.citations),
+            declined=False,
+            passages=self._search.passages,
+            query=self._search.query,
+            dropped=tuple(self._dropped),
+            quoted=self._quotes,
+        )
+
     async def _checked(self, turn: Turn, ready: Sequence[tuple[Sentence, str]]) -> list[Spoken]:
         found: list[Spoken] = []
         for sentence, gap in ready:
             checked = await self._checker.check(sentence)
+            if checked.dropped is not None:
+                self._dropped.append(checked.dropped)
             if checked.stays:
                 found += self._told(turn, *self._text.add(checked, gap))
         return found
@@ -111,7 +136,7 @@ class _CitedAnswer:
         """Returns a sentence of the best passage, because no sentence of the model passed."""
         from deepwell.knowledge.answer.grounded import quotation
 
-        search = self._search
+        search, self._quotes = self._search, True
         assert search.embedder is not None
         return self._told(
             turn, *self._text.add(await quotation(search.query, search.passages[0], search.embedder))

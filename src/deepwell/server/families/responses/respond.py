@@ -97,14 +97,20 @@ async def prompted(
 
 
 def spoken_of(
-    answering: Answering, said: Prompted, choices: Sequence[Choice], body: ResponseRequest
+    context: ServerContext,
+    answering: Answering,
+    said: Prompted,
+    choices: Sequence[Choice],
+    body: ResponseRequest,
 ) -> AsyncGenerator[Spoken, None]:
     """Returns the parts that a response is built of: the turns of the model, and the search before them."""
     turns = answering.converse(said.plan, choices)
     if said.search is None:
         return turns
     prose = _format(body.text.format if body.text else None) is None
-    return spoken(turns, said.search, results_of(said.search, body), prose=prose)
+    return spoken(
+        turns, said.search, results_of(said.search, body), prose=prose, answered=context.knowledge.answered
+    )
 
 
 async def dialogue_of(

@@ -64,7 +64,7 @@ def router(context: ServerContext) -> APIRouter:
             await store(state, tenant, builder, said.own)
 
         def events_of(keep: Keep) -> AsyncGenerator[ResponseEvent, None]:
-            return events_until_stored(spoken_of(answering, said, choices, body), builder, keep)
+            return events_until_stored(spoken_of(context, answering, said, choices, body), builder, keep)
 
         if body.background:
             queued = _encode(response)
