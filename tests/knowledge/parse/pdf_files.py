@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from deepwell.bench.workloads.hostile_documents.pdfs import pdf_of
+
 FONT = "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"
 
 
@@ -42,21 +44,4 @@ def pdf_file(pages: Sequence[str], *, outline: Sequence[tuple[str, int]] = (), t
             objects.append(
                 f"<< /Title ({name}) /Parent {first} 0 R {following} /Dest [{4 + 2 * page} 0 R /Fit] >>"
             )
-    return join_objects([one.encode("latin-1") for one in objects])
-
-
-def join_objects(objects: Sequence[bytes]) -> bytes:
-    """Returns a PDF whose first object is the catalog and whose third describes it."""
-    out = bytearray(b"%PDF-1.4\n")
-    offsets: list[int] = []
-    for number, one in enumerate(objects, 1):
-        offsets.append(len(out))
-        out += b"%d 0 obj\n%s\nendobj\n" % (number, one)
-    table = len(out)
-    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    out += b"trailer << /Size %d /Root 1 0 R /Info 3 0 R >>\nstartxref\n%d\n%%%%EOF" % (
-        len(objects) + 1,
-        table,
-    )
-    return bytes(out)
+    return pdf_of([one.encode("latin-1") for one in objects], b"/Info 3 0 R")

@@ -29,7 +29,7 @@ def bench_documents(report: Report, *, seed: int = 0) -> dict[str, Any]:
             place.mkdir()
         worker = Worker(
             "document parser",
-            [sys.executable, "-m", "deepwell.bench.workers.document_parser"],
+            [sys.executable, "-m", "deepwell.bench.workers.knowledge.document_parser"],
             _environment(places),
             folder / "log",
         )

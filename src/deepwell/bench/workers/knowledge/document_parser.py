@@ -15,7 +15,7 @@ from typing import Any
 
 from deepwell.bench.workers.loop import answer_stream, serve
 from deepwell.bench.workloads.hostile_documents import HostileDocument, write_hostile_documents
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, MissingDependency
 from deepwell.knowledge.chunk import chunk_document
 from deepwell.knowledge.parse.process import ParseProcess
 
@@ -59,7 +59,7 @@ class DocumentParser:
         except DeepwellError as error:
             seconds = time.monotonic() - begin
             said = f"{type(error).__name__}: {error}"
-            broken = error.status >= 500
+            broken = error.status >= 500 and not isinstance(error, MissingDependency)  # scanned, without OCR
         except Exception as error:
             seconds = time.monotonic() - begin
             said, broken = f"{type(error).__name__}: {error}", True
