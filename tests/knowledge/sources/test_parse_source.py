@@ -80,7 +80,7 @@ def test_secrets_are_stored_and_never_shown() -> None:
     assert by_name.shown()["address"] == "postgresql://me:${PGPASSWORD}@db/x"
     headers = parse_source(
         "live:https://s.example/?q={question}&api_key=k123",
-        ["headers.Authorization=Bearer t0ken", "headers.X-Team=${TEAM}"],
+        ["headers.Authorization=Bearer t0ken", "headers.X-Team=${TEAM}", "name=search"],
     )
     assert headers.shown()["options"]["headers"] == {"Authorization": "***", "X-Team": "${TEAM}"}
     assert "k123" not in repr(headers)

@@ -165,6 +165,7 @@ class LiveHTTPOptions:
     Attributes:
         body: JSON that is sent by POST, as text; `{question}` and `{limit}` in its strings are replaced. Without it: GET.
         headers: headers; values may hold `${NAME}`.
+        name: its name in passages and errors; the id of the source, if it is empty.
         list: JSON pointer of the list of results; empty: the answer is the list.
         text: JSON pointer of the text in one result.
         title, link, score: JSON pointers of what else a result has; empty if it has none.
@@ -175,6 +176,7 @@ class LiveHTTPOptions:
 
     body: str = ""
     headers: dict[str, str] = field(default_factory=dict)
+    name: str = ""
     list: str = ""
     text: str = "/text"
     title: str = ""
@@ -191,6 +193,7 @@ class LiveSQLOptions:
 
     Attributes:
         query: one SELECT. It may use `:question`, `:terms`, `:term_1` to `:term_8` and `:limit`, all bound.
+        name: its name in passages and errors; the id of the source, if it is empty.
         text: column of the text; the others below likewise, empty if there is none.
         timeout_s: seconds for the query.
         max_bytes: most bytes of text of all rows.
@@ -198,6 +201,7 @@ class LiveSQLOptions:
     """
 
     query: str
+    name: str = ""
     text: str = "text"
     title: str = "title"
     link: str = "link"
