@@ -79,8 +79,8 @@ class ServerKnowledge:
         """Searches as `Searcher.find`, measured. Live sources that do not answer are in the log."""
         began = time.monotonic()
         found = await self.searcher.find(tenant, store_id, query, options)
-        self._metrics.knowledge_search_seconds.observe(time.monotonic() - began)
-        self._metrics.knowledge_results.labels("found" if found.passages else "empty").inc()
+        self._metrics.knowledge.search_seconds.observe(time.monotonic() - began)
+        self._metrics.knowledge.searches.labels("found" if found.passages else "empty").inc()
         for source, error in found.errors.items():
             _log.warning("a live source did not answer: %s: %s", source, error)
         return found.passages
@@ -88,9 +88,9 @@ class ServerKnowledge:
     def answered(self, answer: GroundedAnswer) -> None:
         """Counts a grounded answer by its outcome, and what its checks found."""
         outcome = "declined" if answer.declined else "quoted" if answer.quoted else "written"
-        self._metrics.grounded_answers.labels(outcome).inc()
+        self._metrics.knowledge.grounded_answers.labels(outcome).inc()
         for one in answer.dropped:
-            self._metrics.checked_sentences.labels(one.action).inc()
+            self._metrics.knowledge.checked_sentences.labels(one.action).inc()
 
     def changed(self) -> None:
         """Tells the worker of this process that files were attached."""
@@ -148,10 +148,12 @@ class ServerKnowledge:
                 self._state.files,
                 parser,
                 self.embedders.of_store,
-                observe=lambda stage, seconds: self._metrics.ingest_seconds.labels(stage).observe(seconds),
+                observe=lambda stage, seconds: self._metrics.knowledge.ingest_seconds.labels(stage).observe(
+                    seconds
+                ),
             )
         outcome = await self._ingestor.run(run)
-        self._metrics.ingested.labels(outcome.status).inc()
+        self._metrics.knowledge.ingested.labels(outcome.status).inc()
         return outcome
 
     def _access(self) -> Access:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deepwell.bench.workloads.cranfield import cranfield, is_development
-from deepwell.bench.workloads.law import cited
+from deepwell.bench.workloads.knowledge.cranfield import cranfield, is_development
+from deepwell.bench.workloads.knowledge.law import cited
 
 
 def test_cranfield_is_whole() -> None:

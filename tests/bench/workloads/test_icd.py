@@ -2,9 +2,9 @@
 
 import pytest
 
-from deepwell.bench.workloads.control_questions import control_questions
-from deepwell.bench.workloads.icd import icd_passages, read_icd
-from deepwell.bench.workloads.icd_questions import TitleFinder
+from deepwell.bench.workloads.knowledge.control_questions import control_questions
+from deepwell.bench.workloads.knowledge.icd import icd_passages, read_icd
+from deepwell.bench.workloads.knowledge.icd_questions import TitleFinder
 from deepwell.errors import DeepwellError
 
 TABULAR = b"""<ICD10CM.tabular><chapter><name>9</name><desc>Circulatory (I00-I99)</desc>

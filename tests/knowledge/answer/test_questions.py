@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 
-from deepwell.bench.workloads.answers import AnswerQuestion, development_answers, held_answers, normalised
+from deepwell.bench.workloads.knowledge.answers import (
+    AnswerQuestion,
+    development_answers,
+    held_answers,
+    normalised,
+)
 
 
 def pages(questions: list[AnswerQuestion]) -> set[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from deepwell.bench.workloads.hostile_documents import HostileDocument, write_hostile_documents
+from deepwell.bench.workloads.knowledge.hostile_documents import HostileDocument, write_hostile_documents
 from deepwell.errors import DeepwellError
 from deepwell.knowledge.parse import process as process_module
 from deepwell.knowledge.parse.process import ParseProcess

@@ -8,7 +8,18 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["citations", "cranfield", "current", "documents", "languages", "law", "medical", "million", "search", "vector_stores"]
+__all__ = [
+    "citations",
+    "cranfield",
+    "current",
+    "documents",
+    "languages",
+    "law",
+    "medical",
+    "million",
+    "search",
+    "vector_stores",
+]
 
 
 Embedder = Annotated[

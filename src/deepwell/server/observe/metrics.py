@@ -270,6 +270,49 @@ def _connections(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
     return opened, cut
 
 
+class KnowledgeMetrics:
+    """Counters and timings of ingestion, searches and grounded answers."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ingested = Counter(
+            "deepwell_ingested_files",
+            "Files whose ingestion into a knowledge base has ended.",
+            ("status",),
+            registry=registry,
+        )
+        self.ingest_seconds = Histogram(
+            "deepwell_ingest_seconds",
+            "Time that one file spent in a stage of its ingestion.",
+            ("stage",),
+            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
+            registry=registry,
+        )
+        self.search_seconds = Histogram(
+            "deepwell_knowledge_search_seconds",
+            "Time of one search in a knowledge base.",
+            buckets=(0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.3, 1, 3),
+            registry=registry,
+        )
+        self.searches = Counter(
+            "deepwell_knowledge_searches",
+            "Searches in knowledge bases, by whether they found a passage.",
+            ("result",),
+            registry=registry,
+        )
+        self.grounded_answers = Counter(
+            "deepwell_grounded_answers",
+            "Answers from the server's knowledge base: written, quoted from a passage, or declined.",
+            ("outcome",),
+            registry=registry,
+        )
+        self.checked_sentences = Counter(
+            "deepwell_checked_sentences",
+            "Sentences of grounded answers that did not pass their check as they were written.",
+            ("action",),
+            registry=registry,
+        )
+
+
 class Metrics:
     """The server's own counters and timings, beside those of its engines.
 
@@ -310,43 +353,7 @@ class Metrics:
         self._valkey_failures = Counter(
             "deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=self.registry
         )
-        self.ingested = Counter(
-            "deepwell_ingested_files",
-            "Files whose ingestion into a knowledge base has ended.",
-            ("status",),
-            registry=registry,
-        )
-        self.ingest_seconds = Histogram(
-            "deepwell_ingest_seconds",
-            "Time that one file spent in a stage of its ingestion.",
-            ("stage",),
-            buckets=(0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300),
-            registry=registry,
-        )
-        self.knowledge_search_seconds = Histogram(
-            "deepwell_knowledge_search_seconds",
-            "Time of one search in a knowledge base.",
-            buckets=(0.001, 0.003, 0.01, 0.02, 0.05, 0.1, 0.3, 1, 3),
-            registry=registry,
-        )
-        self.knowledge_results = Counter(
-            "deepwell_knowledge_searches",
-            "Searches in knowledge bases, by whether they found a passage.",
-            ("result",),
-            registry=registry,
-        )
-        self.grounded_answers = Counter(
-            "deepwell_grounded_answers",
-            "Answers from the server's knowledge base: written, quoted from a passage, or declined.",
-            ("outcome",),
-            registry=registry,
-        )
-        self.checked_sentences = Counter(
-            "deepwell_checked_sentences",
-            "Sentences of grounded answers that did not pass their check as they were written.",
-            ("action",),
-            registry=registry,
-        )
+        self.knowledge = KnowledgeMetrics(registry)
         self._lookups = Counter(
             "deepwell_response_cache_lookups",
             "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",

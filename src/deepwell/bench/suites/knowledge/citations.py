@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from deepwell import AsyncLLM
 from deepwell.bench.harness.assets import bench_cache, e5_small
 from deepwell.bench.harness.report import Report, rounded
-from deepwell.bench.workloads.answers import AnswerQuestion, development_answers, held_answers
-from deepwell.bench.workloads.libreoffice_help import HelpPassage, help_passages, help_source
+from deepwell.bench.workloads.knowledge.answers import AnswerQuestion, development_answers, held_answers
+from deepwell.bench.workloads.knowledge.libreoffice_help import HelpPassage, help_passages, help_source
 from deepwell.knowledge.answer.cite import GroundedAnswer
 from deepwell.knowledge.answer.grounded import AnswerOptions, answer
 from deepwell.knowledge.documents import Passage, Place
@@ -154,7 +154,8 @@ def _asked(questions: Sequence[AnswerQuestion]) -> list[tuple[AnswerQuestion, Ki
     covered = [one for one in questions if one.gold]
     far: list[tuple[AnswerQuestion, Kind]] = [(one, "far") for one in questions if not one.gold]
     kinds: tuple[Kind, ...] = ("covered", "near")
-    return [(one, kind) for kind in kinds for one in covered] + far
+    near: list[tuple[AnswerQuestion, Kind]] = [(one, kind) for kind in kinds for one in covered]
+    return near + far
 
 
 async def _answers(

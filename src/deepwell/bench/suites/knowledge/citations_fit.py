@@ -14,7 +14,7 @@ from deepwell import AsyncLLM
 from deepwell.bench.harness.assets import e5_small
 from deepwell.bench.harness.report import Report
 from deepwell.bench.suites.knowledge.citations import HelpStore, Language, NamedWriter, help_store
-from deepwell.bench.workloads.answers import AnswerQuestion, development_answers
+from deepwell.bench.workloads.knowledge.answers import AnswerQuestion, development_answers
 from deepwell.knowledge.answer.decline import (
     Case,
     Features,

@@ -13,8 +13,12 @@ from deepwell.bench.harness.assets import e5_small
 from deepwell.bench.harness.proportions import wilson
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.vectors import CachedEmbedder
-from deepwell.bench.workloads.help_questions import HelpQuestion, development_questions, help_questions
-from deepwell.bench.workloads.libreoffice_help import HelpPassage, help_passages, help_source
+from deepwell.bench.workloads.knowledge.help_questions import (
+    HelpQuestion,
+    development_questions,
+    help_questions,
+)
+from deepwell.bench.workloads.knowledge.libreoffice_help import HelpPassage, help_passages, help_source
 from deepwell.errors import DeepwellError
 from deepwell.knowledge.align import across, interleaved, learn_alignment
 from deepwell.knowledge.index.lexical import TantivyIndex

@@ -10,9 +10,13 @@ import numpy as np
 
 from deepwell.bench.harness.proportions import mcnemar, wilson
 from deepwell.bench.harness.report import Report, rounded
-from deepwell.bench.workloads.control_questions import control_questions
-from deepwell.bench.workloads.icd import IcdPassage, icd_entries, icd_passages, plain
-from deepwell.bench.workloads.icd_questions import ClosedQuestion, development_icd_questions, icd_questions
+from deepwell.bench.workloads.knowledge.control_questions import control_questions
+from deepwell.bench.workloads.knowledge.icd import IcdPassage, icd_entries, icd_passages, plain
+from deepwell.bench.workloads.knowledge.icd_questions import (
+    ClosedQuestion,
+    development_icd_questions,
+    icd_questions,
+)
 from deepwell.knowledge.index.lexical import TantivyIndex
 from deepwell.llm import LLM
 
@@ -21,7 +25,7 @@ __all__ = ["bench_medical"]
 MODEL = "qwen2.5-coder-0.5b"
 PASSAGES = 1
 MIN_BM25 = 18.0
-"""The least score of a passage that is used: 1 in 20 of the English development questions on the LibreOffice help reaches it."""
+"""The least score of a passage that is used: 1 in 20 of the English development questions on LibreOffice reaches it."""
 _SYSTEM = "You are an expert of medical coding. Use the notes, if there are any, and answer with nothing but the answer."
 _LEAST_LOGPROB = -25.0  # of a choice that is not among the 20 likeliest tokens
 

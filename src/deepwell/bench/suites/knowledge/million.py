@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from deepwell.bench.harness.assets import bench_cache
 from deepwell.bench.harness.report import Report, percentile, rounded
-from deepwell.bench.workloads.help_questions import help_questions
-from deepwell.bench.workloads.libreoffice_help import help_passages
+from deepwell.bench.workloads.knowledge.help_questions import help_questions
+from deepwell.bench.workloads.knowledge.libreoffice_help import help_passages
 from deepwell.settings import Settings
 
 __all__ = ["bench_million"]

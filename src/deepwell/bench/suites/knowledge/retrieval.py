@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from deepwell.bench.harness.report import Report
-from deepwell.bench.workloads.cranfield import cranfield, is_development
-from deepwell.bench.workloads.law import law
+from deepwell.bench.workloads.knowledge.cranfield import cranfield, is_development
+from deepwell.bench.workloads.knowledge.law import law
 from deepwell.knowledge.evaluate import Arm, Collection, Evaluation, evaluated
 
 __all__ = ["bench_cranfield", "bench_law", "bm25s_arm"]

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.harness.report import Report, percentile, rounded
-from deepwell.bench.workloads.help_questions import help_questions
-from deepwell.bench.workloads.libreoffice_help import help_passages
+from deepwell.bench.workloads.knowledge.help_questions import help_questions
+from deepwell.bench.workloads.knowledge.libreoffice_help import help_passages
 from deepwell.knowledge.ingest import ChunkingStrategy
 from deepwell.knowledge.local import LocalKnowledge
 from deepwell.knowledge.search import SearchOptions

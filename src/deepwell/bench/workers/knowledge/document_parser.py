@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deepwell.bench.workers.loop import answer_stream, serve
-from deepwell.bench.workloads.hostile_documents import HostileDocument, write_hostile_documents
+from deepwell.bench.workloads.knowledge.hostile_documents import HostileDocument, write_hostile_documents
 from deepwell.errors import DeepwellError, MissingDependency
 from deepwell.knowledge.chunk import chunk_document
 from deepwell.knowledge.parse.process import ParseProcess

@@ -15,8 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from deepwell.bench.workloads.hostile_documents.office import hostile_office_files, sound_office_files
-from deepwell.bench.workloads.hostile_documents.pdfs import hostile_pdfs
+from deepwell.bench.workloads.knowledge.hostile_documents.office import (
+    hostile_office_files,
+    sound_office_files,
+)
+from deepwell.bench.workloads.knowledge.hostile_documents.pdfs import hostile_pdfs
 
 __all__ = ["HostileDocument", "write_hostile_documents"]
 

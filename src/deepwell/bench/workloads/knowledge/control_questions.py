@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from deepwell.bench.workloads.icd_questions import ClosedQuestion
+from deepwell.bench.workloads.knowledge.icd_questions import ClosedQuestion
 
 __all__ = ["control_questions"]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 
-from deepwell.bench.workloads.icd import IcdEntry, icd_entries, plain
+from deepwell.bench.workloads.knowledge.icd import IcdEntry, icd_entries, plain
 from deepwell.errors import DeepwellError
 
 __all__ = [

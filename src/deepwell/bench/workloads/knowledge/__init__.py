@@ -1,0 +1,1 @@
+"""Collections and questions that benchmarks of knowledge measure with."""
