@@ -4,9 +4,10 @@ import asyncio
 import json
 
 import pytest
+import sqlalchemy as sa
 from tests.knowledge.hashing import HashEmbedder
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import InvalidRequest, StorageError
 from deepwell.knowledge.documents import Document, Section
 from deepwell.knowledge.ingest import ChunkingStrategy, Ingestor
 from deepwell.storage.database import LOCAL, Database
@@ -15,6 +16,7 @@ from deepwell.storage.jobs import JobStore
 from deepwell.storage.jobs.runner import JobRun
 from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.knowledge.files import INGEST_JOB, Attachment
+from deepwell.storage.tables import embeddings
 
 
 class PlainParser:
@@ -164,3 +166,27 @@ async def test_many_files_are_ingested_side_by_side(house):
     await house.kept.files.attach(LOCAL, house.store.id, [Attachment(id) for id in ids])
     await asyncio.gather(*(house.run() for _ in ids))
     assert sorted(await house.texts()) == [f"text {n}" for n in range(8)]
+
+
+async def test_vectors_that_are_swept_meanwhile_are_never_missing(house, monkeypatch):
+    old = await house.file("The same words.")
+    await house.ingest(old.id)
+    await house.kept.files.detach(LOCAL, house.store.id, [old.id])
+    complete = house.kept.files.complete
+
+    async def swept_first(*given, **named):
+        age = sa.update(embeddings).values(created_at=0)
+        await house.database.write(lambda connection: connection.execute(age).rowcount)
+        await house.kept.chunks.sweep()
+        return await complete(*given, **named)
+
+    monkeypatch.setattr(house.kept.files, "complete", swept_first)
+    stored = await house.file("The same words.", "b.txt")
+    await house.kept.files.attach(LOCAL, house.store.id, [Attachment(stored.id)])
+    job = await house.jobs.claim([INGEST_JOB], "me", 10)
+    with pytest.raises(StorageError, match="swept"):
+        await house.ingestor.run(JobRun(job))
+    monkeypatch.undo()
+    assert (await house.ingestor.run(JobRun(job))).status == "succeeded"
+    delta = await house.kept.chunks.delta(LOCAL, house.store.id, 0)
+    assert abs(delta.vectors).sum(axis=1).min() > 0

@@ -1,14 +1,17 @@
 """Searches: current to the last commit, filtered, and apart by tenant."""
 
+import asyncio
 import json
 import shutil
 
 import pytest
+import sqlalchemy as sa
 from tests.knowledge.test_ingest import House
 
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.storage.database import LOCAL, Tenant
+from deepwell.storage.tables import chunk_removals
 
 
 @pytest.fixture
@@ -120,6 +123,20 @@ async def test_side_files_that_vanished_are_built_anew(house, searcher, tmp_path
     again = searcher_of(house, tmp_path / "side")
     assert await found(again, house, "ferry") == ["The ferry leaves at nine."]
     await again.close()
+
+
+async def test_a_store_of_many_parts_whose_removals_are_forgotten_is_built_anew(
+    house, searcher, monkeypatch
+):
+    monkeypatch.setattr("deepwell.storage.knowledge.chunks._PAGE", 3)
+    ids = [await added(house, f"The ferry of pier {n} leaves.", f"{n}.txt") for n in range(8)]
+    await house.kept.files.detach(LOCAL, house.store.id, ids[-1:])
+    await house.database.write(
+        lambda connection: connection.execute(sa.update(chunk_removals).values(created_at=0)).rowcount
+    )
+    assert await house.kept.chunks.sweep()
+    async with asyncio.timeout(30):
+        assert len(await found(searcher, house, "ferry")) == 7
 
 
 async def test_a_rebuilt_store_is_searched_by_the_new_vectors(house, searcher):

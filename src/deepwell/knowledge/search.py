@@ -307,10 +307,12 @@ class Searcher:
             return opened.side
         async with opened.lock:
             await asyncio.to_thread(opened.side.reload)
+            anew = False
             while opened.side.generation < store.generation:
                 since = opened.side.generation
-                delta = await self._kept.chunks.delta(tenant, store.id, since)
+                delta = await self._kept.chunks.delta(tenant, store.id, since, anew=anew)
                 await asyncio.to_thread(opened.side.apply, delta, since)
+                anew = anew or delta.rebuild
         return opened.side
 
     async def _opened(self, tenant: Tenant, store: StoredStore) -> _Opened:

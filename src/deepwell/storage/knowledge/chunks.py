@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 from sqlalchemy import Connection
 
+from deepwell.errors import StorageError
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.stores import StoredStore, find_store, next_generation
 from deepwell.storage.tables import chunk_removals, chunks, documents, embeddings, files, vector_stores
@@ -144,6 +145,20 @@ class Chunks:
 
         await self._database.write(work)
 
+    def require_vectors(
+        self, connection: Connection, tenant: Tenant, embedder_hash: str, new: Sequence[NewChunk]
+    ) -> None:
+        """Checks inside the caller's transaction that every chunk has a vector.
+
+        Raises:
+            StorageError: one has none. Its vector was swept since it was found, because nothing had used it for long.
+        """
+        wanted = sorted({chunk.digest for chunk in new})
+        for part in _parts(wanted):
+            query = sa.select(sa.func.count()).where(_vectors_of(tenant, embedder_hash, part))
+            if connection.execute(query).scalar_one() < len(part):
+                raise StorageError("vectors of a file were swept while it was ingested", fix="ingest it again")
+
     def publish(
         self,
         connection: Connection,
@@ -183,14 +198,20 @@ class Chunks:
             connection.execute(sa.insert(chunks), rows)
         return generation
 
-    async def delta(self, tenant: Tenant, store_id: str, since: int) -> ChunksDelta:
+    async def delta(
+        self, tenant: Tenant, store_id: str, since: int, *, anew: bool = False
+    ) -> ChunksDelta:
         """Returns changes of a store's chunks after the generation `since`, at most a few thousand at a time.
+
+        Args:
+            anew: whether an earlier part of the same reading asked for a rebuild. What the index has then is of today, and no
+                forgotten removal is missing in it.
 
         Raises:
             NotFound: the tenant has no such store.
         """
 
-        return await self._database.read(lambda connection: _delta(connection, tenant, store_id, since))
+        return await self._database.read(lambda connection: _delta(connection, tenant, store_id, since, anew))
 
     async def found(self, tenant: Tenant, store_id: str, keys: Collection[int]) -> dict[int, FoundChunk]:
         """Returns the chunks of these keys that are visible now. A removed chunk, or one of a deleted file, is missing."""
@@ -245,9 +266,9 @@ class Chunks:
         return total
 
 
-def _delta(connection: Connection, tenant: Tenant, store_id: str, since: int) -> ChunksDelta:
+def _delta(connection: Connection, tenant: Tenant, store_id: str, since: int, anew: bool) -> ChunksDelta:
     store = find_store(connection, tenant, store_id)
-    rebuild = since + 1 < store.removals_from
+    rebuild = not anew and since + 1 < store.removals_from
     begin = 0 if rebuild else since
     query = _delta_query(tenant, store, begin)
     rows: Sequence[Any] = connection.execute(query.limit(_PAGE + 1)).all()

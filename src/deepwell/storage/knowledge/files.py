@@ -278,6 +278,7 @@ class StoreFiles:
                 return False
             if store.embedder_hash != embedder_hash:
                 return False
+            self._chunks.require_vectors(connection, tenant, embedder_hash, new)
             replaced: list[str] = []
             if attached.uri is not None and attached.source_id is not None:
                 columns = vector_store_files.c
