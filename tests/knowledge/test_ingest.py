@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 from tests.knowledge.hashing import HashEmbedder
 
-from deepwell.errors import InvalidRequest, StorageError
+from deepwell.errors import EngineUnavailable, InvalidRequest, StorageError
 from deepwell.knowledge.documents import Document, Section
 from deepwell.knowledge.ingest import ChunkingStrategy, Ingestor
 from deepwell.storage.database import LOCAL, Database
@@ -190,3 +190,13 @@ async def test_vectors_that_are_swept_meanwhile_are_never_missing(house, monkeyp
     assert (await house.ingestor.run(JobRun(job))).status == "succeeded"
     delta = await house.kept.chunks.delta(LOCAL, house.store.id, 0)
     assert abs(delta.vectors).sum(axis=1).min() > 0
+
+
+async def test_a_parser_that_cannot_run_is_no_fault_of_the_file(house, monkeypatch):
+    async def parse(_path, _filename):
+        raise EngineUnavailable("the process that parses files ended early", fix="add the file again")
+
+    monkeypatch.setattr(house.parser, "parse", parse)
+    stored = await house.file("fine")
+    assert (await house.ingest(stored.id)).status == "failed"
+    assert (await house.kept.files.get(LOCAL, house.store.id, stored.id)).error_code == "server_error"

@@ -125,9 +125,7 @@ async def test_side_files_that_vanished_are_built_anew(house, searcher, tmp_path
     await again.close()
 
 
-async def test_a_store_of_many_parts_whose_removals_are_forgotten_is_built_anew(
-    house, searcher, monkeypatch
-):
+async def test_a_store_of_many_parts_whose_removals_are_forgotten_is_built_anew(house, searcher, monkeypatch):
     monkeypatch.setattr("deepwell.storage.knowledge.chunks._PAGE", 3)
     ids = [await added(house, f"The ferry of pier {n} leaves.", f"{n}.txt") for n in range(8)]
     await house.kept.files.detach(LOCAL, house.store.id, ids[-1:])

@@ -47,9 +47,10 @@ async def published(kept, store, attached, texts, tenant=A):
     vectors = np.eye(SIZE, dtype=np.float32)[np.arange(len(texts)) % SIZE]
     await kept.chunks.keep_vectors(tenant, HASH, [f"digest of {text}" for text in texts], vectors)
     await kept.stores.adopt(tenant, store.id, embedder="e5", embedder_hash=HASH, dimensions=SIZE)
-    return await kept.files.complete(
+    replaced = await kept.files.complete(
         tenant, attached, "document", [chunk(text) for text in texts], usage_bytes=7, embedder_hash=HASH
     )
+    return replaced is not None
 
 
 async def attached_with(kept, files, store, texts, **given):
@@ -179,7 +180,7 @@ async def test_an_expired_file_is_found_no_more(kept, files, database):
 
 async def test_a_new_version_replaces_the_old_one_in_one_moment(kept, files):
     store = await made(kept)
-    source = {"source_id": "src_1", "uri": "file:///a"}
+    source = {"source_id": (await kept.sources.add(A, store.id, "{}")).id, "uri": "file:///a"}
     await attached_with(kept, files, store, ["old one", "old two"], **source)
     before = await kept.chunks.delta(A, store.id, 0)
     await attached_with(kept, files, store, ["new"], **source)

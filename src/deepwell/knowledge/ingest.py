@@ -18,7 +18,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from deepwell.errors import DeepwellError, NotFound
+from deepwell.errors import DeepwellError, EngineUnavailable, MissingDependency, NotFound
 from deepwell.knowledge.chunk import chunk_document
 from deepwell.knowledge.documents import Chunk, Document
 from deepwell.knowledge.protocols import Embedder
@@ -175,12 +175,13 @@ class Ingestor:
 
         self._tell(run, "publish", 0, 1)
         size = sum(len(chunk.text.encode()) + 4 * embedder.dimensions for chunk in new)
-        kept = await self._kept.files.complete(
+        replaced = await self._kept.files.complete(
             tenant, attached, digest, new, usage_bytes=size, embedder_hash=embedder.hash
         )
         self._timed("publish", began)
-        if not kept:
+        if replaced is None:
             return JobOutcome("cancelled")
+        await self._files.release(replaced)
         self._published(tenant, store.id)
         return JobOutcome("succeeded", result=json.dumps({"chunks": len(new)}))
 
@@ -191,8 +192,7 @@ class Ingestor:
         try:
             document = await self._parser.parse(path, filename)
         except DeepwellError as error:
-            code = "unsupported_file" if error.code == "unsupported_file" else "invalid_file"
-            raise _Failure(code, str(error)) from None
+            raise _Failure(_code_of(error), str(error)) from None
         await self._kept.chunks.keep_document(tenant, digest, msgspec.json.encode(document).decode())
         return document
 
@@ -217,6 +217,13 @@ class Ingestor:
 
     def _tell(self, run: JobRun, stage: Stage, done: int, total: int) -> None:
         run.progress = json.dumps({"stage": stage, "done": done, "total": total})
+
+
+def _code_of(error: DeepwellError) -> Literal["server_error", "unsupported_file", "invalid_file"]:
+    """Returns OpenAI's code for a parser's error. What the server lacks is no fault of the file."""
+    if isinstance(error, EngineUnavailable | MissingDependency):
+        return "server_error"
+    return "unsupported_file" if error.code == "unsupported_file" else "invalid_file"
 
 
 def document_digest(sha256: str, filename: str) -> str:

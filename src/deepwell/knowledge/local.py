@@ -7,6 +7,7 @@ import json
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -205,14 +206,28 @@ class LocalKnowledge:
         """Removes files from a store, and those that no other store uses from the disk."""
         await self.kept.files.detach(self.tenant, store.id, file_ids)
         for file_id in await self.kept.files.unattached(self.tenant, file_ids):
-            await self.files.delete(self.tenant, file_id)
+            with suppress(NotFound):  # somebody else was faster
+                await self.files.delete(self.tenant, file_id)
+
+    async def remove_source(self, store: StoredStore, source_id: str) -> int:
+        """Removes a source from a store with its files, and returns their number.
+
+        Raises:
+            NotFound: the store has no such source.
+        """
+        # The source first: whoever follows it can attach nothing any more.
+        await self.kept.sources.remove(self.tenant, store.id, source_id)
+        file_ids = await self.chosen(store, source=source_id)
+        await self.remove_files(store, file_ids)
+        return len(file_ids)
 
     async def remove(self, store: StoredStore) -> int:
         """Removes a store with its files, and returns their number."""
         file_ids = [one.file_id async for one in self._attached(store)]
         await self.kept.stores.delete(self.tenant, store.id)
         for file_id in await self.kept.files.unattached(self.tenant, file_ids):
-            await self.files.delete(self.tenant, file_id)
+            with suppress(NotFound):  # somebody else was faster
+                await self.files.delete(self.tenant, file_id)
         return len(file_ids)
 
     async def queue_rebuild(self, store: StoredStore, embedder: str | None = None) -> None:

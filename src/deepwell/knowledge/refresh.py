@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 
 from deepwell.errors import DeepwellError, NotFound
@@ -136,9 +136,15 @@ class Refresher:
             uri=fetched.uri,
             version=fetched.version,
         )
-        await self._kept.files.attach(tenant, source.store_id, [attachment])
+        try:
+            await self._kept.files.attach(tenant, source.store_id, [attachment])
+        except DeepwellError:  # the source or its store was removed meanwhile
+            await self._files.delete(tenant, stored.id)
+            raise
 
     async def _remove(self, tenant: Tenant, source: StoredSource, uri: str) -> None:
-        attached = (await self._kept.files.of_source(tenant, source.store_id, source.id)).get(uri)
-        if attached is not None:
-            await self._files.delete(tenant, attached.file_id)
+        file_ids = await self._kept.files.at_address(tenant, source.store_id, source.id, uri)
+        await self._kept.files.detach(tenant, source.store_id, file_ids)
+        for file_id in await self._kept.files.unattached(tenant, file_ids):
+            with suppress(NotFound):
+                await self._files.delete(tenant, file_id)

@@ -163,11 +163,14 @@ def remove(
             if file is None and source is None:
                 files = await knowledge.remove(store)
                 return f"{store.name} and its {files} files are gone.", files
-            chosen = await knowledge.chosen(store, file=file, source=source)
-            await knowledge.remove_files(store, chosen)
+            count = 0
             if source is not None:
-                await knowledge.kept.sources.remove(knowledge.tenant, store.id, source)
-            return f"{len(chosen)} files are gone from {store.name}.", len(chosen)
+                count += await knowledge.remove_source(store, source)
+            if file is not None:
+                chosen = await knowledge.chosen(store, file=file)
+                await knowledge.remove_files(store, chosen)
+                count += len(chosen)
+            return f"{count} files are gone from {store.name}.", count
 
         said, count = run(tenant, work)
         if json:

@@ -157,7 +157,9 @@ class Chunks:
         for part in _parts(wanted):
             query = sa.select(sa.func.count()).where(_vectors_of(tenant, embedder_hash, part))
             if connection.execute(query).scalar_one() < len(part):
-                raise StorageError("vectors of a file were swept while it was ingested", fix="ingest it again")
+                raise StorageError(
+                    "vectors of a file were swept while it was ingested", fix="ingest it again"
+                )
 
     def publish(
         self,
@@ -198,9 +200,7 @@ class Chunks:
             connection.execute(sa.insert(chunks), rows)
         return generation
 
-    async def delta(
-        self, tenant: Tenant, store_id: str, since: int, *, anew: bool = False
-    ) -> ChunksDelta:
+    async def delta(self, tenant: Tenant, store_id: str, since: int, *, anew: bool = False) -> ChunksDelta:
         """Returns changes of a store's chunks after the generation `since`, at most a few thousand at a time.
 
         Args:

@@ -18,7 +18,13 @@ from deepwell.storage.jobs import insert_job
 from deepwell.storage.knowledge.chunks import Chunks, NewChunk, remove_chunks
 from deepwell.storage.knowledge.stores import bounded, find_store, raise_generation
 from deepwell.storage.pages import Order, Page, page_of
-from deepwell.storage.tables import files, jobs, vector_store_batches, vector_store_files
+from deepwell.storage.tables import (
+    files,
+    jobs,
+    vector_store_batches,
+    vector_store_files,
+    vector_store_sources,
+)
 
 __all__ = [
     "INGEST_JOB",
@@ -99,12 +105,15 @@ class StoreFiles:
         Its old chunks are found until the new ones are there.
 
         Raises:
-            NotFound: the tenant has no such store, or not one of the files.
+            NotFound: the tenant has no such store, or not one of the files, or the store no such source any more.
             InvalidRequest: the store has expired.
         """
+        sources = {one.source_id for one in attachments if one.source_id is not None}
 
         def work(connection: Connection) -> tuple[StoredBatchOfFiles | None, list[StoredStoreFile]]:
-            store = find_store(connection, tenant, store_id)
+            # Locked, so that no source is removed between the look at it and the commit.
+            store = find_store(connection, tenant, store_id, lock=bool(sources))
+            _require_sources(connection, tenant, store_id, sources)
             if store.expired():
                 raise InvalidRequest(
                     f"the vector store {store_id!r} has expired",
@@ -261,23 +270,29 @@ class StoreFiles:
         *,
         usage_bytes: int,
         embedder_hash: str,
-    ) -> bool:
+    ) -> list[str] | None:
         """Publishes the chunks of a file and marks it as completed, in one commit.
 
-        An older file from the same address of the same source disappears in the same moment. Returns False, and changes
-        nothing, if the file was removed or cancelled meanwhile, is being ingested by a later job, or the store has another
-        embedder by now.
+        An older file from the same address of the same source disappears in the same moment, from the tenant's files too
+        unless another store has it.
+
+        Returns:
+            Hashes of the files that disappeared. None, and nothing is changed, if the file was removed or cancelled
+            meanwhile, is being ingested by a later job, or the store has another embedder by now.
+
+        Raises:
+            StorageError: a vector is missing. Ingesting the file again is right.
         """
 
-        def work(connection: Connection) -> bool:
+        def work(connection: Connection) -> list[str] | None:
             store = find_store(connection, tenant, attached.store_id, lock=True)
             key = _one(tenant, attached.store_id, attached.file_id)
             row = connection.execute(sa.select(*_COLUMNS).where(key)).one_or_none()
             now = None if row is None else StoredStoreFile(*row)
             if now is None or now.job_id != attached.job_id or now.status == "cancelled":
-                return False
+                return None
             if store.embedder_hash != embedder_hash:
-                return False
+                return None
             self._chunks.require_vectors(connection, tenant, embedder_hash, new)
             replaced: list[str] = []
             if attached.uri is not None and attached.source_id is not None:
@@ -295,8 +310,6 @@ class StoreFiles:
                     )
                 )
             self._chunks.publish(connection, tenant, attached.store_id, attached.file_id, new, replaced)
-            if replaced:
-                _drop_rows(connection, tenant, attached.store_id, replaced)
             connection.execute(
                 sa.update(vector_store_files)
                 .where(key)
@@ -304,7 +317,7 @@ class StoreFiles:
                     status="completed", error_code=None, error=None, usage_bytes=usage_bytes, digest=digest
                 )
             )
-            return True
+            return _drop_rows(connection, tenant, attached.store_id, replaced)
 
         return await self._database.write(work)
 
@@ -341,6 +354,17 @@ class StoreFiles:
             return {one.uri: one for one in found if one.uri is not None}
 
         return await self._database.read(work)
+
+    async def at_address(self, tenant: Tenant, store_id: str, source_id: str, uri: str) -> list[str]:
+        """Returns every attached file of an address of a source: the newest, and those that it is about to replace."""
+        columns = vector_store_files.c
+        query = sa.select(columns.file_id).where(
+            columns.tenant == tenant,
+            columns.store_id == store_id,
+            columns.source_id == source_id,
+            columns.uri == uri,
+        )
+        return await self._database.read(lambda connection: list(connection.scalars(query)))
 
     async def set_version(
         self, tenant: Tenant, store_id: str, source_id: str, uri: str, version: str
@@ -476,16 +500,21 @@ def detach_everywhere(connection: Connection, tenant: Tenant, file_id: str) -> N
         _detach(connection, tenant, store_id, [file_id])
 
 
-def _drop_rows(connection: Connection, tenant: Tenant, store_id: str, file_ids: Sequence[str]) -> None:
+def _drop_rows(connection: Connection, tenant: Tenant, store_id: str, file_ids: Sequence[str]) -> list[str]:
+    """Drops attached files, and the files themselves that no store has then. Returns the hashes of these."""
     columns = vector_store_files.c
+    used = sa.exists().where(columns.tenant == files.c.tenant, columns.file_id == files.c.id)
+    hashes: list[str] = []
     for begin in range(0, len(file_ids), _MOST):
+        some = file_ids[begin : begin + _MOST]
         connection.execute(
             sa.delete(vector_store_files).where(
-                columns.tenant == tenant,
-                columns.store_id == store_id,
-                columns.file_id.in_(file_ids[begin : begin + _MOST]),
+                columns.tenant == tenant, columns.store_id == store_id, columns.file_id.in_(some)
             )
         )
+        unused = sa.delete(files).where(files.c.tenant == tenant, files.c.id.in_(some), ~used)
+        hashes += connection.scalars(unused.returning(files.c.sha256))
+    return hashes
 
 
 def _cancel_jobs(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> None:
@@ -504,6 +533,14 @@ def _cancel_jobs(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> 
                 finished_at=sa.case((queued, int(time.time())), else_=jobs.c.finished_at),
             )
         )
+
+
+def _require_sources(connection: Connection, tenant: Tenant, store_id: str, ids: Collection[str]) -> None:
+    columns = vector_store_sources.c
+    for id in ids:
+        mine = sa.and_(columns.tenant == tenant, columns.store_id == store_id, columns.id == id)
+        if connection.execute(sa.select(columns.seq).where(mine)).first() is None:
+            raise NotFound(f"there is no source {id!r}", fix="it was removed meanwhile")
 
 
 def _require_files(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> None:
