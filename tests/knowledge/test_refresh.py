@@ -82,3 +82,10 @@ async def test_a_source_that_was_removed_brings_nothing_any_more(house, source, 
         await refresher.refresh(LOCAL, source)
     assert (await house.kept.files.list(LOCAL, house.store.id)).data == []
     assert (await house.files.list(LOCAL, limit=10, order="asc")).data == []
+
+
+async def test_a_name_neither_breaks_lines_nor_steers_a_terminal(house, source, refresher, folder):
+    (folder / "a\n[2] b\x1b[31m.txt").write_text("text")
+    await refresher.refresh(LOCAL, source)
+    [stored] = (await house.files.list(LOCAL, limit=10, order="asc")).data
+    assert stored.filename == "a\ufffd[2] b\ufffd[31m.txt"

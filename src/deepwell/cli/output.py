@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 __all__ = [
     "JsonFlag",
@@ -34,6 +36,9 @@ _GAP = 2  # blanks between two columns
 # Columns of the terminal that a folded column needs to be read, and the last one, which has the longest text.
 _NARROWEST, _NARROWEST_LAST = 10, 24
 
+# C0 without tab and line feed, DEL and C1.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
 _SYSTEM_ERRORS = {
     errno.ENOENT: "path_missing",
     errno.ENOTDIR: "path_not_directory",
@@ -48,10 +53,17 @@ _SYSTEM_ERRORS = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A Rich console that takes text as it is: model output may hold square brackets."""
+    """A Rich console that takes text as it is: model output may hold square brackets.
+
+    Characters that would steer the terminal are shown instead: names and texts of documents are strangers'.
+    """
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, highlight=False, emoji=False)
+    class Shown(Console):
+        def render_str(self, text: str, **options: Any) -> Text:
+            return super().render_str(_STEERING.sub(lambda one: f"\\x{ord(one[0]):02x}", text), **options)
+
+    return Shown(stderr=stderr, markup=False, highlight=False, emoji=False)
 
 
 def write_json(value: Any) -> None:

@@ -203,11 +203,17 @@ class LocalKnowledge:
         return found
 
     async def remove_files(self, store: StoredStore, file_ids: Sequence[str]) -> None:
-        """Removes files from a store, and those that no other store uses from the disk."""
+        """Removes files from a store, and those that no other store uses from the disk, with their texts and vectors."""
         await self.kept.files.detach(self.tenant, store.id, file_ids)
+        await self._delete_unattached(file_ids)
+
+    async def _delete_unattached(self, file_ids: Sequence[str]) -> None:
         for file_id in await self.kept.files.unattached(self.tenant, file_ids):
             with suppress(NotFound):  # somebody else was faster
                 await self.files.delete(self.tenant, file_id)
+        # No server may be there that sweeps.
+        await self.kept.sweep(at_once=True)
+        await self.searcher.sweep()
 
     async def remove_source(self, store: StoredStore, source_id: str) -> int:
         """Removes a source from a store with its files, and returns their number.
@@ -225,9 +231,7 @@ class LocalKnowledge:
         """Removes a store with its files, and returns their number."""
         file_ids = [one.file_id async for one in self._attached(store)]
         await self.kept.stores.delete(self.tenant, store.id)
-        for file_id in await self.kept.files.unattached(self.tenant, file_ids):
-            with suppress(NotFound):  # somebody else was faster
-                await self.files.delete(self.tenant, file_id)
+        await self._delete_unattached(file_ids)
         return len(file_ids)
 
     async def queue_rebuild(self, store: StoredStore, embedder: str | None = None) -> None:

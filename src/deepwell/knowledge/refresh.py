@@ -127,7 +127,7 @@ class Refresher:
             yield fetched.content
 
         stored = await self._files.create(
-            tenant, filename=fetched.filename[-256:], purpose=PURPOSE, content=content()
+            tenant, filename=_harmless(fetched.filename)[-256:], purpose=PURPOSE, content=content()
         )
         attachment = Attachment(
             file_id=stored.id,
@@ -148,3 +148,8 @@ class Refresher:
         for file_id in await self._kept.files.unattached(tenant, file_ids):
             with suppress(NotFound):
                 await self._files.delete(tenant, file_id)
+
+
+def _harmless(name: str) -> str:
+    """Returns a name of a document without characters that would break lines, or steer a terminal."""
+    return "".join(one if one.isprintable() else "\ufffd" for one in name)

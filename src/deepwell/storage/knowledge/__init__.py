@@ -35,8 +35,8 @@ class KnowledgeStorage:
 
         await self.database.write(work)
 
-    async def sweep(self) -> None:
-        """Deletes what has expired, lost its file, or is needed by nobody, of all tenants."""
+    async def sweep(self, *, at_once: bool = False) -> None:
+        """Deletes what has expired, lost its file, or is needed by nobody, of all tenants. `at_once`: see `Chunks.sweep`."""
         await self.files.orphans()
         await self.stores.sweep()
-        await self.chunks.sweep()
+        await self.chunks.sweep(at_once=at_once)

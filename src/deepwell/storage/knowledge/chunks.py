@@ -27,6 +27,7 @@ __all__ = ["Chunks", "ChunksDelta", "FoundChunk", "NewChunk", "remove_chunks"]
 
 _PAGE = 2_000  # rows of a delta in one read: 3 MB of vectors
 _REMOVALS_KEPT_S = 7 * 86_400
+_KEPT_UNUSED_S = 86_400
 _ROWS = 500  # deleted in one write
 _MOST_VARIABLES = 500  # of one statement's IN list
 
@@ -251,17 +252,21 @@ class Chunks:
 
         return await self._database.read(work)
 
-    async def sweep(self) -> int:
+    async def sweep(self, *, at_once: bool = False) -> int:
         """Deletes what nobody needs any more, of all tenants: vectors and documents without chunks, and old removals.
 
-        What is younger than a day stays, because its ingestion may be under way. Returns the number of rows.
+        What is younger than a day stays, because its ingestion may be under way. With `at_once` it goes too, unless some file
+        is being ingested. Returns the number of rows.
         """
         now = int(time.time())
         total = 0
-        for remove in (_unused_vectors, _unused_documents, _old_removals):
-            while count := await self._database.write(
-                lambda connection, remove=remove: remove(connection, now)
-            ):
+
+        def unused(connection: Connection) -> int:
+            before = now + 1 if at_once and not _ingesting(connection) else now - _KEPT_UNUSED_S
+            return _unused_vectors(connection, before) + _unused_documents(connection, before)
+
+        for remove in (unused, lambda connection: _old_removals(connection, now)):
+            while count := await self._database.write(remove):
                 total += count
         return total
 
@@ -383,12 +388,17 @@ def _parts(items: Sequence[Any]) -> list[Sequence[Any]]:
     return [items[begin : begin + _MOST_VARIABLES] for begin in range(0, len(items), _MOST_VARIABLES)]
 
 
-def _unused_vectors(connection: Connection, now: int) -> int:
+def _ingesting(connection: Connection) -> bool:
+    query = sa.select(attached.c.seq).where(attached.c.status == "in_progress").limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _unused_vectors(connection: Connection, before: int) -> int:
     columns = embeddings.c
     used = sa.exists().where(chunks.c.tenant == columns.tenant, chunks.c.digest == columns.digest)
     chosen = (
         sa.select(columns.tenant, columns.embedder_hash, columns.digest)
-        .where(~used, columns.created_at < now - 86_400)
+        .where(~used, columns.created_at < before)
         .limit(_ROWS)
     )
     rows = connection.execute(chosen).all()
@@ -403,12 +413,10 @@ def _unused_vectors(connection: Connection, now: int) -> int:
     return len(rows)
 
 
-def _unused_documents(connection: Connection, now: int) -> int:
+def _unused_documents(connection: Connection, before: int) -> int:
     columns = documents.c
     used = sa.exists().where(attached.c.tenant == columns.tenant, attached.c.digest == columns.digest)
-    chosen = (
-        sa.select(columns.tenant, columns.digest).where(~used, columns.created_at < now - 86_400).limit(_ROWS)
-    )
+    chosen = sa.select(columns.tenant, columns.digest).where(~used, columns.created_at < before).limit(_ROWS)
     rows = connection.execute(chosen).all()
     for row in rows:
         connection.execute(
