@@ -35,7 +35,6 @@ _EXTRAS = {
         "openpyxl",
         "pptx",
         "selectolax",
-        "trafilatura",
         "feedparser",
     ),
     "ocr": ("rapidocr_onnxruntime",),

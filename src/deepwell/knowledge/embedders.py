@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from deepwell.errors import InvalidRequest
+from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.storage.knowledge.stores import StoredStore
 
 if TYPE_CHECKING:
@@ -36,6 +36,12 @@ class Embedders:
             task = self._open[name] = asyncio.create_task(self._load(name))
         try:
             return (await asyncio.shield(task))[1]
+        except ModelNotFound as error:
+            self._open.pop(name, None)
+            key, values = error.texts
+            if key != "model_not_pulled":
+                raise
+            raise ModelNotFound.of("embedder_not_pulled", **values) from None
         except Exception:
             self._open.pop(name, None)  # it may be there the next time
             raise
@@ -48,10 +54,7 @@ class Embedders:
         """
         embedder = await self.named(store.embedder)
         if store.embedder_hash and embedder.hash != store.embedder_hash:
-            raise InvalidRequest(
-                f"the vectors of {store.name or store.id!r} are of another {store.embedder} than the one that is here",
-                fix=f"run `deepwell knowledge rebuild {store.name or store.id}`, which embeds its texts again",
-            )
+            raise InvalidRequest.of("embedder_differs", name=store.name or store.id, embedder=store.embedder)
         return embedder
 
     async def close(self) -> None:

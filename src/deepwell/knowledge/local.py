@@ -131,6 +131,10 @@ class LocalKnowledge:
                 if not now.waiting:
                     break
                 await asyncio.sleep(_LOOK_S)
+        return await self.failed(store_id)
+
+    async def failed(self, store_id: str) -> list[StoredStoreFile]:
+        """Returns the files of a store whose ingestion failed."""
         page = await self.kept.files.list(self.tenant, store_id, status="failed", limit=10_000)
         return list(page.data)
 

@@ -264,10 +264,7 @@ class Searcher:
             raise InvalidRequest("the query is empty", fix="send a question or some words", param="query")
         store = await self._kept.stores.get(tenant, store_id)
         if store.expired():
-            raise InvalidRequest(
-                f"the vector store {store_id!r} has expired",
-                fix="create a new one; its files are still there",
-            )
+            raise InvalidRequest.of("store_expired", id=store_id)
         return store
 
     async def _arms(

@@ -18,6 +18,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "server": ("The server", "服务器"),
     "keys": ("API keys", "API 密钥"),
     "requests": ("Requests", "请求"),
+    "knowledge": ("Knowledge bases", "知识库"),
 }
 
 _HEADS: Mapping[Language, str] = {

@@ -22,7 +22,7 @@ What = Annotated[
     typer.Argument(
         help=(
             "Folder, file, https:// page, feed:URL, sitemap:URL, 'sql:URL SELECT ...' or live:URL; "
-            "nothing looks again at the sources that there are."
+            "without any, look again at the sources that were added before."
         ),
         metavar="WHAT...",
     ),
@@ -66,18 +66,22 @@ def add(
             sources = [await knowledge.add_source(store, spec) for spec in specs]
             if not specs:
                 sources = await knowledge.kept.sources.list(knowledge.tenant, store.id)
+            failed_before = {one.file_id for one in await knowledge.failed(store.id)}
             rounds = [await knowledge.refresh(source) for source in sources]
-            failed = await ingesting(knowledge, store.id, shown=not json)
+            all_failed = await ingesting(knowledge, store.id, shown=not json)
+            failed = [one for one in all_failed if one.file_id not in failed_before]
             await knowledge.searcher.synchronise(knowledge.tenant, store.id)
             chunks = await knowledge.kept.stores.chunk_count(knowledge.tenant, store.id)
             return {
                 "name": store.name,
                 "id": store.id,
-                **_sums(rounds),
+                **_sums(rounds, len(failed)),
                 "chunks": chunks,
                 "skipped": {uri: reason for one in rounds for uri, reason in one.skipped.items()},
                 "failed": _complaints(rounds)
                 | {one.uri or await knowledge.filename(one.file_id): one.error for one in failed},
+                "failed_before": len(all_failed) - len(failed),
+                "skipped": {uri: reason for one in rounds for uri, reason in one.skipped.items()},
             }
 
         found = run(tenant, work)
@@ -109,7 +113,7 @@ def watch(name: Name, tenant: TenantOption = None, json: JsonFlag = False) -> No
                 )
             if not json:
                 console(stderr=True).print(
-                    f"following {len(sources)} source(s) of {store.name}; Ctrl-C ends it", soft_wrap=True
+                    f"following {store.name} (sources: {len(sources)}); Ctrl-C ends it", soft_wrap=True
                 )
             await _follow(knowledge, sources, as_json=json)
 
@@ -146,11 +150,17 @@ async def _follow(knowledge: LocalKnowledge, sources: list[StoredSource], *, as_
             group.create_task(one(source, running))
 
 
-def _sums(rounds: list[Round]) -> dict[str, int]:
-    return {
+def _sums(rounds: list[Round], failed: int) -> dict[str, int]:
+    """Returns the numbers of documents by what became of them. Those that were queued and then failed count as neither."""
+    sums = {
         name: sum(getattr(one, name) for one in rounds)
         for name in ("added", "changed", "removed", "unchanged")
     }
+    for name in ("added", "changed"):
+        taken = min(sums[name], failed)
+        sums[name] -= taken
+        failed -= taken
+    return sums
 
 
 def _complaints(rounds: list[Round]) -> dict[str, str]:
@@ -169,3 +179,11 @@ def _print_added(found: dict[str, Any]) -> None:
         err.print(f"skipped: {uri}: {reason}", style="dim", soft_wrap=True)
     for uri, reason in found["failed"].items():
         err.print(f"not read: {uri}: {reason}", style="yellow", soft_wrap=True)
+    for uri, reason in found["skipped"].items():
+        err.print(f"skipped: {uri}: {reason}", style="dim", soft_wrap=True)
+    if found["failed_before"]:
+        err.print(
+            f"not read earlier: {found['failed_before']}; `deepwell knowledge show {found['name']}` says why",
+            style="yellow",
+            soft_wrap=True,
+        )

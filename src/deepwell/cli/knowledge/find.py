@@ -124,7 +124,7 @@ def chunks(
         out = console()
         title = f" {document.title!r}" if document.title else ""
         out.print(
-            f"{file.name}: {document.media_type}{title}, {len(document.text)} characters, {len(windows)} chunks",
+            f"{file.name}: {document.media_type}{title}, {len(document.text)} characters, chunks: {len(windows)}",
             style="bold",
             soft_wrap=True,
         )

@@ -162,7 +162,7 @@ def remove(
             store = await knowledge.find(name)
             if file is None and source is None:
                 files = await knowledge.remove(store)
-                return f"{store.name} and its {files} files are gone.", files
+                return f"{store.name} is gone, with {_files(files)}.", files
             count = 0
             if source is not None:
                 count += await knowledge.remove_source(store, source)
@@ -170,7 +170,9 @@ def remove(
                 chosen = await knowledge.chosen(store, file=file)
                 await knowledge.remove_files(store, chosen)
                 count += len(chosen)
-            return f"{count} files are gone from {store.name}.", count
+            if source is not None:
+                return f"Source {source} is gone from {store.name}, with {_files(count)}.", count
+            return f"Removed from {store.name}: {_files(count)}.", count
 
         said, count = run(tenant, work)
         if json:
@@ -219,6 +221,10 @@ def _plain(store: StoredStore, counts: dict[str, int], chunks: int) -> dict[str,
     }
 
 
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
+
+
 async def _file(knowledge: LocalKnowledge, one: StoredStoreFile) -> dict[str, Any]:
     return {
         "id": one.file_id,
@@ -234,7 +240,7 @@ def _print_base(found: dict[str, Any]) -> None:
     out = console()
     files = found["files"]
     out.print(
-        f"{found['name']} ({found['id']}): {found['chunks']} chunks of {files['completed']} files, by {found['embedder']}",
+        f"{found['name']} ({found['id']}): {found['chunks']} chunks of {_files(files['completed'])}, by {found['embedder']}",
         soft_wrap=True,
     )
     for one in found["sources"]:

@@ -193,9 +193,11 @@ class GraphFolder:
         try:
             from usearch.index import Index
         except ImportError:
-            raise MissingDependency(
-                "searching this many vectors needs the package usearch, which is not installed",
-                fix="pip install 'deepwell[knowledge]'",
+            raise MissingDependency.of(
+                "knowledge_extra_missing",
+                feature="searching this many vectors",
+                feature_zh="检索这么多向量",
+                package="usearch",
             ) from None
         return Index(
             ndim=self._dimensions,

@@ -117,9 +117,8 @@ def _tantivy() -> Any:
     try:
         import tantivy
     except ImportError:
-        raise MissingDependency(
-            "lexical search needs the package tantivy, which is not installed",
-            fix="pip install 'deepwell[knowledge]'",
+        raise MissingDependency.of(
+            "knowledge_extra_missing", feature="lexical search", feature_zh="词法检索", package="tantivy"
         ) from None
     return tantivy
 

@@ -31,26 +31,26 @@ _MAIN_PARTS: Final[tuple[tuple[bytes, Format], ...]] = (  # content types, where
     (b"spreadsheetml.sheet.main+xml", "xlsx"),
 )
 _FOREIGN: Final = (
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file (.doc, .xls, .ppt, .msg) or an encrypted one"),
-    (b"{\\rtf", "RTF"),
-    (b"%!PS", "PostScript"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"GIF8", "a GIF picture"),
-    (b"II*\x00", "a TIFF picture"),
-    (b"MM\x00*", "a TIFF picture"),
-    (b"BM", "a BMP picture"),
-    (b"RIFF", "a RIFF file (audio, video or a WebP picture)"),
-    (b"\x1f\x8b", "a gzip archive"),
-    (b"BZh", "a bzip2 archive"),
-    (b"\xfd7zXZ\x00", "an xz archive"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
-    (b"Rar!", "a RAR archive"),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
-    (b"SQLite format 3\x00", "an SQLite database"),
-    (b"\x7fELF", "a program"),
-    (b"MZ", "a program"),
-    (b"PAR1", "Parquet"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file (.doc, .xls, .ppt, .msg) or an encrypted one", "旧版 Office 文件（.doc、.xls、.ppt、.msg）或加密文件"),
+    (b"{\\rtf", "RTF", "RTF 文件"),
+    (b"%!PS", "PostScript", "PostScript 文件"),
+    (b"\x89PNG", "a PNG picture", "PNG 图片"),
+    (b"\xff\xd8\xff", "a JPEG picture", "JPEG 图片"),
+    (b"GIF8", "a GIF picture", "GIF 图片"),
+    (b"II*\x00", "a TIFF picture", "TIFF 图片"),
+    (b"MM\x00*", "a TIFF picture", "TIFF 图片"),
+    (b"BM", "a BMP picture", "BMP 图片"),
+    (b"RIFF", "a RIFF file (audio, video or a WebP picture)", "RIFF 文件（音频、视频或 WebP 图片）"),
+    (b"\x1f\x8b", "a gzip archive", "gzip 压缩包"),
+    (b"BZh", "a bzip2 archive", "bzip2 压缩包"),
+    (b"\xfd7zXZ\x00", "an xz archive", "xz 压缩包"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "7z 压缩包"),
+    (b"Rar!", "a RAR archive", "RAR 压缩包"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", "zstd 压缩包"),
+    (b"SQLite format 3\x00", "an SQLite database", "SQLite 数据库"),
+    (b"\x7fELF", "a program", "可执行程序"),
+    (b"MZ", "a program", "可执行程序"),
+    (b"PAR1", "Parquet", "Parquet 文件"),
 )
 _NAMES: Final[dict[str, Format]] = {
     ".md": "markdown",
@@ -91,12 +91,12 @@ def detect(data: bytes, filename: str) -> Format:
         return "pdf"
     if data.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _archive(data)
-    for magic, name in _FOREIGN:
+    for magic, name, chinese in _FOREIGN:
         if data.startswith(magic) and (len(magic) > 2 or b"\x00" in data[:256]):
-            raise UnsupportedFile(f"the file is {name}, which is not read", fix=_FIX)
+            raise UnsupportedFile.of("file_not_read", format=name, format_zh=chinese, formats=READ_FORMATS)
     text = decode(data).text
     if looks_binary(text):
-        raise UnsupportedFile("the file is binary data of an unknown format", fix=_FIX)
+        raise UnsupportedFile.of("file_unknown", formats=READ_FORMATS)
     return _textual(text, PurePath(filename).suffix.lower())
 
 

@@ -49,9 +49,8 @@ def parse_bytes(data: bytes, filename: str) -> Document:
     except DeepwellError:
         raise
     except ImportError as error:
-        raise MissingDependency(
-            f"reading this file needs the package {error.name}, which is not installed",
-            fix="pip install 'deepwell[knowledge]'",
+        raise MissingDependency.of(
+            "knowledge_extra_missing", feature="reading this file", feature_zh="读取该文件", package=error.name
         ) from None
     except MemoryError:
         raise

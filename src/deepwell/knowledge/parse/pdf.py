@@ -81,9 +81,7 @@ class _Reader:
         if reader is not None and reader.pages:
             self._builder.note("pages_by_ocr", str(reader.pages))
         if not len(self._builder) and self._pictures:
-            raise MissingDependency(
-                f"the PDF is scanned: none of its {len(self._pdf)} pages has a text layer", fix=OCR_FIX
-            )
+            raise MissingDependency.of("pdf_scanned", pages=len(self._pdf))
         if self._pictures:
             self._builder.note(
                 "pages_left_out", f"{_ranges(self._pictures)} (pictures without text; {OCR_FIX})"

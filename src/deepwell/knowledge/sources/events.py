@@ -133,9 +133,8 @@ def _require() -> Any:
     try:
         import watchfiles
     except ImportError:
-        raise MissingDependency(
-            "watching a folder needs watchfiles, which is not installed",
-            fix="pip install 'deepwell[knowledge]'",
+        raise MissingDependency.of(
+            "knowledge_extra_missing", feature="watching a folder", feature_zh="监视目录", package="watchfiles"
         ) from None
     return watchfiles
 

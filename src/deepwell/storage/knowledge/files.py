@@ -115,10 +115,7 @@ class StoreFiles:
             store = find_store(connection, tenant, store_id, lock=bool(sources))
             _require_sources(connection, tenant, store_id, sources)
             if store.expired():
-                raise InvalidRequest(
-                    f"the vector store {store_id!r} has expired",
-                    fix="create a new one, or set expires_after anew",
-                )
+                raise InvalidRequest.of("store_expired", id=store_id)
             _require_files(connection, tenant, [one.file_id for one in attachments])
             made = None
             if batch:

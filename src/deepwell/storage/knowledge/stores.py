@@ -141,10 +141,9 @@ class VectorStores:
                 names = connection.scalars(
                     sa.select(vector_stores.c.name).where(mine).order_by(vector_stores.c.seq.desc()).limit(8)
                 ).all()
-                there = ", ".join(map(repr, names)) or "none yet"
-                raise NotFound(
-                    f"there is no knowledge base {name!r}",
-                    fix=f"there are: {there}; `deepwell knowledge create NAME` makes one",
+                there = ", ".join(map(repr, names))
+                raise NotFound.of(
+                    "knowledge_unknown", name=name, there=there or "none yet", there_zh=there or "暂无"
                 )
             return found
 

@@ -68,8 +68,8 @@ def parse_feed(body: bytes, url: str, media_type: str = "") -> list[FeedEntry]:
     try:
         import feedparser
     except ImportError:
-        raise MissingDependency(
-            "feeds need feedparser, which is not installed", fix="pip install 'deepwell[knowledge]'"
+        raise MissingDependency.of(
+            "knowledge_extra_missing", feature="reading a feed", feature_zh="读取订阅源", package="feedparser"
         ) from None
     _require_harmless(body)
     headers = {"content-location": url, "content-type": media_type or "application/xml"}

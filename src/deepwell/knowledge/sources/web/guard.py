@@ -124,14 +124,8 @@ class Guard:
         if kind == "public" or (kind == "private" and self._allowed.opens(host, address)):
             return
         if kind == "never":
-            raise RefusedAddress(
-                f"{_named(host, address)} is reserved, link-local or a cloud's metadata service",
-                fix="sources cannot reach it; use another address",
-            )
-        raise RefusedAddress(
-            f"{_named(host, address)} is in a private network",
-            fix=f"if sources may reach it, add it to the setting: DEEPWELL_KNOWLEDGE_HOSTS={host}",
-        )
+            raise RefusedAddress.of("address_reserved", named=_named(host, address))
+        raise RefusedAddress.of("address_private", named=_named(host, address), host=host)
 
 
 def _named(host: str, address: Address) -> str:

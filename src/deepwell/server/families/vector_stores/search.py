@@ -75,10 +75,7 @@ async def search_stores(
 async def _check_usable(context: ServerContext, tenant: Tenant, id: str) -> None:
     store = await context.state.knowledge.stores.get(tenant, id)
     if store.expired():
-        raise InvalidRequest(
-            f"the vector store {id!r} has expired",
-            fix="set its expires_after anew, or create a new store from its files",
-        )
+        raise InvalidRequest.of("store_expired", id=id)
 
 
 def search_page(queries: Sequence[str], found: Sequence[Passage]) -> SearchPage:
