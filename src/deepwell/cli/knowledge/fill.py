@@ -81,7 +81,6 @@ def add(
                 "failed": _complaints(rounds)
                 | {one.uri or await knowledge.filename(one.file_id): one.error for one in failed},
                 "failed_before": len(all_failed) - len(failed),
-                "skipped": {uri: reason for one in rounds for uri, reason in one.skipped.items()},
             }
 
         found = run(tenant, work)
@@ -143,11 +142,20 @@ async def _follow(knowledge: LocalKnowledge, sources: list[StoredSource], *, as_
             if as_json:
                 write_json(said)
             else:
-                console().print(" ".join(said.values()), soft_wrap=True)
+                console().print(
+                    " ".join((said | {"uri": _shown(change.uri)}).values()), soft_wrap=True
+                )
 
     async with knowledge.running() as running, asyncio.TaskGroup() as group:
         for source in sources:
             group.create_task(one(source, running))
+
+
+def _shown(uri: str) -> str:
+    """Returns an address for people: the path of a file is not percent-encoded."""
+    from urllib.parse import unquote
+
+    return unquote(uri) if uri.startswith("file:") else uri
 
 
 def _sums(rounds: list[Round], failed: int) -> dict[str, int]:
@@ -176,11 +184,9 @@ def _print_added(found: dict[str, Any]) -> None:
     )
     err = console(stderr=True)
     for uri, reason in found["skipped"].items():
-        err.print(f"skipped: {uri}: {reason}", style="dim", soft_wrap=True)
+        err.print(f"skipped: {_shown(uri)}: {reason}", style="dim", soft_wrap=True)
     for uri, reason in found["failed"].items():
-        err.print(f"not read: {uri}: {reason}", style="yellow", soft_wrap=True)
-    for uri, reason in found["skipped"].items():
-        err.print(f"skipped: {uri}: {reason}", style="dim", soft_wrap=True)
+        err.print(f"not read: {_shown(uri)}: {reason}", style="yellow", soft_wrap=True)
     if found["failed_before"]:
         err.print(
             f"not read earlier: {found['failed_before']}; `deepwell knowledge show {found['name']}` says why",

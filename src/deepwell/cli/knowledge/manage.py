@@ -202,6 +202,12 @@ def rebuild(
             write_json(found)
             return
         console().print(f"{found['name']}: {found['chunks']} chunks by {found['embedder']}.", soft_wrap=True)
+        if found["failures"]:
+            console(stderr=True).print(
+                f"not read: {_files(found['failures'])}; `deepwell knowledge show {found['name']}` says why",
+                style="yellow",
+                soft_wrap=True,
+            )
 
 
 def _plain(store: StoredStore, counts: dict[str, int], chunks: int) -> dict[str, Any]:

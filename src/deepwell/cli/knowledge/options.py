@@ -28,7 +28,10 @@ TenantOption = Annotated[
 ]
 EmbedderOption = Annotated[
     str | None,
-    typer.Option("--embedder", help="Embedding model, such as e5-small-q4 or minilm; unset: DEEPWELL_KNOWLEDGE_EMBEDDER, else e5-small-q4."),
+    typer.Option(
+        "--embedder",
+        help="Embedding model, such as e5-small-q4 or minilm; unset: DEEPWELL_KNOWLEDGE_EMBEDDER, else e5-small-q4.",
+    ),
 ]
 
 

@@ -31,7 +31,11 @@ _MAIN_PARTS: Final[tuple[tuple[bytes, Format], ...]] = (  # content types, where
     (b"spreadsheetml.sheet.main+xml", "xlsx"),
 )
 _FOREIGN: Final = (
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Office file (.doc, .xls, .ppt, .msg) or an encrypted one", "旧版 Office 文件（.doc、.xls、.ppt、.msg）或加密文件"),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        "an old Office file (.doc, .xls, .ppt, .msg) or an encrypted one",
+        "旧版 Office 文件（.doc、.xls、.ppt、.msg）或加密文件",
+    ),
     (b"{\\rtf", "RTF", "RTF 文件"),
     (b"%!PS", "PostScript", "PostScript 文件"),
     (b"\x89PNG", "a PNG picture", "PNG 图片"),

@@ -50,7 +50,10 @@ def parse_bytes(data: bytes, filename: str) -> Document:
         raise
     except ImportError as error:
         raise MissingDependency.of(
-            "knowledge_extra_missing", feature="reading this file", feature_zh="读取该文件", package=error.name
+            "knowledge_extra_missing",
+            feature="reading this file",
+            feature_zh="读取该文件",
+            package=error.name,
         ) from None
     except MemoryError:
         raise

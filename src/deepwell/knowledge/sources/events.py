@@ -134,7 +134,10 @@ def _require() -> Any:
         import watchfiles
     except ImportError:
         raise MissingDependency.of(
-            "knowledge_extra_missing", feature="watching a folder", feature_zh="监视目录", package="watchfiles"
+            "knowledge_extra_missing",
+            feature="watching a folder",
+            feature_zh="监视目录",
+            package="watchfiles",
         ) from None
     return watchfiles
 
