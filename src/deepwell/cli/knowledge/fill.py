@@ -142,9 +142,7 @@ async def _follow(knowledge: LocalKnowledge, sources: list[StoredSource], *, as_
             if as_json:
                 write_json(said)
             else:
-                console().print(
-                    " ".join((said | {"uri": _shown(change.uri)}).values()), soft_wrap=True
-                )
+                console().print(" ".join((said | {"uri": _shown(change.uri)}).values()), soft_wrap=True)
 
     async with knowledge.running() as running, asyncio.TaskGroup() as group:
         for source in sources:
