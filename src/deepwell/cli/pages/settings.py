@@ -30,6 +30,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "engine": ("Engine", "引擎"),
     "models": ("Models", "模型"),
     "storage": ("Data at rest", "数据存储"),
+    "knowledge": ("Knowledge", "知识库"),
     "client": ("Command line as a client", "命令行客户端"),
 }
 
