@@ -17,6 +17,7 @@ __all__ = [
     "law",
     "medical",
     "million",
+    "postgres_vectors",
     "search",
     "vector_stores",
 ]
@@ -169,3 +170,14 @@ def medical(
     from deepwell.bench.suites.knowledge.medical import bench_medical
 
     measure("knowledge_medical", row, json, lambda report: bench_medical(report, development=development))
+
+
+def postgres_vectors(
+    passages: Annotated[int, typer.Option(min=100, help="Number of passages of each language.")] = 4_096,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks the same questions of SQLite with side files and of PostgreSQL with pgvector, and counts differing rankings."""
+    from deepwell.bench.suites.knowledge.postgres_vectors import bench_postgres_vectors
+
+    measure("knowledge_postgres", row, json, lambda report: bench_postgres_vectors(report, passages=passages))
