@@ -23,7 +23,7 @@ class KnowledgeSettings(Section):
     )
     knowledge_vectors: Literal["files", "pgvector"] = Field(
         "files",
-        description="Place of the vectors that are searched: side files of each machine, or PostgreSQL with pgvector, for all servers.",
+        description="Place of the vectors that are searched: files of each machine, or PostgreSQL with pgvector, for all.",
     )
     knowledge: str | None = Field(
         None,
