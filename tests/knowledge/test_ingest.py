@@ -36,8 +36,8 @@ class PlainParser:
 class House:
     """A database with one store, and everything that ingests into it."""
 
-    def __init__(self, folder) -> None:
-        self.database = Database.temporary()
+    def __init__(self, folder, database=None) -> None:
+        self.database = database or Database.temporary()
         self.files = FileStore(self.database, folder)
         self.kept = KnowledgeStorage(self.database)
         self.jobs = JobStore(self.database)

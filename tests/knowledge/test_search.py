@@ -11,7 +11,9 @@ from tests.knowledge.test_ingest import House
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.storage.database import LOCAL, Tenant
-from deepwell.storage.tables import chunk_removals
+from deepwell.storage.tables import chunk_removals, vector_stores
+
+_RESTORE = sa.update(vector_stores).values(generation=vector_stores.c.generation - 1)
 
 
 @pytest.fixture
@@ -135,6 +137,25 @@ async def test_a_store_of_many_parts_whose_removals_are_forgotten_is_built_anew(
     assert await house.kept.chunks.sweep()
     async with asyncio.timeout(30):
         assert len(await found(searcher, house, "ferry")) == 7
+
+
+async def test_a_restored_database_is_followed_by_side_files_that_were_ahead(house, searcher):
+    stored = [await added(house, f"The ferry of pier {n} leaves.", f"{n}.txt") for n in range(3)]
+    assert len(await found(searcher, house, "ferry")) == 3
+    await house.kept.files.detach(LOCAL, house.store.id, stored[2:])
+    assert len(await found(searcher, house, "ferry")) == 2
+    await house.database.write(lambda connection: connection.execute(_RESTORE).rowcount)
+    store = await house.kept.stores.get(LOCAL, house.store.id)
+    assert await searcher.synchronise(LOCAL, store.id) == store.generation
+    opened = await searcher._opened(store)
+    assert opened.side.generation == store.generation
+
+
+async def test_first_searches_that_arrive_together_open_one_index(house, searcher):
+    await added(house, "The ferry leaves at nine.")
+    store = await house.kept.stores.get(LOCAL, house.store.id)
+    opened = await asyncio.gather(*(searcher._opened(store) for _ in range(4)))
+    assert len({id(one.side) for one in opened}) == 1
 
 
 async def test_a_rebuilt_store_is_searched_by_the_new_vectors(house, searcher):

@@ -17,7 +17,7 @@ from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.embedders import Embedders
 from deepwell.knowledge.ingest import Ingestor
 from deepwell.knowledge.refresh import Refresher, Round
-from deepwell.knowledge.search import Searcher, SearchOptions
+from deepwell.knowledge.search import Searcher, SearchOptions, shared_vectors
 from deepwell.knowledge.sources.options import Access
 from deepwell.knowledge.sources.source import SourceSpec
 from deepwell.settings import Settings
@@ -68,7 +68,11 @@ class LocalKnowledge:
         self.embedders = Embedders(settings.models_dir)
         access = Access(tuple(settings.knowledge_hosts), settings.max_file_bytes)
         self.searcher = Searcher(
-            self.kept, settings.data_dir / "knowledge", self.embedders.of_store, access=access
+            self.kept,
+            settings.data_dir / "knowledge",
+            self.embedders.of_store,
+            access=access,
+            shared=shared_vectors(self.kept, settings.knowledge_vectors),
         )
         self.refresher = Refresher(self.kept, self.files, access)
         self._owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"

@@ -36,9 +36,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from deepwell.knowledge.index.protocol import VectorIndex
+    from deepwell.knowledge.index.shared import SharedVectors
     from deepwell.knowledge.index.side import SideIndex
 
-__all__ = ["Arms", "Found", "Ranker", "SearchOptions", "Searcher", "passage_of"]
+__all__ = ["Arms", "Found", "Ranker", "SearchOptions", "Searcher", "passage_of", "shared_vectors"]
 
 Ranker = Literal["hybrid", "lexical", "dense"]
 
@@ -105,6 +107,7 @@ class Searcher:
         embedder_of: Callable[[StoredStore], Awaitable[Embedder]],
         reranker: Reranker | None = None,
         access: Access | None = None,
+        shared: SharedVectors | None = None,
     ) -> None:
         """Searches the stores of `kept`.
 
@@ -112,6 +115,7 @@ class Searcher:
             folder: directory of the side files, which may be deleted at any time that no process uses them.
             embedder_of: returns the embedder of a store.
             access: the hosts that live sources may reach.
+            shared: vectors in the database. None: they lie in the side files, beside the texts.
         """
         self._live = LivePool(access)
         self._specs: OrderedDict[tuple[str, int], dict[str, SourceSpec]] = OrderedDict()
@@ -119,7 +123,9 @@ class Searcher:
         self._folder = folder
         self._embedder_of = embedder_of
         self._reranker = reranker
+        self._shared = shared
         self._open: OrderedDict[str, _Opened] = OrderedDict()
+        self._opening = asyncio.Lock()
         self._allowed: OrderedDict[tuple[str, int, str], NDArray[np.int64]] = OrderedDict()
 
     async def search(
@@ -231,14 +237,16 @@ class Searcher:
         return await self._arms(tenant, store, query, ranker, depth, None)
 
     async def synchronise(self, tenant: Tenant, store_id: str) -> int:
-        """Brings the side files of a store up to its newest generation, and returns it."""
+        """Brings the indexes of a store up to its newest generation, and returns it."""
         store = await self._kept.stores.get(tenant, store_id)
         if store.dimensions:
-            await self._current(tenant, store)
+            await self._vectors(tenant, store, await self._current(tenant, store))
         return store.generation
 
     async def sweep(self) -> int:
-        """Deletes the side files of stores that are gone. Returns their number."""
+        """Deletes the side files of stores that are gone, and their vectors. Returns the number of side indexes."""
+        if self._shared is not None:
+            await self._shared.sweep()
         names = await asyncio.to_thread(
             lambda: [path.name for path in self._folder.glob("vs_*")] if self._folder.is_dir() else []
         )
@@ -286,11 +294,12 @@ class Searcher:
             if ranker != "dense":
                 arms.lexical = await asyncio.to_thread(side.lexical.search, query, depth, allowed=allowed)
             if embedding is not None:
+                vectors = await self._vectors(tenant, store, side)
                 vector = (await embedding)[0]
-                arms.dense = await asyncio.to_thread(side.vectors.search, vector, depth, allowed=allowed)
+                arms.dense = await asyncio.to_thread(vectors.search, vector, depth, allowed=allowed)
                 if arms.lexical is not None:
                     arms.candidates = await asyncio.to_thread(
-                        candidates, side.vectors, vector, arms.lexical, arms.dense
+                        candidates, vectors, vector, arms.lexical, arms.dense
                     )
         finally:
             if embedding is not None:
@@ -299,35 +308,51 @@ class Searcher:
 
     async def _current(self, tenant: Tenant, store: StoredStore) -> SideIndex:
         """Returns the index of a store, at least as new as its row."""
-        opened = await self._opened(tenant, store)
-        if opened.side.generation >= store.generation:
-            return opened.side
+        opened = await self._opened(store)
+        side = opened.side
+        if side.generation == store.generation:
+            return side
         async with opened.lock:
-            await asyncio.to_thread(opened.side.reload)
+            await asyncio.to_thread(side.reload)
             anew = False
-            while opened.side.generation < store.generation:
-                since = opened.side.generation
+            # A row that was read before the last change, or a database that was restored from a backup, is behind.
+            ahead = side.generation > store.generation
+            while ahead or side.generation < store.generation:
+                since = side.generation
                 delta = await self._kept.chunks.delta(tenant, store.id, since, anew=anew)
-                await asyncio.to_thread(opened.side.apply, delta, since)
+                if self._shared is not None:
+                    delta = self._shared.counted(delta)
+                await asyncio.to_thread(side.apply, delta, since)
                 anew = anew or delta.rebuild
-        return opened.side
+                ahead = False
+        return side
 
-    async def _opened(self, tenant: Tenant, store: StoredStore) -> _Opened:
+    async def _vectors(self, tenant: Tenant, store: StoredStore, side: SideIndex) -> VectorIndex:
+        """Returns the vectors of a store, at least as new as its row."""
+        if self._shared is None:
+            return side.vectors
+        return await self._shared.current(tenant, store, len(side.vectors))
+
+    async def _opened(self, store: StoredStore) -> _Opened:
         key = f"{store.id}/{store.embedder_hash}"
-        opened = self._open.get(key)
-        if opened is None:
-            from deepwell.knowledge.index.side import SideIndex
-
-            side = await asyncio.to_thread(
-                SideIndex, self._folder / store.id, store.dimensions, store.embedder_hash
-            )
-            opened = self._open.setdefault(key, _Opened(side))
-        self._open.move_to_end(key)
+        async with self._opening:
+            if key not in self._open:
+                self._open[key] = _Opened(await asyncio.to_thread(self._side, store))
+            opened = self._open[key]
+            self._open.move_to_end(key)
         while len(self._open) > _MOST_OPEN:
             _, old = self._open.popitem(last=False)
             async with old.lock:
                 await asyncio.to_thread(old.side.close)
         return opened
+
+    def _side(self, store: StoredStore) -> SideIndex:
+        folder = self._folder / store.id
+        if self._shared is not None:
+            return self._shared.side(folder, store)
+        from deepwell.knowledge.index.side import SideIndex
+
+        return SideIndex(folder, store.dimensions, store.embedder_hash)
 
     async def _allowed_keys(
         self, tenant: Tenant, store: StoredStore, filters: Mapping[str, Any]
@@ -349,6 +374,15 @@ class Searcher:
         scores = await self._reranker.rerank(query, [one.text for one in first])
         order = sorted(range(len(first)), key=lambda index: -scores[index])
         return [*(first[index] for index in order), *rest]
+
+
+def shared_vectors(kept: KnowledgeStorage, place: Literal["files", "pgvector"]) -> SharedVectors | None:
+    """Returns what keeps vectors in the database if that is their place, as the setting `knowledge_vectors` says."""
+    if place == "files":
+        return None
+    from deepwell.knowledge.index.shared import SharedVectors
+
+    return SharedVectors(kept)
 
 
 def passage_of(chunk: FoundChunk, score: float) -> Passage:

@@ -64,11 +64,15 @@ class ServerKnowledge:
     def searcher(self) -> Searcher:
         """The searches of this process."""
         if self._searcher is None:
-            from deepwell.knowledge.search import Searcher
+            from deepwell.knowledge.search import Searcher, shared_vectors
 
             folder = self.options.folder or self._state.folder / "knowledge"
             self._searcher = Searcher(
-                self._state.knowledge, folder, self.embedders.of_store, access=self._access()
+                self._state.knowledge,
+                folder,
+                self.embedders.of_store,
+                access=self._access(),
+                shared=shared_vectors(self._state.knowledge, self.options.vectors),
             )
             self._closing.append(self._searcher.close)
         return self._searcher

@@ -7,6 +7,7 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from pydantic import SecretStr
 
@@ -70,6 +71,7 @@ class KnowledgeOptions:
     min_score: float = 0.0
     hosts: tuple[str, ...] = ()
     max_file_bytes: int = 512 << 20
+    vectors: Literal["files", "pgvector"] = "files"
 
     @classmethod
     def of(cls, settings: Settings) -> KnowledgeOptions:
@@ -83,6 +85,7 @@ class KnowledgeOptions:
             settings.knowledge_min_score,
             tuple(settings.knowledge_hosts),
             settings.max_file_bytes,
+            settings.knowledge_vectors,
         )
 
 

@@ -74,6 +74,8 @@ class Settings(
             raise invalid(problems, cls, lambda name: _origin(name, given), config_file()) from None
         except ValueError as error:  # raised by tomllib
             raise InvalidSettings.of("config_not_toml", file=config_file(), reason=error) from None
+        if settings.knowledge_vectors == "pgvector" and settings.database_url is None:
+            raise InvalidSettings.of("vectors_need_postgres")
         settings._flags = frozenset(given)
         return settings
 

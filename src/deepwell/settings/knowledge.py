@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
@@ -20,6 +20,10 @@ class KnowledgeSettings(Section):
     knowledge_embedder: str = Field(
         "e5-small-q4",
         description="Model that embeds the texts of new knowledge bases: a name in the store or the catalog.",
+    )
+    knowledge_vectors: Literal["files", "pgvector"] = Field(
+        "files",
+        description="Place of the vectors that are searched: files of each machine, or PostgreSQL with pgvector, for all.",
     )
     knowledge: str | None = Field(
         None,

@@ -182,6 +182,23 @@ class Database:
         """
         await asyncio.to_thread(self._record)
 
+    def maintain_now(self, work: Callable[[Connection], T]) -> T:
+        """Runs `work` on a connection of its own, outside of transactions and without time limits, and returns its result.
+
+        It is for statements that take minutes, such as the building of an index. PostgreSQL alone has them.
+        """
+        options = {"isolation_level": "AUTOCOMMIT", "postgresql_readonly": False}
+        try:
+            with self._backend.reader.execution_options(**options).connect() as connection:
+                try:
+                    for limit in ("statement_timeout", "lock_timeout"):
+                        connection.exec_driver_sql(f"SET {limit} = 0")
+                    return work(connection)
+                finally:
+                    connection.invalidate()  # nobody else gets a connection without limits
+        except SQLAlchemyError as error:
+            raise translated(self._backend, error, "") from error
+
     def _probe(self) -> None:
         self._read(self._installation.compare, asks=True)
 

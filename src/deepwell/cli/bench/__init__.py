@@ -81,6 +81,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": knowledge.search,
     "million": knowledge.million,
     "vector-stores": knowledge.vector_stores,
+    "postgres-vectors": knowledge.postgres_vectors,
     "documents": knowledge.documents,
     "citations": knowledge.citations,
     "languages": knowledge.languages,

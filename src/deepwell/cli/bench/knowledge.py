@@ -8,18 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = [
-    "citations",
-    "cranfield",
-    "current",
-    "documents",
-    "languages",
-    "law",
-    "medical",
-    "million",
-    "search",
-    "vector_stores",
-]
+__all__ = ["citations", "cranfield", "current", "documents", "languages", "law", "medical", "million", "postgres_vectors", "search", "vector_stores"]
 
 
 Embedder = Annotated[
@@ -169,3 +158,14 @@ def medical(
     from deepwell.bench.suites.knowledge.medical import bench_medical
 
     measure("knowledge_medical", row, json, lambda report: bench_medical(report, development=development))
+
+
+def postgres_vectors(
+    passages: Annotated[int, typer.Option(min=100, help="Number of passages of each language.")] = 4_096,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks the same questions of SQLite with side files and of PostgreSQL with pgvector, and counts differing rankings."""
+    from deepwell.bench.suites.knowledge.postgres_vectors import bench_postgres_vectors
+
+    measure("knowledge_postgres", row, json, lambda report: bench_postgres_vectors(report, passages=passages))

@@ -6,6 +6,7 @@ one length of vectors, so each length has its own, over an expression. A query t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -19,12 +20,13 @@ from deepwell.knowledge.index.nearest import checked_query, checked_vectors, exa
 from deepwell.knowledge.index.protocol import Hits
 from deepwell.storage.database import Database, Tenant
 
-__all__ = ["PgVectorIndex", "build_hnsw"]
+__all__ = ["PgVectorIndex", "add_vectors", "build_hnsw", "make_table", "remove_vectors", "vector_rows"]
 
 _LOCK: Final = 0x64767663  # this module's advisory lock
 _MOST_COMPARED: Final = 10_000  # allowed keys that are all compared
 _SPARE: Final = 2
 _MAX_EXPANSION: Final = 1000  # of pgvector
+_PAUSE_S: Final = 0.5
 
 _TABLE: Final = """
 CREATE TABLE IF NOT EXISTS chunk_vectors (
@@ -49,6 +51,7 @@ class PgVectorIndex:
         store_id: the store.
         dimensions: length of a vector.
         expansion: candidates that the HNSW index looks at for a query (`hnsw.ef_search`), up to 1000. None: exact search.
+        prepared: whether the caller has seen to `make_table`.
 
     Raises:
         StorageError: the extension is not installed, or may not be created.
@@ -62,14 +65,17 @@ class PgVectorIndex:
         dimensions: int,
         *,
         expansion: int | None = None,
+        prepared: bool = False,
     ) -> None:
         if expansion is not None and not 1 <= expansion <= _MAX_EXPANSION:
             raise ValueError(f"expansion has to be from 1 to {_MAX_EXPANSION}, is {expansion}")
         self._database = database
+        self._tenant, self._store_id = tenant, store_id
         self._mine: dict[str, Any] = {"tenant": tenant, "store": store_id}
         self._dimensions = dimensions
         self._expansion = expansion
-        database.write_now(_make_table)
+        if not prepared:
+            database.write_now(make_table)
 
     @property
     def dimensions(self) -> int:
@@ -83,24 +89,14 @@ class PgVectorIndex:
         keys, vectors = checked_vectors(keys, vectors, self._dimensions)
         if not len(keys):
             return
-        query = sa.text(
-            "INSERT INTO chunk_vectors (tenant, store_id, key, vector)"
-            " VALUES (:tenant, :store, :key, CAST(:vector AS vector))"
-            " ON CONFLICT (tenant, store_id, key) DO UPDATE SET vector = excluded.vector"
-        )
-        rows = [
-            {**self._mine, "key": key, "vector": _literal(vector)}
-            for key, vector in zip(keys.tolist(), vectors, strict=True)
-        ]
-        self._database.write_now(lambda connection: connection.execute(query, rows).close())
+        rows = vector_rows(self._tenant, self._store_id, keys, vectors)
+        self._database.write_now(lambda connection: add_vectors(connection, rows))
 
     def remove(self, keys: NDArray[np.int64]) -> None:
-        query = sa.text(
-            f"DELETE FROM chunk_vectors WHERE {_MINE} AND key = ANY(CAST(:keys AS bigint[]))"  # noqa: S608
-        )
-        values = {**self._mine, "keys": np.asarray(keys).astype(np.int64).tolist()}
-        if values["keys"]:
-            self._database.write_now(lambda connection: connection.execute(query, values).close())
+        if len(keys):
+            self._database.write_now(
+                lambda connection: remove_vectors(connection, self._tenant, self._store_id, keys)
+            )
 
     def search(
         self, query: NDArray[np.float32], limit: int, *, allowed: NDArray[np.int64] | None = None
@@ -141,31 +137,78 @@ class PgVectorIndex:
         return np.array([row[0] for row in rows], np.int64), vectors
 
 
+def vector_rows(
+    tenant: Tenant, store_id: str, keys: NDArray[np.int64], vectors: NDArray[np.float32]
+) -> list[dict[str, Any]]:
+    """Returns `vectors` [n, dimensions] under `keys` [n] as rows for `add_vectors`."""
+    return [
+        {"tenant": tenant, "store": store_id, "key": key, "vector": _literal(vector)}
+        for key, vector in zip(keys.tolist(), vectors, strict=True)
+    ]
+
+
+def add_vectors(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds or replaces vectors inside the caller's transaction."""
+    query = sa.text(
+        "INSERT INTO chunk_vectors (tenant, store_id, key, vector)"
+        " VALUES (:tenant, :store, :key, CAST(:vector AS vector))"
+        " ON CONFLICT (tenant, store_id, key) DO UPDATE SET vector = excluded.vector"
+    )
+    connection.execute(query, rows)
+
+
+def remove_vectors(connection: Connection, tenant: Tenant, store_id: str, keys: NDArray[np.int64]) -> None:
+    """Removes vectors inside the caller's transaction. Keys that are not there are ignored."""
+    query = sa.text(
+        f"DELETE FROM chunk_vectors WHERE {_MINE} AND key = ANY(CAST(:keys AS bigint[]))"  # noqa: S608
+    )
+    values = {"tenant": tenant, "store": store_id, "keys": np.asarray(keys).astype(np.int64).tolist()}
+    connection.execute(query, values)
+
+
 def build_hnsw(database: Database, dimensions: int, *, connectivity: int = 16, expansion: int = 64) -> None:
-    """Makes the HNSW index over all vectors of one length, if there is none. Writes wait meanwhile.
+    """Makes the HNSW index over all vectors of one length, if there is none. Searches and writes go on meanwhile.
 
     Args:
         connectivity, expansion: pgvector's `m` and `ef_construction`.
     """
     name = f"ix_chunk_vectors_hnsw_{int(dimensions)}"
+    valid = sa.text("SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(:name)")
     index = sa.text(
-        f"CREATE INDEX IF NOT EXISTS {name} ON chunk_vectors"
+        f"CREATE INDEX CONCURRENTLY {name} ON chunk_vectors"
         f" USING hnsw ((CAST(vector AS vector({int(dimensions)}))) vector_ip_ops)"
         f" WITH (m = {int(connectivity)}, ef_construction = {int(expansion)})"
         f" WHERE vector_dims(vector) = {int(dimensions)}"
     )
 
+    lock = {"lock": _LOCK + 1}
+
     def work(connection: Connection) -> None:
-        _make_table(connection)
-        connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
+        # A statement that waits for the lock would hold a snapshot, for whose end the holder of the lock waits.
+        while not connection.execute(sa.text("SELECT pg_try_advisory_lock(:lock)"), lock).scalar_one():
+            time.sleep(_PAUSE_S)
+        found = connection.execute(valid, {"name": name}).scalar_one_or_none()
+        if found:
+            return
+        if found is not None:  # its building was broken off
+            connection.execute(sa.text(f"DROP INDEX CONCURRENTLY {name}"))
         connection.execute(index)
 
-    database.write_now(work)
+    database.write_now(make_table)
+    database.maintain_now(work)
 
 
-def _make_table(connection: Connection) -> None:
+def make_table(connection: Connection) -> None:
+    """Makes the extension and the table, if they are not there.
+
+    Raises:
+        StorageError: the database is not PostgreSQL, or its server lacks the extension.
+    """
     if connection.dialect.name != "postgresql":
-        raise StorageError("pgvector needs PostgreSQL", fix="set DEEPWELL_DATABASE_URL")
+        raise StorageError(
+            "pgvector needs PostgreSQL",
+            fix="set DEEPWELL_DATABASE_URL, or DEEPWELL_KNOWLEDGE_VECTORS=files",
+        )
     if connection.execute(sa.text("SELECT to_regclass('chunk_vectors')")).scalar_one() is not None:
         return
     connection.execute(sa.text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
