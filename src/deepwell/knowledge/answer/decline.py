@@ -1,14 +1,15 @@
 """Decides which of the found passages answers a question, and whether any does.
 
-NOTE: features. A logistic regression judges every candidate by four numbers, of which only the first needs a model:
+NOTE: features. A logistic regression judges every candidate by five numbers, of which the first two need an embedder:
   cosine   of question and passage; e5's lie between 0.75 and 0.97, hence the large weights
+  nearest  cosine of the question and the nearest sentence of the passage, under its headings
   covered  share of the question's words in the best sentence of the passage with its headings. A word weighs more the fewer
            of the candidates have it: what all of them share is the topic, what none has is what the question is about
   kind     1 if the question asks for a number or a key and the passage has one that the question does not have, -1 if not
   missing  share of the question's numbers, names, formulas and quoted terms that the passage does not have, as a negative
 A writer that was measured is then asked about the best candidate, twice: "Does the passage state the answer?", as the log-odds
 of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains by it.
-Where question and passage have different languages, `cosine` and `missing` alone count. The weights are fitted by
+Where question and passage have different languages, the cosines and `missing` alone count. The weights are fitted by
 `deepwell bench citations --fit` on the development questions, which lie on other pages than those that are measured.
 """
 
@@ -18,7 +19,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from deepwell.knowledge.answer.text import (
     AnswerLanguage,
@@ -32,10 +33,6 @@ from deepwell.knowledge.answer.text import (
 from deepwell.knowledge.answer.wording import WORDING
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.protocols import Embedder, Writer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = [
     "CALIBRATIONS",
@@ -53,6 +50,8 @@ __all__ = [
     "features_from",
     "features_of",
     "judge",
+    "prefers_quotation",
+    "relevant",
 ]
 
 Case = Literal["en", "zh", "cross"]
@@ -60,6 +59,10 @@ Case = Literal["en", "zh", "cross"]
 
 JUDGED: Final = 6
 """Candidates that are judged. The others only tell which words are common."""
+
+_COMPARED: Final = 4  # sentences of a passage whose vectors are compared with the question
+
+_CHINESE: Final = 4  # characters that make a text Chinese for a Chinese question, whatever else it holds
 
 _KEY_NAMES: Final = (
     r"ctrl|shift|alt|tab|enter|esc|command|option|f\d{1,2}|page ?(?:up|down)|home|end|delete|insert|backspace"
@@ -75,26 +78,27 @@ _ASKS_KEY: Final = re.compile(
 )
 _ASKS_NUMBER: Final = re.compile(
     r"\bhow (?:many|much|long|far|tall|old|often|large|big)\b"
-    r"|\b(?:percentage|number|value|angle|version|year|date|integers|range)s?\b"
+    r"|\b(?:which(?: [\w-]+){0,2}|what(?: [\w-]+){0,4}) (?:percentage|number|value|angle|version|year|date|integer|range)s?\b"
     r"|多少|几[个次种位列行年天页]|哪一?年|哪个数|多长|多大|多久|多高"
 )
-_LITERAL: Final = re.compile(r'=[^\s，。？?]+\)|"([^"]{2,})"|「([^」]+)」|“([^”]+)”')
+_LITERAL: Final = re.compile(r'=[^\s，。？?]+\)|"([^"]+)"|「([^」]+)」|“([^”]+)”')
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The four numbers of a question and a candidate; see the note of this module."""
+    """The five numbers of a question and a candidate; see the note of this module."""
 
     cosine: float
+    nearest: float
     covered: float
     kind: float
     missing: float
     case: Case
 
     @property
-    def row(self) -> tuple[float, float, float, float]:
+    def row(self) -> tuple[float, float, float, float, float]:
         """The numbers, in the order of the weights."""
-        return (self.cosine, self.covered, self.kind, self.missing)
+        return (self.cosine, self.nearest, self.covered, self.kind, self.missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ class Calibration:
         least: the least score (log-odds) of a passage that is taken as an answer.
     """
 
-    weights: dict[Case, tuple[float, float, float, float]]
+    weights: dict[Case, tuple[float, float, float, float, float]]
     intercepts: dict[Case, float]
     least: dict[Case, float]
 
@@ -129,12 +133,17 @@ class Relevance:
 
 @dataclass(frozen=True, slots=True)
 class WriterCalibration:
-    """Fitted weights for the answers of one writer, for each case: score, log-odds of yes, gain of a token, constant.
+    """What was measured of one writer.
 
-    The result is on the same scale as the score: from 0 on the passage is taken as an answer.
+    Attributes:
+        weights: for each case, fitted weights of the score, the log-odds of yes, the gain of a token, and the constant. The
+            result is on the same scale as the score: from 0 on the passage is taken as an answer. In cases that are not
+            there, the writer is not asked.
+        quotes: true if a quotation of the best passage answered more questions than what the writer wrote.
     """
 
     weights: dict[Case, tuple[float, float, float, float]]
+    quotes: bool = False
 
 
 HOPELESS: Final = -2.0
@@ -209,12 +218,28 @@ async def features_of(
         return []
     judged = passages[:count]
     query = (await embedder.embed([question], "query"))[0]
-    vectors = await embedder.embed([_titled(one) for one in judged], "passage")
-    return features_from(question, passages, vectors @ query)
+    parts = [_likely(question, one) for one in judged]
+    texts = [_titled(one) for one in judged] + [text for own in parts for text in own]
+    distinct = list(dict.fromkeys(texts))
+    made = (await embedder.embed(distinct, "passage")) @ query
+    cosines = dict(zip(distinct, made.tolist(), strict=True))
+    return features_from(
+        question,
+        passages,
+        [cosines[text] for text in texts[: len(judged)]],
+        [max(cosines[text] for text in own) for own in parts],
+    )
 
 
-def features_from(question: str, passages: Sequence[Passage], cosines: NDArray[np.float32]) -> list[Features]:
-    """Returns the features of as many passages as there are cosines."""
+def features_from(
+    question: str, passages: Sequence[Passage], cosines: Sequence[float], nearest: Sequence[float]
+) -> list[Features]:
+    """Returns the features of as many passages as there are cosines.
+
+    Args:
+        cosines: of the question and each passage.
+        nearest: of the question and the nearest sentence of each passage.
+    """
     asked = frozenset(content_words(question))
     held = [frozenset(content_words(_titled(one))) for one in passages]
     weight = {
@@ -222,13 +247,13 @@ def features_from(question: str, passages: Sequence[Passage], cosines: NDArray[n
     }
     language = language_of(question)
     found: list[Features] = []
-    for passage, cosine in zip(passages, cosines.tolist(), strict=False):
-        own = language_of(passage.text)
-        case: Case = language if own == language else "cross"
+    for passage, cosine, near in zip(passages, cosines, nearest, strict=False):
+        case: Case = language if _shares_language(question, _titled(passage)) else "cross"
         text = plain(_titled(passage))
         found.append(
             Features(
                 cosine,
+                near,
                 _covered(weight, passage),
                 _kind(question, plain(passage.text), language),
                 _missing(question, text),
@@ -236,6 +261,22 @@ def features_from(question: str, passages: Sequence[Passage], cosines: NDArray[n
             )
         )
     return found
+
+
+def _likely(question: str, passage: Passage) -> list[str]:
+    """Returns the sentences of a passage that share most words with the question, each under the passage's headings."""
+    asked = frozenset(content_words(question))
+    texts = [one.text for one in sentences(passage.text)] or [passage.text]
+    shared = {text: len(asked & frozenset(content_words(text))) for text in texts}
+    chosen = sorted(shared, key=lambda text: -shared[text])[:_COMPARED]
+    return ["\n".join((*passage.place.headings, text)) for text in chosen]
+
+
+def _shares_language(question: str, text: str) -> bool:
+    """Returns whether the words of two texts can be compared. Chinese text may be mostly formulas and names."""
+    if language_of(question) == "en":
+        return language_of(text) == "en"
+    return sum("\u4e00" <= one <= "\u9fff" for one in text) >= _CHINESE
 
 
 def _titled(passage: Passage) -> str:
@@ -278,6 +319,25 @@ def _missing(question: str, text: str) -> float:
     if not literals:
         return 0.0
     return -sum(one not in text and one not in held for one in literals) / len(literals)
+
+
+def prefers_quotation(writer: Writer) -> bool:
+    """Returns whether a writer was measured to answer fewer questions than a quotation of the best passage does."""
+    measured = WRITERS.get(getattr(writer, "name", ""))
+    return measured is not None and measured.quotes
+
+
+async def relevant(
+    question: str, found: Sequence[Passage], writer: Writer, embedder: Embedder
+) -> list[Passage]:
+    """Returns the found passages that answer a question, best first; none if the best one is not confirmed."""
+    judged = await judge(question, found, embedder)
+    if not judged or judged[0].score < HOPELESS:
+        return []
+    best = await confirm(question, judged[0], writer)
+    if best.score < 0:
+        return []
+    return [best.passage, *(one.passage for one in judged[1:] if one.score >= 0)]
 
 
 async def confirm(question: str, best: Relevance, writer: Writer) -> Relevance:
