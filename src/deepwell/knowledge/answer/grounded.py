@@ -171,7 +171,9 @@ async def _prepared(
         course.relevant = found[: options.passages]
     else:
         course.relevant = await relevant(query, found, writer, embedder)
-    style = ("quoted" if prefers_quotation(writer) else "written") if options.style == "auto" else options.style
+    style = (
+        ("quoted" if prefers_quotation(writer) else "written") if options.style == "auto" else options.style
+    )
     if course.relevant and style == "written":
         course.prompt = assemble(
             query,
