@@ -7,8 +7,8 @@ from tests.knowledge.answer.fakes import FakeWriter, WordEmbedder, passage
 
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.answer.cite import GroundedAnswer
-from deepwell.knowledge.answer.decline import confirm, judge
-from deepwell.knowledge.answer.grounded import AnswerDelta, AnswerOptions, answer, stream_answer
+from deepwell.knowledge.answer.decline import WRITERS, WriterCalibration, confirm, features_of, judge
+from deepwell.knowledge.answer.grounded import AnswerDelta, AnswerOptions, answer, quotation, stream_answer
 from deepwell.knowledge.documents import Passage
 
 POOL = passage(
@@ -126,13 +126,82 @@ async def test_the_passage_that_answers_is_judged_best() -> None:
     assert await judge(QUESTION, [], WordEmbedder()) == []
 
 
-async def test_only_measured_writers_are_asked_to_confirm() -> None:
+async def test_only_measured_writers_are_asked_to_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
     (best,) = await judge(QUESTION, [POOL], WordEmbedder())
     writer = FakeWriter()
     assert await confirm(QUESTION, best, writer) is best
     assert writer.chosen == []
-    writer.name = "qwen2.5-coder-0.5b"  # type: ignore[attr-defined]
+    monkeypatch.setitem(WRITERS, "fake", WriterCalibration({"en": (0.5, 2.0, 0.5, 0.0)}))
+    writer.name = "fake"  # type: ignore[attr-defined]
     sure = await confirm(QUESTION, best, writer)
     writer.doubt()
     assert (await confirm(QUESTION, best, writer)).score < sure.score
     assert POOL.text in writer.chosen[0][0]["content"]
+
+
+async def test_a_small_writer_is_not_asked_where_a_quotation_answers_better(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(WRITERS, "small", WriterCalibration({}, quotes=True))
+    writer = FakeWriter(["It is freed after 30 to 600 seconds [1]."])
+    writer.name = "small"  # type: ignore[attr-defined]
+    found = await answer(asks(QUESTION), Store(POOL, GAMMA).search, writer, WordEmbedder())
+    assert found.quoted
+    assert writer.asked == []
+    assert found.text == f"{POOL.text[:-1]} [1]."
+    written = await answer(
+        asks(QUESTION), Store(POOL).search, writer, WordEmbedder(), AnswerOptions(style="written")
+    )
+    assert not written.quoted
+
+
+@pytest.mark.parametrize(
+    ("text", "quote"),
+    [
+        (
+            "Sets a pooled connection's time. It is long. Older ones stay.",
+            "Sets a pooled connection's time. It is long.",
+        ),
+        ("Sets when a pooled connection is freed.\nRead more.", "Sets when a pooled connection is freed."),
+        (
+            f"Sets when a pooled connection is freed. Then {'so ' * 150}on.",
+            "Sets when a pooled connection is freed.",
+        ),
+    ],
+)
+async def test_a_quotation_is_a_sentence_or_two_of_one_paragraph(text: str, quote: str) -> None:
+    checked = await quotation(
+        "After how many seconds is a pooled connection freed?", passage(text), WordEmbedder()
+    )
+    ((number, support),) = checked.supports
+    assert (number, support.quote.text) == (1, quote)
+    assert text[support.quote.start : support.quote.end] == quote
+
+
+@pytest.mark.parametrize(
+    ("question", "text", "missing"),
+    [
+        ('What does =REGEX("12";"a") return?', '=REGEX("12";"a";"g") returns 3.', -1.0),
+        ('What does =REGEX("12";"a") return?', '=REGEX("12";"a") returns 3.', 0.0),
+        ("Between which two integers does SECOND lie?", "SECOND is between 0 and 59.", 0.0),
+        ("When does the shop in Oslo close on Fridays?", "The Oslo shop closes at three on Friday.", 0.0),
+        ("When does the shop in Bergen close on Fridays?", "The Oslo shop closes at three on Friday.", -0.5),
+        ('输入 ")" 时显示什么？', "将显示 1。", -1.0),
+    ],
+)
+async def test_what_a_question_names_must_stand_in_the_passage(
+    question: str, text: str, missing: float
+) -> None:
+    (features,) = await features_of(question, [passage(text)], WordEmbedder())
+    assert features.missing == missing
+
+
+async def test_a_direction_is_no_number_and_formulas_are_no_language() -> None:
+    (features,) = await features_of(
+        "In which direction do positive vertical values move it?", [passage("Down.")], WordEmbedder()
+    )
+    assert features.kind == 0
+    (features,) = await features_of(
+        "函数 TRUE() 需要参数吗？", [passage("=NOT(TRUE) is =NOT(A) 逻辑函数示例")], WordEmbedder()
+    )
+    assert features.case == "zh"

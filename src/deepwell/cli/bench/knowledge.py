@@ -41,6 +41,12 @@ def citations(
         bool,
         typer.Option("--quoted", help="Quote the best sentence instead of asking the model for an answer."),
     ] = False,
+    written: Annotated[
+        bool,
+        typer.Option(
+            "--written", help="Let the model write, also if a quotation was measured to answer better."
+        ),
+    ] = False,
     fit: Annotated[
         bool,
         typer.Option(
@@ -59,7 +65,7 @@ def citations(
 
         measure("knowledge_citations_fit", None, json, lambda report: fit_citations(report, model))
         return
-    options = AnswerOptions(style="quoted" if quoted else "written")
+    options = AnswerOptions(style="quoted" if quoted else "written" if written else "auto")
     measure(
         "knowledge_citations",
         row,

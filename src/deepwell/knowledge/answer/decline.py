@@ -1,11 +1,13 @@
 """Decides which of the found passages answers a question, and whether any does.
 
 NOTE: features. A logistic regression judges every candidate by four numbers, of which only the first needs a model:
-  cosine   of question and passage; e5's lie between 0.75 and 0.97, hence the large weights
-  covered  share of the question's words in the best sentence of the passage with its headings. A word weighs more the fewer
-           of the candidates have it: what all of them share is the topic, what none has is what the question is about
+  cosine   of the question with the passage and with the nearest sentence of it, both under their headings: the mean of the
+           two; e5's lie between 0.75 and 0.97, hence the large weights
+  covered  share of the question's words in the best sentence of the passage, and by half in its headings. A word weighs more
+           the fewer of the candidates have it: what all of them share is the topic, what none has is what is asked for
   kind     1 if the question asks for a number or a key and the passage has one that the question does not have, -1 if not
-  missing  share of the question's numbers, names, formulas and quoted terms that the passage does not have, as a negative
+  missing  share of the question's numbers, names and quoted terms that the passage does not have, as a negative; -1 if a
+           formula of the question is not in it
 A writer that was measured is then asked about the best candidate, twice: "Does the passage state the answer?", as the log-odds
 of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains by it.
 Where question and passage have different languages, `cosine` and `missing` alone count. The weights are fitted by
@@ -18,11 +20,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 from deepwell.knowledge.answer.text import (
     AnswerLanguage,
     content_words,
+    digits,
     language_of,
     names,
     numbers,
@@ -32,10 +35,6 @@ from deepwell.knowledge.answer.text import (
 from deepwell.knowledge.answer.wording import WORDING
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.protocols import Embedder, Writer
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 __all__ = [
     "CALIBRATIONS",
@@ -53,6 +52,8 @@ __all__ = [
     "features_from",
     "features_of",
     "judge",
+    "prefers_quotation",
+    "relevant",
 ]
 
 Case = Literal["en", "zh", "cross"]
@@ -60,6 +61,12 @@ Case = Literal["en", "zh", "cross"]
 
 JUDGED: Final = 6
 """Candidates that are judged. The others only tell which words are common."""
+
+_IN_HEADING: Final = 0.5  # of a word that the headings have and the sentence has not
+
+_COMPARED: Final = 4  # sentences of a passage whose vectors are compared with the question
+
+_CHINESE: Final = 4  # characters that make a text Chinese for a Chinese question, whatever else it holds
 
 _KEY_NAMES: Final = (
     r"ctrl|shift|alt|tab|enter|esc|command|option|f\d{1,2}|page ?(?:up|down)|home|end|delete|insert|backspace"
@@ -75,10 +82,10 @@ _ASKS_KEY: Final = re.compile(
 )
 _ASKS_NUMBER: Final = re.compile(
     r"\bhow (?:many|much|long|far|tall|old|often|large|big)\b"
-    r"|\b(?:percentage|number|value|angle|version|year|date|integers|range)s?\b"
+    r"|\b(?:which(?: [\w-]+){0,2}|what(?: [\w-]+){0,4}) (?:percentage|number|value|angle|version|year|date|integer|range)s?\b"
     r"|多少|几[个次种位列行年天页]|哪一?年|哪个数|多长|多大|多久|多高"
 )
-_LITERAL: Final = re.compile(r'=[^\s，。？?]+\)|"([^"]{2,})"|「([^」]+)」|“([^”]+)”')
+_LITERAL: Final = re.compile(r'=[^\s，。？?]+\)|"([^"]+)"|「([^」]+)」|“([^”]+)”')
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,12 +136,17 @@ class Relevance:
 
 @dataclass(frozen=True, slots=True)
 class WriterCalibration:
-    """Fitted weights for the answers of one writer, for each case: score, log-odds of yes, gain of a token, constant.
+    """What was measured of one writer.
 
-    The result is on the same scale as the score: from 0 on the passage is taken as an answer.
+    Attributes:
+        weights: for each case, fitted weights of the score, the log-odds of yes, the gain of a token, and the constant. The
+            result is on the same scale as the score: from 0 on the passage is taken as an answer. In cases that are not
+            there, the writer is not asked.
+        quotes: true if a quotation of the best passage answered more questions than what the writer wrote.
     """
 
     weights: dict[Case, tuple[float, float, float, float]]
+    quotes: bool = False
 
 
 HOPELESS: Final = -2.0
@@ -142,21 +154,21 @@ HOPELESS: Final = -2.0
 
 E5_SMALL: Final = Calibration(
     weights={
-        "en": (30.568, 5.99, 0.499, 4.428),
-        "zh": (24.203, 7.605, 1.176, 6.588),
-        "cross": (39.287, 0.0, 0.0, 2.536),
+        "en": (44.017, 5.376, 1.003, 5.283),
+        "zh": (46.705, 7.992, 1.032, 5.922),
+        "cross": (52.215, 0.0, 0.0, 2.983),
     },
-    intercepts={"en": -31.909, "zh": -27.727, "cross": -35.46},
-    least={"en": -2.82, "zh": -2.23, "cross": -5.0},
+    intercepts={"en": -43.253, "zh": -48.271, "cross": -46.265},
+    least={"en": -2.15, "zh": -2.99, "cross": -4.4},
 )
 LEXICAL: Final = Calibration(
     weights={
-        "en": (0.0, 8.012, 0.368, 3.324),
-        "zh": (0.0, 8.644, 1.204, 6.412),
+        "en": (0.0, 8.097, 0.797, 4.072),
+        "zh": (0.0, 9.879, 1.224, 5.472),
         "cross": (0.0, 0.0, 0.0, 0.0),
     },
-    intercepts={"en": -6.407, "zh": -5.913, "cross": -9.0},
-    least={"en": -3.29, "zh": -2.9, "cross": 0.0},
+    intercepts={"en": -6.208, "zh": -6.03, "cross": -9.0},
+    least={"en": -2.54, "zh": -2.96, "cross": 0.0},
 )
 """Weights without the cosine, for embedders that nobody calibrated. They decline across languages, where words say nothing."""
 
@@ -164,12 +176,14 @@ CALIBRATIONS: Final = {"e5-small-q4": E5_SMALL, "e5-small": E5_SMALL}
 """Weights by the embedder's name."""
 
 
-WRITERS: Final[dict[str, WriterCalibration]] = {
-    "qwen2.5-coder-0.5b": WriterCalibration(
-        {"en": (0.521, 2.305, 0.702, 0.507), "zh": (0.895, -0.052, 0.309, -0.925)}
-    )
-}
-"""Weights by the writer's name. Writers that nobody measured are not asked."""
+WRITERS: Final = {"qwen2.5-coder-0.5b": WriterCalibration({}, quotes=True)}
+"""Measured writers by name. Writers that nobody measured are not asked, and write.
+
+Of the covered development questions, what qwen2.5-coder-0.5b wrote answered 91 % in English and 72 % in Chinese, and 88 % of its
+citations were right; quotations answered 94 % and 91 %, and 98 % of their citations were right.
+The judgement of qwen2.5-coder-0.5b told nothing that the score had not told: with it, the chance that a right passage stands
+above a wrong one went from 0.83 to 0.85 in English, and from 0.90 to 0.89 in Chinese, over 64 and 57 development passages.
+"""
 
 
 def calibration_of(embedder: Embedder) -> Calibration:
@@ -209,11 +223,22 @@ async def features_of(
         return []
     judged = passages[:count]
     query = (await embedder.embed([question], "query"))[0]
-    vectors = await embedder.embed([_titled(one) for one in judged], "passage")
-    return features_from(question, passages, vectors @ query)
+    parts = [_likely(question, one) for one in judged]
+    texts = [_titled(one) for one in judged] + [text for own in parts for text in own]
+    distinct = list(dict.fromkeys(texts))
+    made = (await embedder.embed(distinct, "passage")) @ query
+    cosines = dict(zip(distinct, made.tolist(), strict=True))
+    return features_from(
+        question,
+        passages,
+        [
+            (cosines[text] + max(cosines[part] for part in own)) / 2
+            for text, own in zip(texts[: len(judged)], parts, strict=True)
+        ],
+    )
 
 
-def features_from(question: str, passages: Sequence[Passage], cosines: NDArray[np.float32]) -> list[Features]:
+def features_from(question: str, passages: Sequence[Passage], cosines: Sequence[float]) -> list[Features]:
     """Returns the features of as many passages as there are cosines."""
     asked = frozenset(content_words(question))
     held = [frozenset(content_words(_titled(one))) for one in passages]
@@ -222,9 +247,8 @@ def features_from(question: str, passages: Sequence[Passage], cosines: NDArray[n
     }
     language = language_of(question)
     found: list[Features] = []
-    for passage, cosine in zip(passages, cosines.tolist(), strict=False):
-        own = language_of(passage.text)
-        case: Case = language if own == language else "cross"
+    for passage, cosine in zip(passages, cosines, strict=False):
+        case: Case = language if _shares_language(question, _titled(passage)) else "cross"
         text = plain(_titled(passage))
         found.append(
             Features(
@@ -236,6 +260,22 @@ def features_from(question: str, passages: Sequence[Passage], cosines: NDArray[n
             )
         )
     return found
+
+
+def _likely(question: str, passage: Passage) -> list[str]:
+    """Returns the sentences of a passage that share most words with the question, each under the passage's headings."""
+    asked = frozenset(content_words(question))
+    texts = [one.text for one in sentences(passage.text)] or [passage.text]
+    shared = {text: len(asked & frozenset(content_words(text))) for text in texts}
+    chosen = sorted(shared, key=lambda text: -shared[text])[:_COMPARED]
+    return ["\n".join((*passage.place.headings, text)) for text in chosen]
+
+
+def _shares_language(question: str, text: str) -> bool:
+    """Returns whether the words of two texts can be compared. Chinese text may be mostly formulas and names."""
+    if language_of(question) == "en":
+        return language_of(text) == "en"
+    return sum("\u4e00" <= one <= "\u9fff" for one in text) >= _CHINESE
 
 
 def _titled(passage: Passage) -> str:
@@ -250,7 +290,11 @@ def _covered(weight: dict[str, float], passage: Passage) -> float:
     return (
         max(
             (
-                sum(weight[word] for word in weight if word in titles or word in own)
+                sum(
+                    weight[word] * (1.0 if word in own else _IN_HEADING)
+                    for word in weight
+                    if word in titles or word in own
+                )
                 for own in (frozenset(content_words(one.text)) for one in sentences(passage.text))
             ),
             default=0.0,
@@ -273,11 +317,33 @@ def _missing(question: str, text: str) -> float:
         plain(next(part for part in (*match.groups(), match.group()) if part))
         for match in _LITERAL.finditer(question)
     }
+    if any(one.startswith("=") and one not in text for one in quoted):
+        return -1.0  # a formula with other arguments is another formula
     held = numbers(text)
-    literals = quoted | numbers(question) | names(question)
+    literals = quoted | digits(question) | names(question)
     if not literals:
         return 0.0
-    return -sum(one not in text and one not in held for one in literals) / len(literals)
+    absent = [one for one in literals if one not in held and one not in text and one.rstrip("s") not in text]
+    return -len(absent) / len(literals)
+
+
+def prefers_quotation(writer: Writer) -> bool:
+    """Returns whether a writer was measured to answer fewer questions than a quotation of the best passage does."""
+    measured = WRITERS.get(getattr(writer, "name", ""))
+    return measured is not None and measured.quotes
+
+
+async def relevant(
+    question: str, found: Sequence[Passage], writer: Writer, embedder: Embedder
+) -> list[Passage]:
+    """Returns the found passages that answer a question, best first; none if the best one is not confirmed."""
+    judged = await judge(question, found, embedder)
+    if not judged or judged[0].score < HOPELESS:
+        return []
+    best = await confirm(question, judged[0], writer)
+    if best.score < 0:
+        return []
+    return [best.passage, *(one.passage for one in judged[1:] if one.score >= 0)]
 
 
 async def confirm(question: str, best: Relevance, writer: Writer) -> Relevance:

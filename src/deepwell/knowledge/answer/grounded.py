@@ -1,8 +1,9 @@
 """`answer`, `stream_answer`: a conversation to an answer that rests on found passages, with checked citations, or to none.
 
-The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant, prompt assembled
-from the best ones, written by the model, every sentence checked.
-If no sentence passes, the best passage's own sentence is quoted.
+The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant. Then either the
+prompt is assembled from the best ones, the model writes, and every sentence is checked; or the best passage's own words are
+quoted, a sentence or two. They are quoted for writers that were measured to write worse answers than that, and where no
+written sentence passes its check.
 """
 
 from __future__ import annotations
@@ -22,16 +23,18 @@ from deepwell.knowledge.answer.cite import (
     SentenceStream,
     Unsupported,
 )
-from deepwell.knowledge.answer.decline import HOPELESS, confirm, judge
+from deepwell.knowledge.answer.decline import judge, prefers_quotation, relevant
 from deepwell.knowledge.answer.ledger import GroundedPrompt, assemble
 from deepwell.knowledge.answer.rewrite import rewrite
 from deepwell.knowledge.answer.support import Support
-from deepwell.knowledge.answer.text import AnswerLanguage, Sentence, language_of, sentences
+from deepwell.knowledge.answer.text import AnswerLanguage, Sentence, language_of, sentences, without_marks
 from deepwell.knowledge.answer.wording import WORDING
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.protocols import Embedder, Writer
 
 __all__ = ["AnswerDelta", "AnswerOptions", "Search", "answer", "quotation", "stream_answer"]
+
+_QUOTED = 400  # the most characters of a quotation of two sentences
 
 Search = Callable[[str, int], Awaitable[list[Passage]]]
 """Finds passages for a query, best first, and at most as many as asked for."""
@@ -45,7 +48,8 @@ class AnswerOptions:
         candidates: number of passages to ask the search for. More of them judge better which words matter.
         passages: the most passages that the model reads; only relevant ones are among them.
         answer_tokens: the most tokens that the model writes.
-        style: "written": by the model, and checked; "quoted": the sentence of the best passage, without the model.
+        style: "written": by the model, and checked; "quoted": a sentence or two of the best passage, without the model;
+            "auto": quoted for a writer that was measured to answer worse than a quotation, written for every other.
         unsupported: treatment of a written sentence that no passage supports.
         declining: "relevance": declines unless a passage is relevant enough; "empty": only if the search finds nothing.
         temperature: of the model.
@@ -54,7 +58,7 @@ class AnswerOptions:
     candidates: int = 20
     passages: int = 3
     answer_tokens: int = 200
-    style: Literal["written", "quoted"] = "written"
+    style: Literal["auto", "written", "quoted"] = "auto"
     unsupported: Unsupported = "drop"
     declining: Literal["relevance", "empty"] = "relevance"
     temperature: float = 0.0
@@ -166,8 +170,11 @@ async def _prepared(
     if options.declining == "empty":
         course.relevant = found[: options.passages]
     else:
-        course.relevant = await _relevant(query, found, writer, embedder)
-    if course.relevant and options.style == "written":
+        course.relevant = await relevant(query, found, writer, embedder)
+    style = (
+        ("quoted" if prefers_quotation(writer) else "written") if options.style == "auto" else options.style
+    )
+    if course.relevant and style == "written":
         course.prompt = assemble(
             query,
             course.relevant,
@@ -178,19 +185,6 @@ async def _prepared(
             turns=messages[:-1],
         )
     return course
-
-
-async def _relevant(
-    query: str, found: Sequence[Passage], writer: Writer, embedder: Embedder
-) -> list[Passage]:
-    """Returns the relevant passages, best first; none if the best one is not confirmed."""
-    judged = await judge(query, found, embedder)
-    if not judged or judged[0].score < HOPELESS:
-        return []
-    best = await confirm(query, judged[0], writer)
-    if best.score < 0:
-        return []
-    return [best.passage, *(one.passage for one in judged[1:] if one.score >= 0)]
 
 
 async def _written(
@@ -207,13 +201,30 @@ async def _written(
 
 
 async def quotation(question: str, best: Passage, embedder: Embedder) -> Checked:
-    """Returns the sentence of the best passage that is nearest to the question, bound to its place as passage 1."""
+    """Returns the words of the best passage that are nearest to the question, bound to their place as passage 1.
+
+    They are a sentence and the better one of its neighbours in the same paragraph, if both together are short: the words of
+    a question often stand in one sentence, and the answer in the next.
+    """
     parts = sentences(best.text) or [Sentence(best.text.strip(), 0, len(best.text))]
     cuts = [Passage(at, "", "", 0.0, one.text, place=best.place) for at, one in enumerate(parts)]
-    ranked = await judge(question, cuts, embedder, count=len(cuts))
-    chosen = parts[ranked[0].passage.key]
+    ranked = [one.passage.key for one in await judge(question, cuts, embedder, count=len(cuts))]
+    chosen = parts[ranked[0]]
+    for at in ranked[1:]:
+        if abs(at - ranked[0]) == 1 and (both := _joined(best.text, chosen, parts[at])) is not None:
+            chosen = both
+            break
     support = Support(1.0, 1.0, (), False, False, chosen)
     return Checked(chosen, ((1, support),))
+
+
+def _joined(text: str, one: Sentence, other: Sentence) -> Sentence | None:
+    """Returns two neighbours as one; None if they are code, stand in different lines, or are too long together."""
+    start, end = min(one.start, other.start), max(one.end, other.end)
+    whole = text[start:end]
+    if one.code or other.code or "\n" in whole or end - start > _QUOTED:
+        return None
+    return Sentence(without_marks(whole), start, end)
 
 
 def _declined(course: _Course) -> GroundedAnswer:

@@ -34,7 +34,7 @@ _SCALES: Final = np.array(
     [20.0, 3.0, 1.0, 2.0]
 )  # brings the features to one size, so that one penalty serves all
 _PENALTY: Final = 0.3
-_DECLINED: Final = 6  # per cent of covered development questions that may be declined
+_DECLINED: Final = 5  # per cent of covered development questions that may be declined
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,15 +166,12 @@ async def _relevant(
     embedder: Embedder | None,
 ) -> list[Passage]:
     """Returns the wanted candidates that answer the query, best first; none if the best one is not confirmed."""
-    from deepwell.knowledge.answer.decline import confirm, judge
+    from deepwell.knowledge.answer.decline import relevant
 
     if embedder is None:
         return []
-    judged = [one for one in await judge(query, candidates, embedder) if one.score >= 0]
-    judged = [one for one in judged if one.passage.key in wanted]
-    if not judged or (await confirm(query, judged[0], writer)).score < 0:
-        return []
-    return [one.passage for one in judged[:_PASSAGES]]
+    judged = await relevant(query, candidates, writer, embedder)
+    return [one for one in judged if one.key in wanted][:_PASSAGES]
 
 
 def _declines(query: str) -> str:
