@@ -59,7 +59,7 @@ def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
     """Reads `targets.toml`.
 
     Raises:
-        DeepwellError: a row is incomplete, named twice, or promises more than ten minutes.
+        DeepwellError: a row is incomplete, named twice, or promises more than half an hour.
     """
     targets: dict[str, Target] = {}
     for row in tomllib.loads(path.read_text(encoding="utf-8"))["target"]:
@@ -74,9 +74,9 @@ def load_targets(path: Path = TARGETS_FILE) -> dict[str, Target]:
             )
         except (KeyError, TypeError) as error:
             raise DeepwellError(f"{path.name}: row {row.get('name')!r}: {error}", fix="complete it") from None
-        if target.name in targets or not 0 < target.minutes <= 10 or not target.limits:
+        if target.name in targets or not 0 < target.minutes <= 30 or not target.limits:
             raise DeepwellError(
-                f"{path.name}: row {target.name!r} is named twice, has no limit, or needs more than 10 minutes",
+                f"{path.name}: row {target.name!r} is named twice, has no limit, or needs more than 30 minutes",
                 fix="split it",
             )
         targets[target.name] = target

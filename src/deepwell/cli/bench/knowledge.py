@@ -8,7 +8,19 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["citations", "cranfield", "current", "documents", "languages", "law", "medical", "million", "postgres_vectors", "search", "vector_stores"]
+__all__ = [
+    "citations",
+    "cranfield",
+    "current",
+    "documents",
+    "languages",
+    "law",
+    "medical",
+    "million",
+    "postgres_vectors",
+    "search",
+    "vector_stores",
+]
 
 
 Embedder = Annotated[
