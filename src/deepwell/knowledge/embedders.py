@@ -41,7 +41,7 @@ class Embedders:
             key, values = error.texts
             if key != "model_not_pulled":
                 raise
-            raise ModelNotFound.of("embedder_not_pulled", **values) from None
+            raise ModelNotFound.of("embedder_not_pulled", name=values["name"], root=values["root"]) from None
         except Exception:
             self._open.pop(name, None)  # it may be there the next time
             raise
