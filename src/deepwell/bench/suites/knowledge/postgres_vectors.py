@@ -19,8 +19,8 @@ from deepwell.bench.harness.postgres import postgres
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.vectors import CachedEmbedder
 from deepwell.bench.suites.knowledge.languages import context_text
-from deepwell.bench.workloads.help_questions import help_questions
-from deepwell.bench.workloads.libreoffice_help import help_passages
+from deepwell.bench.workloads.knowledge.help_questions import help_questions
+from deepwell.bench.workloads.knowledge.libreoffice_help import help_passages
 from deepwell.knowledge.index.pgvector import PgVectorIndex, build_hnsw
 from deepwell.knowledge.index.shared import EXPANSION, SharedVectors
 from deepwell.knowledge.search import Ranker, Searcher, SearchOptions
