@@ -8,7 +8,7 @@ NOTE: features. A logistic regression judges every candidate by four numbers, of
   kind     1 if the question asks for a number or a key and the passage has one that the question does not have, -1 if not
   missing  share of the question's numbers, names and quoted terms that the passage does not have, as a negative; -1 if a
            formula of the question is not in it
-A writer that was measured is then asked about the best candidate, twice: "Does the passage state the answer?", as the log-odds
+A writer that has weights in `WRITERS` is then asked about the best candidate, twice: "Does the passage state the answer?", as the log-odds
 of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains by it.
 Where question and passage have different languages, `cosine` and `missing` alone count. The weights are fitted by
 `deepwell bench citations --fit` on the development questions, which lie on other pages than those that are measured.
@@ -177,7 +177,7 @@ CALIBRATIONS: Final = {"e5-small-q4": E5_SMALL, "e5-small": E5_SMALL}
 
 
 WRITERS: Final = {"qwen2.5-coder-0.5b": WriterCalibration({}, quotes=True)}
-"""Measured writers by name. Writers that nobody measured are not asked, and write.
+"""Measured writers by name. Writers that are not here are not asked to judge, and write their answers.
 
 Of the covered development questions, qwen2.5-coder-0.5b answered 91 % in English and 72 % in Chinese, and 88 % of its
 citations were right; quotations answered 94 % and 91 %, and 98 % of their citations were right.
