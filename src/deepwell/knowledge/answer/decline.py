@@ -8,8 +8,8 @@ NOTE: features. A logistic regression judges every candidate by four numbers, of
   kind     1 if the question asks for a number or a key and the passage has one that the question does not have, -1 if not
   missing  share of the question's numbers, names and quoted terms that the passage does not have, as a negative; -1 if a
            formula of the question is not in it
-A writer that has weights in `WRITERS` is then asked about the best candidate, twice: "Does the passage state the answer?", as the log-odds
-of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains by it.
+A writer that has weights in `WRITERS` is then asked about the best candidate, twice: "Does the passage state the answer?", as
+the log-odds of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains.
 Where question and passage have different languages, `cosine` and `missing` alone count. The weights are fitted by
 `deepwell bench citations --fit` on the development questions, which lie on other pages than those that are measured.
 """
