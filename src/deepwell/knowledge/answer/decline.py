@@ -136,7 +136,7 @@ class Relevance:
 
 @dataclass(frozen=True, slots=True)
 class WriterCalibration:
-    """What was measured of one writer.
+    """Measurements of one writer.
 
     Attributes:
         weights: for each case, fitted weights of the score, the log-odds of yes, the gain of a token, and the constant. The
