@@ -8,8 +8,8 @@ NOTE: features. A logistic regression judges every candidate by four numbers, of
   kind     1 if the question asks for a number or a key and the passage has one that the question does not have, -1 if not
   missing  share of the question's numbers, names and quoted terms that the passage does not have, as a negative; -1 if a
            formula of the question is not in it
-A writer that was measured is then asked about the best candidate, twice: "Does the passage state the answer?", as the log-odds
-of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains by it.
+A writer that has weights in `WRITERS` is then asked about the best candidate, twice: "Does the passage state the answer?", as
+the log-odds of yes; and "Write a question that this passage answers", as the log-likelihood that a token of the question gains.
 Where question and passage have different languages, `cosine` and `missing` alone count. The weights are fitted by
 `deepwell bench citations --fit` on the development questions, which lie on other pages than those that are measured.
 """
@@ -136,7 +136,7 @@ class Relevance:
 
 @dataclass(frozen=True, slots=True)
 class WriterCalibration:
-    """What was measured of one writer.
+    """Measurements of one writer.
 
     Attributes:
         weights: for each case, fitted weights of the score, the log-odds of yes, the gain of a token, and the constant. The
@@ -177,9 +177,9 @@ CALIBRATIONS: Final = {"e5-small-q4": E5_SMALL, "e5-small": E5_SMALL}
 
 
 WRITERS: Final = {"qwen2.5-coder-0.5b": WriterCalibration({}, quotes=True)}
-"""Measured writers by name. Writers that nobody measured are not asked, and write.
+"""Measured writers by name. Writers that are not here are not asked to judge, and write their answers.
 
-Of the covered development questions, what qwen2.5-coder-0.5b wrote answered 91 % in English and 72 % in Chinese, and 88 % of its
+Of the covered development questions, qwen2.5-coder-0.5b answered 91 % in English and 72 % in Chinese, and 88 % of its
 citations were right; quotations answered 94 % and 91 %, and 98 % of their citations were right.
 The judgement of qwen2.5-coder-0.5b told nothing that the score had not told: with it, the chance that a right passage stands
 above a wrong one went from 0.83 to 0.85 in English, and from 0.90 to 0.89 in Chinese, over 64 and 57 development passages.
