@@ -324,6 +324,7 @@ class Searcher:
             side = await asyncio.to_thread(
                 SideIndex, self._folder / store.id, store.dimensions, store.embedder_hash
             )
+            await asyncio.to_thread(side.repair)
             opened = self._open.setdefault(key, _Opened(side))
         self._open.move_to_end(key)
         while len(self._open) > _MOST_OPEN:
