@@ -349,10 +349,13 @@ class Searcher:
     def _side(self, store: StoredStore) -> SideIndex:
         folder = self._folder / store.id
         if self._shared is not None:
-            return self._shared.side(folder, store)
-        from deepwell.knowledge.index.side import SideIndex
+            side = self._shared.side(folder, store)
+        else:
+            from deepwell.knowledge.index.side import SideIndex
 
-        return SideIndex(folder, store.dimensions, store.embedder_hash)
+            side = SideIndex(folder, store.dimensions, store.embedder_hash)
+        side.repair()
+        return side
 
     async def _allowed_keys(
         self, tenant: Tenant, store: StoredStore, filters: Mapping[str, Any]
