@@ -59,6 +59,11 @@ def test_operators(given_filter, expected):
         {"type": "and", "filters": "x"},
         {"type": "and", "filters": [{}]},
         {"type": "eq", "key": "a", "value": 1, "extra": 2},
+        {"type": "eq", "key": "a", "value": float("nan")},
+        {"type": "gt", "key": "a", "value": float("inf")},
+        {"type": "in", "key": "a", "value": [1, float("-inf")]},
+        {"type": "eq", "key": "a", "value": "half a pair \ud800"},
+        {"type": "eq", "key": "\ud800", "value": 1},
     ],
 )
 def test_what_is_no_filter_is_refused(wrong):

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from tests.knowledge.test_ingest import House
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.knowledge.index.side import SideIndex
 from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.storage.database import LOCAL, Tenant
 from deepwell.storage.tables import chunk_removals, vector_stores
@@ -125,6 +126,36 @@ async def test_side_files_that_vanished_are_built_anew(house, searcher, tmp_path
     again = searcher_of(house, tmp_path / "side")
     assert await found(again, house, "ferry") == ["The ferry leaves at nine."]
     await again.close()
+
+
+async def test_broken_side_files_are_built_anew_as_a_whole(house, searcher, tmp_path):
+    for number in range(3):
+        await added(house, f"The ferry of pier {number} leaves.", f"{number}.txt")
+    assert len(await found(searcher, house, "ferry")) == 3
+    await searcher.close()
+    for broken in sorted((tmp_path / "side").glob("*/lexical-*/meta.json")):
+        broken.write_bytes(b"{")
+    again = searcher_of(house, tmp_path / "side")
+    assert len(await found(again, house, "ferry")) == 3
+    await again.close()
+
+
+async def test_what_breaks_before_a_change_is_built_anew_as_a_whole(house, searcher, tmp_path):
+    for number in range(3):
+        await added(house, f"The ferry of pier {number} leaves.", f"{number}.txt")
+    side = SideIndex(tmp_path / "side" / house.store.id, house.embedder.dimensions, house.embedder.hash)
+    assert len(await found(searcher, house, "ferry")) == 3
+    side.reload()
+    since = side.generation
+    side = SideIndex(tmp_path / "side" / house.store.id, house.embedder.dimensions, house.embedder.hash)
+    for broken in sorted((tmp_path / "side").glob("*/lexical-*/meta.json")):
+        broken.write_bytes(b"{")
+    await added(house, "The ferry of pier 3 leaves.", "3.txt")
+    side.apply(await house.kept.chunks.delta(LOCAL, house.store.id, since), since)
+    assert side.generation == 0
+    side.apply(await house.kept.chunks.delta(LOCAL, house.store.id, 0), 0)
+    assert len(side.lexical) == len(side.vectors) == 4
+    side.close()
 
 
 async def test_a_store_of_many_parts_whose_removals_are_forgotten_is_built_anew(house, searcher, monkeypatch):

@@ -361,6 +361,7 @@ def test_hostile_searches_are_refused_by_name(client: OpenAI, body: dict[str, An
     ("path", "body", "named"),
     [
         ("", {"name": "x" * 257}, "name"),
+        ("", {"name": "a\0b"}, "name"),
         ("", {"metadata": {"a": 1}}, "metadata"),
         ("", {"metadata": {str(number): "a" for number in range(17)}}, "metadata"),
         ("", {"expires_after": {"anchor": "created_at", "days": 1}}, "expires_after.anchor"),

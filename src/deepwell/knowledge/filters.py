@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -80,7 +81,7 @@ def _check(given: Any, param: str, depth: int, left: list[int]) -> None:
             param=f"{param}.type",
         )
     _only(given, {"type", "key", "value"}, param)
-    if not isinstance(given.get("key"), str) or not 0 < len(given["key"]) <= 64:
+    if not isinstance(given.get("key"), str) or not 0 < len(given["key"]) <= 64 or not _plain(given["key"]):
         raise InvalidRequest("a comparison needs the key of an attribute", fix="", param=f"{param}.key")
     _check_value(kind, given.get("value"), f"{param}.value")
 
@@ -96,8 +97,8 @@ def _check_value(kind: str, value: Any, param: str) -> None:
         return
     if not _plain(value) or (kind in _ORDERED and isinstance(value, bool)):
         raise InvalidRequest(
-            f"{kind!r} cannot compare with {str(value)[:64]!r}",
-            fix="send a string, a number" + ("" if kind in _ORDERED else " or a boolean"),
+            f"{kind!r} cannot compare with this {type(value).__name__}",
+            fix="send a string, a finite number" + ("" if kind in _ORDERED else " or a boolean"),
             param=param,
         )
 
@@ -109,7 +110,10 @@ def _only(given: Mapping[str, Any], names: set[str], param: str) -> None:
 
 
 def _plain(value: Any) -> bool:
-    return isinstance(value, str | bool | int | float)
+    """Returns whether a value can be kept and sent as JSON: half a surrogate pair, NaN and infinities cannot."""
+    if isinstance(value, str):
+        return value.isascii() or not any("\ud800" <= one <= "\udfff" for one in value)
+    return isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _same(value: Any, wanted: Any) -> bool:

@@ -210,6 +210,8 @@ class SideIndex:
             elif delta.generation <= self.generation:
                 return
             lexical = self._writable_lexical()
+            if not delta.rebuild and self.generation < since:
+                return  # it begins anew, and this is only the end of what it needs
             if len(delta.removed):
                 lexical.remove(delta.removed)
             if len(delta.keys):
@@ -227,6 +229,21 @@ class SideIndex:
         """
         with _reported(self._folder), self._rows.lock.held():
             self._reset()
+
+    def repair(self) -> None:
+        """Drops everything if the lexical index cannot be opened, for its files are broken. The database brings it back.
+
+        Raises:
+            MissingDependency: tantivy is not installed.
+            StorageError: the folder cannot be written to.
+        """
+        if self.generation == 0:
+            return
+        try:
+            _ = self.lexical
+        except StorageError as error:
+            _log.warning("%s: it begins anew", error.message)
+            self.reset()
 
     def needs_maintenance(self) -> bool:
         """Returns True if building the graph or compacting the rows is worth its time."""

@@ -47,6 +47,8 @@ _MOST_QUERIES = 16
 _QUERY_CHARACTERS = 16_384
 
 _Text = Annotated[str, Field(max_length=512)]
+_NO_NUL = r"^[^\x00]*$"  # which PostgreSQL cannot keep
+_Name = Annotated[str, Field(max_length=256, pattern=_NO_NUL)]
 _Key = Annotated[str, Field(min_length=1, max_length=64)]
 Attributes = Annotated[dict[_Key, either(_Text, bool | float)], Field(max_length=16)]
 """Up to 16 values of a file that searches can filter by."""
@@ -119,8 +121,8 @@ ChunkingStrategy = Annotated[
 class StoreRequest(Strict):
     """Creates a vector store, and attaches files to it."""
 
-    name: str | None = Field(None, max_length=256)
-    description: str | None = Field(None, max_length=4096)
+    name: _Name | None = None
+    description: Annotated[str, Field(max_length=4096, pattern=_NO_NUL)] | None = None
     file_ids: list[FileId] | None = Field(None, max_length=_MOST_FILES)
     chunking_strategy: ChunkingStrategy | None = Field(
         None, description="Of these files, and of those attached later without a strategy of their own."
@@ -132,7 +134,7 @@ class StoreRequest(Strict):
 class StoreUpdate(Strict):
     """Changes a vector store. A parameter that is left out changes nothing; `null` clears it."""
 
-    name: str | None = Field(None, max_length=256)
+    name: _Name | None = None
     expires_after: StoreExpiry | None = None
     metadata: Metadata | None = None
 
