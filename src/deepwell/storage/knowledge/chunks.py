@@ -265,7 +265,10 @@ class Chunks:
             before = now + 1 if at_once and not _ingesting(connection) else now - _KEPT_UNUSED_S
             return _unused_vectors(connection, before) + _unused_documents(connection, before)
 
-        for remove in (unused, lambda connection: _old_removals(connection, now)):
+        def forgotten(connection: Connection) -> int:
+            return _old_removals(connection, now)
+
+        for remove in (unused, forgotten):
             while count := await self._database.write(remove):
                 total += count
         return total
