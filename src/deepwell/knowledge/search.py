@@ -337,7 +337,9 @@ class Searcher:
         key = f"{store.id}/{store.embedder_hash}"
         async with self._opening:
             if key not in self._open:
-                self._open[key] = _Opened(await asyncio.to_thread(self._side, store))
+                side = await asyncio.to_thread(self._side, store)
+                await asyncio.to_thread(side.repair)
+                self._open[key] = _Opened(side)
             opened = self._open[key]
             self._open.move_to_end(key)
         while len(self._open) > _MOST_OPEN:
