@@ -18,7 +18,7 @@ def _of_store(table: str) -> sa.ForeignKeyConstraint:
         ["tenant", "store_id"],
         ["vector_stores.tenant", "vector_stores.id"],
         ondelete="CASCADE",
-        name=f"fk_{table}_tenant",
+        name=f"fk_{table}_tenant_store_id",
     )
 
 
@@ -48,7 +48,7 @@ def _create_stores() -> None:
         sa.Column("generation", sa.BigInteger, nullable=False),
         sa.Column("removals_from", sa.BigInteger, nullable=False),
         sa.PrimaryKeyConstraint("seq", name="pk_vector_stores"),
-        sa.UniqueConstraint("tenant", "id", name="uq_vector_stores_tenant"),
+        sa.UniqueConstraint("tenant", "id", name="uq_vector_stores_tenant_id"),
     )
     op.create_index("ix_vector_stores_tenant_seq", "vector_stores", ["tenant", "seq"])
     op.create_index("ix_vector_stores_expires_at", "vector_stores", ["expires_at"])
@@ -72,7 +72,9 @@ def _create_stores() -> None:
         sa.Column("version", sa.String(256)),
         sa.Column("digest", sa.String(64)),
         sa.PrimaryKeyConstraint("seq", name="pk_vector_store_files"),
-        sa.UniqueConstraint("tenant", "store_id", "file_id", name="uq_vector_store_files_tenant"),
+        sa.UniqueConstraint(
+            "tenant", "store_id", "file_id", name="uq_vector_store_files_tenant_store_id_file_id"
+        ),
         _of_store("vector_store_files"),
     )
     op.create_index(
@@ -102,7 +104,7 @@ def _create_stores() -> None:
         sa.Column("checked_at", sa.BigInteger),
         sa.Column("error", sa.Text),
         sa.PrimaryKeyConstraint("seq", name="pk_vector_store_sources"),
-        sa.UniqueConstraint("tenant", "id", name="uq_vector_store_sources_tenant"),
+        sa.UniqueConstraint("tenant", "id", name="uq_vector_store_sources_tenant_id"),
         _of_store("vector_store_sources"),
     )
     op.create_index(
