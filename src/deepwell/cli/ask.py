@@ -79,7 +79,11 @@ def ask(
         if knowledge is not None:
             from deepwell.cli.knowledge.answering import answer_from
 
-            answer_from(settings, knowledge, text, max_tokens=max_tokens, as_json=json)
+            if url is not None or port is not None:
+                raise InvalidRequest.of("knowledge_is_local")
+            before = [{"role": "system", "content": system}] if system else []
+            messages = [*before, {"role": "user", "content": text}]
+            answer_from(settings, knowledge, messages, max_tokens=max_tokens, as_json=json)
             return
         messages = [{"role": "system", "content": system}] if system else []
         asked = Asked([*messages, {"role": "user", "content": text}], max_tokens, temperature, seed)

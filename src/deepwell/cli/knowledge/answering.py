@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deepwell.cli.output import console, write_json
@@ -18,7 +19,12 @@ __all__ = ["answer_from"]
 
 
 def answer_from(
-    settings: Settings, name: str, question: str, *, max_tokens: int | None, as_json: bool
+    settings: Settings,
+    name: str,
+    messages: Sequence[Mapping[str, str]],
+    *,
+    max_tokens: int | None,
+    as_json: bool,
 ) -> None:
     """Streams an answer from a knowledge base to standard output, sentence by sentence, and lists its sources.
 
@@ -26,7 +32,7 @@ def answer_from(
         NotFound: there is no such knowledge base.
         ModelNotFound: the model that writes or the one that embeds is not in the store.
     """
-    found = asyncio.run(_answer(settings, name, question, max_tokens, as_json=as_json))
+    found = asyncio.run(_answer(settings, name, messages, max_tokens, as_json=as_json))
     if as_json:
         write_json(_plain(found))
         return
@@ -44,7 +50,12 @@ def answer_from(
 
 
 async def _answer(
-    settings: Settings, name: str, question: str, max_tokens: int | None, *, as_json: bool
+    settings: Settings,
+    name: str,
+    messages: Sequence[Mapping[str, str]],
+    max_tokens: int | None,
+    *,
+    as_json: bool,
 ) -> GroundedAnswer:
     from deepwell.knowledge.answer.cite import GroundedAnswer
     from deepwell.knowledge.answer.grounded import AnswerOptions, stream_answer
@@ -69,7 +80,6 @@ async def _answer(
                 return found.passages
 
             options = AnswerOptions() if max_tokens is None else AnswerOptions(answer_tokens=max_tokens)
-            messages = [{"role": "user", "content": question}]
             async for part in stream_answer(messages, search, LLMWriter(llm), embedder, options):
                 if isinstance(part, GroundedAnswer):
                     if part.declined and not as_json:

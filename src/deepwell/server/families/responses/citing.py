@@ -56,6 +56,12 @@ async def spoken(
             yield Turn(0, (Content(search.declines),), finish_reason="stop")
             return
         answer = _CitedAnswer(search) if prose and search.passages else None
+        if answer is not None and search.quotes:
+            for one in await answer.quoted(Turn(0, ())):
+                yield one
+            yield Turn(0, (), finish_reason="stop")
+            answered(answer.whole())
+            return
         async for turn in turns:
             if answer is None:
                 yield turn
@@ -104,7 +110,7 @@ class _CitedAnswer:
         if turn.finish_reason is not None:
             found += await self._checked(turn, self._cut.finish())
             if not self._said and not self._called:
-                found += await self._quoted(turn)
+                found += await self.quoted(turn)
         found.append(replace(turn, events=(), entries=()))
         return found
 
@@ -132,8 +138,8 @@ class _CitedAnswer:
                 found += self._told(turn, *self._text.add(checked, gap))
         return found
 
-    async def _quoted(self, turn: Turn) -> list[Spoken]:
-        """Returns a sentence of the best passage, because no sentence of the model passed."""
+    async def quoted(self, turn: Turn) -> list[Spoken]:
+        """Returns the words of the best passage that are nearest to the question, in place of the model's."""
         from deepwell.knowledge.answer.grounded import quotation
 
         search, self._quotes = self._search, True

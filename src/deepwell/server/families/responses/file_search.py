@@ -52,6 +52,7 @@ class Searched:
         passages: those passages; number 1 is the first. None: the answer does not rest on passages.
         embedder: the embedder of the stores; None if nothing was found.
         declines: the answer if no passage is relevant; empty: the model answers.
+        quotes: whether the answer is a quotation of the best passage, because the model was measured to answer fewer questions.
     """
 
     query: str
@@ -60,6 +61,7 @@ class Searched:
     passages: tuple[Passage, ...] = ()
     embedder: Embedder | None = None
     declines: str = ""
+    quotes: bool = False
 
 
 async def searched(
@@ -78,6 +80,7 @@ async def searched(
         InvalidRequest: a store has expired, or the filter cannot be read.
         ContextLengthExceeded: the best passage does not fit beside the conversation.
     """
+    from deepwell.knowledge.answer.decline import prefers_quotation
     from deepwell.knowledge.answer.rewrite import rewrite
 
     spec = _wanted(body)
@@ -101,7 +104,8 @@ async def searched(
         return Searched(query, found, dialogue, declines="" if dialogue.tools else _declines(query))
     room = await _room(answering, principal, body, _grounded(dialogue, query, ()))
     passages = _fitting(relevant, room, writer)
-    return Searched(query, found, _grounded(dialogue, query, passages), passages, embedder)
+    quotes = prefers_quotation(writer) and not dialogue.tools
+    return Searched(query, found, _grounded(dialogue, query, passages), passages, embedder, quotes=quotes)
 
 
 def results_of(search: Searched, body: ResponseRequest) -> list[FileSearchResult] | None:

@@ -25,6 +25,7 @@ def _of_store(table: str) -> sa.ForeignKeyConstraint:
 def upgrade() -> None:
     """Creates the tables."""
     _create_stores()
+    _create_batches_and_sources()
     _create_contents()
 
 
@@ -82,6 +83,9 @@ def _create_stores() -> None:
     )
     op.create_index("ix_vector_store_files_tenant_file_id", "vector_store_files", ["tenant", "file_id"])
     op.create_index("ix_vector_store_files_batch_id", "vector_store_files", ["batch_id"])
+
+
+def _create_batches_and_sources() -> None:
     op.create_table(
         "vector_store_batches",
         sa.Column("tenant", sa.String(64), nullable=False),
