@@ -211,7 +211,9 @@ async def file_search(tour: Tour) -> None:
     )
     found, text = _parts(response)
     assert found.queries == [_EATS] and found.results[0].filename == "whale.txt"
-    assert [one.filename for one in text.annotations] and response.usage.input_tokens > 0
+    assert [one.filename for one in text.annotations]
+    usage = response.usage  # a quotation asked no model
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
     assert all(text.text[one.index] == "[" for one in text.annotations)
     tool = {"max_num_results": 1, "filters": {"type": "eq", "key": "name", "value": "office.txt"}}
     tool["ranking_options"] = {"ranker": "auto", "score_threshold": 0.0}
