@@ -31,7 +31,6 @@ from deepwell.storage.knowledge.files import StoredStoreFile
 from deepwell.storage.knowledge.stores import StoredStore
 
 __all__ = [
-    "EMBEDDER_CHANGED",
     "ChunkingStrategy",
     "Ingestor",
     "Parser",
@@ -44,7 +43,6 @@ Stage = Literal["parse", "chunk", "embed", "publish"]
 
 PARSER_VERSION = 1  # raised when parsers find other text in the same bytes
 _BATCH = 32  # texts embedded and kept together: a crash loses no more
-EMBEDDER_CHANGED = "embedder_changed"
 
 
 class Parser(Protocol):
@@ -96,21 +94,18 @@ class Ingestor:
         embedder_of: Callable[[StoredStore], Awaitable[Embedder]],
         *,
         observe: Callable[[Stage, float], None] = lambda _stage, _seconds: None,
-        published: Callable[[Tenant, str], None] = lambda _tenant, _store: None,
     ) -> None:
         """Ingests the files of `files` into the stores of `kept`.
 
         Args:
             embedder_of: loads the embedder of a store; raises an error that names the fix if it is another than the store's.
             observe: called with every stage's duration in seconds.
-            published: called when a store's chunks have changed.
         """
         self._kept = kept
         self._files = files
         self._parser = parser
         self._embedder_of = embedder_of
         self._observe = observe
-        self._published = published
 
     async def run(self, run: JobRun) -> JobOutcome:
         """Ingests the file of a job, from the first stage whose result is not there."""
@@ -182,7 +177,6 @@ class Ingestor:
         if replaced is None:
             return JobOutcome("cancelled")
         await self._files.release(replaced)
-        self._published(tenant, store.id)
         return JobOutcome("succeeded", result=json.dumps({"chunks": len(new)}))
 
     async def _document(self, tenant: Tenant, digest: str, path: Path, filename: str) -> Document:

@@ -348,7 +348,6 @@ vector_store_sources = Table(
     Column("id", String(64), nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("spec", Text, nullable=False),  # JSON
-    Column("interval_s", Double),  # time between two looks; NULL: it is looked at when asked
     Column("checked_at", BigInteger),
     Column("error", Text),  # of the last look
     UniqueConstraint("tenant", "id"),

@@ -30,7 +30,6 @@ class StoredSource:
     store_id: str
     created_at: int
     spec: str
-    interval_s: float | None
     checked_at: int | None
     error: str | None
 
@@ -50,7 +49,6 @@ class StoreSources:
         store_id: str,
         spec: str,
         *,
-        interval_s: float | None = None,
         followed: bool = False,
     ) -> StoredSource:
         """Adds a source, and with `followed` the job that follows it. A store that has one of this `spec` keeps that one."""
@@ -62,9 +60,7 @@ class StoreSources:
             row = connection.execute(sa.select(*_COLUMNS).where(mine)).first()
             if row is not None:
                 return StoredSource(*row)
-            source = StoredSource(
-                f"src_{uuid.uuid4().hex}", store_id, int(time.time()), spec, interval_s, None, None
-            )
+            source = StoredSource(f"src_{uuid.uuid4().hex}", store_id, int(time.time()), spec, None, None)
             values = {name: getattr(source, name) for name in StoredSource.__dataclass_fields__}
             connection.execute(sa.insert(vector_store_sources).values(tenant=tenant, **values))
             raise_generation(connection, tenant, store_id)

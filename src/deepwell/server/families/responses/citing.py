@@ -28,7 +28,7 @@ class Found:
 
 
 Spoken = Turn | FileCitation | Found
-"""What a response is built of. A citation belongs to the text of the turn before it."""
+"""A part that a response is built of. A citation belongs to the text of the turn before it."""
 
 
 async def spoken(

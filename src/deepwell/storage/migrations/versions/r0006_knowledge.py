@@ -104,7 +104,6 @@ def _create_batches_and_sources() -> None:
         sa.Column("id", sa.String(64), nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("spec", sa.Text, nullable=False),
-        sa.Column("interval_s", sa.Double),
         sa.Column("checked_at", sa.BigInteger),
         sa.Column("error", sa.Text),
         sa.PrimaryKeyConstraint("seq", name="pk_vector_store_sources"),
