@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import queue
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from deepwell.models.store.trust import is_vouched
 from deepwell.models.text.chat_template import ChatTemplate, encode_chat
 from deepwell.models.text.text_process import TextProcess, TooLong
 from deepwell.models.text.tokenizer import Tokenizer
-from deepwell.process.calls import CallEnded
+from deepwell.process.calls import CallEnded, CallProcess
 
 TEXT = st.text(st.sampled_from("hello 12你好<|im_end|>\n\U000f0000é "), max_size=80)
 
@@ -114,35 +115,45 @@ def test_a_call_can_be_killed_and_the_next_one_is_answered(model: Path) -> None:
     process.close()
 
 
-def killed(process: TextProcess, times: int) -> list[list[int]] | BaseException:
+def killed(
+    process: TextProcess, times: int, monkeypatch: pytest.MonkeyPatch
+) -> list[list[int]] | BaseException:
     """Asks for tokens, and kills so many children with the question in hand; returns the answer."""
     process.start()
-    os.kill(process.pid, signal.SIGSTOP)
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()
+    left = iter(range(times))
+    exchange: Callable[..., bytes] = getattr(CallProcess, "_exchange")  # noqa: B009 - once the child stands
+
+    def stopped(calls: CallProcess, request: bytes, processor_s: float) -> bytes:
+        if next(left, None) is not None:
+            os.kill(calls.pid, signal.SIGSTOP)  # it cannot answer before it is killed
+            asked.put(calls.pid)
+        return exchange(calls, request, processor_s)
+
+    monkeypatch.setattr(CallProcess, "_exchange", stopped)
     with ThreadPoolExecutor(1) as thread:
         answer = thread.submit(process.encode, ["hello"])
-        pids: set[int] = set()
-        pause = threading.Event()
-        while not answer.done():
-            pid = process.pid
-            if pid and pid not in pids and len(pids) < times:
-                pids.add(pid)
-                os.kill(pid, signal.SIGKILL)
-            pause.wait(0.001)
+        for _ in range(times):
+            os.kill(asked.get(timeout=60), signal.SIGKILL)
         return answer.exception() or answer.result()
 
 
-def test_a_text_whose_child_is_killed_is_tokenised_by_the_next(model: Path, local: Tokenizer) -> None:
+def test_a_text_whose_child_is_killed_is_tokenised_by_the_next(
+    model: Path, local: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = TextProcess(model)
-    assert killed(process, 1) == [local.encode("hello")]
+    assert killed(process, 1, monkeypatch) == [local.encode("hello")]
     process.start()
     os.kill(process.pid, signal.SIGKILL)  # nobody asks for anything meanwhile
     assert process.encode(["hello"]) == [local.encode("hello")]
     process.close()
 
 
-def test_a_child_that_is_killed_again_is_a_refusal_that_may_be_sent_again(model: Path) -> None:
+def test_a_child_that_is_killed_again_is_a_refusal_that_may_be_sent_again(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     process = TextProcess(model)
-    refused = killed(process, 2)
+    refused = killed(process, 2, monkeypatch)
     assert isinstance(refused, EngineUnavailable) and refused.status == 503 and "again" in refused.fix
     assert len(process.encode(["hello"])[0]) == 1
     process.close()
