@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepwell.knowledge.fuse import E5, Calibration, Candidates, calibration_of, candidates, fuse
-from deepwell.knowledge.index.flat import FlatIndex
+from deepwell.knowledge.fuse import E5, Calibration, Candidates, calibration_of, fuse
 from deepwell.knowledge.index.protocol import Hits
 
 NONE = Hits(np.empty(0, np.int64), np.empty(0, np.float32))
@@ -61,25 +60,6 @@ def test_a_calibration_belongs_to_an_embedder() -> None:
     assert calibration_of("e5-small-q4") == E5 != calibration_of("minilm")
     dense = hits(k1=0.65)
     assert fuse(None, dense, calibration=Calibration(0.2, 0.6)).scores[0] > 0.5 > fuse(None, dense).scores[0]
-
-
-def test_feedback_brings_up_what_resembles_the_best() -> None:
-    """4 is as near to the query as 3, and lies by 1 and 2, which words and vectors agree on."""
-    vectors = np.array(
-        [[0.95, 0.31, 0], [0.94, 0.34, 0], [0.9, 0, 0.43], [0.9, 0.43, 0], [0.8, 0, 0.6]], np.float32
-    )
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    keys, query = np.arange(1, 6), np.array([1, 0, 0], np.float32)
-    index = FlatIndex.open(3)
-    index.add(keys, vectors)
-    dense, lexical = index.search(query, 5), hits(10, k1=8, k2=7)
-    fed = fuse(lexical, dense, candidates(index, query, lexical, dense))
-    plain = dict(
-        zip(*(lambda one: (one.keys.tolist(), one.scores.tolist()))(fuse(lexical, dense)), strict=True)
-    )
-    moved = dict(zip(fed.keys.tolist(), fed.scores.tolist(), strict=True))
-    assert plain[4] == pytest.approx(plain[3], abs=0.02)
-    assert moved[4] > moved[3] + 0.1
 
 
 def test_a_passage_of_the_lexical_arm_gets_its_own_cosine() -> None:

@@ -27,7 +27,9 @@ class View:
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """Returns the characters of the original that characters `start` to `end` of this reading stand for."""
-        return int(self.starts[start]), int(self.starts[max(end, start + 1)] if start < end else self.starts[end])
+        return int(self.starts[start]), int(
+            self.starts[max(end, start + 1)] if start < end else self.starts[end]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,4 +42,6 @@ class Normalised:
 
 def normalised(text: str) -> Normalised:
     """Returns the readings of a text."""
-    return Normalised(text, [View("folded", text.casefold(), np.arange(len(text.casefold()) + 1, dtype=np.int32))])
+    return Normalised(
+        text, [View("folded", text.casefold(), np.arange(len(text.casefold()) + 1, dtype=np.int32))]
+    )

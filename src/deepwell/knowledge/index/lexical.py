@@ -9,8 +9,6 @@ NOTE: words.
     words       runs of letters, digits and marks; a word of more than 64 characters is cut
     unspaced    runs of Han, kana, Hangul, Thai and the like become overlapping pairs of characters
     identifiers `E11.9`, `snake_case`, `ISO-9001`: their parts, and the whole as one more word
-  A query loses its function words (`what is the`, 请问, 什么) unless nothing else is in it. The list was compared on Cranfield
-  (+0.8 nDCG@10, all queries), so that gain is not a held-out result.
   BM25 is Lucene's: k1 1.2, b 0.75, lengths in one byte. A removed passage counts in the statistics until its segment is merged.
 """
 
@@ -68,21 +66,6 @@ _PART: Final = re.compile(r"[^-.:/_]+")
 _DIGIT: Final = re.compile(r"\d")
 
 
-# Words of questions that say nothing of their subject, beyond those that are not indexed at all.
-_FUNCTION_WORDS: Final = frozenset(
-    """
-    what which who whom whose when where why how whether do does did done doing have has had having can could
-    must shall should would am were been being i me my we us our ours you your yours he him his she her hers
-    its them those here tell please know about above after again against all also any because before below
-    between both during each few further just more most much many nor only other own same some so than too
-    until very from off onto out over under up upon within without through while
-    """.split()
-)
-_FUNCTION_PHRASES: Final = re.compile(
-    "请问|为什么|什么|怎么样|怎么|怎样|如何|哪些|哪个|哪种|为何|是否|是不是|有没有|能否|可否|多少"
-)
-
-
 def _plain(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold()
 
@@ -106,12 +89,6 @@ def _words(plain: str) -> list[str]:
 def normalised(text: str) -> str:
     """Returns the words of a text that are indexed or searched, before stop words and stemming, separated by spaces."""
     return " ".join(_words(_plain(text)))
-
-
-def _query_words(text: str) -> str:
-    plain = _plain(text)
-    words = [word for word in _words(_FUNCTION_PHRASES.sub(" ", plain)) if word not in _FUNCTION_WORDS]
-    return " ".join(words or _words(plain))
 
 
 def _tantivy() -> Any:
@@ -219,7 +196,7 @@ class TantivyIndex:
 
     def _query(self, searcher: tantivy.Searcher, text: str) -> tuple[tantivy.Query | None, float]:
         """Returns the query for the words of a text, None if no passage has any, and the score that none can exceed."""
-        counts = Counter(self._analyzer.analyze(_query_words(text)))
+        counts = Counter(self._analyzer.analyze(normalised(text)))
         frequency = {word: searcher.doc_freq(_TEXT, word) for word in counts}
         passages = max(searcher.num_docs, *frequency.values(), 1)
         ceiling = sum(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import zlib
 
 from deepwell.bench.harness.assets import repository
 from deepwell.knowledge.evaluate import Collection
 
-__all__ = ["cranfield", "is_development"]
+__all__ = ["cranfield"]
 
 _RECORD = re.compile(r"^\.I +\d+ *\n", re.MULTILINE)
 _TITLE = re.compile(r"^\.T\n(.*?)^\.A", re.MULTILINE | re.DOTALL)
@@ -36,11 +35,6 @@ def cranfield() -> Collection:
         query, document, code = line.split()
         qrels.setdefault(query, {})[document] = 5 - int(code) if int(code) > 0 else 0
     return Collection(documents, queries, qrels)
-
-
-def is_development(query: str) -> bool:
-    """Tells whether a query belongs to the half that the fusion was developed on."""
-    return zlib.crc32(query.encode()) % 2 == 0
 
 
 def _records(text: str) -> list[str]:
