@@ -11,7 +11,7 @@ from deepwell.safety.normalise import Normalised
 __all__ = ["ACTIONS", "Action", "Decision", "Detector", "Finding", "Layer"]
 
 Action = Literal["allow", "flag", "redact", "block"]
-Layer = Literal["input", "output"]
+Layer = Literal["input", "context", "output"]
 
 ACTIONS: Final[tuple[Action, ...]] = ("allow", "flag", "redact", "block")
 """The actions, from the laxest to the strictest."""
@@ -43,7 +43,7 @@ class Decision:
 
     Attributes:
         action: the strictest action of all findings.
-        layer: the side of the model on which the text was read.
+        layer: the place of the text: what a user says, what a search or a tool brings, or what the model answers.
         findings: each with the action that the policy takes on it, in the order of the text.
         policy: hash of the policy that decided.
         failed: detectors that did not answer; `action` then includes what the policy declares for that.

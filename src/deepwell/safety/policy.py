@@ -1,0 +1,254 @@
+"""`Policy`: what is done about findings, read from one YAML file.
+
+    version: 1
+    extends: standard            # a preset: open, standard, strict, cn-public
+    input:                       # what users say
+      rules:
+        injection: block         # a category, a rule, or the beginning of one; the most specific counts
+        personal.email: {action: redact, min_score: 0.6}
+      on_failure: block          # where a detector fails, is late or lacks its list
+    context: {...}               # what a search or a tool brings; `block` withholds it
+    output: {...}                # what the model says
+    tenants:
+      acme: {input: {rules: {harmful: block}}}
+
+A tenant's rules are taken beside the server's, and the stricter of both decides. They can therefore make nothing laxer.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+
+from deepwell.errors import InvalidRequest
+from deepwell.safety.findings import ACTIONS, Action, Finding, Layer
+
+__all__ = ["CATEGORIES", "DETECTORS", "PRESETS", "External", "LayerPolicy", "Policy", "Rule", "strictest"]
+
+PRESETS: Final = ("open", "standard", "strict", "cn-public")
+DETECTORS: Final = ("terms", "patterns", "personal", "classifier", "leak", "moderation", "external")
+CATEGORIES: Final = (
+    "injection",
+    "jailbreak",
+    "harmful",
+    "personal",
+    "secret",
+    "leak",
+    "script",
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/intent",
+    "self-harm/instructions",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+    "politics",
+    "pornography",
+    "advertisement",
+    "profanity",
+)
+_MOST_BYTES: Final = 1 << 20
+_HERE: Final = Path(__file__).parent / "presets"
+_ANY: Final = "*"
+
+
+def strictest(*actions: Action) -> Action:
+    """Returns the strictest of some actions; "allow" if there are none."""
+    return ACTIONS[max(map(ACTIONS.index, actions), default=0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rule(_Part):
+    """What is done about findings whose score reaches `min_score`."""
+
+    action: Action
+    min_score: float = Field(0.0, ge=0, le=1)
+
+
+def _rule(value: Any) -> Any:
+    return {"action": value} if isinstance(value, str) else value
+
+
+class LayerPolicy(_Part):
+    """The policy of one layer.
+
+    Attributes:
+        rules: by category, rule or beginning of a rule; "*" for all others.
+        on_failure: whether texts pass where a detector fails, is late or lacks its list.
+    """
+
+    rules: dict[str, Annotated[Rule, BeforeValidator(_rule)]] = Field(default_factory=dict)
+    on_failure: Literal["allow", "block"] = "block"
+
+    @field_validator("rules")
+    @classmethod
+    def _known(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
+        for name in rules:
+            if name != _ANY and name not in CATEGORIES and name.partition(".")[0] not in DETECTORS:
+                near = difflib.get_close_matches(name, [*CATEGORIES, *DETECTORS, _ANY], 1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(f"{name!r} is neither a category nor the rule of a detector{hint}")
+        return rules
+
+    def action(self, finding: Finding) -> Action:
+        """Returns what is done about a finding: the rule of its longest dotted name decides, then its category's, then "*"."""
+        name = finding.rule
+        while name:
+            if name in self.rules:
+                break
+            name = name.rpartition(".")[0]
+        rule = self.rules.get(name) or self.rules.get(finding.category) or self.rules.get(_ANY)
+        return rule.action if rule is not None and finding.score >= rule.min_score else "allow"
+
+
+class Audit(_Part):
+    """What the audit trail keeps: every decision or those that act, and the text only where `keep_text` says so."""
+
+    decisions: Literal["all", "acted"] = "acted"
+    keep_text: bool = False
+
+
+class External(_Part):
+    """An external moderation service. Its key is read from the environment variable `key_env`, never from the file."""
+
+    kind: Literal["openai", "aliyun", "tencent"]
+    url: str
+    key_env: str = ""
+    secret_env: str = ""
+    layers: tuple[Layer, ...] = ("input", "output")
+    timeout_ms: int = Field(1000, ge=10, le=60_000)
+    retries: int = Field(1, ge=0, le=5)
+    on_failure: Literal["allow", "block"] = "block"
+
+
+class Refusal(_Part):
+    """The text of a refusal, by language."""
+
+    en: str = "I cannot help with that: the request or the answer is against the rules of this service."
+    zh: str = "抱歉，该请求或回答不符合本服务的使用规范，我无法提供帮助。"
+
+
+class _Tenant(_Part):
+    input: LayerPolicy | None = None
+    context: LayerPolicy | None = None
+    output: LayerPolicy | None = None
+
+
+class Policy(_Part):
+    """A whole policy.
+
+    Attributes:
+        version: of the format.
+        name: name of the preset or the file.
+        external: moderation services outside, by name.
+        label: whether generated content is marked as such, visibly and in its metadata.
+    """
+
+    version: Literal[1]
+    name: str = ""
+    input: LayerPolicy = Field(default_factory=LayerPolicy)
+    context: LayerPolicy = Field(default_factory=LayerPolicy)
+    output: LayerPolicy = Field(default_factory=LayerPolicy)
+    audit: Audit = Field(default_factory=Audit)
+    refusal: Refusal = Field(default_factory=Refusal)
+    external: dict[str, External] = Field(default_factory=dict)
+    label: bool = False
+    tenants: dict[str, _Tenant] = Field(default_factory=dict)
+
+    @classmethod
+    def load(cls, name: str | Path) -> Policy:
+        """Returns a preset by its name, or the policy of a YAML file.
+
+        Raises:
+            InvalidRequest: there is no such preset or file, or it is not a valid policy. The fix names the place.
+        """
+        if str(name) in PRESETS:
+            return cls._of(_read(_HERE / f"{name}.yaml"), str(name))
+        path = Path(name)
+        if not path.is_file():
+            raise InvalidRequest(
+                f"there is no policy {str(name)!r}",
+                fix=f"name a preset ({', '.join(PRESETS)}) or a YAML file",
+            )
+        return cls._of(_read(path), path.name)
+
+    @classmethod
+    def _of(cls, data: Any, name: str) -> Policy:
+        seen = [name]
+        if isinstance(data, dict) and "version" not in data:
+            raise InvalidRequest(f"{name}: it has no version", fix="begin the file with `version: 1`")
+        while isinstance(data, dict) and (base := data.pop("extends", None)) is not None:
+            if base not in PRESETS or base in seen:
+                raise InvalidRequest(
+                    f"{name}: extends {base!r}", fix=f"extend one of the presets: {', '.join(PRESETS)}"
+                )
+            seen.append(base)
+            data = _merged(_read(_HERE / f"{base}.yaml"), data)
+        try:
+            return cls.model_validate({**data, "name": name} if isinstance(data, dict) else data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(str(one) for one in first["loc"]) or "the file"
+            raise InvalidRequest(
+                f"{name}: {place}: {first['msg']}", fix="see the guide on safety for the format of a policy"
+            ) from None
+
+    @property
+    def hash(self) -> str:
+        """Sha256 of what the policy says, in hexadecimal."""
+        text = json.dumps(self.model_dump(mode="json", exclude={"name"}), sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def layers(self, layer: Layer, tenant: str = "") -> list[LayerPolicy]:
+        """Returns the server's rules of a layer, and the tenant's if it has some."""
+        mine = self.tenants.get(tenant)
+        own: LayerPolicy | None = getattr(mine, layer) if mine is not None else None
+        return [getattr(self, layer), *([own] if own is not None else [])]
+
+    def action(self, finding: Finding, layer: Layer, tenant: str = "") -> Action:
+        """Returns what is done about a finding."""
+        return strictest(*(one.action(finding) for one in self.layers(layer, tenant)))
+
+    def on_failure(self, layer: Layer, tenant: str = "") -> Action:
+        """Returns what is done where a detector fails."""
+        return strictest(*(one.on_failure for one in self.layers(layer, tenant)))
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns `base` with the values of `own` in the place of its own, mapping by mapping."""
+    merged = dict(base)
+    for key, value in own.items():
+        mine = merged.get(key)
+        merged[key] = _merged(mine, value) if isinstance(mine, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _read(path: Path) -> Any:
+    import yaml
+
+    if path.stat().st_size > _MOST_BYTES:
+        raise InvalidRequest(f"{path.name} is larger than {_MOST_BYTES >> 20} MB", fix="shorten the policy")
+    try:
+        text = path.read_text("utf-8")
+        if "&" in text and any(isinstance(one, yaml.AnchorToken) for one in yaml.scan(text)):
+            raise InvalidRequest(
+                f"{path.name} has anchors", fix="write the values out"
+            )  # they may expand without bound
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidRequest(f"{path.name} is not YAML: {error}", fix="correct the file") from None
