@@ -93,7 +93,14 @@ class LayerPolicy(_Part):
     """
 
     rules: dict[str, Annotated[Rule, BeforeValidator(_rule)]] = Field(default_factory=dict)
-    on_failure: Literal["allow", "block"] = "block"
+    on_failure: Action = "block"
+
+    @field_validator("on_failure")
+    @classmethod
+    def _passes_or_not(cls, action: Action) -> Action:
+        if action not in ("allow", "block"):
+            raise ValueError("it is either allow or block")
+        return action
 
     @field_validator("rules")
     @classmethod
@@ -222,11 +229,13 @@ class Policy(_Part):
 
     def action(self, finding: Finding, layer: Layer, tenant: str = "") -> Action:
         """Returns what is done about a finding."""
-        return strictest(*(one.action(finding) for one in self.layers(layer, tenant)))
+        actions: list[Action] = [one.action(finding) for one in self.layers(layer, tenant)]
+        return strictest(*actions)
 
     def on_failure(self, layer: Layer, tenant: str = "") -> Action:
         """Returns what is done where a detector fails."""
-        return strictest(*(one.on_failure for one in self.layers(layer, tenant)))
+        actions: list[Action] = [one.on_failure for one in self.layers(layer, tenant)]
+        return strictest(*actions)
 
 
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
