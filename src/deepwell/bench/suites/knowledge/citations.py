@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, Literal
@@ -31,7 +31,7 @@ __all__ = ["HelpStore", "Language", "NamedWriter", "bench_citations", "help_stor
 Language = Literal["en", "zh"]
 Kind = Literal["covered", "near", "far"]
 
-_PASSAGES: Final = 4000  # of each language; whole pages
+_PASSAGES: Final = 5000  # of each language; whole pages
 _LEAST_CHARACTERS: Final = 40  # of the English text: shorter ones are headings and labels
 _DEPTH: Final = 100
 _AT_ONCE: Final = 4
@@ -50,8 +50,10 @@ class HelpStore:
         keys = np.arange(1, len(passages) + 1, dtype=np.int64)
         self._lexical.add(keys, [_indexed(one) for one in self._passages])
 
-    async def search(self, query: str, limit: int, embedder: Embedder, without: str = "") -> list[Passage]:
-        """Returns the best passages, as if the one with the file id `without` had been removed."""
+    async def search(
+        self, query: str, limit: int, embedder: Embedder, without: Collection[str] = ()
+    ) -> list[Passage]:
+        """Returns the best passages, as if those with the file ids in `without` had been removed."""
         vector = (await embedder.embed([query], "query"))[0]
         cosines = self._vectors @ vector
         order = np.argsort(-cosines, kind="stable")[:_DEPTH]
@@ -60,7 +62,7 @@ class HelpStore:
         both = np.union1d(lexical.keys, dense.keys)
         ranked = fuse(lexical, dense, Candidates(vector, both, self._vectors[both - 1]))
         found = [self._passages[int(key) - 1] for key in ranked.keys]
-        return [one for one in found if one.file_id != without][:limit]
+        return [one for one in found if one.file_id not in without][:limit]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +83,24 @@ class _Judged:
 
     @property
     def cited_gold(self) -> int:
-        return sum(one.file_id == self.question.gold for one in self.answer.citations)
+        return sum(one.file_id in self.question.golds for one in self.answer.citations)
 
     @property
     def cited_stating(self) -> int:
-        """Citations of the gold passage, or of another whose quoted sentence states the right answer."""
+        """Citations of a gold passage, or of another whose quoted sentence states the right answer."""
         return sum(
-            one.file_id == self.question.gold or self.question.is_answered(one.quote)
+            one.file_id in self.question.golds or self.question.is_answered(one.quote)
             for one in self.answer.citations
         )
 
 
 async def help_store(embedder: Embedder, language: Language) -> HelpStore:
-    """Returns the passages of the pages that hold gold passages, and of other pages up to 4,000, with their vectors.
+    """Returns the passages of the pages that hold gold passages, and of other pages up to 5,000, with their vectors.
 
-    Vectors are kept in the cache of benchmarks, by the embedder's hash and the corpus.
+    Vectors are kept in the cache of benchmarks, by the embedder's hash and the passages.
     """
     passages = _chosen()
-    identity = f"{embedder.hash}-{help_source().corpus}-{len(passages)}"
+    identity = "\n".join((embedder.hash, help_source().corpus, *(one.id for one in passages)))
     name = sha256(identity.encode()).hexdigest()[:16]
     path = bench_cache() / f"help-vectors-{language}-{name}.npy"
     if path.exists():
@@ -116,8 +118,8 @@ def bench_citations(
 ) -> dict[str, Any]:
     """Answers the held-out questions, or those of development, and judges answers, citations and declining.
 
-    Covered questions are asked of all passages, near ones of all but the gold passage, far ones of all. An answer is right
-    if it matches the pattern that was written down with the question. A citation is right if it is of the gold passage;
+    Covered questions are asked of all passages, near ones of all but the gold passages, far ones of all. An answer is
+    right if it matches the pattern that was written down with the question. A citation is right if it is of a gold passage;
     `citation_stating_percent` also counts other passages whose quoted sentence matches the pattern.
 
     Args:
@@ -151,8 +153,8 @@ class NamedWriter(LLMWriter):
 
 
 def _asked(questions: Sequence[AnswerQuestion]) -> list[tuple[AnswerQuestion, Kind]]:
-    covered = [one for one in questions if one.gold]
-    far: list[tuple[AnswerQuestion, Kind]] = [(one, "far") for one in questions if not one.gold]
+    covered = [one for one in questions if one.golds]
+    far: list[tuple[AnswerQuestion, Kind]] = [(one, "far") for one in questions if not one.golds]
     kinds: tuple[Kind, ...] = ("covered", "near")
     near: list[tuple[AnswerQuestion, Kind]] = [(one, kind) for kind in kinds for one in covered]
     return near + far
@@ -169,7 +171,7 @@ async def _answers(
 
     async def one(question: AnswerQuestion, kind: Kind) -> _Judged:
         async def search(query: str, limit: int) -> list[Passage]:
-            return await store.search(query, limit, embedder, question.gold if kind == "near" else "")
+            return await store.search(query, limit, embedder, question.golds if kind == "near" else ())
 
         async with room:
             messages = [{"role": "user", "content": question.question}]
@@ -246,7 +248,7 @@ def _wilson(hits: int, total: int) -> tuple[float, float]:
 
 def _chosen() -> list[HelpPassage]:
     every = help_passages()
-    gold = {one.gold for one in (*held_answers(), *development_answers()) if one.gold}
+    gold = {gold for one in (*held_answers(), *development_answers()) for gold in one.golds}
     first = {one.page for one in every if one.id in gold}
     usable = [one for one in every if len(one.english) >= _LEAST_CHARACTERS]
     pages = sorted(

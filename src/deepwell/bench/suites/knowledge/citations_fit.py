@@ -89,12 +89,12 @@ async def _cases(case: Case, stores: dict[Language, HelpStore], embedder: Embedd
         language: Language = question.language
         if case == "cross":
             language = "zh" if question.language == "en" else "en"
-        for kind in ("covered", "near") if question.gold else ("far",):
-            without = question.gold if kind == "near" else ""
+        for kind in ("covered", "near") if question.golds else ("far",):
+            without = question.golds if kind == "near" else ()
             passages = await stores[language].search(question.question, _CANDIDATES, embedder, without)
             features = await features_of(question.question, passages, embedder)
             found += [
-                _Case(question, kind, passage, one, kind == "covered" and passage.file_id == question.gold)
+                _Case(question, kind, passage, one, kind == "covered" and passage.file_id in question.golds)
                 for passage, one in zip(passages, features, strict=False)
             ]
     return found
