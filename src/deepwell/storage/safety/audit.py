@@ -86,6 +86,17 @@ class AuditStore:
             await asyncio.to_thread(self._anchor, done)
         return {tenant: one.head for tenant, one in zip(tenants, done, strict=True)}
 
+    async def append_to(self, chain: str, records: Sequence[AuditRecord]) -> Head:
+        """Appends events to a chain by its id, for one whose tenant was erased too. They name no end users."""
+
+        def work(connection: Connection) -> _Appended:
+            return _extend(connection, connection.execute(_LOCK_CHAIN, {"chain_of": chain}).one(), records)
+
+        done = await self._database.write(work)
+        if self._anchors is not None:
+            await asyncio.to_thread(self._anchor, [done])
+        return done.head
+
     async def chains(self, tenant: Tenant | None = None) -> Sequence[Chain]:
         """Returns the chain of a tenant, or all, those of erased tenants too."""
         query = sa.select(audit_chains).order_by(audit_chains.c.created_at, audit_chains.c.id)
@@ -104,6 +115,22 @@ class AuditStore:
             return _chain(state), [tuple(row) for row in found]  # pyright: ignore[reportReturnType]
 
         return self._database.read_now(work)
+
+    async def span(self, chain: str, since_ms: int | None, until_ms: int | None) -> tuple[int, int]:
+        """Returns the sequence numbers of the first entry since a time, and of the last one before another.
+
+        Times are those of the events. An entry may therefore be older than the one before it. (1, 0): there are none.
+        """
+        columns = audit_entries.c
+        query = sa.select(sa.func.min(columns.sequence), sa.func.max(columns.sequence)).where(
+            columns.chain == chain
+        )
+        if since_ms is not None:
+            query = query.where(columns.at_ms >= since_ms)
+        if until_ms is not None:
+            query = query.where(columns.at_ms < until_ms)
+        first, last = await self._database.read(lambda connection: connection.execute(query).one())
+        return (1, 0) if first is None else (first, last)
 
     async def person(self, tenant: Tenant, end_user: str) -> tuple[str, str] | None:
         """Returns the chain of the tenant and the pseudonym of an end user in it, or None if no entry names the user."""
@@ -195,25 +222,7 @@ def append_records(connection: Connection, tenant: Tenant, records: Sequence[Aud
         }
         connection.execute(_NEW_CHAIN, values)
         state = connection.execute(_LOCK_TENANT, {"tenant_of": tenant}).one()
-    chain = state.id
-    before = Head(state.sequence, state.hash)
-    persons = {
-        one: _pseudonym(connection, chain, state.salt, one)
-        for one in sorted({record.end_user for record in records if record.end_user})
-    }
-    rows = sealed(records, chain, before, persons)
-    if rows:
-        connection.execute(
-            _NEW_ENTRIES,
-            [
-                {"chain": chain, "sequence": sequence, "at_ms": at_ms, "entry": entry, "hash": hash}
-                for sequence, at_ms, entry, hash in rows
-            ],
-        )
-        connection.execute(
-            _NEW_HEAD, {"chain_of": chain, "new_sequence": rows[-1][0], "new_hash": rows[-1][3]}
-        )
-    return _Appended(chain, before, rows)
+    return _extend(connection, state, records)
 
 
 def forget_person(connection: Connection, tenant: Tenant, end_user: str) -> int:
@@ -268,6 +277,29 @@ _REMOVE = sa.delete(audit_entries).where(
 _FIND_PERSON = sa.select(audit_persons.c.pseudonym).where(
     audit_persons.c.chain == bindparam("chain_of"), audit_persons.c.digest == bindparam("digest_of")
 )
+
+
+def _extend(connection: Connection, state: sa.Row[Any], records: Sequence[AuditRecord]) -> _Appended:
+    """Appends events to a chain whose row is locked."""
+    chain = state.id
+    before = Head(state.sequence, state.hash)
+    persons = {
+        one: _pseudonym(connection, chain, state.salt, one)
+        for one in sorted({record.end_user for record in records if record.end_user})
+    }
+    rows = sealed(records, chain, before, persons)
+    if rows:
+        connection.execute(
+            _NEW_ENTRIES,
+            [
+                {"chain": chain, "sequence": sequence, "at_ms": at_ms, "entry": entry, "hash": hash}
+                for sequence, at_ms, entry, hash in rows
+            ],
+        )
+        connection.execute(
+            _NEW_HEAD, {"chain_of": chain, "new_sequence": rows[-1][0], "new_hash": rows[-1][3]}
+        )
+    return _Appended(chain, before, rows)
 
 
 def _pseudonym(connection: Connection, chain: str, salt: str, end_user: str) -> str:

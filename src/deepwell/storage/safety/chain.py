@@ -19,6 +19,7 @@ GENESIS: Final = "0" * 64
 """`previous` of the first entry of a chain."""
 
 _encode = msgspec.json.Encoder().encode
+_TIES: Final = frozenset(("chain", "sequence", "time", "previous", "event", "person"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,15 @@ class AuditRecord:
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     end_user: str = ""
 
+    def __post_init__(self) -> None:
+        """Checks the names of the fields.
+
+        Raises:
+            ValueError: entries have one of them already.
+        """
+        if not _TIES.isdisjoint(self.fields):
+            raise ValueError(f"an audit record may not name {sorted(_TIES & self.fields.keys())}")
+
 
 class Link(msgspec.Struct, frozen=True):
     """The part of an entry that ties it to its place."""
@@ -62,7 +72,6 @@ class Link(msgspec.Struct, frozen=True):
 
 
 _read_link = msgspec.json.Decoder(Link).decode
-_TIES: Final = frozenset(("chain", "sequence", "time", "previous", "event", "person"))
 
 
 def read_link(entry: str | bytes) -> Link:
@@ -86,15 +95,10 @@ def sealed(
 
     Args:
         persons: pseudonym of each end user.
-
-    Raises:
-        ValueError: a record has a field of a name that entries have already.
     """
     rows: list[tuple[int, int, str, str]] = []
     sequence, previous = head.sequence, head.hash
     for record in records:
-        if not _TIES.isdisjoint(record.fields):
-            raise ValueError(f"an audit record may not name {sorted(_TIES & record.fields.keys())}")
         sequence += 1
         line: dict[str, Any] = {
             "chain": chain,
