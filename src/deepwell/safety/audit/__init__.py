@@ -1,0 +1,1 @@
+"""The audit trail of safety: what was decided about which request, verifiable afterwards."""

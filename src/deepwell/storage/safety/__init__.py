@@ -1,0 +1,1 @@
+"""What safety keeps: the audit trail and its anchors, policies of tenants, answers to compliance questions, erasures."""

@@ -1,0 +1,72 @@
+"""Every table, in SQLAlchemy Core. A change here comes with a revision in `migrations/versions`."""
+
+from __future__ import annotations
+
+from deepwell.storage.tables.api import (
+    WITH_PREVIOUS,
+    api_keys,
+    batch_lines,
+    batches,
+    completion_metadata,
+    completions,
+    conversation_items,
+    conversations,
+    files,
+    installation,
+    jobs,
+    responses,
+    upload_parts,
+    uploads,
+)
+from deepwell.storage.tables.base import HEAD, metadata
+from deepwell.storage.tables.knowledge import (
+    chunk_removals,
+    chunks,
+    documents,
+    embeddings,
+    vector_store_batches,
+    vector_store_files,
+    vector_store_sources,
+    vector_stores,
+)
+from deepwell.storage.tables.safety import (
+    audit_chains,
+    audit_entries,
+    audit_persons,
+    compliance_answers,
+    erasures,
+    guard_policies,
+)
+
+__all__ = [
+    "HEAD",
+    "WITH_PREVIOUS",
+    "api_keys",
+    "audit_chains",
+    "audit_entries",
+    "audit_persons",
+    "batch_lines",
+    "batches",
+    "chunk_removals",
+    "chunks",
+    "completion_metadata",
+    "completions",
+    "compliance_answers",
+    "conversation_items",
+    "conversations",
+    "documents",
+    "embeddings",
+    "erasures",
+    "files",
+    "guard_policies",
+    "installation",
+    "jobs",
+    "metadata",
+    "responses",
+    "upload_parts",
+    "uploads",
+    "vector_store_batches",
+    "vector_store_files",
+    "vector_store_sources",
+    "vector_stores",
+]
