@@ -13,7 +13,7 @@ from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 
-WRITER = Path(__file__).parent / "audit_writer.py"
+WRITER = "deepwell.bench.workers.safety.audit_writer"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgres"])
@@ -27,7 +27,9 @@ def test_what_was_acknowledged_survives_sigkill_and_the_chain_is_whole(kind, req
     acknowledged = {}
     writers = {
         name: subprocess.Popen(
-            [sys.executable, WRITER, where, tmp_path / "anchors", name], stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", WRITER, where, tmp_path / "anchors", name],
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for name in ("first", "second")
     }

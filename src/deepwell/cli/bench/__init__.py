@@ -72,6 +72,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "fuzz": service.fuzz,
     "latency": service.latency,
     "siege": security.siege,
+    "audit": security.audit,
     "jobs": storage.jobs,
     "storage": storage.storage,
     "retention": storage.retention,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["siege"]
+__all__ = ["audit", "siege"]
 
 PARTS = ("attacks", "edge", "outages", "models", "tenants")
 
@@ -68,3 +68,16 @@ def siege(
         "tenants": lambda report: bench_tenants(report, path),
     }
     measure("siege", row, json, runs[part])
+
+
+def audit(
+    entries: Annotated[int, typer.Option(min=1000, help="Number of entries to verify.")] = 1_000_000,
+    flips: Annotated[int, typer.Option(min=1, help="Number of bits to flip, one at a time.")] = 200,
+    kills: Annotated[int, typer.Option(min=1, help="Number of times that two writers are killed.")] = 10,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Verifies a long audit trail, flips single bits of it, and kills its writers."""
+    from deepwell.bench.suites.security.audit import bench_audit
+
+    measure("audit", row, json, lambda report: bench_audit(report, entries=entries, flips=flips, kills=kills))

@@ -28,7 +28,7 @@ _NONE: Final = (1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What was pruned from a chain: the number of entries, and the sequence number of the last of them (0: none)."""
+    """The result of pruning a chain: the number of entries, and the sequence number of the last of them (0: none)."""
 
     chain: str
     entries: int

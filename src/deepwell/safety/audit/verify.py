@@ -50,13 +50,13 @@ class Verified:
 
     chain: str = ""
     tenant: Tenant | None = None
-    entries: int = 0
-    first: int = 0
-    last: int = 0
-    head: str = GENESIS
-    anchors: list[Head] = field(default_factory=list[Head])
-    problems: list[Problem] = field(default_factory=list[Problem])
-    count: int = 0
+    entries: int = field(default=0, init=False)
+    first: int = field(default=0, init=False)
+    last: int = field(default=0, init=False)
+    head: str = field(default=GENESIS, init=False)
+    anchors: list[Head] = field(default_factory=list[Head], init=False)
+    problems: list[Problem] = field(default_factory=list[Problem], init=False)
+    count: int = field(default=0, init=False)
 
     @property
     def holds(self) -> bool:

@@ -1,1 +1,1 @@
-"""What safety keeps: the audit trail and its anchors, policies of tenants, answers to compliance questions, erasures."""
+"""Stores of safety: the audit trail and its anchors, policies of tenants, answers to compliance questions, erasures."""

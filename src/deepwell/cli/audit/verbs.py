@@ -1,4 +1,4 @@
-"""`deepwell audit`: verifies, exports and prunes the audit trail of safety."""
+"""`deepwell audit verify|export|prune`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-from deepwell.cli.usage import Verbs
 from deepwell.errors import InvalidRequest, NotFound
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from deepwell.storage.safety.audit import AuditStore, Chain
     from deepwell.storage.safety.chain import Head
 
-__all__ = ["audit_store", "chosen_chains", "register"]
+__all__ = ["audit_store", "chosen_chains", "export", "prune", "verify"]
 
 _HEAD = re.compile(r"(\d{1,18}):([0-9a-f]{64})")
 _AGE = re.compile(r"([1-9][0-9]{0,5})d")
@@ -36,19 +35,6 @@ ChainOption = Annotated[
     str | None,
     typer.Option(help="Id of one trail, such as that of a tenant who was erased.", metavar="CHAIN"),
 ]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the verb and its actions."""
-    audit = typer.Typer(
-        cls=Verbs,
-        no_args_is_help=True,
-        help="Verify, export and prune the audit trail: what was decided about which request, in a chain of hashes.",
-    )
-    audit.command()(verify)
-    audit.command()(export)
-    audit.command()(prune)
-    app.add_typer(audit, name="audit")
 
 
 @contextmanager

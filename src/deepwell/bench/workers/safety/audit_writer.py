@@ -1,7 +1,9 @@
-"""A process that writes to the audit trail until it is killed: `python audit_writer.py DATABASE ANCHORS NAME`.
+"""A process that writes to the audit trail until it is killed: `audit_writer DATABASE ANCHORS NAME`.
 
 Every other event is durable. When one is, its number is written to standard output.
 """
+
+from __future__ import annotations
 
 import asyncio
 import sys
@@ -12,6 +14,8 @@ from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
+
+__all__ = ["main"]
 
 
 async def main(where: str, anchors: Path, name: str) -> None:
