@@ -1,0 +1,342 @@
+"""`StreamScanner`: reads a stream with the detectors of whole texts, and holds back no more than what may be forbidden."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from deepwell.safety.beginnings import Beginnings, Lexicon
+from deepwell.safety.findings import ACTIONS, Action, Decision, Detector, Finding
+from deepwell.safety.normalise import Normalised, normalised
+from deepwell.safety.runs import Runs
+
+__all__ = ["HOLD_BACK", "Decide", "Released", "StreamRules", "StreamScanner"]
+
+HOLD_BACK: Final = 64
+"""Most characters that are held back."""
+
+Decide = Callable[[Sequence[Finding], Sequence[str]], Decision]
+"""Makes a decision of findings and of the names of detectors that did not answer."""
+
+# Characters in front of what is new that a scan reads again, and that are kept for a term which began long ago.
+_CONTEXT: Final = 224
+_KEPT: Final = 4096
+# Characters between two scans if nothing asks for one, and between two that the slow detectors take part in.
+_EVERY: Final = 160
+_SAMPLE_EVERY: Final = 384
+# A run of so many characters is scanned before it is over.
+_LONG_RUN: Final = 32
+_BOUNDARY: Final = 24
+_HAN: Final = "\u2e80"
+
+
+def _bracketed(finding: Finding) -> str:
+    return f"[{finding.category}]"
+
+
+class StreamRules:
+    """What all streams of one policy share."""
+
+    __slots__ = ("decide", "detectors", "hold_back", "lexicon", "normalise", "replacement", "sampled")
+
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        decide: Decide,
+        *,
+        terms: Iterable[str] = (),
+        sampled: Sequence[Detector] = (),
+        replacement: Callable[[Finding], str] = _bracketed,
+        normalise: Callable[[str], Normalised] = normalised,
+        hold_back: int = HOLD_BACK,
+    ) -> None:
+        """Makes the rules.
+
+        Args:
+            detectors: take part in every scan.
+            decide: makes decisions; the one about no findings and no failure is never asked for.
+            terms: the terms, as `detectors` find them, that block or redact. None of them leaves whole.
+            sampled: slow detectors; take part in a scan about every 400 characters and in the last.
+            replacement: returns what stands in the stream for a finding that is redacted.
+            hold_back: most characters that are held back.
+        """
+        self.detectors = tuple(detectors)
+        self.decide = decide
+        self.sampled = tuple(sampled)
+        self.replacement = replacement
+        self.normalise = normalise
+        self.hold_back = hold_back
+        self.lexicon = Lexicon(terms, lambda text: normalise(text).views[0].text)
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """A piece of the stream that may leave.
+
+    Attributes:
+        text: the piece, redacted.
+        decision: the decision about what was found since the last piece, its spans those of the whole stream; None if
+            nothing was.
+        ended: True if the decision blocks. Nothing leaves the stream behind `text`.
+    """
+
+    text: str
+    decision: Decision | None = None
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class _Cut:
+    """Characters of the stream that are replaced."""
+
+    start: int
+    end: int
+    replacement: str
+
+
+class StreamScanner:
+    """Scans one stream.
+
+    NOTE: Every character passes two cheap automata, of the terms and of the runs that look like numbers, addresses and
+    codes. They tell what is held back, and when a scan is due: a term is whole, a run is over, or 160 characters have
+    passed. A scan normalises the last 200 characters or so and asks the detectors. What it finds at the very end is decided
+    with the next character, since a word or a number may go on. So plain text leaves at once, at about one microsecond a
+    character, and no term of the lexicon leaves whole. A text in rot13 or the like is told by its letters and not by its
+    form: it is found, but up to 160 characters of it may have left.
+    """
+
+    __slots__ = (
+        "_base",
+        "_beginnings",
+        "_cuts",
+        "_decided",
+        "_ended",
+        "_failed",
+        "_raw",
+        "_released",
+        "_rescan",
+        "_rules",
+        "_runs",
+        "_sampled",
+        "_scanned",
+    )
+
+    def __init__(self, rules: StreamRules) -> None:
+        self._rules = rules
+        self._beginnings = Beginnings(rules.lexicon)
+        self._runs = Runs()
+        # The last characters of the stream, of which the first has the position `_base`.
+        self._raw = ""
+        self._base = 0
+        # Positions of the stream.
+        self._released = self._scanned = self._sampled = 0
+        self._cuts: list[_Cut] = []
+        self._decided: list[tuple[Finding, Action]] = []
+        self._failed: set[str] = set()
+        self._rescan = self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """True once a decision has blocked the stream, or `finish` was called."""
+        return self._ended
+
+    @property
+    def held(self) -> int:
+        """Characters that have come in and not left."""
+        return self._base + len(self._raw) - self._released
+
+    def push(self, text: str) -> Released:
+        """Takes the next characters, and returns those that may leave.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended")
+        pieces: list[str] = []
+        decisions: list[Decision] = []
+        # A long piece is taken in steps, so that no more than one scan's context lies behind the last decision.
+        for at in range(0, len(text), _EVERY):
+            released = self._take(text[at : at + _EVERY], last=False)
+            pieces.append(released.text)
+            if released.decision is not None:
+                decisions.append(released.decision)
+            if self._ended:
+                break
+        return Released("".join(pieces), _joined(decisions), self._ended)
+
+    def finish(self) -> Released:
+        """Returns the rest of the stream.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended")
+        released = self._take("", last=True)
+        self._ended = True
+        return released
+
+    def _take(self, text: str, *, last: bool) -> Released:
+        end = self._base + len(self._raw)
+        self._beginnings.read(text, end)
+        self._runs.read(text, end)
+        self._raw += text
+        end += len(text)
+        whole, over = self._beginnings.whole(), self._runs.over()
+        since = end - self._scanned
+        due = self._rescan or over or whole is not None or since >= _EVERY
+        due = due or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
+        hold = end if last else self._hold(end)
+        decision = None
+        if due or (last and end):
+            firm, provisional, failed = self._scan(end, whole, last=last)
+            self._rescan = bool(provisional)
+            hold = min([hold, *(finding.start for finding in provisional)])
+            decision = self._decided_about(firm, failed)
+            if decision is not None and decision.action == "block":
+                self._ended = True
+                starts = [finding.start for finding, action in decision.findings if action == "block"]
+                return Released(self._release(min(starts, default=self._released)), decision, True)
+        hold = max(hold, end - self._rules.hold_back)
+        return Released(self._release(hold), decision)
+
+    def _hold(self, end: int) -> int:
+        """Returns the position from which nothing leaves yet."""
+        starts = (self._beginnings.start, self._runs.start)
+        return min([end, *(start for start in starts if start is not None)])
+
+    def _scan(
+        self, end: int, whole: int | None, *, last: bool
+    ) -> tuple[list[Finding], list[Finding], list[str]]:
+        """Returns the findings that stand, those that the next character may change, and the detectors that failed first."""
+        window, first = self._window(end, whole)
+        text = self._rules.normalise(window)
+        self._scanned = end
+        found, failed = self._asked(self._rules.detectors, text, first)
+        firm, provisional = (found, []) if last else self._parted(found, end)
+        if last or end - self._sampled >= _SAMPLE_EVERY:
+            self._sampled = end
+            sampled, more_failed = self._asked(self._rules.sampled, text, first)
+            firm, failed = firm + sampled, failed + more_failed
+        failed = [name for name in failed if name not in self._failed]
+        self._failed.update(failed)
+        return firm, provisional, failed
+
+    def _window(self, end: int, whole: int | None) -> tuple[str, int]:
+        """Returns the characters to scan, and the position of the first."""
+        first = min(self._released, self._scanned, end - _CONTEXT)
+        if whole is not None:
+            first = min(first, whole - _BOUNDARY)
+        first = max(first, self._base)
+        window = self._raw[first - self._base :]
+        if not first:
+            return window, 0
+        # A word that is cut in two must not look like two.
+        space = next((at for at in range(min(_BOUNDARY, len(window))) if window[at].isspace()), 0)
+        return window[space:], first + space
+
+    @staticmethod
+    def _asked(
+        detectors: Sequence[Detector], text: Normalised, first: int
+    ) -> tuple[list[Finding], list[str]]:
+        """Returns what detectors find, and the names of those that failed."""
+        found: list[Finding] = []
+        failed: list[str] = []
+        for detector in detectors:
+            try:
+                found += [_moved(finding, first) for finding in detector.scan(text)]
+            except Exception:
+                failed.append(detector.name)
+        return found, failed
+
+    def _parted(self, findings: Sequence[Finding], end: int) -> tuple[list[Finding], list[Finding]]:
+        """Returns the findings that stand, and those that the next character may change."""
+        folded = self._rules.lexicon.folded
+        seen = next((at for at in range(len(self._raw), 0, -1) if folded(self._raw[at - 1])), 0)
+        going_on = seen and self._raw[seen - 1].isalnum() and self._raw[seen - 1] < _HAN
+        firm: list[Finding] = []
+        provisional: list[Finding] = []
+        for finding in findings:
+            held = end - max(finding.start, self._released)
+            is_open = going_on and finding.end >= self._base + seen and held < self._rules.hold_back
+            (provisional if is_open else firm).append(finding)
+        return firm, provisional
+
+    def _decided_about(self, findings: Sequence[Finding], failed: Sequence[str]) -> Decision | None:
+        """Returns the decision about findings that are new, and remembers which characters are to be replaced."""
+        new: list[Finding] = []
+        for finding in findings:
+            known = next((one for one in reversed(self._decided) if _same(one[0], finding)), None)
+            if known is None:
+                new.append(finding)
+            elif known[1] == "redact" and finding.end > known[0].end:
+                self._cut(finding, "")
+                self._decided.append((finding, "redact"))
+        if not new and not failed:
+            return None
+        decision = self._rules.decide(new, failed)
+        for finding, action in decision.findings:
+            self._decided.append((finding, action))
+            if action == "redact":
+                self._cut(finding, self._rules.replacement(finding))
+        return decision
+
+    def _cut(self, finding: Finding, replacement: str) -> None:
+        start = max(finding.start, self._released)
+        if finding.end > start:
+            self._cuts.append(_Cut(start, finding.end, replacement))
+
+    def _release(self, until: int) -> str:
+        """Returns the characters before a position that have not left, redacted, and forgets what is too long ago."""
+        pieces: list[str] = []
+        at = self._released
+        if self._cuts:
+            self._cuts.sort(key=lambda cut: (cut.start, -cut.end))
+            rest: list[_Cut] = []
+            for cut in self._cuts:
+                if cut.start >= until and cut.start >= at:
+                    rest.append(cut)
+                    continue
+                if cut.start >= at:
+                    pieces += (self._between(at, cut.start), cut.replacement)
+                at = max(at, cut.end)
+            self._cuts = rest
+        if until > at:
+            pieces.append(self._between(at, until))
+            at = until
+        self._released = at
+        if len(self._raw) > 2 * _KEPT:
+            self._base += len(self._raw) - _KEPT
+            self._raw = self._raw[-_KEPT:]
+            self._decided = [one for one in self._decided if one[0].end >= self._base]
+        return "".join(pieces)
+
+    def _between(self, start: int, end: int) -> str:
+        return self._raw[start - self._base : end - self._base]
+
+
+def _moved(finding: Finding, by: int) -> Finding:
+    return Finding(
+        finding.rule, finding.category, finding.start + by, finding.end + by, finding.score, finding.view
+    )
+
+
+def _same(one: Finding, other: Finding) -> bool:
+    """Tells whether two scans found the same."""
+    return one.rule == other.rule and one.start < other.end and other.start < one.end
+
+
+def _joined(decisions: Sequence[Decision]) -> Decision | None:
+    """Returns one decision for those of one piece, of which only the last can block."""
+    if len(decisions) < 2:
+        return decisions[0] if decisions else None
+    strictest = max(decisions, key=lambda decision: ACTIONS.index(decision.action))
+    return Decision(
+        strictest.action,
+        strictest.layer,
+        tuple(one for decision in decisions for one in decision.findings),
+        strictest.policy,
+        tuple(dict.fromkeys(name for decision in decisions for name in decision.failed)),
+    )

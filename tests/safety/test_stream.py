@@ -1,0 +1,313 @@
+"""The streaming scanner: no term leaves whole however the text is split, little is held, plain text leaves at once."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepwell.safety.findings import Action, Decision, Finding
+from deepwell.safety.normalise import Normalised
+from deepwell.safety.stream import HOLD_BACK, Released, StreamRules, StreamScanner
+
+TERMS = ["badger", "blue moon", "sly", "法轮功", "枪支", "blue moonlight hours", "瓷器店"]
+PLAIN = [
+    "The weather is fine today and nobody minds. ",
+    "Sure, here is a list of things to do: 1. rest 2. read ",
+    "今天天气很好，大家都去公园散步。",
+    "slyly badgers bluebells bad blue moo 法轮 枪 瓷器",
+    "def main(argument_one, argument_two): return argument_one.value + 42\n",
+    "Call me at 42 or 1999, version 3.11.7. ",
+]
+
+
+class Terms:
+    """Finds terms between the bounds of words in every reading."""
+
+    name = "terms"
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        ordered = sorted(terms, key=len, reverse=True)
+        self.pattern = re.compile(
+            "|".join(rf"(?<![a-z0-9]){t}(?![a-z0-9])" if t.isascii() else t for t in ordered)
+        )
+
+    def scan(self, text: Normalised) -> list[Finding]:
+        found = {
+            (view.span(*match.span()), view.name)
+            for view in text.views
+            for match in self.pattern.finditer(view.text)
+        }
+        return [Finding("terms.test", "test", *span, view=view) for span, view in sorted(found)]
+
+
+class Digits:
+    """Finds numbers of eight and more digits."""
+
+    name = "digits"
+
+    def scan(self, text: Normalised) -> list[Finding]:
+        return [
+            Finding("digits.long", "number", *match.span())
+            for match in re.finditer(r"(?<!\d)\d{8,}(?!\d)", text.text)
+        ]
+
+
+class Slow:
+    """Counts how often it is asked, and finds nothing."""
+
+    name = "slow"
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def scan(self, text: Normalised) -> list[Finding]:
+        self.asked += 1
+        return []
+
+
+class Broken:
+    """Breaks."""
+
+    name = "broken"
+
+    def scan(self, text: Normalised) -> list[Finding]:
+        raise RuntimeError("broken")
+
+
+def deciding(action: Action):
+    def decide(findings: Sequence[Finding], failed: Sequence[str]) -> Decision:
+        return Decision(action, "output", tuple((one, action) for one in findings), "", tuple(failed))
+
+    return decide
+
+
+def rules(action: Action = "block", **kwargs) -> StreamRules:
+    return StreamRules([Terms(TERMS), Digits()], deciding(action), terms=TERMS, **kwargs)
+
+
+BLOCK, REDACT, FLAG = rules("block"), rules("redact"), rules("flag")
+
+
+def streamed(made: StreamRules, pieces: Sequence[str]) -> tuple[str, list[Released]]:
+    """Returns what left, and every answer of the scanner."""
+    scanner = StreamScanner(made)
+    answers: list[Released] = []
+    for piece in pieces:
+        answers.append(scanner.push(piece))
+        assert scanner.held <= HOLD_BACK or scanner.ended
+        if scanner.ended:
+            break
+    else:
+        answers.append(scanner.finish())
+    return "".join(answer.text for answer in answers), answers
+
+
+def halves(text: str, at: int) -> list[str]:
+    return [text[:at], text[at:]]
+
+
+def embedded(chance: random.Random) -> tuple[str, str, int, int]:
+    """Returns a text with a term, the term, and the places at which it begins and ends."""
+    term = chance.choice(TERMS)
+    before, after = (chance.choice(PLAIN)[: chance.randrange(60)] for _ in range(2))
+    left, right = (" ", " ") if term.isascii() else ("", "")
+    text = before + left + term + right + after
+    start = len(before) + len(left)
+    return text, term, start, start + len(term)
+
+
+def test_no_term_leaves_whole_at_any_split_of_500_texts() -> None:
+    chance = random.Random(7)
+    for _ in range(500):
+        text, term, start, end = embedded(chance)
+        for at in range(max(start - 1, 0), min(end + 2, len(text) + 1)):
+            out, answers = streamed(BLOCK, halves(text, at))
+            assert answers[-1].ended
+            assert text.startswith(out)
+            assert len(out) <= start
+            assert not Terms([term]).pattern.search(out.casefold() + " ")
+
+
+def test_no_term_leaves_whole_character_by_character() -> None:
+    chance = random.Random(8)
+    for _ in range(200):
+        text, *_ = embedded(chance)
+        out, answers = streamed(BLOCK, text)
+        assert answers[-1].ended
+        assert out == text[: Terms(TERMS).scan(BLOCK.normalise(text))[0].start]
+
+
+@pytest.mark.parametrize(
+    "disguise",
+    [
+        "BADGER",
+        "b a d g e r",
+        "ｂａｄｇｅｒ",
+        "bad\u200bger",
+        "b-a-d-g-e-r",
+        "法-轮-功",
+        "法 轮\u200b功",
+        "瓷 器 店",
+    ],
+)
+def test_disguised_terms_do_not_leave_whole_once_a_reading_shows_them(disguise: str) -> None:
+    """The reading is made here, so that the test depends on the scanner alone."""
+
+    def normalise(text: str) -> Normalised:
+        import unicodedata
+
+        import numpy as np
+
+        from deepwell.safety.normalise import View
+
+        kept = [
+            (at, unicodedata.normalize("NFKC", character).lower())
+            for at, character in enumerate(text)
+            if character != "\u200b"
+        ]
+        starts = np.array([at for at, _ in kept] + [len(text)], np.int32)
+        folded = View("folded", "".join(one for _, one in kept), starts)
+        joined = [
+            (at, one)
+            for at, (place, one) in enumerate(kept)
+            if one.isalnum()
+            or (one == " " and (place == 0 or not re.search(r"\b\w $", folded.text[: at + 1])))
+        ]
+        joined_starts = np.array([kept[at][0] for at, _ in joined] + [len(text)], np.int32)
+        return Normalised(text, [folded, View("joined", "".join(one for _, one in joined), joined_starts)])
+
+    made = StreamRules([Terms(TERMS)], deciding("block"), terms=TERMS, normalise=normalise)
+    before = "see: " if disguise[0] < "\u2e80" else "看："
+    text = f"{before}{disguise} 。"
+    for at in range(len(text) + 1):
+        out, answers = streamed(made, halves(text, at))
+        assert answers[-1].ended, at
+        assert out == before
+
+
+texts = st.lists(
+    st.sampled_from([*TERMS, *PLAIN, " ", ", ", "。", "1", "12345678", "b", "法", "\u200b", "a@b.cn", "\n"]),
+    max_size=12,
+).map("".join)
+
+
+@given(texts, st.lists(st.integers(1, 40), max_size=30))
+def test_any_split_ends_at_the_same_place(text: str, sizes: list[int]) -> None:
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(text[at : at + size])
+        at += size
+    out, answers = streamed(BLOCK, [*pieces, text[at:]])
+    found = [*Terms(TERMS).scan(BLOCK.normalise(text)), *Digits().scan(BLOCK.normalise(text))]
+    if not found:
+        assert out == text
+        assert answers[-1].decision is None
+    else:
+        assert answers[-1].ended
+        assert text.startswith(out)
+        assert all(len(out) < one.end for one in found)
+
+
+@given(texts, st.lists(st.integers(1, 40), max_size=30))
+def test_any_split_redacts_the_same(text: str, sizes: list[int]) -> None:
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(text[at : at + size])
+        at += size
+    out, _ = streamed(REDACT, [*pieces, text[at:]])
+    assert out == streamed(REDACT, [text])[0]
+    assert not Digits().scan(REDACT.normalise(out))
+
+
+@given(texts)
+def test_flagged_text_passes_unchanged(text: str) -> None:
+    out, answers = streamed(FLAG, text)
+    assert out == text
+    found = {(one.start, one.end) for one in Terms(TERMS).scan(FLAG.normalise(text))}
+    told = {
+        (one.start, one.end)
+        for answer in answers
+        if answer.decision
+        for one, _ in answer.decision.findings
+        if one.category == "test"
+    }
+    assert told == found
+
+
+@given(st.text(max_size=300), st.integers(1, 50))
+def test_text_without_terms_arrives_whole(text: str, size: int) -> None:
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    out, answers = streamed(BLOCK, pieces)
+    if not answers[-1].ended:
+        assert out == text
+
+
+@pytest.mark.parametrize("first", ["Hello", "The", " I", "Sure", "好的", "今天", "```"])
+def test_a_token_that_begins_nothing_leaves_at_once(first: str) -> None:
+    assert StreamScanner(BLOCK).push(first) == Released(first)
+
+
+@pytest.mark.parametrize(
+    ("begun", "next_one", "left"),
+    [("bad", "ly", "badly"), ("法轮", "船", "法轮船"), ("1234", ".", "1234."), ("sly", "er", "slyer")],
+)
+def test_what_may_begin_a_term_waits_for_the_next_character(begun: str, next_one: str, left: str) -> None:
+    scanner = StreamScanner(BLOCK)
+    assert scanner.push(begun).text == ""
+    assert scanner.held == len(begun)
+    out = scanner.push(next_one).text
+    assert out + scanner.finish().text == left
+
+
+def test_the_decision_names_characters_of_the_whole_stream() -> None:
+    scanner = StreamScanner(FLAG)
+    text = PLAIN[0] * 300 + "a badger came. " + PLAIN[0]
+    decisions = [scanner.push(text[at : at + 7]).decision for at in range(0, len(text), 7)]
+    (decision,) = [one for one in [*decisions, scanner.finish().decision] if one]
+    ((finding, action),) = decision.findings
+    assert (text[finding.start : finding.end], action) == ("badger", "flag")
+
+
+def test_a_redacted_span_is_replaced_once() -> None:
+    assert streamed(REDACT, "My number is 1234567890, a badger told me.")[0] == (
+        "My number is [number], a [test] told me."
+    )
+
+
+def test_a_number_longer_than_the_hold_back_is_replaced_as_a_whole() -> None:
+    out, _ = streamed(REDACT, "No. " + "7" * 150 + " it is")
+    assert out == "No. [number] it is"
+
+
+def test_slow_detectors_are_asked_now_and_then_and_at_the_end() -> None:
+    slow = Slow()
+    made = rules("block", sampled=[slow])
+    streamed(made, PLAIN[0] * 40)
+    assert 2 <= slow.asked <= len(PLAIN[0] * 40) / 300
+
+
+def test_a_detector_that_breaks_is_told_once_to_the_policy() -> None:
+    made = StreamRules([Broken()], deciding("flag"))
+    _, answers = streamed(made, [PLAIN[0]] * 20)
+    told = [answer.decision.failed for answer in answers if answer.decision]
+    assert told == [("broken",)]
+
+
+def test_a_failure_that_blocks_ends_the_stream() -> None:
+    made = StreamRules([Broken()], deciding("block"))
+    _, answers = streamed(made, [PLAIN[0]] * 20)
+    assert answers[-1].ended
+
+
+def test_nothing_can_be_pushed_behind_the_end() -> None:
+    scanner = StreamScanner(BLOCK)
+    assert scanner.push("a badger. ").ended
+    with pytest.raises(ValueError, match="ended"):
+        scanner.push("more")
+    with pytest.raises(ValueError, match="ended"):
+        scanner.finish()
