@@ -89,12 +89,12 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     running.stop(signal.SIGKILL)
 
 
-def text_of(number: int, gates: bool = True) -> str:
-    gate = next((f"{name} " for name, lines in GATES.items() if number in lines and gates), "")
+def text_of(number: int) -> str:
+    gate = next((f"{name} " for name, lines in GATES.items() if number in lines), "")
     return f"{number} {gate}{TEXT}"
 
 
-def begin(client: openai.OpenAI, gates: bool = True) -> str:
+def begin(client: openai.OpenAI) -> str:
     lines = [
         {
             "custom_id": f"line-{number}",
@@ -102,7 +102,7 @@ def begin(client: openai.OpenAI, gates: bool = True) -> str:
             "url": "/v1/chat/completions",
             "body": {
                 "model": "toy",
-                "messages": [{"role": "user", "content": text_of(number, gates)}],
+                "messages": [{"role": "user", "content": text_of(number)}],
                 "max_tokens": 5000 if number % 10 == 7 else 300,  # too many for the window: a failed line
             },
         }
@@ -122,7 +122,7 @@ def ended_lines(client: openai.OpenAI, id: str) -> int:
     return counts.completed + counts.failed
 
 
-def check(client: openai.OpenAI, id: str, gates: bool = True) -> None:
+def check(client: openai.OpenAI, id: str) -> None:
     """Wait for the end: every line is in one of the files, once, with its own answer."""
     batch = until(lambda: (one := client.batches.retrieve(id)).status == "completed" and one)
     output, errors = (
@@ -134,7 +134,7 @@ def check(client: openai.OpenAI, id: str, gates: bool = True) -> None:
     assert [number % 10 == 7 for number in numbers] == [False] * len(output) + [True] * len(errors)
     for number, one in zip(numbers, output, strict=False):
         content = one["response"]["body"]["choices"][0]["message"]["content"]
-        assert content == text_of(number, gates)
+        assert content == text_of(number)
     counts = batch.request_counts
     assert (counts.total, counts.completed, counts.failed) == (LINES, len(output), len(errors))
     files = [one.id for one in client.files.list(purpose="batch_output")]
@@ -187,19 +187,21 @@ def test_a_server_that_was_asleep_finds_its_batch_taken(servers: Servers) -> Non
 
 
 def test_a_killed_engine_fails_no_line(tmp_path: Path) -> None:
-    process = EngineProcess({}, factory="tests.faults.hosted:echo")
+    process = EngineProcess({"folder": str(tmp_path)}, factory="tests.faults.hosted:patient")
     with ProcessEngine.start(process) as engine:
         service = make_service(engine, make_codec(tmp_path / "tokenizer"), model="toy")
         running = start(service, FakeEngine())
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
         try:
             id = begin(client)
-            for _ in range(2):
+            for gate in GATES:
                 before = ended_lines(client, id)
                 until(lambda before=before: ended_lines(client, id) > before)
                 old = engine.pid
                 os.kill(old, signal.SIGKILL)
                 until(lambda old=old: engine.pid != old)
+                until(lambda: engine.stats().available)
+                (tmp_path / gate).touch()
             check(client, id)
         finally:
             client.close()
