@@ -127,7 +127,7 @@ class Server:
         """The rows that a statement answers, as the database's owner."""
         import psycopg
 
-        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=10) as connection:
+        with psycopg.connect(self.url(database), autocommit=True, connect_timeout=60) as connection:
             done = connection.execute(statement)
             return done.fetchall() if done.description else []
 

@@ -206,7 +206,7 @@ def test_serve_answers_and_stops_cleanly(smollm2_path: Path, home: Path, number:
         ready, answer = (json.loads(process.stdout.readline()) for _ in range(2))
         assert ready["event"] == "ready" and ready["context"] == 512
         assert answer["completion_tokens"] > 0
-        assert httpx.get(f"{ready['url']}/readyz").json()["model"] == ready["model"]
+        assert httpx.get(f"{ready['url']}/readyz", timeout=60).json()["model"] == ready["model"]
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert (process.returncode, out) == (0, "")

@@ -35,7 +35,7 @@ class Gate:
         self.leave.acquire()
 
     def wait_for_step(self) -> None:
-        assert self.entered.acquire(timeout=10)
+        assert self.entered.acquire(timeout=60)
 
     def open(self) -> None:
         """Let all further steps pass."""

@@ -267,7 +267,7 @@ def test_unusable_rows_behind_a_draft_fail_when_they_are_due() -> None:
 def test_a_step_that_fails_while_it_is_booked_ends_its_requests(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that had finished when it failed."""
     gate = threading.Event()
-    with fake_engine(model=FakeModel(before_step=lambda batch: gate.wait(10) and None)) as engine:
+    with fake_engine(model=FakeModel(before_step=lambda batch: gate.wait(60) and None)) as engine:
         commit = engine._scheduler.commit
 
         def broken(step, tokens):

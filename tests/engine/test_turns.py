@@ -155,7 +155,7 @@ def test_weights_are_loaded_in_slices_between_which_others_compute(tmp_path: Pat
     whole = load_weights(checkpoint, precision)  # pyright: ignore[reportArgumentType]
     ours, other = Turn(path, quantum_s=0.0), Turn(path)
     turns_of_other = 0
-    done = threading.Event()
+    begun, done = threading.Event(), threading.Event()
 
     def compute() -> None:
         nonlocal turns_of_other
@@ -163,10 +163,12 @@ def test_weights_are_loaded_in_slices_between_which_others_compute(tmp_path: Pat
             other.take()
             turns_of_other += 1
             other.give()
+            begun.set()
 
     thread = threading.Thread(target=compute)
     thread.start()
     try:
+        assert begun.wait(60)
         for _ in ("packs", "reads"):
             sliced = load_weights(checkpoint, precision, tmp_path / "packed", turn=ours)  # pyright: ignore[reportArgumentType]
             assert not ours.held

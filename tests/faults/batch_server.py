@@ -1,6 +1,7 @@
 """A server over the engine that repeats what it is told: `python -m tests.faults.batch_server FOLDER PORT LEASE_S [HOST]`.
 
-HOST is the name of the machine, as the server is to see it. What holds the word FOREVER is never answered to its end.
+HOST is the name of the machine, as the server is to see it. What holds the word FOREVER is never answered to its end. What
+holds GATE-a or GATE-b is not begun before FOLDER holds a file of this name.
 """
 
 from __future__ import annotations
@@ -21,12 +22,18 @@ from deepwell.storage.database import Database
 
 
 class PatientEngine(FakeEngine):
-    """Answers what holds the word FOREVER with one token, and goes on working."""
+    """Answers what holds the word FOREVER with one token, and goes on working. It waits for gates."""
+
+    folder = Path()
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+        text = bytes(token for token in request.prompt if token < 256)
+        for gate in ("GATE-a", "GATE-b"):
+            while gate.encode() in text and not (self.folder / gate).exists():
+                await asyncio.sleep(0.01)
         async for delta in super().generate(request):
             yield delta
-            if b"FOREVER" in bytes(token for token in request.prompt if token < 256):
+            if b"FOREVER" in text:
                 await asyncio.Event().wait()
 
 
@@ -35,8 +42,10 @@ def main(folder: Path, port: int, lease_s: float, host: str = "") -> None:
     if host:
         machine = os.uname()
         os.uname = lambda: os.uname_result((machine.sysname, host, *machine[2:]))
+    engine = PatientEngine(max_model_len=4096)
+    engine.folder = folder
     service = make_service(
-        PatientEngine(max_model_len=4096),
+        engine,
         make_codec(folder / "tokenizer"),
         model="toy",
         database=Database.open(folder / "deepwell.db"),

@@ -24,6 +24,10 @@ from deepwell.engine.hosting.process import EngineProcess, ProcessEngine
 
 ROOT = Path(__file__).parents[2]
 LINES = 120
+GATES = {
+    "GATE-a": range(40, 80),
+    "GATE-b": range(80, LINES),
+}  # lines that are not begun before their gate is open
 TEXT = "answered exactly once, whatever happens " * 4
 PATIENCE_S = 120
 
@@ -54,6 +58,11 @@ class Servers:
         self.process.send_signal(number)
         return self.process.wait(timeout=PATIENCE_S)
 
+    def open(self, *gates: str) -> None:
+        """Let the lines behind the gates be answered. Until then no batch ends, however fast its server is."""
+        for gate in gates:
+            (self.folder / gate).touch()
+
 
 def answers(port: int) -> bool:
     try:
@@ -80,6 +89,11 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     running.stop(signal.SIGKILL)
 
 
+def text_of(number: int) -> str:
+    gate = next((f"{name} " for name, lines in GATES.items() if number in lines), "")
+    return f"{number} {gate}{TEXT}"
+
+
 def begin(client: openai.OpenAI) -> str:
     lines = [
         {
@@ -88,7 +102,7 @@ def begin(client: openai.OpenAI) -> str:
             "url": "/v1/chat/completions",
             "body": {
                 "model": "toy",
-                "messages": [{"role": "user", "content": f"{number} {TEXT}"}],
+                "messages": [{"role": "user", "content": text_of(number)}],
                 "max_tokens": 5000 if number % 10 == 7 else 300,  # too many for the window: a failed line
             },
         }
@@ -120,7 +134,7 @@ def check(client: openai.OpenAI, id: str) -> None:
     assert [number % 10 == 7 for number in numbers] == [False] * len(output) + [True] * len(errors)
     for number, one in zip(numbers, output, strict=False):
         content = one["response"]["body"]["choices"][0]["message"]["content"]
-        assert content == f"{number} {TEXT}"
+        assert content == text_of(number)
     counts = batch.request_counts
     assert (counts.total, counts.completed, counts.failed) == (LINES, len(output), len(errors))
     files = [one.id for one in client.files.list(purpose="batch_output")]
@@ -129,13 +143,17 @@ def check(client: openai.OpenAI, id: str) -> None:
 
 def test_a_killed_server_leaves_no_line_out_and_none_twice(servers: Servers) -> None:
     choose = random.Random(6)
+    most = GATES["GATE-b"].start
     id = begin(servers.client)
+    servers.open("GATE-a")
     for _ in range(4):
         before = ended_lines(servers.client, id)
-        target = before + choose.randrange(1, max((LINES - before) // 3, 2))
+        target = min(before + choose.randrange(1, max((most - before) // 3, 2)), most)
         until(lambda target=target: ended_lines(servers.client, id) >= target)
         servers.stop(signal.SIGKILL)
         servers.start()
+    assert ended_lines(servers.client, id) < LINES
+    servers.open("GATE-b")
     check(servers.client, id)
 
 
@@ -145,6 +163,7 @@ def test_a_server_that_stops_gives_its_batch_back(servers: Servers) -> None:
     assert servers.stop(signal.SIGTERM) == 0
     servers.start()
     assert ended_lines(servers.client, id) < LINES
+    servers.open(*GATES)
     check(servers.client, id)
 
 
@@ -158,27 +177,31 @@ def test_a_server_that_was_asleep_finds_its_batch_taken(servers: Servers) -> Non
     other.start()
     try:
         sleeping_at = ended_lines(other.client, id)
+        servers.open("GATE-a")
         until(lambda: ended_lines(other.client, id) > sleeping_at)  # the lease is over
         sleeper.send_signal(signal.SIGCONT)
+        servers.open("GATE-b")
         check(other.client, id)
     finally:
         other.stop(signal.SIGKILL)
 
 
 def test_a_killed_engine_fails_no_line(tmp_path: Path) -> None:
-    process = EngineProcess({}, factory="tests.faults.hosted:echo")
+    process = EngineProcess({"folder": str(tmp_path)}, factory="tests.faults.hosted:patient")
     with ProcessEngine.start(process) as engine:
         service = make_service(engine, make_codec(tmp_path / "tokenizer"), model="toy")
         running = start(service, FakeEngine())
         client = openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0)
         try:
             id = begin(client)
-            for _ in range(2):
+            for gate in GATES:
                 before = ended_lines(client, id)
                 until(lambda before=before: ended_lines(client, id) > before)
                 old = engine.pid
                 os.kill(old, signal.SIGKILL)
                 until(lambda old=old: engine.pid != old)
+                until(lambda: engine.stats().available)
+                (tmp_path / gate).touch()
             check(client, id)
         finally:
             client.close()

@@ -8,6 +8,8 @@ import resource
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,15 @@ from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 
 from deepwell.server.options import ConnectionOptions
+
+
+@contextlib.contextmanager
+def time_stands_still(live: Live) -> Iterator[None]:
+    """No client is late within the block, however slow this machine is."""
+    table, now = live.server._connections, time.monotonic()
+    table._clock = lambda: now
+    yield
+    table._clock = time.monotonic
 
 
 def test_a_client_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
@@ -41,9 +52,10 @@ def test_a_client_that_stops_reading_is_cut_off(tmp_path: Path) -> None:
     head += f"Content-Length: {len(body)}"
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.connect((host, int(port)))
-        client.sendall(f"{head}\r\n\r\n".encode() + body)
-        assert client.recv(15).startswith(b"HTTP/1.1 200")
+        with time_stands_still(live):
+            client.connect((host, int(port)))
+            client.sendall(f"{head}\r\n\r\n".encode() + body)
+            assert client.recv(15).startswith(b"HTTP/1.1 200")
         # It reads no more, and the engine would go on for ever.
         assert engine.ended.wait(timeout=60)
         answer = httpx.post(
@@ -72,6 +84,14 @@ def everything(client: socket.socket) -> bytes:
     return data
 
 
+def until(holds: Callable[[], object]) -> None:
+    """Waits for what the server's thread brings about."""
+    pause, end = threading.Event(), time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        pause.wait(0.005)
+
+
 @pytest.fixture
 def connect() -> Iterator[Callable[[Live], Connect]]:
     with contextlib.ExitStack() as clients:
@@ -88,11 +108,14 @@ def test_clients_that_stall_are_cut_off(tmp_path: Path, connect: Callable[[Live]
     options = ConnectionOptions(client_timeout_s=0.3, keep_alive_s=0.3)
     live = start(make_service(engine, make_codec(tmp_path), model="toy", connections=options), engine)
     open_one = connect(live)
-    silent, head, body, trickle, idle = (open_one() for _ in range(5))
-    head.sendall(b"GET /healthz HTTP/1.1\r\nhost: loc")
-    body.sendall(POST + b"content-length: 10\r\n\r\n{")
-    trickle.sendall(POST + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n")
-    idle.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+    with time_stands_still(live):
+        silent, head, body, trickle, idle = (open_one() for _ in range(5))
+        head.sendall(b"GET /healthz HTTP/1.1\r\nhost: loc")
+        body.sendall(POST + b"content-length: 10\r\n\r\n{")
+        trickle.sendall(POST + b"transfer-encoding: chunked\r\n\r\n1\r\n{\r\n")
+        idle.sendall(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        table = live.server._connections
+        until(lambda: [len(wait.since) for wait in (table.new, table.heads, table.idle)] == [1, 1, 1])
     assert everything(silent) == b""
     assert everything(head).startswith(b"HTTP/1.1 408")
     for client in (body, trickle):
@@ -163,7 +186,12 @@ def test_hundreds_of_clients_lock_nobody_out_of_a_small_process(
     with small_server(192, taken, log) as (pid, address), contextlib.ExitStack() as clients:
         host, port = address.split(":")
         ask = {"authorization": f"Bearer {KEY}"}
-        assert httpx.post(f"http://{address}/v1/chat/completions", json=CHAT, headers=ask).status_code == 200
+        assert (
+            httpx.post(
+                f"http://{address}/v1/chat/completions", json=CHAT, headers=ask, timeout=60
+            ).status_code
+            == 200
+        )
         before = resident_bytes(pid)
         for number in range(300):
             client = clients.enter_context(socket.create_connection((host, int(port)), timeout=60))

@@ -70,7 +70,7 @@ def test_files_and_batches_on_a_full_disk(
         client.files.delete(filler.id)
         ended = until(lambda: (one := client.batches.retrieve(batch.id)).status == "completed" and one)
         assert "once" in client.files.content(ended.output_file_id).text
-        assert httpx.get(f"{running.url}/readyz").is_success
+        assert httpx.get(f"{running.url}/readyz", timeout=60).is_success
     finally:
         client.close()
         running.stop()

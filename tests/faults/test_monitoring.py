@@ -29,7 +29,7 @@ def served(tmp_path: Path, **settings: Any) -> ServerContext:
     running = start(service, engine)
     try:
         for _ in range(3):
-            answer = httpx.post(f"{running.url}/v1/chat/completions", json=CHAT)
+            answer = httpx.post(f"{running.url}/v1/chat/completions", json=CHAT, timeout=60)
             assert answer.status_code == 200
     finally:
         running.stop()

@@ -202,7 +202,10 @@ def test_a_worker_goes(served: Served, number: signal.Signals) -> None:
             assert "error" not in json.loads(stream.next().removeprefix("data: "))
         stream.leave()
     until(
-        lambda: len(served.pids("server.workers.worker")) == 2 and victim not in served.pids("server.worker")
+        lambda: (
+            len(served.pids("server.workers.worker")) == 2
+            and victim not in served.pids("server.workers.worker")
+        )
     )
     until(lambda: served.gauge("running") == 0)
     assert served.ask()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,15 +19,18 @@ from deepwell import LLM, DeepwellError
 # Opens a file that no pinned hash vouches for, so that every text goes through a child process. A schema and a long text start
 # the other children.
 OPENING = """
-import asyncio, gc, os, sys, threading, time
+import asyncio, gc, os, signal, sys, threading, time
 from pathlib import Path
 from deepwell import LLM, AsyncLLM, DeepwellError
+
+# A shell starts what runs in the background with SIGINT ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def children():
     return [int(pid) for task in Path("/proc/self/task").glob("*/children") for pid in task.read_text().split()]
 
 def until(condition):
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end, (children(), threading.enumerate())
         time.sleep(0.01)
@@ -133,7 +139,7 @@ def test_collection_leaves_no_child_and_no_thread(stranger: tuple[str, str]) -> 
 def test_the_exit_of_the_interpreter_leaves_no_child(stranger: tuple[str, str]) -> None:
     children = ended(run(EXITING, stranger)).split()
     assert len(children) >= 3
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while [pid for pid in children if _is_alive(pid)]:
         assert time.monotonic() < end
         time.sleep(0.01)
@@ -158,6 +164,36 @@ def test_an_interrupt_aborts_the_call_and_closing_waits_for_every_end(stranger: 
     assert left == "([], [])"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("start", [1, 2], ids=["planning", "running"])
+def test_an_interrupt_while_a_call_begins_leaves_nothing_running(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, start: int, stream: bool
+) -> None:
+    """The work may have begun when Ctrl-C comes, and then nobody has what would cancel it."""
+    loop = llm._session._loop
+    hand_over, starts = loop.call_soon_threadsafe, iter(range(1, 100))
+
+    def interrupted(*given: Any, **named: Any) -> asyncio.Handle:
+        handle = hand_over(*given, **named)
+        if threading.current_thread() is threading.main_thread() and next(starts) == start:
+            raise KeyboardInterrupt
+        return handle
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "call_soon_threadsafe", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            llm.generate("Once", max_tokens=900, ignore_eos=True, stream=stream)
+
+    async def left() -> set[asyncio.Task[Any]]:
+        return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[operator]
+
+    end = time.monotonic() + 60
+    while asyncio.run_coroutine_threadsafe(left(), loop).result() or llm._session.engine.stats().running:
+        assert time.monotonic() < end and llm._session.engine.stats().generated_tokens < 900
+        time.sleep(0.01)
+    assert llm.generate("Once", max_tokens=1).choices
+
+
 def test_closing_twice_is_harmless_and_calls_are_refused(smollm2_path: Path) -> None:
     llm = LLM(smollm2_path, context=512)
     llm.close()
@@ -174,7 +210,7 @@ def test_a_fork_is_told_that_the_model_belongs_to_its_parent(llm: LLM) -> None:
         except DeepwellError as error:
             os._exit(3 if "fork" in str(error) else 1)
         os._exit(2)
-    end = time.monotonic() + 20
+    end = time.monotonic() + 60
     while not (ended := os.waitpid(child, os.WNOHANG))[0]:
         if time.monotonic() > end:
             os.kill(child, signal.SIGKILL)

@@ -214,7 +214,7 @@ def test_two_pulls_of_one_name_do_not_meet(store: ModelStore, gguf: Path) -> Non
     with (store.root / ".locks" / "tiny").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         pulled.start()
-        assert waiting.wait(10)  # the pull says that it waits
+        assert waiting.wait(60)  # the pull says that it waits
         assert store.names() == []
     pulled.join(10)
     assert store.names() == ["tiny"]

@@ -390,7 +390,7 @@ class Told(LimitTable):
 
 def tokens_left(live: Live) -> int:
     body = row(0)["body"] | {"max_tokens": 10}
-    answer = httpx.post(f"{live.url}{CHAT}", json=body)
+    answer = httpx.post(f"{live.url}{CHAT}", json=body, timeout=60)
     assert answer.status_code == 200, answer.text
     return int(answer.headers["x-ratelimit-remaining-tokens"])
 

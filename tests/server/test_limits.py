@@ -108,7 +108,7 @@ async def test_a_hang_up_pays_for_what_was_generated(engine: FakeEngine, codec: 
     service = make_service(engine, codec, model="toy", limits=LimitsConfig(RateLimits(0, 10_000)))
     live = start(service, engine)
     try:
-        async with httpx.AsyncClient(base_url=live.url) as http:
+        async with httpx.AsyncClient(base_url=live.url, timeout=60) as http:
             body = CHAT | {"stream": True, "ignore_eos": True, "max_tokens": 450}
             async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
                 async for _ in answer.aiter_lines():

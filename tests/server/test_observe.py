@@ -85,10 +85,11 @@ async def test_a_request_is_recorded_with_what_it_cost(engine: FakeEngine, codec
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_leaves_is_told_apart(engine: FakeEngine, codec: Codec, stream: bool) -> None:
     service, kept = observed(engine, codec)
+    engine.endless = True
     running = await asyncio.to_thread(start, service, engine)
     try:
         body = CHAT | {"stream": stream, "ignore_eos": True}
-        async with httpx.AsyncClient(base_url=running.url) as client:
+        async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
             if stream:
                 async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
                     await anext(answer.aiter_bytes())
@@ -421,7 +422,7 @@ def test_nothing_of_opentelemetry_is_imported_when_traces_are_off() -> None:
 def test_a_server_hands_over_its_last_records(engine: FakeEngine, codec: Codec) -> None:
     service, kept = observed(engine, codec)
     running: Live = start(service, engine)
-    httpx.get(f"{running.url}/healthz")
+    httpx.get(f"{running.url}/healthz", timeout=60)
     running.stop()
     assert [record.route for record in kept.records] == ["/healthz"]
 

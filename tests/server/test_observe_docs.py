@@ -32,7 +32,7 @@ def blocks(name: str) -> list[tuple[str, str]]:
 def served(codec: Codec) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
     running = start(make_service(engine, codec, model="smollm2"), engine)
-    httpx.post(f"{running.url}/v1/completions", json={"model": "smollm2", "prompt": "abc"})
+    httpx.post(f"{running.url}/v1/completions", json={"model": "smollm2", "prompt": "abc"}, timeout=60)
     yield running
     running.stop()
 

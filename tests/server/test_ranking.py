@@ -312,7 +312,7 @@ async def test_one_text_that_fails_cancels_the_others(ranker: Ranker, codec: Cod
 async def test_a_client_that_leaves_ends_the_work(ranker: Ranker, codec: Codec) -> None:
     live = start(make_service(ranker, codec, model="toy"), ranker)
     try:
-        async with httpx.AsyncClient(base_url=live.url) as http:
+        async with httpx.AsyncClient(base_url=live.url, timeout=60) as http:
             body = {"model": "toy", "query": "?", "documents": ["a"], "method": "embedding"}
             asked = asyncio.create_task(http.post("/rerank", json=body))
             while b"?" not in ranker.embedded:
@@ -443,7 +443,7 @@ def test_the_likelihood_of_an_answer_tells_right_from_wrong(real: Live) -> None:
         "text_1": "The capital of France is",
         "text_2": [" Berlin.", " Paris.", " cheese."],
     }
-    scores = [one["score"] for one in httpx.post(f"{real.url}/score", json=body).json()["data"]]
+    scores = [one["score"] for one in httpx.post(f"{real.url}/score", json=body, timeout=60).json()["data"]]
     assert max(scores) == scores[1] and all(0 < score <= 1 for score in scores)
 
 

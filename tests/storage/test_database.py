@@ -46,7 +46,7 @@ async def test_writes_that_wait_share_one_transaction(database):
     def work(connection):
         transactions.append(connection.get_transaction())
 
-    first = asyncio.ensure_future(database.write(lambda _: gate.wait(10)))
+    first = asyncio.ensure_future(database.write(lambda _: gate.wait(60)))
     await asyncio.sleep(0)
     others = [asyncio.ensure_future(database.write(work)) for _ in range(20)]
     await asyncio.sleep(0)

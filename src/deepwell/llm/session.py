@@ -136,7 +136,11 @@ class Session:
                 f"{self.name} was opened in another process, of which this one is a fork",
                 fix="open it here, or start processes with multiprocessing's 'spawn'",
             )
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except BaseException:  # Ctrl-C, which may come when the work has begun and nobody has its future yet
+            self._loop.call_soon_threadsafe(_give_up, work)
+            raise
 
     def run_in_pool(self, work: Callable[[], T]) -> Future[T]:
         """Starts blocking work on a thread of the session."""
@@ -181,6 +185,15 @@ class Session:
 def _run(loop: asyncio.AbstractEventLoop) -> None:
     asyncio.set_event_loop(loop)
     loop.run_forever()
+
+
+def _give_up(work: Coroutine[Any, Any, Any]) -> None:
+    """Cancels the task of work that nobody waits for. Called on the work's loop."""
+    tasks = [task for task in asyncio.all_tasks() if task.get_coro() is work]
+    for task in tasks:
+        task.cancel()
+    if not tasks:  # it was never begun, or has ended
+        work.close()
 
 
 async def _cancel_all() -> None:

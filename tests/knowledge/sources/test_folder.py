@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import shutil
 import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import watchfiles
@@ -178,15 +180,20 @@ async def test_a_single_file(tmp_path: Path) -> None:
 
 async def test_a_file_that_never_rests_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("deepwell.knowledge.sources.folder._PATIENCE_S", 0.1)
+    # By a clock that is behind the file system's, no file has rested. So only a change between two looks counts.
+    monkeypatch.setattr("deepwell.knowledge.sources.tree.time", SimpleNamespace(time=lambda: 0.0))
     (tmp_path / "a.md").write_text("a")
     log = tmp_path / "growing.log"
     log.write_text("")
     stop = asyncio.Event()
 
     async def write() -> None:
-        while not stop.is_set():
+        for seconds in itertools.count():  # so that every look finds another version
+            if stop.is_set():
+                return
             with log.open("a") as file:
                 file.write("line\n")
+            os.utime(log, (seconds, seconds))
             await asyncio.sleep(0)
 
     writer = asyncio.create_task(write())
@@ -208,7 +215,9 @@ class Watched:
 
     async def until(self, fits: Callable[[Watched], bool]) -> None:
         """Take changes until they fit."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(
+            120
+        ):  # longer than the time between two scans, which find what events leave out
             while not fits(self):
                 change = await anext(self._changes)
                 name = change.uri.removeprefix(self._root).strip("/")

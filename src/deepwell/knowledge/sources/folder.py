@@ -164,12 +164,11 @@ class _Round:
     def _rests(self, found: Found) -> bool:
         """Returns True if a file did not change for `settle_s`: by its own clock, or by ours where that one is ahead."""
         now = time.monotonic()
-        age = time.time() - found.changed_at
         version, since, first = self._moving.get(found.path, (found.version, now, now))
         if version != found.version:
             since = now
         self._moving[found.path] = (found.version, since, first)
-        return age >= self._settle_s or now - since >= self._settle_s
+        return found.age_s >= self._settle_s or now - since >= self._settle_s
 
 
 def _gone(starts: list[Path], files: set[Path], failed: set[Path], known: Mapping[str, str]) -> list[str]:

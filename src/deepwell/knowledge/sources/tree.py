@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,12 +24,12 @@ class Found:
     Attributes:
         path: the path of its name in the tree.
         version: its version when it was found.
-        changed_at: seconds since the epoch of its last change, by the clock of its file system.
+        age_s: time from its last change until it was found, by the clock of its file system, which may be ahead of ours.
     """
 
     path: Path
     version: str
-    changed_at: float
+    age_s: float
 
 
 @dataclass(slots=True)
@@ -134,7 +135,7 @@ class Tree:
         elif not stat.S_ISREG((state := path.stat()).st_mode):
             survey.skipped[path] = "not a regular file"
         else:
-            survey.files.append(Found(path, version_of(state), state.st_ctime))
+            survey.files.append(Found(path, version_of(state), time.time() - state.st_ctime))
             if linked:
                 survey.links.add(path)
 
