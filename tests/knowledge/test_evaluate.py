@@ -11,7 +11,8 @@ import pytest
 from tests.knowledge.hashing import HashEmbedder
 
 from deepwell.errors import InvalidRequest
-from deepwell.knowledge.evaluate import METRICS, Collection, evaluate, judged, published_arms, read_collection
+from deepwell.knowledge.collection import Collection, read_collection
+from deepwell.knowledge.evaluate import METRICS, evaluate, judged, published_arms
 from deepwell.knowledge.protocols import Embedder
 from deepwell.knowledge.search import Searcher
 from deepwell.storage.database import Database
