@@ -16,7 +16,6 @@ likelihood of a query depends on its length and its words far more than on the p
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -128,18 +127,19 @@ class LikelihoodReranker(ABC):
 def reordered(passages: Sequence[Passage], scores: Sequence[float]) -> list[Passage]:
     """Returns passages with the first ones, as many as there are reranker's scores, in the order of search and reranker.
 
-    Passages of equal relevance keep their order. Each takes the search's score of the place that it comes to.
+    Passages of equal relevance keep their order: of two on which both disagree, the search's first one stays first. Each takes
+    the search's score of the place that it comes to.
     """
     first, rest = passages[: len(scores)], passages[len(scores) :]
     found = np.array([one.score for one in first])
     relevance = _WEIGHT * _standardised(np.array(scores)) + (1 - _WEIGHT) * _standardised(found)
-    order = np.argsort(-relevance, kind="stable").tolist()
+    # Rounded, because two passages on which search and reranker disagree are exactly equal but for the last bit.
+    order = np.argsort(-relevance.round(9), kind="stable").tolist()
     moved = [replace(first[index], score=first[place].score) for place, index in enumerate(order)]
     return [*moved, *rest]
 
 
 def _standardised(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    spread = float(values.std())
-    if not math.isfinite(spread) or spread < 1e-12:
+    if not len(values) or not np.isfinite(values).all() or np.ptp(values) < 1e-9:
         return np.zeros(len(values))
-    return (values - values.mean()) / spread
+    return (values - values.mean()) / values.std()
