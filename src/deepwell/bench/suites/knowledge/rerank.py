@@ -1,4 +1,4 @@
-"""What a language model gains behind the hybrid search: questions on the LibreOffice help, in the language of the passages."""
+"""The gain of a language model behind the hybrid search: questions on the LibreOffice help, in the language of the passages."""
 
 from __future__ import annotations
 
