@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from tests.knowledge.hashing import HashEmbedder
 
-from deepwell.errors import InvalidRequest
-from deepwell.knowledge.evaluate import METRICS, Collection, evaluate, judged, published_arms, read_collection
+from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.knowledge.collection import Collection, read_collection
+from deepwell.knowledge.evaluate import METRICS, evaluate, judged, published_arms
 from deepwell.knowledge.protocols import Embedder
 from deepwell.knowledge.search import Searcher
 from deepwell.storage.database import Database
@@ -108,6 +109,16 @@ async def test_arms_are_compared_query_by_query() -> None:
     json.dumps(shown)
 
 
+class _Judge:
+    def __init__(self, *, broken: bool = False) -> None:
+        self._broken = broken
+
+    async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
+        if self._broken:
+            raise DeepwellError("the model broke")
+        return [float(-len(one)) for one in texts]
+
+
 async def test_rankers_are_those_of_searches(tmp_path: Path) -> None:
     database = Database.temporary()
     try:
@@ -129,6 +140,15 @@ async def test_rankers_are_those_of_searches(tmp_path: Path) -> None:
             assert len(ranking) == len(set(ranking)) <= 3  # a document of several windows counts once
         found = await evaluate(collection, arms)
         assert found.mean("lexical", "RR").mean == 1.0
+        assert set(found.milliseconds) == set(found.as_json()["milliseconds"]) == set(arms)
+        arms = await published_arms(kept, files, searcher, embedder, collection, reranker=_Judge())
+        reranked = await evaluate(collection, arms)
+        assert list(reranked.values) == ["lexical", "dense", "hybrid", "reranked"]
+        assert reranked.rows[-1][0] == "reranked - hybrid"
+        assert len(reranked.as_json()["rerank_gain"]["nDCG@10"]) == 3
+        arms = await published_arms(kept, files, searcher, embedder, collection, reranker=_Judge(broken=True))
+        with pytest.raises(DeepwellError, match="the model broke"):
+            await evaluate(collection, arms)
         embedded = len(embedder.embedded)
         await published_arms(kept, files, searcher, embedder, collection)
         assert len(embedder.embedded) == embedded

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from deepwell import AsyncLLM
-from deepwell.errors import InvalidRequest
-from deepwell.knowledge.models import LLMEmbedder, LLMWriter
+from deepwell.errors import ContextLengthExceeded, InvalidRequest
+from deepwell.knowledge.models import LLMEmbedder, LLMReranker, LLMWriter
 
 CHAT = [{"role": "user", "content": "Is Paris the capital of France? Answer yes or no."}]
 
@@ -82,8 +82,32 @@ async def test_choices_have_their_likelihoods(chat: AsyncLLM) -> None:
     assert long[0] > long[1]
 
 
+async def test_a_reranker_prefers_the_passage_that_answers(chat: AsyncLLM) -> None:
+    reranker = LLMReranker(chat)
+    passages = [
+        "Our office is open Monday to Friday from nine to five.",
+        "The warranty covers defects in materials for two years after purchase.",
+        "Orders above fifty euros are shipped free of charge within the country.",
+    ]
+    scores = await reranker.rerank("How long is the guarantee?", passages)
+    assert max(range(3), key=scores.__getitem__) == 1
+    assert all(one < 0 for one in scores)
+    alone = await reranker.rerank("How long is the guarantee?", passages[:2])
+    assert alone == scores[:2]
+
+
+async def test_a_reranker_takes_whole_passages_as_far_as_they_fit(chat: AsyncLLM) -> None:
+    reranker = LLMReranker(chat)
+    long = "word " * 600
+    assert len(await reranker.rerank("What?", ["One.", "Two.", long, "Four."])) == 2
+    with pytest.raises(ContextLengthExceeded, match="512 tokens"):
+        await reranker.rerank("What?", [long, "Two."])
+
+
 async def test_roles_are_checked(e5: AsyncLLM, chat: AsyncLLM) -> None:
     with pytest.raises(InvalidRequest, match="no embedding model"):
         LLMEmbedder(chat)
     with pytest.raises(InvalidRequest, match="is an encoder"):
         LLMWriter(e5)
+    with pytest.raises(InvalidRequest, match="no likelihoods"):
+        LLMReranker(e5)

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from tests.knowledge.test_ingest import House
 
-from deepwell.errors import InvalidRequest, NotFound
+from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.knowledge.index.side import SideIndex
 from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.storage.database import LOCAL, Tenant
@@ -102,6 +102,53 @@ async def test_scores_lie_between_0_and_1_and_a_threshold_cuts(house, searcher):
     assert all(0 <= one.score <= 1 for one in passages)
     assert [one.score for one in passages] == sorted((one.score for one in passages), reverse=True)
     assert await found(searcher, house, "ferry", min_score=1.01) == []
+
+
+class Judge:
+    """Likes one pier alone. Without one it fails."""
+
+    def __init__(self, liked=None):
+        self.liked = liked
+        self.seen = []
+
+    async def rerank(self, query, texts):
+        self.seen.append((query, list(texts)))
+        if self.liked is None:
+            raise DeepwellError("the model broke")
+        return [float(self.liked in one) for one in texts]
+
+
+async def piers(house, count=6):
+    for number in range(count):
+        await added(house, f"The ferry of pier{number} leaves.", f"{number}.txt")
+
+
+async def test_a_reranker_chooses_among_more_than_are_returned(house, searcher):
+    await piers(house)
+    plain = await found(searcher, house, "ferry", limit=6)
+    judge = Judge(liked=plain[3].split()[3])
+    best = await searcher.find(LOCAL, house.store.id, "ferry", SearchOptions(limit=1, reranker=judge))
+    assert [one.text for one in best.passages] == [plain[3]]
+    assert (best.reranked, best.rerank_error) == (6, None)
+    ((query, texts),) = judge.seen
+    assert (query, sorted(texts)) == ("ferry", sorted(plain))
+
+
+async def test_a_reranker_that_fails_leaves_the_order_of_the_search(house, searcher):
+    await piers(house)
+    plain = await searcher.find(LOCAL, house.store.id, "ferry of pier4", SearchOptions())
+    kept = await searcher.find(LOCAL, house.store.id, "ferry of pier4", SearchOptions(reranker=Judge()))
+    assert kept.passages == plain.passages and len(plain.passages) == 6
+    assert (kept.reranked, str(kept.rerank_error)) == (0, "the model broke")
+
+
+async def test_a_reranker_is_not_asked_about_less_than_two_passages(house, searcher):
+    await added(house, "The ferry leaves at nine.")
+    judge = Judge()
+    alone = await searcher.find(LOCAL, house.store.id, "ferry", SearchOptions(reranker=judge))
+    assert len(alone.passages) == 1 and alone.rerank_error is None
+    none = await searcher.find(LOCAL, house.store.id, "ferry", SearchOptions(min_score=1.0, reranker=judge))
+    assert none.passages == [] and judge.seen == []
 
 
 async def test_another_tenant_finds_nothing(house, searcher):

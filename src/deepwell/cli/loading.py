@@ -102,6 +102,7 @@ def load_models(settings: Settings, adapters: Mapping[str, Path], *, demo: bool,
         )
     _check_bases([one.name for one in planned], adapters)
     room = _room_on_demand(settings, planned) if settings.models_on_demand else 0
+    _check_reranker(settings, planned, adapters)
     if not as_json:
         _print_plan(planned, room)
     with packing(shown=not as_json) as progress, ExitStack() as started:
@@ -222,6 +223,18 @@ def _check_bases(served: Sequence[str], adapters: Iterable[str]) -> None:
         base, colon, own = given.partition(":")
         if colon and base not in served:
             raise InvalidRequest.of("adapter_base_not_served", name=own, base=base, served=" ".join(served))
+
+
+def _check_reranker(settings: Settings, planned: Sequence[Planned], adapters: Iterable[str]) -> None:
+    """Refuses a reranker that is not served, or generates no text. With models on demand, the first search finds out."""
+    name = settings.knowledge_reranker
+    writers = [one.name for one in planned if not one.checkpoint.config.is_encoder]
+    if name is None or name in writers or name in {given.rpartition(":")[2] for given in adapters}:
+        return
+    if settings.models_on_demand and name not in {one.name for one in planned}:
+        return
+    there = " ".join(writers) or "none"
+    raise InvalidRequest.of("reranker_not_served", name=name, there=there, there_zh=" ".join(writers) or "无")
 
 
 def _load_adapters(models: Sequence[LoadedModel], adapters: Mapping[str, Path]) -> None:

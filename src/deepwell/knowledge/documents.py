@@ -93,7 +93,7 @@ class Passage:
         key: number of the chunk, unique in the database and never used again.
         file_id: the file that it belongs to.
         filename: name of that file, or the address of its source.
-        score: relevance from 0 to 1. Scores of one search can be compared; see `fuse`.
+        score: relevance from 0 to 1. Scores of one search can be compared; see `fuse`, and `rerank` for reranked passages.
         text, start, end, place: as in `Chunk`.
         attributes: attributes of the file.
     """

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,11 +19,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.errors import InvalidRequest, MissingDependency, NotFound
+from deepwell.errors import MissingDependency, NotFound
 from deepwell.knowledge.chunk import chunk_document
+from deepwell.knowledge.collection import Collection, read_collection
 from deepwell.knowledge.documents import Chunk, Document, Place, Section
 from deepwell.knowledge.ingest import digest_of_text
-from deepwell.knowledge.protocols import Embedder
+from deepwell.knowledge.protocols import Embedder, Reranker
 from deepwell.knowledge.search import Ranker, SearchOptions
 from deepwell.storage.database import LOCAL
 from deepwell.storage.knowledge.chunks import NewChunk
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
 __all__ = [
     "METRICS",
     "RANKERS",
+    "RERANKED",
     "Arm",
-    "Collection",
     "Evaluation",
     "Interval",
     "Progress",
@@ -47,11 +49,13 @@ __all__ = [
     "evaluated",
     "judged",
     "published_arms",
-    "read_collection",
 ]
 
 METRICS: Final = ("nDCG@10", "R@20", "RR")
 RANKERS: Final[tuple[Ranker, ...]] = ("lexical", "dense", "hybrid")
+RERANKED: Final = "reranked"
+"""Name of the hybrid ranking behind a reranker."""
+
 _SHOWN: Final = {"nDCG@10": "nDCG@10", "R@20": "recall@20", "RR": "MRR"}
 _SAMPLES: Final = 10_000
 _PASSAGES: Final = 50  # a ranking; more would make each arm look deeper than in an ordinary search
@@ -62,21 +66,6 @@ Arm = Callable[[str], Awaitable[Sequence[tuple[str, float]]]]
 
 Progress = Callable[[str, int, int], None]
 """Takes a stage, what is done and the whole."""
-
-
-@dataclass(frozen=True, slots=True)
-class Collection:
-    """Documents, queries and judgements.
-
-    Attributes:
-        documents: texts by id; a title stands in front of the text, in a line of its own.
-        queries: texts of those queries that have a relevant document, by id.
-        qrels: grades by query and document; 0 is not relevant.
-    """
-
-    documents: Mapping[str, str]
-    queries: Mapping[str, str]
-    qrels: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +83,12 @@ class Evaluation:
 
     Attributes:
         values: float64 [queries] by arm and metric, in the order of the collection's queries.
+        milliseconds: median time of a query by arm.
     """
 
     values: Mapping[str, Mapping[str, NDArray[np.float64]]]
     documents: int = 0
-    notes: Mapping[str, str] = field(default_factory=dict)
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
 
     def mean(self, arm: str, metric: str) -> Interval:
         """Returns the mean of an arm."""
@@ -124,6 +114,9 @@ class Evaluation:
         if set(RANKERS) <= set(self.values):
             gains = (self.difference("hybrid", self.best_single(metric), metric) for metric in METRICS)
             table.append(["hybrid - best single", *(_shown(gain, sign="+") for gain in gains)])
+        if {RERANKED, "hybrid"} <= set(self.values):
+            gains = (self.difference(RERANKED, "hybrid", metric) for metric in METRICS)
+            table.append([f"{RERANKED} - hybrid", *(_shown(gain, sign="+") for gain in gains)])
         return table
 
     def as_json(self) -> dict[str, Any]:
@@ -133,45 +126,18 @@ class Evaluation:
         }
         queries = len(next(iter(next(iter(self.values.values())).values())))
         found: dict[str, Any] = {"documents": self.documents, "queries": queries, "arms": arms}
+        if self.milliseconds:
+            found["milliseconds"] = {arm: round(value, 1) for arm, value in self.milliseconds.items()}
         if set(RANKERS) <= set(self.values):
             found["hybrid_gain"] = {
                 _SHOWN[metric]: _plain(self.difference("hybrid", self.best_single(metric), metric))
                 for metric in METRICS
             }
+        if {RERANKED, "hybrid"} <= set(self.values):
+            found["rerank_gain"] = {
+                _SHOWN[metric]: _plain(self.difference(RERANKED, "hybrid", metric)) for metric in METRICS
+            }
         return found
-
-
-def read_collection(folder: Path) -> Collection:
-    """Reads a folder in BEIR's form: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.
-
-    Raises:
-        InvalidRequest: a file is missing or a line of it cannot be read, or no query has a relevant document.
-    """
-    documents: dict[str, str] = {}
-    for row in _lines(folder / "corpus.jsonl"):
-        title, text = str(row.get("title") or "").strip(), str(row.get("text") or "").strip()
-        documents[str(row["_id"])] = f"{title}\n{text}".strip()
-    queries = {str(row["_id"]): str(row["text"]) for row in _lines(folder / "queries.jsonl")}
-    path = folder / "qrels.tsv"
-    if not path.exists():
-        path = folder / "qrels" / "test.tsv"
-    qrels: dict[str, dict[str, int]] = {}
-    for number, line in enumerate(_text(path).splitlines(), 1):
-        cells = line.split("\t")
-        if number == 1 and not cells[-1].strip().lstrip("-").isdigit():
-            continue  # the heading
-        if line.strip():
-            try:
-                query, document, grade = cells[0], cells[1], int(cells[2])
-            except (IndexError, ValueError):
-                raise _unreadable(path, number, "it is not query, document and grade") from None
-            qrels.setdefault(query, {})[document] = max(0, grade)
-    judged = {name: text for name, text in queries.items() if any(qrels.get(name, {}).values())}
-    if not judged:
-        raise InvalidRequest(
-            f"no query of {folder} has a relevant document", fix="check the ids in the qrels"
-        )
-    return Collection(documents, judged, {name: qrels[name] for name in judged})
 
 
 async def evaluate(
@@ -183,15 +149,20 @@ async def evaluate(
         MissingDependency: ir-measures is not installed.
     """
     values: dict[str, dict[str, NDArray[np.float64]]] = {}
+    milliseconds: dict[str, float] = {}
     for name, arm in arms.items():
+        taken: list[float] = []
         run: dict[str, dict[str, float]] = {}
         for number, (query, text) in enumerate(collection.queries.items()):
             progress(name, number, len(collection.queries))
             # The judge breaks ties its own way: ranks are unambiguous.
+            began = time.perf_counter()
             ranking = await arm(text)
+            taken.append(1000 * (time.perf_counter() - began))
             run[query] = {document: float(-rank) for rank, (document, _) in enumerate(ranking)}
         values[name] = judged(collection, run)
-    return Evaluation(values, len(collection.documents))
+        milliseconds[name] = float(np.median(taken))
+    return Evaluation(values, len(collection.documents), milliseconds)
 
 
 def judged(collection: Collection, run: Mapping[str, Mapping[str, float]]) -> dict[str, NDArray[np.float64]]:
@@ -216,23 +187,26 @@ def judged(collection: Collection, run: Mapping[str, Mapping[str, float]]) -> di
     return values
 
 
-def evaluate_folder(folder: Path, *, embedder: str | None = None, shown: bool = False) -> Evaluation:
+def evaluate_folder(
+    folder: Path, *, embedder: str | None = None, reranker: str | None = None, shown: bool = False
+) -> Evaluation:
     """Evaluates lexical, dense and hybrid search over a folder in BEIR's form.
 
     Vectors are kept below the cache of models, so that a second evaluation embeds nothing.
 
     Args:
         embedder: name of the embedding model; None: that of the settings.
+        reranker: name of a language model that reorders the hybrid ranking in a further arm.
         shown: whether to show a progress bar on stderr.
 
     Raises:
         InvalidRequest: the folder cannot be read.
-        ModelNotFound: the embedder is not in the store of models.
+        ModelNotFound: the embedder or the reranker is not in the store of models.
         MissingDependency: ir-measures is not installed.
     """
     collection = read_collection(folder)
     if not shown:
-        return asyncio.run(evaluated(collection, embedder))
+        return asyncio.run(evaluated(collection, embedder, reranker=reranker))
     from rich.console import Console
     from rich.progress import Progress as Bars
 
@@ -242,7 +216,7 @@ def evaluate_folder(folder: Path, *, embedder: str | None = None, shown: bool = 
         def progress(stage: str, done: int, total: int) -> None:
             bars.update(task, description=stage, completed=done, total=total)
 
-        return asyncio.run(evaluated(collection, embedder, progress))
+        return asyncio.run(evaluated(collection, embedder, progress, reranker=reranker))
 
 
 async def evaluated(
@@ -250,12 +224,15 @@ async def evaluated(
     embedder: str | None = None,
     progress: Progress = lambda _stage, _done, _total: None,
     more: Mapping[str, Arm] | None = None,
+    *,
+    reranker: str | None = None,
 ) -> Evaluation:
     """Publishes a collection in a knowledge base and evaluates each ranker of `Searcher` on it.
 
     Args:
         embedder: name of the embedding model; None: that of the settings.
         more: other arms to show beside them.
+        reranker: name of a language model that reorders the hybrid ranking in a further arm.
     """
     from deepwell.knowledge.local import LocalKnowledge
     from deepwell.settings import Settings
@@ -267,8 +244,9 @@ async def evaluated(
     )
     async with LocalKnowledge(settings) as knowledge:
         found = await knowledge.embedders.named(embedder or settings.knowledge_embedder)
+        judge = None if reranker is None else await knowledge.reranker(reranker)
         arms = await published_arms(
-            knowledge.kept, knowledge.files, knowledge.searcher, found, collection, progress
+            knowledge.kept, knowledge.files, knowledge.searcher, found, collection, progress, judge
         )
         return await evaluate(collection, {**(more or {}), **arms}, progress)
 
@@ -280,18 +258,27 @@ async def published_arms(
     embedder: Embedder,
     collection: Collection,
     progress: Progress = lambda _stage, _done, _total: None,
+    reranker: Reranker | None = None,
 ) -> dict[str, Arm]:
-    """Returns each ranker of a search over a collection as an arm. The collection is published first, if it is not there."""
+    """Returns each ranker of a search over a collection as an arm, and the hybrid one behind a reranker if there is one.
+
+    The collection is published first, if it is not there.
+    """
     store = await _published(kept, files, embedder, collection, progress)
-    return {ranker: _arm(searcher, store, list(collection.documents), ranker) for ranker in RANKERS}
+    options: dict[str, SearchOptions] = {ranker: SearchOptions(_PASSAGES, ranker) for ranker in RANKERS}
+    if reranker is not None:
+        options[RERANKED] = SearchOptions(_PASSAGES, reranker=reranker)
+    documents = list(collection.documents)
+    return {name: _arm(searcher, store, documents, one) for name, one in options.items()}
 
 
-def _arm(searcher: Searcher, store: StoredStore, documents: Sequence[str], ranker: Ranker) -> Arm:
-    options = SearchOptions(limit=_PASSAGES, ranker=ranker)
-
+def _arm(searcher: Searcher, store: StoredStore, documents: Sequence[str], options: SearchOptions) -> Arm:
     async def arm(query: str) -> list[tuple[str, float]]:
         best: dict[str, float] = {}
-        for passage in await searcher.search(LOCAL, store.id, query, options):
+        found = await searcher.find(LOCAL, store.id, query, options)
+        if found.rerank_error is not None:  # a ranking that is half another one would be judged
+            raise found.rerank_error
+        for passage in found.passages:
             best.setdefault(documents[(passage.place.row or 0) - 1], passage.score)
         return list(best.items())
 
@@ -371,32 +358,3 @@ def _plain(interval: Interval) -> list[float]:
 def _shown(interval: Interval, sign: str = "") -> str:
     mean, low, high = _plain(interval)
     return f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(
-            f"{path} cannot be read: {error}",
-            fix="give a folder with corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv",
-        ) from None
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(_text(path).split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise _unreadable(path, number, str(error)) from None
-        if not isinstance(row, dict) or "_id" not in row or not isinstance(row.get("text"), str):
-            raise _unreadable(path, number, "it has no _id or text")
-        rows.append(row)
-    return rows
-
-
-def _unreadable(path: Path, number: int, reason: str) -> InvalidRequest:
-    return InvalidRequest(f"{path}, line {number}: {reason}", fix="correct the line")

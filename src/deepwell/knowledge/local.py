@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from deepwell.errors import NotFound
 from deepwell.knowledge.documents import Passage
@@ -29,6 +30,10 @@ from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.knowledge.files import INGEST_JOB, Attachment, StoredStoreFile
 from deepwell.storage.knowledge.sources import StoredSource
 from deepwell.storage.knowledge.stores import StoredStore
+
+if TYPE_CHECKING:
+    from deepwell.knowledge.models import LLMReranker
+    from deepwell.llm import AsyncLLM
 
 __all__ = ["IngestProgress", "LocalKnowledge"]
 
@@ -75,6 +80,7 @@ class LocalKnowledge:
             shared=shared_vectors(self.kept, settings.knowledge_vectors),
         )
         self.refresher = Refresher(self.kept, self.files, access)
+        self._rerankers: list[AsyncLLM] = []
         self._owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
     async def __aenter__(self) -> LocalKnowledge:
@@ -89,6 +95,8 @@ class LocalKnowledge:
         """Closes indexes, models and the database."""
         await self.searcher.close()
         await self.embedders.close()
+        while self._rerankers:
+            await self._rerankers.pop().close()
         self.database.close()
 
     async def create(
@@ -170,6 +178,21 @@ class LocalKnowledge:
     async def search(self, store_id: str, query: str, options: SearchOptions | None = None) -> list[Passage]:
         """Returns the passages that fit a query best; see `Searcher.search`."""
         return await self.searcher.search(self.tenant, store_id, query, options)
+
+    async def reranker(self, name: str) -> LLMReranker:
+        """Loads a language model to rerank with, for as long as this is open.
+
+        Raises:
+            ModelNotFound: it is not in the store of models.
+            InvalidRequest: it is an encoder.
+        """
+        from deepwell.knowledge.models import LLMReranker
+        from deepwell.llm import AsyncLLM
+
+        models_dir = self.settings.models_dir
+        llm = await asyncio.to_thread(lambda: AsyncLLM(name, models_dir=models_dir))
+        self._rerankers.append(llm)
+        return LLMReranker(await llm.open())
 
     async def filename(self, file_id: str) -> str:
         """Returns the name of a file, or its id if it is gone."""

@@ -1,4 +1,4 @@
-"""`LLMEmbedder`, `LLMWriter`: models of this process in the roles that knowledge needs."""
+"""`LLMEmbedder`, `LLMReranker`, `LLMWriter`: models of this process in the roles that knowledge needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepwell.errors import InvalidRequest
+from deepwell.knowledge.rerank import LikelihoodReranker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from deepwell.llm import AsyncLLM
 
-__all__ = ["LLMEmbedder", "LLMWriter"]
+__all__ = ["LLMEmbedder", "LLMReranker", "LLMWriter"]
 
 _WINDOWS = "mean of windows, 1"  # how a text becomes one vector; another way is another hash
 _AT_ONCE = 64  # texts that are tokenised and embedded together
@@ -99,6 +100,37 @@ class LLMEmbedder:
         count = -(-len(inner) // room)
         edges = [len(inner) * edge // count for edge in range(count + 1)]
         return [prompt + inner[a:b] for a, b in pairwise(edges)]
+
+
+class LLMReranker(LikelihoodReranker):
+    """A reranker made of a language model that is open in this process. It does not close the model.
+
+    Raises:
+        InvalidRequest: the model is an encoder, which has no likelihoods.
+    """
+
+    def __init__(self, llm: AsyncLLM) -> None:
+        if not llm.capabilities.generates:
+            raise InvalidRequest(
+                f"{llm.name} is an encoder: it has no likelihoods to rerank by",
+                fix="use a model that generates text, such as smollm2 or qwen2.5-coder-0.5b",
+                param="rerank",
+            )
+        self._llm = llm
+        self.name = llm.name
+
+    @property
+    def _context_tokens(self) -> int:
+        return self._llm.context
+
+    async def _encoded(self, texts: Sequence[str]) -> list[list[int]]:
+        return [await self._llm.tokenize(text) for text in texts]
+
+    def _unframed(self, tokens: list[int]) -> list[int]:
+        return self._llm.unframed(tokens)
+
+    async def _likelihoods(self, pairs: Sequence[tuple[list[int], list[int]]]) -> list[float]:
+        return [score.mean for score in await self._llm.score(pairs)]
 
 
 class LLMWriter:

@@ -48,7 +48,13 @@ class Reranker(Protocol):
     """Scores how well passages answer a query."""
 
     async def rerank(self, query: str, texts: Sequence[str]) -> list[float]:
-        """Returns one score a text; higher is better."""
+        """Returns one score a text, of all texts or of the first ones alone; higher is better.
+
+        Scores are standardised over the texts of a query: any origin and unit will do, logarithms of likelihoods for example.
+
+        Raises:
+            DeepwellError: the texts cannot be scored. The search then keeps its own order.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ import asyncio
 import json
 import shutil
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,6 +24,7 @@ from deepwell.knowledge.filters import matches
 from deepwell.knowledge.fuse import Candidates, calibration_of, candidates, fuse
 from deepwell.knowledge.index.protocol import Hits
 from deepwell.knowledge.protocols import Embedder, Reranker
+from deepwell.knowledge.rerank import MOST_PASSAGES, reordered, titled
 from deepwell.knowledge.sources.live_pool import LivePool
 from deepwell.knowledge.sources.options import Access
 from deepwell.knowledge.sources.source import SourceSpec
@@ -47,7 +48,6 @@ Ranker = Literal["hybrid", "lexical", "dense"]
 _DEPTH = 100  # candidates of each arm; the fused ranking is theirs
 _MOST_OPEN = 64  # indexes that one process holds open
 _MOST_FILTERS = 64  # sets of allowed keys that are kept for the next search
-_RERANKED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +57,16 @@ class SearchOptions:
     Attributes:
         limit: number of passages to return at most.
         ranker: the arms to use; "hybrid" fuses both.
-        min_score: least score of a passage, from 0 to 1.
+        min_score: least score of a passage by words and vectors, from 0 to 1. A reranker orders what is left.
         filters: a checked filter over the attributes of files.
-        rerank: whether a reranker, if there is one, orders the best passages.
+        reranker: orders the best passages together with the search; None: the search alone does.
     """
 
     limit: int = 10
     ranker: Ranker = "hybrid"
     min_score: float = 0.0
     filters: Mapping[str, Any] | None = None
-    rerank: bool = False
+    reranker: Reranker | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +76,14 @@ class Found:
     Attributes:
         passages: best first.
         errors: live sources that did not answer, by name, with the reason.
+        reranked: number of passages, from the best on, that the reranker has judged.
+        rerank_error: the reason why a reranker that was asked judged none. The passages are in the order of the search.
     """
 
     passages: list[Passage]
     errors: Mapping[str, DeepwellError] = field(default_factory=dict)
+    reranked: int = 0
+    rerank_error: DeepwellError | None = None
 
 
 @dataclass(slots=True)
@@ -105,7 +109,6 @@ class Searcher:
         kept: KnowledgeStorage,
         folder: Path,
         embedder_of: Callable[[StoredStore], Awaitable[Embedder]],
-        reranker: Reranker | None = None,
         access: Access | None = None,
         shared: SharedVectors | None = None,
     ) -> None:
@@ -122,7 +125,6 @@ class Searcher:
         self._kept = kept
         self._folder = folder
         self._embedder_of = embedder_of
-        self._reranker = reranker
         self._shared = shared
         self._open: OrderedDict[str, _Opened] = OrderedDict()
         self._opening = asyncio.Lock()
@@ -139,7 +141,8 @@ class Searcher:
     ) -> Found:
         """Returns the passages that fit a query best, best first; none if nothing reaches `min_score`.
 
-        Live sources are asked at the same time, and their passages ranked among the others. A filter leaves them out.
+        Live sources are asked at the same time, and their passages ranked among the others. A filter leaves them out. If the
+        reranker fails, the passages come as the search found them, and `rerank_error` says why.
 
         Raises:
             NotFound: the tenant has no such store.
@@ -149,16 +152,15 @@ class Searcher:
         store = await self._usable(tenant, store_id, query)
         asking = asyncio.ensure_future(self._ask_live(tenant, store, query, options))
         try:
-            passages = await self._stored(tenant, store, query, options)
+            passages = await self._stored(tenant, store, query, _widened(options))
             live, errors = await asking
         finally:
             asking.cancel()
         if live:
             passages = sorted([*passages, *live], key=lambda one: -one.score)
-        if options.rerank and self._reranker is not None and passages:
-            passages = await self._reranked(query, passages)
+        found = await _reranked(query, Found(passages, errors), options.reranker)
         await self._kept.stores.touch(tenant, store)
-        return Found(passages[: options.limit], errors)
+        return replace(found, passages=found.passages[: options.limit])
 
     async def _stored(
         self, tenant: Tenant, store: StoredStore, query: str, options: SearchOptions
@@ -373,12 +375,23 @@ class Searcher:
                 self._allowed.popitem(last=False)
         return found
 
-    async def _reranked(self, query: str, passages: Sequence[Passage]) -> list[Passage]:
-        assert self._reranker is not None
-        first, rest = passages[:_RERANKED], passages[_RERANKED:]
-        scores = await self._reranker.rerank(query, [one.text for one in first])
-        order = sorted(range(len(first)), key=lambda index: -scores[index])
-        return [*(first[index] for index in order), *rest]
+
+def _widened(options: SearchOptions) -> SearchOptions:
+    """Returns the options with as many passages as the reranker, if there is one, may choose from."""
+    if options.reranker is None:
+        return options
+    return replace(options, limit=max(options.limit, MOST_PASSAGES))
+
+
+async def _reranked(query: str, found: Found, reranker: Reranker | None) -> Found:
+    """Returns what was found in the order of search and reranker; as it was if the reranker fails."""
+    if reranker is None or len(found.passages) < 2:
+        return found
+    try:
+        scores = await reranker.rerank(query, [titled(one) for one in found.passages[:MOST_PASSAGES]])
+    except DeepwellError as error:
+        return replace(found, rerank_error=error)
+    return replace(found, passages=reordered(found.passages, scores), reranked=len(scores))
 
 
 def shared_vectors(kept: KnowledgeStorage, place: Literal["files", "pgvector"]) -> SharedVectors | None:

@@ -19,6 +19,7 @@ from deepwell.errors import NotFound
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
+from deepwell.server.reranking import reranker_of
 from deepwell.server.writing import ServedWriter
 from deepwell.storage.database import LOCAL, Tenant
 from deepwell.storage.knowledge.stores import StoredStore
@@ -98,7 +99,8 @@ class _Grounded:
         )
 
         async def search(query: str, limit: int) -> list[Passage]:
-            options = SearchOptions(limit, min_score=knowledge.options.min_score)
+            reranker = reranker_of(self._context, self._principal.tenant)
+            options = SearchOptions(limit, min_score=knowledge.options.min_score, reranker=reranker)
             return await knowledge.search(tenant, store.id, query, options)
 
         limit = choice.request.params.max_tokens

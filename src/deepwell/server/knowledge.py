@@ -80,13 +80,18 @@ class ServerKnowledge:
     async def search(
         self, tenant: Tenant, store_id: str, query: str, options: SearchOptions | None = None
     ) -> list[Passage]:
-        """Searches as `Searcher.find`, measured. Live sources that do not answer are in the log."""
+        """Searches as `Searcher.find`, measured. The log has live sources that do not answer, and rerankers that fail."""
         began = time.monotonic()
         found = await self.searcher.find(tenant, store_id, query, options)
         self._metrics.knowledge.search_seconds.observe(time.monotonic() - began)
         self._metrics.knowledge.searches.labels("found" if found.passages else "empty").inc()
         for source, error in found.errors.items():
             _log.warning("a live source did not answer: %s: %s", source, error)
+        if found.rerank_error is not None:
+            self._metrics.knowledge.reranks.labels("failed").inc()
+            _log.warning("a search was not reranked: %s", found.rerank_error)
+        elif found.reranked:
+            self._metrics.knowledge.reranks.labels("reranked").inc()
         return found.passages
 
     def answered(self, answer: GroundedAnswer) -> None:

@@ -72,6 +72,7 @@ class KnowledgeOptions:
     hosts: tuple[str, ...] = ()
     max_file_bytes: int = 512 << 20
     vectors: Literal["files", "pgvector"] = "files"
+    reranker: str | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> KnowledgeOptions:
@@ -86,6 +87,7 @@ class KnowledgeOptions:
             tuple(settings.knowledge_hosts),
             settings.max_file_bytes,
             settings.knowledge_vectors,
+            settings.knowledge_reranker,
         )
 
 

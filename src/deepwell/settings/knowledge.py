@@ -1,4 +1,4 @@
-"""Settings of knowledge: the embedder, the sources that may be read, and the grounding of answers."""
+"""Settings of knowledge: the embedder, the reranker, the sources that may be read, and the grounding of answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _Listed = Annotated[list[str], NoDecode]
 
 
 class KnowledgeSettings(Section):
-    """The section of knowledge: the embedder, the sources that may be read, and the grounding of answers."""
+    """The section of knowledge: the embedder, the reranker, the sources that may be read, and the grounding of answers."""
 
     knowledge_embedder: str = Field(
         "e5-small-q4",
@@ -34,6 +34,10 @@ class KnowledgeSettings(Section):
         ge=0,
         le=1,
         description="Least score of a passage that may ground an answer; 0: the measured default.",
+    )
+    knowledge_reranker: str | None = Field(
+        None,
+        description="Model that generates text and reorders the best passages of searches; unset: words and vectors alone.",
     )
     knowledge_hosts: _Listed = Field(
         default_factory=list[str],

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from deepwell.errors import NotFound
 from deepwell.storage.blobs import Blobs, Draft
 from deepwell.storage.database import Database, Tenant
-from deepwell.storage.knowledge.files import detach_everywhere
+from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import batches, files, upload_parts
 

@@ -87,6 +87,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "citations": knowledge.citations,
     "languages": knowledge.languages,
     "medical": knowledge.medical,
+    "rerank": knowledge.rerank,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -18,6 +18,7 @@ __all__ = [
     "medical",
     "million",
     "postgres_vectors",
+    "rerank",
     "search",
     "vector_stores",
 ]
@@ -187,3 +188,19 @@ def postgres_vectors(
     from deepwell.bench.suites.knowledge.postgres_vectors import bench_postgres_vectors
 
     measure("knowledge_postgres", row, json, lambda report: bench_postgres_vectors(report, passages=passages))
+
+
+def rerank(
+    model: Annotated[str, typer.Option(help="Language model that reorders the passages.")] = "smollm2",
+    development: Annotated[
+        bool, typer.Option("--development", help="Ask the development questions, on which choices are made.")
+    ] = False,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Asks questions on the LibreOffice help in the language of its passages, with and without a reranker."""
+    from deepwell.bench.suites.knowledge.rerank import bench_rerank
+
+    measure(
+        "knowledge_rerank", row, json, lambda report: bench_rerank(report, model, development=development)
+    )

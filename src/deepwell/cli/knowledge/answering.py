@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from deepwell.cli.knowledge.options import tell_found
 from deepwell.cli.output import console, write_json
-from deepwell.messages import say
 
 if TYPE_CHECKING:
     from deepwell.knowledge.answer.cite import GroundedAnswer
@@ -60,7 +60,7 @@ async def _answer(
     from deepwell.knowledge.answer.cite import GroundedAnswer
     from deepwell.knowledge.answer.grounded import AnswerOptions, stream_answer
     from deepwell.knowledge.local import LocalKnowledge
-    from deepwell.knowledge.models import LLMWriter
+    from deepwell.knowledge.models import LLMReranker, LLMWriter
     from deepwell.knowledge.search import SearchOptions
     from deepwell.llm import AsyncLLM
 
@@ -70,13 +70,16 @@ async def _answer(
         try:
             await llm.open()
             embedder = await knowledge.embedders.of_store(store)
+            judge = settings.knowledge_reranker
+            shared = judge is not None and judge == settings.model
+            reranker = None
+            if judge is not None:
+                reranker = LLMReranker(llm) if shared else await knowledge.reranker(judge)
 
             async def search(query: str, limit: int) -> list[Passage]:
-                options = SearchOptions(limit, min_score=settings.knowledge_min_score)
+                options = SearchOptions(limit, min_score=settings.knowledge_min_score, reranker=reranker)
                 found = await knowledge.searcher.find(knowledge.tenant, store.id, query, options)
-                for source, error in found.errors.items():
-                    said = say("source_not_asked", source=source, reason=error)
-                    console(stderr=True).print(said, style="yellow", soft_wrap=True)
+                tell_found(found)
                 return found.passages
 
             options = AnswerOptions() if max_tokens is None else AnswerOptions(answer_tokens=max_tokens)

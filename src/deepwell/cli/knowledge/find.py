@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from deepwell.cli.knowledge.options import EmbedderOption, Name, TenantOption, run
+from deepwell.cli.knowledge.options import EmbedderOption, Name, TenantOption, run, tell_found
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -33,6 +33,14 @@ def search(
     min_score: Annotated[
         float, typer.Option(min=0, max=1, help="Least score of a passage, from 0 to 1.")
     ] = 0.0,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="Language model that reorders the best passages, such as smollm2, or none; unset: "
+            "DEEPWELL_KNOWLEDGE_RERANKER, else none.",
+            metavar="MODEL",
+        ),
+    ] = None,
     tenant: TenantOption = None,
     json: JsonFlag = False,
 ) -> None:
@@ -42,15 +50,17 @@ def search(
 
         async def work(knowledge: LocalKnowledge) -> Found:
             store = await knowledge.find(name)
-            options = SearchOptions(limit, ranker, min_score)
+            model = rerank or knowledge.settings.knowledge_reranker
+            reranker = await knowledge.reranker(model) if model and model != "none" else None
+            options = SearchOptions(limit, ranker, min_score, reranker=reranker)
             return await knowledge.searcher.find(knowledge.tenant, store.id, query, options)
 
         found = run(tenant, work)
         passages = found.passages
-        for source, error in found.errors.items():
-            console(stderr=True).print(f"not asked: {source}: {error}", style="yellow", soft_wrap=True)
+        tell_found(found)
         if json:
-            write_json({"query": query, "passages": [_plain(one) for one in passages]})
+            shown = [_plain(one) for one in passages]
+            write_json({"query": query, "reranked": found.reranked, "passages": shown})
             return
         if not passages:
             console().print("Nothing was found.")
@@ -141,17 +151,29 @@ def evaluate(
         ),
     ],
     embedder: EmbedderOption = None,
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            help="Language model that reorders the hybrid ranking in a further line, such as smollm2.",
+            metavar="MODEL",
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Measure the retrieval of a collection with relevance judgements: nDCG@10, recall@20 and MRR of each ranking."""
     with reported_errors(as_json=json):
-        from deepwell.knowledge.evaluate import evaluate_folder
+        from deepwell.knowledge.evaluate import RERANKED, evaluate_folder
 
-        found = evaluate_folder(folder, embedder=embedder, shown=not json)
+        found = evaluate_folder(folder, embedder=embedder, reranker=rerank, shown=not json)
         if json:
             write_json(found.as_json())
             return
         print_table(found.columns, found.rows)
+        if rerank is not None:
+            plain, reranked = (found.milliseconds[arm] for arm in ("hybrid", RERANKED))
+            console().print(
+                f"median time of a query: {plain:.0f} ms hybrid, {reranked:.0f} ms reranked", soft_wrap=True
+            )
 
 
 def where(filename: str, place: Place) -> str:

@@ -12,9 +12,10 @@ from deepwell.cli.output import console
 
 if TYPE_CHECKING:
     from deepwell.knowledge.local import IngestProgress, LocalKnowledge
+    from deepwell.knowledge.search import Found
     from deepwell.settings import Settings
 
-__all__ = ["EmbedderOption", "Name", "TenantOption", "day", "ingesting", "require_base", "run"]
+__all__ = ["EmbedderOption", "Name", "TenantOption", "day", "ingesting", "require_base", "run", "tell_found"]
 
 T = TypeVar("T")
 
@@ -95,6 +96,17 @@ async def ingesting(knowledge: LocalKnowledge, store_id: str, *, shown: bool) ->
             bar.update(task, completed=ended - before[0], total=ended - before[0] + now.waiting, stage=stage)
 
         return await knowledge.ingest(store_id, tell)
+
+
+def tell_found(found: Found) -> None:
+    """Tells on standard error what a search has left out: live sources that did not answer, a reranker that failed."""
+    from deepwell.messages import say
+
+    said = [say("source_not_asked", source=source, reason=error) for source, error in found.errors.items()]
+    if found.rerank_error is not None:
+        said.append(say("not_reranked", reason=found.rerank_error))
+    for line in said:
+        console(stderr=True).print(line, style="yellow", soft_wrap=True)
 
 
 def day(when: int | None) -> str:

@@ -299,6 +299,12 @@ class KnowledgeMetrics:
             ("result",),
             registry=registry,
         )
+        self.reranks = Counter(
+            "deepwell_knowledge_reranks",
+            "Searches whose passages a model reordered, or should have and failed.",
+            ("outcome",),
+            registry=registry,
+        )
         self.grounded_answers = Counter(
             "deepwell_grounded_answers",
             "Answers from the server's knowledge base: written, quoted from a passage, or declined.",

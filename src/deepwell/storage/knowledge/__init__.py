@@ -5,8 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.knowledge.attached import requeue
 from deepwell.storage.knowledge.chunks import Chunks
-from deepwell.storage.knowledge.files import StoreFiles, requeue
+from deepwell.storage.knowledge.files import StoreFiles
 from deepwell.storage.knowledge.sources import StoreSources
 from deepwell.storage.knowledge.stores import VectorStores, find_store, set_embedder
 

@@ -6,25 +6,35 @@ import json
 import time
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from deepwell.errors import InvalidRequest, NotFound
+from deepwell.errors import InvalidRequest
 from deepwell.storage.database import Database, Tenant
-from deepwell.storage.jobs import insert_job
+from deepwell.storage.knowledge.attached import (
+    COLUMNS,
+    INGEST_JOB,
+    MOST_IDS,
+    Attachment,
+    FileStatus,
+    StoredBatchOfFiles,
+    StoredStoreFile,
+    attach_file,
+    cancel_jobs,
+    detach_files,
+    drop_files,
+    find_batch,
+    find_file,
+    key_of,
+    require_files,
+    require_sources,
+)
 from deepwell.storage.knowledge.chunks import Chunks, NewChunk, remove_chunks
 from deepwell.storage.knowledge.stores import bounded, find_store, raise_generation
 from deepwell.storage.pages import Order, Page, page_of
-from deepwell.storage.tables import (
-    files,
-    jobs,
-    vector_store_batches,
-    vector_store_files,
-    vector_store_sources,
-)
+from deepwell.storage.tables import files, vector_store_batches, vector_store_files
 
 __all__ = [
     "INGEST_JOB",
@@ -33,61 +43,7 @@ __all__ = [
     "StoreFiles",
     "StoredBatchOfFiles",
     "StoredStoreFile",
-    "detach_everywhere",
 ]
-
-INGEST_JOB = "ingest"
-"""Kind of the jobs that ingest a file."""
-
-FileStatus = Literal["in_progress", "completed", "cancelled", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Attachment:
-    """A file to attach. `attributes` and `chunking` are JSON; the rest says which source brought it."""
-
-    file_id: str
-    attributes: str = "{}"
-    chunking: str | None = None
-    source_id: str | None = None
-    uri: str | None = None
-    version: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredStoreFile:
-    """One attached file. `error_code` is OpenAI's; `usage_bytes` counts texts and vectors of its chunks."""
-
-    store_id: str
-    file_id: str
-    created_at: int
-    status: FileStatus
-    error_code: str | None
-    error: str | None
-    usage_bytes: int
-    attributes: str
-    chunking: str | None
-    batch_id: str | None
-    job_id: str | None
-    source_id: str | None
-    uri: str | None
-    version: str | None
-    digest: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredBatchOfFiles:
-    """One batch of attached files."""
-
-    id: str
-    store_id: str
-    created_at: int
-    cancelled_at: int | None
-
-
-_COLUMNS = [vector_store_files.c[name] for name in StoredStoreFile.__dataclass_fields__]
-_BATCH_COLUMNS = [vector_store_batches.c[name] for name in StoredBatchOfFiles.__dataclass_fields__]
-_MOST = 500  # variables of one IN list
 
 
 class StoreFiles:
@@ -113,17 +69,17 @@ class StoreFiles:
         def work(connection: Connection) -> tuple[StoredBatchOfFiles | None, list[StoredStoreFile]]:
             # Locked, so that no source is removed between the look at it and the commit.
             store = find_store(connection, tenant, store_id, lock=bool(sources))
-            _require_sources(connection, tenant, store_id, sources)
+            require_sources(connection, tenant, store_id, sources)
             if store.expired():
                 raise InvalidRequest.of("store_expired", id=store_id)
-            _require_files(connection, tenant, [one.file_id for one in attachments])
+            require_files(connection, tenant, [one.file_id for one in attachments])
             made = None
             if batch:
                 made = StoredBatchOfFiles(f"vsfb_{uuid.uuid4().hex}", store_id, int(time.time()), None)
                 values = {name: getattr(made, name) for name in StoredBatchOfFiles.__dataclass_fields__}
                 connection.execute(sa.insert(vector_store_batches).values(tenant=tenant, **values))
             attached = [
-                _attach(connection, tenant, store_id, one, None if made is None else made.id)
+                attach_file(connection, tenant, store_id, one, None if made is None else made.id)
                 for one in attachments
             ]
             return made, attached
@@ -132,7 +88,7 @@ class StoreFiles:
 
     async def get(self, tenant: Tenant, store_id: str, file_id: str) -> StoredStoreFile:
         """Returns the attached file."""
-        return await self._database.read(lambda connection: _find(connection, tenant, store_id, file_id))
+        return await self._database.read(lambda connection: find_file(connection, tenant, store_id, file_id))
 
     async def list(
         self,
@@ -148,7 +104,7 @@ class StoreFiles:
     ) -> Page[StoredStoreFile]:
         """Returns one page of the attached files, of one status or batch if asked for."""
         columns = vector_store_files.c
-        query = sa.select(*_COLUMNS).where(columns.tenant == tenant, columns.store_id == store_id)
+        query = sa.select(*COLUMNS).where(columns.tenant == tenant, columns.store_id == store_id)
         if status is not None:
             query = query.where(columns.status == status)
         if batch_id is not None:
@@ -157,7 +113,7 @@ class StoreFiles:
         def work(connection: Connection) -> Page[StoredStoreFile]:
             find_store(connection, tenant, store_id)
             if batch_id is not None:
-                _find_batch(connection, tenant, store_id, batch_id)
+                find_batch(connection, tenant, store_id, batch_id)
             page = page_of(
                 connection,
                 bounded(connection, query, columns.seq, columns.file_id, before, order),
@@ -191,11 +147,11 @@ class StoreFiles:
         def work(connection: Connection) -> StoredStoreFile:
             connection.execute(
                 sa.update(vector_store_files)
-                .where(_one(tenant, store_id, file_id))
+                .where(key_of(tenant, store_id, file_id))
                 .values(attributes=attributes)
             )
             # An answer or a filter that was computed for the old attributes is of an earlier generation.
-            found = _find(connection, tenant, store_id, file_id)
+            found = find_file(connection, tenant, store_id, file_id)
             raise_generation(connection, tenant, store_id)
             return found
 
@@ -209,14 +165,14 @@ class StoreFiles:
 
         def work(connection: Connection) -> int:
             find_store(connection, tenant, store_id)
-            return _detach(connection, tenant, store_id, file_ids)
+            return detach_files(connection, tenant, store_id, file_ids)
 
         return await self._database.write(work)
 
     async def batch(self, tenant: Tenant, store_id: str, batch_id: str) -> StoredBatchOfFiles:
         """Returns a batch of files."""
         return await self._database.read(
-            lambda connection: _find_batch(connection, tenant, store_id, batch_id)
+            lambda connection: find_batch(connection, tenant, store_id, batch_id)
         )
 
     async def batch_counts(self, tenant: Tenant, batch_id: str) -> dict[str, int]:
@@ -235,7 +191,7 @@ class StoreFiles:
         """Cancels those files of a batch that are not ingested yet."""
 
         def work(connection: Connection) -> StoredBatchOfFiles:
-            _find_batch(connection, tenant, store_id, batch_id)
+            find_batch(connection, tenant, store_id, batch_id)
             columns = vector_store_files.c
             open_ones = (
                 (columns.tenant == tenant)
@@ -248,13 +204,13 @@ class StoreFiles:
                 .values(status="cancelled")
                 .returning(columns.job_id)
             ).all()
-            _cancel_jobs(connection, tenant, [one for one in job_ids if one])
+            cancel_jobs(connection, tenant, [one for one in job_ids if one])
             connection.execute(
                 sa.update(vector_store_batches)
                 .where(vector_store_batches.c.tenant == tenant, vector_store_batches.c.id == batch_id)
                 .values(cancelled_at=sa.func.coalesce(vector_store_batches.c.cancelled_at, int(time.time())))
             )
-            return _find_batch(connection, tenant, store_id, batch_id)
+            return find_batch(connection, tenant, store_id, batch_id)
 
         return await self._database.write(work)
 
@@ -283,8 +239,8 @@ class StoreFiles:
 
         def work(connection: Connection) -> list[str] | None:
             store = find_store(connection, tenant, attached.store_id, lock=True)
-            key = _one(tenant, attached.store_id, attached.file_id)
-            row = connection.execute(sa.select(*_COLUMNS).where(key)).one_or_none()
+            key = key_of(tenant, attached.store_id, attached.file_id)
+            row = connection.execute(sa.select(*COLUMNS).where(key)).one_or_none()
             now = None if row is None else StoredStoreFile(*row)
             if now is None or now.job_id != attached.job_id or now.status == "cancelled":
                 return None
@@ -314,7 +270,7 @@ class StoreFiles:
                     status="completed", error_code=None, error=None, usage_bytes=usage_bytes, digest=digest
                 )
             )
-            return _drop_rows(connection, tenant, attached.store_id, replaced)
+            return drop_files(connection, tenant, attached.store_id, replaced)
 
         return await self._database.write(work)
 
@@ -322,7 +278,7 @@ class StoreFiles:
         """Records that a file cannot be ingested. Chunks that it had before stay out of searches."""
 
         def work(connection: Connection) -> None:
-            key = _one(tenant, attached.store_id, attached.file_id)
+            key = key_of(tenant, attached.store_id, attached.file_id)
             changed = connection.execute(
                 sa.update(vector_store_files)
                 .where(
@@ -341,7 +297,7 @@ class StoreFiles:
         """Returns the newest attached file of every address of a source."""
         columns = vector_store_files.c
         query = (
-            sa.select(*_COLUMNS)
+            sa.select(*COLUMNS)
             .where(columns.tenant == tenant, columns.store_id == store_id, columns.source_id == source_id)
             .order_by(columns.seq)
         )
@@ -387,10 +343,10 @@ class StoreFiles:
 
         def work(connection: Connection) -> list[str]:
             found: list[str] = []
-            for begin in range(0, len(file_ids), _MOST):
+            for begin in range(0, len(file_ids), MOST_IDS):
                 found += connection.scalars(
                     sa.select(files.c.id).where(
-                        files.c.tenant == tenant, files.c.id.in_(file_ids[begin : begin + _MOST]), ~used
+                        files.c.tenant == tenant, files.c.id.in_(file_ids[begin : begin + MOST_IDS]), ~used
                     )
                 )
             return found
@@ -407,179 +363,10 @@ class StoreFiles:
         def work(connection: Connection) -> int:
             rows = connection.execute(chosen).all()
             for row in rows:
-                _detach(connection, row.tenant, row.store_id, [row.file_id])
+                detach_files(connection, row.tenant, row.store_id, [row.file_id])
             return len(rows)
 
         total = 0
         while count := await self._database.write(work):
             total += count
         return total
-
-
-def _attach(
-    connection: Connection, tenant: Tenant, store_id: str, attachment: Attachment, batch_id: str | None
-) -> StoredStoreFile:
-    payload = json.dumps({"store_id": store_id, "file_id": attachment.file_id})
-    key = _one(tenant, store_id, attachment.file_id)
-    before = connection.execute(sa.select(*_COLUMNS).where(key)).one_or_none()
-    if before is not None and before.job_id is not None:
-        _cancel_jobs(connection, tenant, [before.job_id])
-    job = insert_job(connection, tenant, INGEST_JOB, payload)
-    values = {
-        "status": "in_progress",
-        "error_code": None,
-        "error": None,
-        "attributes": attachment.attributes,
-        "chunking": attachment.chunking,
-        "batch_id": batch_id,
-        "job_id": job.id,
-        "source_id": attachment.source_id,
-        "uri": attachment.uri,
-        "version": attachment.version,
-    }
-    if before is None:
-        values |= {
-            "tenant": tenant,
-            "store_id": store_id,
-            "file_id": attachment.file_id,
-            "created_at": int(time.time()),
-            "usage_bytes": 0,
-        }
-        connection.execute(sa.insert(vector_store_files).values(**values))
-    else:
-        connection.execute(sa.update(vector_store_files).where(key).values(**values))
-    return _find(connection, tenant, store_id, attachment.file_id)
-
-
-def _detach(connection: Connection, tenant: Tenant, store_id: str, file_ids: Collection[str]) -> int:
-    found: list[str] = []
-    waiting: list[str] = []
-    columns = vector_store_files.c
-    chosen = list(file_ids)
-    for begin in range(0, len(chosen), _MOST):
-        rows = connection.execute(
-            sa.delete(vector_store_files)
-            .where(
-                columns.tenant == tenant,
-                columns.store_id == store_id,
-                columns.file_id.in_(chosen[begin : begin + _MOST]),
-            )
-            .returning(columns.file_id, columns.job_id)
-        ).all()
-        found += [row.file_id for row in rows]
-        waiting += [row.job_id for row in rows if row.job_id is not None]
-    if found:
-        remove_chunks(connection, tenant, store_id, found)
-        _cancel_jobs(connection, tenant, waiting)
-    return len(found)
-
-
-def requeue(connection: Connection, tenant: Tenant, store_id: str) -> None:
-    """Removes the chunks of a store and queues its files again, but for those that failed, in the caller's transaction."""
-    columns = vector_store_files.c
-    rows = connection.execute(
-        sa.select(*_COLUMNS)
-        .where(columns.tenant == tenant, columns.store_id == store_id, columns.status != "failed")
-        .order_by(columns.seq)
-    ).all()
-    attached = [StoredStoreFile(*row) for row in rows]
-    remove_chunks(connection, tenant, store_id, [one.file_id for one in attached])
-    for one in attached:
-        again = Attachment(one.file_id, one.attributes, one.chunking, one.source_id, one.uri, one.version)
-        _attach(connection, tenant, store_id, again, one.batch_id)
-
-
-def detach_everywhere(connection: Connection, tenant: Tenant, file_id: str) -> None:
-    """Removes a file from every store of the tenant inside the caller's transaction, which deletes the file."""
-    columns = vector_store_files.c
-    query = sa.select(columns.store_id).where(columns.tenant == tenant, columns.file_id == file_id)
-    for store_id in connection.scalars(query).all():
-        _detach(connection, tenant, store_id, [file_id])
-
-
-def _drop_rows(connection: Connection, tenant: Tenant, store_id: str, file_ids: Sequence[str]) -> list[str]:
-    """Drops attached files, and the files themselves that no store has then. Returns the hashes of these."""
-    columns = vector_store_files.c
-    used = sa.exists().where(columns.tenant == files.c.tenant, columns.file_id == files.c.id)
-    hashes: list[str] = []
-    for begin in range(0, len(file_ids), _MOST):
-        some = file_ids[begin : begin + _MOST]
-        connection.execute(
-            sa.delete(vector_store_files).where(
-                columns.tenant == tenant, columns.store_id == store_id, columns.file_id.in_(some)
-            )
-        )
-        unused = sa.delete(files).where(files.c.tenant == tenant, files.c.id.in_(some), ~used)
-        hashes += connection.scalars(unused.returning(files.c.sha256))
-    return hashes
-
-
-def _cancel_jobs(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> None:
-    queued = jobs.c.status == "queued"
-    for begin in range(0, len(ids), _MOST):
-        connection.execute(
-            sa.update(jobs)
-            .where(
-                jobs.c.tenant == tenant,
-                jobs.c.id.in_(ids[begin : begin + _MOST]),
-                jobs.c.status.in_(["queued", "running"]),
-            )
-            .values(
-                cancel_requested=True,
-                status=sa.case((queued, "cancelled"), else_=jobs.c.status),
-                finished_at=sa.case((queued, int(time.time())), else_=jobs.c.finished_at),
-            )
-        )
-
-
-def _require_sources(connection: Connection, tenant: Tenant, store_id: str, ids: Collection[str]) -> None:
-    columns = vector_store_sources.c
-    for id in ids:
-        mine = sa.and_(columns.tenant == tenant, columns.store_id == store_id, columns.id == id)
-        if connection.execute(sa.select(columns.seq).where(mine)).first() is None:
-            raise NotFound(f"there is no source {id!r}", fix="it was removed meanwhile")
-
-
-def _require_files(connection: Connection, tenant: Tenant, ids: Sequence[str]) -> None:
-    there: set[str] = set()
-    alive = sa.or_(files.c.expires_at.is_(None), files.c.expires_at > int(time.time()))
-    for begin in range(0, len(ids), _MOST):
-        there.update(
-            connection.scalars(
-                sa.select(files.c.id).where(
-                    files.c.tenant == tenant, files.c.id.in_(ids[begin : begin + _MOST]), alive
-                )
-            )
-        )
-    missing = [id for id in ids if id not in there]
-    if missing:
-        raise NotFound(f"there is no file {missing[0]!r}", fix="upload it through /v1/files first")
-
-
-def _one(tenant: Tenant, store_id: str, file_id: str) -> sa.ColumnElement[bool]:
-    columns = vector_store_files.c
-    return sa.and_(columns.tenant == tenant, columns.store_id == store_id, columns.file_id == file_id)
-
-
-def _find(connection: Connection, tenant: Tenant, store_id: str, file_id: str) -> StoredStoreFile:
-    row = connection.execute(sa.select(*_COLUMNS).where(_one(tenant, store_id, file_id))).one_or_none()
-    if row is None:
-        find_store(connection, tenant, store_id)
-        raise NotFound(
-            f"there is no file {file_id!r} in the vector store {store_id!r}",
-            fix="list the files of the store",
-        )
-    return StoredStoreFile(*row)
-
-
-def _find_batch(connection: Connection, tenant: Tenant, store_id: str, id: str) -> StoredBatchOfFiles:
-    columns = vector_store_batches.c
-    row = connection.execute(
-        sa.select(*_BATCH_COLUMNS).where(
-            columns.tenant == tenant, columns.store_id == store_id, columns.id == id
-        )
-    ).one_or_none()
-    if row is None:
-        find_store(connection, tenant, store_id)
-        raise NotFound(f"there is no batch {id!r} in the vector store {store_id!r}", fix="check the id")
-    return StoredBatchOfFiles(*row)

@@ -11,7 +11,8 @@ import numpy as np
 from deepwell.bench.harness.report import Report
 from deepwell.bench.workloads.knowledge.cranfield import cranfield
 from deepwell.bench.workloads.knowledge.law import law
-from deepwell.knowledge.evaluate import Arm, Collection, Evaluation, evaluated
+from deepwell.knowledge.collection import Collection
+from deepwell.knowledge.evaluate import Arm, Evaluation, evaluated
 
 __all__ = ["bench_cranfield", "bench_law", "bm25s_arm"]
 

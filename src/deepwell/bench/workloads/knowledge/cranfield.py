@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from deepwell.bench.harness.assets import repository
-from deepwell.knowledge.evaluate import Collection
+from deepwell.knowledge.collection import Collection
 
 __all__ = ["cranfield"]
 

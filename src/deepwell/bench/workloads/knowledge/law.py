@@ -16,7 +16,7 @@ from pathlib import Path
 
 from deepwell.bench.harness.assets import bench_cache
 from deepwell.errors import DeepwellError
-from deepwell.knowledge.evaluate import Collection
+from deepwell.knowledge.collection import Collection
 from deepwell.models.store.download import silent
 from deepwell.models.store.sources import PyPISource
 

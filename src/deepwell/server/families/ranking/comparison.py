@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from deepwell.dialogue.model import PromptTooLong, ServedModel
 from deepwell.errors import ContextLengthExceeded, InvalidRequest
+from deepwell.knowledge.rerank import mean_logprob, passage_prompt, query_target
 from deepwell.server.families.ranking.schema import Method, RerankRequest, ScoreRequest
 from deepwell.server.together import together
 
@@ -24,10 +25,6 @@ __all__ = ["MAX_TOKENS", "Comparison", "compare_documents", "compare_pairs", "me
 
 MAX_TOKENS = 300_000
 """The most tokens that a request computes, as for embeddings."""
-
-# The prompt after which the likelihood of the query tells how relevant a document is (Sachan et al. 2022, "Improving Passage
-# Retrieval with Zero-Shot Question Generation").
-_BEFORE, _AFTER = "Passage: ", "\nPlease write a question based on this passage.\nQuestion:"
 
 
 class Comparison(Protocol):
@@ -74,7 +71,7 @@ class Likely:
     async def scores(self, model: ServedModel, adapter: str) -> list[float]:
         async def score(context: list[int], target: list[int]) -> float:
             logprobs = await model.engine.score([*context, *target], adapter=adapter)
-            return math.exp(float(np.mean(logprobs[-len(target) :], dtype=np.float64)))
+            return math.exp(mean_logprob(logprobs[-len(target) :]))
 
         return await together(score(self.contexts[left], self.targets[right]) for left, right in self.pairs)
 
@@ -109,9 +106,8 @@ async def compare_documents(model: ServedModel, body: RerankRequest, method: Met
         return _bounded(
             Embedded([*query, *documents], [(0, 1 + index) for index in range(count)]), "documents"
         )
-    query = await _encode(model, [f" {body.query}"], "query")
-    prompts = [f"{_BEFORE}{document}{_AFTER}" for document in body.documents]
-    documents = await _encode(model, prompts, "documents")
+    query = await _encode(model, [query_target(body.query)], "query")
+    documents = await _encode(model, [passage_prompt(one) for one in body.documents], "documents")
     targets = [model.codec.unframed(query[0])]
     return _fitting(model, Likely(documents, targets, [(index, 0) for index in range(count)]), "documents")
 

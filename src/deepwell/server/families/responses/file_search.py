@@ -95,7 +95,7 @@ async def searched(
     writer = ServedWriter(answering, "file-search", principal.caller, adapter)
     query = (await rewrite(turns, writer)).query
     limit = spec.max_num_results or _RESULTS
-    options = _options(spec, max(limit, _CANDIDATES))
+    options = _options(context, principal, spec, max(limit, _CANDIDATES))
     candidates = await search_stores(context, principal.tenant, spec.vector_store_ids, [query], options)
     found = candidates[:limit]
     embedder = await _embedder(context, principal, spec) if found else None
@@ -130,7 +130,7 @@ def _wanted(body: ResponseRequest | InputTokensRequest) -> FileSearchSpec | None
             return spec
 
 
-def _options(spec: FileSearchSpec, limit: int) -> Any:
+def _options(context: ServerContext, principal: Principal, spec: FileSearchSpec, limit: int) -> Any:
     ranking = spec.ranking_options
     weights = ranking.hybrid_search if ranking else None
     arms: Ranker = "hybrid"
@@ -139,10 +139,13 @@ def _options(spec: FileSearchSpec, limit: int) -> Any:
     elif weights is not None and not weights.embedding_weight:
         arms = "lexical"
     return search_options(
+        context,
+        principal.tenant,
         limit=limit,
         filters=spec.filters,
         ranker=ranking.ranker if ranking else None,
         min_score=ranking.score_threshold if ranking else None,
+        searches=len(set(spec.vector_store_ids)),
         arms=arms,
         param="tools.filters",
     )

@@ -88,7 +88,7 @@ class FileSearchRanking(Strict):
     """The order of results, and the score that they need."""
 
     ranker: Annotated[Literal["auto", "default-2024-11-15"] | None, only_values("the ranker", *_RANKERS)] = (
-        None
+        Field(None, description="Both: with the reranker of the server, if it has one.")
     )
     score_threshold: float | None = Field(None, ge=0, le=1)
     hybrid_search: HybridSearch | None = None

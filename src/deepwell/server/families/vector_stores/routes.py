@@ -74,14 +74,17 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post(f"{_STORE}/search", summary="Search a vector store", response_model=None)
     async def search(request: Request, vector_store_id: str, body: SearchRequest) -> Response:
-        ranking = body.ranking_options
+        ranking, tenant = body.ranking_options, tenant_of(request)
         options = search_options(
+            context,
+            tenant,
             limit=body.max_num_results,
             filters=body.filters,
             ranker=ranking.ranker if ranking else None,
             min_score=ranking.score_threshold if ranking else None,
+            searches=len(set(body.query)),
         )
-        found = await search_stores(context, tenant_of(request), [vector_store_id], body.query, options)
+        found = await search_stores(context, tenant, [vector_store_id], body.query, options)
         return json_response(search_page(body.query, found))
 
     routes.routes += file_router(context).routes

@@ -187,7 +187,10 @@ class FileBatchRequest(Strict):
 class SearchRanking(Strict):
     """The order of results, and the score that they need."""
 
-    ranker: Ranker | None = None
+    ranker: Ranker | None = Field(
+        None,
+        description="`none`: by words and meaning alone. The others: with the reranker of the server, if it has one.",
+    )
     score_threshold: float | None = Field(None, ge=0, le=1)
 
 

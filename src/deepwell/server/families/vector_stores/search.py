@@ -9,6 +9,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.knowledge.documents import Passage
 from deepwell.server.context import ServerContext
 from deepwell.server.families.vector_stores.bodies import SearchPage, SearchResult, TextContent
+from deepwell.server.reranking import reranker_of
 from deepwell.storage.database import Tenant
 
 if TYPE_CHECKING:
@@ -20,15 +21,24 @@ _RESULTS = 10  # if a request names no number
 
 
 def search_options(
+    context: ServerContext,
+    tenant: Tenant,
     *,
     limit: int | None,
     filters: Mapping[str, Any] | None,
     ranker: str | None,
     min_score: float | None,
+    searches: int = 1,
     arms: Ranker = "hybrid",
     param: str = "filters",
 ) -> SearchOptions:
-    """Returns a request's parameters as options of a search. OpenAI's named ranker stands for the server's own.
+    """Returns a request's parameters as options of a search.
+
+    The rankers "auto", which is the default, and OpenAI's named one stand for the server's own: with the model of the setting
+    `knowledge_reranker`, if there is one. "none" is the order by words and vectors alone.
+
+    Args:
+        searches: number of searches of the request, one for each query and store.
 
     Raises:
         InvalidRequest: the filter cannot be read. `param` names it.
@@ -38,7 +48,8 @@ def search_options(
 
     if filters is not None:
         check_filter(filters, param)
-    return SearchOptions(limit or _RESULTS, arms, min_score or 0.0, filters, rerank=ranker != "none")
+    reranker = None if ranker == "none" else reranker_of(context, tenant, searches)
+    return SearchOptions(limit or _RESULTS, arms, min_score or 0.0, filters, reranker)
 
 
 async def search_stores(
@@ -62,7 +73,7 @@ async def search_stores(
         for id in dict.fromkeys(store_ids)
         for query in dict.fromkeys(queries)
     ]
-    if len(rankings) == 1:  # a reranker's order is not that of the scores
+    if len(rankings) == 1:
         return rankings[0]
     best: dict[int, Passage] = {}
     for passage in (one for ranking in rankings for one in ranking):
