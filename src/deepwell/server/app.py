@@ -131,6 +131,11 @@ def _middleware(
     ]
     if options.caches.response_bytes:
         replays = Replays(options.caches.response_bytes // 4)
+
+        async def forget() -> None:
+            replays.clear()
+
+        context.on_erasure(forget)
         found.append(
             Middleware(
                 Replay,

@@ -14,7 +14,7 @@ from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.answering import AnswerCaches, Answering
 from deepwell.server.caches.response_cache import ResponseCache
 from deepwell.server.caches.semantic_cache import SemanticCache, embed_with
-from deepwell.server.caches.shared_answers import SharedAnswers
+from deepwell.server.caches.shared_answers import SharedAnswers, forget_answers
 from deepwell.server.context import ServerContext
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer, observer_of
@@ -81,6 +81,7 @@ def build_context(
     for model in models:
         model.attend = Attendance(context.stopped)
     context.on_close(_closing(models))
+    context.on_erasure(_forgetting(caches, limiter.valkey))
     if options.model_host:
 
         def begin(model: ServedModel) -> Answering:
@@ -116,6 +117,18 @@ def _closing(models: Sequence[ServedModel]) -> Callable[[], Awaitable[None]]:
             model.close_texts()
 
     return close
+
+
+def _forgetting(caches: AnswerCaches, valkey: ValkeyClient | None) -> Callable[[], Awaitable[None]]:
+    async def forget() -> None:
+        if caches.exact is not None:
+            caches.exact.store.clear()
+        if caches.semantic is not None:
+            caches.semantic.clear()
+        if valkey is not None:
+            await forget_answers(valkey)
+
+    return forget
 
 
 def _caches(

@@ -57,6 +57,7 @@ class ServerContext:
     background: Background = field(default_factory=Background, init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
+    _forgetting: list[Callable[[], Awaitable[object]]] = field(default_factory=list, init=False)
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
@@ -98,6 +99,15 @@ class ServerContext:
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Registers `close` for `close_background` to call."""
         self._closing.append(close)
+
+    def on_erasure(self, forget: Callable[[], Awaitable[object]]) -> None:
+        """Registers `forget` for `forget_answers` to call."""
+        self._forgetting.append(forget)
+
+    async def forget_answers(self) -> None:
+        """Empties every cache of answers, because somebody's data were erased."""
+        for forget in self._forgetting:
+            await forget()
 
     async def close_background(self) -> None:
         """Ends the work that no request waits for."""

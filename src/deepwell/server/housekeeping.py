@@ -1,4 +1,4 @@
-"""`Housekeeper`: what one process of a server does from time to time: retention, and a look at the database itself."""
+"""`Housekeeper`: what one process of a server does from time to time: retention, erasures, and a look at the database."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import asyncio
 import logging
 
 from deepwell.errors import DeepwellError
+from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
 from deepwell.server.context import ServerContext
+from deepwell.storage.database import Tenant
 from deepwell.storage.retention import Retention
+from deepwell.storage.safety.erasures import ErasureStore
 
-__all__ = ["Housekeeper"]
+__all__ = ["Housekeeper", "erasing"]
 
 _log = logging.getLogger("deepwell.server")
 _EVERY_S = 60.0  # at most, between looks
 _SWEEP_S = 600.0  # at most, between sweeps
+_ERASE_S = 15.0  # between looks for erasures that another process left
 
 
 class Housekeeper:
@@ -28,6 +32,7 @@ class Housekeeper:
         self._tasks = [asyncio.create_task(self._look_often())]
         if self._context.options.worker == 0:
             self._tasks.append(asyncio.create_task(self._sweep_often()))
+            self._tasks.append(asyncio.create_task(self._erase_often()))
 
     async def stop(self) -> None:
         """Ends the work. What is removed is removed in whole writes."""
@@ -37,15 +42,32 @@ class Housekeeper:
             await asyncio.wait(self._tasks)
 
     async def _look_often(self) -> None:
-        """Notices within a minute that the database was replaced, even if nobody uses it."""
+        """Notices within a minute that the database was replaced, or somebody's data erased, even if nobody uses it."""
         await self._context.kept.wait()
         database = self._context.state.database
+        erasures, seen = ErasureStore(database), None
         while True:
             try:
                 await database.record()
+                newest = await erasures.newest()
+                if seen is not None and newest != seen:
+                    await self._context.forget_answers()
+                seen = newest
             except Exception as error:
                 _warn("the database is not in order", error)
             await asyncio.sleep(_EVERY_S)
+
+    async def _erase_often(self) -> None:
+        """Finishes erasures whose process was killed."""
+        await self._context.kept.wait()
+        eraser = erasing(self._context)
+        while True:
+            try:
+                while await eraser.run_next():
+                    pass
+            except Exception as error:
+                _warn("an erasure cannot be finished", error)
+            await asyncio.sleep(_ERASE_S)
 
     async def _sweep_often(self) -> None:
         await self._context.kept.wait()
@@ -58,6 +80,17 @@ class Housekeeper:
             except Exception as error:
                 _warn("old rows cannot be removed", error)
             await asyncio.sleep(every_s)
+
+
+def erasing(context: ServerContext) -> Eraser:
+    """Returns an eraser over the stores of a server, which empties its caches and brings its indexes up to date."""
+
+    async def refresh_index(tenant: Tenant, store_id: str) -> None:
+        await context.knowledge.searcher.synchronise(tenant, store_id)
+
+    host = HostPlaces(context.options.knowledge.folder)
+    hooks = Hooks(refresh_index, context.forget_answers)
+    return Eraser(context.state.database, context.state.files, host, hooks)
 
 
 def _warn(what: str, error: Exception) -> None:

@@ -70,6 +70,10 @@ class Backend(Protocol):
         """Returns whether the generation has to rise with this transaction of the writer."""
         ...
 
+    def scrub(self) -> bool:
+        """Overwrites what deleted rows left in the database's files, and returns whether it can. Writers wait meanwhile."""
+        ...
+
     def lock_migrations(self, connection: Connection) -> None:
         """Waits for other processes that change tables, and keeps them out until the end of the transaction."""
         ...

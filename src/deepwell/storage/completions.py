@@ -19,7 +19,7 @@ __all__ = ["CompletionStore", "StoredCompletion"]
 
 @dataclass(frozen=True, slots=True)
 class StoredCompletion:
-    """One completion; `messages` and `body` are JSON."""
+    """One completion; `messages` and `body` are JSON. `end_user` is who the request named, so that it can be erased."""
 
     id: str
     created_at: int
@@ -27,6 +27,7 @@ class StoredCompletion:
     messages: str
     body: str
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    end_user: str | None = None
 
 
 _COLUMNS = [completions.c[name] for name in StoredCompletion.__dataclass_fields__]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sqlite3
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Literal, NewType, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from deepwell.errors import StorageError
+from deepwell.errors import StorageError, StorageUnavailable
 from deepwell.settings.storage import StorageSettings
 from deepwell.storage.backend import (
     NOTHING_KEPT,
@@ -198,6 +199,22 @@ class Database:
                     connection.invalidate()  # nobody else gets a connection without limits
         except SQLAlchemyError as error:
             raise translated(self._backend, error, "") from error
+
+    def scrub_now(self) -> bool:
+        """Overwrites what deleted rows left in the files of the database, and returns whether its engine can.
+
+        It takes seconds for each gigabyte, and writers wait meanwhile.
+
+        Raises:
+            StorageUnavailable: another process holds the database for too long.
+        """
+        try:
+            return self._backend.scrub()
+        except sqlite3.OperationalError as error:
+            raise StorageUnavailable(
+                f"freed pages of the database were not overwritten: {error}",
+                fix="try again when less is written",
+            ) from None
 
     def _probe(self) -> None:
         self._read(self._installation.compare, asks=True)

@@ -108,6 +108,10 @@ class PostgreSQL:
         """Returns False: the generation rises once a minute."""
         return False
 
+    def scrub(self) -> bool:
+        """Returns False: autovacuum makes the space reusable, and rewriting tables would lock out everybody."""
+        return False
+
     def lock_migrations(self, connection: Connection) -> None:
         """Takes an advisory lock, because tables that do not exist yet cannot be locked."""
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")

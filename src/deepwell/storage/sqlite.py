@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Literal
@@ -20,6 +21,7 @@ __all__ = ["SQLite"]
 
 _log = logging.getLogger("deepwell.storage")
 
+_CHECKPOINTS, _CHECKPOINT_PAUSE_S = 50, 0.1
 BUSY_MS = 10_000  # longest wait for another process that writes
 
 _SPACE = "free space on its disk: queued work goes on by itself then"
@@ -70,6 +72,7 @@ class SQLite:
         self.shown = url
         main = sa.make_url(url).database or ""
         self._files = (main, f"{main}-wal", f"{main}-shm")
+        self._busy_s = busy_ms / 1000
         self._seen: dict[str, tuple[int, int]] = {}
         self._missed = False
         self._changes = 0
@@ -124,6 +127,21 @@ class SQLite:
         raw = connection.connection.dbapi_connection
         before, self._changes = self._changes, raw.total_changes  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
         return self._changes != before
+
+    def scrub(self) -> bool:
+        """Rewrites the file without its free pages, and empties the log. Returns False if readers keep the log."""
+        connection = sqlite3.connect(self._files[0], isolation_level=None, timeout=self._busy_s)
+        try:
+            connection.execute("VACUUM")
+            for _ in range(_CHECKPOINTS):  # a reader of an old commit keeps the log for as long as it reads
+                busy, _, _ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+                if not busy:
+                    return True
+                time.sleep(_CHECKPOINT_PAUSE_S)
+            _log.warning("readers keep the log of the database: it is emptied when the last one closes")
+            return False
+        finally:
+            connection.close()
 
     def lock_migrations(self, connection: Connection) -> None:
         """Does nothing, because the transaction has been the only writer since it began."""

@@ -50,7 +50,7 @@ class AuditOptions:
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """What an entry tells of a request. `end_user` is the client's identifier; the entry holds a pseudonym for it."""
+    """The facts of a request that an entry tells. `end_user` is the client's identifier; the entry holds a pseudonym for it."""
 
     request_id: str = ""
     key_id: str = ""

@@ -116,6 +116,11 @@ class ByteLru(Generic[K, V]):
         self._kept.move_to_end(key)
         return found[0], found[2]
 
+    def clear(self) -> None:
+        """Drops every value."""
+        self._kept.clear()
+        self.nbytes = 0
+
     def keep(self, key: K, value: V, size: int, expires: float) -> None:
         """Keeps a value until `expires`. A value larger than the capacity is not kept, and evicts no other."""
         if (replaced := self._kept.pop(key, None)) is not None:

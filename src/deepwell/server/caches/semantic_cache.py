@@ -142,6 +142,11 @@ class SemanticCache:
             _, oldest = self._entries.popitem(last=False)
             self.nbytes -= oldest.nbytes
 
+    def clear(self) -> None:
+        """Drops every answer."""
+        self._entries.clear()
+        self.nbytes = 0
+
     def _drop(self, place: tuple[AnswerKey, str]) -> None:
         dropped = self._entries.pop(place, None)
         if dropped is not None:

@@ -19,11 +19,16 @@ from deepwell.dialogue.completion import Update
 from deepwell.server.caches.response_cache import AnswerKey
 from deepwell.server.valkey import ValkeyClient, ValkeyUnavailable
 
-__all__ = ["SharedAnswers"]
+__all__ = ["SharedAnswers", "forget_answers"]
 
 _MAC_BYTES = 16
 _LARGEST_BYTES = 256 << 10  # a larger one would keep Valkey, and all that wait for it, busy
 _FETCH = "return {redis.call('GET', KEYS[1]), redis.call('PTTL', KEYS[1])}"
+_FORGET = """
+local found = redis.call('SCAN', ARGV[1], 'MATCH', 'deepwell:answer2:*', 'COUNT', 500)
+for _, key in ipairs(found[2]) do redis.call('UNLINK', key) end
+return {found[1], #found[2]}
+"""
 _log = logging.getLogger("deepwell.server")
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(tuple[Update, ...]).decode
@@ -89,3 +94,32 @@ def _mac(key: AnswerKey, data: bytes) -> bytes:
 
 def _name(key: AnswerKey) -> str:
     return f"deepwell:answer2:{hashlib.sha256(_encode(key)).hexdigest()}"
+
+
+async def forget_answers(valkey: ValkeyClient) -> int:
+    """Deletes the answers of all tenants from Valkey, some at a time, and returns their number.
+
+    Their names do not tell whose they are. They are a cache: what is asked again is answered again.
+
+    Raises:
+        ValkeyUnavailable: Valkey does not answer.
+    """
+    cursor, total = b"0", 0
+    while True:
+        place = cursor
+        cursor, count = await valkey.run(lambda client, at=place: client.eval(_FORGET, 0, at), _forgotten)
+        total += count
+        if cursor == b"0":
+            return total
+
+
+def _forgotten(found: Any) -> tuple[bytes, int]:
+    """Returns the place to go on at, and the number of answers deleted.
+
+    Raises:
+        TypeError: the script does not answer so.
+    """
+    cursor, count = found
+    if not isinstance(cursor, bytes) or not isinstance(count, int):
+        raise TypeError("a place is bytes, and a count a number")
+    return cursor, count

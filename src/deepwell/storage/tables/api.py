@@ -98,7 +98,7 @@ completions = Table(
     Column("metadata", Text, nullable=False),  # JSON
     Column("messages", Text, nullable=False),  # JSON: the conversation it answers, every message with an id
     Column("body", Text, nullable=False),  # JSON: the completion object
-    Column("end_user", String(512)),  # `safety_identifier` or `user` of the request
+    Column("end_user", Text),  # `safety_identifier` or `user` of the request
     UniqueConstraint("tenant", "id"),
     Index("ix_completions_tenant_seq", "tenant", "seq"),
     Index("ix_completions_created_at", "created_at"),

@@ -126,6 +126,7 @@ async def keep_completion(
         messages=_encode(messages).decode(),
         body=_encode(completion).decode(),
         metadata=request.metadata or {},
+        end_user=request.safety_identifier or request.user,
     )
     await context.state.completions.create(tenant, stored)
 

@@ -54,7 +54,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("seq", name="pk_erasures"),
         sa.UniqueConstraint("id", name="uq_erasures_id"),
     )
-    op.add_column("completions", sa.Column("end_user", sa.String(512)))
+    op.add_column("completions", sa.Column("end_user", sa.Text))
 
 
 def _create_audit() -> None:

@@ -1,0 +1,1 @@
+"""Privacy: one person's data, found, exported and erased in every place that keeps any."""

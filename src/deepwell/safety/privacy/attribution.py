@@ -1,0 +1,156 @@
+"""Attribution: the rows of each table that are one person's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.safety.privacy.places import LABELS
+from deepwell.storage.database import Tenant
+from deepwell.storage.responses import DELETED
+from deepwell.storage.tables import (
+    batches,
+    completions,
+    conversations,
+    files,
+    responses,
+    vector_store_files,
+    vector_stores,
+)
+
+__all__ = ["Attribution", "Subject", "attributed", "parts"]
+
+_PAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A person: a whole tenant, or one of its end users, by the identifier that its requests carry."""
+
+    tenant: Tenant
+    end_user: str = ""
+
+    @property
+    def scope(self) -> str:
+        """`tenant` or `person`."""
+        return "person" if self.end_user else "tenant"
+
+
+@dataclass(slots=True)
+class Attribution:
+    """Ids of an end user's objects, in the order of the tables. Rows that belong to them are not listed."""
+
+    responses: list[str] = field(default_factory=list[str])
+    conversations: list[str] = field(default_factory=list[str])
+    completions: list[int] = field(default_factory=list[int])
+    batches: list[str] = field(default_factory=list[str])
+    stores: list[str] = field(default_factory=list[str])
+    files: list[str] = field(default_factory=list[str])
+
+    def __bool__(self) -> bool:
+        return any(
+            (self.responses, self.conversations, self.completions, self.batches, self.stores, self.files)
+        )
+
+
+def attributed(connection: Connection, subject: Subject) -> Attribution:
+    """Finds the objects that name an end user. It reads every row of the tenant that may carry a name."""
+    found, me = Attribution(), subject.end_user
+    talks: set[str] = set()
+    for row in _rows(connection, responses, responses.c.id, subject.tenant, ("id", "status", "body")):
+        body = _json(row.body)
+        if row.status == DELETED or not isinstance(body, dict):
+            continue
+        if me in (body.get("safety_identifier"), body.get("user")) or _names(body.get("metadata"), me):
+            found.responses.append(row.id)
+            talk = body.get("conversation")
+            if isinstance(talk, dict) and isinstance(talk.get("id"), str):
+                talks.add(talk["id"])
+    for row in _rows(connection, conversations, conversations.c.id, subject.tenant, ("id", "metadata")):
+        if row.id in talks or _names(_json(row.metadata), me):
+            found.conversations.append(row.id)
+    columns = ("seq", "end_user", "metadata")
+    for row in _rows(connection, completions, completions.c.seq, subject.tenant, columns):
+        if row.end_user == me or _names(_json(row.metadata), me):
+            found.completions.append(row.seq)
+    files_of_batches = _batches(connection, subject, found)
+    _stores(connection, subject, found, files_of_batches)
+    return found
+
+
+def _batches(connection: Connection, subject: Subject, found: Attribution) -> set[str]:
+    named: set[str] = set()
+    columns = ("id", "metadata", "input_file_id", "output_file_id", "error_file_id")
+    for row in _rows(connection, batches, batches.c.seq, subject.tenant, columns):
+        if _names(_json(row.metadata), subject.end_user):
+            found.batches.append(row.id)
+            named |= {one for one in (row.input_file_id, row.output_file_id, row.error_file_id) if one}
+    return named
+
+
+def _stores(connection: Connection, subject: Subject, found: Attribution, named: set[str]) -> None:
+    for row in _rows(connection, vector_stores, vector_stores.c.seq, subject.tenant, ("id", "metadata")):
+        if _names(_json(row.metadata), subject.end_user):
+            found.stores.append(row.id)
+    mine, elsewhere = set(found.stores), set[str]()
+    columns = ("store_id", "file_id", "attributes")
+    for row in _rows(connection, vector_store_files, vector_store_files.c.seq, subject.tenant, columns):
+        if _names(_json(row.attributes), subject.end_user):
+            named.add(row.file_id)
+        elif row.store_id not in mine:
+            elsewhere.add(row.file_id)
+    in_mine = sa.select(vector_store_files.c.file_id).where(vector_store_files.c.tenant == subject.tenant)
+    for part in parts(found.stores):
+        inside = connection.scalars(in_mine.where(vector_store_files.c.store_id.in_(part)))
+        named |= {one for one in inside if one not in elsewhere}
+    for part in parts(sorted(named)):
+        query = sa.select(files.c.id).where(files.c.tenant == subject.tenant, files.c.id.in_(part))
+        found.files += connection.scalars(query)
+    found.files.sort()
+
+
+def parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Yields the items in parts that fit into one statement."""
+    for begin in range(0, len(items), _PAGE):
+        yield items[begin : begin + _PAGE]
+
+
+def _rows(
+    connection: Connection,
+    table: sa.Table,
+    order: sa.ColumnElement[Any],
+    tenant: Tenant,
+    columns: Iterable[str],
+) -> Iterator[Any]:
+    """Yields the tenant's rows of a table, a page in memory at a time."""
+    query = (
+        sa.select(order.label("_order"), *(table.c[name] for name in columns))
+        .where(table.c.tenant == tenant)
+        .order_by(order)
+        .limit(_PAGE)
+    )
+    last: Any = None
+    while True:
+        page = connection.execute(query if last is None else query.where(order > last)).all()
+        yield from page
+        if len(page) < _PAGE:
+            return
+        last = page[-1]._order
+
+
+def _names(labels: Any, end_user: str) -> bool:
+    return isinstance(labels, dict) and any(labels.get(label) == end_user for label in LABELS)
+
+
+def _json(text: str | None) -> Any:
+    if not text:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

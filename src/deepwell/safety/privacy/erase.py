@@ -1,0 +1,324 @@
+"""`Eraser`: erases a person from every place, as a durable job.
+
+Every step commits its deletions with the progress of the job. A process that is killed loses nothing: the next eraser on the
+same database, in the command line or in a server, takes the job over when it has been silent for `LEASE_S` seconds. At the
+end, the job names nobody any more, the audit trail and the table `erasures` hold the counts, and freed pages are overwritten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.errors import InvalidRequest
+from deepwell.safety.audit.trail import now_ms
+from deepwell.safety.privacy import rows
+from deepwell.safety.privacy.attribution import Attribution, Subject, attributed
+from deepwell.safety.privacy.ledger import LEASE_S, Change, EraseOvertaken, Ledger
+from deepwell.safety.privacy.log_lines import drop_lines
+from deepwell.storage.database import LOCAL, Database, Tenant
+from deepwell.storage.files import FileStore
+from deepwell.storage.jobs import Job, JobStore
+from deepwell.storage.safety.audit import append_records, forget_tenant
+from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.tables import erasures, jobs, vector_stores
+
+__all__ = ["Erased", "Eraser", "Hooks", "HostPlaces"]
+
+_MOST_PASSES: Final = 10  # a server that still writes may add rows behind a pass
+_POLL_S: Final = 0.2
+_SCRUB: Final = "scrub"
+
+
+@dataclass(frozen=True, slots=True)
+class HostPlaces:
+    """Files of this host that are not in the database.
+
+    Attributes:
+        indexes: directory of the side indexes; None: there are none.
+        access_log: file of the access log.
+        chat_history: lines typed into `deepwell chat`, which are the tenant `local`'s.
+    """
+
+    indexes: Path | None = None
+    access_log: Path | None = None
+    chat_history: Path | None = None
+
+
+async def _nothing(*_given: Any) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Work of other parts of the house.
+
+    Attributes:
+        refresh_index: brings the indexes of a vector store on this host up to the database.
+        clear_caches: empties caches that are shared between servers.
+    """
+
+    refresh_index: Callable[[Tenant, str], Awaitable[Any]] = _nothing
+    clear_caches: Callable[[], Awaitable[Any]] = _nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """The proof of an erasure. It names nobody.
+
+    Attributes:
+        counts: rows and files removed, by place.
+    """
+
+    id: str
+    scope: str
+    requested_at: int
+    finished_at: int
+    counts: Mapping[str, int]
+
+
+class Eraser:
+    """Erases persons. Any number of processes may do so on one database.
+
+    Attributes:
+        overwritten: whether the last erasure overwrote the freed pages of the database.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        files: FileStore,
+        host: HostPlaces | None = None,
+        hooks: Hooks | None = None,
+        *,
+        vacuum: bool = True,
+    ) -> None:
+        """Opens the stores.
+
+        Args:
+            vacuum: whether SQLite's file is rewritten at the end. Other writers wait meanwhile.
+        """
+        self.overwritten = False
+        self._database = database
+        self._files = files
+        self._host = host or HostPlaces()
+        self._hooks = hooks or Hooks()
+        self._vacuum = vacuum
+        self._jobs = JobStore(database)
+        self._owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
+
+    async def request(self, subject: Subject) -> str:
+        """Queues an erasure and returns its id; that of the same person which has not ended, if there is one.
+
+        Raises:
+            InvalidRequest: the tenant has no name.
+        """
+        if not subject.tenant:
+            raise InvalidRequest("a person is a tenant, or an end user of one", fix="name the tenant")
+        payload = json.dumps({"end_user": subject.end_user, "requested_at": int(time.time())})
+        mine = (jobs.c.tenant == subject.tenant) & (jobs.c.kind == rows.ERASE_JOB)
+
+        def find(connection: Connection) -> str | None:
+            open_ones = connection.execute(sa.select(jobs.c.id, jobs.c.payload).where(mine))
+            return next(
+                (row.id for row in open_ones if json.loads(row.payload).get("end_user") == subject.end_user),
+                None,
+            )
+
+        found = await self._database.read(find)
+        if found is not None:
+            return found
+        id = f"erase_{uuid.uuid4().hex}"
+        return (await self._jobs.enqueue(subject.tenant, rows.ERASE_JOB, payload, id=id)).id
+
+    async def erase(self, subject: Subject) -> Erased:
+        """Erases a person, and finishes what other processes left. Returns when nothing is left."""
+        id = await self.request(subject)
+        while (found := await self.result(id)) is None or await self._is_open(id):
+            if not await self.run_next():
+                await asyncio.sleep(_POLL_S)
+        # Another host may have run it. What this host has besides the database is found here alone.
+        if not subject.end_user:
+            await asyncio.to_thread(self._host_files, subject, await self._stores())
+        if self._vacuum and not self.overwritten:
+            self.overwritten = await asyncio.to_thread(self._database.scrub_now)
+        return found
+
+    async def result(self, id: str) -> Erased | None:
+        """Returns the proof of an erasure that has ended, or None."""
+        query = sa.select(erasures).where(erasures.c.id == id)
+        row = await self._database.read(lambda connection: connection.execute(query).one_or_none())
+        if row is None:
+            return None
+        counts: dict[str, int] = json.loads(row.counts)
+        return Erased(row.id, row.scope, row.requested_at, row.finished_at, counts)
+
+    async def run_next(self) -> bool:
+        """Runs one erasure that is queued, or that another process left. Returns whether there was one."""
+        job = await self._jobs.claim([rows.ERASE_JOB], self._owner, LEASE_S)
+        if job is None:
+            return False
+        ledger = Ledger(self._database, job)
+        beating = asyncio.create_task(_beat(ledger))
+        try:
+            await self._run(job, ledger)
+        except EraseOvertaken:
+            pass
+        finally:
+            beating.cancel()
+            await asyncio.wait([beating])
+        return True
+
+    async def _is_open(self, id: str) -> bool:
+        query = sa.select(jobs.c.id).where(jobs.c.id == id)
+        return await self._database.read(lambda connection: connection.execute(query).first() is not None)
+
+    async def _run(self, job: Job, ledger: Ledger) -> None:
+        payload: dict[str, Any] = json.loads(job.payload)
+        if payload.get("stage") != _SCRUB:
+            subject = Subject(job.tenant, payload["end_user"])
+            for _ in range(_MOST_PASSES):
+                erase = self._erase_person if subject.end_user else self._erase_tenant
+                if not await erase(subject, job, ledger):
+                    break
+            await self._hooks.clear_caches()
+            await self._finish(subject, job, payload["requested_at"], ledger)
+        if self._vacuum:
+            self.overwritten = await asyncio.to_thread(self._database.scrub_now)
+        await ledger.end()
+
+    async def _erase_tenant(self, subject: Subject, job: Job, ledger: Ledger) -> int:
+        """Makes one pass over every place of a tenant, and returns how many rows it removed."""
+        await ledger.write(lambda connection: rows.revoke_keys(connection, subject))
+        await self._settle(subject, ledger)
+        total = 0
+        for table in rows.TENANT_TABLES:
+            while (
+                change := await ledger.write(
+                    lambda connection, table=table: rows.erase_page(connection, table, subject, job.id)
+                )
+            ).rows:
+                total += change.rows
+                await self._settle(subject, ledger)
+        total += (await ledger.write(lambda connection: rows.erase_extensions(connection, subject))).rows
+        while (
+            change := await ledger.write(lambda connection: rows.overwrite_keys(connection, subject))
+        ).rows:
+            total += change.rows
+        await ledger.settle(await asyncio.to_thread(self._host_files, subject, await self._stores()))
+        return total
+
+    async def _erase_person(self, subject: Subject, _job: Job, ledger: Ledger) -> int:
+        """Makes one pass over every row that names an end user, and returns how many rows it removed."""
+        await self._settle(subject, ledger)
+        found: Attribution = await self._database.read(lambda connection: attributed(connection, subject))
+        total = 0
+
+        async def step(work: Callable[[Connection], Change]) -> None:
+            nonlocal total
+            total += (await ledger.write(work)).rows
+            await self._settle(subject, ledger)
+
+        # What names other objects goes last: a killed pass finds the rest by it.
+        for id in found.conversations:
+            await step(lambda connection, id=id: rows.erase_conversation(connection, subject, id))
+        if found.completions:
+            await step(lambda connection: rows.erase_completions(connection, found.completions))
+        for id in found.files:
+            await step(lambda connection, id=id: rows.erase_file(connection, subject, id))
+        for id in found.batches:
+            await step(lambda connection, id=id: rows.erase_batch(connection, subject, id))
+        for id in found.stores:
+            await step(lambda connection, id=id: rows.erase_store(connection, subject, id))
+        if found.responses:
+            await step(lambda connection: rows.erase_responses(connection, subject, found.responses))
+        if found.stores:
+            await ledger.settle(await asyncio.to_thread(self._drop_indexes, await self._stores()))
+        return total
+
+    async def _settle(self, subject: Subject, ledger: Ledger) -> None:
+        """Does what follows a commit: releases bytes, and brings indexes up to date. What was done twice is harmless."""
+        if not ledger.blobs and not ledger.stores:
+            return
+        released = await self._files.release(ledger.blobs)
+        known = await self._stores()
+        for store_id in ledger.stores:
+            if store_id in known:
+                await self._hooks.refresh_index(subject.tenant, store_id)
+        await ledger.settle({"blobs": released})
+
+    async def _stores(self) -> set[str]:
+        query = sa.select(vector_stores.c.id)
+        return set(await self._database.read(lambda connection: connection.scalars(query).all()))
+
+    def _host_files(self, subject: Subject, stores: set[str]) -> dict[str, int]:
+        counts = self._drop_indexes(stores)
+        if self._host.access_log is not None:
+            counts["access_log"] = drop_lines(self._host.access_log, subject.tenant)
+        history = self._host.chat_history
+        if history is not None and subject.tenant == LOCAL and history.exists():
+            history.unlink(missing_ok=True)
+            counts["chat_history"] = 1
+        return counts
+
+    def _drop_indexes(self, stores: set[str]) -> dict[str, int]:
+        """Deletes the side indexes of stores that are not there any more."""
+        folder, count = self._host.indexes, 0
+        if folder is not None and folder.is_dir():
+            for path in folder.glob("vs_*"):
+                if path.name not in stores:
+                    shutil.rmtree(path, ignore_errors=True)
+                    count += 1
+        return {"side_indexes": count}
+
+    async def _finish(self, subject: Subject, job: Job, requested_at: int, ledger: Ledger) -> None:
+        """Unties the audit trail, writes the proof, and leaves a job that names nobody, in one commit."""
+        counts = ledger.counts
+        finished_at = int(time.time())
+
+        def work(connection: Connection) -> Change:
+            mine = sa.select(erasures.c.seq).where(erasures.c.id == job.id)
+            if connection.execute(mine).first() is not None:
+                return Change()
+            told = {"erasure": job.id, "scope": subject.scope, "counts": counts}
+            append_records(connection, subject.tenant, [AuditRecord("erase", now_ms(), told)])
+            if subject.end_user:
+                ties = rows.erase_person_ties(connection, subject).rows
+                proven = counts | ({"audit_persons": ties} if ties else {})
+            else:
+                proven = counts | {
+                    "audit_chains": 1,
+                    "audit_persons": forget_tenant(connection, subject.tenant) - 1,
+                }
+            connection.execute(
+                sa.insert(erasures).values(
+                    id=job.id,
+                    scope=subject.scope,
+                    requested_at=requested_at,
+                    finished_at=finished_at,
+                    counts=json.dumps(proven),
+                )
+            )
+            return Change()
+
+        await ledger.write(work, tenant="", payload=json.dumps({"stage": _SCRUB}))
+
+
+async def _beat(ledger: Ledger) -> None:
+    """Keeps the job while a long step runs."""
+    while True:
+        await asyncio.sleep(LEASE_S / 3)
+        with suppress(Exception):  # the step itself meets what is wrong
+            await ledger.beat()

@@ -1,0 +1,263 @@
+"""Export of a person's data: a folder of JSON lines, a file for each table, with the files themselves beside them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.errors import InvalidRequest
+from deepwell.safety.audit.keep import entries
+from deepwell.safety.privacy.attribution import Attribution, Subject, attributed, parts
+from deepwell.safety.privacy.erase import HostPlaces
+from deepwell.safety.privacy.log_lines import lines_of
+from deepwell.safety.privacy.places import PLACES
+from deepwell.safety.privacy.rows import ERASE_JOB
+from deepwell.storage.database import LOCAL, Database
+from deepwell.storage.files import FileStore
+from deepwell.storage.safety.audit import AuditStore
+from deepwell.storage.tables import (
+    audit_chains,
+    audit_entries,
+    audit_persons,
+    batch_lines,
+    batches,
+    chunks,
+    completion_metadata,
+    completions,
+    conversation_items,
+    conversations,
+    documents,
+    embeddings,
+    files,
+    jobs,
+    metadata,
+    responses,
+    upload_parts,
+    vector_store_batches,
+    vector_store_files,
+    vector_store_sources,
+    vector_stores,
+)
+
+__all__ = ["export_person"]
+
+_PAGE: Final = 500
+_LEFT_OUT: Final = {"api_keys": {"digest"}, "embeddings": {"vector"}}
+_NOT_BY_ROW: Final = {audit_chains, audit_entries, audit_persons}
+_Where = sa.ColumnElement[bool]
+
+
+async def export_person(
+    database: Database, store: FileStore, subject: Subject, folder: Path, host: HostPlaces | None = None
+) -> dict[str, int]:
+    """Writes all that is kept of a person into a new folder, and returns the number of rows and files by place.
+
+    `manifest.json` tells for every place how it was treated. Nothing is changed in the database.
+
+    Raises:
+        InvalidRequest: the folder exists and is not empty.
+    """
+    await asyncio.to_thread(_begin, folder)
+    counts = await database.read(lambda connection: _tables(connection, subject, folder / "tables"))
+    counts["blobs"] = await database.read(
+        lambda connection: _blobs(connection, store, subject, folder / "files")
+    )
+    counts["audit_entries"] = await _audit(database, subject, folder / "audit.jsonl")
+    if not subject.end_user:
+        counts |= await asyncio.to_thread(_host_files, host or HostPlaces(), subject, folder)
+    manifest = {
+        "tenant": subject.tenant,
+        "end_user": subject.end_user or None,
+        "exported_at": int(time.time()),
+        "places": {
+            place.name: {
+                "kind": place.kind,
+                "exported": counts.get(place.name, 0),
+                "treatment": place.person if subject.end_user else place.tenant,
+            }
+            for place in PLACES
+        },
+    }
+    text = json.dumps(manifest, ensure_ascii=False, indent=2)
+    await asyncio.to_thread((folder / "manifest.json").write_text, f"{text}\n", encoding="utf-8")
+    return {name: count for name, count in counts.items() if count}
+
+
+def _begin(folder: Path) -> None:
+    if folder.exists() and any(folder.iterdir()):
+        raise InvalidRequest(f"{folder} is not empty", fix="name a new folder")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (folder / "tables").mkdir(mode=0o700)
+
+
+def _tables(connection: Connection, subject: Subject, folder: Path) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for table, conditions in _conditions(connection, subject):
+        count = 0
+        path = folder / f"{table.name}.jsonl"
+        with path.open("w", encoding="utf-8") as stream:
+            for where in conditions:
+                for row in _rows(connection, table, where):
+                    stream.write(f"{_line(table, row)}\n")
+                    count += 1
+        if not count:
+            path.unlink()
+        counts[table.name] = count
+    return counts
+
+
+def _conditions(connection: Connection, subject: Subject) -> Iterator[tuple[sa.Table, Sequence[_Where]]]:
+    """Yields the tables with the conditions of the person's rows in each."""
+    if subject.end_user:
+        found = attributed(connection, subject)
+        yield from _of_person(connection, subject, found).items()
+        return
+    for table in metadata.sorted_tables:
+        if table in _NOT_BY_ROW:
+            continue
+        if "tenant" in table.c:
+            mine = table.c.tenant == subject.tenant
+            yield table, [mine & (jobs.c.kind != ERASE_JOB) if table is jobs else mine]
+        elif table is completion_metadata:
+            inside = sa.select(completions.c.seq).where(completions.c.tenant == subject.tenant)
+            yield table, [completion_metadata.c.seq.in_(inside)]
+
+
+def _of_person(
+    connection: Connection, subject: Subject, found: Attribution
+) -> Mapping[sa.Table, Sequence[_Where]]:
+    def of(table: sa.Table, column: str, ids: Sequence[Any]) -> list[_Where]:
+        mine = table.c.tenant == subject.tenant if "tenant" in table.c else sa.true()
+        return [mine & table.c[column].in_(part) for part in parts(ids)]
+
+    def selected(column: sa.ColumnElement[Any], conditions: Sequence[_Where]) -> list[Any]:
+        return sorted(
+            {one for where in conditions for one in connection.scalars(sa.select(column).where(where)) if one}
+        )
+
+    attached = of(vector_store_files, "file_id", found.files) + [
+        where & vector_store_files.c.file_id.not_in(found.files)
+        for where in of(vector_store_files, "store_id", found.stores)
+    ]
+    texts = of(chunks, "file_id", found.files)
+    digests = selected(chunks.c.digest, texts)
+    ran = selected(vector_store_files.c.job_id, attached)
+    return {
+        responses: of(responses, "id", found.responses),
+        conversations: of(conversations, "id", found.conversations),
+        conversation_items: of(conversation_items, "conversation_id", found.conversations),
+        completions: of(completions, "seq", found.completions),
+        completion_metadata: of(completion_metadata, "seq", found.completions),
+        batches: of(batches, "id", found.batches),
+        batch_lines: of(batch_lines, "batch_id", found.batches),
+        vector_stores: of(vector_stores, "id", found.stores),
+        vector_store_files: attached,
+        vector_store_batches: of(vector_store_batches, "store_id", found.stores),
+        vector_store_sources: of(vector_store_sources, "store_id", found.stores),
+        chunks: texts,
+        documents: of(documents, "digest", selected(vector_store_files.c.digest, attached)),
+        embeddings: of(embeddings, "digest", digests),
+        files: of(files, "id", found.files),
+        jobs: of(jobs, "id", [*found.responses, *found.batches, *ran]),
+    }
+
+
+def _rows(connection: Connection, table: sa.Table, where: _Where) -> Iterator[Mapping[str, Any]]:
+    left_out = _LEFT_OUT.get(table.name, set[str]())
+    keys = list(table.primary_key.columns)
+    columns = [column for column in table.c if column.name not in left_out or column in keys]
+    query = sa.select(*columns).where(where).order_by(*keys).limit(_PAGE)
+    last: sa.Row[Any] | None = None
+    while True:
+        after = sa.true() if last is None else sa.tuple_(*keys) > tuple(last._mapping[key] for key in keys)
+        page = connection.execute(query.where(after)).all()
+        for row in page:
+            yield {column.name: row._mapping[column] for column in columns}
+        if len(page) < _PAGE:
+            return
+        last = page[-1]
+
+
+def _line(table: sa.Table, row: Mapping[str, Any]) -> str:
+    """Returns a row as a line: columns of JSON as JSON, bytes in base64."""
+    told: dict[str, Any] = {}
+    for name, value in row.items():
+        told[name] = value
+        if isinstance(value, bytes):
+            told[name] = base64.b64encode(value).decode()
+        elif isinstance(value, str) and isinstance(table.c[name].type, sa.Text) and value[:1] in ("{", "["):
+            try:
+                told[name] = json.loads(value)
+            except ValueError:
+                told[name] = value
+    return json.dumps(told, ensure_ascii=False)
+
+
+def _blobs(connection: Connection, store: FileStore, subject: Subject, folder: Path) -> int:
+    """Copies the bytes of files and of parts of uploads. They are named by ids: names of clients may be paths."""
+    if subject.end_user:
+        ids = attributed(connection, subject).files
+        queries = [
+            sa.select(files.c.id, files.c.sha256).where(
+                files.c.tenant == subject.tenant, files.c.id.in_(part)
+            )
+            for part in parts(ids)
+        ]
+    else:
+        queries = [
+            sa.select(files.c.id, files.c.sha256).where(files.c.tenant == subject.tenant),
+            sa.select(upload_parts.c.id, upload_parts.c.sha256).where(
+                upload_parts.c.tenant == subject.tenant
+            ),
+            sa.select(batches.c.id, batches.c.input_sha256).where(
+                batches.c.tenant == subject.tenant, batches.c.input_sha256.is_not(None)
+            ),
+        ]
+    count = 0
+    for query in queries:
+        for id, sha256 in connection.execute(query).all():
+            source = store.blobs.path(sha256)
+            if source.exists():
+                folder.mkdir(exist_ok=True, mode=0o700)
+                shutil.copyfile(source, folder / id)
+                count += 1
+    return count
+
+
+async def _audit(database: Database, subject: Subject, path: Path) -> int:
+    store = AuditStore(database)
+    person = None
+    if subject.end_user:
+        found = await store.person(subject.tenant, subject.end_user)
+        if found is None:
+            return 0
+        person = found[1]
+    count = 0
+    for chain in await store.chains(subject.tenant):
+        with path.open("w", encoding="utf-8") as stream:
+            async for entry in entries(store, chain, person=person):
+                stream.write(f"{entry}\n")
+                count += 1
+    return count
+
+
+def _host_files(host: HostPlaces, subject: Subject, folder: Path) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    if host.access_log is not None:
+        lines = list(lines_of(host.access_log, subject.tenant))
+        if lines:
+            (folder / "access.log").write_bytes(b"".join(lines))
+        counts["access_log"] = len(lines)
+    if host.chat_history is not None and subject.tenant == LOCAL and host.chat_history.exists():
+        shutil.copyfile(host.chat_history, folder / "chat_history")
+        counts["chat_history"] = 1
+    return counts

@@ -1,0 +1,223 @@
+"""`PLACES`: every table, blob store, index, cache and log, with how a person's data in it are exported and erased.
+
+A person is a tenant, or an end user of one. Rows name an end user where a request did: by `safety_identifier` or `user`, or by
+one of `LABELS` among the metadata of an object. What names nobody cannot be attributed, and the list says so.
+
+A new table, file or cache that is not listed here fails a test.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["LABELS", "PLACES", "Place", "place_of_path"]
+
+LABELS: Final = ("safety_identifier", "user", "user_id", "end_user")
+"""Names of metadata and of file attributes whose value names an end user."""
+
+Kind = Literal["table", "blobs", "index", "cache", "log", "file"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place.
+
+    Attributes:
+        name: of the table, or a name of its own.
+        paths: patterns of its files, below `data_dir` or `state_dir`.
+        modules: modules that hold it, if it lives in memory or elsewhere.
+        tenant: how the data of a whole tenant are exported and erased.
+        person: how those of one end user are.
+    """
+
+    name: str
+    kind: Kind
+    tenant: str
+    person: str
+    paths: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+
+
+_ROWS = "rows of the tenant are exported and deleted"
+_WITH = "exported and deleted with {}"
+_NOBODY = "names no end user"
+_LABELLED = "rows whose metadata name the end user are exported and deleted"
+
+
+def _table(name: str, person: str, tenant: str = _ROWS) -> Place:
+    return Place(name, "table", tenant, person)
+
+
+PLACES: Final = (
+    _table(
+        "responses",
+        "rows whose request named the end user are exported, and emptied: only the id and the place in a chain stay, until "
+        "retention removes them",
+    ),
+    _table(
+        "conversations",
+        "those whose metadata name the end user, and those to which one of the end user's responses was added",
+    ),
+    _table("conversation_items", _WITH.format("their conversation")),
+    _table("completions", "rows whose request or metadata name the end user are exported and deleted"),
+    _table("completion_metadata", _WITH.format("their completion"), _WITH.format("their completion")),
+    _table("jobs", "those of the end user's responses, batches and files"),
+    _table("files", "those whose attributes in a vector store, or whose store or batch, name the end user"),
+    _table("uploads", f"{_NOBODY}: an unfinished upload expires within an hour, a finished one is a file"),
+    _table("upload_parts", _WITH.format("their upload"), _WITH.format("their upload")),
+    _table(
+        "batches", f"{_LABELLED}; lines of one batch that name several end users are erased with the batch"
+    ),
+    _table("batch_lines", _WITH.format("their batch")),
+    _table("vector_stores", _LABELLED),
+    _table("vector_store_files", "those whose attributes, or whose store, name the end user"),
+    _table("vector_store_batches", _WITH.format("their store")),
+    _table("vector_store_sources", f"{_WITH.format('their store')}; a source of a shared store {_NOBODY}"),
+    _table("documents", _WITH.format("the last file that has their text")),
+    _table("chunks", _WITH.format("their file")),
+    _table(
+        "embeddings",
+        f"{_WITH.format('the last chunk of their text')}; the vectors are left out of an export",
+        f"{_ROWS}; the vectors are left out of an export: they are computed from the chunks",
+    ),
+    _table("chunk_removals", "keys of removed chunks, without a text: deleted where a file is erased"),
+    _table(
+        "api_keys",
+        f"a key {_NOBODY}: give a person whose keys are to be erased a tenant",
+        "exported without the digest; revoked, and name, tenant, digest and hint are overwritten. The row stays, because a "
+        "server without any key would be open to everybody",
+    ),
+    _table("installation", "no personal data", "no personal data: the identity of the database"),
+    _table(
+        "audit_chains",
+        _NOBODY,
+        "the name of the tenant and the salt are deleted, so that the chain is nobody's and still verifies",
+    ),
+    _table(
+        "audit_entries",
+        "exported; they name a random pseudonym, which is nobody's once `audit_persons` is erased",
+        "exported; they name neither the tenant nor, but for random pseudonyms, end users. They are kept as the law asks",
+    ),
+    _table(
+        "audit_persons",
+        "the row that ties the end user to the pseudonym is deleted",
+        "the rows that tie end users to pseudonyms are deleted",
+    ),
+    _table("guard_policies", _NOBODY),
+    _table("compliance_answers", _NOBODY),
+    _table("erasures", "no personal data", "no personal data: the proof that something was erased"),
+    _table("alembic_version", "no personal data", "no personal data: the revision of the tables"),
+    _table("chunk_vectors", _WITH.format("their chunk"), "deleted; PostgreSQL with pgvector alone"),
+    _table("chunk_vector_states", "no personal data", "deleted; PostgreSQL with pgvector alone"),
+    Place(
+        "database",
+        "file",
+        "SQLite's file is rewritten and its log emptied, so that deleted rows are not left in free pages. PostgreSQL reuses "
+        "the space; VACUUM FULL rewrites its tables, and its write-ahead log and backups are the operator's",
+        "as for a tenant",
+        paths=("deepwell.db", "deepwell.db-wal", "deepwell.db-shm"),
+    ),
+    Place(
+        "blobs",
+        "blobs",
+        "the bytes of files, parts of uploads and inputs of batches are exported, and deleted unless another tenant has the "
+        "same bytes",
+        "as for a tenant, for the end user's files",
+        paths=("files/[0-9a-f][0-9a-f]/*",),
+    ),
+    Place(
+        "drafts",
+        "blobs",
+        "uploads in flight; what a killed process left is deleted within an hour",
+        "as for a tenant",
+        paths=("files/drafts/*",),
+    ),
+    Place(
+        "side_indexes",
+        "index",
+        "derived from chunks, so not exported; the folders of the tenant's vector stores are deleted on this host, and by a "
+        "server's next sweep on every other",
+        "made anew without the end user's texts: on this host at once, on another by the next search",
+        paths=("knowledge/vs_*/**",),
+    ),
+    Place(
+        "limits",
+        "file",
+        "hashes of keys and times of the last minute; no personal data",
+        "no personal data",
+        paths=("limits",),
+    ),
+    Place(
+        "markers",
+        "file",
+        "identities of databases; no personal data",
+        "no personal data",
+        paths=("*.marker", "stores/*.marker"),
+    ),
+    Place(
+        "anchors",
+        "file",
+        "hashes of audit trails; no personal data",
+        "no personal data",
+        paths=("audit/*/*",),
+    ),
+    Place(
+        "chat_history",
+        "file",
+        "lines typed into `deepwell chat` on this machine: exported and deleted with the tenant `local`",
+        _NOBODY,
+        paths=("chat_history",),
+    ),
+    Place(
+        "answer_caches",
+        "cache",
+        "not exported, because they repeat answers; every server process empties them within a minute of an erasure, and an "
+        "entry lives an hour at most unless a setting says otherwise",
+        "as for a tenant: they are emptied as a whole",
+        modules=("response_cache", "semantic_cache", "replay"),
+    ),
+    Place(
+        "shared_answers",
+        "cache",
+        "answers in Valkey under hashed names: all of them are deleted, by the erasure and by every server within a minute",
+        "as for a tenant",
+        modules=("shared_answers",),
+    ),
+    Place(
+        "prefix_cache",
+        "cache",
+        "keys and values of prompts in the memory of the engine, shared within one tenant alone; overwritten by later prompts, "
+        "and gone with a restart of the server",
+        "as for a tenant",
+    ),
+    Place(
+        "access_log",
+        "log",
+        "lines that name the tenant are exported and removed from the file of the settings; copies that logrotate made, and "
+        "what went to standard error, are the operator's",
+        f"a line {_NOBODY}",
+    ),
+    Place(
+        "traces_and_metrics",
+        "log",
+        "metrics name no tenant; traces are sent to a collector and not kept here",
+        "as for a tenant",
+    ),
+)
+"""All places, tables first."""
+
+
+def place_of_path(path: str) -> Place | None:
+    """Returns the place of a file below `data_dir` or `state_dir`, by its relative path; None: it is in none."""
+    from pathlib import PurePosixPath
+
+    for place in PLACES:
+        for pattern in place.paths:
+            if pattern.endswith("/**"):
+                start = PurePosixPath(path).parts[: pattern.count("/")]
+                if PurePosixPath(*start).match(pattern.removesuffix("/**")):
+                    return place
+            elif PurePosixPath(path).match(pattern) and path.count("/") == pattern.count("/"):
+                return place
+    return None

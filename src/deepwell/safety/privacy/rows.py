@@ -1,0 +1,275 @@
+"""The steps of an erasure: each removes some rows inside the caller's transaction, and tells which."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.safety.privacy.attribution import Subject, parts
+from deepwell.safety.privacy.ledger import Change
+from deepwell.storage.jobs import delete_job
+from deepwell.storage.knowledge.files import detach_everywhere
+from deepwell.storage.knowledge.stores import next_generation
+from deepwell.storage.responses import DELETED, RESPONSE_JOB
+from deepwell.storage.safety.audit import forget_person
+from deepwell.storage.tables import (
+    api_keys,
+    batch_lines,
+    batches,
+    chunk_removals,
+    chunks,
+    completions,
+    compliance_answers,
+    conversation_items,
+    conversations,
+    documents,
+    embeddings,
+    files,
+    guard_policies,
+    jobs,
+    responses,
+    upload_parts,
+    uploads,
+    vector_store_batches,
+    vector_store_files,
+    vector_store_sources,
+    vector_stores,
+)
+
+__all__ = [
+    "ERASE_JOB",
+    "TENANT_TABLES",
+    "erase_batch",
+    "erase_completions",
+    "erase_conversation",
+    "erase_extensions",
+    "erase_file",
+    "erase_page",
+    "erase_person_ties",
+    "erase_responses",
+    "erase_store",
+    "overwrite_keys",
+    "revoke_keys",
+]
+
+ERASE_JOB: Final = "erase"
+"""Kind of the job of an erasure."""
+
+_ROWS: Final = 200  # removed in one write
+
+TENANT_TABLES: Final = (
+    # What belongs to others goes before them, so that every row is counted where it lies.
+    batch_lines,
+    batches,
+    conversation_items,
+    conversations,
+    completions,
+    responses,
+    upload_parts,
+    uploads,
+    chunk_removals,
+    chunks,
+    embeddings,
+    documents,
+    vector_store_files,
+    vector_store_batches,
+    vector_store_sources,
+    vector_stores,
+    files,
+    jobs,
+    guard_policies,
+    compliance_answers,
+)
+"""Tables whose rows go with their tenant, in this order."""
+
+_HASHES: Final = {"files": "sha256", "upload_parts": "sha256", "batches": "input_sha256"}
+_EXTENSIONS: Final = ("chunk_vectors", "chunk_vector_states")  # tables that pgvector's index makes by itself
+
+
+def erase_page(connection: Connection, table: sa.Table, subject: Subject, job_id: str) -> Change:
+    """Deletes some rows of the tenant from one of `TENANT_TABLES`. The job `job_id` itself stays."""
+    keys = list(table.primary_key.columns)
+    chosen = sa.select(*keys).where(table.c.tenant == subject.tenant)
+    if table is jobs:
+        chosen = chosen.where(jobs.c.id != job_id)
+    place = keys[0] if len(keys) == 1 else sa.tuple_(*keys)
+    statement = sa.delete(table).where(place.in_(chosen.limit(_ROWS)))
+    if table.name not in _HASHES:
+        return Change({table.name: connection.execute(statement).rowcount})
+    hashes = list(connection.scalars(statement.returning(table.c[_HASHES[table.name]])))
+    return Change({table.name: len(hashes)}, [one for one in hashes if one is not None])
+
+
+def erase_extensions(connection: Connection, subject: Subject) -> Change:
+    """Deletes the tenant's rows from the tables of pgvector, where they exist."""
+    counts: dict[str, int] = {}
+    for name in _EXTENSIONS:
+        if sa.inspect(connection).has_table(name):
+            statement = sa.text(f"DELETE FROM {name} WHERE tenant = :tenant")  # noqa: S608
+            counts[name] = connection.execute(statement, {"tenant": subject.tenant}).rowcount
+    return Change(counts)
+
+
+def revoke_keys(connection: Connection, subject: Subject) -> Change:
+    """Revokes the tenant's keys, so that no server takes further requests within seconds."""
+    mine = (api_keys.c.tenant == subject.tenant) & api_keys.c.revoked_at.is_(None)
+    connection.execute(sa.update(api_keys).where(mine).values(revoked_at=int(time.time())))
+    return Change()
+
+
+def overwrite_keys(connection: Connection, subject: Subject) -> Change:
+    """Overwrites what tells a key and its tenant from others. The rows stay: a server without any key would be open."""
+    query = sa.select(api_keys.c.id).where(api_keys.c.tenant == subject.tenant).limit(_ROWS)
+    ids = connection.scalars(query).all()
+    for id in ids:
+        values = {
+            "tenant": "",
+            "name": "erased",
+            "digest": secrets.token_hex(32),
+            "hint": "",
+            "scopes": "",
+            "last_used_at": None,
+        }
+        connection.execute(sa.update(api_keys).where(api_keys.c.id == id).values(values))
+    return Change({"api_keys": len(ids)})
+
+
+def erase_conversation(connection: Connection, subject: Subject, id: str) -> Change:
+    """Deletes a conversation with its items."""
+    inside, columns = conversation_items.c, conversations.c
+    items = connection.execute(
+        sa.delete(conversation_items).where(inside.tenant == subject.tenant, inside.conversation_id == id)
+    ).rowcount
+    done = connection.execute(
+        sa.delete(conversations).where(columns.tenant == subject.tenant, columns.id == id)
+    ).rowcount
+    return Change({"conversation_items": items, "conversations": done})
+
+
+def erase_completions(connection: Connection, seqs: Sequence[int]) -> Change:
+    """Deletes completions with their metadata."""
+    total = 0
+    for part in parts(seqs):
+        total += connection.execute(sa.delete(completions).where(completions.c.seq.in_(part))).rowcount
+    return Change({"completions": total})
+
+
+def erase_responses(connection: Connection, subject: Subject, ids: Sequence[str]) -> Change:
+    """Empties responses, as a client's deletion does: their places in chains stay."""
+    nothing = {"status": DELETED, "owner": None, "input": "[]", "body": "{}", "events": None}
+    total = 0
+    for id in ids:
+        mine = (responses.c.tenant == subject.tenant) & (responses.c.id == id)
+        total += connection.execute(sa.update(responses).where(mine).values(nothing)).rowcount
+        delete_job(connection, subject.tenant, RESPONSE_JOB, id)
+    return Change({"responses": total})
+
+
+def erase_batch(connection: Connection, subject: Subject, id: str) -> Change:
+    """Deletes a batch with its lines and its job, whether it has ended or not."""
+    inside, columns = batch_lines.c, batches.c
+    lines = connection.execute(
+        sa.delete(batch_lines).where(inside.tenant == subject.tenant, inside.batch_id == id)
+    ).rowcount
+    mine = (columns.tenant == subject.tenant) & (columns.id == id)
+    hashes = list(connection.scalars(sa.delete(batches).where(mine).returning(columns.input_sha256)))
+    done = connection.execute(
+        sa.delete(jobs).where(jobs.c.tenant == subject.tenant, jobs.c.id == id)
+    ).rowcount
+    counts = {"batch_lines": lines, "batches": len(hashes), "jobs": done}
+    return Change(counts, [one for one in hashes if one is not None])
+
+
+def erase_file(connection: Connection, subject: Subject, id: str) -> Change:
+    """Deletes a file from everywhere: its chunks, its text, vectors that only it needs, and its jobs."""
+    tenant, columns = subject.tenant, vector_store_files.c
+    attached = connection.execute(
+        sa.select(columns.store_id, columns.digest, columns.job_id).where(
+            columns.tenant == tenant, columns.file_id == id
+        )
+    ).all()
+    mine = (chunks.c.tenant == tenant) & (chunks.c.file_id == id)
+    texts = list(connection.scalars(sa.select(chunks.c.digest).where(mine).distinct()))
+    count = connection.execute(sa.select(sa.func.count()).where(mine)).scalar_one()
+    detach_everywhere(connection, tenant, id)
+    gone = files.c.tenant == tenant, files.c.id == id
+    hashes = list(connection.scalars(sa.delete(files).where(*gone).returning(files.c.sha256)))
+    stores = sorted({row.store_id for row in attached})
+    for store_id in stores:
+        _rebuild(connection, subject, store_id)
+    counts = {
+        "chunks": count,
+        "vector_store_files": len(attached),
+        "files": len(hashes),
+        **_unused(connection, subject, texts, [row.digest for row in attached if row.digest]),
+        "jobs": _drop_jobs(connection, subject, [row.job_id for row in attached if row.job_id]),
+    }
+    return Change(counts, hashes, stores)
+
+
+def erase_store(connection: Connection, subject: Subject, id: str) -> Change:
+    """Deletes a vector store with its chunks, vectors that only it needs, sources and jobs. Its files stay."""
+    tenant, counts = subject.tenant, dict[str, int]()
+    files_of = vector_store_files.c
+    attached = connection.execute(
+        sa.select(files_of.digest, files_of.job_id).where(files_of.tenant == tenant, files_of.store_id == id)
+    ).all()
+    texts = list(
+        connection.scalars(
+            sa.select(chunks.c.digest).where(chunks.c.tenant == tenant, chunks.c.store_id == id).distinct()
+        )
+    )
+    for table in (chunk_removals, chunks, vector_store_files, vector_store_batches, vector_store_sources):
+        mine = (table.c.tenant == tenant) & (table.c.store_id == id)
+        counts[table.name] = connection.execute(sa.delete(table).where(mine)).rowcount
+    mine = (vector_stores.c.tenant == tenant) & (vector_stores.c.id == id)
+    counts["vector_stores"] = connection.execute(sa.delete(vector_stores).where(mine)).rowcount
+    counts |= _unused(connection, subject, texts, [row.digest for row in attached if row.digest])
+    counts["jobs"] = _drop_jobs(connection, subject, [row.job_id for row in attached if row.job_id])
+    return Change(counts)
+
+
+def erase_person_ties(connection: Connection, subject: Subject) -> Change:
+    """Deletes the tie between an end user and the pseudonym in the audit trail."""
+    return Change({"audit_persons": forget_person(connection, subject.tenant, subject.end_user)})
+
+
+def _rebuild(connection: Connection, subject: Subject, store_id: str) -> None:
+    """Makes every index of a store, on every host, drop all that it has and read the store anew."""
+    generation = next_generation(connection, subject.tenant, store_id)
+    mine = (vector_stores.c.tenant == subject.tenant) & (vector_stores.c.id == store_id)
+    connection.execute(sa.update(vector_stores).where(mine).values(removals_from=generation + 1))
+    removed = chunk_removals.c
+    connection.execute(
+        sa.delete(chunk_removals).where(removed.tenant == subject.tenant, removed.store_id == store_id)
+    )
+
+
+def _unused(
+    connection: Connection, subject: Subject, texts: Sequence[str], bodies: Sequence[str]
+) -> dict[str, int]:
+    """Deletes those vectors and parsed documents that no chunk and no file needs any more."""
+    tenant, vectors, parsed = subject.tenant, 0, 0
+    for part in parts(texts):
+        used = sa.exists().where(chunks.c.tenant == tenant, chunks.c.digest == embeddings.c.digest)
+        mine = (embeddings.c.tenant == tenant) & embeddings.c.digest.in_(part)
+        vectors += connection.execute(sa.delete(embeddings).where(mine, ~used)).rowcount
+    for part in parts(bodies):
+        columns = vector_store_files.c
+        used = sa.exists().where(columns.tenant == tenant, columns.digest == documents.c.digest)
+        mine = (documents.c.tenant == tenant) & documents.c.digest.in_(part)
+        parsed += connection.execute(sa.delete(documents).where(mine, ~used)).rowcount
+    return {"embeddings": vectors, "documents": parsed}
+
+
+def _drop_jobs(connection: Connection, subject: Subject, ids: Sequence[Any]) -> int:
+    total = 0
+    for part in parts(ids):
+        mine = (jobs.c.tenant == subject.tenant) & jobs.c.id.in_(part)
+        total += connection.execute(sa.delete(jobs).where(mine)).rowcount
+    return total

@@ -1,0 +1,229 @@
+"""Erasure: one person's data gone from every place, another's untouched, and the list of places complete."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from tests.storage.conftest import database, opened, postgres  # noqa: F401
+
+from deepwell.safety.audit.verify import verify_chain
+from deepwell.safety.privacy.attribution import Subject
+from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
+from deepwell.safety.privacy.ledger import Change, EraseOvertaken, Ledger
+from deepwell.safety.privacy.log_lines import drop_lines
+from deepwell.safety.privacy.places import PLACES, place_of_path
+from deepwell.storage.database import LOCAL, Tenant
+from deepwell.storage.files import FileStore
+from deepwell.storage.jobs import JobStore
+from deepwell.storage.safety.audit import AuditStore
+from deepwell.storage.safety.chain import AuditRecord
+from deepwell.storage.tables import api_keys, audit_chains, erasures, jobs, metadata
+
+A, B = Tenant("ann-7f3"), Tenant("bob")
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_table_is_in_the_list():
+    listed = {place.name for place in PLACES if place.kind == "table"}
+    outside = {"alembic_version", "chunk_vectors", "chunk_vector_states"}
+    assert listed - outside == metadata.tables.keys()
+
+
+def test_every_cache_of_the_server_is_in_the_list():
+    folder = ROOT / "src" / "deepwell" / "server" / "caches"
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    assert {name for place in PLACES for name in place.modules} == modules
+
+
+def test_every_path_belongs_to_its_place():
+    assert {
+        path: getattr(place_of_path(path), "name", None)
+        for path in (
+            "deepwell.db-wal",
+            "files/ab/abcd",
+            "files/drafts/tmp1",
+            "knowledge/vs_1/hash/lexical-1/meta.json",
+            "deepwell.marker",
+            "stores/1.marker",
+            "audit/db/chain",
+            "chat_history",
+            "something",
+            "files/new/place",
+        )
+    } == {
+        "deepwell.db-wal": "database",
+        "files/ab/abcd": "blobs",
+        "files/drafts/tmp1": "drafts",
+        "knowledge/vs_1/hash/lexical-1/meta.json": "side_indexes",
+        "deepwell.marker": "markers",
+        "stores/1.marker": "markers",
+        "audit/db/chain": "anchors",
+        "chat_history": "chat_history",
+        "something": None,
+        "files/new/place": None,
+    }
+
+
+def value_of(column, tenant):
+    """A value that names the tenant, for any column of any table."""
+    if column.name == "tenant":
+        return tenant
+    if column.name in ("id", "batch_id", "conversation_id", "file_id", "store_id", "upload_id"):
+        return f"id-{tenant}"
+    if "sha256" in column.name:
+        return hashlib.sha256(tenant.encode()).hexdigest()
+    if isinstance(column.type, sa.LargeBinary):
+        return f"secret of {tenant}".encode()
+    if isinstance(column.type, sa.String):
+        text = f"secret of {tenant}"
+        return json.dumps({"text": text}) if isinstance(column.type, sa.Text) else text[: column.type.length]
+    if isinstance(column.type, sa.Boolean):
+        return False
+    return 1001 if tenant == A else 1002
+
+
+def fill(connection, tenant):
+    """Writes a row of the tenant into every table that names tenants."""
+    for table in metadata.sorted_tables:
+        if "tenant" in table.c and table is not audit_chains:
+            row = {column.name: value_of(column, tenant) for column in table.c}
+            if table is api_keys:
+                row["id"] = f"key_{secrets.token_hex(8)}"
+            if table is jobs:
+                row |= {"kind": "other", "status": "queued"}
+            connection.execute(sa.insert(table).values(row))
+
+
+def dump(connection, *, without=()):
+    """All rows of all tables."""
+    return {
+        table.name: [tuple(row) for row in connection.execute(sa.select(table).order_by(*table.primary_key))]
+        for table in metadata.sorted_tables
+        if table.name not in without
+    }
+
+
+async def test_a_tenant_is_gone_from_every_table_and_another_untouched(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    store = AuditStore(database)
+    for tenant in (B, A):
+        await store.append(tenant, [AuditRecord("decision", 1, {"action": "block"}, f"user of {tenant}")])
+    await database.write(lambda connection: fill(connection, B))
+    before = await database.read(dump)
+    await database.write(lambda connection: fill(connection, A))
+    done = await Eraser(database, files).erase(Subject(A))
+    after = await database.read(dump)
+    assert str(A) not in repr(after)
+    grown = {"api_keys", "audit_chains", "audit_entries", "audit_persons", "erasures"}
+    for name, rows in before.items():
+        if name not in grown:
+            assert after[name] == rows, name
+    listed = {table.name for table in metadata.sorted_tables if "tenant" in table.c}
+    assert listed - done.counts.keys() == set()
+    for chain in await store.chains():
+        assert (await asyncio.to_thread(verify_chain, store, chain.id)).holds
+    assert await store.chains(A) == []
+
+
+async def kept_files(files, tenant, *texts):
+    async def content(text):
+        yield text.encode()
+
+    return [
+        await files.create(tenant, filename=f"{text}.txt", purpose="assistants", content=content(text))
+        for text in texts
+    ]
+
+
+async def test_bytes_go_unless_another_tenant_has_the_same(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    mine, shared = await kept_files(files, A, "only mine", "everybody's")
+    await kept_files(files, B, "everybody's")
+    done = await Eraser(database, files).erase(Subject(A))
+    assert not files.blobs.path(mine.sha256).exists()
+    assert files.blobs.path(shared.sha256).exists()
+    assert (done.counts["files"], done.counts["blobs"]) == (2, 1)
+
+
+async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # noqa: F811
+    indexes, log, history = tmp_path / "knowledge", tmp_path / "access.log", tmp_path / "chat_history"
+    (indexes / "vs_gone" / "x").mkdir(parents=True)
+    log.write_text('{"tenant":"local","path":"/v1/x"}\n{"tenant":"bob"}\ntime=1 tenant=local key_id=x\nold\n')
+    history.write_text("hello")
+    places = HostPlaces(indexes, log, history)
+    cleared = []
+
+    async def clear():
+        cleared.append(1)
+
+    eraser = Eraser(database, FileStore(database, tmp_path / "files"), places, Hooks(clear_caches=clear))
+    done = await eraser.erase(Subject(LOCAL))
+    assert not list(indexes.iterdir())
+    assert log.read_text() == '{"tenant":"bob"}\nold\n'
+    assert not history.exists()
+    assert cleared == [1]
+    assert {name: done.counts[name] for name in ("side_indexes", "access_log", "chat_history")} == {
+        "side_indexes": 1,
+        "access_log": 2,
+        "chat_history": 1,
+    }
+    assert drop_lines(log, "nobody") == 0
+
+
+async def test_an_erasure_that_stops_is_finished_by_another_process(database, tmp_path, monkeypatch):  # noqa: F811
+    from deepwell.safety.privacy import ledger as module
+
+    monkeypatch.setattr(module, "LEASE_S", 0.05)
+    monkeypatch.setattr("deepwell.safety.privacy.erase.LEASE_S", 0.05)
+    files = FileStore(database, tmp_path / "files")
+    [mine] = await kept_files(files, A, "mine")
+    await database.write(lambda connection: fill(connection, B))
+    await database.write(lambda connection: fill(connection, A))
+    killed = Eraser(database, files)
+    id = await killed.request(Subject(A))
+    real, left = Ledger.write, iter(range(8))
+
+    async def dying(self, work, **values):
+        if next(left, None) is None:
+            raise asyncio.CancelledError
+        return await real(self, work, **values)
+
+    monkeypatch.setattr(Ledger, "write", dying)
+    with pytest.raises(asyncio.CancelledError):
+        await killed.run_next()
+    monkeypatch.setattr(Ledger, "write", real)
+    other = Eraser(database, files)
+    assert await other.request(Subject(A)) == id
+    done = await other.erase(Subject(A))
+    assert done.id == id
+    assert done.counts["files"] == 2
+    assert not files.blobs.path(mine.sha256).exists()
+    assert str(A) not in repr(await database.read(dump))
+
+
+async def test_a_worker_that_was_overtaken_changes_nothing(database, tmp_path):  # noqa: F811
+    eraser = Eraser(database, FileStore(database, tmp_path / "files"))
+    await eraser.request(Subject(A))
+    job = await JobStore(database).claim(["erase"], "first", 600)
+    assert job is not None
+    ledger = Ledger(database, job)
+    await database.write(
+        lambda connection: connection.execute(sa.update(jobs).values(owner="second")).rowcount
+    )
+    with pytest.raises(EraseOvertaken):
+        await ledger.write(lambda connection: (fill(connection, B), Change())[1])
+    assert str(B) not in repr(await database.read(dump))
+
+
+async def test_the_proof_names_nobody(database, tmp_path):  # noqa: F811
+    person = f"lin-{secrets.token_hex(4)}@example.com"
+    eraser = Eraser(database, FileStore(database, tmp_path / "files"))
+    done = await eraser.erase(Subject(A, person))
+    assert (done.scope, await eraser.result(done.id)) == ("person", done)
+    assert person not in repr(await database.read(dump))
+    rows = await database.read(lambda connection: connection.execute(sa.select(erasures)).all())
+    assert len(rows) == 1
