@@ -208,5 +208,5 @@ def test_a_server_refuses_a_reranker_that_it_does_not_serve(
         knowledge_reranker=named,
         data_dir=tmp_path,
     )
-    with pytest.raises(InvalidRequest, match="does not serve"):
+    with pytest.raises(InvalidRequest, match="none of this server's models"):
         load_models(settings, {}, demo=False, as_json=True)
