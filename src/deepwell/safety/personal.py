@@ -1,0 +1,251 @@
+"""`Personal`: identity numbers, phones, cards, accounts and addresses, checked by their checksums and by words beside them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from deepwell.safety import checksums
+from deepwell.safety.findings import Finding
+from deepwell.safety.matching import PatternSet, merged
+from deepwell.safety.normalise import Normalised
+from deepwell.safety.redaction import redacted
+
+__all__ = ["KINDS", "Kind", "Personal", "redacted"]
+
+_BEFORE: Final = 40
+_AFTER: Final = 12
+_RAISE: Final = 0.3
+_LEADS: Final = re.compile(
+    "(?:我|他|她|你|您|本人|的|家|收货|寄件|通讯|联系|现|户籍|公司|详细|家庭|居住|办公)*(?:地址|住址|住在|住|位于|寄到|寄往|送到|在|是|为)+"
+)
+_SKIPPED: Final = ("leet", "rot13", "caesar", "atbash", "vigenere", "reversed")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of personal data.
+
+    Attributes:
+        name: the rule is `personal.` and this name.
+        pattern: RE2 expression over folded text; its boundaries are ASCII word boundaries.
+        score: certainty of a match beside which no word speaks for it.
+        check: returns whether a match can be one, by checksum, date or length.
+        words: words that raise the score where they stand just before or behind it, folded.
+        needs_word: whether a match without such a word is none.
+    """
+
+    name: str
+    pattern: str
+    score: float
+    check: Callable[[str], bool] | None = None
+    words: tuple[str, ...] = field(default=())
+    needs_word: bool = False
+
+
+_HAN: Final = r"\p{Han}"
+_STREET: Final = r"(?:路|街|大道|道|巷|弄|里|胡同|村|小区|花园|公寓|大厦|苑|庄|屯|组)"
+_UNIT: Final = r"(?:号|弄|栋|幢|座|单元|室|楼|层|户|房)"
+_PLATE: Final = "京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼"
+_MARK: Final = "[a-hj-np-z0-9]"
+_CREDIT: Final = "[0-9a-hj-npqrtuwxy]"
+
+KINDS: Final[tuple[Kind, ...]] = (
+    Kind(
+        "cn_id",
+        r"\b[1-8][0-9]{5}[ -]?(?:18|19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[ -]?[0-9]{3}[0-9x]\b",
+        0.95,
+        checksums.is_cn_id,
+        ("身份证", "身份号", "证件", "id card", "identity", "id no", "id number"),
+    ),
+    Kind(
+        "cn_id",
+        r"\b[1-8][0-9]{5}[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])[0-9]{3}\b",
+        0.4,
+        checksums.is_cn_region,
+        ("身份证", "身份号", "证件", "id card", "identity"),
+        needs_word=True,
+    ),
+    Kind(
+        "phone",
+        r"(?:\+?\b0{0,2}86[ -]?)?\b1[3-9][0-9][ -]?[0-9]{4}[ -]?[0-9]{4}\b",
+        0.8,
+        None,
+        ("手机", "电话", "联系", "致电", "微信", "phone", "mobile", "call", "tel", "whatsapp", "sms"),
+    ),
+    Kind(
+        "phone",
+        r"\b0(?:10|2[0-9]|[3-9][0-9]{2})[ -]?[2-8][0-9]{6,7}(?:[ -]?(?:转|ext\.?) ?[0-9]{1,6})?\b",
+        0.55,
+        None,
+        ("电话", "座机", "联系", "传真", "phone", "tel", "fax"),
+    ),
+    Kind(
+        "phone",
+        r"\+[1-9][0-9]{0,3}[ .-]?(?:\([0-9]{1,4}\)[ .-]?)?[0-9]{1,4}(?:[ .-]?[0-9]{2,4}){1,4}\b",
+        0.8,
+        checksums.is_e164,
+        ("phone", "mobile", "call", "tel", "whatsapp", "电话", "手机"),
+    ),
+    Kind(
+        "phone",
+        r"(?:\b|\()[2-9][0-9]{2}\)?[ .-][2-9][0-9]{2}[ .-][0-9]{4}\b",
+        0.55,
+        None,
+        ("phone", "mobile", "call", "tel", "cell", "fax", "contact", "reach", "text me"),
+    ),
+    Kind(
+        "bank_card",
+        r"\b[2-6][0-9]{3}(?:[ -]?[0-9]{4}){2}[ -]?[0-9]{1,4}(?:[ -]?[0-9]{1,3})?\b",
+        0.85,
+        checksums.is_bank_card,
+        ("卡号", "银行卡", "信用卡", "储蓄卡", "账号", "开户", "card", "visa", "mastercard", "account", "credit", "debit"),
+    ),
+    Kind(
+        "bank_card",
+        r"\b3[0-9]{3}[ -]?[0-9]{6}[ -]?[0-9]{4,5}\b",
+        0.8,
+        checksums.is_bank_card,
+        ("card", "amex", "american express", "diners", "卡号", "信用卡"),
+    ),
+    Kind(
+        "iban",
+        r"\b[a-z]{2}[0-9]{2}(?:[ -]?[a-z0-9]{4}){2,7}(?:[ -]?[a-z0-9]{1,3})?\b",
+        0.95,
+        checksums.is_iban,
+        ("iban", "account", "bank", "账号", "账户"),
+    ),
+    Kind(
+        "email",
+        r"\b[a-z0-9][a-z0-9._%+'-]{0,63}@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.){1,6}[a-z]{2,24}\b",
+        0.95,
+    ),
+    Kind(
+        "ip_address",
+        r"\b(?:(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])\b",
+        0.6,
+        checksums.is_ipv4,
+        ("ip", "host", "server", "address", "地址", "服务器", "登录", "login", "ssh"),
+    ),
+    Kind("ip_address", r"[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}", 0.8, checksums.is_ipv6, ("ip", "address", "地址")),
+    Kind("mac_address", r"\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b", 0.85, None, ("mac", "地址")),
+    Kind(
+        "cn_plate",
+        rf"[{_PLATE}][a-hj-np-z][·. -]?"
+        rf"(?:{_MARK}{{4}}(?:{_MARK}|[学警港澳挂试超])|[df]{_MARK}[0-9]{{4}}|[0-9]{{5}}[df])",
+        0.8,
+        checksums.is_cn_plate,
+        ("车牌", "车辆", "牌照", "号牌", "plate"),
+    ),
+    Kind(
+        "passport",
+        r"\b(?:e[a-hj-np-z][0-9]{7}|[egdsphmkl][0-9]{8}|[a-z]{1,2}[0-9]{7}|[0-9]{9})\b",
+        0.5,
+        None,
+        ("护照", "通行证", "passport"),
+        needs_word=True,
+    ),
+    Kind(
+        "cn_permit",
+        r"\b[hmc][0-9]{8,10}\b",
+        0.5,
+        None,
+        ("通行证", "港澳", "回乡证", "台胞证", "permit"),
+        needs_word=True,
+    ),
+    Kind(
+        "cn_credit_code",
+        rf"\b{_CREDIT}{{2}}[0-9]{{6}}{_CREDIT}{{10}}\b",
+        0.9,
+        checksums.is_cn_credit_code,
+        ("信用代码", "统一社会", "税号", "纳税人"),
+    ),
+    Kind("us_ssn", r"\b[0-8][0-9]{2}-[0-9]{2}-[0-9]{4}\b", 0.7, checksums.is_us_ssn, ("ssn", "social security")),
+    Kind(
+        "cn_address",
+        rf"{_HAN}{{2,9}}(?:省|市|自治区|自治州|区|县|旗|镇|乡|街道)[{_HAN}0-9a-z]{{0,16}}?{_STREET}{_HAN}{{0,4}}[0-9]{{1,5}}{_UNIT}"
+        rf"(?:{_HAN}{{0,8}}[0-9a-z-]{{1,6}}{_UNIT}){{0,4}}",
+        0.75,
+        None,
+        ("地址", "住址", "住在", "寄到", "收货", "家住", "快递", "户籍"),
+    ),
+    Kind(
+        "street_address",
+        r"\b[0-9]{1,5} (?:[a-z]+\.? ){1,3}(?:street|avenue|road|boulevard|lane|drive|court|place|st|ave|rd|blvd|ln|dr)\b",
+        0.45,
+        None,
+        ("address", "live at", "lives at", "home", "mail", "ship"),
+    ),
+    Kind(
+        "account",
+        r"(?:\bqq|微信|\bwe(?:chat|ixin))(?:号码?|账号| id| no\.?| number)?[ :]{1,3}"
+        r"(?:[a-z][a-z0-9_-]{5,19}|[1-9][0-9]{4,10})\b",
+        0.6,
+        None,
+        ("加", "联系", "我的", "add", "my"),
+    ),
+)  # fmt: skip
+"""The kinds that are looked for."""
+
+
+class Personal:
+    """Finds personal data. The rule of a finding is `personal.` and the kind, its category `personal`."""
+
+    name = "personal"
+
+    @cached_property
+    def _patterns(self) -> PatternSet:
+        return PatternSet([kind.pattern for kind in KINDS])
+
+    def scan(self, text: Normalised) -> list[Finding]:
+        """Returns the personal data in the text as it stands, in spaced writing and in what was unwrapped."""
+        found: list[Finding] = []
+        for view in text.views:
+            if view.name.endswith(_SKIPPED):
+                continue
+            reading = view.text
+            for number, start, end in self._patterns.matches(reading):
+                kind = KINDS[number]
+                matched = reading[start:end]
+                if kind.check is not None and not kind.check(matched):
+                    continue
+                near = bool(kind.words) and _spoken_of(reading, start, end, kind.words)
+                if kind.needs_word and not near:
+                    continue
+                if kind.name == "cn_address":
+                    start += _lead(matched)
+                first, last = view.span(start, end)
+                score = min(1.0, kind.score + _RAISE * near)
+                found.append(
+                    Finding(f"personal.{kind.name}", "personal", first, last, round(score, 2), view.name)
+                )
+        return _without_parts(merged(found))
+
+
+def _lead(address: str) -> int:
+    """Returns the length of the words that say that an address follows."""
+    found = _LEADS.match(address)
+    return found.end() if found else 0
+
+
+def _spoken_of(text: str, start: int, end: int, words: tuple[str, ...]) -> bool:
+    before, behind = text[max(0, start - _BEFORE) : start], text[end : end + _AFTER]
+    return any(_holds(before, word) or _holds(behind, word) for word in words)
+
+
+def _holds(text: str, word: str) -> bool:
+    if not word.isascii():
+        return word in text
+    return word in text and re.search(rf"(?<![a-z]){re.escape(word)}", text) is not None
+
+
+def _without_parts(findings: list[Finding]) -> list[Finding]:
+    """Returns findings without those inside a longer one, such as the phone number in a card's."""
+    kept: list[Finding] = []
+    for one in sorted(findings, key=lambda f: (f.start - f.end, -f.score)):
+        if not any(k.start <= one.start and one.end <= k.end for k in kept):
+            kept.append(one)
+    return sorted(kept, key=lambda f: (f.start, f.end))

@@ -1,0 +1,1 @@
+"""Readings of a text: folded, joined, unwrapped and deciphered, each with the way back to the original characters."""
