@@ -69,7 +69,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "-s", "-l", self.folder / "log", "start")
+        self._run("pg_ctl", "-D", self.data, "-w", "-t", "300", "-s", "-l", self.folder / "log", "start")
 
     def stop(self) -> None:
         """Stop it at once, as a crash would leave it."""

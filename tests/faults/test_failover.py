@@ -83,7 +83,7 @@ async def test_a_promoted_replica_has_all_that_was_acknowledged(
     pair: tuple[Server, Replica], tmp_path: Path, form: str
 ) -> None:
     primary, replica = pair
-    database = Database(PostgreSQL(url_of_both(primary, replica, form), patience_s=2))
+    database = Database(PostgreSQL(url_of_both(primary, replica, form)))
     kept: list[str] = []
     jobs = JobStore(database)
     await jobs.enqueue(LOCAL, "k", "{}", id="queued")
@@ -112,7 +112,7 @@ async def test_a_primary_that_stops_and_starts_loses_nothing(
     pair: tuple[Server, Replica], tmp_path: Path
 ) -> None:
     primary, replica = pair
-    database = Database(PostgreSQL(url_of_both(primary, replica, "host={},{}"), patience_s=2))
+    database = Database(PostgreSQL(url_of_both(primary, replica, "host={},{}")))
     kept: list[str] = []
     async with served(database, tmp_path) as client:
         await write(client, kept, 10)

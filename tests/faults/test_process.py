@@ -62,9 +62,11 @@ def gate(tmp_path: Path) -> Generator[Gate]:
 
 
 @pytest.fixture
-def gated(gate: Gate) -> Generator[ProcessEngine]:
-    """An engine whose steps wait for the gate; three seconds without an answer are too long for its process."""
-    process = EngineProcess({"gate": str(gate.path)}, factory=FAKE, timeout_s=3.0)
+def gated(gate: Gate, request: pytest.FixtureRequest) -> Generator[ProcessEngine]:
+    """An engine whose steps wait for the gate. Where it is stopped, three seconds without an answer are too long."""
+    callspec = getattr(request.node, "callspec", None)
+    stopped = callspec is not None and callspec.params.get("number") == signal.SIGSTOP
+    process = EngineProcess({"gate": str(gate.path)}, factory=FAKE, timeout_s=3.0 if stopped else 300.0)
     with ProcessEngine.start(process) as engine:
         yield engine
         gate.let(10_000)
@@ -242,7 +244,7 @@ async def test_the_child_dies_with_its_parent(stopped: bool) -> None:
 
 
 async def test_an_engine_whose_step_hangs_is_replaced_although_it_answers(gate: Gate) -> None:
-    process = EngineProcess({"gate": str(gate.path)}, factory=FAKE, timeout_s=30.0, step_timeout_s=1.0)
+    process = EngineProcess({"gate": str(gate.path)}, factory=FAKE, timeout_s=30.0, step_timeout_s=3.0)
     with ProcessEngine.start(process) as engine:
         begun = engine.generate(request("begun", [1], max_tokens=50))
         gate.let(1)

@@ -152,8 +152,23 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(smollm2_path: Path, home: Path) -> Iterator[Served]:
-    with serving(smollm2_path, home, "--workers", "2", engine_timeout_s="4", drain_seconds="60") as served:
+    """A server that takes no process for hung, however slow this machine is."""
+    with serving(smollm2_path, home, "--workers", "2", engine_timeout_s="300", drain_seconds="60") as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def alert(smollm2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """A server that takes a process for hung after four seconds."""
+    home = tmp_path_factory.mktemp("alert")
+    with serving(smollm2_path, home, "--workers", "2", engine_timeout_s="4", drain_seconds="60") as alert:
+        yield alert
+
+
+@pytest.fixture
+def struck(number: signal.Signals, request: pytest.FixtureRequest) -> Served:
+    """The server whose processes get the signal."""
+    return request.getfixturevalue("alert" if number == signal.SIGSTOP else "served")
 
 
 def test_a_client_that_vanishes_frees_its_sequence(served: Served) -> None:
@@ -165,15 +180,15 @@ def test_a_client_that_vanishes_frees_its_sequence(served: Served) -> None:
 
 
 @SIGNALS
-def test_the_engine_goes(served: Served, number: signal.Signals) -> None:
-    restarts = served.restarts()
-    answer = served.ask()
-    streams = [Stream(served, 4000) for _ in range(4)]
+def test_the_engine_goes(struck: Served, number: signal.Signals) -> None:
+    restarts = struck.restarts()
+    answer = struck.ask()
+    streams = [Stream(struck, 4000) for _ in range(4)]
     for stream in streams:
         stream.next()
-    os.kill(served.engine(), number)
+    os.kill(struck.engine(), number)
     asked: list[str] = []
-    waiting = threading.Thread(target=lambda: asked.append(served.ask()))
+    waiting = threading.Thread(target=lambda: asked.append(struck.ask()))
     waiting.start()
     for stream in streams:
         last = json.loads(stream.rest()[-1].removeprefix("data: "))
@@ -181,15 +196,15 @@ def test_the_engine_goes(served: Served, number: signal.Signals) -> None:
         stream.leave()
     waiting.join(PATIENCE_S)
     assert asked == [answer]
-    until(lambda: served.restarts() == restarts + 1)
+    until(lambda: struck.restarts() == restarts + 1)
 
 
 @SIGNALS
-def test_a_worker_goes(served: Served, number: signal.Signals) -> None:
-    workers = until(lambda: len(pids := served.pids("server.workers.worker")) == 2 and pids)
+def test_a_worker_goes(struck: Served, number: signal.Signals) -> None:
+    workers = until(lambda: len(pids := struck.pids("server.workers.worker")) == 2 and pids)
     streams: dict[int, list[Stream]] = {}
     while len(streams) < 2:  # until both hold some
-        stream = Stream(served, 4000)
+        stream = Stream(struck, 4000)
         stream.next()
         streams.setdefault(stream.owner(workers), []).append(stream)
     victim, other = streams
@@ -203,13 +218,13 @@ def test_a_worker_goes(served: Served, number: signal.Signals) -> None:
         stream.leave()
     until(
         lambda: (
-            len(served.pids("server.workers.worker")) == 2
-            and victim not in served.pids("server.workers.worker")
+            len(struck.pids("server.workers.worker")) == 2
+            and victim not in struck.pids("server.workers.worker")
         )
     )
-    until(lambda: served.gauge("running") == 0)
-    assert served.ask()
-    assert other in served.pids("server.workers.worker")
+    until(lambda: struck.gauge("running") == 0)
+    assert struck.ask()
+    assert other in struck.pids("server.workers.worker")
 
 
 def test_background_responses_are_found_through_every_worker(served: Served) -> None:

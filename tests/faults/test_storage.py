@@ -32,7 +32,16 @@ LIMIT_S = 60  # of waits that take a fraction of it
 
 @pytest.fixture
 def on_postgres(postgres: Server) -> Iterator[Database]:
-    database = Database(PostgreSQL(postgres.emptied(), patience_s=2))
+    database = Database.connect(postgres.emptied())
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def hasty(postgres: Server, on_postgres: Database) -> Iterator[Database]:
+    """The same database, for which two seconds of silence are too long."""
+    assert postgres.emptied_url is not None
+    database = Database(PostgreSQL(postgres.emptied_url, patience_s=2))
     yield database
     database.close()
 
@@ -133,22 +142,27 @@ async def test_sigkill_of_postgresql_amid_writes(postgres, on_postgres):
     assert kept <= found and not refused & found and found <= kept | doubtful
 
 
-async def test_sigstop_of_postgresql(postgres, on_postgres):
+async def test_sigstop_of_postgresql(postgres, on_postgres, hasty):
     store, job = await queued_and_running(on_postgres)
+    waiting = JobStore(hasty)
+
+    async def again():
+        with contextlib.suppress(StorageUnavailable):
+            assert (await waiting.get(LOCAL, "first")).status == "running"
+            return await waiting.heartbeat(job, 600)
+
+    await until(again)  # it has its connections
     postgres.signal(signal.SIGSTOP)
     try:
         results = await asyncio.gather(
-            store.enqueue(LOCAL, "k", "{}", id="fourth"), store.get(LOCAL, "first"), return_exceptions=True
+            waiting.enqueue(LOCAL, "k", "{}", id="fourth"),
+            waiting.get(LOCAL, "first"),
+            return_exceptions=True,
         )
     finally:
         postgres.signal(signal.SIGCONT)
     assert [type(one) for one in results] == [StorageUnavailable, StorageUnavailable]
     assert NOTHING_KEPT in str(results[0])
-
-    async def again():
-        with contextlib.suppress(StorageUnavailable):
-            return await store.get(LOCAL, "first")
-
     await until(again)
     await all_is_as_before(store, job)
 

@@ -213,7 +213,7 @@ async def test_a_store_of_many_parts_whose_removals_are_forgotten_is_built_anew(
         lambda connection: connection.execute(sa.update(chunk_removals).values(created_at=0)).rowcount
     )
     assert await house.kept.chunks.sweep()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         assert len(await found(searcher, house, "ferry")) == 7
 
 

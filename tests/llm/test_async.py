@@ -20,7 +20,7 @@ async def other(smollm2_path: Path) -> AsyncIterator[AsyncLLM]:
 
 
 async def idle(other: AsyncLLM) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not is_idle(other):  # type: ignore[arg-type]
             await asyncio.sleep(0.01)
 
@@ -63,7 +63,7 @@ async def test_what_is_left_or_cancelled_is_aborted(other: AsyncLLM) -> None:
     del stream
     await idle(other)
     call = asyncio.create_task(other.generate("Once", **long))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while is_idle(other):  # type: ignore[arg-type]
             await asyncio.sleep(0.005)
     call.cancel()

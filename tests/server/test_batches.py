@@ -472,7 +472,7 @@ async def test_batches_of_a_tenant_over_its_limits_leave_those_of_others_to_run(
         )
     running = start(service, engine)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (await state.batches.get(Tenant("other"), made[-1].id)).status != "completed":
                 await asyncio.sleep(0.02)
         assert (await state.batches.get(Tenant("spent"), made[0].id)).status == "in_progress"

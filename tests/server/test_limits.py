@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -21,7 +21,7 @@ from tests.server.conftest import start
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
-from deepwell.engine.protocol import EngineStats
+from deepwell.engine.protocol import Delta, EngineStats, GenerateRequest
 from deepwell.server.access.admission import Admission, Overloaded
 from deepwell.server.access.limit_table import LimitTable
 from deepwell.server.access.principal import Principal
@@ -169,12 +169,24 @@ async def test_the_sdk_reads_the_refusal(engine: FakeEngine, codec: Codec) -> No
         live.stop()
 
 
+class EngineOfHours(FakeEngine):
+    """Endless answers. Two hours pass on the clock of the event loop when one has begun."""
+
+    async def generate(self, request: GenerateRequest) -> AsyncIterator[Delta]:
+        loop = asyncio.get_running_loop()
+        now, left = loop.time, 50
+        async with aclosing(super().generate(request)) as deltas:  # type: ignore[type-var]
+            async for delta in deltas:
+                yield delta
+                left -= 1
+                if not left:
+                    loop.time = lambda: now() + 7200
+
+
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_request_that_takes_too_long_ends_with_an_error(
-    engine: FakeEngine, codec: Codec, stream: bool
-) -> None:
-    engine.endless = True
-    service = make_service(engine, codec, model="toy", limits=LimitsConfig(request_timeout_s=0.3))
+async def test_a_request_that_takes_too_long_ends_with_an_error(codec: Codec, stream: bool) -> None:
+    engine = EngineOfHours(endless=True)
+    service = make_service(engine, codec, model="toy", limits=LimitsConfig(request_timeout_s=3600))
     live = start(service, engine)
     try:
         async with httpx.AsyncClient(base_url=live.url, timeout=60) as http:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,7 @@ class Door:
 
     async def until(self, **states: str) -> None:
         """Waits until models have the states."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not states.items() <= (await self.states()).items():
                 await asyncio.sleep(0.01)
 
@@ -162,13 +163,25 @@ async def test_concurrent_requests_share_one_load_and_another_model_takes_the_ro
     await door.until(smollm2="not_loaded", second="loaded")
 
 
-async def test_a_stream_is_never_cut_for_another_model(door: Door, live: Door) -> None:
+@contextmanager
+def standing_still(host: ModelHost, model: str) -> Iterator[None]:
+    """The engine of a model makes no step within the block, so that no answer ends there."""
+    pid = host.pids()[model]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_stream_is_never_cut_for_another_model(host: ModelHost, door: Door, live: Door) -> None:
     await door.chat("smollm2", max_tokens=2)
     body = {"model": "smollm2", "messages": QUESTION, "max_tokens": 600, "stream": True, "ignore_eos": True}
     async with live.http.stream("POST", "/v1/chat/completions", json=body) as stream:
         lines = stream.aiter_lines()
         await anext(lines)
-        refused = await live.chat("second")
+        with standing_still(host, "smollm2"):
+            refused = await live.chat("second")
         assert refused.status_code == 503 and refused.headers["retry-after"]
         assert refused.json()["error"]["code"] == "model_not_loaded"
         assert "'smollm2'" in refused.json()["error"]["message"]
@@ -188,14 +201,17 @@ async def test_embeddings_and_grammars_hold_the_model_too(door: Door) -> None:
     assert set(json.loads(answer.json()["choices"][0]["message"]["content"])) == {"city"}
 
 
-async def test_a_model_is_unloaded_by_hand_once_nobody_uses_it(door: Door, live: Door) -> None:
+async def test_a_model_is_unloaded_by_hand_once_nobody_uses_it(
+    host: ModelHost, door: Door, live: Door
+) -> None:
     await door.chat("smollm2", max_tokens=2)
     body = {"model": "smollm2", "messages": QUESTION, "max_tokens": 600, "stream": True, "ignore_eos": True}
     async with live.http.stream("POST", "/v1/chat/completions", json=body) as stream:
         await anext(stream.aiter_lines())
-        busy = await door.http.delete("/v1/models/smollm2")
+        with standing_still(host, "smollm2"):
+            busy = await door.http.delete("/v1/models/smollm2")
         assert (busy.status_code, busy.json()["error"]["code"]) == (409, "model_busy")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (gone := await door.http.delete("/v1/models/smollm2")).status_code == 409:
             await asyncio.sleep(0.01)
     assert gone.json() == {"object": "model", "id": "smollm2", "deleted": True}
@@ -251,7 +267,7 @@ async def test_the_leases_of_a_process_that_is_gone_end(host: ModelHost, door: D
     await other.context.on_demand.client.acquire("smollm2", "t", 30.0)
     assert (await door.http.delete("/v1/models/smollm2")).status_code == 409
     await other.close()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (await door.http.delete("/v1/models/smollm2")).status_code == 409:
             await asyncio.sleep(0.01)
 

@@ -184,7 +184,7 @@ async def test_no_answer_of_a_model_outlives_its_replacement(
         await http.delete("/v1/models/first")
         put(store, "first", minilm_path)
         await worker.models.find("first")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while worker.models.state.residents:
                 await asyncio.sleep(0.01)
         assert (await http.post("/v1/chat/completions", json=body)).status_code == 400
@@ -211,7 +211,7 @@ async def test_models_that_are_only_looked_at_keep_few_tokenizers(
         put(store, f"look{number}", minilm_path, vouched=False)
         assert (await worker.post("/tokenize", model=f"look{number}", prompt="hello")).status_code == 200
         assert (await worker.post("/api/show", model=f"look{number}")).status_code == 200
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while text_processes() - before > 4:
             await asyncio.sleep(0.05)
     answer = await worker.post("/tokenize", model="look0", prompt="hello")
@@ -256,10 +256,10 @@ def test_closing_the_host_ends_a_model_that_is_being_loaded(
     async def ask() -> None:
         worker = Worker(running)
         asking = asyncio.create_task(worker.chat("first"))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any(one.state == "loading" for one in worker.models.state.residents):
                 await asyncio.sleep(0.01)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.to_thread(running.close)
         assert (await asking).status_code == 503
         await worker.close()

@@ -166,8 +166,8 @@ class Supervisor:
                     f"the {self.name} ended while it started: {self.last_end}", fix="see its output above"
                 )
                 break
-            self.restarts += 1
             self.state = "restarting"
+            self.restarts += 1  # last: who sees the count rise must not take the dead child for the next one
             if self._replacing:
                 self._replacing, failures = False, 0
                 continue
