@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepwell.knowledge.align import across, interleaved, is_chinese, learn_alignment
+from deepwell.knowledge.align import is_chinese, learn_alignment
 
 
 def _unit(rows):
@@ -26,37 +26,30 @@ def test_translations_become_nearest(languages):
     alignment = learn_alignment(first, second)
     assert alignment is not None
     assert np.allclose(alignment.rotation @ alignment.rotation.T, np.eye(24), atol=1e-4)
-    one, other = alignment.common(first, of_first=True), alignment.common(second, of_first=False)
+    one = alignment.centred(first, first=True)
+    other = alignment.turned(alignment.centred(second, first=False), to_first=True)
     after = np.mean(np.argmax(one @ other.T, axis=1) == np.arange(len(first)))
     assert after > 0.95 > 0.9 > before
 
 
-def test_a_mapped_query_searches_raw_vectors(languages):
+def test_a_turned_query_finds_the_other_language_in_an_index_of_both(languages):
     first, second = languages
     alignment = learn_alignment(first, second)
     assert alignment is not None
-    _, over = alignment.from_first(first[7])
-    assert int(np.argmax(second @ over)) == 7
-    _, back = alignment.from_second(second[9])
-    assert int(np.argmax(first @ back)) == 9
+    both = np.concatenate([first, second])
+    asked = alignment.turned(alignment.centred(first[7], first=True), to_first=False)
+    assert int(np.argmax(both @ alignment.leaning(asked, first=False))) == len(first) + 7
+    asked = alignment.turned(alignment.centred(second[9], first=False), to_first=True)
+    assert int(np.argmax(both @ alignment.leaning(asked, first=True))) == 9
+
+
+def test_it_can_be_stopped(languages):
+    assert learn_alignment(*languages, stop=lambda: True) is None
 
 
 def test_few_passages_are_not_aligned(languages):
     first, second = languages
     assert learn_alignment(first[:100], second) is None
-
-
-def test_a_passage_of_the_own_language_leads_to_its_translation():
-    own = _unit(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
-    other = _unit(np.array([[0.9, 0.1, 0.1], [0.0, 0.0, 1.0]]))
-    ours, theirs = across(own, other, own[0], np.array([1.0, 0.0]))
-    assert ours.argmax() == 0
-    assert theirs.argmax() == 0
-
-
-def test_lists_are_taken_by_turns():
-    merged = interleaved(np.array([5, 6, 7]), np.array([1]), 4)
-    assert merged == [(0, 5), (1, 1), (0, 6), (0, 7)]
 
 
 @pytest.mark.parametrize(

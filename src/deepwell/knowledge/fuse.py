@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from deepwell.knowledge.index.protocol import Hits, VectorIndex
 
-__all__ = ["E5", "Calibration", "Candidates", "calibration_of", "candidates", "fuse"]
+__all__ = ["E5", "Calibration", "Candidates", "calibration_of", "candidates", "confidence_of", "fuse"]
 
 _DENSE_WEIGHT: Final = 0.3
 _COSINE_WEIGHT, _COVERAGE_WEIGHT, _BOTH_OFFSET = 5.3, 11.4, -5.9
@@ -114,7 +114,7 @@ def fuse(
         cosine = _cosines(keys, dense, candidates)
     relevance = _relevance(cosine, coverage)
     best = int(np.lexsort((keys, -relevance))[0])
-    confidence = _confidence(
+    confidence = confidence_of(
         None if cosine is None else calibration.nearness(float(cosine[best])),
         None if coverage is None else float(coverage[best]),
     )
@@ -151,7 +151,13 @@ def _cosines(keys: NDArray[np.int64], dense: Hits, candidates: Candidates | None
     return cosine
 
 
-def _confidence(nearness: float | None, coverage: float | None) -> float:
+def confidence_of(nearness: float | None, coverage: float | None) -> float:
+    """Returns the score of the best passage: the probability that the store treats the subject of the question.
+
+    Args:
+        nearness: its cosine on the scale of `Calibration.nearness`. None: not known.
+        coverage: its BM25 over the most that the query could reach. None: not known.
+    """
     if nearness is None:
         logit = _COVERAGE_ALONE * (coverage or 0.0) + _COVERAGE_OFFSET
     elif coverage is None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.knowledge.bilingual import Asked, with_other_language
 from deepwell.knowledge.documents import Passage, Place
 from deepwell.knowledge.filters import matches
 from deepwell.knowledge.fuse import Candidates, calibration_of, candidates, fuse
@@ -88,8 +89,9 @@ class Found:
 
 @dataclass(slots=True)
 class Arms:
-    """The hits of the two arms of one search, and the vectors of both where both were asked."""
+    """The hits of the two arms of one search, and the vectors of the query and of both where both were asked."""
 
+    query: NDArray[np.float32] | None = None
     lexical: Hits | None = None
     dense: Hits | None = None
     candidates: Candidates | None = None
@@ -179,6 +181,9 @@ class Searcher:
             ranked = fuse(
                 arms.lexical, arms.dense, arms.candidates, calibration=calibration_of(store.embedder)
             )
+            if arms.query is not None:
+                asked = Asked(query, arms.query, arms.lexical, arms.candidates, depth, allowed)
+                ranked = await self._in_both_languages(tenant, store, ranked, asked)
             found = await self._kept.chunks.found(tenant, store.id, ranked.keys[:depth].tolist())
             passages = [
                 passage_of(found[key], score)
@@ -239,10 +244,15 @@ class Searcher:
         return await self._arms(tenant, store, query, ranker, depth, None)
 
     async def synchronise(self, tenant: Tenant, store_id: str) -> int:
-        """Brings the indexes of a store up to its newest generation, and returns it."""
+        """Brings the indexes of a store up to its newest generation, and returns it.
+
+        If the store has both languages and no alignment of them yet, that is learned too, which takes seconds. Searches do
+        not wait for it: they begin it in a thread.
+        """
         store = await self._kept.stores.get(tenant, store_id)
         if store.dimensions:
-            await self._vectors(tenant, store, await self._current(tenant, store))
+            side = await self._current(tenant, store)
+            await asyncio.to_thread(side.learn, await self._vectors(tenant, store, side))
         return store.generation
 
     async def sweep(self) -> int:
@@ -297,7 +307,7 @@ class Searcher:
                 arms.lexical = await asyncio.to_thread(side.lexical.search, query, depth, allowed=allowed)
             if embedding is not None:
                 vectors = await self._vectors(tenant, store, side)
-                vector = (await embedding)[0]
+                arms.query = vector = (await embedding)[0]
                 arms.dense = await asyncio.to_thread(vectors.search, vector, depth, allowed=allowed)
                 if arms.lexical is not None:
                     arms.candidates = await asyncio.to_thread(
@@ -307,6 +317,16 @@ class Searcher:
             if embedding is not None:
                 embedding.cancel()
         return arms
+
+    async def _in_both_languages(
+        self, tenant: Tenant, store: StoredStore, ranked: Hits, asked: Asked
+    ) -> Hits:
+        side = await self._current(tenant, store)
+        vectors = await self._vectors(tenant, store, side)
+        side.learn_later(vectors)
+        if side.alignment is None:
+            return ranked
+        return await asyncio.to_thread(with_other_language, ranked, asked, side, vectors)
 
     async def _current(self, tenant: Tenant, store: StoredStore) -> SideIndex:
         """Returns the index of a store, at least as new as its row."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -9,9 +10,11 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 from tests.knowledge.test_ingest import House
+from tests.knowledge.two_languages import QUERIES, published
 from tests.postgres import running
 
 from deepwell.errors import StorageError
+from deepwell.knowledge.align import is_chinese
 from deepwell.knowledge.index.shared import SharedVectors
 from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.settings import InvalidSettings, Settings
@@ -104,8 +107,6 @@ async def test_two_servers_see_each_others_work(house, searcher, tmp_path):
 
 
 async def test_searches_at_once_from_two_servers_keep_each_vector_once(house, searcher, tmp_path):
-    import asyncio
-
     other = searcher_of(house, tmp_path / "two")
     for number in range(5):
         await added(house, f"The ferry of pier {number} leaves.", f"{number}.txt")
@@ -197,3 +198,26 @@ def test_settings_without_postgresql_are_refused(monkeypatch):
         Settings.load(knowledge_vectors="pgvector")
     given = Settings.load(knowledge_vectors="pgvector", database_url="postgresql://me@/base")
     assert given.knowledge_vectors == "pgvector"
+
+
+async def test_two_languages_are_searched_as_in_side_files(url, tmp_path):
+    expected = {}
+    for name, database in (
+        ("files", Database.temporary()),
+        ("shared", await asyncio.to_thread(Database.connect, url)),
+    ):
+        kept, store, embedder = await published(database, tmp_path / name, hash=f"turned-{name}")
+
+        async def embedder_of(_store, embedder=embedder):
+            return embedder
+
+        shared = SharedVectors(kept) if name == "shared" else None
+        searcher = Searcher(kept, tmp_path / "side" / name, embedder_of, shared=shared)
+        await searcher.synchronise(LOCAL, store.id)
+        for query in QUERIES:
+            passages = await searcher.search(LOCAL, store.id, query)
+            found = [(one.text, one.score) for one in passages]
+            assert {is_chinese(text) for text, _ in found[:2]} == {True, False}
+            assert expected.setdefault(query, found) == found
+        await searcher.close()
+        database.close()

@@ -45,7 +45,7 @@ def _never() -> bool:
     return False
 
 
-class AnnIndex:
+class AnnIndex(FlatIndex):
     """A `VectorIndex` for 100,000 vectors and more. Without a graph it is an exact one.
 
     Args:
@@ -67,8 +67,7 @@ class AnnIndex:
         max_tail: int = _MAX_TAIL,
         threads: int = 0,
     ) -> None:
-        self._rows = rows
-        self._flat = FlatIndex(rows)
+        super().__init__(rows)
         self._graphs = GraphFolder(folder, rows.dimensions, shape or GraphShape())
         self._checkpoint_rows = checkpoint_rows
         self._max_tail = max_tail
@@ -76,22 +75,9 @@ class AnnIndex:
         self._graphs.reload()
 
     @property
-    def dimensions(self) -> int:
-        return self._rows.dimensions
-
-    @property
     def covered(self) -> int:
         """The number of rows, removed ones included, that the graph covers."""
         return self._tail(self._rows.rows, self._graph(self._rows.rows))
-
-    def __len__(self) -> int:
-        return self._rows.rows.size
-
-    def add(self, keys: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        self._rows.change(_NONE, keys, vectors)
-
-    def remove(self, keys: NDArray[np.int64]) -> None:
-        self._rows.change(keys, _NONE, np.empty((0, self.dimensions), np.float32))
 
     def search(
         self, query: NDArray[np.float32], limit: int, *, allowed: NDArray[np.int64] | None = None
@@ -115,12 +101,9 @@ class AnnIndex:
         wanted = np.ones(tail, np.bool_) if wanted is None else wanted[:tail]
         return merge([_of_graph(rows, graph, query, limit, wanted), latest], limit)
 
-    def fetch(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        return self._flat.fetch(keys)
-
     def reload(self) -> bool:
         """Takes over what other processes have changed. Returns True if vectors have changed."""
-        changed = self._rows.reload()
+        changed = super().reload()
         self._graphs.reload()
         return changed
 

@@ -20,12 +20,12 @@ class Columns(NamedTuple):
 
     Attributes:
         vectors: float32 [rows, dimensions].
-        pairs: int64 [rows, 2]: key and serial number of each row.
+        names: int64 [rows, 3]: key, serial number and label of each row.
         removed: int64 [removed]: rows that were removed.
     """
 
     vectors: Column
-    pairs: Column
+    names: Column
     removed: Column
 
     def sync(self) -> None:
@@ -75,7 +75,7 @@ class MemoryMedium:
         return self._columns[state.lineage, state.epoch]
 
     def create(self, state: RowsState) -> Columns:
-        made = Columns(Growing(np.float32, state.dimensions), Growing(np.int64, 2), Growing(np.int64))
+        made = Columns(Growing(np.float32, state.dimensions), Growing(np.int64, 3), Growing(np.int64))
         self._columns[state.lineage, state.epoch] = made
         return made
 
@@ -123,9 +123,9 @@ class FolderMedium:
         )
 
     def _columns(self, state: RowsState, *, create: bool) -> Columns:
-        vectors, pairs, removed = self._paths(state)
+        vectors, names, removed = self._paths(state)
         return Columns(
             GrowingFile(vectors, np.float32, state.dimensions, create=create),
-            GrowingFile(pairs, np.int64, 2, create=create),
+            GrowingFile(names, np.int64, 3, create=create),
             GrowingFile(removed, np.int64, create=create),
         )

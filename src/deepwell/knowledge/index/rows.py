@@ -5,7 +5,7 @@ that knows how far the columns are filled has a snapshot, however many rows othe
 
     state.json        how far the columns are filled, and the store's generation; replaced as a whole, once the rows are on disk
     vectors-*.f32     [rows, dimensions]
-    rows-*.i64        [rows, 2]: key and serial number of each row
+    rows-*.i64        [rows, 3]: key, serial number and label of each row
     removed-*.i64     [removed]: numbers of rows
 
 Whatever lies behind the filled part was left by a crash, and is written over. A serial number belongs to one row for ever,
@@ -46,8 +46,10 @@ class Rows:
         vectors: float32 [rows, dimensions].
         keys: int64 [rows].
         serials: int64 [rows], ascending.
+        labels: int64 [rows]: what the caller gave with each vector.
         alive: bool [rows], rows that were not removed. None: all.
         size: number of rows that were not removed.
+        labelled: number of those whose label is not 0.
         order: int64 [rows], rows in the order of their keys, those of one key in order of age. None: they lie in that order.
     """
 
@@ -56,9 +58,16 @@ class Rows:
     vectors: NDArray[np.float32]
     keys: NDArray[np.int64]
     serials: NDArray[np.int64]
+    labels: NDArray[np.int64]
     alive: NDArray[np.bool_] | None
     size: int
+    labelled: int
     order: NDArray[np.int64] | None
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """The numbers of rows with label 0 and of rows with another label that were not removed."""
+        return self.size - self.labelled, self.labelled
 
     def read(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Returns a copy of the vectors of ascending rows. It reads the file between the first and the last of them."""
@@ -150,6 +159,7 @@ class VectorRows:
         keys: NDArray[np.int64],
         vectors: NDArray[np.float32],
         generation: int | None = None,
+        labels: NDArray[np.int64] | None = None,
     ) -> None:
         """Removes keys, then adds or replaces others. After a crash all of it is there, or nothing.
 
@@ -158,6 +168,7 @@ class VectorRows:
             keys: [n].
             vectors: [n, dimensions].
             generation: the state of the store that this change leads to. None: as before.
+            labels: int64 [n], a number to tell the vectors apart by. None: 0.
 
         Raises:
             ValueError: as `VectorIndex.add`. Nothing was changed.
@@ -177,7 +188,9 @@ class VectorRows:
             columns = self._columns or self._medium.create(state)
             serials = np.arange(state.next_serial, state.next_serial + len(keys))
             columns.vectors.write(state.rows, vectors)
-            columns.pairs.write(state.rows, np.stack([keys, serials], axis=1))
+            if labels is None:
+                labels = np.zeros(len(keys), np.int64)
+            columns.names.write(state.rows, np.stack([keys, serials, labels], axis=1))
             columns.removed.write(state.removed, gone)
             columns.sync()
             self._commit(
@@ -222,7 +235,8 @@ class VectorRows:
             for start in range(0, len(kept), _COPIED):
                 some = kept[start : start + _COPIED]
                 columns.vectors.write(start, old.read(some))
-                columns.pairs.write(start, np.stack([old.keys[some], old.serials[some]], axis=1))
+                names = np.stack([old.keys[some], old.serials[some], old.labels[some]], axis=1)
+                columns.names.write(start, names)
             columns.sync()
             self._commit(state)
             self._medium.sweep(state)
@@ -256,31 +270,34 @@ class VectorRows:
         """Forgets all rows."""
         self._state = state
         self._columns = columns
-        self._keys, self._serials = Growing(np.int64), Growing(np.int64)
+        self._keys, self._serials, self._labels = (Growing(np.int64) for _ in range(3))
         self._alive: Growing | None = None
         self._ascending = True
         empty = np.empty(0, np.int64)
         vectors = np.empty((0, self.dimensions), np.float32)
-        self.rows = Rows(state.lineage, Growing(np.float32), vectors, empty, empty, None, 0, None)
+        self.rows = Rows(state.lineage, Growing(np.float32), vectors, empty, empty, empty, None, 0, 0, None)
 
     def _extend(self, state: RowsState) -> None:
         """Reads the rows that a state has beyond the present one, and makes the snapshot."""
         assert self._columns is not None
         before, have = self._state, self.rows
         vectors = self._columns.vectors.view(state.rows)
-        pairs = self._columns.pairs.view(state.rows)[before.rows :]
+        names = self._columns.names.view(state.rows)[before.rows :]
         gone = self._columns.removed.view(state.removed)[before.removed :]
-        self._keys.write(before.rows, pairs[:, 0])
-        self._serials.write(before.rows, pairs[:, 1])
+        for column, values in zip((self._keys, self._serials, self._labels), names.T, strict=True):
+            column.write(before.rows, values)
         keys = self._keys.view(state.rows)
         order = have.order
-        if len(pairs):
+        if len(names):
             self._ascending = self._ascending and bool((np.diff(keys[max(before.rows - 1, 0) :]) > 0).all())
             order = None if self._ascending else np.argsort(keys, kind="stable")
         alive = self._mark(before.rows, state.rows, gone)
-        size = have.size + len(pairs) - len(gone)
-        serials = self._serials.view(state.rows)
-        self.rows = Rows(state.lineage, self._columns.vectors, vectors, keys, serials, alive, size, order)
+        size = have.size + len(names) - len(gone)
+        serials, labels = self._serials.view(state.rows), self._labels.view(state.rows)
+        labelled = int(np.count_nonzero(labels if alive is None else labels[alive]))
+        self.rows = Rows(
+            state.lineage, self._columns.vectors, vectors, keys, serials, labels, alive, size, labelled, order
+        )
         self._state = state
 
     def _mark(self, before: int, rows: int, gone: NDArray[np.int64]) -> NDArray[np.bool_] | None:

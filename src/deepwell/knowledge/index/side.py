@@ -6,6 +6,7 @@ what it has written.
     state.json, vectors-*, rows-*, removed-*   the vectors, see `rows`
     graph*                                     the graph over them, see `graph`
     lexical-*/                                 the texts; the folder of one lineage of rows
+    alignment.npz                              how the vectors of two languages lie to each other, see `languages`
     lock, graph.lock                           held by the one that applies changes, and by the one that builds the graph
 
 The lexical index is changed first, and the vectors' state, which carries the generation, last. A crash in between leaves texts
@@ -28,17 +29,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import DeepwellError, StorageError
+from deepwell.knowledge.align import Alignment, is_chinese
 from deepwell.knowledge.index.ann import AnnIndex
 from deepwell.knowledge.index.flat import FlatIndex
 from deepwell.knowledge.index.graph import GraphShape
+from deepwell.knowledge.index.languages import LanguageMap
 from deepwell.knowledge.index.protocol import LexicalIndex, VectorIndex
 from deepwell.knowledge.index.rows import VectorRows
 
-__all__ = ["Delta", "LexicalFactory", "SideIndex", "SideOptions", "sync"]
+__all__ = ["Delta", "LexicalFactory", "SideIndex", "SideOptions"]
 
 _log = logging.getLogger("deepwell")
 _NICENESS: Final = 10  # of the thread that builds a graph beside a server's work
-_TRIES: Final = 5  # readings of the database that brought a folder no further
+_CHINESE: Final = 1  # label of the row of a Chinese text
 
 LexicalFactory = Callable[[Path | None], LexicalIndex]
 """Opens the lexical index of a folder, or makes it; None: in memory."""
@@ -128,12 +131,15 @@ class SideIndex:
         self._doubted = False
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
+        self._learner: threading.Thread | None = None
+        self._starting = threading.Lock()  # `_learner`
         self._opening = threading.RLock()  # `_lexical` and `_lineage`
         self._lexical: LexicalIndex | None = None
         self._lineage = ""
         with _reported(folder):
             self._rows = VectorRows(dimensions, folder, embedder)
             self._flat = FlatIndex(self._rows)
+            self._languages = LanguageMap(folder, embedder)
             self._ann = None
             if folder is not None:
                 self._ann = AnnIndex(
@@ -170,6 +176,52 @@ class SideIndex:
                 self._lineage = lineage
             return self._lexical
 
+    @property
+    def alignment(self) -> Alignment | None:
+        """The alignment of the store's Chinese passages with the others. None: there is none yet, or nothing to align."""
+        return self._languages.alignment
+
+    def chinese(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Returns for each of the keys [n] whether its text is Chinese; False for a key that is not there."""
+        rows = self._rows.rows
+        mine = rows.find(keys)
+        return np.isin(keys, rows.keys[mine[rows.labels[mine] == _CHINESE]])
+
+    def share(self, *, chinese: bool) -> float:
+        """Returns the share of the passages that are Chinese, or that are not."""
+        others, mine = self._rows.rows.counts
+        return (mine if chinese else others) / max(mine + others, 1)
+
+    def learn(self, vectors: VectorIndex) -> None:
+        """Learns the alignment of the two languages if the store has become large enough, which takes seconds.
+
+        Args:
+            vectors: the vectors of the store, in these files or elsewhere.
+
+        Raises:
+            StorageError: the disk is full.
+        """
+        if not self._is_due():
+            return
+        rows = self._rows.rows
+        alive = np.ones(len(rows.keys), np.bool_) if rows.alive is None else rows.alive
+        chinese = rows.labels == _CHINESE
+        with _reported(self._folder):
+            keys = rows.keys[alive & ~chinese], rows.keys[alive & chinese]
+            self._languages.learn(keys, vectors, self._closed.is_set)
+
+    def learn_later(self, vectors: VectorIndex) -> None:
+        """Starts a thread that does what `learn` does, if that is due. Searches go on with the alignment that there is."""
+        if not self._options.background or self._closed.is_set() or not self._is_due():
+            return
+        with self._starting:
+            if self._learner is None or not self._learner.is_alive():
+                work = (lambda: self.learn(vectors), "the languages of %s were not aligned")
+                self._learner = threading.Thread(
+                    target=self._quietly, args=work, name="deepwell-languages", daemon=True
+                )
+                self._learner.start()
+
     def reload(self) -> bool:
         """Takes over what other processes have applied. Returns True if that was something. Takes 20 us if it was nothing.
 
@@ -178,6 +230,7 @@ class SideIndex:
         """
         with _reported(self._folder):
             changed = self._rows.reload() if self._ann is None else self._ann.reload()
+            self._languages.reload()
         if changed:
             self.lexical.reload()
         return changed
@@ -216,7 +269,8 @@ class SideIndex:
                 lexical.remove(delta.removed)
             if len(delta.keys):
                 lexical.add(delta.keys, delta.texts)
-            self._rows.change(delta.removed, delta.keys, delta.vectors, delta.generation)
+            labels = np.array([_CHINESE * is_chinese(text) for text in delta.texts], np.int64)
+            self._rows.change(delta.removed, delta.keys, delta.vectors, delta.generation, labels)
             if delta.complete:
                 self._check(len(lexical), len(self._flat))
         self._maintain_later()
@@ -270,8 +324,12 @@ class SideIndex:
     def close(self) -> None:
         """Waits until a graph that is being built has been saved. Closing twice is harmless."""
         self._closed.set()
-        if (thread := self._thread) is not None:
-            thread.join()
+        for thread in (self._thread, self._learner):
+            if thread is not None:
+                thread.join()
+
+    def _is_due(self) -> bool:
+        return self._languages.is_due(self._rows.rows.counts)
 
     def _reset(self) -> None:
         self._rows.reset()
@@ -316,43 +374,21 @@ class SideIndex:
         if not self._options.background or self._closed.is_set() or not self.needs_maintenance():
             return
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._maintain_quietly, name="deepwell-graph", daemon=True)
+            work = (lambda: self.maintain(self._closed.is_set), "the graph in %s was not built")
+            self._thread = threading.Thread(
+                target=self._quietly, args=work, name="deepwell-graph", daemon=True
+            )
             self._thread.start()
 
-    def _maintain_quietly(self) -> None:
+    def _quietly(self, work: Callable[[], None], failure: str) -> None:
         with suppress(OSError):
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
         try:
-            self.maintain(self._closed.is_set)
+            work()
         except DeepwellError as error:
-            _log.warning("the graph in %s was not built: %s", self._folder, error)
+            _log.warning(f"{failure}: %s", self._folder, error)
         except Exception:
-            _log.exception("the graph in %s was not built", self._folder)
-
-
-def sync(side: SideIndex, read_delta: Callable[[int], Delta]) -> None:
-    """Brings an index up to the newest generation of its store. Blocks: an event loop calls it in a thread.
-
-    Args:
-        side: the index.
-        read_delta: returns the changes after a generation.
-
-    Raises:
-        StorageError: the folder cannot be used, or does not keep what is applied.
-    """
-    side.reload()
-    failures = 0
-    while failures < _TRIES:
-        since = side.generation
-        delta = read_delta(since)
-        if delta.generation == since and delta.complete and not delta.rebuild:
-            return
-        side.apply(delta, since)
-        failures += side.generation <= since
-    raise StorageError(
-        "a side index does not keep what is applied to it",
-        fix="look for another program that changes its folder in data_dir",
-    )
+            _log.exception(failure, self._folder)
 
 
 @contextmanager

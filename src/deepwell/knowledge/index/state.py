@@ -14,7 +14,7 @@ from typing import Any, Final, Self, TypeVar
 
 __all__ = ["FORMAT", "FolderLock", "GraphState", "RowsState", "read_state", "write_state"]
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 T = TypeVar("T", bound="_State")
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from deepwell.knowledge.index.flat import FlatIndex
 from deepwell.knowledge.index.rows import VectorRows
-from deepwell.knowledge.index.side import SideIndex, SideOptions, sync
+from deepwell.knowledge.index.side import SideIndex, SideOptions
 from deepwell.storage.knowledge.chunks import ChunksDelta
 
 __all__ = ["DIMENSIONS"]
@@ -65,7 +65,9 @@ def _build(folder: Path, database: Path) -> dict[str, Any]:
     began = time.perf_counter()
     side, table = _opened(folder), _Table(database)
     found = side.generation
-    sync(side, table.delta)
+    while side.generation < table.newest:
+        since = side.generation
+        side.apply(table.delta(since), since)
     applied = time.perf_counter()
     side.maintain()
     ended = time.perf_counter()

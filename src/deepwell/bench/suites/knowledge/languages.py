@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,50 +16,74 @@ from deepwell.bench.harness.assets import e5_small
 from deepwell.bench.harness.proportions import wilson
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.vectors import CachedEmbedder
+from deepwell.bench.suites.knowledge.published import KnownVectors, publish
 from deepwell.bench.workloads.knowledge.help_questions import (
     HelpQuestion,
     development_questions,
     help_questions,
 )
 from deepwell.bench.workloads.knowledge.libreoffice_help import HelpPassage, help_passages, help_source
-from deepwell.errors import DeepwellError
-from deepwell.knowledge.align import across, interleaved, learn_alignment
-from deepwell.knowledge.index.lexical import TantivyIndex
+from deepwell.knowledge.search import Searcher, SearchOptions
+from deepwell.storage.database import LOCAL, Database
+from deepwell.storage.files import FileStore
+from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.knowledge.stores import StoredStore
 
 __all__ = ["bench_languages", "context_text"]
 
-_CANDIDATES = 200
-_DEPTH = 10
+_DEPTH: Final = 10
+_MISSED: Final = 10**6
 
 
 @dataclass(frozen=True, slots=True)
 class _Ranks:
-    """The best places of one question, from 0. `gold`: of the passage in the other language; `twin`: of either."""
+    """The best places of one question, from 0. `gold`: of the passage in the other language; `twin`: of its translation.
+
+    `raw` and `single` are those places by cosine alone, and by the store of the question's language alone.
+    """
 
     language: str
     raw: int
-    aligned: int
     gold: int
     twin: int
-    filtered: int
+    single: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Corpus:
+    """Passages, English ones first, as they are indexed, and the vectors of passages and questions."""
+
+    passages: Sequence[HelpPassage]
+    texts: Sequence[str]
+    vectors: NDArray[np.float32]
+    queries: NDArray[np.float32]
+    hash: str
+
+    def same(self, gold: str, language: str) -> set[int]:
+        """Returns the numbers of the passages with the gold one's text in a language: any of them answers the question."""
+        texts = [one.english if language == "en" else one.chinese for one in self.passages]
+        text = next(mine for one, mine in zip(self.passages, texts, strict=True) if one.id == gold)
+        start = 0 if language == "en" else len(texts)
+        return {start + number for number, mine in enumerate(texts) if mine == text}
 
 
 def bench_languages(report: Report, *, development: bool = False) -> dict[str, Any]:
-    """Returns recall@10 of the passage in the other language; beside it, with its translation counted as well."""
-    passages = help_passages()
+    """Returns recall@10 of the passage in the other language, as `Searcher` finds it in a store with all passages.
+
+    Beside it: its translation counted as well, and nDCG@10 of the translation alone, in this store and in one without the
+    other language, which shows what the other language costs.
+    """
     questions = development_questions() if development else help_questions()
-    source = help_source()
-    report.note(
-        f"{len(passages):,} aligned passages in 2 languages, corpus {source.corpus[:16]}, {source.packages}"
-    )
-    ranks = _ranked(report, passages, questions)
+    corpus = _corpus(report, questions)
+    with tempfile.TemporaryDirectory() as folder:
+        ranks = asyncio.run(_ranked(report, corpus, questions, Path(folder)))
     rows: list[tuple[str, ...]] = []
     for name, hit in (
         ("one ranking by cosine", lambda one: one.raw < _DEPTH),
-        ("one ranking, aligned", lambda one: one.aligned < _DEPTH),
-        ("by turns, aligned and bridged", lambda one: one.gold < _DEPTH),
-        ("the same, translation counted", lambda one: one.twin < _DEPTH),
-        ("the same, search in the passage's language alone", lambda one: one.filtered < _DEPTH),
+        ("the store's search", lambda one: one.gold < _DEPTH),
+        ("the same, translation counted", lambda one: min(one.gold, one.twin) < _DEPTH),
+        ("the translation alone", lambda one: one.twin < _DEPTH),
+        ("the same, in a store of one language", lambda one: one.single < _DEPTH),
     ):
         shares = [
             _share([one for one in ranks if one.language in languages], hit)
@@ -72,10 +99,11 @@ def bench_languages(report: Report, *, development: bool = False) -> dict[str, A
         "high": rounded(high),
         "chinese_on_english": _rate([one.gold < _DEPTH for one in ranks if one.language == "zh"]),
         "english_on_chinese": _rate([one.gold < _DEPTH for one in ranks if one.language == "en"]),
-        "translation_counted": _rate([one.twin < _DEPTH for one in ranks]),
-        "other_language_alone": _rate([one.filtered < _DEPTH for one in ranks]),
+        "translation_counted": _rate([min(one.gold, one.twin) < _DEPTH for one in ranks]),
+        "own_language_ndcg_10": _ndcg([one.twin for one in ranks]),
+        "own_language_ndcg_10_alone": _ndcg([one.single for one in ranks]),
         "unaligned": _rate([one.raw < _DEPTH for one in ranks]),
-        "passages": 2 * len(passages),
+        "passages": len(corpus.texts),
         "questions": len(ranks),
     }
 
@@ -86,64 +114,74 @@ def context_text(title: str, heading: str, text: str) -> str:
     return "\n".join([" > ".join(above), text]) if above else text
 
 
-def _ranked(
-    report: Report, passages: Sequence[HelpPassage], questions: Sequence[HelpQuestion]
-) -> list[_Ranks]:
-    texts = {"en": [one.english for one in passages], "zh": [one.chinese for one in passages]}
-    indexed = {
-        "en": [context_text(one.title_en, one.heading_en, one.english) for one in passages],
-        "zh": [context_text(one.title_zh, one.heading_zh, one.chinese) for one in passages],
-    }
+def _corpus(report: Report, questions: Sequence[HelpQuestion]) -> _Corpus:
+    passages, source = help_passages(), help_source()
+    english = [context_text(one.title_en, one.heading_en, one.english) for one in passages]
+    chinese = [context_text(one.title_zh, one.heading_zh, one.chinese) for one in passages]
     with CachedEmbedder(e5_small(), report.note) as embedder:
-        raw = {language: embedder.embed(indexed[language], "passage") for language in ("zh", "en")}
+        vectors = [embedder.embed(texts, "passage") for texts in (english, chinese)]
         queries = embedder.embed([one.question for one in questions], "query")
-    alignment = learn_alignment(raw["en"], raw["zh"])
-    if alignment is None:
-        raise DeepwellError("the two languages have nothing in common", fix="use the pinned packages")
-    report.note(f"aligned by {alignment.pairs:,} mutual nearest neighbours, without their ids")
-    common = {language: alignment.common(raw[language], of_first=language == "en") for language in raw}
-    words = {language: TantivyIndex() for language in raw}
-    for language, index in words.items():
-        index.add(np.arange(len(passages)), indexed[language])
-    places = {one.id: number for number, one in enumerate(passages)}
-    found: list[_Ranks] = []
-    for question, query in zip(questions, queries, strict=True):
-        own, other = question.language, question.gold_language
-        turned = alignment.common(query, of_first=own == "en")
-        lexical = np.zeros(len(passages))
-        hits = words[own].search(question.question, _CANDIDATES)
-        if len(hits):
-            lexical[hits.keys] = hits.scores / hits.scores[0]
-        ours, theirs = across(common[own], common[other], turned, lexical)
-        gold = _same(texts[other], places[question.gold])
-        twin = _same(texts[own], places[question.gold])
-        merged = interleaved(np.argsort(-ours, kind="stable"), np.argsort(-theirs, kind="stable"), 100)
-        right = {(1, key) for key in gold}
-        found.append(
+    report.note(
+        f"{len(passages):,} aligned passages in 2 languages, corpus {source.corpus[:16]}, {source.packages}"
+    )
+    return _Corpus(passages, [*english, *chinese], np.concatenate(vectors), queries, embedder.hash)
+
+
+async def _ranked(
+    report: Report, corpus: _Corpus, questions: Sequence[HelpQuestion], folder: Path
+) -> list[_Ranks]:
+    database = Database.open(folder / "deepwell.db")
+    kept, files = KnowledgeStorage(database), FileStore(database, folder / "files")
+    texts = [one.question for one in questions]
+    known = dict(zip(texts, corpus.queries, strict=True))
+    embedder = KnownVectors(corpus.hash, known, corpus.vectors.shape[1])
+
+    async def embedder_of(_store: StoredStore) -> KnownVectors:
+        return embedder
+
+    searcher = Searcher(kept, folder / "side", embedder_of)
+    half = len(corpus.passages)
+    parts = {"both": slice(None), "en": slice(half), "zh": slice(half, None)}
+    stores: dict[str, str] = {}
+    for name, part in parts.items():
+        store = await publish(kept, files, embedder, corpus.texts[part], corpus.vectors[part], name=name)
+        await searcher.synchronise(LOCAL, store.id)
+        stores[name] = store.id
+        report.note(f"published {name}: {len(corpus.texts[part]):,} passages")
+    options = SearchOptions(limit=_DEPTH)
+    ranks: list[_Ranks] = []
+    for question, query in zip(questions, corpus.queries, strict=True):
+        own = question.language
+        gold = corpus.same(question.gold, question.gold_language)
+        twin = corpus.same(question.gold, own)
+        cosines = corpus.vectors @ query
+        found: dict[str, list[int]] = {}
+        for name in ("both", own):
+            passages = await searcher.search(LOCAL, stores[name], question.question, options)
+            start = half if name == "zh" else 0
+            found[name] = [start + (one.place.row or 0) - 1 for one in passages]
+        ranks.append(
             _Ranks(
                 own,
-                _rank(raw[other] @ query, gold, raw[own] @ query),
-                _rank(common[other] @ turned, gold, common[own] @ turned),
-                _first(merged, right),
-                _first(merged, right | {(0, key) for key in twin}),
-                _rank(theirs, gold),
+                int((cosines > cosines[list(gold)].max()).sum()),
+                _place(found["both"], gold),
+                _place(found["both"], twin),
+                _place(found[own], twin),
             )
         )
-    return found
+    await searcher.close()
+    database.close()
+    return ranks
 
 
-def _same(texts: Sequence[str], place: int) -> list[int]:
-    """Returns the passages whose text is that of the gold one: any of them answers the question."""
-    return [number for number, text in enumerate(texts) if text == texts[place]]
+def _place(found: Sequence[int], right: set[int]) -> int:
+    return next((place for place, one in enumerate(found) if one in right), _MISSED)
 
 
-def _rank(scores: NDArray[Any], right: Sequence[int], others: NDArray[Any] | None = None) -> int:
-    best = scores[list(right)].max()
-    return int((scores > best).sum()) + (0 if others is None else int((others > best).sum()))
-
-
-def _first(merged: Sequence[tuple[int, int]], right: set[tuple[int, int]]) -> int:
-    return next((place for place, one in enumerate(merged) if one in right), len(merged))
+def _ndcg(places: Sequence[int]) -> float:
+    """Returns the mean nDCG@10 in points of rankings with one relevant passage each, at these places."""
+    gains = [1 / np.log2(place + 2) if place < _DEPTH else 0.0 for place in places]
+    return rounded(100 * float(np.mean(gains)))
 
 
 def _rate(hits: Sequence[bool]) -> float:

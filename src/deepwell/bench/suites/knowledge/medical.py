@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from deepwell.bench.harness.proportions import mcnemar, wilson
 from deepwell.bench.harness.report import Report, rounded
+from deepwell.bench.suites.knowledge.published import KnownVectors, publish
 from deepwell.bench.workloads.knowledge.control_questions import control_questions
 from deepwell.bench.workloads.knowledge.icd import IcdPassage, icd_entries, icd_passages, plain
 from deepwell.bench.workloads.knowledge.icd_questions import (
@@ -18,14 +22,18 @@ from deepwell.bench.workloads.knowledge.icd_questions import (
     development_icd_questions,
     icd_questions,
 )
-from deepwell.knowledge.index.lexical import TantivyIndex
+from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.llm import LLM
+from deepwell.storage.database import LOCAL, Database
+from deepwell.storage.files import FileStore
+from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.knowledge.stores import StoredStore
 
 __all__ = ["bench_medical"]
 
 MODEL = "qwen2.5-coder-0.5b"
 PASSAGES = 1
-MIN_BM25 = 18.0
+MIN_SCORE = 0.33
 """The least score of a passage that is used: 1 in 20 of the English development questions on LibreOffice reaches it."""
 _SYSTEM = "You are an expert of medical coding. Use the notes, if there are any, and answer with nothing but the answer."
 _AT_ONCE = 8  # questions whose steps the engine shares
@@ -41,31 +49,44 @@ class _Answered:
     found: bool
 
 
-class _Index:
-    """The whole classification, searched by words. The score of a passage decides whether it is used."""
+def _retrieved(
+    passages: Sequence[IcdPassage], questions: Sequence[ClosedQuestion]
+) -> dict[str, list[IcdPassage]]:
+    """Returns the passages for every question, as `Searcher` finds them by words in a store with the whole classification."""
 
-    def __init__(self) -> None:
-        self.passages = icd_passages(icd_entries())
-        self._words = TantivyIndex()
-        self._words.add(np.arange(len(self.passages)), [one.text for one in self.passages])
+    async def search(folder: Path) -> dict[str, list[IcdPassage]]:
+        database = Database.open(folder / "deepwell.db")
+        kept, files = KnowledgeStorage(database), FileStore(database, folder / "files")
+        embedder = KnownVectors("words alone", {}, 1)
+        texts = [one.text for one in passages]
+        store = await publish(kept, files, embedder, texts, np.zeros((len(texts), 1), np.float32))
 
-    def search(self, question: str) -> list[IcdPassage]:
-        found = self._words.search(question, PASSAGES)
-        return [
-            self.passages[key]
-            for key, score in zip(found.keys, found.scores, strict=True)
-            if score >= MIN_BM25
-        ]
+        async def embedder_of(_store: StoredStore) -> KnownVectors:
+            return embedder
+
+        searcher = Searcher(kept, folder / "side", embedder_of)
+        options = SearchOptions(limit=PASSAGES, ranker="lexical", min_score=MIN_SCORE)
+        found: dict[str, list[IcdPassage]] = {}
+        for one in questions:
+            hits = await searcher.search(LOCAL, store.id, one.question, options)
+            found[one.question] = [passages[(hit.place.row or 0) - 1] for hit in hits]
+        await searcher.close()
+        database.close()
+        return found
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(search(Path(folder)))
 
 
 def bench_medical(report: Report, *, development: bool = False) -> dict[str, Any]:
     """Returns accuracies of both arms over the questions and over the control set, which decides whether retrieval harms."""
-    index = _Index()
+    passages = icd_passages(icd_entries())
     questions = development_icd_questions() if development else icd_questions()
-    report.note(f"{len(index.passages):,} passages, {len(questions)} questions, {MODEL}")
+    report.note(f"{len(passages):,} passages, {len(questions)} questions, {MODEL}, ranker lexical")
+    found = _retrieved(passages, [*questions, *control_questions()])
     with LLM(MODEL) as llm, ThreadPoolExecutor(_AT_ONCE) as pool:
-        asked = list(pool.map(lambda one: _answered(llm, index, one), questions))
-        control = list(pool.map(lambda one: _answered(llm, index, one), control_questions()))
+        asked = list(pool.map(lambda one: _answered(llm, found[one.question], one), questions))
+        control = list(pool.map(lambda one: _answered(llm, found[one.question], one), control_questions()))
     rows: list[tuple[Any, ...]] = []
     for name, group in (
         ("yes/no", [one for one in asked if one.question.kind == "yesno"]),
@@ -110,8 +131,7 @@ def bench_medical(report: Report, *, development: bool = False) -> dict[str, Any
     }
 
 
-def _answered(llm: LLM, index: _Index, question: ClosedQuestion) -> _Answered:
-    passages = index.search(question.question)
+def _answered(llm: LLM, passages: Sequence[IcdPassage], question: ClosedQuestion) -> _Answered:
     without = _choice(llm, question, []) == question.answer
     retrieved = without if not passages else _choice(llm, question, passages) == question.answer
     condition = plain(question.question.split('"')[1]) if question.gold else ""

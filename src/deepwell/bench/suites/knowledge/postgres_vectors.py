@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +18,7 @@ from deepwell.bench.harness.postgres import postgres
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.harness.vectors import CachedEmbedder
 from deepwell.bench.suites.knowledge.languages import context_text
+from deepwell.bench.suites.knowledge.published import KnownVectors, publish
 from deepwell.bench.workloads.knowledge.help_questions import help_questions
 from deepwell.bench.workloads.knowledge.libreoffice_help import help_passages
 from deepwell.knowledge.index.pgvector import PgVectorIndex, build_hnsw
@@ -27,13 +27,10 @@ from deepwell.knowledge.search import Ranker, Searcher, SearchOptions
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.knowledge import KnowledgeStorage
-from deepwell.storage.knowledge.chunks import NewChunk
-from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.knowledge.stores import StoredStore
 
 __all__ = ["bench_postgres_vectors"]
 
-_A_FILE: Final = 512  # chunks
 _DEPTH: Final = 10
 _RANKERS: Final[tuple[Ranker, ...]] = ("hybrid", "dense", "lexical")
 _SUITE: Final = ("tests/storage/test_knowledge.py", "tests/knowledge/index")
@@ -51,25 +48,6 @@ class _Corpus:
     vectors: NDArray[np.float32]
     queries: Mapping[str, NDArray[np.float32]]
     hash: str
-
-
-class _KnownVectors:
-    """An embedder of the questions alone, whose vectors are there already: both sides get the same bits."""
-
-    name, max_tokens = "e5-small-q4", 512
-
-    def __init__(self, corpus: _Corpus) -> None:
-        self.hash = corpus.hash
-        self.dimensions = corpus.vectors.shape[1]
-        self._queries = corpus.queries
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        return [len(text.split()) for text in texts]
-
-    async def embed(
-        self, texts: Sequence[str], input_type: Literal["query", "passage"]
-    ) -> NDArray[np.float32]:
-        return np.stack([self._queries[text] for text in texts])
 
 
 def bench_postgres_vectors(report: Report, *, passages: int) -> dict[str, Any]:
@@ -127,14 +105,17 @@ async def _rankings(
     database: Database, corpus: _Corpus, folder: Path, *, in_database: bool
 ) -> tuple[_Rankings, StoredStore]:
     """Publishes the chunks, and returns texts and scores of what every question finds, by every ranking."""
-    kept, embedder = KnowledgeStorage(database), _KnownVectors(corpus)
-    store = await _published(kept, FileStore(database, folder / "files"), corpus, embedder)
+    kept = KnowledgeStorage(database)
+    embedder = KnownVectors(corpus.hash, corpus.queries, corpus.vectors.shape[1])
+    files = FileStore(database, folder / "files")
+    store = await publish(kept, files, embedder, corpus.texts, corpus.vectors)
 
-    async def embedder_of(_store: StoredStore) -> _KnownVectors:
+    async def embedder_of(_store: StoredStore) -> KnownVectors:
         return embedder
 
     vectors = SharedVectors(kept) if in_database else None
     searcher = Searcher(kept, folder / "side", embedder_of, shared=vectors)
+    await searcher.synchronise(LOCAL, store.id)
     rankings: dict[tuple[Ranker, str], list[tuple[str, float]]] = {}
     for ranker in _RANKERS:
         for question in corpus.queries:
@@ -143,38 +124,6 @@ async def _rankings(
             rankings[ranker, question] = [(one.text, one.score) for one in passages]
     await searcher.close()
     return rankings, store
-
-
-async def _published(
-    kept: KnowledgeStorage, files: FileStore, corpus: _Corpus, embedder: _KnownVectors
-) -> StoredStore:
-    created = await kept.stores.create(LOCAL, name="help", embedder=embedder.name)
-    store = await kept.stores.adopt(
-        LOCAL,
-        created.id,
-        embedder=embedder.name,
-        embedder_hash=embedder.hash,
-        dimensions=embedder.dimensions,
-    )
-    for begin in range(0, len(corpus.texts), _A_FILE):
-        chunks = [_chunk(text) for text in corpus.texts[begin : begin + _A_FILE]]
-        digests = [one.digest for one in chunks]
-        vectors = corpus.vectors[begin : begin + _A_FILE]
-        await kept.chunks.keep_vectors(LOCAL, embedder.hash, digests, vectors)
-
-        async def content(chunks: Sequence[NewChunk] = chunks) -> AsyncIterator[bytes]:
-            yield "\n".join(one.text for one in chunks).encode()
-
-        stored = await files.create(LOCAL, filename=f"{begin}.txt", purpose="assistants", content=content())
-        _, [attached] = await kept.files.attach(LOCAL, store.id, [Attachment(stored.id)])
-        await kept.files.complete(
-            LOCAL, attached, stored.id, chunks, usage_bytes=stored.bytes, embedder_hash=embedder.hash
-        )
-    return store
-
-
-def _chunk(text: str) -> NewChunk:
-    return NewChunk(sha256(text.encode()).hexdigest(), text, 0, len(text), "{}", len(text.split()))
 
 
 def _recall(database: Database, corpus: _Corpus, store: StoredStore) -> float:

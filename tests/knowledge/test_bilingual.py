@@ -1,0 +1,146 @@
+"""Searches of a store in two languages: both are found, in one order, under the same filters; others stay as they are."""
+
+import shutil
+
+import numpy as np
+import pytest
+from tests.knowledge.two_languages import CHINESE, ENGLISH, PASSAGES, QUERIES, published, vectors
+
+from deepwell.knowledge.align import is_chinese
+from deepwell.knowledge.search import Searcher, SearchOptions
+from deepwell.storage.database import LOCAL, Database
+
+
+@pytest.fixture
+async def opened(tmp_path):
+    """Opens searchers over stores of this test."""
+    database = Database.temporary()
+    searchers = []
+
+    async def store_of(chinese=PASSAGES):
+        return await published(database, tmp_path / "files", chinese=chinese)
+
+    def searcher_of(kept, embedder, folder="side"):
+        async def embedder_of(_store):
+            return embedder
+
+        searchers.append(Searcher(kept, tmp_path / folder, embedder_of))
+        return searchers[-1]
+
+    yield store_of, searcher_of
+    for one in searchers:
+        await one.close()
+    database.close()
+
+
+async def ranking(searcher, store, query, **options):
+    passages = await searcher.search(LOCAL, store.id, query, SearchOptions(**options))
+    scores = [one.score for one in passages]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= score <= 1 for score in scores)
+    return [one.text for one in passages]
+
+
+def translation(place):
+    return [*CHINESE, *ENGLISH][place]
+
+
+@pytest.mark.parametrize("ranker", ["hybrid", "dense"])
+async def test_a_question_finds_its_own_language_and_then_the_other(opened, ranker):
+    store_of, searcher_of = opened
+    kept, store, embedder = await store_of()
+    searcher = searcher_of(kept, embedder)
+    await searcher.synchronise(LOCAL, store.id)
+    for query, place in QUERIES.items():
+        found = await ranking(searcher, store, query, ranker=ranker)
+        assert set(found[:2]) == {[*ENGLISH, *CHINESE][place], translation(place)}
+        assert len(set(found)) == 10
+        assert 2 <= sum(map(is_chinese, found)) <= 8
+
+
+async def test_a_filter_holds_in_both_languages(opened):
+    store_of, searcher_of = opened
+    kept, store, embedder = await store_of()
+    page = await kept.files.list(LOCAL, store.id, limit=10, order="asc")
+    await kept.files.set_attributes(LOCAL, store.id, page.data[0].file_id, '{"part": 1}')
+    await kept.files.set_attributes(LOCAL, store.id, page.data[-1].file_id, '{"part": 2}')
+    searcher = searcher_of(kept, embedder)
+    await searcher.synchronise(LOCAL, store.id)
+    inside = {1: set(ENGLISH[:512]), 2: set(CHINESE[2 * 512 - PASSAGES :])}
+    for query in QUERIES:
+        for part, texts in inside.items():
+            found = await ranking(
+                searcher, store, query, filters={"type": "eq", "key": "part", "value": part}
+            )
+            assert len(found) == 10
+            assert set(found) <= texts
+
+
+async def test_a_removed_passage_of_the_other_language_is_gone(opened):
+    store_of, searcher_of = opened
+    kept, store, embedder = await store_of()
+    searcher = searcher_of(kept, embedder)
+    await searcher.synchronise(LOCAL, store.id)
+    assert any(map(is_chinese, await ranking(searcher, store, "question about 600")))
+    page = await kept.files.list(LOCAL, store.id, limit=10, order="asc")
+    await kept.files.detach(LOCAL, store.id, [one.file_id for one in page.data[1:]])
+    found = await ranking(searcher, store, "question about 250")
+    assert len(found) == 10
+    assert set(found) <= set(ENGLISH[:512])
+
+
+async def test_a_store_of_one_language_is_searched_as_before(opened, tmp_path):
+    store_of, searcher_of = opened
+    kept, store, embedder = await store_of(chinese=100)
+    searcher = searcher_of(kept, embedder)
+    query = "question about 250"
+    before = await ranking(searcher, store, query)
+    await searcher.synchronise(LOCAL, store.id)
+    assert await ranking(searcher, store, query) == before
+    assert not list((tmp_path / "side").rglob("alignment*"))
+
+
+async def test_an_alignment_is_kept_and_learned_again_when_it_is_lost(opened, tmp_path, monkeypatch):
+    store_of, searcher_of = opened
+    kept, store, embedder = await store_of()
+    first = searcher_of(kept, embedder)
+    await first.synchronise(LOCAL, store.id)
+    query = "question about 600"
+    expected = await ranking(first, store, query)
+    [path] = (tmp_path / "side").rglob("alignment.npz")
+
+    def unexpected(*_args, **_options):
+        raise AssertionError("it was learned twice")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("deepwell.knowledge.index.languages.learn_alignment", unexpected)
+        second = searcher_of(kept, embedder)
+        await second.synchronise(LOCAL, store.id)
+        assert await ranking(second, store, query) == expected
+    path.write_bytes(b"broken")
+    third = searcher_of(kept, embedder)
+    await third.synchronise(LOCAL, store.id)
+    assert await ranking(third, store, query) == expected
+    for one in (first, second, third):
+        await one.close()
+    shutil.rmtree(tmp_path / "side")
+    fourth = searcher_of(kept, embedder)
+    await fourth.synchronise(LOCAL, store.id)
+    assert await ranking(fourth, store, query) == expected
+
+
+async def test_a_search_does_not_wait_for_the_alignment(opened):
+    store_of, searcher_of = opened
+    kept, store, embedder = await store_of()
+    searcher = searcher_of(kept, embedder)
+    query = "question about 600"
+    assert not any(map(is_chinese, (await ranking(searcher, store, query))[:2]))
+    [opened_side] = searcher._open.values()
+    opened_side.side._learner.join()
+    assert (await ranking(searcher, store, query))[1] == CHINESE[600]
+
+
+def test_the_two_languages_lie_apart():
+    rows = vectors()
+    nearest = np.argsort(-(rows @ rows[7]))[:50]
+    assert (nearest < PASSAGES).all()
