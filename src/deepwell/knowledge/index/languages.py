@@ -32,7 +32,7 @@ _LEAST_SHARE: Final = 0.9  # of the vectors that have to be there: a shared tabl
 
 @dataclass(frozen=True, slots=True)
 class _Learned:
-    """What was learned, None if nothing, from how many passages of each language."""
+    """One result of learning: the alignment, None if there is none, and the passages of each language that there were."""
 
     alignment: Alignment | None
     counts: tuple[int, int]
