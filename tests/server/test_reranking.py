@@ -143,6 +143,21 @@ def test_file_search_has_the_same_order(client: OpenAI) -> None:
         assert results(ranking_options={"ranker": ranker}) == found
 
 
+def test_the_passages_of_a_grounded_answer_are_reranked_too(judge: Judge, codec: Codec) -> None:
+    knowledge = KnowledgeOptions(reranker="toy", ground="harbour")
+    running = start(make_service(judge, codec, model="toy", knowledge=knowledge), judge)
+    try:
+        with client_of(running) as client:
+            filled(client)
+            answer = client.chat.completions.create(
+                model="toy", messages=[{"role": "user", "content": QUERY}]
+            )
+            assert answer.choices[0].finish_reason == "stop"
+        assert len(judge.scored) == len(TEXTS)
+    finally:
+        running.stop()
+
+
 def test_several_queries_share_the_tokens_of_one_search(client: OpenAI, judge: Judge) -> None:
     store = filled(client)
     found = client.vector_stores.search(store, query=[QUERY, "puffins and the harbour"])
