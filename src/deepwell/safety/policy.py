@@ -74,7 +74,7 @@ class _Part(BaseModel):
 
 
 class Rule(_Part):
-    """What is done about findings whose score reaches `min_score`."""
+    """The action on findings whose score reaches `min_score`."""
 
     action: Action
     min_score: float = Field(0.0, ge=0, le=1)
@@ -124,7 +124,7 @@ class LayerPolicy(_Part):
 
 
 class Audit(_Part):
-    """What the audit trail keeps: every decision or those that act, and the text only where `keep_text` says so."""
+    """The contents of the audit trail: every decision or those that act, and the text only where `keep_text` says so."""
 
     decisions: Literal["all", "acted"] = "acted"
     keep_text: bool = False

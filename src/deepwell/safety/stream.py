@@ -36,7 +36,7 @@ def _bracketed(finding: Finding) -> str:
 
 
 class StreamRules:
-    """What all streams of one policy share."""
+    """The parts that all streams of one policy share."""
 
     __slots__ = ("decide", "detectors", "hold_back", "lexicon", "normalise", "replacement", "sampled")
 
