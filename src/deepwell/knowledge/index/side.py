@@ -184,8 +184,9 @@ class SideIndex:
     def chinese(self, keys: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Returns for each of the keys [n] whether its text is Chinese; False for a key that is not there."""
         rows = self._rows.rows
-        mine = rows.find(keys)
-        return np.isin(keys, rows.keys[mine[rows.labels[mine] == _CHINESE]])
+        found = rows.find(keys)
+        chinese = rows.labels[found] == _CHINESE
+        return chinese if len(found) == len(keys) else np.isin(keys, rows.keys[found[chinese]])
 
     def share(self, *, chinese: bool) -> float:
         """Returns the share of the passages that are Chinese, or that are not."""
