@@ -4,11 +4,23 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.knowledge.two_languages import CHINESE, ENGLISH, PASSAGES, QUERIES, published, vectors
+from tests.knowledge.two_languages import (
+    CHINESE,
+    DIMENSIONS,
+    ENGLISH,
+    PASSAGES,
+    QUERIES,
+    published,
+    vectors,
+)
 
 from deepwell.knowledge.align import is_chinese
+from deepwell.knowledge.bilingual import Asked, with_other_language
+from deepwell.knowledge.fuse import fuse
+from deepwell.knowledge.index.side import SideIndex, SideOptions
 from deepwell.knowledge.search import Searcher, SearchOptions
 from deepwell.storage.database import LOCAL, Database
+from deepwell.storage.knowledge.chunks import ChunksDelta
 
 
 @pytest.fixture
@@ -144,3 +156,41 @@ def test_the_two_languages_lie_apart():
     rows = vectors()
     nearest = np.argsort(-(rows @ rows[7]))[:50]
     assert (nearest < PASSAGES).all()
+
+
+def test_a_small_share_of_the_other_language_does_not_take_turns():
+    rows, texts = vectors(), [*ENGLISH, *CHINESE]
+    side = SideIndex(None, DIMENSIONS, "e", options=SideOptions(background=False))
+    keys = np.arange(2 * PASSAGES)
+    side.apply(ChunksDelta(1, True, False, keys, rows, texts, keys[:0]), 0)
+    side.learn(side.vectors)
+    assert side.alignment is not None
+    raised = {}
+    for generation, left in ((2, 700), (3, 100)):
+        gone = ChunksDelta(generation, True, False, keys[:0], rows[:0], [], keys[PASSAGES + left :])
+        side.apply(gone, generation - 1)
+        found = 0
+        for number in range(0, 100, 10):
+            dense = side.vectors.search(rows[number], 100)
+            asked = Asked("a question", rows[number], None, None, 100, None)
+            ranked = fuse(None, dense)
+            both = with_other_language(ranked, asked, side, side.vectors)
+            assert set(both.keys) >= set(ranked.keys)
+            assert len(np.unique(both.keys)) == len(both)
+            found += np.isin(both.scores[both.keys >= PASSAGES], ranked.scores[ranked.scores > 0]).sum()
+        raised[left] = found
+    assert raised[700] > 0
+    assert raised[100] == 0
+
+
+def test_without_an_alignment_a_ranking_stays_as_it_is():
+    side = SideIndex(None, DIMENSIONS, "e", options=SideOptions(background=False))
+    keys = np.arange(PASSAGES)
+    side.apply(ChunksDelta(1, True, False, keys, vectors()[:PASSAGES], ENGLISH, keys[:0]), 0)
+    side.learn(side.vectors)
+    query = vectors()[3]
+    ranked = fuse(None, side.vectors.search(query, 10))
+    assert (
+        with_other_language(ranked, Asked("a question", query, None, None, 10, None), side, side.vectors)
+        is ranked
+    )
