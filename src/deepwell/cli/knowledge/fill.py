@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepwell.cli.knowledge.options import Name, TenantOption, ingesting, run
+from deepwell.cli.knowledge.options import Name, TenantOption, indexing, ingesting, run
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def add(
             rounds = [await knowledge.refresh(source) for source in sources]
             all_failed = await ingesting(knowledge, store.id, shown=not json)
             failed = [one for one in all_failed if one.file_id not in failed_before]
-            await knowledge.searcher.synchronise(knowledge.tenant, store.id)
+            await indexing(knowledge, store.id, shown=not json)
             chunks = await knowledge.kept.stores.chunk_count(knowledge.tenant, store.id)
             return {
                 "name": store.name,

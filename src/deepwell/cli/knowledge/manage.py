@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepwell.cli.knowledge.options import EmbedderOption, Name, TenantOption, day, ingesting, run
+from deepwell.cli.knowledge.options import EmbedderOption, Name, TenantOption, day, indexing, ingesting, run
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def rebuild(
             store = await knowledge.find(name)
             await knowledge.queue_rebuild(store, embedder)
             failed = await ingesting(knowledge, store.id, shown=not json)
-            await knowledge.searcher.synchronise(knowledge.tenant, store.id)
+            await indexing(knowledge, store.id, shown=not json)
             store = await knowledge.find(store.id)
             counts = (await knowledge.kept.stores.counts(knowledge.tenant, [store.id]))[store.id]
             chunks = await knowledge.kept.stores.chunk_count(knowledge.tenant, store.id)

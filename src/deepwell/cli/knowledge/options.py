@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -15,7 +16,17 @@ if TYPE_CHECKING:
     from deepwell.knowledge.search import Found
     from deepwell.settings import Settings
 
-__all__ = ["EmbedderOption", "Name", "TenantOption", "day", "ingesting", "require_base", "run", "tell_found"]
+__all__ = [
+    "EmbedderOption",
+    "Name",
+    "TenantOption",
+    "day",
+    "indexing",
+    "ingesting",
+    "require_base",
+    "run",
+    "tell_found",
+]
 
 T = TypeVar("T")
 
@@ -96,6 +107,13 @@ async def ingesting(knowledge: LocalKnowledge, store_id: str, *, shown: bool) ->
             bar.update(task, completed=ended - before[0], total=ended - before[0] + now.waiting, stage=stage)
 
         return await knowledge.ingest(store_id, tell)
+
+
+async def indexing(knowledge: LocalKnowledge, store_id: str, *, shown: bool) -> None:
+    """Brings the indexes up to date behind a spinner on standard error: a large store with two languages takes seconds."""
+    err = console(stderr=True)
+    with err.status("indexing") if shown and err.is_terminal else nullcontext():
+        await knowledge.searcher.synchronise(knowledge.tenant, store_id)
 
 
 def tell_found(found: Found) -> None:
