@@ -25,6 +25,7 @@ __all__ = [
     "SourceError",
     "StorageError",
     "StorageUnavailable",
+    "TermListNotFound",
     "UnsupportedFile",
     "UnsupportedModel",
 ]
@@ -132,6 +133,13 @@ class ModelNotFound(DeepwellError):
     status = 404
     type = "invalid_request_error"
     code = "model_not_found"
+
+
+class TermListNotFound(DeepwellError):
+    """Raised when a list of terms that the guard is to use is not on this machine. The fix is the command that fetches it."""
+
+    status = 503
+    code = "term_list_not_found"
 
 
 class NotFound(DeepwellError):

@@ -25,7 +25,7 @@ class PatternRule:
 
     Attributes:
         name: the rule is `patterns.` and this name; several expressions may share it.
-        category: `injection`, `prompt_leak`, `jailbreak`, `exfiltration` or `code_injection`.
+        category: `injection`, `jailbreak` or `script`.
         pattern: expression in RE2's syntax.
         score: certainty of a match.
     """

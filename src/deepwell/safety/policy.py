@@ -32,7 +32,16 @@ from deepwell.safety.findings import ACTIONS, Action, Finding, Layer
 __all__ = ["CATEGORIES", "DETECTORS", "PRESETS", "External", "LayerPolicy", "Policy", "Rule", "strictest"]
 
 PRESETS: Final = ("open", "standard", "strict", "cn-public")
-DETECTORS: Final = ("terms", "patterns", "personal", "classifier", "leak", "moderation", "external")
+DETECTORS: Final = (
+    "terms",
+    "patterns",
+    "personal",
+    "secrets",
+    "classifier",
+    "leak",
+    "moderation",
+    "external",
+)
 CATEGORIES: Final = (
     "injection",
     "jailbreak",

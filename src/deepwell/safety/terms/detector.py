@@ -1,0 +1,102 @@
+"""`Terms`: finds the terms of lists in every reading of a text, all in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from deepwell.safety.findings import Finding
+from deepwell.safety.matching import merged
+from deepwell.safety.normalise import Normalised
+from deepwell.safety.readings.view import View
+from deepwell.safety.terms.lists import STARTER, Term, TermList, read_list
+
+__all__ = ["Terms"]
+
+_WORD = frozenset("abcdefghijklmnopqrstuvwxyz0123456789")
+
+
+class Terms:
+    """Finds terms. The rule of a finding is `terms.`, the tier and the category, as in `terms.block.politics`.
+
+    A term that begins or ends with a Latin letter or digit is found as a whole word; Han characters have no such boundary. Of
+    terms inside of each other the longest is reported, and none that lies within a term of the tier `allow`.
+
+    Args:
+        lists: of a term in several lists, the first counts.
+    """
+
+    name = "terms"
+
+    def __init__(self, lists: Iterable[TermList]) -> None:
+        import ahocorasick
+
+        self.lists = tuple(lists)
+        self._terms: list[Term] = []
+        self._automaton = ahocorasick.Automaton(ahocorasick.STORE_INTS)
+        for one in self.lists:
+            for term in one.terms:
+                if term.tier != "ignore" and term.text not in self._automaton:
+                    self._automaton.add_word(term.text, len(self._terms))
+                    self._terms.append(term)
+        self._automaton.make_automaton()
+
+    @classmethod
+    def load(cls, folder: Path, names: Sequence[str] = (STARTER,)) -> Terms:
+        """Returns the detector of lists by name, those that were pulled below `folder`.
+
+        Raises:
+            TermListNotFound: a list is not on this machine. The policy declares what a guard without it does.
+            InvalidFile: a list is damaged.
+        """
+        return cls([read_list(folder, name) for name in names])
+
+    def texts(self, *tiers: str) -> list[str]:
+        """Returns the terms of these tiers as they read folded, such as those that no stream may let pass."""
+        return [term.text for term in self._terms if term.tier in tiers]
+
+    def scan(self, text: Normalised) -> list[Finding]:
+        """Returns the terms in all readings."""
+        found: list[Finding] = []
+        if self._terms:
+            for view in text.views:
+                found += self._found(view)
+        return merged(found)
+
+    def _found(self, view: View) -> list[Finding]:
+        text = view.text
+        count = len(text)
+        hits: list[tuple[int, int, Term]] = []
+        for last, number in self._automaton.iter(text):
+            term = self._terms[number]
+            word = term.text
+            end = last + 1
+            start = end - len(word)
+            if start and word[0] in _WORD and text[start - 1] in _WORD:
+                continue
+            if end < count and word[-1] in _WORD and text[end] in _WORD:
+                continue
+            hits.append((start, end, term))
+        if not hits:
+            return []
+        return [
+            Finding(
+                f"terms.{term.tier}.{term.category}", term.category, *view.span(start, end), view=view.name
+            )
+            for start, end, term in _longest(hits)
+        ]
+
+
+def _longest(hits: list[tuple[int, int, Term]]) -> list[tuple[int, int, Term]]:
+    """Returns hits that lie in no longer one that is as strict, nor in one that is allowed."""
+    hits.sort(key=lambda hit: (hit[0], -hit[1]))
+    kept: list[tuple[int, int, Term]] = []
+    reach = {"allow": 0, "block": 0, "flag": 0}
+    for start, end, term in hits:
+        over = max(reach["allow"], reach["block"], reach["flag"] if term.tier == "flag" else 0)
+        if end <= over:
+            continue
+        reach[term.tier] = max(reach[term.tier], end)
+        if term.tier != "allow":
+            kept.append((start, end, term))
+    return kept
