@@ -11,15 +11,19 @@ import pytest
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
+from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.privacy.attribution import Subject
 from deepwell.safety.privacy.erase import Eraser
 from deepwell.server import housekeeping
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 from deepwell.server.housekeeping import Housekeeper, erasing
-from deepwell.server.options import SemanticOptions
+from deepwell.server.options import FileOptions, SemanticOptions
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
+from deepwell.storage.safety.anchors import Anchors
+from deepwell.storage.safety.audit import AuditStore
+from deepwell.storage.safety.chain import AuditRecord
 
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "temperature": 0}
 
@@ -98,3 +102,20 @@ def test_emptied_caches_hold_nothing() -> None:
     semantic = SemanticCache(embed, SemanticOptions())
     semantic.clear()
     assert (len(semantic), semantic.nbytes) == (0, 0)
+
+
+async def test_what_a_guard_reports_is_in_the_trail_when_the_server_has_stopped(
+    codec: Codec, tmp_path: Path
+) -> None:
+    database = Database.open(tmp_path / "deepwell.db")
+    options = FileOptions(tmp_path / "files", anchors=tmp_path / "anchors")
+    context = make_service(FakeEngine(), codec, model="toy", database=database, files=options)
+    for number in range(3):
+        await context.audit.record(LOCAL, AuditRecord("decision", number))
+    await context.close_state()
+    database = Database.open(tmp_path / "deepwell.db")
+    store = AuditStore(database, Anchors(tmp_path / "anchors"))
+    [chain] = await store.chains(LOCAL)
+    result = await asyncio.to_thread(verify_chain, store, chain.id)
+    assert (result.holds, result.entries, result.anchors) == (True, 3, [chain.head])
+    database.close()
