@@ -6,22 +6,30 @@ import json
 import secrets
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
 from tests.storage.conftest import database, opened, postgres  # noqa: F401
 
+from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.verify import verify_chain
 from deepwell.safety.privacy.attribution import Subject
 from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
+from deepwell.safety.privacy.export import export_person
 from deepwell.safety.privacy.ledger import Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
 from deepwell.safety.privacy.places import PLACES, place_of_path
+from deepwell.storage.completions import CompletionStore, StoredCompletion
+from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
 from deepwell.storage.database import LOCAL, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
+from deepwell.storage.knowledge import KnowledgeStorage
+from deepwell.storage.knowledge.chunks import NewChunk
+from deepwell.storage.knowledge.files import Attachment
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
-from deepwell.storage.tables import api_keys, audit_chains, erasures, jobs, metadata
+from deepwell.storage.tables import api_keys, audit_chains, erasures, jobs, metadata, responses
 
 A, B = Tenant("ann-7f3"), Tenant("bob")
 ROOT = Path(__file__).parents[2]
@@ -227,3 +235,130 @@ async def test_the_proof_names_nobody(database, tmp_path):  # noqa: F811
     assert person not in repr(await database.read(dump))
     rows = await database.read(lambda connection: connection.execute(sa.select(erasures)).all())
     assert len(rows) == 1
+
+
+ME, OTHER = "lin@example.com", "ada@example.com"
+
+
+def responses_of(*users):
+    return [
+        {
+            "tenant": A,
+            "id": f"resp_{number}",
+            "created_at": number,
+            "status": "completed",
+            "input": json.dumps([{"text": f"secret of {user}"}]),
+            "body": json.dumps({"id": f"resp_{number}", "safety_identifier": user, **more}),
+        }
+        for number, (user, more) in enumerate(users)
+    ]
+
+
+async def test_an_end_user_is_gone_and_the_others_of_the_tenant_untouched(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    conversation_store, completion_store = ConversationStore(database), CompletionStore(database)
+    knowledge = KnowledgeStorage(database)
+    for user in (ME, OTHER):
+        secret, labels = f"secret of {user}", {"user_id": user}
+        for name, metadata_of in (("talk", {}), ("labelled", labels)):
+            talk = StoredConversation(f"{name} {user}", 1, json.dumps(metadata_of))
+            await conversation_store.create(A, talk, [Item(f"item {user}", json.dumps({"text": secret}))])
+        for end_user, label in ((user, {}), (None, labels)):
+            id = f"chat {secret} {end_user}"
+            await completion_store.create(A, StoredCompletion(id, 1, "m", "[]", "{}", label, end_user))
+        own = await knowledge.stores.create(A, name=secret, embedder="e5", metadata=json.dumps(labels))
+        shared = await shared_store(knowledge)
+        for store, attributes in ((own, {}), (shared, labels)):
+            [stored] = await kept_files(files, A, f"{secret} in {store.name}")
+            await ingested(knowledge, store, stored, f"{secret} in {store.name}", json.dumps(attributes))
+    rows = responses_of((ME, {"conversation": {"id": f"talk {ME}"}}), (OTHER, {}), (ME, {"metadata": {}}))
+    await database.write(lambda connection: connection.execute(sa.insert(responses), rows).rowcount)
+    await AuditStore(database).append(A, [AuditRecord("decision", 1, {}, user) for user in (ME, OTHER)])
+    others = await database.read(lambda connection: rows_naming(connection, OTHER))
+    refreshed = []
+
+    async def refresh(tenant, store_id):
+        refreshed.append((tenant, store_id))
+
+    eraser = Eraser(database, files, hooks=Hooks(refresh_index=refresh))
+    folder = tmp_path / "export"
+    exported = await export_person(database, files, Subject(A, ME), folder)
+    done = await eraser.erase(Subject(A, ME))
+    assert ME not in repr(await database.read(dump))
+    assert await database.read(lambda connection: rows_naming(connection, OTHER)) == others
+    expected = {
+        "responses": 2,
+        "conversations": 2,
+        "conversation_items": 2,
+        "completions": 2,
+        "vector_stores": 1,
+        "vector_store_files": 2,
+        "chunks": 2,
+        "files": 2,
+        "embeddings": 2,
+        "documents": 2,
+        "jobs": 2,
+        "blobs": 2,
+    }
+    assert expected.items() <= done.counts.items()
+    assert expected | {"audit_entries": 1, "completion_metadata": 1} == exported
+    assert (A, (await shared_store(knowledge)).id) in refreshed
+    text = "".join(path.read_text() for path in folder.rglob("*") if path.is_file())
+    assert f"secret of {ME}" in text and OTHER not in text
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["places"].keys() == {place.name for place in PLACES}
+    delta = await knowledge.chunks.delta(A, (await shared_store(knowledge)).id, 2)
+    assert delta.rebuild  # an index that has seen the person's texts drops them
+
+
+async def shared_store(knowledge):
+    found = [one for one in (await knowledge.stores.list(A)).data if one.name == "shared"]
+    return found[0] if found else await knowledge.stores.create(A, name="shared", embedder="e5")
+
+
+async def ingested(knowledge, store, stored, text, attributes):
+    _, [attached] = await knowledge.files.attach(A, store.id, [Attachment(stored.id, attributes)])
+    digest = f"digest of {text}"
+    await knowledge.chunks.keep_vectors(A, "hash", [digest], np.eye(4, dtype=np.float32)[:1])
+    await knowledge.chunks.keep_document(A, f"document {text}", json.dumps({"text": text}))
+    await knowledge.stores.adopt(A, store.id, embedder="e5", embedder_hash="hash", dimensions=4)
+    chunk = NewChunk(digest, text, 0, len(text), "{}", 3)
+    replaced = await knowledge.files.complete(
+        A, attached, f"document {text}", [chunk], usage_bytes=7, embedder_hash="hash"
+    )
+    assert replaced is not None
+
+
+def rows_naming(connection, user):
+    return [
+        (table.name, told)
+        for table in metadata.sorted_tables
+        for row in connection.execute(sa.select(table))
+        for told in [tuple(row)]
+        if user in repr(told)
+    ]
+
+
+async def test_an_export_of_a_tenant_has_every_table_but_no_secret_of_the_server(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    await kept_files(files, A, "mine")
+    for tenant in (A, B):
+        await database.write(lambda connection, tenant=tenant: fill(connection, tenant))
+    folder = tmp_path / "export"
+    counts = await export_person(database, files, Subject(A), folder)
+    listed = {
+        table.name for table in metadata.sorted_tables if "tenant" in table.c and table is not audit_chains
+    }
+    assert listed <= counts.keys()
+    text = "".join(path.read_text() for path in folder.rglob("*.jsonl"))
+    assert str(A) in text and f'"{B}"' not in text
+    assert '"digest"' not in (folder / "tables" / "api_keys.jsonl").read_text()
+    assert [path.read_text() for path in (folder / "files").iterdir()] == ["mine"]
+    with pytest.raises(InvalidRequest, match="not empty"):
+        await export_person(database, files, Subject(A), folder)
+
+
+async def test_nobody_is_found_where_nobody_is(database, tmp_path):  # noqa: F811
+    files = FileStore(database, tmp_path / "files")
+    assert await export_person(database, files, Subject(A, ME), tmp_path / "export") == {}
+    assert not (await Eraser(database, files).erase(Subject(A, ME))).counts

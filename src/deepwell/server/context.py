@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.models.store.catalog import shipped_catalog
+from deepwell.safety.audit.trail import AuditTrail
 from deepwell.server.access.adapter_names import adapters_of
 from deepwell.server.access.auth import KeyRing
 from deepwell.server.access.rate_limits import Limiter
@@ -23,6 +24,8 @@ from deepwell.server.options import ServerOptions
 from deepwell.server.residency.models import OnDemandModels
 from deepwell.server.state import State
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.safety.anchors import Anchors
+from deepwell.storage.safety.audit import AuditStore
 
 __all__ = ["ServerContext"]
 
@@ -57,6 +60,7 @@ class ServerContext:
     background: Background = field(default_factory=Background, init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
+    _audit: AuditTrail | None = field(default=None, init=False)
     _forgetting: list[Callable[[], Awaitable[object]]] = field(default_factory=list, init=False)
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
 
@@ -91,6 +95,15 @@ class ServerContext:
             self._knowledge = ServerKnowledge(self.state, self.options.knowledge, self.metrics)
         return self._knowledge
 
+    @property
+    def audit(self) -> AuditTrail:
+        """The audit trails of this process, to which guards report what they decide."""
+        if self._audit is None:
+            folder = self.options.files.anchors
+            store = AuditStore(self.state.database, None if folder is None else Anchors(folder))
+            self._audit = AuditTrail(store)
+        return self._audit
+
     def _keep(self, database: Database) -> State:
         self._state = State(database, self.options.files.folder)
         self.kept.set()
@@ -121,6 +134,8 @@ class ServerContext:
         await self.close_background()
         if self._knowledge is not None:
             await self._knowledge.close()
+        if self._audit is not None:
+            await self._audit.close()
         if self._state is not None:
             self._state.close()
 

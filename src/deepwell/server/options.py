@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from deepwell.server.access.quota import RateLimits
 from deepwell.settings import InvalidSettings, Settings
 from deepwell.storage.retention import RetentionPolicy
+from deepwell.storage.safety.anchors import Anchors
 
 __all__ = [
     "CacheOptions",
@@ -32,7 +33,11 @@ _DEFAULT_CONNECTIONS = 2048
 
 @dataclass(frozen=True, slots=True)
 class FileOptions:
-    """Options of files and batches. The settings of the same names describe each."""
+    """Options of files and batches, and of what else a server keeps. The settings of the same names describe each.
+
+    Attributes:
+        anchors: directory of the audit trail's anchors; None: a cut of the trail may go unnoticed.
+    """
 
     folder: Path | None = None  # for the files; None means a temporary one, gone with the server
     max_file_bytes: int = 512 << 20
@@ -40,6 +45,7 @@ class FileOptions:
     batch_concurrency: int = 16
     job_lease_s: float = 10.0
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
+    anchors: Path | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> FileOptions:
@@ -51,6 +57,7 @@ class FileOptions:
             settings.batch_concurrency,
             settings.job_lease_s,
             RetentionPolicy.of(settings),
+            Anchors.of(settings).folder,
         )
 
 

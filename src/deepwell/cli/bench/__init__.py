@@ -73,6 +73,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "latency": service.latency,
     "siege": security.siege,
     "audit": security.audit,
+    "erasure": security.erasure,
     "jobs": storage.jobs,
     "storage": storage.storage,
     "retention": storage.retention,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["audit", "siege"]
+__all__ = ["audit", "erasure", "siege"]
 
 PARTS = ("attacks", "edge", "outages", "models", "tenants")
 
@@ -81,3 +81,10 @@ def audit(
     from deepwell.bench.suites.security.audit import bench_audit
 
     measure("audit", row, json, lambda report: bench_audit(report, entries=entries, flips=flips, kills=kills))
+
+
+def erasure(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Writes persons' data through a server's routes, erases two of them while it runs, and looks for what is left."""
+    from deepwell.bench.suites.security.erasure import bench_erasure
+
+    measure("erasure", row, json, lambda report: bench_erasure(report, model_path(model)))

@@ -146,7 +146,7 @@ class Eraser:
     async def erase(self, subject: Subject) -> Erased:
         """Erases a person, and finishes what other processes left. Returns when nothing is left."""
         id = await self.request(subject)
-        while (found := await self.result(id)) is None or await self._is_open(id):
+        while (found := await self.result(id)) is None or await self.is_open(id):
             if not await self.run_next():
                 await asyncio.sleep(_POLL_S)
         # Another host may have run it. What this host has besides the database is found here alone.
@@ -181,7 +181,8 @@ class Eraser:
             await asyncio.wait([beating])
         return True
 
-    async def _is_open(self, id: str) -> bool:
+    async def is_open(self, id: str) -> bool:
+        """Returns whether an erasure is queued or under way. One that has a proof may still overwrite freed pages."""
         query = sa.select(jobs.c.id).where(jobs.c.id == id)
         return await self._database.read(lambda connection: connection.execute(query).first() is not None)
 
@@ -295,13 +296,10 @@ class Eraser:
             told = {"erasure": job.id, "scope": subject.scope, "counts": counts}
             append_records(connection, subject.tenant, [AuditRecord("erase", now_ms(), told)])
             if subject.end_user:
-                ties = rows.erase_person_ties(connection, subject).rows
-                proven = counts | ({"audit_persons": ties} if ties else {})
+                ties = rows.erase_person_ties(connection, subject).counts
             else:
-                proven = counts | {
-                    "audit_chains": 1,
-                    "audit_persons": forget_tenant(connection, subject.tenant) - 1,
-                }
+                ties = {"audit_chains": 1, "audit_persons": forget_tenant(connection, subject.tenant) - 1}
+            proven = counts | {name: count for name, count in ties.items() if count}
             connection.execute(
                 sa.insert(erasures).values(
                     id=job.id,

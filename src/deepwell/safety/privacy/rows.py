@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from deepwell.safety.privacy.attribution import Subject, parts
 from deepwell.safety.privacy.ledger import Change
 from deepwell.storage.jobs import delete_job
-from deepwell.storage.knowledge.files import detach_everywhere
+from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.knowledge.stores import next_generation
 from deepwell.storage.responses import DELETED, RESPONSE_JOB
 from deepwell.storage.safety.audit import forget_person
