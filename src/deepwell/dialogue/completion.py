@@ -111,7 +111,7 @@ class Update:
     text: str
     entries: tuple[Entry, ...] = ()
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
-    finish_reason: Literal["stop", "length"] | None = None
+    finish_reason: Literal["stop", "length", "content_filter"] | None = None
     counts: Counts = Counts()
     stop: str | None = None  # the stop string that ended it
 

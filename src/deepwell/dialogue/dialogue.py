@@ -79,7 +79,7 @@ class Turn:
     index: int
     events: tuple[Event, ...]
     entries: tuple[Entry, ...] = ()
-    finish_reason: Literal["stop", "length", "tool_calls"] | None = None
+    finish_reason: Literal["stop", "length", "tool_calls", "content_filter"] | None = None
     counts: Counts = field(default_factory=Counts)
     stop: str | None = None  # the stop string that ended it
 
@@ -134,6 +134,7 @@ class Plan:
     must_call: bool = False  # the grammar allows nothing but calls
     # Makes the turns in the model's place, where an answer is more than what the model says
     answers: Callable[[Sequence[Choice]], AsyncGenerator[Turn, None]] | None = None
+    checked: Any = None  # the note of a guard that has read the dialogue; the caller's own
 
     def parser(self) -> OutputParser | None:
         """Returns a new parser for one choice, or None if all its text is content."""

@@ -11,7 +11,7 @@ from deepwell.errors import DeepwellError
 
 __all__ = ["Completion", "CompletionChoice", "Parsed", "Piece", "Score", "TokenLogprob", "ToolCall"]
 
-FinishReason = Literal["stop", "length", "tool_calls"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 _SHOWN_CHARACTERS = 60
 
 

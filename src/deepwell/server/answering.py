@@ -13,6 +13,7 @@ from deepwell.server.access.admission import Gate
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.caches.response_cache import AnswerKey, ResponseCache
 from deepwell.server.caches.semantic_cache import SemanticCache, is_limited, replayed, shelf_of
+from deepwell.server.guarding import Checked, ServerGuard
 from deepwell.server.observe.generation import GenerationMeter
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.record import current, queued
@@ -43,11 +44,20 @@ class _Source:
 
 
 class Answering:
-    """The answers of one served model, generated or reused."""
+    """The answers of one served model, generated or reused, and read by the guard where there is one.
+
+    `converse` and `complete` are the only ways to a text.
+    """
 
     def __init__(
-        self, model: ServedModel, metrics: Metrics, gate: Gate, caches: AnswerCaches | None = None
+        self,
+        model: ServedModel,
+        metrics: Metrics,
+        gate: Gate,
+        caches: AnswerCaches | None = None,
+        guard: ServerGuard | None = None,
     ) -> None:
+        self.guard = guard
         self.model = model
         self.metrics = metrics
         self.gate = gate
@@ -60,10 +70,17 @@ class Answering:
             GenerationFailed: the engine gave up on a request.
         """
         if plan.answers is not None:
-            return plan.answers(choices)
-        return converse(plan, choices, self.updates(choices), _note_tool_calls)
+            turns = plan.answers(choices)
+        else:
+            turns = converse(plan, choices, self._updates(choices), _note_tool_calls)
+        return turns if self.guard is None else self.guard.turns(plan.checked, turns)
 
-    async def updates(self, choices: Sequence[Choice]) -> AsyncGenerator[Update, None]:
+    def complete(self, checked: Checked | None, choices: Sequence[Choice]) -> AsyncGenerator[Update, None]:
+        """Runs plain completions together. `checked` is the guard's, None if there is none. Raises as `converse`."""
+        updates = self._updates(choices)
+        return updates if self.guard is None else self.guard.updates(checked, choices, updates)
+
+    async def _updates(self, choices: Sequence[Choice]) -> AsyncGenerator[Update, None]:
         """Runs the choices together. They are metered, and either reused from a cache or admitted to the engine.
 
         Raises:

@@ -16,6 +16,7 @@ from deepwell.server.caches.response_cache import ResponseCache
 from deepwell.server.caches.semantic_cache import SemanticCache, embed_with
 from deepwell.server.caches.shared_answers import SharedAnswers, forget_answers
 from deepwell.server.context import ServerContext
+from deepwell.server.guarding import ServerGuard
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer, observer_of
 from deepwell.server.options import CacheOptions, ServerOptions
@@ -72,8 +73,10 @@ def build_context(
     limiter = Limiter(options.limits, metrics)
     caches = _caches(options.caches, metrics, limiter.valkey, models[1:])
 
+    guard = None if options.guard is None else ServerGuard(options.guard, metrics)
+
     def answer(model: ServedModel) -> Answering:
-        return Answering(model, metrics, Gate(model.engine, options.limits.max_wait_s), caches)
+        return Answering(model, metrics, Gate(model.engine, options.limits.max_wait_s), caches, guard)
 
     served = [answer(model) for model in models]
     keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)

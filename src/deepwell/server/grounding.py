@@ -37,9 +37,15 @@ async def planned(
     context: ServerContext, answering: Answering, adapter: str, principal: Principal, dialogue: Dialogue
 ) -> Plan:
     """Returns the plan of a dialogue. Raises as `plan_dialogue`."""
-    plan = await plan_dialogue(answering.model, dialogue, principal.caller)
+    guard = answering.guard
+    if guard is None:
+        checked = None
+        plan = await plan_dialogue(answering.model, dialogue, principal.caller)
+    else:
+        dialogue, checked = await guard.read(dialogue, principal.tenant)
+        plan = guard.sealed(await plan_dialogue(answering.model, dialogue, principal.caller), checked)
     messages = _texts(dialogue)
-    if context.options.knowledge.ground is None or messages is None:
+    if context.options.knowledge.ground is None or messages is None or plan.answers is not None:
         return plan
     grounded = _Grounded(context, answering, adapter, principal, messages)
 
@@ -101,7 +107,9 @@ class _Grounded:
         async def search(query: str, limit: int) -> list[Passage]:
             reranker = reranker_of(self._context, self._principal.tenant)
             options = SearchOptions(limit, min_score=knowledge.options.min_score, reranker=reranker)
-            return await knowledge.search(tenant, store.id, query, options)
+            found = await knowledge.search(tenant, store.id, query, options)
+            guard = self._answering.guard
+            return found if guard is None else await guard.passages(found, self._principal.tenant)
 
         limit = choice.request.params.max_tokens
         options = AnswerOptions(answer_tokens=min(limit, _MOST_TOKENS))

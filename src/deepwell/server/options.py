@@ -20,6 +20,7 @@ __all__ = [
     "CacheOptions",
     "ConnectionOptions",
     "FileOptions",
+    "GuardOptions",
     "KnowledgeOptions",
     "LimitsConfig",
     "OriginOptions",
@@ -96,6 +97,26 @@ class KnowledgeOptions:
             settings.knowledge_vectors,
             settings.knowledge_reranker,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GuardOptions:
+    """Options of the guard.
+
+    Attributes:
+        policy: a preset, or the path of a YAML file, which is read again when it changes.
+        models_dir: the store that term lists are in.
+        timeout_s: seconds that the reading of one text may take.
+    """
+
+    policy: str
+    models_dir: Path | None = None
+    timeout_s: float = 2.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> GuardOptions | None:
+        """Reads the options from the settings; None: there is no guard."""
+        return None if settings.guard is None else cls(settings.guard, settings.models_dir)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +265,7 @@ class ServerOptions:
     model_host: str = ""
     engine_wait_s: float = 30.0
     knowledge: KnowledgeOptions = field(default_factory=KnowledgeOptions)
+    guard: GuardOptions | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -261,4 +283,5 @@ class ServerOptions:
             model_host,
             settings.engine_wait_s,
             KnowledgeOptions.of(settings),
+            GuardOptions.of(settings),
         )

@@ -12,6 +12,7 @@ from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.parsers.events import Content
 from deepwell.engine.protocol import Grammar
 from deepwell.server.answering import Answering
+from deepwell.server.guarding import Checked
 from deepwell.server.together import together
 
 __all__ = ["ServedWriter"]
@@ -82,7 +83,7 @@ class ServedWriter:
         format = None if regex is None else Grammar("regex", regex)
         plan = await plan_dialogue(model, Dialogue(messages, format=format), self._caller)
         # A similar question that was asked before may not answer for this one: its passages were others.
-        plan = replace(plan, question=None)
+        plan = replace(plan, question=None, checked=Checked.part())
         limit = model.room(len(plan.prompt), max_tokens, "messages")
         options = SamplingOptions(temperature=temperature)
         params = replace(model.sampling(options, limit, logprobs=None), grammar=plan.grammar)

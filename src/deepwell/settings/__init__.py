@@ -18,6 +18,7 @@ from deepwell.settings.engine import EngineSettings
 from deepwell.settings.knowledge import KnowledgeSettings
 from deepwell.settings.models import ModelSettings
 from deepwell.settings.problems import invalid, refuse_misspelt_variables
+from deepwell.settings.safety import SafetySettings
 from deepwell.settings.server import ServerSettings
 from deepwell.settings.sources import ENV_PREFIX, InvalidSettings, config_file
 from deepwell.settings.storage import StorageSettings
@@ -35,7 +36,13 @@ _FLAGS = {
 
 # Pydantic lists the fields of the last base first.
 class Settings(
-    ClientSettings, ModelSettings, StorageSettings, EngineSettings, KnowledgeSettings, ServerSettings
+    ClientSettings,
+    ModelSettings,
+    StorageSettings,
+    EngineSettings,
+    KnowledgeSettings,
+    SafetySettings,
+    ServerSettings,
 ):
     """Every option Deepwell has, once: a section for each package, under one list of names."""
 

@@ -23,7 +23,7 @@ __all__ = [
     "usage",
 ]
 
-Finish = Literal["stop", "length", "tool_calls"]
+Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class ChatTopLogprob(Struct):

@@ -28,6 +28,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from deepwell.engine.protocol import Engine
+from deepwell.safety.findings import Decision
 from deepwell.server.observe.loop_lag import LoopLag
 from deepwell.server.observe.record import current
 from deepwell.server.observe.semconv import (
@@ -49,6 +50,7 @@ disable_created_metrics()  # otherwise every counter has a second series, with i
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _FIRST_TOKEN_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _INTER_TOKEN_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
+_GUARD_S = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05, 0.25, 1.0)
 _LAG_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
 _COUNTERS = (
@@ -319,6 +321,45 @@ class KnowledgeMetrics:
         )
 
 
+class GuardMetrics:
+    """Decisions of the guard, and the time that they take."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.read_seconds = Histogram(
+            "deepwell_guard_read_seconds",
+            "Time in which the guard reads one text, by its layer.",
+            ("layer",),
+            buckets=_GUARD_S,
+            registry=registry,
+        )
+        self.decisions = Counter(
+            "deepwell_guard_decisions",
+            "Decisions of the guard, by layer and action.",
+            ("layer", "action"),
+            registry=registry,
+        )
+        self.findings = Counter(
+            "deepwell_guard_findings",
+            "Findings of the guard that the policy acts on, by detector and action.",
+            ("detector", "action"),
+            registry=registry,
+        )
+        self.failures = Counter(
+            "deepwell_guard_failures",
+            "Texts on which a detector failed, was late or lacked its list.",
+            ("layer",),
+            registry=registry,
+        )
+
+    def decided(self, decision: Decision) -> None:
+        """Counts a decision."""
+        self.decisions.labels(decision.layer, decision.action).inc()
+        for finding, action in decision.findings:
+            self.findings.labels(finding.rule.partition(".")[0], action).inc()
+        if decision.failed:
+            self.failures.labels(decision.layer).inc()
+
+
 class Metrics:
     """The server's own counters and timings, beside those of its engines.
 
@@ -360,6 +401,7 @@ class Metrics:
             "deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=self.registry
         )
         self.knowledge = KnowledgeMetrics(registry)
+        self.guard = GuardMetrics(registry)
         self._lookups = Counter(
             "deepwell_response_cache_lookups",
             "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",

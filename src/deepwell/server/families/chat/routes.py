@@ -141,8 +141,8 @@ class _ChatAnswer:
         body = _encode(completion)
         if self.keep is not None:
             await self.keep(completion)
-        # Ids of calls must not be replayed, nor answers whose passages may be gone.
-        elif self._plan.answers is None and not any(one.calls for one in said):
+        # Ids of calls must not be replayed, nor answers whose passages may be gone, nor what a guard has to read again.
+        elif self._plan.answers is None and self._plan.checked is None and not any(one.calls for one in said):
             offer(self._id, completion.created, body)
         return body
 

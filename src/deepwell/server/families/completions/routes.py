@@ -22,6 +22,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.completions.bodies import Completion, CompletionChoice, CompletionLogprobs
 from deepwell.server.families.completions.schema import CompletionRequest
 from deepwell.server.families.generation_bodies import Usage, usage
+from deepwell.server.guarding import Checked
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, event
 
@@ -40,6 +41,9 @@ def router(context: ServerContext) -> APIRouter:
         answering, adapter = await context.generator(body.model, tenant_of(request))
         model = answering.model
         prompts = await model.encode_prompts(body.prompt, "prompt")
+        checked = None
+        if answering.guard is not None:
+            prompts, checked = await answering.guard.read_prompts(model, prompts, tenant_of(request))
         grammar = body.structured_outputs.compiled() if body.structured_outputs else None
         caller = principal_of(request).caller
         if grammar is not None:
@@ -64,6 +68,7 @@ def router(context: ServerContext) -> APIRouter:
                 generate = engine_request(f"{id}-{index}", prompt, params, choice, caller, adapter)
                 choices.append(Choice(index, generate, tuple(body.stop), offset))
         answer = _CompletionAnswer(answering, id, body.model, choices, echoes, n, prompt_only=asked == 0)
+        answer.checked = checked
         answer.with_logprobs = body.logprobs is not None
         if body.stream:
             include_usage = body.stream_options is not None and body.stream_options.include_usage
@@ -105,6 +110,7 @@ class _CompletionAnswer:
     """One response, as events or as a whole."""
 
     with_logprobs = False
+    checked: Checked | None = None
 
     def __init__(
         self,
@@ -130,7 +136,7 @@ class _CompletionAnswer:
     async def _parts(self) -> AsyncGenerator[tuple[CompletionChoice, Counts], None]:
         """Yields updates as choices, with the echoed prompt in front of each choice's first."""
         codec = self._answering.model.codec
-        async for update in self._answering.updates(self._choices):
+        async for update in self._answering.complete(self.checked, self._choices):
             if self._prompt_only:
                 counts = replace(update.counts, completion=0)
                 finish = "length" if update.finish_reason else None
@@ -161,7 +167,8 @@ class _CompletionAnswer:
             for index, many in parts.items()
         ]
         body = _encode(self._body(choices, usage([counts[index] for index in parts], self._n)))
-        offer(self._id, self._created, body)
+        if self.checked is None:
+            offer(self._id, self._created, body)
         return body
 
     async def events(self, include_usage: bool) -> AsyncGenerator[bytes, None]:

@@ -28,7 +28,7 @@ class AnthropicMessage(Struct, tag_field="type", tag="message"):
     content: list[dict[str, Any]]
     usage: MessagesUsage
     role: Literal["assistant"] = "assistant"
-    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"] | None = None
+    stop_reason: Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"] | None = None
     stop_sequence: str | None = None
 
 

@@ -41,7 +41,7 @@ __all__ = ["router"]
 
 _encode = msgspec.json.Encoder().encode
 _NAMES = {"format": "output_config.format", "thinks": "thinking"}
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
 
 def router(context: ServerContext) -> APIRouter:
@@ -277,6 +277,8 @@ def _reason(turn: Turn) -> StopReason:
             return "tool_use"
         case "length":
             return "max_tokens"
+        case "content_filter":
+            return "refusal"
         case _:
             return "stop_sequence" if turn.stop is not None else "end_turn"
 

@@ -117,11 +117,15 @@ class _Asked:
         Raises:
             InvalidRequest: the prompt or the format cannot be used.
         """
-        model, grammar = self.model, self.body.grammar()
+        model, grammar, guard = self.model, self.body.grammar(), self.answering.guard
+        checked = None
+        if guard is not None:
+            (prompt,), checked = await guard.read_texts([prompt], self.caller.tenant)
         (tokens,) = await model.encode_prompts([prompt], "prompt")
         if grammar is not None:
             await model.prepare(grammar, self.caller, "format")
-        return Plan(tokens, grammar, model.codec.dialect, (), "off", frozenset())
+        plan = Plan(tokens, grammar, model.codec.dialect, (), "off", frozenset())
+        return plan if guard is None or checked is None else guard.sealed(plan, checked)
 
     def answered(self, context: ServerContext, plan: Plan, param: str) -> Response:
         """Returns the response that generates the answer. `param` is the route's name for the input.

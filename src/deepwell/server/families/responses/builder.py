@@ -125,12 +125,14 @@ class ResponseBuilder:
         """Ends the response: closes the open item, and tells in the last event how it ended."""
         if all(isinstance(item, FileSearchCall) for item in self.response.output):
             self._open_message()  # an answer without a word is still a message
-        cut = self._finish == "length"
+        cut = self._finish in ("length", "content_filter")
         self._close("incomplete" if cut else "completed")
         self._account()
         if cut:
             self.response.status = "incomplete"
-            self.response.incomplete_details = IncompleteDetails("max_output_tokens")
+            self.response.incomplete_details = IncompleteDetails(
+                "content_filter" if self._finish == "content_filter" else "max_output_tokens"
+            )
         else:
             self.response.status = "completed"
             self.response.completed_at = int(time.time())

@@ -97,6 +97,8 @@ async def searched(
     limit = spec.max_num_results or _RESULTS
     options = _options(context, principal, spec, max(limit, _CANDIDATES))
     candidates = await search_stores(context, principal.tenant, spec.vector_store_ids, [query], options)
+    if answering.guard is not None:
+        candidates = await answering.guard.passages(candidates, principal.tenant)
     found = candidates[:limit]
     embedder = await _embedder(context, principal, spec) if found else None
     relevant = await _relevant(query, candidates, {one.key for one in found}, writer, embedder)

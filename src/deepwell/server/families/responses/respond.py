@@ -87,10 +87,17 @@ async def prompted(
     """
     model = answering.model
     own, dialogue = await dialogue_of(model, context.state, principal.tenant, body, response_id)
-    search = await searched(context, answering, adapter, principal, body, dialogue)
+    guard, checked = answering.guard, None
+    if guard is not None:
+        dialogue, checked = await guard.read(dialogue, principal.tenant)
+    search = None
+    if checked is None or not checked.blocked:
+        search = await searched(context, answering, adapter, principal, body, dialogue)
     if search is None:
         return Prompted(own, await planned(context, answering, adapter, principal, dialogue))
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
+    if guard is not None and checked is not None:
+        plan = guard.sealed(plan, checked)
     # An answer to a similar prompt may not be given again: it would rest on other passages.
     plan = replace(plan, question=None)
     return Prompted(own, plan, search)
