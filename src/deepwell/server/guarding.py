@@ -25,11 +25,12 @@ from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
 from deepwell.errors import DeepwellError
-from deepwell.safety.findings import Decision, Layer
+from deepwell.models.store.languages import is_chinese
+from deepwell.safety.findings import ACTIONS, Decision, Layer
 from deepwell.safety.guard import Guard
 from deepwell.safety.policy import PRESETS, Policy
-from deepwell.safety.stream import StreamScanner
-from deepwell.safety.text import is_chinese, redacted
+from deepwell.safety.redaction import redacted
+from deepwell.safety.stream import Released, StreamRules, StreamScanner
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.record import Phase, current
 from deepwell.server.options import GuardOptions
@@ -178,7 +179,7 @@ class ServerGuard:
                 continue
             text = passage.text
             if decision.action == "redact":
-                text = redacted(text, decision, _language(text))
+                text = _redacted(text, decision, _language(text))
             allowed.append(passage if text == passage.text else replace(passage, text=text))
         return allowed
 
@@ -197,24 +198,23 @@ class ServerGuard:
                 async for turn in turns:
                     yield turn
             return
+        rules = self._guard.stream_rules(checked.tenant)
         readers: dict[int, _Reader] = {}
-        ended: set[int] = set()
         async with aclosing(turns):
             async for turn in turns:
-                if turn.index in ended:
+                reader = readers.get(turn.index)
+                if reader is None:
+                    reader = readers[turn.index] = _Reader(rules)
+                if reader.ended:
                     continue
-                reader = readers.setdefault(turn.index, _Reader(self._guard, checked))
-                events, blocked = reader.take(turn)
-                if blocked is not None:
-                    ended.add(turn.index)
-                    await self._note(blocked, reader.text, checked.tenant)
-                    yield self._refusal(turn.index, checked, turn.counts, events, newline=reader.wrote)
-                    continue
-                if turn.finish_reason is not None and (decision := reader.decision) is not None:
+                events, decision = reader.take(turn)
+                if decision is not None:
                     await self._note(decision, reader.text, checked.tenant)
-                changed = events != list(turn.events)
-                if events or turn.finish_reason is not None or not changed:
-                    entries = () if changed and reader.altered else turn.entries
+                if reader.ended:
+                    yield self._refusal(turn.index, checked, turn.counts, events, newline=reader.wrote)
+                elif events or turn.finish_reason is not None or (turn.entries and not turn.events):
+                    # Entries name the tokens as the model wrote them.
+                    entries = () if reader.altered else turn.entries
                     yield replace(turn, events=tuple(events), entries=entries)
 
     async def updates(
@@ -231,32 +231,29 @@ class ServerGuard:
                 counts = Counts(prompt=len(choice.request.prompt))
                 yield Update(choice.index, refusal, finish_reason="content_filter", counts=counts)
             return
-        scanners: dict[int, StreamScanner] = {}
-        ended: set[int] = set()
+        rules = self._guard.stream_rules(checked.tenant)
+        readers: dict[int, _Reader] = {}
         async with aclosing(updates):
             async for update in updates:
-                if update.index in ended:
+                reader = readers.get(update.index)
+                if reader is None:
+                    reader = readers[update.index] = _Reader(rules)
+                if reader.ended:
                     continue
-                scanner = scanners.get(update.index)
-                if scanner is None:
-                    scanner = scanners[update.index] = self._guard.stream(checked.tenant, checked.system)
-                last = update.finish_reason is not None
-                released = scanner.push(update.text)
-                text = released.text
-                if last and not released.blocked:
-                    released = scanner.finish()
-                    text += released.text
-                if released.blocked:
-                    ended.add(update.index)
-                    await self._note(scanner.decision, scanner.text, checked.tenant)
+                events = (Content(update.text),) if update.text else ()
+                # A finish reason of a turn alone tells that the text is over.
+                finish = None if update.finish_reason is None else "stop"
+                released, decision = reader.take(Turn(update.index, events, finish_reason=finish))
+                if decision is not None:
+                    await self._note(decision, reader.text, checked.tenant)
+                text = "".join(one.text for one in released if isinstance(one, Content))
+                if reader.ended:
+                    before = text + ("\n\n" if reader.wrote else "")
                     yield replace(
-                        update, text=text + refusal, entries=(), finish_reason="content_filter", stop=None
+                        update, text=before + refusal, entries=(), finish_reason="content_filter", stop=None
                     )
-                    continue
-                if last and scanner.decision.findings:
-                    await self._note(scanner.decision, scanner.text, checked.tenant)
-                entries = () if scanner.altered else update.entries
-                yield replace(update, text=text, entries=entries)
+                else:
+                    yield replace(update, text=text, entries=() if reader.altered else update.entries)
 
     def _treated(self, text: str, decision: Decision, checked: Checked) -> str:
         """Returns a text as the model may see it, and notes in `checked` that the request is blocked."""
@@ -265,7 +262,7 @@ class ServerGuard:
                 return _WITHHELD[checked.language]
             checked.blocked = True
         if decision.action == "redact":
-            return redacted(text, decision, checked.language)
+            return _redacted(text, decision, checked.language)
         return text
 
     def _refusal(
@@ -354,83 +351,72 @@ class ServerGuard:
 
 
 class _Reader:
-    """Reads one choice's content, reasoning and arguments of calls, each as a text of its own."""
+    """Reads one choice: its content, its reasoning and the arguments of its calls, each as a text of its own."""
 
-    def __init__(self, guard: Guard, checked: Checked) -> None:
-        self._guard = guard
-        self._checked = checked
-        self._scanners: dict[str, StreamScanner] = {}
-        self._order: list[Any] = []
+    def __init__(self, rules: StreamRules) -> None:
+        self._rules = rules
+        self._kind = ""
+        self._scanner: StreamScanner | None = None
+        self._said: list[str] = []
+        self.ended = False
+        self.altered = False
         self.wrote = False
-
-    @property
-    def altered(self) -> bool:
-        """True once a text differs from what the model wrote."""
-        return any(one.altered for one in self._scanners.values())
 
     @property
     def text(self) -> str:
         """All that the model wrote."""
-        return "".join(one.text for one in self._scanners.values())
-
-    @property
-    def decision(self) -> Decision | None:
-        """The strictest decision so far, None if nothing was found."""
-        found = [one.decision for one in self._scanners.values() if one.decision.findings]
-        return max(found, key=lambda one: one.action == "redact", default=None)
+        return "".join(self._said)
 
     def take(self, turn: Turn) -> tuple[list[Event], Decision | None]:
-        """Returns what may leave of a turn, and the decision that ends the answer, if one does."""
+        """Returns what may leave of a turn, and the strictest decision about it. `ended` tells that it blocks."""
         events: list[Event] = []
+        decisions: list[Decision] = []
         for event in turn.events:
-            kind = _kind(event)
-            if kind is None:
-                events += self._flush(except_for="")
+            kind, text = _kind(event)
+            if kind != self._kind:
+                self._close(events, decisions)
+                self._kind = kind
+                self._scanner = StreamScanner(self._rules) if kind else None
+            if self.ended:
+                break
+            if self._scanner is None:
                 events.append(event)
                 continue
-            events += self._flush(except_for=kind)
-            scanner = self._scanners.get(kind)
-            if scanner is None:
-                scanner = self._guard.stream(self._checked.tenant, self._checked.system)
-                self._scanners[kind] = scanner
-            released = scanner.push(event.text)  # pyright: ignore[reportAttributeAccessIssue] - as `_kind` says
-            if released.text:
-                events.append(replace(event, text=released.text))  # pyright: ignore[reportCallIssue]
-            if released.blocked:
-                return self._sent(events), scanner.decision
-        if turn.finish_reason is not None:
-            events += self._flush(except_for="")
-        for scanner in self._scanners.values():
-            if scanner.blocked:
-                return self._sent(events), scanner.decision
-        return self._sent(events), None
+            self._said.append(text)
+            self._release(self._scanner.push(text), events, decisions)
+            if self.ended:
+                break
+        if turn.finish_reason is not None and not self.ended:
+            self._close(events, decisions)
+        return events, max(decisions, key=lambda one: ACTIONS.index(one.action), default=None)
 
-    def _flush(self, *, except_for: str) -> list[Event]:
-        """Returns what other texts held back: they have ended."""
-        events: list[Event] = []
-        for kind, scanner in list(self._scanners.items()):
-            if kind == except_for or scanner.finished:
-                continue
-            released = scanner.finish()
-            if released.text:
-                events.append(_event(kind, released.text))
-        return events
+    def _close(self, events: list[Event], decisions: list[Decision]) -> None:
+        """Releases what the text so far held back: it is over."""
+        if self._scanner is not None and not self._scanner.ended:
+            self._release(self._scanner.finish(), events, decisions)
+        self._scanner, self._kind = None, ""
 
-    def _sent(self, events: list[Event]) -> list[Event]:
-        self.wrote = self.wrote or any(isinstance(one, Content) and one.text for one in events)
-        return events
+    def _release(self, released: Released, events: list[Event], decisions: list[Decision]) -> None:
+        if released.text:
+            events.append(_event(self._kind, released.text))
+            self.wrote = self.wrote or self._kind == "content"
+        if released.decision is not None:
+            decisions.append(released.decision)
+            self.altered = self.altered or released.decision.action in ("redact", "block")
+            self.ended = self.ended or released.decision.action == "block"
 
 
-def _kind(event: Event) -> str | None:
+def _kind(event: Event) -> tuple[str, str]:
+    """Returns the text that an event belongs to, and its part of it; nothing for an event without text."""
     match event:
-        case Content():
-            return "content"
-        case Reasoning():
-            return "reasoning"
-        case CallArguments(index, _):
-            return f"call {index}"
+        case Content(text):
+            return "content", text
+        case Reasoning(text):
+            return "reasoning", text
+        case CallArguments(index, text):
+            return f"call {index}", text
         case _:
-            return None
+            return "", ""
 
 
 def _event(kind: str, text: str) -> Event:
@@ -448,3 +434,7 @@ def _last_said(messages: Sequence[Mapping[str, Any]]) -> str:
 
 def _language(text: str) -> Language:
     return "zh" if is_chinese(text) else "en"
+
+
+def _redacted(text: str, decision: Decision, language: Language) -> str:
+    return redacted(text, [finding for finding, action in decision.findings if action == "redact"], language)
