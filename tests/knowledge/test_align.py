@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from deepwell.knowledge.align import is_chinese, learn_alignment
+from deepwell.knowledge.align import learn_alignment
+from deepwell.models.store.languages import is_chinese
 
 
 def _unit(rows):

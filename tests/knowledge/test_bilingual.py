@@ -14,11 +14,11 @@ from tests.knowledge.two_languages import (
     vectors,
 )
 
-from deepwell.knowledge.align import is_chinese
 from deepwell.knowledge.bilingual import Asked, with_other_language
 from deepwell.knowledge.fuse import fuse
 from deepwell.knowledge.index.side import SideIndex, SideOptions
 from deepwell.knowledge.search import Searcher, SearchOptions
+from deepwell.models.store.languages import is_chinese
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.knowledge.chunks import ChunksDelta
 

@@ -13,7 +13,6 @@ NOTE: why and how.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -21,7 +20,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MIN_PAIRS", "MOST_LEARNED", "Alignment", "is_chinese", "learn_alignment"]
+__all__ = ["MIN_PAIRS", "MOST_LEARNED", "Alignment", "learn_alignment"]
 
 Vectors = NDArray[np.float32]
 
@@ -37,17 +36,6 @@ _BLOCK: Final = 512
 _LEAN: Final = (
     0.5  # of a query to the mean of a language: 97 of 100 passages found are of a language that is 1 in 20
 )
-_HAN_SHARE: Final = 0.15
-_HAN: Final = re.compile("[\u3400-\u4dbf\u4e00-\u9fff]")
-_LETTER: Final = re.compile(r"[^\W\d_]")
-
-
-def is_chinese(text: str) -> bool:
-    """Tells whether a text is Chinese: at least 15 % of its letters are Han. Names of products stay Latin in Chinese texts."""
-    if text.isascii():
-        return False
-    han = len(_HAN.findall(text))
-    return han > 0 and han >= _HAN_SHARE * len(_LETTER.findall(text))
 
 
 @dataclass(frozen=True, slots=True)

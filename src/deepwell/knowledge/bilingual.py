@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.knowledge.align import is_chinese
 from deepwell.knowledge.fuse import Calibration, Candidates, confidence_of
 from deepwell.knowledge.index.protocol import Hits, VectorIndex
+from deepwell.models.store.languages import is_chinese
 
 if TYPE_CHECKING:
     from deepwell.knowledge.index.side import SideIndex

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from deepwell.errors import InvalidFile, TermListNotFound
+from deepwell.messages import Language
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
 from deepwell.safety.normalise import normalised
+from deepwell.safety.patterns import Patterns
+from deepwell.safety.personal import Personal
 from deepwell.safety.policy import Policy, strictest
+from deepwell.safety.redaction import label
+from deepwell.safety.secrets import Secrets
+from deepwell.safety.stream import StreamRules
+from deepwell.safety.terms.detector import Terms
+from deepwell.safety.terms.lists import TermList, read_list
 
 __all__ = ["Guard"]
 
@@ -33,10 +43,56 @@ class Guard:
         self.policy = policy
         self.hash = policy.hash
         self.missing = missing or {}
+        self._rules: dict[tuple[str, Language], StreamRules] = {}
 
-    def with_policy(self, policy: Policy) -> Guard:
-        """Returns the same detectors under another policy."""
-        return Guard(self.detectors, policy, self.missing)
+    @classmethod
+    def of(cls, policy: Policy, terms: Path) -> Guard:
+        """Returns the detectors that a policy asks for, under it.
+
+        Args:
+            terms: folder of the lists of terms that were fetched. A list that is not there, or is damaged, is in `missing`.
+        """
+        lists: list[TermList] = []
+        missing: list[str] = []
+        for name in policy.terms:
+            try:
+                lists.append(read_list(terms, name))
+            except (TermListNotFound, InvalidFile) as error:
+                _log.error("the guard lacks a list: %s; %s", error, error.fix)
+                missing.append(f"terms:{name}")
+        detectors: list[Detector] = [Terms(lists), Patterns(), Personal(), Secrets()]
+        layers: tuple[Layer, ...] = ("input", "context", "output")
+        return cls(dict.fromkeys(layers, detectors), policy, dict.fromkeys(layers, missing))
+
+    def stream_rules(self, tenant: str = "", language: Language = "en") -> StreamRules:
+        """Returns how answers to a tenant are read while they are written. Labels of what is redacted are in `language`."""
+        key = (tenant if tenant in self.policy.tenants else "", language)
+        rules = self._rules.get(key)
+        if rules is None:
+            rules = self._rules[key] = StreamRules(
+                self.detectors.get("output", ()),
+                lambda findings, failed: self.decide(findings, "output", key[0], failed),
+                terms=self._kept_back(key[0]),
+                replacement=lambda finding: label(finding.rule, language),
+            )
+        return rules
+
+    def _kept_back(self, tenant: str) -> list[str]:
+        """Returns the terms of which none may leave whole."""
+        kept: list[str] = []
+        for detector in self.detectors.get("output", ()):
+            if isinstance(detector, Terms):
+                for term in (term for one in detector.lists for term in one.terms):
+                    if term.tier in ("block", "flag"):
+                        finding = Finding(f"terms.{term.tier}.{term.category}", term.category, 0, 1)
+                        if self.policy.action(finding, "output", tenant) in ("redact", "block"):
+                            kept.append(term.text)
+        return kept
+
+    def lacking(self, layer: Layer, tenant: str = "") -> Decision | None:
+        """Returns the decision about every text of a layer for which a list is missing; None if none is."""
+        missing = self.missing.get(layer)
+        return self.decide((), layer, tenant, missing) if missing else None
 
     def check(self, text: str, layer: Layer, tenant: str = "") -> Decision:
         """Returns the decision about a text. It never raises: a detector that does is named in `failed`."""

@@ -173,6 +173,7 @@ class Policy(_Part):
     Attributes:
         version: of the format.
         name: name of the preset or the file.
+        terms: lists of terms that are looked for: `starter` ships, others are fetched by `deepwell guard terms pull`.
         external: moderation services outside, by name.
         label: whether generated content is marked as such, visibly and in its metadata.
     """
@@ -182,6 +183,7 @@ class Policy(_Part):
     input: LayerPolicy = Field(default_factory=LayerPolicy)
     context: LayerPolicy = Field(default_factory=LayerPolicy)
     output: LayerPolicy = Field(default_factory=LayerPolicy)
+    terms: tuple[str, ...] = ("starter",)
     audit: Audit = Field(default_factory=Audit)
     refusal: Refusal = Field(default_factory=Refusal)
     external: dict[str, External] = Field(default_factory=dict)

@@ -81,6 +81,8 @@ def build_context(
     served = [answer(model) for model in models]
     keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)
     context = ServerContext(options, served, metrics, observer, limiter, keys, database)
+    if guard is not None:
+        guard.audit = context.audit
     for model in models:
         model.attend = Attendance(context.stopped)
     context.on_close(_closing(models))

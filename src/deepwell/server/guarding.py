@@ -14,18 +14,20 @@ import hashlib
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.dialogue.completion import Caller, Choice, Counts, Update
 from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
 from deepwell.errors import DeepwellError
+from deepwell.messages import Language
 from deepwell.models.store.languages import is_chinese
+from deepwell.safety.audit.trail import AuditTrail, RequestFacts
 from deepwell.safety.findings import ACTIONS, Decision, Layer
 from deepwell.safety.guard import Guard
 from deepwell.safety.policy import PRESETS, Policy
@@ -34,18 +36,16 @@ from deepwell.safety.stream import Released, StreamRules, StreamScanner
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.record import Phase, current
 from deepwell.server.options import GuardOptions
+from deepwell.storage.database import Tenant
 
 if TYPE_CHECKING:
     from deepwell.knowledge.documents import Passage
 
-__all__ = ["Checked", "NotChecked", "Remember", "ServerGuard"]
+__all__ = ["Checked", "NotChecked", "ServerGuard"]
 
 _log = logging.getLogger(__name__)
 
-Language = Literal["en", "zh"]
-Remember = Callable[[str, Decision, str], Awaitable[None]]
-"""Writes a decision into the audit trail of a tenant: tenant, decision, text."""
-
+_in_time = asyncio.wait_for
 _KNOWN: Final = 4096  # texts whose decisions are kept
 _INLINE: Final = 8192  # characters that are read on the event loop; more are read in a thread
 _STAT_S: Final = 1.0
@@ -95,13 +95,12 @@ class ServerGuard:
         self,
         options: GuardOptions,
         metrics: Metrics,
-        remember: Remember | None = None,
         guard: Guard | None = None,
     ) -> None:
         self._options = options
         self._metrics = metrics
-        self._remember = remember
-        self._guard = guard or Guard.of(Policy.load(options.policy), options.models_dir)
+        self.audit: AuditTrail | None = None
+        self._guard = guard or Guard.of(Policy.load(options.policy), options.terms)
         self._known: OrderedDict[tuple[str, Layer, str, bytes], Decision] = OrderedDict()
         self._path = None if options.policy in PRESETS else Path(options.policy)
         self._stamp = self._stat()
@@ -198,13 +197,14 @@ class ServerGuard:
                 async for turn in turns:
                     yield turn
             return
-        rules = self._guard.stream_rules(checked.tenant)
+        rules = self._guard.stream_rules(checked.tenant, checked.language)
+        lacking = self._guard.lacking("output", checked.tenant)
         readers: dict[int, _Reader] = {}
         async with aclosing(turns):
             async for turn in turns:
                 reader = readers.get(turn.index)
                 if reader is None:
-                    reader = readers[turn.index] = _Reader(rules)
+                    reader = readers[turn.index] = _Reader(rules, lacking)
                 if reader.ended:
                     continue
                 events, decision = reader.take(turn)
@@ -231,13 +231,14 @@ class ServerGuard:
                 counts = Counts(prompt=len(choice.request.prompt))
                 yield Update(choice.index, refusal, finish_reason="content_filter", counts=counts)
             return
-        rules = self._guard.stream_rules(checked.tenant)
+        rules = self._guard.stream_rules(checked.tenant, checked.language)
+        lacking = self._guard.lacking("output", checked.tenant)
         readers: dict[int, _Reader] = {}
         async with aclosing(updates):
             async for update in updates:
                 reader = readers.get(update.index)
                 if reader is None:
-                    reader = readers[update.index] = _Reader(rules)
+                    reader = readers[update.index] = _Reader(rules, lacking)
                 if reader.ended:
                     continue
                 events = (Content(update.text),) if update.text else ()
@@ -310,17 +311,22 @@ class ServerGuard:
             return self._guard.check(text, layer, tenant)
         try:
             reading = asyncio.to_thread(self._guard.check, text, layer, tenant)
-            return await asyncio.wait_for(reading, self._options.timeout_s)
+            return await _in_time(reading, self._options.timeout_s)
         except TimeoutError:
             return self._guard.failure(layer, tenant, "timeout")
 
     async def _note(self, decision: Decision, text: str, tenant: str) -> None:
         self._metrics.guard.decided(decision)
-        if self._remember is None:
+        if self.audit is None:
             return
         if decision.action in ("allow", "flag") and self.policy.audit.decisions == "acted":
             return
-        await self._remember(tenant, decision, text if self.policy.audit.keep_text else "")
+        record = current()
+        facts = (
+            RequestFacts() if record is None else RequestFacts(record.request_id, record.key_id, record.model)
+        )
+        kept = text if self.policy.audit.keep_text else ""
+        await self.audit.decided(Tenant(tenant), decision, facts, text=kept)
 
     def _stat(self) -> tuple[int, int] | None:
         if self._path is None:
@@ -346,15 +352,16 @@ class ServerGuard:
         except DeepwellError as error:
             _log.error("the policy stays as it was: %s", error)
             return
-        self._guard = self._guard.with_policy(policy)
+        self._guard = Guard.of(policy, self._options.terms)
         _log.warning("the policy of the guard is now %s", policy.hash[:12])
 
 
 class _Reader:
     """Reads one choice: its content, its reasoning and the arguments of its calls, each as a text of its own."""
 
-    def __init__(self, rules: StreamRules) -> None:
+    def __init__(self, rules: StreamRules, lacking: Decision | None) -> None:
         self._rules = rules
+        self._lacking = lacking
         self._kind = ""
         self._scanner: StreamScanner | None = None
         self._said: list[str] = []
@@ -371,7 +378,11 @@ class _Reader:
         """Returns what may leave of a turn, and the strictest decision about it. `ended` tells that it blocks."""
         events: list[Event] = []
         decisions: list[Decision] = []
-        for event in turn.events:
+        if self._lacking is not None:
+            decisions.append(self._lacking)
+            self.ended = self._lacking.action == "block"
+            self._lacking = None
+        for event in () if self.ended else turn.events:
             kind, text = _kind(event)
             if kind != self._kind:
                 self._close(events, decisions)

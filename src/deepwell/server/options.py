@@ -11,6 +11,7 @@ from typing import Literal
 
 from pydantic import SecretStr
 
+from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.access.quota import RateLimits
 from deepwell.settings import InvalidSettings, Settings
 from deepwell.storage.retention import RetentionPolicy
@@ -105,18 +106,18 @@ class GuardOptions:
 
     Attributes:
         policy: a preset, or the path of a YAML file, which is read again when it changes.
-        models_dir: the store that term lists are in.
+        terms: folder of the lists of terms that were fetched.
         timeout_s: seconds that the reading of one text may take.
     """
 
     policy: str
-    models_dir: Path | None = None
+    terms: Path
     timeout_s: float = 2.0
 
     @classmethod
     def of(cls, settings: Settings) -> GuardOptions | None:
         """Reads the options from the settings; None: there is no guard."""
-        return None if settings.guard is None else cls(settings.guard, settings.models_dir)
+        return None if settings.guard is None else cls(settings.guard, lists_folder(settings.models_dir))
 
 
 @dataclass(frozen=True, slots=True)

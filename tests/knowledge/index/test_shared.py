@@ -14,9 +14,9 @@ from tests.knowledge.two_languages import QUERIES, published
 from tests.postgres import running
 
 from deepwell.errors import StorageError
-from deepwell.knowledge.align import is_chinese
 from deepwell.knowledge.index.shared import SharedVectors
 from deepwell.knowledge.search import Searcher, SearchOptions
+from deepwell.models.store.languages import is_chinese
 from deepwell.settings import InvalidSettings, Settings
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.tables import chunk_removals

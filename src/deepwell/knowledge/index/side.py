@@ -29,13 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.errors import DeepwellError, StorageError
-from deepwell.knowledge.align import Alignment, is_chinese
+from deepwell.knowledge.align import Alignment
 from deepwell.knowledge.index.ann import AnnIndex
 from deepwell.knowledge.index.flat import FlatIndex
 from deepwell.knowledge.index.graph import GraphShape
 from deepwell.knowledge.index.languages import LanguageMap
 from deepwell.knowledge.index.protocol import LexicalIndex, VectorIndex
 from deepwell.knowledge.index.rows import VectorRows
+from deepwell.models.store.languages import is_chinese
 
 __all__ = ["Delta", "LexicalFactory", "SideIndex", "SideOptions"]
 

@@ -1,0 +1,304 @@
+"""The guard in the server: every route that generates passes it, streaming or not, and failures do what is declared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import httpx
+import pytest
+from openai import AsyncOpenAI
+from tests.server.fakes import FakeEngine, make_service
+
+from deepwell.dialogue.text import Codec
+from deepwell.safety.terms.lists import Term, TermList
+from deepwell.server.answering import Answering
+from deepwell.server.app import FAMILIES, create_app, route_table
+from deepwell.server.context import ServerContext
+from deepwell.server.guarding import NotChecked
+from deepwell.server.http.declaration import Operation
+from deepwell.server.options import GuardOptions
+from deepwell.storage.database import LOCAL, Database
+
+TERM = "forbidden fruit"
+KEY = "AKIA" + "IOSFODNN7EXAMPLF"
+REFUSAL = "Against the rules."
+GENERATES = {"chat", "text_completion"}
+READS = {"embeddings", "rerank", "score", "moderation"}  # no text of theirs comes from a model
+POLICY = """
+version: 1
+terms: [own]
+refusal: {en: Against the rules., zh: 不符合规范。}
+"""
+BLOCK_INPUT = "input: {rules: {terms: block}}"
+BLOCK_OUTPUT = "output: {rules: {terms: block}}"
+REDACT_OUTPUT = "output: {rules: {terms: redact}}"
+
+
+def operations() -> list[Operation]:
+    """Returns every operation of which a model writes the answer."""
+    found = [one for family in FAMILIES for one in family.declaration.operations if one.name in GENERATES]
+    return [one for one in found if one.method == "post"]
+
+
+def policy_file(folder: Path, rules: str) -> Path:
+    path = folder / "policy.yaml"
+    path.write_text(POLICY + rules, "utf-8")
+    return path
+
+
+def options(folder: Path, rules: str, *, lists: bool = True) -> GuardOptions:
+    if lists:
+        TermList("own", [Term(TERM, "politics", "block")], "test", "none", "0" * 64).write(folder / "terms")
+    return GuardOptions(str(policy_file(folder, rules)), folder / "terms")
+
+
+@asynccontextmanager
+async def serving(service: ServerContext) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", timeout=60) as client:
+        yield client
+
+
+def chat(text: str, **more: Any) -> dict[str, Any]:
+    return {"model": "toy", "messages": [{"role": "user", "content": text}], "temperature": 0, **more}
+
+
+def said(body: str) -> str:
+    """Returns all strings of an answer, of a stream as of a whole, joined in their order."""
+    found: list[str] = []
+
+    def walk(value: Any) -> None:
+        match value:
+            case str():
+                found.append(value)
+            case list():
+                for one in value:
+                    walk(one)
+            case dict():
+                for key, one in value.items():
+                    if key in ("content", "text", "delta", "response", "partial_json") or not isinstance(
+                        one, str
+                    ):
+                        walk(one)
+            case _:
+                pass
+
+    for line in body.splitlines():
+        line = line.removeprefix("data: ")
+        if line.startswith("{"):
+            walk(json.loads(line))
+    return "".join(found)
+
+
+def test_every_computing_operation_is_known_to_be_read_or_not() -> None:
+    names = {one.name for one in route_table().operations.values() if one.name is not None}
+    assert names <= GENERATES | READS, "a new kind of operation: does the guard read it?"
+    assert len(operations()) >= 6
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+@pytest.mark.parametrize("rules", [BLOCK_INPUT, BLOCK_OUTPUT], ids=["input", "output"])
+@pytest.mark.parametrize("operation", operations(), ids=lambda one: one.path)
+async def test_no_route_lets_a_forbidden_term_through(
+    operation: Operation, rules: str, stream: bool, engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    if stream and not operation.streams:
+        pytest.skip("it does not stream")
+    assert operation.example is not None
+    body = json.loads(Template(operation.example).substitute(model="toy", text=f"I like {TERM} a lot"))
+    body["stream"] = stream
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, rules))
+    async with serving(service) as http:
+        answer = await http.post(operation.path, json=body)
+    assert answer.status_code == 200, answer.text
+    assert TERM not in said(answer.text) and TERM not in answer.text
+    assert REFUSAL in said(answer.text)
+    assert bool(engine.seen) is (rules == BLOCK_OUTPUT)
+
+
+@pytest.mark.parametrize("operation", operations(), ids=lambda one: one.path)
+async def test_a_route_that_forgets_the_guard_answers_nothing(
+    operation: Operation, engine: FakeEngine, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the note of the guard no answer leaves, whatever the route does."""
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT))
+    guard = service.main.guard
+    assert guard is not None and operation.example is not None
+    turns, updates = guard.turns, guard.updates
+    monkeypatch.setattr(guard, "turns", lambda _, given: turns(None, given))
+    monkeypatch.setattr(guard, "updates", lambda _, choices, given: updates(None, choices, given))
+    async with serving(service) as http:
+        body = json.loads(Template(operation.example).substitute(model="toy", text="hello"))
+        answer = await http.post(operation.path, json={**body, "stream": False})
+    assert answer.status_code == 500 and "hello" not in answer.text
+
+
+async def test_answering_hands_out_no_text_around_the_guard(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT))
+    public = [name for name in vars(Answering) if not name.startswith("_")]
+    assert sorted(public) == ["complete", "converse"]
+    with pytest.raises(NotChecked):
+        await anext(service.main.complete(None, []))
+
+
+async def test_a_redacted_term_is_replaced_in_the_stream(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, REDACT_OUTPUT))
+    async with serving(service) as http:
+        answer = await http.post(
+            "/v1/chat/completions", json=chat(f"eat {TERM} now", stream=True, max_tokens=60)
+        )
+    text = said(answer.text)
+    assert TERM not in text and text.startswith("eat [") and text.endswith("] now")
+    assert '"finish_reason":"stop"' in answer.text
+
+
+async def test_what_is_redacted_in_a_request_never_reaches_the_model(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    service = make_service(
+        engine, codec, model="toy", guard=options(tmp_path, "input: {rules: {secret: redact}}")
+    )
+    async with serving(service) as http:
+        answer = await http.post("/v1/chat/completions", json=chat(f"my key is {KEY} ok", max_tokens=80))
+        plain = await http.post(
+            "/v1/completions", json={"model": "toy", "prompt": f"key {KEY}", "max_tokens": 80}
+        )
+    assert KEY not in answer.text and "[" in said(answer.text) and KEY not in plain.text
+    for request in engine.seen:
+        assert KEY not in codec.decode(list(request.prompt))
+
+
+async def test_a_tool_result_is_withheld_and_the_conversation_goes_on(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    service = make_service(
+        engine, codec, model="toy", guard=options(tmp_path, "context: {rules: {terms: block}}")
+    )
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    messages = [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "1", "content": f"it says {TERM}"},
+        {"role": "user", "content": "and?"},
+    ]
+    async with serving(service) as http:
+        answer = await http.post(
+            "/v1/chat/completions", json={**chat(""), "messages": messages, "max_tokens": 20}
+        )
+    assert answer.status_code == 200 and said(answer.text).startswith("and?")
+    prompt = codec.decode(list(engine.seen[0].prompt))
+    assert TERM not in prompt and "[withheld by the guard]" in prompt
+
+
+async def test_the_refusal_speaks_the_language_of_the_request(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT))
+    async with serving(service) as http:
+        answer = await http.post("/v1/chat/completions", json=chat(f"请你介绍一下 {TERM} 是什么东西好吗"))
+    assert said(answer.text).startswith("不符合规范。")
+    assert answer.json()["choices"][0]["finish_reason"] == "content_filter"
+
+
+async def test_the_official_client_reads_a_refusal(engine: FakeEngine, codec: Codec, tmp_path: Path) -> None:
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT))
+    transport = httpx.ASGITransport(create_app(service))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        client = AsyncOpenAI(
+            base_url="http://test/v1", api_key="-", http_client=http, _strict_response_validation=True
+        )
+        whole = await client.chat.completions.create(**chat(TERM))
+        assert whole.choices[0].finish_reason == "content_filter"
+        response = await client.responses.create(model="toy", input=TERM)
+        assert response.status == "incomplete" and response.incomplete_details is not None
+        assert response.incomplete_details.reason == "content_filter" and response.output_text == REFUSAL
+        completion = await client.completions.create(model="toy", prompt=TERM)
+        assert completion.choices[0].finish_reason == "content_filter"
+        assert completion.choices[0].text == REFUSAL
+
+
+@pytest.mark.parametrize("declared", ["allow", "block"])
+@pytest.mark.parametrize("layer", ["input", "output"])
+async def test_a_missing_list_does_what_the_policy_declares(
+    layer: str, declared: str, engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    other = "output" if layer == "input" else "input"
+    rules = f"{layer}: {{on_failure: {declared}}}\n{other}: {{on_failure: allow}}\n"
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, rules, lists=False))
+    async with serving(service) as http:
+        answer = await http.post("/v1/chat/completions", json=chat("hello"))
+    assert said(answer.text) == ("hello" if declared == "allow" else REFUSAL)
+
+
+@pytest.mark.parametrize("declared", ["allow", "block"])
+async def test_an_exception_and_a_late_detector_do_what_the_policy_declares(
+    declared: str, engine: FakeEngine, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = f"input: {{on_failure: {declared}}}\noutput: {{on_failure: {declared}}}\n"
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, rules))
+    guard = service.main.guard
+    assert guard is not None
+    expected = "hello" if declared == "allow" else REFUSAL
+    detector = guard._guard.detectors["input"][0]  # pyright: ignore[reportPrivateUsage]
+
+    def fails(_: Any) -> Any:
+        raise RuntimeError("out of order")
+
+    async def late(reading: Any, _: float) -> Any:
+        reading.close()
+        raise TimeoutError
+
+    async with serving(service) as http:
+        with monkeypatch.context() as patch:
+            patch.setattr(detector, "scan", fails)
+            assert said((await http.post("/v1/chat/completions", json=chat("hello"))).text) == expected
+        with monkeypatch.context() as patch:
+            patch.setattr("deepwell.server.guarding._in_time", late)
+            patch.setattr("deepwell.server.guarding._INLINE", 1)
+            assert said((await http.post("/v1/chat/completions", json=chat("hello"))).text) == expected
+        assert said((await http.post("/v1/chat/completions", json=chat("hello"))).text) == "hello"
+
+
+async def test_a_changed_policy_is_in_force_and_a_broken_one_is_not(
+    engine: FakeEngine, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service(engine, codec, model="toy", guard=options(tmp_path, ""))
+    monkeypatch.setattr("deepwell.server.guarding._STAT_S", 0.0)
+    async with serving(service) as http:
+
+        async def answer() -> str:
+            return said((await http.post("/v1/chat/completions", json=chat(TERM))).text)
+
+        assert await answer() == TERM
+        policy_file(tmp_path, BLOCK_INPUT)
+        assert await answer() == REFUSAL
+        policy_file(tmp_path, "input: {rules: {nonsense: block}}  # broken")
+        assert await answer() == REFUSAL
+
+
+async def test_decisions_are_in_the_audit_trail_without_the_text(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    database = Database.open(tmp_path / "data")
+    service = make_service(
+        engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT), database=database
+    )
+    async with serving(service) as http:
+        await http.post("/v1/chat/completions", json=chat(f"about {TERM}"))
+        metrics = (await http.get("/metrics")).text
+    [chain] = await service.audit.store.chains(LOCAL)
+    _, rows = service.audit.store.rows(chain.id, 0, 10)
+    [entry] = [str(row) for row in rows if "guard" in str(row) or "terms" in str(row)]
+    assert "terms.block.politics" in entry and TERM not in entry
+    assert service.main.guard is not None and service.main.guard.policy.hash in entry
+    assert 'deepwell_guard_decisions_total{action="block",layer="input"} 1.0' in metrics
+    await service.close_state()
