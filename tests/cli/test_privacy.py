@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from deepwell.cli import app
@@ -59,7 +60,10 @@ def test_nothing_is_erased_without_a_yes(runner: CliRunner, home: Path) -> None:
     assert b"secret of lin" not in everything(home)
 
 
-def test_a_tenant_that_is_erased_loses_its_keys_and_the_server_stays_closed(runner: CliRunner) -> None:
+def test_a_tenant_that_is_erased_loses_its_keys_and_the_server_stays_closed(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.safety.privacy.erase.SETTLE_S", 0.01)
     made = json.loads(runner.invoke(app, ["keys", "create", "laptop", "--tenant", "acme", "--json"]).output)
     privacy(runner, "erase", "--tenant", "acme", "--yes")
     [key] = json.loads(runner.invoke(app, ["keys", "list", "--json"]).output)["keys"]

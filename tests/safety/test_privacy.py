@@ -123,7 +123,7 @@ async def test_a_tenant_is_gone_from_every_table_and_another_untouched(database,
     await database.write(lambda connection: fill(connection, B))
     before = await database.read(dump)
     await database.write(lambda connection: fill(connection, A))
-    done = await Eraser(database, files).erase(Subject(A))
+    done = await Eraser(database, files, settle_s=0.01).erase(Subject(A))
     after = await database.read(dump)
     assert str(A) not in repr(after)
     grown = {"api_keys", "audit_chains", "audit_entries", "audit_persons", "erasures"}
@@ -151,7 +151,7 @@ async def test_bytes_go_unless_another_tenant_has_the_same(database, tmp_path): 
     files = FileStore(database, tmp_path / "files")
     mine, shared = await kept_files(files, A, "only mine", "everybody's")
     await kept_files(files, B, "everybody's")
-    done = await Eraser(database, files).erase(Subject(A))
+    done = await Eraser(database, files, settle_s=0.01).erase(Subject(A))
     assert not files.blobs.path(mine.sha256).exists()
     assert files.blobs.path(shared.sha256).exists()
     assert (done.counts["files"], done.counts["blobs"]) == (2, 1)
@@ -191,7 +191,7 @@ async def test_an_erasure_that_stops_is_finished_by_another_process(database, tm
     [mine] = await kept_files(files, A, "mine")
     await database.write(lambda connection: fill(connection, B))
     await database.write(lambda connection: fill(connection, A))
-    killed = Eraser(database, files)
+    killed = Eraser(database, files, settle_s=0.01)
     id = await killed.request(Subject(A))
     real, left = Ledger.write, iter(range(8))
 
@@ -204,7 +204,7 @@ async def test_an_erasure_that_stops_is_finished_by_another_process(database, tm
     with pytest.raises(asyncio.CancelledError):
         await killed.run_next()
     monkeypatch.setattr(Ledger, "write", real)
-    other = Eraser(database, files)
+    other = Eraser(database, files, settle_s=0.01)
     assert await other.request(Subject(A)) == id
     done = await other.erase(Subject(A))
     assert done.id == id
@@ -214,7 +214,7 @@ async def test_an_erasure_that_stops_is_finished_by_another_process(database, tm
 
 
 async def test_a_worker_that_was_overtaken_changes_nothing(database, tmp_path):  # noqa: F811
-    eraser = Eraser(database, FileStore(database, tmp_path / "files"))
+    eraser = Eraser(database, FileStore(database, tmp_path / "files"), settle_s=0.01)
     await eraser.request(Subject(A))
     job = await JobStore(database).claim(["erase"], "first", 600)
     assert job is not None
@@ -229,7 +229,7 @@ async def test_a_worker_that_was_overtaken_changes_nothing(database, tmp_path): 
 
 async def test_the_proof_names_nobody(database, tmp_path):  # noqa: F811
     person = f"lin-{secrets.token_hex(4)}@example.com"
-    eraser = Eraser(database, FileStore(database, tmp_path / "files"))
+    eraser = Eraser(database, FileStore(database, tmp_path / "files"), settle_s=0.01)
     done = await eraser.erase(Subject(A, person))
     assert (done.scope, await eraser.result(done.id)) == ("person", done)
     assert person not in repr(await database.read(dump))
@@ -361,4 +361,4 @@ async def test_an_export_of_a_tenant_has_every_table_but_no_secret_of_the_server
 async def test_nobody_is_found_where_nobody_is(database, tmp_path):  # noqa: F811
     files = FileStore(database, tmp_path / "files")
     assert await export_person(database, files, Subject(A, ME), tmp_path / "export") == {}
-    assert not (await Eraser(database, files).erase(Subject(A, ME))).counts
+    assert not (await Eraser(database, files, settle_s=0.01).erase(Subject(A, ME))).counts

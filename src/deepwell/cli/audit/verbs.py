@@ -103,7 +103,7 @@ def verify(
                 {"holds": all(one.holds for one in results), "trails": [_plain(one) for one in results]}
             )
         else:
-            _print(results)
+            _print(results, file)
         if not all(one.holds for one in results):
             raise typer.Exit(1)
 
@@ -281,21 +281,28 @@ def _plain(one: Verified) -> dict[str, Any]:
     }
 
 
-def _print(results: Sequence[Verified]) -> None:
+def _counted(count: int, one: str, many: str = "") -> str:
+    return f"1 {one}" if count == 1 else f"{count} {many or f'{one}s'}"
+
+
+def _print(results: Sequence[Verified], file: Path | None) -> None:
     out = console()
     if not results:
         out.print("There is no audit trail yet.")
     for one in results:
-        name = one.tenant or f"{one.chain} (erased tenant, or a file)"
+        name = one.tenant or (f"{one.chain}, of an erased tenant" if file is None else str(file))
         if one.holds:
             newest = max((anchor.sequence for anchor in one.anchors), default=0)
             anchored = f"anchored up to {newest}" if newest else "no anchor: a cut tail would go unnoticed"
             out.print(
-                f"{name}: {one.entries} entries hold, {one.first} to {one.last}; {anchored}", soft_wrap=True
+                f"{name}: {_counted(one.entries, 'entry holds', 'entries hold')}, {one.first} to {one.last}; {anchored}",
+                soft_wrap=True,
             )
         else:
             out.print(
-                f"{name}: {one.count} problems in {one.entries} entries", style="bold red", soft_wrap=True
+                f"{name}: {_counted(one.count, 'problem')} in {_counted(one.entries, 'entry', 'entries')}",
+                style="bold red",
+                soft_wrap=True,
             )
             for problem in one.problems:
                 out.print(f"  at {problem.sequence}: {problem.message}", soft_wrap=True)

@@ -39,6 +39,7 @@ __all__ = ["Erased", "Eraser", "Hooks", "HostPlaces"]
 
 _MOST_PASSES: Final = 10  # a server that still writes may add rows behind a pass
 _POLL_S: Final = 0.2
+SETTLE_S = 6.0
 _SCRUB: Final = "scrub"
 
 
@@ -104,11 +105,13 @@ class Eraser:
         hooks: Hooks | None = None,
         *,
         vacuum: bool = True,
+        settle_s: float | None = None,
     ) -> None:
         """Opens the stores.
 
         Args:
             vacuum: whether SQLite's file is rewritten at the end. Other writers wait meanwhile.
+            settle_s: time after which no server takes a revoked key, and no worker goes on with a deleted job. None: 6 s.
         """
         self.overwritten = False
         self._database = database
@@ -116,6 +119,7 @@ class Eraser:
         self._host = host or HostPlaces()
         self._hooks = hooks or Hooks()
         self._vacuum = vacuum
+        self._settle_s = SETTLE_S if settle_s is None else settle_s
         self._jobs = JobStore(database)
         self._owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
 
@@ -202,6 +206,7 @@ class Eraser:
 
     async def _erase_tenant(self, subject: Subject, job: Job, ledger: Ledger) -> int:
         """Makes one pass over every place of a tenant, and returns how many rows it removed."""
+        busy = await self._database.read(lambda connection: rows.is_busy(connection, subject, self._settle_s))
         await ledger.write(lambda connection: rows.revoke_keys(connection, subject))
         await self._settle(subject, ledger)
         total = 0
@@ -219,6 +224,9 @@ class Eraser:
         ).rows:
             total += change.rows
         await ledger.settle(await asyncio.to_thread(self._host_files, subject, await self._stores()))
+        if busy:  # what was under way may have written behind this pass: the next one finds it
+            await asyncio.sleep(self._settle_s)
+            return total or 1
         return total
 
     async def _erase_person(self, subject: Subject, _job: Job, ledger: Ledger) -> int:

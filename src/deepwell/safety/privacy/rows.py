@@ -53,6 +53,7 @@ __all__ = [
     "erase_person_ties",
     "erase_responses",
     "erase_store",
+    "is_busy",
     "overwrite_keys",
     "revoke_keys",
 ]
@@ -120,6 +121,18 @@ def revoke_keys(connection: Connection, subject: Subject) -> Change:
     mine = (api_keys.c.tenant == subject.tenant) & api_keys.c.revoked_at.is_(None)
     connection.execute(sa.update(api_keys).where(mine).values(revoked_at=int(time.time())))
     return Change()
+
+
+def is_busy(connection: Connection, subject: Subject, settle_s: float) -> bool:
+    """Returns whether a key of the tenant was usable a moment ago, or a worker has one of its jobs."""
+    keys, recently = api_keys.c, int(time.time() - settle_s)
+    usable = sa.select(keys.id).where(
+        keys.tenant == subject.tenant, keys.revoked_at.is_(None) | (keys.revoked_at >= recently)
+    )
+    running = sa.select(jobs.c.id).where(
+        jobs.c.tenant == subject.tenant, jobs.c.status == "running", jobs.c.kind != ERASE_JOB
+    )
+    return any(connection.execute(query.limit(1)).first() is not None for query in (usable, running))
 
 
 def overwrite_keys(connection: Connection, subject: Subject) -> Change:
