@@ -176,6 +176,7 @@ class Policy(_Part):
         terms: lists of terms that are looked for: `starter` ships, others are fetched by `deepwell guard terms pull`.
         external: moderation services outside, by name.
         label: whether generated content is marked as such, visibly and in its metadata.
+        producer: code of the service in that metadata.
     """
 
     version: Literal[1]
@@ -188,6 +189,7 @@ class Policy(_Part):
     refusal: Refusal = Field(default_factory=Refusal)
     external: dict[str, External] = Field(default_factory=dict)
     label: bool = False
+    producer: str = Field("", max_length=512, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]*$")
     tenants: dict[str, _Tenant] = Field(default_factory=dict)
 
     @classmethod
