@@ -44,6 +44,17 @@ def test_a_turned_query_finds_the_other_language_in_an_index_of_both(languages):
     assert int(np.argmax(both @ alignment.leaning(asked, first=True))) == 9
 
 
+def test_the_smaller_language_may_be_either(languages):
+    first, second = languages
+    for one, other in ((first, second[:700]), (first[:700], second)):
+        alignment = learn_alignment(one, other)
+        assert alignment is not None
+        assert alignment.pairs >= 600
+        turned = alignment.turned(alignment.centred(other[:50], first=False), to_first=True)
+        nearest = np.argmax(turned @ alignment.centred(one, first=True).T, axis=1)
+        assert np.mean(nearest == np.arange(50)) > 0.95
+
+
 def test_it_can_be_stopped(languages):
     assert learn_alignment(*languages, stop=lambda: True) is None
 

@@ -30,7 +30,7 @@ MIN_PAIRS: Final = 500
 MOST_LEARNED: Final = 24_000
 """The most passages of each language that a rotation is learned from: 37 MB of vectors of 384 dimensions."""
 
-_SAMPLE: Final = 6000  # vectors of the first language whose neighbours are looked for
+_SAMPLE: Final = 6000  # vectors of the smaller language whose neighbours are looked for
 _ROUNDS: Final = 2
 _BLOCK: Final = 512
 _LEAN: Final = (
@@ -100,6 +100,13 @@ def learn_alignment(
     """
     if min(len(first), len(second)) < MIN_PAIRS:
         return None
+    if len(second) < len(
+        first
+    ):  # neighbours are looked for from the smaller side: a sample of it loses fewer pairs
+        found = learn_alignment(second, first, seed=seed, stop=stop)
+        if found is None:
+            return None
+        return Alignment(found.second_mean, found.first_mean, found.rotation.T, found.pairs)
     first_mean, second_mean = first.mean(axis=0), second.mean(axis=0)
     one, other = _unit(first - first_mean), _unit(second - second_mean)
     rotation = np.eye(first.shape[1], dtype=np.float32)
