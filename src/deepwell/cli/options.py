@@ -16,6 +16,7 @@ __all__ = [
     "Context",
     "CorsOrigins",
     "EmbeddingModel",
+    "Guard",
     "Host",
     "Init",
     "KeepAlive",
@@ -131,6 +132,14 @@ Knowledge = Annotated[
     typer.Option(
         help="Knowledge base whose passages ground every chat answer, with citations.",
         metavar="NAME",
+        rich_help_panel=_SERVER,
+    ),
+]
+Guard = Annotated[
+    str | None,
+    typer.Option(
+        help="Policy of the guard that reads requests and answers: open, standard, strict, cn-public, or a YAML file.",
+        metavar="POLICY",
         rich_help_panel=_SERVER,
     ),
 ]

@@ -22,6 +22,7 @@ from deepwell.cli.options import (
     Context,
     CorsOrigins,
     EmbeddingModel,
+    Guard,
     Host,
     Init,
     KeepAlive,
@@ -98,6 +99,7 @@ def serve(
     allowed_host: AllowedHosts = None,
     cors_origin: CorsOrigins = None,
     knowledge: Knowledge = None,
+    guard: Guard = None,
     workers: Workers = None,
     init: Init = False,
     demo: Annotated[
@@ -135,6 +137,7 @@ def serve(
             allowed_hosts=allowed_host or None,
             cors_origins=cors_origin or None,
             knowledge=knowledge,
+            guard=guard,
             workers=workers,
         )
         check_store(settings, init=init)
@@ -149,6 +152,10 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
         from deepwell.cli.knowledge.options import require_base
 
         require_base(settings, settings.knowledge)
+    if settings.guard is not None:
+        from deepwell.safety.policy import Policy
+
+        Policy.load(settings.guard)  # a wrong one should not cost a load
     from deepwell.server.http.listen import bind, url_of
 
     # Before loading: a taken port should not cost a load.
