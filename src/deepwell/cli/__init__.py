@@ -18,7 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["VERBS", "app", "main", "modules_for"]
 
-VERBS = ("serve", "chat", "ask", "pull", "models", "knowledge", "keys", "audit", "privacy", "doctor", "bench")
+VERBS = (
+    "serve",
+    "chat",
+    "ask",
+    "pull",
+    "models",
+    "knowledge",
+    "keys",
+    "guard",
+    "audit",
+    "privacy",
+    "doctor",
+    "bench",
+)
 _MODULES = (*VERBS, "aliases")
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-__all__ = ["packing"]
+if TYPE_CHECKING:
+    from deepwell.models.store.download import Progress as Fetched
+
+__all__ = ["counting", "downloads", "packing"]
 
 
 @contextmanager
@@ -34,3 +38,45 @@ def packing(*, shown: bool) -> Iterator[Callable[[int, int], None] | None]:
         yield advance
     finally:
         bar.stop()
+
+
+@contextmanager
+def downloads(*, shown: bool) -> Generator[Fetched]:
+    """A progress bar a file, on a terminal."""
+    from deepwell.cli.output import console
+    from deepwell.models.store.download import silent
+
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield silent
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Bars(*columns, TimeRemainingColumn(), console=err, transient=True) as bars:
+        tasks = {}
+
+        def update(label: str, done_bytes: int, total_bytes: int | None) -> None:
+            if label not in tasks:
+                tasks[label] = bars.add_task(label, total=total_bytes)
+            bars.update(tasks[label], completed=done_bytes, total=total_bytes)
+
+        yield update
+
+
+@contextmanager
+def counting(label: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A bar for a number of things, on a terminal. Yields the function that counts them."""
+    from deepwell.cli.output import console
+
+    err = console(stderr=True)
+    if not (shown and err.is_terminal):
+        yield lambda _: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)

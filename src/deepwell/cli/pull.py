@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from deepwell.cli.options import ModelsDir, known_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
-
-if TYPE_CHECKING:
-    from deepwell.models.store.download import Progress
+from deepwell.cli.progress import downloads
 
 __all__ = ["register"]
 
@@ -47,7 +43,7 @@ def pull(
         settings = Settings.load(models_dir=models_dir)
         store = ModelStore(settings.models_dir)
         entries = read_catalog(catalog) if catalog else None
-        with _bars(shown=not json) as progress:
+        with downloads(shown=not json) as progress:
             stored = store.pull(
                 model,
                 name=name,
@@ -67,27 +63,3 @@ def pull(
                 console().print(
                     "no pinned sha256 vouches for its files: `deepwell models show` has their hashes"
                 )
-
-
-@contextmanager
-def _bars(*, shown: bool) -> Generator[Progress]:
-    """A progress bar a file, on a terminal."""
-    from deepwell.models.store.download import silent
-
-    err = console(stderr=True)
-    if not (shown and err.is_terminal):
-        yield silent
-        return
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-    from rich.progress import Progress as Bars
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Bars(*columns, TimeRemainingColumn(), console=err, transient=True) as bars:
-        tasks = {}
-
-        def update(label: str, done_bytes: int, total_bytes: int | None) -> None:
-            if label not in tasks:
-                tasks[label] = bars.add_task(label, total=total_bytes)
-            bars.update(tasks[label], completed=done_bytes, total=total_bytes)
-
-        yield update
