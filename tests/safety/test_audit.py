@@ -15,6 +15,7 @@ from deepwell.safety.audit.keep import LEAST_DAYS, entries, prune
 from deepwell.safety.audit.trail import AuditOptions, AuditTrail, RequestFacts, decision_record
 from deepwell.safety.audit.verify import verify_chain, verify_lines
 from deepwell.safety.findings import Decision, Finding
+from deepwell.safety.policy import Audit
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
@@ -271,11 +272,29 @@ async def test_a_refusal_is_on_the_disk_before_it_leaves_and_in_order(store):
     await trail.close()
 
 
-async def test_the_text_is_kept_only_where_it_is_given(store):
-    assert "text" not in {
-        name for name, value in decision_record(BLOCK, RequestFacts()).fields.items() if value
-    }
-    assert decision_record(BLOCK, RequestFacts(), text="how to").fields["text"] == "how to"
+@pytest.mark.parametrize(
+    ("keep", "expected"),
+    [
+        (None, [("allow", None), ("block", None)]),
+        (Audit(), [("block", None)]),
+        (Audit(keep_text=True), [("block", "how to")]),
+        (Audit(decisions="all", keep_text=True), [("allow", "how to"), ("block", "how to")]),
+    ],
+)
+async def test_the_policy_says_what_is_kept(store, keep, expected):
+    trail = AuditTrail(store)
+    for decision in (ALLOW, BLOCK):
+        await trail.decided(A, decision, RequestFacts(), keep=keep, text="how to")
+    await trail.close()
+    [chain] = await store.chains(A)
+    lines = [json.loads(line) async for line in entries(store, chain)]
+    assert [(line["action"], line.get("text")) for line in lines] == expected
+
+
+def test_many_findings_are_counted_behind_the_first_hundred():
+    many = Decision("flag", "input", tuple((FOUND, "flag") for _ in range(130)))
+    fields = decision_record(many, RequestFacts()).fields
+    assert (len(fields["findings"]), fields["further_findings"]) == (100, 30)
 
 
 async def test_what_nobody_waits_for_is_written_soon_and_at_the_end(store):

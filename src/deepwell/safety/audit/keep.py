@@ -26,6 +26,13 @@ _DAY_S: Final = 86_400
 _NONE: Final = (1, 0)
 
 
+class _Named(msgspec.Struct):
+    person: str = ""
+
+
+_read_person = msgspec.json.Decoder(_Named).decode
+
+
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """The result of pruning a chain: the number of entries, and the sequence number of the last of them (0: none)."""
@@ -58,9 +65,16 @@ async def entries(
         if not rows:
             return
         for _, _, entry, _ in rows:
-            if person is None or msgspec.json.decode(entry).get("person") == person:
+            if person is None or _person(entry) == person:
                 yield entry
         position = rows[-1][0]
+
+
+def _person(entry: str) -> str:
+    try:
+        return _read_person(entry).person
+    except (msgspec.MsgspecError, UnicodeDecodeError):  # changed: `verify` reports it
+        return ""
 
 
 async def prune(

@@ -21,6 +21,7 @@ from typing import Any, Final, Literal
 
 from deepwell.errors import StorageError, StorageUnavailable
 from deepwell.safety.findings import Decision
+from deepwell.safety.policy import Audit
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
@@ -89,17 +90,32 @@ class AuditTrail:
         return self._dropped.total()
 
     async def decided(
-        self, tenant: Tenant, decision: Decision, request: RequestFacts, *, text: str = ""
+        self,
+        tenant: Tenant,
+        decision: Decision,
+        request: RequestFacts,
+        *,
+        keep: Audit | None = None,
+        text: str = "",
     ) -> None:
         """Records a decision of the policy. One that changes what a client gets is durable when the call returns.
 
         Args:
-            text: the text that was decided about, only where the policy keeps it.
+            keep: the policy's section on the trail: texts that nothing was done about are left out unless it keeps all.
+                None: everything but the text is kept.
+            text: the text that was decided about. It is recorded only where `keep` says so.
 
         Raises:
             StorageUnavailable: it cannot be written, and the request must not go on without it.
         """
-        record = decision_record(decision, request, text=text)
+        if (
+            keep is not None
+            and keep.decisions == "acted"
+            and decision.action == "allow"
+            and not decision.failed
+        ):
+            return
+        record = decision_record(decision, request, text=text if keep is not None and keep.keep_text else "")
         await self.record(tenant, record, durable=decision.action in ("redact", "block"))
 
     async def record(self, tenant: Tenant, record: AuditRecord, *, durable: bool = False) -> None:

@@ -25,6 +25,13 @@ __all__ = ["Problem", "Verified", "verify_chain", "verify_lines"]
 _PAGE: Final = 4096
 _MOST_PROBLEMS: Final = 100  # described; further ones are counted
 
+
+class _Prune(msgspec.Struct):
+    through: int
+
+
+_read_prune = msgspec.json.Decoder(_Prune).decode
+
 Kind = Literal["changed", "missing", "moved", "unlinked", "cut", "replaced", "unannounced", "unreadable"]
 
 
@@ -116,7 +123,7 @@ def verify_lines(lines: Iterable[bytes], known: Sequence[Head] = ()) -> Verified
             continue
         try:
             link = read_link(entry)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except ValueError as error:
             result.report(
                 reader.position + 1 if reader else 1, "unreadable", f"the line is no entry: {error}"
             )
@@ -178,7 +185,7 @@ class _Reader:
                 self.result.report(sequence, "changed", "the entry does not have its hash")
             try:
                 link = link_of(entry)
-            except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            except ValueError as error:
                 self.result.report(sequence, "changed", f"the entry cannot be read: {error}")
             else:
                 if link.sequence != sequence or link.chain != chain or link.time != at_ms:
@@ -229,8 +236,11 @@ class _Reader:
         self.result.report(position + 1, "missing", f"{named} gone")
 
     def _announce(self, entry: str) -> None:
-        through = msgspec.json.decode(entry).get("through", 0)
-        if isinstance(through, int) and through >= self._base.sequence:
+        try:
+            through = _read_prune(entry).through
+        except (msgspec.MsgspecError, UnicodeDecodeError):  # a changed entry announces nothing
+            return
+        if through >= self._base.sequence:
             self.announced = True
 
     def _compare(self, head: Head, hash: str) -> None:

@@ -80,7 +80,10 @@ def read_link(entry: str | bytes) -> Link:
     Raises:
         ValueError: it is not an entry.
     """
-    return _read_link(entry)
+    try:
+        return _read_link(entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise ValueError(str(error)) from None
 
 
 def hash_of(entry: str) -> str:
