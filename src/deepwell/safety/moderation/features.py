@@ -170,12 +170,21 @@ class Reading:
         edge = self.text.split()
         parts = (
             ("", words),
-            ("<", _WORD.findall(" ".join(edge[:_EDGE_WORDS]).lower()) if len(edge) > 1 else words[:_EDGE_WORDS]),
-            (">", _WORD.findall(" ".join(edge[-_EDGE_WORDS:]).lower()) if len(edge) > 1 else words[-_EDGE_WORDS:]),
+            (
+                "<",
+                _WORD.findall(" ".join(edge[:_EDGE_WORDS]).lower()) if len(edge) > 1 else words[:_EDGE_WORDS],
+            ),
+            (
+                ">",
+                _WORD.findall(" ".join(edge[-_EDGE_WORDS:]).lower())
+                if len(edge) > 1
+                else words[-_EDGE_WORDS:],
+            ),
         )
         found: set[str] = set()
         for mark, part in parts:
             found.update(mark + word for word in part)
             found.update(f"{mark}{one} {two}" for one, two in zip(part, part[1:], strict=False))
-        return np.array(sorted({zlib.crc32(one.encode("utf-8", "replace")) % BUCKETS for one in found}), np.int64)
-
+        return np.array(
+            sorted({zlib.crc32(one.encode("utf-8", "replace")) % BUCKETS for one in found}), np.int64
+        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["GORE", "MINORS", "OPENING", "STEP", "SUBJECTS", "TONES", "Phrases"]
+__all__ = ["GORE", "MINORS", "OPENING", "STEP", "SUBJECTS", "TONES", "UNLAWFUL", "Phrases"]
 
 
 class Phrases:
@@ -163,3 +163,12 @@ GORE: Final = _any(
     r"severed|flesh|skull|bone(?:s)? (?:crack|snap|protrud)|brain matter|gor(?:e|y)\b|eviscerat|slit (?:his|her|their) throat",
     "鲜血|血淋淋|内脏|斩首|砍头|肢解|断肢|脑浆|开膛|血肉",
 )
+UNLAWFUL: Final = _any(
+    r"\b(?:steal(?:ing)?|theft|fraud|scam|forg(?:e|ing|ery)|launder\w*|brib(?:e|ing|ery)|smuggl\w*|cocaine|heroin|fentanyl|meth|"
+    r"traffick\w*|undetected|(?:being|getting|get) caught|untraceable|cover your tracks|shoplift\w*|counterfeit\w*|blackmail|"
+    r"extort\w*|malware|phish\w*|hack(?:ed|er|ing|s)?|keylogg\w*|ransomware|botnet|ddos|backdoor|trojan|spoof\w*|exploit|"
+    r"stalk(?:er|ing)?|spy(?:ing)? on|impersonat\w*|evade (?:tax\w*|detection|the police)|fake (?:id|news|reviews?|documents?)|"
+    r"rob(?:bing|bery)?|kidnap\w*|credit card number|social security number)\b",
+    "偷|盗窃|诈骗|骗局|伪造|假币|洗钱|行贿|走私|毒品|冰毒|海洛因|贩毒|敲诈|勒索|木马|钓鱼网站|黑客|入侵|盗号|撞库|不被发现|赌博|绑架|抢劫|人肉搜索|偷拍",
+)
+"""Words of what is unlawful, stricter than the subjects: these alone make a text illicit."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.safety.moderation.features import BUCKETS, MEASURES, Reading
-from deepwell.safety.moderation.weights import Weights
+from deepwell.safety.moderation.weights import MOST, Weights
 
 __all__ = ["Example", "fit", "outputs"]
 
@@ -22,15 +22,19 @@ _STEPS: Final = 50
 
 
 class Example:
-    """A text, read once, with the share of harm that people saw in it, from 0 to 1."""
+    """A text, read once, with the share of harm that people saw in it, from 0 to 1.
 
-    __slots__ = ("buckets", "measures", "score")
+    Texts of a weight below 1 are no answers: they bend the model, and its figures are not standardised by them.
+    """
 
-    def __init__(self, text: str, score: float) -> None:
+    __slots__ = ("buckets", "measures", "score", "weight")
+
+    def __init__(self, text: str, score: float, weight: float = 1.0) -> None:
         reading = Reading.of(text)
         self.measures = reading.measured()
         self.buckets = reading.grams()
         self.score = score
+        self.weight = weight
 
 
 def fit(examples: Sequence[Example], calibration: tuple[NDArray[np.float64], NDArray[np.bool_]]) -> Weights:
@@ -40,17 +44,22 @@ def fit(examples: Sequence[Example], calibration: tuple[NDArray[np.float64], NDA
         calibration: outputs for texts that had no part in fitting, and which of these were harmful. The slope and the offset
             of the logistic function that makes a probability of an output are fitted to them.
     """
-    mean, scale, measures = _standardised(examples)
-    idf = _idf(examples)
+    answers = [one for one in examples if one.weight >= 1]
+    mean, scale = _standards(answers)
+    measures = (np.stack([one.measures for one in examples]) - mean) / scale
+    measures = np.clip(measures, -MOST, MOST)
+    idf = _idf(answers)
     grams = np.stack([_vector(one.buckets, idf) for one in examples])
     scores = np.array([one.score for one in examples])
-    centre = float(scores.mean())
+    centre = float(np.mean([one.score for one in answers]))
+    weights = np.array([one.weight for one in examples])
     kernel = measures @ measures.T / len(MEASURES) + GRAM_SHARE * (grams @ grams.T)
-    dual = np.linalg.solve(kernel + RIDGE * np.eye(len(examples)), scores - centre)
+    dual = np.linalg.solve(kernel + np.diag(RIDGE / weights), scores - centre)
     slope, offset = _logistic(*calibration)
     return Weights(
-        measures=(measures.T @ dual / len(MEASURES) / scale).astype(np.float32),
+        measures=(measures.T @ dual / len(MEASURES)).astype(np.float32),
         centres=mean.astype(np.float32),
+        scales=scale.astype(np.float32),
         grams=(GRAM_SHARE * (grams.T @ dual)).astype(np.float32),
         idf=idf.astype(np.float32),
         line=np.array([centre, slope, offset], np.float32),
@@ -62,12 +71,9 @@ def outputs(weights: Weights, examples: Sequence[Example]) -> NDArray[np.float64
     return np.array([weights.output(one.measures, one.buckets) for one in examples])
 
 
-def _standardised(
-    examples: Sequence[Example],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+def _standards(examples: Sequence[Example]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     measures = np.stack([one.measures for one in examples])
-    mean, scale = measures.mean(axis=0), measures.std(axis=0) + _FEW
-    return mean, scale, (measures - mean) / scale
+    return measures.mean(axis=0), measures.std(axis=0) + _FEW
 
 
 def _idf(examples: Sequence[Example]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""The file of moderation's weights: a safetensors file of five small tensors, read without trust."""
+"""The file of moderation's weights: a safetensors file of six small tensors, read without trust."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from deepwell.errors import InvalidModelFile
 from deepwell.models.formats.safetensors import read_safetensors_header
 from deepwell.safety.moderation.features import BUCKETS, MEASURES
 
-__all__ = ["SHIPPED", "Weights", "read_weights", "write_weights"]
+__all__ = ["MOST", "SHIPPED", "Weights", "read_weights", "write_weights"]
 
 SHIPPED: Final = Path(__file__).with_name("weights.safetensors")
 """The weights of the package. `card.toml` beside them says what they were made from."""
 
+MOST: Final = 4.0
+"""A figure counts as at most so many standard deviations."""
+
 _SHAPES: Final = {
     "centres": (len(MEASURES),),
+    "scales": (len(MEASURES),),
     "measures": (len(MEASURES),),
     "grams": (BUCKETS,),
     "idf": (BUCKETS,),
@@ -33,8 +37,9 @@ class Weights:
     """A linear model.
 
     Attributes:
-        measures: float32 [65]; weights of the figures.
+        measures: float32 [65]; weights of the figures, which count in standard deviations.
         centres: float32 [65]; means of the figures.
+        scales: float32 [65]; standard deviations of the figures.
         grams: float32 [32768]; weights of the buckets.
         idf: float32 [32768]; inverse frequencies of the buckets in texts.
         line: float32 [3]; mean score, and slope and offset of the logistic function.
@@ -42,6 +47,7 @@ class Weights:
 
     measures: NDArray[np.float32]
     centres: NDArray[np.float32]
+    scales: NDArray[np.float32]
     grams: NDArray[np.float32]
     idf: NDArray[np.float32]
     line: NDArray[np.float32]
@@ -50,7 +56,8 @@ class Weights:
         """Returns the score that people would give a text, of its figures and its buckets; not bounded."""
         idf = self.idf[buckets].astype(np.float64)
         gram = float(self.grams[buckets] @ idf) / (float(np.sqrt(idf @ idf)) or 1.0)
-        return float(self.line[0]) + gram + float((measures - self.centres) @ self.measures)
+        figures = np.clip((measures - self.centres) / self.scales, -MOST, MOST)
+        return float(self.line[0]) + gram + float(figures @ self.measures)
 
     def probability(self, output: float) -> float:
         """Returns how likely people find a text harmful."""
@@ -76,6 +83,8 @@ def read_weights(path: Path = SHIPPED) -> Weights:
         tensors[name] = values.astype(np.float32)
         if not np.isfinite(tensors[name]).all():
             raise _error(path, f"`{name}` holds a number that is not finite")
+    if (tensors["scales"] <= 0).any():
+        raise _error(path, "`scales` holds a number that is not positive")
     return Weights(**tensors)
 
 
