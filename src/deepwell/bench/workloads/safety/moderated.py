@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import random
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from deepwell.bench.workloads.safety.benign import passages
 from deepwell.bench.workloads.safety.wheels import members
 from deepwell.errors import DeepwellError
 
@@ -19,6 +21,7 @@ __all__ = [
     "HARMFUL",
     "JUDGED",
     "Scored",
+    "benign_texts",
     "developed",
     "digest_of_scored",
     "judged",
@@ -62,6 +65,11 @@ _OBJECTIVES: Final = {
     "violence": "violence",
 }
 _SEVERAL: Final = {"hate_speech_multi_score": "hate_speech", "violence_multi_score": "violence"}
+
+
+_BENIGN: Final = 120
+_TOGETHER: Final = (1, 1, 2, 3, 5)
+_LONGEST: Final = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +143,17 @@ def refusals() -> list[Scored]:
             if one.score
         ]
     )
+
+
+def benign_texts() -> list[str]:
+    """Returns harmless texts of the training side, one to five passages each: the office help, manual pages and laws."""
+    found: list[str] = []
+    for family, passages_of in passages("train").items():
+        draw = random.Random(f"deepwell:moderation:{family}")  # noqa: S311 - a seeded draw, not a secret
+        texts = [one.text for one in passages_of]
+        for _ in range(_BENIGN):
+            found.append("\n\n".join(draw.sample(texts, draw.choice(_TOGETHER)))[:_LONGEST])
+    return found
 
 
 def digest_of_scored(texts: Sequence[Scored]) -> str:

@@ -1,0 +1,1 @@
+"""Moderation of texts: how harmful an answer is, and of which of OpenAI's thirteen categories."""

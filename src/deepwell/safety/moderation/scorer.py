@@ -1,0 +1,174 @@
+"""`Moderator`: scores of a text for OpenAI's thirteen categories, and `ModerationDetector`, which reports them as findings."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.safety.findings import Finding
+from deepwell.safety.moderation.features import Reading
+from deepwell.safety.moderation.phrases import GORE, MINORS, UNLAWFUL
+from deepwell.safety.moderation.statements import STATEMENTS
+from deepwell.safety.moderation.weights import Weights, read_weights
+from deepwell.safety.normalise import Normalised
+
+__all__ = ["CATEGORIES", "THRESHOLD", "Moderation", "ModerationDetector", "Moderator", "shipped_moderator"]
+
+CATEGORIES: Final = (
+    "harassment",
+    "harassment/threatening",
+    "hate",
+    "hate/threatening",
+    "illicit",
+    "illicit/violent",
+    "self-harm",
+    "self-harm/instructions",
+    "self-harm/intent",
+    "sexual",
+    "sexual/minors",
+    "violence",
+    "violence/graphic",
+)
+"""The categories, named and ordered as OpenAI does."""
+
+THRESHOLD: Final = 0.5
+"""A category is flagged from this score on."""
+
+_STATED: Final = 0.9
+_WORN: Final = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Moderation:
+    """The scores of one text.
+
+    Attributes:
+        harm: how likely people find the text harmful as an answer, from 0 to 1, whatever its subject.
+        scores: for each category: `harm`, by how much the text speaks of the category; or more where it states it outright.
+    """
+
+    harm: float
+    scores: Mapping[str, float]
+
+    @property
+    def flagged(self) -> bool:
+        """True if a category is flagged."""
+        return any(score >= THRESHOLD for score in self.scores.values())
+
+
+class Moderator:
+    """Scores texts with a linear model over figures and words. It may be called from any thread.
+
+    NOTE: The model is fitted to people's scores of answers to dangerous requests. It tells refusals, advice and warnings from
+    compliance, whatever the subject, and is therefore judged on subjects that it has not seen. A text on a harmless subject
+    may be written in the same way: a category's score is the model's, times how much the text speaks of the category.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+
+    def harm(self, text: str) -> float:
+        """Returns how likely people find a text harmful, from 0 to 1."""
+        return self._harm(Reading.of(text))
+
+    def moderate(self, text: str) -> Moderation:
+        """Returns the scores of a text."""
+        reading = Reading.of(text)
+        harm = self._harm(reading)
+        scores = {name: harm * shown for name, shown in _shown(reading).items()}
+        plain = _WORN.sub(" ", reading.text)
+        for name, statements in STATEMENTS.items():
+            if statements.starts(plain.encode("utf-8", "replace")):
+                scores[name] = max(scores[name], _STATED)
+        for special, general in _GENERAL.items():
+            scores[general] = max(scores[general], scores[special])
+        return Moderation(harm, MappingProxyType({name: round(scores[name], 6) for name in CATEGORIES}))
+
+    def _harm(self, reading: Reading) -> float:
+        if not reading.text.strip():
+            return 0.0
+        return self._weights.probability(self._weights.output(reading.measured(), reading.grams()))
+
+
+_GENERAL: Final = {
+    "harassment/threatening": "harassment",
+    "hate/threatening": "hate",
+    "illicit/violent": "illicit",
+    "self-harm/instructions": "self-harm",
+    "self-harm/intent": "self-harm",
+    "sexual/minors": "sexual",
+    "violence/graphic": "violence",
+}
+"""What is of the special category is of the general one."""
+
+
+def _shown(reading: Reading) -> dict[str, float]:
+    """Returns for each category how much a text speaks of it, from 0 to 1."""
+    subject, tone = reading.subjects, reading.tones
+    minors, gore = reading.flagged(MINORS), reading.flagged(GORE)
+    hate, violence, themselves = subject["hate"], subject["violence"], subject["self"]
+    unlawful = reading.flagged(UNLAWFUL)
+    shown = {
+        "harassment": hate * (1 - tone["they"]),
+        "harassment/threatening": hate * violence * (1 - tone["they"]),
+        "hate": hate * tone["they"],
+        "hate/threatening": hate * violence * tone["they"],
+        "illicit": unlawful,
+        "illicit/violent": np.maximum(unlawful, tone["imperative"]) * violence,
+        "self-harm": themselves,
+        "self-harm/instructions": themselves * np.maximum(tone["imperative"], tone["should"]),
+        "self-harm/intent": 0 * themselves,
+        "sexual": subject["sexual"],
+        "sexual/minors": subject["sexual"] * minors,
+        "violence": violence,
+        "violence/graphic": violence * gore,
+    }
+    return {name: _amount(flags) for name, flags in shown.items()}
+
+
+def _amount(flags: NDArray[np.float64]) -> float:
+    """Returns 0 for no sentence, and the nearer to 1 the more sentences there are, as a number and as a share."""
+    count = float(flags.sum())
+    if not count:
+        return 0.0
+    share = count / len(flags)
+    return 1 - math.exp(-(0.5 * count + 2.5 * share))
+
+
+class ModerationDetector:
+    """Reports the categories of a text that are flagged, each as one finding that covers the text."""
+
+    name = "moderation"
+
+    def __init__(self, moderator: Moderator, *, min_score: float = THRESHOLD) -> None:
+        self._moderator = moderator
+        self._min_score = min_score
+
+    def scan(self, text: Normalised) -> list[Finding]:
+        """Returns a finding for each category whose score is high enough."""
+        if not text.text.strip():
+            return []
+        scores = self._moderator.moderate(text.text).scores
+        return [
+            Finding(f"moderation.{name}", name, 0, len(text.text), score)
+            for name, score in scores.items()
+            if score >= self._min_score
+        ]
+
+
+@cache
+def shipped_moderator() -> Moderator:
+    """Returns the moderator with the package's weights, read once.
+
+    Raises:
+        InvalidModelFile: they cannot be read.
+    """
+    return Moderator(read_weights())
