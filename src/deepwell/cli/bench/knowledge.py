@@ -66,6 +66,13 @@ def citations(
             "--fit", help="Fit weights and thresholds on the development questions, and print them."
         ),
     ] = False,
+    fit_model: Annotated[
+        bool,
+        typer.Option(
+            "--fit-writer",
+            help="Fit the weights of the chat model's judgement on the development questions, and print them.",
+        ),
+    ] = False,
     row: Row = None,
     json: Json = False,
 ) -> None:
@@ -73,10 +80,15 @@ def citations(
     from deepwell.bench.suites.knowledge.citations import bench_citations
     from deepwell.knowledge.answer.grounded import AnswerOptions
 
-    if fit:
-        from deepwell.bench.suites.knowledge.citations_fit import fit_citations
+    if fit or fit_model:
+        from deepwell.bench.suites.knowledge.citations_fit import fit_citations, fit_writer
 
-        measure("knowledge_citations_fit", None, json, lambda report: fit_citations(report, model))
+        measure(
+            "knowledge_citations_fit",
+            None,
+            json,
+            lambda report: fit_writer(report, model) if fit_model else fit_citations(report),
+        )
         return
     options = AnswerOptions(style="quoted" if quoted else "written" if written else "auto")
     measure(

@@ -2,8 +2,8 @@
 
 The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant. Then either the
 prompt is assembled from the best ones, the model writes, and every sentence is checked; or the best passage's own words are
-quoted, a sentence or two. They are quoted for writers that were measured to write worse answers than that, and where no
-written sentence passes its check.
+quoted, a sentence or two, unless another passage comes close to it. They are quoted for writers that were measured to write
+worse answers than that, and where no written sentence passes its check.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from deepwell.knowledge.answer.cite import (
     SentenceStream,
     Unsupported,
 )
-from deepwell.knowledge.answer.decline import judge, prefers_quotation, relevant
+from deepwell.knowledge.answer.decline import judge, prefers_quotation, quotable, relevant
 from deepwell.knowledge.answer.ledger import GroundedPrompt, assemble
 from deepwell.knowledge.answer.rewrite import rewrite
 from deepwell.knowledge.answer.support import Support
@@ -167,13 +167,14 @@ async def _prepared(
     query = (await rewrite(messages, writer)).query
     course = _Course(query, language_of(messages[-1]["content"]))
     found = await search(query, options.candidates)
-    if options.declining == "empty":
-        course.relevant = found[: options.passages]
-    else:
-        course.relevant = await relevant(query, found, writer, embedder)
     style = (
         ("quoted" if prefers_quotation(writer) else "written") if options.style == "auto" else options.style
     )
+    if options.declining == "empty":
+        course.relevant = found[: options.passages]
+    else:
+        chosen = quotable if style == "quoted" else relevant
+        course.relevant = await chosen(query, found, writer, embedder)
     if course.relevant and style == "written":
         course.prompt = assemble(
             query,

@@ -80,7 +80,7 @@ async def searched(
         InvalidRequest: a store has expired, or the filter cannot be read.
         ContextLengthExceeded: the best passage does not fit beside the conversation.
     """
-    from deepwell.knowledge.answer.decline import prefers_quotation
+    from deepwell.knowledge.answer.decline import prefers_quotation, quotable, relevant
     from deepwell.knowledge.answer.rewrite import rewrite
 
     spec = _wanted(body)
@@ -101,12 +101,15 @@ async def searched(
         candidates = await answering.guard.passages(candidates, principal.tenant)
     found = candidates[:limit]
     embedder = await _embedder(context, principal, spec) if found else None
-    relevant = await _relevant(query, candidates, {one.key for one in found}, writer, embedder)
-    if not relevant:
+    quotes = prefers_quotation(writer) and not dialogue.tools
+    choose = quotable if quotes else relevant
+    chosen = await choose(query, candidates, writer, embedder) if embedder is not None else []
+    wanted = {one.key for one in found}
+    answers = [one for one in chosen if one.key in wanted][:_PASSAGES]
+    if not answers:
         return Searched(query, found, dialogue, declines="" if dialogue.tools else _declines(query))
     room = await _room(answering, principal, body, _grounded(dialogue, query, ()))
-    passages = _fitting(relevant, room, writer)
-    quotes = prefers_quotation(writer) and not dialogue.tools
+    passages = _fitting(answers, room, writer)
     return Searched(query, found, _grounded(dialogue, query, passages), passages, embedder, quotes=quotes)
 
 
@@ -165,22 +168,6 @@ def _turns(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 async def _embedder(context: ServerContext, principal: Principal, spec: FileSearchSpec) -> Embedder:
     store = await context.state.knowledge.stores.get(principal.tenant, spec.vector_store_ids[0])
     return await context.knowledge.embedders.of_store(store)
-
-
-async def _relevant(
-    query: str,
-    candidates: Sequence[Passage],
-    wanted: set[int],
-    writer: ServedWriter,
-    embedder: Embedder | None,
-) -> list[Passage]:
-    """Returns the wanted candidates that answer the query, best first; none if the best one is not confirmed."""
-    from deepwell.knowledge.answer.decline import relevant
-
-    if embedder is None:
-        return []
-    judged = await relevant(query, candidates, writer, embedder)
-    return [one for one in judged if one.key in wanted][:_PASSAGES]
 
 
 def _declines(query: str) -> str:
