@@ -102,12 +102,12 @@ E5_SMALL: Final = Calibration(
         "cross": (41.253, 0.0, 0.0, 2.681, 0.0),
     },
     intercepts={"en": -36.337, "zh": -42.779, "cross": -36.87},
-    least={"en": -2.78, "zh": -2.09, "cross": -3.43},
+    least={"en": -2.78, "zh": -2.44, "cross": -3.43},
     tie={"en": 0.3, "zh": 0.1, "cross": 0.0},
 )
-"""Of development questions that were left out of the fit, 155 of 160 quotations are of a gold passage, 154 of 156 where ties
+"""Of development questions that were left out of the fit, 157 of 162 quotations are of a gold passage, 156 of 158 where ties
 are declined. In English that declines 7 % of the covered questions, and 60 % of those whose gold passages are not there; in
-Chinese 7 and 81 %."""
+Chinese 5 and 74 %."""
 
 LEXICAL: Final = Calibration(
     weights={

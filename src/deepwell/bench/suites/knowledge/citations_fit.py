@@ -32,6 +32,9 @@ _SCALES: Final = np.array(
 )  # brings the features to one size, so that one penalty serves all
 _PENALTY: Final = 1.0
 _DECLINED: Final = 4  # per cent of covered development questions that may be declined for their score alone
+_NEAR_DECLINED: Final = (
+    70  # per cent of near development questions beyond which no more covered ones are given up
+)
 _FAR_DECLINED: Final = 90  # per cent of far development questions that must be declined, whatever that costs
 _FOLDS: Final = 5
 _TIES: Final = (0.0, 0.1, 0.2, 0.3, 0.4)
@@ -159,9 +162,10 @@ def _first_stage(cases: Sequence[FitCase], used: NDArray[np.float64]) -> tuple[l
     best = _best(cases, _scores(cases, weights))
     tops = {
         wanted: [score for (_, kind), (score, _) in best.items() if kind == wanted]
-        for wanted in ("covered", "far")
+        for wanted in ("covered", "near", "far")
     }
-    least = max(np.percentile(tops["covered"], _DECLINED), np.percentile(tops["far"], _FAR_DECLINED))
+    least = min(np.percentile(tops["covered"], _DECLINED), np.percentile(tops["near"], _NEAR_DECLINED))
+    least = max(least, np.percentile(tops["far"], _FAR_DECLINED))
     return weights, round(float(least), 2)
 
 
