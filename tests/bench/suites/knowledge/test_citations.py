@@ -49,7 +49,7 @@ def test_the_fit_tells_right_from_wrong_and_ties_from_both() -> None:
     sure = fitted["en_cosine_crossed"]["0.0"]
     assert sure["precise"] in {f"{count}/{count}" for count in range(34, 41)}
     assert sure["far_declined"] == 1
-    assert sure["near_declined"] > 0.9
+    assert sure["near_declined"] > 0.6
     close = fitted_case("en", list(candidates(1e-4)))["en_cosine_own"]
     assert close["0.4"]["covered_declined"] == 1
     assert close["0.0"]["covered_declined"] < 0.2
