@@ -17,7 +17,10 @@ NOTE: the two as one list.
 
 NOTE: development data.
   All numbers were chosen on the development questions on the LibreOffice help (58 that ask across languages, 168 that do not,
-  150 that it does not answer), over stores with all passages in both languages and with 5 % of one.
+  150 that it does not answer), over stores with all passages in both languages and with 5 % of one. On the 58, recall@10 of the
+  passage in the other language rises from 0 to 64 %. What it costs the own language: nDCG@10 falls from 49.7 to 40.2 points
+  where every passage is there in both (to 47.8 if the translation counts too), and to 48.7 where 5 % are of the other.
+  `deepwell bench languages --development` measures this.
 """
 
 from __future__ import annotations
