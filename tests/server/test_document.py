@@ -112,5 +112,5 @@ def test_a_refusal_reaches_the_sdk_as_its_own_error(sdk: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="compaction is not served yet") as refused:
         sdk.responses.compact(model="toy", input="hi")
     assert refused.value.code == "operation_not_served"
-    with pytest.raises(openai.NotFoundError, match="moderation is not served yet"):
-        sdk.moderations.create(input="x")
+    with pytest.raises(openai.NotFoundError, match="evals are not served yet"):
+        sdk.evals.list()
