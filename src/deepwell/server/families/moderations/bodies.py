@@ -8,7 +8,7 @@ from msgspec import Struct, defstruct
 
 from deepwell.safety.moderation.scorer import CATEGORIES, THRESHOLD, Moderation
 
-__all__ = ["ModerationList", "Moderated", "moderated"]
+__all__ = ["Moderated", "ModerationList", "moderated"]
 
 _FIELDS = [name.replace("/", "_").replace("-", "_") for name in CATEGORIES]
 _NAMES = dict(zip(_FIELDS, CATEGORIES, strict=True))

@@ -67,7 +67,7 @@ class ModerationRequest(Strict):
         BeforeValidator(_inputs, json_schema_input_type=Sent),
         Field(
             max_length=MAX_INPUTS,
-            description="A text, or a list of texts, each with a result of its own; or the parts of one input, with one result.",
+            description="A text, or a list of texts with a result each; or the parts of one input, with one result.",
         ),
     ]
     model: Annotated[str | None, BeforeValidator(_model, json_schema_input_type=str | None)] = Field(
