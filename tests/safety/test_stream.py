@@ -14,6 +14,7 @@ from deepwell.safety.findings import Action, Decision, Finding
 from deepwell.safety.normalise import Normalised
 from deepwell.safety.stream import HOLD_BACK, Released, StreamRules, StreamScanner
 
+ALLOWED = "法轮功能表"  # holds a term, and is none
 TERMS = ["badger", "blue moon", "sly", "法轮功", "枪支", "blue moonlight hours", "瓷器店"]
 PLAIN = [
     "The weather is fine today and nobody minds. ",
@@ -228,9 +229,9 @@ def test_any_split_redacts_the_same(text: str, sizes: list[int]) -> None:
 def test_flagged_text_passes_unchanged(text: str) -> None:
     out, answers = streamed(FLAG, text)
     assert out == text
-    found = {(one.start, one.end) for one in Terms(TERMS).scan(FLAG.normalise(text))}
+    found = {one.start for one in Terms(TERMS).scan(FLAG.normalise(text))}
     told = {
-        (one.start, one.end)
+        one.start
         for answer in answers
         if answer.decision
         for one, _ in answer.decision.findings
@@ -262,6 +263,24 @@ def test_what_may_begin_a_term_waits_for_the_next_character(begun: str, next_one
     assert scanner.held == len(begun)
     out = scanner.push(next_one).text
     assert out + scanner.finish().text == left
+
+
+def test_a_term_within_one_that_is_allowed_passes() -> None:
+    class Allowing(Terms):
+        def scan(self, text: Normalised) -> list[Finding]:
+            return [one for one in super().scan(text) if not text.text.startswith(ALLOWED, one.start)]
+
+    made = StreamRules([Allowing(TERMS)], deciding("block"), terms=[*TERMS, ALLOWED])
+    text = f"打开{ALLOWED}。"
+    assert all(streamed(made, halves(text, at))[0] == text for at in range(len(text)))
+    assert streamed(made, text)[0] == text
+    assert streamed(made, "打开法轮功能器")[0] == "打开"
+
+
+@pytest.mark.parametrize("text", ["ｂａｄｇｅｒｌｙ", "яbadgerly", "sly\u200bly"])
+def test_a_longer_word_is_waited_for_in_any_width(text: str) -> None:
+    for at in range(len(text)):
+        assert streamed(BLOCK, halves(text, at))[0] == text
 
 
 def test_the_decision_names_characters_of_the_whole_stream() -> None:

@@ -11,9 +11,6 @@ __all__ = ["Beginnings", "Lexicon"]
 _Node = dict[str, Any]
 _END: Final = ""
 
-_HAN: Final = "\u2e80"
-"""From this character on a script is written without spaces, and a term may begin at any character."""
-
 _TOGETHER, _SINGLE, _APART = range(3)
 """Spacing of the letters so far: two of them together, only one letter, and each apart from the others."""
 
@@ -85,7 +82,7 @@ class _Active(NamedTuple):
         node: node of the tree that has been reached.
         gap: characters skipped since.
         spacing: one of `_TOGETHER`, `_SINGLE` and `_APART`.
-        han: True if the last character is of a script without spaces.
+        han: True if the last character is a Han character, or of any other script but Latin.
     """
 
     start: int
@@ -100,7 +97,7 @@ class Beginnings:
 
     NOTE: All terms that may have begun are followed at once, each by its node of the tree, in the readings that can be told
     character by character: folded, with letters written apart, with separators between Han characters, and with digits for
-    letters. The terms of scripts with spaces begin and end where a word does. The readings are wider than a detector's: a
+    letters. Latin terms begin and end where a word does. The readings are wider than a detector's: a
     term that seems whole here is a reason to scan, not a finding.
     """
 
@@ -133,8 +130,9 @@ class Beginnings:
 
     def _step(self, one: str, at: int) -> None:
         word = one.isalnum()
-        han = word and one >= _HAN
-        inside = word and not han and self._before.isalnum() and self._before < _HAN
+        # A term begins and ends anywhere but within a word of Latin letters and digits.
+        han = word and not one.isascii()
+        inside = word and not han and self._before.isalnum() and self._before.isascii()
         letters = (one, *_LEET.get(one, ""))
         found: list[_Active] = []
         for active in self._actives:

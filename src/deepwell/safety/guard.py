@@ -78,12 +78,14 @@ class Guard:
         return rules
 
     def _kept_back(self, tenant: str) -> list[str]:
-        """Returns the terms of which none may leave whole."""
+        """Returns the terms of which none may leave whole, and those within which these are allowed."""
         kept: list[str] = []
         for detector in self.detectors.get("output", ()):
             if isinstance(detector, Terms):
                 for term in (term for one in detector.lists for term in one.terms):
-                    if term.tier in ("block", "flag"):
+                    if term.tier == "allow":
+                        kept.append(term.text)
+                    elif term.tier in ("block", "flag"):
                         finding = Finding(f"terms.{term.tier}.{term.category}", term.category, 0, 1)
                         if self.policy.action(finding, "output", tenant) in ("redact", "block"):
                             kept.append(term.text)

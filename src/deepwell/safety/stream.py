@@ -28,7 +28,6 @@ _SAMPLE_EVERY: Final = 384
 # A run of so many characters is scanned before it is over.
 _LONG_RUN: Final = 32
 _BOUNDARY: Final = 24
-_HAN: Final = "\u2e80"
 
 
 def _bracketed(finding: Finding) -> str:
@@ -56,7 +55,8 @@ class StreamRules:
         Args:
             detectors: take part in every scan.
             decide: makes decisions; the one about no findings and no failure is never asked for.
-            terms: the terms, as `detectors` find them, that block or redact. None of them leaves whole.
+            terms: the terms, as `detectors` find them, that block or redact, none of which leaves whole; and those within
+                which these are allowed.
             sampled: slow detectors; take part in a scan about every 400 characters and in the last.
             replacement: returns what stands in the stream for a finding that is redacted.
             hold_back: most characters that are held back.
@@ -255,13 +255,17 @@ class StreamScanner:
         """Returns the findings that stand, and those that the next character may change."""
         folded = self._rules.lexicon.folded
         seen = next((at for at in range(len(self._raw), 0, -1) if folded(self._raw[at - 1])), 0)
-        going_on = seen and self._raw[seen - 1].isalnum() and self._raw[seen - 1] < _HAN
+        last = folded(self._raw[seen - 1])[-1:] if seen else ""
+        going_on = last.isalnum() and last.isascii()
+        # A term that has begun before a finding may turn out to be one that is allowed.
+        begun = self._beginnings.start
+        begun = end if begun is None else begun
         firm: list[Finding] = []
         provisional: list[Finding] = []
         for finding in findings:
             held = end - max(finding.start, self._released)
-            is_open = going_on and finding.end >= self._base + seen and held < self._rules.hold_back
-            (provisional if is_open else firm).append(finding)
+            is_open = (going_on and finding.end >= self._base + seen) or begun <= finding.start
+            (provisional if is_open and held < self._rules.hold_back else firm).append(finding)
         return firm, provisional
 
     def _decided_about(self, findings: Sequence[Finding], failed: Sequence[str]) -> Decision | None:

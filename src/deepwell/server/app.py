@@ -25,6 +25,7 @@ from deepwell.server.families.message_batches.family import FAMILY as MESSAGE_BA
 from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
 from deepwell.server.families.models.family import FAMILY as MODELS
+from deepwell.server.families.moderations.family import FAMILY as MODERATIONS
 from deepwell.server.families.ollama.family import FAMILY as OLLAMA
 from deepwell.server.families.ranking.family import FAMILY as RANKING
 from deepwell.server.families.responses.family import FAMILY as RESPONSES
@@ -49,6 +50,7 @@ FAMILIES: tuple[Family, ...] = (
     EMBEDDINGS,
     RANKING,
     TOKENIZE,
+    MODERATIONS,
     MESSAGES,
     MESSAGE_BATCHES,
     RESPONSES,

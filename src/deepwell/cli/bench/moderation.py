@@ -11,11 +11,11 @@ def moderation(row: Row = None, json: Json = False) -> None:
     """Judges the moderation of answers by people's scores, one category of harm after another left out of training."""
     from deepwell.bench.suites.safety.moderation import bench_moderation
 
-    measure("moderation", bench_moderation, row, as_json=json)
+    measure("moderation", row, json, bench_moderation)
 
 
 def streaming(row: Row = None, json: Json = False) -> None:
     """Splits 500 texts at every place of a forbidden term, and times the scanner of streams."""
     from deepwell.bench.suites.safety.streaming import bench_streaming
 
-    measure("streaming", bench_streaming, row, as_json=json)
+    measure("streaming", row, json, bench_streaming)

@@ -6,6 +6,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -184,7 +185,7 @@ class Reading:
         found: set[str] = set()
         for mark, part in parts:
             found.update(mark + word for word in part)
-            found.update(f"{mark}{one} {two}" for one, two in zip(part, part[1:], strict=False))
+            found.update(f"{mark}{one} {two}" for one, two in pairwise(part))
         return np.array(
             sorted({zlib.crc32(one.encode("utf-8", "replace")) % BUCKETS for one in found}), np.int64
         )

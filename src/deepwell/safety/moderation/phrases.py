@@ -54,7 +54,8 @@ TONES: Final = {
     ),
     "support": _any(
         r"reach(?:ing)? out|hotline|helpline|\b988\b|\b911\b|crisis|therapist|counsel|professional|"
-        r"trusted (?:friend|person|adult)|seek|you(?:'re| are) not alone|emergency|support(?:s|ed|ing|ive)?\b|talk to|help is available|"
+        r"trusted (?:friend|person|adult)|seek|you(?:'re| are) not alone|emergency|support(?:s|ed|ing|ive)?\b|talk to|"
+        r"help is available|"
         r"doctor|police|report (?:it|this|them)|authorities|lawyer|protect|prevent|legitimate|instead|safe(?:ly|r)?\b|health",
         "求助|热线|心理咨询|咨询师|医生|专业人士|报警|警方|律师|你并不孤单|支持|保护|防止|预防|健康|正规",
     ),
@@ -73,12 +74,14 @@ TONES: Final = {
         r"\b(?:should|must|need to|have to|deserve|ought|always)\b", "应该|必须|需要|应当|务必|活该|总是"
     ),
     "imperative": _any(
-        r"^[ \t\"'(*#>-]*(?:\d+[.)]\s*|step \d+:?\s*|[-*•]\s*)?(?:\*\*)?(?:use|make|get|find|take|put|add|mix|start|begin|create|choose|"
+        r"^[ \t\"'(*#>-]*(?:\d+[.)]\s*|step \d+:?\s*|[-*•]\s*)?(?:\*\*)?(?:use|make|get|find|"
+        r"take|put|add|mix|start|begin|create|choose|"
         r"pick|go|keep|try|wait|then|next|first|finally|gather|buy|obtain|remove|cut|pour|place|avoid|approach|tell|ask|call|"
         r"send|set|write|open|run|hold|grab|pretend|convince|threaten|hit|push|light|post|share|look|search|contact|install|"
         r"download|build|target|learn|practice|prepare|identify|collect|combine|heat|apply|insert|attach|connect|wear|hide|"
         r"leave|let|give|do|be|don't|never|always)\b",
-        r"^[ \t\"'(（*#>-]*(?:\d+[.)、]\s*|第[一二三四五六七八九十]步)?(?:首先|然后|接着|最后|使用|准备|购买|加入|混合|打开|下载|安装|寻找|选择|联系|发送|假装|避免|确保|把|将|用)",
+        r"^[ \t\"'(（*#>-]*(?:\d+[.)、]\s*|第[一二三四五六七八九十]步)?"
+        r"(?:首先|然后|接着|最后|使用|准备|购买|加入|混合|打开|下载|安装|寻找|选择|联系|发送|假装|避免|确保|把|将|用)",
     ),
     "they": _any(
         r"\b(?:they|them|their|these people|those people|women|men|black|white|jew\w*|muslim\w*|gay\w*|lgbt\w*|trans\w*|"

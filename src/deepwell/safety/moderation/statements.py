@@ -25,13 +25,13 @@ STATEMENTS: Final = {
         "你(?:就是|真是|是)(?:个|一个)?(?:白痴|废物|垃圾|人渣|贱人|畜生|蠢货|傻[逼屄])|去死吧|没人(?:喜欢|爱)你",
     ),
     "harassment/threatening": Phrases(
-        r"\b(?:I(?:'ll| will| am going to|'m going to| want to| wanna)|we(?:'ll| will)) (?:kill|murder|shoot|stab|hurt|beat|find|"
-        r"hunt|burn|rape|destroy) (?:you|him|her|them|your)\b|you(?:'re| are) (?:dead|going to die)\b",
+        r"\b(?:I(?:'ll| will| am going to|'m going to| want to| wanna)|we(?:'ll| will)) (?:kill|murder|shoot|stab|hurt|"
+        r"beat|find|hunt|burn|rape|destroy) (?:you|him|her|them|your)\b|you(?:'re| are) (?:dead|going to die)\b",
         "我(?:要|会|想|一定要)(?:杀了|弄死|打死|砍死|捅死|干掉)(?:你|他|她|他们|你们|全家)|你死定了",
     ),
     "hate": Phrases(
-        rf"\b{_GROUP} (?:are|is) (?:all |just |nothing but )?(?:\w+ )?(?:inferior|vermin|animals|filth|subhuman|parasites?|scum|"
-        r"disgusting|worthless|a plague|a disease|cockroaches|rats|an abomination|mentally ill|criminals)",
+        rf"\b{_GROUP} (?:are|is) (?:all |just |nothing but )?(?:\w+ )?(?:inferior|vermin|animals|filth|subhuman|parasites?|"
+        r"scum|disgusting|worthless|a plague|a disease|cockroaches|rats|an abomination|mentally ill|criminals)",
         f"{_CHINESE_GROUP}(?:都是|就是|全是)(?:垃圾|人渣|畜生|寄生虫|蟑螂|劣等|病毒|败类)",
     ),
     "hate/threatening": Phrases(
@@ -57,8 +57,8 @@ STATEMENTS: Final = {
     ),
     "illicit/violent": Phrases(
         r"\bhow (?:to|do I|can I|do you) (?:\w+ ){0,2}(?:make|build|construct|assemble) (?:\w+ ){0,3}(?:bomb|explosive|grenade|"
-        r"pipe bomb|nerve agent|silencer|ghost gun|poison gas)|\bhow (?:to|do I|can I) (?:\w+ ){0,2}(?:murder|assassinate|poison|"
-        r"kidnap) (?:a |an |my |someone|some|the )",
+        r"pipe bomb|nerve agent|silencer|ghost gun|poison gas)|\bhow (?:to|do I|can I) (?:\w+ ){0,2}(?:murder|assassinate|"
+        r"poison|kidnap) (?:a |an |my |someone|some|the )",
         "(?:怎么|如何|怎样)(?:才能)?(?:自制|制造|制作|做)(?:一?[个枚颗])?(?:土)?(?:炸弹|炸药|爆炸物|手雷|毒气|枪)|(?:怎么|如何|怎样)(?:才能)?(?:杀人|杀死|毒死|绑架)",
     ),
     "sexual/minors": Phrases(

@@ -92,10 +92,14 @@ def write_weights(weights: Weights, path: Path) -> None:
     """Writes weights as a safetensors file, the buckets in half precision. The same weights give the same bytes."""
     from safetensors.numpy import save_file
 
-    tensors = {name: np.ascontiguousarray(getattr(weights, name), np.float32) for name in _SHAPES}
-    for name in ("grams", "idf"):
-        tensors[name] = tensors[name].astype(np.float16)
-    save_file(tensors, path)
+    halves = ("grams", "idf")
+    save_file(
+        {
+            name: np.ascontiguousarray(getattr(weights, name), np.float16 if name in halves else np.float32)
+            for name in _SHAPES
+        },
+        path,
+    )
 
 
 def _error(path: Path, reason: str) -> InvalidModelFile:

@@ -14,7 +14,7 @@ from deepwell.storage.database import LOCAL, Tenant
 __all__ = ["ANYONE", "SCOPES", "Principal", "principal_in", "principal_of", "tenant_of"]
 
 SCOPES = {
-    "inference": "models, completions, responses, conversations, embeddings, reranking, tokenizing, batches",
+    "inference": "models, completions, responses, conversations, embeddings, reranking, tokenizing, moderations, batches",
     "files": "files, uploads and vector stores",
     "adapters": "loading and unloading LoRA adapters",
     "metrics": "/metrics, which counts every tenant's requests",

@@ -151,8 +151,7 @@ def benign_texts() -> list[str]:
     for family, passages_of in passages("train").items():
         draw = random.Random(f"deepwell:moderation:{family}")  # noqa: S311 - a seeded draw, not a secret
         texts = [one.text for one in passages_of]
-        for _ in range(_BENIGN):
-            found.append("\n\n".join(draw.sample(texts, draw.choice(_TOGETHER)))[:_LONGEST])
+        found += ["\n\n".join(draw.sample(texts, draw.choice(_TOGETHER)))[:_LONGEST] for _ in range(_BENIGN)]
     return found
 
 
