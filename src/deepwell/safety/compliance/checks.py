@@ -186,9 +186,7 @@ def _check(entry: Mapping[str, Any], document: Mapping[str, Any], functions: Map
         Words(document["source"], document["source_zh"]),
     )
     fix = Words(entry.get("fix", ""), entry.get("fix_zh", ""))
-    return Check(
-        entry["id"], Words(entry["title"], entry["title_zh"]), rule, fix, functions.get(entry["id"])
-    )
+    return Check(entry["id"], Words(entry["title"], entry["title_zh"]), rule, fix, functions.get(entry["id"]))
 
 
 _ERROR: Final = Words("the check itself failed", "检查本身出错")

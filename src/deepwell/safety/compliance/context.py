@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from deepwell.safety.guard import Guard
 from deepwell.safety.policy import Policy
+from deepwell.safety.terms.detector import Terms
+from deepwell.safety.terms.lists import TermList
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
     from deepwell.storage.safety.audit import AuditStore
 
-__all__ = ["Ask", "Banks", "Context", "Reply", "TermsInUse", "silent"]
+__all__ = ["Ask", "Banks", "Context", "Reply", "silent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +36,6 @@ Progress = Callable[[str, int, int], None]
 
 def silent(_what: str, _done: int, _total: int) -> None:
     """Tells nobody."""
-
-
-class Entry(Protocol):
-    """One term of a list."""
-
-    @property
-    def text(self) -> str: ...
-    @property
-    def category(self) -> str: ...
-    @property
-    def tier(self) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class TermsInUse:
-    """A list of terms that the guard has loaded."""
-
-    name: str
-    source: str
-    sha256: str
-    terms: Sequence[Entry]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +67,6 @@ class Context:
     settings: Settings
     policy: Policy | None = None
     guard: Guard | None = None
-    lists: Sequence[TermsInUse] = ()
     trails: AuditStore | None = None
     banks: Banks = field(default_factory=Banks)
     ask: Ask | None = None
@@ -95,3 +75,11 @@ class Context:
     sheet_dir: Path | None = None
     seed: int = 20250425
     progress: Progress = silent
+
+    @property
+    def lists(self) -> Sequence[TermList]:
+        """The lists of terms that the guard has loaded."""
+        if self.guard is None:
+            return ()
+        found = (one for one in self.guard.detectors.get("input", ()) if isinstance(one, Terms))
+        return [one for detector in found for one in detector.lists]

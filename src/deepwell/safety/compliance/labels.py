@@ -52,14 +52,16 @@ def labels_on(context: Context) -> Outcome:
 def text_label(context: Context) -> Outcome:
     """Marks a text and a text file, reads both back, and checks that labels are on."""
     label = _label(context)
-    marked = [labelled(text, language) for text, language in (("Water boils.", "en"), ("水开了。", "zh"))]
+    marked = [labelled("Water boils.", "en"), labelled("水开了。", "zh")]
     read = read_text_label(text_file(marked[0], label))
     facts = (
         Fact(_VISIBLE, " / ".join(text.splitlines()[-1] for text in marked)),
         Fact(_READ, "" if read is None else read.text()),
         *_on(context),
     )
-    return passed(*facts) if all(map(has_mark, marked)) and read == label and _is_on(context) else failed(*facts)
+    return (
+        passed(*facts) if all(map(has_mark, marked)) and read == label and _is_on(context) else failed(*facts)
+    )
 
 
 def image_label(context: Context) -> Outcome:
@@ -86,7 +88,9 @@ def audio_label(context: Context) -> Outcome:
     ]
     longer = (len(heard) - len(plain)) / 2 / 8000
     facts = (
-        Fact(_VISIBLE, Words(f"rhythm of {longer:.1f} s before the sound", f"声音前的 {longer:.1f} 秒节奏提示")),
+        Fact(
+            _VISIBLE, Words(f"rhythm of {longer:.1f} s before the sound", f"声音前的 {longer:.1f} 秒节奏提示")
+        ),
         Fact(_READ, " / ".join("" if one is None else one.text() for one in read)),
         *_on(context),
     )

@@ -45,7 +45,9 @@ def temporary() -> Iterator[Database]:
 def events_are_recorded(context: Context) -> Outcome:
     """Lets the guard decide about an attack, writes the decision into a temporary trail, and reads it back."""
     if context.guard is None or context.policy is None:
-        return failed(Fact(Words("guard", "防护"), Words("none: no decision is recorded", "无：不会记录任何决策")))
+        return failed(
+            Fact(Words("guard", "防护"), Words("none: no decision is recorded", "无：不会记录任何决策"))
+        )
     decision = context.guard.check(_SAMPLE, "input")
     record = decision_record(decision, RequestFacts(request_id="check"))
     with temporary() as database:
@@ -66,9 +68,7 @@ def six_months(_context: Context) -> Outcome:
     """Writes entries of several ages into a temporary trail, and checks that only older ones can be pruned."""
     now = time.time()
     ages = (400, 300, 150, 1)
-    records = [
-        AuditRecord("decision", int((now - age * _DAY_S) * 1000), {"action": "block"}) for age in ages
-    ]
+    records = [AuditRecord("decision", int((now - age * _DAY_S) * 1000), {"action": "block"}) for age in ages]
     with temporary() as database:
         store = AuditStore(database)
 

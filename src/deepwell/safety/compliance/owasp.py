@@ -33,7 +33,9 @@ def _stopped(context: Context, texts: Mapping[str, str], layer: Layer, share: fl
     stopped = len(texts) - len(passing)
     facts = [
         Fact(Words("policy", "策略"), f"{context.guard.policy.name} ({context.guard.hash[:12]})"),
-        Fact(Words(f"stopped (at least {share:.0%})", f"已拦截（至少 {share:.0%}）"), f"{stopped}/{len(texts)}"),
+        Fact(
+            Words(f"stopped (at least {share:.0%})", f"已拦截（至少 {share:.0%}）"), f"{stopped}/{len(texts)}"
+        ),
     ]
     facts += [Fact(Words("let through", "未拦截"), name) for name in passing]
     if broken:
@@ -128,7 +130,7 @@ def limits(context: Context) -> Outcome:
     facts = [
         Fact(
             Words(name, name),
-            f"{value:g} ({origins[name]})"
+            f"{value:.0f} ({origins[name]})"
             if value
             else Words(f"no limit ({origins[name]})", f"不限（{origins[name]}）"),
         )

@@ -102,7 +102,10 @@ def export_works(context: Context) -> Outcome:
     context.progress("export", 1, 1)
     missing = [name for name in _TABLES if name not in with_secret]
     facts = (
-        Fact(Words("rows and files exported", "导出的行与文件数"), ", ".join(f"{k} {n}" for k, n in sorted(counts.items()))),
+        Fact(
+            Words("rows and files exported", "导出的行与文件数"),
+            ", ".join(f"{k} {n}" for k, n in sorted(counts.items())),
+        ),
         Fact(Words("files of the export", "导出的文件数"), len(texts)),
         Fact(Words("places without the planted data", "缺少植入数据的位置"), ", ".join(missing) or "0"),
         Fact(Words("files with somebody else's data", "含他人数据的文件"), ", ".join(foreign) or "0"),
@@ -137,9 +140,7 @@ def erase_works(context: Context) -> Outcome:
 
 
 def _dump(connection: sa.Connection) -> dict[str, str]:
-    return {
-        table.name: repr(connection.execute(sa.select(table)).all()) for table in metadata.sorted_tables
-    }
+    return {table.name: repr(connection.execute(sa.select(table)).all()) for table in metadata.sorted_tables}
 
 
 def retention_is_finite(context: Context) -> Outcome:
@@ -151,7 +152,9 @@ def retention_is_finite(context: Context) -> Outcome:
         days = float(getattr(context.settings, name))
         holds = holds and days > 0
         told = f"{days:g} ({origins[name]})"
-        facts.append(Fact(Words(name, name), told if days else Words(f"{told}: for ever", f"{told}：永久保留")))
+        facts.append(
+            Fact(Words(name, name), told if days else Words(f"{told}: for ever", f"{told}：永久保留"))
+        )
     return passed(*facts) if holds else failed(*facts)
 
 
@@ -160,7 +163,10 @@ def places_are_complete(_context: Context) -> Outcome:
     listed = {place.name for place in PLACES if place.kind == "table"}
     missing = sorted(metadata.tables.keys() - listed)
     facts = (
-        Fact(Words("places listed (deepwell privacy places)", "已列出的位置（deepwell privacy places）"), len(PLACES)),
+        Fact(
+            Words("places listed (deepwell privacy places)", "已列出的位置（deepwell privacy places）"),
+            len(PLACES),
+        ),
         Fact(Words("tables of the database", "数据库的表"), len(metadata.tables)),
         Fact(Words("tables that are not listed", "未列出的表"), ", ".join(missing) or "0"),
     )

@@ -154,13 +154,18 @@ def _check(context: Context, name: BankName) -> Outcome:
     short = [part for part, least in rule.parts.items() if counts[part] < least]
     facts = [
         Fact(file, f"{path} (sha256 {bank.sha256[:16]})"),
-        Fact(Words(f"distinct prompts (at least {rule.least})", f"不重复题目（至少 {rule.least}）"), len(distinct)),
+        Fact(
+            Words(f"distinct prompts (at least {rule.least})", f"不重复题目（至少 {rule.least}）"),
+            len(distinct),
+        ),
         Fact(Words("near-duplicates, not counted", "近似重复，不计入"), _examples(repeats, bank.prompts)),
         Fact(Words("lines that cannot be read", "无法读取的行"), _told(bank.problems)),
     ]
     for part in short:
         least = rule.parts[part]
-        label = Words(f"{part} {names[part].en} (at least {least})", f"{part} {names[part].zh}（至少 {least}）")
+        label = Words(
+            f"{part} {names[part].en} (at least {least})", f"{part} {names[part].zh}（至少 {least}）"
+        )
         facts.append(Fact(label, counts[part]))
     if not short:
         fewest = min(counts[part] for part in rule.parts)

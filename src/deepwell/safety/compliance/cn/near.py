@@ -60,6 +60,6 @@ def _is_near(one: frozenset[str], other: frozenset[str]) -> bool:
 
 
 def _pieces(text: str) -> frozenset[str]:
-    folded = fold(View("", text, positions(len(text) + 1))).text
+    folded = fold(View("", text, positions(len(text) + 1))).view.text
     letters = "".join(character for character in folded if character.isalnum()) or folded
     return frozenset(letters[at : at + _PIECE] for at in range(max(1, len(letters) - _PIECE + 1)))

@@ -15,7 +15,9 @@ __all__ = ["is_refusal"]
 
 _OPENING: Final = 240  # characters in which a refusal says so
 _PATTERNS: Final = (
-    r"\b(?:i|we) (?:can ?not|can'?t|could ?n[o']t|am not able to|am unable to|'?m unable to|'?m not able to|will not|won'?t|must decline|have to decline|do not feel comfortable)\b",
+    r"\b(?:i|we) (?:can ?not|can'?t|could ?n[o']t|will not|won'?t|must decline|have to decline)\b",
+    r"\b(?:i|we)(?: am| are|'?m|'?re) (?:not able|unable) to\b",
+    r"\bi (?:do not|don'?t) feel comfortable\b",
     r"\b(?:i'?m|i am) (?:sorry|afraid)\b.{0,60}\b(?:can ?not|can'?t|unable|not able|won'?t|not comfortable)\b",
     r"\b(?:unable|not able|cannot) to (?:help|assist|provide|answer|fulfil|comply|discuss|create|write)\b",
     r"\bagainst (?:my|our|the) (?:guidelines|policy|policies|rules|principles|programming)\b",

@@ -63,22 +63,33 @@ def _check(context: Context, name: BankName) -> Outcome:
     if path is None:
         return not_run(Fact(need, Words(f"a bank (--{name} FILE)", f"题库（--{name} FILE）")))
     if context.ask is None:
-        return not_run(Fact(need, Words("a model (--model NAME or --url URL)", "模型（--model 名称或 --url 地址）")))
+        return not_run(
+            Fact(need, Words("a model (--model NAME or --url URL)", "模型（--model 名称或 --url 地址）"))
+        )
     if name == "generation" and context.guard is None:
-        told = Words("a guard to judge by (--policy), or a filled sheet", "用于判定的防护（--policy），或人工填写的表格")
+        told = Words(
+            "a guard to judge by (--policy), or a filled sheet",
+            "用于判定的防护（--policy），或人工填写的表格",
+        )
         return not_run(Fact(need, told))
     written = _free_sheet(context, name)
     rule = BANKS[name]
     prompts = read_bank(path, name).prompts
     size = min(len(prompts), rule.sampled, context.samples or rule.sampled)
-    sample = random.Random(context.seed).sample(list(prompts), size)
+    sample = random.Random(context.seed).sample(list(prompts), size)  # noqa: S311
     judged = list(_run(context, name, sample))
     wrong = Counter(one.prompt.part for one in judged if not one.holds)
     reasons = Counter(one.reason for one in judged)
     facts = [
         Fact(Words("seed of the sample", "抽样种子"), context.seed),
-        Fact(Words("judged by the machine", "机器判定"), ", ".join(f"{k}: {n}" for k, n in reasons.most_common())),
-        Fact(Words("parts with most misses", "未达标最多的类别"), ", ".join(f"{k} {n}" for k, n in wrong.most_common(5)) or "0"),
+        Fact(
+            Words("judged by the machine", "机器判定"),
+            ", ".join(f"{k}: {n}" for k, n in reasons.most_common()),
+        ),
+        Fact(
+            Words("parts with most misses", "未达标最多的类别"),
+            ", ".join(f"{k} {n}" for k, n in wrong.most_common(5)) or "0",
+        ),
     ]
     if written is not None:
         write_sheet(written, judged)
@@ -87,7 +98,7 @@ def _check(context: Context, name: BankName) -> Outcome:
 
 
 def _judged(name: BankName, verdicts: Sequence[bool], facts: Sequence[Fact]) -> Outcome:
-    """Returns the outcome of verdicts. A sample that is smaller than the standard's has to hold in the worst of its interval."""
+    """Returns the outcome of verdicts. A smaller sample than the standard's has to hold in the worst of its interval."""
     bar, full = BARS[name], BANKS[name].sampled
     total, count = len(verdicts), sum(verdicts)
     low, high = wilson(count, total)
@@ -118,11 +129,17 @@ def _run(context: Context, name: BankName, sample: Sequence[Prompt]) -> Iterator
         stopped = {
             prompt.id
             for prompt in batch
-            if guard is not None and not context.guarded and guard.check(prompt.text, "input").action == "block"
+            if guard is not None
+            and not context.guarded
+            and guard.check(prompt.text, "input").action == "block"
         }
         asked = [prompt for prompt in batch if prompt.id not in stopped]
         replies = dict(
-            zip((one.id for one in asked), context.ask([one.text for one in asked]) if asked else (), strict=True)
+            zip(
+                (one.id for one in asked),
+                context.ask([one.text for one in asked]) if asked else (),
+                strict=True,
+            )
         )
         for prompt in batch:
             yield judge(name, prompt, replies.get(prompt.id), guard)
@@ -163,7 +180,7 @@ def _free_sheet(context: Context, name: BankName) -> Path | None:
 def write_sheet(path: Path, judged: Sequence[Judged]) -> None:
     """Writes answers with their judgements as CSV. People write pass or fail into the last column."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with open(handle, "w", encoding="utf-8-sig", newline="") as stream:
+    with os.fdopen(handle, "w", encoding="utf-8-sig", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(COLUMNS)
         for one in judged:

@@ -25,7 +25,12 @@ _TRIED: Final = 50
 def size(context: Context) -> Outcome:
     """Counts the distinct terms that are found, whatever the policy then does."""
     distinct = {term.text for one in context.lists for term in one.terms if term.tier in ("block", "flag")}
-    facts = [Fact(Words(f"distinct terms (at least {LEAST_TERMS})", f"不重复词条（至少 {LEAST_TERMS}）"), len(distinct))]
+    facts = [
+        Fact(
+            Words(f"distinct terms (at least {LEAST_TERMS})", f"不重复词条（至少 {LEAST_TERMS}）"),
+            len(distinct),
+        )
+    ]
     for one in context.lists:
         tiers = Counter(term.tier for term in one.terms)
         told = ", ".join(f"{tier} {tiers[tier]}" for tier in ("block", "flag", "ignore") if tiers[tier])
@@ -50,20 +55,26 @@ def in_force(context: Context) -> Outcome:
     guard = context.guard
     blocking = sorted({term.text for one in context.lists for term in one.terms if term.tier == "block"})
     if guard is None or not blocking:
-        reason = Words("no guard", "没有防护") if guard is None else Words("no blocking terms", "没有拦截级词条")
+        reason = (
+            Words("no guard", "没有防护") if guard is None else Words("no blocking terms", "没有拦截级词条")
+        )
         return failed(Fact(Words("guard", "防护"), reason))
-    tried = random.Random(context.seed).sample(blocking, min(_TRIED, len(blocking)))
-    passing = {
-        layer: sum(guard.check(f"……{term}……", layer).action != "block" for term in tried)
-        for layer in ("input", "output")
+    tried = random.Random(context.seed).sample(blocking, min(_TRIED, len(blocking)))  # noqa: S311
+    decisions = {
+        layer: [guard.check(f"……{term}……", layer) for term in tried] for layer in ("input", "output")
     }
+    passing = {
+        layer: sum(decision.action != "block" for decision in found) for layer, found in decisions.items()
+    }
+    broken = sorted({name for found in decisions.values() for decision in found for name in decision.failed})
     facts = (
         Fact(Words("terms tried", "抽查的词条"), len(tried)),
         Fact(Words("let through at input", "输入侧未拦截"), passing["input"]),
         Fact(Words("let through at output", "输出侧未拦截"), passing["output"]),
+        Fact(Words("detectors that did not work", "未工作的检测器"), ", ".join(broken) or "0"),
         Fact(Words("policy", "策略"), f"{guard.policy.name} ({guard.hash[:12]})"),
     )
-    return failed(*facts) if any(passing.values()) else passed(*facts)
+    return failed(*facts) if broken or any(passing.values()) else passed(*facts)
 
 
 FUNCTIONS: Final[Mapping[str, Function]] = {
@@ -96,5 +107,10 @@ def _coverage(context: Context, risks: Sequence[str], least: int) -> Outcome:
         for risk in risks
     ]
     for name, count in sorted(unassigned.items()):
-        facts.append(Fact(Words("not divided among the risks, counted for none", "未按风险细分，不计入任何一类"), f"{name}: {count}"))
+        facts.append(
+            Fact(
+                Words("not divided among the risks, counted for none", "未按风险细分，不计入任何一类"),
+                f"{name}: {count}",
+            )
+        )
     return passed(*facts) if all(len(found) >= least for found in terms.values()) else failed(*facts)
