@@ -29,6 +29,7 @@ VERBS = (
     "guard",
     "audit",
     "privacy",
+    "compliance",
     "doctor",
     "bench",
 )
