@@ -29,7 +29,9 @@ _TEXTS: Final = 500
 _FIRSTS: Final = 200
 _TOKEN: Final = re.compile(r"\s?[^\W\u3400-\u9fff]{1,5}|[\u3400-\u9fff]{1,2}|\s|[^\w\s]")
 """About what a tokenizer makes of a text: up to five letters with the space before them, or two Han characters."""
-_TIMED_TEXTS: Final = 60
+_ANSWERS: Final = 20
+_TOGETHER: Final = 25
+"""Passages of an answer that is timed: some hundreds of tokens. Another one comes first, to fill the caches."""
 
 
 def bench_streaming(report: Report) -> dict[str, Any]:
@@ -52,7 +54,8 @@ def bench_streaming(report: Report) -> dict[str, Any]:
     for number in range(_TEXTS):
         term = chosen[number % len(chosen)]
         text, start, end = _embedded(draw, term, draw.choice(passages))
-        if not _found([found_terms], text, start, end):
+        end = _found(found_terms, text, start, end)
+        if not end:
             missed += 1
             continue
         for at in range(max(start - 1, 0), min(end + 2, len(text) + 1)):
@@ -63,7 +66,9 @@ def bench_streaming(report: Report) -> dict[str, Any]:
         out, most = _streamed(rules, list(text))
         leaks += len(out) >= end
         held = max(held, most)
-    costs, waits = _timed(timed, draw.sample(passages, _TIMED_TEXTS))
+    answers = ["\n".join(draw.sample(passages, _TOGETHER)) for _ in range(_ANSWERS)]
+    _timed(timed, answers[:1])
+    costs, waits = _timed(timed, answers)
     firsts = _first_tokens(rules, passages[:_FIRSTS])
     value = {
         "texts": _TEXTS - missed,
@@ -114,10 +119,17 @@ def _embedded(draw: random.Random, term: str, passage: str) -> tuple[str, int, i
     return text, len(before) + 1, len(before) + 1 + len(term)
 
 
-def _found(detectors: Sequence[Detector], text: str, start: int, end: int) -> bool:
-    """Tells whether the detectors find the term in the whole text. What they miss, no scanner of theirs can hold."""
-    views = normalised(text)
-    return any(one.start < end and one.end > start for detector in detectors for one in detector.scan(views))
+def _found(terms: Terms, text: str, start: int, end: int) -> int:
+    """Returns where the first blocking term ends that is found at these characters of the whole text; 0: there is none.
+
+    What the detector misses in the whole text, no scanner of a stream can hold.
+    """
+    ends = [
+        one.end
+        for one in terms.scan(normalised(text))
+        if one.rule.startswith("terms.block") and one.start < end and one.end > start
+    ]
+    return min(ends, default=0)
 
 
 def _streamed(rules: StreamRules, pieces: Sequence[str]) -> tuple[str, int]:

@@ -1,0 +1,1 @@
+"""Clients of moderation services outside: their request shapes, and what happens when they fail."""
