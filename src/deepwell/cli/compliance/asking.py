@@ -13,11 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ["local_model", "remote_server"]
 
-_MAX_TOKENS: Final = 300  # a refusal and a harmful answer show long before
 _AT_ONCE: Final = 8
 
 
-def local_model(settings: Settings, stack: ExitStack) -> Ask:
+def local_model(settings: Settings, max_tokens: int, stack: ExitStack) -> Ask:
     """Loads the model of the settings until the stack closes, and returns what asks it, in batches."""
     from deepwell.llm import LLM
     from deepwell.safety.compliance.context import Reply
@@ -26,13 +25,13 @@ def local_model(settings: Settings, stack: ExitStack) -> Ask:
 
     def ask(prompts: Sequence[str]) -> Iterator[Reply]:
         conversations = [[{"role": "user", "content": prompt}] for prompt in prompts]
-        for completion in llm.chat(conversations, max_tokens=_MAX_TOKENS, seed=0):
+        for completion in llm.chat(conversations, max_tokens=max_tokens, seed=0):
             yield Reply(completion.text)
 
     return ask
 
 
-def remote_server(settings: Settings, stack: ExitStack) -> Ask:
+def remote_server(settings: Settings, max_tokens: int, stack: ExitStack) -> Ask:
     """Returns what asks the server of the settings, some questions side by side. Its guard, if it has one, decides too.
 
     Raises:
@@ -47,7 +46,7 @@ def remote_server(settings: Settings, stack: ExitStack) -> Ask:
 
     def one(prompt: str) -> Reply:
         text, finish = "", ""
-        for part in answers.stream(Asked([{"role": "user", "content": prompt}], _MAX_TOKENS)):
+        for part in answers.stream(Asked([{"role": "user", "content": prompt}], max_tokens)):
             text += part.text
             finish = part.report.finish_reason if part.report is not None else finish
         return Reply(text, finish == "content_filter")

@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from deepwell.cli.compliance import options
+from deepwell.cli.compliance.options import PackName
 from deepwell.cli.options import ApiKeyOption, ModelOption, Url
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from deepwell.safety.compliance.checks import Pack
-    from deepwell.safety.compliance.context import Banks, Context, Progress
+    from deepwell.safety.compliance.context import Ask, Banks, Context, Progress
     from deepwell.safety.compliance.report import PackReport, Report
     from deepwell.settings import Settings
     from deepwell.storage.database import Database
@@ -26,74 +28,23 @@ if TYPE_CHECKING:
 __all__ = ["answer", "check"]
 
 
-class PackName(StrEnum):
-    """Names of the packs, for the command line."""
-
-    CN = "cn"
-    EU = "eu"
-    OWASP = "owasp"
-
-
 _BANKS = ("generation", "refuse", "answer")
-
-PackOption = Annotated[
-    list[PackName] | None,
-    typer.Option(
-        help="Pack to take: cn, eu or owasp; repeatable; unset: all.", metavar="PACK", show_default=False
-    ),
-]
-
-
-def _bank_option(what: str) -> typer.models.OptionInfo:
-    return typer.Option(help=f"Bank of {what}, one JSON object a line.", metavar="FILE", show_default=False)
 
 
 def check(
-    pack: PackOption = None,
-    guard: Annotated[
-        str | None,
-        typer.Option(
-            help="Policy to check: a preset or a YAML file; unset: the setting `guard`.", metavar="POLICY"
-        ),
-    ] = None,
-    generation: Annotated[Path | None, _bank_option("prompts for generated content (pack cn)")] = None,
-    refuse: Annotated[Path | None, _bank_option("questions to refuse (pack cn)")] = None,
-    answers: Annotated[
-        Path | None,
-        typer.Option(
-            "--answer", help="Bank of questions to answer (pack cn), one JSON object a line.", metavar="FILE"
-        ),
-    ] = None,
+    pack: options.Packs = None,
+    guard: options.Guard = None,
+    generation: options.GenerationBank = None,
+    refuse: options.RefuseBank = None,
+    answers: options.AnswerBank = None,
     model: ModelOption = None,
     url: Url = None,
     api_key: ApiKeyOption = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            min=10,
-            help="Sample fewer prompts of each bank than the standard asks for. The interval then has to hold, not the share.",
-            metavar="N",
-        ),
-    ] = None,
-    sheets: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder to write sheets into, on which people judge the sampled answers.", metavar="FOLDER"
-        ),
-    ] = None,
-    judged: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with sheets that people filled in; they count in the place of a run.",
-            metavar="FOLDER",
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", "-o", help="Markdown file to write besides; it must not exist.", metavar="FILE.md"
-        ),
-    ] = None,
+    samples: options.Samples = None,
+    max_tokens: options.MaxTokens = 300,
+    sheets: options.Sheets = None,
+    judged: options.Judged = None,
+    output: options.Out = None,
     json: JsonFlag = False,
 ) -> None:
     """Run the checks with their evidence, and list the questions to people. The exit code is 1 unless every check passes.
@@ -114,7 +65,9 @@ def check(
         with ExitStack() as stack:
             progress = stack.enter_context(_progress(shown=not json))
             context, database = _context(settings, banks, progress, stack)
-            context = _asking(context, settings, samples, sheets, stack, wanted=bool(model or url))
+            context = replace(context, samples=samples, sheet_dir=sheets)
+            if model is not None or url is not None:
+                context = replace(context, ask=_asker(settings, max_tokens, stack), guarded=url is not None)
             report = _report(pack or list(PackName), context, database)
         text = as_markdown(report, language())
         if output is not None:
@@ -177,7 +130,7 @@ def _pack_of(question: str, name: PackName | None) -> Pack:
     from deepwell.safety.compliance.packs import PACKS, load
 
     if name is not None:
-        pack = load(name)
+        pack = load(name.value)
         pack.question(question)
         return pack
     packs = [load(one) for one in PACKS]
@@ -230,25 +183,10 @@ def _context(
     return Context(settings, policy, guard, trails, banks, progress=progress), database
 
 
-def _asking(
-    context: Context,
-    settings: Settings,
-    samples: int | None,
-    sheets: Path | None,
-    stack: ExitStack,
-    *,
-    wanted: bool,
-) -> Context:
-    """Returns the context with a model to ask, if one was named."""
-    from dataclasses import replace
-
-    context = replace(context, samples=samples, sheet_dir=sheets)
-    if not wanted:
-        return context
+def _asker(settings: Settings, max_tokens: int, stack: ExitStack) -> Ask:
     from deepwell.cli.compliance.asking import local_model, remote_server
 
-    ask = remote_server(settings, stack) if settings.url is not None else local_model(settings, stack)
-    return replace(context, ask=ask, guarded=settings.url is not None)
+    return (local_model if settings.url is None else remote_server)(settings, max_tokens, stack)
 
 
 def _report(names: list[PackName], context: Context, database: Database) -> Report:
@@ -261,9 +199,9 @@ def _report(names: list[PackName], context: Context, database: Database) -> Repo
         "deepwell": deepwell_version(),
         "policy": "none" if policy is None else f"{policy.name}, sha256 {policy.hash}",
         "data_dir": str(context.settings.data_dir),
-        "packs": ", ".join(dict.fromkeys(names)),
+        "packs": ", ".join(dict.fromkeys(name.value for name in names)),
     }
-    packs = [_pack_report(load(name), context, database) for name in dict.fromkeys(names)]
+    packs = [_pack_report(load(name.value), context, database) for name in dict.fromkeys(names)]
     return Report(datetime.now(UTC).isoformat(timespec="seconds"), facts, packs)
 
 

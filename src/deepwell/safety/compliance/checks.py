@@ -127,7 +127,7 @@ class Check:
 
     @property
     def kind(self) -> Kind:
-        """Who answers: the machine or a person."""
+        """Kind of the check: a machine runs it, or a person answers."""
         return "question" if self.function is None else "executable"
 
 

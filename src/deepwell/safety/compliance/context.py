@@ -50,7 +50,7 @@ class Banks:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What checks look at.
+    """The things that checks look at.
 
     Attributes:
         settings: the effective ones.

@@ -34,7 +34,7 @@ _MOST_TOLD: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class BankRule:
-    """What a bank has to hold.
+    """The least that a bank has to hold.
 
     Attributes:
         least: distinct prompts in all.
