@@ -9,6 +9,7 @@ from pathlib import Path
 from deepwell.errors import InvalidFile, TermListNotFound
 from deepwell.messages import Language
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
+from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
 from deepwell.safety.normalise import normalised
 from deepwell.safety.patterns import Patterns
 from deepwell.safety.personal import Personal
@@ -31,6 +32,7 @@ class Guard:
         detectors: for each layer.
         missing: detectors that cannot work, by layer, such as a term list that is not there. Every text of the layer counts as
             one on which they failed.
+        sampled: detectors of whole answers, too slow to read every piece of a stream.
     """
 
     def __init__(
@@ -38,7 +40,9 @@ class Guard:
         detectors: Mapping[Layer, Sequence[Detector]],
         policy: Policy,
         missing: Mapping[Layer, Sequence[str]] | None = None,
+        sampled: Sequence[Detector] = (),
     ) -> None:
+        self.sampled = sampled
         self.detectors = detectors
         self.policy = policy
         self.hash = policy.hash
@@ -62,7 +66,8 @@ class Guard:
                 missing.append(f"terms:{name}")
         detectors: list[Detector] = [Terms(lists), Patterns(), Personal(), Secrets()]
         layers: tuple[Layer, ...] = ("input", "context", "output")
-        return cls(dict.fromkeys(layers, detectors), policy, dict.fromkeys(layers, missing))
+        sampled = (ModerationDetector(shipped_moderator()),)
+        return cls(dict.fromkeys(layers, detectors), policy, dict.fromkeys(layers, missing), sampled)
 
     def stream_rules(self, tenant: str = "", language: Language = "en") -> StreamRules:
         """Returns how answers to a tenant are read while they are written. Labels of what is redacted are in `language`."""
@@ -73,6 +78,7 @@ class Guard:
                 self.detectors.get("output", ()),
                 lambda findings, failed: self.decide(findings, "output", key[0], failed),
                 terms=self._kept_back(key[0]),
+                sampled=self.sampled,
                 replacement=lambda finding: label(finding.rule, language),
             )
         return rules
@@ -105,7 +111,7 @@ class Guard:
         except Exception:
             _log.exception("normalisation failed")
             return self.failure(layer, tenant, "normalise")
-        for detector in self.detectors.get(layer, ()):
+        for detector in (*self.detectors.get(layer, ()), *(self.sampled if layer == "output" else ())):
             try:
                 findings += detector.scan(views)
             except Exception:

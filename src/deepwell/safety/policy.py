@@ -173,6 +173,8 @@ class Policy(_Part):
     Attributes:
         version: of the format.
         name: name of the preset or the file.
+        reads: roles whose messages are read as input. What a system message says is the application's own unless clients that
+            nobody knows may send one.
         terms: lists of terms that are looked for: `starter` ships, others are fetched by `deepwell guard terms pull`.
         external: moderation services outside, by name.
         label: whether generated content is marked as such, visibly and in its metadata.
@@ -184,6 +186,7 @@ class Policy(_Part):
     input: LayerPolicy = Field(default_factory=LayerPolicy)
     context: LayerPolicy = Field(default_factory=LayerPolicy)
     output: LayerPolicy = Field(default_factory=LayerPolicy)
+    reads: tuple[Literal["user", "system", "assistant"], ...] = ("user",)
     terms: tuple[str, ...] = ("starter",)
     audit: Audit = Field(default_factory=Audit)
     refusal: Refusal = Field(default_factory=Refusal)

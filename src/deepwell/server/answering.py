@@ -13,7 +13,8 @@ from deepwell.server.access.admission import Gate
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.caches.response_cache import AnswerKey, ResponseCache
 from deepwell.server.caches.semantic_cache import SemanticCache, is_limited, replayed, shelf_of
-from deepwell.server.guarding import Checked, ServerGuard
+from deepwell.server.guarding.checked import Checked
+from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.observe.generation import GenerationMeter
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.record import current, queued

@@ -16,7 +16,7 @@ from deepwell.server.caches.response_cache import ResponseCache
 from deepwell.server.caches.semantic_cache import SemanticCache, embed_with
 from deepwell.server.caches.shared_answers import SharedAnswers, forget_answers
 from deepwell.server.context import ServerContext
-from deepwell.server.guarding import ServerGuard
+from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer, observer_of
 from deepwell.server.options import CacheOptions, ServerOptions

@@ -12,7 +12,7 @@ from deepwell.dialogue.model import SamplingOptions
 from deepwell.dialogue.parsers.events import Content
 from deepwell.engine.protocol import Grammar
 from deepwell.server.answering import Answering
-from deepwell.server.guarding import Checked
+from deepwell.server.guarding.checked import Checked
 from deepwell.server.together import together
 
 __all__ = ["ServedWriter"]

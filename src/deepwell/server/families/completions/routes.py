@@ -22,7 +22,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.completions.bodies import Completion, CompletionChoice, CompletionLogprobs
 from deepwell.server.families.completions.schema import CompletionRequest
 from deepwell.server.families.generation_bodies import Usage, usage
-from deepwell.server.guarding import Checked
+from deepwell.server.guarding.checked import Checked
 from deepwell.server.http.json_route import JsonRoute
 from deepwell.server.http.sse import Answer, EventStream, event
 

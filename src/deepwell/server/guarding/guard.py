@@ -11,28 +11,34 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from deepwell.dialogue.completion import Caller, Choice, Counts, Update
 from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
 from deepwell.dialogue.model import ServedModel
-from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
+from deepwell.dialogue.parsers.events import Content, Event
+from deepwell.dialogue.tools import FunctionTool
 from deepwell.errors import DeepwellError
 from deepwell.messages import Language
 from deepwell.models.store.languages import is_chinese
 from deepwell.safety.audit.trail import AuditTrail, RequestFacts
-from deepwell.safety.findings import ACTIONS, Decision, Layer
+from deepwell.safety.external.services import ExternalServices
+from deepwell.safety.findings import Decision, Layer
 from deepwell.safety.guard import Guard
+from deepwell.safety.labels import closing_mark
 from deepwell.safety.policy import PRESETS, Policy
 from deepwell.safety.redaction import redacted
-from deepwell.safety.stream import Released, StreamRules, StreamScanner
+from deepwell.server.guarding.checked import Checked, NotChecked
+from deepwell.server.guarding.reader import Reader, text_of
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.record import Phase, current
 from deepwell.server.options import GuardOptions
@@ -41,7 +47,7 @@ from deepwell.storage.database import Tenant
 if TYPE_CHECKING:
     from deepwell.knowledge.documents import Passage
 
-__all__ = ["Checked", "NotChecked", "ServerGuard"]
+__all__ = ["ServerGuard"]
 
 _log = logging.getLogger(__name__)
 
@@ -49,39 +55,18 @@ _in_time = asyncio.wait_for
 _KNOWN: Final = 4096  # texts whose decisions are kept
 _INLINE: Final = 8192  # characters that are read on the event loop; more are read in a thread
 _STAT_S: Final = 1.0
-_ROLES: Final[Mapping[str, Layer]] = {"user": "input", "tool": "context", "function": "context"}
+_ROLES: Final[Mapping[str, str]] = {
+    "user": "user",
+    "system": "system",
+    "developer": "system",
+    "assistant": "assistant",
+    "tool": "tool",
+    "function": "tool",
+}
 _WITHHELD: Final[Mapping[Language, str]] = {
     "en": "[withheld by the guard]",
     "zh": "[已被安全防护拦截]",
 }
-
-
-class NotChecked(Exception):
-    """Raised when a route asks for text that the guard has not been asked about. It is a fault of the route."""
-
-
-@dataclass(slots=True)
-class Checked:
-    """A request that the guard has read.
-
-    Attributes:
-        tenant: the caller's.
-        language: of the refusal.
-        blocked: whether the answer is a refusal.
-        inner: the text is part of an answer that is read as a whole later on.
-    """
-
-    tenant: str
-    language: Language = "en"
-    blocked: bool = False
-    inner: bool = False
-    system: str = ""
-    said: list[str] = field(default_factory=list[str])
-
-    @classmethod
-    def part(cls) -> Checked:
-        """Returns the note of a text that the server asks for itself, on its way to an answer that is read as a whole."""
-        return cls("", inner=True)
 
 
 class ServerGuard:
@@ -101,6 +86,7 @@ class ServerGuard:
         self._metrics = metrics
         self.audit: AuditTrail | None = None
         self._guard = guard or Guard.of(Policy.load(options.policy), options.terms)
+        self._services = ExternalServices(self.policy.external, os.environ)
         self._known: OrderedDict[tuple[str, Layer, str, bytes], Decision] = OrderedDict()
         self._path = None if options.policy in PRESETS else Path(options.policy)
         self._stamp = self._stat()
@@ -119,6 +105,7 @@ class ServerGuard:
     def sealed(self, plan: Plan, checked: Checked) -> Plan:
         """Returns a plan that the guard has seen; that of a refusal if it is blocked."""
         if not checked.blocked:
+            checked.marked = self.policy.label and plan.grammar is None
             return replace(plan, checked=checked)
 
         async def refusals(choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
@@ -133,20 +120,26 @@ class ServerGuard:
         checked = Checked(tenant)
         checked.language = _language(_last_said(messages))
         for place, message in enumerate(messages):
-            role, content = str(message.get("role")), message.get("content")
+            role, content = _ROLES.get(str(message.get("role")), "user"), message.get("content")
+            if role == "assistant" and role in self.policy.reads:
+                for call in message.get("tool_calls") or ():
+                    arguments = str(call.get("function", {}).get("arguments", ""))
+                    self._treated(arguments, await self._decide(arguments, "input", tenant), checked)
             if not isinstance(content, str) or not content:
                 continue
-            if role in ("system", "developer"):
+            if role == "system":
                 checked.system += content + "\n"
+            else:
+                checked.said.append(content)
+            if role != "tool" and role not in self.policy.reads:
                 continue
-            checked.said.append(content)
-            layer = _ROLES.get(role)
-            if layer is None:
-                continue
-            decision = await self._decide(content, layer, tenant)
-            text = self._treated(content, decision, checked)
+            layer: Layer = "context" if role == "tool" else "input"
+            text = self._treated(content, await self._decide(content, layer, tenant), checked)
             if text is not content:
                 messages[place] = {**message, "content": text}
+        if "system" in self.policy.reads:
+            for tool in dialogue.tools:
+                self._treated("", await self._decide(_spelt(tool), "input", tenant), checked)
         return replace(dialogue, messages=messages), checked
 
     async def read_texts(self, texts: Sequence[str], tenant: str) -> tuple[list[str], Checked]:
@@ -199,12 +192,14 @@ class ServerGuard:
             return
         rules = self._guard.stream_rules(checked.tenant, checked.language)
         lacking = self._guard.lacking("output", checked.tenant)
-        readers: dict[int, _Reader] = {}
+        readers: dict[int, Reader] = {}
+        if self._services.wanted("output"):
+            turns = self._whole(checked, turns)
         async with aclosing(turns):
             async for turn in turns:
                 reader = readers.get(turn.index)
                 if reader is None:
-                    reader = readers[turn.index] = _Reader(rules, lacking)
+                    reader = readers[turn.index] = Reader(rules, lacking)
                 if reader.ended:
                     continue
                 events, decision = reader.take(turn)
@@ -213,9 +208,29 @@ class ServerGuard:
                 if reader.ended:
                     yield self._refusal(turn.index, checked, turn.counts, events, newline=reader.wrote)
                 elif events or turn.finish_reason is not None or (turn.entries and not turn.events):
+                    if checked.marked and reader.wrote and turn.finish_reason in ("stop", "length"):
+                        events.append(Content(closing_mark(checked.language)))
                     # Entries name the tokens as the model wrote them.
                     entries = () if reader.altered else turn.entries
                     yield replace(turn, events=tuple(events), entries=entries)
+
+    async def _whole(self, checked: Checked, turns: AsyncGenerator[Turn, None]) -> AsyncGenerator[Turn, None]:
+        """Yields the turns of a choice once services outside have read all that it says, or a refusal in their place."""
+        kept: dict[int, list[Turn]] = {}
+        async with aclosing(turns):
+            async for turn in turns:
+                mine = kept.setdefault(turn.index, [])
+                mine.append(turn)
+                if turn.finish_reason is None:
+                    continue
+                text = "".join(text_of(event)[1] for one in mine for event in one.events)
+                decision = await self._read(text, "output", checked.tenant)
+                if decision.action == "block":
+                    await self._note(decision, text, checked.tenant)
+                    yield self._refusal(turn.index, checked, turn.counts)
+                    continue
+                for one in mine:
+                    yield one
 
     async def updates(
         self, checked: Checked | None, choices: Sequence[Choice], updates: AsyncGenerator[Update, None]
@@ -223,38 +238,25 @@ class ServerGuard:
         """Yields the updates of plain completions as the caller may see them. Raises as `turns`."""
         if checked is None:
             raise NotChecked("the request did not pass the guard")
-        refused = self.policy.refusal
-        refusal = refused.zh if checked.language == "zh" else refused.en
+        scored: dict[int, Update] = {}  # the log probabilities of prompts, which come first
+
+        async def turns() -> AsyncGenerator[Turn, None]:
+            async with aclosing(updates):
+                async for one in updates:
+                    if one.prompt_logprobs is not None:
+                        scored[one.index] = one
+                    events = (Content(one.text),) if one.text else ()
+                    yield Turn(one.index, events, one.entries, one.finish_reason, one.counts, one.stop)
+
         if checked.blocked:
             await updates.aclose()
             for choice in choices:
-                counts = Counts(prompt=len(choice.request.prompt))
-                yield Update(choice.index, refusal, finish_reason="content_filter", counts=counts)
+                refusal = self._refusal(choice.index, checked, Counts(prompt=len(choice.request.prompt)))
+                yield _update(refusal, None)
             return
-        rules = self._guard.stream_rules(checked.tenant, checked.language)
-        lacking = self._guard.lacking("output", checked.tenant)
-        readers: dict[int, _Reader] = {}
-        async with aclosing(updates):
-            async for update in updates:
-                reader = readers.get(update.index)
-                if reader is None:
-                    reader = readers[update.index] = _Reader(rules, lacking)
-                if reader.ended:
-                    continue
-                events = (Content(update.text),) if update.text else ()
-                # A finish reason of a turn alone tells that the text is over.
-                finish = None if update.finish_reason is None else "stop"
-                released, decision = reader.take(Turn(update.index, events, finish_reason=finish))
-                if decision is not None:
-                    await self._note(decision, reader.text, checked.tenant)
-                text = "".join(one.text for one in released if isinstance(one, Content))
-                if reader.ended:
-                    before = text + ("\n\n" if reader.wrote else "")
-                    yield replace(
-                        update, text=before + refusal, entries=(), finish_reason="content_filter", stop=None
-                    )
-                else:
-                    yield replace(update, text=text, entries=() if reader.altered else update.entries)
+        async with aclosing(self.turns(checked, turns())) as read:
+            async for turn in read:
+                yield _update(turn, scored.pop(turn.index, None))
 
     def _treated(self, text: str, decision: Decision, checked: Checked) -> str:
         """Returns a text as the model may see it, and notes in `checked` that the request is blocked."""
@@ -307,6 +309,16 @@ class ServerGuard:
         return decision
 
     async def _read(self, text: str, layer: Layer, tenant: str) -> Decision:
+        decision = await self._read_here(text, layer, tenant)
+        if decision.action == "block" or not self._services.wanted(layer):
+            return decision
+        answer = await self._services.check(text, layer)
+        if not answer.findings and not answer.failed:
+            return decision
+        findings = [*(finding for finding, _ in decision.findings), *answer.findings]
+        return self._guard.decide(findings, layer, tenant, (*decision.failed, *answer.failed))
+
+    async def _read_here(self, text: str, layer: Layer, tenant: str) -> Decision:
         if len(text) <= _INLINE:
             return self._guard.check(text, layer, tenant)
         try:
@@ -349,91 +361,18 @@ class ServerGuard:
         self._stamp = stamp
         try:
             policy = Policy.load(self._path)
+            services = ExternalServices(policy.external, os.environ)
         except DeepwellError as error:
             _log.error("the policy stays as it was: %s", error)
             return
+        self._services = services
         self._guard = Guard.of(policy, self._options.terms)
         _log.warning("the policy of the guard is now %s", policy.hash[:12])
 
 
-class _Reader:
-    """Reads one choice: its content, its reasoning and the arguments of its calls, each as a text of its own."""
-
-    def __init__(self, rules: StreamRules, lacking: Decision | None) -> None:
-        self._rules = rules
-        self._lacking = lacking
-        self._kind = ""
-        self._scanner: StreamScanner | None = None
-        self._said: list[str] = []
-        self.ended = False
-        self.altered = False
-        self.wrote = False
-
-    @property
-    def text(self) -> str:
-        """All that the model wrote."""
-        return "".join(self._said)
-
-    def take(self, turn: Turn) -> tuple[list[Event], Decision | None]:
-        """Returns what may leave of a turn, and the strictest decision about it. `ended` tells that it blocks."""
-        events: list[Event] = []
-        decisions: list[Decision] = []
-        if self._lacking is not None:
-            decisions.append(self._lacking)
-            self.ended = self._lacking.action == "block"
-            self._lacking = None
-        for event in () if self.ended else turn.events:
-            kind, text = _kind(event)
-            if kind != self._kind:
-                self._close(events, decisions)
-                self._kind = kind
-                self._scanner = StreamScanner(self._rules) if kind else None
-            if self.ended:
-                break
-            if self._scanner is None:
-                events.append(event)
-                continue
-            self._said.append(text)
-            self._release(self._scanner.push(text), events, decisions)
-            if self.ended:
-                break
-        if turn.finish_reason is not None and not self.ended:
-            self._close(events, decisions)
-        return events, max(decisions, key=lambda one: ACTIONS.index(one.action), default=None)
-
-    def _close(self, events: list[Event], decisions: list[Decision]) -> None:
-        """Releases what the text so far held back: it is over."""
-        if self._scanner is not None and not self._scanner.ended:
-            self._release(self._scanner.finish(), events, decisions)
-        self._scanner, self._kind = None, ""
-
-    def _release(self, released: Released, events: list[Event], decisions: list[Decision]) -> None:
-        if released.text:
-            events.append(_event(self._kind, released.text))
-            self.wrote = self.wrote or self._kind == "content"
-        if released.decision is not None:
-            decisions.append(released.decision)
-            self.altered = self.altered or released.decision.action in ("redact", "block")
-            self.ended = self.ended or released.decision.action == "block"
-
-
-def _kind(event: Event) -> tuple[str, str]:
-    """Returns the text that an event belongs to, and its part of it; nothing for an event without text."""
-    match event:
-        case Content(text):
-            return "content", text
-        case Reasoning(text):
-            return "reasoning", text
-        case CallArguments(index, text):
-            return f"call {index}", text
-        case _:
-            return "", ""
-
-
-def _event(kind: str, text: str) -> Event:
-    if kind == "content":
-        return Content(text)
-    return Reasoning(text) if kind == "reasoning" else CallArguments(int(kind.rpartition(" ")[2]), text)
+def _spelt(tool: FunctionTool) -> str:
+    """Returns what a model reads of a tool."""
+    return f"{tool.name}\n{tool.description}\n{json.dumps(tool.parameters, ensure_ascii=False)}"
 
 
 def _last_said(messages: Sequence[Mapping[str, Any]]) -> str:
@@ -449,3 +388,11 @@ def _language(text: str) -> Language:
 
 def _redacted(text: str, decision: Decision, language: Language) -> str:
     return redacted(text, [finding for finding, action in decision.findings if action == "redact"], language)
+
+
+def _update(turn: Turn, scored: Update | None) -> Update:
+    reason = turn.finish_reason
+    assert reason != "tool_calls"  # a continuation calls nothing
+    text = "".join(one.text for one in turn.events if isinstance(one, Content))
+    logprobs = None if scored is None else scored.prompt_logprobs
+    return Update(turn.index, text, turn.entries, logprobs, reason, turn.counts, turn.stop)

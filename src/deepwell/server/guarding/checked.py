@@ -1,0 +1,39 @@
+"""`Checked`: a request that the guard has read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from deepwell.messages import Language
+
+__all__ = ["Checked", "NotChecked"]
+
+
+class NotChecked(Exception):
+    """Raised when a route asks for text that the guard has not been asked about. It is a fault of the route."""
+
+
+@dataclass(slots=True)
+class Checked:
+    """A request that the guard has read.
+
+    Attributes:
+        tenant: the caller's.
+        language: of the refusal.
+        blocked: whether the answer is a refusal.
+        inner: the text is part of an answer that is read as a whole later on.
+        marked: whether the answer ends with the mark of generated content.
+    """
+
+    tenant: str
+    language: Language = "en"
+    blocked: bool = False
+    inner: bool = False
+    marked: bool = False
+    system: str = ""
+    said: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def part(cls) -> Checked:
+        """Returns the note of a text that the server asks for itself, on its way to an answer that is read as a whole."""
+        return cls("", inner=True)

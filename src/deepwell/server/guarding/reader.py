@@ -1,0 +1,90 @@
+"""`Reader`: the scanners of one choice."""
+
+from __future__ import annotations
+
+from deepwell.dialogue.dialogue import Turn
+from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
+from deepwell.safety.findings import ACTIONS, Decision
+from deepwell.safety.stream import Released, StreamRules, StreamScanner
+
+__all__ = ["Reader", "text_of"]
+
+
+class Reader:
+    """Reads one choice: its content, its reasoning and the arguments of its calls, each as a text of its own."""
+
+    def __init__(self, rules: StreamRules, lacking: Decision | None) -> None:
+        self._rules = rules
+        self._lacking = lacking
+        self._kind = ""
+        self._scanner: StreamScanner | None = None
+        self._said: list[str] = []
+        self.ended = False
+        self.altered = False
+        self.wrote = False
+
+    @property
+    def text(self) -> str:
+        """All that the model wrote."""
+        return "".join(self._said)
+
+    def take(self, turn: Turn) -> tuple[list[Event], Decision | None]:
+        """Returns what may leave of a turn, and the strictest decision about it. `ended` tells that it blocks."""
+        events: list[Event] = []
+        decisions: list[Decision] = []
+        if self._lacking is not None:
+            decisions.append(self._lacking)
+            self.ended = self._lacking.action == "block"
+            self._lacking = None
+        for event in () if self.ended else turn.events:
+            kind, text = text_of(event)
+            if kind != self._kind:
+                self._close(events, decisions)
+                self._kind = kind
+                self._scanner = StreamScanner(self._rules) if kind else None
+            if self.ended:
+                break
+            if self._scanner is None:
+                events.append(event)
+                continue
+            self._said.append(text)
+            self._release(self._scanner.push(text), events, decisions)
+            if self.ended:
+                break
+        if turn.finish_reason is not None and not self.ended:
+            self._close(events, decisions)
+        return events, max(decisions, key=lambda one: ACTIONS.index(one.action), default=None)
+
+    def _close(self, events: list[Event], decisions: list[Decision]) -> None:
+        """Releases what the text so far held back: it is over."""
+        if self._scanner is not None and not self._scanner.ended:
+            self._release(self._scanner.finish(), events, decisions)
+        self._scanner, self._kind = None, ""
+
+    def _release(self, released: Released, events: list[Event], decisions: list[Decision]) -> None:
+        if released.text:
+            events.append(_event(self._kind, released.text))
+            self.wrote = self.wrote or self._kind == "content"
+        if released.decision is not None:
+            decisions.append(released.decision)
+            self.altered = self.altered or released.decision.action in ("redact", "block")
+            self.ended = self.ended or released.decision.action == "block"
+
+
+def text_of(event: Event) -> tuple[str, str]:
+    """Returns the text that an event belongs to, and its part of it; nothing for an event without text."""
+    match event:
+        case Content(text):
+            return "content", text
+        case Reasoning(text):
+            return "reasoning", text
+        case CallArguments(index, text):
+            return f"call {index}", text
+        case _:
+            return "", ""
+
+
+def _event(kind: str, text: str) -> Event:
+    if kind == "content":
+        return Content(text)
+    return Reasoning(text) if kind == "reasoning" else CallArguments(int(kind.rpartition(" ")[2]), text)
