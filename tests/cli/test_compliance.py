@@ -58,7 +58,7 @@ def test_the_report_is_in_the_language_of_the_terminal(
 ) -> None:
     monkeypatch.setenv("LANG", "zh_CN.UTF-8")
     result = runner.invoke(app, ["compliance", "check", "--pack", "owasp"])
-    assert "# 合规检查报告" in result.output and "### 未通过: 直接提示注入和越狱会被拦截" in result.output
+    assert "# 合规检查报告" in result.output and "### 未通过：直接提示注入和越狱会被拦截" in result.output
 
 
 def test_an_answer_is_kept_with_name_and_day_until_it_is_due_again(runner: CliRunner) -> None:

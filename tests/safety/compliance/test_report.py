@@ -59,8 +59,8 @@ def test_the_report_in_english():
 
 def test_the_report_in_chinese():
     text = as_markdown(report(), "zh")
-    assert "### 未通过: 关键词库不少于 10000 个词条" in text
-    assert "- 词条: 9,999" in text and "- 行: 五" in text
+    assert "### 未通过：关键词库不少于 10000 个词条" in text
+    assert "- 词条：9,999" in text and "- 行：五" in text
     assert "**已超过 12 个月，需要重新回答**" in text
     assert "未能查阅" in text and "不构成法律意见" in text
     headings = [line for line in text.splitlines() if line.startswith("#")]

@@ -46,7 +46,7 @@ def events_are_recorded(context: Context) -> Outcome:
     """Lets the guard decide about an attack, writes the decision into a temporary trail, and reads it back."""
     if context.guard is None or context.policy is None:
         return failed(
-            Fact(Words("guard", "防护"), Words("none: no decision is recorded", "无：不会记录任何决策"))
+            Fact(Words("guard", "护栏"), Words("none: no decision is recorded", "无：不会记录任何决策"))
         )
     decision = context.guard.check(_SAMPLE, "input")
     record = decision_record(decision, RequestFacts(request_id="check"))
@@ -109,7 +109,7 @@ def tampering_is_found(_context: Context) -> Outcome:
         after = verify_chain(store, chain.id)
     problems = ", ".join(f"{one.sequence}: {one.kind}" for one in after.problems)
     facts = (
-        Fact(Words("whole trail", "完整的审计链"), Words("holds", "通过") if before.holds else "-"),
+        Fact(Words("whole trail", "完整的审计日志"), Words("holds", "通过") if before.holds else "-"),
         Fact(Words("after one changed character", "改动一个字符后"), problems or Words("holds", "通过")),
     )
     return passed(*facts) if before.holds and not after.holds else failed(*facts)
@@ -117,7 +117,7 @@ def tampering_is_found(_context: Context) -> Outcome:
 
 def chains_hold(context: Context) -> Outcome:
     """Verifies the audit trails of the configured database."""
-    name = Words("audit trails", "审计链")
+    name = Words("audit trails", "审计日志")
     if context.trails is None:
         return not_applicable(Fact(name, Words("not looked at", "未查看")))
     chains = asyncio.run(context.trails.chains())
@@ -136,6 +136,6 @@ def chains_hold(context: Context) -> Outcome:
         told = f"{tenant}: {result.entries}, {result.last}:{result.head[:16]}"
         kinds = ", ".join(sorted({one.kind for one in result.problems}))
         if number <= 20 or not result.holds:
-            facts.append(Fact(Words("trail", "审计链"), told if result.holds else f"{told}; {kinds}"))
-    facts.insert(0, Fact(Words("trails verified", "校验的审计链数"), len(chains)))
+            facts.append(Fact(Words("trail", "审计日志"), told if result.holds else f"{told}; {kinds}"))
+    facts.insert(0, Fact(Words("trails verified", "校验的审计日志数"), len(chains)))
     return passed(*facts) if holds else failed(*facts)

@@ -26,7 +26,7 @@ def _stopped(context: Context, texts: Mapping[str, str], layer: Layer, share: fl
     """Checks that texts are blocked or redacted in a layer. The evidence names those that pass, by their names."""
     if context.guard is None:
         none = Words("none: the setting `guard` is unset", "无：未设置 `guard`")
-        return failed(Fact(Words("guard", "防护"), none))
+        return failed(Fact(Words("guard", "护栏"), none))
     actions = {name: context.guard.check(text, layer) for name, text in texts.items()}
     passing = [name for name, decision in actions.items() if decision.action not in ("block", "redact")]
     broken = sorted({name for decision in actions.values() for name in decision.failed})
@@ -60,7 +60,7 @@ def indirect_injection(context: Context) -> Outcome:
 def harmless_requests(context: Context) -> Outcome:
     """Sends requests with trigger words to the guard, which has to let them through."""
     if context.guard is None:
-        return passed(Fact(Words("guard", "防护"), Words("none: nothing is blocked", "无：不拦截任何请求")))
+        return passed(Fact(Words("guard", "护栏"), Words("none: nothing is blocked", "无：不拦截任何请求")))
     blocked = [text for text in probes.BENIGN if context.guard.check(text, "input").action == "block"]
     facts = (
         Fact(Words("let through", "已放行"), f"{len(probes.BENIGN) - len(blocked)}/{len(probes.BENIGN)}"),

@@ -20,8 +20,9 @@ _STATUS: Final[Mapping[str, Words]] = {
     "not_applicable": Words("not applicable", "不适用"),
     "not_run": Words("NOT RUN", "未运行"),
 }
+_COLON: Final = Words(": ", "：")
 _MOST_VALUE: Final = 600
-_SPECIAL: Final = re.compile(r"[\\`*_{}\[\]<>#|~&]")
+_SPECIAL: Final = re.compile(r"[\\`*{}\[\]<>#|~&]|(?<!\w)_|_(?!\w)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +124,7 @@ def as_markdown(report: Report, language: Language) -> str:
         return zh if language == "zh" else en
 
     lines = [f"# {say('Compliance report', '合规检查报告')}", ""]
-    lines.append(f"- {say('made at', '生成时间')}: {report.made_at}")
+    lines.append(f"- {say('made at: ', '生成时间：')}{report.made_at}")
     lines += [f"- {name}: {_plain(value)}" for name, value in report.facts.items()]
     lines += [
         "",
@@ -136,9 +137,11 @@ def as_markdown(report: Report, language: Language) -> str:
     for one in report.packs:
         counts = one.counts()
         due = sum(question.due for question in one.questions)
-        told = ", ".join(f"{_STATUS[key].of(language)} {counts[key]}" for key in _STATUS if counts[key])
+        told = say(", ", "，").join(
+            f"{_STATUS[key].of(language)} {counts[key]}" for key in _STATUS if counts[key]
+        )
         asked = say(f"questions {len(one.questions)}, due {due}", f"问题 {len(one.questions)}，待回答 {due}")
-        lines += ["", f"## {one.pack.title.of(language)}", "", f"{told}; {asked}"]
+        lines += ["", f"## {one.pack.title.of(language)}", "", say("; ", "；").join((told, asked))]
         for result in one.results:
             lines += _shown(result, language)
         if one.questions:
@@ -152,33 +155,29 @@ def as_markdown(report: Report, language: Language) -> str:
 def _shown(result: Result, language: Language) -> list[str]:
     check, outcome = result.check, result.outcome
     status = _STATUS[outcome.status].of(language)
-    lines = [
-        "",
-        f"### {status}: {check.title.of(language)}",
-        "",
-        f"`{check.id}`; {_rule(check, language)}",
-        "",
-    ]
+    colon = _COLON.of(language)
+    heading = f"### {status}{colon}{check.title.of(language)}"
+    lines = ["", heading, "", _origin(check, language), ""]
     for fact in outcome.facts:
         value = fact.value.of(language) if isinstance(fact.value, Words) else str(fact.value)
-        lines.append(f"- {_plain(fact.name.of(language))}: {_plain(value)}")
+        lines.append(f"- {_plain(fact.name.of(language))}{colon}{_plain(value)}")
     if outcome.status in ("fail", "not_run"):
         label = "解决办法" if language == "zh" else "what to do"
-        lines += ["", f"{label}: {check.fix.of(language)}"]
+        lines += ["", f"{label}{colon}{check.fix.of(language)}"]
     return lines
 
 
 def _asked(pack: str, question: Answered, language: Language) -> list[str]:
     check, answer = question.check, question.answer
-    lines = ["", f"**{check.title.of(language)}**", "", f"`{check.id}`; {_rule(check, language)}", ""]
+    lines = ["", f"**{check.title.of(language)}**", "", _origin(check, language), ""]
     if answer is None:
         command = f'deepwell compliance answer {check.id} "..." --by NAME --pack {pack}'
-        lines.append(f"{'尚未回答' if language == 'zh' else 'not answered yet'}: `{command}`")
+        lines.append(f"{Words('not answered yet: ', '尚未回答：').of(language)}`{command}`")
         return lines
     lines.append(f"> {_plain(answer.answer)}")
     by = f"{_plain(answer.answered_by)}, {question.day}"
     if answer.evidence:
-        by += f"; {'证据' if language == 'zh' else 'evidence'}: {_plain(answer.evidence)}"
+        by += Words("; evidence: ", "；证据：").of(language) + _plain(answer.evidence)
     lines += [">", f"> {by}"]
     if question.due:
         told = (
@@ -188,8 +187,14 @@ def _asked(pack: str, question: Answered, language: Language) -> list[str]:
     return lines
 
 
-def _rule(check: Check, language: Language) -> str:
-    return f"{check.rule.document.of(language)}, {check.rule.clause}"
+def _origin(check: Check, language: Language) -> str:
+    return (
+        f"`{check.id}`"
+        + Words("; ", "；").of(language)
+        + check.rule.document.of(language)
+        + Words(", ", "，").of(language)
+        + check.rule.clause
+    )
 
 
 def _sources(one: PackReport, language: Language) -> list[str]:
@@ -208,7 +213,8 @@ def _sources(one: PackReport, language: Language) -> list[str]:
             )
         else:
             told = "未能查阅" if language == "zh" else "not available"
-        lines.append(f"- {document.of(language)}: {told}. {rule.source.of(language)}")
+        stop = Words(". ", "。").of(language)
+        lines.append(f"- {document.of(language)}{_COLON.of(language)}{told}{stop}{rule.source.of(language)}")
     return lines
 
 

@@ -163,9 +163,8 @@ def _check(context: Context, name: BankName) -> Outcome:
     ]
     for part in short:
         least = rule.parts[part]
-        label = Words(
-            f"{part} {names[part].en} (at least {least})", f"{part} {names[part].zh}（至少 {least}）"
-        )
+        english = part if rule.field == "topic" else f"{part} {names[part].en}"
+        label = Words(f"{english} (at least {least})", f"{part} {names[part].zh}（至少 {least}）")
         facts.append(Fact(label, counts[part]))
     if not short:
         fewest = min(counts[part] for part in rule.parts)

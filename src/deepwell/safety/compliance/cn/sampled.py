@@ -69,7 +69,7 @@ def _check(context: Context, name: BankName) -> Outcome:
     if name == "generation" and context.guard is None:
         told = Words(
             "a guard to judge by (--policy), or a filled sheet",
-            "用于判定的防护（--policy），或人工填写的表格",
+            "用于判定的护栏（--policy），或人工填写的表格",
         )
         return not_run(Fact(need, told))
     written = _free_sheet(context, name)

@@ -53,12 +53,16 @@ def of_a2(context: Context) -> Outcome:
 def in_force(context: Context) -> Outcome:
     """Asks the guard about texts with terms of the block tier, which it has to refuse at input and output."""
     guard = context.guard
-    blocking = sorted({term.text for one in context.lists for term in one.terms if term.tier == "block"})
+    tiers: dict[str, str] = {}
+    for one in context.lists:
+        for term in one.terms:
+            tiers.setdefault(term.text, term.tier)  # of a term in several lists, the first counts
+    blocking = sorted(text for text, tier in tiers.items() if tier == "block")
     if guard is None or not blocking:
         reason = (
-            Words("no guard", "没有防护") if guard is None else Words("no blocking terms", "没有拦截级词条")
+            Words("no guard", "没有护栏") if guard is None else Words("no blocking terms", "没有拦截级词条")
         )
-        return failed(Fact(Words("guard", "防护"), reason))
+        return failed(Fact(Words("guard", "护栏"), reason))
     tried = random.Random(context.seed).sample(blocking, min(_TRIED, len(blocking)))  # noqa: S311
     decisions = {
         layer: [guard.check(f"……{term}……", layer) for term in tried] for layer in ("input", "output")
