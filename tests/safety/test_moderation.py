@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from deepwell.errors import InvalidModelFile
 from deepwell.safety.moderation.features import BUCKETS, MEASURES, Reading
-from deepwell.safety.moderation.scorer import CATEGORIES, ModerationDetector, shipped_moderator
+from deepwell.safety.moderation.scorer import CATEGORIES, ModerationDetector, Moderator, shipped_moderator
 from deepwell.safety.moderation.training import Example, fit, outputs
 from deepwell.safety.moderation.weights import SHIPPED, read_weights, write_weights
 from deepwell.safety.normalise import normalised
+from deepwell.safety.terms.detector import Terms
+from deepwell.safety.terms.lists import Term, TermList
 
 REFUSALS = [
     f"I'm sorry, but I can't help with {what}." for what in ("that", "this", "violence", "theft", "it")
@@ -82,6 +84,18 @@ def test_any_text_has_thirteen_scores_between_0_and_1(text: str) -> None:
     assert all(0 <= bucket < BUCKETS for bucket in reading.grams())
 
 
+def test_every_part_of_a_long_text_is_read() -> None:
+    filler = "The library opens at nine. " * 800
+    moderator = shipped_moderator()
+    assert not moderator.moderate(filler * 3).flagged
+    for text in (
+        f"I will kill you. {filler * 3}",
+        f"{filler} I will kill you. {filler * 2}",
+        f"{filler * 3} I will kill you.",
+    ):
+        assert moderator.moderate(text).scores["harassment/threatening"] >= 0.5
+
+
 def test_the_detector_reports_flagged_categories() -> None:
     detector = ModerationDetector(shipped_moderator())
     text = "I will kill you tonight."
@@ -89,6 +103,14 @@ def test_the_detector_reports_flagged_categories() -> None:
     assert found["harassment/threatening"].rule == "moderation.harassment/threatening"
     assert (found["harassment"].start, found["harassment"].end) == (0, len(text))
     assert detector.scan(normalised("Good morning.")) == []
+
+
+def test_a_blocking_term_of_a_list_states_its_category() -> None:
+    terms = Terms(
+        [TermList("own", [Term("xyzzy", "pornography", "block"), Term("plugh", "hate", "flag")], "", "", "")]
+    )
+    found = Moderator(read_weights(), terms).moderate("The word xyzzy, and plugh.").scores
+    assert found["sexual"] >= 0.5 > found["hate"]
 
 
 def test_training_tells_refusals_from_compliance_and_repeats() -> None:

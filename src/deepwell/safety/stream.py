@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +69,12 @@ class StreamRules:
         self.normalise = normalise
         self.hold_back = hold_back
         self.lexicon = Lexicon(terms, lambda text: normalise(text).views[0].text)
+
+    def also(self, detectors: Sequence[Detector]) -> StreamRules:
+        """Returns the same rules with detectors of one request, which take part in every scan. Nothing is built anew."""
+        rules = copy(self)
+        rules.detectors = (*self.detectors, *detectors)
+        return rules
 
 
 @dataclass(frozen=True, slots=True)

@@ -361,7 +361,7 @@ def test_what_is_missing_is_named_before_the_first_request(
 ) -> None:
     settings = dict(settings)
     kind = settings.pop("kind")
-    made = external(kind, "https://example.com", **settings)
+    made = external(kind, settings.pop("url", "https://example.com"), **settings)
     with pytest.raises(InvalidRequest) as refused:
         ExternalServices({"outside": made}, environment)
     assert told in refused.value.fix

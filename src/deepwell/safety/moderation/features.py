@@ -17,8 +17,6 @@ from deepwell.safety.moderation.phrases import OPENING, STEP, SUBJECTS, TONES, P
 __all__ = ["BUCKETS", "MEASURES", "Reading"]
 
 BUCKETS: Final = 1 << 15
-_LONGEST: Final = 20_000
-"""Characters that are read; of a longer text, the first half of these and the last."""
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _WORD: Final = re.compile(r"[a-z']+|\d+|[\u3400-\u9fff]|[^\w\s]")
 _EDGE_WORDS: Final = 25
@@ -53,8 +51,6 @@ class Reading:
     @classmethod
     def of(cls, text: str) -> Reading:
         """Returns the reading of a text, with one kind of quotation marks and dashes."""
-        if len(text) > _LONGEST:
-            text = f"{text[: _LONGEST // 2]}\n{text[-_LONGEST // 2 :]}"
         for twice, once in _DOUBLY_ENCODED:
             text = text.replace(twice, once)
         return cls(text.translate(_APOSTROPHE))

@@ -13,12 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.safety.findings import Finding
+from deepwell.safety.findings import Detector, Finding
 from deepwell.safety.moderation.features import Reading
 from deepwell.safety.moderation.phrases import GORE, MINORS, UNLAWFUL
 from deepwell.safety.moderation.statements import STATEMENTS
 from deepwell.safety.moderation.weights import Weights, read_weights
-from deepwell.safety.normalise import Normalised
+from deepwell.safety.normalise import Normalised, normalised
 
 __all__ = ["CATEGORIES", "THRESHOLD", "Moderation", "ModerationDetector", "Moderator", "shipped_moderator"]
 
@@ -43,6 +43,8 @@ THRESHOLD: Final = 0.5
 """A category is flagged from this score on."""
 
 _STATED: Final = 0.9
+_PIECE: Final = 20_000
+_OVERLAP: Final = 1_000
 _WORN: Final = re.compile(r"\s+")
 
 
@@ -72,15 +74,29 @@ class Moderator:
     may be written in the same way: a category's score is the model's, times how much the text speaks of the category.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, terms: Detector | None = None) -> None:
+        """Makes the moderator.
+
+        Args:
+            terms: finds terms of lists, whose rules are `terms.`, a tier and a category. One of the tier `block` is a statement
+                of its category; None where a guard looks for them anyway.
+        """
         self._weights = weights
+        self._terms = terms
 
     def harm(self, text: str) -> float:
-        """Returns how likely people find a text harmful, from 0 to 1."""
-        return self._harm(Reading.of(text))
+        """Returns how likely people find a text harmful, from 0 to 1; of a long one, its worst piece."""
+        return max(self._harm(Reading.of(piece)) for piece in _pieces(text))
 
     def moderate(self, text: str) -> Moderation:
-        """Returns the scores of a text."""
+        """Returns the scores of a text; of one of more than 20,000 characters, the highest of its pieces."""
+        found = [self._piece(piece) for piece in _pieces(text)]
+        if len(found) == 1:
+            return found[0]
+        scores = {name: max(one.scores[name] for one in found) for name in CATEGORIES}
+        return Moderation(max(one.harm for one in found), MappingProxyType(scores))
+
+    def _piece(self, text: str) -> Moderation:
         reading = Reading.of(text)
         harm = self._harm(reading)
         scores = {name: harm * shown for name, shown in _shown(reading).items()}
@@ -88,6 +104,11 @@ class Moderator:
         for name, statements in STATEMENTS.items():
             if statements.starts(plain.encode("utf-8", "replace")):
                 scores[name] = max(scores[name], _STATED)
+        if self._terms is not None:
+            for one in self._terms.scan(normalised(reading.text)):
+                category = _OF_LISTS.get(one.category, one.category)
+                if category in scores and one.rule.startswith("terms.block."):
+                    scores[category] = max(scores[category], _STATED)
         for special, general in _GENERAL.items():
             scores[general] = max(scores[general], scores[special])
         return Moderation(harm, MappingProxyType({name: round(scores[name], 6) for name in CATEGORIES}))
@@ -97,6 +118,9 @@ class Moderator:
             return 0.0
         return self._weights.probability(self._weights.output(reading.measured(), reading.grams()))
 
+
+_OF_LISTS: Final = {"pornography": "sexual", "profanity": "harassment"}
+"""Categories of lists of terms that have another name here."""
 
 _GENERAL: Final = {
     "harassment/threatening": "harassment",
@@ -108,6 +132,11 @@ _GENERAL: Final = {
     "violence/graphic": "violence",
 }
 """What is of the special category is of the general one."""
+
+
+def _pieces(text: str) -> list[str]:
+    """Returns a text in overlapping pieces of at most 20,000 characters, so that no end of a long one goes unread."""
+    return [text[at : at + _PIECE] for at in range(0, max(len(text) - _OVERLAP, 1), _PIECE - _OVERLAP)]
 
 
 def _shown(reading: Reading) -> dict[str, float]:

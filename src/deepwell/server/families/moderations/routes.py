@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from functools import cache
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from deepwell.safety.moderation.scorer import shipped_moderator
+from deepwell.safety.moderation.scorer import Moderator
+from deepwell.safety.moderation.weights import read_weights
+from deepwell.safety.terms.detector import Terms
+from deepwell.safety.terms.lists import starter_list
 from deepwell.server.context import ServerContext
 from deepwell.server.families.moderations.bodies import ModerationList, moderated
 from deepwell.server.families.moderations.schema import MODEL, ModerationRequest
@@ -35,7 +39,12 @@ def router(context: ServerContext) -> APIRouter:
     return routes
 
 
+@cache
+def _moderator() -> Moderator:
+    return Moderator(read_weights(), Terms([starter_list()]))
+
+
 def _moderations(texts: list[str]) -> ModerationList:
-    moderator = shipped_moderator()
+    moderator = _moderator()
     results = [moderated(moderator.moderate(text)) for text in texts]
     return ModerationList(f"modr-{uuid.uuid4().hex}", MODEL, results)
