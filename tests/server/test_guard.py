@@ -386,3 +386,34 @@ async def test_a_service_that_cannot_be_reached_does_what_is_declared(
         async with serving(service) as http:
             answer = await http.post("/v1/chat/completions", json=chat("hello"))
         assert said(answer.text) == expected
+
+
+async def test_every_request_has_its_own_entry_and_the_end_user_a_pseudonym(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    database = Database.open(tmp_path / "data")
+    service = make_service(
+        engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT), database=database
+    )
+    message = {"role": "user", "content": f"about {TERM}"}
+    async with serving(service) as http:
+        for user in ("lin@example.com", "lin@example.com", "ada@example.com"):
+            answer = await http.post("/v1/chat/completions", json=chat(f"about {TERM}", user=user))
+            assert answer.status_code == 200
+        asked = {
+            "model": "toy",
+            "messages": [message],
+            "max_tokens": 4,
+            "metadata": {"user_id": "lin@example.com"},
+        }
+        await http.post("/v1/messages", json=asked)
+        await http.post(
+            "/v1/responses", json={"model": "toy", "input": TERM, "safety_identifier": "ada@example.com"}
+        )
+    [chain] = await service.audit.store.chains(LOCAL)
+    _, rows = service.audit.store.rows(chain.id, 0, 10)
+    lin, ada = [await service.audit.store.person(LOCAL, f"{name}@example.com") for name in ("lin", "ada")]
+    persons = [json.loads(row[2])["person"] for row in rows]
+    assert lin and ada and persons == [lin[1], lin[1], ada[1], lin[1], ada[1]]
+    assert "@" not in str(rows)
+    await service.close_state()

@@ -101,22 +101,18 @@ class AuditTrail:
         """Records a decision of the policy. One that changes what a client gets is durable when the call returns.
 
         Args:
-            keep: the policy's section on the trail: texts that nothing was done about are left out unless it keeps all.
-                None: everything but the text is kept.
+            keep: the policy's section on the trail. Unless it keeps all, decisions that change nothing for the client are left
+                out; one in which a detector failed stays. None: everything but the text is kept.
             text: the text that was decided about. It is recorded only where `keep` says so.
 
         Raises:
             StorageUnavailable: it cannot be written, and the request must not go on without it.
         """
-        if (
-            keep is not None
-            and keep.decisions == "acted"
-            and decision.action == "allow"
-            and not decision.failed
-        ):
+        acted = decision.action in ("redact", "block")
+        if keep is not None and keep.decisions == "acted" and not acted and not decision.failed:
             return
         record = decision_record(decision, request, text=text if keep is not None and keep.keep_text else "")
-        await self.record(tenant, record, durable=decision.action in ("redact", "block"))
+        await self.record(tenant, record, durable=acted)
 
     async def record(self, tenant: Tenant, record: AuditRecord, *, durable: bool = False) -> None:
         """Records an event.

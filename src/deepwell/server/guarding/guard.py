@@ -303,9 +303,10 @@ class ServerGuard:
             if (record := current()) is not None:
                 attributes = {"layer": layer, "action": decision.action}
                 record.phases.append(Phase("guard", begin, time.perf_counter(), attributes))
-            await self._note(decision, text, tenant)
+            self._metrics.guard.decided(decision)
         else:
             self._known.move_to_end(key)
+        await self._report(decision, text, tenant, key)
         return decision
 
     async def _read(self, text: str, layer: Layer, tenant: str) -> Decision:
@@ -329,16 +330,25 @@ class ServerGuard:
 
     async def _note(self, decision: Decision, text: str, tenant: str) -> None:
         self._metrics.guard.decided(decision)
+        await self._report(decision, text, tenant)
+
+    async def _report(self, decision: Decision, text: str, tenant: str, key: object = None) -> None:
+        """Reports a decision to the audit trail: each request has its own entry, even for a text that was read before.
+
+        Args:
+            key: names the text, if the request may read it twice.
+        """
         if self.audit is None:
             return
-        if decision.action in ("allow", "flag") and self.policy.audit.decisions == "acted":
-            return
-        record = current()
-        facts = (
-            RequestFacts() if record is None else RequestFacts(record.request_id, record.key_id, record.model)
-        )
-        kept = text if self.policy.audit.keep_text else ""
-        await self.audit.decided(Tenant(tenant), decision, facts, text=kept)
+        record, facts = current(), RequestFacts()
+        if record is not None:
+            if key is not None:
+                noted = record.noted = record.noted or set()
+                if key in noted:
+                    return
+                noted.add(key)
+            facts = RequestFacts(record.request_id, record.key_id, record.model, record.end_user)
+        await self.audit.decided(Tenant(tenant), decision, facts, keep=self.policy.audit, text=text)
 
     def _stat(self) -> tuple[int, int] | None:
         if self._path is None:

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from deepwell.server.http.body_room import SMALL_BODY_BYTES, free_body_in
 from deepwell.server.http.json_size import check_entries
+from deepwell.server.observe.record import current
 
 __all__ = ["AnyTypeJsonRoute", "JsonRoute", "json_response"]
 
@@ -108,10 +109,22 @@ def _straight(
             return
         del data  # the answer may take long, and nobody reads the bytes again
         free_body_in(scope)
+        if (record := current()) is not None:
+            record.end_user = _end_user(body)
         response = await endpoint(**{request_name: Request(scope, receive, send), body_name: body})
         await response(scope, receive, send)
 
     return app
+
+
+def _end_user(body: BaseModel) -> str:
+    """Returns the end user that a body names: `safety_identifier`, else `user`, or Anthropic's `metadata.user_id`."""
+    named = (
+        getattr(body, "safety_identifier", None),
+        getattr(body, "user", None),
+        getattr(getattr(body, "metadata", None), "user_id", None),
+    )
+    return next((one for one in named if isinstance(one, str)), "")
 
 
 async def _read(receive: Receive) -> bytes:

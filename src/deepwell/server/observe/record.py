@@ -44,6 +44,7 @@ class Record:
     duration_s: float = 0.0
     tenant: str = ""
     key_id: str = ""
+    end_user: str = ""  # as the request names one; for the audit trail alone, and in no log
     model: str = ""
     prompt_tokens: int = 0
     cached_tokens: int = 0
@@ -54,6 +55,9 @@ class Record:
     error: str = ""
     client_left: bool = False
     cache: str = ""  # "hit", "joined", "miss" or "semantic"
+    noted: set[object] | None = (
+        None  # texts whose decisions are in the audit trail: a request may read one twice
+    )
     phases: list[Phase] = field(default_factory=list[Phase])
 
     @classmethod
