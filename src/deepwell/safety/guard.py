@@ -9,11 +9,12 @@ from pathlib import Path
 from deepwell.errors import InvalidFile, TermListNotFound
 from deepwell.messages import Language
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
+from deepwell.safety.leaks import ForeignPersonal, SystemPromptLeak
 from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
 from deepwell.safety.normalise import normalised
 from deepwell.safety.patterns import Patterns
 from deepwell.safety.personal import Personal
-from deepwell.safety.policy import Policy, strictest
+from deepwell.safety.policy import LayerPolicy, Policy, strictest
 from deepwell.safety.redaction import label
 from deepwell.safety.secrets import Secrets
 from deepwell.safety.stream import StreamRules
@@ -82,6 +83,24 @@ class Guard:
                 replacement=lambda finding: label(finding.rule, language),
             )
         return rules
+
+    def leaks(self, system: str, known: Sequence[str], tenant: str = "") -> list[Detector]:
+        """Returns detectors for the answer to one request: of its system prompt, and of personal data that nobody gave.
+
+        Args:
+            known: texts of the request and of passages that the model was shown.
+        """
+        layers = self.policy.layers("output", tenant)
+        found: list[Detector] = []
+        if system and any(self._acts(one, "leak.system_prompt", "leak") for one in layers):
+            found.append(SystemPromptLeak(system, known))
+        if any(name.startswith("personal.foreign") for one in layers for name in one.rules):
+            found.append(ForeignPersonal(Personal(), known))
+        return found
+
+    @staticmethod
+    def _acts(layer: LayerPolicy, rule: str, category: str) -> bool:
+        return layer.action(Finding(rule, category, 0, 1)) != "allow"
 
     def _kept_back(self, tenant: str) -> list[str]:
         """Returns the terms of which none may leave whole, and those within which these are allowed."""

@@ -25,6 +25,7 @@ _CONTEXT: Final = 224
 _KEPT: Final = 4096
 # Characters between two scans if nothing asks for one, and between two that the slow detectors take part in.
 _EVERY: Final = 160
+_OFTEN: Final = 48
 _SAMPLE_EVERY: Final = 384
 # A run of so many characters is scanned before it is over.
 _LONG_RUN: Final = 32
@@ -38,7 +39,16 @@ def _bracketed(finding: Finding) -> str:
 class StreamRules:
     """The parts that all streams of one policy share."""
 
-    __slots__ = ("decide", "detectors", "hold_back", "lexicon", "normalise", "replacement", "sampled")
+    __slots__ = (
+        "decide",
+        "detectors",
+        "every",
+        "hold_back",
+        "lexicon",
+        "normalise",
+        "replacement",
+        "sampled",
+    )
 
     def __init__(
         self,
@@ -68,11 +78,16 @@ class StreamRules:
         self.replacement = replacement
         self.normalise = normalise
         self.hold_back = hold_back
+        self.every = _EVERY
         self.lexicon = Lexicon(terms, lambda text: normalise(text).views[0].text)
 
     def also(self, detectors: Sequence[Detector]) -> StreamRules:
-        """Returns the same rules with detectors of one request, which take part in every scan. Nothing is built anew."""
+        """Returns the same rules with detectors of one request, which take part in every scan. Nothing is built anew.
+
+        Scans then come more often: a system prompt is told by 60 letters in a row, and what comes behind them should not leave.
+        """
         rules = copy(self)
+        rules.every = _OFTEN
         rules.detectors = (*self.detectors, *detectors)
         return rules
 
@@ -164,8 +179,8 @@ class StreamScanner:
         pieces: list[str] = []
         decisions: list[Decision] = []
         # A long piece is taken in steps, so that no more than one scan's context lies behind the last decision.
-        for at in range(0, len(text), _EVERY):
-            released = self._take(text[at : at + _EVERY], last=False)
+        for at in range(0, len(text), self._rules.every):
+            released = self._take(text[at : at + self._rules.every], last=False)
             pieces.append(released.text)
             if released.decision is not None:
                 decisions.append(released.decision)
@@ -193,7 +208,7 @@ class StreamScanner:
         end += len(text)
         whole, over = self._beginnings.whole(), self._runs.over()
         since = end - self._scanned
-        due = self._rescan or over or whole is not None or since >= _EVERY
+        due = self._rescan or over or whole is not None or since >= self._rules.every
         due = due or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
         hold = end if last else self._hold(end)
         decision = None

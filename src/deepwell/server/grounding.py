@@ -19,6 +19,7 @@ from deepwell.errors import NotFound
 from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
+from deepwell.server.guarding.checked import Checked
 from deepwell.server.reranking import reranker_of
 from deepwell.server.writing import ServedWriter
 from deepwell.storage.database import LOCAL, Tenant
@@ -48,6 +49,7 @@ async def planned(
     if context.options.knowledge.ground is None or messages is None or plan.answers is not None:
         return plan
     grounded = _Grounded(context, answering, adapter, principal, messages)
+    grounded.checked = checked
 
     def answers(choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
         # An answer to a similar question may not be given again: it would rest on other passages.
@@ -75,7 +77,9 @@ def _texts(dialogue: Dialogue) -> list[dict[str, str]] | None:
 
 
 class _Grounded:
-    """The answer of one request from the server's knowledge base."""
+    """The answer of one request from the server's knowledge base. `checked` is the guard's, if there is one."""
+
+    checked: Checked | None = None
 
     def __init__(
         self,
@@ -109,7 +113,9 @@ class _Grounded:
             options = SearchOptions(limit, min_score=knowledge.options.min_score, reranker=reranker)
             found = await knowledge.search(tenant, store.id, query, options)
             guard = self._answering.guard
-            return found if guard is None else await guard.passages(found, self._principal.tenant)
+            if guard is None or self.checked is None:
+                return found
+            return await guard.passages(found, self.checked)
 
         limit = choice.request.params.max_tokens
         options = AnswerOptions(answer_tokens=min(limit, _MOST_TOKENS))

@@ -162,9 +162,10 @@ class ServerGuard:
             read.append(list(prompt) if before == after else (await model.encode_prompts(after, "prompt"))[0])
         return read, checked
 
-    async def passages(self, passages: Sequence[Passage], tenant: str) -> list[Passage]:
-        """Returns the passages that the model may see; what is to be redacted in them is."""
+    async def passages(self, passages: Sequence[Passage], checked: Checked) -> list[Passage]:
+        """Returns the passages that the model may see for a request; what is to be redacted in them is."""
         allowed: list[Passage] = []
+        tenant = checked.tenant
         for passage in passages:
             decision = await self._decide(passage.text, "context", tenant)
             if decision.action == "block":
@@ -172,6 +173,7 @@ class ServerGuard:
             text = passage.text
             if decision.action == "redact":
                 text = _redacted(text, decision, _language(text))
+            checked.said.append(text)
             allowed.append(passage if text == passage.text else replace(passage, text=text))
         return allowed
 
@@ -191,6 +193,8 @@ class ServerGuard:
                     yield turn
             return
         rules = self._guard.stream_rules(checked.tenant, checked.language)
+        if leaks := self._guard.leaks(checked.system, checked.said, checked.tenant):
+            rules = rules.also(leaks)
         lacking = self._guard.lacking("output", checked.tenant)
         readers: dict[int, Reader] = {}
         if self._services.wanted("output"):

@@ -26,6 +26,7 @@ from deepwell.server.families.responses.tool_schema import (
     NamedTool,
 )
 from deepwell.server.families.vector_stores.search import search_options, search_stores
+from deepwell.server.guarding.checked import Checked
 from deepwell.server.writing import ServedWriter
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ async def searched(
     principal: Principal,
     body: ResponseRequest | InputTokensRequest,
     dialogue: Dialogue,
+    checked: Checked | None = None,
 ) -> Searched | None:
     """Searches for the last user turn. Returns None if the request asks for no search, or there is nothing to search for.
 
@@ -97,8 +99,8 @@ async def searched(
     limit = spec.max_num_results or _RESULTS
     options = _options(context, principal, spec, max(limit, _CANDIDATES))
     candidates = await search_stores(context, principal.tenant, spec.vector_store_ids, [query], options)
-    if answering.guard is not None:
-        candidates = await answering.guard.passages(candidates, principal.tenant)
+    if answering.guard is not None and checked is not None:
+        candidates = await answering.guard.passages(candidates, checked)
     found = candidates[:limit]
     embedder = await _embedder(context, principal, spec) if found else None
     quotes = prefers_quotation(writer) and not dialogue.tools

@@ -92,7 +92,7 @@ async def prompted(
         dialogue, checked = await guard.read(dialogue, principal.tenant)
     search = None
     if checked is None or not checked.blocked:
-        search = await searched(context, answering, adapter, principal, body, dialogue)
+        search = await searched(context, answering, adapter, principal, body, dialogue, checked)
     if search is None:
         return Prompted(own, await planned(context, answering, adapter, principal, dialogue))
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
