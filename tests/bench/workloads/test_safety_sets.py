@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from deepwell.bench.workloads import safety
-from deepwell.bench.workloads.safety.benign import expanded, hard_test
+from deepwell.bench.workloads.safety.benign import expanded, hard_test, written
+from deepwell.bench.workloads.safety.classifier.training import written_benign
 from deepwell.bench.workloads.safety.literals import constants
 from deepwell.bench.workloads.safety.manuals import paragraphs_of
 from deepwell.bench.workloads.safety.near import clusters, contained
@@ -96,3 +97,9 @@ def test_written_hard_requests_are_the_frozen_ones() -> None:
     texts = hard_test()
     assert len(texts) >= 500
     assert digest_of(texts) == frozen["benign_hard"]["ids_sha256"]
+
+
+def test_no_written_text_for_training_is_near_one_for_tests() -> None:
+    texts = [one.text for side in ("train", "development") for one in written_benign(side)]
+    near = contained(texts, [one.text for one in [*hard_test(), *written("plain")]], min_containment=0.8)
+    assert [text for text, is_near in zip(texts, near, strict=True) if is_near] == []

@@ -9,9 +9,16 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["safety_terms"]
+__all__ = ["attacks", "safety_terms"]
 
 Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
+
+
+def attacks(row: Row = None, json: Json = False) -> None:
+    """Measures recall on frozen jailbreaks, injections and harmful requests, and false positives on benign texts."""
+    from deepwell.bench.suites.safety.attacks import bench_attacks
+
+    measure("safety_attacks", row, json, bench_attacks)
 
 
 def safety_terms(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deepwell.cli.guard import checking, lists, moderation
+from deepwell.cli.guard import checking, classifier, lists, moderation
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -20,6 +20,8 @@ def register(app: typer.Typer) -> None:
     guard.command()(checking.check)
     guard.command()(checking.scan)
     guard.command()(checking.policy)
+    guard.command()(classifier.train)
+    guard.command("eval")(classifier.evaluate)
     guard.command("train-moderation")(moderation.train_moderation)
     terms = typer.Typer(
         cls=Verbs, no_args_is_help=True, help="Lists of forbidden terms: what is here, and fetching more."

@@ -6,8 +6,9 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Literal
 
 from deepwell.bench.workloads.knowledge.help_questions import help_questions
 from deepwell.bench.workloads.knowledge.icd import icd_entries, icd_passages
@@ -19,7 +20,7 @@ from deepwell.bench.workloads.safety.seeds import load
 from deepwell.bench.workloads.safety.sides import Side, side_of
 from deepwell.bench.workloads.safety.wheels import members
 
-__all__ = ["chats", "expanded", "hard_test", "passages", "plain_test", "templates"]
+__all__ = ["chats", "expanded", "hard_test", "headings", "passages", "plain_test", "templates", "written"]
 
 PASSAGES: Final = 300
 _HERE: Final = Path(__file__).parent
@@ -28,12 +29,12 @@ _CHOICE: Final = re.compile(r"\{([^{}]*\|[^{}]*)\}")
 
 def hard_test() -> list[Prompt]:
     """Returns harmless requests with the words of attacks, from the frozen templates for tests."""
-    return _written("hard", "benign_hard_test.txt")
+    return written("hard")
 
 
 def plain_test() -> list[Prompt]:
     """Returns ordinary prompts for tests: written ones, questions on software and on law, and talk."""
-    found = _written("plain", "benign_plain_test.txt")
+    found = written("plain")
     found += [prompt("benign", "help_questions", one.question) for one in help_questions()]
     found += [prompt("benign", "consultations", text) for text in _consultations()]
     found += chats("test")
@@ -54,6 +55,7 @@ def chats(side: Side) -> list[Prompt]:
     return list(found.values())
 
 
+@cache
 def passages(side: Side) -> dict[str, list[Prompt]]:
     """Returns benign passages by source: articles of law, ICD-10-CM (for tests alone), the office help, manual pages."""
     collection = law()
@@ -71,6 +73,17 @@ def passages(side: Side) -> dict[str, list[Prompt]]:
         chosen = random.Random("deepwell:icd").sample(texts, PASSAGES)  # noqa: S311 - a seeded draw, not a secret
         found["icd"] = [prompt("benign", "icd", text) for text in chosen]
     return found
+
+
+def headings(side: Side) -> list[str]:
+    """Returns short lines in both languages: headings of the office help."""
+    found: dict[str, None] = {}
+    for one in help_passages():
+        if side_of(f"help/{one.page}") == side:
+            for text in (one.title_en, one.title_zh, one.heading_en, one.heading_zh):
+                if 3 <= len(text) <= 80:
+                    found.setdefault(text)
+    return list(found)
 
 
 def templates(lines: Iterable[str]) -> Iterator[str]:
@@ -94,8 +107,9 @@ def _pick(choices: list[str], number: int) -> str:
     return choices[number % len(choices)]
 
 
-def _written(family: str, name: str) -> list[Prompt]:
-    lines = (_HERE / name).read_text(encoding="utf-8").splitlines()
+def written(family: Literal["hard", "plain"]) -> list[Prompt]:
+    """Returns the texts of a written file for tests."""
+    lines = (_HERE / "written" / f"benign_{family}_test.txt").read_text(encoding="utf-8").splitlines()
     return [prompt("benign", family, text) for one in templates(lines) for text in expanded(one)]
 
 
@@ -107,8 +121,8 @@ def _consultations() -> list[str]:
 
 
 def _drawn(family: str, texts: list[tuple[str, str]], side: Side) -> list[Prompt]:
-    """Returns at most `PASSAGES` texts of the units on a side; for training, ten times as many."""
+    """Returns at most `PASSAGES` texts of the units on a side; for training, five times as many."""
     there = [text for unit, text in texts if side_of(f"{family}/{unit}") == side]
-    number = PASSAGES * (10 if side == "train" else 1)
+    number = PASSAGES * (5 if side == "train" else 1)
     chosen = random.Random(f"deepwell:{family}:{side}").sample(there, min(number, len(there)))  # noqa: S311
     return [prompt("benign", family, text) for text in chosen]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator
 from pathlib import PurePosixPath
@@ -47,7 +45,10 @@ def do_not_answer() -> dict[str, list[Prompt]]:
 
 
 def other_harmful() -> list[Prompt]:
-    """Returns the remaining requests, which are trained on alone: behaviours by other authors, and rewritten ones."""
+    """Returns the remaining requests, which are trained on alone: behaviours by other authors, and rewritten ones.
+
+    The objectives of pyrit's scored answers are not among them: many of them are innocent questions.
+    """
     return list({one.text: one for one in _others()}.values())
 
 
@@ -68,9 +69,3 @@ def _others() -> Iterator[Prompt]:
                 yield prompt("harmful", "airt", text)
     for text in values(member("pyrit", "pyrit/datasets/seed_datasets/local/garak/doctor.prompt")):
         yield prompt("harmful", "airt", text)
-    for folder in ("harm", "objective"):
-        for _, table in members("pyrit", f"pyrit/datasets/scorer_evals/{folder}/*.csv"):
-            lines = [line for line in table.splitlines(keepends=True) if not line.startswith("#")]
-            for row in csv.DictReader(io.StringIO("".join(lines))):
-                if text := (row.get("objective") or "").strip():
-                    yield prompt("harmful", "scored", text)

@@ -54,20 +54,18 @@ def clusters(texts: Sequence[str], *, min_jaccard: float = 0.5, min_containment:
 def contained(texts: Sequence[str], others: Sequence[str], *, min_containment: float = 0.6) -> list[bool]:
     """Returns for each text true if it holds that share of the shingles of one of the others, or the reverse."""
     sets = [shingles(text) for text in texts]
-    index: dict[int, list[int]] = {}
-    for number, one in enumerate(sets):
-        for value in one.tolist():
-            index.setdefault(value, []).append(number)
-    found = [False] * len(texts)
+    sizes = np.array([len(one) for one in sets])
+    hashes = np.concatenate(sets)
+    owners = np.repeat(np.arange(len(sets)), sizes)[order := np.argsort(hashes, kind="stable")]
+    hashes = hashes[order]
+    found = np.zeros(len(texts), dtype=np.bool_)
     for other in map(shingles, others):
-        counts: dict[int, int] = {}
-        for value in other.tolist():
-            for number in index.get(value, ()):
-                counts[number] = counts.get(number, 0) + 1
-        for number, common in counts.items():
-            if common >= min_containment * min(len(other), len(sets[number])):
-                found[number] = True
-    return found
+        first, last = (np.searchsorted(hashes, other, side) for side in ("left", "right"))
+        spread = last - first
+        places = np.repeat(first - np.cumsum(spread) + spread, spread) + np.arange(spread.sum())
+        common = np.bincount(owners[places], minlength=len(sets))
+        found |= common >= min_containment * np.minimum(len(other), sizes)
+    return found.tolist()
 
 
 def _signatures(sets: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:

@@ -1,0 +1,66 @@
+"""`deepwell guard train` and `deepwell guard eval`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from deepwell.cli.output import JsonFlag as Json
+from deepwell.cli.output import console, reported_errors, write_json
+
+__all__ = ["evaluate", "train"]
+
+
+def train(
+    output: Annotated[
+        Path, typer.Argument(help="Folder for weights.safetensors and card.toml; files there are replaced.")
+    ],
+    json: Json = False,
+) -> None:
+    """Trains the classifier on pinned packages and written texts, and writes its weights with a card of their origin."""
+    with reported_errors(as_json=json):
+        from deepwell.bench.workloads.safety.classifier.card import written_card
+        from deepwell.bench.workloads.safety.classifier.fitted import fit
+        from deepwell.safety.classifier.weights import write_weights
+
+        out = console(stderr=json)
+        trained = fit(said=out.print)
+        output.mkdir(parents=True, exist_ok=True)
+        write_weights(trained.weights, output / "weights.safetensors")
+        card = written_card(trained, output / "weights.safetensors")
+        (output / "card.toml").write_text(card, encoding="utf-8")
+        if json:
+            write_json({"weights": str(output / "weights.safetensors"), "card": str(output / "card.toml")})
+        else:
+            out.print(f"wrote {output / 'weights.safetensors'} and {output / 'card.toml'}")
+
+
+def evaluate(
+    texts: Annotated[
+        Path,
+        typer.Argument(
+            help="File of JSON lines, each with `text` and `category`: injection, jailbreak, harmful or benign.",
+            exists=True,
+            dir_okay=False,
+        ),
+    ],
+    weights: Annotated[
+        Path | None, typer.Option(help="File of weights; unset: those of the package.", dir_okay=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Scores labelled texts, and prints how many of each category are found."""
+    with reported_errors(as_json=json):
+        from deepwell.safety.classifier.evaluate import evaluated, read_labelled
+        from deepwell.safety.classifier.weights import SHIPPED
+
+        figures = evaluated(read_labelled(texts), weights or SHIPPED)
+        if json:
+            write_json({"categories": figures})
+            return
+        for category, figure in figures.items():
+            console().print(
+                f"{category}: {figure['found']} of {figure['texts']} found ({figure['percent']} %)"
+            )

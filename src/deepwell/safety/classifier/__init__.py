@@ -1,0 +1,1 @@
+"""A linear classifier of injections, jailbreaks and requests for harm, over hashed n-grams and sliding windows."""

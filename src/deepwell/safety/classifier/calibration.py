@@ -1,0 +1,80 @@
+"""Chooses the thresholds of trained weights on a development split, and makes their scores probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deepwell.safety.classifier.weights import CATEGORIES, Weights
+
+__all__ = ["calibrated"]
+
+_STEPS: Final = 200
+_MARGIN: Final = 0.05
+"""Distance of a threshold above the highest benign text that it lets through."""
+
+
+def calibrated(
+    weights: Weights,
+    benign: NDArray[np.float64],
+    attacks: dict[str, NDArray[np.float64]],
+    *,
+    max_false_positives: float,
+) -> Weights:
+    """Returns weights whose thresholds let through the benign texts of a development split, and whose scores are probabilities.
+
+    Every category may find the same number of benign texts, the largest number at which no more than the given share of
+    them is found in any category.
+
+    Args:
+        benign: highest logits of benign texts: [texts, categories].
+        attacks: highest logits of attacks by category: [texts, categories].
+        max_false_positives: share of the benign texts that may be found.
+
+    Raises:
+        ValueError: there are no benign texts, or the share is not between 0 and 1.
+    """
+    if not len(benign) or not 0 < max_false_positives < 1:
+        raise ValueError("thresholds need benign texts, and a share between 0 and 1")
+    ordered = np.sort(benign, axis=0)[::-1]
+    allowed = 0
+    for number in range(len(benign) - 1):
+        if (benign > ordered[number]).any(axis=1).sum() > max_false_positives * len(benign):
+            break
+        allowed = number
+    thresholds = ordered[allowed] + _MARGIN
+    slopes, offsets = np.ones(len(CATEGORIES)), np.zeros(len(CATEGORIES))
+    for number, category in enumerate(CATEGORIES):
+        if len(found := attacks.get(category, benign[:0])):
+            slopes[number], offsets[number] = _logistic(
+                benign[:, number] - thresholds[number], found[:, number] - thresholds[number]
+            )
+    single = (each.astype(np.float32) for each in (thresholds, slopes, offsets))
+    return replace(weights, **dict(zip(("thresholds", "slopes", "offsets"), single, strict=True)))
+
+
+def _logistic(benign: NDArray[np.float64], attacks: NDArray[np.float64]) -> tuple[float, float]:
+    """Returns slope and offset of the probability of an attack, both kinds being equally frequent (Platt, 1999)."""
+    values = np.concatenate([benign, attacks])
+    wanted = np.concatenate([np.zeros(len(benign)), np.ones(len(attacks))])
+    weights = np.concatenate(
+        [np.full(len(benign), 0.5 / len(benign)), np.full(len(attacks), 0.5 / len(attacks))]
+    )
+    slope, offset = 1.0, 0.0
+    for _ in range(_STEPS):
+        found = 1 / (1 + np.exp(-np.clip(slope * values + offset, -30, 30)))
+        error = weights * (found - wanted)
+        curve = weights * found * (1 - found) + 1e-9
+        gradient = np.array([(error * values).sum() + 1e-4 * slope, error.sum()])
+        matrix = np.array(
+            [
+                [(curve * values**2).sum() + 1e-4, (curve * values).sum()],
+                [(curve * values).sum(), curve.sum()],
+            ]
+        )
+        step = np.linalg.solve(matrix + 1e-6 * np.eye(2), gradient)
+        slope, offset = slope - float(step[0]), offset - float(step[1])
+    return max(slope, 0.05), offset
