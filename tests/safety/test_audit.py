@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepwell.errors import InvalidRequest, StorageUnavailable
-from deepwell.safety.audit.keep import LEAST_DAYS, entries, prune
+from deepwell.safety.audit.keep import LEAST_DAYS, entries, prune, write_texts
 from deepwell.safety.audit.trail import AuditOptions, AuditTrail, RequestFacts, decision_record
 from deepwell.safety.audit.verify import verify_chain, verify_lines
 from deepwell.safety.findings import Decision, Finding
 from deepwell.safety.policy import Audit
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
-from deepwell.storage.safety.audit import AuditStore
+from deepwell.storage.safety.audit import AuditStore, forget_person
 from deepwell.storage.safety.chain import NOTHING, AuditRecord, Head, hash_of, sealed
-from deepwell.storage.tables import audit_chains, audit_entries, audit_persons
+from deepwell.storage.tables import audit_chains, audit_entries, audit_persons, audit_texts
 
 A, B = Tenant("a"), Tenant("b")
 DAY_MS = 86_400_000
@@ -39,7 +39,7 @@ def database():
 @pytest.fixture
 def store(database, tmp_path):
     def clear(connection):
-        for table in (audit_entries, audit_persons, audit_chains):
+        for table in (audit_entries, audit_persons, audit_texts, audit_chains):
             connection.execute(sa.delete(table))
 
     database.write_now(clear)
@@ -288,7 +288,8 @@ async def test_the_policy_says_what_is_kept(store, keep, expected):
     await trail.close()
     [chain] = await store.chains(A)
     lines = [json.loads(line) async for line in entries(store, chain)]
-    assert [(line["action"], line.get("text")) for line in lines] == expected
+    texts = {one.sequence: one.text for one in store.texts(chain.id, 0, 10)}
+    assert [(line["action"], texts.get(line["sequence"])) for line in lines] == expected
 
 
 def test_many_findings_are_counted_behind_the_first_hundred():
@@ -356,3 +357,34 @@ async def test_a_database_that_is_away_has_the_declared_effect(database, store, 
 def test_the_hash_is_that_of_the_line(tmp_path):
     [row] = sealed([record(1)], "c", NOTHING, {})
     assert row[3] == hash_of(row[2]) == hashlib.sha256(row[2].encode()).hexdigest()
+
+
+async def test_a_text_lies_beside_its_entry_and_may_go_without_a_break(store, database, tmp_path):
+    texts = ("how to", "half \ud800 a pair and \0")
+    for number, text in enumerate(texts):
+        await store.append(A, [AuditRecord("decision", number, {}, "lin", text)])
+    [chain] = await store.chains(A)
+    lines = [line async for line in entries(store, chain)]
+    assert not any(text[:4] in line for line in lines for text in texts)
+    assert (await asyncio.to_thread(verify_chain, store, chain.id)).holds
+    assert write_texts(store, chain, tmp_path / "texts") == 2
+    for line, told in zip(lines, (tmp_path / "texts").read_text().splitlines(), strict=True):
+        one = json.loads(told)
+        salted = bytes.fromhex(one["salt"]) + one["text"].encode()
+        assert json.loads(line)["text_sha256"] == hashlib.sha256(salted).hexdigest()
+    changed = sa.text("UPDATE audit_texts SET text = 'how not to' WHERE sequence = 1")
+    await database.write(lambda connection: connection.execute(changed).rowcount)
+    assert kinds(await asyncio.to_thread(verify_chain, store, chain.id)) == [(1, "changed")]
+    counts = await database.write(lambda connection: forget_person(connection, A, "lin"))
+    assert counts == {"audit_texts": 2, "audit_persons": 1}
+    assert (await asyncio.to_thread(verify_chain, store, chain.id)).holds
+    assert write_texts(store, chain, tmp_path / "none") == 0
+
+
+async def test_pruning_takes_the_texts_along(store, database):
+    await store.append(
+        A, [AuditRecord("decision", 1, {}, "", "old"), AuditRecord("decision", 2, {}, "", "new")]
+    )
+    [chain] = await store.chains(A)
+    assert await store.prune(chain.id, 1, 10) == 1
+    assert [one.text for one in store.texts(chain.id, 0, 10)] == ["new"]

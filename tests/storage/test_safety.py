@@ -86,7 +86,10 @@ async def test_an_end_user_has_one_random_pseudonym_until_it_is_forgotten(databa
     assert first["person"] == second["person"]
     assert await store.person(A, "lin@example.com") == (first["chain"], first["person"])
     assert await store.person(B, "lin@example.com") is None
-    assert await database.write(lambda connection: forget_person(connection, A, "lin@example.com")) == 1
+    assert await database.write(lambda connection: forget_person(connection, A, "lin@example.com")) == {
+        "audit_persons": 1,
+        "audit_texts": 0,
+    }
     assert await store.person(A, "lin@example.com") is None
     await store.append(A, [record(3, end_user="lin@example.com")])
     assert (await lines(store))[2]["person"] != first["person"]
@@ -100,13 +103,17 @@ async def test_an_end_user_has_one_random_pseudonym_until_it_is_forgotten(databa
 async def test_a_forgotten_tenant_leaves_a_whole_chain_of_nobody(database):
     store = AuditStore(database)
     await store.append(A, [record(1, end_user="lin")])
-    assert await database.write(lambda connection: forget_tenant(connection, A)) == 2
+    assert await database.write(lambda connection: forget_tenant(connection, A)) == {
+        "audit_chains": 1,
+        "audit_persons": 1,
+        "audit_texts": 0,
+    }
     assert await store.chains(A) == []
     [chain] = await store.chains()
     assert chain.tenant is None
     assert chain.head.sequence == 1
     assert (await store.append(A, [record(2)])).sequence == 1
-    assert await database.write(lambda connection: forget_tenant(connection, B)) == 0
+    assert await database.write(lambda connection: forget_tenant(connection, B)) == {}
 
 
 async def test_pruning_removes_the_oldest_and_remembers_where_it_stopped(database):

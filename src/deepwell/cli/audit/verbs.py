@@ -121,6 +121,13 @@ def export(
         Path | None,
         typer.Option("--output", "-o", help="File to write; unset: standard output.", metavar="FILE"),
     ] = None,
+    texts: Annotated[
+        Path | None,
+        typer.Option(
+            help="New file for the texts that the policy keeps (audit: {keep_text: true}), as JSON lines.",
+            metavar="FILE",
+        ),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Write one trail as JSON lines. Each line names the SHA-256 of the line before, so the file proves itself."""
@@ -133,6 +140,11 @@ def export(
                     fix="name one with --tenant or --chain" if found else "nothing was recorded yet",
                 )
             told = asyncio.run(_export(store, found[0], _moment_ms(since), _moment_ms(until), output))
+            if texts is not None:
+                from deepwell.safety.audit.keep import write_texts
+
+                texts.open("x").close()
+                told["texts"] = write_texts(store, found[0], texts)
         if json and output is not None:
             write_json(told)
             return

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -15,7 +17,7 @@ from deepwell.safety.audit.trail import now_ms
 from deepwell.storage.safety.audit import AuditStore, Chain
 from deepwell.storage.safety.chain import AuditRecord
 
-__all__ = ["LEAST_DAYS", "Pruned", "entries", "prune"]
+__all__ = ["LEAST_DAYS", "Pruned", "entries", "prune", "write_texts"]
 
 LEAST_DAYS: Final = 184
 """Days that entries are kept at least: the longest six months (Regulation (EU) 2024/1689, Articles 19 and 26)."""
@@ -68,6 +70,25 @@ async def entries(
             if person is None or _person(entry) == person:
                 yield entry
         position = rows[-1][0]
+
+
+def write_texts(store: AuditStore, chain: Chain, path: Path, person: str | None = None) -> int:
+    """Writes the texts that a trail keeps beside its entries as JSON lines, if there are any, and returns their number.
+
+    `text_sha256` of an entry is the SHA-256 of the bytes of `salt` and the text. Blocks.
+    """
+    count, position = 0, chain.pruned.sequence
+    while position < chain.head.sequence:
+        texts = store.texts(chain.id, position, position + _PAGE)
+        position += _PAGE
+        mine = [one for one in texts if person is None or one.person == person]
+        if mine:
+            with path.open("a", encoding="utf-8") as stream:
+                for one in mine:
+                    told = {"sequence": one.sequence, "salt": one.salt, "text": one.text}
+                    stream.write(f"{json.dumps(told, ensure_ascii=False)}\n")
+        count += len(mine)
+    return count
 
 
 def _person(entry: str) -> str:

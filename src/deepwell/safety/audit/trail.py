@@ -249,9 +249,8 @@ def decision_record(decision: Decision, request: RequestFacts, *, text: str = ""
         "request_id": request.request_id,
         "key_id": request.key_id,
         "model": request.model,
-        "text": text,
     }
-    return AuditRecord("decision", now_ms(), fields, request.end_user)
+    return AuditRecord("decision", now_ms(), fields, request.end_user, text)
 
 
 def now_ms() -> int:

@@ -17,8 +17,8 @@ from typing import Final, Literal
 import msgspec
 
 from deepwell.storage.database import Tenant
-from deepwell.storage.safety.audit import AuditRow, AuditStore
-from deepwell.storage.safety.chain import GENESIS, NOTHING, Head, read_link
+from deepwell.storage.safety.audit import AuditRow, AuditStore, AuditText
+from deepwell.storage.safety.chain import GENESIS, NOTHING, Head, commitment_of, read_link
 
 __all__ = ["Problem", "Verified", "verify_chain", "verify_lines"]
 
@@ -30,6 +30,11 @@ class _Prune(msgspec.Struct):
     through: int
 
 
+class _Text(msgspec.Struct):
+    text_sha256: str = ""
+
+
+_read_text = msgspec.json.Decoder(_Text).decode
 _read_prune = msgspec.json.Decoder(_Prune).decode
 
 Kind = Literal["changed", "missing", "moved", "unlinked", "cut", "replaced", "unannounced", "unreadable"]
@@ -105,6 +110,7 @@ def verify_chain(
         if not rows:
             break
         reader.read(rows)
+        reader.compare_texts(store.texts(chain, rows[0][0] - 1, rows[-1][0]), rows)
         on_progress(result.entries, state.head.sequence - state.pruned.sequence)
     reader.finish(state.head)
     return result
@@ -203,6 +209,19 @@ class _Reader:
         self.position, self._previous = position, previous
         self.result.entries += len(rows)
         self.result.last, self.result.head = position, previous
+
+    def compare_texts(self, texts: Sequence[AuditText], rows: Sequence[AuditRow]) -> None:
+        """Compares texts with the hashes in their entries. A text that is gone was erased, and nothing is wrong."""
+        if not texts:
+            return
+        lines = {row[0]: row[2] for row in rows}
+        for one in texts:
+            try:
+                told = _read_text(lines.get(one.sequence, "{}")).text_sha256
+            except (msgspec.MsgspecError, UnicodeDecodeError):  # reported already
+                continue
+            if told != commitment_of(one.salt, one.text):
+                self.result.report(one.sequence, "changed", "its text is not the one that was recorded")
 
     def finish(self, head: Head | None) -> None:
         """Compares the end with the head that the database names, and reports what was not found."""

@@ -306,7 +306,7 @@ class Eraser:
             if subject.end_user:
                 ties = rows.erase_person_ties(connection, subject).counts
             else:
-                ties = {"audit_chains": 1, "audit_persons": forget_tenant(connection, subject.tenant) - 1}
+                ties = forget_tenant(connection, subject.tenant)
             proven = counts | {name: count for name, count in ties.items() if count}
             connection.execute(
                 sa.insert(erasures).values(

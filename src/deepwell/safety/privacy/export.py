@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest
-from deepwell.safety.audit.keep import entries
+from deepwell.safety.audit.keep import entries, write_texts
 from deepwell.safety.privacy.attribution import Attribution, Subject, attributed, parts
 from deepwell.safety.privacy.erase import HostPlaces
 from deepwell.safety.privacy.log_lines import lines_of
@@ -28,6 +28,7 @@ from deepwell.storage.tables import (
     audit_chains,
     audit_entries,
     audit_persons,
+    audit_texts,
     batch_lines,
     batches,
     chunks,
@@ -52,7 +53,7 @@ __all__ = ["export_person"]
 
 _PAGE: Final = 500
 _LEFT_OUT: Final = {"api_keys": {"digest"}, "embeddings": {"vector"}}
-_NOT_BY_ROW: Final = {audit_chains, audit_entries, audit_persons}
+_NOT_BY_ROW: Final = {audit_chains, audit_entries, audit_persons, audit_texts}
 _Where = sa.ColumnElement[bool]
 
 
@@ -71,7 +72,7 @@ async def export_person(
     counts["blobs"] = await database.read(
         lambda connection: _blobs(connection, store, subject, folder / "files")
     )
-    counts["audit_entries"] = await _audit(database, subject, folder / "audit.jsonl")
+    counts |= await _audit(database, subject, folder)
     if not subject.end_user:
         counts |= await asyncio.to_thread(_host_files, host or HostPlaces(), subject, folder)
     manifest = {
@@ -233,21 +234,23 @@ def _blobs(connection: Connection, store: FileStore, subject: Subject, folder: P
     return count
 
 
-async def _audit(database: Database, subject: Subject, path: Path) -> int:
-    store = AuditStore(database)
-    person = None
+async def _audit(database: Database, subject: Subject, folder: Path) -> dict[str, int]:
+    store, person = AuditStore(database), None
     if subject.end_user:
         found = await store.person(subject.tenant, subject.end_user)
         if found is None:
-            return 0
+            return {}
         person = found[1]
-    count = 0
+    counts = {"audit_entries": 0, "audit_texts": 0}
     for chain in await store.chains(subject.tenant):
-        with path.open("w", encoding="utf-8") as stream:
+        with (folder / "audit.jsonl").open("w", encoding="utf-8") as stream:
             async for entry in entries(store, chain, person=person):
                 stream.write(f"{entry}\n")
-                count += 1
-    return count
+                counts["audit_entries"] += 1
+        counts["audit_texts"] = await asyncio.to_thread(
+            write_texts, store, chain, folder / "audit_texts.jsonl", person
+        )
+    return counts
 
 
 def _host_files(host: HostPlaces, subject: Subject, folder: Path) -> dict[str, int]:

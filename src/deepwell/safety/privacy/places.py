@@ -104,6 +104,12 @@ PLACES: Final = (
         "the row that ties the end user to the pseudonym is deleted",
         "the rows that tie end users to pseudonyms are deleted",
     ),
+    _table(
+        "audit_texts",
+        "texts that the policy keeps beside the entries: the end user's are exported and deleted; the entries hold a salted "
+        "hash of each",
+        "texts that the policy keeps beside the entries: exported and deleted; the entries hold a salted hash of each",
+    ),
     _table("guard_policies", _NOBODY),
     _table("compliance_answers", _NOBODY),
     _table("erasures", "no personal data", "no personal data: the proof that something was erased"),

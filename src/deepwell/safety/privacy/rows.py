@@ -248,8 +248,8 @@ def erase_store(connection: Connection, subject: Subject, id: str) -> Change:
 
 
 def erase_person_ties(connection: Connection, subject: Subject) -> Change:
-    """Deletes the tie between an end user and the pseudonym in the audit trail."""
-    return Change({"audit_persons": forget_person(connection, subject.tenant, subject.end_user)})
+    """Deletes the tie between an end user and the pseudonym in the audit trail, and the texts that the trail kept."""
+    return Change(forget_person(connection, subject.tenant, subject.end_user))
 
 
 def _rebuild(connection: Connection, subject: Subject, store_id: str) -> None:

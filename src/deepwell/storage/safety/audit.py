@@ -21,15 +21,25 @@ from sqlalchemy import Connection, bindparam
 
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
-from deepwell.storage.safety.chain import GENESIS, AuditRecord, Head, sealed
-from deepwell.storage.tables import audit_chains, audit_entries, audit_persons
+from deepwell.storage.safety.chain import GENESIS, AuditRecord, Head, sealed, storable
+from deepwell.storage.tables import audit_chains, audit_entries, audit_persons, audit_texts
 
-__all__ = ["AuditRow", "AuditStore", "Chain", "append_records", "forget_person", "forget_tenant"]
+__all__ = ["AuditRow", "AuditStore", "AuditText", "Chain", "append_records", "forget_person", "forget_tenant"]
 
 _log = logging.getLogger("deepwell.storage")
 
 AuditRow = tuple[int, int, str, str]
 """Sequence number, time in milliseconds, entry and hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditText:
+    """The text of an entry, with the salt of its hash; `person`: pseudonym of the end user, or empty."""
+
+    sequence: int
+    salt: str
+    text: str
+    person: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +157,7 @@ class AuditStore:
             place = {"chain_of": chain, "through": last}
             hash = connection.execute(_HASH, place).scalar_one()
             removed = connection.execute(_REMOVE, place).rowcount
+            connection.execute(_REMOVE_TEXTS, place)
             connection.execute(
                 sa.update(audit_chains)
                 .where(audit_chains.c.id == chain)
@@ -155,6 +166,16 @@ class AuditStore:
             return removed
 
         return await self._database.write(work)
+
+    def texts(self, chain: str, after: int, through: int) -> Sequence[AuditText]:
+        """Returns the texts of entries behind `after` and up to `through`, in order. Those that were erased are left out."""
+        place = {"chain_of": chain, "after": after, "through": through}
+        return self._database.read_now(
+            lambda connection: [
+                AuditText(row.sequence, row.salt, row.text, row.person)
+                for row in connection.execute(_TEXTS, place)
+            ]
+        )
 
     def hash_at(self, chain: str, sequence: int) -> str | None:
         """Returns the hash of an entry, or None if it is not there. Blocks."""
@@ -225,29 +246,32 @@ def append_records(connection: Connection, tenant: Tenant, records: Sequence[Aud
     return _extend(connection, state, records)
 
 
-def forget_person(connection: Connection, tenant: Tenant, end_user: str) -> int:
-    """Removes the tie between an end user and the pseudonym in the trail. Returns the number of ties, 0 or 1."""
-    state = connection.execute(_OF_TENANT, {"tenant_of": tenant}).one_or_none()
-    if state is None:
-        return 0
-    columns = audit_persons.c
-    return connection.execute(
-        sa.delete(audit_persons).where(
-            columns.chain == state.id, columns.digest == _digest(state.salt, end_user)
-        )
-    ).rowcount
+def forget_person(connection: Connection, tenant: Tenant, end_user: str) -> dict[str, int]:
+    """Removes the tie between an end user and the pseudonym in the trail, and the user's texts. Returns counts by table."""
+    found = _person(connection, tenant, end_user)
+    if found is None:
+        return {}
+    chain, pseudonym = found
+    counts: dict[str, int] = {}
+    for table, column in ((audit_texts, audit_texts.c.person), (audit_persons, audit_persons.c.pseudonym)):
+        mine = (table.c.chain == chain) & (column == pseudonym)
+        counts[table.name] = connection.execute(sa.delete(table).where(mine)).rowcount
+    return counts
 
 
-def forget_tenant(connection: Connection, tenant: Tenant) -> int:
-    """Removes the tie between a tenant and its trail, with the ties of all of its end users. Returns their number."""
+def forget_tenant(connection: Connection, tenant: Tenant) -> dict[str, int]:
+    """Removes the tie between a tenant and its trail, with the ties of all end users and all texts. Returns counts by table."""
     state = connection.execute(_LOCK_TENANT, {"tenant_of": tenant}).one_or_none()
     if state is None:
-        return 0
-    persons = connection.execute(sa.delete(audit_persons).where(audit_persons.c.chain == state.id)).rowcount
+        return {}
+    counts = {
+        table.name: connection.execute(sa.delete(table).where(table.c.chain == state.id)).rowcount
+        for table in (audit_texts, audit_persons)
+    }
     connection.execute(
         sa.update(audit_chains).where(audit_chains.c.id == state.id).values(tenant=None, salt=None)
     )
-    return persons + 1
+    return counts | {"audit_chains": 1}
 
 
 # Statements are built once because building one takes several times longer than SQLite takes to run it.
@@ -257,6 +281,7 @@ _OF_TENANT = sa.select(audit_chains).where(audit_chains.c.tenant == bindparam("t
 _LOCK_TENANT = _OF_TENANT.with_for_update()
 _NEW_CHAIN = sa.insert(audit_chains)
 _NEW_ENTRIES = sa.insert(audit_entries)
+_NEW_TEXTS = sa.insert(audit_texts)
 _NEW_HEAD = (
     sa.update(audit_chains)
     .where(audit_chains.c.id == bindparam("chain_of"))
@@ -274,6 +299,18 @@ _HASH = sa.select(audit_entries.c.hash).where(
 _REMOVE = sa.delete(audit_entries).where(
     audit_entries.c.chain == bindparam("chain_of"), audit_entries.c.sequence <= bindparam("through")
 )
+_REMOVE_TEXTS = sa.delete(audit_texts).where(
+    audit_texts.c.chain == bindparam("chain_of"), audit_texts.c.sequence <= bindparam("through")
+)
+_TEXTS = (
+    sa.select(audit_texts)
+    .where(
+        audit_texts.c.chain == bindparam("chain_of"),
+        audit_texts.c.sequence > bindparam("after"),
+        audit_texts.c.sequence <= bindparam("through"),
+    )
+    .order_by(audit_texts.c.sequence)
+)
 _FIND_PERSON = sa.select(audit_persons.c.pseudonym).where(
     audit_persons.c.chain == bindparam("chain_of"), audit_persons.c.digest == bindparam("digest_of")
 )
@@ -287,7 +324,21 @@ def _extend(connection: Connection, state: sa.Row[Any], records: Sequence[AuditR
         one: _pseudonym(connection, chain, state.salt, one)
         for one in sorted({record.end_user for record in records if record.end_user})
     }
-    rows = sealed(records, chain, before, persons)
+    salts = [secrets.token_hex(16) if record.text else "" for record in records]
+    rows = sealed(records, chain, before, persons, salts)
+    texts = [
+        {
+            "chain": chain,
+            "sequence": row[0],
+            "salt": salt,
+            "text": storable(record.text),
+            "person": persons.get(record.end_user, ""),
+        }
+        for row, record, salt in zip(rows, records, salts, strict=True)
+        if salt
+    ]
+    if texts:
+        connection.execute(_NEW_TEXTS, texts)
     if rows:
         connection.execute(
             _NEW_ENTRIES,

@@ -13,13 +13,24 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["GENESIS", "NOTHING", "AuditRecord", "Head", "Link", "hash_of", "read_link", "sealed"]
+__all__ = [
+    "GENESIS",
+    "NOTHING",
+    "AuditRecord",
+    "Head",
+    "Link",
+    "commitment_of",
+    "hash_of",
+    "read_link",
+    "sealed",
+    "storable",
+]
 
 GENESIS: Final = "0" * 64
 """`previous` of the first entry of a chain."""
 
 _encode = msgspec.json.Encoder().encode
-_TIES: Final = frozenset(("chain", "sequence", "time", "previous", "event", "person"))
+_TIES: Final = frozenset(("chain", "sequence", "time", "previous", "event", "person", "text_sha256"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +52,16 @@ class AuditRecord:
     Attributes:
         event: the kind of event: `decision`, `prune`, `erase`, `export`, `policy`, `gap`.
         at_ms: Unix time in milliseconds.
-        fields: what else is to be told, as JSON values; empty ones are left out. No prompt or answer belongs here, unless
-            the policy asks for it.
+        fields: what else is to be told, as JSON values; empty ones are left out. No prompt or answer belongs here.
         end_user: identifier of the end user, as the client sent it. The entry has a random pseudonym in its place.
+        text: a prompt or an answer, where the policy keeps it. The entry has a salted hash of it; the text lies apart.
     """
 
     event: str
     at_ms: int
     fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
     end_user: str = ""
+    text: str = ""
 
     def __post_init__(self) -> None:
         """Checks the names of the fields.
@@ -91,17 +103,32 @@ def hash_of(entry: str) -> str:
     return hashlib.sha256(entry.encode()).hexdigest()
 
 
+def storable(text: str) -> str:
+    """Returns a text as every database can hold it: half surrogate pairs and NUL are replaced."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def commitment_of(salt: str, text: str) -> str:
+    """Returns what an entry holds in the place of its text: the SHA-256 of a random salt, in hex, and the text."""
+    return hashlib.sha256(bytes.fromhex(salt) + text.encode()).hexdigest()
+
+
 def sealed(
-    records: Sequence[AuditRecord], chain: str, head: Head, persons: Mapping[str, str]
+    records: Sequence[AuditRecord],
+    chain: str,
+    head: Head,
+    persons: Mapping[str, str],
+    salts: Sequence[str] = (),
 ) -> list[tuple[int, int, str, str]]:
     """Returns the rows that continue a chain after `head`: sequence number, time, entry and hash of each.
 
     Args:
         persons: pseudonym of each end user.
+        salts: one for each record, if any of them has a text.
     """
     rows: list[tuple[int, int, str, str]] = []
     sequence, previous = head.sequence, head.hash
-    for record in records:
+    for number, record in enumerate(records):
         sequence += 1
         line: dict[str, Any] = {
             "chain": chain,
@@ -113,6 +140,8 @@ def sealed(
         if record.end_user:
             line["person"] = persons[record.end_user]
         line |= {name: value for name, value in record.fields.items() if value not in ("", None, [], (), {})}
+        if record.text:
+            line["text_sha256"] = commitment_of(salts[number], storable(record.text))
         entry = _line(line)
         previous = hash_of(entry)
         rows.append((sequence, record.at_ms, entry, previous))

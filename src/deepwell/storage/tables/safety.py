@@ -10,6 +10,7 @@ __all__ = [
     "audit_chains",
     "audit_entries",
     "audit_persons",
+    "audit_texts",
     "compliance_answers",
     "erasures",
     "guard_policies",
@@ -49,6 +50,18 @@ audit_persons = Table(
     ),  # SHA-256 of the chain's salt and the end user's identifier
     Column("pseudonym", String(32), nullable=False),  # random: entries name the end user by it
     Column("created_at", BigInteger, nullable=False),
+)
+
+audit_texts = Table(
+    "audit_texts",
+    metadata,
+    # Apart from the entries, which hold a hash of each: a text can be erased, and its entry still verifies
+    Column("chain", String(32), ForeignKey("audit_chains.id"), primary_key=True),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("salt", String(32), nullable=False),  # random, so that nobody finds an erased text by guessing
+    Column("text", Text, nullable=False),
+    Column("person", String(32), nullable=False),  # pseudonym; empty: the request named nobody
+    Index("ix_audit_texts_chain_person", "chain", "person"),
 )
 
 guard_policies = Table(

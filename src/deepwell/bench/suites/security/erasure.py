@@ -322,7 +322,12 @@ async def _write_safety(data: Path, state: Path, person: _Person) -> None:
         trail = AuditStore(database, _anchors(data, state))
         tenant = Tenant(person.tenant)
         await trail.append(
-            tenant, [AuditRecord("decision", int(time.time() * 1000), {"action": "flag"}, person.user)]
+            tenant,
+            [
+                AuditRecord(
+                    "decision", int(time.time() * 1000), {"action": "flag"}, person.user, person.marker
+                )
+            ],
         )
         if person.tenant == "leaving":
             await PolicyStore(database).put(tenant, f"# {person.marker}\n", person.user)
