@@ -20,7 +20,7 @@ def load(name: str) -> Pack:
 
 
 def _functions(name: str) -> Mapping[str, Function]:
-    from deepwell.safety.compliance import labels, logs, owasp, person
+    from deepwell.safety.compliance import labels, logs, owasp, person, supply
     from deepwell.safety.compliance.cn import banks, sampled, terms
 
     tables: dict[str, Mapping[str, Function]] = {
@@ -44,6 +44,6 @@ def _functions(name: str) -> Mapping[str, Function]:
             "aia-tamper": logs.tampering_is_found,
             **{f"aia-{id}": function for id, function in labels.FUNCTIONS.items()},
         },
-        "owasp": owasp.FUNCTIONS,
+        "owasp": {**owasp.FUNCTIONS, "llm03-models": supply.models_are_as_pulled},
     }
     return tables[name]
