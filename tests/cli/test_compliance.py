@@ -84,6 +84,7 @@ def test_an_answer_is_kept_with_name_and_day_until_it_is_due_again(runner: CliRu
         (("llm06-tool", "x", "--by", "me"), "there is no question 'llm06-tool'"),
         (("llm01-direct", "x", "--by", "me"), "there is no question 'llm01-direct'"),
         (("minors", "x", "--by", "me", "--pack", "eu"), "the pack 'eu' has no question 'minors'"),
+        (("minors", "x", "--by", "me", "--pack", "us"), "there is no pack 'us'"),
         (("minors", " ", "--by", "me"), "the answer or the name is empty"),
         (("minors", "x" * 20_001, "--by", "me"), "too long"),
     ],

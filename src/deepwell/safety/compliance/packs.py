@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
+from deepwell.errors import InvalidRequest
 from deepwell.safety.compliance.checks import Function, Pack, pack_of
 
 __all__ = ["PACKS", "load"]
@@ -15,7 +16,13 @@ PACKS: Final = ("cn", "eu", "owasp")
 
 @cache
 def load(name: str) -> Pack:
-    """Returns the pack of a name of `PACKS`."""
+    """Returns a pack.
+
+    Raises:
+        InvalidRequest: there is none of this name.
+    """
+    if name not in PACKS:
+        raise InvalidRequest(f"there is no pack {name!r}", fix=f"choose one of {', '.join(PACKS)}")
     return pack_of(name, _functions(name))
 
 
