@@ -47,7 +47,7 @@ def test_one_that_fails_ends_with_exit_code_1_and_a_report(runner: CliRunner, ho
         app, ["compliance", "check", "--pack", "owasp", "--guard", "open", "--out", str(path)]
     )
     assert result.exit_code == 1
-    assert "owasp: fail 8, pass 2; questions 10, due 10" in result.output
+    assert "owasp: fail 9, pass 2; questions 10, due 10" in result.output
     assert "### FAIL: Direct injections and jailbreaks are stopped" in path.read_text()
     again = compliance(runner, "check", "--pack", "owasp", "--out", str(path), code=1)
     assert "exists already" in again["error"]["message"]
@@ -84,6 +84,7 @@ def test_an_answer_is_kept_with_name_and_day_until_it_is_due_again(runner: CliRu
         (("llm06-tool", "x", "--by", "me"), "there is no question 'llm06-tool'"),
         (("llm01-direct", "x", "--by", "me"), "there is no question 'llm01-direct'"),
         (("minors", "x", "--by", "me", "--pack", "eu"), "the pack 'eu' has no question 'minors'"),
+        (("minors", "x", "--by", "me", "--pack", "us"), "there is no pack 'us'"),
         (("minors", " ", "--by", "me"), "the answer or the name is empty"),
         (("minors", "x" * 20_001, "--by", "me"), "too long"),
     ],

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from tests.safety.compliance.conftest import Make
 
-from deepwell.safety.compliance import owasp
+from deepwell.models.store.manifest import Manifest, ModelFile
+from deepwell.safety.compliance import owasp, supply
 from deepwell.safety.compliance.probes import ATTACKS, BENIGN, secrets_of
 from deepwell.safety.guard import Guard
 
@@ -79,3 +82,29 @@ def test_a_body_without_a_bound_fails(make: Make):
 def test_probes_are_many_and_distinct():
     assert len(set(ATTACKS)) >= 10 and len(set(BENIGN)) >= 10
     assert secrets_of(1) == secrets_of(1) != secrets_of(2)
+
+
+def stored_model(folder: Path, text: bytes = b"weights") -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes(text)
+    files = (ModelFile("config.json", len(text), hashlib.sha256(text).hexdigest()),)
+    Manifest("toy", "pypi:toy", "1", "MIT", "llama", None, "2026-01-01", files).write(folder)
+
+
+def test_the_served_models_are_compared_with_their_manifests(make: Make, tmp_path: Path):
+    root = tmp_path / "models"
+    settings = {"models_dir": root, "model": "toy"}
+    assert supply.models_are_as_pulled(make(settings=settings)).status == "fail"
+    stored_model(root / "toy")
+    outcome = supply.models_are_as_pulled(make(settings=settings))
+    assert outcome.status == "pass"
+    assert "1 files, 7 bytes, from pypi:toy 1" in str(outcome.facts[0].value)
+    other = supply.models_are_as_pulled(make(settings=settings | {"embedding_model": "none"}))
+    assert other.status == "fail"
+    for changed in (b"wEights", b"weights and more"):
+        (root / "toy" / "config.json").write_bytes(changed)
+        outcome = supply.models_are_as_pulled(make(settings=settings))
+        assert outcome.status == "fail"
+        assert "DIFFERENT: config.json" in str(outcome.facts[0].value)
+    outside = supply.models_are_as_pulled(make(settings=settings | {"model": f"{root}/toy/"}))
+    assert outside.status == "fail"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ __all__ = [
     "Judged",
     "MaxTokens",
     "Out",
-    "PackName",
     "Packs",
     "RefuseBank",
     "Samples",
@@ -23,16 +21,8 @@ __all__ = [
 ]
 
 
-class PackName(StrEnum):
-    """Names of the packs, for the command line."""
-
-    CN = "cn"
-    EU = "eu"
-    OWASP = "owasp"
-
-
 Packs = Annotated[
-    list[PackName] | None,
+    list[str] | None,
     typer.Option(
         help="Pack to take: cn, eu or owasp; repeatable; unset: all.", metavar="PACK", show_default=False
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from deepwell.cli.compliance import options
-from deepwell.cli.compliance.options import PackName
 from deepwell.cli.options import ApiKeyOption, ModelOption, Url
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import InvalidRequest
@@ -54,11 +53,15 @@ def check(
     """
     with reported_errors(as_json=json):
         from deepwell.messages import language
+        from deepwell.safety.compliance.packs import PACKS, load
         from deepwell.safety.compliance.report import as_json, as_markdown
         from deepwell.settings import Settings
 
         if output is not None and output.exists():
             raise InvalidRequest(f"{output} exists already", fix="name a new file")
+        names = list(dict.fromkeys(pack or PACKS))
+        for name in names:
+            load(name)
         settings = Settings.load(guard=guard, model=model, url=url, api_key=api_key)
         given = {"generation": generation, "refuse": refuse, "answer": answers}
         banks = _banks(given, judged)
@@ -68,7 +71,7 @@ def check(
             context = replace(context, samples=samples, sheet_dir=sheets)
             if model is not None or url is not None:
                 context = replace(context, ask=_asker(settings, max_tokens, stack), guarded=url is not None)
-            report = _report(pack or list(PackName), context, database)
+            report = _report(names, context, database)
         text = as_markdown(report, language())
         if output is not None:
             output.write_text(text, encoding="utf-8")
@@ -88,7 +91,7 @@ def answer(
         str, typer.Option(help="Text or address of what proves the answer.", metavar="TEXT")
     ] = "",
     pack: Annotated[
-        PackName | None,
+        str | None,
         typer.Option(help="Pack of the question, where several have one of this id.", metavar="PACK"),
     ] = None,
     json: JsonFlag = False,
@@ -124,13 +127,13 @@ def answer(
             console().print(f"{found.name} {question}: {by}, {day}", soft_wrap=True)
 
 
-def _pack_of(question: str, name: PackName | None) -> Pack:
+def _pack_of(question: str, name: str | None) -> Pack:
     """Returns the pack that has the question."""
     from deepwell.messages import nearest
     from deepwell.safety.compliance.packs import PACKS, load
 
     if name is not None:
-        pack = load(name.value)
+        pack = load(name)
         pack.question(question)
         return pack
     packs = [load(one) for one in PACKS]
@@ -189,7 +192,7 @@ def _asker(settings: Settings, max_tokens: int, stack: ExitStack) -> Ask:
     return (local_model if settings.url is None else remote_server)(settings, max_tokens, stack)
 
 
-def _report(names: list[PackName], context: Context, database: Database) -> Report:
+def _report(names: Sequence[str], context: Context, database: Database) -> Report:
     from deepwell.safety.compliance.packs import load
     from deepwell.safety.compliance.report import Report
     from deepwell.version import deepwell_version
@@ -199,9 +202,9 @@ def _report(names: list[PackName], context: Context, database: Database) -> Repo
         "deepwell": deepwell_version(),
         "policy": "none" if policy is None else f"{policy.name}, sha256 {policy.hash}",
         "data_dir": str(context.settings.data_dir),
-        "packs": ", ".join(dict.fromkeys(name.value for name in names)),
+        "packs": ", ".join(names),
     }
-    packs = [_pack_report(load(name.value), context, database) for name in dict.fromkeys(names)]
+    packs = [_pack_report(load(name), context, database) for name in names]
     return Report(datetime.now(UTC).isoformat(timespec="seconds"), facts, packs)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Final
 
+from deepwell.errors import InvalidRequest
 from deepwell.safety.compliance.checks import Function, Pack, pack_of
 
 __all__ = ["PACKS", "load"]
@@ -15,12 +16,18 @@ PACKS: Final = ("cn", "eu", "owasp")
 
 @cache
 def load(name: str) -> Pack:
-    """Returns the pack of a name of `PACKS`."""
+    """Returns a pack.
+
+    Raises:
+        InvalidRequest: there is none of this name.
+    """
+    if name not in PACKS:
+        raise InvalidRequest(f"there is no pack {name!r}", fix=f"choose one of {', '.join(PACKS)}")
     return pack_of(name, _functions(name))
 
 
 def _functions(name: str) -> Mapping[str, Function]:
-    from deepwell.safety.compliance import labels, logs, owasp, person
+    from deepwell.safety.compliance import labels, logs, owasp, person, supply
     from deepwell.safety.compliance.cn import banks, sampled, terms
 
     tables: dict[str, Mapping[str, Function]] = {
@@ -44,6 +51,6 @@ def _functions(name: str) -> Mapping[str, Function]:
             "aia-tamper": logs.tampering_is_found,
             **{f"aia-{id}": function for id, function in labels.FUNCTIONS.items()},
         },
-        "owasp": owasp.FUNCTIONS,
+        "owasp": {**owasp.FUNCTIONS, "llm03-models": supply.models_are_as_pulled},
     }
     return tables[name]
