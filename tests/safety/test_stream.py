@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.safety.findings import Action, Decision, Finding
-from deepwell.safety.normalise import Normalised
+from deepwell.safety.normalise import Normalised, normalised
 from deepwell.safety.stream import HOLD_BACK, Released, StreamRules, StreamScanner
+from deepwell.safety.terms.detector import Terms as RealTerms
+from deepwell.safety.terms.lists import Term, TermList, term_key
 
 ALLOWED = "法轮功能表"  # holds a term, and is none
 TERMS = ["badger", "blue moon", "sly", "法轮功", "枪支", "blue moonlight hours", "瓷器店"]
@@ -151,43 +153,27 @@ def test_no_term_leaves_whole_character_by_character() -> None:
         "ｂａｄｇｅｒ",
         "bad\u200bger",
         "b-a-d-g-e-r",
+        "b4dg3r",
+        "bädger",
+        "b\u0430dger",
         "法-轮-功",
         "法 轮\u200b功",
+        "法輪功",
         "瓷 器 店",
+        "blue   moon",
     ],
 )
-def test_disguised_terms_do_not_leave_whole_once_a_reading_shows_them(disguise: str) -> None:
-    """The reading is made here, so that the test depends on the scanner alone."""
-
-    def normalise(text: str) -> Normalised:
-        import unicodedata
-
-        import numpy as np
-
-        from deepwell.safety.normalise import View
-
-        kept = [
-            (at, unicodedata.normalize("NFKC", character).lower())
-            for at, character in enumerate(text)
-            if character != "\u200b"
-        ]
-        starts = np.array([at for at, _ in kept] + [len(text)], np.int32)
-        folded = View("folded", "".join(one for _, one in kept), starts)
-        joined = [
-            (at, one)
-            for at, (place, one) in enumerate(kept)
-            if one.isalnum()
-            or (one == " " and (place == 0 or not re.search(r"\b\w $", folded.text[: at + 1])))
-        ]
-        joined_starts = np.array([kept[at][0] for at, _ in joined] + [len(text)], np.int32)
-        return Normalised(text, [folded, View("joined", "".join(one for _, one in joined), joined_starts)])
-
-    made = StreamRules([Terms(TERMS)], deciding("block"), terms=TERMS, normalise=normalise)
+def test_a_disguised_term_does_not_leave_whole_at_any_split(disguise: str) -> None:
+    own = TermList("own", [Term(term_key(term), "test", "block") for term in TERMS], "", "", "")
+    detector = RealTerms([own])
+    rules = StreamRules([detector], deciding("block"), terms=detector.texts("block"))
     before = "see: " if disguise[0] < "\u2e80" else "看："
     text = f"{before}{disguise} 。"
-    for at in range(len(text) + 1):
-        out, answers = streamed(made, halves(text, at))
-        assert answers[-1].ended, at
+    (found,) = {(one.start, one.end) for one in detector.scan(normalised(text))}
+    assert found == (len(before), len(before) + len(disguise))
+    for pieces in (list(text), *(halves(text, at) for at in range(len(text) + 1))):
+        out, answers = streamed(rules, pieces)
+        assert answers[-1].ended, pieces
         assert out == before
 
 
