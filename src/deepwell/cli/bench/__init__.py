@@ -82,6 +82,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "storage": storage.storage,
     "retention": storage.retention,
     "safety-terms": safety.safety_terms,
+    "safety-time": safety.safety_time,
     "cranfield": knowledge.cranfield,
     "law": knowledge.law,
     "current": knowledge.current,

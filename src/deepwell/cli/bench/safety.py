@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["safety_terms"]
+__all__ = ["safety_terms", "safety_time"]
 
 Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
 
@@ -34,3 +34,10 @@ def safety_terms(
         measure("safety_terms_fit", None, json, lambda report: fit_tiers(report, path))
         return
     measure("safety_terms", row, json, lambda report: bench_terms(report, every=every))
+
+
+def safety_time(row: Row = None, json: Json = False) -> None:
+    """Measures how long all detectors of requests take to read texts of 2 kB, on one core."""
+    from deepwell.bench.suites.safety.timing import bench_time
+
+    measure("safety_time", row, json, bench_time)
