@@ -83,6 +83,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "retention": storage.retention,
     "safety-terms": safety.safety_terms,
     "safety-time": safety.safety_time,
+    "safety-obfuscation": safety.safety_obfuscation,
     "cranfield": knowledge.cranfield,
     "law": knowledge.law,
     "current": knowledge.current,

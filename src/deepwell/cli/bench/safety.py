@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["safety_terms", "safety_time"]
+__all__ = ["safety_obfuscation", "safety_terms", "safety_time"]
 
 Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
 
@@ -41,3 +41,14 @@ def safety_time(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.safety.timing import bench_time
 
     measure("safety_time", row, json, bench_time)
+
+
+def safety_obfuscation(
+    each: Annotated[int, typer.Option(min=1, help="Number of prompts of each set.")] = 60,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures how many attacks are still caught in the disguise of each converter of pyrit and garak."""
+    from deepwell.bench.suites.safety.obfuscation import bench_obfuscation
+
+    measure("safety_obfuscation", row, json, lambda report: bench_obfuscation(report, each=each))

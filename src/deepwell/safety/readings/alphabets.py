@@ -127,8 +127,9 @@ def spelled(text: str) -> Iterator[Found]:
     count = 0
     for match in _SPELLED.finditer(text):
         between = text[end : match.start()]
-        if run and len(between.strip()) <= 2 and len(between) <= 5:
-            run.append(between.strip() or (" " if len(between) > 1 else ""))
+        gap = between.strip()
+        if run and (gap == "<space>" or (len(gap) <= 2 and len(between) <= 5)):
+            run.append(" " if gap == "<space>" else gap or (" " if len(between) > 1 else ""))
         else:
             if count >= 4:
                 yield Found(begin, end, "".join(run), "nato")

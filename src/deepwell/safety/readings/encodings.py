@@ -41,7 +41,7 @@ _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Z
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _QUOTED: Final = re.compile(r"(?:=[0-9A-F]{2})+|=\r?\n")
 _ESCAPE: Final = re.compile(
-    r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\u\{[0-9a-fA-F]{1,6}\}|\\x[0-9a-fA-F]{2}|\\[nrt\"'/\\]|[uU]\+[0-9a-fA-F]{4,6}"
+    r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\u\{[0-9a-fA-F]{1,6}\}|\\x[0-9a-fA-F]{2}|(?<![/-])\\[nrt\"'/\\]|[uU]\+[0-9a-fA-F]{4,6}"
 )
 _BITS: Final = re.compile(r"[01]{7,32}(?:[ ,\n]{1,2}[01]{7,32}){3,}|[01]{40,}")
 _HEX_PAIRS: Final = re.compile(r"(?:0[xX])?[0-9a-fA-F]{2}(?:[ ,:]{1,2}(?:0[xX])?[0-9a-fA-F]{2}){7,}")
