@@ -50,7 +50,7 @@ def hidden(text: str) -> Iterator[Found]:
     """Yields text in tag characters, in variation selectors that stand for bytes, and in invisible bits."""
     if text.isascii():
         return
-    if max(text) >= "\U000e0000":
+    if len(text.encode("utf-16-le", "surrogatepass")) > 2 * len(text):
         yield from _smuggled(text)
     if any(sign in text for sign in "\u2062\u2064\u200b\u200c"):
         yield from _bits(text)

@@ -44,7 +44,8 @@ _ESCAPE: Final = re.compile(
     r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\u\{[0-9a-fA-F]{1,6}\}|\\x[0-9a-fA-F]{2}|(?<![/-])\\[nrt\"'/\\]|[uU]\+[0-9a-fA-F]{4,6}"
 )
 _BITS: Final = re.compile(r"[01]{7,32}(?:[ ,\n]{1,2}[01]{7,32}){3,}|[01]{40,}")
-_HEX_PAIRS: Final = re.compile(r"(?:0[xX])?[0-9a-fA-F]{2}(?:[ ,:]{1,2}(?:0[xX])?[0-9a-fA-F]{2}){7,}")
+# The first byte is an ASCII character: text in it is told from words by its first digit.
+_HEX_PAIRS: Final = re.compile(r"(?:0[xX])?[2-7][0-9a-fA-F](?:[ ,:]{1,2}(?:0[xX])?[0-9a-fA-F]{2}){7,}")
 _DECIMALS: Final = re.compile(r"[0-9]{2,3}(?:[ ,]{1,2}[0-9]{2,3}){7,}")
 _TOKEN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{8,}={0,2}|[A-Za-z0-9+/_-]{6,7}={1,2})")
 _ASCII85: Final = re.compile(r"(?<![!-~])[!-~]{20,}")
@@ -179,8 +180,8 @@ def uuencode(text: str) -> Iterator[Found]:
 def tokens(text: str) -> Iterator[Found]:
     """Yields words in base64, base32, base16 and ascii85."""
     at = 0
-    for word in text.split():
-        if len(word) < _MIN_TOKEN or (word.isalpha() and (word.islower() or word.istitle())):
+    for word in [word for word in text.split() if len(word) >= _MIN_TOKEN]:
+        if word.isalpha() and (word.islower() or word.istitle()):
             continue
         at = text.index(word, at)
         for match in _TOKEN.finditer(word):

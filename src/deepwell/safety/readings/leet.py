@@ -17,7 +17,7 @@ __all__ = ["leet"]
 _ASCII: Final = 128
 _LETTERS: Final = dict(zip("0123456789@$!|+^", "oizeasgtbgasilta", strict=True))
 _BRACKETS: Final = dict.fromkeys("([{<", "c")
-_ANY: Final = frozenset("01234579@$!|")
+_ANY: Final = "01345679@$!|"
 # Signs that read as one of two letters: the one that fits the letters beside it better.
 _DOUBTFUL: Final = {"1": "il", "!": "il", "|": "il", "6": "gb"}
 # Letters that are drawn with several signs.
@@ -42,7 +42,7 @@ def leet(name: str, view: View) -> View | None:
 
     A word is changed if it has a sign between letters, or a letter between signs: numbers, `p50` and `utf8` stay.
     """
-    if _ANY.isdisjoint(view.text):
+    if not any(sign in view.text for sign in _ANY):
         return None
     if any(sign in view.text for sign in _DRAWN_SIGNS):
         view = _undrawn(view)
@@ -61,8 +61,8 @@ def leet(name: str, view: View) -> View | None:
     if text.count("(") == text.count(")"):
         is_sign &= (codes != ord("(")) & (codes != ord("["))
     in_word = is_sign | is_letter
-    before, after = np.roll(in_word, 1), np.roll(in_word, -1)
-    before[0] = after[-1] = False
+    before, after = np.zeros_like(in_word), np.zeros_like(in_word)
+    before[1:], after[:-1] = in_word[:-1], in_word[1:]
     ends_sentence = (codes == ord("!")) & ~after
     change = is_sign & (before | after) & ~ends_sentence
     change &= _with_letters(in_word, is_letter)
