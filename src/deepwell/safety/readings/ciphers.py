@@ -65,7 +65,7 @@ def deciphered(view: View, prefix: str = "") -> View | None:
         if votes[best] >= _VOTES * np.count_nonzero(foreign):
             kind = "atbash" if best == _ATBASH else "rot13" if best == 13 else "caesar"
             return _replaced(view, prefix + kind, codes, at, reads[best][letters])
-    if len(at) >= _MIN_KEYED and 2 * np.count_nonzero(foreign) > windows:
+    if len(at) >= max(_MIN_KEYED, len(codes) // 2) and 2 * np.count_nonzero(foreign) > windows:
         plain = _vigenere(letters)
         if plain is not None:
             return _replaced(view, prefix + "vigenere", codes, at, plain)

@@ -57,6 +57,7 @@ _HEX: Final = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2}){6,})")
 _BASE32: Final = re.compile(r"[A-Z2-7]{16,}={0,6}")
 _MIN_BYTES: Final = 4
 _MIN_DIGITS: Final = 16
+_MIN_QUOTED: Final = 3
 _LONG: Final = 12
 _BREAKS: Final = str.maketrans("\n\r\t", "   ")
 _MIN_WORDY: Final = 0.6
@@ -107,13 +108,17 @@ def percent(text: str) -> Iterator[Found]:
 
 
 def quoted_printable(text: str) -> Iterator[Found]:
-    """Yields runs of quoted-printable bytes, and the ends of lines that it breaks."""
-    if text.count("=") > 1:
-        for match in _QUOTED.finditer(text):
-            soft = match[0].endswith("\n")
-            reading = "" if soft else _utf8(bytes.fromhex(match[0].replace("=", "")))
-            if reading is not None:
-                yield Found(match.start(), match.end(), reading, "quoted-printable")
+    """Yields runs of quoted-printable bytes, and the ends of lines that it breaks, if there are three and more."""
+    if text.count("=") < _MIN_QUOTED:
+        return
+    matches = list(_QUOTED.finditer(text))
+    if sum(len(match[0]) for match in matches) < 3 * _MIN_QUOTED:
+        return
+    for match in matches:
+        soft = match[0].endswith("\n")
+        reading = "" if soft else _utf8(bytes.fromhex(match[0].replace("=", "")))
+        if reading is not None:
+            yield Found(match.start(), match.end(), reading, "quoted-printable")
 
 
 def escapes(text: str) -> Iterator[Found]:
