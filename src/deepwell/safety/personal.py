@@ -245,7 +245,9 @@ def _holds(text: str, word: str) -> bool:
 def _without_parts(findings: list[Finding]) -> list[Finding]:
     """Returns findings without those inside a longer one, such as the phone number in a card's."""
     kept: list[Finding] = []
-    for one in sorted(findings, key=lambda f: (f.start - f.end, -f.score)):
-        if not any(k.start <= one.start and one.end <= k.end for k in kept):
+    reach = 0
+    for one in sorted(findings, key=lambda f: (f.start, -f.end, -f.score)):
+        if one.end > reach:
             kept.append(one)
-    return sorted(kept, key=lambda f: (f.start, f.end))
+            reach = one.end
+    return kept
