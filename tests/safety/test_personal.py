@@ -72,6 +72,7 @@ def test_a_kind_is_found(text: str, kind: str) -> None:
         "a@b",
         "ratio 16:9:4",
         "000-12-3456",
+        "约为1.4142135624，与下文",
         "城市里的路很长",
     ],
 )

@@ -218,11 +218,18 @@ class Personal:
                 if kind.name == "cn_address":
                     start += _lead(matched)
                 first, last = view.span(start, end)
+                if view.name.endswith("joined") and not _is_spaced(text.text[first:last]):
+                    continue
                 score = min(1.0, kind.score + _RAISE * near)
                 found.append(
                     Finding(f"personal.{kind.name}", "personal", first, last, round(score, 2), view.name)
                 )
         return _without_parts(merged(found))
+
+
+def _is_spaced(written: str) -> bool:
+    """Returns whether signs stand between most characters, so that `1.4142135624` is no telephone number."""
+    return 2 * sum(not character.isalnum() for character in written) >= sum(map(str.isalnum, written)) - 2
 
 
 def _lead(address: str) -> int:
@@ -245,7 +252,9 @@ def _holds(text: str, word: str) -> bool:
 def _without_parts(findings: list[Finding]) -> list[Finding]:
     """Returns findings without those inside a longer one, such as the phone number in a card's."""
     kept: list[Finding] = []
-    for one in sorted(findings, key=lambda f: (f.start - f.end, -f.score)):
-        if not any(k.start <= one.start and one.end <= k.end for k in kept):
+    reach = 0
+    for one in sorted(findings, key=lambda f: (f.start, -f.end, -f.score)):
+        if one.end > reach:
             kept.append(one)
-    return sorted(kept, key=lambda f: (f.start, f.end))
+            reach = one.end
+    return kept

@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import json
 import math
+import re
 import zlib
 from base64 import urlsafe_b64decode
 from collections import Counter
@@ -104,6 +105,9 @@ class SecretForm:
     weak_score: float = 0.0
 
 
+_KEY_HEAD: Final = r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
+_KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{1,40}-----")
+_LONGEST_KEY: Final = 16_384
 _SIGNS: Final = "[A-Za-z0-9_-]"
 _KEYWORD: Final = (
     "api[_-]?key|apikey|access[_-]?key|secret[_-]?key|client[_-]?secret|auth[_-]?token|access[_-]?token|bearer|"
@@ -115,7 +119,7 @@ _PART: Final = r"[^\s:@/\"'<>]"
 FORMS: Final[tuple[SecretForm, ...]] = (
     SecretForm(
         "private_key",
-        r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----(?:[A-Za-z0-9+/=\s:,-]*-----END [A-Z0-9 ]+-----)?",
+        _KEY_HEAD,
         1.0,
         None,
     ),
@@ -190,10 +194,21 @@ class Secrets:
             form = FORMS[number]
             good = form.check is None or form.check(text.text[start:end])
             score = form.score if good else form.weak_score
+            if form.pattern == _KEY_HEAD:
+                end = _key_end(text.text, end)
             if score:
                 found.append(Finding(f"secrets.{form.name}", "secret", start, end, score))
         kept: list[Finding] = []
+        taken = bytearray(len(text.text) if found else 0)
         for one in sorted(merged(found), key=lambda f: (-f.score, f.start - f.end)):
-            if not any(k.start < one.end and one.start < k.end for k in kept):
+            if not any(taken[one.start : one.end]):
+                taken[one.start : one.end] = b"\1" * (one.end - one.start)
                 kept.append(one)
         return sorted(kept, key=lambda f: (f.start, f.end))
+
+
+def _key_end(text: str, head_end: int) -> int:
+    """Returns where the private key ends whose first line ends at `head_end`; that end if its last line is not there."""
+    found = _KEY_END.search(text, head_end, head_end + _LONGEST_KEY)
+    inner = text.find("-----BEGIN", head_end, found.start() if found else head_end)
+    return found.end() if found and inner < 0 else head_end

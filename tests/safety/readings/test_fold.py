@@ -38,7 +38,7 @@ def folded(text: str) -> View:
         ("法輪功，習近平。", "法轮功,习近平。"),
         ("１２３٤٥", "12345"),
         ("\U000e0069gnore", "gnore"),
-        ("“quoted” — dash…", '"quoted" - dash...'),
+        ("“quoted” — dash…", '"quoted" — dash...'),
     ],
 )
 def test_what_reads_alike_folds_alike(text: str, reading: str) -> None:

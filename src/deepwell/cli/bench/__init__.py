@@ -83,6 +83,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "retention": storage.retention,
     "safety-terms": safety.safety_terms,
     "attacks": safety.attacks,
+    "safety-time": safety.safety_time,
+    "safety-obfuscation": safety.safety_obfuscation,
     "cranfield": knowledge.cranfield,
     "law": knowledge.law,
     "current": knowledge.current,

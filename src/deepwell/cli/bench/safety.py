@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["attacks", "safety_terms"]
+__all__ = ["attacks", "safety_obfuscation", "safety_terms", "safety_time"]
 
 Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
 
@@ -41,3 +41,21 @@ def safety_terms(
         measure("safety_terms_fit", None, json, lambda report: fit_tiers(report, path))
         return
     measure("safety_terms", row, json, lambda report: bench_terms(report, every=every))
+
+
+def safety_time(row: Row = None, json: Json = False) -> None:
+    """Measures how long all detectors of requests take to read texts of 2 kB, on one core."""
+    from deepwell.bench.suites.safety.timing import bench_time
+
+    measure("safety_time", row, json, bench_time)
+
+
+def safety_obfuscation(
+    each: Annotated[int, typer.Option(min=1, help="Number of prompts of each set.")] = 60,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures how many attacks are still caught in the disguise of each converter of pyrit and garak."""
+    from deepwell.bench.suites.safety.obfuscation import bench_obfuscation
+
+    measure("safety_obfuscation", row, json, lambda report: bench_obfuscation(report, each=each))

@@ -50,7 +50,7 @@ def hidden(text: str) -> Iterator[Found]:
     """Yields text in tag characters, in variation selectors that stand for bytes, and in invisible bits."""
     if text.isascii():
         return
-    if max(text) >= "\U000e0000":
+    if len(text.encode("utf-16-le", "surrogatepass")) > 2 * len(text):
         yield from _smuggled(text)
     if any(sign in text for sign in "\u2062\u2064\u200b\u200c"):
         yield from _bits(text)
@@ -127,8 +127,9 @@ def spelled(text: str) -> Iterator[Found]:
     count = 0
     for match in _SPELLED.finditer(text):
         between = text[end : match.start()]
-        if run and len(between.strip()) <= 2 and len(between) <= 5:
-            run.append(between.strip() or (" " if len(between) > 1 else ""))
+        gap = between.strip()
+        if run and (gap == "<space>" or (len(gap) <= 2 and len(between) <= 5)):
+            run.append(" " if gap == "<space>" else gap or (" " if len(between) > 1 else ""))
         else:
             if count >= 4:
                 yield Found(begin, end, "".join(run), "nato")

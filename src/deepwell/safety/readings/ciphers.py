@@ -18,6 +18,9 @@ _MIN_LETTERS: Final = 16
 _MARGIN: Final = 0.45
 """Least gain over the text as it stands, in nats a letter. English gains about one nat over its rot13."""
 
+_VOTES: Final = 0.3
+"""Least share of the windows that are no English which one key must explain."""
+
 _ATBASH: Final = LETTERS
 _MAX_KEY: Final = 10
 _MIN_KEYED: Final = 80
@@ -55,11 +58,14 @@ def deciphered(view: View, prefix: str = "") -> View | None:
     best_of = table.argmax(axis=1)
     best_score = table[np.arange(windows), best_of]
     good = (best_score - table[:, 0] > _MARGIN * size) & (best_score > _ENGLISH * size)
+    foreign = table[:, 0] < _FOREIGN * size
     if good.any():
-        best = int(np.bincount(best_of[good]).argmax())
-        kind = "atbash" if best == _ATBASH else "rot13" if best == 13 else "caesar"
-        return _replaced(view, prefix + kind, codes, at, reads[best][letters])
-    if len(at) >= _MIN_KEYED and float(table[:, 0].sum()) < _FOREIGN * size * windows:
+        votes = np.bincount(best_of[good])
+        best = int(votes.argmax())
+        if votes[best] >= _VOTES * np.count_nonzero(foreign):
+            kind = "atbash" if best == _ATBASH else "rot13" if best == 13 else "caesar"
+            return _replaced(view, prefix + kind, codes, at, reads[best][letters])
+    if len(at) >= max(_MIN_KEYED, len(codes) // 2) and 2 * np.count_nonzero(foreign) > windows:
         plain = _vigenere(letters)
         if plain is not None:
             return _replaced(view, prefix + "vigenere", codes, at, plain)

@@ -41,10 +41,11 @@ _ENTITY: Final = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Z
 _PERCENT: Final = re.compile(r"(?:%[0-9A-Fa-f]{2})+")
 _QUOTED: Final = re.compile(r"(?:=[0-9A-F]{2})+|=\r?\n")
 _ESCAPE: Final = re.compile(
-    r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\u\{[0-9a-fA-F]{1,6}\}|\\x[0-9a-fA-F]{2}|\\[nrt\"'/\\]|[uU]\+[0-9a-fA-F]{4,6}"
+    r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\u\{[0-9a-fA-F]{1,6}\}|\\x[0-9a-fA-F]{2}|(?<![/-])\\[nrt\"'/\\]|[uU]\+[0-9a-fA-F]{4,6}"
 )
 _BITS: Final = re.compile(r"[01]{7,32}(?:[ ,\n]{1,2}[01]{7,32}){3,}|[01]{40,}")
-_HEX_PAIRS: Final = re.compile(r"(?:0[xX])?[0-9a-fA-F]{2}(?:[ ,:]{1,2}(?:0[xX])?[0-9a-fA-F]{2}){7,}")
+# The first byte is an ASCII character: text in it is told from words by its first digit.
+_HEX_PAIRS: Final = re.compile(r"(?:0[xX])?[2-7][0-9a-fA-F](?:[ ,:]{1,2}(?:0[xX])?[0-9a-fA-F]{2}){7,}")
 _DECIMALS: Final = re.compile(r"[0-9]{2,3}(?:[ ,]{1,2}[0-9]{2,3}){7,}")
 _TOKEN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{8,}={0,2}|[A-Za-z0-9+/_-]{6,7}={1,2})")
 _ASCII85: Final = re.compile(r"(?<![!-~])[!-~]{20,}")
@@ -56,6 +57,7 @@ _HEX: Final = re.compile(r"(?:0[xX])?((?:[0-9a-fA-F]{2}){6,})")
 _BASE32: Final = re.compile(r"[A-Z2-7]{16,}={0,6}")
 _MIN_BYTES: Final = 4
 _MIN_DIGITS: Final = 16
+_MIN_QUOTED: Final = 3
 _LONG: Final = 12
 _BREAKS: Final = str.maketrans("\n\r\t", "   ")
 _MIN_WORDY: Final = 0.6
@@ -106,13 +108,17 @@ def percent(text: str) -> Iterator[Found]:
 
 
 def quoted_printable(text: str) -> Iterator[Found]:
-    """Yields runs of quoted-printable bytes, and the ends of lines that it breaks."""
-    if text.count("=") > 1:
-        for match in _QUOTED.finditer(text):
-            soft = match[0].endswith("\n")
-            reading = "" if soft else _utf8(bytes.fromhex(match[0].replace("=", "")))
-            if reading is not None:
-                yield Found(match.start(), match.end(), reading, "quoted-printable")
+    """Yields runs of quoted-printable bytes, and the ends of lines that it breaks, if there are three and more."""
+    if text.count("=") < _MIN_QUOTED:
+        return
+    matches = list(_QUOTED.finditer(text))
+    if sum(len(match[0]) for match in matches) < 3 * _MIN_QUOTED:
+        return
+    for match in matches:
+        soft = match[0].endswith("\n")
+        reading = "" if soft else _utf8(bytes.fromhex(match[0].replace("=", "")))
+        if reading is not None:
+            yield Found(match.start(), match.end(), reading, "quoted-printable")
 
 
 def escapes(text: str) -> Iterator[Found]:
@@ -179,8 +185,8 @@ def uuencode(text: str) -> Iterator[Found]:
 def tokens(text: str) -> Iterator[Found]:
     """Yields words in base64, base32, base16 and ascii85."""
     at = 0
-    for word in text.split():
-        if len(word) < _MIN_TOKEN or (word.isalpha() and (word.islower() or word.istitle())):
+    for word in [word for word in text.split() if len(word) >= _MIN_TOKEN]:
+        if word.isalpha() and (word.islower() or word.istitle()):
             continue
         at = text.index(word, at)
         for match in _TOKEN.finditer(word):

@@ -18,6 +18,9 @@ _MAX_GAP: Final = 4
 _MAX_HAN_GAP: Final = 6
 _SPACE: Final = 0x20
 _LINE_END: Final = 0x0A
+_OPENS, _CLOSES = ord("("), ord(")")
+# In brackets they number paragraphs: （一）.
+_NUMERALS: Final = np.array([ord(numeral) for numeral in "一二三四五六七八九十"], np.uint32)
 
 
 def joined(name: str, source: View, folded: Folded) -> View | None:
@@ -41,7 +44,7 @@ def joined(name: str, source: View, folded: Folded) -> View | None:
             codes = folded.codes.copy()
             codes[blanks] = _SPACE
     if np.count_nonzero(han) > 1:
-        between = _between_han(classes, han, word, folded.codes == _LINE_END)
+        between = _between_han(folded, han, word)
         if between is not None:
             drop = between if drop is None else drop | between
     if drop is None:
@@ -110,9 +113,7 @@ def _inside(spaces: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.boo
     return sizes == values[counts.argmax()]
 
 
-def _between_han(
-    classes: NDArray[np.uint8], han: NDArray[np.bool_], word: NDArray[np.bool_], line_end: NDArray[np.bool_]
-) -> NDArray[np.bool_] | None:
+def _between_han(folded: Folded, han: NDArray[np.bool_], word: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
     """Returns what stands between two Han characters, or between letters of a lump without spaces that holds one.
 
     Punctuation of sentences and the end of a line part nothing beside a character that stands alone: `法，轮，功`.
@@ -123,9 +124,12 @@ def _between_han(
     if not len(wide):
         return None
     left, right = at[wide], at[wide + 1]
-    sentence = np.cumsum((classes == SENTENCE) | line_end)
+    classes, codes = folded.classes, folded.codes
+    sentence = np.cumsum((classes == SENTENCE) | (codes == _LINE_END))
     space = np.cumsum(classes == SPACE)
     alone = _alone(han | word)
+    if alone.any():
+        alone[1:-1] &= ~((codes[:-2] == _OPENS) & (codes[2:] == _CLOSES) & np.isin(codes[1:-1], _NUMERALS))
     closed = (sentence[right] != sentence[left]) & ~alone[left] & ~alone[right]
     lumps = np.bincount(space[han], minlength=int(space[-1]) + 1) > 0
     same_lump = (space[right] == space[left]) & lumps[space[left]]

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.safety.readings.english import pair_scores
-from deepwell.safety.readings.view import Codes, View, codes_of, text_of
+from deepwell.safety.readings.english import LETTERS, pair_scores
+from deepwell.safety.readings.view import Codes, View, codes_of, positions, text_of
 
 __all__ = ["leet"]
 
 _ASCII: Final = 128
-_LETTERS: Final = dict(zip("013456789@$!|+", "oieasgtbgasilt", strict=True))
+_LETTERS: Final = dict(zip("0123456789@$!|+^", "oizeasgtbgasilta", strict=True))
 _BRACKETS: Final = dict.fromkeys("([{<", "c")
-_ANY: Final = frozenset("0134579@$!|")
-# These read as i or as l.
-_ONE, _CALL, _BAR = (ord(sign) for sign in "1!|")
+_ANY: Final = "01345679@$!|"
+# Signs that read as one of two letters: the one that fits the letters beside it better.
+_DOUBTFUL: Final = {"1": "il", "!": "il", "|": "il", "6": "gb"}
+# Letters that are drawn with several signs.
+_DRAWN: Final = re.compile(r"/-?\\|[|/!]3")
+_DRAWN_SIGNS: Final = ("/\\", "-\\", "|3", "/3", "!3")
 
 
 @cache
@@ -38,9 +42,11 @@ def leet(name: str, view: View) -> View | None:
 
     A word is changed if it has a sign between letters, or a letter between signs: numbers, `p50` and `utf8` stay.
     """
-    text = view.text
-    if _ANY.isdisjoint(text):
+    if not any(sign in view.text for sign in _ANY):
         return None
+    if any(sign in view.text for sign in _DRAWN_SIGNS):
+        view = _undrawn(view)
+    text = view.text
     codes = codes_of(text)
     reads, sign, letter = _tables()
     small = np.minimum(codes, _ASCII)
@@ -55,15 +61,16 @@ def leet(name: str, view: View) -> View | None:
     if text.count("(") == text.count(")"):
         is_sign &= (codes != ord("(")) & (codes != ord("["))
     in_word = is_sign | is_letter
-    before, after = np.roll(in_word, 1), np.roll(in_word, -1)
-    before[0] = after[-1] = False
+    before, after = np.zeros_like(in_word), np.zeros_like(in_word)
+    before[1:], after[:-1] = in_word[:-1], in_word[1:]
     ends_sentence = (codes == ord("!")) & ~after
     change = is_sign & (before | after) & ~ends_sentence
     change &= _with_letters(in_word, is_letter)
     out = np.where(change, reads[small], codes)
-    doubtful = np.flatnonzero(change & ((codes == _ONE) | (codes == _CALL) | (codes == _BAR)))
-    if len(doubtful):
-        out[doubtful] = _i_or_l(out, doubtful)
+    for sign, letters in _DOUBTFUL.items():
+        at = np.flatnonzero(change & (codes == ord(sign)))
+        if len(at):
+            out[at] = _fitting(out, at, letters)
     return View(name, text_of(out), view.starts, view.ends)
 
 
@@ -77,15 +84,29 @@ def _with_letters(in_word: NDArray[np.bool_], is_letter: NDArray[np.bool_]) -> N
     return has[number]
 
 
-def _i_or_l(codes: Codes, at: NDArray[np.int64]) -> Codes:
-    """Returns i or l for each place, as the letters beside it have it more often."""
+def _fitting(codes: Codes, at: NDArray[np.intp], letters: str) -> Codes:
+    """Returns for each place the one of two letters that stands beside its neighbours more often."""
     scores = pair_scores()
     padded = np.concatenate(([0], codes, [0])).astype(np.int64) - ord("a")
     total = np.zeros((2, len(at)), np.float32)
-    for neighbour, first in ((padded[at], True), (padded[at + 2], False)):
-        known = (neighbour >= 0) & (neighbour < 26)
-        for row, letter in enumerate((8, 11)):
-            total[row, known] += (
-                scores[neighbour[known], letter] if first else scores[letter, neighbour[known]]
-            )
-    return np.where(total[1] > total[0], ord("l"), ord("i")).astype(np.uint32)
+    for neighbour, is_before in ((padded[at], True), (padded[at + 2], False)):
+        known = (neighbour >= 0) & (neighbour < LETTERS)
+        for row, letter in enumerate(ord(one) - ord("a") for one in letters):
+            beside = neighbour[known]
+            total[row, known] += scores[beside, letter] if is_before else scores[letter, beside]
+    return np.where(total[1] > total[0], ord(letters[1]), ord(letters[0])).astype(np.uint32)
+
+
+def _undrawn(view: View) -> View:
+    """Returns the reading with one letter for those that are drawn with several signs, such as a of two strokes."""
+    pieces: list[str] = []
+    kept: list[NDArray[np.int32]] = []
+    done = 0
+    every = positions(len(view.text))
+    for match in _DRAWN.finditer(view.text):
+        pieces += (view.text[done : match.start()], "a" if match[0].endswith("\\") else "b")
+        kept.append(every[done : match.start() + 1])
+        done = match.end()
+    if not pieces:
+        return view
+    return view.taken(view.name, "".join((*pieces, view.text[done:])), np.concatenate((*kept, every[done:])))

@@ -42,7 +42,7 @@ _MAX_EXPANSION: Final = 6
 _QUOTES: Final = {
     **dict.fromkeys("“”„‟«»「」『』〝〞《》", '"'),
     **dict.fromkeys("‘’‚‛′`´", "'"),
-    **dict.fromkeys("‐‑‒–—―−⁃﹣", "-"),
+    **dict.fromkeys("‐‑‒–−⁃﹣", "-"),
     **dict.fromkeys("•‧∙・●", "·"),
     "【": "[",
     "】": "]",
@@ -200,7 +200,7 @@ def _classes() -> NDArray[np.uint8]:
         classes[ord(character)] = LETTER
     for character in " \n":
         classes[ord(character)] = SPACE
-    for character in "。、，；：！？,;:!?\"'()[]<>{}…":
+    for character in "。、，；：！？,;:!?\"'()[]<>{}…—―":
         classes[ord(character)] = SENTENCE
     return classes
 

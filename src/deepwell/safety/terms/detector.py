@@ -1,4 +1,4 @@
-"""`Terms`: finds the terms of lists in every reading of a text, all in one pass."""
+"""`Terms`: finds the terms of lists in every reading of a text, by an index of their beginnings."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from deepwell.safety.findings import Finding
 from deepwell.safety.matching import merged
 from deepwell.safety.normalise import Normalised
 from deepwell.safety.readings.view import View
+from deepwell.safety.terms.index import TermIndex
 from deepwell.safety.terms.lists import STARTER, Term, TermList, read_list
 
 __all__ = ["Terms"]
@@ -29,17 +30,14 @@ class Terms:
     name = "terms"
 
     def __init__(self, lists: Iterable[TermList]) -> None:
-        import ahocorasick
-
         self.lists = tuple(lists)
-        self._terms: list[Term] = []
-        self._automaton = ahocorasick.Automaton(ahocorasick.STORE_INTS)
+        terms: dict[str, Term] = {}
         for one in self.lists:
             for term in one.terms:
-                if term.tier != "ignore" and term.text not in self._automaton:
-                    self._automaton.add_word(term.text, len(self._terms))
-                    self._terms.append(term)
-        self._automaton.make_automaton()
+                if term.tier != "ignore" and len(term.text) > 1:
+                    terms.setdefault(term.text, term)
+        self._terms = list(terms.values())
+        self._index = TermIndex(list(terms))
 
     @classmethod
     def load(cls, folder: Path, names: Sequence[str] = (STARTER,)) -> Terms:
@@ -82,14 +80,9 @@ class Terms:
         text = view.text
         count = len(text)
         hits: list[tuple[int, int, Term]] = []
-        for last, number in self._automaton.iter(text):
+        for start, end, number in self._index.occurrences(text):
             term = self._terms[number]
-            word = term.text
-            end = last + 1
-            start = end - len(word)
-            if start and word[0] in _WORD and text[start - 1] in _WORD:
-                continue
-            if end < count and word[-1] in _WORD and text[end] in _WORD:
+            if end < count and term.text[-1] in _WORD and text[end] in _WORD:
                 continue
             hits.append((start, end, term))
         return hits

