@@ -8,6 +8,7 @@ from pathlib import Path
 
 from deepwell.errors import InvalidFile, TermListNotFound
 from deepwell.messages import Language
+from deepwell.safety.classifier.detector import shipped_detector
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
 from deepwell.safety.leaks import ForeignPersonal, SystemPromptLeak
 from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
@@ -66,9 +67,10 @@ class Guard:
                 _log.error("the guard lacks a list: %s; %s", error, error.fix)
                 missing.append(f"terms:{name}")
         detectors: list[Detector] = [Terms(lists), Patterns(), Personal(), Secrets()]
-        layers: tuple[Layer, ...] = ("input", "context", "output")
+        before = [*detectors, shipped_detector()]
+        readers: dict[Layer, list[Detector]] = {"input": before, "context": before, "output": detectors}
         sampled = (ModerationDetector(shipped_moderator()),)
-        return cls(dict.fromkeys(layers, detectors), policy, dict.fromkeys(layers, missing), sampled)
+        return cls(readers, policy, dict.fromkeys(readers, missing), sampled)
 
     def stream_rules(self, tenant: str = "", language: Language = "en") -> StreamRules:
         """Returns how answers to a tenant are read while they are written. Labels of what is redacted are in `language`."""
