@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
 from deepwell.safety.privacy.places import LABELS
-from deepwell.storage.database import Tenant
+from deepwell.storage.database import Database, Tenant
 from deepwell.storage.responses import DELETED
 from deepwell.storage.tables import (
     batches,
@@ -58,11 +57,11 @@ class Attribution:
         )
 
 
-def attributed(connection: Connection, subject: Subject) -> Attribution:
-    """Finds the objects that name an end user. It reads every row of the tenant that may carry a name."""
+async def attributed(database: Database, subject: Subject) -> Attribution:
+    """Finds the objects that name an end user. It reads every row of the tenant that may carry a name, a page at a time."""
     found, me = Attribution(), subject.end_user
     talks: set[str] = set()
-    for row in _rows(connection, responses, responses.c.id, subject.tenant, ("id", "status", "body")):
+    async for row in _rows(database, responses, responses.c.id, subject.tenant, ("id", "status", "body")):
         body = _json(row.body)
         if row.status == DELETED or not isinstance(body, dict):
             continue
@@ -71,47 +70,43 @@ def attributed(connection: Connection, subject: Subject) -> Attribution:
             talk = body.get("conversation")
             if isinstance(talk, dict) and isinstance(talk.get("id"), str):
                 talks.add(talk["id"])
-    for row in _rows(connection, conversations, conversations.c.id, subject.tenant, ("id", "metadata")):
+    async for row in _rows(database, conversations, conversations.c.id, subject.tenant, ("id", "metadata")):
         if row.id in talks or _names(_json(row.metadata), me):
             found.conversations.append(row.id)
     columns = ("seq", "end_user", "metadata")
-    for row in _rows(connection, completions, completions.c.seq, subject.tenant, columns):
+    async for row in _rows(database, completions, completions.c.seq, subject.tenant, columns):
         if row.end_user == me or _names(_json(row.metadata), me):
             found.completions.append(row.seq)
-    files_of_batches = _batches(connection, subject, found)
-    _stores(connection, subject, found, files_of_batches)
+    await _stores(database, subject, found, await _batches(database, subject, found))
     return found
 
 
-def _batches(connection: Connection, subject: Subject, found: Attribution) -> set[str]:
+async def _batches(database: Database, subject: Subject, found: Attribution) -> set[str]:
     named: set[str] = set()
     columns = ("id", "metadata", "input_file_id", "output_file_id", "error_file_id")
-    for row in _rows(connection, batches, batches.c.seq, subject.tenant, columns):
+    async for row in _rows(database, batches, batches.c.seq, subject.tenant, columns):
         if _names(_json(row.metadata), subject.end_user):
             found.batches.append(row.id)
             named |= {one for one in (row.input_file_id, row.output_file_id, row.error_file_id) if one}
     return named
 
 
-def _stores(connection: Connection, subject: Subject, found: Attribution, named: set[str]) -> None:
-    for row in _rows(connection, vector_stores, vector_stores.c.seq, subject.tenant, ("id", "metadata")):
+async def _stores(database: Database, subject: Subject, found: Attribution, named: set[str]) -> None:
+    async for row in _rows(database, vector_stores, vector_stores.c.seq, subject.tenant, ("id", "metadata")):
         if _names(_json(row.metadata), subject.end_user):
             found.stores.append(row.id)
-    mine, elsewhere = set(found.stores), set[str]()
+    mine, inside, elsewhere = set(found.stores), set[str](), set[str]()
     columns = ("store_id", "file_id", "attributes")
-    for row in _rows(connection, vector_store_files, vector_store_files.c.seq, subject.tenant, columns):
+    async for row in _rows(database, vector_store_files, vector_store_files.c.seq, subject.tenant, columns):
         if _names(_json(row.attributes), subject.end_user):
             named.add(row.file_id)
-        elif row.store_id not in mine:
+        elif row.store_id in mine:
+            inside.add(row.file_id)
+        else:
             elsewhere.add(row.file_id)
-    in_mine = sa.select(vector_store_files.c.file_id).where(vector_store_files.c.tenant == subject.tenant)
-    for part in parts(found.stores):
-        inside = connection.scalars(in_mine.where(vector_store_files.c.store_id.in_(part)))
-        named |= {one for one in inside if one not in elsewhere}
-    for part in parts(sorted(named)):
-        query = sa.select(files.c.id).where(files.c.tenant == subject.tenant, files.c.id.in_(part))
-        found.files += connection.scalars(query)
-    found.files.sort()
+    async for row in _rows(database, files, files.c.seq, subject.tenant, ("id",)):
+        if row.id in named or (row.id in inside and row.id not in elsewhere):
+            found.files.append(row.id)
 
 
 def parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -120,14 +115,14 @@ def parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield items[begin : begin + _PAGE]
 
 
-def _rows(
-    connection: Connection,
+async def _rows(
+    database: Database,
     table: sa.Table,
     order: sa.ColumnElement[Any],
     tenant: Tenant,
     columns: Iterable[str],
-) -> Iterator[Any]:
-    """Yields the tenant's rows of a table, a page in memory at a time."""
+) -> AsyncGenerator[Any]:
+    """Yields the tenant's rows of a table. Each page is a read of its own: a long one would be cut off."""
     query = (
         sa.select(order.label("_order"), *(table.c[name] for name in columns))
         .where(table.c.tenant == tenant)
@@ -136,8 +131,10 @@ def _rows(
     )
     last: Any = None
     while True:
-        page = connection.execute(query if last is None else query.where(order > last)).all()
-        yield from page
+        behind = query if last is None else query.where(order > last)
+        page = await database.read(lambda connection, query=behind: connection.execute(query).all())
+        for row in page:
+            yield row
         if len(page) < _PAGE:
             return
         last = page[-1]._order

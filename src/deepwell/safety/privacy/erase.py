@@ -25,7 +25,7 @@ from sqlalchemy import Connection
 from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.trail import now_ms
 from deepwell.safety.privacy import rows
-from deepwell.safety.privacy.attribution import Attribution, Subject, attributed
+from deepwell.safety.privacy.attribution import Subject, attributed, parts
 from deepwell.safety.privacy.ledger import LEASE_S, Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
 from deepwell.storage.database import LOCAL, Database, Tenant
@@ -232,7 +232,7 @@ class Eraser:
     async def _erase_person(self, subject: Subject, _job: Job, ledger: Ledger) -> int:
         """Makes one pass over every row that names an end user, and returns how many rows it removed."""
         await self._settle(subject, ledger)
-        found: Attribution = await self._database.read(lambda connection: attributed(connection, subject))
+        found = await attributed(self._database, subject)
         total = 0
 
         async def step(work: Callable[[Connection], Change]) -> None:
@@ -243,16 +243,16 @@ class Eraser:
         # What names other objects goes last: a killed pass finds the rest by it.
         for id in found.conversations:
             await step(lambda connection, id=id: rows.erase_conversation(connection, subject, id))
-        if found.completions:
-            await step(lambda connection: rows.erase_completions(connection, found.completions))
+        for part in parts(found.completions):
+            await step(lambda connection, part=part: rows.erase_completions(connection, part))
         for id in found.files:
             await step(lambda connection, id=id: rows.erase_file(connection, subject, id))
         for id in found.batches:
             await step(lambda connection, id=id: rows.erase_batch(connection, subject, id))
         for id in found.stores:
             await step(lambda connection, id=id: rows.erase_store(connection, subject, id))
-        if found.responses:
-            await step(lambda connection: rows.erase_responses(connection, subject, found.responses))
+        for part in parts(found.responses):
+            await step(lambda connection, part=part: rows.erase_responses(connection, subject, part))
         if found.stores:
             await ledger.settle(await asyncio.to_thread(self._drop_indexes, await self._stores()))
         return total

@@ -7,12 +7,11 @@ import base64
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest
 from deepwell.safety.audit.keep import entries, write_texts
@@ -68,10 +67,12 @@ async def export_person(
         InvalidRequest: the folder exists and is not empty.
     """
     await asyncio.to_thread(_begin, folder)
-    counts = await database.read(lambda connection: _tables(connection, subject, folder / "tables"))
-    counts["blobs"] = await database.read(
-        lambda connection: _blobs(connection, store, subject, folder / "files")
-    )
+    found = await attributed(database, subject) if subject.end_user else None
+    counts = {
+        table.name: await _table(database, table, conditions, folder / "tables")
+        for table, conditions in await _conditions(database, subject, found)
+    }
+    counts["blobs"] = await _blobs(database, store, subject, found, folder / "files")
     counts |= await _audit(database, subject, folder)
     if not subject.end_user:
         counts |= await asyncio.to_thread(_host_files, host or HostPlaces(), subject, folder)
@@ -100,79 +101,83 @@ def _begin(folder: Path) -> None:
     (folder / "tables").mkdir(mode=0o700)
 
 
-def _tables(connection: Connection, subject: Subject, folder: Path) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for table, conditions in _conditions(connection, subject):
-        count = 0
-        path = folder / f"{table.name}.jsonl"
-        with path.open("w", encoding="utf-8") as stream:
-            for where in conditions:
-                for row in _rows(connection, table, where):
-                    stream.write(f"{_line(table, row)}\n")
-                    count += 1
-        if not count:
-            path.unlink()
-        counts[table.name] = count
-    return counts
+async def _table(database: Database, table: sa.Table, conditions: Sequence[_Where], folder: Path) -> int:
+    count, path = 0, folder / f"{table.name}.jsonl"
+    with path.open("w", encoding="utf-8") as stream:
+        for where in conditions:
+            async for row in _rows(database, table, where):
+                stream.write(f"{_line(table, row)}\n")
+                count += 1
+    if not count:
+        path.unlink()
+    return count
 
 
-def _conditions(connection: Connection, subject: Subject) -> Iterator[tuple[sa.Table, Sequence[_Where]]]:
-    """Yields the tables with the conditions of the person's rows in each."""
-    if subject.end_user:
-        found = attributed(connection, subject)
-        yield from _of_person(connection, subject, found).items()
-        return
+async def _conditions(
+    database: Database, subject: Subject, found: Attribution | None
+) -> Sequence[tuple[sa.Table, Sequence[_Where]]]:
+    """Returns the tables with the conditions of the person's rows in each."""
+    if found is not None:
+        return await _of_person(database, subject, found)
+    tables: list[tuple[sa.Table, Sequence[_Where]]] = []
     for table in metadata.sorted_tables:
         if table in _NOT_BY_ROW:
             continue
         if "tenant" in table.c:
             mine = table.c.tenant == subject.tenant
-            yield table, [mine & (jobs.c.kind != ERASE_JOB) if table is jobs else mine]
+            tables.append((table, [mine & (jobs.c.kind != ERASE_JOB) if table is jobs else mine]))
         elif table is completion_metadata:
             inside = sa.select(completions.c.seq).where(completions.c.tenant == subject.tenant)
-            yield table, [completion_metadata.c.seq.in_(inside)]
+            tables.append((table, [completion_metadata.c.seq.in_(inside)]))
+    return tables
 
 
-def _of_person(
-    connection: Connection, subject: Subject, found: Attribution
-) -> Mapping[sa.Table, Sequence[_Where]]:
+async def _of_person(
+    database: Database, subject: Subject, found: Attribution
+) -> Sequence[tuple[sa.Table, Sequence[_Where]]]:
     def of(table: sa.Table, column: str, ids: Sequence[Any]) -> list[_Where]:
         mine = table.c.tenant == subject.tenant if "tenant" in table.c else sa.true()
         return [mine & table.c[column].in_(part) for part in parts(ids)]
 
-    def selected(column: sa.ColumnElement[Any], conditions: Sequence[_Where]) -> list[Any]:
-        return sorted(
-            {one for where in conditions for one in connection.scalars(sa.select(column).where(where)) if one}
-        )
+    async def selected(column: sa.ColumnElement[Any], conditions: Sequence[_Where]) -> list[Any]:
+        values: set[Any] = set()
+        for where in conditions:
+            query = sa.select(column).where(where)
+            values |= set(
+                await database.read(lambda connection, query=query: connection.scalars(query).all())
+            )
+        return sorted(values - {None})
 
     attached = of(vector_store_files, "file_id", found.files) + [
         where & vector_store_files.c.file_id.not_in(found.files)
         for where in of(vector_store_files, "store_id", found.stores)
     ]
     texts = of(chunks, "file_id", found.files)
-    digests = selected(chunks.c.digest, texts)
-    ran = selected(vector_store_files.c.job_id, attached)
-    return {
-        responses: of(responses, "id", found.responses),
-        conversations: of(conversations, "id", found.conversations),
-        conversation_items: of(conversation_items, "conversation_id", found.conversations),
-        completions: of(completions, "seq", found.completions),
-        completion_metadata: of(completion_metadata, "seq", found.completions),
-        batches: of(batches, "id", found.batches),
-        batch_lines: of(batch_lines, "batch_id", found.batches),
-        vector_stores: of(vector_stores, "id", found.stores),
-        vector_store_files: attached,
-        vector_store_batches: of(vector_store_batches, "store_id", found.stores),
-        vector_store_sources: of(vector_store_sources, "store_id", found.stores),
-        chunks: texts,
-        documents: of(documents, "digest", selected(vector_store_files.c.digest, attached)),
-        embeddings: of(embeddings, "digest", digests),
-        files: of(files, "id", found.files),
-        jobs: of(jobs, "id", [*found.responses, *found.batches, *ran]),
-    }
+    digests = await selected(chunks.c.digest, texts)
+    ran = await selected(vector_store_files.c.job_id, attached)
+    parsed = await selected(vector_store_files.c.digest, attached)
+    return [
+        (responses, of(responses, "id", found.responses)),
+        (conversations, of(conversations, "id", found.conversations)),
+        (conversation_items, of(conversation_items, "conversation_id", found.conversations)),
+        (completions, of(completions, "seq", found.completions)),
+        (completion_metadata, of(completion_metadata, "seq", found.completions)),
+        (batches, of(batches, "id", found.batches)),
+        (batch_lines, of(batch_lines, "batch_id", found.batches)),
+        (vector_stores, of(vector_stores, "id", found.stores)),
+        (vector_store_files, attached),
+        (vector_store_batches, of(vector_store_batches, "store_id", found.stores)),
+        (vector_store_sources, of(vector_store_sources, "store_id", found.stores)),
+        (chunks, texts),
+        (documents, of(documents, "digest", parsed)),
+        (embeddings, of(embeddings, "digest", digests)),
+        (files, of(files, "id", found.files)),
+        (jobs, of(jobs, "id", [*found.responses, *found.batches, *ran])),
+    ]
 
 
-def _rows(connection: Connection, table: sa.Table, where: _Where) -> Iterator[Mapping[str, Any]]:
+async def _rows(database: Database, table: sa.Table, where: _Where) -> AsyncGenerator[Mapping[str, Any]]:
+    """Yields rows. Each page is a read of its own: a long one would be cut off."""
     left_out = _LEFT_OUT.get(table.name, set[str]())
     keys = list(table.primary_key.columns)
     columns = [column for column in table.c if column.name not in left_out or column in keys]
@@ -180,7 +185,8 @@ def _rows(connection: Connection, table: sa.Table, where: _Where) -> Iterator[Ma
     last: sa.Row[Any] | None = None
     while True:
         after = sa.true() if last is None else sa.tuple_(*keys) > tuple(last._mapping[key] for key in keys)
-        page = connection.execute(query.where(after)).all()
+        behind = query.where(after)
+        page = await database.read(lambda connection, query=behind: connection.execute(query).all())
         for row in page:
             yield {column.name: row._mapping[column] for column in columns}
         if len(page) < _PAGE:
@@ -203,34 +209,39 @@ def _line(table: sa.Table, row: Mapping[str, Any]) -> str:
     return json.dumps(told, ensure_ascii=False)
 
 
-def _blobs(connection: Connection, store: FileStore, subject: Subject, folder: Path) -> int:
+async def _blobs(
+    database: Database, store: FileStore, subject: Subject, found: Attribution | None, folder: Path
+) -> int:
     """Copies the bytes of files and of parts of uploads. They are named by ids: names of clients may be paths."""
-    if subject.end_user:
-        ids = attributed(connection, subject).files
+    tenant = subject.tenant
+    queries = [
+        sa.select(files.c.id, files.c.sha256).where(files.c.tenant == tenant, files.c.id.in_(part))
+        for part in parts(found.files if found is not None else [])
+    ]
+    if found is None:
         queries = [
-            sa.select(files.c.id, files.c.sha256).where(
-                files.c.tenant == subject.tenant, files.c.id.in_(part)
-            )
-            for part in parts(ids)
-        ]
-    else:
-        queries = [
-            sa.select(files.c.id, files.c.sha256).where(files.c.tenant == subject.tenant),
-            sa.select(upload_parts.c.id, upload_parts.c.sha256).where(
-                upload_parts.c.tenant == subject.tenant
-            ),
+            sa.select(files.c.id, files.c.sha256).where(files.c.tenant == tenant),
+            sa.select(upload_parts.c.id, upload_parts.c.sha256).where(upload_parts.c.tenant == tenant),
             sa.select(batches.c.id, batches.c.input_sha256).where(
-                batches.c.tenant == subject.tenant, batches.c.input_sha256.is_not(None)
+                batches.c.tenant == tenant, batches.c.input_sha256.is_not(None)
             ),
         ]
     count = 0
     for query in queries:
-        for id, sha256 in connection.execute(query).all():
-            source = store.blobs.path(sha256)
-            if source.exists():
-                folder.mkdir(exist_ok=True, mode=0o700)
-                shutil.copyfile(source, folder / id)
-                count += 1
+        named = await database.read(lambda connection, query=query: connection.execute(query).all())
+        count += await asyncio.to_thread(
+            _copied, [(id, store.blobs.path(sha256)) for id, sha256 in named], folder
+        )
+    return count
+
+
+def _copied(named: Sequence[tuple[str, Path]], folder: Path) -> int:
+    count = 0
+    for id, source in named:
+        if source.exists():
+            folder.mkdir(exist_ok=True, mode=0o700)
+            shutil.copyfile(source, folder / id)
+            count += 1
     return count
 
 
