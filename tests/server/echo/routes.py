@@ -24,7 +24,7 @@ def router(context: ServerContext) -> APIRouter:
         params = model.sampling(SamplingOptions(temperature=0), 40, logprobs=None)
         caller = principal_of(request).caller
         choice = Choice(0, engine_request("echo", prompt, params, 0, caller, adapter))
-        updates: list[Update] = [update async for update in answering.updates([choice])]
+        updates: list[Update] = [update async for update in answering.complete(None, [choice])]
         text = "".join(update.text for update in updates)
         return json_response(Echo(text, usage([updates[-1].counts], 1)))
 

@@ -26,13 +26,17 @@ _MOST_BYTES = 64 << 20
 
 PolicyOption = Annotated[
     str,
-    typer.Option("--policy", metavar="POLICY", help="open, standard, strict, cn-public, or a YAML file."),
+    typer.Option(
+        "--policy",
+        metavar="POLICY",
+        help="Policy to apply: open, standard, strict, cn-public, or a YAML file.",
+    ),
 ]
 LayerOption = Annotated[
     str,
     typer.Option(
         "--layer",
-        help="input: what users say; context: what searches and tools bring; output: what the model says.",
+        help="Place of the text: input (of users), context (from searches and tools) or output (of the model).",
     ),
 ]
 TenantOption = Annotated[
@@ -41,7 +45,9 @@ TenantOption = Annotated[
 
 
 def check(
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="The text; - reads it from standard input.")],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="Text to check; - reads it from standard input.")
+    ],
     policy: PolicyOption = "standard",
     layer: LayerOption = "input",
     tenant: TenantOption = "",
@@ -94,7 +100,10 @@ def scan(
 
 def policy(
     name: Annotated[
-        str, typer.Argument(metavar="POLICY", help="open, standard, strict, cn-public, or a YAML file.")
+        str,
+        typer.Argument(
+            metavar="POLICY", help="Policy to apply: open, standard, strict, cn-public, or a YAML file."
+        ),
     ],
     json: JsonFlag = False,
 ) -> None:

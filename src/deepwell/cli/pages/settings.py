@@ -31,6 +31,7 @@ _TITLES: Mapping[str, tuple[str, str]] = {
     "models": ("Models", "模型"),
     "storage": ("Data at rest", "数据存储"),
     "knowledge": ("Knowledge", "知识库"),
+    "safety": ("Safety", "安全防护"),
     "client": ("Command line as a client", "命令行客户端"),
 }
 
