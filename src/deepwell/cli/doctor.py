@@ -110,6 +110,7 @@ def examine(settings: Settings) -> dict[str, Any]:
         "model": _model(settings, problems),
         "store": _store(settings),
         "server": _server(settings, problems),
+        "guard": _guard(settings, problems),
         "extras": _extras(),
         "settings": _settings(settings),
     }
@@ -196,6 +197,30 @@ def _server(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
         return {"url": url, "state": f"a running server serves {served}: {found.detail}"}
 
 
+def _guard(settings: Settings, problems: list[_Problem]) -> dict[str, Any]:
+    """The policy of the setting `guard`, and the lists of terms that it names."""
+    if settings.guard is None:
+        return {"policy": "off", "lists": {}}
+    from deepwell.errors import DeepwellError
+    from deepwell.safety.policy import Policy
+    from deepwell.safety.terms.lists import read_list
+    from deepwell.safety.terms.pull import lists_folder
+
+    lists: dict[str, str] = {}
+    try:
+        policy = Policy.load(settings.guard)
+    except DeepwellError as error:
+        problems.append(_Problem(error.message, error.fix))
+        return {"policy": settings.guard, "lists": lists}
+    for name in policy.terms:
+        try:
+            lists[name] = f"{len(read_list(lists_folder(settings.models_dir), name).terms):,} terms"
+        except DeepwellError as error:
+            problems.append(_Problem(error.message, error.fix))
+            lists[name] = "not here"
+    return {"policy": policy.name, "hash": policy.hash, "lists": lists}
+
+
 def _extras() -> dict[str, str]:
     """Extras that are missing are no problem: each says the command that brings it."""
     states: dict[str, str] = {}
@@ -235,6 +260,8 @@ def _print(report: dict[str, Any]) -> None:
         table.add_row("sampling", f"{drawn}, where a request does not say ({sampling['source']})")
     table.add_row("store", f"{report['store']['folder']}: {', '.join(report['store']['models']) or 'empty'}")
     table.add_row("server", f"{report['server']['url']}  {report['server']['state']}")
+    lists = ", ".join(f"{name} ({state})" for name, state in report["guard"]["lists"].items())
+    table.add_row("guard", f"{report['guard']['policy']}{'  lists: ' if lists else ''}{lists}")
     for extra, state in report["extras"].items():
         table.add_row(f"extra {extra}", state)
     out.print(table)
