@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from deepwell.safety.findings import Action, Decision, Finding
 from deepwell.safety.normalise import Normalised, normalised
+from deepwell.safety.personal import Personal
+from deepwell.safety.secrets import Secrets
 from deepwell.safety.stream import HOLD_BACK, Released, StreamRules, StreamScanner
 from deepwell.safety.terms.detector import Terms as RealTerms
 from deepwell.safety.terms.lists import Term, TermList, term_key
@@ -287,6 +289,48 @@ def test_a_redacted_span_is_replaced_once() -> None:
 def test_a_number_longer_than_the_hold_back_is_replaced_as_a_whole() -> None:
     out, _ = streamed(REDACT, "No. " + "7" * 150 + " it is")
     assert out == "No. [number] it is"
+
+
+PERSONS = [
+    "13812345678",
+    "138 1234 5678",
+    "4111 1111 1111 1111",
+    "4111-1111-1111-1111",
+    "11010519491231002X",
+    "192.168.10.24",
+    "+49 170 1234567",
+]
+KEY = (
+    "-----BEGIN PRIVATE KEY-----\n"
+    + "\n".join(f"MIIEvQIBADANBgkqhkiG9w0BAQEFAASC{at}" for at in range(10, 60))
+    + ("\n-----END PRIVATE KEY-----")
+)
+DATA = StreamRules([Personal(), Secrets()], deciding("redact"), replacement=lambda finding: "▮")
+
+
+@pytest.mark.parametrize("value", PERSONS)
+@pytest.mark.parametrize(("before", "after"), [("Her number is ", " and so on."), ("电话：", "，谢谢。")])
+def test_numbers_of_persons_are_redacted_alike_at_every_split(value: str, before: str, after: str) -> None:
+    text = before + value + after
+    for pieces in ([text], list(text), *(halves(text, at) for at in range(len(text) + 1))):
+        assert streamed(DATA, pieces)[0] == f"{before}▮{after}", pieces
+
+
+@pytest.mark.parametrize("value", ["annaberg@example.org", "DE89 3704 0044 0532 0130 00"])
+def test_the_letters_in_front_of_a_value_may_leave_and_the_rest_does_not(value: str) -> None:
+    text = f"It is {value} for sure."
+    for at in range(len(text) + 1):
+        out, _ = streamed(DATA, halves(text, at))
+        assert out.endswith("▮ for sure.")
+        assert value[8:] not in out
+
+
+@pytest.mark.parametrize("size", [1, 5, 40, 300])
+def test_a_key_of_many_lines_does_not_pass_behind_its_first(size: int) -> None:
+    text = f"Here you are: {KEY}\nKeep it safe, please."
+    out, _ = streamed(DATA, [text[at : at + size] for at in range(0, len(text), size)])
+    assert "MIIE" not in out
+    assert out.endswith("Keep it safe, please.")
 
 
 def test_slow_detectors_are_asked_now_and_then_and_at_the_end() -> None:

@@ -107,6 +107,10 @@ class SecretForm:
 
 _KEY_HEAD: Final = r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
 _KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{1,40}-----")
+_KEY_END_BEGUN: Final = re.compile(r"-{1,5}(?:E(?:N(?:D[A-Z0-9 ]{0,40}-{0,5})?)?)?")
+_KEY_WORD: Final = re.compile(r"[A-Za-z0-9+/=]+")
+_KEY_LINE: Final = 16
+"""Characters of the lines of a key, but for its last."""
 _LONGEST_KEY: Final = 16_384
 _SIGNS: Final = "[A-Za-z0-9_-]"
 _KEYWORD: Final = (
@@ -211,4 +215,19 @@ def _key_end(text: str, head_end: int) -> int:
     """Returns where the private key ends whose first line ends at `head_end`; that end if its last line is not there."""
     found = _KEY_END.search(text, head_end, head_end + _LONGEST_KEY)
     inner = text.find("-----BEGIN", head_end, found.start() if found else head_end)
-    return found.end() if found and inner < 0 else head_end
+    if found and inner < 0:
+        return found.end()
+    return len(text) if _is_unfinished(text, head_end) else head_end
+
+
+def _is_unfinished(text: str, head_end: int) -> bool:
+    """Tells whether all that follows a key's first line may be of the key, as in a stream whose last line is to come."""
+    if len(text) - head_end > _LONGEST_KEY or text.find("-----BEGIN", head_end) >= 0:
+        return False
+    body, hyphen, rest = text[head_end:].partition("-")
+    words = body.split()
+    if not words or (hyphen and not _KEY_END_BEGUN.fullmatch(hyphen + rest)):
+        return False
+    # Neither the last line nor one that is not all there is as long as the others.
+    long = max(len(words) - 2, min(len(words) - 1, 1))
+    return all(len(word) >= _KEY_LINE for word in words[:long]) and all(map(_KEY_WORD.fullmatch, words))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from deepwell.safety.beginnings import Beginnings, Lexicon
@@ -27,9 +27,13 @@ _KEPT: Final = 4096
 _EVERY: Final = 160
 _OFTEN: Final = 48
 _SAMPLE_EVERY: Final = 384
+# A piece of so many characters is no token, and is scanned as it comes.
+_LARGE: Final = 40
 # A run of so many characters is scanned before it is over.
 _LONG_RUN: Final = 32
 _BOUNDARY: Final = 24
+_OPEN_END: Final = 2
+"""A finding that ends so near to the end of the stream may go on."""
 
 
 def _bracketed(finding: Finding) -> str:
@@ -135,6 +139,7 @@ class StreamScanner:
         "_decided",
         "_ended",
         "_failed",
+        "_open",
         "_raw",
         "_released",
         "_rescan",
@@ -156,6 +161,8 @@ class StreamScanner:
         self._cuts: list[_Cut] = []
         self._decided: list[tuple[Finding, Action]] = []
         self._failed: set[str] = set()
+        # Where a finding begins that is redacted and may go on.
+        self._open: int | None = None
         self._rescan = self._ended = False
 
     @property
@@ -209,12 +216,13 @@ class StreamScanner:
         whole, over = self._beginnings.whole(), self._runs.over()
         since = end - self._scanned
         due = self._rescan or over or whole is not None or since >= self._rules.every
-        due = due or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
+        due = due or len(text) >= _LARGE or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
         hold = end if last else self._hold(end)
         decision = None
         if due or (last and end):
             firm, provisional, failed = self._scan(end, whole, last=last)
             self._rescan = bool(provisional)
+            self._open = self._open if provisional else None
             hold = min([hold, *(finding.start for finding in provisional)])
             decision = self._decided_about(firm, failed)
             if decision is not None and decision.action == "block":
@@ -251,6 +259,8 @@ class StreamScanner:
         first = min(self._released, self._scanned, end - _CONTEXT)
         if whole is not None:
             first = min(first, whole - _BOUNDARY)
+        if self._open is not None:
+            first = min(first, self._open - _BOUNDARY)
         first = max(first, self._base)
         window = self._raw[first - self._base :]
         if not first:
@@ -268,7 +278,7 @@ class StreamScanner:
         failed: list[str] = []
         for detector in detectors:
             try:
-                found += [_moved(finding, first) for finding in detector.scan(text)]
+                found += [_moved(_trimmed(finding, text.text), first) for finding in detector.scan(text)]
             except Exception:
                 failed.append(detector.name)
         return found, failed
@@ -297,21 +307,37 @@ class StreamScanner:
             known = next((one for one in reversed(self._decided) if _same(one[0], finding)), None)
             if known is None:
                 new.append(finding)
-            elif known[1] == "redact" and finding.end > known[0].end:
-                self._cut(finding, "")
-                self._decided.append((finding, "redact"))
+            elif known[1] == "redact":
+                if self._holds_more(known[0].end, finding.end):
+                    self._cut(finding, "")
+                    self._decided.append((finding, "redact"))
+                self._keep_open(finding, "redact")
         if not new and not failed:
             return None
         decision = self._rules.decide(new, failed)
         for finding, action in decision.findings:
             self._decided.append((finding, action))
+            self._keep_open(finding, action)
             if action == "redact":
                 self._cut(finding, self._rules.replacement(finding))
         return decision
 
+    def _keep_open(self, finding: Finding, action: Action) -> None:
+        """Notes a finding that may go on, such as a key of many lines: what follows is scanned together with its beginning."""
+        if action == "redact" and finding.end >= self._scanned - _OPEN_END:
+            self._open = finding.start
+            self._rescan = True
+
+    def _holds_more(self, start: int, end: int) -> bool:
+        """Tells whether there is more than punctuation between two positions, by which readings differ about an end."""
+        return any(character.isalnum() for character in self._between(start, end))
+
     def _cut(self, finding: Finding, replacement: str) -> None:
         start = max(finding.start, self._released)
-        if finding.end > start:
+        waiting = next((cut for cut in self._cuts if cut.start <= start <= cut.end), None)
+        if waiting is not None and not replacement:
+            waiting.end = max(waiting.end, finding.end)
+        elif finding.end > start:
             self._cuts.append(_Cut(start, finding.end, replacement))
 
     def _release(self, until: int) -> str:
@@ -341,6 +367,14 @@ class StreamScanner:
 
     def _between(self, start: int, end: int) -> str:
         return self._raw[start - self._base : end - self._base]
+
+
+def _trimmed(finding: Finding, text: str) -> Finding:
+    """Returns a finding of a reading that joins characters without the punctuation behind it, which it joined over."""
+    end = finding.end
+    while finding.view == "joined" and end > finding.start + 1 and not text[end - 1].isalnum():
+        end -= 1
+    return finding if end == finding.end else replace(finding, end=end)
 
 
 def _moved(finding: Finding, by: int) -> Finding:
