@@ -55,7 +55,7 @@ def normalised(text: str) -> Normalised:
     for view in (
         whole,
         leet(prefix + "leet", letters),
-        deciphered(letters, prefix),
+        *deciphered(letters, prefix),
         reversed_text(letters, prefix),
     ):
         if view is not None and len(view.text) <= room:

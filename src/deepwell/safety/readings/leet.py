@@ -17,6 +17,7 @@ __all__ = ["leet"]
 _ASCII: Final = 128
 _LETTERS: Final = dict(zip("0123456789@$!|+^", "oizeasgtbgasilta", strict=True))
 _BRACKETS: Final = dict.fromkeys("([{<", "c")
+_PAIRS: Final = ("()", "[]", "{}", "<>")
 _ANY: Final = "01345679@$!|"
 # Signs that read as one of two letters: the one that fits the letters beside it better.
 _DOUBTFUL: Final = {"1": "il", "!": "il", "|": "il", "6": "gb"}
@@ -58,14 +59,15 @@ def leet(name: str, view: View) -> View | None:
             return None
     else:
         return None
-    if text.count("(") == text.count(")"):
-        is_sign &= (codes != ord("(")) & (codes != ord("["))
+    for opening, closing in _PAIRS:
+        if opening in text and text.count(opening) == text.count(closing):
+            is_sign &= codes != ord(opening)
     in_word = is_sign | is_letter
     before, after = np.zeros_like(in_word), np.zeros_like(in_word)
     before[1:], after[:-1] = in_word[:-1], in_word[1:]
     ends_sentence = (codes == ord("!")) & ~after
     change = is_sign & (before | after) & ~ends_sentence
-    change &= _with_letters(in_word, is_letter)
+    change &= _with(in_word, is_letter | (is_sign & (small > ord("9"))))
     out = np.where(change, reads[small], codes)
     for sign, letters in _DOUBTFUL.items():
         at = np.flatnonzero(change & (codes == ord(sign)))
@@ -74,13 +76,13 @@ def leet(name: str, view: View) -> View | None:
     return View(name, text_of(out), view.starts, view.ends)
 
 
-def _with_letters(in_word: NDArray[np.bool_], is_letter: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Returns which characters stand in a word that has a letter."""
+def _with(in_word: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Returns which characters stand in a word that has a wanted one."""
     begins = in_word.copy()
     begins[1:] &= ~in_word[:-1]
     number = np.cumsum(begins)
     has = np.zeros(int(number[-1]) + 1, np.bool_)
-    has[number[is_letter]] = True
+    has[number[wanted]] = True
     return has[number]
 
 
