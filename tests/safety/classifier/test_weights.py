@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +35,12 @@ def test_weights_survive_a_round_trip(tmp_path: Path) -> None:
 
 def test_shipped_weights_are_small() -> None:
     assert SHIPPED.stat().st_size <= 1_100_000
-    assert (SHIPPED.parent / "card.toml").exists()
+
+
+def test_the_card_is_that_of_the_shipped_weights() -> None:
+    card = tomllib.loads((SHIPPED.parent / "card.toml").read_text(encoding="utf-8"))
+    assert card["weights_sha256"] == hashlib.sha256(SHIPPED.read_bytes()).hexdigest()
+    assert all(one["licence"] for one in card["sources"])
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1])

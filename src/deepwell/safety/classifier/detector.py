@@ -47,8 +47,9 @@ class LinearDetector:
 
     def logits(self, text: str) -> NDArray[np.float64]:
         """Returns the highest logit of any window: [categories]. A text without letters has minus infinity."""
-        spans = self.spans(grams(text))
-        if not len(spans.starts):
+        read = grams(text)
+        spans = self.spans(read)
+        if not len(read.starts):
             return np.full(len(CATEGORIES), -np.inf)
         return spans.logits.max(axis=0)
 
@@ -64,9 +65,9 @@ class LinearDetector:
 
     def _of_view(self, view: View) -> list[Finding]:
         read = grams(view.text)
-        spans = self.spans(read)
-        if not len(spans.starts):
+        if not len(read.starts):
             return []
+        spans = self.spans(read)
         worst = spans.logits.argmax(axis=0)
         found: list[Finding] = []
         for number, category in enumerate(CATEGORIES):
@@ -85,7 +86,7 @@ class LinearDetector:
 
     def _score(self, number: int, above: float) -> float:
         slope, offset = float(self._weights.slopes[number]), float(self._weights.offsets[number])
-        return float(1 / (1 + np.exp(-slope * above - offset)))
+        return float(1 / (1 + np.exp(-np.clip(slope * above + offset, -50, 50))))
 
     def _sums(self, read: Grams) -> NDArray[np.int64]:
         """Returns running sums of the table over the n-grams: [characters read + 1, categories]."""

@@ -53,9 +53,9 @@ class TrainingOptions:
     """
 
     windows: tuple[int, ...] = (80, 256, 1024)
-    epochs: int = 8
+    epochs: int = 10
     batch: int = 256
-    rate: float = 0.2
+    rate: float = 0.4
     decay: float = 1e-5
     benign_share: float = 3.0
     seed: int = 17

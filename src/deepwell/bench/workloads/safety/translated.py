@@ -12,16 +12,18 @@ from pathlib import Path
 from typing import Final
 
 from deepwell.bench.harness.assets import bench_cache
-from deepwell.bench.workloads.safety.frozen import test_sets
+from deepwell.bench.workloads.safety.frozen import attacks_by_side, test_sets
+from deepwell.bench.workloads.safety.harmful import harmbench, other_harmful
 from deepwell.bench.workloads.safety.prompts import Prompt, prompt
 from deepwell.llm import LLM
 
-__all__ = ["MODEL", "chinese_test"]
+__all__ = ["MODEL", "chinese_test", "chinese_training"]
 
 MODEL: Final = "qwen2.5-coder-0.5b"
 LONGEST: Final = 420
 """Longest attack that is translated, in characters: the model loses the thread of longer ones."""
 _TEST: Final = {"jailbreak": 60, "injection": 40, "harmbench": 50, "do_not_answer_malicious_uses": 50}
+_TRAINING: Final = {"jailbreak": 80, "injection": 40, "advbench": 60, "harmbench": 40, "many_shot": 20}
 _AT_ONCE: Final = 8
 _ASK: Final = (
     "Translate the text between the marks into Simplified Chinese. Output the translation only.\n<<<\n{}\n>>>"
@@ -33,7 +35,24 @@ def chinese_test() -> list[Prompt]:
     """Returns a seeded sample of the attacks for tests in Chinese; the family names the set it was drawn from."""
     sets = test_sets()
     chosen = [one for name, number in _TEST.items() for one in _drawn(name, sets[name], number)]
-    return _translated(chosen)
+    return _translated("test", chosen)
+
+
+def chinese_training() -> list[Prompt]:
+    """Returns a seeded sample of the attacks for training in Chinese, each with the family of its English text."""
+    sources = {
+        "jailbreak": attacks_by_side("jailbreak")["train"],
+        "injection": attacks_by_side("injection")["train"],
+        "advbench": test_sets()["advbench"],
+        "harmbench": harmbench(),
+        "many_shot": [one for one in other_harmful() if one.family == "many_shot"],
+    }
+    chosen = [
+        one
+        for name, number in _TRAINING.items()
+        for one in _drawn(f"{name} for training", sources[name], number)
+    ]
+    return _translated("training", chosen)
 
 
 def _drawn(name: str, texts: Sequence[Prompt], number: int) -> list[Prompt]:
@@ -43,10 +62,10 @@ def _drawn(name: str, texts: Sequence[Prompt], number: int) -> list[Prompt]:
     return draw.sample(unique, min(number, len(unique)))
 
 
-def _translated(chosen: Sequence[Prompt]) -> list[Prompt]:
+def _translated(name: str, chosen: Sequence[Prompt]) -> list[Prompt]:
     """Returns the translations; a refusal, or a text that is not Chinese, is left out."""
     digest = sha256("\n".join(one.id for one in chosen).encode()).hexdigest()[:12]
-    kept = bench_cache() / "safety" / f"chinese-test-{digest}.jsonl"
+    kept = bench_cache() / "safety" / f"chinese-{name}-{digest}.jsonl"
     texts = translate([one.core for one in chosen], kept)
     found = [
         prompt(one.category, one.family, text)

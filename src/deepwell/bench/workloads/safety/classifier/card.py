@@ -11,6 +11,7 @@ from typing import Final
 
 from deepwell.bench.workloads.safety.classifier.fitted import MAX_FALSE_POSITIVES, OPTIONS, Fitted
 from deepwell.bench.workloads.safety.wheels import LICENCES, WHEELS
+from deepwell.bench.workloads.safety.translated import MODEL
 from deepwell.safety.classifier.weights import CATEGORIES
 
 __all__ = ["written_card"]
@@ -46,6 +47,7 @@ def written_card(trained: Fitted, weights: Path) -> str:
         lines += _source(f"pypi:{package}=={version}", licence, digest)
     for packages, licence in _DEBIAN.items():
         lines += _source(f"debian:{packages}", licence, "")
+    lines += _source(f"model:{MODEL}, which translated attacks for training into Chinese", "Apache-2.0", "")
     lines += _source("deepwell:bench/workloads/safety/written", "as this repository", "")
     for side, texts in (("train", trained.texts.train), ("thresholds", trained.texts.development)):
         lines += ["", f"[counts.{side}]"]

@@ -15,6 +15,7 @@ from deepwell.bench.workloads.safety.harmful import RELATED, advbench, harmbench
 from deepwell.bench.workloads.safety.near import contained
 from deepwell.bench.workloads.safety.prompts import Prompt, prompt
 from deepwell.bench.workloads.safety.sides import side_of
+from deepwell.bench.workloads.safety.translated import chinese_training
 
 __all__ = ["Fold", "TrainingSet", "training_set", "written_benign"]
 
@@ -24,7 +25,7 @@ Fold = Literal["shipped", "without advbench", "without harmbench"]
 _HERE: Final = Path(__file__).parents[1]
 _GOALS: Final = 9
 """Openers that each goal is combined with."""
-_HEADINGS: Final = 1500
+_HEADINGS: Final = 900
 _FRAMES: Final = 400
 _HIDDEN: Final = 500
 """Injections that are hidden in a benign passage."""
@@ -58,6 +59,7 @@ def training_set(fold: Fold = "shipped") -> TrainingSet:
         *harmbench(),
         *other_harmful(),
         *_written("train"),
+        *chinese_training(),
     ]
     if held_out:
         attacks = [one for one in attacks if one.family not in RELATED[held_out]]
@@ -122,7 +124,12 @@ def _lists() -> dict[str, list[str]]:
 def _combined_benign() -> list[Prompt]:
     """Returns openers of requests with benign goals, so that an opener alone tells nothing."""
     lists = _lists()
-    texts = [*_goals(lists, "en", "benign"), *_goals(lists, "zh", "benign")]
+    texts = [
+        *_goals(lists, "en", "benign"),
+        *_goals(lists, "zh", "benign"),
+        *_about(lists, "en"),
+        *_about(lists, "zh"),
+    ]
     return [prompt("benign", "combined", text) for text in texts]
 
 
@@ -166,10 +173,20 @@ def _written(side: Literal["train", "development"]) -> Iterator[Prompt]:
             yield prompt("jailbreak", "written", text)
 
 
+def _about(lists: dict[str, list[str]], language: str) -> Iterator[str]:
+    """Yields innocent questions about crimes and dangers."""
+    draw = random.Random(f"deepwell:about:{language}")  # noqa: S311 - a seeded draw, not a secret
+    frames = [text for one in lists[f"about_{language}"] for text in expanded(one)]
+    for thing in lists[f"things_{language}"]:
+        for frame in draw.sample(frames, _GOALS):
+            yield frame.replace("{}", thing)
+
+
 def _goals(lists: dict[str, list[str]], language: str, kind: str) -> Iterator[str]:
     draw = random.Random(f"deepwell:{kind}:{language}")  # noqa: S311 - a seeded draw, not a secret
     openers = [text for one in lists[f"openers_{language}"] for text in expanded(one)]
-    for goal in lists[f"{kind}_{language}"]:
+    goals = lists[f"{kind}_{language}"] + (lists[f"acts_{language}"] if kind == "harmful" else [])
+    for goal in goals:
         for opener in draw.sample(openers, min(_GOALS, len(openers))):
             yield opener.replace("{}", goal)
 
