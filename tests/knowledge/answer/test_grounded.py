@@ -7,8 +7,9 @@ from tests.knowledge.answer.fakes import FakeWriter, WordEmbedder, passage
 
 from deepwell.errors import InvalidRequest
 from deepwell.knowledge.answer.cite import GroundedAnswer
-from deepwell.knowledge.answer.decline import WRITERS, WriterCalibration, confirm, judge
+from deepwell.knowledge.answer.decline import judge
 from deepwell.knowledge.answer.grounded import AnswerDelta, AnswerOptions, answer, quotation, stream_answer
+from deepwell.knowledge.answer.quoting import LEXICAL, WRITERS, Quoting, WriterCalibration
 from deepwell.knowledge.documents import Passage
 
 POOL = passage(
@@ -126,23 +127,10 @@ async def test_the_passage_that_answers_is_judged_best() -> None:
     assert await judge(QUESTION, [], WordEmbedder()) == []
 
 
-async def test_only_measured_writers_are_asked_to_confirm(monkeypatch: pytest.MonkeyPatch) -> None:
-    (best,) = await judge(QUESTION, [POOL], WordEmbedder())
-    writer = FakeWriter()
-    assert await confirm(QUESTION, best, writer) is best
-    assert writer.chosen == []
-    monkeypatch.setitem(WRITERS, "fake", WriterCalibration({"en": (0.5, 2.0, 0.5, 0.0)}))
-    writer.name = "fake"  # type: ignore[attr-defined]
-    sure = await confirm(QUESTION, best, writer)
-    writer.doubt()
-    assert (await confirm(QUESTION, best, writer)).score < sure.score
-    assert POOL.text in writer.chosen[0][0]["content"]
-
-
 async def test_a_small_writer_is_not_asked_where_a_quotation_answers_better(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(WRITERS, "small", WriterCalibration({}, quotes=True))
+    monkeypatch.setitem(WRITERS, "small", WriterCalibration(quotes=True))
     writer = FakeWriter(["It is freed after 30 to 600 seconds [1]."])
     writer.name = "small"  # type: ignore[attr-defined]
     found = await answer(asks(QUESTION), Store(POOL, GAMMA).search, writer, WordEmbedder())
@@ -156,7 +144,9 @@ async def test_a_small_writer_is_not_asked_where_a_quotation_answers_better(
 
 
 async def test_a_quotation_is_declined_where_two_passages_come_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(WRITERS, "small", WriterCalibration({}, quotes=True))
+    monkeypatch.setitem(WRITERS, "small", WriterCalibration(quotes=True))
+    leading = Quoting({"en": (0.0, *LEXICAL.order["en"][1:5], 0.0, 0.0)}, {"en": (0.0,) * 7 + (1.0, -0.3)})
+    monkeypatch.setattr("deepwell.knowledge.answer.decline.UNCALIBRATED", leading)
     small = FakeWriter()
     small.name = "small"  # type: ignore[attr-defined]
     rival = passage(f"{POOL.text} It is red.", 4, headings=("Connection pool",))

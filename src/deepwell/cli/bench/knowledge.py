@@ -63,14 +63,15 @@ def citations(
     fit: Annotated[
         bool,
         typer.Option(
-            "--fit", help="Fit weights and thresholds on the development questions, and print them."
+            "--fit",
+            help="Fit weights and thresholds on the development questions, and try them on sets that were left out.",
         ),
     ] = False,
     fit_model: Annotated[
         bool,
         typer.Option(
             "--fit-writer",
-            help="Fit the weights of the chat model's judgement on the development questions, and print them.",
+            help="The same with the chat model's likelihoods of the questions; also the support of sentences.",
         ),
     ] = False,
     row: Row = None,

@@ -11,6 +11,8 @@ NOTE: features. All but the first need no model:
            formula of the question is not in it
   order    share of the question's pairs of neighbouring words that are neighbours in the same two sentences, or in a heading:
            "the first control of a form" is not "the control of the first form"
+  place    1 for the first passage of the search, 1/2 for the second, and so on: a question in other words than the passage's
+           shares few words with it, and the search, which weighs the words of the whole passage, then errs least
 """
 
 from __future__ import annotations
@@ -69,25 +71,31 @@ _LITERAL: Final = re.compile(r'=[^\s，。？?]+\)|"([^"]+)"|「([^」]+)」|“
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The five numbers of a question and a candidate; see the note of this module."""
+    """The six numbers of a question and a candidate; see the note of this module."""
 
     cosine: float
     covered: float
     kind: float
     missing: float
     order: float
+    place: float
     case: Case
 
     @property
-    def row(self) -> tuple[float, float, float, float, float]:
+    def row(self) -> tuple[float, float, float, float, float, float]:
         """The numbers, in the order of the weights."""
-        return (self.cosine, self.covered, self.kind, self.missing, self.order)
+        return (self.cosine, self.covered, self.kind, self.missing, self.order, self.place)
 
 
 async def features_of(
-    question: str, passages: Sequence[Passage], embedder: Embedder, count: int
+    question: str, passages: Sequence[Passage], embedder: Embedder, count: int, *, ranked: bool = True
 ) -> list[Features]:
-    """Returns the features of the first `count` passages."""
+    """Returns the features of the first `count` passages.
+
+    Args:
+        passages: found passages, best first.
+        ranked: false if the order of the passages says nothing; `place` is then 1 for all.
+    """
     if not passages:
         return []
     judged = passages[:count]
@@ -104,11 +112,14 @@ async def features_of(
             (cosines[text] + max(cosines[part] for part in own)) / 2
             for text, own in zip(texts[: len(judged)], parts, strict=True)
         ],
+        ranked=ranked,
     )
 
 
-def features_from(question: str, passages: Sequence[Passage], cosines: Sequence[float]) -> list[Features]:
-    """Returns the features of as many passages as there are cosines."""
+def features_from(
+    question: str, passages: Sequence[Passage], cosines: Sequence[float], *, ranked: bool = True
+) -> list[Features]:
+    """Returns the features of as many passages as there are cosines; the arguments are those of `features_of`."""
     words = content_words(question)
     asked = frozenset(words)
     held = [frozenset(content_words(_titled(one))) for one in passages]
@@ -117,7 +128,7 @@ def features_from(question: str, passages: Sequence[Passage], cosines: Sequence[
     }
     language = language_of(question)
     found: list[Features] = []
-    for passage, cosine in zip(passages, cosines, strict=False):
+    for at, (passage, cosine) in enumerate(zip(passages, cosines, strict=False), 1):
         case: Case = language if _shares_language(question, _titled(passage)) else "cross"
         text = plain(_titled(passage))
         title = content_words("\n".join(passage.place.headings))
@@ -129,6 +140,7 @@ def features_from(question: str, passages: Sequence[Passage], cosines: Sequence[
                 _kind(question, plain(passage.text), language),
                 _missing(question, text),
                 max(_order(words, title, own) for own in quotable),
+                1 / at if ranked else 1.0,
                 case,
             )
         )

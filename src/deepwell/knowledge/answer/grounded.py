@@ -2,7 +2,7 @@
 
 The way of a question: rewritten to stand alone, searched, candidates judged, declined if none is relevant. Then either the
 prompt is assembled from the best ones, the model writes, and every sentence is checked; or the best passage's own words are
-quoted, a sentence or two, unless another passage comes close to it. They are quoted for writers that were measured to write
+quoted, a sentence or two, if it is sure enough that it answers. They are quoted for writers that were measured to write
 worse answers than that, and where no written sentence passes its check.
 """
 
@@ -209,7 +209,7 @@ async def quotation(question: str, best: Passage, embedder: Embedder) -> Checked
     """
     parts = sentences(best.text) or [Sentence(best.text.strip(), 0, len(best.text))]
     cuts = [Passage(at, "", "", 0.0, one.text, place=best.place) for at, one in enumerate(parts)]
-    ranked = [one.passage.key for one in await judge(question, cuts, embedder, count=len(cuts))]
+    ranked = [one.passage.key for one in await judge(question, cuts, embedder, count=len(cuts), ranked=False)]
     chosen = parts[ranked[0]]
     for at in ranked[1:]:
         if abs(at - ranked[0]) == 1 and (both := _joined(best.text, chosen, parts[at])) is not None:

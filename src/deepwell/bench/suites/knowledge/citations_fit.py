@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -15,61 +14,62 @@ from deepwell import AsyncLLM
 from deepwell.bench.harness.assets import e5_small
 from deepwell.bench.harness.report import Report
 from deepwell.bench.suites.knowledge.citations import HelpStore, Language, NamedWriter, help_store
-from deepwell.bench.workloads.knowledge.answers import AnswerQuestion, development_answers
-from deepwell.knowledge.answer.decline import JUDGED, asked_of
+from deepwell.bench.suites.knowledge.quoting_fit import QuotingCase, fitted_quoting, logistic, weights_of
+from deepwell.bench.workloads.knowledge.answers import AnswerQuestion, development_sets
+from deepwell.knowledge.answer.decline import JUDGED
 from deepwell.knowledge.answer.features import Case, Features, features_of
+from deepwell.knowledge.answer.quoting import READ, gains_of
 from deepwell.knowledge.answer.support import Support, Supporter
-from deepwell.knowledge.answer.text import Sentence, content_words, sentences
+from deepwell.knowledge.answer.text import Sentence, sentences
 from deepwell.knowledge.documents import Passage
 from deepwell.knowledge.models import LLMEmbedder, LLMWriter
 from deepwell.knowledge.protocols import Embedder
 
-__all__ = ["FitCase", "cases_of", "fit_citations", "fit_writer", "fitted_case"]
+__all__ = ["FitCase", "cases_of", "fit_citations", "fit_writer", "fitted_case", "quoting_cases"]
 
 _CANDIDATES: Final = 20
 _SCALES: Final = np.array(
-    [20.0, 3.0, 1.0, 2.0, 3.0]
+    [20.0, 3.0, 1.0, 2.0, 3.0, 1.0]
 )  # brings the features to one size, so that one penalty serves all
-_PENALTY: Final = 1.0
 _DECLINED: Final = 4  # per cent of covered development questions that may be declined for their score alone
 _NEAR_DECLINED: Final = (
     70  # per cent of near development questions beyond which no more covered ones are given up
 )
 _FAR_DECLINED: Final = 90  # per cent of far development questions that must be declined, whatever that costs
-_FOLDS: Final = 5
-_TIES: Final = (0.0, 0.1, 0.2, 0.3, 0.4)
 _COLUMNS: Final[dict[Case, tuple[tuple[int, ...], ...]]] = {
-    "en": ((1, 1, 1, 1, 1), (0, 1, 1, 1, 1)),
-    "zh": ((1, 1, 1, 1, 1), (0, 1, 1, 1, 1)),
-    "cross": ((1, 0, 0, 1, 0),),
+    "en": ((1, 1, 1, 1, 1, 1), (0, 1, 1, 1, 1, 1)),
+    "zh": ((1, 1, 1, 1, 1, 1), (0, 1, 1, 1, 1, 1)),
+    "cross": ((1, 0, 0, 1, 0, 0),),
 }
 """Features that count, in the order of `Features.row`."""
 
 
 @dataclass(frozen=True, slots=True)
 class FitCase:
-    """A candidate of a development question: searched with the gold passage, without it, or far from it."""
+    """The judged candidates of a development question: searched with the gold passage, without it, or far from it."""
 
+    questions: str
     question: AnswerQuestion
     kind: str
-    passage: Passage
-    features: Features
-    gold: bool
+    passages: tuple[Passage, ...]
+    features: tuple[Features, ...]
+
+    @property
+    def golds(self) -> list[bool]:
+        """True for each candidate that is a gold passage."""
+        return [one.file_id in self.question.golds for one in self.passages]
 
 
 def fit_citations(report: Report) -> dict[str, Any]:
-    """Fits and prints weights, least scores and ties, with what they do to the questions that they were fitted on.
-
-    `crossed` has the figures of questions that were left out of the fit, a fifth at a time, for several ties.
-    """
+    """Fits and prints the weights of judging and of quoting, with what the latter do to left-out questions."""
     return asyncio.run(_fit(report))
 
 
 def fit_writer(report: Report, model: str) -> dict[str, Any]:
-    """Fits and prints the weights of a writer's judgement, and measures the support of sentences by passages.
+    """Fits and prints the weights of quoting with a writer's likelihoods, and measures the support of sentences by passages.
 
     Args:
-        model: the writer whose judgement is weighed.
+        model: the writer that reads the passages. It takes about half a second a question on two idle cores.
     """
     return asyncio.run(_fit_writer(report, model))
 
@@ -80,23 +80,55 @@ async def _fit(report: Report) -> dict[str, Any]:
         embedder = _Memory(LLMEmbedder(encoder))
         stores: dict[Language, HelpStore] = {one: await help_store(embedder, one) for one in ("en", "zh")}
         for case in ("en", "zh", "cross"):
-            value |= fitted_case(case, await cases_of(case, stores, embedder))
-            report.note(f"{case}: { ({name: one for name, one in value.items() if name.startswith(case)}) }")
+            cases = await cases_of(case, stores, embedder)
+            value |= fitted_case(case, cases)
+            if case != "cross":
+                quoting = quoting_cases(case, cases)
+                for name, cosine in (("cosine", True), ("words", False)):
+                    value[f"{case}_quoting_{name}"] = fitted_quoting(case, quoting, cosine=cosine)
+            for name, one in value.items():
+                if name.startswith(case):
+                    report.note(f"{name}: {one}")
     return value
 
 
 def fitted_case(case: Case, cases: Sequence[FitCase]) -> dict[str, Any]:
-    """Returns the constants of one case, with the cosine and without it, and their effects."""
+    """Returns the constants of judging of one case, with the cosine and without it, and the shares that they decline."""
     value: dict[str, Any] = {}
     for used in _COLUMNS[case]:
-        name = f"{case}_{'cosine' if used[0] else 'words'}"
         weights, least = _first_stage(cases, np.array(used, float))
-        value[name] = {"weights": weights, "least": least}
-        scores = _scores(cases, weights) - least
-        value[f"{name}_own"] = {str(tie): _effects(cases, scores, tie) for tie in _TIES}
-        scores = _crossed(cases, np.array(used, float))
-        value[f"{name}_crossed"] = {str(tie): _effects(cases, scores, tie) for tie in _TIES}
+        best: dict[str, list[float]] = {}
+        for one in cases:
+            best.setdefault(one.kind, []).append(max(_scores(one, weights), default=-np.inf) - least)
+        value[f"{case}_{'cosine' if used[0] else 'words'}"] = {
+            "weights": weights,
+            "least": least,
+            **{
+                f"{kind}_declined": round(float(np.mean(np.array(all_) < 0)), 3)
+                for kind, all_ in best.items()
+            },
+        }
     return value
+
+
+def quoting_cases(
+    case: Case, cases: Sequence[FitCase], gains: dict[tuple[str, str], float] | None = None
+) -> list[QuotingCase]:
+    """Returns the candidates that may be quoted, those whose language is the case's, of questions that have some.
+
+    Args:
+        gains: by question and passage; candidates without one are left out. None: 0 for all.
+    """
+    found: list[QuotingCase] = []
+    for one in cases:
+        kept = [
+            (passage, features, 0.0 if gains is None else gains[one.question.question, passage.file_id])
+            for passage, features in zip(one.passages, one.features, strict=True)
+            if features.case == case and (gains is None or (one.question.question, passage.file_id) in gains)
+        ]
+        if kept:
+            found.append(QuotingCase(one.questions, one.question, one.kind, *zip(*kept, strict=True)))
+    return found
 
 
 async def _fit_writer(report: Report, model: str) -> dict[str, Any]:
@@ -106,12 +138,33 @@ async def _fit_writer(report: Report, model: str) -> dict[str, Any]:
         stores: dict[Language, HelpStore] = {one: await help_store(embedder, one) for one in ("en", "zh")}
         for case in ("en", "zh"):
             cases = await cases_of(case, stores, embedder)
-            first = fitted_case(case, cases)[f"{case}_cosine"]
-            value[f"{case}_writer"] = await _second_stage(cases, first, writer)
-            report.note(f"{case} with {model}: {value[f'{case}_writer']}")
+            weights = fitted_case(case, cases)[f"{case}_cosine"]["weights"]
+            gains = await _gains(case, cases, weights, writer)
+            for gain in (False, True):
+                name = f"{case}_quoting_{'likelihood' if gain else 'plain'}"
+                value[name] = fitted_quoting(case, quoting_cases(case, cases, gains), gain=gain)
+                report.note(f"{name} with {model}: {value[name]}")
             value[f"{case}_support"] = await _support(cases, embedder)
             report.note(f"{case} support: {value[f'{case}_support']}")
     return value
+
+
+async def _gains(
+    case: Case, cases: Sequence[FitCase], weights: Sequence[float], writer: LLMWriter
+) -> dict[tuple[str, str], float]:
+    """Returns the gains of the best `READ` candidates of each question, by question and passage."""
+    found: dict[tuple[str, str], float] = {}
+    for one in cases:
+        text = one.question.question
+        scores = _scores(one, weights)
+        best = sorted(
+            (at for at, features in enumerate(one.features) if features.case == case),
+            key=lambda at: -scores[at],
+        )[:READ]
+        new = [one.passages[at] for at in best if (text, one.passages[at].file_id) not in found]
+        if new and (gains := await gains_of(text, new, writer)) is not None:
+            found |= {(text, passage.file_id): gain for passage, gain in zip(new, gains, strict=True)}
+    return found
 
 
 class _Memory:
@@ -137,58 +190,41 @@ class _Memory:
 async def cases_of(case: Case, stores: dict[Language, HelpStore], embedder: Embedder) -> list[FitCase]:
     """Returns the judged candidates of all development questions, those of a question with the best of the search first."""
     found: list[FitCase] = []
-    for question in development_answers():
-        if case not in ("cross", question.language):
-            continue
-        language: Language = question.language
-        if case == "cross":
-            language = "zh" if question.language == "en" else "en"
-        for kind in ("covered", "near") if question.golds else ("far",):
-            without = question.golds if kind == "near" else ()
-            passages = await stores[language].search(question.question, _CANDIDATES, embedder, without)
-            features = await features_of(question.question, passages, embedder, JUDGED)
-            found += [
-                FitCase(question, kind, passage, one, kind == "covered" and passage.file_id in question.golds)
-                for passage, one in zip(passages, features, strict=False)
-            ]
+    for name, questions in development_sets().items():
+        for question in questions:
+            if case not in ("cross", question.language):
+                continue
+            language: Language = question.language
+            if case == "cross":
+                language = "zh" if question.language == "en" else "en"
+            for kind in ("covered", "near") if question.golds else ("far",):
+                without = question.golds if kind == "near" else ()
+                passages = await stores[language].search(question.question, _CANDIDATES, embedder, without)
+                features = await features_of(question.question, passages, embedder, JUDGED)
+                found.append(FitCase(name, question, kind, tuple(passages[: len(features)]), tuple(features)))
     return found
 
 
 def _first_stage(cases: Sequence[FitCase], used: NDArray[np.float64]) -> tuple[list[float], float]:
     """Returns weights with the constant term, and the least score."""
-    rows = np.array([one.features.row for one in cases]) * _SCALES * used
-    fitted = _logistic(rows, np.array([one.gold for one in cases], float))
+    rows = np.array([features.row for one in cases for features in one.features]) * _SCALES * used
+    gold = np.array([gold for one in cases for gold in one.golds], float)
+    counts = np.repeat(weights_of(cases), [len(one.features) for one in cases])
+    fitted = logistic(rows, gold, counts)
     weights = [*(fitted[:-1] * _SCALES * used).round(3).tolist(), round(float(fitted[-1]), 3)]
-    best = _best(cases, _scores(cases, weights))
-    tops = {
-        wanted: [score for (_, kind), (score, _) in best.items() if kind == wanted]
-        for wanted in ("covered", "near", "far")
-    }
+    tops: dict[str, list[float]] = {"covered": [], "near": [], "far": []}
+    for one in cases:
+        tops[one.kind] += [max(_scores(one, weights))] if one.features else []
     least = min(np.percentile(tops["covered"], _DECLINED), np.percentile(tops["near"], _NEAR_DECLINED))
     least = max(least, np.percentile(tops["far"], _FAR_DECLINED))
     return weights, round(float(least), 2)
 
 
-async def _second_stage(cases: Sequence[FitCase], first: dict[str, Any], writer: LLMWriter) -> dict[str, Any]:
-    scores = _scores(cases, first["weights"]) - first["least"]
-    best = {key: one for key, one in _best(cases, scores).items() if key[1] != "far"}
-    rows: list[list[float]] = []
-    kinds: list[str] = []
-    gold: list[float] = []
-    for (question, kind), (score, one) in best.items():
-        odds, gain = await asked_of(question, one.passage, writer)
-        rows.append([score, odds, gain])
-        kinds.append(kind)
-        gold.append(float(one.gold))
-    fitted = _logistic(np.array(rows), np.array(gold))
-    final = np.array(rows) @ fitted[:-1] + fitted[-1]
-    covered = np.array([kind == "covered" for kind in kinds])
-    least = float(np.percentile(final[covered], _DECLINED))
-    return {
-        "weights": [*fitted[:-1].round(3).tolist(), round(float(fitted[-1]) - least, 3)],
-        "covered_declined": float(np.mean(final[covered] < least)),
-        "near_declined": float(np.mean(final[~covered] < least)),
-    }
+def _scores(one: FitCase, weights: Sequence[float]) -> list[float]:
+    return [
+        sum(w * x for w, x in zip(weights[:-1], features.row, strict=True)) + weights[-1]
+        for features in one.features
+    ]
 
 
 async def _support(cases: Sequence[FitCase], embedder: Embedder) -> dict[str, Any]:
@@ -196,19 +232,14 @@ async def _support(cases: Sequence[FitCase], embedder: Embedder) -> dict[str, An
     own: list[Support] = []
     other: list[Support] = []
     for one in cases:
-        if not one.gold:
-            continue
-        rivals = [
-            two.passage
-            for two in cases
-            if two.question is one.question and two.kind == "covered" and not two.gold
-        ]
-        supporter = Supporter(one.question.question, [one.passage, *rivals], embedder)
-        for sentence in sentences(one.passage.text):
-            shortened = replace(sentence, text=_shortened(sentence))
-            compared = await supporter.compare(shortened)
-            own.append(compared[0])
-            other += compared[1:]
+        golds = [passage for passage, gold in zip(one.passages, one.golds, strict=True) if gold]
+        rivals = [passage for passage, gold in zip(one.passages, one.golds, strict=True) if not gold]
+        for own_passage in golds:
+            supporter = Supporter(one.question.question, [own_passage, *rivals], embedder)
+            for sentence in sentences(own_passage.text):
+                compared = await supporter.compare(replace(sentence, text=_shortened(sentence)))
+                own.append(compared[0])
+                other += compared[1:]
     lowest = {
         name: [
             round(float(np.percentile([getattr(two, name) for two in group], at)), 3)
@@ -238,64 +269,3 @@ def _shortened(sentence: Sentence) -> str:
         return text[: len(text) // 2] + text[3 * len(text) // 4 :]
     words = text.split()
     return " ".join(words[: len(words) // 2] + words[3 * len(words) // 4 :])
-
-
-def _scores(cases: Sequence[FitCase], weights: Sequence[float]) -> NDArray[np.float64]:
-    return np.array([one.features.row for one in cases]) @ np.array(weights[:-1]) + weights[-1]
-
-
-def _best(
-    cases: Sequence[FitCase], scores: NDArray[np.float64]
-) -> dict[tuple[str, str], tuple[float, FitCase]]:
-    return {key: group[0] for key, group in _grouped(cases, scores).items()}
-
-
-def _crossed(cases: Sequence[FitCase], used: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns scores above the least score, each from weights that were fitted on the other folds of questions."""
-    folds = np.array([int(sha256(one.question.question.encode()).hexdigest(), 16) % _FOLDS for one in cases])
-    scores = np.zeros(len(cases))
-    for fold in range(_FOLDS):
-        train = [one for one, own in zip(cases, folds, strict=True) if own != fold]
-        weights, least = _first_stage(train, used)
-        test = [one for one, own in zip(cases, folds, strict=True) if own == fold]
-        scores[folds == fold] = _scores(test, weights) - least
-    return scores
-
-
-def _effects(cases: Sequence[FitCase], scores: NDArray[np.float64], tie: float) -> dict[str, Any]:
-    """Returns the share of questions of each kind that are declined, and the precision of the passages that are cited."""
-    declined: dict[str, list[bool]] = {}
-    right: list[bool] = []
-    for (_, kind), judged in _grouped(cases, scores).items():
-        (score, best), *others = judged
-        words = frozenset(content_words(best.passage.text))
-        second = [own for own, one in others if frozenset(content_words(one.passage.text)) != words]
-        tied = bool(second) and score - second[0] < tie
-        declined.setdefault(kind, []).append(score < 0 or tied)
-        if kind == "covered" and not declined[kind][-1]:
-            right.append(best.gold)
-    shares = {f"{kind}_declined": round(float(np.mean(all_)), 3) for kind, all_ in declined.items()}
-    return {**shares, "precise": f"{sum(right)}/{len(right)}"}
-
-
-def _grouped(
-    cases: Sequence[FitCase], scores: NDArray[np.float64]
-) -> dict[tuple[str, str], list[tuple[float, FitCase]]]:
-    """Returns the candidates of each question and kind, best first."""
-    groups: dict[tuple[str, str], list[tuple[float, FitCase]]] = {}
-    for one, score in zip(cases, scores.tolist(), strict=True):
-        groups.setdefault((one.question.question, one.kind), []).append((score, one))
-    return {key: sorted(group, key=lambda pair: -pair[0]) for key, group in groups.items()}
-
-
-def _logistic(rows: NDArray[np.float64], truth: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the weights of a ridge logistic regression, the constant term last, by Newton's method."""
-    x = np.c_[rows, np.ones(len(rows))]
-    penalty = np.r_[np.full(x.shape[1] - 1, _PENALTY), 1e-6]
-    weights = np.zeros(x.shape[1])
-    for _ in range(60):
-        chance = 1 / (1 + np.exp(-np.clip(x @ weights, -30, 30)))
-        slope = x.T @ (chance - truth) + penalty * weights
-        curve = (x * (chance * (1 - chance))[:, None]).T @ x + np.diag(penalty)
-        weights -= np.linalg.solve(curve, slope)
-    return weights

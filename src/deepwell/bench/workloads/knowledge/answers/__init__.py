@@ -15,8 +15,10 @@ __all__ = [
     "DEVELOPMENT_SHA256",
     "FORMER_SHA256",
     "HELD_SHA256",
+    "PARAPHRASED_SHA256",
     "AnswerQuestion",
     "development_answers",
+    "development_sets",
     "held_answers",
     "normalised",
 ]
@@ -29,6 +31,10 @@ that no earlier question touches and outside the reference of Basic; one paragra
 first 52 of each language that state a fact with a short answer became questions, in other words than the paragraph's. The
 other passages that answer a question were found by reading those that share most words with its passage or with it.
 """
+
+PARAPHRASED_SHA256 = "b7332ff10bf41e5a80c37eec9f7042614bb12f17051f635897df4ffe01d93b29"
+"""Digest of questions that were measured later in November 2026, and have served development since. They ask in free words,
+where those of the other files of development repeat their passage's."""
 
 FORMER_SHA256 = "ec59134b62f215e915983e163bcb24c8c2091f1c8e0f6128c7644538ed416701"
 """Digest of the questions that were measured once, in November 2026, and have served development since."""
@@ -71,14 +77,28 @@ def held_answers() -> list[AnswerQuestion]:
 
 
 def development_answers() -> list[AnswerQuestion]:
-    """Returns 84 covered questions and 75 far ones in each language.
-
-    The passages that they were written from lie on other pages than those of `held_answers`.
+    """Returns 136 covered questions and 125 far ones in each language, those of `development_sets`.
 
     Raises:
         DeepwellError: a file of questions has been changed.
     """
-    return _read("development.tsv", DEVELOPMENT_SHA256) + _read("former.tsv", FORMER_SHA256)
+    return [one for questions in development_sets().values() for one in questions]
+
+
+def development_sets() -> dict[str, list[AnswerQuestion]]:
+    """Returns the questions of development by the set that they were written for.
+
+    The sets were written at different times and word their questions differently, so that what is fitted on two of them can
+    be tried on the third. The passages that they were written from lie on other pages than those of `held_answers`.
+
+    Raises:
+        DeepwellError: a file of questions has been changed.
+    """
+    return {
+        "development": _read("development.tsv", DEVELOPMENT_SHA256),
+        "former": _read("former.tsv", FORMER_SHA256),
+        "paraphrased": _read("paraphrased.tsv", PARAPHRASED_SHA256),
+    }
 
 
 def normalised(text: str) -> str:
