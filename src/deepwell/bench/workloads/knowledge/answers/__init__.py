@@ -23,18 +23,27 @@ __all__ = [
     "normalised",
 ]
 
-HELD_SHA256 = "b7332ff10bf41e5a80c37eec9f7042614bb12f17051f635897df4ffe01d93b29"
+HELD_SHA256 = "3fada746b8afe29939cf017079c125d2b742ea53ac4356aed07ae26d3eb2082e"
 """Digest of the questions that are measured. They and the passages that answer them were frozen before any answer was made.
+
+Passages were drawn in the order of `random.Random(20261127).shuffle` over those of at least 40 English characters, taken as
+`help_passages` lists them, from pages that hold no passage of an earlier question and outside the reference of Basic; the first
+of each page, places 0, 2, 4 ... for English and 1, 3, 5 ... for Chinese. Read in that order, 52 of each language (up to places
+300 and 429) became questions: passages that state a definite fact, where no other passage was found to say otherwise.
+Questions are worded as users ask: 53 in the help's own terms (names of commands, options, functions), 51 in other words. The
+other passages that answer a question were found by reading its nearest neighbours and those of its passage, by words and by
+vectors of `e5_small` over all passages of the language. Some of them give the answer only together with the heading above.
+"""
+
+PARAPHRASED_SHA256 = "b7332ff10bf41e5a80c37eec9f7042614bb12f17051f635897df4ffe01d93b29"
+"""Digest of questions that were measured later in November 2026, and have served development since. They ask in free words,
+where those of the other files of development repeat their passage's.
 
 Pages were drawn in the order of `random.Random(20261126).shuffle` over paragraphs of 60 to 400 English characters, from pages
 that no earlier question touches and outside the reference of Basic; one paragraph a page, English and Chinese by turns. The
 first 52 of each language that state a fact with a short answer became questions, in other words than the paragraph's. The
 other passages that answer a question were found by reading those that share most words with its passage or with it.
 """
-
-PARAPHRASED_SHA256 = "b7332ff10bf41e5a80c37eec9f7042614bb12f17051f635897df4ffe01d93b29"
-"""Digest of questions that were measured later in November 2026, and have served development since. They ask in free words,
-where those of the other files of development repeat their passage's."""
 
 FORMER_SHA256 = "ec59134b62f215e915983e163bcb24c8c2091f1c8e0f6128c7644538ed416701"
 """Digest of the questions that were measured once, in November 2026, and have served development since."""
