@@ -19,7 +19,7 @@ from deepwell.safety.terms.detector import Terms as RealTerms
 from deepwell.safety.terms.lists import Term, TermList, term_key
 
 ALLOWED = "法轮功能表"  # holds a term, and is none
-TERMS = ["badger", "blue moon", "sly", "法轮功", "枪支", "blue moonlight hours", "瓷器店"]
+TERMS = ["甲b丙2丁", "badger", "blue moon", "sly", "法轮功", "枪支", "blue moonlight hours", "瓷器店"]
 PLAIN = [
     "The weather is fine today and nobody minds. ",
     "Sure, here is a list of things to do: 1. rest 2. read ",
@@ -162,6 +162,7 @@ def test_no_term_leaves_whole_character_by_character() -> None:
         "法 轮\u200b功",
         "法輪功",
         "瓷 器 店",
+        "甲-b-丙-2-丁",
         "blue   moon",
     ],
 )

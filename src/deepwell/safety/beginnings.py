@@ -156,13 +156,11 @@ def _advance(active: _Active, letters: tuple[str, ...], word: bool, han: bool, f
     """Adds to `found` the ways in which a term goes on with a character, which may be read as any of `letters`."""
     start, node, gap, spacing, was_han = active
     if gap:
-        # Only like goes on behind a gap: a Han character behind one, a single letter behind one.
-        goes_on, spacing_then = (
-            han == was_han and (was_han or spacing != _TOGETHER),
-            _TOGETHER if was_han else _APART,
-        )
+        # A gap follows a Han character or a letter that stands alone, and either follows a gap.
+        goes_on = was_han or spacing != _TOGETHER
+        spacing_then = _TOGETHER if han else _APART
     else:
-        goes_on, spacing_then = spacing != _APART or not word, _TOGETHER
+        goes_on, spacing_then = spacing != _APART or not word or han, _TOGETHER
     if goes_on:
         for letter in letters:
             following = node.get(letter)
