@@ -70,7 +70,9 @@ def test_lists_of_terms_are_shown_with_their_counts(runner: CliRunner) -> None:
     assert guard(runner, "terms", "pull", "jionlq", code=1)["error"]["fix"]
 
 
-def test_doctor_tells_the_policy_and_what_it_lacks(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_tells_the_policy_and_what_it_lacks(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("DEEPWELL_GUARD", "cn-public")
     report = json.loads(runner.invoke(app, ["doctor", "--json"]).output)
     assert report["guard"]["policy"] == "cn-public" and report["guard"]["lists"]["jionlp"] == "not here"
