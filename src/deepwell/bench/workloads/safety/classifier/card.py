@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from deepwell.bench.workloads.safety.classifier.fitted import MAX_FALSE_POSITIVES, OPTIONS, Fitted
-from deepwell.bench.workloads.safety.wheels import LICENCES, WHEELS
 from deepwell.bench.workloads.safety.translated import MODEL
+from deepwell.bench.workloads.safety.wheels import LICENCES, WHEELS
 from deepwell.safety.classifier.weights import CATEGORIES
 
 __all__ = ["written_card"]
