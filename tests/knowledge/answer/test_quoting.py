@@ -105,7 +105,7 @@ async def test_only_measured_writers_read_and_only_the_first_passages(
     assert len(writer.chosen) == READ + 1
 
 
-async def test_a_hopeless_question_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_relevant_passage_nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     always = Quoting({"en": (0.0,) * 7}, {"en": (0.0,) * 8 + (1.0,)})
     monkeypatch.setitem(WRITERS, "reader", WriterCalibration(True, always))
     embedder, writer = WordEmbedder(), Reader()

@@ -20,7 +20,6 @@ from deepwell.knowledge.protocols import Embedder, Writer
 
 __all__ = [
     "CALIBRATIONS",
-    "HOPELESS",
     "JUDGED",
     "LEXICAL",
     "Calibration",
@@ -65,9 +64,6 @@ class Relevance:
     score: float
     features: Features
 
-
-HOPELESS: Final = -2.0
-"""A best candidate below this score is declined without asking a writer."""
 
 E5_SMALL: Final = Calibration(
     weights={
@@ -148,25 +144,26 @@ async def quotable(
 ) -> list[Passage]:
     """Returns the passage to quote, and behind it the others that may answer; none if it is not sure enough.
 
-    Where question and passage have different languages, the calibrated score alone decides, as for `relevant`. A writer that
-    was measured at it is asked how likely the question is after the passages, unless the best one is hopeless.
+    Where question and passage have different languages, the score alone decides, as for `relevant`. A writer that was measured
+    at it is asked how likely the question is after the passages, unless none of them is relevant.
     """
     judged = await judge(question, found, embedder)
-    if not judged or judged[0].score < HOPELESS:
+    if not judged:
         return []
-    case = judged[0].features.case
-    quoting = QUOTING.get(embedder.name, UNCALIBRATED)
+    quoting, case = QUOTING.get(embedder.name, UNCALIBRATED), judged[0].features.case
     if case not in quoting.order:
         return [one.passage for one in judged if one.score >= 0]
     candidates = [one for one in judged if one.features.case == case]
-    gains = [0.0] * len(candidates)
     measured = WRITERS.get(getattr(writer, "name", ""))
-    reads = measured.quoting if measured and embedder.name in QUOTING else None
-    if reads is not None and case in reads.order:
-        candidates = candidates[:READ]
-        asked = await gains_of(question, [one.passage for one in candidates], writer)
-        quoting, gains = (quoting, [0.0] * len(candidates)) if asked is None else (reads, asked)
-    return _quoted(judged, candidates, gains, quoting)
+    reading = measured.quoting if measured and embedder.name in QUOTING else None
+    if reading is not None and case in reading.order:
+        if judged[0].score < 0:
+            return []
+        read = candidates[:READ]
+        gains = await gains_of(question, [one.passage for one in read], writer)
+        if gains is not None:
+            return _quoted(judged, read, gains, reading)
+    return _quoted(judged, candidates, [0.0] * len(candidates), quoting)
 
 
 def _quoted(

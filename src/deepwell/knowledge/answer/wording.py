@@ -18,8 +18,6 @@ class Wording:
         instruction: system message in front of the passages.
         prompt: the user message; has `passages` and `question`.
         declines: the answer if nothing was found.
-        states: asks if a passage states an answer; has `passage` and `question`.
-        yes, no: the two answers to it.
         asks: asks for a question that a passage answers; has `passage`.
         asks_any: the same without a passage.
         rewrite: asks for a stand-alone question; has `turns` and `question`.
@@ -28,9 +26,6 @@ class Wording:
     instruction: str
     prompt: str
     declines: str
-    states: str
-    yes: str
-    no: str
     asks: str
     asks_any: str
     rewrite: str
@@ -45,12 +40,6 @@ WORDING: Final[dict[AnswerLanguage, Wording]] = {
         ),
         prompt="{passages}\n\nQuestion: {question}",
         declines="I did not find this in the documents.",
-        states=(
-            "Passage:\n{passage}\n\nQuestion: {question}\n\n"
-            "Does the passage state the answer to the question? Reply with Yes or No."
-        ),
-        yes="Yes",
-        no="No",
         asks="Passage:\n{passage}\n\nWrite a question that this passage answers.",
         asks_any="Write a question about a document.",
         rewrite=(
@@ -65,9 +54,6 @@ WORDING: Final[dict[AnswerLanguage, Wording]] = {
         ),
         prompt="{passages}\n\n问题：{question}",
         declines="在资料中没有找到相关内容。",
-        states="段落：\n{passage}\n\n问题：{question}\n\n段落中写明了这个问题的答案吗？只回答“是”或“否”。",
-        yes="是",
-        no="否",
         asks="段落：\n{passage}\n\n写一个可以用这个段落回答的问题。",
         asks_any="写一个关于某份资料的问题。",
         rewrite=(

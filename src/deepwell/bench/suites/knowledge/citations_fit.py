@@ -68,6 +68,8 @@ def fit_citations(report: Report) -> dict[str, Any]:
 def fit_writer(report: Report, model: str) -> dict[str, Any]:
     """Fits and prints the weights of quoting with a writer's likelihoods, and measures the support of sentences by passages.
 
+    Questions without a relevant passage are declined unread; `unread` counts them, and the other figures leave them out.
+
     Args:
         model: the writer that reads the passages. It takes about half a second a question on two idle cores.
     """
@@ -138,11 +140,18 @@ async def _fit_writer(report: Report, model: str) -> dict[str, Any]:
         stores: dict[Language, HelpStore] = {one: await help_store(embedder, one) for one in ("en", "zh")}
         for case in ("en", "zh"):
             cases = await cases_of(case, stores, embedder)
-            weights = fitted_case(case, cases)[f"{case}_cosine"]["weights"]
-            gains = await _gains(case, cases, weights, writer)
+            first = fitted_case(case, cases)[f"{case}_cosine"]
+            gains = await _gains(
+                case, cases, [*first["weights"][:-1], first["weights"][-1] - first["least"]], writer
+            )
             for gain in (False, True):
                 name = f"{case}_quoting_{'likelihood' if gain else 'plain'}"
-                value[name] = fitted_quoting(case, quoting_cases(case, cases, gains), gain=gain)
+                read = quoting_cases(case, cases, gains)
+                value[name] = fitted_quoting(case, read, gain=gain)
+                value[name]["unread"] = {
+                    kind: sum(one.kind == kind for one in cases) - sum(one.kind == kind for one in read)
+                    for kind in ("covered", "near", "far")
+                }
                 report.note(f"{name} with {model}: {value[name]}")
             value[f"{case}_support"] = await _support(cases, embedder)
             report.note(f"{case} support: {value[f'{case}_support']}")
@@ -152,11 +161,13 @@ async def _fit_writer(report: Report, model: str) -> dict[str, Any]:
 async def _gains(
     case: Case, cases: Sequence[FitCase], weights: Sequence[float], writer: LLMWriter
 ) -> dict[tuple[str, str], float]:
-    """Returns the gains of the best `READ` candidates of each question, by question and passage."""
+    """Returns the gains of the best `READ` candidates, by question and passage; of no question without a relevant one."""
     found: dict[tuple[str, str], float] = {}
     for one in cases:
         text = one.question.question
         scores = _scores(one, weights)
+        if max(scores, default=-1.0) < 0:
+            continue
         best = sorted(
             (at for at, features in enumerate(one.features) if features.case == case),
             key=lambda at: -scores[at],
