@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.errors import InvalidRequest
-from deepwell.safety.findings import ACTIONS, Finding
+from deepwell.safety.findings import ACTIONS, Finding, Layer
 from deepwell.safety.guard import Guard
 from deepwell.safety.normalise import Normalised
 from deepwell.safety.policy import CATEGORIES, PRESETS, LayerPolicy, Policy, strictest
@@ -54,6 +54,20 @@ def test_presets_are_valid_and_each_is_at_least_as_strict_as_the_one_before(name
             finding = found(f"classifier.{category}", category)
             both = laxer.action(finding, layer), policy.action(finding, layer)
             assert strictest(*both) == both[1], (layer, category)
+
+
+@pytest.mark.parametrize("layer", ["input", "context", "output"])
+def test_terms_that_ordinary_texts_use_only_flag_in_public(layer: Layer) -> None:
+    policy = Policy.load("cn-public")
+    for category in ("politics", "pornography"):
+        assert policy.action(found(f"terms.flag.{category}", category), layer) == "flag"
+        assert policy.action(found(f"terms.block.{category}", category), layer) == "block"
+
+
+def test_an_image_in_a_question_is_no_attack_and_one_in_a_passage_is_taken_out() -> None:
+    policy, image = Policy.load("standard"), found("patterns.markdown_image", "injection")
+    layers: tuple[Layer, ...] = ("input", "context", "output")
+    assert [policy.action(image, layer) for layer in layers] == ["flag", "redact", "redact"]
 
 
 def test_the_longest_name_decides_then_the_category_then_all_others() -> None:
