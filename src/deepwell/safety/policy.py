@@ -266,14 +266,24 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 def _read(path: Path) -> Any:
     import yaml
 
-    if path.stat().st_size > _MOST_BYTES:
-        raise InvalidRequest(f"{path.name} is larger than {_MOST_BYTES >> 20} MB", fix="shorten the policy")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InvalidRequest(
+                f"{path.name} is larger than {_MOST_BYTES >> 20} MB", fix="shorten the policy"
+            )
         text = path.read_text("utf-8")
         if "&" in text and any(isinstance(one, yaml.AnchorToken) for one in yaml.scan(text)):
             raise InvalidRequest(
                 f"{path.name} has anchors", fix="write the values out"
             )  # they may expand without bound
         return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path.name} cannot be read: {error.strerror}", fix="let the server's user read it"
+        ) from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+        RecursionError,
+    ) as error:  # ValueError: a date or a number that is none
         raise InvalidRequest(f"{path.name} is not YAML: {error}", fix="correct the file") from None

@@ -195,6 +195,16 @@ class StreamScanner:
                 break
         return Released("".join(pieces), _joined(decisions), self._ended)
 
+    def pause(self) -> Released:
+        """Returns what is held back, as `finish` does. The stream may go on, and is read together with what came before.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended")
+        return self._take("", last=True)
+
     def finish(self) -> Released:
         """Returns the rest of the stream.
 

@@ -54,7 +54,8 @@ async def planned(
     def answers(choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
         # An answer to a similar question may not be given again: it would rest on other passages.
         if len(choices) > 1 or choices[0].request.params.logprobs is not None:
-            return answering.converse(replace(plan, question=None), choices)
+            # The guard reads what comes of this function, and need not read it twice.
+            return answering.converse(replace(plan, question=None, checked=Checked.part()), choices)
         return grounded.turns(choices[0])
 
     return replace(plan, question=None, answers=answers)

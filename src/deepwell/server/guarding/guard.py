@@ -17,7 +17,7 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -32,7 +32,7 @@ from deepwell.messages import Language
 from deepwell.models.store.languages import is_chinese
 from deepwell.safety.audit.trail import AuditTrail, RequestFacts
 from deepwell.safety.external.services import ExternalServices
-from deepwell.safety.findings import Decision, Layer
+from deepwell.safety.findings import Decision, Detector, Layer
 from deepwell.safety.guard import Guard
 from deepwell.safety.labels import closing_mark
 from deepwell.safety.policy import PRESETS, Policy
@@ -122,9 +122,7 @@ class ServerGuard:
         for place, message in enumerate(messages):
             role, content = _ROLES.get(str(message.get("role")), "user"), message.get("content")
             if role == "assistant" and role in self.policy.reads:
-                for call in message.get("tool_calls") or ():
-                    arguments = str(call.get("function", {}).get("arguments", ""))
-                    self._treated(arguments, await self._decide(arguments, "input", tenant), checked)
+                messages[place] = message = await self._thoughts_and_calls(message, checked)
             if not isinstance(content, str) or not content:
                 continue
             if role == "system":
@@ -137,10 +135,56 @@ class ServerGuard:
             text = self._treated(content, await self._decide(content, layer, tenant), checked)
             if text is not content:
                 messages[place] = {**message, "content": text}
+        tools, variables = dialogue.tools, dialogue.variables
         if "system" in self.policy.reads:
-            for tool in dialogue.tools:
-                self._treated("", await self._decide(_spelt(tool), "input", tenant), checked)
-        return replace(dialogue, messages=messages), checked
+            tools = [await self._tool(tool, checked) for tool in tools]
+        if spoken := {
+            name: one for name, one in variables.items() if not isinstance(one, bool | int | float)
+        }:
+            # A template may print them, wherever it wants.
+            variables = {**variables, **await self._values(spoken, checked)}
+        return replace(dialogue, messages=messages, tools=tools, variables=variables), checked
+
+    async def _thoughts_and_calls(self, message: Mapping[str, Any], checked: Checked) -> Mapping[str, Any]:
+        """Reads the reasoning and the calls of a message that the client says is the assistant's."""
+        told = dict(message)
+        if thoughts := message.get("reasoning_content"):
+            told["reasoning_content"] = await self._input(str(thoughts), checked)
+        if calls := message.get("tool_calls"):
+            told["tool_calls"] = [await self._call(call, checked) for call in calls]
+        return told
+
+    async def _call(self, call: Mapping[str, Any], checked: Checked) -> Mapping[str, Any]:
+        function = call.get("function", {})
+        arguments = str(function.get("arguments", ""))
+        treated = await self._input(arguments, checked)
+        if treated == arguments:
+            return call
+        with suppress(ValueError, RecursionError):  # a number in the middle of JSON has no room for a label
+            treated = json.dumps(await self._values(json.loads(arguments), checked), ensure_ascii=False)
+        return {**call, "function": {**function, "arguments": treated}}
+
+    async def _tool(self, tool: FunctionTool, checked: Checked) -> FunctionTool:
+        spelt = _spelt(tool)
+        if await self._input(spelt, checked) == spelt:
+            return tool
+        description = await self._input(tool.description, checked)
+        return replace(tool, description=description, parameters=await self._values(tool.parameters, checked))
+
+    async def _values(self, value: Any, checked: Checked) -> Any:
+        """Returns a value of JSON with its texts and numbers as the model may see them. Names of members stay."""
+        if isinstance(value, Mapping):
+            return {name: await self._values(one, checked) for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [await self._values(one, checked) for one in value]
+        if isinstance(value, bool) or value is None:
+            return value
+        text = str(value)
+        treated = await self._input(text, checked)
+        return value if treated == text else treated
+
+    async def _input(self, text: str, checked: Checked) -> str:
+        return self._treated(text, await self._decide(text, "input", checked.tenant), checked)
 
     async def read_texts(self, texts: Sequence[str], tenant: str) -> tuple[list[str], Checked]:
         """Reads prompts. Returns them as the model may see them."""
@@ -167,15 +211,32 @@ class ServerGuard:
         allowed: list[Passage] = []
         tenant = checked.tenant
         for passage in passages:
-            decision = await self._decide(passage.text, "context", tenant)
-            if decision.action == "block":
+            # Headings and the name stand in the prompt as well, and are as foreign as the text.
+            told = [passage.text, passage.filename, *passage.place.headings]
+            read: list[str] = []
+            for text in told:
+                decision = await self._decide(text, "context", tenant)
+                if decision.action == "block":
+                    break
+                redacts = decision.action == "redact"
+                read.append(_redacted(text, decision, _language(text)) if redacts else text)
+            if len(read) < len(told):
                 continue
-            text = passage.text
-            if decision.action == "redact":
-                text = _redacted(text, decision, _language(text))
-            checked.said.append(text)
-            allowed.append(passage if text == passage.text else replace(passage, text=text))
+            checked.said += read
+            if read != told:
+                text, filename, *headings = read
+                place = replace(passage.place, headings=tuple(headings))
+                passage = replace(passage, text=text, filename=filename, place=place)
+            allowed.append(passage)
         return allowed
+
+    async def written(self, text: str, checked: Checked) -> str:
+        """Returns a short text that the model wrote beside its answer, such as a query, as the caller may see it."""
+        decision = await self._read(text, "output", checked.tenant)
+        await self._note(decision, text, checked.tenant)
+        if decision.action == "block":
+            return _WITHHELD[checked.language]
+        return _redacted(text, decision, checked.language) if decision.action == "redact" else text
 
     async def turns(
         self, checked: Checked | None, turns: AsyncGenerator[Turn, None]
@@ -193,7 +254,7 @@ class ServerGuard:
                     yield turn
             return
         rules = self._guard.stream_rules(checked.tenant, checked.language)
-        if leaks := self._guard.leaks(checked.system, checked.said, checked.tenant):
+        if leaks := await self._leaks(checked):
             rules = rules.also(leaks)
         lacking = self._guard.lacking("output", checked.tenant)
         readers: dict[int, Reader] = {}
@@ -211,12 +272,18 @@ class ServerGuard:
                     await self._note(decision, reader.text, checked.tenant)
                 if reader.ended:
                     yield self._refusal(turn.index, checked, turn.counts, events, newline=reader.wrote)
-                elif events or turn.finish_reason is not None or (turn.entries and not turn.events):
+                    continue
+                entries = reader.entries()
+                if events or turn.finish_reason is not None or entries:
                     if checked.marked and reader.wrote and turn.finish_reason in ("stop", "length"):
                         events.append(Content(closing_mark(checked.language)))
-                    # Entries name the tokens as the model wrote them.
-                    entries = () if reader.altered else turn.entries
                     yield replace(turn, events=tuple(events), entries=entries)
+
+    async def _leaks(self, checked: Checked) -> list[Detector]:
+        length = len(checked.system) + sum(map(len, checked.said))
+        if length <= _INLINE:
+            return self._guard.leaks(checked.system, checked.said, checked.tenant)
+        return await asyncio.to_thread(self._guard.leaks, checked.system, checked.said, checked.tenant)
 
     async def _whole(self, checked: Checked, turns: AsyncGenerator[Turn, None]) -> AsyncGenerator[Turn, None]:
         """Yields the turns of a choice once services outside have read all that it says, or a refusal in their place."""
@@ -229,8 +296,12 @@ class ServerGuard:
                     continue
                 text = "".join(text_of(event)[1] for one in mine for event in one.events)
                 decision = await self._read(text, "output", checked.tenant)
-                if decision.action == "block":
+                outside = [action for one, action in decision.findings if one.rule.startswith("external.")]
+                silent = any(name.startswith("external.") for name in decision.failed)
+                if outside or silent or decision.action == "block":
                     await self._note(decision, text, checked.tenant)
+                # A service names no place: what it wants redacted cannot leave in part.
+                if decision.action == "block" or "redact" in outside:
                     yield self._refusal(turn.index, checked, turn.counts)
                     continue
                 for one in mine:
@@ -295,7 +366,7 @@ class ServerGuard:
         self._refresh()
         begin = time.perf_counter()
         mine = tenant if tenant in self.policy.tenants else ""
-        key = (self._guard.hash, layer, mine, hashlib.sha256(text.encode("utf-8", "replace")).digest())
+        key = (self._guard.hash, layer, mine, hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
         decision = self._known.get(key)
         if decision is None:
             decision = await self._read(text, layer, tenant)
@@ -318,10 +389,11 @@ class ServerGuard:
         if decision.action == "block" or not self._services.wanted(layer):
             return decision
         answer = await self._services.check(text, layer)
-        if not answer.findings and not answer.failed:
-            return decision
-        findings = [*(finding for finding, _ in decision.findings), *answer.findings]
-        return self._guard.decide(findings, layer, tenant, (*decision.failed, *answer.failed))
+        if answer.findings or answer.failed:
+            findings = [*(finding for finding, _ in decision.findings), *answer.findings]
+            decision = self._guard.decide(findings, layer, tenant, (*decision.failed, *answer.failed))
+        # What passed because a service did not answer is told in the trail, and is asked about again the next time.
+        return replace(decision, failed=(*decision.failed, *answer.passed_over))
 
     async def _read_here(self, text: str, layer: Layer, tenant: str) -> Decision:
         if len(text) <= _INLINE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from deepwell.dialogue.dialogue import Turn
 from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
+from deepwell.dialogue.text import Entry
 from deepwell.safety.findings import ACTIONS, Decision
 from deepwell.safety.stream import Released, StreamRules, StreamScanner
 
@@ -11,13 +12,18 @@ __all__ = ["Reader", "text_of"]
 
 
 class Reader:
-    """Reads one choice: its content, its reasoning and the arguments of its calls, each as a text of its own."""
+    """Reads one choice: its content, its reasoning and the arguments of its calls, each as a text of its own.
+
+    A text that goes on behind another, such as content behind a call, is one text to who reads the answer, and to the scanner.
+    """
 
     def __init__(self, rules: StreamRules, lacking: Decision | None) -> None:
         self._rules = rules
         self._lacking = lacking
         self._kind = ""
         self._scanner: StreamScanner | None = None
+        self._scanners: dict[str, StreamScanner] = {}
+        self._entries: list[Entry] = []
         self._said: list[str] = []
         self.ended = False
         self.altered = False
@@ -39,9 +45,9 @@ class Reader:
         for event in () if self.ended else turn.events:
             kind, text = text_of(event)
             if kind != self._kind:
-                self._close(events, decisions)
+                self._pause(events, decisions)
                 self._kind = kind
-                self._scanner = StreamScanner(self._rules) if kind else None
+                self._scanner = self._scanner_of(kind)
             if self.ended:
                 break
             if self._scanner is None:
@@ -52,13 +58,31 @@ class Reader:
             if self.ended:
                 break
         if turn.finish_reason is not None and not self.ended:
-            self._close(events, decisions)
+            self._pause(events, decisions)
+        self._entries += turn.entries
         return events, max(decisions, key=lambda one: ACTIONS.index(one.action), default=None)
 
-    def _close(self, events: list[Event], decisions: list[Decision]) -> None:
-        """Releases what the text so far held back: it is over."""
+    def entries(self) -> tuple[Entry, ...]:
+        """Returns the entries of the tokens whose text has left whole; none where something in it was replaced.
+
+        Entries name the tokens as the model wrote them, so that they may not leave before their text.
+        """
+        if self.altered:
+            self._entries = []
+        if self._scanner is not None and self._scanner.held:
+            return ()
+        ready, self._entries = tuple(self._entries), []
+        return ready
+
+    def _scanner_of(self, kind: str) -> StreamScanner | None:
+        if kind and kind not in self._scanners:
+            self._scanners[kind] = StreamScanner(self._rules)
+        return self._scanners.get(kind)
+
+    def _pause(self, events: list[Event], decisions: list[Decision]) -> None:
+        """Releases what the text so far held back: another begins, or the answer is over."""
         if self._scanner is not None and not self._scanner.ended:
-            self._release(self._scanner.finish(), events, decisions)
+            self._release(self._scanner.pause(), events, decisions)
         self._scanner, self._kind = None, ""
 
     def _release(self, released: Released, events: list[Event], decisions: list[Decision]) -> None:

@@ -148,7 +148,9 @@ class _CompletionAnswer:
                 self._begun.add(update.index)
                 text = echo.text + text
                 if rows is not None:
-                    rows = _joined([echo.rows(update.prompt_logprobs or (), codec), rows])
+                    # A prompt that the guard refuses was scored by nobody.
+                    scored = update.prompt_logprobs or (None,) * len(echo.tokens)
+                    rows = _joined([echo.rows(scored, codec), rows])
             yield CompletionChoice(update.index, text, rows, update.finish_reason), update.counts
 
     async def whole(self) -> bytes:

@@ -23,6 +23,7 @@ from deepwell.server.families.responses.bodies import ConversationRef, Item, Res
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent
 from deepwell.server.families.responses.citing import Spoken, spoken
 from deepwell.server.families.responses.file_search import Searched, results_of, searched
+from deepwell.server.families.responses.guarded import guarded
 from deepwell.server.families.responses.history import before, referenced
 from deepwell.server.families.responses.items import encode_item, messages_of, to_items
 from deepwell.server.families.responses.schema import (
@@ -40,6 +41,7 @@ from deepwell.server.families.responses.tool_schema import (
     ToolSpec,
 )
 from deepwell.server.grounding import planned
+from deepwell.server.guarding.checked import Checked
 from deepwell.server.state import State
 from deepwell.storage.conversations import Item as StoredItem
 from deepwell.storage.database import Tenant
@@ -111,13 +113,16 @@ def spoken_of(
     body: ResponseRequest,
 ) -> AsyncGenerator[Spoken, None]:
     """Returns the parts that a response is built of: the turns of the model, and the search before them."""
-    turns = answering.converse(said.plan, choices)
     if said.search is None:
-        return turns
+        return answering.converse(said.plan, choices)
+    guard, plan = answering.guard, said.plan
+    # What leaves is made of passages as much as of the model's words: it is read as a whole.
+    turns = answering.converse(plan if guard is None else replace(plan, checked=Checked.part()), choices)
     prose = _format(body.text.format if body.text else None) is None
-    return spoken(
+    parts = spoken(
         turns, said.search, results_of(said.search, body), prose=prose, answered=context.knowledge.answered
     )
+    return parts if guard is None else guarded(guard, plan.checked, parts)
 
 
 async def dialogue_of(
