@@ -27,6 +27,7 @@
 #include "moe_bindings.h"
 #include "pool.h"
 #include "profile.h"
+#include "text_bindings.h"
 
 namespace nb = nanobind;
 using namespace deepwell;
@@ -411,6 +412,7 @@ NB_MODULE(_native, m) {
   bind_latent(m);
   bind_moe(m);
   bind_encoder(m);
+  bind_text(m);
   m.def("matmul", &matmul, "x"_a, "matrix"_a);
   m.def("roofline", &roofline, "kind"_a, "threads"_a, "seconds"_a = 0.5);
   m.def("profile", &switch_profile, "on"_a);

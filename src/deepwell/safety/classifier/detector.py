@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,12 +11,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from deepwell.safety.classifier.features import Grams, grams
-from deepwell.safety.classifier.weights import CATEGORIES, COLUMNS, SHIPPED, Weights, read_weights
+from deepwell.safety.classifier.sums import GramSums, gram_sums
+from deepwell.safety.classifier.weights import CATEGORIES, SHIPPED, Weights, read_weights
 from deepwell.safety.findings import Finding
 from deepwell.safety.normalise import Normalised, View
 
-__all__ = ["SMOOTHING", "LinearDetector", "Spans", "shipped_detector", "spans_of"]
+__all__ = ["SMOOTHING", "LinearDetector", "shipped_detector"]
 
 SMOOTHING: Final = 100
 """n-grams added to those of a window when its sum is divided by their root: a few words weigh less than a paragraph."""
@@ -35,7 +36,8 @@ class LinearDetector:
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
-        self._words = np.ascontiguousarray(weights.table).view(np.int32).reshape(-1)
+        self._table = np.ascontiguousarray(weights.table)
+        self._windows: Sequence[int] = weights.windows.tolist()
         self._thresholds = np.asarray(weights.thresholds, dtype=np.float64)
 
     def scan(self, text: Normalised) -> list[Finding]:
@@ -47,27 +49,23 @@ class LinearDetector:
 
     def logits(self, text: str) -> NDArray[np.float64]:
         """Returns the highest logit of any window: [categories]. A text without letters has minus infinity."""
-        read = grams(text)
-        spans = self.spans(read)
-        if not len(read.starts):
+        read = gram_sums(text, self._table)
+        if not read.words:
             return np.full(len(CATEGORIES), -np.inf)
-        return spans.logits.max(axis=0)
+        return self._spans(read).logits.max(axis=0)
 
-    def spans(self, read: Grams) -> Spans:
-        """Returns every window of a text with its logits."""
-        sums = self._sums(read)
-        spans = spans_of(read, self._weights.windows)
-        counts = np.sqrt(spans.counts + SMOOTHING)[:, None]
-        logits = (
-            sums[spans.ends] - sums[spans.starts]
-        ) * self._weights.scales / counts + self._weights.biases
-        return Spans(spans.starts, spans.ends, spans.counts, logits)
+    def _spans(self, read: GramSums) -> _Spans:
+        starts, ends = _windows(len(read.kept), self._windows)
+        counts = read.totals[ends] - read.totals[starts]
+        sums = (read.sums[ends] - read.sums[starts])[:, : len(CATEGORIES)]
+        roots = np.sqrt(counts + SMOOTHING)[:, None]
+        return _Spans(starts, ends, sums * self._weights.scales / roots + self._weights.biases)
 
     def _of_view(self, view: View) -> list[Finding]:
-        read = grams(view.text)
-        if not len(read.starts):
+        read = gram_sums(view.text, self._table)
+        if not read.words:
             return []
-        spans = self.spans(read)
+        spans = self._spans(read)
         worst = spans.logits.argmax(axis=0)
         found: list[Finding] = []
         for number, category in enumerate(CATEGORIES):
@@ -88,63 +86,36 @@ class LinearDetector:
         slope, offset = float(self._weights.slopes[number]), float(self._weights.offsets[number])
         return float(1 / (1 + np.exp(-np.clip(slope * above + offset, -50, 50))))
 
-    def _sums(self, read: Grams) -> NDArray[np.int64]:
-        """Returns running sums of the table over the n-grams: [characters read + 1, categories]."""
-        size = len(read.kept)
-        each = np.zeros((size, COLUMNS), dtype=np.int16)
-        for buckets in read.characters:
-            each[: len(buckets)] += self._rows(buckets)
-        for buckets in read.words:
-            each[read.starts[: len(buckets)]] += self._rows(buckets)
-        sums = np.zeros((size + 1, COLUMNS), dtype=np.int64)
-        np.cumsum(each, axis=0, out=sums[1:])
-        return sums[:, : len(CATEGORIES)]
-
-    def _rows(self, buckets: NDArray[np.int64]) -> NDArray[np.int8]:
-        return self._words[buckets].view(np.int8).reshape(-1, COLUMNS)
-
 
 @dataclass(frozen=True, slots=True)
-class Spans:
+class _Spans:
     """The windows of a text.
 
     Attributes:
         starts, ends: int64 [windows]; characters read.
-        counts: int64 [windows]; n-grams that begin in each.
         logits: float64 [windows, categories].
     """
 
     starts: NDArray[np.int64]
     ends: NDArray[np.int64]
-    counts: NDArray[np.int64]
     logits: NDArray[np.float64]
 
 
-def spans_of(read: Grams, sizes: NDArray[np.int32]) -> Spans:
-    """Returns the windows of a text. A text shorter than a window is one window."""
-    size = len(read.kept)
+def _windows(size: int, lengths: Sequence[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns where the windows of a text of `size` characters begin and end. A text shorter than a window is one window."""
     starts: list[NDArray[np.int64]] = []
     ends: list[NDArray[np.int64]] = []
     seen: set[int] = set()
-    for length in map(int, sizes):
+    for length in lengths:
         if min(length, size) in seen or not size:
             continue
         seen.add(min(length, size))
-        begins = np.arange(
-            0, max(size - length, 0) + length // _STRIDES, max(length // _STRIDES, 1), dtype=np.int64
-        )
-        begins = np.minimum(begins, max(size - length, 0))
-        starts.append(begins)
-        ends.append(np.minimum(begins + length, size))
+        last = max(size - length, 0)
+        begins = np.arange(0, last + length // _STRIDES, max(length // _STRIDES, 1), dtype=np.int64)
+        starts.append(np.minimum(begins, last))
+        ends.append(np.minimum(starts[-1] + length, size))
     none = np.zeros(0, dtype=np.int64)
-    first, last = (np.concatenate(each) if each else none for each in (starts, ends))
-    totals = np.zeros(size + 1, dtype=np.int64)
-    for buckets in read.characters:
-        totals[1 : len(buckets) + 1] += 1
-    for buckets in read.words:
-        totals[read.starts[: len(buckets)] + 1] += 1
-    totals = np.cumsum(totals)
-    return Spans(first, last, totals[last] - totals[first], np.zeros((len(first), len(CATEGORIES))))
+    return np.concatenate([none, *starts]), np.concatenate([none, *ends])
 
 
 @cache

@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
+from deepwell.safety.compiled import extension
+from deepwell.safety.readings.view import codes_of
+
 __all__ = [
     "Found",
     "binary",
@@ -49,7 +52,7 @@ _HEX_PAIRS: Final = re.compile(r"(?:0[xX])?[2-7][0-9a-fA-F](?:[ ,:]{1,2}(?:0[xX]
 _DECIMALS: Final = re.compile(r"[0-9]{2,3}(?:[ ,]{1,2}[0-9]{2,3}){7,}")
 _TOKEN: Final = re.compile(r"(?<![A-Za-z0-9+/_-])(?:[A-Za-z0-9+/_-]{8,}={0,2}|[A-Za-z0-9+/_-]{6,7}={1,2})")
 _ASCII85: Final = re.compile(r"(?<![!-~])[!-~]{20,}")
-_MIN_TOKEN: Final = 8
+_LONG_WORD: Final = re.compile(r"\S{8,}")
 _MIN_ASCII85: Final = 20
 _MAX_ASCII85: Final = 1 << 14
 _ODD: Final = frozenset("!\"#$%&'()*;<>?@[\\]^`{|}~")
@@ -184,16 +187,22 @@ def uuencode(text: str) -> Iterator[Found]:
 
 def tokens(text: str) -> Iterator[Found]:
     """Yields words in base64, base32, base16 and ascii85."""
-    at = 0
-    for word in [word for word in text.split() if len(word) >= _MIN_TOKEN]:
+    for at, end in _code_words(text):
+        word = text[at:end]
         if word.isalpha() and (word.islower() or word.istitle()):
             continue
-        at = text.index(word, at)
         for match in _TOKEN.finditer(word):
             yield from _decoded(at + match.start(), match[0])
         if len(word) >= _MIN_ASCII85 and sum(map(word.count, _ODD)) * 16 >= len(word):
             yield from _ascii85(at, word)
-        at += len(word)
+
+
+def _code_words(text: str) -> list[tuple[int, int]]:
+    """Returns the first character, and the one behind the last, of the words that may hold a code."""
+    native = extension()
+    if native is not None:
+        return native.code_words(codes_of(text))
+    return [match.span() for match in _LONG_WORD.finditer(text)]
 
 
 def _ascii85(at: int, word: str) -> Iterator[Found]:

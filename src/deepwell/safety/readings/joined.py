@@ -7,11 +7,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.safety.compiled import extension
 from deepwell.safety.readings.fold import Folded
 from deepwell.safety.readings.tables import HAN, LETTER, OTHER, SENTENCE, SPACE
-from deepwell.safety.readings.view import View, text_of
+from deepwell.safety.readings.view import Codes, Index, View, text_of
 
-__all__ = ["joined"]
+__all__ = ["joined", "numpy_joined_places"]
 
 _MIN_SPACED: Final = 4
 _MAX_GAP: Final = 4
@@ -28,30 +29,41 @@ def joined(name: str, source: View, folded: Folded) -> View | None:
 
     `source` is the text that was folded.
     """
-    classes = folded.classes
-    count = len(classes)
-    if count < _MIN_SPACED:
+    native = extension()
+    places = numpy_joined_places if native is None else native.joined_places
+    found = places(folded.codes, folded.classes)
+    if found is None:
         return None
-    codes = None
+    kept, codes = found
+    return source.taken(name, text_of(codes), folded.kept[kept])
+
+
+def numpy_joined_places(codes: Codes, classes: NDArray[np.uint8]) -> tuple[Index, Codes] | None:
+    """Returns the places of the characters that stay, and what they are now; None where nothing is spaced.
+
+    The extension does the same in a tenth of the time.
+    """
+    if len(classes) < _MIN_SPACED:
+        return None
+    out = codes
     drop: NDArray[np.bool_] | None = None
     word = (classes == LETTER) | (classes == OTHER)
     han = classes == HAN
     alone = _alone(word)
     if np.count_nonzero(alone) >= (1 if han.any() else _MIN_SPACED - 1):
-        found = _spaced(folded, np.flatnonzero(alone | han), word)
+        found = _spaced(classes, np.flatnonzero(alone | han), word)
         if found is not None:
             drop, blanks = found
-            codes = folded.codes.copy()
-            codes[blanks] = _SPACE
+            out = codes.copy()
+            out[blanks] = _SPACE
     if np.count_nonzero(han) > 1:
-        between = _between_han(folded, han, word)
+        between = _between_han(codes, classes, han, word)
         if between is not None:
             drop = between if drop is None else drop | between
     if drop is None:
         return None
-    kept = np.flatnonzero(~drop)
-    text = text_of((folded.codes if codes is None else codes)[kept])
-    return source.taken(name, text, folded.kept[kept])
+    kept = np.flatnonzero(~drop).astype(np.int32)
+    return kept, out[kept]
 
 
 def _alone(word: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -63,7 +75,7 @@ def _alone(word: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _spaced(
-    folded: Folded, at: NDArray[np.intp], word: NDArray[np.bool_]
+    classes: NDArray[np.uint8], at: NDArray[np.intp], word: NDArray[np.bool_]
 ) -> tuple[NDArray[np.bool_], NDArray[np.intp]] | None:
     """Returns what to drop between letters in a row, and the places that become a space.
 
@@ -81,7 +93,7 @@ def _spaced(
     np.logical_and(near, between == 0, out=linked[1:-1], casting="unsafe")
     edges = np.flatnonzero(linked[1:] != linked[:-1])
     rows = edges.reshape(-1, 2)
-    spaces = np.cumsum(folded.classes == SPACE)
+    spaces = np.cumsum(classes == SPACE)
     drop: NDArray[np.bool_] | None = None
     blanks: list[NDArray[np.intp]] = []
     for first, last in rows[rows[:, 1] - rows[:, 0] >= _MIN_SPACED - 1].tolist():
@@ -113,7 +125,9 @@ def _inside(spaces: NDArray[np.intp], sizes: NDArray[np.intp]) -> NDArray[np.boo
     return sizes == values[counts.argmax()]
 
 
-def _between_han(folded: Folded, han: NDArray[np.bool_], word: NDArray[np.bool_]) -> NDArray[np.bool_] | None:
+def _between_han(
+    codes: Codes, classes: NDArray[np.uint8], han: NDArray[np.bool_], word: NDArray[np.bool_]
+) -> NDArray[np.bool_] | None:
     """Returns what stands between two Han characters, or between letters of a lump without spaces that holds one.
 
     Punctuation of sentences and the end of a line part nothing beside a character that stands alone: `法，轮，功`.
@@ -124,7 +138,6 @@ def _between_han(folded: Folded, han: NDArray[np.bool_], word: NDArray[np.bool_]
     if not len(wide):
         return None
     left, right = at[wide], at[wide + 1]
-    classes, codes = folded.classes, folded.codes
     sentence = np.cumsum((classes == SENTENCE) | (codes == _LINE_END))
     space = np.cumsum(classes == SPACE)
     alone = _alone(han | word)
