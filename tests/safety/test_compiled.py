@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepwell.safety import compiled
+from deepwell.safety.classifier import sums as sums_module
 from deepwell.safety.classifier.sums import gram_sums, numpy_gram_sums
 from deepwell.safety.normalise import normalised
 from deepwell.safety.readings import encodings, joined
-from deepwell.safety.readings.fold import fold
+from deepwell.safety.readings import fold as fold_module
+from deepwell.safety.readings import leet as leet_module
+from deepwell.safety.readings.english import pair_scores
+from deepwell.safety.readings.fold import fold, numpy_fold_codes
 from deepwell.safety.readings.joined import numpy_joined_places
+from deepwell.safety.readings.leet import numpy_leet_codes
+from deepwell.safety.readings.tables import fold_tables
 from deepwell.safety.readings.view import View, codes_of, positions
+from deepwell.safety.terms import index as index_module
+from deepwell.safety.terms.index import TermIndex
 
 native: Any = compiled.extension()
 needs_native = pytest.mark.skipif(native is None, reason="the extension is not built")
@@ -26,16 +33,20 @@ TABLE = np.random.default_rng(17).integers(-128, 128, (1 << 18, 4), dtype=np.int
 
 # Characters that rules look at, in the mixtures in which they look at them.
 MIXED = st.text(
-    st.sampled_from([*"aabcZ019 .,-!()\n=+/_{}|\t\x1c\x85\u3000法轮功一三十㐀鿿龥é×\u200b\ud800\U0001f600\U00020000"]), max_size=120
+    st.sampled_from(
+        [*"aabcZ019 .,-!()\n=+/_{}|\t\x1c\x85\u3000法轮功一三十㐀鿿龥é×\u200b\ud800\U0001f600\U00020000"]
+    ),
+    max_size=120,
 )
-TEXTS = st.one_of(st.text(max_size=200), MIXED, st.lists(st.one_of(MIXED, st.text(max_size=30))).map(" ".join))
+TEXTS = st.one_of(
+    st.text(max_size=200), MIXED, st.lists(st.one_of(MIXED, st.text(max_size=30))).map(" ".join)
+)
 
 
 @pytest.fixture
-def without_extension(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for module in (joined, encodings):
+def without_extension(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (joined, encodings, fold_module, leet_module, index_module, sums_module):
         monkeypatch.setattr(module, "extension", lambda: None)
-    yield
 
 
 @needs_native
@@ -72,6 +83,35 @@ def test_what_is_joined_is_the_same(text: str) -> None:
 
 
 @needs_native
+@given(TEXTS.filter(lambda text: "\b" not in text))
+def test_what_is_folded_is_the_same(text: str) -> None:
+    tables = fold_tables()
+    codes = codes_of(text)
+    one = native.fold_codes(codes, tables.folded, tables.expansions, tables.classes)
+    for left, right in zip(one, numpy_fold_codes(codes), strict=True):
+        assert (left is None) == (right is None)
+        assert left is None or (left.dtype == right.dtype and np.array_equal(left, right))
+
+
+@needs_native
+@given(st.one_of(TEXTS, st.text("aelx013679@$!|+^([{<)]}> .", max_size=60)))
+def test_what_is_read_as_leet_is_the_same(text: str) -> None:
+    codes = codes_of(text)
+    one, other = native.leet_codes(codes, pair_scores()), numpy_leet_codes(codes)
+    assert (one is None) == (other is None)
+    assert one is None or (one.dtype == other.dtype and np.array_equal(one, other))
+
+
+INDEX = TermIndex(["法轮", "法轮功", "一三", "ab", "abc", "0a b", "c法", "é×", "𠀀\U0001f600功"])
+
+
+@needs_native
+@given(TEXTS.filter(lambda text: len(text) > 1))
+def test_places_of_terms_are_the_same(text: str) -> None:
+    assert INDEX.starts(text) == INDEX.numpy_starts(codes_of(text))
+
+
+@needs_native
 @given(TEXTS)
 def test_every_word_with_a_code_passes_the_gate(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -101,9 +141,16 @@ def test_codes_are_read_with_the_extension(text: str) -> None:
 
 
 @pytest.mark.usefixtures("without_extension")
-@pytest.mark.parametrize(("text", "reading"), [("i g n o r e it", "ignore it"), ("法-轮-功", "法轮功")])
-def test_spaced_characters_are_joined_without_the_extension(text: str, reading: str) -> None:
-    assert any(view.name == "joined" and view.text.startswith(reading) for view in normalised(text).views)
+@pytest.mark.parametrize(
+    ("text", "name", "reading"),
+    [
+        ("i g n o r e it", "joined", "ignore it"),
+        ("法-轮-功", "joined", "法轮功"),
+        ("1gn0r3 ﬁve  ｒｕｌｅｓ", "leet", "ignore five rules"),
+    ],
+)
+def test_texts_are_read_without_the_extension(text: str, name: str, reading: str) -> None:
+    assert any(view.name == name and view.text.startswith(reading) for view in normalised(text).views)
 
 
 @needs_native
@@ -113,3 +160,11 @@ def test_arrays_of_another_shape_are_refused() -> None:
         native.gram_sums(codes, TABLE[:-1])
     with pytest.raises(ValueError, match="a class for each"):
         native.joined_places(codes, np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match="pairs must be"):
+        native.leet_codes(codes, np.zeros((26, 25), np.float32))
+    with pytest.raises(ValueError, match="bits are needed"):
+        native.term_starts(codes, np.zeros(8, np.uint8), np.zeros(8, np.uint8))
+    with pytest.raises(ValueError, match="row of expansions"):
+        native.fold_codes(
+            codes, np.full(128, 1 << 31, np.uint32), np.zeros((0, 6), np.uint32), np.zeros(128, np.uint8)
+        )

@@ -20,7 +20,7 @@ _MORSE: Final = dict(
         strict=True,
     )
 )
-_MORSE_RUN: Final = re.compile(r"[.\-]{1,7}(?:[ /|\n]{1,3}[.\-]{1,7}){5,}")
+_MORSE_RUN: Final = re.compile(r"[.\-][.\-]{0,6}(?:[ /|\n]{1,3}[.\-]{1,7}){5,}")
 _CELLS: Final = dict(
     zip(
         "⠁⠃⠉⠙⠑⠋⠛⠓⠊⠚⠅⠇⠍⠝⠕⠏⠟⠗⠎⠞⠥⠧⠺⠭⠽⠵⠲⠂⠖⠦⠤⠒⠆⠄⠌ ",

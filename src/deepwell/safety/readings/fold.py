@@ -8,10 +8,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.safety.compiled import extension
 from deepwell.safety.readings.tables import EXPANDED, SIZE, SPACE, fold_tables
 from deepwell.safety.readings.view import Codes, Index, View, codes_of, positions, text_of
 
-__all__ = ["Folded", "fold"]
+__all__ = ["Folded", "fold", "numpy_fold_codes"]
 
 _ASCII: Final = str.maketrans("\t\x1c\x1d\x1e\x1f\r\x0b\x0c", "     \n\n\n")
 _BACKSPACE: Final = 8
@@ -44,17 +45,32 @@ def fold(source: View) -> Folded:
             codes = np.frombuffer(low.encode("ascii"), np.uint8).astype(np.uint32)
             view = View(source.name, low, source.starts, source.ends)
             return Folded(view, codes, positions(len(codes)), tables.classes[codes])
-    codes, kept = _folded(codes_of(text))
-    classes = tables.classes[np.minimum(codes, SIZE - 1)]
-    space = classes == SPACE
-    repeated = np.zeros(len(codes), np.bool_)
-    np.logical_and(space[1:], space[:-1], out=repeated[1:])
-    if repeated.any():
-        single = np.flatnonzero(~repeated)
-        view = source.taken(source.name, text_of(codes[single]), kept[single])
+    native = extension()
+    if native is None or "\b" in text:
+        codes, kept, classes, single = numpy_fold_codes(codes_of(text))
     else:
+        codes, kept, classes, single = native.fold_codes(
+            codes_of(text), tables.folded, tables.expansions, tables.classes
+        )
+    if single is None:
         view = source.taken(source.name, text_of(codes), kept)
+    else:
+        view = source.taken(source.name, text_of(codes[single]), kept[single])
     return Folded(view, codes, kept, classes)
+
+
+def numpy_fold_codes(codes: Codes) -> tuple[Codes, Index, NDArray[np.uint8], Index | None]:
+    """Returns the folded characters, the place that each comes from, its class, and which are left when white space is single.
+
+    The last is None where no white space repeats. The extension does the same.
+    """
+    out, kept = _folded(codes)
+    classes = fold_tables().classes[np.minimum(out, SIZE - 1)]
+    space = classes == SPACE
+    repeated = np.zeros(len(out), np.bool_)
+    np.logical_and(space[1:], space[:-1], out=repeated[1:])
+    single = np.flatnonzero(~repeated).astype(np.int32) if repeated.any() else None
+    return out, kept, classes, single
 
 
 def _is_even(low: str) -> bool:

@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from deepwell.safety.compiled import extension
 from deepwell.safety.readings.english import LETTERS, pair_scores
 from deepwell.safety.readings.view import Codes, View, codes_of, positions, text_of
 
-__all__ = ["leet"]
+__all__ = ["leet", "numpy_leet_codes"]
 
 _ASCII: Final = 128
 _LETTERS: Final = dict(zip("0123456789@$!|+^", "oizeasgtbgasilta", strict=True))
@@ -47,8 +48,14 @@ def leet(name: str, view: View) -> View | None:
         return None
     if any(sign in view.text for sign in _DRAWN_SIGNS):
         view = _undrawn(view)
-    text = view.text
-    codes = codes_of(text)
+    codes = codes_of(view.text)
+    native = extension()
+    out = numpy_leet_codes(codes) if native is None else native.leet_codes(codes, pair_scores())
+    return None if out is None else View(name, text_of(out), view.starts, view.ends)
+
+
+def numpy_leet_codes(codes: Codes) -> Codes | None:
+    """Returns the characters read; None where no word mixes letters and signs. The extension does the same."""
     reads, sign, letter = _tables()
     small = np.minimum(codes, _ASCII)
     is_sign, is_letter = sign[small], letter[small]
@@ -60,8 +67,9 @@ def leet(name: str, view: View) -> View | None:
     else:
         return None
     for opening, closing in _PAIRS:
-        if opening in text and text.count(opening) == text.count(closing):
-            is_sign &= codes != ord(opening)
+        opens = codes == ord(opening)
+        if opens.any() and np.count_nonzero(opens) == np.count_nonzero(codes == ord(closing)):
+            is_sign &= ~opens
     in_word = is_sign | is_letter
     before, after = np.zeros_like(in_word), np.zeros_like(in_word)
     before[1:], after[:-1] = in_word[:-1], in_word[1:]
@@ -73,7 +81,7 @@ def leet(name: str, view: View) -> View | None:
         at = np.flatnonzero(change & (codes == ord(sign)))
         if len(at):
             out[at] = _fitting(out, at, letters)
-    return View(name, text_of(out), view.starts, view.ends)
+    return out
 
 
 def _with(in_word: NDArray[np.bool_], wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
