@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from deepwell.errors import InvalidRequest
 from deepwell.knowledge.documents import Passage, Place
 from deepwell.safety.external.services import ExternalAnswer, ExternalServices
 from deepwell.safety.findings import Finding
+from deepwell.safety.guard import Guard
+from deepwell.safety.normalise import Normalised
 from deepwell.safety.policy import Policy
 from deepwell.server.context import ServerContext
 from deepwell.server.guarding.checked import Checked
@@ -242,3 +246,42 @@ async def test_a_policy_that_cannot_be_read_leaves_the_one_in_force(
     async with serving(service) as http:
         answer = await http.post("/v1/chat/completions", json=chat(TERM))
     assert path.exists() and said(answer.text) == REFUSAL
+
+
+async def test_a_text_that_takes_too_long_is_given_up_and_delays_nothing_else(
+    engine: FakeEngine, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reading that is late was once left running, in a thread that databases and tokenizers need."""
+    monkeypatch.setattr("deepwell.server.guarding.guard._INLINE", 1)
+    given = replace(options(tmp_path, "input: {rules: {terms: block}}"), timeout_s=0.0)
+    guard = guard_of(make_service(engine, codec, model="toy", guard=given))
+    _, checked = await guard.read_texts(["hello"], "t")
+    assert checked.blocked
+    own = guard._guard  # pyright: ignore[reportPrivateUsage]
+    late = own.check("hello", "input", "", time.monotonic() - 1)
+    assert late.failed == ("timeout",) and own.check("hello", "input").failed == ()
+    until = time.monotonic() + 0.05
+    begun: list[str] = []
+
+    class Slow:
+        name = "slow"
+
+        def scan(self, text: Normalised) -> list[Finding]:
+            begun.extend(view.name for view in text.views)
+            while time.monotonic() <= until:
+                pass
+            return []
+
+    decision = Guard({"input": [Slow(), Slow()]}, own.policy).check("hello", "input", "", until)
+    assert (decision.failed, decision.action, begun) == (("timeout",), "block", ["folded"])
+
+
+async def test_a_decision_of_very_many_findings_is_not_kept(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    guard = guard_of(
+        make_service(engine, codec, model="toy", guard=options(tmp_path, "input: {rules: {terms: flag}}"))
+    )
+    await guard.read_texts([f"{TERM} " * 200, TERM], "t")
+    kept = guard._known.values()  # pyright: ignore[reportPrivateUsage]
+    assert [len(one.findings) for one in kept] == [1]

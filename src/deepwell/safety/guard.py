@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import overload
 
 from deepwell.errors import InvalidFile, TermListNotFound
 from deepwell.messages import Language
@@ -12,7 +15,7 @@ from deepwell.safety.classifier.detector import shipped_detector
 from deepwell.safety.findings import Action, Decision, Detector, Finding, Layer
 from deepwell.safety.leaks import ForeignPersonal, SystemPromptLeak
 from deepwell.safety.moderation.scorer import ModerationDetector, shipped_moderator
-from deepwell.safety.normalise import normalised
+from deepwell.safety.normalise import View, normalised
 from deepwell.safety.patterns import Patterns
 from deepwell.safety.personal import Personal
 from deepwell.safety.policy import LayerPolicy, Policy, strictest
@@ -25,6 +28,30 @@ from deepwell.safety.terms.lists import TermList, read_list
 __all__ = ["Guard"]
 
 _log = logging.getLogger(__name__)
+
+
+class _Late(Exception):
+    """Raised where the time for a text is over."""
+
+
+class _Timed(Sequence[View]):
+    """The readings of a text. None is given out any more when the time is over."""
+
+    def __init__(self, views: Sequence[View], until: float) -> None:
+        self._views = views
+        self._until = until
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    @overload
+    def __getitem__(self, at: int) -> View: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[View]: ...
+    def __getitem__(self, at: int | slice) -> View | Sequence[View]:
+        if time.monotonic() > self._until:
+            raise _Late
+        return self._views[at]
 
 
 class Guard:
@@ -123,18 +150,29 @@ class Guard:
         missing = self.missing.get(layer)
         return self.decide((), layer, tenant, missing) if missing else None
 
-    def check(self, text: str, layer: Layer, tenant: str = "") -> Decision:
-        """Returns the decision about a text. It never raises: a detector that does is named in `failed`."""
+    def check(self, text: str, layer: Layer, tenant: str = "", until: float | None = None) -> Decision:
+        """Returns the decision about a text. It never raises: a detector that does is named in `failed`.
+
+        Args:
+            until: time of `time.monotonic` at which the reading is given up, before the next reading of the next detector.
+        """
         findings: list[Finding] = []
         failed = list(self.missing.get(layer, ()))
         try:
+            if until is not None and time.monotonic() > until:
+                return self.failure(layer, tenant, "timeout")
             views = normalised(text)
+            if until is not None:
+                views = replace(views, views=_Timed(views.views, until))
         except Exception:
             _log.exception("normalisation failed")
             return self.failure(layer, tenant, "normalise")
         for detector in (*self.detectors.get(layer, ()), *(self.sampled if layer == "output" else ())):
             try:
                 findings += detector.scan(views)
+            except _Late:
+                failed.append("timeout")
+                break
             except Exception:
                 _log.exception("detector %s failed", detector.name)
                 failed.append(detector.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from deepwell.messages import Language, catalogue
 from deepwell.safety.findings import Finding
@@ -12,6 +13,7 @@ __all__ = ["label", "redacted"]
 _OTHER = "redacted_other"
 
 
+@lru_cache(512)
 def label(rule: str, language: Language = "en") -> str:
     """Returns what stands in place of a finding of this rule, such as `[identity card]` or `[身份证]`."""
     detector, _, kind = rule.partition(".")

@@ -17,8 +17,10 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +55,8 @@ _log = logging.getLogger(__name__)
 
 _in_time = asyncio.wait_for
 _KNOWN: Final = 4096  # texts whose decisions are kept
+_FEW: Final = 100  # findings of a decision that is kept: a text of 2 MB may have 300,000
+_THREADS: Final = 2  # that read long texts
 _INLINE: Final = 8192  # characters that are read on the event loop; more are read in a thread
 _STAT_S: Final = 1.0
 _ROLES: Final[Mapping[str, str]] = {
@@ -87,6 +91,7 @@ class ServerGuard:
         self.audit: AuditTrail | None = None
         self._guard = guard or Guard.of(Policy.load(options.policy), options.terms)
         self._services = ExternalServices(self.policy.external, os.environ)
+        self._threads = ThreadPoolExecutor(_THREADS, "guard")
         self._known: OrderedDict[tuple[str, Layer, str, bytes], Decision] = OrderedDict()
         self._path = None if options.policy in PRESETS else Path(options.policy)
         self._stamp = self._stat()
@@ -370,7 +375,7 @@ class ServerGuard:
         decision = self._known.get(key)
         if decision is None:
             decision = await self._read(text, layer, tenant)
-            if not decision.failed:
+            if not decision.failed and len(decision.findings) <= _FEW:
                 self._known[key] = decision
                 if len(self._known) > _KNOWN:
                     self._known.popitem(last=False)
@@ -399,10 +404,15 @@ class ServerGuard:
         if len(text) <= _INLINE:
             return self._guard.check(text, layer, tenant)
         try:
-            reading = asyncio.to_thread(self._guard.check, text, layer, tenant)
-            return await _in_time(reading, self._options.timeout_s)
+            return await _in_time(self._read_apart(text, layer, tenant), self._options.timeout_s)
         except TimeoutError:
             return self._guard.failure(layer, tenant, "timeout")
+
+    async def _read_apart(self, text: str, layer: Layer, tenant: str) -> Decision:
+        """Reads a long text in a thread of the guard's own. One that takes too long delays long texts alone."""
+        until = time.monotonic() + self._options.timeout_s
+        check = partial(self._guard.check, text, layer, tenant, until)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, check)
 
     async def _note(self, decision: Decision, text: str, tenant: str) -> None:
         self._metrics.guard.decided(decision)
@@ -469,7 +479,7 @@ def _last_said(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _language(text: str) -> Language:
-    return "zh" if is_chinese(text) else "en"
+    return "zh" if is_chinese(text[:_INLINE]) else "en"
 
 
 def _redacted(text: str, decision: Decision, language: Language) -> str:

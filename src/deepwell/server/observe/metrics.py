@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -354,8 +355,9 @@ class GuardMetrics:
     def decided(self, decision: Decision) -> None:
         """Counts a decision."""
         self.decisions.labels(decision.layer, decision.action).inc()
-        for finding, action in decision.findings:
-            self.findings.labels(finding.rule.partition(".")[0], action).inc()
+        found = Tally((finding.rule.partition(".")[0], action) for finding, action in decision.findings)
+        for labels, count in found.items():
+            self.findings.labels(*labels).inc(count)
         if decision.failed:
             self.failures.labels(decision.layer).inc()
 
