@@ -16,12 +16,14 @@ from deepwell.bench.workloads.safety.frozen import test_sets
 from deepwell.bench.workloads.safety.personal_texts import (
     EACH,
     SEED,
+    SHA256,
     PersonalText,
     digest,
     number_texts,
     personal_texts,
 )
 from deepwell.bench.workloads.safety.wheels import member
+from deepwell.errors import DeepwellError
 from deepwell.safety import guard as layer
 from deepwell.safety.policy import Policy
 from deepwell.safety.terms.pull import lists_folder
@@ -47,7 +49,7 @@ _SUBJECTS: Final[Mapping[GuardName, Sequence[Subject]]] = {
     "nemo": ("attack", "code"),
     "guardian": ("attack", "code"),
 }
-_NOT_PERSONAL: Final = ("URL", "DATE_TIME")
+_NOT_PERSONAL: Final = ("URL", "DATE_TIME", "UUID")
 """Kinds of Presidio that are no personal data by themselves; as false positives they would only make it look worse."""
 _THRESHOLDS: Final = (0.0, 0.4, 0.6)
 """Scores from which a result of Presidio counts. It reports all by default, of 0.01 too."""
@@ -106,10 +108,13 @@ def bench_safety_peers(report: Report) -> dict[str, Any]:
 
     `behind` names each peer and set with a higher recall than Deepwell has at a score from which it finds no more benign
     texts than the peer. `rows` is the number of peers that ran.
+
+    Raises:
+        DeepwellError: a set of texts is not the frozen one.
     """
     guards, not_run = _opened(report)
     try:
-        sets, benign = _texts(report, guards.get("presidio"))
+        sets, benign = _texts(guards.get("presidio"))
         subjects: list[Subject] = [one for one in ("attack", "code", "personal") if sets[one]]
         ours = {one: _judge(_Ours(one), sets[one], benign[one]) for one in subjects}
         theirs = {
@@ -140,9 +145,13 @@ def _opened(report: Report) -> tuple[dict[GuardName, Guard], list[str]]:
 
 
 def _texts(
-    report: Report, presidio: Guard | None
+    presidio: Guard | None,
 ) -> tuple[dict[Subject, dict[str, list[Text]]], dict[Subject, dict[str, list[Text]]]]:
-    """Returns the sets to be found, and the benign texts, of each subject."""
+    """Returns the sets to be found, and the benign texts, of each subject.
+
+    Raises:
+        DeepwellError: a set is not the frozen one.
+    """
     frozen = test_sets()
     benign = {name: _whole([one.text for one in frozen[name]]) for name in (*_BENIGN, *_PASSAGES)}
     prompts = {name: benign[name] for name in _BENIGN}
@@ -161,7 +170,11 @@ def _texts(
     }
     if presidio is not None:
         made = personal_texts(presidio.personal(each=EACH, seed=SEED))
-        report.note(f"personal data: {len(made)} sentences, sha256 {digest(made)}")
+        if digest(made) != SHA256:
+            raise DeepwellError(
+                "the sentences with personal data are not the frozen ones",
+                fix="unset DEEPWELL_PRESIDIO_PYTHON, or name a Python that has faker 40.54.0",
+            )
         sets["personal"] = _by_kind(made)
     return sets, {
         "attack": prompts,

@@ -30,8 +30,12 @@ class Presidio:
 
         # Its recogniser of addresses of mail would fetch a list of domains, and wait for the network.
         tldextract.tldextract.TLD_EXTRACTOR = tldextract.TLDExtract(suffix_list_urls=())
+        # Words beside a match raise its score, and are compared by their lemmas: without a model, by the words themselves.
+        spacy.Language.component("words_as_lemmas", func=_words_as_lemmas)
         engine = SpacyNlpEngine(models=[{"lang_code": "en", "model_name": "none"}])
-        engine.nlp = {"en": spacy.blank("en")}
+        language = spacy.blank("en")
+        language.add_pipe("words_as_lemmas")
+        engine.nlp = {"en": language}
         registry = RecognizerRegistry()
         registry.load_predefined_recognizers(languages=["en"])
         registry.recognizers = [one for one in registry.recognizers if not _wants_a_model(one)]
@@ -42,6 +46,12 @@ class Presidio:
         """Returns start, end, score and kind of each result."""
         found = self._engine.analyze(text, language="en")
         return [(one.start, one.end, float(one.score), one.entity_type) for one in found]
+
+
+def _words_as_lemmas(document: Any) -> Any:
+    for token in document:
+        token.lemma_ = token.lower_
+    return document
 
 
 def _wants_a_model(recogniser: Any) -> bool:

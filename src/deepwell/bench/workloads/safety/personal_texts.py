@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-__all__ = ["EACH", "SEED", "PersonalText", "digest", "number_texts", "personal_texts"]
+__all__ = ["EACH", "SEED", "SHA256", "PersonalText", "digest", "number_texts", "personal_texts"]
 
 EACH: Final = 30
 """Values of each kind."""
+SHA256: Final = "1410ac3a0cb98487a791a14df6d575c5fe75555dfea4a6a197d2be97b00cc4e5"
+"""Digest of the sentences with the values of faker 40.54.0. Frozen before any guard read them."""
 SEED: Final = 1717
 _NUMBERS: Final = 10
 """Sentences of each template of numbers."""
