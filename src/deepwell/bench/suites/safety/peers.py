@@ -68,7 +68,7 @@ _NOT_WRONG: Final[Mapping[Subject, Sequence[str]]] = {
 """Kinds of Guardian and Presidio that are no false positives of a subject: of another subject, or not bad by themselves."""
 _THRESHOLDS: Final = (0.0, 0.4, 0.6)
 """Scores from which a result of Presidio counts. It reports all by default, of 0.01 too."""
-_NOT_RUN: Final = (
+_NOT_RUN: Final[Sequence[str]] = (
     "names, places and dates of Presidio: they need the download of a spaCy model",
     "regex rail of NeMo Guardrails: it ships no expressions of its own",
     "jailbreak heuristics and classifier of NeMo Guardrails: they need the download of GPT-2 or of an embedding model",
@@ -132,8 +132,10 @@ def bench_safety_peers(report: Report) -> dict[str, Any]:
     try:
         sets, benign = _texts(guards.get("presidio"))
         subjects: list[Subject] = [one for one in _CATEGORIES if sets[one]]
-        ours = {one: _judge(_Ours(one), one, sets[one], benign[one]) for one in subjects}
-        theirs = {
+        ours: dict[Subject, Judged] = {
+            one: _judge(_Ours(one), one, sets[one], benign[one]) for one in subjects
+        }
+        theirs: dict[tuple[GuardName, Subject], Judged] = {
             (name, one): _judge(guard, one, sets[one], benign[one])
             for name, guard in guards.items()
             for one in _SUBJECTS[name]
@@ -150,7 +152,7 @@ def bench_safety_peers(report: Report) -> dict[str, Any]:
 
 def _opened(report: Report) -> tuple[dict[GuardName, Guard], list[str]]:
     guards: dict[GuardName, Guard] = {}
-    not_run = list(_NOT_RUN)
+    not_run: list[str] = list(_NOT_RUN)
     for name in GUARDS:
         try:
             guards[name] = guard = open_guard(name, report.console)
