@@ -85,6 +85,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "attacks": safety.attacks,
     "safety-time": safety.safety_time,
     "safety-obfuscation": safety.safety_obfuscation,
+    "safety-peers": safety.safety_peers,
     "cranfield": knowledge.cranfield,
     "law": knowledge.law,
     "current": knowledge.current,

@@ -9,7 +9,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Row, measure
 
-__all__ = ["attacks", "safety_obfuscation", "safety_terms", "safety_time"]
+__all__ = ["attacks", "safety_obfuscation", "safety_peers", "safety_terms", "safety_time"]
 
 Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
 
@@ -59,3 +59,10 @@ def safety_obfuscation(
     from deepwell.bench.suites.safety.obfuscation import bench_obfuscation
 
     measure("safety_obfuscation", row, json, lambda report: bench_obfuscation(report, each=each))
+
+
+def safety_peers(row: Row = None, json: Json = False) -> None:
+    """Measures Presidio, NeMo Guardrails and SecureVector Guardian beside the guard: recall, false positives, time."""
+    from deepwell.bench.suites.safety.peers import bench_safety_peers
+
+    measure("safety_peers", row, json, bench_safety_peers)
