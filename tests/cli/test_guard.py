@@ -37,12 +37,13 @@ def test_the_words_for_people_name_action_rule_and_text(runner: CliRunner) -> No
 
 def test_files_are_scanned_and_places_are_those_of_the_file(runner: CliRunner, tmp_path: Path) -> None:
     (tmp_path / "good.txt").write_text("Nothing to see.", "utf-8")
-    (tmp_path / "bad.txt").write_text("x " * 20_000 + ATTACK, "utf-8")
+    (tmp_path / "bad.txt").write_text("The soup is warm now. " * 2_000 + ATTACK, "utf-8")
     (tmp_path / "binary.bin").write_bytes(b"\xff\xfe\x00")
     report = guard(runner, "scan", str(tmp_path), code=3)
     rows = {Path(row["path"]).name: row for row in report["files"]}
     assert report["blocked"] == 1 and rows["good.txt"]["action"] == "allow"
-    assert min(one["start"] for one in rows["bad.txt"]["findings"]) == 40_000
+    phrases = [one for one in rows["bad.txt"]["findings"] if one["rule"].startswith("patterns.")]
+    assert min(one["start"] for one in phrases) == 44_000
     assert "UTF-8" in rows["binary.bin"]["error"]
 
 

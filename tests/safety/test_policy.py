@@ -104,12 +104,12 @@ def test_a_file_extends_a_preset(tmp_path: Path) -> None:
         ("input: {}", "version"),
         ("version: 2", "version"),
         ("version: 1\nextends: lenient", "open, standard, strict"),
-        ("version: 1\ninput: {rules: {injektion: block}}", "did you mean 'injection'"),
+        ("version: 1\ninput: {rules: {injektion: block}}", "did you mean injection"),
         ("version: 1\ninput: {rules: {injection: blok}}", "injection"),
         ("version: 1\ninput: {on_failure: maybe}", "on_failure"),
         ("version: 1\nrulez: {}", "rulez"),
         ("version: [", "not YAML"),
-        ("- 1", "the file"),
+        ("- 1", "empty or a list"),
         ("version: 1\nrefusal: &a {en: *a}", "anchors"),
         ("version: 1\nrefusal: !!python/object/apply:os.system ['true']", "not YAML"),
     ],
@@ -176,3 +176,37 @@ def test_what_others_find_still_counts_where_one_fails() -> None:
     decision = Guard({"input": [Fails(), Finds()]}, policy).check("some text", "input")
     assert decision.action == "redact" and decision.failed == ("fails",)
     assert decision.findings[0][0].start == 2 and decision.policy == policy.hash
+
+
+@pytest.mark.parametrize(
+    ("text", "says", "fix"),
+    [
+        ("", "empty", "version: 1"),
+        ("extends: standard", "version: 1", "version: 1"),
+        ("version: 2", "version: 1", "version: 1"),
+        ("version: 1\nextends: standart", "standart", "standard"),
+        ("version: 1\ninput:\n  rules:\n   - a\n  b: c: d", "not YAML", "line"),
+        ("version: 1\ninput: {rules: {injektion: block}}", "injektion", "did you mean injection?"),
+        ("version: 1\ninput: {rules: {weapons: block}}", "weapons", "harmful"),
+        ("version: 1\ninput: {rules: {injection: deny}}", "deny", "allow, flag, redact, block"),
+        ("version: 1\ninput: {on_failure: redact}", "redact", "allow, block"),
+        ("version: 1\ninputs: {}", "inputs", "deepwell guard policy standard"),
+        ("version: 1\ninput: {rules: {harmful: {action: block, min_score: 80}}}", "min_score", "correct"),
+        ("version: 1\ninput: &a {}", "anchors", "write"),
+    ],
+)
+def test_a_wrong_policy_is_said_with_its_fix_in_both_languages(
+    tmp_path: Path, text: str, says: str, fix: str
+) -> None:
+    with pytest.raises(InvalidRequest) as failed:
+        Policy.load(written(tmp_path, text))
+    error = failed.value
+    assert says in error.message and fix in error.fix
+    assert "policy.yaml" in error.message
+    assert any("\u4e00" <= character <= "\u9fff" for character in error.said("zh")[0])
+
+
+def test_a_misspelt_preset_is_corrected() -> None:
+    with pytest.raises(InvalidRequest) as failed:
+        Policy.load("standart")
+    assert failed.value.fix == "did you mean standard?"

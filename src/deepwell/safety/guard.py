@@ -91,7 +91,7 @@ class Guard:
             try:
                 lists.append(read_list(terms, name))
             except (TermListNotFound, InvalidFile) as error:
-                _log.error("the guard lacks a list: %s; %s", error, error.fix)
+                _log.error("the guard lacks a list: %s", error)
                 missing.append(f"terms:{name}")
         detectors: list[Detector] = [Terms(lists), Patterns(), Personal(), Secrets()]
         before = [*detectors, shipped_detector()]

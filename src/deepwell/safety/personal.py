@@ -22,6 +22,9 @@ _RAISE: Final = 0.3
 _LEADS: Final = re.compile(
     "(?:我|他|她|你|您|本人|的|家|收货|寄件|通讯|联系|现|户籍|公司|详细|家庭|居住|办公)*(?:地址|住址|住在|住|位于|寄到|寄往|送到|在|是|为)+"
 )
+_SERVICE: Final = ("git@", "hg@", "svn@")
+"""Accounts of services in addresses of repositories, such as `git@host:owner/name`, which name nobody."""
+
 _SKIPPED: Final = ("leet", "rot13", "caesar", "atbash", "vigenere", "reversed")
 
 
@@ -211,6 +214,8 @@ class Personal:
                 kind = KINDS[number]
                 matched = reading[start:end]
                 if kind.check is not None and not kind.check(matched):
+                    continue
+                if kind.name == "email" and matched.startswith(_SERVICE) and reading[end : end + 1] in ":/":
                     continue
                 near = bool(kind.words) and _spoken_of(reading, start, end, kind.words)
                 if kind.needs_word and not near:

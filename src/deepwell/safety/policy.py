@@ -17,16 +17,17 @@ A tenant's rules are taken beside the server's, and the stricter of both decides
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, cast
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from deepwell.errors import InvalidRequest
+from deepwell.messages import nearest
 from deepwell.safety.findings import ACTIONS, Action, Finding, Layer
 
 __all__ = ["CATEGORIES", "DETECTORS", "PRESETS", "External", "LayerPolicy", "Policy", "Rule", "strictest"]
@@ -108,7 +109,7 @@ class LayerPolicy(_Part):
     @classmethod
     def _passes_or_not(cls, action: Action) -> Action:
         if action not in ("allow", "block"):
-            raise ValueError("it is either allow or block")
+            raise PydanticCustomError("passes_or_not", "allow or block", {"expected": "allow, block"})
         return action
 
     @field_validator("rules")
@@ -116,9 +117,7 @@ class LayerPolicy(_Part):
     def _known(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
         for name in rules:
             if name != _ANY and name not in CATEGORIES and name.partition(".")[0] not in DETECTORS:
-                near = difflib.get_close_matches(name, [*CATEGORIES, *DETECTORS, _ANY], 1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"{name!r} is neither a category nor the rule of a detector{hint}")
+                raise PydanticCustomError("rule_unknown", "no such rule", {"rule": name})
         return rules
 
     def action(self, finding: Finding) -> Action:
@@ -204,32 +203,30 @@ class Policy(_Part):
             return cls._of(_read(_HERE / f"{name}.yaml"), str(name))
         path = Path(name)
         if not path.is_file():
-            raise InvalidRequest(
-                f"there is no policy {str(name)!r}",
-                fix=f"name a preset ({', '.join(PRESETS)}) or a YAML file",
-            )
+            if right := nearest(str(name), PRESETS):
+                raise InvalidRequest.of("policy_near", name=str(name), right=right)
+            raise InvalidRequest.of("policy_unknown", name=str(name), presets=", ".join(PRESETS))
         return cls._of(_read(path), path.name)
 
     @classmethod
     def _of(cls, data: Any, name: str) -> Policy:
         seen = [name]
-        if isinstance(data, dict) and "version" not in data:
-            raise InvalidRequest(f"{name}: it has no version", fix="begin the file with `version: 1`")
-        while isinstance(data, dict) and (base := data.pop("extends", None)) is not None:
+        if not isinstance(data, dict):
+            raise InvalidRequest.of("policy_not_mapping", name=name)
+        data = cast("dict[str, Any]", data)
+        if data.get("version") != 1:
+            raise InvalidRequest.of("policy_version", name=name)
+        while (base := data.pop("extends", None)) is not None:
             if base not in PRESETS or base in seen:
-                raise InvalidRequest(
-                    f"{name}: extends {base!r}", fix=f"extend one of the presets: {', '.join(PRESETS)}"
+                raise InvalidRequest.of(
+                    "policy_extends", name=name, base=str(base), presets=", ".join(PRESETS)
                 )
             seen.append(base)
             data = _merged(_read(_HERE / f"{base}.yaml"), data)
         try:
-            return cls.model_validate({**data, "name": name} if isinstance(data, dict) else data)
+            return cls.model_validate({**data, "name": name})
         except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(one) for one in first["loc"]) or "the file"
-            raise InvalidRequest(
-                f"{name}: {place}: {first['msg']}", fix="see the guide on safety for the format of a policy"
-            ) from None
+            raise _problem(name, error.errors()[0]) from None
 
     @property
     def hash(self) -> str:
@@ -254,6 +251,32 @@ class Policy(_Part):
         return strictest(*actions)
 
 
+def _problem(name: str, problem: ErrorDetails) -> InvalidRequest:
+    """Returns what is wrong with a policy, and what may stand there instead."""
+    where: dict[str, Any] = {
+        "name": name,
+        "place": ".".join(str(one) for one in problem["loc"] if one != "name"),
+    }
+    given = problem.get("ctx", {})
+    if problem["type"] == "rule_unknown":
+        rule: str = given["rule"]
+        if right := nearest(rule, [*CATEGORIES, *DETECTORS]):
+            return InvalidRequest.of("policy_rule_near", **where, rule=rule, right=right)
+        return InvalidRequest.of(
+            "policy_rule_unknown",
+            **where,
+            rule=rule,
+            categories=", ".join(CATEGORIES),
+            detectors=", ".join(DETECTORS),
+        )
+    if problem["type"] == "extra_forbidden":
+        return InvalidRequest.of("policy_key", **where)
+    if problem["type"] in ("literal_error", "passes_or_not"):
+        choices = str(given["expected"]).replace(" or ", ", ").replace("'", "")
+        return InvalidRequest.of("policy_action", **where, value=repr(problem["input"]), choices=choices)
+    return InvalidRequest.of("policy_wrong", **where, reason=problem["msg"])
+
+
 def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Returns `base` with the values of `own` in the place of its own, mapping by mapping."""
     merged = dict(base)
@@ -273,9 +296,7 @@ def _read(path: Path) -> Any:
             )
         text = path.read_text("utf-8")
         if "&" in text and any(isinstance(one, yaml.AnchorToken) for one in yaml.scan(text)):
-            raise InvalidRequest(
-                f"{path.name} has anchors", fix="write the values out"
-            )  # they may expand without bound
+            raise InvalidRequest.of("policy_anchors", name=path.name)  # they may expand without bound
         return yaml.safe_load(text)
     except OSError as error:
         raise InvalidRequest(
@@ -286,4 +307,10 @@ def _read(path: Path) -> Any:
         ValueError,
         RecursionError,
     ) as error:  # ValueError: a date or a number that is none
-        raise InvalidRequest(f"{path.name} is not YAML: {error}", fix="correct the file") from None
+        mark = getattr(error, "problem_mark", None)
+        raise InvalidRequest.of(
+            "policy_not_yaml",
+            name=path.name,
+            reason=getattr(error, "problem", None) or str(error).splitlines()[0],
+            line=mark.line + 1 if mark is not None else 1,
+        ) from None

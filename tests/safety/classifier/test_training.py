@@ -13,7 +13,7 @@ from deepwell.safety.classifier.calibration import calibrated
 from deepwell.safety.classifier.detector import LinearDetector
 from deepwell.safety.classifier.evaluate import evaluated, read_labelled
 from deepwell.safety.classifier.training import Example, TrainingOptions, train
-from deepwell.safety.classifier.weights import CATEGORIES, Weights, write_weights
+from deepwell.safety.classifier.weights import CATEGORIES, SHIPPED, Weights, read_weights, write_weights
 from deepwell.safety.normalise import normalised
 
 AROUND = "the cake is on the table and the soup is warm. " * 12
@@ -102,3 +102,18 @@ def test_a_broken_line_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(f'{{"text": "a", "category": "benign"}}\n{line}\n', encoding="utf-8")
     with pytest.raises(InvalidFile, match="line 2"):
         read_labelled(path)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_scores_are_probabilities_where_the_kinds_lie_far_apart(seed: int) -> None:
+    drawn = np.random.default_rng(seed)
+    benign, attacks = drawn.normal(-14, 3, (400, 3)), drawn.normal(1, 3, (56, 3))
+    read = calibrated(_trained(), benign, dict.fromkeys(CATEGORIES, attacks), max_false_positives=0.01)
+    assert np.all((read.slopes > 0) & (read.slopes < 20))
+    assert np.all(np.abs(read.offsets) < 40)
+
+
+def test_a_shipped_score_at_its_threshold_is_worth_a_decision() -> None:
+    shipped = read_weights(SHIPPED)
+    assert np.all(shipped.slopes < 20)
+    assert np.all(1 / (1 + np.exp(-shipped.offsets)) > 0.5)

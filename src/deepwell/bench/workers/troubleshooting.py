@@ -19,6 +19,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "keys": ("API keys", "API 密钥"),
     "requests": ("Requests", "请求"),
     "knowledge": ("Knowledge bases", "知识库"),
+    "guard": ("The guard", "安全防护"),
 }
 
 _HEADS: Mapping[Language, str] = {

@@ -17,6 +17,7 @@ from deepwell.errors import InvalidRequest
 if TYPE_CHECKING:
     from deepwell.safety.findings import Decision, Layer
     from deepwell.safety.guard import Guard
+    from deepwell.safety.policy import Policy
 
 __all__ = ["check", "policy", "scan"]
 
@@ -105,6 +106,7 @@ def policy(
             metavar="POLICY", help="Policy to apply: open, standard, strict, cn-public, or a YAML file."
         ),
     ],
+    models_dir: ModelsDir = None,
     json: JsonFlag = False,
 ) -> None:
     """Check a policy and show it whole, with what it takes over from presets."""
@@ -116,10 +118,30 @@ def policy(
         found = Policy.load(name)
         body = found.model_dump(mode="json", exclude_defaults=True)
         if json:
-            write_json({"name": name, "hash": found.hash, "policy": body})
+            missing = _missing(found, models_dir)
+            write_json({"name": name, "hash": found.hash, "missing_lists": missing, "policy": body})
         else:
             console().print(f"# {name}: valid, hash {found.hash[:16]}", soft_wrap=True)
+            for entry in _missing(found, models_dir):
+                console().print(f"# the list {entry} is not here: run `deepwell guard terms pull {entry}`")
             console().print(yaml.safe_dump(body, allow_unicode=True, sort_keys=False), soft_wrap=True, end="")
+
+
+def _missing(policy: Policy, models_dir: Path | None) -> list[str]:
+    """Returns the lists that a policy names and that are not here, or damaged."""
+    from deepwell.errors import InvalidFile, TermListNotFound
+    from deepwell.safety.terms.lists import read_list
+    from deepwell.safety.terms.pull import lists_folder
+    from deepwell.settings import Settings
+
+    folder = lists_folder(Settings.load(models_dir=models_dir).models_dir)
+    missing: list[str] = []
+    for name in policy.terms:
+        try:
+            read_list(folder, name)
+        except (TermListNotFound, InvalidFile):
+            missing.append(name)
+    return missing
 
 
 def _guard(policy: str, models_dir: Path | None) -> Guard:
@@ -135,7 +157,7 @@ def _guard(policy: str, models_dir: Path | None) -> Guard:
 def _layer(name: str) -> Layer:
     if name == "input" or name == "context" or name == "output":
         return name
-    raise InvalidRequest(f"there is no layer {name!r}", fix="name input, context or output")
+    raise InvalidRequest.of("layer_unknown", name=name)
 
 
 def _files(paths: list[Path]) -> Iterator[Path]:
@@ -145,7 +167,7 @@ def _files(paths: list[Path]) -> Iterator[Path]:
         elif path.is_file():
             yield path
         else:
-            raise InvalidRequest(f"there is no file {path}", fix="name files or folders that exist")
+            raise InvalidRequest.of("scan_missing", path=path)
 
 
 def _scanned(guard: Guard, path: Path, layer: Layer, tenant: str) -> dict[str, Any]:
@@ -198,7 +220,8 @@ def _body(decision: Decision, text: str) -> dict[str, Any]:
 def _tell(decision: Decision, text: str) -> None:
     console().print(decision.action, soft_wrap=True)
     for name in decision.failed:
-        console().print(f"  {name} did not answer; the policy declares what happens then", soft_wrap=True)
+        state = "is missing" if name.startswith("terms:") else "did not answer"
+        console().print(f"  {name} {state}: `on_failure` of the policy decided", soft_wrap=True)
     for one in _body(decision, text)["findings"]:
         shown = " ".join(one["text"].split())
         shown = shown if len(shown) <= 60 else f"{shown[:57]}..."

@@ -15,11 +15,14 @@ __all__ = ["evaluate", "train"]
 
 def train(
     output: Annotated[
-        Path, typer.Argument(help="Folder for weights.safetensors and card.toml; files there are replaced.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder for weights.safetensors and card.toml; files there are replaced."
+        ),
     ],
     json: Json = False,
 ) -> None:
-    """Trains the classifier on pinned packages and written texts, and writes its weights with a card of their origin."""
+    """Train the classifier on pinned packages and written texts, and write its weights with a card of their origin."""
     with reported_errors(as_json=json):
         from deepwell.bench.workloads.safety.classifier.card import written_card
         from deepwell.bench.workloads.safety.classifier.fitted import fit
@@ -41,6 +44,7 @@ def evaluate(
     texts: Annotated[
         Path,
         typer.Argument(
+            metavar="FILE",
             help="File of JSON lines, each with `text` and `category`: injection, jailbreak, harmful or benign.",
             exists=True,
             dir_okay=False,
@@ -51,7 +55,7 @@ def evaluate(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Scores labelled texts, and prints how many of each category are found."""
+    """Score labelled texts, and print how many of each category are found."""
     with reported_errors(as_json=json):
         from deepwell.safety.classifier.evaluate import evaluated, read_labelled
         from deepwell.safety.classifier.weights import SHIPPED

@@ -15,11 +15,14 @@ __all__ = ["train_moderation"]
 
 def train_moderation(
     output: Annotated[
-        Path, typer.Argument(help="Folder for weights.safetensors and card.toml; files there are replaced.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="Folder for weights.safetensors and card.toml; files there are replaced."
+        ),
     ],
     json: Json = False,
 ) -> None:
-    """Trains the moderation of answers on pinned packages, judges it, and writes its weights with a card of their origin."""
+    """Train the moderation of answers on pinned packages, judge it, and write its weights with a card of their origin."""
     with reported_errors(as_json=json):
         from deepwell.bench.suites.safety.moderation import judgement
         from deepwell.bench.workloads.safety.moderation_fold import card, trained

@@ -13,6 +13,10 @@ from deepwell.safety.classifier.weights import CATEGORIES, Weights
 __all__ = ["calibrated"]
 
 _STEPS: Final = 200
+_DECAY: Final = 1e-4
+"""Weight of the square of the slope, which keeps it finite where the kinds do not overlap."""
+
+_SHORTEST: Final = 1e-6
 _MARGIN: Final = 0.05
 """Distance of a threshold above the highest benign text that it lets through."""
 
@@ -63,18 +67,23 @@ def _logistic(benign: NDArray[np.float64], attacks: NDArray[np.float64]) -> tupl
     weights = np.concatenate(
         [np.full(len(benign), 0.5 / len(benign)), np.full(len(attacks), 0.5 / len(attacks))]
     )
-    slope, offset = 1.0, 0.0
+    inputs = np.stack([values, np.ones_like(values)], axis=1)
+
+    def loss(at: NDArray[np.float64]) -> float:
+        signed = np.where(wanted > 0, inputs @ at, -(inputs @ at))
+        return float((weights * np.logaddexp(0, -signed)).sum() + 0.5 * _DECAY * at[0] ** 2)
+
+    now = np.array([1.0, 0.0])
     for _ in range(_STEPS):
-        found = 1 / (1 + np.exp(-np.clip(slope * values + offset, -30, 30)))
-        error = weights * (found - wanted)
-        curve = weights * found * (1 - found) + 1e-9
-        gradient = np.array([(error * values).sum() + 1e-4 * slope, error.sum()])
-        matrix = np.array(
-            [
-                [(curve * values**2).sum() + 1e-4, (curve * values).sum()],
-                [(curve * values).sum(), curve.sum()],
-            ]
-        )
-        step = np.linalg.solve(matrix + 1e-6 * np.eye(2), gradient)
-        slope, offset = slope - float(step[0]), offset - float(step[1])
-    return max(slope, 0.05), offset
+        found = 1 / (1 + np.exp(-np.clip(inputs @ now, -30, 30)))
+        gradient = inputs.T @ (weights * (found - wanted)) + [_DECAY * now[0], 0]
+        curve = (inputs * (weights * found * (1 - found))[:, None]).T @ inputs
+        step = np.linalg.solve(curve + np.diag([_DECAY, 1e-9]), gradient)
+        # a whole step of Newton's method may leap past the minimum and diverge where the kinds hardly overlap
+        length = 1.0
+        while length > _SHORTEST and loss(now - length * step) > loss(now):
+            length /= 2
+        now = now - length * step
+        if length <= _SHORTEST or np.abs(length * step).max() < 1e-9:
+            break
+    return max(float(now[0]), 0.05), float(now[1])

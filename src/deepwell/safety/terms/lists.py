@@ -106,27 +106,19 @@ def read_list(folder: Path, name: str) -> TermList:
         not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name)
         or not (directory / MANIFEST_FILE).is_file()
     ):
-        raise TermListNotFound(
-            f"the term list {name!r} is not in {folder}", fix=f"run `deepwell guard terms pull {name}`"
-        )
+        raise TermListNotFound.of("terms_missing", name=name, folder=folder)
     try:
         manifest = cast("dict[str, Any]", json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8")))
         path = directory / TERMS_FILE
         if path.stat().st_size > MAX_BYTES:
-            raise InvalidFile(f"{path} has more than {MAX_BYTES} bytes")
+            raise ValueError(f"{path.name} has more than {MAX_BYTES} bytes")
         data = path.read_bytes()
         if hashlib.sha256(data).hexdigest() != manifest["terms_sha256"]:
-            raise InvalidFile(
-                f"{path} is not the file of its manifest",
-                fix=f"run `deepwell guard terms pull {name} --again`",
-            )
+            raise ValueError(f"{path.name} is not the file of its manifest")
         terms = parsed(data.decode("utf-8"), str(path))
         return TermList(name, terms, manifest["source"], manifest["licence"], manifest["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InvalidFile(
-            f"the term list {name!r} in {folder} cannot be read: {error}",
-            fix=f"run `deepwell guard terms pull {name} --again`",
-        ) from error
+        raise InvalidFile.of("terms_damaged", name=name, folder=folder, reason=error) from error
 
 
 @cache

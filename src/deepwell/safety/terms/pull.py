@@ -81,15 +81,11 @@ def pull_list(name: str, folder: Path, *, offline: bool = False, progress: Progr
     """
     entry = list_catalog().get(name)
     if entry is None:
-        right = nearest(name, list_catalog())
-        raise InvalidRequest(
-            f"there is no term list {name!r} in the catalog",
-            fix=f"did you mean {right}?" if right else f"choose one of {', '.join(list_catalog())}",
-        )
+        if right := nearest(name, list_catalog()):
+            raise InvalidRequest.of("terms_near", name=name, right=right)
+        raise InvalidRequest.of("terms_unknown", name=name, known=", ".join(list_catalog()))
     if offline:
-        raise DownloadError(
-            f"the term list {name!r} is not here, and offline is set", fix="unset offline for this pull"
-        )
+        raise DownloadError.of("terms_offline", name=name, folder=folder)
     folder.mkdir(parents=True, exist_ok=True)
     texts = untiered(entry, progress)
     pins = hashlib.sha256("".join(file.sha256 for file in entry.files).encode()).hexdigest()
