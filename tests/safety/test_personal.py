@@ -37,6 +37,7 @@ def kinds(text: str) -> list[str]:
         ("DE89 3704 0044 0532 0130 00", "iban"),
         ("gb82west12345698765432", "iban"),
         ("a.b+c@mail.example.co.uk", "email"),
+        ("git@example.com", "email"),
         ("服务器 192.168.10.254", "ip_address"),
         ("2001:db8:85a3::8a2e:370:7334", "ip_address"),
         ("00:1A:2B:3C:4D:5E", "mac_address"),
@@ -74,6 +75,8 @@ def test_a_kind_is_found(text: str, kind: str) -> None:
         "000-12-3456",
         "约为1.4142135624，与下文",
         "城市里的路很长",
+        "git clone git@github.com:owner/name.git",
+        "ssh://git@host.example.com/name",
     ],
 )
 def test_what_only_looks_like_it_is_not_found(text: str) -> None:

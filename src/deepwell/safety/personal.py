@@ -215,7 +215,11 @@ class Personal:
                 matched = reading[start:end]
                 if kind.check is not None and not kind.check(matched):
                     continue
-                if kind.name == "email" and matched.startswith(_SERVICE) and reading[end : end + 1] in ":/":
+                if (
+                    kind.name == "email"
+                    and matched.startswith(_SERVICE)
+                    and reading[end : end + 1] in (":", "/")
+                ):
                     continue
                 near = bool(kind.words) and _spoken_of(reading, start, end, kind.words)
                 if kind.needs_word and not near:
