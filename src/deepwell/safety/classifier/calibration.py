@@ -73,12 +73,14 @@ def _logistic(benign: NDArray[np.float64], attacks: NDArray[np.float64]) -> tupl
         signed = np.where(wanted > 0, inputs @ at, -(inputs @ at))
         return float((weights * np.logaddexp(0, -signed)).sum() + 0.5 * _DECAY * at[0] ** 2)
 
-    now = np.array([1.0, 0.0])
+    now: NDArray[np.float64] = np.array([1.0, 0.0])
     for _ in range(_STEPS):
         found = 1 / (1 + np.exp(-np.clip(inputs @ now, -30, 30)))
         gradient = inputs.T @ (weights * (found - wanted)) + [_DECAY * now[0], 0]
         curve = (inputs * (weights * found * (1 - found))[:, None]).T @ inputs
-        step = np.linalg.solve(curve + np.diag([_DECAY, 1e-9]), gradient)
+        step: NDArray[np.float64] = np.linalg.solve(curve + np.diag([_DECAY, 1e-9]), gradient).astype(
+            np.float64
+        )
         # a whole step of Newton's method may leap past the minimum and diverge where the kinds hardly overlap
         length = 1.0
         while length > _SHORTEST and loss(now - length * step) > loss(now):
