@@ -6,7 +6,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -18,7 +18,7 @@ __all__ = ["BUCKETS", "MEASURES", "Reading"]
 
 BUCKETS: Final = 1 << 15
 _SENTENCE: Final = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
-_WORD: Final = re.compile(r"[a-z']+|\d+|[\u3400-\u9fff]|[^\w\s]")
+_WORD: Final = re.compile(r"[\u3400-\u9fff]|[a-z']+|\d+|[^\w\s]")
 _EDGE_WORDS: Final = 25
 _HAN: Final = re.compile(r"[\u3400-\u9fff]")
 _HAN_A_WORD: Final = 1.6
@@ -165,23 +165,21 @@ class Reading:
         """Returns the buckets of words and pairs of words, each once, those of the beginning and the end apart."""
         words = _WORD.findall(self.text.lower())
         edge = self.text.split()
-        parts = (
-            ("", words),
-            (
-                "<",
-                _WORD.findall(" ".join(edge[:_EDGE_WORDS]).lower()) if len(edge) > 1 else words[:_EDGE_WORDS],
-            ),
-            (
-                ">",
-                _WORD.findall(" ".join(edge[-_EDGE_WORDS:]).lower())
-                if len(edge) > 1
-                else words[-_EDGE_WORDS:],
-            ),
-        )
-        found: set[str] = set()
-        for mark, part in parts:
-            found.update(mark + word for word in part)
-            found.update(f"{mark}{one} {two}" for one, two in pairwise(part))
-        return np.array(
-            sorted({zlib.crc32(one.encode("utf-8", "replace")) % BUCKETS for one in found}), np.int64
-        )
+        if len(edge) > _EDGE_WORDS:
+            first, last = (
+                _WORD.findall(" ".join(part).lower()) for part in (edge[:_EDGE_WORDS], edge[-_EDGE_WORDS:])
+            )
+        elif len(edge) > 1:
+            first = last = words
+        else:
+            first, last = words[:_EDGE_WORDS], words[-_EDGE_WORDS:]
+        found: set[int] = set()
+        for mark, part in (("", words), ("<", first), (">", last)):
+            if not part:
+                continue
+            # No word holds a space. The checksum of a pair goes on from that of its first word.
+            encoded = " ".join(part).encode("utf-8", "replace").split(b" ")
+            sums = list(map(zlib.crc32, encoded, repeat(zlib.crc32(mark.encode()))))
+            found.update(sums)
+            found.update(map(zlib.crc32, [b" " + word for word in encoded[1:]], sums))
+        return np.unique(np.fromiter(found, np.uint32, len(found)) % BUCKETS).astype(np.int64)
