@@ -361,3 +361,24 @@ def test_nothing_can_be_pushed_behind_the_end() -> None:
         scanner.push("more")
     with pytest.raises(ValueError, match="ended"):
         scanner.finish()
+
+
+@pytest.mark.parametrize("lines", [90, 180, 230])
+def test_a_long_key_is_redacted_to_its_last_line(lines: int) -> None:
+    """The first line was once forgotten behind 8,192 characters, and the rest of the key left."""
+    key = (
+        "-----BEGIN " + "PRIVATE KEY-----\n" + ("QUJD" * 16 + "\n") * lines + "-----END " + "PRIVATE KEY-----"
+    )
+    text = f"Here: {key} and so on."
+    scanner = StreamScanner(StreamRules([Secrets()], deciding("redact")))
+    told = "".join(scanner.push(text[at : at + 40]).text for at in range(0, len(text), 40))
+    told += scanner.finish().text
+    assert "QUJD" not in told and told.startswith("Here: [") and told.endswith("and so on.")
+
+
+def test_a_paused_stream_knows_what_it_said_before() -> None:
+    scanner = StreamScanner(StreamRules([Terms(["blue moon"])], deciding("block"), terms=["blue moon"]))
+    told = scanner.push("so blue").text + scanner.pause().text
+    assert told == "so blue"
+    released = scanner.push(" moon, and more")
+    assert released.ended and "moon" not in released.text

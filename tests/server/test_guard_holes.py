@@ -18,7 +18,7 @@ from tests.server.test_file_search import QUESTION, asking, cited, filled, searc
 from tests.server.test_guard import KEY, REFUSAL, TERM, chat, options, policy_file, said, serving
 
 from deepwell.dialogue.dialogue import Dialogue, Turn
-from deepwell.dialogue.parsers.events import CallStart, Content
+from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content
 from deepwell.dialogue.text import Codec
 from deepwell.dialogue.tools import FunctionTool
 from deepwell.errors import InvalidRequest
@@ -285,3 +285,24 @@ async def test_a_decision_of_very_many_findings_is_not_kept(
     await guard.read_texts([f"{TERM} " * 200, TERM], "t")
     kept = guard._known.values()  # pyright: ignore[reportPrivateUsage]
     assert [len(one.findings) for one in kept] == [1]
+
+
+@pytest.mark.parametrize("size", [1, 3, 200])
+async def test_redacted_arguments_of_a_call_are_still_json(
+    size: int, engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = "output: {rules: {personal: redact, secret: redact}}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+    given = json.dumps({"say": 'my "card":', "card": 4111111111111111, "key": KEY, "to": "ann@corp-mail.com"})
+
+    async def turns() -> AsyncGenerator[Turn, None]:
+        yield Turn(0, (CallStart(0, "look"),))
+        for at in range(0, len(given), size):
+            yield Turn(0, (CallArguments(0, given[at : at + size]),))
+        yield Turn(0, (), finish_reason="tool_calls")
+
+    told = [one async for turn in guard.turns(Checked("t"), turns()) for one in turn.events]
+    text = "".join(one.text for one in told if isinstance(one, CallArguments))
+    read = json.loads(text)
+    assert read["say"] == 'my "card":' and read["card"].startswith("[")
+    assert all(read[name].endswith("]") for name in ("key", "to"))

@@ -23,6 +23,10 @@ Decide = Callable[[Sequence[Finding], Sequence[str]], Decision]
 # Characters in front of what is new that a scan reads again, and that are kept for a term which began long ago.
 _CONTEXT: Final = 224
 _KEPT: Final = 4096
+# Characters that are kept for a finding which goes on, such as a key of many lines.
+_KEPT_OPEN: Final = 5 * _KEPT
+# Characters of such a finding from which on it is scanned as seldom as may be.
+_LONG_OPEN: Final = 1024
 # Characters between two scans if nothing asks for one, and between two that the slow detectors take part in.
 _EVERY: Final = 160
 _OFTEN: Final = 48
@@ -93,6 +97,12 @@ class StreamRules:
         rules = copy(self)
         rules.every = _OFTEN
         rules.detectors = (*self.detectors, *detectors)
+        return rules
+
+    def replacing(self, replacement: Callable[[Finding], str]) -> StreamRules:
+        """Returns the same rules with other words in place of findings that are redacted."""
+        rules = copy(self)
+        rules.replacement = replacement
         return rules
 
 
@@ -225,6 +235,8 @@ class StreamScanner:
         end += len(text)
         whole, over = self._beginnings.whole(), self._runs.over()
         since = end - self._scanned
+        if self._waits(end) and whole is None and not last:
+            return Released("")
         due = self._rescan or over or whole is not None or since >= self._rules.every
         due = due or len(text) >= _LARGE or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
         hold = end if last else self._hold(end)
@@ -241,6 +253,11 @@ class StreamScanner:
                 return Released(self._release(min(starts, default=self._released)), decision, True)
         hold = max(hold, end - self._rules.hold_back)
         return Released(self._release(hold), decision)
+
+    def _waits(self, end: int) -> bool:
+        """Tells whether a long finding goes on, and what has come since the last scan may still be held."""
+        long = self._open is not None and end - self._open > _LONG_OPEN
+        return long and end - self._released <= self._rules.hold_back
 
     def _hold(self, end: int) -> int:
         """Returns the position from which nothing leaves yet."""
@@ -369,9 +386,13 @@ class StreamScanner:
             pieces.append(self._between(at, until))
             at = until
         self._released = at
-        if len(self._raw) > 2 * _KEPT:
-            self._base += len(self._raw) - _KEPT
-            self._raw = self._raw[-_KEPT:]
+        count = len(self._raw)
+        if count > 2 * _KEPT:
+            gone = count - _KEPT
+            if self._open is not None:
+                gone = max(count - _KEPT_OPEN, min(gone, self._open - _BOUNDARY - self._base), 0)
+            self._base += gone
+            self._raw = self._raw[gone:]
             self._decided = [one for one in self._decided if one[0].end >= self._base]
         return "".join(pieces)
 

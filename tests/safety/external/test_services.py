@@ -21,7 +21,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.safety.external.aliyun import rpc_signature
 from deepwell.safety.external.breaker import Breaker
 from deepwell.safety.external.services import ExternalAnswer, ExternalServices
-from deepwell.safety.external.shape import Credentials
+from deepwell.safety.external.shape import BadAnswer, Credentials, bounded
 from deepwell.safety.external.tencent import tc3_authorization
 from deepwell.safety.policy import External
 
@@ -400,3 +400,11 @@ def test_a_trial_that_is_abandoned_leaves_the_breaker_open_for_the_next() -> Non
     assert breaker.let_through()
     breaker.succeeded()
     assert not breaker.is_open
+
+
+@pytest.mark.parametrize("score", ["NaN", "-NaN"])
+def test_a_score_that_is_no_number_is_a_bad_answer(score: str) -> None:
+    """It would be lower than every threshold of a policy."""
+    with pytest.raises(BadAnswer):
+        bounded(float(score))
+    assert [bounded(one) for one in (-1.0, 0.5, float("inf"))] == [0.0, 0.5, 1.0]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
-from deepwell.safety.external.shape import BadAnswer, Credentials, Refused, Sent, Verdict
+from deepwell.safety.external.shape import BadAnswer, Credentials, Refused, Sent, Verdict, bounded
 
 __all__ = ["AliyunShape", "rpc_signature"]
 
@@ -87,7 +87,7 @@ class AliyunShape:
                 label = str(one["Label"])
                 if label != "nonLabel":
                     score = float(one.get("Confidence", 100.0)) / 100
-                    found.append(Verdict(label.lower(), _category(label), min(max(score, 0.0), 1.0)))
+                    found.append(Verdict(label.lower(), _category(label), bounded(score)))
             return found
         except (KeyError, TypeError, ValueError, AttributeError):
             raise BadAnswer("it has no Code, or no Data.Result with labels") from None

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from deepwell.safety.external.shape import BadAnswer, Credentials, Sent, Verdict
+from deepwell.safety.external.shape import BadAnswer, Credentials, Sent, Verdict, bounded
 
 __all__ = ["OpenAIShape"]
 
@@ -34,7 +34,7 @@ class OpenAIShape:
             result = answer["results"][0]
             flagged, scores = result["categories"], result["category_scores"]
             return [
-                Verdict(name, name, min(max(float(scores[name]), 0.0), 1.0))
+                Verdict(name, name, bounded(float(scores[name])))
                 for name, is_flagged in flagged.items()
                 if is_flagged is True
             ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["BadAnswer", "Credentials", "Refused", "Sent", "Shape", "Verdict"]
+__all__ = ["BadAnswer", "Credentials", "Refused", "Sent", "Shape", "Verdict", "bounded"]
 
 
 class BadAnswer(Exception):
@@ -60,6 +60,17 @@ class Verdict:
     label: str
     category: str
     score: float
+
+
+def bounded(score: float) -> float:
+    """Returns a score within 0 and 1.
+
+    Raises:
+        BadAnswer: it is no number, and would count as lower than every threshold.
+    """
+    if score != score:
+        raise BadAnswer("a score is no number")
+    return min(max(score, 0.0), 1.0)
 
 
 class Shape(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from deepwell.safety.external.shape import BadAnswer, Credentials, Refused, Sent, Verdict
+from deepwell.safety.external.shape import BadAnswer, Credentials, Refused, Sent, Verdict, bounded
 
 __all__ = ["TencentShape", "tc3_authorization"]
 
@@ -103,4 +103,4 @@ def tc3_authorization(
 def _verdict(one: Mapping[str, Any]) -> Verdict:
     label = str(one["Label"])
     score = float(one.get("Score", 100)) / 100
-    return Verdict(label.lower(), _CATEGORIES.get(label.lower(), _OTHERWISE), min(max(score, 0.0), 1.0))
+    return Verdict(label.lower(), _CATEGORIES.get(label.lower(), _OTHERWISE), bounded(score))

@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from bisect import bisect_left
+from collections.abc import Callable
+
 from deepwell.dialogue.dialogue import Turn
 from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
 from deepwell.dialogue.text import Entry
-from deepwell.safety.findings import ACTIONS, Decision
+from deepwell.safety.findings import ACTIONS, Decision, Finding
 from deepwell.safety.stream import Released, StreamRules, StreamScanner
 
 __all__ = ["Reader", "text_of"]
+
+
+class _Strings:
+    """The strings of a text in JSON, by the places of their quotation marks."""
+
+    def __init__(self) -> None:
+        self._marks: list[int] = []
+        self._length = 0
+        self._escaped = False
+
+    def read(self, text: str) -> None:
+        """Reads the next characters."""
+        for at, character in enumerate(text, self._length):
+            if character == '"' and not self._escaped:
+                self._marks.append(at)
+            self._escaped = character == "\\" and not self._escaped
+        self._length += len(text)
+
+    def replacement(self, words: Callable[[Finding], str]) -> Callable[[Finding], str]:
+        """Returns what stands for a finding so that JSON stays JSON: a number becomes a string."""
+
+        def replaced(finding: Finding) -> str:
+            inside = bisect_left(self._marks, finding.start) % 2 == 1
+            return words(finding) if inside else json.dumps(words(finding), ensure_ascii=False)
+
+        return replaced
 
 
 class Reader:
@@ -23,6 +53,7 @@ class Reader:
         self._kind = ""
         self._scanner: StreamScanner | None = None
         self._scanners: dict[str, StreamScanner] = {}
+        self._strings: dict[str, _Strings] = {}
         self._entries: list[Entry] = []
         self._said: list[str] = []
         self.ended = False
@@ -54,6 +85,8 @@ class Reader:
                 events.append(event)
                 continue
             self._said.append(text)
+            if (strings := self._strings.get(kind)) is not None:
+                strings.read(text)
             self._release(self._scanner.push(text), events, decisions)
             if self.ended:
                 break
@@ -76,7 +109,11 @@ class Reader:
 
     def _scanner_of(self, kind: str) -> StreamScanner | None:
         if kind and kind not in self._scanners:
-            self._scanners[kind] = StreamScanner(self._rules)
+            rules = self._rules
+            if kind.startswith("call"):
+                self._strings[kind] = strings = _Strings()
+                rules = rules.replacing(strings.replacement(rules.replacement))
+            self._scanners[kind] = StreamScanner(rules)
         return self._scanners.get(kind)
 
     def _pause(self, events: list[Event], decisions: list[Decision]) -> None:
