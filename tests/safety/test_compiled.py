@@ -49,6 +49,12 @@ def without_extension(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "extension", lambda: None)
 
 
+def assert_same(left: Any, right: Any) -> None:
+    """Asserts that two results are the same array, or both None."""
+    assert (left is None) == (right is None)
+    assert left is None or (left.dtype == right.dtype and np.array_equal(left, right))
+
+
 @needs_native
 @given(TEXTS)
 def test_sums_of_n_grams_are_the_same(text: str) -> None:
@@ -76,10 +82,8 @@ def test_what_is_joined_is_the_same(text: str) -> None:
     one = native.joined_places(folded.codes, folded.classes)
     other = numpy_joined_places(folded.codes, folded.classes)
     assert (one is None) == (other is None)
-    if one is not None and other is not None:
-        for left, right in zip(one, other, strict=True):
-            assert left.dtype == right.dtype
-            assert np.array_equal(left, right)
+    for left, right in zip(one or (), other or (), strict=True):
+        assert_same(left, right)
 
 
 @needs_native
@@ -89,17 +93,14 @@ def test_what_is_folded_is_the_same(text: str) -> None:
     codes = codes_of(text)
     one = native.fold_codes(codes, tables.folded, tables.expansions, tables.classes)
     for left, right in zip(one, numpy_fold_codes(codes), strict=True):
-        assert (left is None) == (right is None)
-        assert left is None or (left.dtype == right.dtype and np.array_equal(left, right))
+        assert_same(left, right)
 
 
 @needs_native
 @given(st.one_of(TEXTS, st.text("aelx013679@$!|+^([{<)]}> .", max_size=60)))
 def test_what_is_read_as_leet_is_the_same(text: str) -> None:
     codes = codes_of(text)
-    one, other = native.leet_codes(codes, pair_scores()), numpy_leet_codes(codes)
-    assert (one is None) == (other is None)
-    assert one is None or (one.dtype == other.dtype and np.array_equal(one, other))
+    assert_same(native.leet_codes(codes, pair_scores()), numpy_leet_codes(codes))
 
 
 INDEX = TermIndex(["法轮", "法轮功", "一三", "ab", "abc", "0a b", "c法", "é×", "𠀀\U0001f600功"])

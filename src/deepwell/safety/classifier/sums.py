@@ -17,7 +17,7 @@ __all__ = ["GramSums", "gram_sums", "numpy_gram_sums"]
 
 @dataclass(frozen=True, slots=True)
 class GramSums:
-    """What the windows of a text are scored by. A window's sum is the difference of two running sums.
+    """Running sums by which the windows of a text are scored. The sum of a window is the difference of two of them.
 
     Attributes:
         kept: int64 [characters read]; place in the text of each character that was read.
