@@ -79,7 +79,7 @@ class Nemo:
 
     def spans(self, text: str) -> list[tuple[int, int, float, str]]:
         """Returns one span a rule that matches: the whole text."""
-        found = self._loop.run_until_complete(self._detect(text, self._config))
+        found = self._loop.run_until_complete(self._detect(text, self._config)).metadata
         if not found["is_injection"]:
             return []
         return [(0, len(text), 1.0, name) for name in found["detections"]]
