@@ -71,7 +71,7 @@ def citations(
         bool,
         typer.Option(
             "--fit-writer",
-            help="The same with the chat model's likelihoods of the questions; also the support of sentences.",
+            help="Fit with the chat model's likelihoods of the questions too, and the support of sentences.",
         ),
     ] = False,
     row: Row = None,
