@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -95,3 +98,22 @@ def test_pruning_keeps_six_months_and_a_trail_that_holds(runner: CliRunner) -> N
 )
 def test_a_mistake_is_told_with_its_fix(runner: CliRunner, arguments: tuple[str, ...]) -> None:
     assert audit(runner, *arguments, code=1)["error"]["fix"]
+
+
+def test_the_program_of_the_guide_verifies_an_export(runner: CliRunner, tmp_path: Path) -> None:
+    """It needs nothing but Python, names the head that `export` printed, and finds a changed line."""
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "audit-and-privacy.md"
+    [program] = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    out = tmp_path / "acme.jsonl"
+    told = runner.invoke(app, ["audit", "export", "--tenant", "acme", "--output", str(out)])
+    assert told.exit_code == 0, told.output
+
+    def verified() -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", program, str(out)], capture_output=True, text=True)
+
+    whole = verified()
+    assert whole.returncode == 0 and whole.stdout.startswith("head 4:")
+    lines = out.read_text("utf-8").splitlines(keepends=True)
+    out.write_text(lines[0].replace("block", "allow") + "".join(lines[1:]), "utf-8")
+    changed = verified()
+    assert changed.returncode == 1 and "broken before entry 2" in changed.stderr

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import wave
 import zlib
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +216,20 @@ def test_strange_files_are_refused_or_have_no_label(data: bytes, head: bytes):
     for read in (read_png_label, read_audio_label):
         with suppress(DeepwellError):
             assert read(head + data) is None
+
+
+def test_the_program_of_the_guide_labels_a_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "guides" / "compliance.md"
+    [program] = re.findall(r"```python\n(.*?)```", guide.read_text("utf-8"), re.DOTALL)
+    rows = b"".join(b"\0" + b"\xc8\xc8\xc8" * 64 for _ in range(64))
+    picture = [struct.pack(">IIBBBBB", 64, 64, 8, 2, 0, 0, 0), zlib.compress(rows), b""]
+    parts = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in zip((b"IHDR", b"IDAT", b"IEND"), picture, strict=True)
+    ]
+    (tmp_path / "in.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "guide", "exec"), {})
+    assert "'ProduceID': 'img-0001'" in capsys.readouterr().out

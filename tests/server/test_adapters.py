@@ -215,7 +215,9 @@ async def test_tenants_have_adapters_of_one_name_and_see_their_own(door: Door) -
 async def test_every_route_that_takes_a_model_takes_the_tenants_own_adapters_alone(door: Door) -> None:
     assert await door.load("a", "sql") == 200
     for operation in route_table().operations.values():
-        if operation.example is None:
+        if (
+            operation.example is None or operation.name == "moderation"
+        ):  # which no model that is served answers
             continue
         body = json.loads(Template(operation.example).substitute(model="sql", text="hi"))
         path = f"../{operation.path.removeprefix('/')}"

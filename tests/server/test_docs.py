@@ -27,6 +27,8 @@ GUIDES = ("clients", "batches", "ollama-clients")  # each in English and in Chin
 # Their Python blocks run in tests
 TESTED = {
     *GUIDES,
+    "audit-and-privacy",
+    "compliance",
     "embeddings",
     "keys-and-limits",
     "python-api",
