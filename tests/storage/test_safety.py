@@ -11,7 +11,6 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.answers import AnswerStore
 from deepwell.storage.safety.audit import AuditStore, forget_person, forget_tenant
 from deepwell.storage.safety.chain import GENESIS, AuditRecord, Head, hash_of
-from deepwell.storage.safety.policies import PolicyStore
 from deepwell.storage.tables import audit_chains, audit_entries
 
 A, B = Tenant("a"), Tenant("b")
@@ -171,17 +170,6 @@ def test_an_older_head_moves_no_anchor(tmp_path):
     assert anchors.read("chain_x") == new
     anchors.forget("chain_x")
     assert anchors.read("chain_x") is None
-
-
-async def test_the_highest_version_of_a_policy_is_in_force(database):
-    store = PolicyStore(database)
-    assert await store.current(A) is None
-    first = await store.put(A, "preset: strict\n", "lin")
-    assert await store.put(A, "preset: strict\n", "ada") == first
-    second = await store.put(A, "preset: standard\n", "ada")
-    assert (await store.current(A), second.version) == (second, 2)
-    assert await store.versions(A) == [second, first]
-    assert await store.current(B) is None
 
 
 async def test_the_newest_answer_counts_and_the_older_stay(database):

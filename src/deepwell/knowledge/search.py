@@ -184,18 +184,34 @@ class Searcher:
             if arms.query is not None:
                 asked = Asked(query, arms.query, arms.lexical, arms.candidates, depth, allowed)
                 ranked = await self._in_both_languages(tenant, store, ranked, asked)
-            found = await self._kept.chunks.found(tenant, store.id, ranked.keys[:depth].tolist())
-            passages = [
-                passage_of(found[key], score)
-                for key, score in zip(ranked.keys.tolist(), ranked.scores.tolist(), strict=True)
-                if key in found and score >= options.min_score
-            ]
+            passages, removed = await self._passages(tenant, store, ranked, depth, options)
             # Removed chunks may fill a whole ranking until the next synchronisation; then it is read deeper.
-            exhausted = len(found) == min(len(ranked), depth) or len(ranked) < depth
-            if len(passages) >= options.limit or exhausted:
+            if len(passages) >= options.limit or not removed or len(ranked) < depth:
                 break
             depth *= 4
-        return passages[: options.limit]
+        return passages
+
+    async def _passages(
+        self, tenant: Tenant, store: StoredStore, ranked: Hits, depth: int, options: SearchOptions
+    ) -> tuple[list[Passage], bool]:
+        """Returns the best passages among the first `depth` of a ranking, and whether any that was read is gone.
+
+        No more rows are read than are wanted, unless some are gone.
+        """
+        good = ranked.scores[:depth] >= options.min_score
+        keys, scores = ranked.keys[:depth][good].tolist(), ranked.scores[:depth][good].tolist()
+        passages: list[Passage] = []
+        read = 0
+        while read < len(keys) and len(passages) < options.limit:
+            some = slice(read, read + options.limit - len(passages))
+            found = await self._kept.chunks.found(tenant, store.id, keys[some])
+            passages += [
+                passage_of(found[key], score)
+                for key, score in zip(keys[some], scores[some], strict=True)
+                if key in found
+            ]
+            read = min(some.stop, len(keys))
+        return passages, len(passages) < read
 
     async def _ask_live(
         self, tenant: Tenant, store: StoredStore, query: str, options: SearchOptions

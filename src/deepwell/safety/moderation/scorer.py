@@ -131,7 +131,7 @@ _GENERAL: Final = {
     "sexual/minors": "sexual",
     "violence/graphic": "violence",
 }
-"""What is of the special category is of the general one."""
+"""Special categories, each with the general one that holds it too."""
 
 
 def _pieces(text: str) -> list[str]:

@@ -110,7 +110,6 @@ PLACES: Final = (
         "hash of each",
         "texts that the policy keeps beside the entries: exported and deleted; the entries hold a salted hash of each",
     ),
-    _table("guard_policies", _NOBODY),
     _table("compliance_answers", _NOBODY),
     _table("erasures", "no personal data", "no personal data: the proof that something was erased"),
     _table("alembic_version", "no personal data", "no personal data: the revision of the tables"),

@@ -30,7 +30,6 @@ from deepwell.storage.tables import (
     documents,
     embeddings,
     files,
-    guard_policies,
     jobs,
     responses,
     upload_parts,
@@ -83,7 +82,6 @@ TENANT_TABLES: Final = (
     vector_stores,
     files,
     jobs,
-    guard_policies,
     compliance_answers,
 )
 """Tables whose rows go with their tenant, in this order."""

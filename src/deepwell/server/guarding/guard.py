@@ -24,8 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from deepwell.dialogue.completion import Caller, Choice, Counts, Update
-from deepwell.dialogue.dialogue import Dialogue, Plan, Turn, plan_dialogue
+from deepwell.dialogue.completion import Choice, Counts, Update
+from deepwell.dialogue.dialogue import Dialogue, Plan, Turn
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.parsers.events import Content, Event
 from deepwell.dialogue.tools import FunctionTool
@@ -101,11 +101,6 @@ class ServerGuard:
     def policy(self) -> Policy:
         """The policy in force."""
         return self._guard.policy
-
-    async def plan(self, model: ServedModel, dialogue: Dialogue, caller: Caller, tenant: str) -> Plan:
-        """Reads a dialogue and returns its plan, in which what the policy redacts is redacted. Raises as `plan_dialogue`."""
-        dialogue, checked = await self.read(dialogue, tenant)
-        return self.sealed(await plan_dialogue(model, dialogue, caller), checked)
 
     def sealed(self, plan: Plan, checked: Checked) -> Plan:
         """Returns a plan that the guard has seen; that of a refusal if it is blocked."""

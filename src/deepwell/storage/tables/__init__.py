@@ -36,7 +36,6 @@ from deepwell.storage.tables.safety import (
     audit_texts,
     compliance_answers,
     erasures,
-    guard_policies,
 )
 
 __all__ = [
@@ -60,7 +59,6 @@ __all__ = [
     "embeddings",
     "erasures",
     "files",
-    "guard_policies",
     "installation",
     "jobs",
     "metadata",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Index, Integer, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, ForeignKey, Index, String, Table, Text, UniqueConstraint
 
 from deepwell.storage.tables.base import Sequence, metadata
 
@@ -13,7 +13,6 @@ __all__ = [
     "audit_texts",
     "compliance_answers",
     "erasures",
-    "guard_policies",
 ]
 
 audit_chains = Table(
@@ -62,17 +61,6 @@ audit_texts = Table(
     Column("text", Text, nullable=False),
     Column("person", String(32), nullable=False),  # pseudonym; empty: the request named nobody
     Index("ix_audit_texts_chain_person", "chain", "person"),
-)
-
-guard_policies = Table(
-    "guard_policies",
-    metadata,
-    Column("tenant", String(64), primary_key=True),
-    Column("version", Integer, primary_key=True, autoincrement=False),  # from 1; the highest is in force
-    Column("text", Text, nullable=False),  # YAML; empty: the tenant follows the server's policy again
-    Column("hash", String(64), nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("created_by", String(256), nullable=False),
 )
 
 compliance_answers = Table(

@@ -29,7 +29,6 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.answers import AnswerStore
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.safety.chain import AuditRecord
-from deepwell.storage.safety.policies import PolicyStore
 from deepwell.storage.tables import metadata
 
 __all__ = ["bench_erasure"]
@@ -330,7 +329,6 @@ async def _write_safety(data: Path, state: Path, person: _Person) -> None:
             ],
         )
         if person.tenant == "leaving":
-            await PolicyStore(database).put(tenant, f"# {person.marker}\n", person.user)
             await AnswerStore(database).put(tenant, "cn", "officer", person.marker, answered_by=person.user)
     finally:
         database.close()

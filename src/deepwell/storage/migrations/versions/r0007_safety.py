@@ -1,4 +1,4 @@
-"""Safety: the audit trail, policies of tenants, compliance answers, erasures, and the end user of a completion."""
+"""Safety: the audit trail, compliance answers, erasures, and the end user of a completion."""
 
 from __future__ import annotations
 
@@ -16,16 +16,6 @@ _Sequence = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 def upgrade() -> None:
     """Creates the tables, and the column of the end user. Completions of before name none."""
     _create_audit()
-    op.create_table(
-        "guard_policies",
-        sa.Column("tenant", sa.String(64), nullable=False),
-        sa.Column("version", sa.Integer, autoincrement=False, nullable=False),
-        sa.Column("text", sa.Text, nullable=False),
-        sa.Column("hash", sa.String(64), nullable=False),
-        sa.Column("created_at", sa.BigInteger, nullable=False),
-        sa.Column("created_by", sa.String(256), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "version", name="pk_guard_policies"),
-    )
     op.create_table(
         "compliance_answers",
         sa.Column("seq", _Sequence, autoincrement=True, nullable=False),
@@ -91,6 +81,18 @@ def _create_audit() -> None:
         sa.PrimaryKeyConstraint("chain", "digest", name="pk_audit_persons"),
         sa.ForeignKeyConstraint(["chain"], ["audit_chains.id"], name="fk_audit_persons_chain"),
     )
+    # Apart from the entries, so that they can be erased.
+    op.create_table(
+        "audit_texts",
+        sa.Column("chain", sa.String(32), nullable=False),
+        sa.Column("sequence", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("salt", sa.String(32), nullable=False),
+        sa.Column("text", sa.Text, nullable=False),
+        sa.Column("person", sa.String(32), nullable=False),
+        sa.PrimaryKeyConstraint("chain", "sequence", name="pk_audit_texts"),
+        sa.ForeignKeyConstraint(["chain"], ["audit_chains.id"], name="fk_audit_texts_chain"),
+    )
+    op.create_index("ix_audit_texts_chain_person", "audit_texts", ["chain", "person"])
 
 
 def downgrade() -> None:
@@ -99,7 +101,7 @@ def downgrade() -> None:
     for table in (
         "erasures",
         "compliance_answers",
-        "guard_policies",
+        "audit_texts",
         "audit_persons",
         "audit_entries",
         "audit_chains",
