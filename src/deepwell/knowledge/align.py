@@ -67,7 +67,9 @@ class Alignment:
         Args:
             to_first: whether they are of the second language and turned to the first, or the other way round.
         """
-        return centred @ (self.rotation if to_first else self.rotation.T)
+        # Not `@`: the threads of a BLAS product spin on after it, and the next query's embedding waits for the cores.
+        way = self.rotation if to_first else self.rotation.T
+        return np.einsum("...i,ij->...j", centred, way)
 
     def leaning(self, centred: Vectors, *, first: bool) -> Vectors:
         """Returns the query [dimensions] by which an index over both languages gives passages of one.

@@ -147,7 +147,7 @@ def _cosines(keys: NDArray[np.int64], dense: Hits, candidates: Candidates | None
     cosine = _scattered(keys, dense, float(dense.scores[-1]))
     if candidates is not None:
         rows, have = _rows(keys, candidates)
-        cosine[have] = candidates.vectors[rows] @ candidates.query
+        cosine[have] = np.einsum("ij,j->i", candidates.vectors[rows], candidates.query)
     return cosine
 
 
