@@ -114,6 +114,18 @@ def test_a_call_and_its_result_can_be_sent_back(sdk: OpenAI) -> None:
     assert again.choices[0].message.content == "<tool_response>\n42\n</tool_response>"
 
 
+def test_a_call_joined_from_a_stream_can_be_sent_back_with_its_index(sdk: OpenAI) -> None:
+    first = sdk.chat.completions.create(model="toy", messages=say(CALL), tools=[TOOL], temperature=0)
+    calls = first.choices[0].message.tool_calls
+    assert calls
+    joined: Any = {"role": "assistant", "content": "", "tool_calls": [{"index": 0, **calls[0].model_dump()}]}
+    result: Any = {"role": "tool", "tool_call_id": calls[0].id, "content": "42"}
+    again = sdk.chat.completions.create(
+        model="toy", messages=[*say(CALL), joined, result], tools=[TOOL], temperature=0
+    )
+    assert again.choices[0].message.content == "<tool_response>\n42\n</tool_response>"
+
+
 @pytest.mark.parametrize(
     ("extra", "kind"),
     [

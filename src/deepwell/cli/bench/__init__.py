@@ -58,6 +58,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "timing": service.timing,
     "clients": service.clients,
     "ollama": service.ollama,
+    "webui": service.webui,
     "moderation": moderation.moderation,
     "streaming": moderation.streaming,
     "batches": storage.batches,

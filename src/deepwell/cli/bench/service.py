@@ -170,6 +170,13 @@ def clients(model: Model = None, threads: Threads = None, row: Row = None, json:
     )
 
 
+def webui(row: Row = None, json: Json = False) -> None:
+    """Sends the requests of Open WebUI's backend to the server, over its OpenAI connection."""
+    from deepwell.bench.suites.service.open_webui import bench_open_webui
+
+    measure("webui", row, json, bench_open_webui)
+
+
 def ollama(row: Row = None, json: Json = False) -> None:
     """Runs ollama's own Python client and Open WebUI's requests against the server, which speaks ollama's API."""
     from deepwell.bench.suites.service.ollama_clients import bench_ollama_clients

@@ -141,11 +141,16 @@ class CalledFunction(Strict):
 
 
 class ToolCallSpec(Strict):
-    """A call that the assistant made."""
+    """A call that the assistant made.
+
+    `index` is its place in the list, as the pieces of a stream number it. Clients that join those pieces, such as Open WebUI,
+    send it back.
+    """
 
     id: str = Field(min_length=1, max_length=256)
     type: OnlyFunction
     function: CalledFunction
+    index: int | None = Field(None, ge=0, exclude=True)
 
 
 class JsonSchemaSpec(Strict):
