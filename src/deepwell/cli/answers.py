@@ -49,6 +49,18 @@ class Asked:
     max_tokens: int | None = None
     temperature: float | None = None
     seed: int | None = None
+    top_p: float | None = None
+    repetition_penalty: float | None = None
+
+    @property
+    def sampling(self) -> dict[str, float]:
+        """The sampling parameters that were given."""
+        named = {
+            "temperature": self.temperature,
+            "top_p": self.top_p,
+            "repetition_penalty": self.repetition_penalty,
+        }
+        return {name: value for name, value in named.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +159,8 @@ class RemoteAnswers:
 
         body = {"model": self.model, "messages": list(asked.messages), "stream": True}
         body["stream_options"] = {"include_usage": True}
-        given = {"max_tokens": asked.max_tokens, "temperature": asked.temperature, "seed": asked.seed}
-        body |= {name: value for name, value in given.items() if value is not None}
+        given = {"max_tokens": asked.max_tokens, "seed": asked.seed}
+        body |= {name: value for name, value in given.items() if value is not None} | asked.sampling
         clock = _Clock()
         finish_reason = ""
         try:
@@ -213,8 +225,7 @@ class LocalAnswers:
                 window=left + len(prompt),
             )
         params = SamplingParams(max_tokens=asked.max_tokens or left, seed=asked.seed, **self._defaults)
-        if asked.temperature is not None:
-            params = replace(params, temperature=asked.temperature)
+        params = replace(params, **asked.sampling)
         request = GenerateRequest(uuid.uuid4().hex, prompt, params)
         clock = _Clock()
         with closing(self._engine.generate_sync(request)) as deltas:

@@ -59,6 +59,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "clients": service.clients,
     "ollama": service.ollama,
     "webui": service.webui,
+    "setups": service.setups,
     "moderation": moderation.moderation,
     "streaming": moderation.streaming,
     "batches": storage.batches,

@@ -170,6 +170,13 @@ def clients(model: Model = None, threads: Threads = None, row: Row = None, json:
     )
 
 
+def setups(row: Row = None, json: Json = False) -> None:
+    """Stages broken set-ups for real: doctor has to find each, and what it says has to mend it."""
+    from deepwell.bench.suites.service.broken_setups import bench_broken_setups
+
+    measure("setups", row, json, bench_broken_setups)
+
+
 def webui(row: Row = None, json: Json = False) -> None:
     """Sends the requests of Open WebUI's backend to the server, over its OpenAI connection."""
     from deepwell.bench.suites.service.open_webui import bench_open_webui

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["Advice", "Health", "Settings", "advise", "measure"]
 
 _GRAM = 4  # tokens; ordinary prose repeats fewer than 5 % of its runs of four
 _WINDOW = 128  # tokens per entropy measurement; the size is fixed because entropy grows with length
+_COOLEST = 0.2  # below, outputs are nearly greedy, and greedy ones loop
 _FEW = 24  # outputs with fewer tokens cannot be judged
 
 
@@ -53,13 +54,18 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """A finding, and the setting to change."""
+    """A finding, and the setting to change.
+
+    Attributes:
+        change: the sampling parameter with its new value; empty where no parameter helps.
+    """
 
     finding: str
     move: str
+    change: Mapping[str, float] = field(default_factory=dict[str, float])
 
-    def shown(self) -> dict[str, str]:
-        """Returns both as a JSON object."""
+    def shown(self) -> dict[str, Any]:
+        """Returns the advice as a JSON object."""
         return asdict(self)
 
 
@@ -92,37 +98,41 @@ def advise(health: Health, drawn: Settings) -> list[Advice]:
             if loops
             else f"{health.repeated:.0%} of its runs of {_GRAM} tokens occurred before"
         )
+        change: dict[str, float] = {}
         if drawn.temperature < 0.3:
+            change = {"temperature": 0.7}
             move = f"temperature is {drawn.temperature:g}: raise it to 0.7, for a greedy output never leaves a loop"
         elif drawn.repetition_penalty < 1.1:
+            change = {"repetition_penalty": 1.1}
             move = f"repetition_penalty is {drawn.repetition_penalty:g}: raise it to 1.1"
         elif drawn.repetition_penalty < 1.25:
+            change = {"repetition_penalty": 1.25}
             move = f"repetition_penalty is {drawn.repetition_penalty:g} already: try 1.25, or presence_penalty 0.5"
         else:
             move = "penalties are high already: give the model more to go by, bound it with max_tokens or a schema"
-        found.append(Advice(what, move))
+        found.append(Advice(what, move, change))
     noisy = (health.surprise_bits is not None and health.surprise_bits > 4) or (
         health.unlikely is not None and health.unlikely > 0.15
     )
     if noisy:
         what = f"its tokens were unlikely to the model: {health.surprise_bits:.1f} bits each"
         if drawn.repetition_penalty > 1.15:
+            change = {"repetition_penalty": 1.05}
             move = f"repetition_penalty is {drawn.repetition_penalty:g}: lower it to 1.05, it forbids common words"
         elif drawn.top_p > 0.9:
+            change = {"top_p": 0.9}
             move = f"top_p is {drawn.top_p:g}: lower it to 0.9, which cuts the tail off"
         else:
-            move = f"temperature is {drawn.temperature:g}: lower it to {max(drawn.temperature / 2, 0.2):g}"
-        found.append(Advice(what, move))
+            change, move = _cooler(drawn)
+        found.append(Advice(what, move, change))
     elif health.surprise_bits is None and not found and health.entropy_bits > 6.8:
         what = f"its tokens are spread wide ({health.entropy_bits:.1f} bits): it may wander"
-        move = (
-            f"top_p is {drawn.top_p:g}: lower it to 0.9"
-            if drawn.top_p > 0.9
-            else f"temperature is {drawn.temperature:g}: lower it to {max(drawn.temperature / 2, 0.2):g}"
-        )
-        found.append(
-            Advice(what, f"{move}; ask for logprobs and send the JSON, which shows how sure the model was")
-        )
+        if drawn.top_p > 0.9:
+            change, move = {"top_p": 0.9}, f"top_p is {drawn.top_p:g}: lower it to 0.9"
+        else:
+            change, move = _cooler(drawn)
+        hint = "; ask for logprobs and send the JSON, which shows how sure the model was"
+        found.append(Advice(what, move + hint, change))
     if health.finish_reason == "length" and not loops:
         found.append(
             Advice(
@@ -130,6 +140,17 @@ def advise(health: Health, drawn: Settings) -> list[Advice]:
             )
         )
     return found or [Advice("it neither repeats itself nor wanders", "leave the settings as they are")]
+
+
+def _cooler(drawn: Settings) -> tuple[dict[str, float], str]:
+    """Returns a lower temperature, and the words for it. One that is low already leaves the model's knowledge to blame."""
+    if drawn.temperature <= _COOLEST:
+        return (
+            {},
+            "the temperature is low already: ground the answers in documents (--knowledge NAME), or take a larger model",
+        )
+    lower = max(drawn.temperature / 2, _COOLEST)
+    return {"temperature": lower}, f"temperature is {drawn.temperature:g}: lower it to {lower:g}"
 
 
 def _loop(tokens: Sequence[int]) -> tuple[int, int]:

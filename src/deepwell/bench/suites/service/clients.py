@@ -45,7 +45,7 @@ __all__ = [
     "ran",
 ]
 
-_WORKER, _NODE_WORKER = WORKERS / "clients_worker.py", WORKERS / "clients_ai.mjs"
+_WORKER, _NODE_WORKER = WORKERS / "clients" / "clients_worker.py", WORKERS / "clients" / "clients_ai.mjs"
 _SECONDS = 480  # for each worker
 _AI_SDK = ("ai@6", "@ai-sdk/openai@3", "zod@4")
 

@@ -24,7 +24,7 @@ OLLAMA = Environment(
     disk_mb=40,
     minutes=0.5,
 )
-_WORKER = WORKERS / "clients_ollama.py"
+_WORKER = WORKERS / "clients" / "clients_ollama.py"
 _MODELS = ("smollm2", "qwen2.5-coder-0.5b", "minilm")
 
 

@@ -13,7 +13,7 @@ from deepwell.bench.suites.service.clients import checked
 
 __all__ = ["bench_open_webui"]
 
-_WORKER = WORKERS / "clients_webui.py"
+_WORKER = WORKERS / "clients" / "clients_webui.py"
 _MODEL, _EMBEDDER = "smollm2", "minilm"
 
 

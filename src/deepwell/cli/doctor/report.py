@@ -1,0 +1,179 @@
+"""The report of doctor: what this installation can do here, what is missing, and what is broken."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from deepwell.cli.doctor.devices import environment_findings
+from deepwell.cli.doctor.findings import Finding, found
+from deepwell.cli.doctor.machine import machine_findings
+from deepwell.cli.doctor.stores import store_findings
+from deepwell.cli.keys import has_stored_key
+from deepwell.version import deepwell_version
+
+if TYPE_CHECKING:
+    from deepwell.settings import Settings
+
+__all__ = ["PACKAGES", "examine"]
+
+PACKAGES = ("numpy", "tokenizers", "fastapi", "uvicorn", "pydantic", "prometheus-client")
+_EXTRAS = {
+    "knowledge": (
+        "tantivy",
+        "usearch",
+        "pypdfium2",
+        "docx",
+        "openpyxl",
+        "pptx",
+        "selectolax",
+        "feedparser",
+    ),
+    "ocr": ("rapidocr_onnxruntime",),
+    "tune": ("torch", "transformers", "peft"),
+}
+
+
+def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
+    """Returns everything that doctor shows, as JSON, and the problems in it."""
+    problems: list[Finding] = []
+    report: dict[str, Any] = {
+        "versions": _versions(),
+        "kernels": _kernels(settings, problems),
+        "threads": _threads(settings),
+        "model": _model(settings, problems),
+        "store": _store(settings),
+        "server": _server(settings, problems),
+        "guard": _guard(settings, problems),
+        "extras": _extras(),
+        "settings": _settings(settings),
+    }
+    problems += [*machine_findings(settings), *store_findings(settings), *environment_findings()]
+    return report | {"problems": [problem.shown() for problem in problems]}, problems
+
+
+def _versions() -> dict[str, str]:
+    found = {
+        "deepwell": deepwell_version(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    return found | {name: _version(name) for name in PACKAGES}
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _kernels(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
+    from deepwell.engine.backends import native
+    from deepwell.errors import MissingDependency
+
+    try:
+        native.select_backend("native", settings.isa)
+    except MissingDependency as error:
+        problems.append(Finding("kernels", error))
+        if not native.is_available():
+            return {"backend": "reference", "reason": error.message, "isa": "numpy", "available": []}
+    return {"backend": "native", "reason": "", "isa": native.isa(), "available": native.available_isas()}
+
+
+def _threads(settings: Settings) -> dict[str, Any]:
+    from deepwell.engine.machine import usable_cpus
+
+    usable = usable_cpus()
+    return {"used": settings.threads or usable, "usable": usable, "machine": os.cpu_count()}
+
+
+def _model(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
+    from deepwell.dialogue.opening import plan_model
+    from deepwell.errors import DeepwellError
+
+    try:
+        planned = plan_model(settings)
+    except DeepwellError as error:
+        problems.append(Finding("model", error))
+        return {"name": settings.model, "plan": []}
+    return {
+        "name": planned.name,
+        "path": str(planned.path),
+        "plan": planned.memory.lines(),
+        "sampling": planned.defaults.shown(),
+    }
+
+
+def _store(settings: Settings) -> dict[str, Any]:
+    folder = settings.models_dir
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return {"folder": str(folder), "models": [name for name in found if not name.startswith(".")]}
+
+
+def _server(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
+    from deepwell.cli.servers import client_key, examine_server
+    from deepwell.errors import DeepwellError
+    from deepwell.server.http.listen import bind, local_url, url_of
+
+    url = local_url(settings.host, settings.port)
+    try:
+        settings.require_safe_address(stored_keys=lambda: has_stored_key(settings))
+        with bind(settings.host, settings.port) as listener:
+            return {"url": url_of(listener), "state": "free"}
+    except DeepwellError as error:
+        seen = examine_server(url, client_key(settings))
+        if not seen.is_deepwell:
+            problems.append(Finding("server", error))
+            return {"url": url, "state": error.message}
+        if not seen.is_ready:
+            problems.append(found("server", "doctor_not_ready", url=url, detail=seen.detail))
+        served = ", ".join(seen.models) or "a model, and asks for an API key to say which"
+        return {"url": url, "state": f"a running server serves {served}: {seen.detail}"}
+
+
+def _guard(settings: Settings, problems: list[Finding]) -> dict[str, Any]:
+    """The policy of the setting `guard`, and the lists of terms that it names."""
+    if settings.guard is None:
+        return {"policy": "off", "lists": {}}
+    from deepwell.errors import DeepwellError
+    from deepwell.safety.policy import Policy
+    from deepwell.safety.terms.lists import read_list
+    from deepwell.safety.terms.pull import lists_folder
+
+    lists: dict[str, str] = {}
+    try:
+        policy = Policy.load(settings.guard)
+    except DeepwellError as error:
+        problems.append(Finding("guard", error))
+        return {"policy": settings.guard, "lists": lists}
+    for name in policy.terms:
+        try:
+            lists[name] = f"{len(read_list(lists_folder(settings.models_dir), name).terms):,} terms"
+        except DeepwellError as error:
+            problems.append(Finding("guard", error))
+            lists[name] = "not here"
+    return {"policy": policy.name, "hash": policy.hash, "lists": lists}
+
+
+def _extras() -> dict[str, str]:
+    """Extras that are missing are no problem: each says the command that brings it."""
+    states: dict[str, str] = {}
+    for extra, modules in _EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        states[extra] = (
+            f"missing {', '.join(missing)}: {sys.executable} -m pip install -e '.[{extra}]' in the checkout"
+            if missing
+            else "installed"
+        )
+    return states
+
+
+def _settings(settings: Settings) -> dict[str, dict[str, Any]]:
+    origins = settings.origins()
+    values = settings.model_dump(mode="json")  # secrets come out as asterisks
+    return {name: {"value": values[name], "origin": origins[name]} for name in values}

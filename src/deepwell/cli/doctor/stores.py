@@ -1,0 +1,125 @@
+"""Checks of what lies on disk and in services: models, the database, its rights, PostgreSQL and Valkey."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from deepwell.cli.doctor.findings import Finding, found
+from deepwell.errors import DeepwellError
+
+if TYPE_CHECKING:
+    from deepwell.settings import Settings
+
+__all__ = ["store_findings"]
+
+_DATABASE = "deepwell.db"
+_CHECKED_BYTES = 1 << 30  # SQLite reads about 1 GB/s here; doctor is to answer at once
+_CONNECT_S = 3.0
+_PORTS = {
+    "postgresql": 5432,
+    "postgres": 5432,
+    "redis": 6379,
+    "rediss": 6379,
+    "valkey": 6379,
+    "valkeys": 6379,
+}
+
+
+def store_findings(settings: Settings) -> Iterator[Finding]:
+    """Yields what is wrong with the stores of these settings."""
+    yield from _models(settings)
+    yield from _folder(settings.data_dir)
+    if settings.database_url is None:
+        yield from _database(settings.data_dir / _DATABASE)
+    else:
+        yield from _service("database", "DEEPWELL_DATABASE_URL", settings.database_url.get_secret_value())
+    if settings.valkey_url is not None:
+        yield from _service("valkey", "DEEPWELL_VALKEY_URL", settings.valkey_url.get_secret_value())
+
+
+def _models(settings: Settings) -> Iterator[Finding]:
+    """Compares the files of the store with their manifests, by their sizes: hashing gigabytes takes minutes."""
+    from deepwell.models.store.store import ModelStore
+
+    store = ModelStore(settings.models_dir)
+    for name in store.names():
+        try:
+            stored = store.get(name)
+        except DeepwellError as error:
+            yield Finding("models", error)
+            continue
+        for file in stored.manifest.files if stored.manifest else ():
+            path = settings.models_dir / name / file.name
+            size = path.stat().st_size if path.is_file() else -1
+            if size != file.size_bytes:
+                has = "missing" if size < 0 else f"{size:,} bytes"
+                yield found(
+                    "models",
+                    "doctor_model_damaged",
+                    name=name,
+                    file=file.name,
+                    size=has,
+                    right=f"{file.size_bytes:,}",
+                )
+                break
+
+
+def _folder(folder: Path) -> Iterator[Finding]:
+    if not folder.is_dir():
+        return
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        owner = folder.stat().st_uid
+        yield found("data folder", "doctor_folder_rights", folder=folder, owner=owner, user=os.getuid())
+        return
+    mode = stat.S_IMODE(folder.stat().st_mode)
+    database = folder / _DATABASE
+    if mode & 0o007 and database.is_file() and stat.S_IMODE(database.stat().st_mode) & 0o006:
+
+        def close() -> str:
+            folder.chmod(mode & ~0o077)
+            return f"chmod {mode & ~0o077:o} {folder}"
+
+        yield found("data folder", "doctor_folder_open", close, folder=folder, mode=f"{mode:o}")
+
+
+def _database(path: Path) -> Iterator[Finding]:
+    if not os.access(path, os.R_OK):
+        return
+    from deepwell.storage.migrations import HEAD
+
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_CONNECT_S)) as connection:
+            rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+            if path.stat().st_size <= _CHECKED_BYTES:
+                (said,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            else:
+                said = "ok"
+    except sqlite3.OperationalError:
+        return  # a database that has no tables yet, or one that another process is making
+    except sqlite3.DatabaseError as error:
+        said, rows = str(error), []
+    if said != "ok":
+        yield found("database", "doctor_database_damaged", path=path, reason=said[:200])
+    elif rows and rows[0][0] > HEAD:
+        yield found("database", "doctor_database_newer", path=path, version=rows[0][0], head=HEAD)
+
+
+def _service(check: str, variable: str, url: str) -> Iterator[Finding]:
+    """Connects to the host and port of a URL. The URL itself has a password, and is never shown."""
+    parts = urlsplit(url)
+    host, port = parts.hostname or "127.0.0.1", _PORTS.get(parts.scheme.partition("+")[0], 0)
+    try:
+        port = parts.port or port
+        with closing(socket.create_connection((host, port), timeout=_CONNECT_S)):
+            return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        yield found(check, "doctor_service", variable=variable, host=host, port=port, reason=reason)
