@@ -25,7 +25,7 @@ AUDIT := $(AUDIT_VENV)/.audit-$(PYTHON_VERSION)
 # The model of `make run`; MODEL=qwen2.5-coder-0.5b knows Chinese.
 MODEL ?= $(or $(DEEPWELL_MODEL),smollm2)
 
-.PHONY: run dev tune test test-all parity parity-deepseek check bench golden docs wheel lock audit clean
+.PHONY: run dev tune test test-all parity parity-deepseek check bench golden docs console wheel lock audit clean
 
 run: $(BASE)  ## pull a real model, serve it, print one answer and how to ask the next; MODEL=NAME: another than smollm2
 	@$(BIN)/deepwell pull $(MODEL)
@@ -89,8 +89,11 @@ docs: $(DEV)  ## the pages that are made from the code: reference, settings, com
 	$(BIN)/python -m deepwell.bench.workers.troubleshooting
 	$(BIN)/python -m deepwell.cli.pages
 
+console:  ## the web console, from console/ into the package; commit what it builds
+	@.ci/console
+
 clean:  ## environments, builds, caches; models stay in the store
-	rm -rf $(VENV) $(TUNE_VENV) $(AUDIT_VENV) .venv-wheel-* build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(TUNE_VENV) $(AUDIT_VENV) .venv-wheel-* build dist console/node_modules .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BASE): pyproject.toml $(NATIVE_SOURCES)

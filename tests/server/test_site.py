@@ -40,7 +40,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
+@pytest.mark.parametrize("path", ["/start", "/docs"])
 @pytest.mark.parametrize("headers", [{}, CHINESE], ids=["en", "zh"])
 async def test_a_page_is_sound_and_loads_nothing(
     http: httpx.AsyncClient, path: str, headers: dict[str, str]
@@ -56,8 +56,45 @@ async def test_a_page_is_sound_and_loads_nothing(
         assert (await http.get(link)).status_code == 200
 
 
+async def test_a_browser_gets_the_console_and_everything_else_the_first_page(http: httpx.AsyncClient) -> None:
+    console = await http.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert console.status_code == 200 and '<div id="app">' in console.text
+    policy = dict(
+        part.strip().split(" ", 1) for part in console.headers["content-security-policy"].split(";")
+    )
+    assert policy["default-src"] == "'none'" and policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["connect-src"] == "'self'" and policy["require-trusted-types-for"] == "'script'"
+    assert policy["base-uri"] == policy["form-action"] == policy["frame-ancestors"] == "'none'"
+    assert console.headers["x-content-type-options"] == "nosniff"
+    assert console.headers["referrer-policy"] == "no-referrer"
+    assert (await http.get("/")).text == (await http.get("/start")).text
+    assert "set-cookie" not in console.headers
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_the_console_loads_its_parts_from_the_server_alone(
+    http: httpx.AsyncClient, encoding: str
+) -> None:
+    headers = {"accept": "text/html", "accept-encoding": encoding}
+    page = (await http.get("/", headers=headers)).text
+    parts = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(parts) >= 4 and all(part.startswith("/") for part in parts)
+    assert "<style" not in page and not re.search(r"<script(?![^>]* src=)|\sstyle=|\son\w+=", page)
+    for part in parts:
+        answer = await http.get(part, headers=headers)
+        assert answer.status_code == 200 and answer.headers["x-content-type-options"] == "nosniff"
+        if part.startswith("/assets/"):
+            assert "immutable" in answer.headers["cache-control"]
+            assert answer.headers.get("content-encoding", "identity") == encoding
+
+
+@pytest.mark.parametrize("name", ["none.js", "%2e%2e%2findex.html", "..%2f..%2fbundle.py", "index.html"])
+async def test_no_other_file_is_an_asset(http: httpx.AsyncClient, name: str) -> None:
+    assert (await http.get(f"/assets/{name}", headers={"accept": "*/*"})).status_code == 404
+
+
 async def test_the_first_page_says_what_is_served_and_how_to_ask(http: httpx.AsyncClient) -> None:
-    text = (await http.get("/")).text
+    text = (await http.get("/start")).text
     assert "toy" in text and "512 tokens" in text and "http://test/v1/chat/completions" in text
     assert "deepwell ask" in text
 
@@ -68,7 +105,7 @@ async def test_the_first_page_names_the_port_that_the_terminal_needs(
     transport = httpx.ASGITransport(create_app(make_service(engine, codec, model="toy")))
     for port, shown in ((8000, False), (8411, True)):
         async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{port}") as http:
-            text = (await http.get("/")).text
+            text = (await http.get("/start")).text
         assert (f"deepwell chat --port {port}" in text) == shown and "deepwell chat" in text
 
 
@@ -84,7 +121,9 @@ async def test_a_server_with_keys_shows_the_page_and_names_no_model(engine: Fake
     keys = (SecretStr("key-of-one-user-0001"),)
     app = create_app(make_service(engine, codec, model="a-secret-model", api_keys=keys))
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
-        text = (await http.get("/")).text
+        text = (await http.get("/start")).text
+        page = (await http.get("/", headers={"accept": "text/html"})).text
+        assert (await http.get(re.findall(r'src="([^"]+)"', page)[0])).status_code == 200
         assert (await http.get("/docs")).status_code == 200
     assert "deepwell keys create" in text and "a-secret-model" not in text
 

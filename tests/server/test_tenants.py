@@ -22,6 +22,7 @@ from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import FAMILIES, create_app, route_table
 from deepwell.server.families.family import Family
 from deepwell.server.options import LimitsConfig
+from deepwell.server.families.site.bundle import Bundle
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 
@@ -40,11 +41,13 @@ COMMON = {
     "GET /api/ps",
     "GET /api/tags",
     "GET /api/version",
+    "GET /assets/{name}",
     "GET /docs",
     "GET /health",
     "GET /healthz",
     "GET /version",
     "GET /readyz",
+    "GET /start",
     "GET /v1/models",
     "GET /v1/models/{id:path}",
     "GET /openapi.json",
@@ -296,8 +299,9 @@ async def test_every_route_is_described_here(world: World) -> None:
 
 
 async def test_what_everybody_gets_is_the_same_for_everybody(world: World) -> None:
+    asset = Bundle().names[0]
     for route in sorted(COMMON & set(world.routes)):
-        answers = [await world.ask(who, route, {"id": "toy"}) for who in (world.a, world.b)]
+        answers = [await world.ask(who, route, {"id": "toy", "name": asset}) for who in (world.a, world.b)]
         assert answers[0].status_code == answers[1].status_code == 200, route
         assert answers[0].text == answers[1].text
         assert "tenant-a" not in answers[0].text and SECRET not in answers[0].text

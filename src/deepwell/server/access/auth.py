@@ -202,7 +202,7 @@ class Auth:
             return
         path = scope["path"]
         principal = ANYONE
-        if path not in self._routes.open_paths:
+        if not self._routes.is_open(path):
             try:
                 if await self._ring.required():
                     principal = await self._identify(scope)

@@ -130,6 +130,7 @@ class RouteTable:
             if declaration.scope == OPEN
             for one in declaration.operations
         )
+        self._open_roots = tuple(sorted(path.partition("{")[0] for path in self.open_paths if "{" in path))
         self._names = {one.path: one.name for one in operations if one.name is not None}
         self._requests = {one.path: one.request for one in operations if one.request is not None}
         scopes = [(root, one.scope) for one in declarations if one.scope != OPEN for root in one.roots]
@@ -195,6 +196,10 @@ class RouteTable:
             if (api is None or one.api == api) and one.in_one_process >= in_one_process
             for root in one.roots
         )
+
+    def is_open(self, path: str) -> bool:
+        """Returns whether requests to a path need no key."""
+        return path in self.open_paths or path.startswith(self._open_roots)
 
     def scope_of(self, path: str) -> str:
         """Returns the scope that a path needs. A path that nobody declares belongs to inference."""

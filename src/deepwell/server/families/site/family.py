@@ -10,7 +10,13 @@ __all__ = ["FAMILY"]
 
 FAMILY = Family(
     Declaration(
-        (Operation("get", "/", "html"), Operation("head", "/", "html"), Operation("get", "/docs", "html")),
+        (
+            Operation("get", "/", "html"),
+            Operation("head", "/", "html"),
+            Operation("get", "/assets/{name}", "bytes"),
+            Operation("get", "/start", "html"),
+            Operation("get", "/docs", "html"),
+        ),
         api="deepwell",
         scope=OPEN,
     ),

@@ -1,4 +1,4 @@
-"""The page at `/`, in English and Chinese."""
+"""The page at `/start`, in English and Chinese."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from string import Template
 from deepwell.messages import Language
 from deepwell.version import deepwell_version
 
-__all__ = ["home_page", "page"]
+__all__ = ["page", "start_page"]
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -54,6 +54,7 @@ _TEXTS: Mapping[Language, Mapping[str, str]] = {
         "terminal": "From the terminal of this machine",
         "question": "Why is the sky blue?",
         "more": "More",
+        "console": "The web console",
         "docs": "The API, operation by operation",
         "openapi": "The same as an OpenAPI document",
         "ready": "Whether the server takes requests",
@@ -73,6 +74,7 @@ _TEXTS: Mapping[Language, Mapping[str, str]] = {
         "terminal": "在本机终端中",
         "question": "天空为什么是蓝色的？",
         "more": "更多",
+        "console": "网页控制台",
         "docs": "API 文档（逐个接口）",
         "openapi": "OpenAPI 文档（JSON）",
         "ready": "服务器是否就绪",
@@ -86,7 +88,7 @@ def page(language: Language, title: str, body: str) -> str:
     return _PAGE.substitute(lang=lang, title=escape(title), style=_STYLE, body=body)
 
 
-def home_page(
+def start_page(
     language: Language,
     url: str,
     models: Sequence[tuple[str, int]],
@@ -133,6 +135,7 @@ print(answer.choices[0].message.content)"""
         f"<h2>{say['python']}</h2><pre>{escape(python)}</pre>",
         f"<h2>{say['terminal']}</h2><pre>deepwell ask &quot;{say['question']}&quot;{option}\ndeepwell chat{option}</pre>",
         f"<h2>{say['more']}</h2><ul>",
+        f'<li><a href="/">{say["console"]}</a></li>',
         f'<li><a href="/docs">{say["docs"]}</a></li>',
         f'<li><a href="/openapi.json">{say["openapi"]}</a></li>' if not with_key else "",
         f'<li><a href="/readyz">{say["ready"]}</a></li></ul>',

@@ -51,7 +51,7 @@ def reference_page(document: Mapping[str, Any], language: Language) -> str:
         for path, methods in sorted(document["paths"].items())
         for method, operation in methods.items()
     ]
-    parts = [f"<h1>{say['title']}</h1>", f'<p><a href="/">{say["home"]}</a></p>']
+    parts = [f"<h1>{say['title']}</h1>", f'<p><a href="/start">{say["home"]}</a></p>']
     parts.append(f"<h2>{say['operations']}</h2>")
     parts += [_operation(say, *one) for one in operations]
     parts.append(f"<h2>{say['schemas']}</h2>")

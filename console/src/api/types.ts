@@ -1,0 +1,53 @@
+/** A page of a list, as OpenAI's API has it. */
+export interface Page<T> {
+  object: "list";
+  data: T[];
+  first_id?: string | null;
+  last_id?: string | null;
+  has_more?: boolean;
+}
+
+export interface Model {
+  id: string;
+  object: "model";
+  created: number;
+  owned_by: string;
+  parent?: string | null;
+  max_model_len?: number | null;
+}
+
+export type JobStatus = "queued" | "running" | "succeeded" | "failed" | "cancelled";
+
+export interface Job {
+  object: "job";
+  id: string;
+  kind: string;
+  status: JobStatus;
+  created_at: number;
+  started_at: number | null;
+  finished_at: number | null;
+  progress: JobProgress | null;
+  result: Record<string, unknown> | null;
+  error: string | null;
+  attempts: number;
+  cancel_requested: boolean;
+}
+
+export interface JobProgress {
+  done?: number;
+  total?: number;
+  unit?: string;
+  step?: string;
+  series?: Record<string, [number, number][]>;
+  [other: string]: unknown;
+}
+
+export interface VectorStore {
+  object: "vector_store";
+  id: string;
+  name: string | null;
+  created_at: number;
+  status: string;
+  usage_bytes: number;
+  file_counts: { total: number; completed: number; in_progress: number; failed: number; cancelled: number };
+}

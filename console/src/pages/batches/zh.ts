@@ -1,0 +1,5 @@
+import type { en } from "./en";
+
+export const zh: { [K in keyof typeof en]: string } = {
+  lead: "在此之前，可以在终端提交批处理。",
+};

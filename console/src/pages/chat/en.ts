@@ -1,0 +1,3 @@
+export const en = {
+  lead: "Until then the terminal shows the jobs.",
+};

@@ -1,0 +1,3 @@
+export const en = {
+  lead: "Until then the terminal shows guard decisions and checks the audit log.",
+};

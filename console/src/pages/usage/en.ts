@@ -1,0 +1,3 @@
+export const en = {
+  lead: "Until then the metrics show the usage.",
+};

@@ -1,0 +1,48 @@
+"""A browser for all tests of the console, and a server with a small engine behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+from tests.console.browser import CHROMIUM, IN_CI, Console, Open, console_tab, launch
+from tests.server.conftest import Live, start
+from tests.server.fakes import FakeEngine, make_codec, make_service
+
+from deepwell.storage.database import Database
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None and not IN_CI:
+        pytest.skip("there is no Chromium: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A server whose model, `toy`, repeats what the user said."""
+    folder = tmp_path_factory.mktemp("console")
+    engine = FakeEngine(max_model_len=65_536)
+    database = Database.open(folder / "deepwell.db")
+    running = start(
+        make_service(engine, make_codec(folder / "tokenizer"), model="toy", database=database), engine
+    )
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def open_tab(browser: Browser, server: Live) -> Iterator[Open]:
+    """Opens tabs; `size`, `locale` and `dark` are as `console_tab` takes them, `url` names another server."""
+    with ExitStack() as stack:
+
+        def opened(url: str = server.url, **options: object) -> Console:
+            return stack.enter_context(console_tab(browser, url, **options))  # pyright: ignore[reportArgumentType]
+
+        yield opened
