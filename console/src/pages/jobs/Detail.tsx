@@ -1,0 +1,134 @@
+import { useState } from "preact/hooks";
+import { api } from "../../api/client";
+import type { Job } from "../../api/types";
+import { bytes, count, duration, texts, time } from "../../i18n";
+import { Button } from "../../ui/Button";
+import { Chart } from "../../ui/Chart";
+import { Confirm, Dialog } from "../../ui/Dialog";
+import { Failure } from "../../ui/Failure";
+import { Progress } from "../../ui/Progress";
+import { toast, toastError } from "../../ui/Toast";
+import { useLoad } from "../../ui/load";
+import { en } from "./en";
+import { ended, Status } from "./Status";
+import { zh } from "./zh";
+
+const say = texts(en, zh);
+const LIVE_MS = 1000;
+
+/** One job, followed while it runs. */
+export function Detail({ id, onClose, onChange }: { id: string; onClose: () => void; onChange: () => void }) {
+  const [live, setLive] = useState(true);
+  const load = async (signal: AbortSignal) => {
+    const job = await api<Job>(`/v1/jobs/${encodeURIComponent(id)}`, { signal });
+    setLive(!ended(job));
+    return job;
+  };
+  const { data: job, error, reload } = useLoad(load, [id], live ? LIVE_MS : 0);
+  const [asking, setAsking] = useState(false);
+  const cancel = async () => {
+    try {
+      await api<Job>(`/v1/jobs/${encodeURIComponent(id)}/cancel`, { method: "POST" });
+      toast(say("cancelled"));
+      reload();
+      onChange();
+    } catch (failure) {
+      toastError(failure);
+    }
+  };
+  const running = job !== undefined && !ended(job);
+  return (
+    <>
+      <Dialog
+        wide
+        title={job?.kind ?? say("jobs")}
+        onClose={onClose}
+        actions={
+          running &&
+          !job.cancel_requested && (
+            <Button kind="danger" onClick={() => setAsking(true)}>
+              {say("cancel")}
+            </Button>
+          )
+        }
+      >
+        {error !== null && <Failure error={error} onRetry={reload} />}
+        {job && <Facts job={job} />}
+      </Dialog>
+      {asking && (
+        <Confirm
+          title={say("cancel.ask")}
+          text={say("cancel.text")}
+          action={say("cancel")}
+          onYes={() => void cancel()}
+          onClose={() => setAsking(false)}
+        />
+      )}
+    </>
+  );
+}
+
+function Facts({ job }: { job: Job }) {
+  const progress = job.progress;
+  const facts: [string, preact.ComponentChildren][] = [
+    [say("id"), <code>{job.id}</code>],
+    [say("column.status"), <Status job={job} />],
+    [say("column.created"), time(job.created_at)],
+  ];
+  if (job.started_at !== null) facts.push([say("started"), time(job.started_at)]);
+  if (job.finished_at !== null) facts.push([say("finished"), time(job.finished_at)]);
+  if (job.started_at !== null) facts.push([say("column.took"), duration(took(job))]);
+  if (job.attempts > 1) facts.push([say("attempts"), count(job.attempts)]);
+  if (typeof progress?.step === "string") facts.push([say("step"), progress.step]);
+  const series = Object.entries(progress?.series ?? {}).filter(([, points]) => Array.isArray(points) && points.length > 1);
+  return (
+    <div class="stack">
+      <dl class="jobs-facts">
+        {facts.map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
+          </div>
+        ))}
+      </dl>
+      {job.status === "running" && <Progress label={say("progress")} done={progress?.done} total={progress?.total} text={amount(job)} />}
+      {series.map(([name, points]) => (
+        <Chart
+          key={name}
+          label={name}
+          x={points.map(([x]) => x)}
+          series={[{ name, values: points.map(([, y]) => y) }]}
+          format={(value) => count(value, 4)}
+        />
+      ))}
+      {job.error !== null && (
+        <div class="failure" role="alert">
+          <p>{job.error}</p>
+        </div>
+      )}
+      {job.result !== null && (
+        <section>
+          <h3>{say("result")}</h3>
+          <pre class="jobs-result" tabIndex={0}>
+            {JSON.stringify(job.result, null, 2)}
+          </pre>
+        </section>
+      )}
+    </div>
+  );
+}
+
+/** Seconds from the start of a job to its end, or until now. */
+export function took(job: Job): number {
+  return Math.max(0, (job.finished_at ?? Date.now() / 1000) - (job.started_at ?? job.created_at));
+}
+
+/** How far a job is, in its own unit; empty where it does not say. */
+export function amount(job: Job): string {
+  const { done, total, unit = "" } = job.progress ?? {};
+  if (typeof done !== "number") return "";
+  const shown = unit === "bytes" ? bytes : count;
+  if (typeof total !== "number" || total <= 0) return `${shown(done)} ${unit === "bytes" ? "" : unit}`.trim();
+  return say("step.of", { done: shown(done), total: shown(total), unit: unit === "bytes" ? "" : unit }).trim();
+}
+
