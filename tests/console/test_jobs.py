@@ -49,7 +49,7 @@ def test_jobs_are_listed_and_one_is_followed_to_its_end(open_tab: Open) -> None:
     console.stub("/v1/jobs/job_1", lambda _request: states.pop(0) if len(states) > 1 else states[0])
     page = console.open("#/jobs")
     expect(page.get_by_role("cell", name="the disk is full")).to_be_visible()
-    page.get_by_role("button", name="model.pull").first.click()
+    page.get_by_role("button", name="下载模型").first.click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("成功")).to_be_visible()
     expect(dialog.get_by_text('"file": "a"')).to_be_visible()

@@ -10,7 +10,7 @@ import { Progress } from "../../ui/Progress";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
 import { en } from "./en";
-import { ended, Status } from "./Status";
+import { ended, kindOf, Status } from "./Status";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
@@ -41,7 +41,7 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
     <>
       <Dialog
         wide
-        title={job?.kind ?? say("jobs")}
+        title={job ? kindOf(job.kind) : say("jobs")}
         onClose={onClose}
         actions={
           running &&

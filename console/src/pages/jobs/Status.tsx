@@ -14,3 +14,11 @@ export function Status({ job }: { job: Job }) {
 export function ended(job: Job): boolean {
   return job.status === "succeeded" || job.status === "failed" || job.status === "cancelled";
 }
+
+const KINDS = ["batch", "ingest", "follow", "response", "model.pull", "compliance.check"] as const;
+
+/** What a kind of job does, in words; its own name where the page does not know it. */
+export function kindOf(kind: string): string {
+  const known = KINDS.find((one) => one === kind);
+  return known === undefined ? kind : say(`kind.${known}`);
+}

@@ -33,4 +33,10 @@ export const en = {
   step: "Step",
   "step.of": "{done} of {total} {unit}",
   jobs: "Jobs",
+  "kind.batch": "Batch",
+  "kind.ingest": "Read documents",
+  "kind.model.pull": "Download a model",
+  "kind.compliance.check": "Compliance check",
+  "kind.response": "Background answer",
+  "kind.follow": "Follow a source",
 };

@@ -13,7 +13,7 @@ import { useLoad } from "../../ui/load";
 import type { PageProps } from "..";
 import { amount, Detail, took } from "./Detail";
 import { en } from "./en";
-import { ended, Status } from "./Status";
+import { ended, kindOf, Status } from "./Status";
 import { zh } from "./zh";
 import "./style.css";
 
@@ -69,7 +69,7 @@ export default function Page({ rest }: PageProps) {
               label={say("filter.kind")}
               value={kind}
               onChange={setKind}
-              choices={[{ value: "", label: say("filter.all") }, ...kinds.map((one) => ({ value: one, label: one }))]}
+              choices={[{ value: "", label: say("filter.all") }, ...kinds.map((one) => ({ value: one, label: kindOf(one) }))]}
             />
           </div>
           <Table
@@ -99,7 +99,7 @@ export default function Page({ rest }: PageProps) {
 
 function columns(): Column<Job>[] {
   return [
-    { name: "kind", title: say("column.kind"), cell: (job) => job.kind },
+    { name: "kind", title: say("column.kind"), cell: (job) => <span class="jobs-kind">{kindOf(job.kind)}</span> },
     { name: "status", title: say("column.status"), cell: (job) => <Status job={job} /> },
     { name: "progress", title: say("column.progress"), cell: (job) => <Amount job={job} /> },
     { name: "created", title: say("column.created"), cell: (job) => time(job.created_at), wide: true },

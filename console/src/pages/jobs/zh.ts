@@ -35,4 +35,10 @@ export const zh: { [K in keyof typeof en]: string } = {
   step: "步骤",
   "step.of": "{done} / {total} {unit}",
   jobs: "任务",
+  "kind.batch": "批处理",
+  "kind.ingest": "读入文档",
+  "kind.model.pull": "下载模型",
+  "kind.compliance.check": "合规检查",
+  "kind.response": "后台回答",
+  "kind.follow": "跟踪数据源",
 };
