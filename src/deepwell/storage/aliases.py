@@ -77,10 +77,11 @@ def check_alias(name: str, model: str) -> None:
             fix=f"use at most {_MOST_NAME} letters, digits and . _ : @ - /, a letter or digit first in each part",
             param="name",
         )
-    if not 1 <= len(model) <= _MOST_MODEL or not model.isprintable():
+    # The separator of tenants' own adapters: an alias means the same for everybody.
+    if not 1 <= len(model) <= _MOST_MODEL or not model.isprintable() or "::" in model:
         raise InvalidRequest(
-            f"a model's name is 1 to {_MOST_MODEL} printable characters",
-            fix="name a served model",
+            f"an alias means a model whose name is 1 to {_MOST_MODEL} printable characters without '::'",
+            fix="name a served model, or an adapter that all tenants share",
             param="model",
         )
     if name == model:
@@ -122,7 +123,7 @@ class AliasStore:
         """Makes `name` mean `model`. One that means it already stays unchanged, and its history too.
 
         Raises:
-            InvalidRequest: the names are not valid, `model` is an alias itself, other aliases mean `name`, or there are too many.
+            InvalidRequest: a name is not valid, `model` is an alias itself, other aliases mean `name`, or there are too many.
         """
         check_alias(name, model)
         values = {"model": model, "changed_at": int(time.time()), "changed_by": changed_by}
