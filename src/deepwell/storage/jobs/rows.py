@@ -181,11 +181,13 @@ class JobStore:
         """Returns one page of the tenant's jobs, by default the newest first.
 
         Args:
-            kind: of the jobs; None: all but those in `besides`.
+            kind: of the jobs; None: any. Those in `besides` are left out.
             status: of the jobs; None: any.
         """
         query = sa.select(*_COLUMNS).where(jobs.c.tenant == tenant)
-        query = query.where(jobs.c.kind.not_in(list(besides)) if kind is None else jobs.c.kind == kind)
+        query = query.where(jobs.c.kind.not_in(list(besides)))
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
         if status is not None:
             query = query.where(jobs.c.status == status)
 
