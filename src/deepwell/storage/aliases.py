@@ -214,4 +214,5 @@ def _note(connection: Connection, *, name: str, model: str | None, changed_at: i
 
 
 def _missing(name: str) -> NotFound:
-    return NotFound(f"there is no alias {name!r}", fix="GET /v1/aliases lists them", param="name")
+    fix = "GET /v1/aliases or `deepwell models alias list` shows them"
+    return NotFound(f"there is no alias {name!r}", fix=fix, param="name")
