@@ -23,6 +23,7 @@ class FileServer:
     links: dict[str, str] = field(default_factory=dict)  # path with query -> address of the next page
     ranges: list[str | None] = field(default_factory=list)
     tokens: list[str | None] = field(default_factory=list)
+    held: threading.Event | None = None  # a connection that was to be cut waits for this first
     accepts_ranges: bool = True
     sends_etag: bool = True
 
@@ -63,6 +64,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         end = start + served.cut_after.pop(0) if served.cut_after else len(body)
         self.wfile.write(body[start:end])
+        if served.held is not None and end < len(body):
+            self.wfile.flush()
+            served.held.wait(60)
         self.close_connection = True
 
     def log_message(self, *_: object) -> None:

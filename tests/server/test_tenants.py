@@ -18,11 +18,14 @@ import pytest
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
+from deepwell.engine import machine
 from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import FAMILIES, create_app, route_table
 from deepwell.server.families.family import Family
-from deepwell.server.options import LimitsConfig
 from deepwell.server.families.site.bundle import Bundle
+from deepwell.server.options import CatalogOptions, LimitsConfig
+from deepwell.settings import Settings
+from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 
@@ -50,14 +53,23 @@ COMMON = {
     "GET /start",
     "GET /v1/models",
     "GET /v1/models/{id:path}",
+    "GET /v1/aliases",
+    "GET /v1/aliases/{name:path}/history",
+    "GET /v1/catalog",
+    "GET /v1/catalog/{id}/plan",
     "GET /openapi.json",
 }
+# Of what everybody gets the same, in paths.
+NAMES = {"id": "smollm2", "name": "prod"}
 # A tenant's key may not.
 OPERATOR = {
     "GET /metrics",
     "POST /v1/load_lora_adapter",
     "POST /v1/unload_lora_adapter",
     "DELETE /v1/models/{model:path}",
+    "POST /v1/aliases",
+    "DELETE /v1/aliases/{name:path}",
+    "POST /v1/catalog/pull",
 }
 # What of A's such a request could name.
 NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -84,6 +96,7 @@ LISTS = {
     "GET /v1/batches",
     "GET /v1/messages/batches",
     "GET /v1/vector_stores",
+    "GET /v1/jobs",
 }
 # Makes an object of B's own, and names nothing.
 CREATING = {
@@ -122,6 +135,8 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     "POST /v1/uploads/{upload_id}/cancel": None,
     "GET /v1/batches/{batch_id}": None,
     "POST /v1/batches/{batch_id}/cancel": None,
+    "GET /v1/jobs/{job_id}": None,
+    "POST /v1/jobs/{job_id}/cancel": None,
     "GET /v1/messages/batches/{message_batch_id}": None,
     "DELETE /v1/messages/batches/{message_batch_id}": None,
     "POST /v1/messages/batches/{message_batch_id}/cancel": None,
@@ -222,7 +237,9 @@ async def open_world(
         adapter_dir=tmp_path,
         response_cache_bytes=1 << 20,
         limits=LimitsConfig(RateLimits(1000, 100_000)),
+        catalog=CatalogOptions(Settings(models_dir=tmp_path / "models")),
     )
+    await AliasStore(database).set("prod", "toy", "cli")
     app = create_app(service, families)
     routes = sorted(set(_routes(app)))
     keys = KeyStore(database)
@@ -274,7 +291,7 @@ async def _belongings(world: World) -> None:
         part = {"multipart": {"data": ("part", b"abcd")}}
         ids["part_id"] = (await made("POST /v1/uploads/{upload_id}/parts", part))["id"]
         batch = NAMING["POST /v1/batches"][0][1] | {"input_file_id": ids["file_id"]}
-        ids["batch_id"] = (await made("POST /v1/batches", batch))["id"]
+        ids["batch_id"] = ids["job_id"] = (await made("POST /v1/batches", batch))["id"]
         ids["vector_store_id"] = (await made("POST /v1/vector_stores", {"name": SECRET}))["id"]
         attached = {"file_id": ids["file_id"], "attributes": {"of": SECRET}}
         await made(f"POST {_STORE}/files", attached)
@@ -298,10 +315,17 @@ async def test_every_route_is_described_here(world: World) -> None:
     assert {f"{m.upper()} {path}" for path, methods in documented.items() for m in methods} <= described
 
 
-async def test_what_everybody_gets_is_the_same_for_everybody(world: World) -> None:
+async def test_what_everybody_gets_is_the_same_for_everybody(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 16 << 30  # which otherwise moves between two requests
+    monkeypatch.setattr(machine, "available_memory_bytes", lambda: free)
     asset = Bundle().names[0]
     for route in sorted(COMMON & set(world.routes)):
-        answers = [await world.ask(who, route, {"id": "toy", "name": asset}) for who in (world.a, world.b)]
+        ids = NAMES if route.startswith("GET /v1/catalog") else {"id": "toy", "name": asset}
+        if route.startswith("GET /v1/aliases"):
+            ids = NAMES
+        answers = [await world.ask(who, route, ids) for who in (world.a, world.b)]
         assert answers[0].status_code == answers[1].status_code == 200, route
         assert answers[0].text == answers[1].text
         assert "tenant-a" not in answers[0].text and SECRET not in answers[0].text
@@ -309,7 +333,9 @@ async def test_what_everybody_gets_is_the_same_for_everybody(world: World) -> No
 
 async def test_what_counts_everybody_is_not_for_tenants(world: World) -> None:
     for route in sorted(OPERATOR & set(world.routes)):
-        answer = await world.ask(world.b, route, {"model": "toy"}, {} if route.startswith("POST") else None)
+        answer = await world.ask(
+            world.b, route, NAMES | {"model": "toy"}, {} if route.startswith("POST") else None
+        )
         assert answer.status_code == 403, route
 
 

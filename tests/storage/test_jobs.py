@@ -17,6 +17,7 @@ from hypothesis.stateful import (
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.jobs import JobStore, insert_job
+from deepwell.storage.jobs.runner import JobOutcome, JobRunner
 
 A, B = Tenant("a"), Tenant("b")
 
@@ -234,6 +235,51 @@ async def test_lists_are_pages_of_one_kind_the_newest_first(store):
     page = await store.list(A, "k", after="3", limit=3)
     assert [job.id for job in page.data] == ["2", "1", "0"] and not page.has_more
     assert [job.id for job in (await store.list(A, "k", order="asc")).data] == list("01234")
+
+
+async def test_a_list_of_all_kinds_leaves_some_out_and_may_be_of_one_status(store):
+    made = [await store.enqueue(A, kind, "{}") for kind in ("x", "y", "secret", "x")]
+    await store.enqueue(B, "x", "{}")
+    await store.cancel(A, made[0].id)
+    page = await store.list(A, besides=["secret"], limit=2)
+    assert ([one.id for one in page.data], page.has_more) == ([made[3].id, made[1].id], True)
+    rest = await store.list(A, besides=["secret"], after=page.data[-1].id)
+    assert [one.id for one in rest.data] == [made[0].id]
+    assert [one.id for one in (await store.list(A, status="cancelled")).data] == [made[0].id]
+    assert [one.id for one in (await store.list(A, "x", status="queued", order="asc")).data] == [made[3].id]
+
+
+async def test_work_that_has_not_ended_is_queued_once(store):
+    first = await store.enqueue_once(A, "pull", "m")
+    assert await store.enqueue_once(A, "pull", "m") == first
+    others = [
+        await store.enqueue_once(*one) for one in ((B, "pull", "m"), (A, "pull", "n"), (A, "push", "m"))
+    ]
+    assert len({first.id, *(one.id for one in others)}) == 4
+    job = await store.claim(["pull"], "w", 60)
+    assert (await store.enqueue_once(A, "pull", "m")).id == first.id == job.id
+    await store.cancel(A, first.id)
+    again = await store.enqueue_once(A, "pull", "m")
+    assert again.id != first.id, "one that is being cancelled is not joined"
+
+
+async def test_a_runner_stops_although_it_is_woken_at_the_same_moment():
+    class Empty:
+        """A queue in which there is never a job: the runner waits at once."""
+
+        async def claim(self, *_, **__):
+            return None
+
+    async def work(_run):
+        return JobOutcome("succeeded")
+
+    runner = JobRunner(Empty(), ["x"], "w", work, lease_s=60)
+    runner.start()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    runner.wake()
+    async with asyncio.timeout(30):
+        await runner.stop()
 
 
 async def test_many_workers_share_the_queue_without_doubling(store):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deepwell.cli import synth
+from deepwell.cli import model_aliases, synth
 from deepwell.cli.options import ModelsDir, stored_models
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
 from deepwell.cli.usage import Verbs
@@ -32,13 +32,16 @@ Name = Annotated[
 def register(app: typer.Typer) -> None:
     """Add the verb and its actions."""
     models = typer.Typer(
-        cls=Verbs, no_args_is_help=True, help="List, show, remove, export, synthesise and verify models."
+        cls=Verbs,
+        no_args_is_help=True,
+        help="List, show, remove, export, synthesise and verify models, and give them further names.",
     )
     models.command("list")(list_models)
     models.command()(show)
     models.command()(remove)
     models.command()(export)
     synth.register(models)
+    model_aliases.register(models)
     app.add_typer(models, name="models")
 
 

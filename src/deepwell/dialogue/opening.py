@@ -27,6 +27,7 @@ __all__ = [
     "Planned",
     "check_servable",
     "embedder_settings",
+    "for_encoder",
     "host_model",
     "open_embedder",
     "open_model",
@@ -86,7 +87,7 @@ def plan_model(
     stored = ModelStore(settings.models_dir).resolve(settings.model)
     checkpoint = open_checkpoint(stored.path)
     if checkpoint.config.is_encoder and is_additional:
-        settings = _for_encoder(settings)
+        settings = for_encoder(settings)
     options = EngineOptions.of(settings, name=stored.name)
     memory = plan_engine(checkpoint, options, available_bytes, joins=is_additional)
     defaults = _sampling_defaults(settings, stored, checkpoint)
@@ -213,10 +214,10 @@ def embedder_settings(settings: Settings) -> Settings | None:
     """Returns the settings of `embedding_model`, if one is set."""
     if settings.embedding_model is None:
         return None
-    return _for_encoder(settings.with_model(settings.embedding_model))
+    return for_encoder(settings.with_model(settings.embedding_model))
 
 
-def _for_encoder(settings: Settings) -> Settings:
+def for_encoder(settings: Settings) -> Settings:
     """Returns the settings without those that are about the decoders alone."""
     return settings.model_copy(update={"precision": "auto", "context": None, "kv_tokens": None})
 

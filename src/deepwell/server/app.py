@@ -13,7 +13,9 @@ from deepwell.server.access.rate_limits import RateLimitMiddleware
 from deepwell.server.caches.replay import Replay, Replays
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.family import FAMILY as ADAPTERS
+from deepwell.server.families.aliases.family import FAMILY as ALIASES
 from deepwell.server.families.batches.family import FAMILY as BATCHES
+from deepwell.server.families.catalog.family import FAMILY as CATALOG
 from deepwell.server.families.chat.family import FAMILY as CHAT
 from deepwell.server.families.completions.family import FAMILY as COMPLETIONS
 from deepwell.server.families.conversations.family import FAMILY as CONVERSATIONS
@@ -21,6 +23,7 @@ from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
 from deepwell.server.families.family import Family
 from deepwell.server.families.files.family import FAMILY as FILES
 from deepwell.server.families.health.family import FAMILY as HEALTH
+from deepwell.server.families.jobs.family import FAMILY as JOBS
 from deepwell.server.families.message_batches.family import FAMILY as MESSAGE_BATCHES
 from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
@@ -61,6 +64,9 @@ FAMILIES: tuple[Family, ...] = (
     VECTOR_STORES,
     BATCHES,
     ADAPTERS,
+    ALIASES,
+    CATALOG,
+    JOBS,
     HEALTH,
     METRICS,
     SITE,

@@ -11,8 +11,10 @@ from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.models.store.catalog import shipped_catalog
 from deepwell.safety.audit.trail import AuditTrail
 from deepwell.server.access.adapter_names import adapters_of
+from deepwell.server.access.alias_names import ModelAliases
 from deepwell.server.access.auth import KeyRing
 from deepwell.server.access.rate_limits import Limiter
+from deepwell.server.access.ticket import current_ticket
 from deepwell.server.answering import Answering
 from deepwell.server.background import Background
 from deepwell.server.http.declaration import RouteTable
@@ -43,6 +45,7 @@ class ServerContext:
         stopped: tells answers in flight that the server stops.
         on_demand: the models that are loaded when a request names them. None means that there are none.
         background: the background responses that this process generates.
+        aliases: further names of models.
     """
 
     options: ServerOptions
@@ -58,6 +61,7 @@ class ServerContext:
     stopped: Stop = field(default_factory=Stop, init=False)
     on_demand: OnDemandModels | None = field(default=None, init=False)
     background: Background = field(default_factory=Background, init=False)
+    aliases: ModelAliases = field(init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
@@ -65,6 +69,7 @@ class ServerContext:
     _closing: list[Callable[[], Awaitable[None]]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
+        self.aliases = ModelAliases(lambda: None if self._state is None else self._state.aliases)
         if self.database is not None:
             self._keep(self.database)
 
@@ -151,20 +156,48 @@ class ServerContext:
     async def find(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
         """Returns the served model of a name, and an empty string.
 
-        For the name of an adapter that the tenant may use, returns the adapter's base, and its name in the engine.
+        For the name of an adapter that the tenant may use, returns the adapter's base, and its name in the engine. For an
+        alias, returns what its model's name would.
 
         Raises:
             ModelNotFound: the tenant sees no model of this name. The fix lists those that it sees.
         """
-        # Models first: an adapter never answers for one of them.
+        # Models and adapters that stay come first: an alias never answers for one of them.
+        if (found := self._find_loaded(name, tenant)) is not None:
+            return found
+        if (model := await self.aliases.model_of(name)) is not None:
+            if (ticket := current_ticket()) is not None:
+                ticket.replayable = False  # the alias may mean another model later
+            try:
+                return self._find_loaded(model, tenant) or await self._find_on_demand(model, tenant)
+            except ModelNotFound as error:
+                raise ModelNotFound(
+                    f"the alias {name!r} means {model!r}: {error.message}",
+                    fix=f"let it mean a served model: deepwell models alias set {name} MODEL",
+                    param="model",
+                ) from None
+        return await self._find_on_demand(name, tenant)
+
+    def _find_loaded(self, name: str, tenant: Tenant) -> tuple[Answering, str] | None:
+        """Returns the model that stays, or the adapter of one, of this name."""
         for answering in self.served:
             if answering.model.name == name:
                 return answering, ""
-        names: list[str] = []
         for answering in self.served:
             adapters = adapters_of(answering.model.engine.adapters(), tenant)
             if name in adapters:
                 return answering, adapters[name].name
+        return None
+
+    async def _find_on_demand(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
+        """Returns the model on demand of this name.
+
+        Raises:
+            ModelNotFound: there is none.
+        """
+        names: list[str] = []
+        for answering in self.served:
+            adapters = adapters_of(answering.model.engine.adapters(), tenant)
             names += [answering.model.name, *list(adapters)[:8]]
         if self.on_demand is not None:
             try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from pydantic import SecretStr
 
+from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.access.quota import RateLimits
 from deepwell.settings import InvalidSettings, Settings
@@ -19,6 +20,7 @@ from deepwell.storage.safety.anchors import Anchors
 
 __all__ = [
     "CacheOptions",
+    "CatalogOptions",
     "ConnectionOptions",
     "FileOptions",
     "GuardOptions",
@@ -118,6 +120,24 @@ class GuardOptions:
     def of(cls, settings: Settings) -> GuardOptions | None:
         """Reads the options from the settings; None: there is no guard."""
         return None if settings.guard is None else cls(settings.guard, lists_folder(settings.models_dir))
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogOptions:
+    """Options of the catalog and of pulls.
+
+    Attributes:
+        settings: name the model store, and how a model would be loaded.
+        catalog: the models that can be fetched by name; None: the shipped catalog, whose models' sizes are known.
+    """
+
+    settings: Settings
+    catalog: Mapping[str, CatalogEntry] | None = None
+
+    @property
+    def entries(self) -> Mapping[str, CatalogEntry]:
+        """The models that can be fetched, by name."""
+        return shipped_catalog() if self.catalog is None else self.catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -267,6 +287,7 @@ class ServerOptions:
     engine_wait_s: float = 30.0
     knowledge: KnowledgeOptions = field(default_factory=KnowledgeOptions)
     guard: GuardOptions | None = None
+    catalog: CatalogOptions | None = None  # None: there is no API of the catalog
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -285,4 +306,5 @@ class ServerOptions:
             settings.engine_wait_s,
             KnowledgeOptions.of(settings),
             GuardOptions.of(settings),
+            CatalogOptions(settings),
         )

@@ -8,6 +8,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
+from deepwell.storage.aliases import AliasStore
 from deepwell.storage.batches import BatchStore
 from deepwell.storage.completions import CompletionStore
 from deepwell.storage.conversations import ConversationStore
@@ -48,6 +49,7 @@ class State:
         self.conversations = ConversationStore(database)
         self.completions = CompletionStore(database)
         self.knowledge = KnowledgeStorage(database)
+        self.aliases = AliasStore(database)
 
     def close(self) -> None:
         """Closes the database, and removes the files if they are temporary."""

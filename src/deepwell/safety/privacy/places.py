@@ -42,6 +42,7 @@ class Place:
 _ROWS = "rows of the tenant are exported and deleted"
 _WITH = "exported and deleted with {}"
 _NOBODY = "names no end user"
+_SHARED = "no personal data, shared by all tenants, with random ids of keys"
 _LABELLED = "rows whose metadata name the end user are exported and deleted"
 
 
@@ -111,6 +112,8 @@ PLACES: Final = (
         "texts that the policy keeps beside the entries: exported and deleted; the entries hold a salted hash of each",
     ),
     _table("compliance_answers", _NOBODY),
+    _table("model_aliases", _NOBODY, f"{_SHARED}: further names of models"),
+    _table("model_alias_changes", _NOBODY, f"{_SHARED}: the changes of further names of models"),
     _table("erasures", "no personal data", "no personal data: the proof that something was erased"),
     _table("alembic_version", "no personal data", "no personal data: the revision of the tables"),
     _table("chunk_vectors", _WITH.format("their chunk"), "deleted; PostgreSQL with pgvector alone"),

@@ -85,6 +85,22 @@ class JobStore:
             lambda connection: insert_job(connection, tenant, kind, payload, id=id, priority=priority)
         )
 
+    async def enqueue_once(self, tenant: Tenant, kind: str, payload: str) -> Job:
+        """Adds a job, unless the tenant has one of this kind and payload that has not ended: then returns that one."""
+        same = sa.select(*_COLUMNS).where(
+            jobs.c.tenant == tenant,
+            jobs.c.kind == kind,
+            jobs.c.payload == payload,
+            jobs.c.status.in_(["queued", "running"]),
+            jobs.c.cancel_requested.is_(False),
+        )
+
+        def work(connection: Connection) -> Job:
+            found = connection.execute(same.limit(1)).one_or_none()
+            return insert_job(connection, tenant, kind, payload) if found is None else _read(found)
+
+        return await self._database.write(work)
+
     async def claim(
         self, kinds: Sequence[str], owner: str, lease_s: float, *, besides: Collection[Tenant] = ()
     ) -> Job | None:
@@ -152,10 +168,28 @@ class JobStore:
         return await self._database.read(lambda connection: _find(connection, tenant, id))
 
     async def list(
-        self, tenant: Tenant, kind: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
+        self,
+        tenant: Tenant,
+        kind: str | None = None,
+        *,
+        status: JobStatus | None = None,
+        besides: Collection[str] = (),
+        after: str | None = None,
+        limit: int = 20,
+        order: Order = "desc",
     ) -> Page[Job]:
-        """Returns one page of the tenant's jobs of a kind, by default the newest first."""
-        query = sa.select(*_COLUMNS).where(jobs.c.tenant == tenant, jobs.c.kind == kind)
+        """Returns one page of the tenant's jobs, by default the newest first.
+
+        Args:
+            kind: of the jobs; None: any. Those in `besides` are left out.
+            status: of the jobs; None: any.
+        """
+        query = sa.select(*_COLUMNS).where(jobs.c.tenant == tenant)
+        query = query.where(jobs.c.kind.not_in(list(besides)))
+        if kind is not None:
+            query = query.where(jobs.c.kind == kind)
+        if status is not None:
+            query = query.where(jobs.c.status == status)
 
         def work(connection: Connection) -> Page[Job]:
             page = page_of(connection, query, jobs.c.seq, jobs.c.id, after=after, limit=limit, order=order)

@@ -109,8 +109,10 @@ class JobRunner:
                 self._running[task] = job.tenant
                 task.add_done_callback(self._ended)
                 continue
+            # `wait_for` of Python 3.11 loses a cancellation that comes with the event
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), min(_POLL_S, self._lease_s / 4))
+                async with asyncio.timeout(min(_POLL_S, self._lease_s / 4)):
+                    await self._changed.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]

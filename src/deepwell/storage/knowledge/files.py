@@ -214,6 +214,17 @@ class StoreFiles:
 
         return await self._database.write(work)
 
+    async def cancel_job(self, tenant: Tenant, job_id: str) -> None:
+        """Cancels a job, with the file that it ingests unless that has ended."""
+        columns = vector_store_files.c
+        mine = (columns.tenant == tenant) & (columns.job_id == job_id) & (columns.status == "in_progress")
+
+        def work(connection: Connection) -> None:
+            connection.execute(sa.update(vector_store_files).where(mine).values(status="cancelled"))
+            cancel_jobs(connection, tenant, [job_id])
+
+        await self._database.write(work)
+
     async def complete(
         self,
         tenant: Tenant,

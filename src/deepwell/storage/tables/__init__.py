@@ -37,6 +37,7 @@ from deepwell.storage.tables.safety import (
     compliance_answers,
     erasures,
 )
+from deepwell.storage.tables.serving import model_alias_changes, model_aliases
 
 __all__ = [
     "HEAD",
@@ -62,6 +63,8 @@ __all__ = [
     "installation",
     "jobs",
     "metadata",
+    "model_alias_changes",
+    "model_aliases",
     "responses",
     "upload_parts",
     "uploads",

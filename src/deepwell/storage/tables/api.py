@@ -143,6 +143,7 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     UniqueConstraint("tenant", "id"),
     Index("ix_jobs_tenant_kind_seq", "tenant", "kind", "seq"),
+    Index("ix_jobs_tenant_seq", "tenant", "seq"),
     Index("ix_jobs_finished_at", "finished_at"),
 )
 Index("ix_jobs_status_priority_seq", jobs.c.status, jobs.c.priority.desc(), jobs.c.seq)

@@ -83,8 +83,10 @@ class BatchWorker:
                 self._running[task] = job.tenant
                 task.add_done_callback(self._ended)
                 continue
+            # `wait_for` of Python 3.11 loses a cancellation that comes with the event
             with suppress(TimeoutError):
-                await asyncio.wait_for(state.jobs_changed.wait(), min(_POLL_S, self._lease_s / 4))
+                async with asyncio.timeout(min(_POLL_S, self._lease_s / 4)):
+                    await state.jobs_changed.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]

@@ -26,7 +26,7 @@ class ModelCard(Struct, tag_field="object", tag="model"):
     created: int
     owned_by: str
     max_model_len: int
-    parent: str | UnsetType = UNSET  # an adapter's base model, as in vLLM
+    parent: str | UnsetType = UNSET  # an adapter's base model, as in vLLM; the model that an alias means
     # What a request that leaves a parameter out is drawn with; unset for a model that generates no text
     default_sampling: DefaultSampling | UnsetType = UNSET
     # A model on demand: not_loaded, loading, loaded or unloading; unset for a model that stays

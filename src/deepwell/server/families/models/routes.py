@@ -1,4 +1,4 @@
-"""`/v1/models`: the served models, with the adapters that the tenant may use, and those that are loaded on demand."""
+"""`/v1/models`: the served models, with the adapters that the tenant may use, those loaded on demand, and aliases of all."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from deepwell.server.families.models.bodies import DefaultSampling, DeletedModel
 from deepwell.server.families.models.unloading import unload_model
 from deepwell.server.http.json_route import json_response
 from deepwell.server.residency.wire import HostState, Offer
+from deepwell.storage.database import Tenant
 
 __all__ = ["router"]
 
@@ -28,25 +29,14 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.get("/v1/models", summary="List the served models", response_model=None)
     async def models(request: Request) -> Response:
-        served = [answering.model for answering in context.served]
-        tenant = tenant_of(request)
-        adapters = [
-            _card(model, name) for model in served for name in adapters_of(model.engine.adapters(), tenant)
-        ]
-        offered: list[ModelCard] = []
-        if context.on_demand is not None:
-            offers, state = await context.on_demand.offers(), context.on_demand.state
-            offered = [_offered(offer, state, started) for offer in offers]
-        return json_response(ModelList([*map(_card, served), *adapters, *offered]))
+        return json_response(ModelList([*(await _cards(context, tenant_of(request), started)).values()]))
 
     @routes.get("/v1/models/{id:path}", summary="Describe a served model", response_model=None)
     async def model(request: Request, id: str) -> Response:
         tenant = tenant_of(request)
-        if context.on_demand is not None and not any(one.model.name == id for one in context.served):
-            offers, state = await context.on_demand.offers(), context.on_demand.state
-            if (offer := next((one for one in offers if one.name == id), None)) is not None:
-                return json_response(_offered(offer, state, started))
-        answering, adapter = await context.find(id, tenant)
+        if (card := (await _cards(context, tenant, started)).get(id)) is not None:
+            return json_response(card)
+        answering, adapter = await context.find(id, tenant)  # which says what is served instead
         return json_response(_card(answering.model, id if adapter else ""))
 
     @routes.delete("/v1/models/{model:path}", summary="Unload a model", response_model=None)
@@ -55,6 +45,26 @@ def router(context: ServerContext) -> APIRouter:
         return json_response(DeletedModel(model, deleted=True))
 
     return routes
+
+
+async def _cards(context: ServerContext, tenant: Tenant, started: int) -> dict[str, ModelCard]:
+    """Returns the cards of all models by name, in the order of `ServerContext.find` where two have one name."""
+    served = [answering.model for answering in context.served]
+    adapters = [
+        _card(model, name) for model in served for name in adapters_of(model.engine.adapters(), tenant)
+    ]
+    loaded = {card.id: card for card in (*adapters, *map(_card, served))}
+    cards = {model.name: loaded[model.name] for model in served} | loaded
+    if context.on_demand is not None:
+        offers, state = await context.on_demand.offers(), context.on_demand.state
+        cards |= {one.name: _offered(one, state, started) for one in offers if one.name not in loaded}
+    meant = {name: cards.get(model) for name, model in (await context.aliases.models()).items()}
+    # An alias whose model is not here is not listed: requests for it fail.
+    return cards | {
+        name: structs.replace(card, id=name, parent=card.id)
+        for name, card in meant.items()
+        if card is not None and name not in loaded
+    }
 
 
 def _card(model: ServedModel, adapter: str = "") -> ModelCard:

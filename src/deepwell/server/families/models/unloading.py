@@ -16,7 +16,7 @@ async def unload_model(context: ServerContext, name: str, principal: Principal) 
 
     Raises:
         InsufficientScope: the key is not an administrator's.
-        InvalidRequest: it is one that stays, or an adapter.
+        InvalidRequest: it is one that stays, an adapter, or an alias.
         ModelNotFound: no such model is loaded.
         ModelBusy: it has requests.
     """
@@ -33,6 +33,9 @@ async def unload_model(context: ServerContext, name: str, principal: Principal) 
         raise InvalidRequest(
             f"{name!r} is an adapter", fix="unload it with POST /v1/unload_lora_adapter", param="model"
         )
+    if (meant := await context.aliases.model_of(name)) is not None:
+        fix = f"unload {meant!r}, or remove the alias with DELETE /v1/aliases/{name}"
+        raise InvalidRequest(f"{name!r} is an alias of {meant!r}", fix=fix, param="model")
     if context.on_demand is None or not await context.on_demand.client.unload(name):
         raise ModelNotFound(
             f"no model {name!r} is loaded",

@@ -19,9 +19,10 @@ from deepwell.server.families.responses.items import decode_items
 from deepwell.server.families.responses.schema import InputItemsQuery, ListQuery, RetrieveQuery
 from deepwell.server.http.json_route import json_response
 from deepwell.server.http.sse import EventStream
+from deepwell.storage.database import Tenant
 from deepwell.storage.responses import StoredResponse
 
-__all__ = ["abandoned", "cancelled", "event_stream", "stored_router"]
+__all__ = ["abandoned", "cancel_response", "cancelled", "event_stream", "stored_router"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -72,19 +73,7 @@ def stored_router(context: ServerContext) -> APIRouter:
         "/v1/responses/{response_id}/cancel", summary="Cancel a background response", response_model=None
     )
     async def cancel(request: Request, response_id: str) -> HttpResponse:
-        state, tenant = context.state, tenant_of(request)
-        run = background.find(tenant, response_id)
-        if run is not None:
-            await background.cancel(run)
-            return json_response(run.snapshot())
-        # Another process works on it, or none any more: either way it ends here and now.
-        stored = await state.responses.close(tenant, response_id, cancelled)
-        if stored.events is None:
-            raise InvalidRequest(
-                f"the response {response_id!r} was not made in the background",
-                fix="hang up to end an answer that you wait for",
-            )
-        return json_response(stored.body.encode())
+        return json_response(await cancel_response(context, tenant_of(request), response_id))
 
     @routes.get(
         "/v1/responses/{response_id}/input_items",
@@ -98,6 +87,27 @@ def stored_router(context: ServerContext) -> APIRouter:
         return json_response(_encode(_page(decode_items(stored.input), query)))
 
     return routes
+
+
+async def cancel_response(context: ServerContext, tenant: Tenant, id: str) -> bytes:
+    """Ends a background response, whichever process works on it, and returns its body.
+
+    Raises:
+        NotFound: the tenant has none of this id.
+        InvalidRequest: it was not made in the background.
+    """
+    run = context.background.find(tenant, id)
+    if run is not None:
+        await context.background.cancel(run)
+        return run.snapshot()
+    # Another process works on it, or none any more: either way it ends here and now.
+    stored = await context.state.responses.close(tenant, id, cancelled)
+    if stored.events is None:
+        raise InvalidRequest(
+            f"the response {id!r} was not made in the background",
+            fix="hang up to end an answer that you wait for",
+        )
+    return stored.body.encode()
 
 
 async def _replayed(events: list[str]) -> AsyncGenerator[bytes, None]:

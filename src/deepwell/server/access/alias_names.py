@@ -1,0 +1,125 @@
+"""`ModelAliases`: the aliases of models in the memory of one HTTP process.
+
+A request never waits for the database on their account: `AliasWatcher` looks for changes every two seconds. Where no watcher
+does so, the first request after `OLD_S` looks itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from deepwell.errors import DeepwellError
+from deepwell.storage.aliases import AliasNames, AliasStore
+
+__all__ = ["LOOK_S", "OLD_S", "AliasWatcher", "ModelAliases"]
+
+LOOK_S = 2.0
+"""Seconds between looks for changes that other processes made."""
+
+OLD_S = 5.0
+"""Seconds after which what is known is looked up again before it is used."""
+
+_QUERY_S = 2.0  # limit for an answer of the database
+_log = logging.getLogger("deepwell.server")
+
+
+class ModelAliases:
+    """The aliases as last read. For one event loop.
+
+    Args:
+        store: returns the store, or None as long as there is no database.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, store: Callable[[], AliasStore | None], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._known: AliasNames | None = None
+        self._looked = float("-inf")
+        self._looking: asyncio.Task[None] | None = None
+
+    async def models(self) -> Mapping[str, str]:
+        """Returns the models that aliases mean, by alias.
+
+        Raises:
+            DeepwellError, SQLAlchemyError, OSError, TimeoutError: they were never read, and the database does not answer.
+        """
+        if self._store() is None:
+            return {}
+        if self._clock() - self._looked >= OLD_S:
+            await self._look_once()
+        return {} if self._known is None else self._known.models
+
+    async def model_of(self, name: str) -> str | None:
+        """Returns the model that an alias means; None: there is no alias of this name."""
+        return (await self.models()).get(name)
+
+    async def refresh(self) -> None:
+        """Reads the aliases if they have changed."""
+        store = self._store()
+        if store is None:
+            return
+        async with asyncio.timeout(_QUERY_S):
+            found = await store.names(self._known)
+        if (
+            self._known is None or found.newest >= self._known.newest
+        ):  # a slower look may end after a newer one
+            self._known = found
+        self._looked = self._clock()
+
+    async def _look_once(self) -> None:
+        """Reads them, once for all requests that wait for it. What is known outlives a database that does not answer."""
+        task = self._looking
+        if task is None:
+            task = self._looking = asyncio.create_task(self.refresh())
+            task.add_done_callback(self._ended)
+        try:
+            await asyncio.shield(task)
+        except (SQLAlchemyError, DeepwellError, OSError, TimeoutError) as error:
+            if self._known is None:
+                raise
+            self._looked = self._clock()
+            _log.warning("aliases of models cannot be read, and stay as they are: %s", error)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._looking = None
+        if not task.cancelled():
+            task.exception()  # those that wait were told
+
+
+class AliasWatcher:
+    """Looks for changes beside requests, as soon as there is a database."""
+
+    def __init__(self, aliases: ModelAliases, kept: asyncio.Event) -> None:
+        self._aliases = aliases
+        self._kept = kept
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts to look."""
+        self._task = asyncio.create_task(self._look_often())
+
+    async def stop(self) -> None:
+        """Ends the looks."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _look_often(self) -> None:
+        await self._kept.wait()
+        while True:
+            try:
+                await self._aliases.refresh()
+            except Exception as error:  # the loop outlives any failure
+                foreseen = isinstance(error, DeepwellError | SQLAlchemyError | OSError)
+                _log.warning(
+                    "aliases of models cannot be read: %s", error, exc_info=None if foreseen else error
+                )
+            await asyncio.sleep(LOOK_S)

@@ -1,0 +1,137 @@
+"""`PullWorker`: claims jobs of the kind `model.pull`, and follows the process that fetches each model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from typing import Any, Final
+
+import msgspec
+
+from deepwell.models.store.catalog import CatalogEntry
+from deepwell.models.store.shapes import shipped_shapes
+from deepwell.server.context import ServerContext
+from deepwell.server.families.catalog.child import PullOrder
+from deepwell.server.options import CatalogOptions
+from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
+
+__all__ = ["PULL_JOB", "PullWorker", "payload_of"]
+
+PULL_JOB: Final = "model.pull"
+"""Kind of the jobs that fetch a model."""
+
+_CHILD = "deepwell.server.families.catalog.child"
+_MOST = 2  # at a time; one place is left to other tenants
+_TELL_S = 1.0  # between two times that progress is written to the row
+_MOST_LINE_BYTES = 1 << 20
+_encode = msgspec.json.Encoder().encode
+
+
+def payload_of(model: str) -> str:
+    """Returns the payload of the job that fetches a model."""
+    return _encode({"model": model}).decode()
+
+
+class PullWorker:
+    """The pulls of one process. They begin when there is a database."""
+
+    def __init__(self, context: ServerContext, options: CatalogOptions) -> None:
+        self._context = context
+        self._options = options
+        self._lease_s = context.options.files.job_lease_s
+        self._runner: JobRunner | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Starts to claim jobs."""
+        self._task = asyncio.create_task(self._begin())
+
+    async def stop(self) -> None:
+        """Returns every job to the queue, where the next server goes on with it: received bytes stay."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+        if self._runner is not None:
+            await self._runner.stop()
+
+    async def _begin(self) -> None:
+        await self._context.kept.wait()
+        state = self._context.state
+        self._runner = JobRunner(
+            state.jobs, [PULL_JOB], state.owner, self._pull, lease_s=self._lease_s, most=_MOST
+        )
+        self._runner.start()
+
+    async def _pull(self, run: JobRun) -> JobOutcome:
+        if run.cancelled.is_set():
+            return JobOutcome("cancelled")
+        name: str = msgspec.json.decode(run.job.payload)["model"]
+        entry = self._options.entries.get(name)
+        if entry is None:
+            return JobOutcome("failed", error=f"this server's catalog has no {name!r}")
+        child = await self._start(entry)
+        following = asyncio.create_task(self._follow(run, child))
+        stopping = asyncio.create_task(run.cancelled.wait())
+        try:
+            await asyncio.wait((following, stopping), return_when=asyncio.FIRST_COMPLETED)
+            return following.result() if following.done() else JobOutcome("cancelled")
+        finally:
+            for task in (following, stopping):
+                task.cancel()
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            await asyncio.wait((following, stopping))
+            await child.communicate()  # closes its pipes, and waits for its end
+
+    async def _start(self, entry: CatalogEntry) -> asyncio.subprocess.Process:
+        path = [one or os.getcwd() for one in sys.path]  # noqa: PTH109
+        child = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            _CHILD,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            limit=_MOST_LINE_BYTES,
+            # With this process's own environment: proxies, mirrors and HF_TOKEN are set there
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
+            start_new_session=True,
+        )
+        settings = self._options.settings
+        shape = shipped_shapes().get(entry.name) if self._options.catalog is None else None
+        total_bytes = None if shape is None else shape.download_bytes
+        order = PullOrder(str(settings.models_dir), entry, settings.offline, total_bytes)
+        assert child.stdin is not None
+        child.stdin.write(_encode(order) + b"\n")
+        with suppress(ConnectionError):
+            await child.stdin.drain()
+        return child
+
+    async def _follow(self, run: JobRun, child: asyncio.subprocess.Process) -> JobOutcome:
+        """Reads what the process tells until it ends."""
+        assert child.stdout is not None
+        told = float("-inf")
+        while line := await child.stdout.readline():
+            message: dict[str, Any] = msgspec.json.decode(line)
+            if "progress" in message:
+                run.progress = _encode(message["progress"]).decode()
+                if time.monotonic() - told >= _TELL_S:
+                    told = time.monotonic()
+                    await self._beat(run)
+                continue
+            await self._beat(run)
+            if "error" in message:
+                store = f"{self._options.settings.models_dir}/"  # where it lies is nobody's business
+                return JobOutcome("failed", error=str(message["error"]).replace(store, ""))
+            return JobOutcome("succeeded", result=_encode(message["result"]).decode())
+        return JobOutcome("failed", error="the process that fetched the model ended early: ask for it again")
+
+    async def _beat(self, run: JobRun) -> None:
+        """Writes the progress to the row, and learns whether somebody asked for the end."""
+        now = await self._context.state.jobs.heartbeat(run.job, self._lease_s, run.progress)
+        if now is not None and now.cancel_requested:
+            run.cancelled.set()

@@ -1,0 +1,250 @@
+"""Further names of models: administrators change them while the server runs, and every route that takes a model knows them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from openai import OpenAI
+from tests.server.conftest import start
+from tests.server.fakes import FakeEngine, make_service
+
+from deepwell.dialogue.text import Codec
+from deepwell.server.access.alias_names import OLD_S, ModelAliases
+from deepwell.server.app import create_app
+from deepwell.server.context import ServerContext
+from deepwell.storage.aliases import AliasStore
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.keys import KeyStore
+
+CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database.open(tmp_path / "deepwell.db")
+    yield database
+    database.close()
+
+
+@pytest.fixture
+def service(engine: FakeEngine, codec: Codec, database: Database) -> ServerContext:
+    return make_service(engine, codec, model="toy", database=database, response_cache_bytes=1 << 20)
+
+
+@pytest.fixture
+async def http(service: ServerContext) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        yield client
+
+
+async def set_alias(http: httpx.AsyncClient, name: str, model: str = "toy") -> httpx.Response:
+    return await http.post("/v1/aliases", json={"name": name, "model": model})
+
+
+async def test_an_alias_is_set_listed_changed_and_removed(http: httpx.AsyncClient) -> None:
+    made = (await set_alias(http, "openai/gpt-4o")).json()
+    assert made == {
+        "object": "alias",
+        "id": "openai/gpt-4o",
+        "model": "toy",
+        "changed_at": made["changed_at"],
+        "changed_by": "local",
+    }
+    await set_alias(http, "prod")
+    page = (await http.get("/v1/aliases", params={"limit": 1})).json()
+    assert page == {
+        "object": "list",
+        "data": [made],
+        "first_id": "openai/gpt-4o",
+        "last_id": "openai/gpt-4o",
+        "has_more": True,
+    }
+    rest = (await http.get("/v1/aliases", params={"after": page["last_id"]})).json()
+    assert [one["id"] for one in rest["data"]] == ["prod"]
+    gone = await http.delete("/v1/aliases/openai/gpt-4o")
+    assert gone.json() == {"object": "alias.deleted", "id": "openai/gpt-4o", "deleted": True}
+    history = (await http.get("/v1/aliases/openai/gpt-4o/history")).json()
+    assert [one["model"] for one in history["data"]] == [None, "toy"]
+    assert {one["object"] for one in history["data"]} == {"alias.change"}
+    assert history["data"][0]["name"] == "openai/gpt-4o"
+
+
+async def test_every_route_that_takes_a_model_takes_an_alias(http: httpx.AsyncClient) -> None:
+    await set_alias(http, "prod")
+    asked: dict[str, dict[str, Any]] = {
+        "/v1/chat/completions": CHAT,
+        "/v1/completions": {"prompt": "hi", "max_tokens": 4},
+        "/v1/responses": {"input": "hi", "max_output_tokens": 4},
+        "/v1/responses/input_tokens": {"input": "hi"},
+        "/v1/messages": CHAT,
+        "/v1/messages/count_tokens": {"messages": CHAT["messages"]},
+        "/v1/embeddings": {"input": "hi"},
+        "/tokenize": {"prompt": "hi"},
+        "/api/chat": {"messages": CHAT["messages"], "stream": False},
+        "/api/show": {},
+    }
+    for path, body in asked.items():
+        answer = await http.post(path, json={"model": "prod", **body})
+        assert answer.status_code == 200, (path, answer.text)
+    assert (
+        await http.post("/api/chat", json={"model": "prod:latest", **asked["/api/chat"]})
+    ).status_code == 200
+
+
+async def test_models_are_listed_with_the_names_that_mean_them(http: httpx.AsyncClient) -> None:
+    await set_alias(http, "prod")
+    cards = {card["id"]: card for card in (await http.get("/v1/models")).json()["data"]}
+    assert set(cards) == {"toy", "prod"}
+    assert cards["prod"] == {**cards["toy"], "id": "prod", "parent": "toy"}
+    assert (await http.get("/v1/models/prod")).json() == cards["prod"]
+
+
+async def test_a_name_is_not_taken_from_a_model_and_none_means_nothing(http: httpx.AsyncClient) -> None:
+    taken = await set_alias(http, "toy", "other")
+    assert taken.status_code == 400 and taken.json()["error"]["param"] == "name"
+    unknown = await set_alias(http, "prod", "other")
+    assert unknown.status_code == 404 and "'other'" in unknown.json()["error"]["message"]
+    for path in ("/v1/aliases/prod/history", "/v1/aliases/prod"):
+        method = "GET" if path.endswith("history") else "DELETE"
+        assert (await http.request(method, path)).status_code == 404
+    assert (await http.get("/v1/aliases")).json()["data"] == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"name": "prod"},
+        {"name": "../v1", "model": "toy"},
+        {"name": "a::b", "model": "toy"},
+        {"name": "p" * 129, "model": "toy"},
+        {"name": "prod", "model": "tenant-b::adapter"},
+        {"name": "prod", "model": "toy", "tenant": "b"},
+        {"name": ["prod"], "model": "toy"},
+        {"name": "pr\u0000od", "model": "toy"},
+    ],
+)
+async def test_hostile_bodies_are_refused(http: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    answer = await http.post("/v1/aliases", json=body)
+    assert answer.status_code == 400, answer.text
+    assert (await http.get("/v1/aliases")).json()["data"] == []
+
+
+async def test_a_request_for_an_alias_whose_model_is_gone_says_so(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    await AliasStore(database).set("prod", "gone", "cli")
+    answer = await http.post("/v1/chat/completions", json={"model": "prod", **CHAT})
+    error = answer.json()["error"]
+    assert answer.status_code == 404 and "'prod' means 'gone'" in error["message"]
+    assert "deepwell models alias set prod" in error["message"]
+    assert [card["id"] for card in (await http.get("/v1/models")).json()["data"]] == ["toy"]
+
+
+async def test_an_alias_is_not_unloaded(http: httpx.AsyncClient) -> None:
+    await set_alias(http, "prod")
+    answer = await http.delete("/v1/models/prod")
+    assert answer.status_code == 400 and "alias of 'toy'" in answer.json()["error"]["message"]
+
+
+async def test_the_scope_admin_is_needed_to_change_and_none_to_read(
+    http: httpx.AsyncClient, database: Database
+) -> None:
+    keys = KeyStore(database)
+    admin, user = (
+        keys.create(Tenant(name), name, [scope]) for name, scope in (("a", "admin"), ("b", "inference"))
+    )
+    as_admin, as_user = ({"authorization": f"Bearer {key[1]}"} for key in (admin, user))
+    body = {"name": "prod", "model": "toy"}
+    assert (await http.post("/v1/aliases", json=body, headers=as_user)).status_code == 403
+    assert (await http.post("/v1/aliases", json={}, headers=as_user)).status_code == 403
+    made = await http.post("/v1/aliases", json=body, headers=as_admin)
+    assert made.json()["changed_by"] == admin[0].id
+    assert (await http.delete("/v1/aliases/prod", headers=as_user)).status_code == 403
+    for path in ("/v1/aliases", "/v1/aliases/prod/history"):
+        assert (await http.get(path, headers=as_user)).json()["data"], path
+    answer = await http.post("/v1/chat/completions", json={"model": "prod", **CHAT}, headers=as_user)
+    assert answer.status_code == 200
+
+
+async def test_no_cache_gives_the_answer_of_the_model_that_was_meant_before(
+    codec: Codec, database: Database
+) -> None:
+    """Equal bytes are answered from a cache without being parsed, which must not outlive the alias."""
+    engine = FakeEngine()
+    service = make_service(engine, codec, model="toy", database=database, response_cache_bytes=1 << 20)
+    transport = httpx.ASGITransport(create_app(service), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        await set_alias(http, "prod")
+        body = {"model": "prod", "temperature": 0, **CHAT}
+        for _ in range(3):
+            assert (await http.post("/v1/chat/completions", json=body)).status_code == 200
+        await http.delete("/v1/aliases/prod")
+        assert (await http.post("/v1/chat/completions", json=body)).status_code == 404
+
+
+class Clock:
+    """Monotonic seconds that pass when they are told to."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def test_a_change_of_another_process_is_seen_within_seconds_and_nobody_asks_more_often(
+    database: Database,
+) -> None:
+    store, clock, asked = AliasStore(database), Clock(), 0
+
+    def counted() -> AliasStore:
+        nonlocal asked
+        asked += 1
+        return store
+
+    aliases = ModelAliases(counted, clock=clock)
+    assert await aliases.model_of("prod") is None
+    asked = 0
+    await store.set("prod", "toy", "cli")
+    for _ in range(100):
+        assert await aliases.model_of("prod") is None, "what is known is believed for a while"
+    assert asked == 100, "once a request, to see whether there is a database: it is not read"
+    clock.now += OLD_S
+    found = await asyncio.gather(*(aliases.model_of("prod") for _ in range(20)))
+    assert set(found) == {"toy"}
+
+
+async def test_aliases_outlive_a_database_that_does_not_answer(tmp_path: Path) -> None:
+    database, clock = Database.open(tmp_path / "gone.db"), Clock()
+    store = AliasStore(database)
+    await store.set("prod", "toy", "cli")
+    aliases = ModelAliases(lambda: store, clock=clock)
+    assert await aliases.model_of("prod") == "toy"
+    database.close()
+    clock.now += OLD_S
+    assert await aliases.model_of("prod") == "toy"
+
+
+def test_a_running_server_notices_what_the_command_line_changed(
+    service: ServerContext, engine: FakeEngine, database: Database
+) -> None:
+    """With the real SDK against a socket: the watcher reads, and not the request."""
+    live = start(service, engine)
+    try:
+        asyncio.run(AliasStore(database).set("prod", "toy", "cli"))
+        with OpenAI(
+            base_url=f"{live.url}/v1", api_key="none", max_retries=0, _strict_response_validation=True
+        ) as client:
+            deadline = time.monotonic() + 60
+            while "prod" not in [card.id for card in client.models.list()]:
+                assert time.monotonic() < deadline
+            answer = client.chat.completions.create(model="prod", **CHAT)
+            assert answer.model == "prod"
+    finally:
+        live.stop()
