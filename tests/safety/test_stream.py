@@ -14,7 +14,9 @@ from deepwell.safety.findings import Action, Decision, Finding
 from deepwell.safety.normalise import Normalised, normalised
 from deepwell.safety.personal import Personal
 from deepwell.safety.secrets import Secrets
-from deepwell.safety.stream import HOLD_BACK, Released, StreamRules, StreamScanner
+from deepwell.safety.streaming.released import Released
+from deepwell.safety.streaming.rules import HOLD_BACK, StreamRules
+from deepwell.safety.streaming.scanner import StreamScanner
 from deepwell.safety.terms.detector import Terms as RealTerms
 from deepwell.safety.terms.lists import Term, TermList, term_key
 

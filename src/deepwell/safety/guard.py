@@ -21,7 +21,7 @@ from deepwell.safety.personal import Personal
 from deepwell.safety.policy import LayerPolicy, Policy, strictest
 from deepwell.safety.redaction import label
 from deepwell.safety.secrets import Secrets
-from deepwell.safety.stream import StreamRules
+from deepwell.safety.streaming.rules import StreamRules
 from deepwell.safety.terms.detector import Terms
 from deepwell.safety.terms.lists import TermList, read_list
 

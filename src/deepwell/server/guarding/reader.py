@@ -10,7 +10,9 @@ from deepwell.dialogue.dialogue import Turn
 from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
 from deepwell.dialogue.text import Entry
 from deepwell.safety.findings import ACTIONS, Decision, Finding
-from deepwell.safety.stream import Released, StreamRules, StreamScanner
+from deepwell.safety.streaming.released import Released
+from deepwell.safety.streaming.rules import StreamRules
+from deepwell.safety.streaming.scanner import StreamScanner
 
 __all__ = ["Reader", "text_of"]
 

@@ -17,7 +17,8 @@ from deepwell.safety.normalise import normalised
 from deepwell.safety.patterns import Patterns
 from deepwell.safety.personal import Personal
 from deepwell.safety.secrets import Secrets
-from deepwell.safety.stream import StreamRules, StreamScanner
+from deepwell.safety.streaming.rules import StreamRules
+from deepwell.safety.streaming.scanner import StreamScanner
 from deepwell.safety.terms.detector import Terms
 from deepwell.safety.terms.lists import TermList, read_list, starter_list
 from deepwell.safety.terms.pull import lists_folder, pull_list

@@ -1,0 +1,247 @@
+"""`StreamScanner`: reads a stream with the detectors of whole texts, and holds back no more than what may be forbidden."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from deepwell.safety.findings import Action, Decision, Finding
+from deepwell.safety.streaming.beginnings import Beginnings
+from deepwell.safety.streaming.buffer import OutputBuffer
+from deepwell.safety.streaming.released import Released, joined
+from deepwell.safety.streaming.rules import StreamRules
+from deepwell.safety.streaming.runs import Runs
+from deepwell.safety.streaming.scans import BOUNDARY, asked, from_word
+
+__all__ = ["StreamScanner"]
+
+# Characters in front of what is new that a scan reads again.
+_CONTEXT: Final = 224
+# Characters of a finding that goes on, from which on it is scanned as seldom as may be.
+_LONG_OPEN: Final = 1024
+# Characters between two scans that the slow detectors take part in.
+_SAMPLE_EVERY: Final = 384
+# A piece of so many characters is no token, and is scanned as it comes.
+_LARGE: Final = 40
+# A run of so many characters is scanned before it is over.
+_LONG_RUN: Final = 32
+_OPEN_END: Final = 2
+"""A finding that ends so near to the end of the stream may go on."""
+
+
+class StreamScanner:
+    """Scans one stream.
+
+    NOTE: Every character passes two cheap automata, of the terms and of the runs that look like numbers, addresses and
+    codes. They tell what is held back, and when a scan is due: a term is whole, a run is over, or 160 characters have
+    passed. A scan normalises the last 200 characters or so and asks the detectors. What it finds at the very end is decided
+    with the next character, since a word or a number may go on. So plain text leaves at once, at about one microsecond a
+    character, and no term of the lexicon leaves whole. A text in rot13 or the like is told by its letters and not by its
+    form: it is found, but up to 160 characters of it may have left.
+    """
+
+    __slots__ = (
+        "_beginnings",
+        "_buffer",
+        "_decided",
+        "_ended",
+        "_failed",
+        "_open",
+        "_rescan",
+        "_rules",
+        "_runs",
+        "_sampled",
+        "_scanned",
+    )
+
+    def __init__(self, rules: StreamRules) -> None:
+        self._rules = rules
+        self._beginnings = Beginnings(rules.lexicon)
+        self._runs = Runs()
+        self._buffer = OutputBuffer()
+        # Positions of the stream.
+        self._scanned = self._sampled = 0
+        self._decided: list[tuple[Finding, Action]] = []
+        self._failed: set[str] = set()
+        # Where a finding begins that is redacted and may go on.
+        self._open: int | None = None
+        self._rescan = self._ended = False
+
+    @property
+    def ended(self) -> bool:
+        """True once a decision has blocked the stream, or `finish` was called."""
+        return self._ended
+
+    @property
+    def held(self) -> int:
+        """Characters that have come in and not left."""
+        return self._buffer.end - self._buffer.released
+
+    def push(self, text: str) -> Released:
+        """Takes the next characters, and returns those that may leave.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended")
+        every = self._rules.every
+        if len(text) <= every:
+            return self._take(text, last=False) if text else Released("")
+        pieces: list[Released] = []
+        # A long piece is taken in steps, so that no more than one scan's context lies behind the last decision.
+        for at in range(0, len(text), every):
+            pieces.append(self._take(text[at : at + every], last=False))
+            if self._ended:
+                break
+        return joined(pieces)
+
+    def pause(self) -> Released:
+        """Returns what is held back, as `finish` does. The stream may go on, and is read together with what came before.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended")
+        return self._take("", last=True)
+
+    def finish(self) -> Released:
+        """Returns the rest of the stream.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        if self._ended:
+            raise ValueError("the stream has ended")
+        released = self._take("", last=True)
+        self._ended = True
+        return released
+
+    def _take(self, text: str, *, last: bool) -> Released:
+        end = self._buffer.end
+        self._beginnings.read(text, end)
+        self._runs.read(text, end)
+        self._buffer.append(text)
+        end += len(text)
+        whole, over = self._beginnings.whole(), self._runs.over()
+        since = end - self._scanned
+        if self._waits(end) and whole is None and not last:
+            return Released("")
+        due = self._rescan or over or whole is not None or since >= self._rules.every
+        due = due or len(text) >= _LARGE or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
+        hold = end if last else self._hold(end)
+        decision = None
+        if due or (last and end):
+            firm, provisional, failed = self._scan(end, whole, last=last)
+            self._rescan = bool(provisional)
+            self._open = self._open if provisional else None
+            hold = min([hold, *(finding.start for finding in provisional)])
+            decision = self._decided_about(firm, failed)
+            if decision is not None and decision.action == "block":
+                self._ended = True
+                starts = [finding.start for finding, action in decision.findings if action == "block"]
+                return Released(self._release(min(starts, default=self._buffer.released)), decision, True)
+        hold = max(hold, end - self._rules.hold_back)
+        return Released(self._release(hold), decision)
+
+    def _waits(self, end: int) -> bool:
+        """Tells whether a long finding goes on, and what has come since the last scan may still be held."""
+        long = self._open is not None and end - self._open > _LONG_OPEN
+        return long and end - self._buffer.released <= self._rules.hold_back
+
+    def _hold(self, end: int) -> int:
+        """Returns the position from which nothing leaves yet."""
+        starts = (self._beginnings.start, self._runs.start)
+        return min([end, *(start for start in starts if start is not None)])
+
+    def _scan(
+        self, end: int, whole: int | None, *, last: bool
+    ) -> tuple[list[Finding], list[Finding], list[str]]:
+        """Returns the findings that stand, those that the next character may change, and the detectors that failed first."""
+        first = self._first(end, whole)
+        window = self._buffer.between(first, end)
+        if first:
+            cut = from_word(window)
+            window, first = window[cut:], first + cut
+        text = self._rules.normalise(window)
+        self._scanned = end
+        found, failed = asked(self._rules.detectors, text, first)
+        firm, provisional = (found, []) if last else self._parted(found, end)
+        if last or end - self._sampled >= _SAMPLE_EVERY:
+            self._sampled = end
+            sampled, more_failed = asked(self._rules.sampled, text, first)
+            firm, failed = firm + sampled, failed + more_failed
+        failed = [name for name in failed if name not in self._failed]
+        self._failed.update(failed)
+        return firm, provisional, failed
+
+    def _first(self, end: int, whole: int | None) -> int:
+        """Returns the position of the first character to scan."""
+        first = min(self._buffer.released, self._scanned, end - _CONTEXT)
+        if whole is not None:
+            first = min(first, whole - BOUNDARY)
+        if self._open is not None:
+            first = min(first, self._open - BOUNDARY)
+        return max(first, self._buffer.base)
+
+    def _parted(self, findings: Sequence[Finding], end: int) -> tuple[list[Finding], list[Finding]]:
+        """Returns the findings that stand, and those that the next character may change."""
+        folded = self._rules.lexicon.folded
+        text = self._buffer.text
+        seen = next((at for at in range(len(text), 0, -1) if folded(text[at - 1])), 0)
+        last = folded(text[seen - 1])[-1:] if seen else ""
+        going_on = last.isalnum() and last.isascii()
+        # A term that has begun before a finding may turn out to be one that is allowed.
+        begun = self._beginnings.start
+        begun = end if begun is None else begun
+        firm: list[Finding] = []
+        provisional: list[Finding] = []
+        for finding in findings:
+            held = end - max(finding.start, self._buffer.released)
+            is_open = (going_on and finding.end >= self._buffer.base + seen) or begun <= finding.start
+            (provisional if is_open and held < self._rules.hold_back else firm).append(finding)
+        return firm, provisional
+
+    def _decided_about(self, findings: Sequence[Finding], failed: Sequence[str]) -> Decision | None:
+        """Returns the decision about findings that are new, and remembers which characters are to be replaced."""
+        new: list[Finding] = []
+        for finding in findings:
+            known = next((one for one in reversed(self._decided) if _same(one[0], finding)), None)
+            if known is None:
+                new.append(finding)
+            elif known[1] == "redact":
+                if self._holds_more(known[0].end, finding.end):
+                    self._buffer.cut(finding.start, finding.end, "")
+                    self._decided.append((finding, "redact"))
+                self._keep_open(finding, "redact")
+        if not new and not failed:
+            return None
+        decision = self._rules.decide(new, failed)
+        for finding, action in decision.findings:
+            self._decided.append((finding, action))
+            self._keep_open(finding, action)
+            if action == "redact":
+                self._buffer.cut(finding.start, finding.end, self._rules.replacement(finding))
+        return decision
+
+    def _keep_open(self, finding: Finding, action: Action) -> None:
+        """Notes a finding that may go on, such as a key of many lines: what follows is scanned together with its beginning."""
+        if action == "redact" and finding.end >= self._scanned - _OPEN_END:
+            self._open = finding.start
+            self._rescan = True
+
+    def _holds_more(self, start: int, end: int) -> bool:
+        """Tells whether there is more than punctuation between two positions, by which readings differ about an end."""
+        return any(character.isalnum() for character in self._buffer.between(start, end))
+
+    def _release(self, until: int) -> str:
+        text = self._buffer.release(until)
+        if self._buffer.forget(None if self._open is None else self._open - BOUNDARY):
+            self._decided = [one for one in self._decided if one[0].end >= self._buffer.base]
+        return text
+
+
+def _same(one: Finding, other: Finding) -> bool:
+    """Tells whether two scans found the same."""
+    return one.rule == other.rule and one.start < other.end and other.start < one.end
