@@ -14,6 +14,7 @@ from deepwell.safety.findings import Action, Decision, Finding
 from deepwell.safety.normalise import Normalised, normalised
 from deepwell.safety.personal import Personal
 from deepwell.safety.secrets import Secrets
+from deepwell.safety.streaming.forms import held_values
 from deepwell.safety.streaming.released import Released
 from deepwell.safety.streaming.rules import HOLD_BACK, StreamRules
 from deepwell.safety.streaming.scanner import StreamScanner
@@ -308,7 +309,12 @@ KEY = (
     + "\n".join(f"MIIEvQIBADANBgkqhkiG9w0BAQEFAASC{at}" for at in range(10, 60))
     + ("\n-----END PRIVATE KEY-----")
 )
-DATA = StreamRules([Personal(), Secrets()], deciding("redact"), replacement=lambda finding: "▮")
+DATA = StreamRules(
+    [Personal(), Secrets()],
+    deciding("redact"),
+    values=held_values(lambda _: True),
+    replacement=lambda finding: "▮",
+)
 
 
 @pytest.mark.parametrize("value", PERSONS)
@@ -319,13 +325,134 @@ def test_numbers_of_persons_are_redacted_alike_at_every_split(value: str, before
         assert streamed(DATA, pieces)[0] == f"{before}▮{after}", pieces
 
 
-@pytest.mark.parametrize("value", ["annaberg@example.org", "DE89 3704 0044 0532 0130 00"])
-def test_the_letters_in_front_of_a_value_may_leave_and_the_rest_does_not(value: str) -> None:
-    text = f"It is {value} for sure."
-    for at in range(len(text) + 1):
-        out, _ = streamed(DATA, halves(text, at))
-        assert out.endswith("▮ for sure.")
-        assert value[8:] not in out
+def _made(alphabet: str, count: int) -> str:
+    return "".join(random.Random(count).choices(alphabet, k=count))
+
+
+LETTERS = "abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ"
+VALUES = [
+    *PERSONS,
+    "annaberg@example.org",
+    "anna-maria.o'neil+news@mail.example.co.uk",
+    "ａｎｎａ@example.org",
+    "DE89 3704 0044 0532 0130 00",
+    "GB29 NWBK 6016 1331 9268 19",
+    "fe80::1ff:fe23:4567:890a",
+    "aa:bb:cc:dd:ee:ff",
+    "京A·12345",
+    "AKIA" + _made("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 16),
+    "sk-" + _made(LETTERS, 48),
+    "sk-proj-" + _made(LETTERS + "0123456789", 40),
+    "hf_" + _made(LETTERS, 34),
+    "ghp_" + _made(LETTERS, 36),
+    "glpat-" + _made(LETTERS, 20),
+    "xoxb-" + _made("123456789", 12) + "-" + _made(LETTERS, 24),
+    "LTAI" + _made(LETTERS, 20),
+]
+"""Values of at most 64 characters: none of their letters and digits leaves."""
+
+LED = [
+    ("password: ", "hunter2xqz"),
+    ("the token: ", "qwErtzuiopas1"),
+    ("密码是", "correcthorse8battery"),
+    ("aws secret access key = ", _made(LETTERS + "0123456789/+", 40)),
+    ("see https://", "anna:s3cretWord@db.internal"),
+    ("微信号: ", "annaberg_zh"),
+    ("寄到北京市朝阳区建国路", "88号3单元502室"),
+]
+"""Words that say what follows, which may leave, and values, which do not."""
+
+LONG = [
+    ("a.very.long.name.of.somebody.who.has.many.names.and.likes.dots.x@example.org", 16),
+    ("github_pat_" + _made(LETTERS, 22) + "_" + _made(LETTERS, 59), 0),
+    ("AccountKey=" + _made(LETTERS, 86), 0),
+    ("dop_v1_" + _made("0123456789abcdef", 64), 0),
+    ("eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJzdWIiOiIxMjM0NSJ9." + _made(LETTERS, 43), 0),
+    ("pypi-AgE" + _made(LETTERS, 150), 0),
+]
+"""Values of more than 64 characters, and how many of their first may leave before they are known."""
+
+
+def left_of(value: str, out: str) -> str:
+    """Returns the longest beginning of a value with which a text begins."""
+    return next(value[:end] for end in range(len(value), -1, -1) if out.startswith(value[:end]))
+
+
+def splits(text: str) -> list[list[str]]:
+    """Returns a text whole, by the character, by tokens of some lengths, and in two at every place."""
+    cut = [[text[at : at + size] for at in range(0, len(text), size)] for size in (1, 2, 3, 5, 7, 39)]
+    return [[text], *cut, *(halves(text, at) for at in range(1, len(text)))]
+
+
+@pytest.mark.parametrize("value", VALUES)
+@pytest.mark.parametrize(
+    ("before", "after"), [("It is ", " for sure."), ("就是：", "，谢谢。"), ("(", ")\n")]
+)
+def test_no_character_of_a_value_leaves_at_any_split(value: str, before: str, after: str) -> None:
+    for pieces in splits(before + value + after):
+        assert streamed(DATA, pieces)[0] == f"{before}▮{after}", pieces
+
+
+@pytest.mark.parametrize(("lead", "value"), LED)
+@pytest.mark.parametrize("after", [" for sure.", "，谢谢。"])
+def test_no_character_of_a_value_leaves_behind_words_that_lead_to_it(
+    lead: str, value: str, after: str
+) -> None:
+    for pieces in splits(lead + value + after):
+        out = streamed(DATA, pieces)[0]
+        assert out.endswith(f"▮{after}"), pieces
+        assert lead.startswith(out.removesuffix(f"▮{after}")), pieces
+
+
+@pytest.mark.parametrize(("value", "most"), LONG)
+def test_of_a_value_longer_than_the_hold_back_no_more_leaves_than_must(value: str, most: int) -> None:
+    assert len(value) > HOLD_BACK
+    for pieces in splits(f"It is {value} for sure."):
+        out = streamed(DATA, pieces)[0]
+        left = left_of(value, out.removeprefix("It is "))
+        assert len(left) <= most and out == f"It is {left}▮ for sure.", pieces
+
+
+@given(
+    st.lists(st.sampled_from([*VALUES, *PLAIN, " ", ", ", "。", "and ", "的"]), max_size=8),
+    st.lists(st.integers(1, 40), max_size=30),
+)
+def test_what_leaves_holds_no_value_at_any_split(parts: list[str], sizes: list[int]) -> None:
+    text = " and ".join(parts)
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(text[at : at + size])
+        at += size
+    out, _ = streamed(DATA, [*pieces, text[at:]])
+    told = normalised(out)
+    assert not Personal().scan(told) and not Secrets().scan(told)
+
+
+def test_a_value_that_a_word_behind_it_decides_about_waits_for_the_word() -> None:
+    text = "My number E12345678 (passport) it is"
+    for pieces in splits(text):
+        assert streamed(DATA, pieces)[0] == "My number ▮ (passport) it is", pieces
+
+
+@pytest.mark.parametrize(
+    ("tokens", "left"),
+    [
+        (["Hello", " there", ", we"], ["", "Hello ", "there, "]),
+        (["我们", "的", "天气"], ["我们", "的", "天气"]),
+    ],
+)
+def test_a_word_leaves_once_it_can_be_no_address(tokens: list[str], left: list[str]) -> None:
+    scanner = StreamScanner(DATA)
+    assert [scanner.push(token).text for token in tokens] == left
+
+
+def test_words_leave_at_once_where_only_secrets_act() -> None:
+    made = StreamRules(
+        [Secrets()], deciding("redact"), values=held_values(lambda one: one.category == "secret")
+    )
+    scanner = StreamScanner(made)
+    tokens = ["Hello", " there", ",", " annaberg", " wrote", "."]
+    assert [scanner.push(token).text for token in tokens] == tokens
 
 
 @pytest.mark.parametrize("size", [1, 5, 40, 300])

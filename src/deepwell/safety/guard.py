@@ -21,6 +21,7 @@ from deepwell.safety.personal import Personal
 from deepwell.safety.policy import LayerPolicy, Policy, strictest
 from deepwell.safety.redaction import label
 from deepwell.safety.secrets import Secrets
+from deepwell.safety.streaming.forms import held_values
 from deepwell.safety.streaming.rules import StreamRules
 from deepwell.safety.terms.detector import Terms
 from deepwell.safety.terms.lists import TermList, read_list
@@ -28,6 +29,8 @@ from deepwell.safety.terms.lists import TermList, read_list
 __all__ = ["Guard"]
 
 _log = logging.getLogger(__name__)
+
+_FOREIGN = "personal.foreign"
 
 
 class _Late(Exception):
@@ -108,6 +111,7 @@ class Guard:
                 self.detectors.get("output", ()),
                 lambda findings, failed: self.decide(findings, "output", key[0], failed),
                 terms=self._kept_back(key[0]),
+                values=held_values(lambda finding: self._holds(finding, key[0])),
                 sampled=self.sampled,
                 replacement=lambda finding: label(finding.rule, language),
             )
@@ -123,7 +127,7 @@ class Guard:
         found: list[Detector] = []
         if system and any(self._acts(one, "leak.system_prompt", "leak") for one in layers):
             found.append(SystemPromptLeak(system, known))
-        if any(name.startswith("personal.foreign") for one in layers for name in one.rules):
+        if any(name.startswith(_FOREIGN) for one in layers for name in one.rules):
             found.append(ForeignPersonal(Personal(), known))
         return found
 
@@ -144,6 +148,17 @@ class Guard:
                         if self.policy.action(finding, "output", tenant) in ("redact", "block"):
                             kept.append(term.text)
         return kept
+
+    def _holds(self, finding: Finding, tenant: str) -> bool:
+        """Tells whether a value in an answer is redacted or blocked, be it only where nobody has named it."""
+        judged = [finding]
+        layers = self.policy.layers("output", tenant)
+        if finding.category == "personal" and any(
+            name.startswith(_FOREIGN) for one in layers for name in one.rules
+        ):
+            kind = finding.rule.removeprefix("personal.")
+            judged.append(replace(finding, rule=f"{_FOREIGN}.{kind}"))
+        return any(self.policy.action(one, "output", tenant) in ("redact", "block") for one in judged)
 
     def lacking(self, layer: Layer, tenant: str = "") -> Decision | None:
         """Returns the decision about every text of a layer for which a list is missing; None if none is."""

@@ -14,10 +14,11 @@ from deepwell.safety.matching import PatternSet, merged
 from deepwell.safety.normalise import Normalised
 from deepwell.safety.redaction import redacted
 
-__all__ = ["KINDS", "Kind", "Personal", "redacted"]
+__all__ = ["BEHIND", "KINDS", "Kind", "Personal", "redacted"]
 
 _BEFORE: Final = 40
-_AFTER: Final = 12
+BEHIND: Final = 12
+"""Characters behind a match in which a word speaks for it."""
 _RAISE: Final = 0.3
 _LEADS: Final = re.compile(
     "(?:我|他|她|你|您|本人|的|家|收货|寄件|通讯|联系|现|户籍|公司|详细|家庭|居住|办公)*(?:地址|住址|住在|住|位于|寄到|寄往|送到|在|是|为)+"
@@ -35,6 +36,8 @@ class Kind:
     Attributes:
         name: the rule is `personal.` and this name.
         pattern: RE2 expression over folded text; its boundaries are ASCII word boundaries.
+        lead: expression of what stands before `pattern` and may leave a stream: words that say what follows. A finding
+            includes it.
         score: certainty of a match beside which no word speaks for it.
         check: returns whether a match can be one, by checksum, date or length.
         words: words that raise the score where they stand just before or behind it, folded.
@@ -47,6 +50,7 @@ class Kind:
     check: Callable[[str], bool] | None = None
     words: tuple[str, ...] = field(default=())
     needs_word: bool = False
+    lead: str = ""
 
 
 _HAN: Final = r"\p{Han}"
@@ -133,7 +137,7 @@ KINDS: Final[tuple[Kind, ...]] = (
         checksums.is_ipv4,
         ("ip", "host", "server", "address", "地址", "服务器", "登录", "login", "ssh"),
     ),
-    Kind("ip_address", r"[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}", 0.8, checksums.is_ipv6, ("ip", "address", "地址")),
+    Kind("ip_address", r"(?:\b[0-9a-f]{1,4}|:)(?::[0-9a-f]{0,4}){2,7}", 0.8, checksums.is_ipv6, ("ip", "address", "地址")),
     Kind("mac_address", r"\b[0-9a-f]{2}(?:[:-][0-9a-f]{2}){5}\b", 0.85, None, ("mac", "地址")),
     Kind(
         "cn_plate",
@@ -169,11 +173,11 @@ KINDS: Final[tuple[Kind, ...]] = (
     Kind("us_ssn", r"\b[0-8][0-9]{2}-[0-9]{2}-[0-9]{4}\b", 0.7, checksums.is_us_ssn, ("ssn", "social security")),
     Kind(
         "cn_address",
-        rf"{_HAN}{{2,9}}(?:省|市|自治区|自治州|区|县|旗|镇|乡|街道)[{_HAN}0-9a-z]{{0,16}}?{_STREET}{_HAN}{{0,4}}[0-9]{{1,5}}{_UNIT}"
-        rf"(?:{_HAN}{{0,8}}[0-9a-z-]{{1,6}}{_UNIT}){{0,4}}",
+        rf"[0-9]{{1,5}}{_UNIT}(?:{_HAN}{{0,8}}[0-9a-z-]{{1,6}}{_UNIT}){{0,4}}",
         0.75,
         None,
         ("地址", "住址", "住在", "寄到", "收货", "家住", "快递", "户籍"),
+        lead=rf"{_HAN}{{2,9}}(?:省|市|自治区|自治州|区|县|旗|镇|乡|街道)[{_HAN}0-9a-z]{{0,16}}?{_STREET}{_HAN}{{0,4}}",
     ),
     Kind(
         "street_address",
@@ -184,11 +188,11 @@ KINDS: Final[tuple[Kind, ...]] = (
     ),
     Kind(
         "account",
-        r"(?:\bqq|微信|\bwe(?:chat|ixin))(?:号码?|账号| id| no\.?| number)?[ :]{1,3}"
         r"(?:[a-z][a-z0-9_-]{5,19}|[1-9][0-9]{4,10})\b",
         0.6,
         None,
         ("加", "联系", "我的", "add", "my"),
+        lead=r"(?:\bqq|微信|\bwe(?:chat|ixin))(?:号码?|账号| id| no\.?| number)?[ :]{1,3}",
     ),
 )  # fmt: skip
 """The kinds that are looked for."""
@@ -201,7 +205,7 @@ class Personal:
 
     @cached_property
     def _patterns(self) -> PatternSet:
-        return PatternSet([kind.pattern for kind in KINDS])
+        return PatternSet([kind.lead + kind.pattern for kind in KINDS])
 
     def scan(self, text: Normalised) -> list[Finding]:
         """Returns the personal data in the text as it stands, in spaced writing and in what was unwrapped."""
@@ -248,7 +252,7 @@ def _lead(address: str) -> int:
 
 
 def _spoken_of(text: str, start: int, end: int, words: tuple[str, ...]) -> bool:
-    before, behind = text[max(0, start - _BEFORE) : start], text[end : end + _AFTER]
+    before, behind = text[max(0, start - _BEFORE) : start], text[end : end + BEHIND]
     return any(_holds(before, word) or _holds(behind, word) for word in words)
 
 

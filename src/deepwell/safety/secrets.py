@@ -94,6 +94,8 @@ class SecretForm:
     Attributes:
         name: the rule is `secrets.` and this name.
         pattern: RE2 expression over the text as it stands.
+        lead: expression of what stands before `pattern` and may leave a stream: words that say what follows. A finding
+            includes it.
         score: certainty of a match that passes `check`.
         weak_score: certainty of one that does not; 0: it is none.
     """
@@ -103,6 +105,7 @@ class SecretForm:
     score: float = 0.95
     check: Callable[[str], bool] | None = _is_random
     weak_score: float = 0.0
+    lead: str = ""
 
 
 _KEY_HEAD: Final = r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----"
@@ -119,7 +122,8 @@ _KEYWORD: Final = (
 )
 _PART: Final = r"[^\s:@/\"'<>]"
 
-# RE2 repeats at most 1,000 times, and a long count makes its automaton large: long ones are open.
+# RE2 repeats at most 1,000 times, and a long count makes its automaton large: long ones are open. A stream holds back 64
+# characters: where a form has a head that nothing else has, fewer make it one.
 FORMS: Final[tuple[SecretForm, ...]] = (
     SecretForm(
         "private_key",
@@ -130,9 +134,14 @@ FORMS: Final[tuple[SecretForm, ...]] = (
     SecretForm(
         "aws_key", r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b", 0.95, lambda text: not text.endswith("EXAMPLE")
     ),
-    SecretForm("aws_secret", r"(?i:aws.{0,20}(?:secret|key).{0,20}[=: \"']{1,4})[A-Za-z0-9/+]{40}\b", 0.9),
+    SecretForm(
+        "aws_secret",
+        r"[A-Za-z0-9/+]{40}\b",
+        0.9,
+        lead=r"(?i:aws.{0,20}(?:secret|key).{0,20}[=: \"']{1,4})",
+    ),
     SecretForm("github_token", r"\bgh[pousr]_[A-Za-z0-9]{36}\b", 1.0, _has_crc, 0.7),
-    SecretForm("github_token", r"\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}\b", 0.98),
+    SecretForm("github_token", r"\bgithub_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{20,59}\b", 0.98),
     SecretForm("gitlab_token", rf"\bgl(?:pat|dt|rt|cbt|ptt|ft|soat)-{_SIGNS}{{20,64}}\b"),
     SecretForm("npm_token", r"\bnpm_[A-Za-z0-9]{36}\b", 1.0, _has_crc, 0.7),
     SecretForm("pypi_token", rf"\bpypi-AgE{_SIGNS}{{50}}{_SIGNS}*"),
@@ -155,28 +164,34 @@ FORMS: Final[tuple[SecretForm, ...]] = (
     SecretForm("twilio_key", r"\bSK[0-9a-f]{32}\b", 0.85),
     SecretForm("aliyun_key", r"\bLTAI[A-Za-z0-9]{12,24}\b"),
     SecretForm("tencent_key", r"\bAKID[A-Za-z0-9]{32}\b"),
-    SecretForm("baidu_key", r"\bbce-v3/ALTAK-[A-Za-z0-9]{20,30}/[0-9a-f]{40}\b"),
+    SecretForm("baidu_key", r"\bbce-v3/ALTAK-[A-Za-z0-9]{20,30}/[0-9a-f]{16,40}\b"),
     SecretForm("telegram_token", rf"\b[0-9]{{8,10}}:AA{_SIGNS}{{33}}\b"),
     SecretForm("discord_token", rf"\b[MNO]{_SIGNS}{{23,27}}\.{_SIGNS}{{6}}\.{_SIGNS}{{27,40}}\b", 0.9),
-    SecretForm("digitalocean_token", r"\bdo[opr]_v1_[0-9a-f]{64}\b"),
+    SecretForm("digitalocean_token", r"\bdo[opr]_v1_[0-9a-f]{40,64}\b"),
     SecretForm("databricks_token", r"\bdapi[0-9a-f]{32}\b", 0.9),
     SecretForm("shopify_token", r"\bshp(?:at|ca|pa|ss)_[0-9a-fA-F]{32}\b"),
-    SecretForm("wechat_secret", r"(?i:app_?secret.{0,6}[=: \"']{1,4})[0-9a-f]{32}\b", 0.85),
-    SecretForm("azure_key", r"\bAccountKey=[A-Za-z0-9+/]{86}=="),
+    SecretForm("wechat_secret", r"[0-9a-f]{32}\b", 0.85, lead=r"(?i:app_?secret.{0,6}[=: \"']{1,4})"),
+    SecretForm("azure_key", r"\bAccountKey=[A-Za-z0-9+/]{40,86}={0,2}"),
     SecretForm(
-        "jwt", rf"\beyJ{_SIGNS}{{10}}{_SIGNS}*\.{_SIGNS}{{4}}{_SIGNS}*\.{_SIGNS}{{10}}{_SIGNS}*", 0.9, _is_jwt
+        "jwt",
+        rf"\beyJ{_SIGNS}{{10}}{_SIGNS}*\.(?:eyJ{_SIGNS}{{4}}{_SIGNS}*(?:\.{_SIGNS}{{10}}{_SIGNS}*)?"
+        rf"|{_SIGNS}{{4}}{_SIGNS}*\.{_SIGNS}{{10}}{_SIGNS}*)",
+        0.9,
+        _is_jwt,
     ),
     SecretForm(
         "login_url",
-        rf"\b[a-z][a-z0-9+.-]{{1,14}}://{_PART}{{1,64}}:{_PART}{{3,64}}@[a-zA-Z0-9.-]+",
+        rf"{_PART}{{1,64}}:{_PART}{{3,64}}@[a-zA-Z0-9.-]+",
         0.85,
         _is_login,
+        lead=r"\b[a-z][a-z0-9+.-]{1,14}://",
     ),
     SecretForm(
         "assignment",
-        rf"(?i)(?:{_KEYWORD})[\"']?[ ]{{0,2}}(?:=>|:=|[:=：]|是|为)[ ]{{0,2}}[\"'`]?[A-Za-z0-9+/=_.!@#$%^&*~-]{{8,200}}",
+        r"[A-Za-z0-9+/=_.!@#$%^&*~-]{8,200}",
         0.75,
         _is_assigned,
+        lead=rf"(?i:(?:{_KEYWORD})[\"']?[ ]{{0,2}}(?:=>|:=|[:=：]|是|为)[ ]{{0,2}}[\"'`]?)",
     ),
 )
 """The forms that are looked for."""
@@ -189,7 +204,7 @@ class Secrets:
 
     @cached_property
     def _patterns(self) -> PatternSet:
-        return PatternSet([form.pattern for form in FORMS])
+        return PatternSet([form.lead + form.pattern for form in FORMS])
 
     def scan(self, text: Normalised) -> list[Finding]:
         """Returns the secrets in the text as it stands; case matters, so that folded readings are of no use."""

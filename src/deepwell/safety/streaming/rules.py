@@ -9,6 +9,7 @@ from typing import Final
 from deepwell.safety.findings import Decision, Detector, Finding
 from deepwell.safety.normalise import Normalised, normalised
 from deepwell.safety.streaming.beginnings import Lexicon
+from deepwell.safety.streaming.values import ValueForm, ValueForms
 
 __all__ = ["HOLD_BACK", "Decide", "StreamRules"]
 
@@ -39,6 +40,7 @@ class StreamRules:
         "normalise",
         "replacement",
         "sampled",
+        "values",
     )
 
     def __init__(
@@ -47,6 +49,7 @@ class StreamRules:
         decide: Decide,
         *,
         terms: Iterable[str] = (),
+        values: Iterable[ValueForm] = (),
         sampled: Sequence[Detector] = (),
         replacement: Callable[[Finding], str] = _bracketed,
         normalise: Callable[[str], Normalised] = normalised,
@@ -59,6 +62,7 @@ class StreamRules:
             decide: makes decisions; the one about no findings and no failure is never asked for.
             terms: the terms, as `detectors` find them, that block or redact, none of which leaves whole; and those within
                 which these are allowed.
+            values: forms of the numbers, addresses and keys that block or redact. What may be the beginning of one is held.
             sampled: slow detectors; take part in a scan about every 400 characters and in the last.
             replacement: returns what stands in the stream for a finding that is redacted.
             hold_back: most characters that are held back.
@@ -70,6 +74,7 @@ class StreamRules:
         self.normalise = normalise
         self.hold_back = hold_back
         self.every = _EVERY
+        self.values = ValueForms(values)
         self.lexicon = Lexicon(terms, lambda text: normalise(text).views[0].text)
 
     def also(self, detectors: Sequence[Detector]) -> StreamRules:

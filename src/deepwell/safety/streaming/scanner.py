@@ -12,6 +12,7 @@ from deepwell.safety.streaming.released import Released, joined
 from deepwell.safety.streaming.rules import StreamRules
 from deepwell.safety.streaming.runs import Runs
 from deepwell.safety.streaming.scans import BOUNDARY, asked, from_word
+from deepwell.safety.streaming.values import OpenValues
 
 __all__ = ["StreamScanner"]
 
@@ -52,12 +53,14 @@ class StreamScanner:
         "_runs",
         "_sampled",
         "_scanned",
+        "_values",
     )
 
     def __init__(self, rules: StreamRules) -> None:
         self._rules = rules
         self._beginnings = Beginnings(rules.lexicon)
         self._runs = Runs()
+        self._values = OpenValues(rules.values, rules.lexicon.folded, rules.hold_back)
         self._buffer = OutputBuffer()
         # Positions of the stream.
         self._scanned = self._sampled = 0
@@ -122,9 +125,11 @@ class StreamScanner:
         end = self._buffer.end
         self._beginnings.read(text, end)
         self._runs.read(text, end)
+        self._values.read(text, end)
         self._buffer.append(text)
         end += len(text)
-        whole, over = self._beginnings.whole(), self._runs.over()
+        whole = self._beginnings.whole()
+        over = self._runs.over() | self._values.whole()
         since = end - self._scanned
         if self._waits(end) and whole is None and not last:
             return Released("")
@@ -152,7 +157,7 @@ class StreamScanner:
 
     def _hold(self, end: int) -> int:
         """Returns the position from which nothing leaves yet."""
-        starts = (self._beginnings.start, self._runs.start)
+        starts = (self._beginnings.start, self._runs.start, self._values.start)
         return min([end, *(start for start in starts if start is not None)])
 
     def _scan(
@@ -192,9 +197,8 @@ class StreamScanner:
         seen = next((at for at in range(len(text), 0, -1) if folded(text[at - 1])), 0)
         last = folded(text[seen - 1])[-1:] if seen else ""
         going_on = last.isalnum() and last.isascii()
-        # A term that has begun before a finding may turn out to be one that is allowed.
-        begun = self._beginnings.start
-        begun = end if begun is None else begun
+        # A term that has begun before a finding may turn out to be one that is allowed, and a value a longer one.
+        begun = min(one for one in (self._beginnings.start, self._values.start, end) if one is not None)
         firm: list[Finding] = []
         provisional: list[Finding] = []
         for finding in findings:
