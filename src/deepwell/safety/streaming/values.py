@@ -18,8 +18,11 @@ __all__ = ["OpenValues", "ValueForm", "ValueForms"]
 _MEMORY_BYTES: Final = 64 << 20
 # Characters that are kept: the longest words in front of a value and the most that is held back.
 _KEPT: Final = 160
-# Nothing that is looked for has fewer characters: an account's name has five.
-_MIN_LENGTH: Final = 5
+# No value has fewer characters, such as `a@b.cn`, or an account's name of five with the character behind it.
+_MIN_LENGTH: Final = 6
+# Bytes of the longest words in front of a value that are looked through: 40 Han characters of an address.
+_LONGEST_LEAD: Final = 120
+_NOTHING: Final = r"[^\x{0}-\x{10FFFF}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +104,11 @@ class OpenValues:
             self._append(1, folded, places)
             self._search(1, self._forms.folded, since)
 
-    def _folded(self, text: str, position: int) -> tuple[str, list[int]]:
+    def _folded(self, text: str, position: int) -> tuple[str, Iterable[int]]:
         """Returns characters folded, white space single, and the position of each."""
         before = self._texts[1][-1:]
+        if text.isascii() and text.isprintable() and "  " not in before + text:
+            return text.lower(), range(position, position + len(text))
         out: list[str] = []
         places: list[int] = []
         for at, character in enumerate(text, position):
@@ -146,34 +151,44 @@ class _Expressions:
 
     def __init__(self, forms: Sequence[ValueForm]) -> None:
         alone = [one for one in forms if not one.lead]
-        led = [one for one in forms if one.lead]
-        self._led_forms = led
-        self._begun = _compiled([_beginnings(one) for one in alone], at_end=True)
-        self._whole = _compiled([one.pattern for one in alone])
-        self._led = _compiled([one.lead + _beginnings(one) for one in led], at_end=True)
-        self._led_whole = _compiled([one.lead + one.pattern for one in led])
+        self._led_forms = [one for one in forms if one.lead]
+        begun = [_beginnings(one) for one in alone]
+        led = [one.lead + _beginnings(one) for one in self._led_forms]
+        self._any_begun = _compiled([*begun, *led], at_end=True)
+        self._begun = _compiled(begun, at_end=True)
+        whole = [one.pattern for one in alone]
+        led = [one.lead + one.pattern for one in self._led_forms]
+        self._any_whole = _compiled([*whole, *led])
+        self._whole = _compiled(whole)
+        self._led_whole = _compiled(led)
 
     @cached_property
-    def _each_led(self) -> list[_Regexp | None]:
+    def _each_led(self) -> list[_Regexp]:
         return [_compiled([f"{one.lead}({_beginnings(one)})"], at_end=True) for one in self._led_forms]
 
     def start(self, data: bytes) -> int | None:
         """Returns the first byte of a value that has begun and that more characters may make whole, or None."""
-        start = None
-        if self._begun is not None and (found := self._begun.search(data)) and found.start() < len(data):
-            start = found.start()
-        if self._led is not None and self._led.search(data):
+        any_begun = self._any_begun.search(data)
+        first = len(data) if any_begun is None else any_begun.start()
+        if first == len(data):
+            return None
+        found = self._begun.search(data)
+        start = len(data) if found is None else found.start()
+        # Otherwise words that lead to a value come first.
+        if start > first:
             for one in self._each_led:
-                if one is not None and (found := one.search(data)) and found.start(1) < len(data):
-                    start = found.start(1) if start is None else min(start, found.start(1))
-        return start
+                if (found := one.search(data)) is not None:
+                    start = min(start, found.start(1))
+        return start if start < len(data) else None
 
     def holds_whole(self, data: bytes, first: int, until: int) -> bool:
         """Tells whether a value is whole that begins between two bytes, or, if words lead to it, ends behind the first."""
-        if self._whole is not None and (found := self._whole.search(data, first)) and found.start() < until:
+        if self._any_whole.search(data, first - _LONGEST_LEAD) is None:
+            return False
+        found = self._whole.search(data, first)
+        if found is not None and found.start() < until:
             return True
-        led = self._led_whole
-        return led is not None and any(found.end() > first for found in led.finditer(data))
+        return any(found.end() > first for found in self._led_whole.finditer(data))
 
 
 @lru_cache(64)
@@ -187,14 +202,16 @@ def _beginnings(form: ValueForm) -> str:
     return f"(?:{begun}|{form.pattern}(?s:.{{0,{form.behind}}}))" if form.behind else begun
 
 
-def _compiled(patterns: Sequence[str], *, at_end: bool = False) -> _Regexp | None:
-    """Returns an expression that matches where one of the patterns does; None if there is none."""
+def _compiled(patterns: Sequence[str], *, at_end: bool = False) -> _Regexp:
+    """Returns an expression that matches where one of the patterns does.
+
+    Args:
+        at_end: whether the match must end where the text does. RE2 then reads from there backwards.
+    """
     import re2
 
-    if not patterns:
-        return None
     options = re2.Options()
     options.max_mem = _MEMORY_BYTES
     options.log_errors = False
-    together = "|".join(f"(?:{one})" for one in patterns)
-    return re2.compile((f"(?:{together})\\z" if at_end else together).encode(), options)
+    together = "|".join(f"(?:{one})" for one in patterns) or _NOTHING
+    return re2.compile((rf"(?:{together})\z" if at_end else together).encode(), options)
