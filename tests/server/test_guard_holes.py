@@ -18,7 +18,7 @@ from tests.server.test_file_search import QUESTION, asking, cited, filled, searc
 from tests.server.test_guard import KEY, REFUSAL, TERM, chat, options, policy_file, said, serving
 
 from deepwell.dialogue.dialogue import Dialogue, Turn
-from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content
+from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, Reasoning
 from deepwell.dialogue.text import Codec
 from deepwell.dialogue.tools import FunctionTool
 from deepwell.errors import InvalidRequest
@@ -148,6 +148,72 @@ async def test_a_term_in_two_pieces_of_content_around_a_call_is_found(
     told = [turn async for turn in guard.turns(Checked("t"), turns())]
     text = "".join(one.text for turn in told for one in turn.events if isinstance(one, Content))
     assert TERM not in text and "more" not in text and told[-1].finish_reason == "content_filter"
+
+
+@pytest.mark.parametrize(
+    ("role", "reads", "told"),
+    [
+        ("user", "[user]", True),
+        ("system", "[user, system]", True),
+        ("developer", "[user, system]", True),
+        ("assistant", "[user, system, assistant]", True),
+        ("assistant", "[user]", False),
+        ("tool", "[user, system, assistant]", False),
+    ],
+)
+async def test_a_term_in_two_messages_of_one_role_is_found(
+    role: str, reads: str, told: bool, engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = f"reads: {reads}\ninput: {{rules: {{terms: block}}}}\ncontext: {{rules: {{terms: block}}}}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+    second = "system" if role == "developer" else role
+    messages = [{"role": role, "content": "so forbid"}, {"role": second, "content": "den fruit and more"}]
+    _, checked = await guard.read(Dialogue(messages), "t")
+    assert checked.blocked is told
+    apart = [messages[0], {"role": "user" if role != "user" else "assistant", "content": "x"}, messages[1]]
+    _, checked = await guard.read(Dialogue(apart), "t")
+    assert not checked.blocked
+
+
+async def test_a_term_in_two_messages_is_cut_out_of_both(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = f"{READ_ALL}input: {{rules: {{terms: redact, secret: redact}}}}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+    messages = [
+        {"role": "user", "content": f"{KEY} so forbid"},
+        {"role": "user", "content": "den fruit and for"},
+        {"role": "user", "content": "bidden fruit"},
+        {"role": "assistant", "reasoning_content": "a forbid\n", "content": "den fruit"},
+    ]
+    read, checked = await guard.read(Dialogue(messages), "t")
+    told = [one["content"] for one in read.messages]
+    assert not checked.blocked and KEY not in told[0]
+    assert told[0].endswith(" so [removed]") and told[1:] == [" and [removed]", "", ""]
+    assert read.messages[3]["reasoning_content"] == "a [removed]\n"
+    assert messages[0]["content"].endswith("forbid")
+
+
+@pytest.mark.parametrize("action", ["block", "redact", "flag"])
+@pytest.mark.parametrize("size", [1, 4, 100])
+async def test_a_term_that_begins_in_the_reasoning_does_not_end_in_the_content(
+    size: int, action: str, engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = f"output: {{rules: {{terms: {action}}}}}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+    said = "den fruit and more"
+
+    async def turns() -> AsyncGenerator[Turn, None]:
+        yield Turn(0, (Reasoning("I say forbid"),))
+        for at in range(0, len(said), size):
+            yield Turn(0, (Content(said[at : at + size]),))
+        yield Turn(0, (), finish_reason="stop")
+
+    told = [turn async for turn in guard.turns(Checked("t"), turns())]
+    text = "".join(one.text for turn in told for one in turn.events if isinstance(one, Content))
+    refused = told[-1].finish_reason == "content_filter"
+    assert refused is (action == "block")
+    assert text == {"block": REFUSAL, "redact": "[removed] and more", "flag": said}[action]
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])

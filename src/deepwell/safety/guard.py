@@ -20,6 +20,7 @@ from deepwell.safety.patterns import Patterns
 from deepwell.safety.personal import Personal
 from deepwell.safety.policy import LayerPolicy, Policy, strictest
 from deepwell.safety.redaction import label
+from deepwell.safety.seams import Seam, crosses
 from deepwell.safety.secrets import Secrets
 from deepwell.safety.streaming.forms import held_values
 from deepwell.safety.streaming.rules import StreamRules
@@ -192,6 +193,19 @@ class Guard:
                 _log.exception("detector %s failed", detector.name)
                 failed.append(detector.name)
         return self.decide(findings, layer, tenant, failed)
+
+    def over_seam(self, seam: Seam, layer: Layer, tenant: str = "") -> Decision | None:
+        """Returns the decision about the terms that stand over a seam of two texts; None if there are none."""
+        views = normalised(seam.text)
+        findings = [
+            one
+            for detector in self.detectors.get(layer, ())
+            if isinstance(detector, Terms)
+            for one in detector.scan(views)
+            if crosses(seam.text, one.start, one.end, seam.at)
+        ]
+        decision = self.decide(findings, layer, tenant)
+        return decision if decision.findings else None
 
     def decide(
         self, findings: Sequence[Finding], layer: Layer, tenant: str = "", failed: Sequence[str] = ()

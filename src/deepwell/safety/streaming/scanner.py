@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from deepwell.safety.findings import Action, Decision, Finding
+from deepwell.safety.seams import crosses
 from deepwell.safety.streaming.beginnings import Beginnings
 from deepwell.safety.streaming.buffer import OutputBuffer
 from deepwell.safety.streaming.released import Released, joined
@@ -42,6 +44,7 @@ class StreamScanner:
     """
 
     __slots__ = (
+        "_before",
         "_beginnings",
         "_buffer",
         "_decided",
@@ -56,9 +59,18 @@ class StreamScanner:
         "_values",
     )
 
-    def __init__(self, rules: StreamRules) -> None:
+    def __init__(self, rules: StreamRules, before: str = "") -> None:
+        """Makes the scanner.
+
+        Args:
+            before: the end of a text that the reader has just read. A term that begins there does not end in the stream.
+        """
         self._rules = rules
+        self._before = before
         self._beginnings = Beginnings(rules.lexicon)
+        if before:
+            self._beginnings.read(before, -len(before))
+            self._beginnings.whole()
         self._runs = Runs()
         self._values = OpenValues(rules.values, rules.lexicon.folded, rules.hold_back)
         self._buffer = OutputBuffer()
@@ -172,6 +184,8 @@ class StreamScanner:
         text = self._rules.normalise(window)
         self._scanned = end
         found, failed = asked(self._rules.detectors, text, first)
+        if self._before:
+            found += self._crossing(end)
         firm, provisional = (found, []) if last else self._parted(found, end)
         if last or end - self._sampled >= _SAMPLE_EVERY:
             self._sampled = end
@@ -180,6 +194,19 @@ class StreamScanner:
         failed = [name for name in failed if name not in self._failed]
         self._failed.update(failed)
         return firm, provisional, failed
+
+    def _crossing(self, end: int) -> list[Finding]:
+        """Returns the terms that begin in the text before the stream, as far as they are in the stream."""
+        if end > _CONTEXT:
+            self._before = ""
+            return []
+        text = self._before + self._buffer.between(0, end)
+        seam = len(self._before)
+        terms = [one for one in self._rules.detectors if one.name == "terms"]
+        found, _ = asked(terms, self._rules.normalise(text), -seam)
+        return [
+            replace(one, start=0) for one in found if crosses(text, one.start + seam, one.end + seam, seam)
+        ]
 
     def _first(self, end: int, whole: int | None) -> int:
         """Returns the position of the first character to scan."""

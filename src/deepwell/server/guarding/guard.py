@@ -38,7 +38,9 @@ from deepwell.safety.findings import Decision, Detector, Layer
 from deepwell.safety.guard import Guard
 from deepwell.safety.labels import closing_mark
 from deepwell.safety.policy import PRESETS, Policy
-from deepwell.safety.redaction import redacted
+from deepwell.safety.redaction import label, redacted
+from deepwell.safety.seams import seams
+from deepwell.server.guarding.adjacent import ROLES, Cut, cut_out, runs
 from deepwell.server.guarding.checked import Checked, NotChecked
 from deepwell.server.guarding.reader import Reader, text_of
 from deepwell.server.observe.metrics import Metrics
@@ -59,14 +61,6 @@ _FEW: Final = 100  # findings of a decision that is kept: a text of 2 MB may hav
 _THREADS: Final = 2  # that read long texts
 _INLINE: Final = 8192  # characters that are read on the event loop; more are read in a thread
 _STAT_S: Final = 1.0
-_ROLES: Final[Mapping[str, str]] = {
-    "user": "user",
-    "system": "system",
-    "developer": "system",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
-}
 _WITHHELD: Final[Mapping[Language, str]] = {
     "en": "[withheld by the guard]",
     "zh": "[已被安全防护拦截]",
@@ -119,8 +113,9 @@ class ServerGuard:
         messages = list(dialogue.messages)
         checked = Checked(tenant)
         checked.language = _language(_last_said(messages))
+        await self._seams(messages, checked)
         for place, message in enumerate(messages):
-            role, content = _ROLES.get(str(message.get("role")), "user"), message.get("content")
+            role, content = ROLES.get(str(message.get("role")), "user"), message.get("content")
             if role == "assistant" and role in self.policy.reads:
                 messages[place] = message = await self._thoughts_and_calls(message, checked)
             if not isinstance(content, str) or not content:
@@ -144,6 +139,24 @@ class ServerGuard:
             # A template may print them, wherever it wants.
             variables = {**variables, **await self._values(spoken, checked)}
         return replace(dialogue, messages=messages, tools=tools, variables=variables), checked
+
+    async def _seams(self, messages: list[Mapping[str, Any]], checked: Checked) -> None:
+        """Reads across texts that a model reads as one. A term over a seam is cut out of each of them, or blocks."""
+        cuts: list[Cut] = []
+        for run in runs(messages, self.policy.reads):
+            for seam in seams([messages[place.message][place.member] for place in run]):
+                decision = self._guard.over_seam(seam, "input", checked.tenant)
+                if decision is None:
+                    continue
+                await self._note(decision, seam.text, checked.tenant)
+                checked.blocked = checked.blocked or decision.action == "block"
+                for finding, action in decision.findings:
+                    words = label(finding.rule, checked.language) if action == "redact" else None
+                    for number, (start, end) in seam.parts(finding.start, finding.end).items():
+                        if words is not None:
+                            cuts.append(Cut(run[number], start, end, words))
+                            words = ""
+        cut_out(messages, cuts)
 
     async def _thoughts_and_calls(self, message: Mapping[str, Any], checked: Checked) -> Mapping[str, Any]:
         """Reads the reasoning and the calls of a message that the client says is the assistant's."""

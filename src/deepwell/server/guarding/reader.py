@@ -10,6 +10,7 @@ from deepwell.dialogue.dialogue import Turn
 from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
 from deepwell.dialogue.text import Entry
 from deepwell.safety.findings import ACTIONS, Decision, Finding
+from deepwell.safety.seams import REACH, tail
 from deepwell.safety.streaming.released import Released
 from deepwell.safety.streaming.rules import StreamRules
 from deepwell.safety.streaming.scanner import StreamScanner
@@ -47,6 +48,7 @@ class Reader:
     """Reads one choice: its content, its reasoning and the arguments of its calls, each as a text of its own.
 
     A text that goes on behind another, such as content behind a call, is one text to who reads the answer, and to the scanner.
+    Content is read right behind the reasoning, so that a term which begins there does not end in the content.
     """
 
     def __init__(self, rules: StreamRules, lacking: Decision | None) -> None:
@@ -58,6 +60,7 @@ class Reader:
         self._strings: dict[str, _Strings] = {}
         self._entries: list[Entry] = []
         self._said: list[str] = []
+        self._thoughts = ""
         self.ended = False
         self.altered = False
         self.wrote = False
@@ -87,6 +90,8 @@ class Reader:
                 events.append(event)
                 continue
             self._said.append(text)
+            if kind == "reasoning":
+                self._thoughts = (self._thoughts + text)[-2 * REACH :]
             if (strings := self._strings.get(kind)) is not None:
                 strings.read(text)
             self._release(self._scanner.push(text), events, decisions)
@@ -115,7 +120,7 @@ class Reader:
             if kind.startswith("call"):
                 self._strings[kind] = strings = _Strings()
                 rules = rules.replacing(strings.replacement(rules.replacement))
-            self._scanners[kind] = StreamScanner(rules)
+            self._scanners[kind] = StreamScanner(rules, tail(self._thoughts) if kind == "content" else "")
         return self._scanners.get(kind)
 
     def _pause(self, events: list[Event], decisions: list[Decision]) -> None:

@@ -39,7 +39,8 @@ _TOGETHER: Final = 25
 def bench_streaming(report: Report) -> dict[str, Any]:
     """Splits texts with terms of the shipped list and of `jionlp`, and times texts without.
 
-    All detectors of the guard take part, and moderation now and then; personal data and secrets are held back. Two thirds of the terms are disguised in the texts.
+    All detectors of the guard take part, and moderation now and then; what may be personal data or a secret is held back. Two
+    thirds of the terms are disguised in the texts.
     """
     lists = [starter_list(), _fetched("jionlp")]
     found_terms = Terms(lists)
