@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -25,10 +26,16 @@ _HAN_A_WORD: Final = 1.6
 _APOSTROPHE: Final = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-"})
 _DOUBLY_ENCODED: Final = (("â€™", "'"), ('â€"', "-"), ("â€œ", '"'), ("â€", '"'))
 _DIGITS: Final = re.compile(r"\d+")
-_YOU: Final = re.compile(r"\byou(?:r|'ll|'re)?\b|[你您]", re.IGNORECASE)
-_NEGATION: Final = re.compile(r"\bnot\b|n't\b|\bno\b|\bnever\b|不|没有|别", re.IGNORECASE)
-_I: Final = re.compile(r"\bI\b|\bmy\b|我")
-_CAPITALS: Final = re.compile(r"\b[A-Z]{3,}\b")
+# Each begins with a class of characters, behind which the boundary is looked at: `re` then skips to the next candidate, and
+# takes a fifth of the time of `\bnot\b` without case.
+_YOU: Final = re.compile(r"[yY](?<!\w[yY])[oO][uU](?:[rR]|'[lL][lL]|'[rR][eE])?\b")
+_NEGATION: Final = re.compile(r"[nN](?:(?<!\w[nN])(?:[oO][tT]?|[eE][vV][eE][rR])\b|'[tT]\b)")
+_I: Final = re.compile(r"[Im](?:(?<!\wI)(?<=I)|(?<!\wm)(?<=m)y)\b")
+_CAPITALS: Final = re.compile(r"[A-Z](?<!\w[A-Z])[A-Z]{2,}\b")
+_HAN_YOU: Final = ("你", "您")
+_HAN_NEGATIONS: Final = ("不", "没有", "别")
+_HAN_I: Final = ("我",)
+_NONE: Final = np.zeros(0, np.int64)
 
 MEASURES: Final = (
     *("characters", "words", "sentences", "characters_a_word", "lines", "characters_a_sentence"),
@@ -74,8 +81,7 @@ class Reading:
     def found(self) -> dict[str, NDArray[np.int64]]:
         """For each subject and tone: the sentences that its phrases were found in, one for each phrase."""
         return {
-            name: np.searchsorted(self._ends, np.array(phrases.starts(self.encoded), np.int64), "right")
-            for name, phrases in (SUBJECTS | TONES).items()
+            name: self._placed(phrases.starts(self.encoded)) for name, phrases in (SUBJECTS | TONES).items()
         }
 
     @cached_property
@@ -91,13 +97,19 @@ class Reading:
     def flags(self, sentences: NDArray[np.int64]) -> NDArray[np.float64]:
         """Returns 1 for the sentences that are named, and 0 for the others: float64 [sentences]."""
         flags = np.zeros(len(self.sentences), np.float64)
-        flags[sentences] = 1
+        if len(sentences):
+            flags[sentences] = 1
         return flags
 
     def flagged(self, phrases: Phrases) -> NDArray[np.float64]:
         """Returns 1 for the sentences that have one of some phrases: float64 [sentences]."""
-        starts = np.array(phrases.starts(self.encoded), np.int64)
-        return self.flags(np.searchsorted(self._ends, starts, "right"))
+        return self.flags(self._placed(phrases.starts(self.encoded)))
+
+    def _placed(self, starts: list[int]) -> NDArray[np.int64]:
+        """Returns the sentences that bytes stand in."""
+        if not starts:
+            return _NONE
+        return np.searchsorted(self._ends, np.array(starts, np.int64), "right")
 
     def measured(self) -> NDArray[np.float64]:
         """Returns the figures: float64 [65], in the order of `MEASURES`."""
@@ -150,8 +162,8 @@ class Reading:
             float(bool(OPENING.starts(self.encoded[:60]))),
             np.log1p(len(STEP.starts(self.encoded))),
             np.log1p(len(_DIGITS.findall(text))),
-            share(len(_YOU.findall(text)), 3),
-            share(len(_NEGATION.findall(text)), 3),
+            share(_count(text, _YOU, _HAN_YOU), 3),
+            share(_count(text, _NEGATION, _HAN_NEGATIONS), 3),
             share(len(_I.findall(text)), 3),
             share(text.count('"')),
             share(text.count("!") + text.count("！")),
@@ -183,3 +195,7 @@ class Reading:
             found.update(sums)
             found.update(map(zlib.crc32, [b" " + word for word in encoded[1:]], sums))
         return np.unique(np.fromiter(found, np.uint32, len(found)) % BUCKETS).astype(np.int64)
+
+
+def _count(text: str, english: re.Pattern[str], chinese: Sequence[str]) -> int:
+    return len(english.findall(text)) + (0 if text.isascii() else sum(map(text.count, chinese)))

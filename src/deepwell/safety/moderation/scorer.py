@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -45,7 +44,6 @@ THRESHOLD: Final = 0.5
 _STATED: Final = 0.9
 _PIECE: Final = 20_000
 _OVERLAP: Final = 1_000
-_WORN: Final = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +98,9 @@ class Moderator:
         reading = Reading.of(text)
         harm = self._harm(reading)
         scores = {name: harm * shown for name, shown in _shown(reading).items()}
-        plain = _WORN.sub(" ", reading.text)
+        plain = _worn(reading.text).encode("utf-8", "replace")
         for name, statements in STATEMENTS.items():
-            if statements.starts(plain.encode("utf-8", "replace")):
+            if statements.starts(plain):
                 scores[name] = max(scores[name], _STATED)
         if self._terms is not None:
             for one in self._terms.scan(normalised(reading.text)):
@@ -137,6 +135,11 @@ _GENERAL: Final = {
 def _pieces(text: str) -> list[str]:
     """Returns a text in overlapping pieces of at most 20,000 characters, so that no end of a long one goes unread."""
     return [text[at : at + _PIECE] for at in range(0, max(len(text) - _OVERLAP, 1), _PIECE - _OVERLAP)]
+
+
+def _worn(text: str) -> str:
+    """Returns a text with a single space for each run of white space."""
+    return f"{' ' * text[:1].isspace()}{' '.join(text.split())}{' ' * text[-1:].isspace()}"
 
 
 def _shown(reading: Reading) -> dict[str, float]:

@@ -36,11 +36,12 @@ class StreamScanner:
     """Scans one stream.
 
     NOTE: Every character passes two cheap automata, of the terms and of the runs that look like numbers, addresses and
-    codes. They tell what is held back, and when a scan is due: a term is whole, a run is over, or 160 characters have
-    passed. A scan normalises the last 200 characters or so and asks the detectors. What it finds at the very end is decided
-    with the next character, since a word or a number may go on. So plain text leaves at once, at about one microsecond a
-    character, and no term of the lexicon leaves whole. A text in rot13 or the like is told by its letters and not by its
-    form: it is found, but up to 160 characters of it may have left.
+    codes, and every token the expressions of values that the policy acts on (`OpenValues`). They tell what is held back, and
+    when a scan is due: a term or a value is whole, a run is over, or 160 characters have passed. A scan normalises the last
+    200 characters or so and asks the detectors. What it finds at the very end is decided with the next character, since a
+    word or a number may go on. So plain text leaves at once, at about one microsecond a character, no term of the lexicon
+    leaves whole, and nothing of a value of at most 64 characters leaves. A text in rot13 or the like is told by its letters
+    and not by its form: it is found, but up to 160 characters of it may have left.
     """
 
     __slots__ = (
