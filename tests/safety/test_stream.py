@@ -385,9 +385,7 @@ def splits(text: str) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("value", VALUES)
-@pytest.mark.parametrize(
-    ("before", "after"), [("It is ", " for sure."), ("就是：", "，谢谢。"), ("(", ")\n")]
-)
+@pytest.mark.parametrize(("before", "after"), [("It is (", ") for sure."), ("就是：", "，谢谢。")])
 def test_no_character_of_a_value_leaves_at_any_split(value: str, before: str, after: str) -> None:
     for pieces in splits(before + value + after):
         assert streamed(DATA, pieces)[0] == f"{before}▮{after}", pieces

@@ -66,7 +66,7 @@ class OpenValues:
     token. A word of five letters may be the beginning of an e-mail address, and then waits for the character behind it.
     """
 
-    __slots__ = ("_fold", "_forms", "_hold_back", "_places", "_texts", "_whole", "start")
+    __slots__ = ("_fold", "_forms", "_hold_back", "_places", "_starts", "_texts", "_whole")
 
     def __init__(self, forms: ValueForms, fold: Callable[[str], str], hold_back: int) -> None:
         """Makes the follower.
@@ -82,8 +82,13 @@ class OpenValues:
         # For the plain and the folded reading: the last characters, and the position of each in the stream.
         self._texts = ["", ""]
         self._places: list[list[int]] = [[], []]
-        self.start: int | None = None
-        """Position of the first character of a value that is not whole, or that the next characters decide."""
+        self._starts: list[int | None] = [None, None]
+
+    @property
+    def start(self) -> int | None:
+        """Position of the first character of a value that is not whole, or that the next characters decide; None if none."""
+        plain, folded = self._starts
+        return folded if plain is None else plain if folded is None else min(plain, folded)
 
     def whole(self) -> bool:
         """Tells whether a value has become whole since the last call which cannot be held any longer."""
@@ -94,15 +99,13 @@ class OpenValues:
         """Reads the next characters of the stream, the first of which stands at `position`."""
         if not text:
             return
-        since = position if self.start is None else self.start
-        self.start = None
         if self._forms.plain is not None:
             self._append(0, text, range(position, position + len(text)))
-            self._search(0, self._forms.plain, since)
+            self._search(0, self._forms.plain, position)
         if self._forms.folded is not None:
             folded, places = self._folded(text, position)
             self._append(1, folded, places)
-            self._search(1, self._forms.folded, since)
+            self._search(1, self._forms.folded, position)
 
     def _folded(self, text: str, position: int) -> tuple[str, Iterable[int]]:
         """Returns characters folded, white space single, and the position of each."""
@@ -126,9 +129,10 @@ class OpenValues:
             self._texts[at] = self._texts[at][-_KEPT - len(text) :]
             self._places[at] = self._places[at][-_KEPT - len(text) :]
 
-    def _search(self, at: int, expressions: _Expressions, since: int) -> None:
-        """Notes where a value begins, and whether one that has begun at or behind `since` is whole and cannot be held."""
+    def _search(self, at: int, expressions: _Expressions, position: int) -> None:
+        """Notes where a value begins, and whether one is whole and cannot be held that was held or begins at `position`."""
         text, places = self._texts[at], self._places[at]
+        held, self._starts[at] = self._starts[at], None
         if not text:
             return
         data = text.encode("utf-8", "replace")
@@ -137,10 +141,10 @@ class OpenValues:
         begun = expressions.start(data)
         if begun is not None:
             place = places[begun if is_ascii else len(data[:begun].decode("utf-8"))]
-            self.start = place if self.start is None else min(self.start, place)
+            self._starts[at] = place
             # What is longer than may be held leaves, and is of interest as soon as it is whole.
             until = until if places[-1] + 1 - place > self._hold_back else begun
-        first = bisect_left(places, since)
+        first = bisect_left(places, position if held is None else held)
         first = first if is_ascii else len(text[:first].encode("utf-8", "replace"))
         if until > first and len(data) - first >= _MIN_LENGTH:
             self._whole = self._whole or expressions.holds_whole(data, first, until)
