@@ -53,7 +53,7 @@ def _store(settings: Settings) -> Generator[AliasStore]:
 
 def set_alias(
     name: Name,
-    model: Annotated[
+    target: Annotated[
         str,
         typer.Argument(
             help="Model that the alias means: a name by which a server serves it.",
@@ -72,15 +72,15 @@ def set_alias(
 
         settings = Settings.load()
         with _store(settings) as store:
-            alias = asyncio.run(store.set(name, model, _BY))
-        is_stored = model in ModelStore(settings.models_dir).names()
+            alias = asyncio.run(store.set(name, target, _BY))
+        is_stored = target in ModelStore(settings.models_dir).names()
         if json:
             write_json(_plain(alias) | {"stored": is_stored})
             return
         out = console()
         out.print(f"{alias.name} means {alias.model}", soft_wrap=True, markup=False)
         if not is_stored:
-            note = f"There is no {model} in the model store here: requests fail until a server serves it."
+            note = f"There is no {target} in the model store here: requests fail until a server serves it."
             out.print(note, soft_wrap=True, markup=False)
 
 

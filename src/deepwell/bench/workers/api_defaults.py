@@ -106,6 +106,11 @@ _DEFAULTS: Mapping[str, str] = {
     "starting_after": "the first event",
     "model": "any",
     "purpose": "any",
+    "kind": "any",
+    "status": "any",
+    # Memory plans
+    "precision": "the server's",
+    "context": "the server's",
     # Adapters and uploads
     "base_model_name": "the main model",
     "load_inplace": "true",

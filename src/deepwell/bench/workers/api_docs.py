@@ -25,7 +25,8 @@ def document() -> dict[str, Any]:
     from deepwell.models.text.tokenizer import Tokenizer
     from deepwell.server.app import create_app
     from deepwell.server.build import build_context
-    from deepwell.server.options import ServerOptions
+    from deepwell.server.options import CatalogOptions, ServerOptions
+    from deepwell.settings import Settings
 
     class Words:
         """The little that a service asks of a tokenizer before it is used."""
@@ -39,7 +40,9 @@ def document() -> dict[str, Any]:
     tokenizer = cast("Tokenizer", Words())
     engine: Any = PacedEngine(tokenizer, first_s=0, token_s=0, tokens=1)
     model = ServedModel("model", engine, cast("Codec", None))
-    app = create_app(build_context([model], ServerOptions(adapter_dir=Path())))
+    app = create_app(
+        build_context([model], ServerOptions(adapter_dir=Path(), catalog=CatalogOptions(Settings())))
+    )
     engine.close()
     return app.openapi()
 

@@ -32,7 +32,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class PullOrder(msgspec.Struct):
-    """What to fetch. `total_bytes` is the expected size of the download."""
+    """An order to fetch a model. `total_bytes` is the expected size of the download."""
 
     models_dir: str
     entry: CatalogEntry
@@ -70,7 +70,7 @@ class Received:
 
 
 class _Told:
-    """What the server is told: the newest step some times a second, so that a download that stands still is told, too."""
+    """Lines for the server: the newest step some times a second, so that the last one before a standstill is told, too."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

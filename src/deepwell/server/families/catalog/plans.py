@@ -25,7 +25,7 @@ _NO_LIMIT = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a model. None: its files are not here, and nothing else tells."""
+    """Facts of a model. None: its files are not here, and nothing else tells."""
 
     embeds: bool
     parameters: int | None
