@@ -64,6 +64,8 @@ NAMES = {"id": "smollm2", "name": "prod"}
 # A tenant's key may not.
 OPERATOR = {
     "GET /metrics",
+    "GET /v1/keys",
+    "GET /v1/stats",
     "POST /v1/load_lora_adapter",
     "POST /v1/unload_lora_adapter",
     "DELETE /v1/models/{model:path}",

@@ -130,6 +130,8 @@ class Answering:
         found = None
         if shelf is not None and use == "use":
             found = await semantic.find(shelf, choice.question.text)
+            if found is None:
+                self.metrics.semantic_misses.inc()
         if found is not None and ticket is not None:
             ticket.lookups.append("semantic")
         return _Source(choice, key, kept, shelf, found)

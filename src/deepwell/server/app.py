@@ -24,6 +24,7 @@ from deepwell.server.families.family import Family
 from deepwell.server.families.files.family import FAMILY as FILES
 from deepwell.server.families.health.family import FAMILY as HEALTH
 from deepwell.server.families.jobs.family import FAMILY as JOBS
+from deepwell.server.families.keys.family import FAMILY as KEYS
 from deepwell.server.families.message_batches.family import FAMILY as MESSAGE_BATCHES
 from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
@@ -33,6 +34,7 @@ from deepwell.server.families.ollama.family import FAMILY as OLLAMA
 from deepwell.server.families.ranking.family import FAMILY as RANKING
 from deepwell.server.families.responses.family import FAMILY as RESPONSES
 from deepwell.server.families.site.family import FAMILY as SITE
+from deepwell.server.families.stats.family import FAMILY as STATS
 from deepwell.server.families.tokenize.family import FAMILY as TOKENIZE
 from deepwell.server.families.uploads.family import FAMILY as UPLOADS
 from deepwell.server.families.vector_stores.family import FAMILY as VECTOR_STORES
@@ -69,6 +71,8 @@ FAMILIES: tuple[Family, ...] = (
     JOBS,
     HEALTH,
     METRICS,
+    STATS,
+    KEYS,
     SITE,
 )
 

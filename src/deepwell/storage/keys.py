@@ -18,6 +18,7 @@ from sqlalchemy import Connection
 
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.pages import Order, Page, page_of_list
 from deepwell.storage.tables import api_keys as table
 
 __all__ = ["KEY_PATTERN", "ApiKey", "KeyStore", "digest_of", "new_tenant"]
@@ -128,6 +129,14 @@ class KeyStore:
         return await self._database.read(
             lambda connection: [_key(row) for row in connection.execute(query).all()]
         )
+
+    async def page(self, *, after: str | None, limit: int, order: Order) -> Page[ApiKey]:
+        """Returns one page of the keys of all tenants. There are few, so all are read.
+
+        Raises:
+            InvalidRequest: no key has the id `after`.
+        """
+        return page_of_list(await self.list(), lambda key: key.id, after=after, limit=limit, order=order)
 
     def revoke(self, id: str) -> ApiKey:
         """Revokes a key permanently. Revoking it again is harmless.

@@ -366,10 +366,14 @@ class Metrics:
     """The server's own counters and timings, beside those of its engines.
 
     Under several HTTP workers (`PROMETHEUS_MULTIPROC_DIR`) the counters and timings are sums over all of them.
+
+    Attributes:
+        engines: those that the process serves now, by model.
     """
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.registry = CollectorRegistry()
+        self.engines = engines
         self._engines = _EngineCollector(engines)
         self._process = ProcessCollector(registry=None)
         self.registry.register(self._engines)
@@ -408,6 +412,11 @@ class Metrics:
             "deepwell_response_cache_lookups",
             "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",
             ("result",),
+            registry=registry,
+        )
+        self.semantic_misses = Counter(
+            "deepwell_semantic_cache_misses",
+            "Questions for which the semantic cache had no answer.",
             registry=registry,
         )
         self.first_token = Histogram(
@@ -470,9 +479,16 @@ class Metrics:
 
     def text(self) -> bytes:
         """Returns the Prometheus text exposition."""
+        return generate_latest(self._everybody())
+
+    def families(self) -> list[Metric]:
+        """Returns all metrics, summed over all HTTP workers, as `text` spells them."""
+        return list(self._everybody().collect())
+
+    def _everybody(self) -> CollectorRegistry:
         self._oldest.set(self.waiting.oldest_s())
         if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-            return generate_latest(self.registry)
+            return self.registry
         from prometheus_client.multiprocess import MultiProcessCollector
 
         _forget_the_dead(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
@@ -480,7 +496,7 @@ class Metrics:
         MultiProcessCollector(everybody)
         everybody.register(self._engines)
         everybody.register(self._process)
-        return generate_latest(everybody)
+        return everybody
 
 
 def _forget_the_dead(folder: Path) -> None:
