@@ -22,6 +22,7 @@ from deepwell.safety.privacy.places import PLACES, place_of_path
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
 from deepwell.storage.database import LOCAL, Tenant
+from deepwell.storage.feedback import FeedbackStore, StoredFeedback
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.knowledge import KnowledgeStorage
@@ -273,6 +274,10 @@ async def test_an_end_user_is_gone_and_the_others_of_the_tenant_untouched(databa
             await ingested(knowledge, store, stored, f"{secret} in {store.name}", json.dumps(attributes))
     rows = responses_of((ME, {"conversation": {"id": f"talk {ME}"}}), (OTHER, {}), (ME, {"metadata": {}}))
     await database.write(lambda connection: connection.execute(sa.insert(responses), rows).rowcount)
+    ratings = FeedbackStore(database)
+    for number, (target, user) in enumerate((("resp_0", None), ("resp_1", None), ("x", ME), ("x", OTHER))):
+        reason = f"secret of {OTHER if target == 'resp_1' else user or ME}"
+        await ratings.create(A, StoredFeedback(f"fb_{number}", target, "up", 1, reason, end_user=user))
     await AuditStore(database).append(A, [AuditRecord("decision", 1, {}, user) for user in (ME, OTHER)])
     others = await database.read(lambda connection: rows_naming(connection, OTHER))
     refreshed = []
@@ -291,6 +296,7 @@ async def test_an_end_user_is_gone_and_the_others_of_the_tenant_untouched(databa
         "conversations": 2,
         "conversation_items": 2,
         "completions": 2,
+        "feedback": 2,
         "vector_stores": 1,
         "vector_store_files": 2,
         "chunks": 2,

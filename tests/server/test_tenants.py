@@ -94,6 +94,7 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
 }
 LISTS = {
     "GET /v1/chat/completions",
+    "GET /v1/feedback",
     "GET /v1/files",
     "GET /v1/batches",
     "GET /v1/messages/batches",
@@ -103,6 +104,7 @@ LISTS = {
 # Makes an object of B's own, and names nothing.
 CREATING = {
     "POST /v1/conversations",
+    "POST /v1/feedback",
     "POST /v1/files",
     "POST /v1/uploads",
     "POST /v1/messages/batches",
@@ -129,6 +131,7 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     },
     "GET /v1/conversations/{conversation_id}/items/{item_id}": None,
     "DELETE /v1/conversations/{conversation_id}/items/{item_id}": None,
+    "DELETE /v1/feedback/{feedback_id}": None,
     "GET /v1/files/{file_id}": None,
     "DELETE /v1/files/{file_id}": None,
     "GET /v1/files/{file_id}/content": None,
@@ -284,6 +287,9 @@ async def _belongings(world: World) -> None:
     ids["conversation_id"] = (await made("POST /v1/conversations", {"items": [item]}))["id"]
     items = await world.ask(world.a, "GET /v1/conversations/{conversation_id}/items", ids)
     ids["item_id"] = items.json()["data"][0]["id"]
+    if "POST /v1/feedback" in world.routes:
+        rating = {"target_id": ids["completion_id"], "rating": "down", "reason": SECRET}
+        ids["feedback_id"] = (await made("POST /v1/feedback", rating))["id"]
     if "POST /v1/files" in world.routes:
         line = {"custom_id": "1", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
         form = {"purpose": (None, "batch"), "file": ("a.jsonl", json.dumps(line).encode())}
@@ -432,6 +438,7 @@ async def test_what_a_tenant_makes_is_its_own_alone(world: World) -> None:
     before = await world.snapshot()
     bodies: dict[str, dict[str, Any]] = {
         "POST /v1/conversations": {},
+        "POST /v1/feedback": {"target_id": world.ids["completion_id"], "rating": "up"},
         "POST /v1/files": {"multipart": {"purpose": (None, "user_data"), "file": ("b.txt", b"b")}},
         "POST /v1/uploads": {
             "filename": "b.txt",

@@ -21,6 +21,7 @@ from deepwell.server.families.completions.family import FAMILY as COMPLETIONS
 from deepwell.server.families.conversations.family import FAMILY as CONVERSATIONS
 from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
 from deepwell.server.families.family import Family
+from deepwell.server.families.feedback.family import FAMILY as FEEDBACK
 from deepwell.server.families.files.family import FAMILY as FILES
 from deepwell.server.families.health.family import FAMILY as HEALTH
 from deepwell.server.families.jobs.family import FAMILY as JOBS
@@ -70,6 +71,7 @@ FAMILIES: tuple[Family, ...] = (
     CATALOG,
     JOBS,
     HEALTH,
+    FEEDBACK,
     METRICS,
     STATS,
     KEYS,

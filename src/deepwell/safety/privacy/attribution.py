@@ -16,6 +16,7 @@ from deepwell.storage.tables import (
     batches,
     completions,
     conversations,
+    feedback,
     files,
     responses,
     vector_store_files,
@@ -50,11 +51,11 @@ class Attribution:
     batches: list[str] = field(default_factory=list[str])
     stores: list[str] = field(default_factory=list[str])
     files: list[str] = field(default_factory=list[str])
+    feedback: list[int] = field(default_factory=list[int])
 
     def __bool__(self) -> bool:
-        return any(
-            (self.responses, self.conversations, self.completions, self.batches, self.stores, self.files)
-        )
+        found = (self.responses, self.conversations, self.completions, self.batches, self.stores, self.files)
+        return any((*found, self.feedback))
 
 
 async def attributed(database: Database, subject: Subject) -> Attribution:
@@ -73,10 +74,16 @@ async def attributed(database: Database, subject: Subject) -> Attribution:
     async for row in _rows(database, conversations, conversations.c.id, subject.tenant, ("id", "metadata")):
         if row.id in talks or _names(_json(row.metadata), me):
             found.conversations.append(row.id)
-    columns = ("seq", "end_user", "metadata")
+    answers = set(found.responses)
+    columns = ("id", "seq", "end_user", "metadata")
     async for row in _rows(database, completions, completions.c.seq, subject.tenant, columns):
         if row.end_user == me or _names(_json(row.metadata), me):
             found.completions.append(row.seq)
+            answers.add(row.id)
+    columns = ("seq", "end_user", "target_id")
+    async for row in _rows(database, feedback, feedback.c.seq, subject.tenant, columns):
+        if row.end_user == me or row.target_id in answers:
+            found.feedback.append(row.seq)
     await _stores(database, subject, found, await _batches(database, subject, found))
     return found
 

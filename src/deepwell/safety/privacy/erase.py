@@ -241,6 +241,8 @@ class Eraser:
             await self._settle(subject, ledger)
 
         # What names other objects goes last: a killed pass finds the rest by it.
+        for part in parts(found.feedback):
+            await step(lambda connection, part=part: rows.erase_feedback(connection, part))
         for id in found.conversations:
             await step(lambda connection, id=id: rows.erase_conversation(connection, subject, id))
         for part in parts(found.completions):

@@ -114,6 +114,12 @@ PLACES: Final = (
     _table("compliance_answers", _NOBODY),
     _table("model_aliases", _NOBODY, f"{_SHARED}: further names of models"),
     _table("model_alias_changes", _NOBODY, f"{_SHARED}: the changes of further names of models"),
+    _table("usage", _NOBODY, f"{_ROWS}: numbers of tokens by hour, key and model"),
+    _table(
+        "feedback",
+        "rows whose request named the end user, and those about one of the end user's responses or completions, are exported "
+        "and deleted",
+    ),
     _table("erasures", "no personal data", "no personal data: the proof that something was erased"),
     _table("alembic_version", "no personal data", "no personal data: the revision of the tables"),
     _table("chunk_vectors", _WITH.format("their chunk"), "deleted; PostgreSQL with pgvector alone"),

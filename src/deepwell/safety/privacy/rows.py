@@ -29,11 +29,13 @@ from deepwell.storage.tables import (
     conversations,
     documents,
     embeddings,
+    feedback,
     files,
     jobs,
     responses,
     upload_parts,
     uploads,
+    usage,
     vector_store_batches,
     vector_store_files,
     vector_store_sources,
@@ -47,6 +49,7 @@ __all__ = [
     "erase_completions",
     "erase_conversation",
     "erase_extensions",
+    "erase_feedback",
     "erase_file",
     "erase_page",
     "erase_person_ties",
@@ -70,6 +73,7 @@ TENANT_TABLES: Final = (
     conversations,
     completions,
     responses,
+    feedback,
     upload_parts,
     uploads,
     chunk_removals,
@@ -83,6 +87,7 @@ TENANT_TABLES: Final = (
     files,
     jobs,
     compliance_answers,
+    usage,
 )
 """Tables whose rows go with their tenant, in this order."""
 
@@ -166,6 +171,12 @@ def erase_completions(connection: Connection, seqs: Sequence[int]) -> Change:
     """Deletes completions with their metadata."""
     done = connection.execute(sa.delete(completions).where(completions.c.seq.in_(seqs)))
     return Change({"completions": done.rowcount})
+
+
+def erase_feedback(connection: Connection, seqs: Sequence[int]) -> Change:
+    """Deletes what was said of answers."""
+    done = connection.execute(sa.delete(feedback).where(feedback.c.seq.in_(seqs)))
+    return Change({"feedback": done.rowcount})
 
 
 def erase_responses(connection: Connection, subject: Subject, ids: Sequence[str]) -> Change:

@@ -38,6 +38,7 @@ from deepwell.storage.tables.safety import (
     erasures,
 )
 from deepwell.storage.tables.serving import model_alias_changes, model_aliases
+from deepwell.storage.tables.usage import feedback, usage
 
 __all__ = [
     "HEAD",
@@ -59,6 +60,7 @@ __all__ = [
     "documents",
     "embeddings",
     "erasures",
+    "feedback",
     "files",
     "installation",
     "jobs",
@@ -68,6 +70,7 @@ __all__ = [
     "responses",
     "upload_parts",
     "uploads",
+    "usage",
     "vector_store_batches",
     "vector_store_files",
     "vector_store_sources",

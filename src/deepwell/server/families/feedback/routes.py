@@ -1,0 +1,89 @@
+"""`/v1/feedback`: what people say of answers."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from deepwell.errors import InvalidRequest
+from deepwell.server.access.principal import tenant_of
+from deepwell.server.context import ServerContext
+from deepwell.server.families.feedback.bodies import Feedback, FeedbackDeleted, FeedbackList
+from deepwell.server.families.feedback.schema import MAX_MESSAGES_BYTES, FeedbackQuery, FeedbackRequest
+from deepwell.server.families.pages import ends_of
+from deepwell.server.http.json_route import JsonRoute, json_response
+from deepwell.storage.feedback import FeedbackStore, StoredFeedback
+
+__all__ = ["router"]
+
+_encode = msgspec.json.encode
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the routes, bound to `context`."""
+    routes = APIRouter(route_class=JsonRoute)
+
+    @routes.post("/v1/feedback", summary="Rate an answer", response_model=None)
+    async def create(request: Request, body: FeedbackRequest) -> Response:
+        given = StoredFeedback(
+            id=f"fb_{uuid.uuid4().hex}",
+            target_id=body.target_id,
+            rating=body.rating,
+            created_at=int(time.time()),
+            reason=body.reason,
+            model=body.model,
+            messages=_messages(body),
+            end_user=body.safety_identifier,
+        )
+        await FeedbackStore(context.state.database).create(tenant_of(request), given)
+        return json_response(_body(given))
+
+    @routes.get("/v1/feedback", summary="List ratings of answers", response_model=None)
+    async def listed(request: Request, query: Annotated[FeedbackQuery, Query()]) -> Response:
+        page = await FeedbackStore(context.state.database).list(
+            tenant_of(request), after=query.after, limit=query.limit, order=query.order, rating=query.rating
+        )
+        data = [_body(one) for one in page.data]
+        return json_response(FeedbackList(data, *ends_of(data), page.has_more))
+
+    @routes.delete("/v1/feedback/{feedback_id}", summary="Delete a rating", response_model=None)
+    async def delete(request: Request, feedback_id: str) -> Response:
+        await FeedbackStore(context.state.database).delete(tenant_of(request), feedback_id)
+        return json_response(FeedbackDeleted(feedback_id))
+
+    return routes
+
+
+def _messages(body: FeedbackRequest) -> str | None:
+    """Returns the conversation as JSON.
+
+    Raises:
+        InvalidRequest: it is too long to be kept.
+    """
+    if body.messages is None:
+        return None
+    data = _encode(body.messages)
+    if len(data) > MAX_MESSAGES_BYTES:
+        raise InvalidRequest(
+            f"the messages have {len(data)} bytes, more than the {MAX_MESSAGES_BYTES} that are kept with a rating",
+            fix="send the last messages alone",
+            param="messages",
+        )
+    return data.decode()
+
+
+def _body(given: StoredFeedback) -> Feedback:
+    return Feedback(
+        id=given.id,
+        target_id=given.target_id,
+        rating=given.rating,
+        reason=given.reason,
+        model=given.model,
+        created_at=given.created_at,
+        messages=msgspec.UNSET if given.messages is None else msgspec.Raw(given.messages.encode()),
+    )

@@ -1,0 +1,37 @@
+"""The requests of `/v1/feedback`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from deepwell.server.families.pages import PageQuery
+from deepwell.server.http.schema import MAX_ENTRIES, Strict
+
+__all__ = ["MAX_MESSAGES_BYTES", "FeedbackQuery", "FeedbackRequest"]
+
+MAX_MESSAGES_BYTES = 256 << 10
+_Text = Annotated[str, Field(max_length=8192, pattern=r"^[^\x00]*$")]  # PostgreSQL keeps no NUL
+_Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x20\x7f]+$")]
+
+
+class FeedbackRequest(Strict):
+    """Rates an answer by its id. It need not be kept: ratings of answers that are not are kept all the same."""
+
+    target_id: _Name = Field(description="Id of a response, a completion or a message.")
+    rating: Literal["up", "down"]
+    reason: _Text | None = None
+    model: Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")] | None = None
+    messages: list[dict[str, Any]] | None = Field(
+        None, max_length=MAX_ENTRIES, description="The conversation. It is kept only if it is sent."
+    )
+    safety_identifier: _Text | None = Field(
+        None, description="The person whose conversation it was, so that it can be found and erased."
+    )
+
+
+class FeedbackQuery(PageQuery):
+    """A page of ratings."""
+
+    rating: Literal["up", "down"] | None = None

@@ -1,0 +1,40 @@
+"""Tables of usage and feedback: the tokens of each hour, and what people say of answers."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Index, String, Table, Text, UniqueConstraint
+
+from deepwell.storage.tables.base import Sequence, metadata
+
+__all__ = ["feedback", "usage"]
+
+usage = Table(
+    "usage",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("hour", BigInteger, primary_key=True, autoincrement=False),  # its first second, UTC
+    Column("key_id", String(64), primary_key=True),  # empty: the server has no keys
+    Column("model", String(256), primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),  # part of the input
+)
+
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("seq", Sequence, primary_key=True, autoincrement=True),
+    Column("tenant", String(64), nullable=False),
+    Column("id", String(64), nullable=False),
+    Column("target_id", String(128), nullable=False),  # of the answer, which need not be kept
+    Column("rating", String(8), nullable=False),  # up or down
+    Column("reason", Text),
+    Column("model", String(256)),
+    Column("messages", Text),  # JSON: the conversation, if the client sent it
+    Column("end_user", Text),  # as the request names one, so that it can be erased
+    Column("created_at", BigInteger, nullable=False),
+    UniqueConstraint("tenant", "id"),
+    Index("ix_feedback_tenant_rating_seq", "tenant", "rating", "seq"),
+    Index("ix_feedback_tenant_target_id", "tenant", "target_id"),
+)

@@ -1,0 +1,7 @@
+"""Usage of models, kept by tenant, key, model and hour."""
+
+from __future__ import annotations
+
+from deepwell.storage.usage.rows import HOUR_S, Usage, UsagePlace, UsageStore
+
+__all__ = ["HOUR_S", "Usage", "UsagePlace", "UsageStore"]
