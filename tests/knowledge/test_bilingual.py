@@ -14,7 +14,7 @@ from tests.knowledge.two_languages import (
     vectors,
 )
 
-from deepwell.knowledge.bilingual import Asked, with_other_language
+from deepwell.knowledge.bilingual import Asked, merged, other_language
 from deepwell.knowledge.fuse import fuse
 from deepwell.knowledge.index.side import SideIndex, SideOptions
 from deepwell.knowledge.search import Searcher, SearchOptions
@@ -68,6 +68,22 @@ async def test_a_question_finds_its_own_language_and_then_the_other(opened, rank
         assert set(found[:2]) == {[*ENGLISH, *CHINESE][place], translation(place)}
         assert len(set(found)) == 10
         assert 2 <= sum(map(is_chinese, found)) <= 8
+
+
+async def test_an_explained_passage_tells_its_place_in_the_other_language(opened):
+    store_of, searcher_of = opened
+    kept, store, embedder = await store_of()
+    searcher = searcher_of(kept, embedder)
+    await searcher.synchronise(LOCAL, store.id)
+    query, _ = next(iter(QUERIES.items()))
+    passages = await searcher.search(LOCAL, store.id, query, SearchOptions(explain=True))
+    assert passages == sorted(passages, key=lambda one: -one.score)
+    for one in passages:
+        assert one.scores.fused == one.score
+        assert (one.scores.translated is not None) == (is_chinese(one.text) != is_chinese(query))
+        assert one.scores.lexical or one.scores.dense or one.scores.translated
+    places = [one.scores.translated.rank for one in passages if one.scores.translated]
+    assert places == list(range(1, len(places) + 1))
 
 
 async def test_a_filter_holds_in_both_languages(opened):
@@ -174,7 +190,9 @@ def test_a_small_share_of_the_other_language_does_not_take_turns():
             dense = side.vectors.search(rows[number], 100)
             asked = Asked("a question", rows[number], None, None, 100, None)
             ranked = fuse(None, dense)
-            both = with_other_language(ranked, asked, side, side.vectors)
+            other = other_language(ranked, asked, side, side.vectors)
+            assert other is not None
+            both = merged(ranked, other)
             assert set(both.keys) >= set(ranked.keys)
             assert len(np.unique(both.keys)) == len(both)
             found += np.isin(both.scores[both.keys >= PASSAGES], ranked.scores[ranked.scores > 0]).sum()
@@ -183,14 +201,12 @@ def test_a_small_share_of_the_other_language_does_not_take_turns():
     assert raised[100] == 0
 
 
-def test_without_an_alignment_a_ranking_stays_as_it_is():
+def test_without_an_alignment_there_is_no_other_language():
     side = SideIndex(None, DIMENSIONS, "e", options=SideOptions(background=False))
     keys = np.arange(PASSAGES)
     side.apply(ChunksDelta(1, True, False, keys, vectors()[:PASSAGES], ENGLISH, keys[:0]), 0)
     side.learn(side.vectors)
     query = vectors()[3]
     ranked = fuse(None, side.vectors.search(query, 10))
-    assert (
-        with_other_language(ranked, Asked("a question", query, None, None, 10, None), side, side.vectors)
-        is ranked
-    )
+    asked = Asked("a question", query, None, None, 10, None)
+    assert other_language(ranked, asked, side, side.vectors) is None

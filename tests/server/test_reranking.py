@@ -117,6 +117,22 @@ def test_the_ranker_of_a_request_decides(client: OpenAI, judge: Judge) -> None:
     assert all(one.endswith(f"Question: {QUERY}") for one in judge.scored)
 
 
+def test_an_explained_order_tells_the_search_from_the_reranker(client: OpenAI) -> None:
+    store = filled(client)
+
+    def explained(**ranking: Any) -> list[Any]:
+        asked: Any = {"explain": True, "ranking_options": ranking} if ranking else {"explain": True}
+        return client.vector_stores.search(store, query=QUERY, extra_body=asked).model_dump()["data"]
+
+    plain, reranked = explained(ranker="none"), explained()
+    assert [one["scores"]["fused"] for one in plain] == [one["score"] for one in plain]
+    assert all(one["scores"]["rerank"] is None for one in plain)
+    for one in reranked:
+        (before,) = (other for other in plain if other["content"] == one["content"])
+        likely = -0.1 if one["content"][0]["text"] == MARKED else -5.0
+        assert one["scores"] == before["scores"] | {"rerank": pytest.approx(likely)}
+
+
 def test_more_is_reranked_than_is_returned_but_nothing_below_the_threshold(client: OpenAI) -> None:
     store = filled(client)
     plain = searched(client, store, ranker="none")

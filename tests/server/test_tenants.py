@@ -156,6 +156,7 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"POST {_STORE}/files/{{file_id}}": {"attributes": {"mine": "now"}},
     f"DELETE {_STORE}/files/{{file_id}}": None,
     f"GET {_STORE}/files/{{file_id}}/content": None,
+    f"GET {_STORE}/files/{{file_id}}/chunks": None,
     f"POST {_STORE}/file_batches": {"file_ids": ["file-of-b"]},
     f"GET {_STORE}/file_batches/{{file_batch_id}}": None,
     f"POST {_STORE}/file_batches/{{file_batch_id}}/cancel": None,

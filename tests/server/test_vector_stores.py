@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
+import httpx
 import openai
 import pytest
 import sqlalchemy as sa
@@ -126,6 +127,57 @@ def test_a_file_is_found_and_then_it_is_not(client: OpenAI) -> None:
     assert "there is no file" in refused(
         404, client.vector_stores.files.delete, file.id, vector_store_id=store.id
     )
+
+
+def test_chunks_of_a_file_are_pages_of_its_text(client: OpenAI, running: Live) -> None:
+    store = client.vector_stores.create(name="chunks")
+    text = "# Sea\n\n" + "\n\n".join(f"{WHALE} It was seen {number} times." for number in range(40))
+    size: Any = {"type": "static", "static": {"max_chunk_size_tokens": 100, "chunk_overlap_tokens": 20}}
+    file = client.vector_stores.files.create_and_poll(
+        uploaded(client, "sea.md", text), vector_store_id=store.id, chunking_strategy=size, **FAST
+    )
+    (content,) = client.vector_stores.files.content(file.id, vector_store_id=store.id).data
+    place = f"{running.url}/v1/vector_stores/{store.id}/files/{file.id}/chunks"
+    whole: dict[str, Any] = httpx.get(place, params={"limit": 100}).json()
+    chunks = whole["data"]
+    assert len(chunks) > 3 and not whole["has_more"] and whole["first_id"] == chunks[0]["id"]
+    assert [one["index"] for one in chunks] == list(range(len(chunks)))
+    assert all(content.text[one["start"] : one["end"]] == one["text"] for one in chunks)
+    assert chunks[1]["object"] == "vector_store.file.chunk" and chunks[1]["page"] is None
+    assert all(one["headings"] == ["Sea"] for one in chunks[1:])
+    paged: list[Any] = []
+    more = True
+    while more:
+        after = {"after": paged[-1]["id"]} if paged else {}
+        page: dict[str, Any] = httpx.get(place, params={"limit": 2, **after}).json()
+        paged, more = paged + page["data"], page["has_more"]
+    assert paged == chunks
+    last: dict[str, Any] = httpx.get(place, params={"limit": 1, "order": "desc"}).json()
+    assert last["data"] == chunks[-1:] and last["has_more"]
+    other = httpx.get(place, params={"after": "chunk_0"})
+    assert other.status_code == 400 and other.json()["error"]["param"] == "after"
+
+
+def test_a_search_explains_its_order_if_it_is_asked(client: OpenAI) -> None:
+    store = client.vector_stores.create(name="explained")
+    for name, text in (("whale.txt", WHALE), ("oak.txt", OAK)):
+        client.vector_stores.files.upload_and_poll(
+            vector_store_id=store.id, file=(name, text.encode()), **FAST
+        )
+
+    def asked(**more: Any) -> list[Any]:
+        found = client.vector_stores.search(store.id, query="How does an oak grow?", extra_body=more)
+        return found.model_dump()["data"]
+
+    plain, told = asked(), asked(explain=True)
+    assert all("scores" not in one for one in [*plain, *asked(explain=False)])
+    assert [{**one, "scores": None} for one in told] == [{**one, "scores": None} for one in plain]
+    oak, whale = told
+    assert oak["filename"] == "oak.txt" and oak["scores"]["fused"] == oak["score"]
+    assert oak["scores"]["lexical"]["rank"] == oak["scores"]["vector"]["rank"] == 1
+    assert oak["scores"]["translated"] is None and oak["scores"]["rerank"] is None
+    assert whale["scores"]["lexical"] is None and whale["scores"]["vector"]["rank"] == 2
+    assert whale["scores"]["vector"]["score"] <= oak["scores"]["vector"]["score"] <= 1.001
 
 
 def test_a_deleted_file_is_in_no_store(client: OpenAI) -> None:

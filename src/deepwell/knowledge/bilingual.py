@@ -1,4 +1,4 @@
-"""`with_other_language`: passages of the other language join the ranking of a question, in a store that has both.
+"""`other_language` and `merged`: passages of the other language join the ranking of a question, in a store that has both.
 
 NOTE: ranking.
   The store's alignment brings the vectors of both languages together; see `align`. A passage of the other language is near the
@@ -38,7 +38,7 @@ from deepwell.models.store.languages import is_chinese
 if TYPE_CHECKING:
     from deepwell.knowledge.index.side import SideIndex
 
-__all__ = ["Asked", "with_other_language"]
+__all__ = ["Asked", "merged", "other_language"]
 
 _BRIDGES: Final = 5  # passages of the question's language that lead to the other one
 _LEXICAL_WEIGHT: Final = 0.2
@@ -70,8 +70,8 @@ class Asked:
     allowed: NDArray[np.int64] | None
 
 
-def with_other_language(ranked: Hits, asked: Asked, side: SideIndex, vectors: VectorIndex) -> Hits:
-    """Returns a ranking with the passages of the other language in it; the same if the store has no alignment.
+def other_language(ranked: Hits, asked: Asked, side: SideIndex, vectors: VectorIndex) -> Hits | None:
+    """Returns the ranking of the passages of the other language; None if there are none, or the store has no alignment.
 
     Args:
         ranked: the ranking of `fuse`.
@@ -81,7 +81,7 @@ def with_other_language(ranked: Hits, asked: Asked, side: SideIndex, vectors: Ve
     """
     alignment = side.alignment
     if alignment is None or not len(ranked):
-        return ranked
+        return None
     chinese = is_chinese(asked.text)
     found = asked.candidates
     keys, rows = vectors.fetch(ranked.keys) if found is None else (found.keys, found.vectors)
@@ -97,7 +97,7 @@ def with_other_language(ranked: Hits, asked: Asked, side: SideIndex, vectors: Ve
     keys, rows = vectors.fetch(hits.keys)
     theirs = side.chinese(keys) != chinese
     if not theirs.any():
-        return ranked
+        return None
     keys, rows = keys[theirs], alignment.centred(rows[theirs], first=chinese)
     cosines = np.einsum("ij,kj->ik", turned, rows).astype(np.float64)  # [1 + bridges, passages]
     direct, near = cosines[0], cosines[1:]
@@ -109,7 +109,7 @@ def with_other_language(ranked: Hits, asked: Asked, side: SideIndex, vectors: Ve
         places = ranked.scores[side.chinese(ranked.keys) == chinese]
         both = min(len(places), len(scores))
         scores[:both] = np.maximum(scores[:both], places[:both])
-    return _merged(ranked, Hits(keys[order], scores))
+    return Hits(keys[order], scores)
 
 
 def _bridges(
@@ -132,8 +132,11 @@ def _scored(fit: NDArray[np.float64], cosine: float) -> NDArray[np.float32]:
     return (confidence * relative).astype(np.float32)
 
 
-def _merged(ranked: Hits, other: Hits) -> Hits:
-    """Returns both by score; of equal scores, the ranking's first. A passage of both has its better score."""
+def merged(ranked: Hits, other: Hits) -> Hits:
+    """Returns a ranking with that of the other language in it, by score; of equal scores, the ranking's first.
+
+    A passage of both has its better score.
+    """
     keys = np.concatenate([ranked.keys, other.keys])
     scores = np.concatenate([ranked.scores, other.scores])
     later = np.arange(len(keys)) >= len(ranked)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Chunk", "Document", "Passage", "Place", "Section"]
+__all__ = ["ArmScore", "Chunk", "Document", "Passage", "Place", "Scores", "Section"]
 
 Attribute = str | float | bool
 """The value of a file's attribute, as OpenAI types it."""
@@ -86,6 +86,33 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class ArmScore:
+    """The place of a passage in one ranking, from 1, and its score there."""
+
+    rank: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The reasons why a passage stands where it does. None: that ranking does not have it, or was not made.
+
+    Attributes:
+        fused: relevance from 0 to 1 by words and vectors together, before any reranker.
+        lexical: among those found by words, with its BM25.
+        dense: among those found by vectors, with its cosine.
+        translated: among those of the other language, with its relevance.
+        rerank: mean log probability that the reranker gave the query behind the passage.
+    """
+
+    fused: float
+    lexical: ArmScore | None = None
+    dense: ArmScore | None = None
+    translated: ArmScore | None = None
+    rerank: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
     """A chunk that a search found.
 
@@ -96,6 +123,7 @@ class Passage:
         score: relevance from 0 to 1. Scores of one search can be compared; see `fuse`, and `rerank` for reranked passages.
         text, start, end, place: as in `Chunk`.
         attributes: attributes of the file.
+        scores: reasons for its place, if the search was asked for them.
     """
 
     key: int
@@ -107,3 +135,4 @@ class Passage:
     end: int = 0
     place: Place = Place()
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
+    scores: Scores | None = None

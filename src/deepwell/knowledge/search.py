@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from deepwell.errors import DeepwellError, InvalidRequest
-from deepwell.knowledge.bilingual import Asked, with_other_language
+from deepwell.knowledge.bilingual import Asked, merged, other_language
 from deepwell.knowledge.documents import Passage, Place
+from deepwell.knowledge.explain import explained, explained_by_meaning, with_rerank
 from deepwell.knowledge.filters import matches
 from deepwell.knowledge.fuse import Candidates, calibration_of, candidates, fuse
 from deepwell.knowledge.index.protocol import Hits
@@ -61,6 +62,7 @@ class SearchOptions:
         min_score: least score of a passage by words and vectors, from 0 to 1. A reranker orders what is left.
         filters: a checked filter over the attributes of files.
         reranker: orders the best passages together with the search; None: the search alone does.
+        explain: whether passages tell by `scores` why they stand where they do.
     """
 
     limit: int = 10
@@ -68,6 +70,7 @@ class SearchOptions:
     min_score: float = 0.0
     filters: Mapping[str, Any] | None = None
     reranker: Reranker | None = None
+    explain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +92,15 @@ class Found:
 
 @dataclass(slots=True)
 class Arms:
-    """The hits of the two arms of one search, and the vectors of the query and of both where both were asked."""
+    """The hits of the arms of one search, and the vectors of the query and of both where both were asked.
+
+    `translated` are those of the other language, once they were looked for.
+    """
 
     query: NDArray[np.float32] | None = None
     lexical: Hits | None = None
     dense: Hits | None = None
+    translated: Hits | None = None
     candidates: Candidates | None = None
 
 
@@ -183,13 +190,15 @@ class Searcher:
             )
             if arms.query is not None:
                 asked = Asked(query, arms.query, arms.lexical, arms.candidates, depth, allowed)
-                ranked = await self._in_both_languages(tenant, store, ranked, asked)
+                arms.translated = await self._in_the_other_language(tenant, store, ranked, asked)
+            if arms.translated is not None:
+                ranked = merged(ranked, arms.translated)
             passages, removed = await self._passages(tenant, store, ranked, depth, options)
             # Removed chunks may fill a whole ranking until the next synchronisation; then it is read deeper.
             if len(passages) >= options.limit or not removed or len(ranked) < depth:
                 break
             depth *= 4
-        return passages
+        return explained(passages, arms) if options.explain else passages
 
     async def _passages(
         self, tenant: Tenant, store: StoredStore, ranked: Hits, depth: int, options: SearchOptions
@@ -233,11 +242,15 @@ class Searcher:
             Hits(order.astype("int64"), cosines[order].astype("float32")),
             calibration=calibration_of(store.embedder),
         )
-        return [
+        found = [
             replace(answers.passages[index], score=score)
             for index, score in zip(ranked.keys.tolist(), ranked.scores.tolist(), strict=True)
             if score >= options.min_score
-        ], answers.errors
+        ]
+        if options.explain:
+            nearest = [answers.passages[index].key for index in order.tolist()]
+            found = explained_by_meaning(found, nearest, cosines[order].tolist())
+        return found, answers.errors
 
     async def _live_specs(self, tenant: Tenant, store: StoredStore) -> dict[str, SourceSpec]:
         """Returns the live sources of a store by name."""
@@ -334,15 +347,15 @@ class Searcher:
                 embedding.cancel()
         return arms
 
-    async def _in_both_languages(
+    async def _in_the_other_language(
         self, tenant: Tenant, store: StoredStore, ranked: Hits, asked: Asked
-    ) -> Hits:
+    ) -> Hits | None:
         side = await self._current(tenant, store)
         vectors = await self._vectors(tenant, store, side)
         side.learn_later(vectors)
         if side.alignment is None:
-            return ranked
-        return await asyncio.to_thread(with_other_language, ranked, asked, side, vectors)
+            return None
+        return await asyncio.to_thread(other_language, ranked, asked, side, vectors)
 
     async def _current(self, tenant: Tenant, store: StoredStore) -> SideIndex:
         """Returns the index of a store, at least as new as its row."""
@@ -427,7 +440,8 @@ async def _reranked(query: str, found: Found, reranker: Reranker | None) -> Foun
         scores = await reranker.rerank(query, [titled(one) for one in found.passages[:MOST_PASSAGES]])
     except DeepwellError as error:
         return replace(found, rerank_error=error)
-    return replace(found, passages=reordered(found.passages, scores), reranked=len(scores))
+    judged = with_rerank(found.passages, scores)
+    return replace(found, passages=reordered(judged, scores), reranked=len(scores))
 
 
 def shared_vectors(kept: KnowledgeStorage, place: Literal["files", "pgvector"]) -> SharedVectors | None:

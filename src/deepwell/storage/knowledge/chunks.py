@@ -20,15 +20,17 @@ from sqlalchemy import Connection
 from deepwell.errors import StorageError
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.stores import StoredStore, find_store, next_generation
+from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import chunk_removals, chunks, documents, embeddings, files, vector_stores
 from deepwell.storage.tables import vector_store_files as attached
 
-__all__ = ["Chunks", "ChunksDelta", "FoundChunk", "NewChunk", "remove_chunks"]
+__all__ = ["Chunks", "ChunksDelta", "FoundChunk", "NewChunk", "chunk_id", "remove_chunks"]
 
 _PAGE = 2_000  # rows of a delta in one read: 3 MB of vectors
 _REMOVALS_KEPT_S = 7 * 86_400
 _KEPT_UNUSED_S = 86_400
 _ROWS = 500  # deleted in one write
+_CHUNK = "chunk_"
 _MOST_VARIABLES = 500  # of one statement's IN list
 
 
@@ -237,6 +239,23 @@ class Chunks:
 
         return await self._database.read(work)
 
+    async def page_of_file(
+        self, tenant: Tenant, store_id: str, file_id: str, *, after: str | None, limit: int, order: Order
+    ) -> Page[FoundChunk]:
+        """Returns one page of the visible chunks of a file in their order. `after` is a chunk's `chunk_id`.
+
+        Raises:
+            InvalidRequest: the file has no such chunk.
+        """
+        query = _found_query(tenant, store_id).where(chunks.c.file_id == file_id)
+        id = sa.literal(_CHUNK).concat(sa.cast(chunks.c.key, sa.String))
+
+        def work(connection: Connection) -> Page[FoundChunk]:
+            page = page_of(connection, query, chunks.c.position, id, after=after, limit=limit, order=order)
+            return Page([FoundChunk(*row) for row in page.data], page.has_more)
+
+        return await self._database.read(work)
+
     async def keys_of(self, tenant: Tenant, store_id: str, file_ids: Collection[str]) -> NDArray[np.int64]:
         """Returns the keys of the chunks of these files, sorted."""
 
@@ -321,6 +340,11 @@ def _delta_query(tenant: Tenant, store: StoredStore, begin: int) -> sa.Select[*t
         .where(columns.tenant == tenant, columns.store_id == store.id, columns.generation > begin)
         .order_by(columns.generation, columns.key)
     )
+
+
+def chunk_id(chunk: FoundChunk) -> str:
+    """Returns the name by which the API knows a chunk."""
+    return f"{_CHUNK}{chunk.key}"
 
 
 def remove_chunks(connection: Connection, tenant: Tenant, store_id: str, file_ids: Collection[str]) -> int:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 __all__ = [
+    "ArmScore",
     "ChunkSize",
     "FileBatch",
+    "FileChunk",
+    "FileChunkList",
     "FileContent",
     "FileContentPage",
     "FileCounts",
     "FileError",
+    "PassageScores",
     "SearchPage",
     "SearchResult",
     "StaticStrategy",
@@ -138,6 +142,31 @@ class FileBatch(Struct, tag_field="object", tag="vector_store.files_batch"):
     file_counts: FileCounts
 
 
+class FileChunk(Struct, tag_field="object", tag="vector_store.file.chunk"):
+    """A chunk of a file, as it is embedded and found.
+
+    `start` and `end` are offsets in the text of the file, in characters. `text` has the header of a table in front, if the
+    chunk is a part of one.
+    """
+
+    id: str
+    index: int
+    start: int
+    end: int
+    page: int | None
+    headings: list[str]
+    text: str
+
+
+class FileChunkList(Struct, tag_field="object", tag="list"):
+    """A page of the chunks of a file."""
+
+    data: list[FileChunk]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+
+
 class TextContent(Struct, tag_field="type", tag="text"):
     """A piece of text."""
 
@@ -158,6 +187,23 @@ class FileContentPage(Struct, tag_field="object", tag="vector_store.file_content
     next_page: str | None = None
 
 
+class ArmScore(Struct):
+    """The place of a passage in one ranking, from 1, and its score there."""
+
+    rank: int
+    score: float
+
+
+class PassageScores(Struct):
+    """The reasons for the place of a passage; null: that ranking does not have it, or was not made."""
+
+    lexical: ArmScore | None  # BM25
+    vector: ArmScore | None  # cosine
+    translated: ArmScore | None  # among the passages of the other language
+    fused: float  # before any reranker
+    rerank: float | None  # mean log probability of the query behind the passage
+
+
 class SearchResult(Struct):
     """A passage that a search found."""
 
@@ -166,6 +212,7 @@ class SearchResult(Struct):
     score: float
     attributes: dict[str, Attribute]
     content: list[TextContent]
+    scores: PassageScores | UnsetType = UNSET  # if the request asked to explain
 
 
 class SearchPage(Struct, tag_field="object", tag="vector_store.search_results.page"):

@@ -11,6 +11,7 @@ import msgspec
 from deepwell.server.families.vector_stores.bodies import (
     ChunkSize,
     FileBatch,
+    FileChunk,
     FileCounts,
     FileError,
     StaticStrategy,
@@ -19,10 +20,11 @@ from deepwell.server.families.vector_stores.bodies import (
     VectorStore,
 )
 from deepwell.server.families.vector_stores.schema import AutoChunking, ChunkingStrategy
+from deepwell.storage.knowledge.chunks import FoundChunk, chunk_id
 from deepwell.storage.knowledge.files import StoredBatchOfFiles, StoredStoreFile
 from deepwell.storage.knowledge.stores import StoredStore
 
-__all__ = ["attributes_json", "batch_body", "chunking_json", "file_body", "store_body"]
+__all__ = ["attributes_json", "batch_body", "chunk_body", "chunking_json", "file_body", "store_body"]
 
 _AUTO_TOKENS, _AUTO_OVERLAP = 512, 64  # of embedders whose window is so long, as those that are shipped
 
@@ -85,6 +87,22 @@ def file_body(file: StoredStoreFile, store: StoredStore) -> StoreFile:
         last_error=error,
         attributes=json.loads(file.attributes),
         chunking_strategy=StaticStrategy(ChunkSize(cut.max_tokens or _AUTO_TOKENS, overlap)),
+    )
+
+
+def chunk_body(chunk: FoundChunk) -> FileChunk:
+    """Returns a chunk of a file."""
+    from deepwell.knowledge.documents import Place
+
+    place = msgspec.json.decode(chunk.place, type=Place)
+    return FileChunk(
+        id=chunk_id(chunk),
+        index=chunk.position,
+        start=chunk.start,
+        end=chunk.end,
+        page=place.page,
+        headings=list(place.headings),
+        text=chunk.text,
     )
 
 

@@ -8,6 +8,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.family import Family
 from deepwell.server.families.vector_stores.bodies import (
     FileBatch,
+    FileChunkList,
     FileContentPage,
     SearchPage,
     StoreFile,
@@ -61,6 +62,7 @@ FAMILY = Family(
             Operation("post", _FILE, StoreFile, request=FileUpdate),
             Operation("delete", _FILE, StoreFileDeleted),
             Operation("get", f"{_FILE}/content", FileContentPage),
+            Operation("get", f"{_FILE}/chunks", FileChunkList),
             Operation("post", f"{_STORE}/file_batches", FileBatch, request=FileBatchRequest),
             Operation("get", _BATCH, FileBatch),
             Operation("post", f"{_BATCH}/cancel", FileBatch),

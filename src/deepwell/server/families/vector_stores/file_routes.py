@@ -11,14 +11,21 @@ from starlette.responses import Response
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
+from deepwell.server.families.pages import ends_of
 from deepwell.server.families.vector_stores.bodies import (
+    FileChunkList,
     FileContent,
     FileContentPage,
     StoreFileDeleted,
     StoreFileList,
 )
-from deepwell.server.families.vector_stores.described import attributes_json, chunking_json, file_body
-from deepwell.server.families.vector_stores.schema import FileRequest, FilesQuery, FileUpdate
+from deepwell.server.families.vector_stores.described import (
+    attributes_json,
+    chunk_body,
+    chunking_json,
+    file_body,
+)
+from deepwell.server.families.vector_stores.schema import ChunksQuery, FileRequest, FilesQuery, FileUpdate
 from deepwell.server.http.json_route import json_response
 from deepwell.storage.database import Tenant
 from deepwell.storage.knowledge.files import Attachment, StoredStoreFile
@@ -92,6 +99,18 @@ def file_router(context: ServerContext) -> APIRouter:
                 fix="wait until the file is completed; if it failed, its last_error says why",
             )
         return json_response(FileContentPage([FileContent(json.loads(document)["text"])]))
+
+    @routes.get(f"{_FILE}/chunks", summary="List the chunks of a file", response_model=None)
+    async def chunks(
+        request: Request, vector_store_id: str, file_id: str, query: Annotated[ChunksQuery, Query()]
+    ) -> Response:
+        knowledge, tenant = context.state.knowledge, tenant_of(request)
+        await knowledge.files.get(tenant, vector_store_id, file_id)
+        page = await knowledge.chunks.page_of_file(
+            tenant, vector_store_id, file_id, after=query.after, limit=query.limit, order=query.order
+        )
+        data = [chunk_body(one) for one in page.data]
+        return json_response(FileChunkList(data, *ends_of(data), page.has_more))
 
     return routes
 

@@ -83,6 +83,7 @@ def router(context: ServerContext) -> APIRouter:
             ranker=ranking.ranker if ranking else None,
             min_score=ranking.score_threshold if ranking else None,
             searches=len(set(body.query)),
+            explain=body.explain or False,
         )
         found = await search_stores(context, tenant, [vector_store_id], body.query, options)
         return json_response(search_page(body.query, found))

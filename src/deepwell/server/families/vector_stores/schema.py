@@ -23,6 +23,7 @@ __all__ = [
     "Attributes",
     "AutoChunking",
     "ChunkingStrategy",
+    "ChunksQuery",
     "FileBatchRequest",
     "FileOfBatch",
     "FileRequest",
@@ -206,6 +207,10 @@ class SearchRequest(Strict):
     max_num_results: MaxResults | None = None
     ranking_options: SearchRanking | None = None
     rewrite_query: bool | None = None
+    explain: bool | None = Field(
+        None,
+        description="Whether each result tells its rank and score by words, by vectors and by the reranker.",
+    )
 
 
 class StoresQuery(BaseModel):
@@ -217,6 +222,16 @@ class StoresQuery(BaseModel):
     before: str | None = Field(None, description="The first id of the page behind.")
     limit: int = Field(20, ge=1, le=100)
     order: Literal["asc", "desc"] = "desc"
+
+
+class ChunksQuery(BaseModel):
+    """A page of the chunks of a file, in their order."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str | None = Field(None, description="The last id of the page before.")
+    limit: int = Field(20, ge=1, le=100)
+    order: Literal["asc", "desc"] = "asc"
 
 
 class FilesQuery(StoresQuery):

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec import UNSET
+
 from deepwell.errors import InvalidRequest
-from deepwell.knowledge.documents import Passage
+from deepwell.knowledge.documents import Passage, Scores
 from deepwell.server.context import ServerContext
-from deepwell.server.families.vector_stores.bodies import SearchPage, SearchResult, TextContent
+from deepwell.server.families.vector_stores.bodies import (
+    ArmScore,
+    PassageScores,
+    SearchPage,
+    SearchResult,
+    TextContent,
+)
 from deepwell.server.reranking import reranker_of
 from deepwell.storage.database import Tenant
 
@@ -31,6 +39,7 @@ def search_options(
     searches: int = 1,
     arms: Ranker = "hybrid",
     param: str = "filters",
+    explain: bool = False,
 ) -> SearchOptions:
     """Returns a request's parameters as options of a search.
 
@@ -39,6 +48,7 @@ def search_options(
 
     Args:
         searches: number of searches of the request, one for each query and store.
+        explain: whether passages tell why they stand where they do.
 
     Raises:
         InvalidRequest: the filter cannot be read. `param` names it.
@@ -49,7 +59,7 @@ def search_options(
     if filters is not None:
         check_filter(filters, param)
     reranker = None if ranker == "none" else reranker_of(context, tenant, searches)
-    return SearchOptions(limit or _RESULTS, arms, min_score or 0.0, filters, reranker)
+    return SearchOptions(limit or _RESULTS, arms, min_score or 0.0, filters, reranker, explain)
 
 
 async def search_stores(
@@ -92,7 +102,22 @@ async def _check_usable(context: ServerContext, tenant: Tenant, id: str) -> None
 def search_page(queries: Sequence[str], found: Sequence[Passage]) -> SearchPage:
     """Returns the passages as the API describes them."""
     results = [
-        SearchResult(one.file_id, one.filename, one.score, dict(one.attributes), [TextContent(one.text)])
+        SearchResult(
+            one.file_id,
+            one.filename,
+            one.score,
+            dict(one.attributes),
+            [TextContent(one.text)],
+            UNSET if one.scores is None else _scores(one.scores),
+        )
         for one in found
     ]
     return SearchPage(list(queries), results)
+
+
+def _scores(scores: Scores) -> PassageScores:
+    lexical, vector, translated = (
+        None if one is None else ArmScore(one.rank, one.score)
+        for one in (scores.lexical, scores.dense, scores.translated)
+    )
+    return PassageScores(lexical, vector, translated, scores.fused, scores.rerank)
