@@ -64,6 +64,9 @@ NAMES = {"id": "smollm2", "name": "prod"}
 # A tenant's key may not.
 OPERATOR = {
     "GET /metrics",
+    "GET /v1/audit/entries",
+    "POST /v1/audit/verify",
+    "GET /v1/guard",
     "GET /v1/keys",
     "GET /v1/stats",
     "POST /v1/load_lora_adapter",

@@ -11,6 +11,7 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.answers import AnswerStore
 from deepwell.storage.safety.audit import AuditStore, forget_person, forget_tenant
 from deepwell.storage.safety.chain import GENESIS, AuditRecord, Head, hash_of
+from deepwell.storage.safety.entries import AuditPages, EntryFilter
 from deepwell.storage.tables import audit_chains, audit_entries
 
 A, B = Tenant("a"), Tenant("b")
@@ -47,6 +48,27 @@ async def test_tenants_have_chains_of_their_own(database):
     assert (heads[A].sequence, heads[B].sequence) == (2, 1)
     assert [line["time"] for line in await lines(store, B)] == [1001]
     assert "tenant" not in (await lines(store))[0]
+
+
+async def test_a_trail_is_read_from_its_end(database):
+    store, pages = AuditStore(database), AuditPages(database)
+    finding = {"rule": 'a"action":"flag",', "action": "flag"}
+    for number, action in enumerate(("allow", "block", "flag", "block", "allow"), 1):
+        told = {"action": action, "findings": [finding], "policy": "hash"}
+        await store.append(A, [AuditRecord("decision", 1000 * number, told)])
+    await store.append(B, [record(1)])
+
+    async def read(before=None, limit=10, **wanted):
+        page = await pages.newest(A, EntryFilter(**wanted), before=before, limit=limit)
+        return [row[0] for row in page.data], page.has_more
+
+    assert await read() == ([5, 4, 3, 2, 1], False)
+    assert await read(limit=2) == ([5, 4], True)
+    assert await read(before=4, limit=3) == ([3, 2, 1], False)
+    assert await read(action="block") == ([4, 2], False)
+    assert await read(action="flag") == ([3], False)
+    assert await read(since_ms=2000, until_ms=4000) == ([3, 2], False)
+    assert (await pages.newest(Tenant("nobody"), EntryFilter(), before=None, limit=1)).data == []
 
 
 async def test_two_servers_keep_one_chain(opened):

@@ -14,6 +14,7 @@ from deepwell.server.caches.replay import Replay, Replays
 from deepwell.server.context import ServerContext
 from deepwell.server.families.adapters.family import FAMILY as ADAPTERS
 from deepwell.server.families.aliases.family import FAMILY as ALIASES
+from deepwell.server.families.audit.family import FAMILY as AUDIT
 from deepwell.server.families.batches.family import FAMILY as BATCHES
 from deepwell.server.families.catalog.family import FAMILY as CATALOG
 from deepwell.server.families.chat.family import FAMILY as CHAT
@@ -23,6 +24,7 @@ from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
 from deepwell.server.families.family import Family
 from deepwell.server.families.feedback.family import FAMILY as FEEDBACK
 from deepwell.server.families.files.family import FAMILY as FILES
+from deepwell.server.families.guard.family import FAMILY as GUARD
 from deepwell.server.families.health.family import FAMILY as HEALTH
 from deepwell.server.families.jobs.family import FAMILY as JOBS
 from deepwell.server.families.keys.family import FAMILY as KEYS
@@ -75,6 +77,8 @@ FAMILIES: tuple[Family, ...] = (
     METRICS,
     STATS,
     KEYS,
+    GUARD,
+    AUDIT,
     SITE,
 )
 

@@ -81,6 +81,7 @@ def build_context(
     served = [answer(model) for model in models]
     keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)
     context = ServerContext(options, served, metrics, observer, limiter, keys, database)
+    context.guard = guard
     if guard is not None:
         guard.audit = context.audit
     for model in models:

@@ -17,6 +17,7 @@ from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.answering import Answering
 from deepwell.server.background import Background
+from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.http.declaration import RouteTable
 from deepwell.server.http.sse import Stop
 from deepwell.server.knowledge import ServerKnowledge
@@ -46,6 +47,7 @@ class ServerContext:
         on_demand: the models that are loaded when a request names them. None means that there are none.
         background: the background responses that this process generates.
         aliases: further names of models.
+        guard: reads all that goes into models and comes out of them. None: nothing does.
     """
 
     options: ServerOptions
@@ -62,6 +64,7 @@ class ServerContext:
     on_demand: OnDemandModels | None = field(default=None, init=False)
     background: Background = field(default_factory=Background, init=False)
     aliases: ModelAliases = field(init=False)
+    guard: ServerGuard | None = field(default=None, init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)

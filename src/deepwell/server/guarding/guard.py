@@ -96,6 +96,11 @@ class ServerGuard:
         """The policy in force."""
         return self._guard.policy
 
+    @property
+    def missing(self) -> list[str]:
+        """Names of what the policy asks for and the guard lacks, such as a list of terms."""
+        return sorted({name for names in self._guard.missing.values() for name in names})
+
     def sealed(self, plan: Plan, checked: Checked) -> Plan:
         """Returns a plan that the guard has seen; that of a refusal if it is blocked."""
         if not checked.blocked:
