@@ -66,6 +66,7 @@ OPERATOR = {
     "GET /metrics",
     "GET /v1/audit/entries",
     "POST /v1/audit/verify",
+    "POST /v1/compliance/reports",
     "GET /v1/guard",
     "GET /v1/keys",
     "GET /v1/stats",

@@ -19,6 +19,7 @@ from deepwell.server.families.batches.family import FAMILY as BATCHES
 from deepwell.server.families.catalog.family import FAMILY as CATALOG
 from deepwell.server.families.chat.family import FAMILY as CHAT
 from deepwell.server.families.completions.family import FAMILY as COMPLETIONS
+from deepwell.server.families.compliance.family import FAMILY as COMPLIANCE
 from deepwell.server.families.conversations.family import FAMILY as CONVERSATIONS
 from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
 from deepwell.server.families.family import Family
@@ -79,6 +80,7 @@ FAMILIES: tuple[Family, ...] = (
     KEYS,
     GUARD,
     AUDIT,
+    COMPLIANCE,
     SITE,
 )
 

@@ -272,6 +272,7 @@ class ServerOptions:
         worker: number of this HTTP process. Process 0 does what only one process may do.
         model_host: address of the process that loads models on demand. Empty means that there are none.
         engine_wait_s: longest wait for an engine that is being restarted.
+        settings: those that the options were read from. Compliance checks look at them; None: at the defaults.
     """
 
     max_body_bytes: int = 8 << 20
@@ -288,6 +289,7 @@ class ServerOptions:
     knowledge: KnowledgeOptions = field(default_factory=KnowledgeOptions)
     guard: GuardOptions | None = None
     catalog: CatalogOptions | None = None  # None: there is no API of the catalog
+    settings: Settings | None = None
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -307,4 +309,5 @@ class ServerOptions:
             KnowledgeOptions.of(settings),
             GuardOptions.of(settings),
             CatalogOptions(settings),
+            settings,
         )

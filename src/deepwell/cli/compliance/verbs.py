@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from deepwell.errors import InvalidRequest
 if TYPE_CHECKING:
     from deepwell.safety.compliance.checks import Pack
     from deepwell.safety.compliance.context import Ask, Banks, Context, Progress
-    from deepwell.safety.compliance.report import PackReport, Report
+    from deepwell.safety.compliance.report import Report
     from deepwell.settings import Settings
     from deepwell.storage.database import Database
 
@@ -53,6 +53,7 @@ def check(
     """
     with reported_errors(as_json=json):
         from deepwell.messages import language
+        from deepwell.safety.compliance.making import make_report
         from deepwell.safety.compliance.packs import PACKS, load
         from deepwell.safety.compliance.report import as_json, as_markdown
         from deepwell.settings import Settings
@@ -71,7 +72,7 @@ def check(
             context = replace(context, samples=samples, sheet_dir=sheets)
             if model is not None or url is not None:
                 context = replace(context, ask=_asker(settings, max_tokens, stack), guarded=url is not None)
-            report = _report(names, context, database)
+            report = make_report(names, context, database)
         text = as_markdown(report, language())
         if output is not None:
             output.write_text(text, encoding="utf-8")
@@ -190,38 +191,6 @@ def _asker(settings: Settings, max_tokens: int, stack: ExitStack) -> Ask:
     from deepwell.cli.compliance.asking import local_model, remote_server
 
     return (local_model if settings.url is None else remote_server)(settings, max_tokens, stack)
-
-
-def _report(names: Sequence[str], context: Context, database: Database) -> Report:
-    from deepwell.safety.compliance.packs import load
-    from deepwell.safety.compliance.report import Report
-    from deepwell.version import deepwell_version
-
-    policy = context.policy
-    facts = {
-        "deepwell": deepwell_version(),
-        "policy": "none" if policy is None else f"{policy.name}, sha256 {policy.hash}",
-        "data_dir": str(context.settings.data_dir),
-        "packs": ", ".join(names),
-    }
-    packs = [_pack_report(load(name), context, database) for name in names]
-    return Report(datetime.now(UTC).isoformat(timespec="seconds"), facts, packs)
-
-
-def _pack_report(pack: Pack, context: Context, database: Database) -> PackReport:
-    from deepwell.safety.compliance.answers import answered
-    from deepwell.safety.compliance.checks import run
-    from deepwell.safety.compliance.report import PackReport
-    from deepwell.storage.database import LOCAL
-    from deepwell.storage.safety.answers import AnswerStore
-
-    runnable = [one for one in pack.checks if one.kind == "executable"]
-    results = []
-    for number, result in enumerate(run(runnable, context), 1):
-        results.append(result)
-        context.progress(f"pack {pack.name}", number, len(runnable))
-    newest = asyncio.run(AnswerStore(database).newest(LOCAL, pack.name))
-    return PackReport(pack, results, answered(pack.checks, newest))
 
 
 @contextmanager
