@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from deepwell.dialogue.completion import Choice, Update, complete, merge
 from deepwell.dialogue.dialogue import Plan, Turn, converse
 from deepwell.dialogue.model import ServedModel
-from deepwell.server.access.admission import Gate
+from deepwell.server.access.admission import Gate, UsageCounter
+from deepwell.server.access.principal import ANYONE, Principal
 from deepwell.server.access.ticket import current_ticket
 from deepwell.server.caches.response_cache import AnswerKey, ResponseCache
 from deepwell.server.caches.semantic_cache import SemanticCache, is_limited, replayed, shelf_of
@@ -18,6 +19,8 @@ from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.observe.generation import GenerationMeter
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.record import current, queued
+from deepwell.server.observe.usage import UsageMeter
+from deepwell.storage.usage import Usage
 
 __all__ = ["AnswerCaches", "Answering"]
 
@@ -57,12 +60,14 @@ class Answering:
         gate: Gate,
         caches: AnswerCaches | None = None,
         guard: ServerGuard | None = None,
+        usage: UsageMeter | None = None,
     ) -> None:
         self.guard = guard
         self.model = model
         self.metrics = metrics
         self.gate = gate
         self.caches = caches or AnswerCaches()
+        self._usage = usage
 
     def converse(self, plan: Plan, choices: Sequence[Choice]) -> AsyncGenerator[Turn, None]:
         """Runs the choices of a dialogue together and parses their updates. Closing the iterator ends the choices.
@@ -90,6 +95,8 @@ class Answering:
             GenerationFailed: the engine gave up on a request.
         """
         meter = GenerationMeter(self.metrics, self.model.name, choices)
+        ticket = current_ticket()
+        principal = ANYONE if ticket is None else ticket.principal
         try:
             sources = [await self._source(choice) for choice in choices]
             made = [source.choice for source in sources if source.found is None and not source.kept]
@@ -97,14 +104,23 @@ class Answering:
                 self.gate.generation(made) as used,
                 aclosing(merge([self._stream(source) for source in sources])) as updates,
             ):
-                async for update in updates:
-                    used.count(update)
-                    meter.take(update)
-                    yield update
+                try:
+                    async for update in updates:
+                        used.count(update)
+                        meter.take(update)
+                        yield update
+                finally:
+                    self._note_usage(principal, used)
         except BaseException as failure:
             meter.end(failure)
             raise
         meter.end()
+
+    def _note_usage(self, principal: Principal, used: UsageCounter) -> None:
+        """Counts what the engine has computed. Answers from the caches use nothing."""
+        if self._usage is not None and used.begun:
+            counts = Usage(1, used.prompt_tokens, used.completion_tokens, used.cached_tokens)
+            self._usage.note(principal, self.model.name, counts)
 
     async def _source(self, choice: Choice) -> _Source:
         """Looks a choice up in the caches.

@@ -41,6 +41,7 @@ from deepwell.server.families.site.family import FAMILY as SITE
 from deepwell.server.families.stats.family import FAMILY as STATS
 from deepwell.server.families.tokenize.family import FAMILY as TOKENIZE
 from deepwell.server.families.uploads.family import FAMILY as UPLOADS
+from deepwell.server.families.usage.family import FAMILY as USAGE
 from deepwell.server.families.vector_stores.family import FAMILY as VECTOR_STORES
 from deepwell.server.housekeeping import Housekeeper
 from deepwell.server.http import errors
@@ -74,6 +75,7 @@ FAMILIES: tuple[Family, ...] = (
     CATALOG,
     JOBS,
     HEALTH,
+    USAGE,
     FEEDBACK,
     METRICS,
     STATS,

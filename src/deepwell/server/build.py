@@ -19,6 +19,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer, observer_of
+from deepwell.server.observe.usage import UsageMeter
 from deepwell.server.options import CacheOptions, ServerOptions
 from deepwell.server.residency.models import OnDemandModels
 from deepwell.server.valkey import ValkeyClient
@@ -74,14 +75,16 @@ def build_context(
     caches = _caches(options.caches, metrics, limiter.valkey, models[1:])
 
     guard = None if options.guard is None else ServerGuard(options.guard, metrics)
+    usage = UsageMeter()
 
     def answer(model: ServedModel) -> Answering:
-        return Answering(model, metrics, Gate(model.engine, options.limits.max_wait_s), caches, guard)
+        gate = Gate(model.engine, options.limits.max_wait_s)
+        return Answering(model, metrics, gate, caches, guard, usage)
 
     served = [answer(model) for model in models]
     keys = KeyRing(options.api_keys, KeyStore(database) if database is not None else None)
     context = ServerContext(options, served, metrics, observer, limiter, keys, database)
-    context.guard = guard
+    context.guard, context.usage = guard, usage
     if guard is not None:
         guard.audit = context.audit
     for model in models:

@@ -23,12 +23,14 @@ from deepwell.server.http.sse import Stop
 from deepwell.server.knowledge import ServerKnowledge
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
+from deepwell.server.observe.usage import UsageMeter
 from deepwell.server.options import ServerOptions
 from deepwell.server.residency.models import OnDemandModels
 from deepwell.server.state import State
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
+from deepwell.storage.usage import UsageStore
 
 __all__ = ["ServerContext"]
 
@@ -47,6 +49,7 @@ class ServerContext:
         on_demand: the models that are loaded when a request names them. None means that there are none.
         background: the background responses that this process generates.
         aliases: further names of models.
+        usage: counts what requests use of models.
         guard: reads all that goes into models and comes out of them. None: nothing does.
     """
 
@@ -65,6 +68,7 @@ class ServerContext:
     background: Background = field(default_factory=Background, init=False)
     aliases: ModelAliases = field(init=False)
     guard: ServerGuard | None = field(default=None, init=False)
+    usage: UsageMeter = field(default_factory=UsageMeter, init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
@@ -145,6 +149,7 @@ class ServerContext:
         if self._audit is not None:
             await self._audit.close()
         if self._state is not None:
+            await self.usage.write_or_warn(UsageStore(self._state.database))
             self._state.close()
 
     def stop(self) -> None:

@@ -112,6 +112,7 @@ class UsageCounter:
         self._counts: dict[int, Counts] = {choice.index: Counts() for choice in choices}
         # Choices of one prompt share the prompt object, so its id counts it once.
         self._prompts = {id(choice.request.prompt): len(choice.request.prompt) for choice in choices}
+        self._prompt_of = {choice.index: id(choice.request.prompt) for choice in choices}
 
     @property
     def prompt_tokens(self) -> int:
@@ -124,11 +125,29 @@ class UsageCounter:
             self._counts[update.index] = update.counts
 
     @property
+    def begun(self) -> bool:
+        """True once the engine has computed any of the prompts."""
+        return any(counts.prompt for counts in self._counts.values())
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens of all completions so far."""
+        return sum(counts.completion for counts in self._counts.values())
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of the prompts that the prefix cache had. What one choice leaves there for the next does not count."""
+        least: dict[int, int] = {}
+        for index, counts in self._counts.items():
+            if counts.prompt:
+                prompt = self._prompt_of[index]
+                least[prompt] = min(counts.cached, least.get(prompt, counts.cached))
+        return sum(least.values())
+
+    @property
     def tokens(self) -> int:
         """Tokens used so far: all prompts once any choice has begun, and all completions."""
-        begun = any(counts.prompt for counts in self._counts.values())
-        completions = sum(counts.completion for counts in self._counts.values())
-        return completions + (sum(self._prompts.values()) if begun else 0)
+        return self.completion_tokens + (self.prompt_tokens if self.begun else 0)
 
 
 class Gate:

@@ -1,0 +1,24 @@
+"""The family of usage."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from deepwell.server.context import ServerContext
+from deepwell.server.families.family import Family
+from deepwell.server.families.usage.bodies import UsagePage
+from deepwell.server.families.usage.routes import UsageWriter, router
+from deepwell.server.http.declaration import Declaration, Operation
+
+__all__ = ["FAMILY"]
+
+
+def _writer(context: ServerContext, _app: FastAPI) -> UsageWriter:
+    return UsageWriter(context)
+
+
+FAMILY = Family(
+    Declaration((Operation("get", "/v1/organization/usage/completions", UsagePage),)),
+    router,
+    worker=_writer,
+)
