@@ -158,7 +158,7 @@ async def test_a_database_that_fails_loses_nothing(database: Database) -> None:
 
 def test_buckets_of_a_day_begin_at_midnight_and_come_in_pages() -> None:
     start = 10 * DAY_S + 5000
-    query = UsageQuery(start_time=start, end_time=start + 3 * DAY_S, limit=2)
+    query = UsageQuery.model_validate({"start_time": start, "end_time": start + 3 * DAY_S, "limit": 2})
     span = span_of(query, 0)
     assert span == (10 * DAY_S, 12 * DAY_S, 14 * DAY_S)
     rows = [
@@ -176,7 +176,7 @@ def test_buckets_of_a_day_begin_at_midnight_and_come_in_pages() -> None:
     assert span_of(behind, 0) == (12 * DAY_S, 14 * DAY_S, 14 * DAY_S)
     last = usage_page(behind, span_of(behind, 0), [])
     assert [one.results for one in last.data] == [[], []] and last.next_page is None
-    hours = UsageQuery(start_time=HOUR_S + 1, bucket_width="1h")
+    hours = UsageQuery.model_validate({"start_time": HOUR_S + 1, "bucket_width": "1h"})
     assert span_of(hours, 3 * HOUR_S) == (HOUR_S, 4 * HOUR_S, 4 * HOUR_S)
 
 

@@ -98,6 +98,7 @@ _DEFAULTS: Mapping[str, str] = {
     "max_num_results": "10",
     "ranking_options": "auto, no threshold",
     "rewrite_query": "false",
+    "explain": "false",
     # Lists
     "after": "the first page",
     "before": "the last page",
@@ -111,6 +112,15 @@ _DEFAULTS: Mapping[str, str] = {
     # Memory plans
     "precision": "the server's",
     "context": "the server's",
+    # Figures, feedback and safety
+    "rating": "any",
+    "reason": _NONE,
+    "decision": "any",
+    "since": "the first entry",
+    "until": "the newest entry",
+    "packs": "all",
+    "end_time": "now",
+    "page": "the first page",
     # Adapters and uploads
     "base_model_name": "the main model",
     "load_inplace": "true",
@@ -127,6 +137,7 @@ _DEFAULTS: Mapping[str, str] = {
 }
 
 _STORE = "POST /v1/vector_stores/{vector_store_id}"
+_USAGE = "GET /v1/organization/usage/completions"
 _VLLM = ("/tokenize", "/detokenize", "/rerank", "/v1/rerank", "/v2/rerank", "/score", "/v1/score")
 
 # Those of one operation that differ.
@@ -137,6 +148,9 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/vector_stores", "expires_after"): "until it is deleted",
     ("POST /v1/vector_stores", "name"): "empty",
     **{(_STORE, name): "unchanged" for name in ("name", "expires_after", "metadata")},
+    ("POST /v1/feedback", "model"): _NONE,
+    ("POST /v1/feedback", "safety_identifier"): _NONE,
+    (_USAGE, "limit"): "7 days or 24 hours",
     ("POST /api/chat", "stream"): "true",
     ("POST /api/generate", "stream"): "true",
     ("POST /api/show", "model"): _NONE,

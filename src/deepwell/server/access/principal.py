@@ -17,7 +17,7 @@ SCOPES = {
     "inference": "models, completions, responses, conversations, embeddings, reranking, tokenizing, moderations, batches",
     "files": "files, uploads and vector stores",
     "adapters": "loading and unloading LoRA adapters",
-    "metrics": "/metrics, which counts every tenant's requests",
+    "metrics": "/metrics and /v1/stats, which count every tenant's requests",
     "admin": "all of them",
 }
 """Scopes of keys, and what each opens."""

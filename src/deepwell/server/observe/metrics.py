@@ -273,6 +273,22 @@ def _connections(registry: CollectorRegistry) -> tuple[Gauge, Counter]:
     return opened, cut
 
 
+def _lookups(registry: CollectorRegistry) -> tuple[Counter, Counter]:
+    """Registers the counters of lookups in the caches of answers, and of those that the semantic cache could not answer."""
+    lookups = Counter(
+        "deepwell_response_cache_lookups",
+        "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",
+        ("result",),
+        registry=registry,
+    )
+    misses = Counter(
+        "deepwell_semantic_cache_misses",
+        "Questions for which the semantic cache had no answer.",
+        registry=registry,
+    )
+    return lookups, misses
+
+
 class KnowledgeMetrics:
     """Counters and timings of ingestion, searches and grounded answers."""
 
@@ -408,17 +424,7 @@ class Metrics:
         )
         self.knowledge = KnowledgeMetrics(registry)
         self.guard = GuardMetrics(registry)
-        self._lookups = Counter(
-            "deepwell_response_cache_lookups",
-            "Choices that could be reused: found whole, joined in flight, answered by a question like it, or generated.",
-            ("result",),
-            registry=registry,
-        )
-        self.semantic_misses = Counter(
-            "deepwell_semantic_cache_misses",
-            "Questions for which the semantic cache had no answer.",
-            registry=registry,
-        )
+        self._lookups, self.semantic_misses = _lookups(registry)
         self.first_token = Histogram(
             "deepwell_time_to_first_token_seconds",
             "From the prepared request to its first token.",

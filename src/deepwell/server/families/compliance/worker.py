@@ -93,7 +93,7 @@ class ComplianceWorker:
         from deepwell.safety.compliance.context import Context
 
         options = self._context.options
-        settings = options.settings or Settings()
+        settings = options.settings or Settings.load()
         policy = None if options.guard is None else Policy.load(options.guard.policy)
         terms = lists_folder(settings.models_dir) if options.guard is None else options.guard.terms
         guard = None if policy is None else Guard.of(policy, terms)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from deepwell.safety.findings import Layer
+from deepwell.safety.findings import Action, Layer
 from deepwell.safety.policy import Policy, strictest
 from deepwell.server.access.principal import tenant_of
 from deepwell.server.context import ServerContext
@@ -37,6 +37,7 @@ def _without_guard() -> GuardState:
 
 def _state(policy: Policy, missing: list[str], tenant: Tenant) -> GuardState:
     rules = {layer: _rules(policy, layer, tenant) for layer in _LAYERS}
+    on_failure: list[Action] = [policy.on_failure(layer, tenant) for layer in _LAYERS]
     return GuardState(
         enabled=True,
         name=policy.name,
@@ -45,7 +46,7 @@ def _state(policy: Policy, missing: list[str], tenant: Tenant) -> GuardState:
         input=rules["input"],
         context=rules["context"],
         output=rules["output"],
-        on_failure=strictest(*(policy.on_failure(layer, tenant) for layer in _LAYERS)),
+        on_failure=strictest(*on_failure),
         labels=LabelState(policy.label, policy.producer),
         missing=missing,
     )

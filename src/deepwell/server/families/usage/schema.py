@@ -46,9 +46,11 @@ class UsageQuery(BaseModel):
     models: _Names = Field([], description="Models to count. Without it: all.")
     api_key_ids: _Names = Field([], description="Keys to count. Without it: all.")
     # The official SDKs put brackets behind the names of lists.
-    bracketed_groups: _Groups = Field([], max_length=8, alias="group_by[]")
-    bracketed_models: _Names = Field([], alias="models[]")
-    bracketed_keys: _Names = Field([], alias="api_key_ids[]")
+    bracketed_groups: _Groups = Field(
+        [], max_length=8, alias="group_by[]", description="The same as `group_by`."
+    )
+    bracketed_models: _Names = Field([], alias="models[]", description="The same as `models`.")
+    bracketed_keys: _Names = Field([], alias="api_key_ids[]", description="The same as `api_key_ids`.")
     limit: int | None = Field(
         None, ge=1, le=168, description="Buckets of a page. Without it 7 days or 24 hours; at most 31 or 168."
     )
@@ -56,7 +58,7 @@ class UsageQuery(BaseModel):
 
     @property
     def groups(self) -> set[str]:
-        """What is to be told apart."""
+        """The properties by which results are told apart."""
         return {*self.group_by, *self.bracketed_groups}
 
     @property
