@@ -196,7 +196,7 @@ def _parameters(
     return [
         (
             f"`{name}`",
-            f"{place}, required" if needed and place == "body" else place,
+            f"{place}, required" if needed and place in ("body", "query") else place,
             _type(schema),
             "" if needed else default_of(operation, name, schema),
             description,
