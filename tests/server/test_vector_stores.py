@@ -142,6 +142,7 @@ def test_chunks_of_a_file_are_pages_of_its_text(client: OpenAI, running: Live) -
     chunks = whole["data"]
     assert len(chunks) > 3 and not whole["has_more"] and whole["first_id"] == chunks[0]["id"]
     assert [one["index"] for one in chunks] == list(range(len(chunks)))
+    assert content.text is not None
     assert all(content.text[one["start"] : one["end"]] == one["text"] for one in chunks)
     assert chunks[1]["object"] == "vector_store.file.chunk" and chunks[1]["page"] is None
     assert all(one["headings"] == ["Sea"] for one in chunks[1:])

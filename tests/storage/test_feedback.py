@@ -6,13 +6,13 @@ import pytest
 
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.database import Tenant
-from deepwell.storage.feedback import FeedbackStore, StoredFeedback
+from deepwell.storage.feedback import FeedbackStore, Rating, StoredFeedback
 from deepwell.storage.usage import HOUR_S, Usage, UsagePlace, UsageStore
 
 A, B = Tenant("a"), Tenant("b")
 
 
-def rating(number, way="up"):
+def rating(number, way: Rating = "up"):
     return StoredFeedback(
         f"fb_{number}", f"resp_{number}", way, number, "原因", "m", '[{"content": "x"}]', "lin"
     )
