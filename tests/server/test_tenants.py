@@ -26,7 +26,6 @@ from deepwell.server.families.site.bundle import Bundle
 from deepwell.server.options import CatalogOptions, LimitsConfig
 from deepwell.settings import Settings
 from deepwell.storage.aliases import AliasStore
-from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
 
