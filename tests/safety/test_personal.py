@@ -38,7 +38,7 @@ def kinds(text: str) -> list[str]:
         ("gb82west12345698765432", "iban"),
         ("a.b+c@mail.example.co.uk", "email"),
         ("git@example.com", "email"),
-        ("服务器 192.168.10.254", "ip_address"),
+        ("服务器 121.40.10.254", "ip_address"),
         ("2001:db8:85a3::8a2e:370:7334", "ip_address"),
         ("00:1A:2B:3C:4D:5E", "mac_address"),
         ("京A·12345", "cn_plate"),

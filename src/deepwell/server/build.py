@@ -83,6 +83,7 @@ def build_context(
     context = ServerContext(options, served, metrics, observer, limiter, keys, database)
     if guard is not None:
         guard.audit = context.audit
+        context.on_close(guard.close)
     for model in models:
         model.attend = Attendance(context.stopped)
     context.on_close(_closing(models))
