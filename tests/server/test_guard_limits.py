@@ -22,7 +22,8 @@ from deepwell.safety.guard import Guard
 from deepwell.safety.policy import MAX_CHARACTERS, Policy
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.guarding.in_force import InForce
-from deepwell.storage.database import LOCAL
+from deepwell.storage.database import LOCAL, Database, Tenant
+from deepwell.storage.keys import KeyStore
 
 SHORT = f"max_characters: 1000\n{BLOCK_INPUT}"
 
@@ -169,6 +170,26 @@ async def test_a_reload_and_the_end_of_a_server_close_the_services(
         assert [one.closed for one in made] == [1, 0]
     await service.close_state()
     assert [one.closed for one in made] == [1, 1]
+
+
+async def test_what_is_read_of_a_request_names_its_key_in_the_trail(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    """The id of the key was once written down when the request had ended, behind all its entries."""
+    database = Database.open(tmp_path / "deepwell.db")
+    key, secret = KeyStore(database).create(Tenant("acme"), "k", ["inference"])
+    service = make_service(
+        engine, codec, model="toy", guard=options(tmp_path, BLOCK_INPUT), database=database
+    )
+    async with serving(service) as http:
+        headers = {"authorization": f"Bearer {secret}"}
+        answer = await http.post("/v1/chat/completions", json=chat(TERM), headers=headers)
+        assert said(answer.text) == REFUSAL
+    await service.audit.flush()
+    [chain] = await service.audit.store.chains(Tenant("acme"))
+    _, rows = service.audit.store.rows(chain.id, 0, 10)
+    assert [json.loads(row[2])["key_id"] for row in rows] == [key.id]
+    await service.close_state()
 
 
 async def test_what_is_read_of_a_request_names_its_model_in_the_trail(
