@@ -138,7 +138,7 @@ class Counted(ExternalServices):
 
 
 async def test_services_are_closed_behind_their_last_use() -> None:
-    guard = Guard({}, Policy(version=1))
+    guard = Guard({}, Policy.model_validate({"version": 1}))
     idle, busy = Counted({}, {}), Counted({}, {})
     await InForce(guard, idle).retire()
     assert idle.closed == 1

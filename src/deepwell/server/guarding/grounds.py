@@ -40,7 +40,11 @@ class Grounds:
         claims = dict.fromkeys(answer[start:end].strip() for start, end in claims_of(answer))
         supports = {claim: await self._support(claim, self.embedder) for claim in claims}
         texts = [one.text for one in self.passages]
-        return Groundedness(texts, lambda claim, _: supports[claim]).findings(answer)
+
+        def support(claim: str, passages: Sequence[str]) -> float:
+            return supports[claim]
+
+        return Groundedness(texts, support).findings(answer)
 
     async def _support(self, claim: str, embedder: Embedder) -> float:
         """Returns how well the best passage supports a claim, as the citations of an answer are checked."""
