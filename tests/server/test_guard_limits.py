@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from tests.server.fakes import FakeEngine, make_service
 from tests.server.test_guard import BLOCK_INPUT, REFUSAL, TERM, chat, options, policy_file, said, serving
 from tests.server.test_guard_holes import OWN, guard_of
 
-from deepwell.dialogue.dialogue import Dialogue
+from deepwell.dialogue.dialogue import Dialogue, Turn
+from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content
 from deepwell.dialogue.text import Codec
 from deepwell.errors import InvalidRequest
 from deepwell.safety.external.services import ExternalServices
@@ -62,6 +64,27 @@ async def test_what_the_guard_does_not_read_may_be_long(
         with pytest.raises(InvalidRequest, match="1,001") as error:
             await guard.read(Dialogue([message]), "t")
         assert "1,001" in error.value.said("zh")[0] and "max_characters" in error.value.said("zh")[1]
+
+
+async def test_many_short_texts_of_a_request_let_others_run_in_between(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = f"reads: [user, system, assistant]\n{BLOCK_INPUT}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    said_before = [{"role": "user", "content": f"message {number}"} for number in range(60)]
+    variables = {"documents": [{"text": f"document {number}"} for number in range(40)]}
+    await guard.read(Dialogue(said_before, variables=variables), "t")
+    task.cancel()
+    assert turns >= 100
 
 
 async def test_a_long_text_of_a_model_is_a_failure_and_no_error(
@@ -210,3 +233,32 @@ async def test_what_is_read_of_a_request_names_its_model_in_the_trail(
     _, rows = service.audit.store.rows(chain.id, 0, 10)
     assert [json.loads(row[2])["model"] for row in rows] == ["toy"] * len(bodies)
     await service.close_state()
+
+
+async def test_a_long_answer_that_comes_at_once_lets_others_run_in_between(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = "output: {rules: {terms: redact}}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+    ticks = 0
+
+    async def other() -> None:
+        nonlocal ticks
+        while True:
+            ticks += 1
+            await asyncio.sleep(0)
+
+    text = f"plain words, {TERM}, " * 1000
+
+    async def turns() -> AsyncGenerator[Turn, None]:
+        yield Turn(0, (Content(text), CallStart(0, "look"), CallArguments(0, "{}")))
+        yield Turn(0, (), finish_reason="stop")
+
+    task = asyncio.create_task(other())
+    read = [one async for one in guard.turns(Checked("t"), turns())]
+    task.cancel()
+    events = [event for one in read for event in one.events]
+    told = "".join(one.text for one in events if isinstance(one, Content))
+    assert told == text.replace(TERM, "[removed]")
+    assert [one.text for one in events if isinstance(one, CallArguments)] == ["{}"]
+    assert read[-1].finish_reason == "stop" and ticks > len(text) // 4096

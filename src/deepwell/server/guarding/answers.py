@@ -7,10 +7,11 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Final
 
 from deepwell.dialogue.completion import Counts
 from deepwell.dialogue.dialogue import Turn
-from deepwell.dialogue.parsers.events import Content, Event
+from deepwell.dialogue.parsers.events import CallArguments, Content, Event, Reasoning
 from deepwell.safety.findings import Decision, Detector, Finding
 from deepwell.safety.labels import closing_mark
 from deepwell.safety.policy import Policy
@@ -23,7 +24,8 @@ from deepwell.server.guarding.requests import redacted_by
 __all__ = ["AnswerReader", "refusal_of"]
 
 _log = logging.getLogger(__name__)
-_UNGROUNDED = Finding("grounding.unsupported", "ungrounded", 0, 0)
+_PACE: Final = 4096  # characters that are read on the event loop without a pause, in some 30 ms
+_UNGROUNDED: Final = Finding("grounding.unsupported", "ungrounded", 0, 0)
 
 
 class AnswerReader:
@@ -46,6 +48,7 @@ class AnswerReader:
             turns = self._grounded(checked, turns)
         if decisions.outside:
             turns = self._whole(checked, turns)
+        turns = _paced(turns)
         rules: StreamRules | None = None
         async with aclosing(turns):
             async for turn in turns:
@@ -192,6 +195,38 @@ def refusal_of(
         finish_reason="content_filter",
         counts=counts,
     )
+
+
+async def _paced(turns: AsyncGenerator[Turn, None]) -> AsyncGenerator[Turn, None]:
+    """Yields turns, and lets others run between every few thousand characters: a cached answer comes at once."""
+    read = 0
+    async with aclosing(turns):
+        async for turn in turns:
+            size = sum(len(text_of(event)[1]) for event in turn.events)
+            if size > _PACE:
+                for piece in _cut(turn):
+                    await asyncio.sleep(0)
+                    yield piece
+                continue
+            read += size
+            if read > _PACE:
+                read = 0
+                await asyncio.sleep(0)
+            yield turn
+
+
+def _cut(turn: Turn) -> list[Turn]:
+    """Returns a turn in pieces of a few thousand characters. Its end, and what is told of its tokens, go with the last."""
+    events: list[Event] = []
+    for event in turn.events:
+        text = text_of(event)[1]
+        if isinstance(event, Content | Reasoning | CallArguments) and len(text) > _PACE:
+            events += [replace(event, text=text[at : at + _PACE]) for at in range(0, len(text), _PACE)]
+        else:
+            events.append(event)
+    *before, last = events
+    pieces = [Turn(turn.index, (event,), counts=turn.counts) for event in before]
+    return [*pieces, replace(turn, events=(last,))]
 
 
 async def _gathered(turns: AsyncGenerator[Turn, None]) -> AsyncGenerator[list[Turn], None]:

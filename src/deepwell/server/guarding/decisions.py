@@ -127,6 +127,9 @@ class Decisions:
         if len(text) > guard.policy.max_characters:
             return guard.failure(layer, tenant, "length")
         if len(text) <= INLINE:
+            await asyncio.sleep(
+                0
+            )  # a request may have thousands of short texts, and others wait for the loop
             return guard.check(text, layer, tenant)
         try:
             return await _in_time(self._read_apart(guard, text, layer, tenant), self._options.timeout_s)
