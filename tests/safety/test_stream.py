@@ -337,7 +337,7 @@ VALUES = [
     "ａｎｎａ@example.org",
     "DE89 3704 0044 0532 0130 00",
     "GB29 NWBK 6016 1331 9268 19",
-    "fe80::1ff:fe23:4567:890a",
+    "2001:db8::1ff:fe23:4567:890a",
     "aa:bb:cc:dd:ee:ff",
     "京A·12345",
     "AKIA" + _made("ABCDEFGHIJKLMNOPQRSTUVWXYZ", 16),
