@@ -12,7 +12,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.safety.findings import ACTIONS, Finding, Layer
 from deepwell.safety.guard import Guard
 from deepwell.safety.normalise import Normalised
-from deepwell.safety.policy import CATEGORIES, PRESETS, LayerPolicy, Policy, strictest
+from deepwell.safety.policy import CATEGORIES, DETECTORS, PRESETS, LayerPolicy, Policy, strictest
 
 RULES = st.dictionaries(
     st.sampled_from([*CATEGORIES, "*", "terms", "personal.email", "personal.cn_id"]),
@@ -39,6 +39,8 @@ def written(folder: Path, text: str) -> Path:
 
 def found(rule: str, category: str, score: float = 1.0) -> Finding:
     return Finding(rule, category, 0, 1, score)
+
+SERVICE = "version: 1\nexternal: {aliyun: {kind: openai, url: 'https://example.com/v1'}}\n"
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -191,6 +193,18 @@ def test_what_others_find_still_counts_where_one_fails() -> None:
         ("version: 1\ninput: {rules: {injection: deny}}", "deny", "allow, flag, redact, block"),
         ("version: 1\ninput: {on_failure: redact}", "redact", "allow, block"),
         ("version: 1\ninputs: {}", "inputs", "deepwell guard policy standard"),
+        ("version: 1\ninput: {rules: {personal.emial: block}}", "emial", "did you mean personal.email?"),
+        ("version: 1\noutput: {rules: {personal.foreign.emial: block}}", "emial", "personal.foreign.email?"),
+        ("version: 1\ninput: {rules: {patterns.ignore_instruction: flag}}", "rule", "ignore_instructions?"),
+        ("version: 1\ninput: {rules: {classifer.injection: flag}}", "rule", "did you mean classifier.injection?"),
+        ("version: 1\ninput: {rules: {terms.blok.politics: flag}}", "rule", "did you mean terms.block.politics?"),
+        ("version: 1\ninput: {rules: {secrets.aws: flag}}", "secrets.aws", "secrets"),
+        ("version: 1\ninput: {rules: {moderation.violens: flag}}", "rule", "did you mean moderation.violence?"),
+        ("version: 1\ninput: {rules: {personal.: flag}}", "personal.", "personal"),
+        ("version: 1\ntenants: {a: {input: {rules: {personal.emial: block}}}}", "tenants", "personal.email?"),
+        (f"{SERVICE}input: {{rules: {{external.aliyum: flag}}}}", "external.aliyum", "aliyun"),
+        (f"{SERVICE}tenants: {{a: {{input: {{rules: {{external.b.c: flag}}}}}}}}", "external.b.c", "aliyun"),
+        ("version: 1\nmax_characters: 10", "max_characters", "correct"),
         ("version: 1\ninput: {rules: {harmful: {action: block, min_score: 80}}}", "min_score", "correct"),
         ("version: 1\ninput: &a {}", "anchors", "write"),
     ],
@@ -204,6 +218,20 @@ def test_a_wrong_policy_is_said_with_its_fix_in_both_languages(
     assert says in error.message and fix in error.fix
     assert "policy.yaml" in error.message
     assert any("\u4e00" <= character <= "\u9fff" for character in error.said("zh")[0])
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        *DETECTORS,
+        *("personal.email", "personal.foreign", "personal.foreign.phone", "terms.block", "terms.flag.own category"),
+        *("classifier.harmful", "leak.system_prompt", "moderation.self-harm/intent", "grounding.unsupported"),
+        *("patterns.persona", "patterns.markdown_image", "external.aliyun", "external.aliyun.political_content"),
+    ],
+)
+def test_every_rule_that_a_detector_reports_may_be_named(rule: str, tmp_path: Path) -> None:
+    policy = Policy.load(written(tmp_path, f"{SERVICE}input: {{rules: {{'{rule}': flag}}}}"))
+    assert policy.action(Finding(rule, "other", 0, 1), "input") == "flag"
 
 
 def test_a_misspelt_preset_is_corrected() -> None:

@@ -250,7 +250,7 @@ async def test_an_exception_and_a_late_detector_do_what_the_policy_declares(
     guard = service.main.guard
     assert guard is not None
     expected = "hello" if declared == "allow" else REFUSAL
-    detector = guard._guard.detectors["input"][0]  # pyright: ignore[reportPrivateUsage]
+    detector = guard.decisions.guard.detectors["input"][0]
 
     def fails(_: Any) -> Any:
         raise RuntimeError("out of order")
@@ -264,8 +264,8 @@ async def test_an_exception_and_a_late_detector_do_what_the_policy_declares(
             patch.setattr(detector, "scan", fails)
             assert said((await http.post("/v1/chat/completions", json=chat("hello"))).text) == expected
         with monkeypatch.context() as patch:
-            patch.setattr("deepwell.server.guarding.guard._in_time", late)
-            patch.setattr("deepwell.server.guarding.guard._INLINE", 1)
+            patch.setattr("deepwell.server.guarding.decisions._in_time", late)
+            patch.setattr("deepwell.server.guarding.decisions.INLINE", 1)
             assert said((await http.post("/v1/chat/completions", json=chat("hello"))).text) == expected
         assert said((await http.post("/v1/chat/completions", json=chat("hello"))).text) == "hello"
 
@@ -274,7 +274,7 @@ async def test_a_changed_policy_is_in_force_and_a_broken_one_is_not(
     engine: FakeEngine, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service(engine, codec, model="toy", guard=options(tmp_path, ""))
-    monkeypatch.setattr("deepwell.server.guarding.guard._STAT_S", 0.0)
+    monkeypatch.setattr("deepwell.server.guarding.in_force._STAT_S", 0.0)
     async with serving(service) as http:
 
         async def answer() -> str:

@@ -298,7 +298,7 @@ async def test_a_policy_that_cannot_be_read_leaves_the_one_in_force(
     service = make_service(
         engine, codec, model="toy", guard=options(tmp_path, "input: {rules: {terms: block}}")
     )
-    monkeypatch.setattr("deepwell.server.guarding.guard._STAT_S", 0.0)
+    monkeypatch.setattr("deepwell.server.guarding.in_force._STAT_S", 0.0)
     path = policy_file(tmp_path, "# nothing is blocked any more")
 
     read_text = Path.read_text
@@ -318,12 +318,12 @@ async def test_a_text_that_takes_too_long_is_given_up_and_delays_nothing_else(
     engine: FakeEngine, codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A reading that is late was once left running, in a thread that databases and tokenizers need."""
-    monkeypatch.setattr("deepwell.server.guarding.guard._INLINE", 1)
+    monkeypatch.setattr("deepwell.server.guarding.decisions.INLINE", 1)
     given = replace(options(tmp_path, "input: {rules: {terms: block}}"), timeout_s=0.0)
     guard = guard_of(make_service(engine, codec, model="toy", guard=given))
     _, checked = await guard.read_texts(["hello"], "t")
     assert checked.blocked
-    own = guard._guard  # pyright: ignore[reportPrivateUsage]
+    own = guard.decisions.guard
     late = own.check("hello", "input", "", time.monotonic() - 1)
     assert late.failed == ("timeout",) and own.check("hello", "input").failed == ()
     until = time.monotonic() + 0.05
@@ -349,7 +349,7 @@ async def test_a_decision_of_very_many_findings_is_not_kept(
         make_service(engine, codec, model="toy", guard=options(tmp_path, "input: {rules: {terms: flag}}"))
     )
     await guard.read_texts([f"{TERM} " * 200, TERM], "t")
-    kept = guard._known.values()  # pyright: ignore[reportPrivateUsage]
+    kept = guard.decisions.known.values()
     assert [len(one.findings) for one in kept] == [1]
 
 

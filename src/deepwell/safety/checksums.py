@@ -124,12 +124,34 @@ def is_e164(text: str) -> bool:
     return 8 <= sum(character.isdigit() for character in text) <= 15
 
 
-def is_ipv4(text: str) -> bool:
-    """Returns whether four numbers are an address of a machine, not a version or a mask."""
-    parts = [int(part) for part in text.split(".")]
-    return parts[0] not in (0, 255) and not (
-        parts[0] < 10 and parts[1] < 10 and parts[2] < 10 and parts[3] < 10
+# Addresses that every network may have, so that they tell nobody from another: RFC 1122, 1918, 6598, 3927, 5771, 1112.
+_OF_NOBODY_4: Final = tuple(
+    map(
+        ipaddress.IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "224.0.0.0/3",
+        ),
     )
+)
+# RFC 4291 and 4193: unspecified, loopback, unique local, link local, multicast.
+_OF_NOBODY_6: Final = tuple(
+    map(ipaddress.IPv6Network, ("::/128", "::1/128", "fc00::/7", "fe80::/10", "ff00::/8"))
+)
+
+
+def is_ipv4(text: str) -> bool:
+    """Returns whether four numbers are an address of one machine among all, not a version or a mask."""
+    parts = [int(part) for part in text.split(".")]
+    if parts[0] < 10 and parts[1] < 10 and parts[2] < 10 and parts[3] < 10:
+        return False
+    return not any(ipaddress.IPv4Address(bytes(parts)) in network for network in _OF_NOBODY_4)
 
 
 def is_ipv6(text: str) -> bool:
@@ -137,10 +159,10 @@ def is_ipv6(text: str) -> bool:
     if len(text) < 6 or sum(bool(group) for group in text.split(":")) < 3:
         return False
     try:
-        ipaddress.IPv6Address(text)
+        address = ipaddress.IPv6Address(text)
     except ValueError:
         return False
-    return True
+    return not any(address in network for network in _OF_NOBODY_6)
 
 
 def is_us_ssn(text: str) -> bool:

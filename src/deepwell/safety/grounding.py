@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from deepwell.safety.findings import Finding
 from deepwell.safety.normalise import Normalised
 
-__all__ = ["Claim", "Grounded", "Groundedness", "Support"]
+__all__ = ["Claim", "Grounded", "Groundedness", "Support", "claims_of"]
 
 _SENTENCE: Final = re.compile(r"[^.!?。！？\n]*[.!?。！？\n]+|[^.!?。！？\n]+$")
 _WORDS: Final = re.compile(r"[a-z]{2,}|[\u3400-\u9fff]|\d+", re.IGNORECASE)
@@ -20,6 +20,7 @@ _ASIDE: Final = re.compile(
     r"抱歉|请|根据|以下|综上|如需)",
     re.IGNORECASE,
 )
+_SOURCES: Final = re.compile(r"\n\n\[\d{1,3}\] [^\n]*(?:\n\[\d{1,3}\] [^\n]*)*\s*\Z")
 
 
 class Support(Protocol):
@@ -76,7 +77,7 @@ class Groundedness:
         """Returns the claims of an answer with their support."""
         claims = [
             Claim(start, end, self._support(answer[start:end].strip(), self._passages))
-            for start, end in _claims(answer)
+            for start, end in claims_of(answer)
         ]
         total = sum(claim.end - claim.start for claim in claims)
         good = sum(claim.end - claim.start for claim in claims if claim.support >= self._min_support)
@@ -84,17 +85,22 @@ class Groundedness:
 
     def scan(self, text: Normalised) -> list[Finding]:
         """Returns the claims that are not supported, as findings of the category `ungrounded`."""
+        return self.findings(text.text)
+
+    def findings(self, answer: str) -> list[Finding]:
+        """Returns the claims of an answer that are not supported, as findings of the category `ungrounded`."""
         return [
             Finding("grounding.unsupported", "ungrounded", claim.start, claim.end, 1 - claim.support)
-            for claim in self.check(text.text).claims
+            for claim in self.check(answer).claims
             if claim.support < self._min_support
         ]
 
 
-def _claims(answer: str) -> list[tuple[int, int]]:
-    """Returns the characters of the sentences that claim something."""
+def claims_of(answer: str) -> list[tuple[int, int]]:
+    """Returns the characters of the sentences that claim something. The list of sources at the end of an answer does not."""
+    sources = _SOURCES.search(answer)
     found: list[tuple[int, int]] = []
-    for match in _SENTENCE.finditer(answer):
+    for match in _SENTENCE.finditer(answer, 0, sources.start() if sources else len(answer)):
         sentence = match.group().strip()
         if sentence.endswith(("?", "？", ":", "：")) or _ASIDE.search(sentence):
             continue

@@ -80,6 +80,7 @@ class Guard:
         self.policy = policy
         self.hash = policy.hash
         self.missing = missing or {}
+        self._made: dict[str, StreamRules] = {}  # by tenant: their table of terms is large
         self._rules: dict[tuple[str, Language], StreamRules] = {}
 
     @classmethod
@@ -108,14 +109,16 @@ class Guard:
         key = (tenant if tenant in self.policy.tenants else "", language)
         rules = self._rules.get(key)
         if rules is None:
-            rules = self._rules[key] = StreamRules(
-                self.detectors.get("output", ()),
-                lambda findings, failed: self.decide(findings, "output", key[0], failed),
-                terms=self._kept_back(key[0]),
-                values=held_values(lambda finding: self._holds(finding, key[0])),
-                sampled=self.sampled,
-                replacement=lambda finding: label(finding.rule, language),
-            )
+            made = self._made.get(key[0])
+            if made is None:
+                made = self._made[key[0]] = StreamRules(
+                    self.detectors.get("output", ()),
+                    lambda findings, failed: self.decide(findings, "output", key[0], failed),
+                    terms=self._kept_back(key[0]),
+                    values=held_values(lambda finding: self._holds(finding, key[0])),
+                    sampled=self.sampled,
+                )
+            rules = self._rules[key] = made.replacing(lambda finding: label(finding.rule, language))
         return rules
 
     def leaks(self, system: str, known: Sequence[str], tenant: str = "") -> list[Detector]:
@@ -129,7 +132,9 @@ class Guard:
         if system and any(self._acts(one, "leak.system_prompt", "leak") for one in layers):
             found.append(SystemPromptLeak(system, known))
         if any(name.startswith(_FOREIGN) for one in layers for name in one.rules):
-            found.append(ForeignPersonal(Personal(), known))
+            readers = self.detectors.get("output", ())
+            personal = next((one for one in readers if isinstance(one, Personal)), None)
+            found.append(ForeignPersonal(personal or Personal(), known))
         return found
 
     @staticmethod

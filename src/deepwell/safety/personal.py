@@ -26,6 +26,15 @@ _LEADS: Final = re.compile(
 _SERVICE: Final = ("git@", "hg@", "svn@")
 """Accounts of services in addresses of repositories, such as `git@host:owner/name`, which name nobody."""
 
+_VERSION: Final = re.compile(
+    r"(?:(?<![a-z])(?:v|ver|versions?|release|build|firmware|python|kernel|chrome|firefox|android|section|clause|chapter|§)"
+    r"|版本号?|版|固件|章节|第|条款)[ :=#./@\"'`(vr-]*$"
+)
+"""Words before four numbers that are a version or a place in a document: `version 1.2.3.4`, `chrome/120.0.6099.71`."""
+
+_JOINED: Final = re.compile(r"(?:[0-9]\.|[=<>~]=|\^)$")
+"""Further numbers, or the sign of a requirement, before four numbers: `1.3.6.1.4.1.311`, `package==1.20.3.4`."""
+
 _SKIPPED: Final = ("leet", "rot13", "caesar", "atbash", "vigenere", "reversed")
 
 
@@ -225,6 +234,8 @@ class Personal:
                     and reading[end : end + 1] in (":", "/")
                 ):
                     continue
+                if kind.name == "ip_address" and _is_version(reading, start, end):
+                    continue
                 near = bool(kind.words) and _spoken_of(reading, start, end, kind.words)
                 if kind.needs_word and not near:
                     continue
@@ -243,6 +254,14 @@ class Personal:
 def _is_spaced(written: str) -> bool:
     """Returns whether signs stand between most characters, so that `1.4142135624` is no telephone number."""
     return 2 * sum(not character.isalnum() for character in written) >= sum(map(str.isalnum, written)) - 2
+
+
+def _is_version(text: str, start: int, end: int) -> bool:
+    """Returns whether numbers with dots stand behind a word for versions, or are part of more of them."""
+    if text[end : end + 1] == "." and text[end + 1 : end + 2].isdigit():
+        return True
+    before = text[max(0, start - _BEFORE) : start]
+    return _JOINED.search(before) is not None or _VERSION.search(before) is not None
 
 
 def _lead(address: str) -> int:

@@ -19,18 +19,37 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, Final, Literal, Self, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from deepwell.errors import InvalidRequest
 from deepwell.messages import nearest
 from deepwell.safety.findings import ACTIONS, Action, Finding, Layer
+from deepwell.safety.rules import is_rule, nearest_rule
 
-__all__ = ["CATEGORIES", "DETECTORS", "PRESETS", "External", "LayerPolicy", "Policy", "Rule", "strictest"]
+__all__ = [
+    "CATEGORIES",
+    "DETECTORS",
+    "MAX_CHARACTERS",
+    "PRESETS",
+    "External",
+    "LayerPolicy",
+    "Policy",
+    "Rule",
+    "strictest",
+]
 
 PRESETS: Final = ("open", "standard", "strict", "cn-public")
 DETECTORS: Final = (
@@ -41,8 +60,13 @@ DETECTORS: Final = (
     "classifier",
     "leak",
     "moderation",
+    "grounding",
     "external",
 )
+MAX_CHARACTERS: Final = 500_000
+"""Most characters of one request that are read, unless a policy says otherwise: more than a context of 128,000 tokens holds
+of ordinary text, and at most about a second of one processor."""
+
 CATEGORIES: Final = (
     "injection",
     "jailbreak",
@@ -68,6 +92,7 @@ CATEGORIES: Final = (
     "pornography",
     "advertisement",
     "profanity",
+    "ungrounded",
 )
 _MOST_BYTES: Final = 1 << 20
 _HERE: Final = Path(__file__).parent / "presets"
@@ -116,7 +141,7 @@ class LayerPolicy(_Part):
     @classmethod
     def _known(cls, rules: dict[str, Rule]) -> dict[str, Rule]:
         for name in rules:
-            if name != _ANY and name not in CATEGORIES and name.partition(".")[0] not in DETECTORS:
+            if name != _ANY and name not in CATEGORIES and not is_rule(name):
                 raise PydanticCustomError("rule_unknown", "no such rule", {"rule": name})
         return rules
 
@@ -176,6 +201,7 @@ class Policy(_Part):
         external: moderation services outside, by name.
         label: whether generated content is marked as such, visibly and in its metadata.
         producer: code of the service in that metadata.
+        max_characters: most characters of one request that are read. A longer one is refused before it is read.
     """
 
     version: Literal[1]
@@ -190,7 +216,18 @@ class Policy(_Part):
     external: dict[str, External] = Field(default_factory=dict)
     label: bool = False
     producer: str = Field("", max_length=512, pattern=r"^[\x21\x23-\x5b\x5d-\x7e]*$")
+    max_characters: int = Field(MAX_CHARACTERS, ge=1000, le=100_000_000)
     tenants: dict[str, _Tenant] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _services_known(self) -> Self:
+        for layer in (self, *self.tenants.values()):
+            for one in (layer.input, layer.context, layer.output):
+                for rule in one.rules if one is not None else ():
+                    detector, _, rest = rule.partition(".")
+                    if detector == "external" and rest and rest.partition(".")[0] not in self.external:
+                        raise PydanticCustomError("service_unknown", "no such service", {"rule": rule})
+        return self
 
     @classmethod
     def load(cls, name: str | Path) -> Policy:
@@ -226,7 +263,7 @@ class Policy(_Part):
         try:
             return cls.model_validate({**data, "name": name})
         except ValidationError as error:
-            raise _problem(name, error.errors()[0]) from None
+            raise _problem(name, error.errors()[0], list(data.get("external", ()))) from None
 
     @property
     def hash(self) -> str:
@@ -251,7 +288,7 @@ class Policy(_Part):
         return strictest(*actions)
 
 
-def _problem(name: str, problem: ErrorDetails) -> InvalidRequest:
+def _problem(name: str, problem: ErrorDetails, services: Sequence[str]) -> InvalidRequest:
     """Returns what is wrong with a policy, and what may stand there instead."""
     where: dict[str, Any] = {
         "name": name,
@@ -260,7 +297,7 @@ def _problem(name: str, problem: ErrorDetails) -> InvalidRequest:
     given = problem.get("ctx", {})
     if problem["type"] == "rule_unknown":
         rule: str = given["rule"]
-        if right := nearest(rule, [*CATEGORIES, *DETECTORS]):
+        if right := nearest_rule(rule) or nearest(rule, [*CATEGORIES, *DETECTORS]):
             return InvalidRequest.of("policy_rule_near", **where, rule=rule, right=right)
         return InvalidRequest.of(
             "policy_rule_unknown",
@@ -269,6 +306,9 @@ def _problem(name: str, problem: ErrorDetails) -> InvalidRequest:
             categories=", ".join(CATEGORIES),
             detectors=", ".join(DETECTORS),
         )
+    if problem["type"] == "service_unknown":
+        listed = ", ".join(services) or "-"
+        return InvalidRequest.of("policy_service_unknown", name=name, rule=given["rule"], services=listed)
     if problem["type"] == "extra_forbidden":
         return InvalidRequest.of("policy_key", **where)
     if problem["type"] in ("literal_error", "passes_or_not"):

@@ -87,6 +87,7 @@ def build_context(
     context.guard, context.usage = guard, usage
     if guard is not None:
         guard.audit = context.audit
+        context.on_close(guard.close)
     for model in models:
         model.attend = Attendance(context.stopped)
     context.on_close(_closing(models))

@@ -23,6 +23,7 @@ from deepwell.server.http.sse import Stop
 from deepwell.server.knowledge import ServerKnowledge
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
+from deepwell.server.observe.record import current
 from deepwell.server.observe.usage import UsageMeter
 from deepwell.server.options import ServerOptions
 from deepwell.server.residency.models import OnDemandModels
@@ -229,6 +230,8 @@ class ServerContext:
         answering, adapter = await self.find(name, tenant)
         model = answering.model
         if model.answers:
+            if (record := current()) is not None:
+                record.model = model.name  # now, because the guard may refuse the request before a model is asked
             return answering, adapter
         fix = "send it to /v1/embeddings"
         other = next((one for one in self.served if one.model.answers), None)

@@ -20,6 +20,7 @@ from deepwell.server.access.principal import Principal
 from deepwell.server.answering import Answering
 from deepwell.server.context import ServerContext
 from deepwell.server.guarding.checked import Checked
+from deepwell.server.guarding.grounds import Grounds
 from deepwell.server.reranking import reranker_of
 from deepwell.server.writing import ServedWriter
 from deepwell.storage.database import LOCAL, Tenant
@@ -56,6 +57,8 @@ async def planned(
         if len(choices) > 1 or choices[0].request.params.logprobs is not None:
             # The guard reads what comes of this function, and need not read it twice.
             return answering.converse(replace(plan, question=None, checked=Checked.part()), choices)
+        if checked is not None:
+            checked.grounds = Grounds()  # filled in with the passages that the answer turns out to rest on
         return grounded.turns(choices[0])
 
     return replace(plan, question=None, answers=answers)
@@ -127,6 +130,8 @@ class _Grounded:
                     yield Turn(choice.index, (Content(part.text),))
                     continue
                 knowledge.answered(part)
+                if self.checked is not None and not part.declined:
+                    self.checked.grounds = Grounds(part.query, part.passages, embedder)
                 text = part.text if part.declined else _sources(part)
                 yield Turn(
                     choice.index,

@@ -7,7 +7,7 @@ import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import SecretStr
 
@@ -19,6 +19,7 @@ from deepwell.storage.retention import RetentionPolicy
 from deepwell.storage.safety.anchors import Anchors
 
 __all__ = [
+    "GUARD_TIMEOUT_S",
     "CacheOptions",
     "CatalogOptions",
     "ConnectionOptions",
@@ -30,6 +31,9 @@ __all__ = [
     "SemanticOptions",
     "ServerOptions",
 ]
+
+GUARD_TIMEOUT_S: Final = 2.0
+"""Seconds that the reading of one text may take."""
 
 # An idle connection takes about 6.5 KB, so that this many take 14 MB.
 _DEFAULT_CONNECTIONS = 2048
@@ -114,7 +118,7 @@ class GuardOptions:
 
     policy: str
     terms: Path
-    timeout_s: float = 2.0
+    timeout_s: float = GUARD_TIMEOUT_S
 
     @classmethod
     def of(cls, settings: Settings) -> GuardOptions | None:

@@ -120,6 +120,9 @@ def test_tiers_of_foreign_terms() -> None:
         ("abcde", "p"),
         ("广告词", "ad"),
         ("甲-乙 丙", "q"),
+        *((short, "p") for short in ("on", "Ma", "a.b.c", "k2")),
+        ("ak47", "p"),
+        ("t恤", "p"),
     ]
     demoted = {digest("甲乙丙丁"): "ignore"}
     assert tiered(texts, {"ad": "flag"}, demoted) == [  # pyright: ignore[reportArgumentType]
@@ -130,7 +133,20 @@ def test_tiers_of_foreign_terms() -> None:
         Term("abcd", "p", "flag"),
         Term("abcde", "p", "block"),
         Term("广告词", "ad", "flag"),
+        *(Term(short, "p", "ignore") for short in ("on", "ma", "a.b.c", "k2")),
+        Term("ak47", "p", "flag"),
+        Term("t恤", "p", "flag"),
     ]
+
+
+@pytest.mark.parametrize(("source", "found"), [("pypi:list==1", []), ("own", ["terms.flag.politics"])])
+def test_short_latin_terms_of_a_list_that_was_pulled_before_are_ignored(
+    source: str, found: list[str], tmp_path: Path
+) -> None:
+    """An operator's own list may look for three letters."""
+    TermList("pulled", [Term("on", "politics", "flag")], source, "none", "0" * 64).write(tmp_path)
+    terms = Terms([read_list(tmp_path, "pulled")])
+    assert [one.rule for one in terms.scan(normalised("The light is on."))] == found
 
 
 def test_the_list_that_ships_is_sound() -> None:

@@ -30,6 +30,7 @@ __all__ = [
     "SentenceStream",
     "Unsupported",
     "citation_of",
+    "thresholds_of",
 ]
 
 Unsupported = Literal["drop", "mark"]
@@ -46,6 +47,11 @@ _BEGUN: Final = re.compile(
     r"\s*[\[【][\d\s,，、]*$|\n[ \t]*[`~]{1,2}$"
 )  # a mark or a fence that a stream has not finished
 _UNVERIFIED: Final = {"en": " [unverified]", "zh": "[未核实]"}
+
+
+def thresholds_of(embedder: Embedder) -> SupportThresholds:
+    """Returns the least values of a supported sentence that hold for an embedder."""
+    return THRESHOLDS if embedder.name.startswith("e5-small") else LENIENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +162,7 @@ class CitationChecker:
     ) -> None:
         self._supporter = Supporter(question, passages, embedder)
         self._unsupported: Unsupported = unsupported
-        measured = THRESHOLDS if embedder.name.startswith("e5-small") else LENIENT
-        self._thresholds = thresholds or measured
+        self._thresholds = thresholds or thresholds_of(embedder)
         self._seen: set[str] = set()
 
     async def check(self, sentence: Sentence) -> Checked:

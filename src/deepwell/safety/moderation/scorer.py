@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -86,9 +87,20 @@ class Moderator:
         """Returns how likely people find a text harmful, from 0 to 1; of a long one, its worst piece."""
         return max(self._harm(Reading.of(piece)) for piece in _pieces(text))
 
-    def moderate(self, text: str) -> Moderation:
-        """Returns the scores of a text; of one of more than 20,000 characters, the highest of its pieces."""
-        found = [self._piece(piece) for piece in _pieces(text)]
+    def moderate(self, text: str, until: float = math.inf) -> Moderation:
+        """Returns the scores of a text; of one of more than 20,000 characters, the highest of its pieces.
+
+        Args:
+            until: time of `time.monotonic` at which the reading is given up, before the next piece.
+
+        Raises:
+            TimeoutError: the time is over.
+        """
+        found: list[Moderation] = []
+        for piece in _pieces(text):
+            if time.monotonic() > until:
+                raise TimeoutError
+            found.append(self._piece(piece))
         if len(found) == 1:
             return found[0]
         scores = {name: max(one.scores[name] for one in found) for name in CATEGORIES}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from deepwell.safety.readings import alphabets, encodings
 from deepwell.safety.readings.encodings import Found
@@ -51,8 +52,9 @@ def _replaced(source: View, found: list[Found], max_characters: int) -> View | N
     firsts = source.starts[:count]
     lasts = source.starts[1:] if source.ends is None else source.ends
     pieces: list[str] = []
-    starts: list[np.ndarray] = []
-    ends: list[np.ndarray] = []
+    begins: list[int] = []
+    stops: list[int] = []
+    lengths: list[int] = []
     names: dict[str, None] = {}
     done, room = 0, max_characters - count
     for start, end, reading, name in found:
@@ -60,15 +62,35 @@ def _replaced(source: View, found: list[Found], max_characters: int) -> View | N
             continue
         room -= len(reading) - (end - start)
         pieces += (text[done:start], reading)
-        first, last = int(firsts[start]), int(lasts[end - 1])
-        starts += (firsts[done:start], np.full(len(reading), first, np.int32))
-        ends += (lasts[done:start], np.full(len(reading), last, np.int32))
+        begins.append(start)
+        stops.append(end)
+        lengths.append(len(reading))
         names[name] = None
         done = end
     if not names:
         return None
     pieces.append(text[done:])
-    starts += (firsts[done:], source.starts[count:])
-    ends.append(lasts[done:])
+    first, last = _places(count, np.array(begins), np.array(stops), np.array(lengths))
+    starts = np.concatenate((firsts[first], source.starts[count:]))
     inside = [source.name] if source.name else []
-    return View("+".join((*inside, *names)), "".join(pieces), np.concatenate(starts), np.concatenate(ends))
+    return View("+".join((*inside, *names)), "".join(pieces), starts, lasts[last])
+
+
+def _places(
+    count: int, begins: NDArray[np.intp], stops: NDArray[np.intp], lengths: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Returns for each character of a reading the first and the last character of the text that it stands for.
+
+    Args:
+        count: characters of the text.
+        begins, stops, lengths: where each code begins and ends, and the characters that are read in its place.
+    """
+    edges = np.zeros(count + 1, np.int8)
+    edges[begins] += 1
+    edges[stops] -= 1
+    times = (np.cumsum(edges[:-1]) == 0).astype(np.intp)
+    times[begins] = lengths
+    first = np.arange(count)
+    last = first.copy()
+    last[begins] = stops - 1
+    return np.repeat(first, times), np.repeat(last, times)

@@ -46,6 +46,10 @@ _BETWEEN_HAN: Final = re.compile(
 _HAN: Final = re.compile(r"[\u3400-\u4dbf\u4e00-\u9fff]")
 _SIGNS: Final = " .,;:!?*#@()[]{}<>\"'/|+=~^_-&%。、…·★●"
 _SHORT_LATIN: Final = 4
+_SHORTEST_LATIN: Final = 4
+"""Letters and digits of a Latin term that may be found by itself: shorter ones are syllables and particles, such as `on`."""
+
+_FOREIGN: Final = "pypi:"
 _DIGEST: Final = 10
 
 
@@ -116,6 +120,8 @@ def read_list(folder: Path, name: str) -> TermList:
         if hashlib.sha256(data).hexdigest() != manifest["terms_sha256"]:
             raise ValueError(f"{path.name} is not the file of its manifest")
         terms = parsed(data.decode("utf-8"), str(path))
+        if str(manifest["source"]).startswith(_FOREIGN):  # it may have been pulled by an earlier version
+            terms = [one._replace(tier=_at_most(one.tier, one.text)) for one in terms]
         return TermList(name, terms, manifest["source"], manifest["licence"], manifest["sha256"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidFile.of("terms_damaged", name=name, folder=folder, reason=error) from error
@@ -164,8 +170,8 @@ def tiered(
 ) -> list[Term]:
     """Returns terms of a foreign list with tiers that ordinary text bears.
 
-    A single character is ignored. A word of two Han characters, or of up to four Latin letters, is an ordinary word too
-    often: it is flagged at most. What `demoted` names by its digest occurs in ordinary text.
+    A single character is ignored, and so are fewer than four Latin letters. A word of two Han characters, or of four Latin
+    letters, is an ordinary word too often: it is flagged at most. What `demoted` names by its digest occurs in ordinary text.
 
     Args:
         texts: term and category.
@@ -183,11 +189,18 @@ def tiered(
             tier = "ignore"
         elif tier == "block" and (len(key) == 2 or (key.isascii() and len(key) <= _SHORT_LATIN)):
             tier = "flag"
+        tier = _at_most(tier, key)
         other = demoted.get(digest(key), tier)
         if TIERS.index(other) > TIERS.index(tier):
             tier = other
         terms[key] = Term(key, category, tier)
     return list(terms.values())
+
+
+def _at_most(tier: Tier, key: str) -> Tier:
+    """Returns the tier of a foreign list's term, "ignore" if it is Latin and too short to mean anything by itself."""
+    short = key.isascii() and sum(map(str.isalnum, key)) < _SHORTEST_LATIN
+    return "ignore" if short and tier in ("block", "flag") else tier
 
 
 def digest(key: str) -> str:

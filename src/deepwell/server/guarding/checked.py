@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from deepwell.messages import Language
+from deepwell.server.guarding.grounds import Grounds
 
 __all__ = ["Checked", "NotChecked"]
 
@@ -23,6 +24,9 @@ class Checked:
         blocked: whether the answer is a refusal.
         inner: the text is part of an answer that is read as a whole later on.
         marked: whether the answer ends with the mark of generated content.
+        system: the system messages.
+        said: the texts of the request, and of the passages that the model was shown for it.
+        grounds: the passages that the answer is to rest on; None if it rests on none.
     """
 
     tenant: str
@@ -32,6 +36,7 @@ class Checked:
     marked: bool = False
     system: str = ""
     said: list[str] = field(default_factory=list[str])
+    grounds: Grounds | None = None
 
     @classmethod
     def part(cls) -> Checked:

@@ -32,6 +32,7 @@ _EXPOSED = ", ".join(
         "retry-after",
         "traceparent",
         "x-deepwell-cache",
+        "x-aigc-label",
         *(
             f"x-ratelimit-{part}-{what}"
             for what in ("requests", "tokens")

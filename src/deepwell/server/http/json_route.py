@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from deepwell.server.access.principal import principal_in
 from deepwell.server.http.body_room import SMALL_BODY_BYTES, free_body_in
 from deepwell.server.http.json_size import check_entries
 from deepwell.server.observe.record import current
@@ -111,6 +112,7 @@ def _straight(
         free_body_in(scope)
         if (record := current()) is not None:
             record.end_user = _end_user(body)
+            record.key_id = principal_in(scope).key_id  # now, for what the audit trail tells of the request
         response = await endpoint(**{request_name: Request(scope, receive, send), body_name: body})
         await response(scope, receive, send)
 

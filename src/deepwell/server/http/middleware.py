@@ -105,6 +105,8 @@ class Envelope:
             headers.append((b"request-id", id))  # Anthropic's name of it, which their SDK reports
         if record.trace is not None and self._observer.traces:
             headers.append((b"traceparent", record.trace.header().encode()))
+        if record.label and record.status < 400:
+            headers.append((b"x-aigc-label", record.label.encode()))
         return headers
 
     def _end(self, scope: Scope, record: Record, *, ended: bool) -> None:

@@ -27,6 +27,7 @@ from deepwell.server.families.responses.tool_schema import (
 )
 from deepwell.server.families.vector_stores.search import search_options, search_stores
 from deepwell.server.guarding.checked import Checked
+from deepwell.server.guarding.grounds import Grounds
 from deepwell.server.writing import ServedWriter
 
 if TYPE_CHECKING:
@@ -112,6 +113,8 @@ async def searched(
         return Searched(query, found, dialogue, declines="" if dialogue.tools else _declines(query))
     room = await _room(answering, principal, body, _grounded(dialogue, query, ()))
     passages = _fitting(answers, room, writer)
+    if checked is not None:
+        checked.grounds = Grounds(query, passages, embedder)
     return Searched(query, found, _grounded(dialogue, query, passages), passages, embedder, quotes=quotes)
 
 

@@ -68,11 +68,15 @@ _NAMES = {"messages": "input", "format": "text.format", "thinks": "reasoning.eff
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """A request's own items, the plan of the whole dialogue, and the search that was made for it."""
+    """A request's own items, the plan of the whole dialogue, and the search that was made for it.
+
+    `refused` tells that the plan is that of a refusal, because the guard blocked the request.
+    """
 
     own: list[Item]
     plan: Plan
     search: Searched | None = None
+    refused: bool = False
 
 
 async def prompted(
@@ -93,10 +97,12 @@ async def prompted(
     if guard is not None:
         dialogue, checked = await guard.read(dialogue, principal.tenant)
     search = None
-    if checked is None or not checked.blocked:
+    refused = checked is not None and checked.blocked
+    if not refused:
         search = await searched(context, answering, adapter, principal, body, dialogue, checked)
     if search is None:
-        return Prompted(own, await planned(context, answering, adapter, principal, dialogue))
+        plan = await planned(context, answering, adapter, principal, dialogue)
+        return Prompted(own, plan, refused=refused)
     plan = await plan_dialogue(model, search.dialogue, principal.caller)
     if guard is not None and checked is not None:
         plan = guard.sealed(plan, checked)

@@ -57,6 +57,8 @@ def router(context: ServerContext) -> APIRouter:
         id = new_id("resp")
         said = await prompted(context, answering, adapter, principal_of(request), body, id)
         response = new_response(model, body, id)
+        if answering.guard is not None and not said.refused:
+            response.metadata |= answering.guard.embedded_label(id)
         choices = choices_of(model, body, said.plan, response.id, principal_of(request).caller, adapter)
         builder = builder_of(model, body, response)
 
