@@ -1,1 +1,0 @@
-import{i as e,n as t,r as n,t as r}from"./index-CP-H838b.js";var i=e({lead:`Until then the terminal runs batches.`},{lead:`在此之前，可以在终端提交批处理。`});function a(e){return t(`div`,{class:`page`,children:[t(`h1`,{children:n(`nav.batches`)}),t(r,{icon:`batches`,title:n(`soon.title`),text:i(`lead`),commands:[`deepwell batch --help`]})]})}export{a as default};

@@ -1,1 +1,0 @@
-import{i as e,n as t,r as n,t as r}from"./index-CP-H838b.js";var i=e({lead:`Until then the terminal shows the jobs.`},{lead:`在此之前，可以在终端查看任务。`});function a(e){return t(`div`,{class:`page`,children:[t(`h1`,{children:n(`nav.jobs`)}),t(r,{icon:`jobs`,title:n(`soon.title`),text:i(`lead`),commands:[`deepwell jobs`]})]})}export{a as default};

@@ -1,1 +1,0 @@
-import{i as e,n as t,r as n,t as r}from"./index-CP-H838b.js";var i=e({lead:`Until then the terminal shows the models that this machine can run.`},{lead:`在此之前，可以在终端查看本机能运行的模型。`});function a(e){return t(`div`,{class:`page`,children:[t(`h1`,{children:n(`nav.models`)}),t(r,{icon:`models`,title:n(`soon.title`),text:i(`lead`),commands:[`deepwell models`]})]})}export{a as default};

@@ -1,1 +1,0 @@
-import{i as e,n as t,r as n,t as r}from"./index-CP-H838b.js";var i=e({lead:`Until then the metrics show the usage.`},{lead:`在此之前，可以从指标查看用量。`});function a(e){return t(`div`,{class:`page`,children:[t(`h1`,{children:n(`nav.usage`)}),t(r,{icon:`usage`,title:n(`soon.title`),text:i(`lead`),commands:[`curl http://localhost:8000/metrics`]})]})}export{a as default};
