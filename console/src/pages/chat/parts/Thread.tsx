@@ -8,6 +8,7 @@ import { MessageView } from "./MessageView";
 const ESTIMATE = 140; // pixels of a message that was not drawn yet
 const BEYOND = 600; // pixels drawn above and below what is in view
 const NEAR = 48; // pixels from the end that still count as the end
+const MEANT_MS = 250; // a scroll so soon after a wheel, touch or key is the user's, and so soon after a measurement it is not
 
 /** The messages of the branch that is shown. However many there are, those in view are drawn. */
 export function Thread() {
@@ -16,7 +17,8 @@ export function Thread() {
   const heights = useRef(new Heights(ESTIMATE)).current;
   const [range, setRange] = useState<[number, number]>([Math.max(0, ids.length - 12), ids.length]);
   const pinned = useRef(true);
-  const last = useRef({ scrollTop: 0, scrollHeight: 0, clientHeight: 0 });
+  const touched = useRef(0);
+  const measured = useRef(0);
   const [atEnd, setAtEnd] = useState(true);
   heights.setKeys(ids);
 
@@ -39,6 +41,7 @@ export function Thread() {
   observer.current ??= new ResizeObserver((entries) => {
     const host = frame.current;
     if (!host) return;
+    measured.current = performance.now();
     let moved = 0;
     for (const { target } of entries) {
       const row = target as HTMLElement;
@@ -78,22 +81,35 @@ export function Thread() {
   const scrolled = () => {
     const host = frame.current;
     if (!host) return;
-    // Text that arrives moves the end away, and a window that grows moves the view; only a user who scrolls up leaves the end.
-    const { scrollTop, scrollHeight, clientHeight } = host;
-    const before = last.current;
-    const same = clientHeight === before.clientHeight && scrollHeight >= before.scrollHeight;
-    if (scrollHeight - scrollTop - clientHeight < NEAR) pinned.current = true;
-    else if (same && scrollTop < before.scrollTop) pinned.current = false;
-    last.current = { scrollTop, scrollHeight, clientHeight };
+    // Text that arrives, and rows that find their height, move the end away: only somebody who scrolls leaves it.
+    const now = performance.now();
+    const near = host.scrollHeight - host.scrollTop - host.clientHeight < NEAR;
+    const meant = now - touched.current < MEANT_MS || now - measured.current > MEANT_MS;
+    if (near || meant) pinned.current = near;
+    else if (pinned.current) toEnd();
     setAtEnd(pinned.current);
     look();
   };
 
+  const touch = () => {
+    touched.current = performance.now();
+  };
   const [begin, end] = [Math.min(range[0], ids.length), Math.min(Math.max(range[1], range[0]), ids.length)];
   const shown = ids.slice(begin, Math.max(end, begin));
   return (
     <div class="thread-frame">
-      <div ref={frame} class="thread" onScroll={scrolled} tabIndex={0} role="feed" aria-label={session.current.value?.title}>
+      <div
+        ref={frame}
+        class="thread"
+        onScroll={scrolled}
+        onWheel={touch}
+        onTouchMove={touch}
+        onKeyDown={touch}
+        onPointerMove={(event) => event.buttons !== 0 && touch()}
+        tabIndex={0}
+        role="feed"
+        aria-label={session.current.value?.title}
+      >
         <div style={{ height: `${heights.top(begin)}px` }} />
         {shown.map((id, place) => (
           <Row key={id} id={id} place={begin + place} count={ids.length} observer={observer.current as ResizeObserver} />
