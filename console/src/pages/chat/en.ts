@@ -32,6 +32,7 @@ export const en = {
   "composer.stop": "Stop",
   "composer.attach": "Attach text files",
   "composer.hint": "Enter sends, Shift+Enter begins a line",
+  "composer.wrong": "Tools or schema are not valid JSON: see the settings",
   "composer.drop": "Drop text files here",
   "composer.binary": "{name} is not a text file. Put it into a knowledge base, which reads PDF, Word and others.",
   "composer.big": "{name} is larger than {limit}. Put it into a knowledge base.",

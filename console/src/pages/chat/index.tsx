@@ -2,7 +2,7 @@ import { useEffect, useState } from "preact/hooks";
 import { api } from "../../api/client";
 import type { Model, Page as ListPage, VectorStore } from "../../api/types";
 import { t } from "../../i18n";
-import { go } from "../../state/route";
+import { go, route } from "../../state/route";
 import { Dialog } from "../../ui/Dialog";
 import { Empty } from "../../ui/Empty";
 import { Failure } from "../../ui/Failure";
@@ -32,7 +32,8 @@ export default function Chat({ rest }: PageProps) {
   }, []);
   useEffect(() => {
     if (!listed) return;
-    void session.open(wanted).then((found) => {
+    // A conversation may have begun since this was drawn: the address of now counts.
+    void session.open(route.peek().rest[0] ?? null).then((found) => {
       if (!found) go({ page: "chat", replace: true });
     });
   }, [wanted, listed]);

@@ -34,6 +34,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "composer.stop": "停止",
   "composer.attach": "添加文本文件",
   "composer.hint": "Enter 发送，Shift+Enter 换行",
+  "composer.wrong": "工具或 schema 不是有效的 JSON，请检查设置",
   "composer.drop": "将文本文件拖放到这里",
   "composer.binary": "{name} 不是文本文件。PDF、Word 等文件请放入知识库。",
   "composer.big": "{name} 超过 {limit}，请放入知识库。",

@@ -68,7 +68,9 @@ export function changeSettings(change: Partial<Settings>): void {
 
 export async function loadConversations(): Promise<void> {
   try {
-    conversations.value = await store.listConversations();
+    const read = await store.listConversations();
+    const begun = conversations.value.filter((one) => !read.some((other) => other.id === one.id));
+    conversations.value = [...begun, ...read];
   } catch (error) {
     storageError.value = error;
   }
@@ -76,6 +78,7 @@ export async function loadConversations(): Promise<void> {
 
 /** Opens a conversation, or with null an empty page for a new one. Returns whether there is such a conversation. */
 export async function open(id: string | null): Promise<boolean> {
+  wanted = id;
   if (id === (current.value?.id ?? null)) return true;
   if (id === null) {
     show(null, new Tree());
@@ -86,12 +89,13 @@ export async function open(id: string | null): Promise<boolean> {
   loading.value = true;
   try {
     const read = await store.readMessages(id);
-    const live = [...running.value].filter(([, one]) => one.conversation === id).map(([message]) => message);
-    const fresh = read.map((one) => (live.includes(one.id) ? (parked.get(one.id)?.peek() ?? one) : one));
-    show(found, new Tree(fresh, found.leaf));
-    for (const one of live) {
-      const kept = parked.get(one);
-      if (kept) messages.set(one, kept);
+    if (wanted !== id) return true; // another one was opened meanwhile
+    const fresh = read.map((one) => parked.get(one.id)?.peek() ?? late.get(one.id) ?? one);
+    show(conversations.value.find((one) => one.id === id) ?? found, new Tree(fresh, found.leaf));
+    for (const one of read) {
+      late.delete(one.id);
+      const live = parked.get(one.id);
+      if (live) messages.set(one.id, live);
     }
   } catch (error) {
     storageError.value = error;
@@ -101,6 +105,10 @@ export async function open(id: string | null): Promise<boolean> {
   return true;
 }
 
+/** The conversation that was asked for last. */
+let wanted: string | null = null;
+/** Answers that ended while their conversation was not open: newer than what a reading of the storage may have found. */
+const late = new Map<string, Message>();
 /** Signals of messages that are being written, also while their conversation is not open. */
 const parked = new Map<string, Signal<Message>>();
 
@@ -116,6 +124,7 @@ function show(conversation: Conversation | null, next: Tree): void {
 function begin(title: string): Conversation {
   const now = Date.now();
   const made: Conversation = { id: newId(), title, created: now, updated: now, leaf: null, settings: settings() };
+  wanted = made.id;
   show(made, new Tree());
   return made;
 }
@@ -248,6 +257,8 @@ function write(message: Message): void {
     tree.replace(message);
     const live = messages.get(message.id);
     if (live && live.peek() !== message) live.value = message;
+  } else {
+    late.set(message.id, message);
   }
   const conversation = conversations.value.find((one) => one.id === message.conversation);
   if (!conversation) return; // it was deleted while the answer came

@@ -4,6 +4,7 @@ import { bytes } from "../../../i18n";
 import { Button } from "../../../ui/Button";
 import { Icon } from "../../../ui/Icon";
 import { toast } from "../../../ui/Toast";
+import { problems } from "../model/request";
 import * as session from "../model/session";
 import type { Attachment } from "../model/types";
 import { say } from "../say";
@@ -44,7 +45,8 @@ export function Composer({ onSend, disabled }: ComposerProps) {
     drafts.set(conversation, value);
     setText(value);
   };
-  const ready = !disabled && !busy && (text.trim() !== "" || files.value.length > 0);
+  const wrong = Object.keys(problems(session.settings())).length > 0;
+  const ready = !disabled && !busy && !wrong && (text.trim() !== "" || files.value.length > 0);
   const send = () => {
     if (!ready) return;
     const [content, attachments] = [text, files.value];
@@ -128,7 +130,11 @@ export function Composer({ onSend, disabled }: ComposerProps) {
             }}
           />
           <Button kind="quiet" icon="attach" label={say("composer.attach")} onClick={() => picker.current?.click()} />
-          <span class="muted small grow composer-hint">{say("composer.hint")}</span>
+          {wrong ? (
+            <span class="field-error grow">{say("composer.wrong")}</span>
+          ) : (
+            <span class="muted small grow composer-hint">{say("composer.hint")}</span>
+          )}
           {busy ? (
             <Button icon="stop" label={say("composer.stop")} onClick={session.stop} />
           ) : (
