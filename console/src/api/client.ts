@@ -10,6 +10,8 @@ export interface Call {
   body?: unknown;
   query?: Record<string, string | number | boolean | undefined>;
   signal?: AbortSignal;
+  /** Sees the answer before its body is read, for its headers. */
+  onResponse?: (response: Response) => void;
 }
 
 /** Calls the server and returns the body of its answer. Asks for a key when the server wants one. */
@@ -34,6 +36,7 @@ export async function* apiStream(path: string, call: Call): AsyncGenerator<Serve
   const signal = call.signal ? AbortSignal.any([call.signal, left.signal]) : left.signal;
   try {
     const response = await send(path, { ...call, signal });
+    call.onResponse?.(response);
     if (response.body !== null) yield* events(response.body);
   } finally {
     left.abort();

@@ -12,8 +12,21 @@ export interface Model {
   object: "model";
   created: number;
   owned_by: string;
-  parent?: string | null;
-  max_model_len?: number | null;
+  /** The model that an adapter or an alias stands on. */
+  parent?: string;
+  max_model_len: number;
+  /** What is drawn with where a request says nothing; absent for a model that generates no text. */
+  default_sampling?: {
+    temperature: number;
+    top_p: number;
+    top_k: number;
+    min_p: number;
+    repetition_penalty: number;
+    source: string;
+  };
+  /** Of a model that is loaded on demand. */
+  state?: "not_loaded" | "loading" | "loaded" | "unloading";
+  size_bytes?: number;
 }
 
 export type JobStatus = "queued" | "running" | "succeeded" | "failed" | "cancelled";

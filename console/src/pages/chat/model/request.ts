@@ -1,0 +1,139 @@
+import type { Attachment, Message, Settings } from "./types";
+
+type Json = Record<string, unknown>;
+
+/** The text of a user's turn as the model reads it: what was typed, then the files. */
+export function withAttachments(content: string, attachments: readonly Attachment[] = []): string {
+  const files = attachments.map(({ name, text }) => {
+    const longest = Math.max(2, ...(text.match(/`{3,}/g) ?? []).map((run) => run.length));
+    const fence = "`".repeat(longest + 1);
+    return `${name}\n${fence}\n${text.replace(/\n$/, "")}\n${fence}`;
+  });
+  return [content, ...files].filter((part) => part !== "").join("\n\n");
+}
+
+/** What is wrong with the settings, by field; empty if they can be sent. */
+export function problems(settings: Settings): Partial<Record<"tools" | "schema", string>> {
+  const found: Partial<Record<"tools" | "schema", string>> = {};
+  try {
+    if (settings.tools.trim() !== "" && !Array.isArray(JSON.parse(settings.tools))) found.tools = "[ … ]";
+  } catch (error) {
+    found.tools = messageOf(error);
+  }
+  try {
+    if (settings.format === "json_schema") JSON.parse(settings.schema);
+  } catch (error) {
+    found.schema = messageOf(error);
+  }
+  return found;
+}
+
+/** Whether a conversation goes through the Responses API, which searches knowledge bases. */
+export function usesResponses(settings: Settings): boolean {
+  return settings.knowledge !== "";
+}
+
+/** The body of `POST /v1/chat/completions` that asks for the next turn. */
+export function chatBody(settings: Settings, messages: readonly Message[]): Json {
+  const { sampling, format, schema, effort } = settings;
+  const body: Json = {
+    model: settings.model,
+    messages: [...systemOf(settings), ...messages.filter(isSaid).map(chatMessage)],
+    stream: true,
+    stream_options: { include_usage: true },
+    ...given(sampling as Json),
+  };
+  if (effort !== "") body.reasoning_effort = effort;
+  const tools = toolsOf(settings);
+  if (tools.length > 0) body.tools = tools;
+  if (format === "json_object") body.response_format = { type: format };
+  if (format === "json_schema") {
+    body.response_format = { type: format, json_schema: { name: "answer", schema: JSON.parse(schema), strict: true } };
+  }
+  return body;
+}
+
+/** The body of `POST /v1/responses` that asks for the next turn from a knowledge base. Nothing is kept on the server. */
+export function responsesBody(settings: Settings, messages: readonly Message[]): Json {
+  const { sampling, format, schema, effort, knowledge } = settings;
+  const functions = toolsOf(settings).map((tool) => ({ type: "function", ...(tool.function as Json) }));
+  const body: Json = {
+    model: settings.model,
+    input: messages.filter(isSaid).flatMap(responseItems),
+    stream: true,
+    store: false,
+    tools: [{ type: "file_search", vector_store_ids: [knowledge] }, ...functions],
+    include: ["file_search_call.results"],
+    ...given({
+      temperature: sampling.temperature,
+      top_p: sampling.top_p,
+      top_k: sampling.top_k,
+      min_p: sampling.min_p,
+      repetition_penalty: sampling.repetition_penalty,
+      seed: sampling.seed,
+      max_output_tokens: sampling.max_tokens,
+      instructions: settings.system.trim() || undefined,
+    }),
+  };
+  if (effort !== "") body.reasoning = { effort };
+  if (format === "json_object") body.text = { format: { type: format } };
+  if (format === "json_schema") {
+    body.text = { format: { type: format, name: "answer", schema: JSON.parse(schema), strict: true } };
+  }
+  return body;
+}
+
+/** Turns without a word and without calls, as of an answer that failed at once, are not sent again. */
+function isSaid(message: Message): boolean {
+  return message.role !== "assistant" || message.content !== "" || (message.calls?.length ?? 0) > 0;
+}
+
+function systemOf(settings: Settings): Json[] {
+  return settings.system.trim() === "" ? [] : [{ role: "system", content: settings.system }];
+}
+
+function toolsOf(settings: Settings): Json[] {
+  return settings.tools.trim() === "" ? [] : (JSON.parse(settings.tools) as Json[]);
+}
+
+function chatMessage(message: Message): Json {
+  if (message.role === "tool") return { role: "tool", tool_call_id: message.call_id, content: message.content };
+  if (message.role === "user") return { role: "user", content: withAttachments(message.content, message.attachments) };
+  const calls = message.calls ?? [];
+  if (calls.length === 0) return { role: "assistant", content: message.content };
+  return {
+    role: "assistant",
+    content: message.content === "" ? null : message.content,
+    tool_calls: calls.map((call) => ({
+      id: call.id,
+      type: "function",
+      function: { name: call.name, arguments: call.arguments },
+    })),
+  };
+}
+
+function responseItems(message: Message): Json[] {
+  if (message.role === "tool") return [{ type: "function_call_output", call_id: message.call_id, output: message.content }];
+  if (message.role === "user") {
+    const text = withAttachments(message.content, message.attachments);
+    return [{ type: "message", role: "user", content: [{ type: "input_text", text }] }];
+  }
+  const calls = (message.calls ?? []).map((call) => ({
+    type: "function_call",
+    call_id: call.id,
+    name: call.name,
+    arguments: call.arguments,
+  }));
+  const said = { type: "message", role: "assistant", content: [{ type: "output_text", text: message.content }] };
+  return message.content === "" ? calls : [said, ...calls];
+}
+
+function given(values: Json): Json {
+  return Object.fromEntries(
+    Object.entries(values).filter(([, value]) => value !== undefined && !(Array.isArray(value) && value.length === 0)),
+  );
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

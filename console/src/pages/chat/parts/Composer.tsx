@@ -1,0 +1,181 @@
+import { useSignal } from "@preact/signals";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { bytes } from "../../../i18n";
+import { Button } from "../../../ui/Button";
+import { Icon } from "../../../ui/Icon";
+import { toast } from "../../../ui/Toast";
+import { problems } from "../model/request";
+import * as session from "../model/session";
+import type { Attachment } from "../model/types";
+import { say } from "../say";
+
+const MOST_BYTES = 1_000_000; // of one attached file
+
+/** Drafts by conversation, so that looking at another one loses nothing. */
+const drafts = new Map<string, string>();
+
+interface ComposerProps {
+  onSend: (content: string, attachments: Attachment[]) => void;
+  disabled: boolean;
+}
+
+/** Where the next message is written, and the answer stopped. */
+export function Composer({ onSend, disabled }: ComposerProps) {
+  const conversation = session.current.value?.id ?? "";
+  const [text, setText] = useState(drafts.get(conversation) ?? "");
+  const files = useSignal<Attachment[]>([]);
+  const [over, setOver] = useState(false);
+  const area = useRef<HTMLTextAreaElement>(null);
+  const picker = useRef<HTMLInputElement>(null);
+  const busy = session.writing() !== null;
+
+  useEffect(() => {
+    setText(drafts.get(conversation) ?? "");
+    if (matchMedia("(min-width: 800px)").matches) area.current?.focus();
+  }, [conversation]);
+
+  useLayoutEffect(() => {
+    const box = area.current;
+    if (!box) return;
+    box.style.height = "auto";
+    box.style.height = `${Math.min(box.scrollHeight + 2, innerHeight * 0.4)}px`;
+  }, [text]);
+
+  const write = (value: string) => {
+    drafts.set(conversation, value);
+    setText(value);
+  };
+  const wrong = Object.keys(problems(session.settings())).length > 0;
+  const ready = !disabled && !busy && !wrong && (text.trim() !== "" || files.value.length > 0);
+  const send = () => {
+    if (!ready) return;
+    const [content, attachments] = [text, files.value];
+    drafts.delete(conversation);
+    setText("");
+    files.value = [];
+    onSend(content, attachments);
+  };
+  const attach = async (chosen: Iterable<File>) => {
+    for (const file of chosen) {
+      const found = await readText(file);
+      if (typeof found === "string") files.value = [...files.value, { name: file.name, text: found }];
+      else toast(found.problem, "error");
+    }
+  };
+  const key = (event: KeyboardEvent) => {
+    // While characters are being composed, as Chinese ones are, Enter chooses among them.
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {
+      event.preventDefault();
+      send();
+    } else if (event.key === "Escape" && busy) {
+      session.stop();
+    }
+  };
+  return (
+    <div
+      class={over ? "composer over" : "composer"}
+      onDragOver={(event) => {
+        event.preventDefault();
+        setOver(true);
+      }}
+      onDragLeave={() => setOver(false)}
+      onDrop={(event) => {
+        event.preventDefault();
+        setOver(false);
+        void attach(event.dataTransfer?.files ?? []);
+      }}
+    >
+      <form
+        class="composer-box"
+        onSubmit={(event) => {
+          event.preventDefault();
+          send();
+        }}
+      >
+        {files.value.length > 0 && (
+          <div class="composer-files">
+            {files.value.map((file, place) => (
+              <span key={place} class="badge">
+                <span class="clip">{file.name}</span> {bytes(file.text.length)}
+                <button
+                  type="button"
+                  class="badge-remove"
+                  aria-label={say("composer.remove", { name: file.name })}
+                  onClick={() => (files.value = files.value.filter((one) => one !== file))}
+                >
+                  <Icon name="close" size={12} />
+                </button>
+              </span>
+            ))}
+          </div>
+        )}
+        <textarea
+          ref={area}
+          rows={1}
+          value={text}
+          placeholder={over ? say("composer.drop") : say("composer.placeholder")}
+          aria-label={say("composer.label")}
+          onInput={(event) => write(event.currentTarget.value)}
+          onKeyDown={key}
+        />
+        <div class="composer-row">
+          <input
+            ref={picker}
+            type="file"
+            multiple
+            hidden
+            onChange={(event) => {
+              void attach([...(event.currentTarget.files ?? [])]);
+              event.currentTarget.value = "";
+            }}
+          />
+          <Button kind="quiet" icon="attach" label={say("composer.attach")} onClick={() => picker.current?.click()} />
+          {wrong ? (
+            <span class="field-error grow">{say("composer.wrong")}</span>
+          ) : (
+            <span class="muted small grow composer-hint">{say("composer.hint")}</span>
+          )}
+          {busy ? (
+            <Button icon="stop" label={say("composer.stop")} onClick={session.stop} />
+          ) : (
+            <Button kind="primary" icon="send" label={say("composer.send")} submit disabled={!ready} />
+          )}
+        </div>
+      </form>
+      <Announcer />
+    </div>
+  );
+}
+
+/** Says to screen readers that an answer is being written, and what it was when it is whole. */
+function Announcer() {
+  const [text, setText] = useState("");
+  const id = session.writing();
+  const before = useRef<string | null>(null);
+  useEffect(() => {
+    if (id !== null) setText(say("status.writing"));
+    else if (before.current !== null) {
+      const content = session.messageOf(before.current)?.peek().content ?? "";
+      setText(say("status.done", { text: content.slice(0, 2000) }));
+    }
+    before.current = id;
+  }, [id]);
+  return (
+    <div class="unseen" role="status" aria-live="polite">
+      {text}
+    </div>
+  );
+}
+
+async function readText(file: File): Promise<string | { problem: string }> {
+  if (file.size > MOST_BYTES) {
+    return { problem: say("composer.big", { name: file.name, limit: bytes(MOST_BYTES) }) };
+  }
+  try {
+    const text = new TextDecoder("utf-8", { fatal: true }).decode(await file.arrayBuffer());
+    if (!text.includes("\0")) return text;
+  } catch {
+    // No UTF-8: not a text file, or one of an encoding that the model would not read either.
+  }
+  return { problem: say("composer.binary", { name: file.name }) };
+}
