@@ -34,7 +34,10 @@ CHAT = {
 }
 
 
-_MANY = "for at = 1, 3000 do redis.call('SET', 'deepwell:answer2:' .. at, 'x') end redis.call('SET', 'other', 'x') return {0, 0}"
+_MANY = (
+    "for at = 1, 3000 do redis.call('SET', 'deepwell:answer2:' .. at, 'x') end "
+    "redis.call('SET', 'other', 'x') return {0, 0}"
+)
 _COUNT = "return {#redis.call('KEYS', 'deepwell:answer*'), #redis.call('KEYS', '*')}"
 
 
