@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.bench.harness.assets import bench_cache
-from deepwell.bench.harness.proportions import wilson
 from deepwell.bench.workloads.safety.classifier.training import Fold, TrainingSet, training_set
 from deepwell.bench.workloads.safety.prompts import Prompt, digest_of
 from deepwell.safety.classifier.calibration import calibrated
@@ -19,18 +18,14 @@ from deepwell.safety.classifier.detector import LinearDetector
 from deepwell.safety.classifier.training import Example, TrainingOptions, train
 from deepwell.safety.classifier.weights import CATEGORIES, Weights, read_weights, write_weights
 from deepwell.safety.normalise import normalised
-from deepwell.safety.patterns import Patterns
-from deepwell.safety.terms.detector import Terms
-from deepwell.safety.terms.lists import starter_list
 
 __all__ = ["MAX_FALSE_POSITIVES", "OPTIONS", "Fitted", "fit", "fitted"]
 
 OPTIONS: Final = TrainingOptions()
-MAX_FALSE_POSITIVES: Final = 0.02
-"""Share of benign prompts that all detectors together may find. The development split is small: the upper end of its 95 %
-interval has to hold, and what patterns and terms find counts as well."""
-_DIVIDED: Final = "by recall, upper end, all detectors"
-"""Way in which thresholds are chosen: a part of the name under which weights are kept."""
+MAX_FALSE_POSITIVES: Final = 0.01
+"""Share of the benign prompts of the development split that may be found, over all three categories."""
+_DIVIDED: Final = "by recall"
+"""Way in which the categories share these: a part of the name under which weights are kept."""
 _JUDGED: Final = ("written", "chats")
 """Families of benign prompts by which thresholds are chosen; passages are easier, and would hide the hard ones."""
 
@@ -72,23 +67,8 @@ def fit_on(texts: TrainingSet, said: Callable[[str], None] = lambda _: None) -> 
         category: logits(detector, [one for one in texts.development if one.category == category])
         for category in CATEGORIES
     }
-    chosen = calibrated(weights, logits(detector, benign), attacks, max_false_positives=_left(benign))
+    chosen = calibrated(weights, logits(detector, benign), attacks, max_false_positives=MAX_FALSE_POSITIVES)
     return Fitted(chosen, texts, digest_of(texts.train))
-
-
-def _left(benign: Sequence[Prompt]) -> float:
-    """Returns the share of benign prompts that the classifier may find beside patterns and terms; at least one prompt."""
-    most = max((n for n in range(len(benign)) if wilson(n, len(benign))[1] <= MAX_FALSE_POSITIVES), default=0)
-    others = [Patterns(), Terms([starter_list()])]
-    found = sum(
-        any(
-            one.category != "script" and not one.rule.startswith("terms.flag")
-            for detector in others
-            for one in detector.scan(normalised(text.text))
-        )
-        for text in benign
-    )
-    return max(most - found, 1) / len(benign)
 
 
 def fitted(fold: Fold, said: Callable[[str], None] = lambda _: None) -> Weights:
