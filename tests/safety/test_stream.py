@@ -493,6 +493,13 @@ def test_nothing_leaves_where_a_detector_breaks_on_every_text(where: str) -> Non
     assert (out, answers[-1].ended) == ("", True)
 
 
+def test_a_slow_detector_does_not_judge_a_first_token_alone() -> None:
+    made = StreamRules([], deciding("block"), sampled=[Terms(["kill"])])
+    out, _ = streamed(made, ["Kill", "ing a process takes one command."])
+    assert out == "Killing a process takes one command."
+    assert streamed(made, ["kill"])[1][-1].ended
+
+
 def test_nothing_can_be_pushed_behind_the_end() -> None:
     scanner = StreamScanner(BLOCK)
     assert scanner.push("a badger. ").ended

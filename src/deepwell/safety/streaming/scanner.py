@@ -38,11 +38,11 @@ class StreamScanner:
     NOTE: Every character passes two cheap automata, of the terms and of the runs that look like numbers, addresses and
     codes, and every token the expressions of values that the policy acts on (`OpenValues`). They tell what is held back, and
     when a scan is due: a term or a value is whole, a run is over, or 160 characters have passed. The first piece is always
-    scanned, so that a detector that does not work is known before anything leaves. A scan normalises the last 200 characters
-    or so and asks the detectors. What it finds at the very end is decided with the next character, since a word or a number
-    may go on. So plain text leaves at once, at about one microsecond a character, no term of the lexicon
-    leaves whole, and nothing of a value of at most 64 characters leaves. A text in rot13 or the like is told by its letters
-    and not by its form: it is found, but up to 160 characters of it may have left.
+    scanned, so that a detector that does not work is known before anything leaves; what slow ones find in it does not count.
+    A scan normalises the last 200 characters or so and asks the detectors. What it finds at the very end is decided with the
+    next character, since a word or a number may go on. So plain text leaves at once, at about one microsecond a character,
+    no term of the lexicon leaves whole, and nothing of a value of at most 64 characters leaves. A text in rot13 or the like
+    is told by its letters and not by its form: it is found, but up to 160 characters of it may have left.
     """
 
     __slots__ = (
@@ -189,10 +189,13 @@ class StreamScanner:
         if self._before:
             found += self._crossing(end)
         firm, provisional = (found, []) if last else self._parted(found, end)
-        if last or is_first or end - self._sampled >= _SAMPLE_EVERY:
-            self._sampled = end
+        is_sample = last or end - self._sampled >= _SAMPLE_EVERY
+        if is_sample or is_first:
             sampled, more_failed = asked(self._rules.sampled, text, first)
-            firm, failed = firm + sampled, failed + more_failed
+            failed += more_failed
+        if is_sample:
+            # The first token is asked about only to see who answers: it is too short to be judged alone.
+            self._sampled, firm = end, firm + sampled
         failed = [name for name in failed if name not in self._failed]
         self._failed.update(failed)
         return firm, provisional, failed
