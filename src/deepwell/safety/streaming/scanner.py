@@ -193,9 +193,9 @@ class StreamScanner:
         if is_sample or is_first:
             sampled, more_failed = asked(self._rules.sampled, text, first)
             failed += more_failed
-        if is_sample:
-            # The first token is asked about only to see who answers: it is too short to be judged alone.
-            self._sampled, firm = end, firm + sampled
+            # A first token is asked about only to see who answers: it is too short to be judged alone.
+            firm = firm + sampled if is_sample else firm
+        self._sampled = end if is_sample else self._sampled
         failed = [name for name in failed if name not in self._failed]
         self._failed.update(failed)
         return firm, provisional, failed
