@@ -141,7 +141,7 @@ async def door(codec: Codec, database: Database, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def shipped(codec: Codec, database: Database, tmp_path: Path) -> AsyncIterator[Door]:
     """The shipped catalog over an empty store."""
-    catalog = CatalogOptions(Settings(models_dir=tmp_path / "models"))
+    catalog = CatalogOptions(Settings.load(models_dir=tmp_path / "models"))
     async with opened(service_of(codec, database, catalog), pulls=False) as found:
         yield found
 
@@ -200,7 +200,7 @@ async def test_the_plan_of_a_model_that_is_not_here(shipped: Door) -> None:
 
 
 async def test_a_plan_that_does_not_fit_says_what_would(shipped: Door, tmp_path: Path) -> None:
-    settings = Settings(models_dir=tmp_path / "models")
+    settings = Settings.load(models_dir=tmp_path / "models")
     plans = ModelPlans(CatalogOptions(settings))
     made, error = plans.plan("qwen2.5-0.5b", settings.model_copy(update={"precision": "bf16"}), 900_000_000)
     assert made.total_bytes > 900_000_000
@@ -242,9 +242,9 @@ async def test_a_pull_brings_a_model_with_its_progress(door: Door, hub: FileServ
     [listed] = (await door.http.get("/v1/catalog")).json()["data"]
     assert listed["downloaded"] and not listed["served"]
     assert listed["download_bytes"] == manifest.size_bytes
-    planned = plan_model(
-        door.context.options.catalog.settings.with_model("tiny"), is_additional=True, available_bytes=1 << 50
-    )
+    options = door.context.options.catalog
+    assert options is not None
+    planned = plan_model(options.settings.with_model("tiny"), is_additional=True, available_bytes=1 << 50)
     assert listed["memory_bytes"] == planned.memory.total_bytes
     plan = (await door.http.get("/v1/catalog/tiny/plan")).json()
     assert plan["fits"] and plan["total_bytes"] == planned.memory.total_bytes
