@@ -481,6 +481,18 @@ def test_a_failure_that_blocks_ends_the_stream() -> None:
     assert answers[-1].ended
 
 
+@pytest.mark.parametrize("where", ["detectors", "sampled"])
+def test_nothing_leaves_where_a_detector_breaks_on_every_text(where: str) -> None:
+    broken = [Broken()]
+    made = StreamRules(
+        broken if where == "detectors" else [],
+        deciding("block"),
+        sampled=broken if where == "sampled" else [],
+    )
+    out, answers = streamed(made, list("Short."))
+    assert (out, answers[-1].ended) == ("", True)
+
+
 def test_nothing_can_be_pushed_behind_the_end() -> None:
     scanner = StreamScanner(BLOCK)
     assert scanner.push("a badger. ").ended

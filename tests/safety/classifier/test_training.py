@@ -84,6 +84,16 @@ def test_thresholds_need_benign_texts() -> None:
         calibrated(weights, np.zeros((0, 3)), {}, max_false_positives=0.01)
 
 
+def test_categories_share_the_false_positives_by_what_they_gain() -> None:
+    """One benign text of a hundred may be found: finding the last attack of the first category is worth it."""
+    benign, attacks = np.full((100, 3), -9.0), np.full((10, 3), 5.0)
+    benign[0, 0], benign[1, 1] = 6.0, 3.0
+    read = calibrated(_trained(), benign, dict.fromkeys(CATEGORIES, attacks), max_false_positives=0.01)
+    assert read.thresholds[0] < 5.0 < 6.0
+    assert 3.0 < read.thresholds[1] <= 5.0
+    assert (benign >= read.thresholds).any(axis=1).sum() == 1
+
+
 def test_labelled_texts_are_counted(tmp_path: Path) -> None:
     weights, texts = tmp_path / "weights.safetensors", tmp_path / "texts.jsonl"
     write_weights(_trained(), weights)

@@ -47,6 +47,12 @@ def test_harmless_requests_pass_under_a_policy_that_blocks_attacks_alone(make: M
     assert "chess" in str(outcome.facts[1].value)
 
 
+@pytest.mark.parametrize("policy", ["standard", "strict"])
+def test_harmless_requests_pass_under_the_presets(make: Make, policy: str):
+    outcome = owasp.harmless_requests(make(policy))
+    assert outcome.status == "pass", outcome
+
+
 def test_a_detector_that_does_not_work_is_no_pass(make: Make):
     context = make(STRICT)
     assert context.guard is not None

@@ -7,9 +7,17 @@ from typing import Annotated
 
 import typer
 
-from deepwell.cli.bench.options import Json, Row, measure
+from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["attacks", "safety_obfuscation", "safety_peers", "safety_terms", "safety_time"]
+__all__ = [
+    "attacks",
+    "safety_failures",
+    "safety_first_token",
+    "safety_obfuscation",
+    "safety_peers",
+    "safety_terms",
+    "safety_time",
+]
 
 Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
 
@@ -66,3 +74,29 @@ def safety_peers(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.safety.peers import bench_safety_peers
 
     measure("safety_peers", row, json, bench_safety_peers)
+
+
+def safety_failures(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Lets every part of the guard fail in every layer, and counts the requests that end as the policy declares."""
+    from deepwell.bench.suites.safety.failures import bench_failures
+
+    measure("safety_failures", row, json, lambda report: bench_failures(report, model_path(model)))
+
+
+def safety_first_token(
+    pairs: Annotated[
+        int, typer.Option(min=5, help="Number of pairs of requests, for each length of text.")
+    ] = 100,
+    model: Model = None,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures what the guard adds to the time to the first token, against the same server without a guard."""
+    from deepwell.bench.suites.safety.first_token import bench_first_token
+
+    measure(
+        "safety_first_token",
+        row,
+        json,
+        lambda report: bench_first_token(report, model_path(model), pairs=pairs),
+    )

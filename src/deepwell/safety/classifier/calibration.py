@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from typing import Final
 
 import numpy as np
@@ -17,6 +18,8 @@ _DECAY: Final = 1e-4
 """Weight of the square of the slope, which keeps it finite where the kinds do not overlap."""
 
 _SHORTEST: Final = 1e-6
+_FINEST: Final = 20
+"""Most benign texts of one category: every way to divide more of them would take minutes to look at."""
 _MARGIN: Final = 0.05
 """Distance of a threshold above the highest benign text that it lets through."""
 
@@ -30,26 +33,20 @@ def calibrated(
 ) -> Weights:
     """Returns weights whose thresholds let through the benign texts of a development split, and whose scores are probabilities.
 
-    Every category may find the same number of benign texts, the largest number at which no more than the given share of
-    them is found in any category.
+    The categories share the benign texts that may be found: of all ways to divide them, the one with the highest mean recall
+    on the attacks is taken, and of equal ones that which finds the fewest.
 
     Args:
         benign: highest logits of benign texts: [texts, categories].
         attacks: highest logits of attacks by category: [texts, categories].
-        max_false_positives: share of the benign texts that may be found.
+        max_false_positives: share of the benign texts that may be found, over all categories.
 
     Raises:
         ValueError: there are no benign texts, or the share is not between 0 and 1.
     """
     if not len(benign) or not 0 < max_false_positives < 1:
         raise ValueError("thresholds need benign texts, and a share between 0 and 1")
-    ordered = np.sort(benign, axis=0)[::-1]
-    allowed = 0
-    for number in range(len(benign) - 1):
-        if (benign > ordered[number]).any(axis=1).sum() > max_false_positives * len(benign):
-            break
-        allowed = number
-    thresholds = ordered[allowed] + _MARGIN
+    thresholds = _divided(benign, attacks, int(max_false_positives * len(benign)))
     slopes, offsets = np.ones(len(CATEGORIES)), np.zeros(len(CATEGORIES))
     for number, category in enumerate(CATEGORIES):
         if len(found := attacks.get(category, benign[:0])):
@@ -58,6 +55,27 @@ def calibrated(
             )
     single = (each.astype(np.float32) for each in (thresholds, slopes, offsets))
     return replace(weights, **dict(zip(("thresholds", "slopes", "offsets"), single, strict=True)))
+
+
+def _divided(
+    benign: NDArray[np.float64], attacks: dict[str, NDArray[np.float64]], most: int
+) -> NDArray[np.float64]:
+    """Returns the thresholds at which at most so many benign texts are found and the mean recall is highest."""
+    ordered = np.sort(benign, axis=0)[::-1] + _MARGIN
+    most = min(most, len(benign) - 1)
+    candidates = ordered[: min(most, _FINEST) + 1]
+    recalls = np.zeros(candidates.shape)
+    for number, category in enumerate(CATEGORIES):
+        if len(found := attacks.get(category, benign[:0])):
+            recalls[:, number] = (found[:, number] >= candidates[:, None, number]).mean(axis=1)
+    best, thresholds = (-1.0, 0), candidates[0]
+    for places in product(range(len(candidates)), repeat=len(CATEGORIES)):
+        chosen = candidates[list(places), range(len(CATEGORIES))]
+        wrong = int((benign >= chosen).any(axis=1).sum())
+        recall = float(sum(recalls[place, number] for number, place in enumerate(places)))
+        if wrong <= most and (recall, -wrong) > best:
+            best, thresholds = (recall, -wrong), chosen
+    return thresholds
 
 
 def _logistic(benign: NDArray[np.float64], attacks: NDArray[np.float64]) -> tuple[float, float]:

@@ -56,7 +56,7 @@ class TrainingOptions:
     epochs: int = 10
     batch: int = 256
     rate: float = 0.4
-    decay: float = 1e-5
+    decay: float = 1e-4
     benign_share: float = 3.0
     seed: int = 17
 

@@ -37,9 +37,10 @@ class StreamScanner:
 
     NOTE: Every character passes two cheap automata, of the terms and of the runs that look like numbers, addresses and
     codes, and every token the expressions of values that the policy acts on (`OpenValues`). They tell what is held back, and
-    when a scan is due: a term or a value is whole, a run is over, or 160 characters have passed. A scan normalises the last
-    200 characters or so and asks the detectors. What it finds at the very end is decided with the next character, since a
-    word or a number may go on. So plain text leaves at once, at about one microsecond a character, no term of the lexicon
+    when a scan is due: a term or a value is whole, a run is over, or 160 characters have passed. The first piece is always
+    scanned, so that a detector that does not work is known before anything leaves. A scan normalises the last 200 characters
+    or so and asks the detectors. What it finds at the very end is decided with the next character, since a word or a number
+    may go on. So plain text leaves at once, at about one microsecond a character, no term of the lexicon
     leaves whole, and nothing of a value of at most 64 characters leaves. A text in rot13 or the like is told by its letters
     and not by its form: it is found, but up to 160 characters of it may have left.
     """
@@ -146,7 +147,7 @@ class StreamScanner:
         since = end - self._scanned
         if self._waits(end) and whole is None and not last:
             return Released("")
-        due = self._rescan or over or whole is not None or since >= self._rules.every
+        due = not self._scanned or self._rescan or over or whole is not None or since >= self._rules.every
         due = due or len(text) >= _LARGE or (self._runs.length >= _LONG_RUN and since >= _LONG_RUN)
         hold = end if last else self._hold(end)
         decision = None
@@ -183,12 +184,12 @@ class StreamScanner:
             cut = from_word(window)
             window, first = window[cut:], first + cut
         text = self._rules.normalise(window)
-        self._scanned = end
+        is_first, self._scanned = not self._scanned, end
         found, failed = asked(self._rules.detectors, text, first)
         if self._before:
             found += self._crossing(end)
         firm, provisional = (found, []) if last else self._parted(found, end)
-        if last or end - self._sampled >= _SAMPLE_EVERY:
+        if last or is_first or end - self._sampled >= _SAMPLE_EVERY:
             self._sampled = end
             sampled, more_failed = asked(self._rules.sampled, text, first)
             firm, failed = firm + sampled, failed + more_failed

@@ -24,6 +24,8 @@ __all__ = ["MAX_FALSE_POSITIVES", "OPTIONS", "Fitted", "fit", "fitted"]
 OPTIONS: Final = TrainingOptions()
 MAX_FALSE_POSITIVES: Final = 0.01
 """Share of the benign prompts of the development split that may be found, over all three categories."""
+_DIVIDED: Final = "by recall"
+"""Way in which the categories share these: a part of the name under which weights are kept."""
 _JUDGED: Final = ("written", "chats")
 """Families of benign prompts by which thresholds are chosen; passages are easier, and would hide the hard ones."""
 
@@ -72,7 +74,8 @@ def fit_on(texts: TrainingSet, said: Callable[[str], None] = lambda _: None) -> 
 def fitted(fold: Fold, said: Callable[[str], None] = lambda _: None) -> Weights:
     """Returns the weights of a fold from the cache, where they were trained on the same texts with the same options."""
     texts = training_set(fold)
-    name = f"{digest_of(texts.train)} {digest_of(texts.development)} {asdict(OPTIONS)} {MAX_FALSE_POSITIVES}"
+    data = f"{digest_of(texts.train)} {digest_of(texts.development)}"
+    name = f"{data} {asdict(OPTIONS)} {MAX_FALSE_POSITIVES} {_DIVIDED}"
     kept = bench_cache() / "safety" / f"weights-{sha256(name.encode()).hexdigest()[:16]}.safetensors"
     if not kept.exists():
         part = kept.with_suffix(".part")

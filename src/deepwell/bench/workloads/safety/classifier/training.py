@@ -23,6 +23,8 @@ Fold = Literal["shipped", "without advbench", "without harmbench"]
 """The weights that ship know AdvBench and HarmBench; for the figure of one of them, it is left out with its relatives."""
 
 _HERE: Final = Path(__file__).parents[1]
+_WRITTEN: Final = ("benign_training.txt", "benign_tasks_training.txt")
+"""Harmless requests with the words of attacks, and harmless tasks about texts, prompts and instructions."""
 _GOALS: Final = 9
 """Openers that each goal is combined with."""
 _HEADINGS: Final = 900
@@ -107,13 +109,13 @@ def _once(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 
 def written_benign(side: Literal["train", "development"]) -> list[Prompt]:
-    """Returns the written benign prompts of a side; a quarter of the templates is for development."""
-    lines = (_HERE / "written" / "benign_training.txt").read_text(encoding="utf-8").splitlines()
+    """Returns the written benign prompts of a side; a share of the templates, by hash, is for development."""
     found: list[Prompt] = []
-    for one in templates(lines):
-        is_development = side_of(f"written/{one}") == "development"
-        if is_development == (side == "development"):
-            found += [prompt("benign", "written", text) for text in expanded(one)]
+    for name in _WRITTEN:
+        for one in templates((_HERE / "written" / name).read_text(encoding="utf-8").splitlines()):
+            is_development = side_of(f"written/{one}") == "development"
+            if is_development == (side == "development"):
+                found += [prompt("benign", "written", text) for text in expanded(one)]
     return found
 
 
