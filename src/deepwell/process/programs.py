@@ -63,7 +63,7 @@ class KeptProgram:
 
     Attributes:
         pid: process id; 0: there is no process.
-        last_end: how the last process ended, in words.
+        last_end: how the last process ended: `exit 1`, the name of a signal, or why it could not be started.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class KeptProgram:
             process = self._launch(lines.theirs)
         except OSError as error:
             lines.close()
-            self.last_end = f"could not be started ({error})"
+            self.last_end = str(error)
             return None
         self._process, self.pid = process, process.pid
         lines.listen()
@@ -143,9 +143,7 @@ class KeptProgram:
         probe.cancel()
         ready_at = (await asyncio.gather(probe, return_exceptions=True))[0]
         await lines.drained()
-        self.last_end = (
-            f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
-        )
+        self.last_end = signal.Signals(-code).name if code < 0 else f"exit {code}"
         return ready_at if isinstance(ready_at, float) else None
 
     def _launch(self, output: int) -> subprocess.Popen[bytes]:
@@ -220,7 +218,8 @@ class _Lines:
             self._rest = self._rest[_LINE_BYTES:]
 
     def _tell(self, line: bytes) -> None:
-        self._on_line(line.decode(errors="replace").rstrip("\r"))
+        for start in range(0, max(len(line), 1), _LINE_BYTES):
+            self._on_line(line[start : start + _LINE_BYTES].decode(errors="replace").rstrip("\r"))
 
 
 class Programs:
