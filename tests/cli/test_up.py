@@ -48,7 +48,7 @@ def test_the_plan_names_parts_model_precision_memory_and_batch_size(
     (api,) = plan["parts"]
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d+", api["url"]) and api["missing"] is None
     text = runner.invoke(app, ["up", str(tiny_model), *QUIET, "--dry-run"]).output
-    assert "batch size: 64 sequences" in text and "weights" in text and api["title"] in text
+    assert "batch size: 64 sequences" in text and "weights" in text and "API and console" in text
     assert not (Settings.load().data_dir / "up.json").exists()
 
 
@@ -122,20 +122,20 @@ def test_an_extra_that_is_missing_is_one_line_and_the_rest_starts(
     arguments = (str(tiny_model), "--port", "0")
     parts = {one["name"]: one["missing"] for one in planned(runner, *arguments)["parts"]}
     assert parts["api"] is None
-    assert "pip install 'deepwell[tensorboard]'" in parts["tensorboard"]
-    assert "pip install 'deepwell[jupyter]'" in parts["jupyter"]
+    assert parts["tensorboard"] == "deepwell[tensorboard]" and parts["jupyter"] == "deepwell[jupyter]"
     text = runner.invoke(app, ["up", *arguments, "--dry-run"]).output
-    assert len([line for line in text.splitlines() if "pip install" in line]) == 2
+    lines = [line for line in text.splitlines() if "pip install" in line]
+    assert len(lines) == 2 and "pip install 'deepwell[jupyter]'" in lines[1] and "--no-jupyter" in lines[1]
 
 
 def test_all_gpus_are_every_one_there_is_with_one_warning_if_there_is_none(tmp_path: Path) -> None:
     assert check_gpus(None, 0) == () == check_gpus("0", 3)
     assert count_gpus(tmp_path) == 0
-    assert len(check_gpus("all", 0)) == 1 and "no GPU" in check_gpus("all", 0)[0]
+    assert len(check_gpus("all", 0)) == 1 and "no GPU" in check_gpus("all", 0)[0].said("en")
     for name in ("nvidia0", "nvidia1", "nvidiactl"):
         (tmp_path / name).touch()
     assert count_gpus(tmp_path) == 2
-    assert "2 GPU" in check_gpus("all", 2)[0]
+    assert "2 GPU" in check_gpus("all", 2)[0].said("en")
     with pytest.raises(InvalidRequest, match="more GPUs than the 2"):
         check_gpus("3", 2)
     with pytest.raises(InvalidRequest, match="computes on the CPU"):
@@ -173,19 +173,20 @@ def test_a_container_listens_to_others_and_shows_its_key_once(
     assert plan["host"] == "0.0.0.0" and plan["container"]
     assert planned(runner, str(tiny_model), *QUIET, "--host", "127.0.0.1")["host"] == "127.0.0.1"
     settings = Settings.load(host="0.0.0.0")
-    key, line = first_key(settings)
-    assert key.startswith("dw-") and key in line
-    again, line = first_key(settings)
-    assert again == "" and key not in line and key[-4:] in line and "first start" in line
+    key, note = first_key(settings)
+    assert key.startswith("dw-") and note is not None and key in note.said("en")
+    again, note = first_key(settings)
+    said = "" if note is None else note.said("en")
+    assert again == "" and key not in said and key[-4:] in said and "first start" in said
     listed = json.loads(runner.invoke(app, ["keys", "list", "--json"]).output)["keys"]
     assert [(one["tenant"], one["scopes"]) for one in listed] == [(LOCAL, ["inference", "files"])]
     runner.invoke(app, ["keys", "revoke", listed[0]["id"]])
-    assert first_key(settings) == ("", "")  # its owner closed the door
+    assert first_key(settings) == ("", None)  # its owner closed the door
 
 
 def test_a_container_with_a_key_of_its_own_gets_no_other(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEEPWELL_API_KEYS", "a-key-that-was-given")
-    assert first_key(Settings.load()) == ("", "")
+    assert first_key(Settings.load()) == ("", None)
     assert not (home / "data" / "deepwell.db").exists()
 
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "app", "main", "modules_for"]
 
 VERBS = (
-    "up",
     "serve",
     "chat",
     "ask",
+    "up",
     "pull",
     "models",
     "knowledge",

@@ -59,6 +59,14 @@ DEMO_QUESTIONS = {
 }
 
 
+Demo = Annotated[
+    bool,
+    typer.Option(
+        "--demo", help="Ask one question through the API when the server is ready, and print the answer."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command()(serve)
@@ -104,12 +112,7 @@ def serve(
     guard: Guard = None,
     workers: Workers = None,
     init: Init = False,
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo", help="Ask one question through the API when the server is ready, and print the answer."
-        ),
-    ] = False,
+    demo: Demo = False,
     json: JsonFlag = False,
 ) -> None:
     """Serve models behind an OpenAI-compatible API, until Ctrl-C."""

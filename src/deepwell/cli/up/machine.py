@@ -1,4 +1,4 @@
-"""What `deepwell up` finds on this machine: GPUs, a container, free ports. What was asked for and is not there is refused."""
+"""The machine as `deepwell up` finds it: GPUs, a container, free ports. An option that asks for more is refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deepwell.errors import InvalidRequest, PortInUse
-from deepwell.messages import say
+from deepwell.messages import Note
 
 if TYPE_CHECKING:
     from deepwell.settings import Settings
@@ -32,7 +32,7 @@ def count_gpus(devices: Path = Path("/dev")) -> int:
     return nvidia or sum(1 for _ in (devices / "dri").glob("renderD*"))
 
 
-def check_gpus(asked: str | None, present: int) -> tuple[str, ...]:
+def check_gpus(asked: str | None, present: int) -> tuple[Note, ...]:
     """Returns the warnings about `--gpus`. The engine computes on the processor.
 
     Raises:
@@ -41,7 +41,7 @@ def check_gpus(asked: str | None, present: int) -> tuple[str, ...]:
     if asked is None or asked == "0":
         return ()
     if asked == "all":
-        return (say("up_gpus_unused", count=present) if present else say("up_gpus_none"),)
+        return (Note("up_gpus_unused", {"count": present}) if present else Note("up_gpus_none"),)
     if not asked.isascii() or not asked.isdigit():
         raise InvalidRequest.of("option_value", option="--gpus", value=asked, values="all, 0, 1, 2")
     key = "gpus_missing" if int(asked) > present else "gpus_not_used"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,8 @@ def choose_models(settings: Settings, given: Sequence[str], path: Path | None) -
 
     Args:
         given: the names on the command line.
-        path: a model, a folder with several, a model store, or an empty folder that becomes one; None: the store is meant.
+        path: a model, a folder with several, a model store, or an empty folder that becomes one if it can be written; None:
+            the store of the settings is meant.
 
     Raises:
         InvalidRequest: the path is not there, or holds several models and none is named.
@@ -60,7 +62,9 @@ def choose_models(settings: Settings, given: Sequence[str], path: Path | None) -
         served = tuple(str(plain[one]) if one in plain else one for one in names)
         return ChosenModels(served, settings.models_dir, found.missing)
     here = _stored(settings.models_dir, wanted)
-    return ChosenModels(wanted, path, wanted) if here.missing else here
+    if not here.missing or not os.access(path, os.W_OK):  # a mounted folder may belong to another user
+        return here
+    return ChosenModels(wanted, path, wanted)
 
 
 def pull_models(settings: Settings, chosen: ChosenModels, *, shown: bool) -> ChosenModels:

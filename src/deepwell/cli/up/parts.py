@@ -40,7 +40,8 @@ def api_program(
 
 def tensorboard_program(folder: Path, host: str, port: int) -> Program:
     """Returns TensorBoard over the folder of runs."""
-    arguments = ("--logdir", str(folder), "--host", host, "--port", str(port))
+    # Without its fast loader, which is experimental and a program of its own.
+    arguments = ("--load_fast", "false", "--logdir", str(folder), "--host", host, "--port", str(port))
     command = (*_PYTHON, "tensorboard.main", *arguments)
     return Program("tensorboard", command, _bare_environment(), folder, _local(host, port))
 
@@ -68,8 +69,14 @@ def jupyter_program(data_dir: Path, host: str, port: int, url: str) -> tuple[Pro
             "allow_root": os.geteuid() == 0,
             "allow_remote_access": host not in ("127.0.0.1", "::1", "localhost"),
         },
+        "Application": {"log_level": "WARN"},
         "IdentityProvider": {"token": token},
-        "LabApp": {"check_for_updates_class": "jupyterlab.NeverCheckForUpdate", "news_url": None},
+        # Nothing is asked of the network, and the page installs nothing.
+        "LabApp": {
+            "extension_manager": "readonly",
+            "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+            "news_url": None,
+        },
     }
     _write_private(own / "config" / "jupyter_server_config.json", json.dumps(settings))
     environ = _bare_environment() | {

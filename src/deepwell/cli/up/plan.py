@@ -18,13 +18,15 @@ from deepwell.cli.up.machine import (
 )
 from deepwell.cli.up.models import ChosenModels, choose_models
 from deepwell.errors import InvalidRequest
-from deepwell.messages import say
+from deepwell.messages import Note, say
 
 if TYPE_CHECKING:
     from deepwell.dialogue.opening import Planned
     from deepwell.settings import Settings
 
-__all__ = ["Asked", "Part", "PlatformPlan", "make_plan"]
+__all__ = ["Asked", "Part", "PlatformPlan", "make_plan", "title_of"]
+
+_TITLES = {"tensorboard": "TensorBoard", "jupyter": "JupyterLab"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +50,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part of the platform, with its place.
-
-    Attributes:
-        missing: the line that says how to bring it; empty: it starts.
-    """
+    """One part of the platform, with its place. `missing`: its extra is not installed, so it does not start."""
 
     name: str
-    title: str
     host: str
     port: int
-    missing: str = ""
+    missing: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name of the part for people."""
+        return title_of(self.name)
 
     @property
     def url(self) -> str:
@@ -85,7 +87,7 @@ class PlatformPlan:
     flags: Mapping[str, object]
     container: bool
     gpus: int
-    warnings: tuple[str, ...]
+    warnings: tuple[Note, ...]
     planned: tuple[Planned, ...] = ()
 
     @property
@@ -122,7 +124,11 @@ class PlatformPlan:
             "tensor_parallel": 1,
             "gpus": {"asked": self.asked.gpus, "present": self.gpus, "used": 0},
             "parts": [
-                {"name": one.name, "title": one.title, "url": one.url, "missing": one.missing or None}
+                {
+                    "name": one.name,
+                    "url": one.url,
+                    "missing": f"deepwell[{one.name}]" if one.missing else None,
+                }
                 for one in self.parts
             ],
             "host": self.settings.host,
@@ -132,15 +138,12 @@ class PlatformPlan:
             else {"name": self.settings.knowledge, "folder": str(self.asked.knowledge)},
             "policy": self.settings.guard,
             "data_dir": str(self.settings.data_dir),
-            "warnings": list(self.warnings),
+            "warnings": [one.said("en") for one in self.warnings],
         }
 
     def lines(self) -> list[str]:
         """Returns the plan for people."""
-        lines = [
-            say("up_plan_part", title=one.title, url=one.url) if not one.missing else one.missing
-            for one in self.parts
-        ]
+        lines = [_part_line(one) for one in self.parts]
         for one in self.planned:
             lines += [f"{one.name}  {one.path}", *(f"  {line}" for line in one.memory.lines())]
         if self.planned:
@@ -153,7 +156,7 @@ class PlatformPlan:
             lines.append(say("up_plan_knowledge", name=self.settings.knowledge, folder=self.asked.knowledge))
         if self.settings.guard is not None:
             lines.append(say("up_plan_policy", policy=self.settings.guard))
-        return [*lines, *self.warnings]
+        return [*lines, *(one.said() for one in self.warnings)]
 
 
 def make_plan(asked: Asked) -> PlatformPlan:
@@ -188,7 +191,7 @@ def make_plan(asked: Asked) -> PlatformPlan:
     models = choose_models(settings, asked.models, asked.model_path)
     parts = _parts(asked, settings)
     if settings.is_exposed() and any(one.name == "tensorboard" and not one.missing for one in parts):
-        warnings += (say("up_tensorboard_open", port=parts[1].port),)
+        warnings += (Note("up_tensorboard_open", {"port": parts[1].port}),)
     flags = {
         "host": settings.host,
         "port": parts[0].port,
@@ -205,35 +208,32 @@ def make_plan(asked: Asked) -> PlatformPlan:
 def _parts(asked: Asked, settings: Settings) -> tuple[Part, ...]:
     """Returns the parts with their ports. Those whose extra is missing say how to bring it."""
     host = settings.host
-    wanted: list[tuple[str, str, int, str, str, str]] = [
-        ("api", say("up_title_api"), settings.port, "--port", "", "deepwell")
-    ]
-    if asked.tensorboard is not None:
-        wanted.append(
-            (
-                "tensorboard",
-                "TensorBoard",
-                asked.tensorboard,
-                "--tensorboard-port",
-                "--no-tensorboard",
-                "tensorboard",
-            )
-        )
-    if asked.jupyter is not None:
-        wanted.append(
-            ("jupyter", "JupyterLab", asked.jupyter, "--jupyter-port", "--no-jupyter", "jupyterlab")
-        )
+    wanted = [("api", settings.port, "--port", "", "deepwell")]
+    if (port := asked.tensorboard) is not None:
+        wanted.append(("tensorboard", port, "--tensorboard-port", "--no-tensorboard", "tensorboard"))
+    if (port := asked.jupyter) is not None:
+        wanted.append(("jupyter", port, "--jupyter-port", "--no-jupyter", "jupyterlab"))
     parts: list[Part] = []
-    for name, title, port, option, leave_out, module in wanted:
+    for name, port, option, leave_out, module in wanted:
         if not has_modules(module):
-            missing = say("up_extra_missing", title=title, extra=name, option=leave_out)
-            parts.append(Part(name, title, host, port, missing))
+            parts.append(Part(name, host, port, missing=True))
             continue
         if twice := next((one for one in parts if one.port == port and port and not one.missing), None):
-            places = {"title": title, "other": twice.title, "port": port, "option": option, "free": port + 1}
-            raise InvalidRequest.of("up_port_twice", **places)
-        parts.append(Part(name, title, host, claim_port(title, host, port, option, leave_out)))
+            places = {"title": title_of(name), "other": twice.title, "port": port, "option": option}
+            raise InvalidRequest.of("up_port_twice", **places, free=port + 1)
+        parts.append(Part(name, host, claim_port(title_of(name), host, port, option, leave_out)))
     return tuple(parts)
+
+
+def title_of(name: str) -> str:
+    """Returns the name of a part for people."""
+    return _TITLES.get(name) or say("up_title_api")
+
+
+def _part_line(part: Part) -> str:
+    if not part.missing:
+        return say("up_plan_part", title=part.title, url=part.url)
+    return say("up_extra_missing", title=part.title, extra=part.name, option=f"--no-{part.name}")
 
 
 def _model(name: str, planned: Planned | None, missing: bool) -> dict[str, Any]:

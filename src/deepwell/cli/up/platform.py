@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from deepwell.cli.output import console, write_json
+from deepwell.cli.up.plan import title_of
 from deepwell.errors import DeepwellError, EngineUnavailable
-from deepwell.messages import say
+from deepwell.messages import Note
 from deepwell.process.programs import KeptProgram, Program, Programs
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Platform:
     def _changed(self, one: KeptProgram) -> None:
         self._tell()
         name = one.program.name
-        title = next(part.title for part in self._plan.parts if part.name == name)
+        title = title_of(name)
         if one.state == "ready" and name != "api":
             url = next(part.url for part in self._plan.parts if part.name == name)
             if name == "jupyter" and self._token:
@@ -139,7 +140,7 @@ class Platform:
             )
 
     def _say(self, key: str, **values: Any) -> None:
-        self._line("up", say(key, **values))
+        self._line("up", Note(key, values).said("en" if self._as_json else None))
 
     def _tell(self) -> None:
         """Writes down the state, for `deepwell status`."""
@@ -151,7 +152,6 @@ class Platform:
                 "parts": [
                     {
                         "name": part.name,
-                        "title": part.title,
                         "url": part.url,
                         "state": one.state,
                         "pid": one.pid,

@@ -38,6 +38,8 @@ def run_platform(asked: Asked, *, init: bool, as_json: bool) -> None:
     from deepwell.process.claim import Claim
     from deepwell.settings import Settings
 
+    # The first process of a container would ignore it while models are pulled.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Settings.load().data_dir
     claim = Claim(folder, _CLAIM)
     if not claim.take():
@@ -71,11 +73,11 @@ def _prepared(asked: Asked, *, init: bool, as_json: bool) -> PlatformPlan:
             console().print(line, soft_wrap=True)
     check_store(plan.settings, init=init)
     if plan.container and plan.settings.is_exposed():
-        key, line = first_key(plan.settings)
-        if as_json:
-            write_json({"event": "key", "key": key or None, "note": line})
-        elif line:
-            console().print(line, soft_wrap=True)
+        key, note = first_key(plan.settings)
+        if note is not None and as_json:
+            write_json({"event": "key", "key": key or None, "note": note.said("en")})
+        elif note is not None:
+            console().print(note.said(), soft_wrap=True)
     plan.settings.require_safe_address(stored_keys=lambda: has_stored_key(plan.settings))
     if asked.knowledge is not None:
         found = fill_from(plan.settings, asked.knowledge, shown=not as_json)
@@ -187,19 +189,19 @@ def _is_healthy(part: dict[str, Any]) -> bool:
 
 def tree_memory(pid: int) -> int | None:
     """Returns the bytes of memory of a process and all below it, shared pages in parts; None: it cannot be read."""
-    total, waiting = 0, [pid]
-    try:
-        while waiting:
-            one = Path(f"/proc/{waiting.pop()}")
+    total, waiting = 0, [pid] if pid else []
+    while waiting:
+        one = Path(f"/proc/{waiting.pop()}")
+        try:
             rollup = (one / "smaps_rollup").read_text(encoding="ascii")
             total += (
                 next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Pss:")) << 10
             )
             for task in one.glob("task/*/children"):
                 waiting += map(int, task.read_text(encoding="ascii").split())
-    except (OSError, StopIteration, ValueError):
-        return total or None
-    return total
+        except (OSError, StopIteration):  # it has ended meanwhile
+            continue
+    return total or None
 
 
 def _print_status(report: dict[str, Any]) -> None:
@@ -216,9 +218,11 @@ def _print_status(report: dict[str, Any]) -> None:
             )
         )
     yes, no = say("up_healthy"), say("up_unhealthy")
+    from deepwell.cli.up.plan import title_of
+
     rows = [
         (
-            one["title"],
+            title_of(one["name"]),
             one["url"],
             yes if one["healthy"] else f"{no} ({one['state']})",
             str(one["restarts"]),
