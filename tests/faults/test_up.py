@@ -99,8 +99,8 @@ class Running:
         return code
 
 
-@contextlib.contextmanager
-def platform(home: Path, *flags: str, **environ: str) -> Generator[Running]:
+def prepared(home: Path, *flags: str, **environ: str) -> tuple[list[str], dict[str, str]]:
+    """The command line of a platform in a home, and its environment."""
     model = home / "tiny"
     if not model.exists():
         model.mkdir()
@@ -122,6 +122,12 @@ def platform(home: Path, *flags: str, **environ: str) -> Generator[Running]:
     command = [sys.executable, "-m", "deepwell", "up", str(model), "--json", *flags]
     for option, port in zip(("--port", "--tensorboard-port", "--jupyter-port"), ports, strict=True):
         command += [option, port]
+    return command, known
+
+
+@contextlib.contextmanager
+def platform(home: Path, *flags: str, **environ: str) -> Generator[Running]:
+    command, known = prepared(home, *flags, **environ)
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -190,3 +196,12 @@ def test_nothing_outlives_a_platform_that_was_killed(tmp_path: Path) -> None:
         os.kill(running.process.pid, signal.SIGKILL)
         running.ended()
         assert running.command("status").returncode == 1  # what it left is stale
+
+
+def test_a_server_that_cannot_start_ends_all_with_its_reason(tmp_path: Path) -> None:
+    command, environ = prepared(tmp_path, DEEPWELL_ISA="nonsense")
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 1, done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert "nonsense" in last["error"]["message"] and "avx2" in last["error"]["fix"]
+    until(lambda: not alive(tmp_path))

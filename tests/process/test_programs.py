@@ -37,7 +37,7 @@ class Watched:
         self._news = asyncio.Event()
         self.programs = Programs(programs, self._line, self._change)
         for one in self.programs.kept:
-            one.pause_of = lambda _failures: 0.0
+            one.pause_of = lambda failures: 0.0 * failures
 
     def _line(self, name: str, text: str) -> None:
         self.lines.append((name, text))
@@ -100,7 +100,7 @@ async def test_a_required_program_that_cannot_start_ends_all() -> None:
     other = program(STUBBORN.replace("SIG_IGN", "SIG_DFL"), name="other")
     watched = Watched(program("print('no'); raise SystemExit(3)", required=True), other)
     failed = await watched.programs.run()
-    assert failed is watched.programs.kept[0] and failed.last_end == "exit 3"
+    assert failed is not None and failed is watched.programs.kept[0] and failed.last_end == "exit 3"
     assert ("one", "no") in watched.lines
     assert watched.states[-1] == ("other", "stopped")
 

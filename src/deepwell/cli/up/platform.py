@@ -121,7 +121,7 @@ class Platform:
             self._announce(name, title, url)
         elif one.state == "restarting":
             self._say("up_restarts", title=title, how=one.last_end)
-        elif one.state == "failed":
+        elif one.state == "failed" and not one.program.required:
             self._say("up_gave_up", title=title, how=one.last_end)
 
     def _announce(self, name: str, title: str, url: str) -> None:
