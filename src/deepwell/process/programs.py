@@ -30,6 +30,7 @@ ProgramState = Literal["new", "starting", "ready", "restarting", "failed", "stop
 _MOST_STARTS = 4  # of a program that was never ready
 _LOOK_S = 0.1
 _LINE_BYTES = 8192  # longer lines are passed on in pieces
+_HEAD_START_S = 5.0
 _REAP_S = 1.0
 _ROUNDS = 100  # in each of which children of strangers may come to light
 _DRAIN_S = 0.5  # for the last lines of a program that has ended
@@ -235,7 +236,15 @@ class Programs:
         on_line: Callable[[str, str], None],
         on_change: Callable[[KeptProgram], None],
     ) -> None:
-        self.kept = [KeptProgram(one, on_line, on_change, self._end_strangers) for one in programs]
+        def changed(one: KeptProgram) -> None:
+            if one.program.required and one.state != "starting":
+                self._others_may_start.set()
+            on_change(one)
+
+        self.kept = [KeptProgram(one, on_line, changed, self._end_strangers) for one in programs]
+        self._others_may_start = asyncio.Event()
+        if not any(one.required for one in programs):
+            self._others_may_start.set()
 
     async def run(self) -> KeptProgram | None:
         """Runs all until they are stopped. Returns the required program that could not start, if that is the reason.
@@ -243,7 +252,7 @@ class Programs:
         Nothing that the programs have started is left behind, where the kernel is Linux.
         """
         _adopt_orphans()
-        tasks = {asyncio.create_task(one.keep()): one for one in self.kept}
+        tasks = {asyncio.create_task(self._keep(one)): one for one in self.kept}
         reaping = asyncio.create_task(self._reap())
         failed: KeptProgram | None = None
         waiting = set(tasks)
@@ -258,13 +267,22 @@ class Programs:
         await self._end_strangers()
         return failed
 
+    async def _keep(self, one: KeptProgram) -> None:
+        """Keeps a program. The required ones have the cores to themselves for a moment."""
+        if not one.program.required:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._others_may_start.wait(), _HEAD_START_S)
+        await one.keep()
+
     def stop(self) -> None:
         """Asks all programs to end. Asking again repeats the signal."""
+        self._others_may_start.set()
         for one in self.kept:
             one.stop()
 
     def kill(self) -> None:
         """Ends all programs by force."""
+        self._others_may_start.set()
         for one in self.kept:
             one.kill()
 

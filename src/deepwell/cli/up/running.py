@@ -39,18 +39,19 @@ def run_platform(asked: Asked, *, init: bool, as_json: bool) -> None:
     from deepwell.settings import Settings
 
     # The first process of a container would ignore it while models are pulled.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     folder = Settings.load().data_dir
     claim = Claim(folder, _CLAIM)
-    if not claim.take():
-        raise InvalidRequest.of("up_running", folder=folder)
     try:
+        if not claim.take():
+            raise InvalidRequest.of("up_running", folder=folder)
         claim.tell({"began": time.time(), "model": {}, "parts": []})
         plan = _prepared(asked, init=init, as_json=as_json)
         programs, token = _programs(plan)
         Platform(plan, programs, claim, token=token, as_json=as_json).run()
     finally:
         claim.release()
+        signal.signal(signal.SIGTERM, before)
     if not as_json:
         console().print(say("up_stopped"))
 
