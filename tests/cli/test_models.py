@@ -25,7 +25,7 @@ def pulled(runner: CliRunner, model: Path, name: str) -> None:
 
 
 def packed_files() -> list[Path]:
-    return sorted(Settings.load().packed_dir.glob("*.dwpack"))
+    return sorted(Settings.load().packed_folder.glob("*.dwpack"))
 
 
 def load_once(name: str) -> None:
