@@ -1,7 +1,7 @@
 """Makes an environment small and quick to start, while an image is built.
 
-Sources in C, type stubs and tests of packages go. Bytecode is made of what Deepwell imports and of nothing else: that of everything
-would take 53 MB more, and with none at all a start would take twice as long, each time, because the root is read-only.
+Sources in C, type stubs and tests of packages go. Bytecode is made of what Deepwell imports and of nothing else: that of
+everything would take 53 MB more. With none at all, every start would take twice as long, because the root is read-only.
 """
 
 from __future__ import annotations
