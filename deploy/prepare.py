@@ -1,3 +1,4 @@
+# ruff: noqa: INP001
 """Makes an environment small and quick to start, while an image is built.
 
 Sources in C, type stubs and tests of packages go. Bytecode is made of what Deepwell imports and of nothing else: that of
