@@ -17,6 +17,7 @@ import httpx
 from deepwell.bench.harness.environments import PeerError
 from deepwell.bench.harness.ports import free_port
 from deepwell.bench.harness.report import Report, rounded
+from deepwell.bench.harness.served import serve_command, served
 from deepwell.bench.suites.deploy.podman import (
     build,
     container,
@@ -35,6 +36,12 @@ LOCKED = ("--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 # Without podman's own tmpfs below a read-only root: two places to write, each named.
 TMPFS = ("--read-only-tmpfs=false", "--tmpfs=/tmp", "--tmpfs=/data")
 START_SECONDS = 180
+QUESTION = {
+    "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    "max_tokens": 32,
+    "temperature": 0,
+    "logprobs": True,
+}
 _KEY = re.compile(r"\bdw-[\w-]{20,}")
 _SECRET = re.compile(r"(?i)(password|secret|token|api_?keys?|index_url|proxy)=.")
 
@@ -52,7 +59,7 @@ from importlib.metadata import distributions
 bill = json.load(open("/usr/share/deepwell/sbom.json"))
 listed = {(one["name"].lower().replace("_", "-"), one["version"]) for one in bill["components"]}
 listed.add(("deepwell", bill["metadata"]["component"]["version"]))
-there = {(one.name.lower().replace("_", "-"), one.version) for one in distributions(path=None)}
+there = {(one.name.lower().replace("_", "-"), one.version) for one in distributions()}
 print("CycloneDX is missing") if bill["bomFormat"] != "CycloneDX" else None
 for name, version in sorted(there ^ listed): print("the bill of materials differs:", name, version)
 '
@@ -126,9 +133,11 @@ def bench_container(
 
 def image_faults(image: str) -> list[str]:
     """Returns what is wrong with an image: its user, what it says of itself, what it keeps, what can be written to."""
-    config = inspect(image)["Config"]
-    faults = [f"the variable {one.split('=')[0]} is set" for one in config["Env"] if _SECRET.search(one)]
-    if not config.get("Healthcheck"):
+    found = inspect(image)
+    faults = [
+        f"the variable {one.split('=')[0]} is set" for one in found["Config"]["Env"] if _SECRET.search(one)
+    ]
+    if not found.get("Healthcheck"):
         faults.append("no health check")
     look = podman(
         *("run", "--rm", "--network=none", *LOCKED, *TMPFS, "--entrypoint=sh", image, "-c", _LOOK),
@@ -143,7 +152,10 @@ def _run_api(image: str, model: Path, findings: _Findings) -> None:
     options = [*LOCKED, *TMPFS, f"--publish=127.0.0.1:{port}:8000", f"--volume={model}:/models/model.gguf:ro"]
     options += [f"--env=DEEPWELL_API_KEYS={key}"]
     with container(image, "serve", "/models/model.gguf", options=options) as running:
-        _examine("api", running, port, key, findings)
+        answer = _examine("api", running, port, key, findings)
+        with served(serve_command(model)) as ours:
+            expected = _answer(f"http://127.0.0.1:{ours}")
+        findings.expect(answer == expected, f"api: answers {answer[0]!r}, this checkout {expected[0]!r}")
         start = time.monotonic()
         podman("stop", "--time=30", running)
         code = podman("inspect", "--format={{.State.ExitCode}}", running).stdout.strip()
@@ -167,7 +179,8 @@ def _run_platform(image: str, model: Path, findings: _Findings) -> None:
             logs = podman("logs", running)
             found = _KEY.search(logs.stdout + logs.stderr)
             findings.expect(found, "platform: no key is printed")
-            _examine("platform", running, ports[8000], found[0] if found else "", findings)
+            answer = _examine("platform", running, ports[8000], found[0] if found else "", findings)
+            findings.expect(answer[0], "platform: an empty answer")
             for part, inside, path, said in (
                 ("TensorBoard", 6006, "/", "TensorBoard"),
                 ("JupyterLab", 8888, "/api", "version"),
@@ -183,24 +196,27 @@ def _run_platform(image: str, model: Path, findings: _Findings) -> None:
             )
 
 
-def _examine(target: str, running: str, port: int, key: str, findings: _Findings) -> None:
-    """Waits for the API, and checks its health, its refusal without a key, and an answer."""
+def _examine(target: str, running: str, port: int, key: str, findings: _Findings) -> Any:
+    """Waits for the API, checks its health and its refusal without a key, and returns its answer."""
     base = f"http://127.0.0.1:{port}"
     waited = wait_for(f"{base}/readyz", running, seconds=START_SECONDS)
     findings.ready_seconds.setdefault(target, waited)
     findings.expect(
         podman("healthcheck", "run", running, check=False).returncode == 0, f"{target}: unhealthy"
     )
-    body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "max_tokens": 32}
     with httpx.Client(base_url=base, timeout=120, trust_env=False) as http:
-        models = http.get("/v1/models", headers={"authorization": f"Bearer {key}"})
-        if models.status_code != httpx.codes.OK:
-            raise PeerError(f"{target}: {models.text[:300]}")
-        body["model"] = models.json()["data"][0]["id"]
-        refused = http.post("/v1/chat/completions", json=body)
+        refused = http.post("/v1/chat/completions", json=QUESTION)
         findings.expect(refused.status_code == httpx.codes.UNAUTHORIZED, f"{target}: answers without a key")
-        answer = http.post("/v1/chat/completions", json=body, headers={"authorization": f"Bearer {key}"})
-        said = (
-            answer.json()["choices"][0]["message"]["content"] if answer.status_code == httpx.codes.OK else ""
-        )
-        findings.expect("Paris" in said, f"{target}: {answer.text[:300]}")
+    return _answer(base, key)
+
+
+def _answer(base: str, key: str = "") -> Any:
+    """Returns the text and the log probabilities of an answer."""
+    headers = {"authorization": f"Bearer {key}"} if key else {}
+    with httpx.Client(base_url=base, headers=headers, timeout=120, trust_env=False) as http:
+        models = http.get("/v1/models").json()
+        done = http.post("/v1/chat/completions", json={**QUESTION, "model": models["data"][0]["id"]})
+    if done.status_code != httpx.codes.OK:
+        raise PeerError(f"no answer: {done.text[:300]}")
+    choice = done.json()["choices"][0]
+    return choice["message"]["content"], choice["logprobs"]
