@@ -45,6 +45,18 @@ def test_the_bytes_of_file_and_packed_weights_are_listed_and_freed(
     assert packed_files() == []
 
 
+def test_packed_weights_may_lie_apart_from_models_that_cannot_be_written_to(
+    runner: CliRunner, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = tmp_path / "apart"
+    monkeypatch.setenv("DEEPWELL_PACKED_DIR", str(apart))
+    pulled(runner, tiny_model, "tiny")
+    load_once("tiny")
+    assert packed_files() == list(apart.iterdir())
+    assert runner.invoke(app, ["rm", "tiny"]).exit_code == 0
+    assert packed_files() == []
+
+
 def test_packed_weights_that_another_name_uses_stay(runner: CliRunner, tiny_model: Path) -> None:
     pulled(runner, tiny_model, "one")
     pulled(runner, tiny_model, "two")
