@@ -229,7 +229,11 @@ _COMPOSE = {
         "services": {"type": "object", "additionalProperties": _SERVICE},
         "networks": {
             "type": "object",
-            "additionalProperties": {"type": "object", "properties": {"internal": {"type": "boolean"}}},
+            "additionalProperties": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {"internal": {"type": "boolean"}},
+            },
         },
         "volumes": {"type": "object", "additionalProperties": {"type": "null"}},
     },
