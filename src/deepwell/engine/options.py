@@ -63,7 +63,7 @@ class EngineOptions:
             threads=settings.threads,
             speculation=settings.speculation,
             isa=settings.isa,
-            cache_dir=settings.packed_dir,
+            cache_dir=settings.packed_folder,
             name=name,
         )
 
