@@ -1,0 +1,1 @@
+import{D as e,E as t,o as n,v as r}from"./index-BDnWE3-Z.js";var i=e({lead:`Until then the terminal shows the jobs.`},{lead:`在此之前，可以在终端查看任务。`});function a(e){return r(`div`,{class:`page`,children:[r(`h1`,{children:t(`nav.jobs`)}),r(n,{icon:`jobs`,title:t(`soon.title`),text:i(`lead`),commands:[`deepwell jobs`]})]})}export{a as default};
