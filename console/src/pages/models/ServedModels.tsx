@@ -153,7 +153,7 @@ function contextOf(model: ListedModel): string {
 
 /** Whether a model writes text: one that only embeds has no sampling parameters. */
 function writes(model: ListedModel): boolean {
-  return model.default_sampling !== undefined;
+  return (model.default_sampling ?? null) !== null;
 }
 
 function Detail({ row, onClose }: { row: Served; onClose: () => void }) {

@@ -34,7 +34,7 @@ export default function Page({ rest }: PageProps) {
   const open = (name?: string) => go({ page: "models", rest: name === undefined ? [tab] : [tab, name] });
   const known = { models: models.data?.data ?? [], aliases: aliases.data?.data ?? [] };
   return (
-    <div class="page">
+    <div class="page models-table">
       <h1>{t("nav.models")}</h1>
       <Tabs
         label={t("nav.models")}

@@ -1,1 +1,0 @@
-import{D as e,O as t,c as n,v as r}from"./index-DxzDSeVO.js";var i=t({lead:`Until then the terminal runs batches.`},{lead:`在此之前，可以在终端提交批处理。`});function a(t){return r(`div`,{class:`page`,children:[r(`h1`,{children:e(`nav.batches`)}),r(n,{icon:`batches`,title:e(`soon.title`),text:i(`lead`),commands:[`deepwell batch --help`]})]})}export{a as default};

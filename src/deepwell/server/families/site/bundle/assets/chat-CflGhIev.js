@@ -1,0 +1,1 @@
+import{D as e,O as t,c as n,v as r}from"./index-C1hN-8ql.js";var i=t({lead:`Until then the terminal shows the jobs.`},{lead:`在此之前，可以在终端查看任务。`});function a(t){return r(`div`,{class:`page`,children:[r(`h1`,{children:e(`nav.chat`)}),r(n,{icon:`chat`,title:e(`soon.title`),text:i(`lead`),commands:[`deepwell chat`]})]})}export{a as default};
