@@ -44,18 +44,22 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
-    """A hub with a small model that can be served."""
-    folder = write_model_directory(write_tokenizer(tmp_path / "model"), replace(TINY, vocab_size=VOCAB))
+def publish_tiny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[FileServer]:
+    """Runs a hub with a small model that can be served, until the generator goes on."""
+    files_at = write_model_directory(write_tokenizer(folder / "model"), replace(TINY, vocab_size=VOCAB))
     with serve_files() as server:
-        files = sorted(folder.iterdir(), key=lambda path: path.suffix != ".safetensors")
+        files = sorted(files_at.iterdir(), key=lambda path: path.suffix != ".safetensors")
         publish_hub(server, {path.name: path.read_bytes() for path in files})
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
         if server.held is not None:
             server.held.set()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
+    yield from publish_tiny(monkeypatch, tmp_path)
 
 
 def hold_in_the_weights(hub: FileServer) -> None:
@@ -239,6 +243,7 @@ async def test_a_pull_brings_a_model_with_its_progress(door: Door, hub: FileServ
         "license": "MIT",
     }
     assert job["progress"]["done"] == manifest.size_bytes and job["progress"]["unit"] == "bytes"
+    assert job["progress"]["model"] == "tiny"
     [listed] = (await door.http.get("/v1/catalog")).json()["data"]
     assert listed["downloaded"] and not listed["served"]
     assert listed["download_bytes"] == manifest.size_bytes
