@@ -104,6 +104,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "medical": knowledge.medical,
     "rerank": knowledge.rerank,
     "container": deploy.container,
+    "up": deploy.up,
+    "console": deploy.console,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -1,4 +1,4 @@
-"""Verbs of `deepwell bench` on deployments: the images."""
+"""Verbs of `deepwell bench` on deployments: the images, the whole platform by one command, the web console."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["container"]
+__all__ = ["console", "container", "up"]
 
 
 def container(
@@ -46,3 +46,17 @@ def container(
             report, image=image, base=base, build_secrets=secret or (), model=model_path(model)
         ),
     )
+
+
+def up(row: Row = None, json: Json = False) -> None:
+    """Starts `deepwell up` in an empty home and again, kills each part, ends all, and looks for processes that are left."""
+    from deepwell.bench.suites.deploy.up import bench_up
+
+    measure("up", row, json, bench_up)
+
+
+def console(row: Row = None, json: Json = False) -> None:
+    """Weighs the web console in Chromium: its size, its first paint, 10,000 messages and 5,000 streamed tokens."""
+    from deepwell.bench.suites.deploy.console import bench_console
+
+    measure("console", row, json, bench_console)
