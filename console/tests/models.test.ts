@@ -5,7 +5,7 @@ import { arrange, newest, targets } from "../src/pages/models/rows";
 import type { Alias, ListedModel } from "../src/pages/models/types";
 
 function model(id: string, parent?: string): ListedModel {
-  return { id, object: "model", created: 0, owned_by: "deepwell", ...(parent !== undefined && { parent }) };
+  return { id, object: "model", created: 0, owned_by: "deepwell", max_model_len: 512, ...(parent !== undefined && { parent }) };
 }
 
 function alias(id: string, means: string): Alias {

@@ -51,7 +51,10 @@ def stats(*models: dict[str, Any], **more: Any) -> dict[str, Any]:
 def experts(mixtures: int = 26, each: int = 64) -> list[list[int]]:
     """Loads with a hot expert in each mixture and some that nothing went to."""
     return [
-        [0 if (row * 7 + at) % 23 == 0 else 100 + (row * 31 + at * 17) % 200 + 900 * (at == row * 3 % each) for at in range(each)]
+        [
+            0 if (row * 7 + at) % 23 == 0 else 100 + (row * 31 + at * 17) % 200 + 900 * (at == row * 3 % each)
+            for at in range(each)
+        ]
         for row in range(mixtures)
     ]
 

@@ -4,7 +4,6 @@ export type ModelState = "not_loaded" | "loading" | "loaded" | "unloading";
 
 /** A model of `/v1/models`. One without `default_sampling` writes no text; one without `state` stays loaded. */
 export interface ListedModel extends Model {
-  default_sampling?: Record<string, number | string>;
   state?: ModelState;
   size_bytes?: number;
 }
