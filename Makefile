@@ -13,7 +13,8 @@ PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
 NATIVE_SOURCES := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 AUDIT_VENV := .venv-audit
-LOCK = $(AUDIT_VENV)/bin/uv pip compile pyproject.toml --extra postgres --extra valkey --extra otel --python-version 3.11 \
+LOCK = $(AUDIT_VENV)/bin/uv pip compile pyproject.toml --extra postgres --extra valkey --extra otel --extra knowledge \
+  --python-version 3.11 \
   --no-header --no-annotate --quiet
 
 # Stamps carry the Python version: another interpreter means another environment.

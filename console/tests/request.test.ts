@@ -42,6 +42,14 @@ test("a chat request has the turns with calls and results, and leaves out what i
   });
 });
 
+test("the last messages go along, and never a result without its call", () => {
+  const turns = [...TURNS.slice(0, 3), said("assistant", "42 it is"), said("user", "sure?")];
+  const contents = (most: number) =>
+    (chatBody({ ...NO_SETTINGS, turns: most }, turns).messages as { role: string }[]).map((one) => one.role);
+  assert.deepEqual(contents(1), ["user"]);
+  for (const most of [2, 3, 4]) assert.deepEqual(contents(most), ["user", "assistant", "tool", "assistant", "user"]);
+});
+
 test("a request with a knowledge base searches it and keeps nothing on the server", () => {
   const body = responsesBody({ ...NO_SETTINGS, model: "m", knowledge: "vs_1", tools: JSON.stringify([TOOL]) }, TURNS);
   assert.equal(body.store, false);

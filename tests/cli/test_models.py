@@ -25,7 +25,7 @@ def pulled(runner: CliRunner, model: Path, name: str) -> None:
 
 
 def packed_files() -> list[Path]:
-    return sorted(Settings.load().packed_dir.glob("*.dwpack"))
+    return sorted(Settings.load().packed_folder.glob("*.dwpack"))
 
 
 def load_once(name: str) -> None:
@@ -42,6 +42,18 @@ def test_the_bytes_of_file_and_packed_weights_are_listed_and_freed(
     assert listed["packed_bytes"] == packed.stat().st_size and listed["size_bytes"] > 0
     removed = json.loads(runner.invoke(app, ["rm", "tiny", "--json"]).stdout)
     assert removed == {"removed": "tiny", "freed_bytes": listed["packed_bytes"] + listed["size_bytes"]}
+    assert packed_files() == []
+
+
+def test_packed_weights_may_lie_apart_from_models_that_cannot_be_written_to(
+    runner: CliRunner, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart = tmp_path / "apart"
+    monkeypatch.setenv("DEEPWELL_PACKED_DIR", str(apart))
+    pulled(runner, tiny_model, "tiny")
+    load_once("tiny")
+    assert packed_files() == list(apart.iterdir())
+    assert runner.invoke(app, ["rm", "tiny"]).exit_code == 0
     assert packed_files() == []
 
 

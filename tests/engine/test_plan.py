@@ -83,6 +83,17 @@ def test_an_asked_context_is_given_in_full() -> None:
     assert made.kv_cache_tokens == 20_000
 
 
+def test_a_batch_is_halved_until_the_plan_fits_unless_it_was_asked_for() -> None:
+    full = plan(SMOLLM2, "int8", available_bytes=8 * GB)
+    assert full.batch_size == 64 and "batches of" not in "\n".join(full.lines())
+    short = plan(SMOLLM2, "int8", available_bytes=full.total_bytes - 1)
+    assert short.batch_size == 32 and "batches of 32" in "\n".join(short.lines())
+    assert full.total_bytes - short.total_bytes > 32 * 49152 * 4, "logits of 32 sequences, at least"
+    assert plan(SMOLLM2, "int8", batch_size=3, available_bytes=8 * GB).batch_size == 3
+    with pytest.raises(InsufficientMemory):
+        plan(SMOLLM2, "int8", batch_size=64, available_bytes=full.total_bytes - 1)
+
+
 def test_the_lines_add_up_in_words() -> None:
     text = "\n".join(plan(SMOLLM2, "int4", available_bytes=8 * GB).lines())
     for part in (

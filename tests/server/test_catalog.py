@@ -44,18 +44,22 @@ def database(tmp_path: Path) -> Iterator[Database]:
     database.close()
 
 
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
-    """A hub with a small model that can be served."""
-    folder = write_model_directory(write_tokenizer(tmp_path / "model"), replace(TINY, vocab_size=VOCAB))
+def publish_tiny(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Iterator[FileServer]:
+    """Runs a hub with a small model that can be served, until the generator goes on."""
+    files_at = write_model_directory(write_tokenizer(folder / "model"), replace(TINY, vocab_size=VOCAB))
     with serve_files() as server:
-        files = sorted(folder.iterdir(), key=lambda path: path.suffix != ".safetensors")
+        files = sorted(files_at.iterdir(), key=lambda path: path.suffix != ".safetensors")
         publish_hub(server, {path.name: path.read_bytes() for path in files})
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         monkeypatch.delenv("HF_TOKEN", raising=False)
         yield server
         if server.held is not None:
             server.held.set()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FileServer]:
+    yield from publish_tiny(monkeypatch, tmp_path)
 
 
 def hold_in_the_weights(hub: FileServer) -> None:
@@ -141,7 +145,7 @@ async def door(codec: Codec, database: Database, tmp_path: Path) -> AsyncIterato
 @pytest.fixture
 async def shipped(codec: Codec, database: Database, tmp_path: Path) -> AsyncIterator[Door]:
     """The shipped catalog over an empty store."""
-    catalog = CatalogOptions(Settings(models_dir=tmp_path / "models"))
+    catalog = CatalogOptions(Settings.load(models_dir=tmp_path / "models"))
     async with opened(service_of(codec, database, catalog), pulls=False) as found:
         yield found
 
@@ -200,7 +204,7 @@ async def test_the_plan_of_a_model_that_is_not_here(shipped: Door) -> None:
 
 
 async def test_a_plan_that_does_not_fit_says_what_would(shipped: Door, tmp_path: Path) -> None:
-    settings = Settings(models_dir=tmp_path / "models")
+    settings = Settings.load(models_dir=tmp_path / "models")
     plans = ModelPlans(CatalogOptions(settings))
     made, error = plans.plan("qwen2.5-0.5b", settings.model_copy(update={"precision": "bf16"}), 900_000_000)
     assert made.total_bytes > 900_000_000
@@ -239,12 +243,13 @@ async def test_a_pull_brings_a_model_with_its_progress(door: Door, hub: FileServ
         "license": "MIT",
     }
     assert job["progress"]["done"] == manifest.size_bytes and job["progress"]["unit"] == "bytes"
+    assert job["progress"]["model"] == "tiny"
     [listed] = (await door.http.get("/v1/catalog")).json()["data"]
     assert listed["downloaded"] and not listed["served"]
     assert listed["download_bytes"] == manifest.size_bytes
-    planned = plan_model(
-        door.context.options.catalog.settings.with_model("tiny"), is_additional=True, available_bytes=1 << 50
-    )
+    options = door.context.options.catalog
+    assert options is not None
+    planned = plan_model(options.settings.with_model("tiny"), is_additional=True, available_bytes=1 << 50)
     assert listed["memory_bytes"] == planned.memory.total_bytes
     plan = (await door.http.get("/v1/catalog/tiny/plan")).json()
     assert plan["fits"] and plan["total_bytes"] == planned.memory.total_bytes

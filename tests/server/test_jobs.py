@@ -104,15 +104,17 @@ async def test_a_job_tells_how_far_it_is_and_what_came_of_it(
         "ingest": {"stage": "embed", "done": 3, "total": 9},
         "train": {"done": 1, "total": 2, "unit": "steps", "series": {"loss": [[0, 2.5]]}, "other": "kept"},
     }
-    for kind, progress in told.items():
-        claimed = await jobs.claim([kind], "w", 60)
+    running = {kind: await jobs.claim([kind], "w", 60) for kind in told}
+    for kind, claimed in running.items():
         assert claimed is not None
-        await jobs.heartbeat(claimed, 60, json.dumps(progress))
+        await jobs.heartbeat(claimed, 60, json.dumps(told[kind]))
     shown = {kind: (await job(http, kind))["progress"] for kind in told}
     assert shown["batch"] == told["batch"] | {"done": 3, "unit": "requests"}
     assert shown["ingest"] == told["ingest"] | {"step": "embed"}
     assert shown["train"] == told["train"]
-    await jobs.finish(claimed, "succeeded", result='{"adapter": "a"}')
+    trained = running["train"]
+    assert trained is not None
+    await jobs.finish(trained, "succeeded", result='{"adapter": "a"}')
     ended = await job(http, "train")
     assert (ended["status"], ended["result"]) == ("succeeded", {"adapter": "a"})
     assert ended["finished_at"] >= ended["started_at"]

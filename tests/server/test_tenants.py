@@ -258,7 +258,7 @@ async def open_world(
         adapter_dir=tmp_path,
         response_cache_bytes=1 << 20,
         limits=LimitsConfig(RateLimits(1000, 100_000)),
-        catalog=CatalogOptions(Settings(models_dir=tmp_path / "models")),
+        catalog=CatalogOptions(Settings.load(models_dir=tmp_path / "models")),
     )
     await AliasStore(database).set("prod", "toy", "cli")
     app = create_app(service, families)

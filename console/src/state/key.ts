@@ -11,6 +11,9 @@ let current = sessionStorage.getItem(NAME) ?? "";
 /** Whether this tab has a key. */
 export const hasKey = signal(current !== "");
 
+/** Counts the keys of this tab, so that what was refused without one, or with another, is loaded again. */
+export const keyRound = signal(0);
+
 /** A question for the key, while one is open: `refused` says that the server did not take the last one. */
 export const keyQuestion = signal<{ refused: boolean } | null>(null);
 
@@ -38,6 +41,7 @@ export function setKey(key: string): void {
   if (current === "") sessionStorage.removeItem(NAME);
   else sessionStorage.setItem(NAME, current);
   hasKey.value = current !== "";
+  keyRound.value += 1;
   answer(current !== "");
 }
 

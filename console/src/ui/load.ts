@@ -1,4 +1,6 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
+import { ApiError } from "../api/errors";
+import { keyRound } from "../state/key";
 
 export interface Loaded<T> {
   data: T | undefined;
@@ -9,7 +11,8 @@ export interface Loaded<T> {
 
 /**
  * Loads something when a component appears and whenever `inputs` change; `everyMs` loads it again while the page is visible.
- * What was loaded stays until the next comes, and an answer that comes too late is dropped.
+ * What was loaded stays until the next comes, and an answer that comes too late is dropped. A key that is missing or may not
+ * do this ends the repetition, so that a declined question for a key is not asked again and again; another key begins anew.
  */
 export function useLoad<T>(load: (signal: AbortSignal) => Promise<T>, inputs: readonly unknown[], everyMs = 0): Loaded<T> {
   const [state, setState] = useState<{ data: T | undefined; error: unknown; loading: boolean }>({
@@ -40,7 +43,7 @@ export function useLoad<T>(load: (signal: AbortSignal) => Promise<T>, inputs: re
         (error: unknown) => {
           if (left.signal.aborted) return;
           setState((before) => ({ ...before, error, loading: false }));
-          again();
+          if (!(error instanceof ApiError && (error.status === 401 || error.status === 403))) again();
         },
       );
     };
@@ -50,7 +53,7 @@ export function useLoad<T>(load: (signal: AbortSignal) => Promise<T>, inputs: re
       left.abort();
       clearTimeout(timer);
     };
-  }, [...inputs, round, everyMs]);
+  }, [...inputs, round, everyMs, keyRound.value]);
   const reload = useCallback(() => setRound((value) => value + 1), []);
   return { ...state, reload };
 }

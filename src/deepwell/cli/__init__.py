@@ -22,6 +22,7 @@ VERBS = (
     "serve",
     "chat",
     "ask",
+    "up",
     "pull",
     "models",
     "knowledge",
@@ -34,6 +35,7 @@ VERBS = (
     "bench",
 )
 _MODULES = (*VERBS, "aliases")
+_TOGETHER = {"status": "up", "down": "up"}  # verbs that stand in the module of another
 
 
 def __getattr__(name: str) -> Any:
@@ -48,7 +50,8 @@ def __getattr__(name: str) -> Any:
 
 def modules_for(arguments: Sequence[str]) -> tuple[str, ...]:
     """Returns the modules whose verbs a command line needs: that of the verb it begins with, or all."""
-    return (arguments[0],) if arguments and arguments[0] in VERBS else _MODULES
+    verb = _TOGETHER.get(arguments[0], arguments[0]) if arguments else ""
+    return (verb,) if verb in VERBS else _MODULES
 
 
 def main() -> None:

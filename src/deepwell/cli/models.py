@@ -96,7 +96,7 @@ def list_models(models_dir: ModelsDir = None, json: JsonFlag = False) -> None:
         stored = [model for model in _readable(ModelStore(settings.models_dir)) if model.manifest]
         names = {model.name for model in stored}
         others = [entry for entry in shipped_catalog().values() if entry.name not in names]
-        packed = {model.name: _packed_files(model, settings.packed_dir) for model in stored}
+        packed = {model.name: _packed_files(model, settings.packed_folder) for model in stored}
         packed_bytes = {name: sum(path.stat().st_size for path in files) for name, files in packed.items()}
         if json:
             described = [
@@ -257,10 +257,10 @@ def remove(
             if name in stored:
                 model = stored.pop(name)
                 freed = model.manifest.size_bytes if model.manifest else 0
-                packed.update(_packed_files(model, settings.packed_dir))
+                packed.update(_packed_files(model, settings.packed_folder))
             store.remove(name)
             for other in stored.values() if packed else ():  # the same weights under another name
-                packed.difference_update(_packed_files(other, settings.packed_dir))
+                packed.difference_update(_packed_files(other, settings.packed_folder))
             for path in packed:
                 with suppress(FileNotFoundError):
                     freed += path.stat().st_size

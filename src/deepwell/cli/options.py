@@ -13,6 +13,7 @@ __all__ = [
     "AdapterDir",
     "AllowedHosts",
     "ApiKeyOption",
+    "BatchSize",
     "Context",
     "CorsOrigins",
     "EmbeddingModel",
@@ -168,6 +169,14 @@ KvTokens = Annotated[
     int | None,
     typer.Option(
         help="Size of the whole KV cache, in tokens; unset: chosen to fit the memory.",
+        rich_help_panel=_ENGINE,
+    ),
+]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Sequences that the engine computes together in one step: a number, or auto (64, or fewer if memory is short).",
+        metavar="N",
         rich_help_panel=_ENGINE,
     ),
 ]

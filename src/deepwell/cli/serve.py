@@ -19,6 +19,7 @@ from deepwell.cli.options import (
     AccessLog,
     AdapterDir,
     AllowedHosts,
+    BatchSize,
     Context,
     CorsOrigins,
     EmbeddingModel,
@@ -58,6 +59,14 @@ DEMO_QUESTIONS = {
 }
 
 
+Demo = Annotated[
+    bool,
+    typer.Option(
+        "--demo", help="Ask one question through the API when the server is ready, and print the answer."
+    ),
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the verb."""
     app.command()(serve)
@@ -78,6 +87,7 @@ def serve(
     context: Context = None,
     kv_dtype: KvDtype = None,
     kv_tokens: KvTokens = None,
+    batch_size: BatchSize = None,
     threads: Threads = None,
     speculation: Speculation = None,
     response_cache_mb: ResponseCacheMb = None,
@@ -102,12 +112,7 @@ def serve(
     guard: Guard = None,
     workers: Workers = None,
     init: Init = False,
-    demo: Annotated[
-        bool,
-        typer.Option(
-            "--demo", help="Ask one question through the API when the server is ready, and print the answer."
-        ),
-    ] = False,
+    demo: Demo = False,
     json: JsonFlag = False,
 ) -> None:
     """Serve models behind an OpenAI-compatible API, until Ctrl-C."""
@@ -123,6 +128,7 @@ def serve(
             context=context,
             kv_dtype=kv_dtype,
             kv_tokens=kv_tokens,
+            batch_size=batch_size,
             threads=threads,
             speculation=speculation,
             response_cache_mb=response_cache_mb,

@@ -163,6 +163,7 @@ def host_model(
         context=memory.context,
         kv_dtype=memory.kv_dtype,
         kv_tokens=memory.kv_cache_tokens or None,
+        batch_size=memory.batch_size,
         turns=turns,
     )
     arguments = {"source": str(planned.path), "options": options.encode()}

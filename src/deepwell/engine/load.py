@@ -176,6 +176,8 @@ def _paged(
     """Composes the model with its pages. Returns it with the limits of its steps."""
     config = weights.config
     limits = options.limits or step_limits(config, native.threads() if runner.name == "native" else 1)
+    if options.limits is None:
+        limits = replace(limits, max_sequences=memory.batch_size)
     if options.speculation == "off":
         limits = replace(limits, draft_depth=0)
     if config.is_latent:

@@ -25,6 +25,7 @@ class EngineOptions:
         precision: "auto" runs 4-bit sources as int4 and everything else as int8.
         context: tokens a sequence may hold; see `plan`.
         kv_tokens: tokens of the KV cache; see `plan`.
+        batch_size: sequences that one step computes together; see `plan`.
         threads: threads of the native backend; None: the processors that affinity and cgroup allow.
         speculation: "auto" drafts tokens if that pays. "off" gives the same answers, and also skips a model's
             multi-token prediction layer.
@@ -40,6 +41,7 @@ class EngineOptions:
     context: int | None = None
     kv_dtype: KVDtype = "bf16"
     kv_tokens: int | None = None
+    batch_size: int | None = None
     threads: int | None = None
     speculation: Literal["auto", "off"] = "auto"
     backend: Literal["auto", "native", "reference"] = "auto"
@@ -57,10 +59,11 @@ class EngineOptions:
             context=settings.context,
             kv_dtype=settings.kv_dtype,
             kv_tokens=settings.kv_tokens,
+            batch_size=settings.batch_size,
             threads=settings.threads,
             speculation=settings.speculation,
             isa=settings.isa,
-            cache_dir=settings.packed_dir,
+            cache_dir=settings.packed_folder,
             name=name,
         )
 

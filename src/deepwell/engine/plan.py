@@ -43,6 +43,8 @@ _KV_SCALE_BYTES: Final[dict[KVDtype, int]] = {
     "bf16": 0,
     "int8": 4,
 }
+_FULL_BATCH: Final = Limits().max_sequences
+_BATCHES: Final = (_FULL_BATCH, 32, 16, 8, 4, 2, 1)  # that are tried where none is asked for
 # Largest first.
 _PRECISIONS: Final[tuple[Precision, ...]] = (
     "fp32",
@@ -67,6 +69,7 @@ class MemoryPlan:
     workspace_bytes: int  # with the engine's process itself
     server_bytes: int  # the model's tokenizer, and the server's process unless another model's plan has it
     available_bytes: int
+    batch_size: int = _FULL_BATCH  # sequences that one step computes together
 
     @property
     def num_blocks(self) -> int:
@@ -81,11 +84,12 @@ class MemoryPlan:
     def lines(self) -> list[str]:
         """Returns the plan in words, one item per line."""
         tokens = f"{self.kv_cache_tokens} tokens, {self.kv_dtype}, context {self.context}"
+        batch = "" if self.batch_size == _FULL_BATCH else f"  batches of {self.batch_size}"
         cache = [f"KV cache   {_size(self.kv_cache_bytes):>9}  {tokens}"] if self.kv_cache_tokens else []
         return [
             f"weights    {_size(self.weights_bytes):>9}  {self.precision}",
             *cache,
-            f"workspace  {_size(self.workspace_bytes):>9}",
+            f"workspace  {_size(self.workspace_bytes):>9}{batch}",
             f"server     {_size(self.server_bytes):>9}",
             f"total      {_size(self.total_bytes):>9}  of {_size(self.available_bytes)} available",
         ]
@@ -155,6 +159,7 @@ def plan(
     kv_tokens: int | None = None,
     available_bytes: int | None = None,
     *,
+    batch_size: int | None = None,
     predicts: bool = True,
     joins: bool = False,
 ) -> MemoryPlan:
@@ -165,6 +170,7 @@ def plan(
         kv_tokens: tokens of the cache; None: one context. Unless `context` is given, that is at most 256 MB or 4096
             tokens, whichever is more.
         available_bytes: memory to plan for; None: what this machine and its cgroup have left.
+        batch_size: sequences that one step computes together; None: 64, halved until the plan fits.
         predicts: whether a multi-token prediction layer runs, if there is one. Its weights count in any case.
         joins: whether the model joins others in a server; see `server_bytes`.
 
@@ -174,10 +180,18 @@ def plan(
     """
     if available_bytes is None:
         available_bytes = available_memory_bytes()
-    made = _sized(config, precision, context, kv_dtype, kv_tokens, available_bytes, predicts)
-    made = replace(made, server_bytes=server_bytes(config, joins=joins))
-    if made.total_bytes > available_bytes:
-        raise _does_not_fit(made, config, context, kv_tokens, predicts)
+    batches = _BATCHES if batch_size is None else (batch_size,)
+    own = server_bytes(config, joins=joins)
+    tried = [
+        replace(made, server_bytes=own)
+        for batch in batches
+        for made in [
+            _sized(config, precision, context, kv_dtype, kv_tokens, available_bytes, predicts, batch)
+        ]
+    ]
+    made = next((one for one in tried if one.total_bytes <= available_bytes), None)
+    if made is None:
+        raise _does_not_fit(tried[-1], config, context, kv_tokens, predicts)
     return made
 
 
@@ -189,6 +203,7 @@ def _sized(
     kv_tokens: int | None,
     available_bytes: int,
     predicts: bool,
+    batch_size: int,
 ) -> MemoryPlan:
     limit = config.max_position_embeddings
     if context is not None and not 1 <= context <= limit:
@@ -212,20 +227,23 @@ def _sized(
         kv_cache_tokens=pool_tokens,
         weights_bytes=weights_nbytes(config, precision),
         kv_cache_bytes=pool_tokens * token_bytes,
-        workspace_bytes=_workspace_bytes(config, precision, context, predicts),
+        workspace_bytes=_workspace_bytes(config, precision, context, predicts, batch_size),
         server_bytes=0,
         available_bytes=available_bytes,
+        batch_size=batch_size,
     )
 
 
-def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, predicts: bool) -> int:
+def _workspace_bytes(
+    config: ModelConfig, precision: Precision, context: int, predicts: bool, batch_size: int
+) -> int:
     """Returns the bytes of the largest step's workspace, logits and rotary tables, and of the engine's process itself.
 
     For each row the native step keeps the residual, q k v, the attention's output, the activated MLP (or chosen experts),
     and one quantised input with a scale and a sum per group. It allocates a quarter more than the first step needs.
     """
     limits = Limits()
-    rows = limits.max_sequences + limits.prefill_tokens
+    rows = batch_size + limits.prefill_tokens
     heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
     shared = config.num_shared_experts * config.moe_intermediate_size
     routed = config.num_experts_per_tok * config.moe_intermediate_size
@@ -241,10 +259,10 @@ def _workspace_bytes(config: ModelConfig, precision: Precision, context: int, pr
         floats += config.q_lora_rank + 2 * heads * config.kv_lora_rank + config.kv_lora_rank
         fixed = 256 * heads * (dim + config.v_head_dim) * 4
     row_bytes = 4 * floats + widest * (4 if precision in FLOATS else 2)
-    logits = (limits.max_sequences + limits.logits_rows) * config.vocab_size
+    logits = (batch_size + limits.logits_rows) * config.vocab_size
     if predicts and config.prediction_layer is not None:
         # The layer needs its own step, the states of the model's rows, and the rows that sequences keep for it.
-        kept = rows + limits.max_sequences * PENDING_ROWS + 2 * PASS_ROWS
+        kept = rows + batch_size * PENDING_ROWS + 2 * PASS_ROWS
         fixed = 2 * fixed + PASS_ROWS * row_bytes * 5 // 4 + 4 * kept * config.hidden_size
     own = engine_process_bytes(config)
     return rows * row_bytes * 5 // 4 + fixed + 4 * (logits + context * dim) + own
@@ -292,6 +310,7 @@ def _options(
             kv_tokens if tokens is None else tokens,
             made.available_bytes,
             predicts,
+            made.batch_size,
         )
         return smaller.total_bytes + made.server_bytes <= made.available_bytes
 

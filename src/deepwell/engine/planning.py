@@ -66,6 +66,7 @@ def plan_config(
         options.kv_dtype,
         options.kv_tokens,
         available_bytes,
+        batch_size=options.batch_size,
         predicts=options.speculation != "off",
         joins=joins,
     )

@@ -10,7 +10,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from typing import Any, Literal
 __all__ = [
     "Entry",
     "Language",
+    "Note",
     "catalogue",
     "chinese_settings",
     "language",
@@ -108,6 +109,18 @@ def render(key: str, language: Language, values: Mapping[str, Any]) -> tuple[str
 def say(key: str, **values: Any) -> str:
     """Returns a text in the language of the terminal."""
     return render(key, language(), values)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A text of the catalogue with its values, for whoever decides later in which language it is said."""
+
+    key: str
+    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def said(self, chosen: Language | None = None) -> str:
+        """Returns the text in a language; None: that of the terminal."""
+        return render(self.key, chosen or language(), self.values)[0]
 
 
 def nearest(word: str, candidates: Iterable[str], min_ratio: float = 0.6) -> str:

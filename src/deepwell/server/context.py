@@ -231,7 +231,9 @@ class ServerContext:
         model = answering.model
         if model.answers:
             if (record := current()) is not None:
-                record.model = model.name  # now, because the guard may refuse the request before a model is asked
+                record.model = (
+                    model.name
+                )  # now, because the guard may refuse the request before a model is asked
             return answering, adapter
         fix = "send it to /v1/embeddings"
         other = next((one for one in self.served if one.model.answers), None)

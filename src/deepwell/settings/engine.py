@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from deepwell.settings.section import Section
 
@@ -29,6 +29,11 @@ class EngineSettings(Section):
     kv_tokens: int | None = Field(
         None, ge=1, description="Tokens that the whole KV cache holds; unset: chosen to fit the memory."
     )
+    batch_size: int | None = Field(
+        None,
+        ge=1,
+        description="Sequences that the engine computes together in one step; unset or auto: 64, or fewer if memory is short.",
+    )
     adapter_dir: Path | None = Field(
         None,
         description="Directory with folders of LoRA adapters that clients may load; unset: they may load none.",
@@ -44,3 +49,8 @@ class EngineSettings(Section):
         None,
         description="Kernel table to use in place of the best one of this processor, such as avx2 or generic.",
     )
+
+    @field_validator("batch_size", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return None if value == "auto" else value

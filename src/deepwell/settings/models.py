@@ -51,6 +51,11 @@ class ModelSettings(Section):
     models_dir: Path = Field(
         default_factory=lambda: cache_root() / "models", description="Directory of the model store."
     )
+    packed_dir: Path | None = Field(
+        None,
+        description="Directory of packed weights, which the first start of a model writes for the later ones; "
+        "unset: packed, beside models_dir.",
+    )
     sampling_defaults: Literal["model", "off"] = Field(
         "model",
         description="Source of sampling parameters that a request leaves out: model (its publisher), or off (OpenAI's).",
@@ -63,6 +68,6 @@ class ModelSettings(Section):
         return [one for one in value.replace(",", " ").split() if one] if isinstance(value, str) else value
 
     @property
-    def packed_dir(self) -> Path:
+    def packed_folder(self) -> Path:
         """The folder of packed weights, which are made again from the model when they are missing."""
-        return self.models_dir.parent / "packed"
+        return self.packed_dir or self.models_dir.parent / "packed"

@@ -34,6 +34,10 @@ class ServerSettings(Section):
         le=65535,
         description="Port that the server binds, and that `ask` and `chat` connect to; for the server, 0 takes a free one.",
     )
+    container: bool | None = Field(
+        None,
+        description="Whether `up` takes this machine for a container, and so listens to others; unset: found out.",
+    )
     api_keys: Annotated[list[SecretStr], NoDecode] = Field(
         default_factory=list[SecretStr],
         description="Keys that the server accepts besides those in its database, with at least 16 characters each.",

@@ -41,7 +41,7 @@ def document() -> dict[str, Any]:
     engine: Any = PacedEngine(tokenizer, first_s=0, token_s=0, tokens=1)
     model = ServedModel("model", engine, cast("Codec", None))
     app = create_app(
-        build_context([model], ServerOptions(adapter_dir=Path(), catalog=CatalogOptions(Settings())))
+        build_context([model], ServerOptions(adapter_dir=Path(), catalog=CatalogOptions(Settings.load())))
     )
     engine.close()
     return app.openapi()

@@ -17,6 +17,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "memory": ("Memory and processor", "内存与处理器"),
     "server": ("The server", "服务器"),
     "keys": ("API keys", "API 密钥"),
+    "platform": ("The platform: deepwell up", "平台：deepwell up"),
     "requests": ("Requests", "请求"),
     "knowledge": ("Knowledge bases", "知识库"),
     "guard": ("The guard", "安全防护"),

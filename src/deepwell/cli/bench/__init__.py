@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from deepwell.cli.bench import (
+    deploy,
     engine,
     knowledge,
     models,
@@ -102,6 +103,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "languages": knowledge.languages,
     "medical": knowledge.medical,
     "rerank": knowledge.rerank,
+    "container": deploy.container,
+    "up": deploy.up,
+    "console": deploy.console,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -34,6 +34,8 @@ _EXTRAS = {
         "feedparser",
     ),
     "ocr": ("rapidocr_onnxruntime",),
+    "tensorboard": ("tensorboard",),
+    "jupyter": ("jupyterlab", "ipykernel", "openai"),
     "tune": ("torch", "transformers", "peft"),
 }
 

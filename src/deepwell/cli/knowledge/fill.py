@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from deepwell.knowledge.refresh import Round
     from deepwell.storage.knowledge.sources import StoredSource
 
-__all__ = ["add", "watch"]
+__all__ = ["add", "fill", "print_added", "watch"]
 
 What = Annotated[
     list[str] | None,
@@ -53,43 +54,65 @@ def add(
     with reported_errors(as_json=json):
 
         async def work(knowledge: LocalKnowledge) -> dict[str, Any]:
-            from deepwell.errors import NotFound
-            from deepwell.knowledge.sources.opening import parse_source
-
-            specs = [parse_source(one, option or ()) for one in what or ()]
-            try:
-                store = await knowledge.find(name)
-            except NotFound:
-                if not create:
-                    raise
-                store = await knowledge.create(name)
-            sources = [await knowledge.add_source(store, spec) for spec in specs]
-            if not specs:
-                sources = await knowledge.kept.sources.list(knowledge.tenant, store.id)
-            failed_before = {one.file_id for one in await knowledge.failed(store.id)}
-            rounds = [await knowledge.refresh(source) for source in sources]
-            all_failed = await ingesting(knowledge, store.id, shown=not json)
-            failed = [one for one in all_failed if one.file_id not in failed_before]
-            await indexing(knowledge, store.id, shown=not json)
-            chunks = await knowledge.kept.stores.chunk_count(knowledge.tenant, store.id)
-            return {
-                "name": store.name,
-                "id": store.id,
-                **_sums(rounds, len(failed)),
-                "chunks": chunks,
-                "skipped": {uri: reason for one in rounds for uri, reason in one.skipped.items()},
-                "failed": _complaints(rounds)
-                | {one.uri or await knowledge.filename(one.file_id): one.error for one in failed},
-                "failed_before": len(all_failed) - len(failed),
-            }
+            return await fill(knowledge, name, what or (), option or (), create=create, shown=not json)
 
         found = run(tenant, work)
         if json:
             write_json(found)
         else:
-            _print_added(found)
+            print_added(found)
         if found["failed"] and not (found["added"] or found["changed"] or found["unchanged"]):
             raise typer.Exit(1)
+
+
+async def fill(
+    knowledge: LocalKnowledge,
+    name: str,
+    what: Sequence[str],
+    options: Sequence[str] = (),
+    *,
+    create: bool,
+    shown: bool,
+) -> dict[str, Any]:
+    """Adds sources to a knowledge base, or looks again at those that it has, and ingests what changed.
+
+    Args:
+        what: the sources, as on the command line; empty: those that it has.
+        create: make the knowledge base if there is none of this name.
+        shown: show progress bars.
+
+    Returns:
+        The numbers and reasons that `deepwell knowledge add` prints.
+    """
+    from deepwell.errors import NotFound
+    from deepwell.knowledge.sources.opening import parse_source
+
+    specs = [parse_source(one, options) for one in what]
+    try:
+        store = await knowledge.find(name)
+    except NotFound:
+        if not create:
+            raise
+        store = await knowledge.create(name)
+    sources = [await knowledge.add_source(store, spec) for spec in specs]
+    if not specs:
+        sources = await knowledge.kept.sources.list(knowledge.tenant, store.id)
+    failed_before = {one.file_id for one in await knowledge.failed(store.id)}
+    rounds = [await knowledge.refresh(source) for source in sources]
+    all_failed = await ingesting(knowledge, store.id, shown=shown)
+    failed = [one for one in all_failed if one.file_id not in failed_before]
+    await indexing(knowledge, store.id, shown=shown)
+    chunks = await knowledge.kept.stores.chunk_count(knowledge.tenant, store.id)
+    return {
+        "name": store.name,
+        "id": store.id,
+        **_sums(rounds, len(failed)),
+        "chunks": chunks,
+        "skipped": {uri: reason for one in rounds for uri, reason in one.skipped.items()},
+        "failed": _complaints(rounds)
+        | {one.uri or await knowledge.filename(one.file_id): one.error for one in failed},
+        "failed_before": len(all_failed) - len(failed),
+    }
 
 
 def watch(name: Name, tenant: TenantOption = None, json: JsonFlag = False) -> None:
@@ -173,7 +196,8 @@ def _complaints(rounds: list[Round]) -> dict[str, str]:
     return {uri: reason for one in rounds for uri, reason in one.failed.items()}
 
 
-def _print_added(found: dict[str, Any]) -> None:
+def print_added(found: dict[str, Any]) -> None:
+    """Prints what `fill` returned."""
     out = console()
     out.print(
         f"{found['name']}: {found['added']} added, {found['changed']} changed, {found['removed']} removed, "

@@ -23,6 +23,7 @@ _OTHERS = {
     ("keys create", "requests_per_minute"),
     ("keys create", "tokens_per_minute"),
     ("models synth", "precision"),
+    ("up", "knowledge"),  # a folder there
 }
 
 _TITLES: Mapping[str, tuple[str, str]] = {

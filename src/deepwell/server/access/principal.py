@@ -18,7 +18,7 @@ SCOPES = {
     "files": "files, uploads and vector stores",
     "adapters": "loading and unloading LoRA adapters",
     "metrics": "/metrics and /v1/stats, which count every tenant's requests",
-    "admin": "all of them",
+    "admin": "all of them; unloading and pulling models, changing aliases",
 }
 """Scopes of keys, and what each opens."""
 

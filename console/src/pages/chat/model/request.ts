@@ -38,7 +38,7 @@ export function chatBody(settings: Settings, messages: readonly Message[]): Json
   const { sampling, format, schema, effort } = settings;
   const body: Json = {
     model: settings.model,
-    messages: [...systemOf(settings), ...messages.filter(isSaid).map(chatMessage)],
+    messages: [...systemOf(settings), ...sent(settings, messages).map(chatMessage)],
     stream: true,
     stream_options: { include_usage: true },
     ...given(sampling as Json),
@@ -59,7 +59,7 @@ export function responsesBody(settings: Settings, messages: readonly Message[]):
   const functions = toolsOf(settings).map((tool) => ({ type: "function", ...(tool.function as Json) }));
   const body: Json = {
     model: settings.model,
-    input: messages.filter(isSaid).flatMap(responseItems),
+    input: sent(settings, messages).flatMap(responseItems),
     stream: true,
     store: false,
     tools: [{ type: "file_search", vector_store_ids: [knowledge] }, ...functions],
@@ -81,6 +81,15 @@ export function responsesBody(settings: Settings, messages: readonly Message[]):
     body.text = { format: { type: format, name: "answer", schema: JSON.parse(schema), strict: true } };
   }
   return body;
+}
+
+/** The messages that go along: the last ones, from a turn of the user on, so that no result stands without its call. */
+function sent(settings: Settings, messages: readonly Message[]): readonly Message[] {
+  const said = messages.filter(isSaid);
+  if (settings.turns <= 0 || said.length <= settings.turns) return said;
+  let begin = said.length - settings.turns;
+  while (begin > 0 && said[begin]?.role !== "user") begin -= 1;
+  return said.slice(begin);
 }
 
 /** Turns without a word and without calls, as of an answer that failed at once, are not sent again. */

@@ -88,6 +88,8 @@ export interface Settings {
   system: string;
   /** Vector store that answers are taken from. */
   knowledge: string;
+  /** How many of the last messages are sent along; 0: all. */
+  turns: number;
   sampling: Sampling;
   effort: Effort;
   /** JSON of the list of tools, as the API takes it. */
@@ -111,6 +113,7 @@ export const NO_SETTINGS: Settings = {
   model: "",
   system: "",
   knowledge: "",
+  turns: 0,
   sampling: {},
   effort: "",
   tools: "",

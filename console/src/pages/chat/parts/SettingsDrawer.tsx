@@ -69,6 +69,16 @@ export function SettingsDrawer({ defaults, onClose }: { defaults: Model["default
               value={settings.system}
               onInput={(system) => change({ system })}
             />
+            <NumberField
+              label={say("settings.turns")}
+              hint={say("settings.turns.hint")}
+              value={settings.turns || undefined}
+              placeholder={say("settings.turns.all")}
+              low={1}
+              high={2000}
+              step={1}
+              onChange={(turns) => change({ turns: turns ?? 0 })}
+            />
             <SelectField
               label={say("settings.effort")}
               value={settings.effort}
@@ -138,6 +148,7 @@ function placeholderOf(name: NumberName, defaults: Model["default_sampling"]): s
 
 interface NumberFieldProps {
   label: string;
+  hint?: string;
   value: number | undefined;
   placeholder: string;
   low: number;
@@ -147,13 +158,14 @@ interface NumberFieldProps {
 }
 
 /** A number, or nothing. What is no number in its range is shown as such and not taken. */
-function NumberField({ label, value, placeholder, low, high, step, onChange }: NumberFieldProps) {
+function NumberField({ label, hint, value, placeholder, low, high, step, onChange }: NumberFieldProps) {
   const [text, setText] = useState(value === undefined ? "" : String(value));
   const wrong = text !== "" && !(Number(text) >= low && Number(text) <= high && (step < 1 || Number.isInteger(Number(text))));
   const shown = value === undefined && !wrong && text !== "" ? "" : text;
   return (
     <TextField
       label={label}
+      hint={hint}
       type="number"
       value={shown}
       placeholder={placeholder}

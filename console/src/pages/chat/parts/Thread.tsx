@@ -57,6 +57,13 @@ export function Thread() {
   });
   useEffect(() => () => observer.current?.disconnect(), []);
 
+  // Whoever says something wants to see it, and the answer.
+  const newest = ids.at(-1);
+  useLayoutEffect(() => {
+    if (newest === undefined || !session.running.peek().has(newest)) return;
+    pinned.current = true;
+    setAtEnd(true);
+  }, [newest]);
   useLayoutEffect(() => {
     if (pinned.current) toEnd();
   }, [ids, range]);

@@ -108,7 +108,7 @@ def _pull(order: PullOrder, told: _Told) -> dict[str, Any]:
     received, name = Received(order.entry, order.total_bytes), order.entry.name
 
     def progress(label: str, done_bytes: int, total_bytes: int | None) -> None:
-        told.note(received.count(label, done_bytes, total_bytes))
+        told.note({"model": name, **received.count(label, done_bytes, total_bytes)})
 
     try:
         stored = ModelStore(Path(order.models_dir)).pull(

@@ -24,8 +24,8 @@ COMPLIANCE_JOB = "compliance.check"
 """Kind of the jobs."""
 
 
-class _Stopped(Exception):
-    """Raised between two checks when the job is cancelled or the server stops."""
+class _Stopped(BaseException):
+    """Raised when the job is cancelled or the server stops. A check takes no notice of it: it is no failure of its own."""
 
 
 class ComplianceWorker:
@@ -42,7 +42,7 @@ class ComplianceWorker:
             self._starting = asyncio.create_task(self._begin())
 
     async def stop(self) -> None:
-        """Returns a job under way to the queue. The thread ends after the check that it runs."""
+        """Returns a job under way to the queue. Its thread ends with the step that it is at."""
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait((self._starting,))
@@ -80,11 +80,14 @@ class ComplianceWorker:
         from deepwell.safety.compliance.making import make_report
         from deepwell.safety.compliance.report import as_json
 
+        checked: dict[str, Any] = {}  # of the pack; a check may tell of steps of its own
+
         def told(what: str, done: int, total: int) -> None:
             if stop.is_set():
                 raise _Stopped
-            progress = {"step": what, "done": done, "total": total, "unit": "checks"}
-            run.progress = json.dumps(progress)
+            if what.startswith("pack "):
+                checked.update(done=done, total=total, unit="checks")
+            run.progress = json.dumps({"step": what, **checked})
 
         context = replace(self._looked_at(), progress=told)
         return as_json(make_report(packs, context, self._context.state.database))

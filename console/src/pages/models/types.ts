@@ -1,0 +1,64 @@
+import type { Job, Model } from "../../api/types";
+
+export type ModelState = "not_loaded" | "loading" | "loaded" | "unloading";
+
+/** A model of `/v1/models`. One without `default_sampling` writes no text; one without `state` stays loaded. */
+export interface ListedModel extends Model {
+  state?: ModelState;
+  size_bytes?: number;
+}
+
+export interface Alias {
+  object: "alias";
+  id: string;
+  model: string;
+  changed_at: number;
+  changed_by: string;
+}
+
+export interface AliasChange {
+  object: "alias.change";
+  id: string;
+  name: string;
+  model: string | null;
+  changed_at: number;
+  changed_by: string;
+}
+
+export interface CatalogModel {
+  object: "catalog.model";
+  id: string;
+  kind: string;
+  description: string;
+  languages: string[];
+  license: string;
+  parameters: number | null;
+  download_bytes: number | null;
+  memory_bytes: number | null;
+  downloaded: boolean;
+  served: boolean;
+}
+
+export interface MemoryPlan {
+  object: "memory_plan";
+  model: string;
+  fits: boolean;
+  precision: string;
+  context: number;
+  total_bytes: number;
+  available_bytes: number;
+  lines: { name: string; bytes: number }[];
+  advice: string | null;
+}
+
+export interface LoadedAdapter {
+  name: string;
+  rank: number;
+  digest: string;
+  parent: string;
+}
+
+/** Whether a job has come to an end. */
+export function hasEnded(job: Job): boolean {
+  return job.finished_at !== null;
+}

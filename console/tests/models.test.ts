@@ -1,0 +1,57 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import type { Job } from "../src/api/types";
+import { arrange, newest, targets } from "../src/pages/models/rows";
+import type { Alias, ListedModel } from "../src/pages/models/types";
+
+function model(id: string, parent?: string): ListedModel {
+  return { id, object: "model", created: 0, owned_by: "deepwell", max_model_len: 512, ...(parent !== undefined && { parent }) };
+}
+
+function alias(id: string, means: string): Alias {
+  return { object: "alias", id, model: means, changed_at: 0, changed_by: "cli" };
+}
+
+function pull(id: string, created: number, more: Partial<Job>): Job {
+  return {
+    object: "job",
+    id,
+    kind: "model.pull",
+    status: "running",
+    created_at: created,
+    started_at: null,
+    finished_at: null,
+    progress: null,
+    result: null,
+    error: null,
+    attempts: 1,
+    cancel_requested: false,
+    ...more,
+  };
+}
+
+test("adapters stand below their models, and aliases beside what they mean", () => {
+  const models = [model("sql", "b"), model("a"), model("b"), model("prod", "b"), model("lost", "gone"), model("beta", "sql")];
+  const aliases = [alias("prod", "b"), alias("beta", "sql")];
+  const rows = arrange(models, aliases).map((row) => [row.model.id, row.role, ...row.aliases]);
+  assert.deepEqual(rows, [
+    ["a", "model"],
+    ["b", "model", "prod"],
+    ["sql", "adapter", "beta"],
+    ["lost", "adapter"],
+  ]);
+  assert.deepEqual(targets(models, aliases), ["sql", "a", "b", "lost"]);
+});
+
+test("of each model the newest pull counts, whether it says its model or was started here", () => {
+  const found = newest(
+    [
+      pull("3", 30, { progress: { model: "a" } }),
+      pull("2", 20, { result: { model: "a" } }),
+      pull("1", 10, {}),
+      pull("0", 5, { progress: { model: 7 } }),
+    ],
+    { "1": "b" },
+  );
+  assert.deepEqual([...found].map(([name, job]) => [name, job.id]), [["a", "3"], ["b", "1"]]);
+});

@@ -1,1 +1,0 @@
-import{A as e,k as t,s as n,y as r}from"./index-yxaX4rgR.js";var i=e({lead:`Until then the terminal runs batches.`},{lead:`在此之前，可以在终端提交批处理。`});function a(e){return r(`div`,{class:`page`,children:[r(`h1`,{children:t(`nav.batches`)}),r(n,{icon:`batches`,title:t(`soon.title`),text:i(`lead`),commands:[`deepwell batch --help`]})]})}export{a as default};

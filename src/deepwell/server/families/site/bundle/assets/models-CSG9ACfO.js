@@ -1,1 +1,0 @@
-import{A as e,k as t,s as n,y as r}from"./index-yxaX4rgR.js";var i=e({lead:`Until then the terminal shows the models that this machine can run.`},{lead:`在此之前，可以在终端查看本机能运行的模型。`});function a(e){return r(`div`,{class:`page`,children:[r(`h1`,{children:t(`nav.models`)}),r(n,{icon:`models`,title:t(`soon.title`),text:i(`lead`),commands:[`deepwell models`]})]})}export{a as default};

@@ -1,1 +1,0 @@
-import{A as e,k as t,s as n,y as r}from"./index-yxaX4rgR.js";var i=e({lead:`Until then the metrics show the usage.`},{lead:`在此之前，可以从指标查看用量。`});function a(e){return r(`div`,{class:`page`,children:[r(`h1`,{children:t(`nav.usage`)}),r(n,{icon:`usage`,title:t(`soon.title`),text:i(`lead`),commands:[`curl http://localhost:8000/metrics`]})]})}export{a as default};
