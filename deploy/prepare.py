@@ -35,6 +35,7 @@ ON_FIRST_USE = (
     ),
 )
 APART = ("deepwell.__main__", "deepwell.bench", "deepwell.cli.bench", "deepwell.storage.migrations.env")
+OF_TUNE = ("torch", "transformers", "peft")
 UNUSED = ("**/*.c", "**/*.h", "**/*.pxd", "**/*.pyi", "**/*.pyx", "**/tests/test_*.py")
 
 
@@ -46,13 +47,22 @@ def main() -> None:
     for pattern in UNUSED:
         for path in packages.glob(pattern):
             path.unlink()
-    names = [
-        one.name
-        for one in pkgutil.walk_packages(deepwell.__path__, "deepwell.")
-        if not one.name.startswith(APART)
-    ]
-    for name in (*names, *ON_FIRST_USE):
-        importlib.import_module(name)
+    load_all()
+
+
+def load_all() -> None:
+    """Imports the package and what its extras bring, apart from what [tune] runs.
+
+    Raises:
+        ImportError: a part cannot be imported.
+    """
+    found = (one.name for one in pkgutil.walk_packages(deepwell.__path__, "deepwell."))
+    for name in (*(one for one in found if not one.startswith(APART)), *ON_FIRST_USE):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name not in OF_TUNE:
+                raise
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from importlib.util import find_spec
@@ -165,6 +167,12 @@ def test_the_context_is_a_list_of_what_is_needed() -> None:
 def test_the_build_imports_what_the_extras_bring() -> None:
     names = run_path(str(ROOT / "deploy" / "prepare.py"))["ON_FIRST_USE"]
     assert all(find_spec(name.partition(".")[0]) for name in names)
+
+
+def test_every_module_of_an_image_can_be_imported() -> None:
+    program = f"import runpy; runpy.run_path({str(ROOT / 'deploy' / 'prepare.py')!r})['load_all']()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # The part of the Compose specification that the file uses: everything else in it is a slip.
