@@ -20,7 +20,7 @@ export function makePlot(host: HTMLElement, data: uPlot.AlignedData, options: Pl
   const axis = { stroke: text, font, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 } };
   const paths = options.bars ? uPlot.paths.bars?.({ size: [0.7, 40] }) : undefined;
   const day = new Intl.DateTimeFormat(options.language, { month: "short", day: "numeric" });
-  const clock = new Intl.DateTimeFormat(options.language, { hour: "2-digit", minute: "2-digit" });
+  const clock = new Intl.DateTimeFormat(options.language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
   const times = (_: uPlot, splits: number[], __: number, ___: number, step: number) =>
     splits.map((at) => (step >= 86_400 ? day : clock).format(at * 1000));
   return new uPlot(
