@@ -16,6 +16,17 @@ from tests.console.test_models import listed
 SCOPE = {"error": {"message": "this API key lacks the scope metrics: use another", "code": "insufficient_scope"}}
 
 
+_COLOURS = """() => {
+    const canvas = document.querySelector('.usage-heat canvas');
+    const pixels = canvas.getContext('2d').getImageData(0, 8 * devicePixelRatio, canvas.width, 1).data;
+    const width = canvas.width / 4;
+    return new Set([0, 1, 2, 3].map((at) => {
+        const place = 4 * Math.floor((at + 0.5) * width);
+        return pixels.slice(place, place + 3).join();
+    })).size;
+}"""
+
+
 def engine(id: str, **more: Any) -> dict[str, Any]:
     return {
         "id": id,
@@ -134,6 +145,7 @@ def test_the_health_of_a_server_is_shown(open_tab: Open, dark: bool) -> None:
     page = console.open("#/usage")
     expect(page.get_by_text("18,204")).to_be_visible()
     expect(page.get_by_text("4 being answered")).to_be_visible()
+    expect(page.get_by_text("< 0.1 % of all requests")).to_be_visible()
     expect(page.get_by_text("2.9 GB")).to_be_visible()
     models = page.get_by_role("region", name="Models", exact=True)
     expect(models.get_by_role("row", name="smollm2")).to_contain_text("42.5")
@@ -183,6 +195,7 @@ def test_experts_are_read_with_the_keyboard_and_the_mouse(open_tab: Open) -> Non
     expect(page.get_by_role("status").filter(has_text="第 2 个 MoE 层，专家 2")).to_have_count(1)
     heat.locator("canvas").hover(position={"x": 3, "y": 3})
     expect(said).to_have_text("第 1 个 MoE 层，专家 0：10 个 token，是平均水平的 0.67 倍")
+    assert page.evaluate(_COLOURS) == 4, "loads of 10, 20, 30 and 0"
     assert console.accessibility() == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 

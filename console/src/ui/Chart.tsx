@@ -29,7 +29,7 @@ const MOST_ROWS = 200; // of the table that says the same to screen readers
 export function Chart(props: ChartProps) {
   const frame = useRef<HTMLDivElement>(null);
   const { label, x, series, time = false, bars = false, height = 180, format = String } = props;
-  const names = series.map((one) => one.name).join("\n");
+  const names = JSON.stringify(series.map((one) => one.name));
   const plot = useRef<uPlot | null>(null);
   const data = [x, ...series.map((one) => one.values)] as unknown as uPlot.AlignedData;
   const latest = useRef(data);
@@ -47,7 +47,7 @@ export function Chart(props: ChartProps) {
       if (gone) return;
       const style = getComputedStyle(host);
       const colours = COLOURS.map((name) => style.getPropertyValue(name).trim());
-      const options = { names: names.split("\n"), colours, time, bars, height, format, language: said };
+      const options = { names: JSON.parse(names) as string[], colours, time, bars, height, format, language: said };
       plot.current = makePlot(host, latest.current, options);
       watching = new ResizeObserver(() => plot.current?.setSize({ width: host.clientWidth, height }));
       watching.observe(host);

@@ -20,9 +20,11 @@ export function makePlot(host: HTMLElement, data: uPlot.AlignedData, options: Pl
   const axis = { stroke: text, font, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1, size: 4 } };
   const paths = options.bars ? uPlot.paths.bars?.({ size: [0.7, 40] }) : undefined;
   const day = new Intl.DateTimeFormat(options.language, { month: "short", day: "numeric" });
-  const clock = new Intl.DateTimeFormat(options.language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const hours = { hour: "2-digit", minute: "2-digit", hourCycle: "h23" } as const;
+  const clock = new Intl.DateTimeFormat(options.language, hours);
+  const second = new Intl.DateTimeFormat(options.language, { ...hours, second: "2-digit" });
   const times = (_: uPlot, splits: number[], __: number, ___: number, step: number) =>
-    splits.map((at) => (step >= 86_400 ? day : clock).format(at * 1000));
+    splits.map((at) => (step >= 86_400 ? day : step >= 60 ? clock : second).format(at * 1000));
   return new uPlot(
     {
       width: Math.max(host.clientWidth, 120),
@@ -31,7 +33,7 @@ export function makePlot(host: HTMLElement, data: uPlot.AlignedData, options: Pl
       cursor: { y: false, drag: { x: false, y: false } },
       scales: { x: { time: options.time }, y: { range: (_, low, high) => rangeOf(low, high) } },
       axes: [
-        { ...axis, space: 70, ...(options.time ? { values: times } : {}) },
+        { ...axis, space: 80, ...(options.time ? { values: times } : {}) },
         { ...axis, size: 62, values: (_, splits) => splits.map(options.format) },
       ],
       series: [

@@ -155,8 +155,8 @@ function draw(canvas: HTMLCanvasElement, heat: Heat, size: CellSize, chosen: Cel
   pen.scale(scale, scale);
   const style = getComputedStyle(canvas);
   const colour = (name: string) => style.getPropertyValue(name).trim();
-  const ground = resolved(canvas, colour("--sunken"));
-  const ink = resolved(canvas, colour("--series-1"));
+  const ground = colour("--sunken");
+  const ink = colour("--series-1");
   heat.shares.forEach((row, line) => {
     row.forEach((share, place) => {
       const box = [place * size.width, line * size.height, size.width - GAP, size.height - GAP] as const;
@@ -170,18 +170,10 @@ function draw(canvas: HTMLCanvasElement, heat: Heat, size: CellSize, chosen: Cel
   });
   if (chosen) {
     pen.globalAlpha = 1;
-    pen.strokeStyle = resolved(canvas, colour("--text"));
+    pen.strokeStyle = colour("--text");
     pen.lineWidth = 1.5;
     pen.strokeRect(chosen.column * size.width - 0.5, chosen.row * size.height - 0.5, size.width, size.height);
   }
-}
-
-/** A colour as a canvas takes it: `light-dark()` is resolved by the style of an element alone. */
-function resolved(canvas: HTMLCanvasElement, colour: string): string {
-  canvas.style.color = colour;
-  const found = getComputedStyle(canvas).color;
-  canvas.style.color = "";
-  return found;
 }
 
 function Legend() {
@@ -190,7 +182,7 @@ function Legend() {
       {LEVELS.map((bound, level) => (
         <span key={bound} class="usage-legend-step">
           <span class={`usage-heat-${level}`} />
-          {level === 0 ? "0" : level === LEVELS.length - 1 ? `≥ ${count(bound, 2)}×` : level === 1 ? "" : `${count(bound, 2)}×`}
+          {level === 0 ? "0" : level === LEVELS.length - 1 ? `≥ ${count(bound, 2)}×` : level === 1 ? "> 0" : `${count(bound, 2)}×`}
         </span>
       ))}
     </span>

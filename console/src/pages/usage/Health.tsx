@@ -54,13 +54,18 @@ function Figures({ stats }: { stats: Stats }) {
       <Figure
         name={say("errors")}
         value={count(errors)}
-        more={total > 0 ? say("errors.part", { part: percent(errors / total) }) : ""}
+        more={total > 0 ? say("errors.part", { part: smallPercent(errors / total) }) : ""}
         bad={errors > 0}
       />
       <Figure name={say("memory")} value={bytes(stats.memory_bytes)} more={say("memory.all")} />
       <Figure name={say("uptime")} value={duration(stats.uptime_s)} more={say("version", { version: stats.version })} />
     </div>
   );
+}
+
+/** A percentage that is not shown as none where there is some. */
+function smallPercent(part: number): string {
+  return part > 0 && part < 0.001 ? `< ${percent(0.001)}` : percent(part);
 }
 
 /** One number with its name, and a line of what belongs to it. */

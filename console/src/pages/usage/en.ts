@@ -51,7 +51,7 @@ export const en = {
   "unit.tokens": "tokens",
   "unit.requests": "requests",
   experts: "Experts of {name}",
-  "experts.lead": "Each row is a mixture of experts, each column an expert. The darker, the more tokens went there; 1× is an even share.",
+  "experts.lead": "Each row is a mixture of experts, each column an expert. The stronger the colour, the more tokens went there; 1× is an even share.",
   "experts.none": "No token has gone through the experts yet.",
   "experts.map": "{label}: the arrow keys go from expert to expert",
   "experts.cell": "Mixture {mixture}, expert {expert}: {load} tokens, {share}× an even share",

@@ -25,7 +25,7 @@ export default function Page({ rest }: PageProps) {
   const samples = useSamples(stats.data);
   const names = useRef(new Map<string, string>());
   return (
-    <div class="page">
+    <div class="page usage-table">
       <h1>{say("title")}</h1>
       <Tabs
         label={t("nav.usage")}

@@ -53,7 +53,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "unit.tokens": "token",
   "unit.requests": "请求",
   experts: "{name} 的专家负载",
-  "experts.lead": "每行是一个 MoE 层，每列是一个专家。颜色越深，分到的 token 越多；1× 表示平均水平。",
+  "experts.lead": "每行是一个 MoE 层，每列是一个专家。颜色越鲜明，分到的 token 越多；1× 表示平均水平。",
   "experts.none": "还没有 token 经过专家层。",
   "experts.map": "{label}：用方向键逐个查看专家",
   "experts.cell": "第 {mixture} 个 MoE 层，专家 {expert}：{load} 个 token，是平均水平的 {share} 倍",
