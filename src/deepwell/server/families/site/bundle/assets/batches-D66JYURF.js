@@ -1,1 +1,0 @@
-import{C as e,a as t,m as n,w as r}from"./index-BDDR5zOI.js";var i=r({lead:`Until then the terminal runs batches.`},{lead:`在此之前，可以在终端提交批处理。`});function a(r){return n(`div`,{class:`page`,children:[n(`h1`,{children:e(`nav.batches`)}),n(t,{icon:`batches`,title:e(`soon.title`),text:i(`lead`),commands:[`deepwell batch --help`]})]})}export{a as default};

@@ -1,1 +1,0 @@
-import{C as e,a as t,m as n,w as r}from"./index-BDDR5zOI.js";var i=r({lead:`Until then the terminal shows the jobs.`},{lead:`在此之前，可以在终端查看任务。`});function a(r){return n(`div`,{class:`page`,children:[n(`h1`,{children:e(`nav.chat`)}),n(t,{icon:`chat`,title:e(`soon.title`),text:i(`lead`),commands:[`deepwell chat`]})]})}export{a as default};

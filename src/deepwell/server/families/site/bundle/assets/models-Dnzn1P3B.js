@@ -1,1 +1,0 @@
-import{C as e,a as t,m as n,w as r}from"./index-BDDR5zOI.js";var i=r({lead:`Until then the terminal shows the models that this machine can run.`},{lead:`在此之前，可以在终端查看本机能运行的模型。`});function a(r){return n(`div`,{class:`page`,children:[n(`h1`,{children:e(`nav.models`)}),n(t,{icon:`models`,title:e(`soon.title`),text:i(`lead`),commands:[`deepwell models`]})]})}export{a as default};

@@ -1,1 +1,0 @@
-import{C as e,a as t,m as n,w as r}from"./index-BDDR5zOI.js";var i=r({lead:`Until then the metrics show the usage.`},{lead:`在此之前，可以从指标查看用量。`});function a(r){return n(`div`,{class:`page`,children:[n(`h1`,{children:e(`nav.usage`)}),n(t,{icon:`usage`,title:e(`soon.title`),text:i(`lead`),commands:[`curl http://localhost:8000/metrics`]})]})}export{a as default};
