@@ -1,0 +1,1 @@
+import{O as e,c as t,k as n,y as r}from"./index-BaH4bAM7.js";var i=n({lead:`Until then the terminal shows the jobs.`},{lead:`在此之前，可以在终端查看任务。`});function a(n){return r(`div`,{class:`page`,children:[r(`h1`,{children:e(`nav.chat`)}),r(t,{icon:`chat`,title:e(`soon.title`),text:i(`lead`),commands:[`deepwell chat`]})]})}export{a as default};

@@ -1,1 +1,0 @@
-import{O as e,c as t,k as n,y as r}from"./index-BeJNikDH.js";var i=n({lead:`Until then the terminal shows the models that this machine can run.`},{lead:`在此之前，可以在终端查看本机能运行的模型。`});function a(n){return r(`div`,{class:`page`,children:[r(`h1`,{children:e(`nav.models`)}),r(t,{icon:`models`,title:e(`soon.title`),text:i(`lead`),commands:[`deepwell models`]})]})}export{a as default};

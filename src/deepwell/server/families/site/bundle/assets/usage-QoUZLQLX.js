@@ -1,1 +1,0 @@
-import{O as e,c as t,k as n,y as r}from"./index-BeJNikDH.js";var i=n({lead:`Until then the metrics show the usage.`},{lead:`在此之前，可以从指标查看用量。`});function a(n){return r(`div`,{class:`page`,children:[r(`h1`,{children:e(`nav.usage`)}),r(t,{icon:`usage`,title:e(`soon.title`),text:i(`lead`),commands:[`curl http://localhost:8000/metrics`]})]})}export{a as default};
