@@ -69,7 +69,7 @@ class ServerGuard:
     @property
     def missing(self) -> list[str]:
         """Names of what the policy asks for and the guard lacks, such as a list of terms."""
-        return sorted({name for names in self._guard.missing.values() for name in names})
+        return sorted({name for names in self.decisions.guard.missing.values() for name in names})
 
     def sealed(self, plan: Plan, checked: Checked) -> Plan:
         """Returns a plan that the guard has seen; that of a refusal if it is blocked."""
