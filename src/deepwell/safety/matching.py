@@ -48,9 +48,7 @@ class PatternSet:
             self._singles.append(re2.compile(pattern.encode(), options))
         self._set.Compile()
 
-    def matches(
-        self, text: str, accepts: Callable[[int, str], bool] | None = None
-    ) -> Iterator[Match]:
+    def matches(self, text: str, accepts: Callable[[int, str], bool] | None = None) -> Iterator[Match]:
         """Yields all matches of every pattern, without overlaps of a pattern with itself.
 
         Args:
@@ -86,14 +84,14 @@ def merged(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(best.values(), key=lambda one: (one.start, one.end, one.rule))
 
 
-def _accepted(
-    single: _Regexp, data: bytes, accepts: Callable[[str], bool]
-) -> Iterator[tuple[int, int]]:
+def _accepted(single: _Regexp, data: bytes, accepts: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
     """Yields the matches that count."""
     at = 0
     while (found := single.search(data, at)) is not None:
         start, end = found.span()
-        until = next((one for one in _ends(single, data, start, end) if accepts(data[start:one].decode())), None)
+        until = next(
+            (one for one in _ends(single, data, start, end) if accepts(data[start:one].decode())), None
+        )
         if until is not None:
             yield start, until
         at = max(start + 1, until or 0)
