@@ -102,6 +102,23 @@ def test_what_only_looks_like_it_is_not_found(text: str) -> None:
     assert kinds(f"({text})") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("138 1234 5678 4111 1111 1111 1111", ["138 1234 5678", "4111 1111 1111 1111"]),
+        ("+86 138 1234 5678 4111 1111 1111 1111", ["+86 138 1234 5678", "4111 1111 1111 1111"]),
+        ("4111 1111 1111 1111 123", ["4111 1111 1111 1111"]),
+        ("订单 2345 4111-1111-1111-1111", ["4111-1111-1111-1111"]),
+        ("GB82 WEST 1234 5698 7654 32 4012", ["GB82 WEST 1234 5698 7654 32"]),
+        ("DE89 3704 4012 DE89 3704 0044 0532 0130 00", ["DE89 3704 0044 0532 0130 00"]),
+    ],
+)
+def test_a_wrong_number_hides_no_right_one_that_begins_or_ends_within_it(
+    text: str, values: list[str]
+) -> None:
+    assert [text[one.start : one.end] for one in PERSONAL.scan(normalised(text))] == values
+
+
 def test_a_word_beside_it_raises_the_score() -> None:
     [bare] = PERSONAL.scan(normalised("0571-87654321"))
     [named] = PERSONAL.scan(normalised("联系电话：0571-87654321"))

@@ -168,7 +168,10 @@ async def test_the_scope_admin_is_needed_to_change_and_none_to_read(
     assert made.json()["changed_by"] == admin[0].id
     assert (await http.delete("/v1/aliases/prod", headers=as_user)).status_code == 403
     for path in ("/v1/aliases", "/v1/aliases/prod/history"):
-        assert (await http.get(path, headers=as_user)).json()["data"], path
+        [seen] = (await http.get(path, headers=as_user)).json()["data"]
+        assert seen["model"] == "toy" and seen["changed_by"] is None, "the id of a key tells of the key"
+        [seen] = (await http.get(path, headers=as_admin)).json()["data"]
+        assert seen["changed_by"] == admin[0].id
     answer = await http.post("/v1/chat/completions", json={"model": "prod", **CHAT}, headers=as_user)
     assert answer.status_code == 200
 

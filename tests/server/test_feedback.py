@@ -64,6 +64,12 @@ async def test_a_rating_that_is_none_is_refused(
     assert (await http.get("/v1/feedback")).json()["data"] == []
 
 
+async def test_half_a_character_is_refused(http: httpx.AsyncClient) -> None:
+    body = b'{"target_id": "a", "rating": "up", "messages": [{"content": "\\ud83d"}]}'
+    refused = await http.post("/v1/feedback", content=body, headers={"content-type": "application/json"})
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "messages"
+
+
 async def test_long_conversations_are_not_kept(http: httpx.AsyncClient) -> None:
     from deepwell.server.families.feedback.schema import MAX_MESSAGES_BYTES
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,13 @@ from deepwell.safety.privacy.attribution import Subject
 from deepwell.safety.privacy.erase import Eraser
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
+from deepwell.server.families.jobs.cancelling import cancel_job
 from deepwell.storage.database import LOCAL, Database, Tenant
+from deepwell.storage.keys import KeyStore
 from deepwell.storage.knowledge.sources import FOLLOW_JOB
+from deepwell.storage.responses import RESPONSE_JOB
 
+NO_JOB = "there is no job {!r}: it was never made: check the id"
 CHAT = {"model": "toy", "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
 
@@ -177,6 +183,19 @@ async def test_a_cancelled_background_response_ends(http: httpx.AsyncClient) -> 
     assert (await http.get(f"/v1/responses/{id}")).json()["status"] == "cancelled"
 
 
+async def test_a_response_that_ended_first_is_not_called_cancelled(
+    service: ServerContext, http: httpx.AsyncClient, engine: FakeEngine
+) -> None:
+    engine.endless = False
+    body = {"model": "toy", "input": "hi", "background": True, "max_output_tokens": 2}
+    id = (await http.post("/v1/responses", json=body)).json()["id"]
+    async with asyncio.timeout(60):
+        while (await http.get(f"/v1/responses/{id}")).json()["status"] in ("queued", "in_progress"):
+            await asyncio.sleep(0.01)
+    other = await service.state.jobs.enqueue(LOCAL, RESPONSE_JOB, "{}")
+    assert (await cancel_job(service, LOCAL, replace(other, id=id))).status == "succeeded"
+
+
 async def test_a_source_is_followed_as_long_as_it_is_there(
     http: httpx.AsyncClient, service: ServerContext
 ) -> None:
@@ -197,3 +216,30 @@ async def test_a_tenant_neither_sees_nor_stops_its_erasure(
     assert (await http.get("/v1/jobs")).json()["data"] == []
     assert (await http.get("/v1/jobs", params={"kind": "erase"})).json()["data"] == []
     assert (await service.state.jobs.get(LOCAL, id)).status == "queued"
+
+
+async def test_a_job_needs_the_scope_of_what_makes_it(
+    http: httpx.AsyncClient, service: ServerContext, database: Database
+) -> None:
+    keys, tenant = KeyStore(database), Tenant("a")
+    kinds = ("batch", "compliance.check", "follow", "ingest", "model.pull")
+    jobs = {kind: (await service.state.jobs.enqueue(tenant, kind, "{}")).id for kind in kinds}
+    missing = NO_JOB.format("none")
+
+    async def seen(*scopes: str) -> set[str]:
+        who = {"authorization": f"Bearer {keys.create(tenant, 'k', scopes)[1]}"}
+        listed = {one["kind"] for one in (await http.get("/v1/jobs", headers=who)).json()["data"]}
+        for kind, id in jobs.items():
+            shown = await http.get(f"/v1/jobs/{id}", headers=who)
+            assert (shown.status_code == 200) == (kind in listed)
+            if kind not in listed:
+                ended = await http.post(f"/v1/jobs/{id}/cancel", headers=who)
+                assert ended.status_code == shown.status_code == 404
+                assert shown.json()["error"]["message"].replace(id, "none") == missing
+                assert (await http.get("/v1/jobs", params={"after": id}, headers=who)).status_code == 400
+            assert (await service.state.jobs.get(tenant, id)).status == "queued"
+        return listed
+
+    assert await seen("inference") == {"batch"}
+    assert await seen("inference", "files") == {"batch", "follow", "ingest"}
+    assert await seen("admin") == set(kinds)

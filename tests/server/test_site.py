@@ -56,6 +56,13 @@ async def test_a_page_is_sound_and_loads_nothing(
         assert (await http.get(link)).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["localhost:99999", "localhost:"])
+async def test_a_port_that_there_is_not_is_no_fault_of_the_server(http: httpx.AsyncClient, host: str) -> None:
+    answer = await http.get("/start", headers={"host": host})
+    assert answer.status_code == 200
+    assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+
+
 async def test_a_browser_gets_the_console_and_everything_else_the_first_page(http: httpx.AsyncClient) -> None:
     console = await http.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert console.status_code == 200 and '<div id="app">' in console.text

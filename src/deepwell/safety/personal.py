@@ -35,6 +35,9 @@ _VERSION: Final = re.compile(
 _JOINED: Final = re.compile(r"(?:[0-9]\.|[=<>~]=|\^)$")
 """Further numbers, or the sign of a requirement, before four numbers: `1.3.6.1.4.1.311`, `package==1.20.3.4`."""
 
+_IN_GROUPS: Final = ("cn_id", "phone", "bank_card", "iban")
+"""Numbers in groups, beside which other numbers may stand: a wrong one hides the right one that begins or ends within it."""
+
 _SKIPPED: Final = ("leet", "rot13", "caesar", "atbash", "vigenere", "reversed")
 
 
@@ -223,7 +226,7 @@ class Personal:
             if view.name.endswith(_SKIPPED):
                 continue
             reading = view.text
-            for number, start, end in self._patterns.matches(reading):
+            for number, start, end in self._patterns.matches(reading, _may_be):
                 kind = KINDS[number]
                 matched = reading[start:end]
                 if kind.check is not None and not kind.check(matched):
@@ -249,6 +252,12 @@ class Personal:
                     Finding(f"personal.{kind.name}", "personal", first, last, round(score, 2), view.name)
                 )
         return _without_parts(merged(found))
+
+
+def _may_be(number: int, matched: str) -> bool:
+    """Returns whether a match is one, or must not give way to a part of itself, as an address of a machine."""
+    kind = KINDS[number]
+    return kind.name not in _IN_GROUPS or kind.check is None or kind.check(matched)
 
 
 def _is_spaced(written: str) -> bool:

@@ -8,12 +8,13 @@ __all__ = ["Alias", "AliasChange", "AliasChangeList", "AliasDeleted", "AliasList
 
 
 class Alias(Struct, tag_field="object", tag="alias"):
-    """A further name of a model. `changed_by` is the id of a key, `local` on a server without keys, or `cli`."""
+    """A further name of a model. `changed_by` is the id of a key, `local` on a server without keys, or `cli`; null for keys
+    without the scope admin."""
 
     id: str
     model: str
     changed_at: int
-    changed_by: str
+    changed_by: str | None
 
 
 class AliasList(Struct, tag_field="object", tag="list"):
@@ -39,7 +40,7 @@ class AliasChange(Struct, tag_field="object", tag="alias.change"):
     name: str
     model: str | None
     changed_at: int
-    changed_by: str
+    changed_by: str | None
 
 
 class AliasChangeList(Struct, tag_field="object", tag="list"):

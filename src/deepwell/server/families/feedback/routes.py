@@ -63,11 +63,18 @@ def _messages(body: FeedbackRequest) -> str | None:
     """Returns the conversation as JSON.
 
     Raises:
-        InvalidRequest: it is too long to be kept.
+        InvalidRequest: it is too long to be kept, or no text.
     """
     if body.messages is None:
         return None
-    data = _encode(body.messages)
+    try:
+        data = _encode(body.messages)
+    except UnicodeEncodeError:
+        raise InvalidRequest(
+            "the messages hold half of a surrogate pair, which is no character",
+            fix="send whole characters: '\\ud83d\\ude00' and not '\\ud83d'",
+            param="messages",
+        ) from None
     if len(data) > MAX_MESSAGES_BYTES:
         raise InvalidRequest(
             f"the messages have {len(data)} bytes, more than the {MAX_MESSAGES_BYTES} that are kept with a rating",

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
+
 from deepwell.errors import InvalidRequest
-from deepwell.safety.privacy.rows import ERASE_JOB
 from deepwell.server.context import ServerContext
 from deepwell.server.families.batches.routes import cancel_batch
 from deepwell.server.families.responses.stored import cancel_response
 from deepwell.storage.batches import BATCH_JOB
 from deepwell.storage.database import Tenant
-from deepwell.storage.jobs import Job
+from deepwell.storage.jobs import Job, JobStatus
 from deepwell.storage.knowledge.files import INGEST_JOB
 from deepwell.storage.knowledge.sources import FOLLOW_JOB
 from deepwell.storage.responses import RESPONSE_JOB
 
-__all__ = ["HIDDEN_KINDS", "cancel_job"]
-
-HIDDEN_KINDS = (ERASE_JOB,)
-"""Kinds of jobs that are the operator's, although their rows name a tenant: it must not stop its own erasure."""
+__all__ = ["cancel_job"]
 
 
 async def cancel_job(context: ServerContext, tenant: Tenant, job: Job) -> Job:
@@ -32,8 +30,8 @@ async def cancel_job(context: ServerContext, tenant: Tenant, job: Job) -> Job:
     if job.status not in ("queued", "running"):
         return job
     if job.kind == RESPONSE_JOB:  # its row goes with its end
-        await cancel_response(context, tenant, job.id)
-        return replace(job, status="cancelled", cancel_requested=True)
+        body = await cancel_response(context, tenant, job.id)
+        return replace(job, status=_status_of(body), cancel_requested=True)
     if job.kind == FOLLOW_JOB:
         raise InvalidRequest(
             f"the job {job.id!r} follows a source as long as the source is there",
@@ -47,3 +45,15 @@ async def cancel_job(context: ServerContext, tenant: Tenant, job: Job) -> Job:
     else:
         return await state.jobs.cancel(tenant, job.id)
     return await state.jobs.get(tenant, job.id)
+
+
+class _Response(msgspec.Struct):
+    status: str = ""
+
+
+def _status_of(body: bytes) -> JobStatus:
+    """Returns the end of the job of a response, which may have come before the request to end it."""
+    status = msgspec.json.decode(body, type=_Response).status
+    if status == "failed":
+        return "failed"
+    return "succeeded" if status in ("completed", "incomplete") else "cancelled"

@@ -8,14 +8,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from deepwell.errors import NotFound
-from deepwell.server.access.principal import tenant_of
+from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.jobs.bodies import JobList
-from deepwell.server.families.jobs.cancelling import HIDDEN_KINDS, cancel_job
+from deepwell.server.families.jobs.cancelling import cancel_job
 from deepwell.server.families.jobs.described import job_body
+from deepwell.server.families.jobs.kinds import hidden_kinds
 from deepwell.server.families.jobs.schema import JobsQuery
 from deepwell.server.http.json_route import json_response
-from deepwell.storage.database import Tenant
 from deepwell.storage.jobs import Job
 
 __all__ = ["router"]
@@ -27,9 +27,9 @@ def router(context: ServerContext) -> APIRouter:
     """Returns the routes, bound to `context`."""
     routes = APIRouter()
 
-    async def found(tenant: Tenant, id: str) -> Job:
-        job = await context.state.jobs.get(tenant, id)
-        if job.kind in HIDDEN_KINDS:
+    async def found(request: Request, id: str) -> Job:
+        job = await context.state.jobs.get(tenant_of(request), id)
+        if job.kind in hidden_kinds(principal_of(request)):
             raise NotFound(f"there is no job {id!r}", fix="it was never made: check the id")
         return job
 
@@ -39,7 +39,7 @@ def router(context: ServerContext) -> APIRouter:
             tenant_of(request),
             query.kind,
             status=query.status,
-            besides=HIDDEN_KINDS,
+            besides=hidden_kinds(principal_of(request)),
             after=query.after,
             limit=query.limit,
             order=query.order,
@@ -50,12 +50,11 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.get(_JOB, summary="Fetch a job", response_model=None)
     async def retrieve(request: Request, job_id: str) -> Response:
-        return json_response(job_body(await found(tenant_of(request), job_id)))
+        return json_response(job_body(await found(request, job_id)))
 
     @routes.post(f"{_JOB}/cancel", summary="Cancel a job", response_model=None)
     async def cancel(request: Request, job_id: str) -> Response:
-        tenant = tenant_of(request)
-        job = await cancel_job(context, tenant, await found(tenant, job_id))
+        job = await cancel_job(context, tenant_of(request), await found(request, job_id))
         return json_response(job_body(job))
 
     return routes

@@ -21,7 +21,8 @@ _DEFAULT_PORT = 8000  # of `deepwell ask` and the setting `port`
 
 # These pages have no scripts, and styles of their own alone.
 _HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'",
+    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "vary": "accept, accept-language",
 }
@@ -58,7 +59,7 @@ def router(context: ServerContext) -> APIRouter:
         language = preferred_language(request.headers.get("accept-language", ""))
         with_key = await context.keys.required()
         found = [] if with_key else await _models(context)
-        port = request.base_url.port
+        port = _port(request)
         page = start_page(
             language,
             str(request.base_url).rstrip("/"),
@@ -87,6 +88,14 @@ def _file(request: Request, asset: Asset, headers: dict[str, str]) -> Response:
             asset.packed, media_type=asset.media_type, headers={**headers, "content-encoding": "gzip"}
         )
     return Response(asset.content, media_type=asset.media_type, headers=headers)
+
+
+def _port(request: Request) -> int | None:
+    """Returns the port that the browser asked for; None: it named none, or one that there is not."""
+    try:
+        return request.base_url.port
+    except ValueError:
+        return None
 
 
 async def _models(context: ServerContext) -> list[tuple[str, Capabilities]]:
