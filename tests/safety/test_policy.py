@@ -40,6 +40,7 @@ def written(folder: Path, text: str) -> Path:
 def found(rule: str, category: str, score: float = 1.0) -> Finding:
     return Finding(rule, category, 0, 1, score)
 
+
 SERVICE = "version: 1\nexternal: {aliyun: {kind: openai, url: 'https://example.com/v1'}}\n"
 
 
@@ -196,10 +197,22 @@ def test_what_others_find_still_counts_where_one_fails() -> None:
         ("version: 1\ninput: {rules: {personal.emial: block}}", "emial", "did you mean personal.email?"),
         ("version: 1\noutput: {rules: {personal.foreign.emial: block}}", "emial", "personal.foreign.email?"),
         ("version: 1\ninput: {rules: {patterns.ignore_instruction: flag}}", "rule", "ignore_instructions?"),
-        ("version: 1\ninput: {rules: {classifer.injection: flag}}", "rule", "did you mean classifier.injection?"),
-        ("version: 1\ninput: {rules: {terms.blok.politics: flag}}", "rule", "did you mean terms.block.politics?"),
+        (
+            "version: 1\ninput: {rules: {classifer.injection: flag}}",
+            "rule",
+            "did you mean classifier.injection?",
+        ),
+        (
+            "version: 1\ninput: {rules: {terms.blok.politics: flag}}",
+            "rule",
+            "did you mean terms.block.politics?",
+        ),
         ("version: 1\ninput: {rules: {secrets.aws: flag}}", "secrets.aws", "secrets"),
-        ("version: 1\ninput: {rules: {moderation.violens: flag}}", "rule", "did you mean moderation.violence?"),
+        (
+            "version: 1\ninput: {rules: {moderation.violens: flag}}",
+            "rule",
+            "did you mean moderation.violence?",
+        ),
         ("version: 1\ninput: {rules: {personal.: flag}}", "personal.", "personal"),
         ("version: 1\ntenants: {a: {input: {rules: {personal.emial: block}}}}", "tenants", "personal.email?"),
         (f"{SERVICE}input: {{rules: {{external.aliyum: flag}}}}", "external.aliyum", "aliyun"),
@@ -224,9 +237,20 @@ def test_a_wrong_policy_is_said_with_its_fix_in_both_languages(
     "rule",
     [
         *DETECTORS,
-        *("personal.email", "personal.foreign", "personal.foreign.phone", "terms.block", "terms.flag.own category"),
+        *(
+            "personal.email",
+            "personal.foreign",
+            "personal.foreign.phone",
+            "terms.block",
+            "terms.flag.own category",
+        ),
         *("classifier.harmful", "leak.system_prompt", "moderation.self-harm/intent", "grounding.unsupported"),
-        *("patterns.persona", "patterns.markdown_image", "external.aliyun", "external.aliyun.political_content"),
+        *(
+            "patterns.persona",
+            "patterns.markdown_image",
+            "external.aliyun",
+            "external.aliyun.political_content",
+        ),
     ],
 )
 def test_every_rule_that_a_detector_reports_may_be_named(rule: str, tmp_path: Path) -> None:
