@@ -26,8 +26,18 @@ def listed(*rows: dict[str, Any]) -> dict[str, Any]:
 
 
 def model(id: str, **more: Any) -> dict[str, Any]:
-    card = {"object": "model", "id": id, "created": 1_790_000_000, "owned_by": "deepwell", "max_model_len": 4096}
-    return {name: value for name, value in (card | {"default_sampling": SAMPLING} | more).items() if value is not None}
+    card = {
+        "object": "model",
+        "id": id,
+        "created": 1_790_000_000,
+        "owned_by": "deepwell",
+        "max_model_len": 4096,
+    }
+    return {
+        name: value
+        for name, value in (card | {"default_sampling": SAMPLING} | more).items()
+        if value is not None
+    }
 
 
 def entry(id: str, **more: Any) -> dict[str, Any]:
@@ -47,7 +57,12 @@ def entry(id: str, **more: Any) -> dict[str, Any]:
 
 
 def plan(**more: Any) -> dict[str, Any]:
-    parts = {"weights": 8_000_000_000, "kv_cache": 1_200_000_000, "workspace": 300_000_000, "server": 200_000_000}
+    parts = {
+        "weights": 8_000_000_000,
+        "kv_cache": 1_200_000_000,
+        "workspace": 300_000_000,
+        "server": 200_000_000,
+    }
     return {
         "object": "memory_plan",
         "model": "large",
@@ -164,7 +179,9 @@ def test_why_a_model_is_not_unloaded_is_said(open_tab: Open) -> None:
     console = open_tab()
     stub_models(console)
     console.expected.append("status of 409")
-    refused = {"error": {"message": "'qwen-loaded' answers 2 requests: try again later", "code": "model_busy"}}
+    refused = {
+        "error": {"message": "'qwen-loaded' answers 2 requests: try again later", "code": "model_busy"}
+    }
     console.stub("/v1/models/qwen-loaded", refused, status=409)
     page = console.open("#/models")
     row(page, "qwen-loaded").get_by_role("button", name="Unload").click()
@@ -220,12 +237,16 @@ def test_a_shared_adapter_is_unloaded_for_all_only_when_asked(open_tab: Open) ->
     stub_models(console)
     bodies: list[Any] = []
     console.expected.append("status of 403")
-    refused = {"error": {"message": "the adapter 'sql' is shared by all tenants", "code": "insufficient_scope"}}
+    refused = {
+        "error": {"message": "the adapter 'sql' is shared by all tenants", "code": "insufficient_scope"}
+    }
     console.page.route(
         "**/v1/unload_lora_adapter",
         lambda route: (
             bodies.append(route.request.post_data_json),
-            route.fulfill(status=200, json={}) if len(bodies) > 1 else route.fulfill(status=403, json=refused),
+            route.fulfill(status=200, json={})
+            if len(bodies) > 1
+            else route.fulfill(status=403, json=refused),
         ),
     )
     page = console.open("#/models")
@@ -271,7 +292,9 @@ def test_a_plan_that_does_not_fit_says_what_would(open_tab: Open, dark: bool) ->
     console = open_tab(size=NARROW, locale="zh-CN", dark=dark)
     asked: list[str] = []
     console.stub("/v1/catalog", listed(entry("large")))
-    console.stub("/v1/catalog/large/plan", lambda request: asked.append(request.url.partition("?")[2]) or plan())
+    console.stub(
+        "/v1/catalog/large/plan", lambda request: asked.append(request.url.partition("?")[2]) or plan()
+    )
     console.stub("/v1/jobs", listed())
     page = console.open("#/models/catalog/large")
     dialog = page.get_by_role("dialog", name="large")
@@ -290,7 +313,9 @@ def test_a_plan_that_does_not_fit_says_what_would(open_tab: Open, dark: bool) ->
 def test_the_catalog_is_searched(open_tab: Open) -> None:
     console = open_tab()
     embedder = entry("minilm", kind="embedding", description="Embeds text", languages=["en"], downloaded=True)
-    console.stub("/v1/catalog", listed(entry("smollm2", served=True, downloaded=True), entry("qwen3-8b"), embedder))
+    console.stub(
+        "/v1/catalog", listed(entry("smollm2", served=True, downloaded=True), entry("qwen3-8b"), embedder)
+    )
     console.stub("/v1/jobs", listed(job("qwen3-8b", "failed", error="the hub does not answer: try again")))
     console.stub("/v1/catalog/qwen3-8b/plan", plan(fits=True, advice=None, available_bytes=20_000_000_000))
     page = console.open("#/models/catalog")
@@ -368,18 +393,24 @@ def test_no_text_of_the_server_runs(open_tab: Open) -> None:
     console = open_tab()
     whole = "\n".join(PAYLOADS)
     sampling = {text: text for text in PAYLOADS}
-    console.stub("/v1/models", listed(*(model(text) for text in PAYLOADS), model(whole, default_sampling=sampling)))
+    console.stub(
+        "/v1/models", listed(*(model(text) for text in PAYLOADS), model(whole, default_sampling=sampling))
+    )
     console.stub("/v1/aliases", listed(*(alias(f"a{text}", text, text) for text in PAYLOADS)))
     change = {"object": "alias.change", "changed_at": 1, "id": "c"}
     console.page.route(
         "**/history?*",
         lambda route: route.fulfill(
-            json=listed(*(change | {"id": text, "name": text, "model": text, "changed_by": text} for text in PAYLOADS))
+            json=listed(
+                *(change | {"id": text, "name": text, "model": text, "changed_by": text} for text in PAYLOADS)
+            )
         ),
     )
     hostile = [entry(text, description=text, license=text, languages=[text], kind=text) for text in PAYLOADS]
     console.stub("/v1/catalog", listed(*hostile, entry("x", description=whole, languages=[*PAYLOADS])))
-    console.stub("/v1/jobs", listed(*(job(text, "failed", error=text) for text in PAYLOADS), job("x", step=whole)))
+    console.stub(
+        "/v1/jobs", listed(*(job(text, "failed", error=text) for text in PAYLOADS), job("x", step=whole))
+    )
     lines = [{"name": text, "bytes": 1} for text in PAYLOADS]
     console.stub("/v1/catalog/x/plan", plan(lines=lines, advice=whole, precision=whole))
     page = console.open("#/models")

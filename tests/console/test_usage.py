@@ -13,7 +13,9 @@ from tests.console.inert import assert_inert
 from tests.console.payloads import PAYLOADS
 from tests.console.test_models import listed
 
-SCOPE = {"error": {"message": "this API key lacks the scope metrics: use another", "code": "insufficient_scope"}}
+SCOPE = {
+    "error": {"message": "this API key lacks the scope metrics: use another", "code": "insufficient_scope"}
+}
 
 
 def engine(id: str, **more: Any) -> dict[str, Any]:
@@ -114,7 +116,10 @@ def key(id: str, name: str, **more: Any) -> dict[str, Any]:
 def stub_usage(console: Console) -> None:
     """A server that is used, with a model that has experts."""
     now = int(time.time())
-    console.stub("/v1/stats", stats(engine("smollm2"), engine("deepseek-v2-lite", experts=experts(), tokens_per_s=11.25)))
+    console.stub(
+        "/v1/stats",
+        stats(engine("smollm2"), engine("deepseek-v2-lite", experts=experts(), tokens_per_s=11.25)),
+    )
     console.stub("/v1/organization/usage/completions", usage_of)
     console.stub(
         "/v1/keys",
@@ -283,7 +288,9 @@ def test_no_text_of_the_server_runs(open_tab: Open) -> None:
     console.stub("/v1/organization/usage/completions", page_of_usage)
     console.stub("/v1/keys", listed(*(key(text, text, tenant=text, scopes=[text]) for text in PAYLOADS)))
     page = console.open("#/usage")
-    expect(page.get_by_role("region", name="Models", exact=True).get_by_role("row")).to_have_count(len(PAYLOADS) + 1)
+    expect(page.get_by_role("region", name="Models", exact=True).get_by_role("row")).to_have_count(
+        len(PAYLOADS) + 1
+    )
     expect(page.locator("figure canvas")).to_have_count(2)
     assert_inert(console)
     page.get_by_role("tab", name="Tokens").click()
