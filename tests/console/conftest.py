@@ -14,8 +14,9 @@ from tests.server.fakes import FakeEngine, make_codec, make_service
 from deepwell.storage.database import Database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """A browser for a module. Playwright's event loop runs as long as it does, so it ends before asynchronous tests begin."""
     if CHROMIUM is None and not IN_CI:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
@@ -25,7 +26,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """A server whose model, `toy`, repeats what the user said."""
     folder = tmp_path_factory.mktemp("console")

@@ -13,6 +13,7 @@ def send(page: Page, text: str) -> None:
     """Writes a message and sends it, without waiting for the answer."""
     box = page.locator(".composer textarea")
     box.fill(text)
+    expect(page.locator(".composer button[type=submit]")).to_be_enabled()  # once the models are known
     box.press("Enter")
 
 

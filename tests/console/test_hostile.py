@@ -49,7 +49,9 @@ def through_the_thread(page: Page) -> None:
         page.evaluate("document.querySelectorAll('.thread details').forEach((one) => (one.open = true))")
         if thread.evaluate("(one) => one.scrollTop") == 0:
             return
-        thread.evaluate("(one) => one.scrollBy(0, -one.clientHeight)")
+        thread.evaluate(
+            "(one) => { one.dispatchEvent(new WheelEvent('wheel')); one.scrollBy(0, -one.clientHeight); }"
+        )
     raise AssertionError("the thread has no beginning")
 
 

@@ -149,9 +149,16 @@ function newId(): string {
   return crypto.randomUUID();
 }
 
+/** The first words of a text. */
+function titleOf(text: string): string {
+  const line = text.trim().replace(/\s+/g, " ");
+  if (line.length <= TITLE_LENGTH) return line;
+  return `${line.slice(0, TITLE_LENGTH).replace(/ \S*$/, "")} …`;
+}
+
 /** Says something and asks for the answer. Returns the conversation, which is new if none was open. */
 export function say(content: string, attachments: Attachment[] = []): Conversation {
-  const title = content.trim().replace(/\s+/g, " ").slice(0, TITLE_LENGTH) || (attachments[0]?.name ?? "");
+  const title = titleOf(content) || (attachments[0]?.name ?? "");
   const conversation = current.value ?? begin(title);
   const message: Message = {
     id: newId(),

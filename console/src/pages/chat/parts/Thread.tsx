@@ -8,7 +8,7 @@ import { MessageView } from "./MessageView";
 const ESTIMATE = 140; // pixels of a message that was not drawn yet
 const BEYOND = 600; // pixels drawn above and below what is in view
 const NEAR = 48; // pixels from the end that still count as the end
-const MEANT_MS = 250; // a scroll so soon after a wheel, touch or key is the user's, and so soon after a measurement it is not
+const MEANT_MS = 1000; // a scroll so soon after a wheel, touch, key or focus is the user's, as are those that follow it
 
 /** The messages of the branch that is shown. However many there are, those in view are drawn. */
 export function Thread() {
@@ -18,7 +18,6 @@ export function Thread() {
   const [range, setRange] = useState<[number, number]>([Math.max(0, ids.length - 12), ids.length]);
   const pinned = useRef(true);
   const touched = useRef(0);
-  const measured = useRef(0);
   const [atEnd, setAtEnd] = useState(true);
   heights.setKeys(ids);
 
@@ -41,7 +40,6 @@ export function Thread() {
   observer.current ??= new ResizeObserver((entries) => {
     const host = frame.current;
     if (!host) return;
-    measured.current = performance.now();
     let moved = 0;
     for (const { target } of entries) {
       const row = target as HTMLElement;
@@ -91,9 +89,10 @@ export function Thread() {
     // Text that arrives, and rows that find their height, move the end away: only somebody who scrolls leaves it.
     const now = performance.now();
     const near = host.scrollHeight - host.scrollTop - host.clientHeight < NEAR;
-    const meant = now - touched.current < MEANT_MS || now - measured.current > MEANT_MS;
+    const meant = now - touched.current < MEANT_MS;
     if (near || meant) pinned.current = near;
     else if (pinned.current) toEnd();
+    if (meant) touched.current = now;
     setAtEnd(pinned.current);
     look();
   };
@@ -112,7 +111,8 @@ export function Thread() {
         onWheel={touch}
         onTouchMove={touch}
         onKeyDown={touch}
-        onPointerMove={(event) => event.buttons !== 0 && touch()}
+        onPointerDown={touch}
+        onFocusIn={touch}
         tabIndex={0}
         role="feed"
         aria-label={session.current.value?.title}
