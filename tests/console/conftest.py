@@ -14,8 +14,9 @@ from tests.server.fakes import FakeEngine, make_codec, make_service
 from deepwell.storage.database import Database
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium for one module: while Playwright runs, its event loop stands in the way of tests that are coroutines."""
     if CHROMIUM is None and not IN_CI:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
