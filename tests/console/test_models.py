@@ -18,6 +18,7 @@ from tests.server.test_catalog import hold_in_the_weights, options_of, publish_t
 
 from deepwell.storage.database import Database
 
+PROCESS_MS = 60_000  # the longest time for the start and the end of the process that fetches a model
 SAMPLING = {"temperature": 0.7, "top_p": 0.9, "source": "catalog"}
 
 
@@ -265,16 +266,16 @@ def test_a_pull_is_followed_cancelled_and_done_again(open_tab: Open, stocked: Li
     page = console.open("#/models/catalog")
     tiny = row(page, "tiny A small model")
     tiny.get_by_role("button", name="Download tiny").click()
-    expect(tiny.get_by_role("progressbar")).to_be_visible()
+    expect(tiny.get_by_role("progressbar")).to_be_visible(timeout=PROCESS_MS)
     page.reload()
     expect(tiny.get_by_role("progressbar")).to_be_visible()
     tiny.get_by_role("button", name="Cancel the download of tiny").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel the download").click()
     again = tiny.get_by_role("button", name="Download again")
-    expect(again).to_be_visible()
+    expect(again).to_be_visible(timeout=PROCESS_MS)
     release(hub)
     again.click()
-    expect(tiny.get_by_text("Downloaded", exact=True)).to_be_visible()
+    expect(tiny.get_by_text("Downloaded", exact=True)).to_be_visible(timeout=PROCESS_MS)
     page.get_by_role("button", name="tiny").click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_text("Fits", exact=True)).to_be_visible()

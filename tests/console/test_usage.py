@@ -6,6 +6,7 @@ import time
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 from playwright.sync_api import expect
 from tests.console.browser import NARROW, Console, Open
@@ -161,6 +162,26 @@ def test_the_health_of_a_server_is_shown(open_tab: Open, dark: bool) -> None:
     expect(caches.get_by_role("row", name="Response cache")).to_contain_text("14 %")
     expect(caches.get_by_role("row", name="Semantic cache")).to_contain_text("Off")
     assert console.accessibility() == []
+
+
+def test_a_request_is_counted_everywhere(open_tab: Open) -> None:
+    console = open_tab()
+    page = console.open("#/usage")
+    asked = {"model": "toy", "messages": [{"role": "user", "content": "hello"}]}
+    answered = httpx.post(f"{console.url}/v1/chat/completions", json=asked)
+    assert answered.status_code == 200
+    models = page.get_by_role("region", name="Models", exact=True)
+    expect(models.get_by_role("row", name="toy")).to_contain_text("25 %")
+    latency = page.get_by_role("region", name="Latency since the start")
+    expect(latency.get_by_role("row", name="First token")).to_contain_text("ms")
+    page.get_by_role("tab", name="Tokens").click()
+    page.get_by_label("Group by").select_option("model")
+    toy = page.get_by_role("region", name="Sums by group").get_by_role("row", name="toy")
+    expect(toy.get_by_role("cell")).to_have_count(5)
+    page.get_by_label("Group by").select_option("api_key_id")
+    expect(page.get_by_role("row", name="Without a key")).to_be_visible()
+    page.get_by_role("tab", name="Keys and limits").click()
+    expect(page.get_by_role("heading", name="No keys")).to_be_visible()
 
 
 def test_figures_are_followed_and_drawn_over_time(open_tab: Open) -> None:

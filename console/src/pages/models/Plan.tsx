@@ -9,7 +9,7 @@ import { SelectField, TextField } from "../../ui/Field";
 import { useLoad } from "../../ui/load";
 import { parameters, type PullActions, PullState } from "./Catalog";
 import { languageName, say } from "./say";
-import type { CatalogModel, MemoryPlan } from "./types";
+import { type CatalogModel, hasEnded, type MemoryPlan } from "./types";
 
 const PRECISIONS = ["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] as const;
 const PARTS = ["weights", "kv_cache", "workspace", "server"] as const;
@@ -58,8 +58,11 @@ export function Plan({ model, job, actions, onClose }: Props) {
             </div>
           ))}
         </dl>
-        <div class="models-plan-pull" aria-live="polite">
+        <div class="models-plan-pull">
           <PullState wide model={model} job={job} actions={actions} />
+          <span class="unseen" role="status">
+            {job !== undefined && !hasEnded(job) ? say("pull.progress", { name: model.id }) : model.downloaded ? say("state.here") : ""}
+          </span>
         </div>
         {model.downloaded && !model.served && (
           <section>
@@ -101,8 +104,8 @@ function Memory({ plan }: { plan: MemoryPlan }) {
   const whole = Math.max(plan.total_bytes, plan.available_bytes, 1);
   const sizes = { total: bytes(plan.total_bytes), available: bytes(plan.available_bytes) };
   return (
-    <div class="models-memory" aria-live="polite">
-      <p class="row">
+    <div class="models-memory">
+      <p class="row" aria-live="polite">
         <span class={`badge ${plan.fits ? "good" : "bad"}`}>{say(plan.fits ? "plan.fits" : "plan.over")}</span>
         <span>{say("plan.sizes", sizes)}</span>
         <span class="muted">{say("plan.with", { precision: plan.precision, context: count(plan.context) })}</span>
