@@ -1,16 +1,13 @@
-import { t, texts } from "../../i18n";
-import { Empty } from "../../ui/Empty";
 import type { PageProps } from "..";
-import { en } from "./en";
-import { zh } from "./zh";
+import { FileView } from "./FileView";
+import { Store } from "./Store";
+import { Stores } from "./Stores";
+import "./style.css";
 
-const say = texts(en, zh);
-
-export default function Page(_props: PageProps) {
-  return (
-    <div class="page">
-      <h1>{t("nav.knowledge")}</h1>
-      <Empty icon="knowledge" title={t("soon.title")} text={say("lead")} commands={["deepwell knowledge --help"]} />
-    </div>
-  );
+/** Knowledge bases (vector stores): all of them, one with its files and a search, or the text of one file with its chunks. */
+export default function Page({ rest }: PageProps) {
+  const [store, part, chunk] = rest;
+  if (store === undefined) return <Stores />;
+  if (part === undefined || part === "search") return <Store key={store} id={store} tab={part === "search" ? "search" : "files"} />;
+  return <FileView key={`${store}/${part}`} storeId={store} fileId={part} chunkId={chunk} />;
 }

@@ -1,1 +1,0 @@
-import{M as e,c as t,j as n,x as r}from"./index-DKLy4i4B.js";var i=e({lead:`Until then the terminal runs batches.`},{lead:`在此之前，可以在终端提交批处理。`});function a(e){return r(`div`,{class:`page`,children:[r(`h1`,{children:n(`nav.batches`)}),r(t,{icon:`batches`,title:n(`soon.title`),text:i(`lead`),commands:[`deepwell batch --help`]})]})}export{a as default};
