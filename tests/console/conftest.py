@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from tests.console.browser import CHROMIUM, IN_CI, Console, Open, console_tab, launch
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
@@ -19,6 +19,7 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None and not IN_CI:
         pytest.skip("there is no Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
+        expect.set_options(timeout=15_000)
         browser = launch(playwright)
         yield browser
         browser.close()

@@ -5,6 +5,10 @@ Each one that runs sets `window.ran`; what they load is at an address that does 
 
 from __future__ import annotations
 
+from playwright.sync_api import Page
+
+__all__ = ["PAYLOADS", "RUN", "assert_nothing_ran", "watch"]
+
 RUN = "window.ran=1"
 _FAR = "http://198.51.100.7/x"
 
@@ -65,3 +69,19 @@ PAYLOADS: tuple[str, ...] = (
     "<img name=getElementById><img id=app><a id=location href=x>",
     f"\u2028</script>\u0000<script>{RUN}</script>",
 )
+
+
+def watch(page: Page) -> None:
+    """Sets what the payloads change, in every document that the page opens."""
+    page.add_init_script("window.ran = 0")
+
+
+def assert_nothing_ran(page: Page) -> None:
+    """Moves over the whole page, so that handlers of the pointer run too, and holds that no payload did anything."""
+    page.evaluate(
+        "for (const one of document.querySelectorAll('body *')) for (const name of ['pointerenter', 'mouseover', 'toggle'])"
+        " one.dispatchEvent(new Event(name, {bubbles: true}))"
+    )
+    page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
+    assert page.evaluate("window.ran") == 0
+    assert page.locator("main :is(script, iframe, object, embed, img, base, style, link)").count() == 0
