@@ -101,7 +101,7 @@ def test_decisions_are_filtered_and_opened_and_the_trail_verified(
 ) -> None:
     console = open_tab(guarded.url)
     page = console.open("#/safety/decisions")
-    page.get_by_label("Decision").select_option("block")
+    page.get_by_label("Decision", exact=True).select_option("block")
     rows = page.get_by_role("region", name="Audit trail").get_by_role("row")
     expect(rows).to_have_count(2)
     assert console.accessibility() == []
