@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 from tests.console.browser import NARROW, Open
-from tests.console.payloads import PAYLOADS, assert_nothing_ran, watch
+from tests.console.payloads import PAYLOADS, assert_nothing_ran
 
 
 def lines(*texts: str) -> str:
@@ -47,7 +47,7 @@ def test_a_file_is_answered_and_its_files_come_down(open_tab: Open, tmp_path: Pa
     expect(dialog.get_by_text("The first line asks toy.")).to_be_visible()
     assert console.accessibility() == []
     dialog.get_by_role("button", name="Start the batch").click()
-    detail = page.get_by_role("dialog", name="Batch batch_")
+    detail = page.get_by_role("dialog", name="Batch", exact=True)
     expect(detail.get_by_text("Completed")).to_be_visible(timeout=60_000)
     expect(detail.get_by_text("3 in all, 3 answered, 0 failed")).to_be_visible()
     assert console.accessibility() == []
@@ -93,7 +93,7 @@ def test_a_batch_under_way_is_followed_and_cancelled(open_tab: Open) -> None:
     console.stub("/v1/batches/batch_1/cancel", cancel)
     page = console.open("#/batches")
     page.get_by_role("button", name="/v1/chat/completions").click()
-    dialog = page.get_by_role("dialog", name="Batch batch_1")
+    dialog = page.get_by_role("dialog", name="Batch", exact=True)
     expect(dialog.get_by_role("progressbar", name="Requests that have ended")).to_have_attribute(
         "value", "12"
     )
@@ -106,7 +106,6 @@ def test_a_batch_under_way_is_followed_and_cancelled(open_tab: Open) -> None:
 
 def test_names_and_errors_run_nothing(open_tab: Open) -> None:
     console = open_tab()
-    watch(console.page)
     errors = {"data": [{"code": one, "message": one, "line": 1, "param": None} for one in PAYLOADS]}
     made = [
         batch(f"batch_{at}", "failed", endpoint=one, model=one, errors=errors)

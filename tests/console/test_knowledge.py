@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 from tests.console.browser import NARROW, Open
-from tests.console.payloads import PAYLOADS, assert_nothing_ran, watch
+from tests.console.payloads import PAYLOADS, assert_nothing_ran
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.knowledge import use_hash_embedder
@@ -144,10 +144,10 @@ def test_a_file_that_could_not_be_read_has_an_error_in_place_of_its_text(
 
 def test_names_texts_and_headings_run_nothing(open_tab: Open) -> None:
     console = open_tab()
-    watch(console.page)
     stores = [vector_store(f"vs_{place}", text) for place, text in enumerate(PAYLOADS)]
     console.stub("/v1/vector_stores", {"object": "list", "data": stores, "has_more": False})
     page = console.open("#/knowledge")
+    page.get_by_role("button", name="Show more").click()
     expect(page.get_by_role("row")).to_have_count(len(PAYLOADS) + 1)
     assert_nothing_ran(page)
     files = [file(f"file-{place}", text) for place, text in enumerate(PAYLOADS)]
@@ -156,6 +156,7 @@ def test_names_texts_and_headings_run_nothing(open_tab: Open) -> None:
     sent = [{"id": one["id"], "filename": text} for one, text in zip(files, PAYLOADS, strict=True)]
     console.stub("/v1/files", {"object": "list", "data": sent, "has_more": False})
     page = console.open("#/knowledge/vs_0")
+    page.get_by_role("button", name="Show more").click()
     expect(page.get_by_role("row")).to_have_count(len(PAYLOADS) + 1)
     assert_nothing_ran(page)
     found = [
@@ -183,6 +184,8 @@ def test_names_texts_and_headings_run_nothing(open_tab: Open) -> None:
         "headings": PAYLOADS,
         "text": text,
     }
+    read = file("file-0", "") | {"status": "completed", "last_error": None}
+    console.stub("/v1/vector_stores/vs_0/files/file-0", read)
     console.stub("/v1/files/file-0", {"id": "file-0", "filename": PAYLOADS[0]})
     console.stub("/v1/vector_stores/vs_0/files/file-0/content", {"data": [{"text": text}]})
     console.stub(
@@ -194,7 +197,7 @@ def test_names_texts_and_headings_run_nothing(open_tab: Open) -> None:
 
 
 def vector_store(id: str, name: str) -> dict[str, Any]:
-    counts = {"total": 50, "completed": 50, "in_progress": 0, "failed": 0, "cancelled": 0}
+    counts = {"total": 1, "completed": 1, "in_progress": 0, "failed": 0, "cancelled": 0}
     told = {"id": id, "name": name, "created_at": 1_790_000_000, "usage_bytes": 1000, "file_counts": counts}
     return told | {"object": "vector_store", "status": "completed"}
 

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 from playwright.sync_api import expect
 from tests.console.browser import NARROW, Open
-from tests.console.payloads import PAYLOADS, assert_nothing_ran, watch
+from tests.console.payloads import PAYLOADS, assert_nothing_ran
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.test_guard import KEY, TERM, chat, options
@@ -140,7 +140,6 @@ def test_a_report_is_made_and_read(open_tab: Open, guarded: Live) -> None:
 
 def test_rules_entries_and_reports_run_nothing(open_tab: Open) -> None:
     console = open_tab()
-    watch(console.page)
     rules = [{"detector": text, "action": text, "min_score": 0.5} for text in PAYLOADS]
     guard: dict[str, Any] = {"enabled": True, "name": PAYLOADS[0], "version": 1, "hash": PAYLOADS[1]}
     guard |= {

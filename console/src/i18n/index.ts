@@ -66,7 +66,7 @@ export function duration(seconds: number): string {
   return `${count(seconds / unit, 1)} ${short}`;
 }
 
-/** A point in time (Unix seconds) as date and time of the place. */
-export function time(seconds: number): string {
-  return new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: "short" }).format(seconds * 1000);
+/** A point in time (Unix seconds) as date and time of the place; to the second if `exact`. */
+export function time(seconds: number, exact = false): string {
+  return new Intl.DateTimeFormat(locale(), { dateStyle: "medium", timeStyle: exact ? "medium" : "short" }).format(seconds * 1000);
 }

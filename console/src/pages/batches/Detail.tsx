@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { api, apiBlob } from "../../api/client";
-import { bytes, count, duration, texts, time } from "../../i18n";
+import { bytes, count, texts, time } from "../../i18n";
 import { Button } from "../../ui/Button";
 import { Confirm, Dialog } from "../../ui/Dialog";
 import { Failure } from "../../ui/Failure";
@@ -9,7 +9,7 @@ import { type Column, Table } from "../../ui/Table";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
 import { en } from "./en";
-import { Amount, Status } from "./Status";
+import { Amount, Status, took } from "./Status";
 import { type Batch, type BatchError, ended, endOf, type StoredFile } from "./types";
 import { zh } from "./zh";
 
@@ -43,7 +43,7 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
     <>
       <Dialog
         wide
-        title={say("title", { id })}
+        title={say("title")}
         onClose={onClose}
         actions={
           open && (
@@ -75,11 +75,12 @@ function Facts({ batch }: { batch: Batch }) {
   const facts: [string, preact.ComponentChildren][] = [
     [say("column.status"), <Status batch={batch} />],
     [say("endpoint"), <code>{batch.endpoint}</code>],
+    [say("id"), <code>{batch.id}</code>],
   ];
   if (batch.model) facts.push([say("model"), batch.model]);
   facts.push([say("column.created"), time(batch.created_at)]);
   if (end === null) facts.push([say("expires"), time(batch.expires_at)]);
-  else facts.push([say("ended"), time(end)], [say("column.took"), duration(end - batch.created_at)]);
+  else facts.push([say("ended"), time(end)], [say("column.took"), took(batch)]);
   if (total > 0) {
     const counted = { total: count(total), completed: count(completed), failed: count(failed) };
     facts.push([say("counts"), say("counts.of", counted)]);

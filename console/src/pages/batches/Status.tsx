@@ -1,7 +1,7 @@
-import { count, texts } from "../../i18n";
+import { count, duration, texts } from "../../i18n";
 import { Progress } from "../../ui/Progress";
 import { en } from "./en";
-import { type Batch, type BatchStatus, ended } from "./types";
+import { type Batch, type BatchStatus, ended, endOf } from "./types";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
@@ -31,4 +31,11 @@ export function Amount({ batch }: { batch: Batch }) {
       {failed > 0 && <span class="badge bad">{say("progress.failed", { count: count(failed) })}</span>}
     </span>
   );
+}
+
+/** How long a batch took, once it has ended. The server counts whole seconds. */
+export function took(batch: Batch): string {
+  const end = endOf(batch);
+  if (end === null) return "";
+  return end > batch.created_at ? duration(end - batch.created_at) : `< ${duration(1)}`;
 }

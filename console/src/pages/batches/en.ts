@@ -37,7 +37,7 @@ export const en = {
   progress: "Requests that have ended",
   "progress.of": "{done} of {total}",
   "progress.failed": "{count} failed",
-  title: "Batch {id}",
+  title: "Batch",
   id: "Id",
   endpoint: "Path",
   model: "Model",

@@ -1,6 +1,6 @@
 import { useState } from "preact/hooks";
 import { collect } from "../../api/collect";
-import { duration, t, texts, time } from "../../i18n";
+import { t, texts, time } from "../../i18n";
 import { go } from "../../state/route";
 import { Button } from "../../ui/Button";
 import { Empty } from "../../ui/Empty";
@@ -11,8 +11,8 @@ import type { PageProps } from "..";
 import { Detail } from "./Detail";
 import { en } from "./en";
 import { Example, New } from "./New";
-import { Amount, Status } from "./Status";
-import { type Batch, ended, endOf } from "./types";
+import { Amount, Status, took } from "./Status";
+import { type Batch, ended } from "./types";
 import { zh } from "./zh";
 import "./style.css";
 
@@ -103,10 +103,7 @@ function columns(): Column<Batch>[] {
     {
       name: "took",
       title: say("column.took"),
-      cell: (batch) => {
-        const end = endOf(batch);
-        return end === null ? "" : duration(end - batch.created_at);
-      },
+      cell: took,
       number: true,
       wide: true,
     },

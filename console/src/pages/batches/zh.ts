@@ -38,7 +38,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   progress: "已结束的请求",
   "progress.of": "{done} / {total}",
   "progress.failed": "{count} 个失败",
-  title: "批处理 {id}",
+  title: "批处理",
   id: "编号",
   endpoint: "路径",
   model: "模型",

@@ -127,7 +127,7 @@ function columns(nameOf: (file: StoreFile) => string, onRemove: (file: StoreFile
       ),
     },
     { name: "size", title: say("column.size"), cell: (file) => bytes(file.usage_bytes), number: true, wide: true },
-    { name: "added", title: say("column.added"), cell: (file) => time(file.created_at), wide: true },
+    { name: "added", title: say("column.added"), cell: (file) => <span class="knowledge-time">{time(file.created_at)}</span>, wide: true },
     {
       name: "actions",
       title: "",

@@ -11,35 +11,45 @@ import { useLoad } from "../../ui/load";
 import { en } from "./en";
 import { type Piece, pieces, type Span, toUnits } from "./marks";
 import { nameOf } from "./names";
-import type { Chunk } from "./types";
+import type { Chunk, StoreFile } from "./types";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
 const MOST_CHUNKS = 5000;
 const AROUND = 12;
 const MORE = 40;
+const LIVE_MS = 1000;
+const HEAD_PX = 110;
 
 interface Loaded {
   store: VectorStore;
   name: string;
-  text: string;
-  chunks: Collected<Chunk>;
+  file: StoreFile;
+  /** What was read from the file; null while it is not there. */
+  read: { text: string; chunks: Collected<Chunk> } | null;
 }
 
 /** The text that was read from a file, with its chunks marked, as searches find them. */
 export function FileView({ storeId, fileId, chunkId }: { storeId: string; fileId: string; chunkId: string | undefined }) {
+  const [live, setLive] = useState(false);
   const load = async (signal: AbortSignal): Promise<Loaded> => {
     const base = `/v1/vector_stores/${encodeURIComponent(storeId)}`;
     const path = `${base}/files/${encodeURIComponent(fileId)}`;
-    const [store, name, content, chunks] = await Promise.all([
+    const [store, file, name] = await Promise.all([
       api<VectorStore>(base, { signal }),
+      api<StoreFile>(path, { signal }),
       nameOf(fileId, signal),
+    ]);
+    setLive(file.status === "in_progress");
+    if (file.status !== "completed") return { store, file, name, read: null };
+    const [content, chunks] = await Promise.all([
       api<{ data: { text: string }[] }>(`${path}/content`, { signal }),
       collect<Chunk>(`${path}/chunks`, MOST_CHUNKS, { signal }),
     ]);
-    return { store, name, text: content.data.map((part) => part.text).join(""), chunks };
+    return { store, file, name, read: { text: content.data.map((part) => part.text).join(""), chunks } };
   };
-  const { data, error, reload } = useLoad(load, [storeId, fileId]);
+  const { data, error, reload } = useLoad(load, [storeId, fileId], live ? LIVE_MS : 0);
+  const read = data?.read;
   return (
     <div class="page">
       <a class="knowledge-back" href={hrefOf("knowledge", storeId)}>
@@ -49,9 +59,16 @@ export function FileView({ storeId, fileId, chunkId }: { storeId: string; fileId
       <h1 class="knowledge-name">{data?.name ?? fileId}</h1>
       {error !== null && <Failure error={error} onRetry={reload} />}
       {!data && error === null && <p class="muted">{t("shell.loading")}</p>}
-      {data && data.chunks.data.length === 0 && <p class="muted">{say("file.none")}</p>}
-      {data && data.chunks.data.length > 0 && (
-        <Marked text={data.text} chunks={data.chunks} chunkId={chunkId} onChoose={(id) => go({ page: "knowledge", rest: [storeId, fileId, id], replace: true })} />
+      {data?.file.last_error && <Failure error={new Error(data.file.last_error.message)} />}
+      {data && !read && !data.file.last_error && <p role="status">{say(`status.${data.file.status}`)}</p>}
+      {read && read.chunks.data.length === 0 && <p class="muted">{say("file.none")}</p>}
+      {read && read.chunks.data.length > 0 && (
+        <Marked
+          text={read.text}
+          chunks={read.chunks}
+          chunkId={chunkId}
+          onChoose={(id) => go({ page: "knowledge", rest: [storeId, fileId, id], replace: true })}
+        />
       )}
     </div>
   );
@@ -76,8 +93,10 @@ function Marked({ text, chunks: { data: chunks, more }, chunkId, onChoose }: Mar
   }, [at]);
   useEffect(() => {
     const mark = frame.current?.querySelector("mark.chosen");
-    if (mark && (chunkId !== undefined || at > 0)) mark.scrollIntoView({ block: "nearest" });
-  }, [at, shown]);
+    if (!mark || chunkId === undefined) return;
+    const { top } = mark.getBoundingClientRect();
+    if (top < HEAD_PX || top > innerHeight * 0.7) mark.scrollIntoView({ block: "start" });
+  }, [at]);
   const chunk = chunks[at];
   const begin = shown.from === 0 ? 0 : (spans[shown.from]?.start ?? 0);
   const end = shown.to === chunks.length && !more ? text.length : (spans[shown.to - 1]?.end ?? text.length);
@@ -106,7 +125,7 @@ function Marked({ text, chunks: { data: chunks, more }, chunkId, onChoose }: Mar
           </div>
         )}
         {parts.map((part) => (
-          <Part key={part.start} part={part} chosen={at - shown.from} first={shown.from} onChoose={choose} />
+          <Part key={part.start} part={part} spans={spans} chosen={at - shown.from} first={shown.from} onChoose={choose} />
         ))}
         {shown.to < chunks.length && (
           <div class="row center">
@@ -121,16 +140,29 @@ function Marked({ text, chunks: { data: chunks, more }, chunkId, onChoose }: Mar
   );
 }
 
-function Part({ part, chosen, first, onChoose }: { part: Piece; chosen: number; first: number; onChoose: (index: number) => void }) {
+interface PartProps {
+  part: Piece;
+  spans: readonly Span[];
+  chosen: number;
+  first: number;
+  onChoose: (index: number) => void;
+}
+
+function Part({ part, spans, chosen, first, onChoose }: PartProps) {
   const cover = part.covers[0];
   if (cover === undefined) return <>{part.text}</>;
   const classes = [
     part.covers.includes(chosen) ? "chosen" : (cover + first) % 2 === 0 ? "even" : "odd",
     part.covers.length > 1 && "shared",
   ];
+  const begins = part.covers.find((one) => spans[first + one]?.start === part.start);
   // The buttons above do the same for the keyboard.
   return (
-    <mark class={classes.filter(Boolean).join(" ")} onClick={() => onChoose(first + (part.covers.at(-1) ?? 0))}>
+    <mark
+      class={classes.filter(Boolean).join(" ")}
+      data-number={begins === undefined ? undefined : count(first + begins + 1)}
+      onClick={() => onChoose(first + (part.covers.at(-1) ?? 0))}
+    >
       {part.text}
     </mark>
   );

@@ -95,7 +95,7 @@ function midnight(day: string): number | undefined {
 
 function columns(): Column<AuditEntry>[] {
   return [
-    { name: "at", title: say("column.at"), cell: (entry) => <span class="safety-time">{time(entry.at)}</span> },
+    { name: "at", title: say("column.at"), cell: (entry) => <span class="safety-time">{time(entry.at, true)}</span> },
     {
       name: "decision",
       title: say("column.decision"),
@@ -108,7 +108,7 @@ function columns(): Column<AuditEntry>[] {
       cell: (entry) => <span class="safety-word">{[...new Set(entry.findings.map((one) => one.rule))].join(", ")}</span>,
     },
     { name: "model", title: say("column.model"), cell: (entry) => entry.model ?? "", wide: true },
-    { name: "route", title: say("column.route"), cell: (entry) => <code>{entry.route}</code>, wide: true },
+    { name: "user", title: say("entry.user"), cell: (entry) => <span class="safety-word">{entry.user}</span>, wide: true },
   ];
 }
 

@@ -18,7 +18,7 @@ export function eventOf(name: string): string {
 /** One entry of the audit trail with its findings. */
 export function Entry({ entry, onClose }: { entry: AuditEntry; onClose: () => void }) {
   const facts: [string, preact.ComponentChildren][] = [
-    [say("column.at"), time(entry.at)],
+    [say("column.at"), time(entry.at, true)],
     [say("column.decision"), entry.decision ? <Action name={entry.decision} /> : eventOf(entry.event)],
     [say("column.layer"), layerOf(entry.layer)],
     [say("column.route"), entry.route],

@@ -86,13 +86,16 @@ function Missing({ name }: { name: string }) {
 
 function columns(): Column<GuardRule & { place: number }>[] {
   return [
-    { name: "detector", title: say("column.detector"), cell: (rule) => <code class="safety-word">{rule.detector}</code> },
-    { name: "action", title: say("column.action"), cell: (rule) => <Action name={rule.action} /> },
+    { name: "detector", title: say("column.detector"), cell: (rule) => rule.detector === "*" ? say("rule.others") : <code class="safety-word">{rule.detector}</code> },
     {
-      name: "min_score",
-      title: say("column.min_score"),
-      cell: (rule) => (rule.min_score > 0 ? count(rule.min_score, 2) : ""),
-      number: true,
+      name: "action",
+      title: say("column.action"),
+      cell: (rule) => (
+        <span class="safety-action">
+          <Action name={rule.action} />{" "}
+          {rule.min_score > 0 && <span class="muted small">{say("rule.from", { score: count(rule.min_score, 2) })}</span>}
+        </span>
+      ),
     },
   ];
 }
