@@ -11,7 +11,9 @@ def load(text: str) -> Any:
     """Returns what a YAML document holds."""
     import yaml
 
-    return yaml.safe_load(text)
+    # libyaml takes a tenth of the time; both loaders are the safe one
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return yaml.load(text, Loader=loader)  # noqa: S506
 
 
 def values(text: str) -> list[str]:
