@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -137,3 +138,19 @@ def test_ordinary_messages_have_no_term_over_their_seams() -> None:
         for seam in seams(chance.sample(said, 4)):
             found = detector.scan(normalised(seam.text))
             assert not [one for one in found if crosses(seam.text, one.start, one.end, seam.at)]
+
+
+def test_of_a_long_text_only_the_ends_are_taken_apart() -> None:
+    texts = ["x" * 400_000 + " 法", "轮功 " + "y" * 400_000]
+    tracemalloc.start()
+    try:
+        [seam] = seams(texts)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 200_000, "some 64 characters of each, not the half of a request's limit"
+    assert (len(seam.text), seam.at) == (2 * REACH, REACH)
+    assert seam.text[seam.at - 1 : seam.at + 2] == "法轮功" and seam.parts(REACH - 1, REACH + 2) == {
+        0: (400_001, 400_002),
+        1: (0, 2),
+    }

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,14 @@ async def test_who_may_ask_and_for_what(http: httpx.AsyncClient, database: Datab
     assert refused.status_code == 400 and "cn" in refused.json()["error"]["message"]
     for packs in ([], ["cn"] * 4, "cn"):
         assert (await asked("admin", {"packs": packs})).status_code == 400
+
+
+async def test_a_policy_that_is_gone_ends_the_job(
+    service: ServerContext, http: httpx.AsyncClient, database: Database, tmp_path: Path
+) -> None:
+    lost = GuardOptions(str(tmp_path / "gone.yaml"), tmp_path / "terms")
+    service.options = replace(service.options, guard=lost)
+    id = (await http.post("/v1/compliance/reports", json={"packs": ["eu"]})).json()["id"]
+    async with working(service):
+        job = await ended(service, id)
+    assert job.status == "failed" and "gone.yaml" in (job.error or "") and job.attempts == 1

@@ -54,13 +54,15 @@ def seams(texts: Sequence[str]) -> Iterator[Seam]:
             spaced = spaced or " " in text
             continue
         begin = text.index(core[0])
-        placed = [(one, (number, begin + at)) for at, one in enumerate(core)]
+        head = [(one, (number, begin + at)) for at, one in enumerate(core[:REACH])]
         if before:
             if spaced or " " in text[:begin]:
                 before.append((" ", before[-1][1]))
-            around = before + placed[:REACH]
+            around = before + head
             yield Seam("".join(one for one, _ in around), len(before), [place for _, place in around])
-        before = (before + placed)[-REACH:]
+        # Only the ends of a text are looked at: it may have millions of characters.
+        rest = range(max(REACH, len(core) - REACH), len(core))
+        before = [*before, *head, *((core[at], (number, begin + at)) for at in rest)][-REACH:]
         spaced = " " in text[begin + len(core) :]
 
 

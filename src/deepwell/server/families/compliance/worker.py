@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from deepwell.errors import InvalidRequest
 from deepwell.safety.guard import Guard
 from deepwell.safety.policy import Policy
 from deepwell.safety.terms.pull import lists_folder
@@ -68,6 +69,8 @@ class ComplianceWorker:
             report = await checking
         except _Stopped:
             return JobOutcome("cancelled")
+        except InvalidRequest as error:  # the policy's file is gone or wrong: it is not tried for ever
+            return JobOutcome("failed", error=str(error))
         finally:
             stop.set()
             cancelled.cancel()
