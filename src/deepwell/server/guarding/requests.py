@@ -72,7 +72,8 @@ class RequestReader:
             tools = [await self._tool(tool, checked) for tool in tools]
         if spoken := _spoken(variables):
             # A template may print them, wherever it wants.
-            variables = {**variables, **await self._values(spoken, checked)}
+            read = {name: await self._values(one, checked) for name, one in spoken.items()}
+            variables = {**variables, **read}
         return replace(dialogue, messages=messages, tools=tools, variables=variables), checked
 
     async def texts(self, texts: Sequence[str], tenant: str) -> tuple[list[str], Checked]:
@@ -143,9 +144,15 @@ class RequestReader:
         return replace(tool, description=description, parameters=await self._values(tool.parameters, checked))
 
     async def _values(self, value: Any, checked: Checked) -> Any:
-        """Returns a value of JSON with its texts and numbers as the model may see them. Names of members stay."""
+        """Returns a value of JSON with its names, texts and numbers as the model may see them."""
         if isinstance(value, Mapping):
-            return {name: await self._values(one, checked) for name, one in value.items()}
+            told: dict[str, Any] = {}
+            for name, one in value.items():
+                shown = await self._input(str(name), checked)
+                while shown in told:  # two names that are redacted alike
+                    shown += "_"
+                told[shown] = await self._values(one, checked)
+            return told
         if isinstance(value, list | tuple):
             return [await self._values(one, checked) for one in value]
         if isinstance(value, bool) or value is None:
@@ -189,14 +196,14 @@ def _spoken(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _length(value: Any) -> int:
-    """Returns the number of characters in the texts of a value of JSON."""
+    """Returns the number of characters in the names and texts of a value of JSON."""
     count, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str):
             count += len(one)
         elif isinstance(one, Mapping):
-            waiting += one.values()
+            waiting += [*one.keys(), *one.values()]
         elif isinstance(one, list | tuple):
             waiting += one
     return count
