@@ -208,6 +208,9 @@ def test_programs_that_run_code_get_no_key(home: Path, monkeypatch: pytest.Monke
     assert token not in json.dumps([jupyter.command, dict(jupyter.environ)]) and len(token) >= 32
     file = home / "data" / "jupyter" / "config" / "jupyter_server_config.json"
     assert token in file.read_text() and stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert jupyter.folder == file.parent, "Jupyter obeys a settings file of the folder that it starts in"
+    server = json.loads(file.read_text())["ServerApp"]
+    assert server["allow_unauthenticated_access"] is False and server["allow_remote_access"] is False
     assert jupyter_program(home / "data", "127.0.0.1", 8888, "http://127.0.0.1:8000")[1] != token
     api = api_program(home, ["toy"], {"port": 8000, "guard": None}, ("0.0.0.0", 8000))
     assert api.environ["DEEPWELL_API_KEYS"] and api.address == ("127.0.0.1", 8000)

@@ -17,11 +17,13 @@ from tests.server.fakes import FakeEngine, make_service
 from deepwell.dialogue.text import Codec
 from deepwell.safety.external.services import ExternalAnswer, ExternalServices
 from deepwell.safety.findings import Finding
+from deepwell.safety.policy import Policy
 from deepwell.safety.terms.lists import Term, TermList
 from deepwell.server.answering import Answering
 from deepwell.server.app import FAMILIES, create_app, route_table
 from deepwell.server.context import ServerContext
 from deepwell.server.guarding.checked import NotChecked
+from deepwell.server.guarding.in_force import PolicyWatch
 from deepwell.server.http.declaration import Operation
 from deepwell.server.options import GuardOptions
 from deepwell.storage.database import LOCAL, Database
@@ -285,6 +287,25 @@ async def test_a_changed_policy_is_in_force_and_a_broken_one_is_not(
         assert await answer() == REFUSAL
         policy_file(tmp_path, "input: {rules: {nonsense: block}}  # broken")
         assert await answer() == REFUSAL
+
+
+async def test_a_policy_that_changes_while_the_server_starts_is_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.server.guarding.in_force._STAT_S", 0.0)
+    given, read = options(tmp_path, ""), Policy.load
+
+    def load(name: str | Path) -> Policy:
+        found = read(name)
+        policy_file(tmp_path, BLOCK_INPUT)  # somebody else writes it just now
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Policy, "load", load)
+        watch = PolicyWatch(given)
+    before = watch.now.guard.hash
+    assert (await watch.current()).guard.hash != before
+    await watch.close()
 
 
 async def test_decisions_are_in_the_audit_trail_without_the_text(

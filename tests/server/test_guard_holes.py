@@ -135,6 +135,57 @@ async def test_what_is_redacted_in_calls_and_tools_does_not_reach_the_model(
     assert KEY not in str(dialogue.tools) and dialogue.tools[1] == plain
 
 
+@pytest.mark.parametrize("place", ["name", "id", "tool_call_id"])
+async def test_names_and_ids_of_calls_are_read(
+    engine: FakeEngine, codec: Codec, tmp_path: Path, place: str
+) -> None:
+    rules = f"{READ_ALL}input: {{rules: {{terms: block}}}}\ncontext: {{rules: {{terms: block}}}}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+
+    def told(text: str) -> Dialogue:
+        given = {"name": "look", "id": "call_1", "tool_call_id": "call_1"} | {place: text}
+        function = {"name": given["name"], "arguments": "{}"}
+        call = {"id": given["id"], "type": "function", "function": function}
+        result = {"role": "tool", "content": "3", "tool_call_id": given["tool_call_id"]}
+        return Dialogue([{"role": "assistant", "content": None, "tool_calls": [call]}, result])
+
+    dialogue, checked = await guard.read(told(f"tell me of {TERM}"), "t")
+    assert checked.blocked or TERM not in str(dialogue.messages)
+    same = told("look" if place == "name" else "call_2")
+    dialogue, checked = await guard.read(same, "t")
+    assert not checked.blocked and dialogue.messages == same.messages
+    with pytest.raises(InvalidRequest, match="characters"):
+        await guard.read(told("x" * 600_000), "t")
+
+
+async def test_names_of_members_are_read_as_their_values_are(
+    engine: FakeEngine, codec: Codec, tmp_path: Path
+) -> None:
+    rules = f"{READ_ALL}input: {{rules: {{terms: block, personal: redact}}}}"
+    guard = guard_of(make_service(engine, codec, model="toy", guard=options(tmp_path, rules)))
+    phones = ("13812345678", "13912345678")
+    given = {"by": {phone: f"owner of {phone}" for phone in phones}, "n": 1}
+    call = {"id": "1", "type": "function", "function": {"name": "look", "arguments": json.dumps(given)}}
+    tool = FunctionTool("look", "", {"properties": {phones[0]: {"type": "string"}}, "required": [phones[0]]})
+    said = Dialogue(
+        [{"role": "assistant", "content": None, "tool_calls": [call]}],
+        tools=(tool,),
+        variables={"documents": [{phones[1]: "x"}], phones[0]: phones[0]},
+    )
+    dialogue, checked = await guard.read(said, "t")
+    told = json.loads(dialogue.messages[0]["tool_calls"][0]["function"]["arguments"])
+    assert len(told["by"]) == 2 and told["n"] == 1 and not checked.blocked
+    [read] = dialogue.tools
+    assert read.parameters["required"] == list(read.parameters["properties"])
+    # A template asks for a variable by its name, which nobody else reads.
+    assert set(dialogue.variables) == {"documents", phones[0]}
+    for shown in (told, read.parameters, list(dialogue.variables.values())):
+        assert not any(phone in str(shown) for phone in phones)
+    variables = {"documents": [{TERM: "x"}]}
+    _, checked = await guard.read(Dialogue([{"role": "user", "content": "hi"}], variables=variables), "t")
+    assert checked.blocked
+
+
 async def test_a_term_in_two_pieces_of_content_around_a_call_is_found(
     engine: FakeEngine, codec: Codec, tmp_path: Path
 ) -> None:

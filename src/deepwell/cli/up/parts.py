@@ -67,6 +67,7 @@ def jupyter_program(data_dir: Path, host: str, port: int, url: str) -> tuple[Pro
             "open_browser": False,
             "root_dir": str(notebooks),
             "allow_root": os.geteuid() == 0,
+            "allow_unauthenticated_access": False,  # nor may an extension open a page without the token
             "allow_remote_access": host not in ("127.0.0.1", "::1", "localhost"),
         },
         "Application": {"log_level": "WARN"},
@@ -86,9 +87,9 @@ def jupyter_program(data_dir: Path, host: str, port: int, url: str) -> tuple[Pro
         "DEEPWELL_URL": url,
     }
     arguments = ("--no-browser", f"--ServerApp.ip={host}", f"--ServerApp.port={port}")
-    return Program(
-        "jupyter", (*_PYTHON, "jupyterlab", *arguments), environ, notebooks, _local(host, port)
-    ), token
+    # Jupyter takes settings from the folder that it starts in: from its own, then, and not from that of the notebooks.
+    command = (*_PYTHON, "jupyterlab", *arguments)
+    return Program("jupyter", command, environ, own / "config", _local(host, port)), token
 
 
 def runs_folder(data_dir: Path) -> Path:

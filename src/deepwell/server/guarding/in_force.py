@@ -67,10 +67,10 @@ class PolicyWatch:
 
     def __init__(self, options: GuardOptions, guard: Guard | None = None) -> None:
         self._options = options
+        self._path = None if options.policy in PRESETS else Path(options.policy)
+        self._stamp = self._stat()  # before the file is read: what changes meanwhile is seen at the next look
         guard = guard or Guard.of(Policy.load(options.policy), options.terms)
         self.now = InForce(guard, ExternalServices(guard.policy.external, os.environ))
-        self._path = None if options.policy in PRESETS else Path(options.policy)
-        self._stamp = self._stat()
         self._looked = time.monotonic()
         self._loading: asyncio.Task[None] | None = None
 

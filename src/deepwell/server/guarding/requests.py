@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -28,6 +29,10 @@ WITHHELD: Final[Mapping[Language, str]] = {
     "zh": "[已被安全防护拦截]",
 }
 """The text in place of one that is withheld."""
+
+
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""Ids of calls as servers make them. Any other text may be meant for the model."""
 
 
 class RequestReader:
@@ -55,6 +60,8 @@ class RequestReader:
             role, content = _role(message), message.get("content")
             if role == "assistant" and role in self._policy.reads:
                 messages[place] = message = await self._thoughts_and_calls(message, checked)
+            elif role == "tool" and (told := await self._named(message, "tool_call_id", "context", checked)):
+                messages[place] = message = told
             if not isinstance(content, str) or not content:
                 continue
             if role == "system":
@@ -72,7 +79,8 @@ class RequestReader:
             tools = [await self._tool(tool, checked) for tool in tools]
         if spoken := _spoken(variables):
             # A template may print them, wherever it wants.
-            variables = {**variables, **await self._values(spoken, checked)}
+            read = {name: await self._values(one, checked) for name, one in spoken.items()}
+            variables = {**variables, **read}
         return replace(dialogue, messages=messages, tools=tools, variables=variables), checked
 
     async def texts(self, texts: Sequence[str], tenant: str) -> tuple[list[str], Checked]:
@@ -92,7 +100,7 @@ class RequestReader:
         for message in dialogue.messages:
             role, content = _role(message), message.get("content")
             if isinstance(content, str) and (role == "tool" or role in reads):
-                count += len(content)
+                count += len(content) + len(str(message.get("tool_call_id") or ""))
             if role == "assistant" and role in reads:
                 count += len(str(message.get("reasoning_content") or "")) + _length(message.get("tool_calls"))
         return count + (sum(len(_spelt(tool)) for tool in dialogue.tools) if "system" in reads else 0)
@@ -125,8 +133,23 @@ class RequestReader:
             told["tool_calls"] = [await self._call(call, checked) for call in calls]
         return told
 
+    async def _named(
+        self, told: Mapping[str, Any], member: str, layer: Layer, checked: Checked
+    ) -> Mapping[str, Any] | None:
+        """Reads the id of a call, which a template may print, unless it is a plain one. None: it stays as it is."""
+        name = told.get(member)
+        if not isinstance(name, str) or _PLAIN_ID.fullmatch(name):
+            return None
+        treated = self._treated(name, await self._decisions.decide(name, layer, checked.tenant), checked)
+        return None if treated == name else {**told, member: treated}
+
     async def _call(self, call: Mapping[str, Any], checked: Checked) -> Mapping[str, Any]:
+        call = await self._named(call, "id", "input", checked) or call
         function = call.get("function", {})
+        name = str(function.get("name", ""))
+        if (called := await self._input(name, checked)) != name:
+            function = {**function, "name": called}
+            call = {**call, "function": function}
         arguments = str(function.get("arguments", ""))
         treated = await self._input(arguments, checked)
         if treated == arguments:
@@ -143,9 +166,15 @@ class RequestReader:
         return replace(tool, description=description, parameters=await self._values(tool.parameters, checked))
 
     async def _values(self, value: Any, checked: Checked) -> Any:
-        """Returns a value of JSON with its texts and numbers as the model may see them. Names of members stay."""
+        """Returns a value of JSON with its names, texts and numbers as the model may see them."""
         if isinstance(value, Mapping):
-            return {name: await self._values(one, checked) for name, one in value.items()}
+            told: dict[str, Any] = {}
+            for name, one in value.items():
+                shown = await self._input(str(name), checked)
+                while shown in told:  # two names that are redacted alike
+                    shown += "_"
+                told[shown] = await self._values(one, checked)
+            return told
         if isinstance(value, list | tuple):
             return [await self._values(one, checked) for one in value]
         if isinstance(value, bool) or value is None:
@@ -189,14 +218,14 @@ def _spoken(variables: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _length(value: Any) -> int:
-    """Returns the number of characters in the texts of a value of JSON."""
+    """Returns the number of characters in the names and texts of a value of JSON."""
     count, waiting = 0, [value]
     while waiting:
         one = waiting.pop()
         if isinstance(one, str):
             count += len(one)
         elif isinstance(one, Mapping):
-            waiting += one.values()
+            waiting += [*one.keys(), *one.values()]
         elif isinstance(one, list | tuple):
             waiting += one
     return count
