@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.console.browser import Console, Open
 from tests.console.payloads import PAYLOADS
 from tests.console.stored import conversation, message, store
-from tests.console.talk import answer_of, ask, chunks
+from tests.console.talk import answer_of, ask, chunks, send
 
 CHAT = "/v1/chat/completions"
 FORBIDDEN = (
@@ -162,7 +162,6 @@ def test_an_error_of_the_server_is_text(open_tab: Open) -> None:
     console.expected.append("status of 400")
     page = watched(console)
     console.stub(CHAT, {"error": {"message": "\n".join(PAYLOADS), "code": PAYLOADS[0]}}, status=400)
-    page.locator(".composer textarea").fill("hi")
-    page.keyboard.press("Enter")
+    send(page, "hi")
     expect(page.get_by_role("alert")).to_contain_text("window.ran")
     settle(page)
