@@ -6,7 +6,7 @@ import { bytes, count, t, texts, time } from "../../i18n";
 import { go } from "../../state/route";
 import { Button } from "../../ui/Button";
 import { Confirm } from "../../ui/Dialog";
-import { DropZone } from "../../ui/DropZone";
+import { DropZone } from "../../ui/files/DropZone";
 import { Command } from "../../ui/Empty";
 import { Failure } from "../../ui/Failure";
 import { Progress } from "../../ui/Progress";

@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Button } from "./Button";
+import { Button } from "../Button";
 import "./drop.css";
 
 export interface DropZoneProps {
