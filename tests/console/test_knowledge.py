@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 from tests.console.browser import NARROW, Open
 from tests.console.payloads import PAYLOADS, assert_nothing_ran
 from tests.server.conftest import Live, start
@@ -99,6 +99,36 @@ def test_an_upload_that_is_refused_says_why(open_tab: Open, library: Live) -> No
     expect(page.get_by_role("alert").filter(has_text="the file is empty")).to_be_visible()
     page.get_by_role("button", name="Dismiss").click()
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+def test_files_go_on_arriving_while_the_other_tab_is_open(open_tab: Open, library: Live) -> None:
+    made, _ = store(library, "tabs", WHALE)
+    page = open_tab(library.url).open(f"#/knowledge/{made}")
+    held: list[Route] = []
+    page.route("**/v1/files", lambda route: held.append(route))
+    with page.expect_request("**/v1/files"):
+        drop(page, "late.txt", OAK)
+    expect(page.get_by_role("list", name="Files on their way")).to_contain_text("late.txt")
+    page.get_by_role("tab", name="Search").click()
+    held[0].continue_()
+    page.get_by_role("tab", name="Files").click()
+    expect(page.get_by_role("row").filter(has_text="late.txt").get_by_text("Ready")).to_be_visible()
+
+
+def test_the_reading_of_files_is_followed(open_tab: Open) -> None:
+    console = open_tab()
+    counts = {"total": 4, "completed": 1, "in_progress": 3, "failed": 0, "cancelled": 0}
+    reading = vector_store("vs_1", "slow") | {"file_counts": counts}
+    step = {"progress": {"step": "embed", "done": 12, "total": 40}}
+    console.stub("/v1/vector_stores/vs_1", lambda _request: reading)
+    console.stub("/v1/vector_stores/vs_1/files", {"object": "list", "data": [], "has_more": False})
+    console.stub("/v1/jobs", {"object": "list", "data": [step], "has_more": False})
+    page = console.open("#/knowledge/vs_1")
+    expect(page.get_by_role("progressbar", name="Reading files")).to_have_attribute("value", "1")
+    expect(page.get_by_text("1 of 4 files · Embedding 12 of 40")).to_be_visible()
+    assert console.accessibility() == []
+    reading["file_counts"] = counts | {"completed": 4, "in_progress": 0}
+    expect(page.get_by_role("progressbar")).to_have_count(0)
 
 
 def test_a_search_tells_its_ranks_and_opens_the_passage(open_tab: Open, library: Live) -> None:

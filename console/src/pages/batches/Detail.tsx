@@ -4,7 +4,7 @@ import { bytes, count, texts, time } from "../../i18n";
 import { Button } from "../../ui/Button";
 import { Confirm, Dialog } from "../../ui/Dialog";
 import { Failure } from "../../ui/Failure";
-import { saveAs } from "../../ui/save";
+import { saveAs } from "../../ui/files/save";
 import { type Column, Table } from "../../ui/Table";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";

@@ -6,7 +6,7 @@ import { bytes, count, t, texts, time } from "../../i18n";
 import { go } from "../../state/route";
 import { Button } from "../../ui/Button";
 import { Confirm } from "../../ui/Dialog";
-import { DropZone } from "../../ui/DropZone";
+import { DropZone } from "../../ui/files/DropZone";
 import { Command } from "../../ui/Empty";
 import { Failure } from "../../ui/Failure";
 import { Progress } from "../../ui/Progress";
@@ -16,7 +16,7 @@ import { useLoad } from "../../ui/load";
 import { en } from "./en";
 import { useNames } from "./names";
 import type { StoreFile } from "./types";
-import { type Upload, useUploads } from "./uploads";
+import type { Upload, Uploads } from "./uploads";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
@@ -25,7 +25,7 @@ const LIVE_MS = 1000;
 const STAGES = ["parse", "chunk", "embed", "publish"] as const;
 
 /** The files of a knowledge base: how to add some, how far they are, and what went wrong with each. */
-export function FileList({ store, onChange }: { store: VectorStore; onChange: () => void }) {
+export function FileList({ store, uploads, onChange }: { store: VectorStore; uploads: Uploads; onChange: () => void }) {
   const [limit, setLimit] = useState(STEP);
   const [removing, setRemoving] = useState<StoreFile | null>(null);
   const reading = store.file_counts.in_progress > 0;
@@ -36,13 +36,9 @@ export function FileList({ store, onChange }: { store: VectorStore; onChange: ()
     return { page, names: await named(page.data, signal) };
   };
   const { data, error, loading, reload } = useLoad(load, [store.id, limit], reading ? LIVE_MS : 0);
-  const uploads = useUploads(store.id, () => {
-    onChange();
-    reload();
-  });
-  // The last file that was read ends the timer above, so the list is fetched once more.
-  const { completed, failed, cancelled } = store.file_counts;
-  useEffect(reload, [completed, failed, cancelled]);
+  // Whatever changes the counts of the store changes the list: a file that arrived, or the last one that was read.
+  const { total, completed, failed, cancelled } = store.file_counts;
+  useEffect(reload, [total, completed, failed, cancelled]);
   const nameOf = (file: StoreFile) => data?.names.get(file.id) ?? file.id;
   const remove = async (file: StoreFile) => {
     try {

@@ -13,6 +13,7 @@ import { en } from "./en";
 import { FileList } from "./FileList";
 import { Search } from "./Search";
 import { Files } from "./Stores";
+import { useUploads } from "./uploads";
 import { zh } from "./zh";
 
 const say = texts(en, zh);
@@ -29,6 +30,8 @@ export function Store({ id, tab }: { id: string; tab: "files" | "search" }) {
     return store;
   };
   const { data: store, error, reload } = useLoad(load, [id], live ? LIVE_MS : IDLE_MS);
+  // Here rather than with the list of files, so that files go on arriving while the other tab is open.
+  const uploads = useUploads(id, reload);
   return (
     <div class="page">
       <a class="knowledge-back" href={hrefOf("knowledge")}>
@@ -64,7 +67,7 @@ export function Store({ id, tab }: { id: string; tab: "files" | "search" }) {
             chosen={tab}
             onChoose={(name) => go({ page: "knowledge", rest: name === "search" ? [id, "search"] : [id], replace: true })}
           >
-            {tab === "files" ? <FileList store={store} onChange={reload} /> : <Search store={store} />}
+            {tab === "files" ? <FileList store={store} uploads={uploads} onChange={reload} /> : <Search store={store} />}
           </Tabs>
         </>
       )}

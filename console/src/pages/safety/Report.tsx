@@ -3,7 +3,7 @@ import { count, language, texts, time } from "../../i18n";
 import { Button } from "../../ui/Button";
 import { Command } from "../../ui/Empty";
 import { SelectField } from "../../ui/Field";
-import { saveAs } from "../../ui/save";
+import { saveAs } from "../../ui/files/save";
 import { en } from "./en";
 import type { Check, CheckHead, PackReport, Question, Report, Words } from "./types";
 import { zh } from "./zh";

@@ -1,6 +1,6 @@
 import type { ComponentChildren } from "preact";
-import { useRef, useState } from "preact/hooks";
-import { Button } from "./Button";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { Button } from "../Button";
 import "./drop.css";
 
 export interface DropZoneProps {
@@ -17,6 +17,16 @@ export interface DropZoneProps {
 export function DropZone({ action, hint, onFiles, accept, many = false }: DropZoneProps) {
   const input = useRef<HTMLInputElement>(null);
   const [over, setOver] = useState(false);
+  // A file that is dropped beside the zone would replace the console in this tab.
+  useEffect(() => {
+    const stay = (event: DragEvent) => event.preventDefault();
+    addEventListener("dragover", stay);
+    addEventListener("drop", stay);
+    return () => {
+      removeEventListener("dragover", stay);
+      removeEventListener("drop", stay);
+    };
+  }, []);
   const take = (list: FileList | null | undefined) => {
     const files = [...(list ?? [])];
     if (files.length > 0) onFiles(many ? files : files.slice(0, 1));
