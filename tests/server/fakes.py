@@ -94,7 +94,7 @@ class FakeEngine:
     max_model_len: int = 512
     fail_at: int | None = None  # the token of each request at which the engine gives it up
     fail_code: str = ""  # code of a failure that the request is to blame for
-    endless: bool = False  # max_tokens is not obeyed
+    endless: bool = False  # repeats until it is aborted, whatever max_tokens says
     seen: list[GenerateRequest] = field(default_factory=list[GenerateRequest])
     grammars: list[Grammar] = field(default_factory=list[Grammar])  # prepared, and not obeyed
     prepared_for: list[tuple[str, str]] = field(
@@ -122,7 +122,7 @@ class FakeEngine:
         script = self._script(request)
         produced = 0
         while True:
-            ended = produced >= len(script) and not params.ignore_eos
+            ended = produced >= len(script) and not params.ignore_eos and not self.endless
             token = END if ended else script[produced % len(script)]
             produced += 1
             self.steps += 1

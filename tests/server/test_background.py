@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
-from deepwell.server.background import Background, LeaseKeeper
+from deepwell.server.background import Background, LeaseKeeper, to_its_end
 from deepwell.storage.database import Tenant
 from deepwell.storage.responses import StoredResponse
 
@@ -32,3 +33,19 @@ async def test_a_row_that_cannot_be_ended_does_not_keep_the_others(engine: FakeE
         "failed",
     ]
     await service.close_state()
+
+
+async def test_what_is_being_stored_is_stored_although_its_run_is_cancelled() -> None:
+    may_go_on = asyncio.Event()
+
+    async def storing() -> str:
+        await may_go_on.wait()
+        return "stored"
+
+    run = asyncio.create_task(to_its_end(storing()))
+    for _ in range(2):
+        await asyncio.sleep(0)
+        run.cancel()
+    await asyncio.sleep(0)
+    may_go_on.set()
+    assert await run == "stored"

@@ -1,6 +1,7 @@
 """Durable jobs: claimed once, in order; lost with their worker's silence alone; proved by who claimed them last."""
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -280,6 +281,31 @@ async def test_a_runner_stops_although_it_is_woken_at_the_same_moment():
     runner.wake()
     async with asyncio.timeout(30):
         await runner.stop()
+
+
+async def test_a_claim_that_is_cancelled_while_it_commits_leaves_the_job_in_the_queue(store, database):
+    job = await store.enqueue(A, "k", "{}")
+    queued, claimed, cancelled = (threading.Event() for _ in range(3))
+
+    def after_the_claim(_connection):
+        claimed.set()
+        assert cancelled.wait(30)
+
+    # All three are one transaction, because the first lasts until the others are in the queue
+    writes = [asyncio.create_task(database.write(lambda _connection: queued.wait(30)))]
+    claim = asyncio.create_task(store.claim(["k"], "w", 600))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    writes.append(asyncio.create_task(database.write(after_the_claim)))
+    await asyncio.sleep(0)
+    queued.set()
+    assert await asyncio.to_thread(claimed.wait, 30)
+    claim.cancel()
+    cancelled.set()
+    with pytest.raises(asyncio.CancelledError):
+        await claim
+    await asyncio.gather(*writes)
+    assert (await store.get(A, job.id)).status == "queued"
 
 
 async def test_many_workers_share_the_queue_without_doubling(store):

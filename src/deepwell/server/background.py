@@ -9,16 +9,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from deepwell.errors import DeepwellError, NotFound
 from deepwell.server.state import State
 from deepwell.storage.database import Tenant
 from deepwell.storage.responses import StoredResponse
 
-__all__ = ["Background", "LeaseKeeper", "Recording", "Run", "TooManyRuns"]
+__all__ = ["Background", "LeaseKeeper", "Recording", "Run", "TooManyRuns", "to_its_end"]
 
 _log = logging.getLogger("deepwell.server")
+
+T = TypeVar("T")
 
 _LOOK_S = 1.0  # between renewals, and looks for silent owners
 MAX_RUNS = 1024  # unfinished at a time; each holds its events in memory
@@ -200,6 +203,18 @@ class LeaseKeeper:
                 _warn(f"the background response {id} cannot be given up", error)
                 continue
             _log.warning("the background response %s was given up: its process has not been heard of", id)
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Runs `work` to its end even if the caller is cancelled meanwhile, for what must not be left half done.
+
+    The caller goes on as if it had not been cancelled, so nothing of length may follow.
+    """
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(task)
+    return task.result()
 
 
 def _warn(what: str, error: Exception) -> None:

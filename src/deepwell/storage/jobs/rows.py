@@ -8,16 +8,18 @@ hours. (Kubernetes elects leaders by the same rule: k8s.io/client-go/tools/leade
 
 from __future__ import annotations
 
+import asyncio
 import time
 import uuid
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, bindparam
 
-from deepwell.errors import NotFound
+from deepwell.errors import NotFound, StorageError
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Order, Page, page_of
 from deepwell.storage.tables import jobs
@@ -110,7 +112,8 @@ class JobStore:
 
         The worker must call `heartbeat` within every `lease_s` seconds, and `finish` or `release` at the end. A job taken
         from a silent worker keeps its progress and may have `cancel_requested`. Idle workers should call this often, because
-        silence counts from the first call that sees it. `owner` names the worker and must be unique at any time.
+        silence counts from the first call that sees it. `owner` names the worker and must be unique at any time. A call
+        that is cancelled puts what it claimed back into the queue.
         """
         chosen = {"kinds": kinds, "besides": list(besides)}
 
@@ -129,7 +132,15 @@ class JobStore:
                     return job
             return _run(connection, _TAKE, mine)
 
-        return await self._database.write(work)
+        claiming = asyncio.ensure_future(self._database.write(work))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await asyncio.wait((claiming,))
+            if claiming.exception() is None and (job := claiming.result()) is not None:
+                with suppress(StorageError):  # then the job waits until its lease ends
+                    await self.release(job)
+            raise
 
     async def heartbeat(self, job: Job, lease_s: float, progress: str | None = None) -> Job | None:
         """Keeps the job for another `lease_s` and updates its progress if given. None means stop: another worker has it."""

@@ -11,7 +11,7 @@ from starlette.responses import Response as HttpResponse
 from deepwell.dialogue.dialogue import count_prompt
 from deepwell.errors import InvalidRequest
 from deepwell.server.access.principal import principal_of, tenant_of
-from deepwell.server.background import Run
+from deepwell.server.background import Run, to_its_end
 from deepwell.server.context import ServerContext
 from deepwell.server.families.responses.bodies import InputTokenCount, Item
 from deepwell.server.families.responses.builder import ResponseBuilder, ResponseEvent, frame
@@ -109,6 +109,10 @@ async def _begin(
     run = Run(lambda: _encode(builder.response))
 
     async def keep(last: ResponseEvent) -> None:
+        # Cancelled while it is written, the row would stay unfinished
+        await to_its_end(kept(last))
+
+    async def kept(last: ResponseEvent) -> None:
         await store(state, tenant, builder, own)
         events = [*run.recording.events, frame(last)]
         await state.responses.finish(tenant, stored_of(builder, own, events), state.owner)
