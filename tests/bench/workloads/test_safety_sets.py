@@ -9,7 +9,7 @@ import pytest
 
 from deepwell.bench.workloads import safety
 from deepwell.bench.workloads.safety.benign import expanded, hard_test, written
-from deepwell.bench.workloads.safety.classifier.training import FOLDS, written_benign, written_folds
+from deepwell.bench.workloads.safety.classifier.training import written_benign
 from deepwell.bench.workloads.safety.literals import constants
 from deepwell.bench.workloads.safety.manuals import paragraphs_of
 from deepwell.bench.workloads.safety.near import clusters, contained
@@ -103,13 +103,3 @@ def test_no_written_text_for_training_is_near_one_for_tests() -> None:
     texts = [one.text for side in ("train", "development") for one in written_benign(side)]
     near = contained(texts, [one.text for one in [*hard_test(), *written("plain")]], min_containment=0.8)
     assert [text for text, is_near in zip(texts, near, strict=True) if is_near] == []
-
-
-def test_each_written_text_of_training_has_a_fold_and_shares_it_with_its_template() -> None:
-    folds = written_folds()
-    texts = written_benign("train")
-    assert set(folds) == {one.id for one in texts}
-    sizes = [list(folds.values()).count(fold) for fold in range(FOLDS)]
-    assert min(sizes) > len(folds) / (2 * FOLDS)
-    beginning = "Rewrite these "
-    assert len({folds[one.id] for one in texts if one.text.startswith(beginning)}) <= 1

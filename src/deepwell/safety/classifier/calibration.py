@@ -18,9 +18,8 @@ _DECAY: Final = 1e-4
 """Weight of the square of the slope, which keeps it finite where the kinds do not overlap."""
 
 _SHORTEST: Final = 1e-6
-_FINEST: Final = 40
+_FINEST: Final = 20
 """Most benign texts of one category: every way to divide more of them would take minutes to look at."""
-_ROUNDING: Final = 1e-6
 _MARGIN: Final = 0.05
 """Distance of a threshold above the highest benign text that it lets through."""
 
@@ -47,7 +46,7 @@ def calibrated(
     """
     if not len(benign) or not 0 < max_false_positives < 1:
         raise ValueError("thresholds need benign texts, and a share between 0 and 1")
-    thresholds = _divided(benign, attacks, int(max_false_positives * len(benign) + _ROUNDING))
+    thresholds = _divided(benign, attacks, int(max_false_positives * len(benign)))
     slopes, offsets = np.ones(len(CATEGORIES)), np.zeros(len(CATEGORIES))
     for number, category in enumerate(CATEGORIES):
         if len(found := attacks.get(category, benign[:0])):

@@ -8,18 +8,22 @@ from typing import Any, Final
 from deepwell.bench.harness.proportions import wilson
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.workloads.safety.classifier.fitted import fitted
-from deepwell.bench.workloads.safety.classifier.others import is_attack, other_detectors
 from deepwell.bench.workloads.safety.classifier.training import Fold
 from deepwell.bench.workloads.safety.frozen import test_sets
 from deepwell.bench.workloads.safety.prompts import Prompt
 from deepwell.bench.workloads.safety.translated import chinese_test
 from deepwell.errors import ModelNotFound
 from deepwell.safety.classifier.detector import LinearDetector, shipped_detector
-from deepwell.safety.findings import Detector
+from deepwell.safety.findings import Detector, Finding
 from deepwell.safety.normalise import normalised
+from deepwell.safety.patterns import Patterns
+from deepwell.safety.terms.detector import Terms
+from deepwell.safety.terms.lists import starter_list
 
 __all__ = ["bench_attacks"]
 
+_ATTACKS: Final = ("injection", "jailbreak", "harmful", "prompt_leak", "exfiltration")
+"""Categories that name an attack. Code, personal data and secrets are other matters, and count neither way."""
 _FOLDS: Final[dict[str, Fold]] = {"advbench": "without advbench", "harmbench": "without harmbench"}
 _JUDGED: Final = ("jailbreak", "injection", "advbench", "harmbench", "do_not_answer_malicious_uses")
 
@@ -33,7 +37,7 @@ def bench_attacks(report: Report) -> dict[str, Any]:
     except ModelNotFound:
         report.note("the Chinese variants need `deepwell pull qwen2.5-coder-0.5b`, and were left out")
     shipped = shipped_detector()
-    others = other_detectors()
+    others: list[Detector] = [Patterns(), Terms([starter_list()])]
     folds = {name: LinearDetector(fitted(fold, report.note)) for name, fold in _FOLDS.items()}
     found: dict[str, dict[str, int]] = {}
     rows: list[tuple[str, ...]] = []
@@ -70,11 +74,15 @@ def _counted(texts: Sequence[Prompt], detectors: Sequence[Detector]) -> dict[str
     counts = {"all": 0, "classifier": 0, "patterns": 0, "terms": 0}
     for one in texts:
         read = normalised(one.text)
-        hits = {detector.name: any(map(is_attack, detector.scan(read))) for detector in detectors}
+        hits = {detector.name: any(map(_is_attack, detector.scan(read))) for detector in detectors}
         counts["all"] += any(hits.values())
         for name, hit in hits.items():
             counts[name] += hit
     return counts
+
+
+def _is_attack(finding: Finding) -> bool:
+    return finding.category in _ATTACKS or finding.rule.startswith("terms.block.")
 
 
 def _value(sets: Mapping[str, Sequence[Prompt]], found: Mapping[str, dict[str, int]]) -> dict[str, Any]:

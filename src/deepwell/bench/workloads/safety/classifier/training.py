@@ -6,7 +6,6 @@ import random
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Final, Literal
 
@@ -18,13 +17,10 @@ from deepwell.bench.workloads.safety.prompts import Prompt, prompt
 from deepwell.bench.workloads.safety.sides import side_of
 from deepwell.bench.workloads.safety.translated import chinese_training
 
-__all__ = ["FOLDS", "Fold", "TrainingSet", "training_set", "written_benign", "written_folds"]
+__all__ = ["Fold", "TrainingSet", "training_set", "written_benign"]
 
 Fold = Literal["shipped", "without advbench", "without harmbench"]
 """The weights that ship know AdvBench and HarmBench; for the figure of one of them, it is left out with its relatives."""
-
-FOLDS: Final = 5
-"""Parts of the written benign texts: each is scored by weights that were trained on the others."""
 
 _HERE: Final = Path(__file__).parents[1]
 _WRITTEN: Final = ("benign_training.txt", "benign_tasks_training.txt")
@@ -114,24 +110,13 @@ def _once(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 def written_benign(side: Literal["train", "development"]) -> list[Prompt]:
     """Returns the written benign prompts of a side; a share of the templates, by hash, is for development."""
-    return [prompt("benign", "written", text) for one in _templates(side) for text in expanded(one)]
-
-
-def written_folds() -> dict[str, int]:
-    """Returns the fold of each written benign prompt of the training side by its id. A template has one fold, by hash."""
-    found: dict[str, int] = {}
-    for one in _templates("train"):
-        fold = int.from_bytes(sha256(f"fold/{one}".encode()).digest()[:8], "big") % FOLDS
-        for text in expanded(one):
-            found.setdefault(prompt("benign", "written", text).id, fold)
-    return found
-
-
-def _templates(side: Literal["train", "development"]) -> Iterator[str]:
+    found: list[Prompt] = []
     for name in _WRITTEN:
         for one in templates((_HERE / "written" / name).read_text(encoding="utf-8").splitlines()):
-            if (side_of(f"written/{one}") == "development") == (side == "development"):
-                yield one
+            is_development = side_of(f"written/{one}") == "development"
+            if is_development == (side == "development"):
+                found += [prompt("benign", "written", text) for text in expanded(one)]
+    return found
 
 
 def _lists() -> dict[str, list[str]]:
