@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deepwell.settings import Settings
 
 __all__ = [
+    "HERE",
     "Answers",
     "Asked",
     "LocalAnswers",
@@ -33,6 +34,8 @@ __all__ = [
     "open_answers",
     "warn_of_language",
 ]
+
+HERE = "this process"  # where answers come from without a server
 
 
 class ServerFailed(DeepwellError):
@@ -203,7 +206,7 @@ def _error_of(body: str) -> DeepwellError:
 class LocalAnswers:
     """Answers of a model in this process."""
 
-    where = "this process"
+    where = HERE
 
     def __init__(self, engine: Any, codec: Any, model: str, defaults: SamplingDefaults | None = None) -> None:
         self.model = model

@@ -139,7 +139,11 @@ class Conversation:
 
     def greet(self) -> None:
         """Says which model answers, and from where."""
-        self._say("chat_opened", model=self._answers.model, where=self._answers.where)
+        from deepwell.cli.answers import HERE
+
+        where = self._answers.where
+        shown = say("this_process") if where == HERE else where
+        self._say("chat_opened", model=self._answers.model, where=shown)
 
     def close(self) -> None:
         """Leaves the model."""

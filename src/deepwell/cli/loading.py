@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from deepwell.cli.keys import has_stored_key
 from deepwell.cli.output import console
 from deepwell.errors import InvalidRequest
+from deepwell.messages import language, say
 
 if TYPE_CHECKING:
     from deepwell.dialogue.model import Task
@@ -202,14 +203,15 @@ def _print_plan(planned: Sequence[Planned], room: int) -> None:
     out = console()
     for one in planned:
         out.print(f"{one.name}  {one.path}", soft_wrap=True)
-        for line in one.memory.lines():
+        for line in one.memory.lines(language()):
             out.print(f"  {line}", soft_wrap=True)
     if len(planned) > 1:
         total = sum(one.memory.total_bytes for one in planned)
         available = planned[0].memory.available_bytes
-        out.print(f"all models: {total / 1e6:.1f} MB of {available / 1e9:.1f} GB available", soft_wrap=True)
+        sizes = {"size": f"{total / 1e6:.1f} MB", "available": f"{available / 1e9:.1f} GB"}
+        out.print(say("plan_all", **sizes), soft_wrap=True)
     if room:
-        out.print(f"models on demand: {room / 1e9:.1f} GB together", soft_wrap=True)
+        out.print(say("plan_on_demand", size=f"{room / 1e9:.1f} GB"), soft_wrap=True)
 
 
 def _check_bases(served: Sequence[str], adapters: Iterable[str]) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JsonFlag",
     "console",
+    "extra_command",
     "fail",
     "print_error",
     "print_table",
@@ -64,6 +65,11 @@ def console(*, stderr: bool = False) -> Console:
             return super().render_str(_STEERING.sub(lambda one: f"\\x{ord(one[0]):02x}", text), **options)
 
     return Shown(stderr=stderr, markup=False, highlight=False, emoji=False)
+
+
+def extra_command(extra: str) -> str:
+    """Returns the command that brings an extra into this environment, from any folder: pip keeps the Deepwell that is here."""
+    return f"{sys.executable} -m pip install 'deepwell[{extra}]'"
 
 
 def write_json(value: Any) -> None:

@@ -44,6 +44,7 @@ from deepwell.cli.options import (
 )
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.errors import DeepwellError, InvalidRequest
+from deepwell.messages import Language, render, say
 
 if TYPE_CHECKING:
     from socket import socket
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-DEMO_QUESTIONS = {
+DEMO_QUESTIONS: dict[Language, str] = {
     "en": "What is the capital of France? Answer in one sentence.",
     "zh": "中国的首都是哪里？请用一句话回答。",
 }
@@ -195,7 +196,7 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
         if failures:
             raise failures[0]
     if not as_json:
-        console().print("stopped")
+        console().print(say("serve_stopped"))
 
 
 def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[], None]) -> None:
@@ -255,20 +256,25 @@ def _welcome(url: str, loaded: Loaded) -> str:
     if not loaded.models:
         return _welcome_on_demand(url, with_key=loaded.with_key)
     name, runs, with_key = loaded.main.name, loaded.main.capabilities, loaded.with_key
-    kernels = (
-        f"{runs.isa} kernels"
-        if runs.backend == "native"
-        else "the slow numpy reference: see `deepwell doctor`"
-    )
+    kernels = say("serve_kernels", isa=runs.isa) if runs.backend == "native" else say("serve_reference")
     if not runs.generates:
-        return _welcome_to_embed(url, loaded, f"{runs.precision}, {kernels}")
-    threads = "1 thread" if runs.threads == 1 else f"{runs.threads} threads"
+        return _welcome_to_embed(url, loaded, kernels)
+    ready = say(
+        "serve_ready",
+        name=name,
+        precision=runs.precision,
+        kernels=kernels,
+        threads=say("serve_thread") if runs.threads == 1 else say("serve_threads", threads=runs.threads),
+        context=runs.max_model_len,
+        url=url,
+    )
     question = [{"role": "user", "content": "Why is the sky blue?"}]
     body = jsonlib.dumps({"model": name, "messages": question, "temperature": 0, "max_tokens": 60})
     key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
     key = "YOUR_KEY" if with_key else "none"
     return f"""
-{name} ({runs.precision}, {kernels}, {threads}, context {runs.max_model_len}) is served at {url}
+{ready}
+{say("serve_console", url=url)}
 
   curl {url}/v1/chat/completions -H 'Content-Type: application/json'{key_header} \\
     -d '{body}'
@@ -279,35 +285,36 @@ def _welcome(url: str, loaded: Loaded) -> str:
   answer = client.chat.completions.create(model="{name}", messages=question, temperature=0, max_tokens=60)
   print(answer.choices[0].message.content)
 
-{_also(loaded)}{_note_of(loaded)}Ctrl-C stops it.
+{_also(loaded)}{_note_of(loaded)}{say("serve_ends")}
 """
 
 
 def _welcome_on_demand(url: str, *, with_key: bool) -> str:
     key_header = ' -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
     return f"""
-{url} loads a model of the store when a request names it
+{say("serve_on_demand", url=url)}
+{say("serve_console", url=url)}
 
   curl {url}/v1/models{key_header}
 
-lists them. Fetch more with `deepwell pull NAME`; no restart is needed.
+{say("serve_lists")}
 
-Ctrl-C stops it.
+{say("serve_ends")}
 """
 
 
 def _also(loaded: Loaded) -> str:
     """Returns a paragraph about the models besides the main one."""
-    on_demand = "Other models of the store are loaded when a request names them.\n\n" if loaded.host else ""
+    on_demand = say("serve_also_on_demand") + "\n\n" if loaded.host else ""
     if not (others := loaded.models[1:]):
         return on_demand
     names = ", ".join(
-        f"{one.name} (embeddings)"
+        say("serve_embeddings", name=one.name)
         if not one.capabilities.generates or "generate" not in one.tasks
         else one.name
         for one in others
     )
-    return f'Also served, by the name in "model": {names}\n\n{on_demand}'
+    return f"{say('serve_also', names=names)}\n\n{on_demand}"
 
 
 def _note_of(loaded: Loaded) -> str:
@@ -320,13 +327,15 @@ def _note_of(loaded: Loaded) -> str:
     return f"{note}\n\n" if note else ""
 
 
-def _welcome_to_embed(url: str, loaded: Loaded, how: str) -> str:
+def _welcome_to_embed(url: str, loaded: Loaded, kernels: str) -> str:
     name, with_key = loaded.main.name, loaded.with_key
+    precision = loaded.main.capabilities.precision
     body = jsonlib.dumps({"model": name, "input": ["How do I reset my password?", "Changing a passphrase"]})
     key_header = ' \\\n    -H "Authorization: Bearer YOUR_KEY"' if with_key else ""
     key = "YOUR_KEY" if with_key else "none"
     return f"""
-{name} ({how}) embeds text at {url}
+{say("serve_embeds", name=name, precision=precision, kernels=kernels, url=url)}
+{say("serve_console", url=url)}
 
   curl {url}/v1/embeddings -H 'Content-Type: application/json'{key_header} \\
     -d '{body}'
@@ -336,23 +345,25 @@ def _welcome_to_embed(url: str, loaded: Loaded, how: str) -> str:
   answer = client.embeddings.create(model="{name}", input=["How do I reset my password?", "Changing a passphrase"])
   print(len(answer.data), len(answer.data[0].embedding))
 
-{_also(loaded)}Ctrl-C stops it.
+{_also(loaded)}{say("serve_ends")}
 """
 
 
-def _demo_language(model: str) -> str:
+def _demo_language(model: str) -> Language:
     """Returns the first language of the model's catalog entry that there is a question in."""
     from deepwell.models.store.catalog import shipped_catalog
 
     entry = shipped_catalog().get(model)
-    return next((one for one in entry.languages if one in DEMO_QUESTIONS), "en") if entry else "en"
+    known = (one for name in (entry.languages if entry else ()) for one in DEMO_QUESTIONS if one == name)
+    return next(known, "en")
 
 
 def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
     """Put one question to the server through its own API, as any client would."""
     from deepwell.cli.answers import Asked, last_of
 
-    question = DEMO_QUESTIONS[_demo_language(answers.model)]
+    language = _demo_language(answers.model)
+    question = DEMO_QUESTIONS[language]
     asked = Asked([{"role": "user", "content": question}], max_tokens=100, temperature=0.0)
     out = console()
     if not as_json:
@@ -368,9 +379,11 @@ def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
     if as_json:
         write_json({"event": "answer", "question": question, "answer": text, **report})
         return
-    out.print(f"\n({report['completion_tokens']} tokens, {report['tokens_per_second']} a second)\n")
-    out.print("The next one, from another terminal: the curl or Python lines above, or", soft_wrap=True)
-    out.print(f'  {sys.argv[0]} ask "Who was Ada Lovelace?"{_where(answers.where)}', soft_wrap=True)
+    tokens, speed = report["completion_tokens"], report["tokens_per_second"]
+    out.print(f"\n{say('serve_speed', tokens=tokens, speed=speed)}\n")
+    out.print(say("serve_next"), soft_wrap=True)
+    again, _ = render("serve_next_question", language, {})
+    out.print(f'  {sys.argv[0]} ask "{again}"{_where(answers.where)}', soft_wrap=True)
 
 
 def _where(url: str) -> str:

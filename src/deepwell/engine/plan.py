@@ -14,6 +14,7 @@ from deepwell.engine.machine import available_memory_bytes
 from deepwell.engine.weights.load import weights_nbytes
 from deepwell.engine.weights.quantize import FLOATS
 from deepwell.errors import InsufficientMemory, InvalidRequest
+from deepwell.messages import Language, render
 from deepwell.models.formats.config import ModelConfig
 
 __all__ = [
@@ -81,17 +82,20 @@ class MemoryPlan:
         """Bytes of weights, cache, workspace and server together."""
         return self.weights_bytes + self.kv_cache_bytes + self.workspace_bytes + self.server_bytes
 
-    def lines(self) -> list[str]:
-        """Returns the plan in words, one item per line."""
-        tokens = f"{self.kv_cache_tokens} tokens, {self.kv_dtype}, context {self.context}"
-        batch = "" if self.batch_size == _FULL_BATCH else f"  batches of {self.batch_size}"
-        cache = [f"KV cache   {_size(self.kv_cache_bytes):>9}  {tokens}"] if self.kv_cache_tokens else []
+    def lines(self, spoken: Language = "en") -> list[str]:
+        """Returns the plan in words of a language, one item per line."""
+
+        def line(key: str, size: int, **values: object) -> str:
+            return render(f"plan_{key}", spoken, {"size": _size(size), **values})[0]
+
+        cache = {"tokens": self.kv_cache_tokens, "dtype": self.kv_dtype, "context": self.context}
+        batch = line("batches", 0, batch=self.batch_size) if self.batch_size != _FULL_BATCH else ""
         return [
-            f"weights    {_size(self.weights_bytes):>9}  {self.precision}",
-            *cache,
-            f"workspace  {_size(self.workspace_bytes):>9}{batch}",
-            f"server     {_size(self.server_bytes):>9}",
-            f"total      {_size(self.total_bytes):>9}  of {_size(self.available_bytes)} available",
+            line("weights", self.weights_bytes, precision=self.precision),
+            *([line("cache", self.kv_cache_bytes, **cache)] if self.kv_cache_tokens else []),
+            line("workspace", self.workspace_bytes) + batch,
+            line("server", self.server_bytes),
+            line("total", self.total_bytes, available=_size(self.available_bytes)),
         ]
 
 

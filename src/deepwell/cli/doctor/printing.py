@@ -52,11 +52,11 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     out.print(settings)
     out.print()
     for done in report.get("mended", ()):
-        out.print(f"mended:  {done}", style="green", soft_wrap=True)
+        out.print(say("doctor_mended", text=done), style="green", soft_wrap=True)
     for finding in findings:
         message, fix = finding.error.said(language())
-        out.print(f"problem: {message}", style="bold red", soft_wrap=True)
-        out.print(f"fix:     {fix}", soft_wrap=True)
+        out.print(say("doctor_problem", text=message), style="bold red", soft_wrap=True)
+        out.print(say("doctor_fix", text=fix), soft_wrap=True)
     if any(finding.mend is not None for finding in findings):
         out.print(say("doctor_fixable"), soft_wrap=True)
     if not findings:

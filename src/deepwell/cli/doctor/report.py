@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from deepwell.cli.doctor.findings import Finding, found
 from deepwell.cli.doctor.machine import machine_findings
 from deepwell.cli.doctor.stores import store_findings
 from deepwell.cli.keys import has_stored_key
+from deepwell.cli.output import extra_command
 from deepwell.version import deepwell_version
 
 if TYPE_CHECKING:
@@ -168,8 +168,7 @@ def _extras() -> dict[str, str]:
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
         states[extra] = (
-            f"missing {', '.join(missing)}: {sys.executable} -m pip install -e '.[{extra}]' in the checkout"
-            if missing
+            f"missing {', '.join(missing)}: {extra_command(extra)}" if missing
             else "installed"
         )
     return states

@@ -66,10 +66,7 @@ def sampling(
         drawn = Drawn(temperature, top_p, repetition_penalty)
         settings = Settings.load(model=model, models_dir=models_dir, url=url, port=port)
         if (transcript is None) == (prompts is None):
-            raise InvalidRequest(
-                "name either an output or a file of prompts",
-                fix="`deepwell doctor sampling OUTPUT.txt`, or `deepwell doctor sampling --prompts PROMPTS.txt`",
-            )
+            raise InvalidRequest.of("sampling_what")
         if transcript is not None:
             _examine(transcript, settings, drawn, as_json=json)
         elif prompts is not None:
@@ -116,11 +113,11 @@ def _lines_of(path: Path) -> list[str]:
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}", fix="name a text file in UTF-8") from error
+        reason = getattr(error, "strerror", None) or error.args[-1]
+        raise InvalidRequest.of("prompts_unreadable", path=path, reason=reason) from error
     lines = [line for line in lines if line]
     if not 1 <= len(lines) <= _MOST_PROMPTS:
-        fix = f"put 1 to {_MOST_PROMPTS} of your own prompts there, one on each line"
-        raise InvalidRequest(f"{path} has {len(lines)} prompts", fix=fix)
+        raise InvalidRequest.of("prompts_count", path=path, count=len(lines), most=_MOST_PROMPTS)
     return lines
 
 

@@ -16,9 +16,10 @@ from deepwell.cli.up.machine import (
     has_modules,
     is_container,
 )
+from deepwell.cli.output import extra_command
 from deepwell.cli.up.models import ChosenModels, choose_models
 from deepwell.errors import InvalidRequest
-from deepwell.messages import Note, say
+from deepwell.messages import Note, language, say
 
 if TYPE_CHECKING:
     from deepwell.dialogue.opening import Planned
@@ -145,7 +146,7 @@ class PlatformPlan:
         """Returns the plan for people."""
         lines = [_part_line(one) for one in self.parts]
         for one in self.planned:
-            lines += [f"{one.name}  {one.path}", *(f"  {line}" for line in one.memory.lines())]
+            lines += [f"{one.name}  {one.path}", *(f"  {line}" for line in one.memory.lines(language()))]
         if self.planned:
             memory = self.planned[0].memory
             lines.append(say("up_plan_batch", batch=memory.batch_size, tokens=memory.kv_cache_tokens))
@@ -233,7 +234,8 @@ def title_of(name: str) -> str:
 def _part_line(part: Part) -> str:
     if not part.missing:
         return say("up_plan_part", title=part.title, url=part.url)
-    return say("up_extra_missing", title=part.title, extra=part.name, option=f"--no-{part.name}")
+    command = extra_command(part.name)
+    return say("up_extra_missing", title=part.title, command=command, option=f"--no-{part.name}")
 
 
 def _model(name: str, planned: Planned | None, missing: bool) -> dict[str, Any]:

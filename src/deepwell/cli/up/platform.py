@@ -67,6 +67,7 @@ class Platform:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._stop)
+        self._say("up_loading")
         failed = await self._programs.run()
         if failed is not None:
             raise self._failure or EngineUnavailable.of("up_failed", how=failed.last_end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from deepwell.messages import Language, language, render
 from deepwell.models.store.catalog import shipped_catalog
 
 __all__ = ["CHINESE_MODEL", "chinese_note", "is_chinese", "knows_chinese"]
@@ -31,8 +32,13 @@ def is_chinese(text: str) -> bool:
 
 
 def chinese_note(model: str) -> str:
-    """Returns the advice for Chinese, in both languages, or an empty text if the model knows Chinese."""
+    """Returns the advice for Chinese, in the language of the terminal, or an empty text if the model knows Chinese.
+
+    A terminal whose language is not Chinese reads it in both: whoever asks in Chinese understands one of them.
+    """
     if knows_chinese(model):
         return ""
     commands = f"deepwell pull {CHINESE_MODEL} && deepwell serve {CHINESE_MODEL}"
-    return f"{model} 不会中文，请改用 {CHINESE_MODEL}：{commands}\n({model} does not know Chinese: use {CHINESE_MODEL})"
+    values = {"model": model, "other": CHINESE_MODEL, "commands": commands}
+    spoken: tuple[Language, ...] = ("zh",) if language() == "zh" else ("zh", "en")
+    return "\n".join(render("chinese_unknown", one, values)[0] for one in spoken)
