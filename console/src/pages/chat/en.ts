@@ -23,6 +23,8 @@ export const en = {
   "empty.text": "Answers come from this server. Conversations stay in this browser.",
   "empty.nomodel": "No model is served",
   "empty.nomodel.text": "Start the server with a model, or download one on the page Models.",
+  "language.choose": "{model} does not know Chinese. {other} does: choose it above.",
+  "language.pull": "{model} does not know Chinese. Start the server with a model that does: deepwell up qwen2.5-coder-0.5b",
   "empty.1": "Explain paged attention in three sentences.",
   "empty.2": "Write a Python function that merges two sorted lists.",
   "empty.3": "Show the HTTP status codes 4xx as a table.",

@@ -1,13 +1,14 @@
 import { useEffect, useState } from "preact/hooks";
 import { api } from "../../api/client";
 import type { Model, Page as ListPage, VectorStore } from "../../api/types";
-import { t } from "../../i18n";
+import { language, t } from "../../i18n";
 import { go, route } from "../../state/route";
 import { Dialog } from "../../ui/Dialog";
 import { Empty } from "../../ui/Empty";
 import { Failure } from "../../ui/Failure";
 import { useLoad } from "../../ui/load";
 import type { PageProps } from "..";
+import { knows, languageOf, type Spoken } from "./model/languages";
 import * as session from "./model/session";
 import { Composer } from "./parts/Composer";
 import { Conversations } from "./parts/Conversations";
@@ -26,6 +27,7 @@ export default function Chat({ rest }: PageProps) {
   const [drawer, setDrawer] = useState<"list" | "settings" | null>(null);
   const models = useLoad((signal) => api<ListPage<Model>>("/v1/models", { signal }), []);
   const stores = useLoad((signal) => knowledgeBases(signal), []);
+  const catalog = useLoad((signal) => spokenLanguages(signal), []);
 
   useEffect(() => {
     void session.loadConversations().then(() => setListed(true));
@@ -41,10 +43,16 @@ export default function Chat({ rest }: PageProps) {
   const listedModels = models.data?.data ?? [];
   const generating = listedModels.filter((one) => defaultsOf(one, listedModels) !== undefined);
   const settings = session.settings();
-  const model = generating.find((one) => one.id === settings.model) ?? generating[0];
+  const shown = session.path.value.map((id) => session.messageOf(id)?.value);
+  const asked = shown.findLast((one) => one?.role === "user")?.content ?? "";
+  const wantedLanguage = languageOf(language.value, asked);
+  const able = generating.find((one) => knows(one, wantedLanguage, catalog.data ?? []));
+  const model = generating.find((one) => one.id === settings.model) ?? able ?? generating[0];
+  const known = catalog.data !== undefined;
   useEffect(() => {
-    if (model && model.id !== settings.model) session.changeSettings({ model: model.id });
-  }, [model?.id, settings.model]);
+    if (known && model && model.id !== settings.model) session.changeSettings({ model: model.id });
+  }, [known, model?.id, settings.model]);
+  const foreign = known && wantedLanguage === "zh" && model !== undefined && !knows(model, "zh", catalog.data ?? []);
 
   const send = (content: string, attachments: Parameters<typeof session.say>[1]) => {
     const made = session.say(content, attachments);
@@ -64,6 +72,11 @@ export default function Chat({ rest }: PageProps) {
           onSettings={() => setDrawer("settings")}
         />
         {session.storageError.value !== null && <p class="chat-note warn">{say("storage.lost")}</p>}
+        {foreign && (
+          <p class="chat-note warn" role="note">
+            {able ? say("language.choose", { model: model.id, other: able.id }) : say("language.pull", { model: model.id })}
+          </p>
+        )}
         {models.error ? <Failure error={models.error} onRetry={models.reload} /> : null}
         {session.loading.value ? (
           <p class="chat-fill muted" role="status">
@@ -108,6 +121,16 @@ export default function Chat({ rest }: PageProps) {
 /** The sampling that a model declares, or the one that it stands on. */
 function defaultsOf(model: Model, all: readonly Model[]): Model["default_sampling"] {
   return model.default_sampling ?? all.find((one) => one.id === model.parent)?.default_sampling;
+}
+
+/** Languages of the models of the catalog. A server without one, or a key that may not read it, tells none. */
+async function spokenLanguages(signal: AbortSignal): Promise<Spoken[]> {
+  try {
+    return (await api<ListPage<Spoken>>("/v1/catalog", { signal })).data;
+  } catch (error) {
+    if (signal.aborted) throw error;
+    return [];
+  }
 }
 
 /** Vector stores to answer from. A server without them, or a key without their scope, has none. */

@@ -25,6 +25,8 @@ export const zh: { [K in keyof typeof en]: string } = {
   "empty.text": "回答来自此服务器，对话只保存在此浏览器中。",
   "empty.nomodel": "服务器没有提供模型",
   "empty.nomodel.text": "启动服务器时指定一个模型，或在“模型”页下载。",
+  "language.choose": "{model} 不会中文，请在上方改选 {other}。",
+  "language.pull": "{model} 不会中文，请换一个会中文的模型启动服务器：deepwell up qwen2.5-coder-0.5b",
   "empty.1": "用三句话解释分页注意力。",
   "empty.2": "写一个合并两个有序列表的 Python 函数。",
   "empty.3": "用表格列出 4xx 的 HTTP 状态码。",
