@@ -13,6 +13,7 @@ import { Progress } from "../../ui/Progress";
 import { type Column, Table } from "../../ui/Table";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
+import { Embedder } from "./Embedder";
 import { en } from "./en";
 import { useNames } from "./names";
 import type { StoreFile } from "./types";
@@ -73,6 +74,14 @@ export function FileList({ store, uploads, onChange }: { store: VectorStore; upl
           <Command text={`deepwell knowledge add ${quoted(store.name || store.id)} ./documents`} />
         </div>
       )}
+      <Embedder
+        files={files}
+        path={path}
+        onDone={() => {
+          onChange();
+          reload();
+        }}
+      />
       {files.length > 0 && (
         <Table
           label={say("files")}

@@ -2,6 +2,7 @@
 export interface StoreFile {
   id: string;
   created_at: number;
+  attributes: Record<string, string | number | boolean>;
   usage_bytes: number;
   vector_store_id: string;
   status: "in_progress" | "completed" | "cancelled" | "failed";

@@ -15,7 +15,7 @@ import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
 import { Plan } from "./Plan";
 import { type Pulls, usePulls } from "./pulls";
-import { languageName, say } from "./say";
+import { aboutOf, languageName, say } from "./say";
 import { type CatalogModel, hasEnded } from "./types";
 
 type Shown = "all" | "here" | "missing";
@@ -138,7 +138,7 @@ function columns(pulls: Pulls, actions: PullActions): Column<CatalogModel>[] {
       cell: (model) => (
         <span class="models-entry">
           <span>{model.id}</span>
-          <span class="muted small wide-only">{model.description}</span>
+          <span class="muted small wide-only">{aboutOf(model)}</span>
           <span class="muted small models-short">{sizes(model)}</span>
         </span>
       ),

@@ -8,7 +8,7 @@ import { Failure } from "../../ui/Failure";
 import { SelectField, TextField } from "../../ui/Field";
 import { useLoad } from "../../ui/load";
 import { parameters, type PullActions, PullState } from "./Catalog";
-import { languageName, say } from "./say";
+import { aboutOf, languageName, say } from "./say";
 import { type CatalogModel, hasEnded, type MemoryPlan } from "./types";
 
 const PRECISIONS = ["auto", "int8", "int4", "int4-full", "bf16", "fp16", "fp32"] as const;
@@ -49,7 +49,7 @@ export function Plan({ model, job, actions, onClose }: Props) {
   return (
     <Dialog wide title={model.id} onClose={onClose}>
       <div class="stack">
-        <p class="models-about">{model.description}</p>
+        <p class="models-about">{aboutOf(model)}</p>
         <dl class="models-facts">
           {facts.map(([name, value]) => (
             <div key={name}>

@@ -13,3 +13,9 @@ export function languageName(code: string): string {
     return code;
   }
 }
+
+/** What a model is, in the language of the page: the catalog's words are English, and in Chinese its languages stand for them. */
+export function aboutOf(model: { description: string; languages: readonly string[] }): string {
+  if (language.value !== "zh" || model.languages.length === 0) return model.description;
+  return `支持${model.languages.map(languageName).join("、")}`;
+}

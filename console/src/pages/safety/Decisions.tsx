@@ -40,7 +40,7 @@ export function Decisions() {
         icon="list"
         title={say("entries.none")}
         text={say("entries.none.text")}
-        commands={["deepwell serve --guard standard"]}
+        commands={["deepwell up --policy standard", "deepwell serve --guard standard"]}
       />
     );
   }

@@ -20,7 +20,7 @@ export function Policy() {
   if (!guard) return null;
   if (!guard.enabled) {
     return (
-      <Empty icon="safety" title={say("off.title")} text={say("off.text")} commands={["deepwell serve --guard standard"]} />
+      <Empty icon="safety" title={say("off.title")} text={say("off.text")} commands={["deepwell up --policy standard", "deepwell serve --guard standard"]} />
     );
   }
   const { enabled: labelled, producer } = guard.labels;

@@ -51,7 +51,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "cache.semantic": "语义缓存",
   "cache.off": "未启用",
   "unit.tokens": "token",
-  "unit.requests": "请求",
+  "unit.requests": "个请求",
   experts: "{name} 的专家负载",
   "experts.lead": "每行是一个 MoE 层，每列是一个专家。颜色越鲜明，分到的 token 越多；1× 表示平均水平。",
   "experts.none": "还没有 token 经过专家层。",
