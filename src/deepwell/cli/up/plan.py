@@ -233,7 +233,7 @@ def title_of(name: str) -> str:
 
 def _part_line(part: Part) -> str:
     if not part.missing:
-        return say("up_plan_part", title=part.title, url=part.url)
+        return f"{part.title}{'：' if language() == 'zh' else ': '}{part.url}"
     command = extra_command(part.name)
     return say("up_extra_missing", title=part.title, command=command, option=f"--no-{part.name}")
 
