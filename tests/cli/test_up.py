@@ -52,6 +52,16 @@ def test_the_plan_names_parts_model_precision_memory_and_batch_size(
     assert not (Settings.load().data_dir / "up.json").exists()
 
 
+def test_the_plan_speaks_the_language_of_the_terminal(
+    runner: CliRunner, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    text = runner.invoke(app, ["up", str(tiny_model), *QUIET, "--dry-run"]).output
+    assert all(HANZI.search(line) for line in text.splitlines() if not line.startswith("tiny  "))
+    assert "weights" not in text and "available" not in text
+    assert not HANZI.search(json.dumps(planned(runner, str(tiny_model), *QUIET), ensure_ascii=False))
+
+
 def test_auto_is_a_batch_size(runner: CliRunner, tiny_model: Path) -> None:
     assert planned(runner, str(tiny_model), *QUIET, "--batch-size", "auto")["batch_size"] == 64
     assert "batch_size" in refused(runner, str(tiny_model), *QUIET, "--batch-size", "0")

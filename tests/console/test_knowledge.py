@@ -105,7 +105,7 @@ def test_files_go_on_arriving_while_the_other_tab_is_open(open_tab: Open, librar
     made, _ = store(library, "tabs", WHALE)
     page = open_tab(library.url).open(f"#/knowledge/{made}")
     held: list[Route] = []
-    page.route("**/v1/files", lambda route: held.append(route))
+    page.route("**/v1/files", held.append)
     with page.expect_request("**/v1/files"):
         drop(page, "late.txt", OAK)
     expect(page.get_by_role("list", name="Files on their way")).to_contain_text("late.txt")
@@ -236,3 +236,24 @@ def file(id: str, message: str) -> dict[str, Any]:
     error = {"code": "invalid_file", "message": message}
     told = {"id": id, "created_at": 1_790_000_000, "usage_bytes": 10, "vector_store_id": "vs_0"}
     return told | {"object": "vector_store.file", "status": "failed", "last_error": error}
+
+
+def test_files_that_lack_the_embedding_model_fetch_it(open_tab: Open, library: Live) -> None:
+    """The server has the model of its tests, so the answers that name a missing one are stubs."""
+    made, file = store(library, "bare", WHALE)
+    entry = {"id": "e5-small-q4", "kind": "embedding", "download_bytes": 72_000_000, "downloaded": False}
+    missing = {"code": "server_error", "message": "the embedding model 'e5-small-q4' is not in /models"}
+    failed = {"object": "vector_store.file", "id": file, "created_at": 1, "usage_bytes": 0}
+    failed |= {"vector_store_id": made, "status": "failed", "last_error": missing, "attributes": {"a": "b"}}
+    job = {"object": "job", "id": "job_1", "kind": "model.pull", "status": "succeeded", "error": None}
+    console = open_tab(library.url)
+    console.stub("/v1/catalog", {"object": "list", "data": [entry], "has_more": False})
+    console.stub(f"/v1/vector_stores/{made}/files", {"object": "list", "data": [failed], "has_more": False})
+    console.stub("/v1/catalog/pull", job)
+    page = console.open(f"#/knowledge/{made}")
+    again = page.get_by_role("button", name="Download it (72 MB) and read the files")
+    expect(again).to_be_visible()
+    assert console.accessibility() == []
+    with page.expect_request(lambda one: one.method == "POST" and one.url.endswith("/files")) as sent:
+        again.click()
+    assert sent.value.post_data_json == {"file_id": file, "attributes": {"a": "b"}}

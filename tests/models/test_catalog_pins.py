@@ -141,9 +141,13 @@ def test_chinese_is_what_has_mostly_han_letters(text: str, answer: bool) -> None
     assert is_chinese(text) is answer
 
 
-def test_the_note_names_a_model_that_knows_chinese() -> None:
+def test_the_note_names_a_model_that_knows_chinese(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "zh" in shipped_catalog()[CHINESE_MODEL].languages
     assert CHINESE_MODEL in chinese_note("smollm2") and "smollm2" in chinese_note("smollm2")
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert "does not know" not in chinese_note("smollm2")
+    monkeypatch.setenv("LC_ALL", "C")
+    assert len(chinese_note("smollm2").splitlines()) == 2  # whoever asks in Chinese understands one of them
     assert not chinese_note(CHINESE_MODEL) and not chinese_note("somebody-elses")
     assert knows_chinese("somebody-elses")
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from deepwell.cli.output import console, write_json
 from deepwell.cli.up.plan import title_of
 from deepwell.errors import DeepwellError, EngineUnavailable
-from deepwell.messages import Note
+from deepwell.messages import Note, language
+from deepwell.models.store.languages import CHINESE_MODEL, knows_chinese
 from deepwell.process.programs import KeptProgram, Program, Programs
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class Platform:
                 context=self._model.get("context"),
                 batch=self._plan.planned[0].memory.batch_size,
             )
+            if language() == "zh" and not any(knows_chinese(one.name) for one in self._plan.planned):
+                self._say("up_no_chinese", name=model, other=CHINESE_MODEL)
 
     def _say(self, key: str, **values: Any) -> None:
         self._line("up", Note(key, values).said("en" if self._as_json else None))
