@@ -167,10 +167,7 @@ def _extras() -> dict[str, str]:
     states: dict[str, str] = {}
     for extra, modules in _EXTRAS.items():
         missing = [name for name in modules if importlib.util.find_spec(name) is None]
-        states[extra] = (
-            f"missing {', '.join(missing)}: {extra_command(extra)}" if missing
-            else "installed"
-        )
+        states[extra] = f"missing {', '.join(missing)}: {extra_command(extra)}" if missing else "installed"
     return states
 
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepwell.cli.output import extra_command
 from deepwell.cli.up.grounding import base_name
 from deepwell.cli.up.machine import (
     check_gpus,
@@ -16,7 +17,6 @@ from deepwell.cli.up.machine import (
     has_modules,
     is_container,
 )
-from deepwell.cli.output import extra_command
 from deepwell.cli.up.models import ChosenModels, choose_models
 from deepwell.errors import InvalidRequest
 from deepwell.messages import Note, language, say
