@@ -104,7 +104,8 @@ async def test_two_servers_share_a_queue_without_doubling(two):
     workers = [
         worker(store, f"{place}-{number}") for place, store in enumerate(stores) for number in range(3)
     ]
-    await asyncio.wait_for(asyncio.gather(*workers), 60)
+    # The limit is for a hang: six workers that ask on and on are slow on a busy machine
+    await asyncio.wait_for(asyncio.gather(*workers), 300)
     assert sorted(done, key=int) == [str(number) for number in range(40)]
     assert {job.attempts for job in (await stores[0].list(A, "k", limit=100)).data} == {1}
 
