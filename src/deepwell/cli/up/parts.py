@@ -26,14 +26,16 @@ _PYTHON = (sys.executable, "-P", "-m")
 def api_program(
     folder: Path, models: Sequence[str], flags: Mapping[str, object], address: tuple[str, int]
 ) -> Program:
-    """Returns `deepwell serve`. It prints JSON, and reads the same settings as this process.
+    """Returns `deepwell serve`. It prints JSON, reads the same settings as this process, and loads other models on demand.
+
+    So a model that the console pulls can be asked at once.
 
     Args:
         flags: options by name; None: not given.
         address: host and port that it binds.
     """
     given = [part for name, value in flags.items() if value is not None for part in (f"--{name}", str(value))]
-    command = (*_PYTHON, "deepwell", "serve", *models, "--json", *given)
+    command = (*_PYTHON, "deepwell", "serve", *models, "--models-on-demand", "--json", *given)
     environ = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": _python_path()}
     return Program("api", command, environ, folder, _local(*address), required=True)
 
