@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, expect, sync_playwright
 from tests.console.browser import CHROMIUM, IN_CI, Console, Open, console_tab, launch
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.server.test_catalog import options_of
 
 from deepwell.storage.database import Database
 
@@ -33,7 +34,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=65_536)
     database = Database.open(folder / "deepwell.db")
     running = start(
-        make_service(engine, make_codec(folder / "tokenizer"), model="toy", database=database), engine
+        make_service(
+            engine,
+            make_codec(folder / "tokenizer"),
+            model="toy",
+            database=database,
+            catalog=options_of(folder),
+        ),
+        engine,
     )
     yield running
     running.stop()

@@ -12,6 +12,7 @@ from tests.console.browser import NARROW, Open
 from tests.console.talk import ask, last_answer, send
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.server.test_catalog import options_of
 
 KEY = "key-of-one-user-0001"
 
@@ -25,7 +26,10 @@ def endless(tmp_path: Path) -> Iterator[Live]:
         return [ord("a")] * 900_000
 
     engine._script = forever  # type: ignore[method-assign]
-    running = start(make_service(engine, make_codec(tmp_path / "tokenizer"), model="toy"), engine)
+    service = make_service(
+        engine, make_codec(tmp_path / "tokenizer"), model="toy", catalog=options_of(tmp_path)
+    )
+    running = start(service, engine)
     yield running
     running.stop()
 
@@ -34,7 +38,11 @@ def endless(tmp_path: Path) -> Iterator[Live]:
 def keyed(tmp_path: Path) -> Iterator[Live]:
     engine = FakeEngine(max_model_len=4096)
     service = make_service(
-        engine, make_codec(tmp_path / "tokenizer"), model="toy", api_keys=(SecretStr(KEY),)
+        engine,
+        make_codec(tmp_path / "tokenizer"),
+        model="toy",
+        api_keys=(SecretStr(KEY),),
+        catalog=options_of(tmp_path),
     )
     running = start(service, engine)
     yield running

@@ -14,6 +14,7 @@ from tests.console.payloads import PAYLOADS, assert_nothing_ran
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.knowledge import use_hash_embedder
+from tests.server.test_catalog import options_of
 
 WHALE = "The blue whale eats krill in cold seas."
 OAK = "An oak tree grows slowly from an acorn."
@@ -25,8 +26,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     with pytest.MonkeyPatch.context() as patch:
         use_hash_embedder(patch)
         engine = FakeEngine(max_model_len=4096)
-        codec = make_codec(tmp_path_factory.mktemp("tokenizer"))
-        running = start(make_service(engine, codec, model="toy"), engine)
+        folder = tmp_path_factory.mktemp("library")
+        codec = make_codec(folder / "tokenizer")
+        running = start(make_service(engine, codec, model="toy", catalog=options_of(folder)), engine)
         yield running
         running.stop()
 

@@ -334,11 +334,14 @@ def test_the_catalog_is_searched(open_tab: Open) -> None:
     expect(page.get_by_text("No model matches the filters.")).to_be_visible()
 
 
-def test_a_server_without_a_catalog_says_so(open_tab: Open) -> None:
-    console = open_tab()
+def test_a_server_without_a_catalog_says_so(open_tab: Open, tmp_path: Path) -> None:
+    engine = FakeEngine()
+    bare = start(make_service(engine, make_codec(tmp_path / "tokenizer"), model="toy"), engine)
+    console = open_tab(bare.url)
     console.expected.append("status of 404")
     page = console.open("#/models/catalog")
     expect(page.get_by_role("heading", name="This server offers no catalog")).to_be_visible()
+    bare.stop()
 
 
 def test_an_alias_is_set_changed_and_removed(open_tab: Open, stocked: Live) -> None:

@@ -13,6 +13,7 @@ from tests.console.browser import NARROW, Open
 from tests.console.payloads import PAYLOADS, assert_nothing_ran
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
+from tests.server.test_catalog import options_of
 from tests.server.test_guard import KEY, TERM, chat, options
 
 from deepwell.settings import Settings
@@ -47,6 +48,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, database: Database) -> Ite
         database=database,
         guard=options(folder, RULES),
         settings=settings,
+        catalog=options_of(folder),
     )
     running = start(service, engine)
     for text in (f"eat {TERM}", f"my key {KEY}"):

@@ -48,13 +48,15 @@ export default function Chat({ rest }: PageProps) {
   const wantedLanguage = languageOf(language.value, asked);
   const able = generating.find((one) => knows(one, wantedLanguage, catalog.data ?? []));
   const model = generating.find((one) => one.id === settings.model) ?? able ?? generating[0];
-  const known = catalog.data !== undefined;
+  const known = catalog.data !== undefined || catalog.error !== null;
   useEffect(() => {
     if (known && model && model.id !== settings.model) session.changeSettings({ model: model.id });
   }, [known, model?.id, settings.model]);
   const foreign = known && wantedLanguage === "zh" && model !== undefined && !knows(model, "zh", catalog.data ?? []);
 
   const send = (content: string, attachments: Parameters<typeof session.say>[1]) => {
+    // The catalog may still be on its way, which only tells a better choice.
+    if (model && session.settings().model !== model.id) session.changeSettings({ model: model.id });
     const made = session.say(content, attachments);
     go({ page: "chat", rest: [made.id], replace: wanted === null });
   };
