@@ -6,7 +6,9 @@ import inspect
 
 from deepwell.bench.suites.repository import suites
 from deepwell.cli import serve
+from deepwell.messages import render
 
 
 def test_the_awaited_line_is_printed_by_the_demo() -> None:
-    assert suites.ANSWER_LINE in inspect.getsource(serve)
+    assert suites.ANSWER_LINE in render("serve_next", "en", {})[0]
+    assert 'say("serve_next")' in inspect.getsource(serve)

@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 ANSWER_LINE = (
-    "The next one, from another terminal"  # what `deepwell serve --demo` prints under its first answer
+    "The next one: in the console"  # what `deepwell serve --demo` prints under its first answer, in English
 )
 
 CHINESE_QUESTIONS = (
@@ -84,9 +84,10 @@ def bench_ci(report: Report) -> dict[str, Any]:
 
 
 def clean_environment(**more: str) -> dict[str, str]:
-    """Returns this process's environment without what would reach into a clone's own programs."""
-    dropped = ("DEEPWELL_", "XDG_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS")
-    return {key: value for key, value in os.environ.items() if not key.startswith(dropped)} | more
+    """Returns this process's environment without what would reach into a clone's own programs, and in English."""
+    dropped = ("DEEPWELL_", "XDG_", "PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS", "LC_", "LANG")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(dropped)}
+    return kept | {"LANG": "C.UTF-8"} | more
 
 
 def bench_parity(report: Report, *, deepseek: bool = False) -> dict[str, Any]:
