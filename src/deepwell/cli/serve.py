@@ -354,8 +354,11 @@ def _demo_language(model: str) -> Language:
     from deepwell.models.store.catalog import shipped_catalog
 
     entry = shipped_catalog().get(model)
-    known = (one for name in (entry.languages if entry else ()) for one in DEMO_QUESTIONS if one == name)
-    return next(known, "en")
+    for name in entry.languages if entry else ():
+        for language in DEMO_QUESTIONS:
+            if language == name:
+                return language
+    return "en"
 
 
 def _ask_once(answers: RemoteAnswers, *, as_json: bool) -> None:
