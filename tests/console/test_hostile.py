@@ -1,4 +1,4 @@
-"""What a model, a document, a tool or a title says is shown as text: it runs nothing, loads nothing and sends nothing."""
+"""Hostile texts of models, documents, tools and titles are shown as text: they run nothing, load nothing and send nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of models that are not here yet: it agrees with the catalog, and with those models that are."""
+"""Sizes of models that are not here yet agree with the catalog, and with those models that are."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def test_a_stream_does_not_end_a_term_that_began_before_it(
 
 
 def test_ordinary_messages_have_no_term_over_their_seams() -> None:
-    """Of the shipped list, over seams of sentences whose punctuation is left out, as in chats."""
+    """Counts terms of the shipped list over seams of sentences whose punctuation is left out, as in chats."""
     from deepwell.safety.terms.lists import starter_list
 
     detector = Terms([starter_list()])
