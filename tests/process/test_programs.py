@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import signal
 import sys
@@ -118,3 +119,18 @@ async def test_lines_are_whole_however_they_come() -> None:
     texts = [text for _, text in watched.lines]
     assert texts[0] == "a" and texts[1] == "\ufffd" and texts[-1] == "last"
     assert "".join(texts[2:-1]) == "x" * 20_000 and max(map(len, texts)) <= 8192
+
+
+async def test_the_process_is_as_before_and_keeps_its_own_children() -> None:
+    own = await asyncio.create_subprocess_exec(sys.executable, "-c", "input()", stdin=asyncio.subprocess.PIPE)
+    watched = Watched(program("print('short')"))
+    await watched.programs.run()
+    assert is_there(own.pid) and not adopts_orphans()
+    await own.communicate(b"\n")
+    assert own.returncode == 0
+
+
+def adopts_orphans() -> bool:
+    answer = ctypes.c_int()
+    ctypes.CDLL(None).prctl(37, ctypes.byref(answer), 0, 0, 0)
+    return bool(answer.value)

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,7 @@ _REAP_S = 1.0
 _ROUNDS = 100  # in each of which children of strangers may come to light
 _DRAIN_S = 0.5  # for the last lines of a program that has ended
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_GET_CHILD_SUBREAPER = 37
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +243,7 @@ class Programs:
             on_change(one)
 
         self.kept = [KeptProgram(one, on_line, changed, self._end_strangers) for one in programs]
+        self._earlier: set[int] = set()  # children that are not of these programs
         self._others_may_start = asyncio.Event()
         if not any(one.required for one in programs):
             self._others_may_start.set()
@@ -251,7 +253,11 @@ class Programs:
 
         Nothing that the programs have started is left behind, where the kernel is Linux.
         """
-        _adopt_orphans()
+        self._earlier = _children()
+        with _orphans_adopted():
+            return await self._run()
+
+    async def _run(self) -> KeptProgram | None:
         tasks = {asyncio.create_task(self._keep(one)): one for one in self.kept}
         reaping = asyncio.create_task(self._reap())
         failed: KeptProgram | None = None
@@ -304,13 +310,22 @@ class Programs:
             await asyncio.sleep(_LOOK_S / 10)
 
     def _strangers(self) -> set[int]:
-        return _children() - {one.pid for one in self.kept}
+        return _children() - self._earlier - {one.pid for one in self.kept}
 
 
-def _adopt_orphans() -> None:
+@contextlib.contextmanager
+def _orphans_adopted() -> Iterator[None]:
     """Makes this process the parent of whatever its programs leave behind, so that it can end it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    if sys.platform != "linux":
+        yield
+        return
+    libc, before = ctypes.CDLL(None), ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(before), 0, 0, 0)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, before.value, 0, 0, 0)
 
 
 def _children() -> set[int]:
