@@ -1,0 +1,1 @@
+"""Data to better weights: prepare it, train on it, evaluate what came of it."""

@@ -1,0 +1,1 @@
+"""Training data: read, check, clean, label, augment and split it."""

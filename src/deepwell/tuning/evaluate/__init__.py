@@ -1,0 +1,1 @@
+"""Evaluation of models and adapters, on the engine that serves them."""
