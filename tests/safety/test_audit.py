@@ -256,7 +256,7 @@ def test_any_change_of_an_exported_file_is_found(data):
 
 async def test_a_refusal_is_on_the_disk_before_it_leaves_and_in_order(store):
     trail = AuditTrail(store, AuditOptions(max_delay_s=60))
-    facts = RequestFacts("req_1", "key_1", "smollm2", "lin@example.com")
+    facts = RequestFacts("req_1", "key_1", "smollm2", "lin@example.com", "/v1/chat/completions")
     await trail.decided(A, ALLOW, facts)
     assert await store.chains(A) == []
     await trail.decided(A, BLOCK, facts)
@@ -268,6 +268,7 @@ async def test_a_refusal_is_on_the_disk_before_it_leaves_and_in_order(store):
          "action": "block"}
     ]  # fmt: skip
     assert lines[1]["policy"] == "f" * 64
+    assert lines[1]["route"] == "/v1/chat/completions"
     assert "lin@" not in json.dumps(lines)
     await trail.close()
 

@@ -57,6 +57,7 @@ class RequestFacts:
     key_id: str = ""
     model: str = ""
     end_user: str = ""
+    route: str = ""
 
 
 @dataclass(slots=True)
@@ -249,6 +250,7 @@ def decision_record(decision: Decision, request: RequestFacts, *, text: str = ""
         "request_id": request.request_id,
         "key_id": request.key_id,
         "model": request.model,
+        "route": request.route or None,
     }
     return AuditRecord("decision", now_ms(), fields, request.end_user, text)
 
