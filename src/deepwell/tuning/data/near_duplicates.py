@@ -53,7 +53,7 @@ class Exact:
         order = np.lexsort((second, first))
         left, right = first[order].tolist(), second[order].tolist()
         for begin, end in self._runs(left, right):
-            needed = sorted({*left[begin:end], *right[begin:end]})
+            needed: list[int] = sorted({*left[begin:end], *right[begin:end]})
             found = shingle_sets([self._texts[index] for index in needed], self._width)
             sets = dict(zip(needed, found, strict=True))
             for place in range(begin, end):
