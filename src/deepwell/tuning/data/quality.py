@@ -1,4 +1,4 @@
-"""Signs of poor text, each with a name. All are guesses: the limits of each are in `FILTERS`."""
+"""Signs of poor text, each with a name. All are guesses: `FILTERS` has the limits of each."""
 
 from __future__ import annotations
 
@@ -11,24 +11,17 @@ from deepwell.tuning.data.records import Record, content_text
 
 __all__ = ["FILTERS", "Finding", "QualityLimits", "quality_findings"]
 
-FILTERS = {
-    "short": "few words",
-    "long": "very many characters",
-    "repeated_lines": "lines that come again",
-    "repeated_words": "runs of words that come again",
-    "symbols": "more signs than letters",
-    "truncated": "an answer that stops in the middle of a sentence",
-    "garbled": "characters that a wrong encoding leaves",
-}
-"""Names of the filters, and what each finds.
+FILTERS = ("short", "long", "repeated_lines", "repeated_words", "symbols", "truncated", "garbled")
+"""Names of the filters.
 
-- `short`: also finds good answers of a word; set `min_words` to 1 for classes.
-- `long`: counts characters, not tokens; `deepwell data check --model` counts tokens.
-- `repeated_lines`, `repeated_words`: also find verse, tables, and logs.
-- `symbols`: also finds formulas and tables; text within code fences does not count.
-- `truncated`: does not judge answers of fewer than 20 words, code, lists, and languages that end sentences without a sign.
-- `garbled`: finds UTF-8 read as Latin-1 or GBK, replacement characters, and control characters; text that was decoded
-  wrongly in other ways looks like a foreign language.
+- `short`: few words. Also finds good answers of a word; set `min_words` to 1 for classes.
+- `long`: very many characters, not tokens; `deepwell data check --model` counts tokens.
+- `repeated_lines`, `repeated_words`: lines, and runs of five words, that come again. Also find verse, tables, and logs.
+- `symbols`: more signs than letters. Also finds formulas and tables; text within code fences does not count.
+- `truncated`: an answer that stops in the middle of a sentence. Does not judge answers of fewer than 20 words, code, lists,
+  and languages that end sentences without a sign.
+- `garbled`: characters that a wrong encoding leaves. Finds UTF-8 read as Latin-1 or GBK, replacement characters, and control
+  characters; text that was decoded wrongly in other ways looks like a foreign language.
 """
 
 
@@ -81,12 +74,12 @@ def quality_findings(record: Record, limits: QualityLimits | None = None) -> Ite
     if garbled := _garbled(record.text):
         yield Finding("garbled", garbled)
     if len(text) > limits.max_characters:
-        yield Finding("long", f"{len(text)} characters")
+        yield Finding("long", f"{len(text)}")
         text = text[: limits.max_characters]
     words = _WORDS.findall(text.lower())
     calls = any(one.get("tool_calls") or one.get("function_call") for one in spoken)
     if len(words) < limits.min_words and not calls:
-        yield Finding("short", f"{len(words)} words")
+        yield Finding("short", f"{len(words)}")
     prose = _FENCES.sub(" ", text)
     if (share := _repeated_lines(prose)) > limits.max_repeated_lines:
         yield Finding("repeated_lines", f"{share:.0%}")
@@ -122,7 +115,7 @@ def _cut_off(text: str) -> str:
     """Returns the end of an answer that stops in the middle, or an empty string."""
     text = text.rstrip()
     if text.count("```") % 2:
-        return "an open code fence"
+        return "```"
     lines = text.splitlines()
     if not lines or text.endswith("```") or len(_WORDS.findall(text)) < 20:
         return ""

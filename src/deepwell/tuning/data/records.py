@@ -17,11 +17,12 @@ __all__ = [
     "MAX_LINE_BYTES",
     "BadRecord",
     "Format",
+    "LineWriter",
     "Record",
     "as_json",
     "content_text",
+    "read_entries",
     "read_records",
-    "write_lines",
     "write_records",
 ]
 
@@ -105,7 +106,7 @@ def read_records(
     """
     for path in paths:
         source = str(path)
-        for line, raw in _entries(path):
+        for line, raw in read_entries(path):
             try:
                 if isinstance(raw, Note):
                     raise ShapeError("", raw)
@@ -135,32 +136,46 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     Raises:
         OSError: the file cannot be written.
     """
-    return write_lines(path, (json.dumps(as_json(one), ensure_ascii=False) for one in records))
-
-
-def write_lines(path: Path, lines: Iterable[str]) -> int:
-    """Writes lines of text and returns their number. A file that was there is replaced at the end, in one step."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     count = 0
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(line + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+    with LineWriter(path) as writer:
+        for one in records:
+            writer.write(json.dumps(as_json(one), ensure_ascii=False))
+            count += 1
     return count
+
+
+class LineWriter:
+    """Writes a file of lines, which appears whole when the `with` block ends, or not at all if it ends by an error."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._file = self._part.open("w", encoding="utf-8", newline="\n")
+
+    def __enter__(self) -> LineWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with self._file as file:
+            if kind is None:
+                file.flush()
+                os.fsync(file.fileno())
+        if kind is None:
+            self._part.replace(self._path)
+        else:
+            with suppress(FileNotFoundError):
+                self._part.unlink()
+
+    def write(self, line: str) -> None:
+        """Adds a line."""
+        self._file.write(line + "\n")
 
 
 _BOM = b"\xef\xbb\xbf"
 _MAX_ARRAY_BYTES = 1 << 30
 
 
-def _entries(path: Path) -> Iterator[tuple[int, bytes | Note]]:
+def read_entries(path: Path) -> Iterator[tuple[int, bytes | Note]]:
     """Yields the line on which each entry of a file begins, and its JSON or what keeps it from being read."""
     with path.open("rb") as file:
         head = file.read(4096).removeprefix(_BOM).lstrip()

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from deepwell.messages import Language, Note
+from deepwell.tuning.data.records import BadRecord
+
 __all__ = ["DataReport", "Example"]
 
 _T = TypeVar("_T")
@@ -19,11 +22,23 @@ class Example:
     Attributes:
         line, source: its place in the files.
         detail: what was found in it, such as the field that is wrong or the twin that was kept.
+        note: what is wrong, in words; None: the reason and the detail say it.
     """
 
     line: int
     source: str
     detail: str = ""
+    note: Note | None = None
+
+    @classmethod
+    def of(cls, bad: BadRecord) -> Example:
+        """Returns the example for a record that cannot be read."""
+        return cls(bad.line, bad.source, bad.field, bad.note)
+
+    def said(self, language: Language | None = None) -> str:
+        """Returns what was found, in a language; None: that of the terminal."""
+        words = "" if self.note is None else self.note.said(language)
+        return ": ".join(filter(None, (self.detail, words)))
 
 
 @dataclass(slots=True)
@@ -90,7 +105,7 @@ class DataReport:
         """
         self.check()
         examples = {
-            reason: [{"line": one.line, "source": one.source, "detail": one.detail} for one in shown]
+            reason: [{"line": one.line, "source": one.source, "detail": one.said("en")} for one in shown]
             for reason, shown in self.examples.items()
         }
         return {
