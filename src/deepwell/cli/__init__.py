@@ -26,6 +26,7 @@ VERBS = (
     "pull",
     "models",
     "knowledge",
+    "data",
     "keys",
     "guard",
     "audit",

@@ -1,0 +1,23 @@
+"""`deepwell data`: training data from raw files to files to train on."""
+
+from __future__ import annotations
+
+import typer
+
+from deepwell.cli.data import check, dedup, split
+from deepwell.cli.usage import Verbs
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb and its actions."""
+    data = typer.Typer(
+        cls=Verbs,
+        no_args_is_help=True,
+        help="Check, clean and split training data: OpenAI chat, ShareGPT, Alpaca and plain text.",
+    )
+    data.command()(check.check)
+    data.command()(dedup.dedup)
+    data.command()(split.split)
+    app.add_typer(data, name="data")
