@@ -76,6 +76,8 @@ def render_all(record: RecordLike, codec: Codec, max_tokens: int) -> list[Exampl
         InvalidRequest: the template refuses the messages, or there is nothing to learn from them.
     """
     messages = [{k: v for k, v in message.items() if k not in _MESSAGE_KEYS} for message in record.messages]
+    if getattr(record, "format", "chat") == "text":
+        return [_plain(codec, str(messages[0].get("content", "")), max_tokens)]
     learnt = [
         index
         for index, message in enumerate(record.messages)
@@ -89,6 +91,15 @@ def render_all(record: RecordLike, codec: Codec, max_tokens: int) -> list[Exampl
     if all(turn.is_in(last) for turn in turns[:-1]):
         return [_example(last.tokens, turns, max_tokens)]
     return [_example(turn.tokens, [turn], max_tokens) for turn in turns]
+
+
+def _plain(codec: Codec, text: str, max_tokens: int) -> Example:
+    """Returns plain text as the server's completions see it, of which every token is learnt."""
+    tokens = codec.encode(text)
+    if len(tokens) < 2:
+        raise InvalidRequest("the text is empty", fix="leave it out")
+    kept = tokens[:max_tokens]
+    return Example(kept, [True] * len(kept), max(0, len(tokens) - max_tokens))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +146,10 @@ def _joined(codec: Codec, prompt: list[int], whole: list[int]) -> list[int]:
         return whole
     # A token of the answer may have merged with the end of the prompt. It is cut where the prompt ends.
     wanted = b"".join(map(codec.token_bytes, prompt))
-    held = b""
-    for index, token in enumerate(whole):
-        if len(held) >= len(wanted):
-            break
-        held += codec.token_bytes(token)
-    else:
-        index = len(whole)
+    held, index = b"", 0
+    while len(held) < len(wanted) and index < len(whole):
+        held += codec.token_bytes(whole[index])
+        index += 1
     if not held.startswith(wanted):
         raise InvalidRequest(
             "the chat template does not continue its own prompt with the answer",
