@@ -17,7 +17,17 @@ from deepwell.tuning.train import bases
 
 pytestmark = pytest.mark.parity
 
-GOLDEN = ("llama-linear", "llama-llama3", "llama-yarn", "qwen2", "qwen3", "qwen3-moe", "deepseek-v2", "deepseek-v2-lite", "deepseek-v3")
+GOLDEN = (
+    "llama-linear",
+    "llama-llama3",
+    "llama-yarn",
+    "qwen2",
+    "qwen3",
+    "qwen3-moe",
+    "deepseek-v2",
+    "deepseek-v2-lite",
+    "deepseek-v3",
+)
 
 
 @pytest.mark.parametrize("name", GOLDEN)

@@ -26,7 +26,7 @@ from deepwell.models.formats.config import ModelConfig, RopeScaling
 from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
-__all__ = ["Base", "hf_config", "load_model", "open_base"]
+__all__ = ["Base", "empty_model", "hf_config", "load_model", "open_base"]
 
 _CLASSES: Final = {
     "llama": "Llama",
@@ -87,10 +87,20 @@ def load_model(base: Base, dtype: torch.dtype = torch.float32) -> PreTrainedMode
     kind = getattr(transformers, f"{_CLASSES[base.config.architecture]}ForCausalLM")
     with _quiet():
         model = kind.from_pretrained(
-            None, config=config, state_dict=_state(base.checkpoint, dtype), dtype=dtype, attn_implementation="sdpa"
+            None,
+            config=config,
+            state_dict=_state(base.checkpoint, dtype),
+            dtype=dtype,
+            attn_implementation="sdpa",
         )
     base.checkpoint.release_pages()
     return model.eval()
+
+
+def empty_model(base: Base) -> PreTrainedModel:
+    """Returns the model without values, to count by: call it under `torch.device("meta")`."""
+    kind = getattr(transformers, f"{_CLASSES[base.config.architecture]}ForCausalLM")
+    return kind(hf_config(base.config))
 
 
 def _state(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -101,7 +111,10 @@ def _state(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
         if layer and int(layer[1]) >= checkpoint.config.num_hidden_layers:
             continue  # prediction layers, which only serving uses
         state[name] = torch.from_numpy(checkpoint.tensor(name).float32()).to(dtype)
-    if checkpoint.config.architecture not in ("qwen2", "deepseek_v2", "deepseek_v3") and checkpoint.config.attention_bias:
+    if (
+        checkpoint.config.architecture not in ("qwen2", "deepseek_v2", "deepseek_v3")
+        and checkpoint.config.attention_bias
+    ):
         # Llama's and Qwen3's attention_bias covers o_proj too, for which the reader accepts zeros alone.
         for number in range(checkpoint.config.num_hidden_layers):
             zeros = torch.zeros(checkpoint.config.hidden_size, dtype=dtype)
@@ -161,7 +174,9 @@ def _latent(config: ModelConfig) -> dict[str, Any]:
         "num_experts_per_tok": config.num_experts_per_tok or None,
         "moe_intermediate_size": config.moe_intermediate_size,
         # Without experts every layer is dense.
-        "first_k_dense_replace": config.first_k_dense_replace if config.num_experts else config.num_hidden_layers,
+        "first_k_dense_replace": config.first_k_dense_replace
+        if config.num_experts
+        else config.num_hidden_layers,
         "n_group": config.n_group,
         "topk_group": config.topk_group,
         "norm_topk_prob": config.norm_topk_prob,

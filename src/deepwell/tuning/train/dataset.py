@@ -18,7 +18,15 @@ from deepwell.tuning.train.config import StepConfig, TuneConfig
 from deepwell.tuning.train.examples import Example, render_all
 from deepwell.tuning.train.packing import first_fit_decreasing, one_to_a_row
 
-__all__ = ["Dataset", "file_hashes", "load_dataset", "micro_batches", "read_examples", "step_order", "total_steps"]
+__all__ = [
+    "Dataset",
+    "file_hashes",
+    "load_dataset",
+    "micro_batches",
+    "read_examples",
+    "step_order",
+    "total_steps",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +77,21 @@ def _read(paths: Sequence[Path], kind: str) -> tuple[list[Record], DataReport]:
     try:
         for one in report.reading(read_records(paths, kind)):  # type: ignore[arg-type]
             if isinstance(one, BadRecord):
-                report.drop("unreadable", Shown(one.line, one.source, f"{one.field}: {one.problem}".lstrip(": ")))
+                report.drop(
+                    "unreadable", Shown(one.line, one.source, f"{one.field}: {one.problem}".lstrip(": "))
+                )
             else:
                 found.append(one)
     except OSError as error:
-        raise InvalidRequest(f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file") from None
+        raise InvalidRequest(
+            f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file"
+        ) from None
     return found, report
 
 
-def read_examples(records: Sequence[Record], codec: Codec, max_tokens: int, report: DataReport) -> list[Example]:
+def read_examples(
+    records: Sequence[Record], codec: Codec, max_tokens: int, report: DataReport
+) -> list[Example]:
     """Renders records and counts each as kept or dropped, and as cut where its end does not fit."""
     examples: list[Example] = []
     for record in records:
@@ -157,7 +171,7 @@ def micro_batches(
     """
     lengths = [len(examples[index].token_ids) for index in chosen]
     if packing:
-        rows = first_fit_decreasing(lengths, max(micro_tokens, max(lengths)))
+        rows = first_fit_decreasing(lengths, max(micro_tokens, *lengths))
         return [[[examples[chosen[place]] for place in sorted(row)]] for row in rows]
     batches: list[list[list[Example]]] = []
     width = 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -23,12 +24,11 @@ from deepwell.messages import nearest
 from deepwell.models.formats.config import ModelConfig
 from deepwell.tuning.train.config import LoraConfig
 
-__all__ = ["EXPERTS", "Targets", "add_lora", "map_targets", "trainable_parameters"]
+__all__ = ["EXPERTS", "Targets", "add_lora", "map_targets", "save_adapter", "trainable_parameters"]
 
 EXPERTS: Final = "experts"
 """Target name of the routed experts, whose matrices transformers keeps stacked in one parameter."""
 _STACKED: Final = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
-_GROUPS: Final = ("attention", "dense")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +56,15 @@ def map_targets(config: ModelConfig, names: Sequence[str]) -> Targets:
     Raises:
         InvalidRequest: the model has no such projection.
     """
-    known = dict(lora_targets(config, "dense"))
+    # peft takes the MLPs' names on a mixture for those of its stacked experts, so there only the experts as a whole have one.
+    known = dict(lora_targets(config, "attention" if config.sparse_layers else "dense"))
     if config.is_latent:
         known["kv_b_proj"] = config.num_hidden_layers
     mapping = _latent_names(config) if config.is_latent else {}
     modules: dict[str, int] = {}
     parameters: dict[str, int] = {}
     for name in names:
-        if name in _GROUPS:
+        if name == "attention" or (name == "dense" and not config.sparse_layers):
             modules |= lora_targets(config, name)  # type: ignore[arg-type]
             continue
         if name == EXPERTS and config.sparse_layers:
@@ -71,7 +72,7 @@ def map_targets(config: ModelConfig, names: Sequence[str]) -> Targets:
             continue
         actual = name if name in known else mapping.get(name, name)
         if actual not in known:
-            choice = [*known, *_GROUPS, *([EXPERTS] if config.sparse_layers else [])]
+            choice = [*known, "attention", EXPERTS if config.sparse_layers else "dense"]
             near = nearest(name, choice)
             raise InvalidRequest(
                 f"this model has no projection {name!r}",
@@ -104,7 +105,7 @@ def add_lora(model: Any, config: ModelConfig, lora: LoraConfig, seed: int) -> Pe
         lora_alpha=lora.alpha,  # type: ignore[arg-type]  # peft computes with any number
         # peft cannot drop inputs of stacked experts.
         lora_dropout=0.0 if targets.parameters else lora.dropout,
-        target_modules=_modules(config, model, targets) or None,
+        target_modules=list(targets.modules) or None,
         target_parameters=list(targets.parameters) or None,
         bias="none",
     )
@@ -113,14 +114,6 @@ def add_lora(model: Any, config: ModelConfig, lora: LoraConfig, seed: int) -> Pe
         wrapped = get_peft_model(model, settings)
     _check(wrapped, targets)
     return wrapped
-
-
-def _modules(config: ModelConfig, model: Any, targets: Targets) -> list[str]:
-    """Returns names for peft: the last parts, or whole names where peft would take `down_proj` for the stacked experts too."""
-    if not config.sparse_layers:
-        return list(targets.modules)
-    names = (name for name, _ in model.named_modules())
-    return [name for name in names if name.rpartition(".")[2] in targets.modules]
 
 
 def _check(model: PeftModel, targets: Targets) -> None:
@@ -134,11 +127,21 @@ def _check(model: PeftModel, targets: Targets) -> None:
             stacked[f"mlp.experts.{parameter}"] += 1
     if targets.parameters:
         found = Counter({name: count for name, count in found.items() if name in targets.modules})
-    if dict(found) != dict(targets.modules) or (targets.parameters and dict(stacked) != dict(targets.parameters)):
+    if dict(found) != dict(targets.modules) or (
+        targets.parameters and dict(stacked) != dict(targets.parameters)
+    ):
         raise RuntimeError(
             f"adapters are on {dict(found) | dict(stacked)}, and the architecture has "
             f"{dict(targets.modules) | dict(targets.parameters)}: this release of peft or transformers renamed modules"
         )
+
+
+def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
+    """Writes `adapter_config.json` and `adapter_model.safetensors`. Nothing is looked up anywhere."""
+    settings = model.peft_config["default"]
+    settings.base_model_name_or_path = base_name
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
 
 
 def trainable_parameters(model: Any) -> int:
