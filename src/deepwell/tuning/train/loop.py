@@ -17,7 +17,7 @@ from deepwell.tuning.train.checkpoints import Progress
 from deepwell.tuning.train.config import StepConfig
 from deepwell.tuning.train.dataset import micro_batches, step_order
 from deepwell.tuning.train.examples import Example
-from deepwell.tuning.train.forward.loss import loss
+from deepwell.tuning.train.forward.loss import outcome
 from deepwell.tuning.train.journal import Journal
 from deepwell.tuning.train.optimizer import learning_rate, set_learning_rate
 from deepwell.tuning.train.strategy import Strategy
@@ -185,12 +185,12 @@ class Loop:
         for rows in pieces:
             batch = collate(rows).to(device)
             with self._precision.context(device):
-                found = loss(self._model, batch)
-            scaled = found.total / labelled
+                found = outcome(self._model, batch, checkpointing=self._settings.checkpointing)
+            scaled = found.loss / labelled
             if self._scaler is not None:
                 scaled = self._scaler.scale(scaled)
             scaled.backward()
-            sums += torch.stack([found.total.detach().double().cpu(), found.correct.double().cpu()])
+            sums += torch.tensor([float(found.loss.detach()), found.correct], dtype=torch.float64)
         return sums
 
     def _validate(self, held_out: Sequence[Example], keep_best: Callable[[], None]) -> None:
@@ -218,8 +218,8 @@ class Loop:
         with torch.inference_mode():
             for rows in self._strategy.share(pieces):
                 with self._precision.context(device):
-                    found = loss(self._model, collate(rows).to(device))
-                sums += torch.tensor([float(found.total), float(found.correct), found.labelled])
+                    found = outcome(self._model, collate(rows).to(device))
+                sums += torch.tensor([float(found.loss), found.correct, found.labelled], dtype=torch.float64)
         total, correct, labelled = self._strategy.sum(sums).tolist()
         return Measured(total / labelled, correct / labelled)
 

@@ -1,63 +1,52 @@
-"""The loss of a batch: cross entropy at the marked tokens, whose head alone is computed."""
+"""`outcome`: the forward pass of training and its loss, with the head at the labelled positions alone."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from deepwell.tuning.train.batches import Batch
+from deepwell.tuning.train.batches import PADDING, Batch
 
-__all__ = ["Loss", "attention_mask", "labels", "loss"]
+__all__ = ["Outcome", "loss", "outcome"]
 
 
-class Loss(NamedTuple):
-    """Attributes:
-    total: sum of the cross entropies in nats, float32, with its graph.
-    labelled: number of tokens that it sums over.
-    correct: number of them that the model thinks likeliest, int64.
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """The result of a forward pass.
+
+    Attributes:
+        loss: summed cross entropy over the labelled tokens; it has the gradient.
+        labelled: number of labelled tokens.
+        correct: how many of them were a likeliest token.
     """
 
-    total: Tensor
+    loss: Tensor
     labelled: int
-    correct: Tensor
+    correct: int
 
 
-def loss(model: Any, batch: Batch) -> Loss:
-    """Computes the summed cross entropy of a causal model of transformers, with or without adapters.
-
-    Sums and not means, so that a step may be computed in any number of pieces.
-    """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = causal.model(
-        input_ids=batch.token_ids,
-        position_ids=batch.positions,
-        attention_mask=attention_mask(batch, causal.dtype),
-        use_cache=False,
-    ).last_hidden_state  # [rows, tokens, hidden]
-    before, targets = labels(batch)
-    logits = causal.lm_head(hidden[:, :-1][before]).float()  # [labelled, vocab]
-    total = functional.cross_entropy(logits, targets, reduction="sum")
-    return Loss(total, len(targets), (logits.detach().argmax(-1) == targets).sum())
+def loss(model: Any, batch: Batch, *, checkpointing: bool = False) -> tuple[Tensor, int]:
+    """Returns the summed cross entropy over the labelled tokens, and their number."""
+    found = outcome(model, batch, checkpointing=checkpointing)
+    return found.loss, found.labelled
 
 
-def labels(batch: Batch) -> tuple[Tensor, Tensor]:
-    """Returns where marked tokens are predicted from, bool [rows, tokens - 1], and the tokens, int64 [labelled]."""
-    marked = batch.loss_mask[:, 1:]
-    return marked, batch.token_ids[:, 1:][marked]
-
-
-def attention_mask(batch: Batch, dtype: torch.dtype) -> Tensor | None:
-    """Returns which token attends to which, as an additive mask [rows, 1, tokens, tokens]; None: all earlier ones."""
-    if bool((batch.segments == 0).all()):
-        return None
-    segments = batch.segments
-    same = segments[:, :, None] == segments[:, None, :]
-    tokens = segments.shape[1]
-    causal = torch.ones(tokens, tokens, dtype=torch.bool, device=segments.device).tril()
-    allowed = (same & causal)[:, None]
-    return torch.zeros(allowed.shape, dtype=dtype, device=segments.device).masked_fill_(
-        ~allowed, torch.finfo(dtype).min
+def outcome(model: Any, batch: Batch, *, checkpointing: bool = False) -> Outcome:
+    """Runs a causal model of transformers on a batch; `checkpointing` is its own switch here."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    seen = batch.segments[:, :, None] == batch.segments[:, None, :]
+    # Padding attends to itself: a row of the mask without a key would give NaN.
+    seen &= torch.ones_like(seen[0]).tril() & (batch.segments != PADDING)[:, None, :] | torch.eye(
+        seen.shape[1], dtype=torch.bool, device=seen.device
     )
+    states = base.model(
+        input_ids=batch.token_ids, attention_mask=seen[:, None], position_ids=batch.positions, use_cache=False
+    ).last_hidden_state
+    targets = batch.token_ids[batch.loss_mask]
+    logits = base.lm_head(states[:, :-1][batch.loss_mask[:, 1:]]).float()
+    total = functional.cross_entropy(logits, targets, reduction="sum")
+    return Outcome(total, len(targets), int((logits.argmax(-1) == targets).sum()))
