@@ -1,0 +1,77 @@
+"""The artefact of a run: an adapter in peft's form, or a whole model, beside the record of what it was made from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+from deepwell.errors import InvalidModelFile
+from deepwell.models.formats.safetensors import read_json
+from deepwell.version import deepwell_version
+
+__all__ = ["RECORD", "check_base", "library_versions", "read_record", "write_record"]
+
+RECORD: Final = "deepwell.json"
+FORMAT: Final = 1
+_LIBRARIES: Final = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
+
+
+def library_versions() -> dict[str, str]:
+    """Returns the versions of Deepwell and of the libraries that compute."""
+    found = {"deepwell": deepwell_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_record(folder: Path, values: Mapping[str, Any]) -> None:
+    """Writes `deepwell.json` into the folder of an artefact."""
+    text = json.dumps({"format": FORMAT, **values}, indent=2, ensure_ascii=False)
+    (folder / RECORD).write_text(text + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Returns the record of an artefact; None: it has none, because another program made it.
+
+    Raises:
+        InvalidModelFile: the record is not one that this version reads.
+    """
+    path = folder / RECORD
+    if not path.is_file():
+        return None
+    record = read_json(path)
+    if record.get("format") != FORMAT or not isinstance(record.get("base"), dict):
+        raise InvalidModelFile(
+            f"{path.parent.name}/{RECORD} is no record of this version", fix="train the adapter again"
+        )
+    return record
+
+
+def check_base(folder: Path, *, fingerprint: str, template_hash: str) -> dict[str, Any] | None:
+    """Checks that an artefact was trained on these weights and this chat template, and returns its record.
+
+    An adapter without a record is accepted: its tensors are checked against the model when it is loaded.
+
+    Raises:
+        InvalidModelFile: it was trained on others.
+    """
+    record = read_record(folder)
+    if record is None:
+        return None
+    for key, have, what in (
+        ("fingerprint", fingerprint, "other weights"),
+        ("template_sha256", template_hash, "another chat template"),
+    ):
+        wanted = record["base"].get(key)
+        if wanted != have:
+            raise InvalidModelFile(
+                f"{folder.name} was trained on {what} than those of this model: {str(wanted)[:12]}, not {have[:12]}",
+                fix=f"serve it with {str(record['base'].get('name'))[:80]}, which it was trained on, or train it again",
+            )
+    return record

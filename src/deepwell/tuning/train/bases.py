@@ -1,0 +1,221 @@
+"""Loads a model of the store, or a folder, into transformers: weights and configuration come through Deepwell's own readers.
+
+Nothing of a file is executed and no name is looked up elsewhere: the class of the model follows from the architecture that the
+reader recognised, and quantised weights are dequantised as serving dequantises them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from deepwell.dialogue.text import Codec
+from deepwell.errors import UnsupportedModel
+from deepwell.models.formats.checkpoint import Checkpoint, open_checkpoint
+from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.store.store import ModelStore
+from deepwell.settings import Settings
+
+__all__ = ["Base", "empty_model", "hf_config", "load_model", "open_base"]
+
+_CLASSES: Final = {
+    "llama": "Llama",
+    "qwen2": "Qwen2",
+    "qwen3": "Qwen3",
+    "qwen3_moe": "Qwen3Moe",
+    "deepseek_v2": "DeepseekV2",
+    "deepseek_v3": "DeepseekV3",
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A model to train: its checkpoint, and the tokenizer and template that serve it."""
+
+    name: str
+    path: Path
+    checkpoint: Checkpoint
+    codec: Codec
+
+    @property
+    def config(self) -> ModelConfig:
+        """Hyperparameters."""
+        return self.checkpoint.config
+
+    @cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the weights; reads all of them."""
+        return self.checkpoint.sha256
+
+
+def open_base(model: str, models_dir: Path | None = None) -> Base:
+    """Finds a model by its name in the store or by its path, and reads its headers and its tokenizer.
+
+    Raises:
+        ModelNotFound: there is none.
+        UnsupportedModel: its architecture cannot be trained.
+        InvalidModelFile: a file is not sound.
+    """
+    stored = ModelStore(models_dir or Settings().models_dir).resolve(model)
+    checkpoint = open_checkpoint(stored.path)
+    if checkpoint.config.architecture not in _CLASSES:
+        raise UnsupportedModel(
+            f"a model of the architecture {checkpoint.config.architecture} cannot be trained",
+            fix=f"choose a model of one of: {', '.join(_CLASSES)}",
+        )
+    if checkpoint.packed_precision is not None:
+        raise UnsupportedModel(
+            f"{stored.name} has packed weights alone, which cannot be trained",
+            fix="choose its GGUF or safetensors form",
+        )
+    return Base(stored.name, stored.path, checkpoint, Codec.load(stored.path))
+
+
+def load_model(base: Base, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Returns the model in evaluation mode, on the processor, with every weight in `dtype`."""
+    config = hf_config(base.config)
+    kind = getattr(transformers, f"{_CLASSES[base.config.architecture]}ForCausalLM")
+    with _quiet():
+        model = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=_state(base.checkpoint, dtype),
+            dtype=dtype,
+            attn_implementation="sdpa",
+        )
+    base.checkpoint.release_pages()
+    return model.eval()
+
+
+def empty_model(base: Base) -> PreTrainedModel:
+    """Returns the model without values, to count by: call it under `torch.device("meta")`."""
+    kind = getattr(transformers, f"{_CLASSES[base.config.architecture]}ForCausalLM")
+    return kind(hf_config(base.config))
+
+
+def _state(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Returns the tensors by the names of released checkpoints; transformers stacks experts itself."""
+    state: dict[str, Tensor] = {}
+    for name in checkpoint.names:
+        layer = re.match(r"model\.layers\.(\d+)\.", name)
+        if layer and int(layer[1]) >= checkpoint.config.num_hidden_layers:
+            continue  # prediction layers, which only serving uses
+        state[name] = torch.from_numpy(checkpoint.tensor(name).float32()).to(dtype)
+    if (
+        checkpoint.config.architecture not in ("qwen2", "deepseek_v2", "deepseek_v3")
+        and checkpoint.config.attention_bias
+    ):
+        # Llama's and Qwen3's attention_bias covers o_proj too, for which the reader accepts zeros alone.
+        for number in range(checkpoint.config.num_hidden_layers):
+            zeros = torch.zeros(checkpoint.config.hidden_size, dtype=dtype)
+            state[f"model.layers.{number}.self_attn.o_proj.bias"] = zeros
+    return state
+
+
+def hf_config(config: ModelConfig) -> PreTrainedConfig:
+    """Returns the configuration of transformers that computes the same function."""
+    values: dict[str, Any] = {
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_hidden_layers": config.num_hidden_layers,
+        "num_attention_heads": config.num_attention_heads,
+        "num_key_value_heads": config.num_key_value_heads,
+        "hidden_act": "silu",
+        "max_position_embeddings": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_parameters": {"rope_theta": config.rope_theta, **_rope(config.rope_scaling)},
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "bos_token_id": config.bos_token_id,
+        "eos_token_id": list(config.eos_token_ids) or None,
+        "pad_token_id": config.pad_token_id,
+        "use_cache": False,
+    }
+    if not config.is_latent:
+        values["head_dim"] = config.head_dim
+    if config.architecture in ("llama", "qwen3", "qwen3_moe"):
+        values["attention_bias"] = config.attention_bias
+    if config.architecture == "llama":
+        values["mlp_bias"] = False
+    if config.architecture == "qwen3_moe":
+        values |= {
+            "num_experts": config.num_experts,
+            "num_experts_per_tok": config.num_experts_per_tok,
+            "moe_intermediate_size": config.moe_intermediate_size,
+            "decoder_sparse_step": config.decoder_sparse_step,
+            "mlp_only_layers": list(config.mlp_only_layers),
+            "norm_topk_prob": config.norm_topk_prob,
+        }
+    if config.is_latent:
+        values |= _latent(config)
+    return getattr(transformers, f"{_CLASSES[config.architecture]}Config")(**values)
+
+
+def _latent(config: ModelConfig) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "q_lora_rank": config.q_lora_rank or None,
+        "kv_lora_rank": config.kv_lora_rank,
+        "qk_nope_head_dim": config.qk_nope_head_dim,
+        "qk_rope_head_dim": config.qk_rope_head_dim,
+        "v_head_dim": config.v_head_dim,
+        "attention_bias": False,
+        "n_routed_experts": config.num_experts or None,
+        "n_shared_experts": config.num_shared_experts or None,
+        "num_experts_per_tok": config.num_experts_per_tok or None,
+        "moe_intermediate_size": config.moe_intermediate_size,
+        # Without experts every layer is dense.
+        "first_k_dense_replace": config.first_k_dense_replace
+        if config.num_experts
+        else config.num_hidden_layers,
+        "n_group": config.n_group,
+        "topk_group": config.topk_group,
+        "norm_topk_prob": config.norm_topk_prob,
+        "routed_scaling_factor": config.routed_scaling_factor,
+    }
+    if config.architecture == "deepseek_v2":
+        if not config.rope_interleave:
+            raise UnsupportedModel(
+                "DeepSeek V2 with rotary halves cannot be trained", fix="use the publisher's safetensors"
+            )
+        return values | {"topk_method": config.topk_method}
+    return values | {"rope_interleave": config.rope_interleave}
+
+
+def _rope(scaling: RopeScaling | None) -> Mapping[str, Any]:
+    if scaling is None:
+        return {"rope_type": "default"}
+    values: dict[str, Any] = {"rope_type": scaling.kind, "factor": scaling.factor}
+    if scaling.kind != "linear":
+        values["original_max_position_embeddings"] = scaling.original_max_position_embeddings
+    if scaling.kind == "llama3":
+        values |= {"low_freq_factor": scaling.low_freq_factor, "high_freq_factor": scaling.high_freq_factor}
+    if scaling.kind == "yarn":
+        values |= {"beta_fast": scaling.beta_fast, "beta_slow": scaling.beta_slow}
+        if scaling.attention_factor is not None:
+            values["attention_factor"] = scaling.attention_factor
+        if scaling.mscale_all_dim:
+            values["mscale_all_dim"] = scaling.mscale_all_dim
+    return values
+
+
+@contextmanager
+def _quiet():
+    """Keeps the progress bar of transformers away, which would mix with ours."""
+    logging = transformers.utils.logging
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

@@ -1,0 +1,229 @@
+"""The training loop: steps, validations and the end of a run. Losses are summed over tokens and divided once a step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepwell.tuning.train.batches import collate
+from deepwell.tuning.train.checkpoints import Progress
+from deepwell.tuning.train.config import StepConfig
+from deepwell.tuning.train.dataset import micro_batches, step_order
+from deepwell.tuning.train.examples import Example
+from deepwell.tuning.train.forward.loss import outcome
+from deepwell.tuning.train.journal import Journal
+from deepwell.tuning.train.optimizer import learning_rate, set_learning_rate
+from deepwell.tuning.train.strategy import Strategy
+
+__all__ = ["Course", "Loop", "Measured", "Precision", "named_parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How matrix products are computed.
+
+    Attributes:
+        weights: format of frozen weights.
+        autocast: format that products are computed in, where it is not that of the weights.
+    """
+
+    weights: torch.dtype
+    autocast: torch.dtype | None = None
+
+    def context(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Returns the context of a forward pass."""
+        if self.autocast is None:
+            return nullcontext()
+        return torch.autocast(device.type, dtype=self.autocast)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """Numbers of a run that follow from its configuration and its data."""
+
+    steps: int
+    micro_tokens: int
+    evaluate_every: int
+    save_every: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Mean loss in nats and share of the tokens that were thought likeliest."""
+
+    loss: float
+    token_accuracy: float
+
+
+class Loop:
+    """One run in one process.
+
+    Args:
+        model: the model, prepared by `strategy`; the parameters that require a gradient are trained.
+        settings: the optimisation.
+        progress: the place to continue at; it is kept up to date.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        optimizer: torch.optim.Optimizer,
+        settings: StepConfig,
+        course: Course,
+        strategy: Strategy,
+        precision: Precision,
+        journal: Journal,
+        progress: Progress,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._settings = settings
+        self._course = course
+        self._strategy = strategy
+        self._precision = precision
+        self._journal = journal
+        self._progress = progress
+        self._parameters = named_parameters(model)
+        self._scaler: torch.amp.GradScaler | None = None  # type: ignore[name-defined]
+        if precision.autocast is torch.float16:
+            self._scaler = torch.amp.GradScaler(strategy.device.type)  # type: ignore[attr-defined]
+            if progress.scaler:
+                self._scaler.load_state_dict(progress.scaler)
+        self._seconds: list[float] = []
+
+    def run(
+        self,
+        examples: Sequence[Example],
+        held_out: Sequence[Example],
+        *,
+        save: Callable[[], None],
+        keep_best: Callable[[], None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """Runs to the end and returns True, or to a request to stop and returns False after a checkpoint.
+
+        Args:
+            save: writes a checkpoint.
+            keep_best: keeps the weights, which have the lowest held-out loss so far.
+            stop: polled after each step.
+        """
+        course, progress = self._course, self._progress
+        if progress.step == 0 and held_out and progress.first_loss is None:
+            self._validate(held_out, keep_best)
+            progress.first_loss = progress.best_loss
+        steps = islice(step_order(examples, self._settings), progress.step, course.steps)
+        for chosen in steps:
+            self._step(examples, chosen)
+            is_last = progress.step == course.steps
+            ends = False
+            if held_out and (is_last or progress.step % course.evaluate_every == 0):
+                self._validate(held_out, keep_best)
+                patience = self._settings.patience
+                ends = bool(patience) and progress.worse >= patience
+            if stop() and not (is_last or ends):
+                save()
+                return False
+            if is_last or ends or progress.step % course.save_every == 0:
+                save()
+            if ends:
+                break
+        return True
+
+    def _step(self, examples: Sequence[Example], chosen: Sequence[int]) -> None:
+        began = time.perf_counter()
+        progress, settings, strategy = self._progress, self._settings, self._strategy
+        rate = learning_rate(progress.step, self._course.steps, settings)
+        set_learning_rate(self._optimizer, rate)
+        pieces = micro_batches(examples, chosen, self._course.micro_tokens, packing=settings.packing)
+        labelled = sum(examples[index].labelled for index in chosen)
+        self._model.train()
+        sums = self._backward(strategy.share(pieces), labelled)
+        parameters = list(self._parameters.values())
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizer)
+        strategy.sum_gradients(parameters)
+        norm = strategy.clip(parameters, settings.clip)
+        if self._scaler is None:
+            self._optimizer.step()
+        else:
+            self._scaler.step(self._optimizer)
+            self._scaler.update()
+            progress.scaler = self._scaler.state_dict()
+        self._optimizer.zero_grad(set_to_none=True)
+        total, correct = strategy.sum(sums).tolist()
+        tokens = sum(len(examples[index].token_ids) for index in chosen)
+        progress.step += 1
+        progress.tokens += tokens
+        seconds = time.perf_counter() - began
+        self._seconds.append(seconds)
+        recent = self._seconds[-20:]
+        left = (self._course.steps - progress.step) * sum(recent) / len(recent)
+        self._journal.event(
+            "step",
+            step=progress.step,
+            steps=self._course.steps,
+            loss=round(total / labelled, 6),
+            token_accuracy=round(correct / labelled, 6),
+            learning_rate=rate,
+            gradient_norm=round(norm, 6),
+            tokens=tokens,
+            tokens_per_second=round(tokens / seconds, 1),
+            seconds_left=round(left, 1),
+        )
+
+    def _backward(self, pieces: Sequence[Sequence[Sequence[Example]]], labelled: int) -> Tensor:
+        """Adds the gradients of all pieces; returns the summed loss and the number of likeliest tokens."""
+        device = self._strategy.device
+        sums = torch.zeros(2, dtype=torch.float64)
+        for rows in pieces:
+            batch = collate(rows).to(device)
+            with self._precision.context(device):
+                found = outcome(self._model, batch, checkpointing=self._settings.checkpointing)
+            scaled = found.loss / labelled
+            if self._scaler is not None:
+                scaled = self._scaler.scale(scaled)
+            scaled.backward()
+            sums += torch.tensor([float(found.loss.detach()), found.correct], dtype=torch.float64)
+        return sums
+
+    def _validate(self, held_out: Sequence[Example], keep_best: Callable[[], None]) -> None:
+        progress = self._progress
+        measured = self.measure(held_out)
+        self._journal.event(
+            "validation",
+            step=progress.step,
+            loss=round(measured.loss, 6),
+            token_accuracy=round(measured.token_accuracy, 6),
+        )
+        if progress.best_loss is None or measured.loss < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.worse = measured.loss, progress.step, 0
+            if progress.step:
+                keep_best()
+        else:
+            progress.worse += 1
+
+    def measure(self, examples: Sequence[Example]) -> Measured:
+        """Returns the loss and the accuracy on examples, without dropout."""
+        device = self._strategy.device
+        pieces = micro_batches(examples, range(len(examples)), self._course.micro_tokens)
+        self._model.eval()
+        sums = torch.zeros(3, dtype=torch.float64)
+        with torch.inference_mode():
+            for rows in self._strategy.share(pieces):
+                with self._precision.context(device):
+                    found = outcome(self._model, collate(rows).to(device))
+                sums += torch.tensor([float(found.loss), found.correct, found.labelled], dtype=torch.float64)
+        total, correct, labelled = self._strategy.sum(sums).tolist()
+        return Measured(total / labelled, correct / labelled)
+
+
+def named_parameters(model: Any) -> Mapping[str, Tensor]:
+    """Returns the trained parameters by name."""
+    return {name: one for name, one in model.named_parameters() if one.requires_grad}

@@ -1,0 +1,341 @@
+"""`run_sft`: a run from its configuration to its artefact. It continues from the newest whole checkpoint in its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from deepwell.engine.machine import usable_cpus
+from deepwell.errors import InvalidRequest
+from deepwell.tuning.train.artefact import library_versions, write_record
+from deepwell.tuning.train.bases import Base, empty_model, load_model, open_base
+from deepwell.tuning.train.checkpoints import (
+    Progress,
+    commit_folder,
+    newest_checkpoint,
+    restore,
+    save_checkpoint,
+)
+from deepwell.tuning.train.config import TuneConfig
+from deepwell.tuning.train.dataset import Dataset, file_hashes, load_dataset, total_steps
+from deepwell.tuning.train.examples import template_hash, tokenizer_hash
+from deepwell.tuning.train.journal import Journal
+from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
+from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
+from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
+from deepwell.tuning.train.optimizer import make_optimizer
+from deepwell.tuning.train.strategy import Single, Strategy
+
+__all__ = ["Plan", "Stopped", "plan_run", "run_sft"]
+
+_BEST: Final = "best.safetensors"
+# What may differ between a run and its continuation: nothing of it changes what is computed.
+_FREE: Final = ("threads", "save_every")
+
+
+class Stopped(Exception):
+    """Raised when a run has stopped on request, behind a checkpoint that it will continue from."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that was checked and fits the memory; nothing of the model is loaded yet."""
+
+    config: TuneConfig
+    base: Base
+    data: Dataset
+    data_hashes: Mapping[str, str]
+    course: Course
+    memory: TrainingMemory
+    trainable: int
+    precision: Precision
+    device: torch.device
+
+    def event(self) -> dict[str, Any]:
+        """Returns the plan as an event."""
+        return {
+            "event": "plan",
+            "model": self.base.name,
+            "method": self.config.method,
+            "trainable": self.trainable,
+            "parameters": parameter_count(self.base.config),
+            "peak_bytes": self.memory.peak_bytes,
+            "steps": self.course.steps,
+            "micro_tokens": self.course.micro_tokens,
+            "examples": len(self.data.train),
+            "held_out": len(self.data.held_out),
+            "tokens": sum(len(one.token_ids) for one in self.data.train),
+            "labelled": sum(one.labelled for one in self.data.train),
+            "precision": str(self.precision.autocast or self.precision.weights).removeprefix("torch."),
+            "device": str(self.device),
+            "data": self.data.report.to_json(),
+        }
+
+
+def plan_run(config: TuneConfig) -> Plan:
+    """Reads the data and the model's headers and plans the run.
+
+    Raises:
+        InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: a setting or a file cannot be used.
+        InsufficientMemory: it does not fit; the fix names the setting that would.
+    """
+    base = open_base(config.model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = _precision(config, device)
+    settings = config.train
+    if settings.max_tokens > base.config.max_position_embeddings:
+        most = base.config.max_position_embeddings
+        raise InvalidRequest(
+            f"train.max_tokens is {settings.max_tokens}, and {base.name} has positions for {most}",
+            fix=f"set train.max_tokens to {most} or less",
+            param="train.max_tokens",
+        )
+    trainable = _trainable(config, base)
+    data = load_dataset(config, base.codec)
+    everything = [*data.train, *data.held_out]
+    longest = max(len(one.token_ids) for one in everything)
+    share = max(one.labelled / len(one.token_ids) for one in everything)
+    weight_bytes = precision.weights.itemsize
+    available = torch.cuda.mem_get_info()[0] if device.type == "cuda" else None
+    micro, memory = choose_micro_tokens(
+        base.config, config, trainable, weight_bytes, longest, share, available_bytes=available
+    )
+    steps = total_steps(data.train, settings)
+    every = max(1, steps // 10) if settings.evaluate_every == "auto" else settings.evaluate_every
+    save = every if settings.save_every == "auto" else settings.save_every
+    files = [*config.data, *(config.validation if isinstance(config.validation, list) else [])]
+    return Plan(
+        config,
+        base,
+        data,
+        file_hashes(files),
+        Course(steps, micro, every, save),
+        memory,
+        trainable,
+        precision,
+        device,
+    )
+
+
+def _trainable(config: TuneConfig, base: Base) -> int:
+    if config.method == "full":
+        return parameter_count(base.config)
+    with torch.device("meta"):
+        wrapped = add_lora(empty_model(base), base.config, config.lora, config.train.seed)
+    return trainable_parameters(wrapped)
+
+
+def _precision(config: TuneConfig, device: torch.device) -> Precision:
+    wanted = config.train.precision
+    if wanted == "auto":
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+        wanted = "bf16" if fast else "fp16" if device.type == "cuda" else "fp32"
+    if wanted == "fp16" and device.type != "cuda":
+        raise InvalidRequest(
+            "fp16 needs a GPU: on a processor its products are slow and overflow",
+            fix="set train.precision to bf16 or fp32",
+        )
+    if wanted == "fp32":
+        return Precision(torch.float32)
+    half = torch.bfloat16 if wanted == "bf16" else torch.float16
+    frozen = config.method == "lora"
+    return Precision(half if frozen else torch.float32, half)
+
+
+def run_sft(
+    config: TuneConfig,
+    folder: Path,
+    *,
+    on_event: Callable[[dict[str, Any]], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Runs supervised fine-tuning in `folder` and returns the artefact: `adapter`, or `model` for full fine-tuning.
+
+    A folder that holds a checkpoint of the same run continues from it and gives the same artefact as if it had never stopped.
+
+    Raises:
+        Stopped: `stop` returned true; a checkpoint is written.
+        InvalidRequest, InsufficientMemory, ...: as for `plan_run`, or the folder holds another run.
+    """
+    threads = config.train.threads
+    torch.set_num_threads(usable_cpus() if threads == "auto" else threads)
+    plan = plan_run(config)
+    on_event(plan.event())
+    folder.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of the libraries about each other
+        return _Run(plan, folder, on_event, Single(plan.device)).finish(stop)
+
+
+class _Run:
+    """A planned run: the loaded model, and what reads and writes its folder."""
+
+    def __init__(
+        self, plan: Plan, folder: Path, on_event: Callable[[dict[str, Any]], None], strategy: Strategy
+    ) -> None:
+        self._plan = plan
+        self._folder = folder
+        self._strategy = strategy
+        self._hash = _run_hash(plan)
+        config, settings = plan.config, plan.config.train
+        _claim(folder, self._hash)
+        model = load_model(plan.base, plan.precision.weights)
+        if settings.checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if config.method == "lora":
+            model = add_lora(model, plan.base.config, config.lora, settings.seed)
+        self._model = strategy.prepare(model)
+        self._parameters = named_parameters(self._model)
+        self._names = {parameter: name for name, parameter in self._parameters.items()}
+        self._optimizer = make_optimizer(self._model.named_parameters(), settings)
+        torch.manual_seed(settings.seed)
+        found = newest_checkpoint(folder, self._hash)
+        self._progress = Progress()
+        if found is not None:
+            path, self._progress = found
+            restore(path, self._parameters, self._optimizer, self._names)
+        self._journal = Journal(folder, self._progress.step, on_event)
+        self._loop = Loop(
+            self._model,
+            self._optimizer,
+            settings,
+            plan.course,
+            strategy,
+            plan.precision,
+            self._journal,
+            self._progress,
+        )
+
+    def finish(self, stop: Callable[[], bool]) -> Path:
+        data = self._plan.data
+        try:
+            whole = self._loop.run(
+                data.train, data.held_out, save=self._save, keep_best=self._keep_best, stop=stop
+            )
+            if not whole:
+                raise Stopped
+            return self._end()
+        finally:
+            self._journal.close()
+
+    def _save(self) -> None:
+        path = save_checkpoint(
+            self._folder,
+            self._progress,
+            self._hash,
+            self._strategy.gathered(self._parameters),
+            self._optimizer,
+            self._names,
+            self._write_checkpoint_adapter,
+        )
+        name = path.relative_to(self._folder).as_posix()
+        self._journal.event("checkpoint", step=self._progress.step, folder=name)
+
+    def _write_checkpoint_adapter(self, folder: Path) -> None:
+        if self._plan.config.method == "lora":
+            self._write_adapter(folder / "adapter", {"step": self._progress.step})
+
+    def _keep_best(self) -> None:
+        partial = self._folder / f".{_BEST}.partial"
+        weights = self._strategy.gathered(self._parameters)
+        save_file({name: one.detach().cpu().contiguous() for name, one in weights.items()}, partial)
+        partial.replace(self._folder / _BEST)
+
+    def _end(self) -> Path:
+        progress = self._progress
+        used = progress.step
+        if self._plan.data.held_out and progress.best_step not in (0, progress.step):
+            _copy_into(self._parameters, load_file(self._folder / _BEST))
+            used = progress.best_step
+        metrics = {
+            "steps": progress.step,
+            "tokens": progress.tokens,
+            "step": used,
+            "held_out_loss_before": progress.first_loss,
+            "held_out_loss": progress.best_loss if used == progress.best_step else None,
+        }
+        if self._plan.config.method == "lora":
+            target = self._folder / "adapter"
+            commit_folder(target, lambda partial: self._write_adapter(partial, metrics))
+        else:
+            target = self._folder / "model"
+            commit_folder(target, lambda partial: self._write_model(partial, metrics))
+        (self._folder / _BEST).unlink(missing_ok=True)
+        self._journal.event("done", adapter=target.name, metrics=metrics)
+        return target
+
+    def _write_adapter(self, folder: Path, metrics: Mapping[str, Any]) -> None:
+        folder.mkdir(exist_ok=True)
+        save_adapter(self._model, folder, self._plan.base.name)
+        write_record(folder, self._record(metrics))
+
+    def _write_model(self, folder: Path, metrics: Mapping[str, Any]) -> None:
+        from deepwell.tuning.train.merge import write_model
+
+        write_model(
+            self._plan.base, {n: one.detach().cpu().float() for n, one in self._parameters.items()}, folder
+        )
+        write_record(folder, self._record(metrics))
+
+    def _record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        plan = self._plan
+        unserved = map_targets(plan.base.config, plan.config.lora.targets).unserved
+        return {
+            "method": plan.config.method,
+            "served": "merged" if unserved and plan.config.method == "lora" else "unmerged",
+            "base": {
+                "name": plan.base.name,
+                "architecture": plan.base.config.architecture,
+                "sha256": plan.base.sha256,
+                "fingerprint": plan.base.checkpoint.fingerprint,
+                "template_sha256": template_hash(plan.base.codec),
+                "tokenizer_sha256": tokenizer_hash(plan.base.codec),
+            },
+            "config": plan.config.to_json(),
+            "metrics": dict(metrics),
+            "data": {"sha256": dict(plan.data_hashes), "report": plan.data.report.to_json()},
+            "versions": library_versions(),
+        }
+
+
+def _copy_into(parameters: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
+
+
+def _run_hash(plan: Plan) -> str:
+    """Returns a digest of what decides the result: weights, data, and the settings but those that change nothing."""
+    config = plan.config.to_json()
+    for name in ("output", "model", "data", "validation"):
+        config.pop(name)
+    for name in _FREE:
+        config["train"].pop(name)
+    validation = plan.config.validation if isinstance(plan.config.validation, float) else None
+    parts = [config, validation, plan.base.checkpoint.fingerprint, list(plan.data_hashes.values())]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _claim(folder: Path, run_hash: str) -> None:
+    """Marks a folder as this run's.
+
+    Raises:
+        InvalidRequest: it holds another run.
+    """
+    mark = folder / "run.sha256"
+    if mark.is_file() and mark.read_text().strip() != run_hash:
+        raise InvalidRequest(
+            f"{folder} holds a run with other settings or other data",
+            fix="choose another output, or remove the folder",
+            param="output",
+        )
+    mark.write_text(run_hash + "\n")

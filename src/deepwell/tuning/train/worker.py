@@ -1,0 +1,83 @@
+"""The process of a run: `python -m deepwell.tuning.train.worker FOLDER` reads FOLDER/config.json and prints events.
+
+Every line of its output is a JSON object with `event`: plan, step, validation, checkpoint, done, error. It ends with 0 when the
+run is done, with 75 when SIGTERM or SIGINT stopped it behind a checkpoint, and with 2 after an error that the user can mend.
+Started again, it continues.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from deepwell.errors import DeepwellError, MissingDependency
+
+__all__ = ["DONE", "MISTAKE", "STOPPED", "main"]
+
+DONE: Final = 0
+MISTAKE: Final = 2
+STOPPED: Final = 75
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the configuration of a folder, and returns the exit status."""
+    # The protocol has the real output to itself: what libraries print goes to the error stream.
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+    def say(event: dict[str, Any]) -> None:
+        output.write(json.dumps(event, ensure_ascii=False) + "\n")
+
+    asked = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked
+        asked = True
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    if len(arguments) != 1:
+        say(_error(DeepwellError("the worker takes the folder of a run", fix="name one folder")))
+        return MISTAKE
+    folder = Path(arguments[0])
+    try:
+        return _run(folder, say, lambda: asked)
+    except DeepwellError as error:
+        say(_error(error))
+        return MISTAKE
+
+
+def _run(folder: Path, say: Any, stop: Any) -> int:
+    from deepwell.tuning.train.config import read_config
+
+    config = read_config(folder / "config.json")
+    try:
+        from deepwell.tuning.train.run import Stopped, run_sft
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            f"training needs {error.name}, which is not installed", fix="pip install 'deepwell[tune]'"
+        ) from None
+    try:
+        run_sft(config, folder, on_event=say, stop=stop)
+    except Stopped:
+        return STOPPED
+    return DONE
+
+
+def _error(error: DeepwellError) -> dict[str, Any]:
+    return {
+        "event": "error",
+        "code": error.code or type(error).__name__,
+        "message": error.message,
+        "fix": error.fix,
+        "param": error.param,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
