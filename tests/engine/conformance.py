@@ -162,6 +162,21 @@ class EngineConformance:
         )
         assert together.tobytes() == alone.tobytes()
 
+    async def test_scores_behind_a_cached_prompt_are_those_of_the_whole(self, engine: Engine) -> None:
+        prompt = [1 + number * 7 % 90 for number in range(75)]
+        whole = await engine.score(prompt)
+        for start in (1, 15, 16, 17, 40, 64, 74, 75):
+            np.testing.assert_array_equal(await engine.score(prompt, start=start), whole[start - 1 :])
+        endings = [[*prompt, ending, 5] for ending in range(1, 9)]
+        alone = [(await engine.score(tokens))[len(prompt) - 1 :] for tokens in endings]
+        together = await asyncio.gather(*(engine.score(tokens, start=len(prompt)) for tokens in endings))
+        np.testing.assert_array_equal(together, alone)
+
+    async def test_scores_start_behind_the_first_token(self, engine: Engine) -> None:
+        for start in (0, -1, 4):
+            with pytest.raises(InvalidRequest, match="cannot start at token"):
+                await engine.score([1, 2, 3], start=start)
+
     async def test_the_score_of_one_token_is_empty(self, engine: Engine) -> None:
         assert (await engine.score([1])).shape == (0,)
 

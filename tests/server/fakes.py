@@ -173,8 +173,8 @@ class FakeEngine:
         self.seen.append(request)
         yield from self._deltas(request)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        return np.array([_logprob(t, 0).logprob for t in tokens[1:]], np.float32)
+    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+        return np.array([_logprob(t, 0).logprob for t in tokens[start:]], np.float32)
 
     async def prepare(self, grammar: Grammar, *, tenant: str = "", cache_salt: str = "") -> None:
         self.grammars.append(grammar)

@@ -48,10 +48,10 @@ class Ranker(FakeEngine):
     adapted: set[str] = field(default_factory=set[str])
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
+    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
         self.scored.append(bytes(tokens))
         self.adapted.add(adapter)
-        return await super().score(tokens)
+        return await super().score(tokens, start=start)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         self.embedded.append(bytes(tokens))

@@ -43,12 +43,12 @@ class Judge(FakeEngine):
     broken: bool = False
     scored: list[str] = field(default_factory=list[str])
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
+    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
         if self.broken:
             raise DeepwellError("the model broke")
         text = bytes(token for token in tokens if token < 256).decode()
         self.scored.append(text)
-        return np.full(len(tokens) - 1, -0.1 if "marked" in text else -5.0, np.float32)
+        return np.full(len(tokens) - start, -0.1 if "marked" in text else -5.0, np.float32)
 
 
 @pytest.fixture

@@ -182,8 +182,14 @@ class Engine(Protocol):
         """
         ...
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
+    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+        """Returns the log probability of each token from `start` on, given those before it: [len(tokens) - start].
+
+        The tokens before `start` come from the prefix cache where they are in it.
+
+        Raises:
+            InvalidRequest: `start` is no place behind the first token.
+        """
         ...
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:

@@ -83,8 +83,8 @@ async def score(session: Session, items: Sequence[Scored], adapter: str, tally: 
 
     async def one(number: int) -> None:
         start, tokens = wholes[number]
-        logprobs = await model.engine.score(tokens, adapter=adapter)
-        found[number] = Score(tuple(tokens[start:]), tuple(map(float, logprobs[start - 1 :])), start)
+        logprobs = await model.engine.score(tokens, adapter=adapter, start=start)
+        found[number] = Score(tuple(tokens[start:]), tuple(map(float, logprobs)), start)
         tally.done += 1
         tally.tokens += len(tokens)
 

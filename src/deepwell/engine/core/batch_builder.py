@@ -58,7 +58,11 @@ class BatchBuilder:
             self._tokens[row : row + count] = sequence.tokens[start : start + count]
             self._positions[row : row + count] = np.arange(start, start + count)
             wanted = output_rows_of(sequence, count)
-            first = row if sequence.wants_prompt_rows else row + count - wanted
+            first = (
+                row + max(0, sequence.first_row - start)
+                if sequence.wants_prompt_rows
+                else row + count - wanted
+            )
             self._output_rows[outputs : outputs + wanted] = np.arange(first, first + wanted)
             row += count
             outputs += wanted
@@ -99,8 +103,8 @@ class BatchBuilder:
 def output_rows_of(sequence: Sequence, count: int) -> int:
     """Returns how many of the next `count` rows of a sequence have an output that is read.
 
-    These are the first rows if every prompt row counts (`score`, `embed`, `prompt_logprobs`), else the last row if it
-    yields a token, and all drafts.
+    These are the rows from `first_row` on if prompt rows count (`score`, `embed`, `prompt_logprobs`), else the last row if
+    it yields a token, and all drafts.
     """
     end = sequence.computed + count
     draws = sequence.draws and end >= sequence.num_tokens
@@ -108,6 +112,5 @@ def output_rows_of(sequence: Sequence, count: int) -> int:
         return draws + sequence.drafted(count)
     if sequence.kind == "embed":
         return count
-    return (
-        min(count, sequence.num_prompt - 1 - sequence.computed) + draws
-    )  # the last prompt token has no successor
+    # The last prompt token has no successor.
+    return max(0, min(end, sequence.num_prompt - 1) - max(sequence.computed, sequence.first_row)) + draws

@@ -181,10 +181,10 @@ class InProcessEngine:
         """
         return self._submit_generate(request, outlet)
 
-    async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
-        sequence = self._sequence("score", tokens, adapter)
-        if len(tokens) == 1:
+    async def score(self, tokens: Tokens[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+        """Returns the log probability of each token from `start` on, given those before it; see `Engine.score`."""
+        sequence = self._sequence("score", tokens, adapter, start)
+        if len(tokens) == start:
             return np.empty(0, np.float32)
         return await self._resolve(sequence)
 
@@ -344,12 +344,20 @@ class InProcessEngine:
             self._stalled = False
             self._wake.notify()
 
-    def _sequence(self, kind: Kind, tokens: Tokens[int], adapter: str) -> Sequence:
+    def _sequence(self, kind: Kind, tokens: Tokens[int], adapter: str, start: int = 1) -> Sequence:
+        prompt = self._checked(tokens, 0)
+        if not 1 <= start <= len(prompt):
+            raise InvalidRequest(
+                f"scores cannot start at token {start} of {len(prompt)}",
+                fix="start behind the first token",
+                param="start",
+            )
         spec = SequenceSpec(
             f"{kind}-{next(self._ids)}\0",
-            self._checked(tokens, 0),
+            prompt,
             SamplingParams(max_tokens=0),
             kind=kind,
+            first_row=start - 1,
             adapter=self._adapter(adapter) if adapter else None,
         )
         return Sequence(spec)

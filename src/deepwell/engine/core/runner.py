@@ -176,7 +176,7 @@ class StepRunner:
                 logits |= sequence.needs_logits
                 argmax |= sequence.kind == "generate" and not sequence.needs_logits
             hidden |= sequence.kind == "embed"
-            score |= sequence.kind == "score"
+            score |= sequence.kind == "score" and span > 0
         plan = _OutputPlan(rows)
         if logits:
             if len(self._logits) < outputs:
@@ -192,7 +192,7 @@ class StepRunner:
             plan.targets, plan.scores = np.zeros(outputs, np.int32), np.empty(outputs, np.float32)
             for sequence, span in zip(step.sequences, rows, strict=True):
                 if sequence.kind == "score":
-                    begin = sequence.computed + 1
+                    begin = max(sequence.computed, sequence.first_row) + 1
                     plan.targets[span] = sequence.tokens[begin : begin + span.stop - span.start]
         return plan
 
@@ -226,8 +226,9 @@ def _add_hidden(sequence: Sequence, hidden: NDArray[np.float32]) -> None:
 
 def _keep_scores(sequence: Sequence, scores: NDArray[np.float32]) -> None:
     if sequence.outputs.scores is None:
-        sequence.outputs.scores = np.empty(sequence.num_prompt - 1, np.float32)
-    sequence.outputs.scores[sequence.computed : sequence.computed + len(scores)] = scores
+        sequence.outputs.scores = np.empty(sequence.num_prompt - 1 - sequence.first_row, np.float32)
+    begin = max(0, sequence.computed - sequence.first_row)
+    sequence.outputs.scores[begin : begin + len(scores)] = scores
 
 
 def _score_prompt(sequence: Sequence, logits: NDArray[np.float32]) -> None:

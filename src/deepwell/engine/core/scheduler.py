@@ -215,9 +215,10 @@ class Scheduler:
         """Admits the head of the queue, with blocks for all its known tokens and the next one; False if it must wait."""
         pool = self.pool
         hits: list[int] = []
-        if self.limits.prefix_cache and not sequence.wants_prompt_rows:
-            # The last token is always computed, because its row yields the next one.
-            blocks = self._shareable(sequence, (sequence.num_tokens - 1) // BLOCK_TOKENS)
+        if self.limits.prefix_cache:
+            # The last token is always computed, because its row yields the next one; so are rows whose output is wanted.
+            reusable = sequence.first_row if sequence.wants_prompt_rows else sequence.num_tokens - 1
+            blocks = self._shareable(sequence, reusable // BLOCK_TOKENS)
             chain = self._chain(sequence, blocks)
             hits = pool.match(chain)
             if len(hits) < len(chain) and chain[len(hits)].hash in in_flight:

@@ -25,13 +25,14 @@ Kind = Literal["generate", "score", "embed"]
 class SequenceSpec:
     """The parameters of a new sequence; see `protocol.GenerateRequest`.
 
-    `prompt` is [num_prompt]. `adapter` is loaded, `grammar` is compiled, and `seed` is random if the request has none.
+    `prompt` is [num_prompt]. A "score" sequence is scored from `first_row` on. `adapter` is loaded, `grammar` is compiled, and `seed` is random if the request has none.
     """
 
     request_id: str
     prompt: NDArray[np.int32]
     params: SamplingParams
     kind: Kind = "generate"
+    first_row: int = 0
     choice: int = 0
     salt: str = ""
     tenant: str = ""
@@ -49,7 +50,7 @@ class SequenceOutputs:
 
     def __init__(self) -> None:
         self.prompt_logprobs: list[TokenLogprob | None] | None = None
-        self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1]
+        self.scores: NDArray[np.float32] | None = None  # [num_prompt - 1 - first_row]
         self.hidden_sum: NDArray[np.float64] | None = None  # [hidden_size], sum over the computed tokens
 
 
@@ -68,6 +69,7 @@ class Sequence:
         "choice",
         "computed",
         "drafts",
+        "first_row",
         "grammar",
         "kind",
         "last_token",
@@ -97,6 +99,7 @@ class Sequence:
         capacity = len(prompt) + (params.max_tokens if kind == "generate" else 0)
         self.request_id = spec.request_id
         self.kind: Kind = kind
+        self.first_row = spec.first_row  # the rows before it have no output, so they may come from the cache
         self.params = params
         self.choice = spec.choice
         self.salt = spec.salt

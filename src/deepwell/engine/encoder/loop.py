@@ -87,7 +87,7 @@ class EncoderEngine:
         """Raises `InvalidRequest`, as `generate` does."""
         raise self._no_text()
 
-    async def score(self, tokens: Tokens[int], *, adapter: str = "") -> NDArray[np.float32]:
+    async def score(self, tokens: Tokens[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
         """Raises `InvalidRequest`, because the tokens of an encoder also attend to later ones."""
         raise self._no_text()
 

@@ -174,7 +174,8 @@ class _Connection:
             else:
                 self._start(number, self._generate(number, request))
         elif isinstance(message, Score):
-            self._start(number, self._rows(number, engine.score(message.tokens, adapter=message.adapter)))
+            scores = engine.score(message.tokens, adapter=message.adapter, start=message.start)
+            self._start(number, self._rows(number, scores))
         elif isinstance(message, Embed):
             self._start(number, self._rows(number, engine.embed(message.tokens, adapter=message.adapter)))
         elif isinstance(message, Prepare):

@@ -453,9 +453,9 @@ class ProcessEngine:
 
         return DeltaStream(mailbox, drop)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
-        data: bytes = await self._ask(lambda number: Score(number, list(tokens), adapter))
+    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+        """Returns the log probability of each token from `start` on, given those before it; see `Engine.score`."""
+        data: bytes = await self._ask(lambda number: Score(number, list(tokens), adapter, start))
         return np.frombuffer(data, np.float32).copy()
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:

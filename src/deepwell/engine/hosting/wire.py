@@ -76,6 +76,7 @@ class Score(msgspec.Struct, tag=2, array_like=True, frozen=True):
     number: int
     tokens: list[int]
     adapter: str
+    start: int
 
 
 class Embed(msgspec.Struct, tag=3, array_like=True, frozen=True):

@@ -41,10 +41,10 @@ class OnDemandEngine:
         """Continues `request.prompt` once the model is loaded. Closing the iterator aborts the request within one step."""
         return _LeasedStream(self.lease, request, self._offer.version)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
-        """Returns the log probability of every token given those before it: [len(tokens) - 1]."""
+    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
+        """Returns the log probability of each token from `start` on, given those before it; see `Engine.score`."""
         async with self._used() as engine:
-            return await engine.score(tokens, adapter=adapter)
+            return await engine.score(tokens, adapter=adapter, start=start)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns the pooled hidden states, L2-normalised: [hidden_size]."""
