@@ -19,14 +19,13 @@ _SETTLED: Final = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A fitted learner: weights as its features read them, and a bias [classes]."""
+    """A fitted learner: weights as its features read them."""
 
     weights: Any
-    bias: NDArray[np.float32]
 
     def probabilities(self, features: Features) -> NDArray[np.float32]:
         """Returns the probability of each class for every row, [rows, classes]."""
-        return softmax(features.scores(self.weights) + self.bias)
+        return softmax(features.scores(self.weights))
 
 
 class SoftmaxRegression:
@@ -34,11 +33,12 @@ class SoftmaxRegression:
 
     Its weights are sums of the labelled rows (the representer theorem), so the coefficients [labelled, classes] of those rows
     are fitted, by Nesterov's accelerated gradient with the step that the largest eigenvalue allows. The loss is the sum of
-    cross entropies plus |weights|^2 / (2 `strength`), scikit-learn's form with `C = strength`. The bias, which is not
-    penalised there, is penalised like a feature of one here.
+    cross entropies plus |weights|^2 / (2 `strength`), scikit-learn's form with `C = strength`. There is no bias: of a few tens
+    of labels it would learn how unevenly they were drawn. Both were chosen on a part of the pool of BBC News, where chance
+    reaches 85 % with 70 labels; with a bias it takes 100.
     """
 
-    def __init__(self, classes: int, *, strength: float = 10.0) -> None:
+    def __init__(self, classes: int, *, strength: float = 100.0) -> None:
         self.classes = classes
         self._penalty = 1 / strength
 
@@ -50,11 +50,11 @@ class SoftmaxRegression:
             labels: a class, from 0, for each of them.
         """
         chosen = np.asarray(rows, np.int64)
-        kernel = features.gram(chosen) + np.float32(1)
+        kernel = features.gram(chosen)
         wanted = np.zeros((len(chosen), self.classes), np.float32)
         wanted[np.arange(len(chosen)), np.asarray(labels, np.int64)] = 1
         coefficients = _descend(kernel, wanted, self._penalty)
-        return Fitted(features.weights(chosen, coefficients), coefficients.sum(axis=0))
+        return Fitted(features.weights(chosen, coefficients))
 
 
 def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,16 +63,15 @@ def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     return shifted / shifted.sum(axis=1, keepdims=True)
 
 
-def _descend(
-    kernel: NDArray[np.float32], wanted: NDArray[np.float32], penalty: float
-) -> NDArray[np.float32]:
+def _descend(kernel: NDArray[np.float32], wanted: NDArray[np.float32], penalty: float) -> NDArray[np.float32]:
     """Returns coefficients [labelled, classes] at which the gradient has nearly vanished."""
     # The Hessian of the cross entropy is at most half of the largest eigenvalue.
     step = np.float32(1 / (0.5 * _largest(kernel) + penalty))
-    now = before = np.zeros_like(wanted)
+    now: NDArray[np.float32] = np.zeros_like(wanted)
+    before = now
     for number in range(_STEPS):
-        ahead = now + np.float32(number / (number + 3)) * (now - before)
-        slope = softmax(kernel @ ahead) - wanted + np.float32(penalty) * ahead
+        ahead: NDArray[np.float32] = now + np.float32(number / (number + 3)) * (now - before)
+        slope: NDArray[np.float32] = softmax(kernel @ ahead) - wanted + np.float32(penalty) * ahead
         now, before = ahead - step * slope, now
         if float(np.abs(slope).max()) < _SETTLED:
             break
