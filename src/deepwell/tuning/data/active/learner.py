@@ -57,25 +57,25 @@ class SoftmaxRegression:
         return Fitted(features.weights(chosen, coefficients))
 
 
-def softmax(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+def softmax(scores: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Returns probabilities, [rows, classes]."""
     shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return shifted / shifted.sum(axis=1, keepdims=True)
+    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32, copy=False)
 
 
 def _descend(kernel: NDArray[np.float32], wanted: NDArray[np.float32], penalty: float) -> NDArray[np.float32]:
     """Returns coefficients [labelled, classes] at which the gradient has nearly vanished."""
     # The Hessian of the cross entropy is at most half of the largest eigenvalue.
     step = np.float32(1 / (0.5 * _largest(kernel) + penalty))
-    now: NDArray[np.float32] = np.zeros_like(wanted)
+    now: NDArray[np.floating[Any]] = np.zeros_like(wanted)
     before = now
     for number in range(_STEPS):
-        ahead: NDArray[np.float32] = now + np.float32(number / (number + 3)) * (now - before)
-        slope: NDArray[np.float32] = softmax(kernel @ ahead) - wanted + np.float32(penalty) * ahead
+        ahead = now + np.float32(number / (number + 3)) * (now - before)
+        slope = softmax(kernel @ ahead) - wanted + np.float32(penalty) * ahead
         now, before = ahead - step * slope, now
         if float(np.abs(slope).max()) < _SETTLED:
             break
-    return now
+    return now.astype(np.float32, copy=False)
 
 
 def _largest(kernel: NDArray[np.float32]) -> float:
