@@ -95,6 +95,7 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
         )
     ],
     "POST /v1/vector_stores": [("file_id", {"file_ids": ["{}"]})],
+    "POST /v1/labelling/projects": [("texts_id", {"file_id": "{}", "classes": ["a", "b"]})],
 }
 # Is of the tenant by its own numbers: tests/server/test_usage.py.
 COUNTING = {"GET /v1/organization/usage/completions"}
@@ -106,6 +107,7 @@ LISTS = {
     "GET /v1/messages/batches",
     "GET /v1/vector_stores",
     "GET /v1/jobs",
+    "GET /v1/labelling/projects",
 }
 # Makes an object of B's own, and names nothing.
 CREATING = {
@@ -117,6 +119,7 @@ CREATING = {
     "POST /v1/vector_stores",
 }
 _STORE = "/v1/vector_stores/{vector_store_id}"
+_LABELLING = "/v1/labelling/projects/{labelling_project_id}"
 MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
 # Has the id of an object in its path; with what body it is asked.
 OBJECTS: dict[str, dict[str, Any] | None] = {
@@ -167,6 +170,12 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"GET {_STORE}/file_batches/{{file_batch_id}}": None,
     f"POST {_STORE}/file_batches/{{file_batch_id}}/cancel": None,
     f"GET {_STORE}/file_batches/{{file_batch_id}}/files": None,
+    f"GET {_LABELLING}": None,
+    f"DELETE {_LABELLING}": None,
+    f"GET {_LABELLING}/next": None,
+    f"POST {_LABELLING}/labels": {"index": 0, "label": "b"},
+    f"POST {_LABELLING}/undo": None,
+    f"GET {_LABELLING}/export": None,
 }
 
 
@@ -321,6 +330,11 @@ async def _belongings(world: World) -> None:
         await made(f"POST {_STORE}/files", attached)
         some = {"file_ids": [ids["file_id"]]}
         ids["file_batch_id"] = (await made(f"POST {_STORE}/file_batches", some))["id"]
+        form = {"purpose": (None, "user_data"), "file": ("t.jsonl", json.dumps({"text": SECRET}).encode())}
+        ids["texts_id"] = (await made("POST /v1/files", {"multipart": form}))["id"]
+        project = {"file_id": ids["texts_id"], "classes": ["a", "b"], "name": SECRET}
+        ids["labelling_project_id"] = (await made("POST /v1/labelling/projects", project))["id"]
+        await made(f"POST {_LABELLING}/labels", {"index": 0, "label": "a"})
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):

@@ -7,6 +7,7 @@ export const en = {
   "nav.jobs": "Jobs",
   "nav.safety": "Safety",
   "nav.batches": "Batches",
+  "nav.labelling": "Labelling",
   "nav.usage": "Usage",
   "nav.open": "Open the menu",
   "nav.close": "Close the menu",

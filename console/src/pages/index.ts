@@ -16,5 +16,6 @@ export const LOADERS: Record<PageName, Loader> = {
   jobs: () => import("./jobs"),
   safety: () => import("./safety"),
   batches: () => import("./batches"),
+  labelling: () => import("./labelling"),
   usage: () => import("./usage"),
 };

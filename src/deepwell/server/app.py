@@ -29,6 +29,7 @@ from deepwell.server.families.guard.family import FAMILY as GUARD
 from deepwell.server.families.health.family import FAMILY as HEALTH
 from deepwell.server.families.jobs.family import FAMILY as JOBS
 from deepwell.server.families.keys.family import FAMILY as KEYS
+from deepwell.server.families.labelling.family import FAMILY as LABELLING
 from deepwell.server.families.message_batches.family import FAMILY as MESSAGE_BATCHES
 from deepwell.server.families.messages.family import FAMILY as MESSAGES
 from deepwell.server.families.metrics.family import FAMILY as METRICS
@@ -77,6 +78,7 @@ FAMILIES: tuple[Family, ...] = (
     HEALTH,
     USAGE,
     FEEDBACK,
+    LABELLING,
     METRICS,
     STATS,
     KEYS,

@@ -40,6 +40,8 @@ from deepwell.storage.tables import (
     feedback,
     files,
     jobs,
+    labelling_items,
+    labelling_projects,
     metadata,
     responses,
     upload_parts,
@@ -157,6 +159,8 @@ async def _of_person(
     digests = await selected(chunks.c.digest, texts)
     ran = await selected(vector_store_files.c.job_id, attached)
     parsed = await selected(vector_store_files.c.digest, attached)
+    labelling = of(labelling_projects, "file_id", found.files)
+    projects = await selected(labelling_projects.c.id, labelling)
     return [
         (responses, of(responses, "id", found.responses)),
         (conversations, of(conversations, "id", found.conversations)),
@@ -173,6 +177,8 @@ async def _of_person(
         (chunks, texts),
         (documents, of(documents, "digest", parsed)),
         (embeddings, of(embeddings, "digest", digests)),
+        (labelling_projects, labelling),
+        (labelling_items, of(labelling_items, "project_id", projects)),
         (files, of(files, "id", found.files)),
         (jobs, of(jobs, "id", [*found.responses, *found.batches, *ran])),
     ]

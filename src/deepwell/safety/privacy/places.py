@@ -120,6 +120,8 @@ PLACES: Final = (
         "rows whose request named the end user, and those about one of the end user's responses or completions, are exported "
         "and deleted",
     ),
+    _table("labelling_projects", "those made from a file of the end user"),
+    _table("labelling_items", _WITH.format("their project")),
     _table("erasures", "no personal data", "no personal data: the proof that something was erased"),
     _table("alembic_version", "no personal data", "no personal data: the revision of the tables"),
     _table("chunk_vectors", _WITH.format("their chunk"), "deleted; PostgreSQL with pgvector alone"),

@@ -32,6 +32,8 @@ from deepwell.storage.tables import (
     feedback,
     files,
     jobs,
+    labelling_items,
+    labelling_projects,
     responses,
     upload_parts,
     uploads,
@@ -84,6 +86,8 @@ TENANT_TABLES: Final = (
     vector_store_batches,
     vector_store_sources,
     vector_stores,
+    labelling_items,
+    labelling_projects,
     files,
     jobs,
     compliance_answers,
@@ -227,6 +231,7 @@ def erase_file(connection: Connection, subject: Subject, id: str) -> Change:
         "vector_store_files": len(attached),
         "files": len(hashes),
         **_unused(connection, subject, texts, [row.digest for row in attached if row.digest]),
+        **_unlabelled(connection, subject, id),
         "jobs": _drop_jobs(connection, subject, [row.job_id for row in attached if row.job_id]),
     }
     return Change(counts, hashes, stores)
@@ -285,6 +290,16 @@ def _unused(
         mine = (documents.c.tenant == tenant) & documents.c.digest.in_(part)
         parsed += connection.execute(sa.delete(documents).where(mine, ~used)).rowcount
     return {"embeddings": vectors, "documents": parsed}
+
+
+def _unlabelled(connection: Connection, subject: Subject, file_id: str) -> dict[str, int]:
+    """Deletes the labelling projects that hold the texts of a file."""
+    tenant, projects, items = subject.tenant, labelling_projects.c, labelling_items.c
+    made = (projects.tenant == tenant) & (projects.file_id == file_id)
+    inside = items.project_id.in_(sa.select(projects.id).where(made))
+    texts = connection.execute(sa.delete(labelling_items).where(items.tenant == tenant, inside)).rowcount
+    done = connection.execute(sa.delete(labelling_projects).where(made)).rowcount
+    return {"labelling_items": texts, "labelling_projects": done}
 
 
 def _drop_jobs(connection: Connection, subject: Subject, ids: Sequence[Any]) -> int:

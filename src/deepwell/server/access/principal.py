@@ -15,7 +15,7 @@ __all__ = ["ANYONE", "SCOPES", "Principal", "principal_in", "principal_of", "ten
 
 SCOPES = {
     "inference": "models, completions, responses, conversations, embeddings, reranking, tokenizing, moderations, batches",
-    "files": "files, uploads and vector stores",
+    "files": "files, uploads, vector stores and labelling projects",
     "adapters": "loading and unloading LoRA adapters",
     "metrics": "/metrics and /v1/stats, which count every tenant's requests",
     "admin": "all of them; unloading and pulling models, changing aliases",

@@ -29,6 +29,7 @@ from deepwell.storage.tables.knowledge import (
     vector_store_sources,
     vector_stores,
 )
+from deepwell.storage.tables.labelling import labelling_items, labelling_projects
 from deepwell.storage.tables.safety import (
     audit_chains,
     audit_entries,
@@ -64,6 +65,8 @@ __all__ = [
     "files",
     "installation",
     "jobs",
+    "labelling_items",
+    "labelling_projects",
     "metadata",
     "model_alias_changes",
     "model_aliases",
