@@ -103,6 +103,10 @@ class Codec:
         """Returns the tokens of a plain prompt, behind the BOS token if the model wants one."""
         return self.framed(self._tokenizer.encode(text))
 
+    def encode_text(self, text: str) -> list[int]:
+        """Returns the tokens of a piece of text, in which control tokens are plain text. Nothing is put around them."""
+        return self._tokenizer.encode(text, allow_special=False)
+
     def framed(self, tokens: list[int]) -> list[int]:
         """Returns the tokens of a plain text with those that the model wants around them."""
         tokenizer = self._tokenizer

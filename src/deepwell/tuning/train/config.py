@@ -1,0 +1,206 @@
+"""The configuration of a training run: few fields, in YAML or JSON, each checked before anything is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, cast
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from deepwell.errors import InvalidRequest
+from deepwell.messages import nearest
+
+__all__ = ["LoraConfig", "StepConfig", "TuneConfig", "parse_config", "read_config", "write_config"]
+
+MAX_CONFIG_BYTES: Final = 1 << 20
+Auto = Literal["auto"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LoraConfig(_Strict):
+    """Low-rank adapters: y = W x + alpha / r * B A x (arXiv 2106.09685)."""
+
+    r: int = Field(16, ge=1, le=512, description="Rank of the update.")
+    alpha: float = Field(32, gt=0, le=4096, description="Scale of the update; it is divided by the rank.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of the adapter's inputs that a step drops.")
+    targets: list[str] = Field(
+        default=["q_proj", "v_proj"],
+        min_length=1,
+        description="Projections to adapt; q_proj and v_proj are mapped to those of the architecture.",
+    )
+
+
+class StepConfig(_Strict):
+    """The course of the optimisation. Sizes count tokens, because conversations differ in length."""
+
+    epochs: float = Field(1, gt=0, le=1000, description="Passes over the training data.")
+    steps: int | None = Field(None, ge=1, description="Optimiser steps; it replaces the number of epochs.")
+    batch_tokens: int = Field(4096, ge=16, le=1 << 24, description="Tokens of an optimiser step.")
+    micro_tokens: int | Auto = Field(
+        "auto",
+        description="Tokens computed at a time; auto: what fits the memory. It does not change results.",
+    )
+    max_tokens: int = Field(1024, ge=16, le=1 << 20, description="Longest conversation; longer ones are cut.")
+    learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest learning rate.")
+    warmup: float = Field(0.03, ge=0, le=1, description="Share of the steps over which the rate rises.")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Fall of the rate.")
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW.")
+    clip: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Format of the matrix products."
+    )
+    checkpointing: bool = Field(False, description="Whether activations are computed again, to save memory.")
+    packing: bool = Field(
+        True, description="Whether conversations share rows, each attending to itself alone."
+    )
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of the order, the adapter and the dropout.")
+    patience: int = Field(3, ge=0, description="Validations without progress before the run ends; 0: never.")
+    evaluate_every: int | Auto = Field("auto", description="Steps between validations; auto: ten in a run.")
+    save_every: int | Auto = Field("auto", description="Steps between checkpoints; auto: as validations.")
+    threads: int | Auto = Field("auto", description="Threads of a process; auto: the cores that it may use.")
+    strategy: Literal["single", "ddp", "fsdp2", "tensor", "zero"] = Field(
+        "single", description="Work of several processes, which torchrun starts."
+    )
+
+    @model_validator(mode="after")
+    def _positive(self) -> StepConfig:
+        for name in ("micro_tokens", "evaluate_every", "save_every", "threads"):
+            value = getattr(self, name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"train.{name} is {value}, and must be at least 1 or auto")
+        return self
+
+
+def _paths(value: object) -> object:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class TuneConfig(_Strict):
+    """A training run.
+
+    Attributes:
+        validation: files of held-out conversations, a share of the data to hold out, or None for no validation.
+        output: folder of the run.
+    """
+
+    model: str = Field("smollm2", min_length=1, description="Model: a name in the store, or a path.")
+    data: Annotated[list[Path], BeforeValidator(_paths)] = Field(
+        min_length=1, description="Files of conversations."
+    )
+    format: Literal["auto", "chat", "sharegpt", "alpaca", "text"] = Field(
+        "auto", description="Format of the files."
+    )
+    validation: Annotated[float, Field(ge=0, le=0.5)] | Annotated[list[Path], BeforeValidator(_paths)] = (
+        Field(
+            0.05,
+            description="Files of held-out conversations, or the share of the data to hold out; 0: none.",
+        )
+    )
+    output: Path = Field(Path("runs/tune"), description="Folder of the run.")
+    method: Literal["lora", "full"] = Field(
+        "lora", description="What is trained: an adapter, or every weight."
+    )
+    lora: LoraConfig = LoraConfig()
+    train: StepConfig = StepConfig()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the configuration as plain JSON values."""
+        return self.model_dump(mode="json")
+
+
+def read_config(path: Path) -> TuneConfig:
+    """Reads a YAML or JSON file. Paths in it are relative to its folder.
+
+    Raises:
+        InvalidRequest: the file is missing or too large, is no mapping, or holds an unknown key or an unusable value.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_CONFIG_BYTES:
+            raise InvalidRequest(
+                f"{path} has {size} bytes, more than a configuration needs", fix="name a smaller file"
+            )
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f"{path} cannot be read: {error}", fix="name a YAML or JSON file") from None
+    try:
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise InvalidRequest(f"{path} is not well formed: {error}", fix="correct the file") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{path} holds no mapping", fix="write keys such as `model:` and `data:`")
+    return parse_config(cast("dict[str, Any]", value), base=path.parent, where=path.name)
+
+
+def parse_config(value: Mapping[str, Any], *, base: Path | None = None, where: str = "") -> TuneConfig:
+    """Checks a mapping and returns the configuration.
+
+    Args:
+        base: folder that relative paths of files begin at; None: they stay as they are.
+        where: name of the source, for errors.
+
+    Raises:
+        InvalidRequest: a key is unknown, or a value cannot be used.
+    """
+    try:
+        config = TuneConfig.model_validate(value)
+    except ValidationError as error:
+        raise _invalid(error, where) from None
+    if base is None:
+        return config
+    validation = config.validation
+    model = config.model
+    if "/" in model and not Path(model).is_absolute() and (base / model).exists():
+        model = str(base / model)
+    return config.model_copy(
+        update={
+            "model": model,
+            "data": [base / path.expanduser() for path in config.data],
+            "validation": [base / p.expanduser() for p in validation]
+            if isinstance(validation, list)
+            else validation,
+            "output": base / config.output.expanduser(),
+        }
+    )
+
+
+def write_config(config: TuneConfig, path: Path) -> None:
+    """Writes the whole configuration as JSON, defaults included."""
+    path.write_text(json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+_SECTIONS: Final[dict[str, type[BaseModel]]] = {"lora": LoraConfig, "train": StepConfig}
+
+
+def _invalid(error: ValidationError, where: str) -> InvalidRequest:
+    """Returns the first problem in words, with the nearest known key for an unknown one."""
+    problems = error.errors(include_url=False)
+    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
+    loc = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    # A union names its branches in the location; the field itself comes first, or after its section.
+    depth = 2 if loc and loc[0] in _SECTIONS else 1
+    name = ".".join(loc[:depth])
+    prefix = f"{where}: " if where else ""
+    if problem["type"] == "extra_forbidden":
+        section = _SECTIONS.get(loc[0]) if len(loc) > 1 else None
+        known = (section or TuneConfig).model_fields
+        near = nearest(loc[-1], known)
+        if not near and section is None:  # it may belong to a section
+            near = next(
+                (f"{s}.{loc[-1]}" for s, kind in _SECTIONS.items() if loc[-1] in kind.model_fields), ""
+            )
+        fix = f"did you mean {near}?" if near else f"the keys are {', '.join(known)}"
+        return InvalidRequest(f"{prefix}{name!r} is no key of the configuration", fix=fix, param=name)
+    if problem["type"] == "missing":
+        return InvalidRequest(f"{prefix}{name!r} is missing", fix=f"give {name}", param=name)
+    reason = problem["msg"].removeprefix("Value error, ")
+    got = str(problem.get("input"))[:80]
+    return InvalidRequest(
+        f"{prefix}{name or 'the configuration'}: {reason}, not {got!r}", fix=f"correct {name}", param=name
+    )
