@@ -41,7 +41,7 @@ fine_tuning_jobs = Table(
     Column("finished_at", BigInteger),
     Column("estimated_finish", BigInteger),
     Column("starts", Integer, nullable=False),  # of the training process since the last checkpoint
-    Column("step", BigInteger, nullable=False),  # the last one that an event tells of
+    Column("step", BigInteger, nullable=False),  # place of the last event of a step or a validation
     UniqueConstraint("tenant", "id"),
     Index("ix_fine_tuning_jobs_tenant_seq", "tenant", "seq"),
     Index("ix_fine_tuning_jobs_status", "status"),

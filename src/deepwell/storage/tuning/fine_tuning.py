@@ -253,6 +253,24 @@ class FineTuningStore:
         await self.release(cancelled)
         return cancelled
 
+    async def requeue(self, tenant: Tenant, id: str) -> None:
+        """Brings an open job whose durable job has ended back into the queue; one that was cancelled there ends here too."""
+
+        def work(connection: Connection) -> None:
+            job = find_job(connection, tenant, id, lock=True)
+            mine = (jobs.c.tenant == tenant) & (jobs.c.id == id)
+            row = connection.execute(sa.select(jobs.c.status, jobs.c.payload).where(mine)).one_or_none()
+            if job.ended or (row is not None and row.status in ("queued", "running")):
+                return
+            if row is not None and row.status == "cancelled":
+                change(connection, tenant, id, _end("cancelled", int(time.time())))
+                return
+            connection.execute(sa.delete(jobs).where(mine))
+            kind = PARKED_JOB if job.status == "paused" else TUNE_JOB
+            insert_job(connection, tenant, kind, "{}" if row is None else row.payload, id=id)
+
+        await self._database.write(work)
+
     async def events(
         self, tenant: Tenant, id: str, *, after: str | None = None, limit: int = 20
     ) -> Page[StoredEvent]:

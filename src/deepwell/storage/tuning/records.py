@@ -41,7 +41,7 @@ class StoredFineTuning:
         training_sha256: bytes of the training file, kept while the job needs them; None: it has ended.
         hyperparameters, options, metadata, error: JSON.
         starts: times that the training process was started since the last checkpoint.
-        step: the last step that an event tells of.
+        step: place of the last event of a step or a validation.
     """
 
     id: str

@@ -24,14 +24,20 @@ from deepwell.storage.tables import (
     jobs,
 )
 from deepwell.storage.tuning.fine_tuning import PARKED_JOB, TUNE_JOB, add_event, change, find_job
-from deepwell.storage.tuning.records import CHECKPOINT_COLUMNS, MODEL_COLUMNS, StoredFineTuning, TunedModel
+from deepwell.storage.tuning.records import (
+    CHECKPOINT_COLUMNS,
+    JOB_COLUMNS,
+    MODEL_COLUMNS,
+    StoredFineTuning,
+    TunedModel,
+)
 
 __all__ = ["NewModel", "Told", "TrainingStore"]
 
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """An event that a worker adds. `step`: the training step that it tells of; one that was told already is left out."""
+    """An event that a worker adds. `step`: its place among those of the steps; one that is not behind the last is left out."""
 
     message: str
     data: Mapping[str, Any] | None = None
@@ -54,12 +60,14 @@ class TrainingStore:
         self._database = database
         self._files = files
 
-    async def begin(self, job: Job) -> StoredFineTuning:
-        """Counts one more start of the training process, and marks a queued job as running."""
+    async def begin(self, job: Job) -> StoredFineTuning | None:
+        """Counts one more start of the training process, and marks a queued job as running. None: it is another worker's."""
 
-        def work(connection: Connection) -> StoredFineTuning:
+        def work(connection: Connection) -> StoredFineTuning | None:
             found = find_job(connection, job.tenant, job.id, lock=True)
-            if found.status not in ("queued", "running") or not _owned(connection, job):
+            if not _owned(connection, job):
+                return None
+            if found.status not in ("queued", "running"):
                 return found
             if found.status == "queued":
                 add_event(connection, job.tenant, job.id, "The training has started")
@@ -252,7 +260,7 @@ class TrainingStore:
         columns = fine_tuning_jobs.c
         names = list(StoredFineTuning.__dataclass_fields__)
         query = (
-            sa.select(columns.tenant, *(columns[name] for name in names))
+            sa.select(columns.tenant, *JOB_COLUMNS)
             .outerjoin(jobs, (jobs.c.tenant == columns.tenant) & (jobs.c.id == columns.id))
             .where(
                 columns.status.in_(["queued", "running"]),
