@@ -25,6 +25,7 @@ from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
 from deepwell.server.families.family import Family
 from deepwell.server.families.feedback.family import FAMILY as FEEDBACK
 from deepwell.server.families.files.family import FAMILY as FILES
+from deepwell.server.families.fine_tuning.family import FAMILY as FINE_TUNING
 from deepwell.server.families.guard.family import FAMILY as GUARD
 from deepwell.server.families.health.family import FAMILY as HEALTH
 from deepwell.server.families.jobs.family import FAMILY as JOBS
@@ -71,6 +72,7 @@ FAMILIES: tuple[Family, ...] = (
     UPLOADS,
     VECTOR_STORES,
     BATCHES,
+    FINE_TUNING,
     ADAPTERS,
     ALIASES,
     CATALOG,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from deepwell.engine.protocol import AdapterInfo
 from deepwell.errors import InvalidRequest, ModelNotFound
@@ -33,7 +34,19 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.usage import UsageStore
 
-__all__ = ["ServerContext"]
+__all__ = ["ServerContext", "TunedNames"]
+
+
+class TunedNames(Protocol):
+    """The models that fine-tuning has made. They are loaded as adapters of their bases."""
+
+    async def load(self, name: str, tenant: Tenant) -> bool:
+        """Loads the tenant's model of a name. Returns whether it can be used now."""
+        ...
+
+    async def delete(self, name: str, tenant: Tenant) -> bool:
+        """Deletes the tenant's model of a name for good. Returns whether there was one."""
+        ...
 
 
 @dataclass(slots=True)
@@ -51,6 +64,7 @@ class ServerContext:
         background: the background responses that this process generates.
         aliases: further names of models.
         usage: counts what requests use of models.
+        tuned: the models that fine-tuning has made. None: there are none.
         guard: reads all that goes into models and comes out of them. None: nothing does.
     """
 
@@ -70,6 +84,7 @@ class ServerContext:
     aliases: ModelAliases = field(init=False)
     guard: ServerGuard | None = field(default=None, init=False)
     usage: UsageMeter = field(default_factory=UsageMeter, init=False)
+    tuned: TunedNames | None = field(default=None, init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
@@ -174,6 +189,9 @@ class ServerContext:
         # Models and adapters that stay come first: an alias never answers for one of them.
         if (found := self._find_loaded(name, tenant)) is not None:
             return found
+        if self.tuned is not None and await self.tuned.load(name, tenant):
+            if (found := self._find_loaded(name, tenant)) is not None:
+                return found
         if (model := await self.aliases.model_of(name)) is not None:
             if (ticket := current_ticket()) is not None:
                 ticket.replayable = False  # the alias may mean another model later

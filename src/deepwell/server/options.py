@@ -30,6 +30,7 @@ __all__ = [
     "OriginOptions",
     "SemanticOptions",
     "ServerOptions",
+    "TuningOptions",
 ]
 
 GUARD_TIMEOUT_S: Final = 2.0
@@ -142,6 +143,26 @@ class CatalogOptions:
     def entries(self) -> Mapping[str, CatalogEntry]:
         """The models that can be fetched, by name."""
         return shipped_catalog() if self.catalog is None else self.catalog
+
+
+@dataclass(frozen=True, slots=True)
+class TuningOptions:
+    """Options of fine-tuning.
+
+    Attributes:
+        folder: directory of the runs; None: one that is gone with the server.
+        jobs: trainings at a time; 0: jobs are refused.
+        command: program that trains, which gets the run's folder; None: the package's own, which needs the extra `tune`.
+    """
+
+    folder: Path | None = None
+    jobs: int = 1
+    command: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> TuningOptions:
+        """Reads the options from the settings."""
+        return cls(settings.data_dir / "fine_tuning", settings.fine_tuning_jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +315,7 @@ class ServerOptions:
     guard: GuardOptions | None = None
     catalog: CatalogOptions | None = None  # None: there is no API of the catalog
     settings: Settings | None = None
+    tuning: TuningOptions = field(default_factory=TuningOptions)
 
     @classmethod
     def of(cls, settings: Settings, *, worker: int = 0, model_host: str = "") -> ServerOptions:
@@ -314,4 +336,5 @@ class ServerOptions:
             GuardOptions.of(settings),
             CatalogOptions(settings),
             settings,
+            TuningOptions.of(settings),
         )

@@ -6,6 +6,7 @@ import asyncio
 import os
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from deepwell.storage.aliases import AliasStore
@@ -17,6 +18,9 @@ from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.responses import ResponseStore
+from deepwell.storage.tuning.evals import EvalStore
+from deepwell.storage.tuning.fine_tuning import FineTuningStore
+from deepwell.storage.tuning.training import TrainingStore
 from deepwell.storage.uploads import UploadStore
 
 __all__ = ["State"]
@@ -29,6 +33,7 @@ class State:
         folder: directory of the files.
         owner: name of this process in leases, which no other process ever has.
         jobs_changed: set when a worker of this process should look for jobs.
+        tuning_wake, evals_wake: tell the workers of fine-tuning and of evaluations the same.
     """
 
     def __init__(self, database: Database, folder: Path | None = None) -> None:
@@ -50,6 +55,11 @@ class State:
         self.completions = CompletionStore(database)
         self.knowledge = KnowledgeStorage(database)
         self.aliases = AliasStore(database)
+        self.tunings = FineTuningStore(database, self.files)
+        self.training = TrainingStore(database, self.files)
+        self.evals = EvalStore(database, self.files)
+        self.tuning_wake: Callable[[], None] = lambda: None
+        self.evals_wake: Callable[[], None] = lambda: None
 
     def close(self) -> None:
         """Closes the database, and removes the files if they are temporary."""

@@ -92,6 +92,12 @@ class ServerSettings(Section):
         ge=1,
         description="Requests of batches that each HTTP process answers side by side, behind everybody who waits.",
     )
+    fine_tuning_jobs: int = Field(
+        1,
+        ge=0,
+        le=16,
+        description="Fine-tuning jobs that train at a time, at the lowest priority; 0: none are accepted.",
+    )
     response_cache_mb: int = Field(
         32,
         ge=0,

@@ -18,13 +18,21 @@ from deepwell.storage.blobs import Blobs, Draft
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.pages import Order, Page, page_of
-from deepwell.storage.tables import batches, files, upload_parts
+from deepwell.storage.tables import batches, eval_runs, files, fine_tuning_jobs, upload_parts
 
 __all__ = ["FileStore", "StoredFile"]
 
 # A younger blob may belong to a row that is being written, a younger draft to a slow client
 _GRACE_S = 3600.0
 _ROWS = 200  # deleted in one write
+_NAMING = (
+    files.c.sha256,
+    upload_parts.c.sha256,
+    batches.c.input_sha256,
+    fine_tuning_jobs.c.training_sha256,
+    fine_tuning_jobs.c.validation_sha256,
+    eval_runs.c.source_sha256,
+)  # columns that keep a blob
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +227,7 @@ def _unnamed(connection: Connection, hashes: list[str]) -> list[str]:
     """Returns the hashes that no row names."""
     unnamed: list[str] = []
     for sha256 in hashes:
-        named = [
-            sa.select(sa.literal(1)).where(column == sha256).exists()
-            for column in (files.c.sha256, upload_parts.c.sha256, batches.c.input_sha256)
-        ]
+        named = [sa.select(sa.literal(1)).where(column == sha256).exists() for column in _NAMING]
         if not connection.execute(sa.select(sa.or_(*named))).scalar_one():
             unnamed.append(sha256)
     return unnamed

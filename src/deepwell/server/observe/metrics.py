@@ -338,6 +338,36 @@ class KnowledgeMetrics:
         )
 
 
+class TuningMetrics:
+    """Counters of fine-tuning jobs and of evaluation runs."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.jobs = Counter(
+            "deepwell_fine_tuning_jobs",
+            "Fine-tuning jobs that have ended, by status.",
+            ("status",),
+            registry=registry,
+        )
+        self.running = Gauge(
+            "deepwell_fine_tuning_running", "Fine-tuning jobs that train at the moment.", registry=registry
+        )
+        self.tokens = Counter(
+            "deepwell_fine_tuning_tokens", "Tokens that fine-tuning jobs have trained on.", registry=registry
+        )
+        self.runs = Counter(
+            "deepwell_eval_runs",
+            "Evaluation runs that have ended, by status.",
+            ("status",),
+            registry=registry,
+        )
+        self.items = Counter(
+            "deepwell_eval_items",
+            "Rows that evaluation runs have judged, by result.",
+            ("result",),
+            registry=registry,
+        )
+
+
 class GuardMetrics:
     """Decisions of the guard, and the time that they take."""
 
@@ -423,6 +453,7 @@ class Metrics:
             "deepwell_valkey_failures", "Commands that Valkey did not answer.", registry=self.registry
         )
         self.knowledge = KnowledgeMetrics(registry)
+        self.tuning = TuningMetrics(registry)
         self.guard = GuardMetrics(registry)
         self._lookups, self.semantic_misses = _lookups(registry)
         self.first_token = Histogram(

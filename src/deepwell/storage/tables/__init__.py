@@ -39,6 +39,15 @@ from deepwell.storage.tables.safety import (
     erasures,
 )
 from deepwell.storage.tables.serving import model_alias_changes, model_aliases
+from deepwell.storage.tables.tuning import (
+    eval_output_items,
+    eval_runs,
+    evals,
+    fine_tuned_models,
+    fine_tuning_checkpoints,
+    fine_tuning_events,
+    fine_tuning_jobs,
+)
 from deepwell.storage.tables.usage import feedback, usage
 
 __all__ = [
@@ -61,8 +70,15 @@ __all__ = [
     "documents",
     "embeddings",
     "erasures",
+    "eval_output_items",
+    "eval_runs",
+    "evals",
     "feedback",
     "files",
+    "fine_tuned_models",
+    "fine_tuning_checkpoints",
+    "fine_tuning_events",
+    "fine_tuning_jobs",
     "installation",
     "jobs",
     "labelling_items",

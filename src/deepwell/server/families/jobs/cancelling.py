@@ -16,6 +16,8 @@ from deepwell.storage.jobs import Job, JobStatus
 from deepwell.storage.knowledge.files import INGEST_JOB
 from deepwell.storage.knowledge.sources import FOLLOW_JOB
 from deepwell.storage.responses import RESPONSE_JOB
+from deepwell.storage.tuning.evals import EVAL_JOB
+from deepwell.storage.tuning.fine_tuning import PARKED_JOB, TUNE_JOB
 
 __all__ = ["cancel_job"]
 
@@ -42,6 +44,10 @@ async def cancel_job(context: ServerContext, tenant: Tenant, job: Job) -> Job:
         await cancel_batch(context, tenant, job.id, without_files=batch.without_files)
     elif job.kind == INGEST_JOB:
         await state.knowledge.files.cancel_job(tenant, job.id)
+    elif job.kind in (TUNE_JOB, PARKED_JOB):
+        await state.tunings.cancel(tenant, job.id)
+    elif job.kind == EVAL_JOB:
+        await state.evals.cancel_run(tenant, job.id)
     else:
         return await state.jobs.cancel(tenant, job.id)
     return await state.jobs.get(tenant, job.id)

@@ -11,6 +11,8 @@ from deepwell.server.families.catalog.worker import PULL_JOB
 from deepwell.server.families.compliance.worker import COMPLIANCE_JOB
 from deepwell.storage.knowledge.files import INGEST_JOB
 from deepwell.storage.knowledge.sources import FOLLOW_JOB
+from deepwell.storage.tuning.evals import EVAL_JOB
+from deepwell.storage.tuning.fine_tuning import PARKED_JOB, TUNE_JOB
 
 __all__ = ["hidden_kinds"]
 
@@ -22,6 +24,9 @@ _SCOPES: Final[Mapping[str, str]] = {
     PULL_JOB: "admin",
     INGEST_JOB: "files",
     FOLLOW_JOB: "files",
+    TUNE_JOB: "tuning",
+    PARKED_JOB: "tuning",
+    EVAL_JOB: "tuning",
 }
 """Scopes of the families that make the jobs, where they are not this family's own."""
 

@@ -12,14 +12,23 @@ __all__ = ["unload_model"]
 
 
 async def unload_model(context: ServerContext, name: str, principal: Principal) -> None:
-    """Unloads a model that was loaded on demand.
+    """Unloads a model that was loaded on demand, or deletes one that fine-tuning has made.
 
     Raises:
-        InsufficientScope: the key is not an administrator's.
+        InsufficientScope: the key is not an administrator's; fine-tuned models need the scope tuning.
         InvalidRequest: it is one that stays, an adapter, or an alias.
         ModelNotFound: no such model is loaded.
         ModelBusy: it has requests.
     """
+    if context.tuned is not None and name.startswith("ft:"):
+        if principal.key_id and not principal.may("tuning"):
+            raise InsufficientScope(
+                "this API key cannot delete fine-tuned models",
+                fix="use a key with the scope tuning",
+                param="model",
+            )
+        if await context.tuned.delete(name, principal.tenant):
+            return
     if principal.key_id and not principal.may("admin"):
         raise InsufficientScope(
             "all tenants share the models", fix="use a key with the scope admin", param="model"

@@ -1,0 +1,44 @@
+"""The result file of a job: the metrics of its steps, as CSV with OpenAI's columns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+__all__ = ["results_csv"]
+
+_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+
+
+def results_csv(path: Path) -> bytes:
+    """Returns the metrics of `metrics.jsonl` as CSV, a row for each step; the latest of steps that were computed twice."""
+    rows: dict[int, dict[str, Any]] = {}
+    if path.exists():
+        with path.open("rb") as file:
+            for line in file:
+                try:
+                    found: Any = msgspec.json.decode(line)
+                except msgspec.DecodeError:  # cut by a kill
+                    continue
+                if isinstance(found, dict) and isinstance(found.get("step"), int):
+                    _take(rows.setdefault(found["step"], {"step": found["step"]}), found)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows[step] for step in sorted(rows) if len(rows[step]) > 1)
+    return text.getvalue().encode()
+
+
+def _take(row: dict[str, Any], found: dict[str, Any]) -> None:
+    loss, accuracy = found.get("loss"), found.get("token_accuracy")
+    match found.get("event"):
+        case "step":
+            row |= {"train_loss": loss, "train_accuracy": accuracy}
+        case "validation":
+            row |= {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
+        case _:
+            pass

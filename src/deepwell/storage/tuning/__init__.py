@@ -1,0 +1,1 @@
+"""Rows of tuning: fine-tuning jobs, tuned models, evaluations."""
