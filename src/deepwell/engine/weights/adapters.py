@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,8 @@ __all__ = [
     "AdapterLoader",
     "Linear",
     "LoadedAdapter",
+    "Shaped",
+    "adapter_updates",
     "linears_of",
     "read_adapter",
 ]
@@ -62,6 +64,15 @@ _READ: Final = frozenset(
 )
 # Initialisations that also change the base weights, so that the adapter is relative to the changed ones.
 _CHANGED_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+class Shaped(Protocol):
+    """Sizes of a projection."""
+
+    @property
+    def outputs(self) -> int: ...
+    @property
+    def cols(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -139,6 +150,30 @@ def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles
     """Reads a peft directory and matches every tensor with a projection of `linears`.
 
     Raises:
+        InvalidModelFile, UnsupportedModel: as for `adapter_updates`.
+    """
+    parts: dict[str, list[LowRank]] = {}
+    digest = hashlib.blake2b(digest_size=16)
+    rank = 0
+    for module, a, b in adapter_updates(directory, linears):
+        linear = linears[module]
+        digest.update(f"{module}\0{len(a)}\0".encode() + a.tobytes() + b.tobytes())
+        rows = linear.rows()
+        order = np.argsort(rows)  # rotary rows are de-interleaved
+        parts.setdefault(linear.plan.name, []).append(LowRank(rows[order], a, b[order]))
+        rank = max(rank, len(a))
+    return AdapterFiles(parts, digest.digest(), rank)
+
+
+def adapter_updates(
+    directory: Path, linears: Mapping[str, Shaped]
+) -> Iterator[tuple[str, NDArray[np.float32], NDArray[np.float32]]]:
+    """Yields each projection that a peft directory changes, with A [rank, inputs] and B [outputs, rank], B scaled.
+
+    Args:
+        linears: the projections that may be changed, by module name.
+
+    Raises:
         InvalidModelFile: files are missing, unsound, contradict each other or do not fit the model.
         UnsupportedModel: the adapter is sound but not plain LoRA.
     """
@@ -157,10 +192,6 @@ def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles
     config = _Config.read(directory / CONFIG_NAME)
     pairs = _pairs(weights, read_safetensors_header(weights), linears)
     config.check_targets(pairs, linears)
-
-    parts: dict[str, list[LowRank]] = {}
-    digest = hashlib.blake2b(digest_size=16)
-    rank = 0
     with weights.open("rb") as file:
         for module, linear in linears.items():
             if module not in pairs:
@@ -172,12 +203,7 @@ def read_adapter(directory: Path, linears: Mapping[str, Linear]) -> AdapterFiles
                 b = b * np.float32(scale)
             if not np.isfinite(b).all():
                 raise _error(weights, f"{b_info.name[:120]!r} times its scale {scale} overflows")
-            digest.update(f"{module}\0{len(a)}\0".encode() + a.tobytes() + b.tobytes())
-            rows = linear.rows()
-            order = np.argsort(rows)  # rotary rows are de-interleaved
-            parts.setdefault(linear.plan.name, []).append(LowRank(rows[order], a, b[order]))
-            rank = max(rank, len(a))
-    return AdapterFiles(parts, digest.digest(), rank)
+            yield module, a, b
 
 
 def _error(path: Path, reason: str) -> InvalidModelFile:
@@ -188,7 +214,7 @@ def _error(path: Path, reason: str) -> InvalidModelFile:
 
 
 def _pairs(
-    path: Path, infos: Mapping[str, SafetensorsInfo], linears: Mapping[str, Linear]
+    path: Path, infos: Mapping[str, SafetensorsInfo], linears: Mapping[str, Shaped]
 ) -> dict[str, tuple[SafetensorsInfo, SafetensorsInfo]]:
     """Returns A and B by module, after checking that every tensor belongs to a pair and every pair to a projection."""
     halves: dict[str, dict[str, SafetensorsInfo]] = {}
@@ -197,7 +223,11 @@ def _pairs(
         if match is None:
             raise _error(path, f"the tensor {name[:120]!r} is none of a LoRA pair")
         module, half = match.groups()
-        if module.endswith(".kv_b_proj") and module.replace("kv_b_proj", "o_proj") in linears:
+        if (
+            module not in linears
+            and module.endswith(".kv_b_proj")
+            and module.replace("kv_b_proj", "o_proj") in linears
+        ):
             raise UnsupportedModel(
                 f"the adapter {path.parent.name!r} changes {module[:120]!r}, which is absorbed into queries and outputs",
                 fix="leave kv_b_proj out of target_modules, or merge the adapter with peft's merge_and_unload",
@@ -300,7 +330,7 @@ class _Config:
             any(config.get(key) is not None for key in _CHOICES),
         )
 
-    def check_targets(self, modules: Mapping[str, object], linears: Mapping[str, Linear]) -> None:
+    def check_targets(self, modules: Mapping[str, object], linears: Mapping[str, Shaped]) -> None:
         """Checks that the tensors belong to the modules that the configuration names, and that none is missing.
 
         Routed experts may be left out as a whole, because peft skips them if transformers keeps them stacked. The modules of
@@ -323,7 +353,7 @@ class _Config:
                     f"target_modules names {target[:120]!r}, and it holds {len(held)} of {len(named)} such modules",
                 )
 
-    def scale(self, path: Path, module: str, a: SafetensorsInfo, b: SafetensorsInfo, linear: Linear) -> float:
+    def scale(self, path: Path, module: str, a: SafetensorsInfo, b: SafetensorsInfo, linear: Shaped) -> float:
         """Returns the factor of B A, after checking the shapes of both."""
         rank = next((rank for pattern, rank in self.ranks.items() if _names(pattern, module)), self.rank)
         alpha = next((alpha for pattern, alpha in self.alphas.items() if _names(pattern, module)), self.alpha)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from deepwell.errors import InvalidRequest, UnsupportedModel
 from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor
 from deepwell.models.formats.config import ModelConfig, RopeScaling
+from deepwell.models.formats.safetensors import read_json
 from deepwell.models.text.tokenizer import Tokenizer
 
 __all__ = ["ExportDtype", "export_safetensors"]
@@ -45,6 +46,7 @@ def export_safetensors(
     tokenizer: Tokenizer | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     progress: Callable[[int], None] | None = None,
+    replaced: Mapping[str, StoredTensor] | None = None,
 ) -> None:
     """Writes `config.json`, `generation_config.json`, the weights and the tokenizer's files.
 
@@ -57,10 +59,12 @@ def export_safetensors(
         tokenizer: If given, written next to the weights.
         max_shard_bytes: Weights larger than this are split between tensors, with an index.
         progress: Called with the bytes written since the last call.
+        replaced: Tensors to write in place of those of the checkpoint, by name.
 
     Raises:
         InvalidRequest: `directory` is not empty, or `dtype` is not one of the three.
-        UnsupportedModel: a weight exceeds the range of float16, or the model is not a dense Llama or Qwen.
+        UnsupportedModel: a weight exceeds the range of float16, or the model is neither a dense Llama or Qwen nor a folder
+            of safetensors, whose configuration is kept.
     """
     if dtype not in get_args(ExportDtype):
         raise InvalidRequest(
@@ -68,7 +72,8 @@ def export_safetensors(
         )
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise InvalidRequest(f"{directory} is not empty", fix="choose a directory that does not exist yet")
-    if checkpoint.config.architecture not in _CLASSES:
+    source = _source_config(checkpoint)
+    if checkpoint.config.architecture not in _CLASSES and source is None:
         raise UnsupportedModel(
             f"a model of the architecture {checkpoint.config.architecture} cannot be exported",
             fix="use the publisher's safetensors",
@@ -76,11 +81,14 @@ def export_safetensors(
     partial = directory.with_name(f".{directory.name}.partial-{os.getpid()}")
     partial.mkdir(parents=True)
     try:
-        _write_json(partial / "config.json", _config_json(checkpoint.config, dtype))
+        written = (
+            _config_json(checkpoint.config, dtype) if source is None else source | {"torch_dtype": dtype}
+        )
+        _write_json(partial / "config.json", written)
         _write_json(partial / "generation_config.json", _generation_json(checkpoint.config))
         if tokenizer is not None:
             _write_tokenizer(partial, tokenizer, checkpoint.config)
-        _write_weights(partial, checkpoint, dtype, max_shard_bytes, progress)
+        _write_weights(partial, checkpoint, dtype, max_shard_bytes, progress, replaced or {})
         if directory.exists():
             directory.rmdir()
         partial.rename(directory)
@@ -95,9 +103,10 @@ def _write_weights(
     dtype: ExportDtype,
     max_shard_bytes: int,
     progress: Callable[[int], None] | None,
+    replaced: Mapping[str, StoredTensor],
 ) -> None:
     tensors = [
-        *(checkpoint.tensor(name) for name in checkpoint.names),
+        *(replaced.get(name) or checkpoint.tensor(name) for name in checkpoint.names),
         *_zero_output_biases(checkpoint.config),
     ]
     shards = _plan_shards(tensors, _STORED[dtype][1], max_shard_bytes)
@@ -118,9 +127,23 @@ def _write_weights(
         _write_json(directory / "model.safetensors.index.json", index)
 
 
+def _source_config(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Returns the configuration of a mixture or of latent attention as its folder has it; None: it is made from ours."""
+    if checkpoint.config.architecture in _CLASSES or checkpoint.format != "safetensors":
+        return None
+    config = dict(read_json(checkpoint.paths[0].parent / "config.json"))
+    for name in (
+        "quantization_config",
+        "auto_map",
+        "dtype",
+    ):  # weights are written as they are, and no code is named
+        config.pop(name, None)
+    return config
+
+
 def _zero_output_biases(config: ModelConfig) -> Iterator[StoredTensor]:
     """Yields the `o_proj` biases that transformers also expects if `attention_bias` of a Llama or Qwen3 model is set."""
-    if config.architecture != "qwen2" and config.attention_bias:
+    if config.architecture in ("llama", "qwen3", "qwen3_moe") and config.attention_bias:
         zeros = np.zeros((1, 4 * config.hidden_size), np.uint8)
         for layer in range(config.num_hidden_layers):
             yield StoredTensor(

@@ -14,8 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -26,7 +28,7 @@ from deepwell.models.formats.config import ModelConfig, RopeScaling
 from deepwell.models.store.store import ModelStore
 from deepwell.settings import Settings
 
-__all__ = ["Base", "empty_model", "hf_config", "load_model", "open_base"]
+__all__ = ["Base", "empty_model", "hf_config", "load_model", "open_base", "released_weights"]
 
 _CLASSES: Final = {
     "llama": "Llama",
@@ -101,6 +103,25 @@ def empty_model(base: Base) -> PreTrainedModel:
     """Returns the model without values, to count by: call it under `torch.device("meta")`."""
     kind = getattr(transformers, f"{_CLASSES[base.config.architecture]}ForCausalLM")
     return kind(hf_config(base.config))
+
+
+def released_weights(parameters: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
+    """Returns trained weights by the names of released checkpoints, in which every expert has matrices of its own."""
+    found: dict[str, NDArray[np.float32]] = {}
+    for name, parameter in parameters.items():
+        values = parameter.detach().float().cpu().numpy()
+        prefix, _, last = name.rpartition(".experts.")
+        if not prefix:
+            found[name] = values
+            continue
+        for expert, matrix in enumerate(values):  # [experts, outputs, inputs]
+            parts = {"down_proj": matrix}
+            if last == "gate_up_proj":
+                gate, up = np.split(matrix, 2)
+                parts = {"gate_proj": gate, "up_proj": up}
+            for part, rows in parts.items():
+                found[f"{prefix}.experts.{expert}.{part}.weight"] = rows
+    return found
 
 
 def _state(checkpoint: Checkpoint, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ class Progress:
         best_loss: lowest held-out loss; None: not measured yet.
         best_step: step that it was measured after.
         worse: validations in a row without a lower one.
-        first_loss: held-out loss before the first step.
+        first_loss, last_loss: held-out loss before the first step, and the newest.
         scaler: state of the gradient scaler, for float16 alone.
     """
 
@@ -43,6 +43,7 @@ class Progress:
     best_step: int = 0
     worse: int = 0
     first_loss: float | None = None
+    last_loss: float | None = None
     scaler: dict[str, float] = field(default_factory=dict)
 
 

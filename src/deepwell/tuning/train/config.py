@@ -46,7 +46,10 @@ class StepConfig(_Strict):
         "auto",
         description="Tokens computed at a time; auto: what fits the memory. It does not change results.",
     )
-    max_tokens: int = Field(1024, ge=16, le=1 << 20, description="Longest conversation; longer ones are cut.")
+    max_tokens: int | Auto = Field(
+        "auto",
+        description="Longest conversation; longer ones are cut. Auto: 1024, or what the model has positions for.",
+    )
     learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest learning rate.")
     warmup: float = Field(0.03, ge=0, le=1, description="Share of the steps over which the rate rises.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Fall of the rate.")
@@ -70,10 +73,16 @@ class StepConfig(_Strict):
 
     @model_validator(mode="after")
     def _positive(self) -> StepConfig:
-        for name in ("micro_tokens", "evaluate_every", "save_every", "threads"):
+        for name, least in (
+            ("micro_tokens", 1),
+            ("max_tokens", 16),
+            ("evaluate_every", 1),
+            ("save_every", 1),
+            ("threads", 1),
+        ):
             value = getattr(self, name)
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"train.{name} is {value}, and must be at least 1 or auto")
+            if isinstance(value, int) and value < least:
+                raise ValueError(f"train.{name} is {value}, and must be at least {least} or auto")
         return self
 
 

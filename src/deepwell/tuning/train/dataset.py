@@ -40,11 +40,14 @@ class Dataset:
     held_out_records: list[Record]
 
 
-def load_dataset(config: TuneConfig, codec: Codec) -> Dataset:
+def load_dataset(config: TuneConfig, codec: Codec, max_tokens: int) -> Dataset:
     """Reads and renders the files of a configuration.
 
     A held-out share is chosen by the hash of each record's text: it does not depend on the order of the file, and a text that
     occurs twice is never on both sides.
+
+    Args:
+        max_tokens: longest example.
 
     Raises:
         InvalidRequest: a file cannot be read, or no example is left to train on.
@@ -57,15 +60,15 @@ def load_dataset(config: TuneConfig, codec: Codec) -> Dataset:
     else:
         held = [one for one in records if _is_held_out(one, config.validation)]
         trained = [one for one in records if not _is_held_out(one, config.validation)]
-    most = config.train.max_tokens
-    train = read_examples(trained, codec, most, report)
-    held_out = read_examples(held, codec, most, held_report)
+    train = read_examples(trained, codec, max_tokens, report)
+    held_out = read_examples(held, codec, max_tokens, held_report)
     report.check()
     held_report.check()
     if not train:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in report.dropped.most_common(3))
+        reason = next(iter(report.examples), "")
+        first = f": {reason}, {report.examples[reason][0].detail}" if reason else ""
         raise InvalidRequest(
-            f"none of {report.read} records can be trained on{f': {reasons}' if reasons else ''}",
+            f"none of {report.read} records can be trained on{first[:300]}",
             fix="run `deepwell data check` on the files",
         )
     return Dataset(train, held_out, report, held_report, held)

@@ -202,6 +202,7 @@ class Loop:
             loss=round(measured.loss, 6),
             token_accuracy=round(measured.token_accuracy, 6),
         )
+        progress.last_loss = measured.loss
         if progress.best_loss is None or measured.loss < progress.best_loss:
             progress.best_loss, progress.best_step, progress.worse = measured.loss, progress.step, 0
             if progress.step:

@@ -7,6 +7,8 @@ with the number that the architecture has.
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ import torch
 from peft import LoraConfig as PeftConfig
 from peft import PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 
 from deepwell.engine.architectures.targets import lora_targets
 from deepwell.errors import InvalidRequest
@@ -80,8 +83,7 @@ def map_targets(config: ModelConfig, names: Sequence[str]) -> Targets:
                 param="lora.targets",
             )
         modules[actual] = known[actual]
-    unserved = [name for name in modules if name == "kv_b_proj"] + list(parameters)
-    return Targets(modules, parameters, tuple(unserved))
+    return Targets(modules, parameters, tuple(name for name in modules if name == "kv_b_proj"))
 
 
 def _latent_names(config: ModelConfig) -> dict[str, str]:
@@ -142,6 +144,42 @@ def save_adapter(model: PeftModel, folder: Path, base_name: str) -> None:
     settings.base_model_name_or_path = base_name
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+    if settings.target_parameters:
+        _unstack(model, folder)
+
+
+def _unstack(model: PeftModel, folder: Path) -> None:
+    """Rewrites an adapter of stacked experts as one of each expert's own matrices, as released checkpoints name them.
+
+    That is the form that serving knows. Both have the same values: A is stacked, and B holds the experts in its last dimension.
+    """
+    weights = load_file(folder / "adapter_model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if ".experts." not in name}
+    names: set[str] = set()
+    for path, module in model.named_modules():
+        parameter = getattr(module, "parameter_name", None)
+        if not isinstance(module, LoraLayer) or parameter not in ("gate_up_proj", "down_proj"):
+            continue
+        prefix = path.removesuffix(".base_layer")
+        stacked_a, stacked_b = module.lora_A["default"].weight, module.lora_B["default"].weight
+        experts = module.num_experts
+        a = stacked_a.detach().reshape(experts, -1, stacked_a.shape[-1])  # [experts, r, inputs]
+        b = stacked_b.detach().reshape(stacked_b.shape[0], -1, experts)  # [outputs, r, experts]
+        for expert in range(experts):
+            parts = {"down_proj": b[:, :, expert]}
+            if parameter == "gate_up_proj":
+                parts = dict(zip(("gate_proj", "up_proj"), b[:, :, expert].chunk(2), strict=True))
+            for part, rows in parts.items():
+                names.add(part)
+                kept[f"{prefix}.{expert}.{part}.lora_A.weight"] = a[expert].cpu().clone()
+                kept[f"{prefix}.{expert}.{part}.lora_B.weight"] = rows.cpu().contiguous()
+    save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    path = folder / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    modules = "|".join(map(re.escape, sorted({*config["target_modules"], *names})))
+    # An expression, because these names do not match every module that is called so: shared experts and dense MLPs are left.
+    config |= {"target_parameters": None, "target_modules": rf".*\.(experts\.\d+\.)?({modules})"}
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def trainable_parameters(model: Any) -> int:

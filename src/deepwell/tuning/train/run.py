@@ -17,7 +17,7 @@ from torch import Tensor
 from deepwell.engine.machine import usable_cpus
 from deepwell.errors import InvalidRequest
 from deepwell.tuning.train.artefact import library_versions, write_record
-from deepwell.tuning.train.bases import Base, empty_model, load_model, open_base
+from deepwell.tuning.train.bases import Base, empty_model, load_model, open_base, released_weights
 from deepwell.tuning.train.checkpoints import (
     Progress,
     commit_folder,
@@ -32,11 +32,13 @@ from deepwell.tuning.train.journal import Journal
 from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
 from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
 from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
+from deepwell.tuning.train.merge import write_model
 from deepwell.tuning.train.optimizer import make_optimizer
 from deepwell.tuning.train.strategy import Single, Strategy
 
 __all__ = ["Plan", "Stopped", "plan_run", "run_sft"]
 
+DEFAULT_MAX_TOKENS: Final = 1024
 _BEST: Final = "best.safetensors"
 # What may differ between a run and its continuation: nothing of it changes what is computed.
 _FREE: Final = ("threads", "save_every")
@@ -92,15 +94,9 @@ def plan_run(config: TuneConfig) -> Plan:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = _precision(config, device)
     settings = config.train
-    if settings.max_tokens > base.config.max_position_embeddings:
-        most = base.config.max_position_embeddings
-        raise InvalidRequest(
-            f"train.max_tokens is {settings.max_tokens}, and {base.name} has positions for {most}",
-            fix=f"set train.max_tokens to {most} or less",
-            param="train.max_tokens",
-        )
+    longest_allowed = _max_tokens(settings.max_tokens, base)
     trainable = _trainable(config, base)
-    data = load_dataset(config, base.codec)
+    data = load_dataset(config, base.codec, longest_allowed)
     everything = [*data.train, *data.held_out]
     longest = max(len(one.token_ids) for one in everything)
     share = max(one.labelled / len(one.token_ids) for one in everything)
@@ -124,6 +120,19 @@ def plan_run(config: TuneConfig) -> Plan:
         precision,
         device,
     )
+
+
+def _max_tokens(wanted: int | str, base: Base) -> int:
+    most = base.config.max_position_embeddings
+    if isinstance(wanted, str):
+        return min(DEFAULT_MAX_TOKENS, most)
+    if wanted > most:
+        raise InvalidRequest(
+            f"train.max_tokens is {wanted}, and {base.name} has positions for {most}",
+            fix=f"set train.max_tokens to {most} or less",
+            param="train.max_tokens",
+        )
+    return wanted
 
 
 def _trainable(config: TuneConfig, base: Base) -> int:
@@ -193,6 +202,11 @@ class _Run:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if config.method == "lora":
             model = add_lora(model, plan.base.config, config.lora, settings.seed)
+        else:
+            model.requires_grad_(True)
+            for name, parameter in model.named_parameters():
+                if name.endswith(".o_proj.bias"):  # zeros that only transformers has
+                    parameter.requires_grad_(False)
         self._model = strategy.prepare(model)
         self._parameters = named_parameters(self._model)
         self._names = {parameter: name for name, parameter in self._parameters.items()}
@@ -261,7 +275,7 @@ class _Run:
             "tokens": progress.tokens,
             "step": used,
             "held_out_loss_before": progress.first_loss,
-            "held_out_loss": progress.best_loss if used == progress.best_step else None,
+            "held_out_loss": progress.best_loss if used == progress.best_step else progress.last_loss,
         }
         if self._plan.config.method == "lora":
             target = self._folder / "adapter"
@@ -279,11 +293,8 @@ class _Run:
         write_record(folder, self._record(metrics))
 
     def _write_model(self, folder: Path, metrics: Mapping[str, Any]) -> None:
-        from deepwell.tuning.train.merge import write_model
-
-        write_model(
-            self._plan.base, {n: one.detach().cpu().float() for n, one in self._parameters.items()}, folder
-        )
+        base = self._plan.base
+        write_model(base.path, base.checkpoint, released_weights(self._parameters), folder)
         write_record(folder, self._record(metrics))
 
     def _record(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
