@@ -1,1 +1,1 @@
-"""The forward pass of training: `loss` is the only thing that the loop calls."""
+"""Forward and backward passes of training, written out by hand where that saves time or memory."""
