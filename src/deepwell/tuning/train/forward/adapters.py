@@ -128,6 +128,6 @@ def dropped(x: Tensor, share: float, seed: int) -> Tensor:
         generator = torch.Generator(x.device).manual_seed(seed)
         return torch.rand(x.shape, device=x.device, generator=generator) < share
     count = x.numel()
-    drawn = np.random.Generator(np.random.SFC64(seed)).bytes(2 * count)
-    bits = torch.frombuffer(bytearray(drawn), dtype=torch.int16)
+    words = np.random.Generator(np.random.SFC64(seed)).integers(0, 1 << 64, -(-count // 4), dtype=np.uint64)
+    bits = torch.from_numpy(words.view(np.int16)[:count])
     return (bits < round(share * 65536) - 32768).view(x.shape)
