@@ -56,6 +56,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "ci": repository.ci,
     "targets": targets.targets,
     "tuning-speed": tuning_speed.tuning_speed,
+    "tuning-parallel": tuning_speed.tuning_parallel,
     "parsing": service.parsing,
     "grammar": service.grammar,
     "timing": service.timing,

@@ -8,7 +8,7 @@ import typer
 
 from deepwell.cli.bench.options import Json, Model, Row, Threads, measure, model_path, usable_threads
 
-__all__ = ["tuning_speed"]
+__all__ = ["tuning_parallel", "tuning_speed"]
 
 
 def tuning_speed(
@@ -46,3 +46,14 @@ def tuning_speed(
             profile=profile,
         ),
     )
+
+
+def tuning_parallel(
+    processes: Annotated[int, typer.Option(min=2, max=3, help="Number of processes.")] = 2,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures how far gradients of several processes are from those of one, for ddp, fsdp2 and tensor."""
+    from deepwell.bench.suites.tuning.parallel import bench_tuning_parallel
+
+    measure("tuning_parallel", row, json, lambda report: bench_tuning_parallel(report, processes=processes))
