@@ -22,6 +22,7 @@ from deepwell.cli.bench import (
     service,
     storage,
     targets,
+    tuning_speed,
 )
 from deepwell.cli.usage import Verbs
 
@@ -54,6 +55,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "newcomer": repository.newcomer,
     "ci": repository.ci,
     "targets": targets.targets,
+    "tuning-speed": tuning_speed.tuning_speed,
+    "tuning-parallel": tuning_speed.tuning_parallel,
     "parsing": service.parsing,
     "grammar": service.grammar,
     "timing": service.timing,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,12 +21,19 @@ class Adapter:
         b: trained, [outputs, r].
         scale: alpha / r.
         dropout: share of the inputs of `a` that training sets to zero.
+        rows, columns: outputs and inputs that this process computes; gradients have the whole size, zero elsewhere.
     """
 
     a: Tensor
     b: Tensor
     scale: float
     dropout: float
+    rows: slice = field(default_factory=lambda: slice(None))
+    columns: slice = field(default_factory=lambda: slice(None))
+
+    def whole(self, a_grad: Tensor, b_grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the gradients of the whole matrices, in their dtype, from those of this process's part."""
+        return _placed(a_grad, self.a, (slice(None), self.columns)), _placed(b_grad, self.b, (self.rows, slice(None)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,10 +71,10 @@ class Group:
         share = adapters[0].dropout if seed is not None else 0.0
         gone = dropped(x, share, seed) if seed is not None and share else None
         seen = x if gone is None else x.masked_fill(gone, 0)
-        down = torch.cat([adapter.a for adapter in adapters]).to(x.dtype)
+        down = torch.cat([adapter.a[:, adapter.columns] for adapter in adapters]).to(x.dtype)
         low = F.linear(seen, down)  # [rows, sum of ranks]
         for adapter, columns, ranks in self._places():
-            up = adapter.b.to(x.dtype).t()
+            up = adapter.b[adapter.rows].to(x.dtype).t()
             y[:, columns].addmm_(low[:, ranks], up, alpha=adapter.scale / (1 - share))
         return y, GroupState(seen, gone, low, down, share)
 
@@ -82,12 +89,12 @@ class Group:
         low_grad = torch.empty_like(state.low)
         for adapter, columns, ranks in self._places():
             scale = adapter.scale / (1 - state.share)
-            torch.mul(grad[:, columns] @ adapter.b.to(grad.dtype), scale, out=low_grad[:, ranks])
-            found.append((grad[:, columns].t() @ state.low[:, ranks]).to(adapter.b.dtype).mul_(scale))
+            torch.mul(grad[:, columns] @ adapter.b[adapter.rows].to(grad.dtype), scale, out=low_grad[:, ranks])
+            found.append((grad[:, columns].t() @ state.low[:, ranks]).float().mul_(scale))
         down_grad = low_grad.t() @ state.seen
         grads: list[Tensor] = []
         for (adapter, _, ranks), up_grad in zip(self._places(), found, strict=True):
-            grads += [down_grad[ranks].to(adapter.a.dtype), up_grad]
+            grads += adapter.whole(down_grad[ranks], up_grad)
         if x_grad is not None:
             if state.gone is None:
                 x_grad.addmm_(low_grad, state.down)
@@ -118,6 +125,15 @@ class GroupState:
     share: float
 
 
+def _placed(part: Tensor, whole: Tensor, place: tuple[slice, slice]) -> Tensor:
+    part = part.to(whole.dtype)
+    if part.shape == whole.shape:
+        return part
+    found = torch.zeros_like(whole)
+    found[place] = part
+    return found
+
+
 def dropped(x: Tensor, share: float, seed: int) -> Tensor:
     """Returns a random bool tensor in the shape of `x`, true for about `share` of the values, the same for the same seed.
 
@@ -128,6 +144,6 @@ def dropped(x: Tensor, share: float, seed: int) -> Tensor:
         generator = torch.Generator(x.device).manual_seed(seed)
         return torch.rand(x.shape, device=x.device, generator=generator) < share
     count = x.numel()
-    drawn = np.random.Generator(np.random.SFC64(seed)).bytes(2 * count)
-    bits = torch.frombuffer(bytearray(drawn), dtype=torch.int16)
+    words = np.random.Generator(np.random.SFC64(seed)).integers(0, 1 << 64, -(-count // 4), dtype=np.uint64)
+    bits = torch.from_numpy(words.view(np.int16)[:count])
     return (bits < round(share * 65536) - 32768).view(x.shape)

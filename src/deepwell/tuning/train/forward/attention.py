@@ -1,4 +1,8 @@
-"""Causal attention within segments, by tiles of queries: products of matrices without a mask of tokens x tokens."""
+"""Causal attention within segments, by tiles of queries: products of matrices without a mask of tokens x tokens.
+
+Heads that read the same keys lie beside each other, [kv_heads, tokens, groups, head_dim], so that a tile's queries of one key
+head are the rows of one matrix, without a copy.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,10 @@ from torch import Tensor
 
 from deepwell.tuning.train.forward.layout import Tile
 
-__all__ = ["attend", "attend_backward", "rotate"]
+__all__ = ["attend", "attend_backward", "by_key_head", "by_token", "rotate"]
+
+_ROUNDED_TILES = 8
+"""Gradients of keys and values that more tiles add to are summed in fp32."""
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor:
@@ -27,22 +34,31 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor, *, back: bool = False) -> Tensor
     return turned
 
 
+def by_key_head(x: Tensor, kv_heads: int) -> Tensor:
+    """Returns [kv_heads, tokens, groups, head_dim] of [tokens, heads, head_dim]."""
+    split = x.unflatten(1, (kv_heads, x.shape[1] // kv_heads))
+    return split.transpose(0, 1).contiguous()
+
+
+def by_token(x: Tensor) -> Tensor:
+    """Returns [tokens, heads, head_dim] of [kv_heads, tokens, groups, head_dim]."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, tiles: Sequence[Tile], scale: float, *, keep: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """Returns [tokens, heads, head_dim], and with `keep` the probabilities of every tile.
+    """Returns the output in the shape of `q`, and with `keep` the probabilities of every tile.
 
     Args:
-        q: [tokens, heads, head_dim].
-        k: [tokens, kv_heads, head_dim]; `v` likewise.
+        q: [kv_heads, tokens, groups, head_dim].
+        k: [kv_heads, tokens, head_dim]; `v` likewise.
     """
-    keys, values = k.transpose(0, 1), v.transpose(0, 1)
     out = torch.empty_like(q)
     kept: list[Tensor] = []
     for tile in tiles:
-        queries = _gather(q, tile, len(keys))
-        probabilities = _probabilities(queries, keys[:, tile.first_key : tile.end], tile.mask, scale)
-        _scatter(out, torch.bmm(probabilities, values[:, tile.first_key : tile.end]), tile)
+        probabilities = _probabilities(_rows(q, tile), k, tile, scale)
+        _rows(out, tile).copy_(torch.bmm(probabilities, v[:, tile.first_key : tile.end]))
         if keep:
             kept.append(probabilities)
     return out, kept
@@ -58,37 +74,37 @@ def attend_backward(
     kept: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of q, k and v; probabilities that were not kept are computed again."""
-    keys, values = k.transpose(0, 1), v.transpose(0, 1)
     grad_q = torch.empty_like(q)
-    # Keys of a long segment get gradients from many tiles; sums of bf16 would round each time.
-    grad_k = torch.zeros(keys.shape, dtype=torch.float32, device=k.device)
+    longest = max(tile.end - tile.first_key for tile in tiles)
+    wide = longest > _ROUNDED_TILES * (tiles[0].end - tiles[0].start)
+    grad_k = torch.zeros(k.shape, dtype=torch.float32 if wide else k.dtype, device=k.device)
     grad_v = torch.zeros_like(grad_k)
     for number, tile in enumerate(tiles):
         span = slice(tile.first_key, tile.end)
-        queries, gradient = _gather(q, tile, len(keys)), _gather(grad, tile, len(keys))
-        p = kept[number] if kept else _probabilities(queries, keys[:, span], tile.mask, scale)
-        grad_v[:, span] += torch.bmm(p.transpose(1, 2), gradient)
-        grad_p = torch.bmm(gradient, values[:, span].transpose(1, 2))
+        queries, gradient = _rows(q, tile), _rows(grad, tile)
+        p = kept[number] if kept else _probabilities(queries, k, tile, scale)
+        _add_product(grad_v[:, span], p.transpose(1, 2), gradient)
+        grad_p = torch.bmm(gradient, v[:, span].transpose(1, 2))
         grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(scale)  # pyright: ignore[reportPrivateUsage]
-        _scatter(grad_q, torch.bmm(grad_s, keys[:, span]), tile)
-        grad_k[:, span] += torch.bmm(grad_s.transpose(1, 2), queries)
-    return grad_q, grad_k.transpose(0, 1).to(k.dtype), grad_v.transpose(0, 1).to(v.dtype)
+        _rows(grad_q, tile).copy_(torch.bmm(grad_s, k[:, span]))
+        _add_product(grad_k[:, span], grad_s.transpose(1, 2), queries)
+    return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
-def _probabilities(queries: Tensor, keys: Tensor, mask: Tensor, scale: float) -> Tensor:
-    groups = queries.shape[1] // len(mask)
-    added = mask.repeat(groups, 1).expand(len(queries), -1, -1)
-    return torch.softmax(torch.baddbmm(added, queries, keys.transpose(1, 2), alpha=scale), -1)
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    if total.dtype == left.dtype:
+        total.baddbmm_(left, right)
+    else:
+        total += torch.bmm(left, right)
 
 
-def _gather(x: Tensor, tile: Tile, kv_heads: int) -> Tensor:
-    """Returns the tile's queries by the key head that they read, [kv_heads, groups * queries, head_dim]."""
-    count, heads, width = tile.end - tile.start, x.shape[1], x.shape[2]
-    split = x[tile.start : tile.end].view(count, kv_heads, heads // kv_heads, width)
-    return split.permute(1, 2, 0, 3).reshape(kv_heads, -1, width)
+def _probabilities(queries: Tensor, k: Tensor, tile: Tile, scale: float) -> Tensor:
+    keys = k[:, tile.first_key : tile.end]
+    scores = torch.bmm(queries, keys.transpose(1, 2)).view(len(k), len(tile.mask), -1, keys.shape[1])
+    torch.add(tile.mask[:, None], scores, alpha=scale, out=scores)
+    return torch.softmax(scores, -1).flatten(1, 2)
 
 
-def _scatter(out: Tensor, values: Tensor, tile: Tile) -> None:
-    count, heads, width = tile.end - tile.start, out.shape[1], out.shape[2]
-    split = values.view(len(values), heads // len(values), count, width)
-    out[tile.start : tile.end] = split.permute(2, 0, 1, 3).reshape(count, heads, width)
+def _rows(x: Tensor, tile: Tile) -> Tensor:
+    """Returns a view of the tile's queries, [kv_heads, queries * groups, head_dim]."""
+    return x[:, tile.start : tile.end].flatten(1, 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -13,11 +13,37 @@ from torch import Tensor, nn
 from deepwell.tuning.train.forward.adapters import Adapter, Group
 from deepwell.tuning.train.forward.layer import Layer
 
-__all__ = ["Decoder", "base_of", "decoder_of", "unsupported"]
+__all__ = ["Decoder", "Part", "Shard", "base_of", "decoder_of", "unsupported"]
 
 _CLASSES: Final = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 _PROJECTIONS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _known: WeakKeyDictionary[nn.Module, Decoder] = WeakKeyDictionary()
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The outputs and inputs of a projection that a process computes."""
+
+    outputs: slice
+    inputs: slice
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shard:
+    """A process's share of a layer that several compute; it stands at the layer as `deepwell_shard`.
+
+    Attributes:
+        kv_heads: first key head, and the one behind the last.
+        parts: of every projection.
+        reduce: sums a tensor over the processes, in place.
+        rank: number of the process of `world`.
+    """
+
+    kv_heads: tuple[int, int]
+    parts: Mapping[Any, Part]
+    reduce: Callable[[Tensor], None]
+    rank: int
+    world: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,6 +52,7 @@ class Decoder:
 
     Attributes:
         stamp: addresses of all weights; another one means that the model has been moved or changed.
+        shard: this process's share of the first layer, None where it computes the whole model.
     """
 
     embedding: Tensor
@@ -35,6 +62,7 @@ class Decoder:
     head: Tensor
     rotary: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     stamp: tuple[int, ...]
+    shard: Shard | None
 
 
 def base_of(model: nn.Module) -> nn.Module:
@@ -53,8 +81,14 @@ def unsupported(model: nn.Module) -> str | None:
         return "it has another activation, or drops attention weights"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "its attention has a window"
-    if torch.is_autocast_enabled(base.lm_head.weight.device.type):
-        return "autocast chooses the formats of the products"
+    if hasattr(base.model.layers[0], "unshard"):  # of fully_shard
+        return "its layers gather their weights when transformers calls them"
+    weight = base.lm_head.weight
+    device = weight.device.type
+    if torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device) != weight.dtype:
+        return "autocast chooses another format for its products"
+    if weight.dtype == torch.float16:
+        return "gradients of fp16 need the scaling that autocast has"
     trained = {id(part) for layer in base.model.layers for part in _adapters_of(layer)}
     if any(part.requires_grad and id(part) not in trained for part in model.parameters()):
         return "weights of the base model are trained"
@@ -86,7 +120,8 @@ def decoder_of(model: nn.Module) -> Decoder:
     base: Any = base_of(model)
     known = _known.get(base)
     if known is None or known.stamp != _stamp(base):
-        layers = [_layer(layer, number, base.config) for number, layer in enumerate(base.model.layers)]
+        with torch.inference_mode(mode=False), torch.no_grad():  # the first pass may be a validation
+            layers = [_layer(layer, number, base.config) for number, layer in enumerate(base.model.layers)]
         known = Decoder(
             embedding=base.model.embed_tokens.weight,
             layers=tuple(layers),
@@ -95,6 +130,7 @@ def decoder_of(model: nn.Module) -> Decoder:
             head=base.lm_head.weight,
             rotary=base.model.rotary_emb,
             stamp=_stamp(base),
+            shard=getattr(base.model.layers[0], "deepwell_shard", None),
         )
         _known[base] = known
     return known
@@ -109,26 +145,27 @@ def _layer(layer: Any, number: int, config: Any) -> Layer:
     head_norms = None
     if hasattr(attention, "q_norm"):
         head_norms = attention.q_norm.weight, attention.k_norm.weight
-    shards = getattr(layer, "deepwell_shard", None)  # set where processes share the layer
-    heads, kv_heads = shards.heads if shards else (config.num_attention_heads, config.num_key_value_heads)
+    shard: Shard | None = getattr(layer, "deepwell_shard", None)
+    q_heads = config.num_attention_heads // config.num_key_value_heads
+    kv_heads = shard.kv_heads[1] - shard.kv_heads[0] if shard else config.num_key_value_heads
     return Layer(
         number=number,
-        qkv=_group([attention.q_proj, attention.k_proj, attention.v_proj]),
-        out=_group([attention.o_proj]),
-        gate_up=_group([mlp.gate_proj, mlp.up_proj]),
-        down=_group([mlp.down_proj]),
+        qkv=_group([attention.q_proj, attention.k_proj, attention.v_proj], shard),
+        out=_group([attention.o_proj], shard),
+        gate_up=_group([mlp.gate_proj, mlp.up_proj], shard),
+        down=_group([mlp.down_proj], shard),
         norms=(layer.input_layernorm.weight, layer.post_attention_layernorm.weight),
         head_norms=head_norms,
-        heads=heads,
+        heads=kv_heads * q_heads,
         kv_heads=kv_heads,
         head_dim=attention.head_dim,
         eps=layer.input_layernorm.variance_epsilon,
         scaling=attention.scaling,
-        reduce=shards.reduce if shards else None,
+        reduce=shard.reduce if shard else None,
     )
 
 
-def _group(modules: Sequence[Any]) -> Group:
+def _group(modules: Sequence[Any], shard: Shard | None) -> Group:
     linears = [module.get_base_layer() if hasattr(module, "lora_A") else module for module in modules]
     weight, bias = linears[0].weight.detach(), None
     outputs = tuple(len(linear.weight) for linear in linears)
@@ -138,7 +175,7 @@ def _group(modules: Sequence[Any]) -> Group:
             linear.weight.data = part
     if any(linear.bias is not None for linear in linears):
         bias = torch.cat([_bias(linear) for linear in linears])
-    return Group(weight, bias, outputs, tuple(_adapter(module) for module in modules))
+    return Group(weight, bias, outputs, tuple(_adapter(module, shard) for module in modules))
 
 
 def _bias(linear: nn.Linear) -> Tensor:
@@ -147,15 +184,18 @@ def _bias(linear: nn.Linear) -> Tensor:
     return linear.bias.detach()
 
 
-def _adapter(module: Any) -> Adapter | None:
+def _adapter(module: Any, shard: Shard | None = None) -> Adapter | None:
     if not hasattr(module, "lora_A"):
         return None
     (name,) = module.active_adapters
+    part = shard.parts[module] if shard else Part(slice(None), slice(None))
     return Adapter(
         a=module.lora_A[name].weight,
         b=module.lora_B[name].weight,
         scale=module.scaling[name],
         dropout=getattr(module.lora_dropout[name], "p", 0.0),
+        rows=part.outputs,
+        columns=part.inputs,
     )
 
 

@@ -12,7 +12,13 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from deepwell.tuning.train.forward.adapters import Group, GroupState
-from deepwell.tuning.train.forward.attention import attend, attend_backward, rotate
+from deepwell.tuning.train.forward.attention import (
+    attend,
+    attend_backward,
+    by_key_head,
+    by_token,
+    rotate,
+)
 from deepwell.tuning.train.forward.layout import Layout
 from deepwell.tuning.train.forward.norm import rms_norm, rms_norm_backward
 
@@ -126,12 +132,12 @@ def _forward(layer: Layer, x: Tensor, step: Step) -> tuple[Tensor, _State]:
         unturned = pair
         pair, head_scales = _norm_heads(pair, layer)
     pair = rotate(pair, step.cos, step.sin)
-    q = pair[:, : layer.heads]
-    k = pair[:, layer.heads :].transpose(0, 1).contiguous().transpose(0, 1)
-    v = heads[:, turned:].transpose(0, 1).contiguous().transpose(0, 1)
+    q = by_key_head(pair[:, : layer.heads], layer.kv_heads)
+    k = by_key_head(pair[:, layer.heads :], layer.kv_heads).squeeze(2)
+    v = by_key_head(heads[:, turned:], layer.kv_heads).squeeze(2)
     keep = not step.checkpointing and step.layout.mean_reach <= KEPT_REACH
     mixed, kept = attend(q, k, v, step.layout.tiles, layer.scaling, keep=keep)
-    mixed = mixed.flatten(1)
+    mixed = by_token(mixed).flatten(1)
     residual = x
     if step.rows is not None:
         mixed, residual = mixed[step.rows], x[step.rows]
@@ -187,14 +193,15 @@ def _backward(
 
 def _attention_backward(layer: Layer, mixed_grad: Tensor, state: _State, step: Step) -> Tensor:
     """Returns the gradient of the packed queries, keys and values."""
-    mixed_grad = mixed_grad.view(len(state.x), layer.heads, layer.head_dim)
+    mixed_grad = by_key_head(mixed_grad.view(len(state.x), layer.heads, layer.head_dim), layer.kv_heads)
     q_grad, k_grad, v_grad = attend_backward(
         mixed_grad, *state.heads, step.layout.tiles, layer.scaling, state.kept
     )
-    pair = rotate(torch.cat([q_grad, k_grad], 1), step.cos, step.sin, back=True)
+    pair = torch.cat([by_token(q_grad), k_grad.transpose(0, 1)], 1)
+    pair = rotate(pair, step.cos, step.sin, back=True)
     if layer.head_norms and state.unturned is not None and state.head_scales:
         pair = _norm_heads_backward(pair, layer, state.unturned, state.head_scales)
-    return torch.cat([pair, v_grad], 1).flatten(1)
+    return torch.cat([pair, v_grad.transpose(0, 1)], 1).flatten(1)
 
 
 def _norm_heads(pair: Tensor, layer: Layer) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepwell.tuning.train.batches import PADDING, Batch
-from deepwell.tuning.train.forward.decoder import Decoder, base_of, decoder_of, unsupported
+from deepwell.tuning.train.forward.decoder import Decoder, Shard, base_of, decoder_of, unsupported
 from deepwell.tuning.train.forward.head import head_loss
 from deepwell.tuning.train.forward.layer import Step, run_layer
 from deepwell.tuning.train.forward.layout import Layout, lay_out
@@ -52,7 +52,8 @@ def outcome(model: nn.Module, batch: Batch, *, checkpointing: bool = False) -> O
         return _plain(model, batch)
     decoder = decoder_of(model)
     layout = lay_out(batch, decoder.embedding.dtype)
-    total, correct = _written_out(decoder, layout, checkpointing=checkpointing, drop=model.training)
+    with torch.autocast(batch.token_ids.device.type, enabled=False):
+        total, correct = _written_out(decoder, layout, checkpointing=checkpointing, drop=model.training)
     return Outcome(total, len(layout.targets), int(correct))
 
 
@@ -68,7 +69,14 @@ def _written_out(
     for layer in decoder.layers:
         rows = layout.predictors if layer.number == last else None
         x = run_layer(layer, x, Step(layout, cos, sin, seed, rows, checkpointing))
-    return head_loss(_LastNorm.apply(x, decoder.norm, decoder.eps), decoder.head, layout.targets)
+    hidden = _LastNorm.apply(x, decoder.norm, decoder.eps)
+    if decoder.shard is None:
+        return head_loss(hidden, decoder.head, layout.targets)
+    # Every process holds the head, and computes the loss of its share of the positions.
+    shard = decoder.shard
+    mine = torch.arange(shard.rank, len(layout.targets), shard.world, device=hidden.device)
+    total, correct = head_loss(_Shared.apply(hidden, mine, shard), decoder.head, layout.targets[mine])
+    return _Summed.apply(total, shard), _summed(correct, shard)
 
 
 class _LastNorm(torch.autograd.Function):
@@ -82,6 +90,39 @@ class _LastNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, weight, scale = ctx.saved_tensors
         return rms_norm_backward(grad, x, weight, scale, onto=None), None, None
+
+
+class _Shared(torch.autograd.Function):
+    """Some rows of a tensor that every process has; its gradient is summed over the processes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Tensor, shard: Shard) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.rows, ctx.shard, ctx.count = rows, shard, len(x)
+        return x[rows]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        whole = grad.new_zeros(ctx.count, grad.shape[1]).index_copy_(0, ctx.rows, grad)
+        ctx.shard.reduce(whole)
+        return whole, None, None
+
+
+class _Summed(torch.autograd.Function):
+    """The sum over the processes, each of which goes back into its own part."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shard: Shard) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _summed(x, shard)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grad, None
+
+
+def _summed(x: Tensor, shard: Shard) -> Tensor:
+    total = x.clone()
+    shard.reduce(total)
+    return total
 
 
 def _plain(model: nn.Module, batch: Batch) -> Outcome:
