@@ -22,6 +22,7 @@ from deepwell.cli.bench import (
     service,
     storage,
     targets,
+    tuning_data,
     tuning_speed,
 )
 from deepwell.cli.usage import Verbs
@@ -109,6 +110,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "container": deploy.container,
     "up": deploy.up,
     "console": deploy.console,
+    "near-duplicates": tuning_data.near_duplicates,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

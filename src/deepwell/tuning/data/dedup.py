@@ -58,7 +58,8 @@ class Removal:
     Attributes:
         reason: `unreadable`, `contaminated`, `exact`, `near` or `semantic`.
         detail: what was found, or the field that cannot be read.
-        twin: index of the kept record that it is a duplicate of; None: it is no duplicate.
+        twin: index of the record that it is a duplicate of; None: it is no duplicate. The twin is kept, unless one of like
+            meaning is kept for it.
         similarity: Jaccard similarity with the twin, or cosine for `semantic`.
         note: what is wrong with a record that cannot be read.
     """
@@ -120,6 +121,9 @@ class Deduplication:
         if self._options.embedder is not None:
             self._semantic(self._options.embedder, advance_semantic)
         self._texts.clear()
+        for index, removal in self.removals.items():
+            if removal.reason == "exact" and removal.twin in self.removals:
+                self.removals[index] = self.removals[removal.twin]  # what its equal resembles, it resembles as much
         self.cluster_sizes.sort(reverse=True)
         for index in sorted(self.removals):
             removal, place = self.removals[index], self._places[index]

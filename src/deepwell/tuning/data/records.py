@@ -178,9 +178,9 @@ _MAX_ARRAY_BYTES = 1 << 30
 def read_entries(path: Path) -> Iterator[tuple[int, bytes | Note]]:
     """Yields the line on which each entry of a file begins, and its JSON or what keeps it from being read."""
     with path.open("rb") as file:
-        head = file.read(4096).removeprefix(_BOM).lstrip()
+        head = b"".join(file.read(4096).removeprefix(_BOM).split())
         file.seek(0)
-        if head.startswith(b"["):
+        if head.startswith((b"[{", b"[]")):
             yield from _array(file.read(_MAX_ARRAY_BYTES + 1))
             return
         number = 0
