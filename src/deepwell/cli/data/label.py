@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from deepwell.tuning.data.records import Record
 
 __all__ = ["label"]
+
+_KEY = re.compile(r"\x1b\[[0-9;]*[A-Za-z~]|.", re.DOTALL)
+_ARROWS = {"\x1b[C": "s", "\x1b[D": "u"}
 
 Kind = Literal["hashed", "embeddings", "likelihoods"]
 
@@ -187,14 +192,26 @@ def _reader(*, single: bool) -> Iterator[Callable[[], str | None]]:
     if not (single and sys.stdin.isatty()):
         yield line
         return
+    import os
     import termios
     import tty
 
     descriptor = sys.stdin.fileno()
     before = termios.tcgetattr(descriptor)
-    tty.setcbreak(descriptor)  # Ctrl-C still interrupts
+    typed: deque[str] = deque()
+
+    def key() -> str | None:
+        while not typed:
+            data = os.read(descriptor, 64)
+            if not data:
+                return None
+            typed.extend(_KEY.findall(data.decode("utf-8", "replace")))
+        pressed = typed.popleft()
+        return _ARROWS.get(pressed, pressed.lower())
+
+    tty.setcbreak(descriptor, termios.TCSADRAIN)  # Ctrl-C still interrupts, and what was typed ahead counts
     try:
-        yield lambda: sys.stdin.read(1).lower() or None
+        yield key
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 

@@ -65,7 +65,7 @@ def bench_back_translation(
         value[f"{key}_source_agreement"] = rounded(found.source_agreement or 0.0)
         for source, text in found.pairs[:3]:
             report.note(f"{name}: {source}\n     -> {text}")
-    columns = ("way", "accepted", *REASONS, "distinctness", "label agreement", "of the sources")
+    columns = ("way", "accepted", "refused", "distinctness", "label agreement", "of the sources")
     report.table(f"{sentences} sentences", columns, rows)
     return value | _accuracies(report, data, chosen, rewriters, seeds)
 
@@ -137,11 +137,11 @@ def _records(texts: Sequence[LabelledText]) -> list[Record]:
 def _row(name: str, found: Augmented) -> tuple[Any, ...]:
     account = found.to_json()
     agreements = [f"{one or 0:.2f}" for one in (found.label_agreement, found.source_agreement)]
-    refused = [str(account["refused"][reason]) for reason in REASONS]
+    refused = ", ".join(f"{reason} {n}" for reason in REASONS if (n := account["refused"][reason]))
     return (
         name,
         f"{found.accepted} of {found.tried}",
-        *refused,
+        refused,
         f"{account['distinctness']:.2f}",
         *agreements,
     )
