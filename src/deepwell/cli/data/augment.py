@@ -19,6 +19,7 @@ __all__ = ["augment"]
 
 _WORDS = {
     "empty": "no translation, or one without an end",
+    "language": "in another language",
     "length": "too short or too long",
     "echo": "too similar to its source",
     "duplicate": "there already",

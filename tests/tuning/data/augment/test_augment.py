@@ -59,6 +59,7 @@ def test_similarity_compares_words_in_their_order():
     ("rewritten", "problem"),
     [
         (" ", "empty"),
+        ("Long篇空 forgets its story", "language"),
         ("good", "length"),
         ("a really very good film that everybody must see at once", "length"),
         ("A good, long FILM!", "echo"),
@@ -67,6 +68,12 @@ def test_similarity_compares_words_in_their_order():
 )
 def test_a_rewriting_is_judged_beside_its_source(rewritten: str, problem: str | None):
     assert Filters().problem("a good long film", rewritten) == problem
+
+
+def test_a_chinese_text_stays_chinese():
+    filters = Filters()
+    assert filters.problem("这部 IMDb 电影很好看", "a very good film") == "language"
+    assert filters.problem("这部 IMDb 电影很好看", "这部电影值得一看 IMDb") is None
 
 
 def test_back_translation_translates_there_once_and_back_as_often_as_asked():

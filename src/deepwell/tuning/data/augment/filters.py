@@ -1,4 +1,4 @@
-"""Filters of rewritten texts: length, echo, duplicates, and whether the label still fits."""
+"""Filters of rewritten texts: language, length, echo, duplicates, and whether the label still fits."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ from numpy.typing import NDArray
 from deepwell.tuning.data.active.features import HashedFeatures, tokens_of
 from deepwell.tuning.data.active.learner import Fitted, SoftmaxRegression
 
-__all__ = ["REASONS", "Filters", "Judged", "LabelCheck", "Reason", "distinctness", "normalised", "similarity"]
+__all__ = [
+    "REASONS",
+    "Filters",
+    "Judged",
+    "LabelCheck",
+    "Reason",
+    "chinese_share",
+    "distinctness",
+    "normalised",
+    "similarity",
+]
 
-Reason = Literal["empty", "length", "echo", "duplicate", "label"]
-REASONS: Final[tuple[Reason, ...]] = ("empty", "length", "echo", "duplicate", "label")
+Reason = Literal["empty", "language", "length", "echo", "duplicate", "label"]
+REASONS: Final[tuple[Reason, ...]] = ("empty", "language", "length", "echo", "duplicate", "label")
 _FOLDS: Final = 5
 
 
@@ -38,6 +48,8 @@ class Filters:
         """Returns why a rewriting cannot be used, from itself and its source alone; None: it can."""
         if not text.strip():
             return "empty"
+        if _other_script(source, text):
+            return "language"
         if not self.min_ratio <= len(text.strip()) / max(1, len(source.strip())) <= self.max_ratio:
             return "length"
         if similarity(source, text) > self.max_similarity:
@@ -105,6 +117,18 @@ class LabelCheck:
             if model is not None and mine.any():
                 found[mine] = model.probabilities(features)[mine].argmax(axis=1)
         return found
+
+
+def _other_script(source: str, text: str) -> bool:
+    """Returns whether a rewriting has Chinese signs that its source has not, or lost most of those that it has."""
+    before, after = chinese_share(source), chinese_share(text)
+    return after > 0 if before == 0 else after < before / 2
+
+
+def chinese_share(text: str) -> float:
+    """Returns the share of the letters of a text that are Chinese signs; 0 for none."""
+    letters = sum(map(str.isalpha, text))
+    return sum("\u3400" <= sign <= "\u9fff" for sign in text) / letters if letters else 0.0
 
 
 def similarity(one: str, other: str) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from deepwell.tuning.data.augment.filters import chinese_share
 from deepwell.tuning.data.augment.translators import Translator, answers_of
 
 if TYPE_CHECKING:
@@ -86,6 +87,4 @@ class Paraphrase:
 
 def language_of(texts: Sequence[str]) -> Literal["en", "zh"]:
     """Returns the language of most characters of some texts: Chinese if a fifth of the letters are Chinese signs."""
-    signs = sum(1 for text in texts for sign in text if "\u3400" <= sign <= "\u9fff")
-    letters = sum(1 for text in texts for sign in text if sign.isalpha())
-    return "zh" if letters and signs / letters > 0.2 else "en"
+    return "zh" if chinese_share("".join(texts)) > 0.2 else "en"
