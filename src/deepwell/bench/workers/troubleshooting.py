@@ -20,6 +20,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "platform": ("The platform: deepwell up", "平台：deepwell up"),
     "requests": ("Requests", "请求"),
     "knowledge": ("Knowledge bases", "知识库"),
+    "data": ("Training data", "训练数据"),
     "guard": ("The guard", "安全防护"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }

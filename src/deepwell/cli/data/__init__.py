@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deepwell.cli.data import check, dedup, split
+from deepwell.cli.data import augment, check, dedup, label, split
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -15,9 +15,11 @@ def register(app: typer.Typer) -> None:
     data = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="Check, clean and split training data: OpenAI chat, ShareGPT, Alpaca and plain text.",
+        help="Check, clean, label, augment and split training data: OpenAI chat, ShareGPT, Alpaca and plain text.",
     )
     data.command()(check.check)
     data.command()(dedup.dedup)
+    data.command()(label.label)
+    data.command()(augment.augment)
     data.command()(split.split)
     app.add_typer(data, name="data")

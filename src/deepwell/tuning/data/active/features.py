@@ -7,17 +7,27 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DenseFeatures", "Features", "HashedFeatures", "HashedWeights", "tokens_of"]
+__all__ = [
+    "DenseFeatures",
+    "Features",
+    "HashedFeatures",
+    "HashedWeights",
+    "Vectors",
+    "features_apart",
+    "tokens_of",
+]
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
+Vectors = Callable[[Sequence[str]], NDArray[np.float32]]
+"""Makes dense features of texts, [texts, size]."""
 
 _BUCKETS: Final = 1 << 18
 _TOKEN: Final = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
@@ -179,6 +189,22 @@ class DenseFeatures:
 
     def scores(self, weights: Floats) -> Floats:
         return self._rows @ weights
+
+
+def features_apart(
+    pool: Sequence[str], held_out: Sequence[str], vectors: Vectors | None = None
+) -> tuple[Features, Features]:
+    """Returns the features of a pool, and those of held-out texts, which do not touch the first.
+
+    Args:
+        vectors: makes dense features of texts; None: hashed words.
+    """
+    if vectors is None:
+        hashed = HashedFeatures(pool)
+        return hashed, hashed.transform(held_out)
+    found = vectors([*pool, *held_out])
+    dense = DenseFeatures(found[: len(pool)])
+    return dense, dense.transform(found[len(pool) :])
 
 
 def _count(texts: Iterable[str]) -> tuple[NDArray[np.int32], Floats, Rows]:
