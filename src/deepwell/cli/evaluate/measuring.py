@@ -31,7 +31,9 @@ def run(
     ],
     task: Annotated[
         list[Path] | None,
-        typer.Option(help="Task file in lm-eval's form, JSON or YAML, over local data; repeatable.", metavar="FILE"),
+        typer.Option(
+            help="Task file in lm-eval's form, JSON or YAML, over local data; repeatable.", metavar="FILE"
+        ),
     ] = None,
     text: Annotated[
         list[Path] | None,
@@ -90,7 +92,8 @@ def run(
             "threads": threads,
             "models_dir": models_dir,
         }
-        names = [parse_subject(one) for one in dict.fromkeys([*([against] if against else []), *models])]
+        given: list[str] = [against, *models] if against else models
+        names = [parse_subject(one) for one in dict.fromkeys(given)]
         if latency and len(names) < 2:
             raise InvalidRequest("one model alone has no latency to compare", fix="give --against")
         plan = Plan(
@@ -167,11 +170,13 @@ def _print_comparison(comparison: Comparison) -> None:
     rows = [
         (
             row.task,
-            row.metric,
+            _metric(row.metric, row.unit),
             shown(row.change.first, row.unit),
             shown(row.change.second, row.unit),
             shown(row.change.value, row.unit, signed=True),
-            _interval(row.change.low, row.change.high, lambda value, unit=row.unit: shown(value, unit, signed=True)),
+            _interval(
+                row.change.low, row.change.high, lambda value, unit=row.unit: shown(value, unit, signed=True)
+            ),
             row.change.verdict,
         )
         for row in comparison.rows
@@ -201,7 +206,7 @@ def _print_values(evaluations: Sequence[Evaluation]) -> None:
         (
             evaluation.label,
             task,
-            name,
+            _metric(name, one["unit"]),
             shown(one["value"], one["unit"]),
             _interval(one["low"], one["high"], lambda value, unit=one["unit"]: shown(value, unit)),
             str(one["samples"]),
@@ -220,5 +225,9 @@ def _print_memory(evaluations: Sequence[Evaluation]) -> None:
         console().print(f"peak memory: {said}", soft_wrap=True)
 
 
+def _metric(name: str, unit: str) -> str:
+    return f"{name} %" if unit == "share" else name
+
+
 def _interval(low: float, high: float, written: Callable[[float], str]) -> str:
-    return f"{written(low)} to {written(high)}"
+    return f"{written(low)} .. {written(high)}"

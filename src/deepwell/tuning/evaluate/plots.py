@@ -16,7 +16,13 @@ from deepwell.tuning.evaluate.statistics import estimate
 
 __all__ = ["plot"]
 
-_COLOURS = {"better": "#1a7f37", "worse": "#c0392b", "different": "#7d5ba6", "within noise": "#8a8f98"}
+_COLOURS = {
+    "better": "#1a7f37",
+    "worse": "#c0392b",
+    "different": "#7d5ba6",
+    "within noise": "#8a8f98",
+    "too few": "#8a8f98",
+}
 
 
 def plot(folder: Path, evaluations: Sequence[Evaluation], comparisons: Sequence[Comparison]) -> list[Path]:

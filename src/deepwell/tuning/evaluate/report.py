@@ -153,9 +153,10 @@ def write_scalars(folder: Path, evaluations: Sequence[Evaluation]) -> None:
 
 
 def shown(value: float, unit: str, *, signed: bool = False) -> str:
-    """Returns a value as tables show it: shares in per cent."""
-    sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f} %" if unit == "share" else f"{value:{sign}.4g}"
+    """Returns a value as tables show it: shares in per cent, others with four digits, differences with three."""
+    if unit == "share":
+        return f"{100 * value:{'+' if signed else ''}.1f}"
+    return f"{value:+.3g}" if signed else f"{value:.4g}"
 
 
 def plain_name(label: str) -> str:

@@ -21,6 +21,7 @@ __all__ = [
     "Estimate",
     "Floats",
     "Measure",
+    "Verdict",
     "difference",
     "estimate",
     "exponential",
@@ -32,7 +33,11 @@ __all__ = [
 Floats = NDArray[np.float64]
 """Sums of terms, and values of metrics."""
 
+Verdict = Literal["better", "worse", "different", "within noise", "too few"]
+"""What an interval says of a difference."""
+
 RESAMPLES = 2000
+_FEWEST = 10  # pairs
 _SEED = 20_260_101
 _CHUNK = 100  # resamples at once, which bounds the memory of their weights
 
@@ -79,7 +84,7 @@ class Difference:
 
     Attributes:
         verdict: "better" or "worse" if the interval excludes zero, else "within noise"; "different" where neither direction is
-            better.
+            better; "too few" below ten pairs, of which no interval can be trusted.
         paired: number of samples that both models answered.
     """
 
@@ -89,7 +94,7 @@ class Difference:
     low: float
     high: float
     paired: int
-    verdict: Literal["better", "worse", "different", "within noise"]
+    verdict: Verdict
 
 
 def mean_of(
@@ -157,8 +162,10 @@ def difference(first: Measure, second: Measure, *, resamples: int = RESAMPLES) -
     values = _resampled([one, other], resamples)
     low, high = _interval(values[1] - values[0])
     change = other.value - one.value
-    verdict: Literal["better", "worse", "different", "within noise"] = "within noise"
-    if low > 0 or high < 0:
+    verdict: Verdict = "within noise"
+    if len(here) < _FEWEST:
+        verdict = "too few"
+    elif low > 0 or high < 0:
         better = first.better
         verdict = (
             "different" if better is None else "better" if (low > 0) == (better == "higher") else "worse"
