@@ -96,6 +96,7 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
     ],
     "POST /v1/vector_stores": [("file_id", {"file_ids": ["{}"]})],
     "POST /v1/labelling/projects": [("texts_id", {"file_id": "{}", "classes": ["a", "b"]})],
+    "POST /v1/ratings/studies": [("pairs_id", {"file_id": "{}"})],
 }
 # Is of the tenant by its own numbers: tests/server/test_usage.py.
 COUNTING = {"GET /v1/organization/usage/completions"}
@@ -108,6 +109,7 @@ LISTS = {
     "GET /v1/vector_stores",
     "GET /v1/jobs",
     "GET /v1/labelling/projects",
+    "GET /v1/ratings/studies",
 }
 # Makes an object of B's own, and names nothing.
 CREATING = {
@@ -120,6 +122,7 @@ CREATING = {
 }
 _STORE = "/v1/vector_stores/{vector_store_id}"
 _LABELLING = "/v1/labelling/projects/{labelling_project_id}"
+_STUDY = "/v1/ratings/studies/{rating_study_id}"
 MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
 # Has the id of an object in its path; with what body it is asked.
 OBJECTS: dict[str, dict[str, Any] | None] = {
@@ -176,6 +179,13 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"POST {_LABELLING}/labels": {"index": 0, "label": "b"},
     f"POST {_LABELLING}/undo": None,
     f"GET {_LABELLING}/export": None,
+    f"GET {_STUDY}": None,
+    f"DELETE {_STUDY}": None,
+    f"GET {_STUDY}/next": None,
+    f"POST {_STUDY}/votes": {"index": 0, "rater": "b", "choice": "tie"},
+    f"POST {_STUDY}/undo": {"rater": "a"},
+    f"GET {_STUDY}/results": None,
+    f"GET {_STUDY}/export": None,
 }
 
 
@@ -335,6 +345,14 @@ async def _belongings(world: World) -> None:
         project = {"file_id": ids["texts_id"], "classes": ["a", "b"], "name": SECRET}
         ids["labelling_project_id"] = (await made("POST /v1/labelling/projects", project))["id"]
         await made(f"POST {_LABELLING}/labels", {"index": 0, "label": "a"})
+        pair = {"prompt": SECRET} | {
+            side: {"model": SECRET, "answer": SECRET} for side in ("first", "second")
+        }
+        form = {"purpose": (None, "user_data"), "file": ("p.jsonl", json.dumps(pair).encode())}
+        ids["pairs_id"] = (await made("POST /v1/files", {"multipart": form}))["id"]
+        study = {"file_id": ids["pairs_id"], "name": SECRET}
+        ids["rating_study_id"] = (await made("POST /v1/ratings/studies", study))["id"]
+        await made(f"POST {_STUDY}/votes", {"index": 0, "rater": SECRET, "choice": "left"})
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):

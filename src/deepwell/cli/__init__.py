@@ -27,6 +27,7 @@ VERBS = (
     "models",
     "knowledge",
     "data",
+    "evaluate",
     "keys",
     "guard",
     "audit",

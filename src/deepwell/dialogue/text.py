@@ -99,6 +99,12 @@ class Codec:
             )
         return [prompt + text for text in texts]
 
+    @property
+    def first_token(self) -> int | None:
+        """The token that a text without a prompt is scored behind: BOS, or that which ends a sequence."""
+        bos = self._tokenizer.bos_token_id
+        return bos if bos is not None else next(iter(self._tokenizer.eos_token_ids), None)
+
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of a plain prompt, behind the BOS token if the model wants one."""
         return self.framed(self._tokenizer.encode(text))

@@ -62,6 +62,11 @@ class Opened:
         """Texts that an embedding model expects in front of a "query" and of a "passage"; empty if it expects none."""
         return self._session.model.codec.prompts
 
+    @property
+    def first_token(self) -> int | None:
+        """Token behind which a text without a prompt is scored: BOS, or the one that ends a sequence."""
+        return self._session.model.codec.first_token
+
     def encode(self, text: str) -> list[int]:
         """Returns the tokens of a text as `tokenize` does, on the calling thread."""
         return self._session.model.codec.encode(text)

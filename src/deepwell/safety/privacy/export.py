@@ -43,6 +43,9 @@ from deepwell.storage.tables import (
     labelling_items,
     labelling_projects,
     metadata,
+    rating_pairs,
+    rating_studies,
+    rating_votes,
     responses,
     upload_parts,
     vector_store_batches,
@@ -161,6 +164,8 @@ async def _of_person(
     parsed = await selected(vector_store_files.c.digest, attached)
     labelling = of(labelling_projects, "file_id", found.files)
     projects = await selected(labelling_projects.c.id, labelling)
+    rating = of(rating_studies, "file_id", found.files)
+    studies = await selected(rating_studies.c.id, rating)
     return [
         (responses, of(responses, "id", found.responses)),
         (conversations, of(conversations, "id", found.conversations)),
@@ -179,6 +184,9 @@ async def _of_person(
         (embeddings, of(embeddings, "digest", digests)),
         (labelling_projects, labelling),
         (labelling_items, of(labelling_items, "project_id", projects)),
+        (rating_studies, rating),
+        (rating_pairs, of(rating_pairs, "study_id", studies)),
+        (rating_votes, of(rating_votes, "study_id", studies)),
         (files, of(files, "id", found.files)),
         (jobs, of(jobs, "id", [*found.responses, *found.batches, *ran])),
     ]

@@ -34,6 +34,9 @@ from deepwell.storage.tables import (
     jobs,
     labelling_items,
     labelling_projects,
+    rating_pairs,
+    rating_studies,
+    rating_votes,
     responses,
     upload_parts,
     uploads,
@@ -88,6 +91,9 @@ TENANT_TABLES: Final = (
     vector_stores,
     labelling_items,
     labelling_projects,
+    rating_votes,
+    rating_pairs,
+    rating_studies,
     files,
     jobs,
     compliance_answers,
@@ -232,6 +238,7 @@ def erase_file(connection: Connection, subject: Subject, id: str) -> Change:
         "files": len(hashes),
         **_unused(connection, subject, texts, [row.digest for row in attached if row.digest]),
         **_unlabelled(connection, subject, id),
+        **_unrated(connection, subject, id),
         "jobs": _drop_jobs(connection, subject, [row.job_id for row in attached if row.job_id]),
     }
     return Change(counts, hashes, stores)
@@ -300,6 +307,19 @@ def _unlabelled(connection: Connection, subject: Subject, file_id: str) -> dict[
     texts = connection.execute(sa.delete(labelling_items).where(items.tenant == tenant, inside)).rowcount
     done = connection.execute(sa.delete(labelling_projects).where(made)).rowcount
     return {"labelling_items": texts, "labelling_projects": done}
+
+
+def _unrated(connection: Connection, subject: Subject, file_id: str) -> dict[str, int]:
+    """Deletes the studies that hold the texts of a file."""
+    columns = rating_studies.c
+    made = (columns.tenant == subject.tenant) & (columns.file_id == file_id)
+    counts: dict[str, int] = {}
+    for table in (rating_votes, rating_pairs):
+        inside = table.c.study_id.in_(sa.select(columns.id).where(made))
+        gone = sa.delete(table).where(table.c.tenant == subject.tenant, inside)
+        counts[table.name] = connection.execute(gone).rowcount
+    counts["rating_studies"] = connection.execute(sa.delete(rating_studies).where(made)).rowcount
+    return counts
 
 
 def _drop_jobs(connection: Connection, subject: Subject, ids: Sequence[Any]) -> int:

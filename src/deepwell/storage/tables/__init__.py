@@ -30,6 +30,7 @@ from deepwell.storage.tables.knowledge import (
     vector_stores,
 )
 from deepwell.storage.tables.labelling import labelling_items, labelling_projects
+from deepwell.storage.tables.ratings import rating_pairs, rating_studies, rating_votes
 from deepwell.storage.tables.safety import (
     audit_chains,
     audit_entries,
@@ -86,6 +87,9 @@ __all__ = [
     "metadata",
     "model_alias_changes",
     "model_aliases",
+    "rating_pairs",
+    "rating_studies",
+    "rating_votes",
     "responses",
     "upload_parts",
     "uploads",

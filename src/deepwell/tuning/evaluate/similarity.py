@@ -17,6 +17,8 @@ from deepwell.errors import InvalidRequest
 __all__ = [
     "METRICS",
     "bleu",
+    "bleu_counts",
+    "bleu_of",
     "chrf",
     "corpus_bleu",
     "fuzzy_match",
@@ -86,15 +88,21 @@ def bleu(text: str, reference: str) -> float:
 
 def corpus_bleu(pairs: Sequence[tuple[str, str]]) -> float:
     """Returns the BLEU of a corpus of (text, reference) pairs."""
-    words = [(_words(text), _words(reference)) for text, reference in pairs]
-    counts = [
-        tuple(map(sum, zip(*(_matched(found, expected, n) for found, expected in words), strict=True)))
-        for n in range(1, _ORDER + 1)
-    ]
-    sizes = [(len(found), len(expected)) for found, expected in words]
-    if not sizes or not counts[0]:
-        return 0.0
-    return _bleu([(one[0], one[1]) for one in counts], sum(a for a, _ in sizes), sum(b for _, b in sizes))
+    counts = [bleu_counts(text, reference) for text, reference in pairs]
+    return bleu_of([sum(one) for one in zip(*counts, strict=True)]) if counts else 0.0
+
+
+def bleu_counts(text: str, reference: str) -> list[int]:
+    """Returns the counts of one pair, whose sums make a BLEU: matches and n-grams of each order, then both lengths."""
+    found, expected = _words(text), _words(reference)
+    matched = [_matched(found, expected, n) for n in range(1, _ORDER + 1)]
+    return [*(one for pair in matched for one in pair), len(found), len(expected)]
+
+
+def bleu_of(counts: Sequence[float]) -> float:
+    """Returns the BLEU of sums of `bleu_counts`."""
+    pairs = [(counts[2 * n], counts[2 * n + 1]) for n in range(_ORDER)]
+    return _bleu(pairs, counts[2 * _ORDER], counts[2 * _ORDER + 1])
 
 
 def gleu(text: str, reference: str) -> float:
@@ -194,7 +202,7 @@ def _matched(found: Sequence[str], expected: Sequence[str], order: int) -> tuple
     return sum((ours & _ngrams(expected, order)).values()), sum(ours.values())
 
 
-def _bleu(counts: Sequence[tuple[int, int]], found: int, expected: int) -> float:
+def _bleu(counts: Sequence[tuple[float, float]], found: float, expected: float) -> float:
     if not counts or not counts[0][0]:
         return 0.0
     logs, smooth = 0.0, 1.0

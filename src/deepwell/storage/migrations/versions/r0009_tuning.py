@@ -201,10 +201,50 @@ def _create_labelling() -> None:
 
 
 def _create_ratings() -> None:
-    pass
+    op.create_table(
+        "rating_studies",
+        sa.Column("seq", _Sequence, autoincrement=True, nullable=False),
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("id", sa.String(64), nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("file_id", sa.String(64), nullable=False),
+        sa.Column("first", sa.Text, nullable=False),
+        sa.Column("second", sa.Text, nullable=False),
+        sa.Column("pairs", sa.BigInteger, nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("seq", name="pk_rating_studies"),
+        sa.UniqueConstraint("tenant", "id", name="uq_rating_studies_tenant_id"),
+    )
+    op.create_table(
+        "rating_pairs",
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("study_id", sa.String(64), nullable=False),
+        sa.Column("position", sa.BigInteger, autoincrement=False, nullable=False),
+        sa.Column("prompt", sa.Text, nullable=False),
+        sa.Column("first", sa.Text, nullable=False),
+        sa.Column("second", sa.Text, nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "study_id", "position", name="pk_rating_pairs"),
+    )
+    op.create_table(
+        "rating_votes",
+        sa.Column("seq", _Sequence, autoincrement=True, nullable=False),
+        sa.Column("tenant", sa.String(64), nullable=False),
+        sa.Column("study_id", sa.String(64), nullable=False),
+        sa.Column("position", sa.BigInteger, nullable=False),
+        sa.Column("rater", sa.String(64), nullable=False),
+        sa.Column("choice", sa.String(8), nullable=False),
+        sa.Column("created_at", sa.BigInteger, nullable=False),
+        sa.PrimaryKeyConstraint("seq", name="pk_rating_votes"),
+        sa.UniqueConstraint(
+            "tenant", "study_id", "rater", "position", name="uq_rating_votes_tenant_study_id_rater_position"
+        ),
+    )
 
 
 _TABLES: tuple[str, ...] = (
+    "rating_votes",
+    "rating_pairs",
+    "rating_studies",
     "labelling_items",
     "labelling_projects",
     "eval_output_items",

@@ -33,7 +33,9 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return y, scale
 
 
-def rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, *, onto: Tensor | None) -> Tensor:
+def rms_norm_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, scale: Tensor, *, onto: Tensor | None
+) -> Tensor:
     """Returns the gradient with respect to `x`, added to `onto` where given.
 
     Args:

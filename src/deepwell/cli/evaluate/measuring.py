@@ -1,0 +1,233 @@
+"""`deepwell evaluate run`: the measures of models and adapters, and their differences in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from deepwell.cli.options import Context, ModelsDir, Precision, Threads
+from deepwell.cli.output import JsonFlag, console, extra_command, print_table, reported_errors, write_json
+
+if TYPE_CHECKING:
+    from deepwell.tuning.evaluate.latency import Latency
+    from deepwell.tuning.evaluate.report import Comparison
+    from deepwell.tuning.evaluate.run import Evaluation, Work
+    from deepwell.tuning.evaluate.subjects import SubjectName
+
+__all__ = ["run"]
+
+
+def run(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            help="Model to measure: a name in the store or a path, with :ADAPTER behind it for an adapter; repeatable.",
+            metavar="MODEL[:ADAPTER]...",
+        ),
+    ],
+    task: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Task file in lm-eval's form, JSON or YAML, over local data; repeatable.", metavar="FILE"
+        ),
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(help="Text file whose loss and perplexity are measured; repeatable.", metavar="FILE"),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="File of prompts, one a line or JSON lines, whose answers are measured for variety and endings.",
+            metavar="FILE",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Model to compare with, first in the table of differences.", metavar="MODEL[:ADAPTER]"
+        ),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask the tasks in the model's chat template, as the server does.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Most rows of each task, and pieces of each text.")
+    ] = None,
+    latency: Annotated[
+        int, typer.Option(min=0, help="Rounds that time both models in turns; 0: none.", metavar="ROUNDS")
+    ] = 0,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for the report: configuration, metrics, samples, plots and TensorBoard's events.",
+            metavar="FOLDER",
+        ),
+    ] = None,
+    precision: Precision = None,
+    context: Context = None,
+    threads: Threads = None,
+    models_dir: ModelsDir = None,
+    json: JsonFlag = False,
+) -> None:
+    """Measure models and adapters on tasks, texts and prompts, on the engine that serves them.
+
+    With --against, one table has every difference with the 95 % interval of a paired bootstrap, and says which are within
+    noise.
+    """
+    with reported_errors(as_json=json):
+        from deepwell.errors import InvalidRequest
+        from deepwell.tuning.evaluate.report import compare, report_json, save
+        from deepwell.tuning.evaluate.run import Plan, read_prompts, work_of
+        from deepwell.tuning.evaluate.subjects import parse_subject
+        from deepwell.tuning.evaluate.tasks import read_task
+
+        options: dict[str, Any] = {
+            "precision": precision,
+            "context": context,
+            "threads": threads,
+            "models_dir": models_dir,
+        }
+        given: list[str] = [against, *models] if against else models
+        names = [parse_subject(one) for one in dict.fromkeys(given)]
+        if latency and len(names) < 2:
+            raise InvalidRequest("one model alone has no latency to compare", fix="give --against")
+        plan = Plan(
+            tuple(map(read_task, task or [])),
+            tuple(text or []),
+            read_prompts(prompts) if prompts else (),
+            chat,
+            limit,
+        )
+        work = work_of(plan)
+        evaluations = _evaluated(names, work, options, shown=not json)
+        comparisons: list[Comparison] = []
+        if against:
+            for name, evaluation in zip(names[1:], evaluations[1:], strict=True):
+                timed = _timed(names[0], name, latency, options, shown=not json) if latency else None
+                comparisons.append(compare(evaluations[0], evaluation, timed))
+        missing = save(output, work, evaluations, comparisons) if output else []
+        if json:
+            write_json(report_json(work, evaluations, comparisons))
+            return
+        if against:
+            for one in comparisons:
+                _print_comparison(one)
+        else:
+            _print_values(evaluations)
+        _print_memory(evaluations)
+        if output:
+            console().print(f"\nsaved in {output}", soft_wrap=True)
+        if missing:
+            extra = extra_command("eval" if "matplotlib" in missing else "tensorboard")
+            console(stderr=True).print(f"without {' and '.join(missing)}: {extra}", soft_wrap=True)
+
+
+def _evaluated(
+    names: Sequence[SubjectName], work: Work, options: dict[str, Any], *, shown: bool
+) -> list[Evaluation]:
+    """Measures every model; those of one base are opened together."""
+    from deepwell.cli.progress import counting
+    from deepwell.tuning.evaluate.run import evaluate
+    from deepwell.tuning.evaluate.subjects import open_subjects
+
+    found: dict[str, Evaluation] = {}
+    with counting("evaluating", work.total * len(names), shown=shown) as counted:
+        for base in dict.fromkeys(name.model for name in names):
+            with open_subjects([name for name in names if name.model == base], _given(options)) as subjects:
+                for subject in subjects:
+                    found[subject.name.label] = evaluate(subject, work, counted)
+    return [found[name.label] for name in names]
+
+
+def _timed(
+    first: SubjectName, second: SubjectName, rounds: int, options: dict[str, Any], *, shown: bool
+) -> Latency:
+    from deepwell.cli.progress import counting
+    from deepwell.tuning.evaluate.latency import compare_latency
+    from deepwell.tuning.evaluate.subjects import open_subjects
+
+    with ExitStack() as stack, counting("timing", rounds + 1, shown=shown) as counted:
+        if first.model == second.model:
+            one, other = stack.enter_context(open_subjects([first, second], _given(options)))
+        else:
+            one = stack.enter_context(open_subjects([first], _given(options)))[0]
+            other = stack.enter_context(open_subjects([second], _given(options)))[0]
+        return compare_latency(one, other, rounds=rounds, counted=counted)
+
+
+def _given(options: dict[str, Any]) -> Any:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _print_comparison(comparison: Comparison) -> None:
+    from deepwell.tuning.evaluate.report import shown
+
+    rows = [
+        (
+            row.task,
+            _metric(row.metric, row.unit),
+            shown(row.change.first, row.unit),
+            shown(row.change.second, row.unit),
+            shown(row.change.value, row.unit, signed=True),
+            _interval(
+                row.change.low, row.change.high, lambda value, unit=row.unit: shown(value, unit, signed=True)
+            ),
+            row.change.verdict,
+        )
+        for row in comparison.rows
+    ]
+    out = console()
+    out.print(f"{comparison.second} against {comparison.first}", style="bold", soft_wrap=True)
+    columns = ("task", "metric", "against", "model", "change", "95 % interval", "verdict")
+    print_table(columns, rows, folded=("task",), optional=("against",))
+    if comparison.latency is not None:
+        _print_latency(comparison.latency)
+
+
+def _print_latency(latency: Latency) -> None:
+    def line(name: str, unit: str, pair: tuple[float, float], ratio: Any) -> str:
+        interval = f"{ratio.low:.3f} to {ratio.high:.3f}"
+        return f"{name}: {pair[0]:.1f} and {pair[1]:.1f} {unit}, ratio {ratio.value:.3f} ({interval})"
+
+    out = console()
+    out.print(line("time to first token", "ms", latency.first_ms, latency.first_ratio), soft_wrap=True)
+    out.print(line("speed", "tokens/s", latency.rate, latency.rate_ratio), soft_wrap=True)
+
+
+def _print_values(evaluations: Sequence[Evaluation]) -> None:
+    from deepwell.tuning.evaluate.report import shown, values_of
+
+    rows = [
+        (
+            evaluation.label,
+            task,
+            _metric(name, one["unit"]),
+            shown(one["value"], one["unit"]),
+            _interval(one["low"], one["high"], lambda value, unit=one["unit"]: shown(value, unit)),
+            str(one["samples"]),
+        )
+        for evaluation in evaluations
+        for task, metrics in values_of(evaluation).items()
+        for name, one in metrics.items()
+    ]
+    print_table(("model", "task", "metric", "value", "95 % interval", "rows"), rows, folded=("model",))
+
+
+def _print_memory(evaluations: Sequence[Evaluation]) -> None:
+    known = [one for one in evaluations if one.facts.get("peak_bytes")]
+    if known:
+        said = ", ".join(f"{one.facts['peak_bytes'] / 1e6:,.0f} MB ({one.label})" for one in known)
+        console().print(f"peak memory: {said}", soft_wrap=True)
+
+
+def _metric(name: str, unit: str) -> str:
+    return f"{name} %" if unit == "share" else name
+
+
+def _interval(low: float, high: float, written: Callable[[float], str]) -> str:
+    return f"{written(low)} .. {written(high)}"
