@@ -80,7 +80,7 @@ RowsSource = Annotated[
 
 
 class Template(Strict):
-    """Messages with variables such as {{item.question}}."""
+    """Messages with variables, such as item.question between double braces."""
 
     type: Literal["template"]
     template: list[dict[str, Any]] = Field(min_length=1, max_length=100)

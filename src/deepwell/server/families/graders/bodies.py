@@ -10,7 +10,7 @@ __all__ = ["GraderErrors", "GraderMetadata", "GraderRun", "GraderValidation"]
 
 
 class GraderErrors(Struct):
-    """What went wrong with a grade. Python graders do not run here, so their errors never occur."""
+    """Errors of a grade. Python graders do not run here, so their errors never occur."""
 
     formula_parse_error: bool = False
     invalid_variable_error: bool = False
@@ -29,7 +29,7 @@ class GraderErrors(Struct):
 
 
 class GraderMetadata(Struct):
-    """How a grade came about. `execution_time` is in seconds."""
+    """Facts about a grade. `execution_time` is in seconds."""
 
     errors: GraderErrors
     execution_time: float
