@@ -21,6 +21,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "requests": ("Requests", "请求"),
     "knowledge": ("Knowledge bases", "知识库"),
     "guard": ("The guard", "安全防护"),
+    "tuning": ("Fine-tuning", "微调"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 
