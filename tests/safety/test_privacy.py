@@ -56,6 +56,7 @@ def test_every_path_belongs_to_its_place():
             "files/ab/abcd",
             "files/drafts/tmp1",
             "knowledge/vs_1/hash/lexical-1/meta.json",
+            "fine_tuning/ftjob-1/checkpoints/step-2/adapter/adapter_config.json",
             "deepwell.marker",
             "stores/1.marker",
             "audit/db/chain",
@@ -68,6 +69,7 @@ def test_every_path_belongs_to_its_place():
         "files/ab/abcd": "blobs",
         "files/drafts/tmp1": "drafts",
         "knowledge/vs_1/hash/lexical-1/meta.json": "side_indexes",
+        "fine_tuning/ftjob-1/checkpoints/step-2/adapter/adapter_config.json": "fine_tuning_runs",
         "deepwell.marker": "markers",
         "stores/1.marker": "markers",
         "audit/db/chain": "anchors",
@@ -163,7 +165,9 @@ async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # no
     (indexes / "vs_gone" / "x").mkdir(parents=True)
     log.write_text('{"tenant":"local","path":"/v1/x"}\n{"tenant":"bob"}\ntime=1 tenant=local key_id=x\nold\n')
     history.write_text("hello")
-    places = HostPlaces(indexes, log, history)
+    runs = tmp_path / "fine_tuning"
+    (runs / "ftjob-gone" / "adapter").mkdir(parents=True)
+    places = HostPlaces(indexes, log, history, runs)
     cleared = []
 
     async def clear():
@@ -171,7 +175,7 @@ async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # no
 
     eraser = Eraser(database, FileStore(database, tmp_path / "files"), places, Hooks(clear_caches=clear))
     done = await eraser.erase(Subject(LOCAL))
-    assert not list(indexes.iterdir())
+    assert not list(indexes.iterdir()) and not list(runs.iterdir())
     assert log.read_text() == '{"tenant":"bob"}\nold\n'
     assert not history.exists()
     assert cleared == [1]

@@ -23,7 +23,7 @@ from deepwell.server.access.quota import RateLimits
 from deepwell.server.app import FAMILIES, create_app, route_table
 from deepwell.server.families.family import Family
 from deepwell.server.families.site.bundle import Bundle
-from deepwell.server.options import CatalogOptions, LimitsConfig
+from deepwell.server.options import CatalogOptions, LimitsConfig, TuningOptions
 from deepwell.settings import Settings
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
@@ -95,9 +95,14 @@ NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
         )
     ],
     "POST /v1/vector_stores": [("file_id", {"file_ids": ["{}"]})],
+    "POST /v1/fine_tuning/jobs": [
+        ("train_id", {"model": "toy", "training_file": "{}"}),
+    ],
     "POST /v1/labelling/projects": [("texts_id", {"file_id": "{}", "classes": ["a", "b"]})],
     "POST /v1/ratings/studies": [("pairs_id", {"file_id": "{}"})],
 }
+# Computes from the request alone.
+COMPUTING = {f"POST /v1/fine_tuning/alpha/graders/{name}" for name in ("run", "validate")}
 # Is of the tenant by its own numbers: tests/server/test_usage.py.
 COUNTING = {"GET /v1/organization/usage/completions"}
 LISTS = {
@@ -108,6 +113,8 @@ LISTS = {
     "GET /v1/messages/batches",
     "GET /v1/vector_stores",
     "GET /v1/jobs",
+    "GET /v1/fine_tuning/jobs",
+    "GET /v1/evals",
     "GET /v1/labelling/projects",
     "GET /v1/ratings/studies",
 }
@@ -119,8 +126,31 @@ CREATING = {
     "POST /v1/uploads",
     "POST /v1/messages/batches",
     "POST /v1/vector_stores",
+    "POST /v1/evals",
 }
 _STORE = "/v1/vector_stores/{vector_store_id}"
+_TUNING = "/v1/fine_tuning/jobs/{fine_tuning_job_id}"
+_EVAL = "/v1/evals/{eval_id}"
+GRADER: dict[str, Any] = {
+    "type": "string_check",
+    "name": "same",
+    "operation": "eq",
+    "input": "{{sample.output_text}}",
+    "reference": "{{item.a}}",
+}
+EVAL: dict[str, Any] = {
+    "data_source_config": {"type": "custom", "item_schema": {"type": "object"}},
+    "testing_criteria": [GRADER],
+}
+EVAL_RUN: dict[str, Any] = {
+    "data_source": {
+        "type": "jsonl",
+        "source": {
+            "type": "file_content",
+            "content": [{"item": {"a": SECRET}, "sample": {"output_text": "x"}}],
+        },
+    }
+}
 _LABELLING = "/v1/labelling/projects/{labelling_project_id}"
 _STUDY = "/v1/ratings/studies/{rating_study_id}"
 MESSAGE_BATCH: dict[str, Any] = {"requests": [{"custom_id": "a", "params": CHAT}]}
@@ -173,6 +203,23 @@ OBJECTS: dict[str, dict[str, Any] | None] = {
     f"GET {_STORE}/file_batches/{{file_batch_id}}": None,
     f"POST {_STORE}/file_batches/{{file_batch_id}}/cancel": None,
     f"GET {_STORE}/file_batches/{{file_batch_id}}/files": None,
+    f"GET {_TUNING}": None,
+    f"POST {_TUNING}/cancel": None,
+    f"POST {_TUNING}/pause": None,
+    f"POST {_TUNING}/resume": None,
+    f"GET {_TUNING}/events": None,
+    f"GET {_TUNING}/checkpoints": None,
+    f"GET {_EVAL}": None,
+    f"POST {_EVAL}": {"name": "mine now"},
+    f"DELETE {_EVAL}": None,
+    f"GET {_EVAL}/runs": None,
+    f"POST {_EVAL}/runs": EVAL_RUN,
+    f"GET {_EVAL}/runs/{{run_id}}": None,
+    f"POST {_EVAL}/runs/{{run_id}}": None,
+    f"POST {_EVAL}/runs/{{run_id}}/cancel": None,
+    f"DELETE {_EVAL}/runs/{{run_id}}": None,
+    f"GET {_EVAL}/runs/{{run_id}}/output_items": None,
+    f"GET {_EVAL}/runs/{{run_id}}/output_items/{{output_item_id}}": None,
     f"GET {_LABELLING}": None,
     f"DELETE {_LABELLING}": None,
     f"GET {_LABELLING}/next": None,
@@ -208,6 +255,7 @@ def known(families: Sequence[Family]) -> set[str]:
         | set(NAMING)
         | LISTS
         | COUNTING
+        | COMPUTING
         | CREATING
         | set(OBJECTS)
     )
@@ -278,13 +326,14 @@ async def open_world(
         response_cache_bytes=1 << 20,
         limits=LimitsConfig(RateLimits(1000, 100_000)),
         catalog=CatalogOptions(Settings.load(models_dir=tmp_path / "models")),
+        tuning=TuningOptions(tmp_path / "runs", command=("true",)),
     )
     await AliasStore(database).set("prod", "toy", "cli")
     app = create_app(service, families)
     routes = sorted(set(_routes(app)))
     keys = KeyStore(database)
     a, b = (
-        {"authorization": f"Bearer {keys.create(Tenant(name), name, ['inference', 'files'])[1]}"}
+        {"authorization": f"Bearer {keys.create(Tenant(name), name, ['inference', 'files', 'tuning'])[1]}"}
         for name in ("tenant-a", "tenant-b")
     )
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -353,10 +402,22 @@ async def _belongings(world: World) -> None:
         study = {"file_id": ids["pairs_id"], "name": SECRET}
         ids["rating_study_id"] = (await made("POST /v1/ratings/studies", study))["id"]
         await made(f"POST {_STUDY}/votes", {"index": 0, "rater": SECRET, "choice": "left"})
+        form = {"purpose": (None, "fine-tune"), "file": ("t.jsonl", _conversation().encode())}
+        ids["train_id"] = (await made("POST /v1/files", {"multipart": form}))["id"]
+        tuning = {"model": "toy", "training_file": ids["train_id"], "metadata": {"of": SECRET}}
+        ids["fine_tuning_job_id"] = (await made("POST /v1/fine_tuning/jobs", tuning))["id"]
+        ids["eval_id"] = (await made("POST /v1/evals", EVAL | {"name": SECRET}))["id"]
+        ids["run_id"] = (await made(f"POST {_EVAL}/runs", EVAL_RUN))["id"]
+        ids["output_item_id"] = "outputitem_0"
         ids["message_batch_id"] = (await made("POST /v1/messages/batches", MESSAGE_BATCH))["id"]
     for route, body in GENERATING.items():
         for _ in range(3):
             await made(route, _of_its_own(route, body))
+
+
+def _conversation() -> str:
+    said = [{"role": "user", "content": SECRET}, {"role": "assistant", "content": SECRET}]
+    return json.dumps({"messages": said})
 
 
 def _of_its_own(route: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -496,6 +557,7 @@ async def test_what_a_tenant_makes_is_its_own_alone(world: World) -> None:
         },
         "POST /v1/messages/batches": MESSAGE_BATCH,
         "POST /v1/vector_stores": {"name": "b"},
+        "POST /v1/evals": EVAL,
     }
     assert set(bodies) == CREATING
     for route in sorted(CREATING & set(world.routes)):

@@ -132,6 +132,6 @@ async def test_the_bytes_stay_while_a_run_needs_them(store, database, tmp_path):
     run = await store.create_run(A, a_run(1), file_id=file.id)
     await files.delete(A, file.id)
     assert files.blobs.path(run.source_sha256).exists()
-    await store.end(A, run.id, "failed", "{}")
+    await store.end(A, run.id, "failed", error="{}")
     assert not files.blobs.path(run.source_sha256).exists()
     assert dataclasses.replace(await store.run(A, run.id)).source_sha256 is None

@@ -22,10 +22,12 @@ from deepwell.server.families.completions.family import FAMILY as COMPLETIONS
 from deepwell.server.families.compliance.family import FAMILY as COMPLIANCE
 from deepwell.server.families.conversations.family import FAMILY as CONVERSATIONS
 from deepwell.server.families.embeddings.family import FAMILY as EMBEDDINGS
+from deepwell.server.families.evals.family import FAMILY as EVALS
 from deepwell.server.families.family import Family
 from deepwell.server.families.feedback.family import FAMILY as FEEDBACK
 from deepwell.server.families.files.family import FAMILY as FILES
 from deepwell.server.families.fine_tuning.family import FAMILY as FINE_TUNING
+from deepwell.server.families.graders.family import FAMILY as GRADERS
 from deepwell.server.families.guard.family import FAMILY as GUARD
 from deepwell.server.families.health.family import FAMILY as HEALTH
 from deepwell.server.families.jobs.family import FAMILY as JOBS
@@ -50,6 +52,7 @@ from deepwell.server.housekeeping import Housekeeper
 from deepwell.server.http import errors
 from deepwell.server.http.cross_origin import CrossOriginGuard
 from deepwell.server.http.declaration import OPEN, DeclarationError, RouteTable
+from deepwell.server.http.in_process import InProcessClient
 from deepwell.server.http.middleware import BodyAllowance, BodyLimit, Envelope
 from deepwell.server.http.openapi import describe
 from deepwell.version import deepwell_version
@@ -74,6 +77,8 @@ FAMILIES: tuple[Family, ...] = (
     VECTOR_STORES,
     BATCHES,
     FINE_TUNING,
+    GRADERS,
+    EVALS,
     ADAPTERS,
     ALIASES,
     CATALOG,
@@ -134,6 +139,7 @@ def create_app(context: ServerContext, families: Sequence[Family] = FAMILIES) ->
         app.router.routes += routes
         if family.batches:
             inner.router.routes += routes
+    context.own_routes = InProcessClient(inner, context.limiter.quota)
     workers = [family.worker(context, inner) for family in enabled if family.worker is not None]
     app.state.workers = [*workers, Housekeeper(context)]
     describe(app, table)

@@ -20,6 +20,7 @@ from deepwell.server.answering import Answering
 from deepwell.server.background import Background
 from deepwell.server.guarding.guard import ServerGuard
 from deepwell.server.http.declaration import RouteTable
+from deepwell.server.http.in_process import InProcessClient
 from deepwell.server.http.sse import Stop
 from deepwell.server.knowledge import ServerKnowledge
 from deepwell.server.observe.metrics import Metrics
@@ -65,6 +66,7 @@ class ServerContext:
         aliases: further names of models.
         usage: counts what requests use of models.
         tuned: the models that fine-tuning has made. None: there are none.
+        own_routes: calls the routes that batches may call. `create_app` sets it.
         guard: reads all that goes into models and comes out of them. None: nothing does.
     """
 
@@ -85,6 +87,7 @@ class ServerContext:
     guard: ServerGuard | None = field(default=None, init=False)
     usage: UsageMeter = field(default_factory=UsageMeter, init=False)
     tuned: TunedNames | None = field(default=None, init=False)
+    own_routes: InProcessClient | None = field(default=None, init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
@@ -189,9 +192,9 @@ class ServerContext:
         # Models and adapters that stay come first: an alias never answers for one of them.
         if (found := self._find_loaded(name, tenant)) is not None:
             return found
-        if self.tuned is not None and await self.tuned.load(name, tenant):
-            if (found := self._find_loaded(name, tenant)) is not None:
-                return found
+        tuned = self.tuned is not None and await self.tuned.load(name, tenant)
+        if tuned and (found := self._find_loaded(name, tenant)) is not None:
+            return found
         if (model := await self.aliases.model_of(name)) is not None:
             if (ticket := current_ticket()) is not None:
                 ticket.replayable = False  # the alias may mean another model later

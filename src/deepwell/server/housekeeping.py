@@ -88,7 +88,7 @@ def erasing(context: ServerContext) -> Eraser:
     async def refresh_index(tenant: Tenant, store_id: str) -> None:
         await context.knowledge.searcher.synchronise(tenant, store_id)
 
-    host = HostPlaces(context.options.knowledge.folder)
+    host = HostPlaces(context.options.knowledge.folder, runs=context.options.tuning.folder)
     hooks = Hooks(refresh_index, context.forget_answers)
     return Eraser(context.state.database, context.state.files, host, hooks)
 

@@ -101,7 +101,7 @@ def adapter(folder, state, config):
     template = os.environ.get("STAND_IN_TEMPLATE", "")
     if "wrong template" in Path(config["data"][0]).read_text():
         template = "0" * 64
-    (folder / "deepwell.json").write_text(json.dumps({"template_hash": template}))
+    (folder / "deepwell.json").write_text(json.dumps({"format": 1, "base": {"template_sha256": template}}))
 
 
 sys.exit(main())

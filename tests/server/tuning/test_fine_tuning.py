@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import openai
 import pytest
+import sqlalchemy as sa
 from openai import OpenAI
 from tests.server.conftest import Live
 from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_server, until, upload
@@ -15,6 +17,9 @@ from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_ser
 from deepwell.dialogue.text import Codec
 from deepwell.server.families.fine_tuning import creating
 from deepwell.server.families.fine_tuning.models import runs_folder
+from deepwell.storage.database import Tenant
+from deepwell.storage.keys import KeyStore
+from deepwell.storage.tables import audit_entries
 
 
 @pytest.fixture(autouse=True)
@@ -273,4 +278,55 @@ def test_another_server_goes_on_and_serves_the_models(codec: Codec, tmp_path: Pa
         assert answer.choices[0].message.content == "hi"
         assert ended(client, job.id).status == "succeeded"
         steps = [one for one in client.fine_tuning.jobs.list_events(job.id) if one.type == "metrics"]
-        assert len(steps) == 13  # the stop made one more validation
+        assert len(steps) == 12
+
+
+def test_models_and_jobs_are_their_tenants_alone(codec: Codec, tmp_path: Path) -> None:
+    with tuning_server(codec, tmp_path) as live:
+        keys = KeyStore(live.service.state.database)
+        scopes = ["inference", "files", "tuning"]
+        a, b, narrow = (
+            client_of(live, keys.create(Tenant(tenant), name, given)[1])
+            for tenant, name, given in (
+                ("a", "a", scopes),
+                ("b", "b", scopes),
+                ("a", "narrow", ["inference", "files"]),
+            )
+        )
+        job = ended(a, a.fine_tuning.jobs.create(model="toy", training_file=upload(a), suffix="secret").id)
+        name = str(job.fine_tuned_model)
+        chat: Any = {"messages": [{"role": "user", "content": "hi"}]}
+        assert a.chat.completions.create(model=name, **chat).choices[0].message.content == "hi"
+        assert name not in [one.id for one in b.models.list()]
+        assert job.organization_id == "a" and list(b.fine_tuning.jobs.list()) == []
+        for call in (
+            lambda: b.chat.completions.create(model=name, **chat),
+            lambda: b.chat.completions.create(model=f"{name}:ckpt-step-2", **chat),
+            lambda: b.fine_tuning.jobs.retrieve(job.id),
+            lambda: b.files.content(job.result_files[0]),
+        ):
+            with pytest.raises(openai.NotFoundError):
+                call()
+        with pytest.raises(openai.PermissionDeniedError):
+            b.models.delete(name)
+        for call in (lambda: narrow.fine_tuning.jobs.list(), lambda: narrow.models.delete(name)):
+            with pytest.raises(openai.PermissionDeniedError, match="tuning"):
+                call()
+        assert narrow.get("/jobs", cast_to=dict)["data"] == []
+        with pytest.raises(openai.NotFoundError):
+            b.fine_tuning.jobs.create(model=name, training_file=upload(b))
+        with pytest.raises(openai.BadRequestError, match="name its base: 'toy'"):
+            a.fine_tuning.jobs.create(model=name, training_file=upload(a))
+        told = [entry["action"] for entry in _audited(live)]
+        assert told == ["create", "publish"]
+        assert a.models.delete(name).deleted
+
+
+def _audited(live: Live) -> list[dict[str, Any]]:
+    """Returns the events of fine-tuning in the audit trail."""
+    query = sa.select(audit_entries.c.entry).order_by(audit_entries.c.sequence)
+    found = [
+        json.loads(one)
+        for one in live.service.state.database.read_now(lambda connection: connection.scalars(query).all())
+    ]
+    return [one for one in found if one["event"] == "fine_tuning"]

@@ -22,6 +22,7 @@ _TOPICS: Mapping[str, tuple[str, str]] = {
     "knowledge": ("Knowledge bases", "知识库"),
     "data": ("Training data", "训练数据"),
     "guard": ("The guard", "安全防护"),
+    "tuning": ("Fine-tuning", "微调"),
     "doctor": ("What doctor finds", "doctor 检查出的问题"),
 }
 

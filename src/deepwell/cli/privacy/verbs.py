@@ -156,7 +156,9 @@ def _host(settings: Settings) -> HostPlaces:
     from deepwell.safety.privacy.erase import HostPlaces
     from deepwell.settings.sources import data_root
 
-    return HostPlaces(settings.data_dir / "knowledge", settings.access_log_file, data_root() / "chat_history")
+    folder = settings.data_dir
+    history = data_root() / "chat_history"
+    return HostPlaces(folder / "knowledge", settings.access_log_file, history, folder / "fine_tuning")
 
 
 def _hooks(settings: Settings, database: Database) -> Hooks:

@@ -28,12 +28,13 @@ from deepwell.safety.privacy import rows
 from deepwell.safety.privacy.attribution import Subject, attributed, parts
 from deepwell.safety.privacy.ledger import LEASE_S, Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
+from deepwell.safety.privacy.trained import drop_runs
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import Job, JobStore
 from deepwell.storage.safety.audit import append_records, forget_tenant
 from deepwell.storage.safety.chain import AuditRecord
-from deepwell.storage.tables import erasures, jobs, vector_stores
+from deepwell.storage.tables import erasures, fine_tuning_jobs, jobs, vector_stores
 
 __all__ = ["Erased", "Eraser", "Hooks", "HostPlaces"]
 
@@ -51,11 +52,13 @@ class HostPlaces:
         indexes: directory of the side indexes; None: there are none.
         access_log: file of the access log.
         chat_history: lines typed into `deepwell chat`, which are the tenant `local`'s.
+        runs: directory of the folders of fine-tuning jobs.
     """
 
     indexes: Path | None = None
     access_log: Path | None = None
     chat_history: Path | None = None
+    runs: Path | None = None
 
 
 async def _nothing(*_given: Any) -> None:
@@ -155,7 +158,7 @@ class Eraser:
                 await asyncio.sleep(_POLL_S)
         # Another host may have run it. What this host has besides the database is found here alone.
         if not subject.end_user:
-            await asyncio.to_thread(self._host_files, subject, await self._stores())
+            await asyncio.to_thread(self._host_files, subject, await self._stores(), await self._runs())
         if self._vacuum and not self.overwritten:
             self.overwritten = await asyncio.to_thread(self._database.scrub_now)
         return found
@@ -223,7 +226,8 @@ class Eraser:
             change := await ledger.write(lambda connection: rows.overwrite_keys(connection, subject))
         ).rows:
             total += change.rows
-        await ledger.settle(await asyncio.to_thread(self._host_files, subject, await self._stores()))
+        known = await self._stores(), await self._runs()
+        await ledger.settle(await asyncio.to_thread(self._host_files, subject, *known))
         if busy:  # what was under way may have written behind this pass: the next one finds it
             await asyncio.sleep(self._settle_s)
             return total or 1
@@ -257,6 +261,8 @@ class Eraser:
             await step(lambda connection, part=part: rows.erase_responses(connection, subject, part))
         if found.stores:
             await ledger.settle(await asyncio.to_thread(self._drop_indexes, await self._stores()))
+        if found.files:
+            await asyncio.to_thread(drop_runs, self._host.runs, await self._runs())
         return total
 
     async def _settle(self, subject: Subject, ledger: Ledger) -> None:
@@ -274,8 +280,13 @@ class Eraser:
         query = sa.select(vector_stores.c.id)
         return set(await self._database.read(lambda connection: connection.scalars(query).all()))
 
-    def _host_files(self, subject: Subject, stores: set[str]) -> dict[str, int]:
+    async def _runs(self) -> set[str]:
+        query = sa.select(fine_tuning_jobs.c.id)
+        return set(await self._database.read(lambda connection: connection.scalars(query).all()))
+
+    def _host_files(self, subject: Subject, stores: set[str], runs: set[str]) -> dict[str, int]:
         counts = self._drop_indexes(stores)
+        counts["fine_tuning_runs"] = drop_runs(self._host.runs, runs)
         if self._host.access_log is not None:
             counts["access_log"] = drop_lines(self._host.access_log, subject.tenant)
         history = self._host.chat_history

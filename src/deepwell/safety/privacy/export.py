@@ -20,6 +20,7 @@ from deepwell.safety.privacy.erase import HostPlaces
 from deepwell.safety.privacy.log_lines import lines_of
 from deepwell.safety.privacy.places import PLACES
 from deepwell.safety.privacy.rows import ERASE_JOB
+from deepwell.safety.privacy.trained import runs_of_files, trained_on
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.files import FileStore
 from deepwell.storage.safety.audit import AuditStore
@@ -37,8 +38,10 @@ from deepwell.storage.tables import (
     conversations,
     documents,
     embeddings,
+    eval_runs,
     feedback,
     files,
+    fine_tuning_jobs,
     jobs,
     labelling_items,
     labelling_projects,
@@ -182,6 +185,8 @@ async def _of_person(
         (chunks, texts),
         (documents, of(documents, "digest", parsed)),
         (embeddings, of(embeddings, "digest", digests)),
+        (fine_tuning_jobs, [trained_on(subject.tenant, list(part)) for part in parts(found.files)]),
+        (eval_runs, [runs_of_files(subject.tenant, list(part)) for part in parts(found.files)]),
         (labelling_projects, labelling),
         (labelling_items, of(labelling_items, "project_id", projects)),
         (rating_studies, rating),
@@ -238,8 +243,13 @@ async def _blobs(
         queries = [
             sa.select(files.c.id, files.c.sha256).where(files.c.tenant == tenant),
             sa.select(upload_parts.c.id, upload_parts.c.sha256).where(upload_parts.c.tenant == tenant),
-            sa.select(batches.c.id, batches.c.input_sha256).where(
-                batches.c.tenant == tenant, batches.c.input_sha256.is_not(None)
+            *(
+                sa.select(table.c.id, column).where(table.c.tenant == tenant, column.is_not(None))
+                for table, column in (
+                    (batches, batches.c.input_sha256),
+                    (fine_tuning_jobs, fine_tuning_jobs.c.training_sha256),
+                    (eval_runs, eval_runs.c.source_sha256),
+                )
             ),
         ]
     count = 0

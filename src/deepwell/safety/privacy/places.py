@@ -43,6 +43,7 @@ _ROWS = "rows of the tenant are exported and deleted"
 _WITH = "exported and deleted with {}"
 _NOBODY = "names no end user"
 _SHARED = "no personal data, shared by all tenants, with random ids of keys"
+_MADE = "those made from a file of the end user are exported and deleted"
 _LABELLED = "rows whose metadata name the end user are exported and deleted"
 
 
@@ -120,6 +121,16 @@ PLACES: Final = (
         "rows whose request named the end user, and those about one of the end user's responses or completions, are exported "
         "and deleted",
     ),
+    _table("fine_tuning_jobs", _MADE),
+    _table("fine_tuning_events", _WITH.format("their job")),
+    _table("fine_tuning_checkpoints", _WITH.format("their job")),
+    _table(
+        "fine_tuned_models",
+        f"{_WITH.format('the job that made them')}: a model may repeat what it was trained on",
+    ),
+    _table("evals", f"{_NOBODY}: the graders, without the data that they judge"),
+    _table("eval_runs", f"{_MADE}; a run that holds its rows itself is deleted through the API"),
+    _table("eval_output_items", _WITH.format("their run")),
     _table("labelling_projects", "those made from a file of the end user"),
     _table("labelling_items", _WITH.format("their project")),
     _table("rating_studies", "those made from a file of the end user"),
@@ -159,6 +170,14 @@ PLACES: Final = (
         "server's next sweep on every other",
         "made anew without the end user's texts: on this host at once, on another by the next search",
         paths=("knowledge/vs_*/**",),
+    ),
+    Place(
+        "fine_tuning_runs",
+        "file",
+        "adapters and checkpoints of fine-tuning: weights, which are not exported; folders of the tenant's jobs are deleted on "
+        "this host, and by a server's next sweep on every other, which also unloads the adapters",
+        "as for a tenant, for jobs made from the end user's files",
+        paths=("fine_tuning/ftjob-*/**",),
     ),
     Place(
         "limits",

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from deepwell.safety.privacy.attribution import Subject, parts
 from deepwell.safety.privacy.ledger import Change
+from deepwell.safety.privacy.trained import erase_trained
 from deepwell.storage.jobs import delete_job
 from deepwell.storage.knowledge.attached import detach_everywhere
 from deepwell.storage.knowledge.stores import next_generation
@@ -29,8 +30,15 @@ from deepwell.storage.tables import (
     conversations,
     documents,
     embeddings,
+    eval_output_items,
+    eval_runs,
+    evals,
     feedback,
     files,
+    fine_tuned_models,
+    fine_tuning_checkpoints,
+    fine_tuning_events,
+    fine_tuning_jobs,
     jobs,
     labelling_items,
     labelling_projects,
@@ -94,6 +102,13 @@ TENANT_TABLES: Final = (
     rating_votes,
     rating_pairs,
     rating_studies,
+    fine_tuning_events,
+    fine_tuning_checkpoints,
+    fine_tuned_models,
+    fine_tuning_jobs,
+    eval_output_items,
+    eval_runs,
+    evals,
     files,
     jobs,
     compliance_answers,
@@ -101,7 +116,13 @@ TENANT_TABLES: Final = (
 )
 """Tables whose rows go with their tenant, in this order."""
 
-_HASHES: Final = {"files": "sha256", "upload_parts": "sha256", "batches": "input_sha256"}
+_HASHES: Final = {
+    "files": ("sha256",),
+    "upload_parts": ("sha256",),
+    "batches": ("input_sha256",),
+    "fine_tuning_jobs": ("training_sha256", "validation_sha256"),
+    "eval_runs": ("source_sha256",),
+}
 _EXTENSIONS: Final = ("chunk_vectors", "chunk_vector_states")  # tables that pgvector's index makes by itself
 
 
@@ -115,8 +136,9 @@ def erase_page(connection: Connection, table: sa.Table, subject: Subject, job_id
     statement = sa.delete(table).where(place.in_(chosen.limit(_ROWS)))
     if table.name not in _HASHES:
         return Change({table.name: connection.execute(statement).rowcount})
-    hashes = list(connection.scalars(statement.returning(table.c[_HASHES[table.name]])))
-    return Change({table.name: len(hashes)}, [one for one in hashes if one is not None])
+    kept = [table.c[name] for name in _HASHES[table.name]]
+    found = list(connection.execute(statement.returning(*kept)))
+    return Change({table.name: len(found)}, [one for row in found for one in row if one is not None])
 
 
 def erase_extensions(connection: Connection, subject: Subject) -> Change:
@@ -232,7 +254,9 @@ def erase_file(connection: Connection, subject: Subject, id: str) -> Change:
     stores = sorted({row.store_id for row in attached})
     for store_id in stores:
         _rebuild(connection, subject, store_id)
+    trained, kept = erase_trained(connection, tenant, id)
     counts = {
+        **trained,
         "chunks": count,
         "vector_store_files": len(attached),
         "files": len(hashes),
@@ -241,7 +265,7 @@ def erase_file(connection: Connection, subject: Subject, id: str) -> Change:
         **_unrated(connection, subject, id),
         "jobs": _drop_jobs(connection, subject, [row.job_id for row in attached if row.job_id]),
     }
-    return Change(counts, hashes, stores)
+    return Change(counts, [*hashes, *kept], stores)
 
 
 def erase_store(connection: Connection, subject: Subject, id: str) -> Change:

@@ -125,6 +125,7 @@ eval_runs = Table(
     Column("source_sha256", String(64)),  # keeps the bytes of the file while the run needs them
     Column("metadata", Text),  # JSON
     Column("error", Text),  # JSON
+    Column("summary", Text),  # JSON: results by criterion and usage by model, once the run has ended
     Column("created_at", BigInteger, nullable=False),
     Column("total", BigInteger, nullable=False),
     UniqueConstraint("tenant", "id"),

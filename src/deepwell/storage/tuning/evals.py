@@ -70,7 +70,7 @@ class StoredEval:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """One run. `data_source`, `metadata` and `error` are JSON; `model` is empty where samples came with the data."""
+    """One run. `data_source`, `metadata`, `error` and `summary` are JSON; `model` is empty where samples came with the data."""
 
     id: str
     eval_id: str
@@ -82,6 +82,7 @@ class StoredRun:
     metadata: str | None
     created_at: int
     error: str | None = None
+    summary: str | None = None
     total: int = 0
 
     @property
@@ -275,10 +276,16 @@ class EvalStore:
         return await self._database.write(work)
 
     async def end(
-        self, tenant: Tenant, id: str, status: Literal["completed", "failed"], error: str | None = None
+        self,
+        tenant: Tenant,
+        id: str,
+        status: Literal["completed", "failed"],
+        *,
+        error: str | None = None,
+        summary: str | None = None,
     ) -> StoredRun:
-        """Ends a run. `error` is JSON."""
-        run = await self._move(tenant, id, _OPEN, {"status": status, "error": error})
+        """Ends a run. `error` and `summary` are JSON."""
+        run = await self._move(tenant, id, _OPEN, {"status": status, "error": error, "summary": summary})
         await self._release(tenant, run)
         return run
 

@@ -14,7 +14,7 @@ _MOST_POINTS = 200  # of a curve
 
 
 class Curves:
-    """What is known of a training so far. Points get fewer as they get many: every second one is left out.
+    """The state of a training so far. Points get fewer as they get many: every second one is left out.
 
     Attributes:
         total: number of steps; 0: not known.

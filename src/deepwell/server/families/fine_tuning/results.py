@@ -11,7 +11,13 @@ import msgspec
 
 __all__ = ["results_csv"]
 
-_COLUMNS = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
+_COLUMNS: tuple[str, ...] = (
+    "step",
+    "train_loss",
+    "train_accuracy",
+    "valid_loss",
+    "valid_mean_token_accuracy",
+)
 
 
 def results_csv(path: Path) -> bytes:

@@ -17,7 +17,7 @@ from deepwell.dialogue.model import ServedModel
 from deepwell.errors import DeepwellError
 from deepwell.safety.audit.trail import now_ms
 from deepwell.server.context import ServerContext
-from deepwell.server.families.fine_tuning.artefact import base_hash_of
+from deepwell.server.families.fine_tuning.artefact import fingerprint_of
 from deepwell.server.families.fine_tuning.child import STOPPED, USER_ERROR, TrainingChild
 from deepwell.server.families.fine_tuning.configured import CONFIG_NAME, training_threads, write_config
 from deepwell.server.families.fine_tuning.curves import Curves
@@ -126,7 +126,7 @@ class Training:
             except FileNotFoundError:
                 reason = "the training file's bytes are not on the disk any more"
                 return _End("refused", {"code": "input_lost", "message": reason, "fix": "upload it again"})
-        await asyncio.to_thread(base_hash_of, base)  # now, so that the end does not wait for it
+        await asyncio.to_thread(fingerprint_of, base)  # now, so that the end does not wait for it
         child = await TrainingChild.start(self._command, self._folder, training_threads())
         following = asyncio.create_task(self._follow(child))
         ended: _End | None = None

@@ -143,6 +143,7 @@ def _create_evals() -> None:
         sa.Column("source_sha256", sa.String(64)),
         sa.Column("metadata", sa.Text),
         sa.Column("error", sa.Text),
+        sa.Column("summary", sa.Text),
         sa.Column("created_at", sa.BigInteger, nullable=False),
         sa.Column("total", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("tenant", "id", name="uq_eval_runs_tenant_id"),

@@ -1,0 +1,1 @@
+"""`/v1/evals`: evaluations, their runs and the items of runs."""

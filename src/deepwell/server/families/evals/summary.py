@@ -1,0 +1,53 @@
+"""Sums over the items of a run: results by criterion, tokens by model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from deepwell.server.families.evals.bodies import CriterionResult, EvalResult, EvalSample, ModelUsage
+
+__all__ = ["ItemBody", "RunSummary", "summed"]
+
+
+class ItemBody(Struct):
+    """The part of an item that is stored as JSON."""
+
+    item: dict[str, Any]
+    results: list[EvalResult]
+    sample: EvalSample
+
+
+class RunSummary(Struct):
+    """The sums of a run."""
+
+    per_model_usage: list[ModelUsage]
+    per_testing_criteria_results: list[CriterionResult]
+
+
+def summed(bodies: Iterable[str]) -> RunSummary:
+    """Returns the sums over stored items."""
+    usage: dict[str, ModelUsage] = {}
+    results: dict[str, CriterionResult] = {}
+    for text in bodies:
+        body = msgspec.json.decode(text, type=ItemBody)
+        sample = body.sample
+        if sample.model:
+            used = usage.setdefault(sample.model, ModelUsage(sample.model))
+            used.invocation_count += 1
+            used.prompt_tokens += sample.usage.prompt_tokens
+            used.completion_tokens += sample.usage.completion_tokens
+            used.total_tokens += sample.usage.total_tokens
+            used.cached_tokens += sample.usage.cached_tokens
+        for one in body.results:
+            found = results.setdefault(one.name, CriterionResult(one.name, 0, 0))
+            found.passed += one.passed
+            found.failed += not one.passed
+            for model, tokens in one.tokens.items():
+                used = usage.setdefault(model, ModelUsage(model))
+                used.invocation_count += 1
+                used.total_tokens += tokens
+    return RunSummary(list(usage.values()), list(results.values()))
