@@ -50,7 +50,11 @@ def test_a_check_names_line_and_field_and_keeps_the_rest(
     runner: CliRunner, train: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "clean.jsonl"
-    account = data(runner, "check", train, "--output", output, "--drop", "garbled", code=1)
+    account = data(runner, "check", train, "--output", output, "--drop", "garbled")
+    assert [one["reason"] for one in lines(tmp_path / "clean.jsonl.removed.jsonl")] == [
+        "unreadable",
+        "garbled",
+    ]
     assert (account["read"], account["kept"]) == (5, 3) == (5, len(lines(output)))
     first = account["examples"]["unreadable"][0]
     assert first["line"] == 4 and first["detail"].startswith("messages[0].role: is 'usr'")

@@ -11,13 +11,14 @@ from deepwell.cli.data.options import (
     Against,
     Files,
     FormatOption,
-    InputFormat,
     evaluation_set,
+    print_outputs,
     print_report,
     reading,
     refuse_overwriting,
+    removed_file,
 )
-from deepwell.cli.options import ModelOption
+from deepwell.cli.options import stored_models
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.messages import say
 
@@ -31,8 +32,16 @@ _SAMPLE_CHARACTERS = 1500
 
 def check(
     files: Files,
-    format: FormatOption = InputFormat.auto,
-    model: ModelOption = None,
+    format: FormatOption = "auto",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Model whose tokenizer and chat template count tokens: a name in the store, or a path; unset: not counted.",
+            autocompletion=stored_models,
+        ),
+    ] = None,
     max_tokens: Annotated[
         int,
         typer.Option(min=1, help="Tokens that training takes of a record; counted where --model is given."),
@@ -48,7 +57,10 @@ def check(
         int, typer.Option(min=0, help="Words, or Chinese characters, that a record has at least.")
     ] = 3,
     output: Annotated[
-        Path | None, typer.Option(help="File for the records that are kept, as OpenAI chat JSON lines.")
+        Path | None,
+        typer.Option(
+            help="File for the records that are kept, as JSON lines; OUTPUT.removed.jsonl gets the others."
+        ),
     ] = None,
     drop: Annotated[
         list[str] | None,
@@ -65,7 +77,7 @@ def check(
     from deepwell.tuning.data.check import FINDINGS, Check, CheckOptions
     from deepwell.tuning.data.language import KNOWN_LANGUAGES
     from deepwell.tuning.data.quality import QualityLimits
-    from deepwell.tuning.data.records import read_records, write_records
+    from deepwell.tuning.data.records import LineWriter, read_records, write_records
 
     with reported_errors(as_json=json):
         for name, known, key in (
@@ -75,7 +87,8 @@ def check(
             if name not in known:
                 right = nearest(name, known) or ", ".join(known)
                 raise InvalidRequest.of(key, name=name, right=right)
-        refuse_overwriting([output] if output else [], files)
+        removed = output and removed_file(output)
+        refuse_overwriting([output, removed] if output and removed else [], files)
         renderer = _renderer(model) if model else None
         checked = Check(
             CheckOptions(
@@ -88,19 +101,19 @@ def check(
             )
         )
         with reading(say("data_reading"), files, shown=not json) as advance:
-            kept = checked.kept(read_records(files, format.value), advance)
-            if output is not None:
-                write_records(output, kept)
-            else:
-                for _ in kept:
+            if output is None or removed is None:
+                for _ in checked.kept(read_records(files, format), advance):
                     pass
+            else:
+                with LineWriter(removed) as writer:
+                    write_records(output, checked.kept(read_records(files, format), advance, writer.write))
         if json:
             write_json({**checked.to_json(), "sample": _sample(checked)})
         else:
             _print(checked, counts_tokens=renderer is not None)
             if output is not None:
-                console().print(say("data_written", count=checked.report.kept, path=output), soft_wrap=True)
-    if checked.report.dropped["unreadable"]:
+                print_outputs(checked.report, output)
+    if output is None and checked.report.dropped["unreadable"]:
         raise typer.Exit(1)
 
 
@@ -139,4 +152,5 @@ def _print(checked: Check, *, counts_tokens: bool) -> None:
     out.print()
     out.print(say("data_sample", line=checked.first.line, source=checked.first.source), soft_wrap=True)
     sample = _sample(checked)
+    sample = sample.rstrip("\n")
     out.print(sample[:_SAMPLE_CHARACTERS] + ("…" if len(sample) > _SAMPLE_CHARACTERS else ""), soft_wrap=True)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,11 +13,12 @@ from deepwell.cli.data.options import (
     Against,
     Files,
     FormatOption,
-    InputFormat,
     evaluation_set,
+    print_outputs,
     print_report,
     reading,
     refuse_overwriting,
+    removed_file,
 )
 from deepwell.cli.output import JsonFlag, console, reported_errors, write_json
 from deepwell.cli.progress import counting
@@ -34,20 +34,12 @@ __all__ = ["dedup"]
 _BAR_FROM = 20_000  # texts; fewer are done before a bar could be read
 
 
-class Part(StrEnum):
-    """Parts of records that can be compared."""
-
-    conversation = "conversation"
-    prompt = "prompt"
-    answer = "answer"
-
-
 def dedup(
     files: Files,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File for the records that are kept, as JSON lines.")
     ],
-    format: FormatOption = InputFormat.auto,
+    format: FormatOption = "auto",
     exact: Annotated[
         bool, typer.Option("--exact", help="Drop only records that are equal to the letter.")
     ] = False,
@@ -66,8 +58,9 @@ def dedup(
         typer.Option(min=1, max=50, help="Words, or Chinese characters, in a row that are compared as one."),
     ] = 5,
     compare: Annotated[
-        Part, typer.Option(help="Part of a record that is compared; system messages never are.")
-    ] = Part.conversation,
+        Literal["conversation", "prompt", "answer"],
+        typer.Option(help="Part of a record that is compared; system messages never are."),
+    ] = "conversation",
     against: Against = None,
     embedding_model: Annotated[
         str, typer.Option(help="Embedding model of --semantic: a name in the store, or a path.")
@@ -82,14 +75,14 @@ def dedup(
     from deepwell.tuning.data.dedup import DedupOptions
 
     with reported_errors(as_json=json), ExitStack() as stack:
-        dropped_file = removed or output.with_name(f"{output.name}.removed.jsonl")
+        dropped_file = removed or removed_file(output)
         refuse_overwriting([output, dropped_file], files)
         embedder = stack.enter_context(_embedder(embedding_model, shown=not json)) if semantic else None
         options = DedupOptions(
             near=not exact,
             min_similarity=min_similarity,
             width=shingle,
-            compared=compare.value,
+            compared=compare,
             embedder=embedder,
             min_cosine=min_cosine,
             against=evaluation_set(against),
@@ -102,27 +95,26 @@ def dedup(
             return
         print_report(found.report)
         out = console()
-        out.print()
         if found.cluster_sizes:
             count, most = len(found.cluster_sizes), found.cluster_sizes[0]
+            out.print()
             out.print(say("data_clusters", count=count, most=most), soft_wrap=True)
         if found.passed_over:
             out.print(say("data_passed_over", count=found.passed_over), style="yellow", soft_wrap=True)
         if cut:
             out.print(say("data_embedded_in_part", count=cut), style="yellow", soft_wrap=True)
-        out.print(say("data_written", count=found.report.kept, path=output), soft_wrap=True)
-        out.print(say("data_removed", path=dropped_file), soft_wrap=True)
+        print_outputs(found.report, output, dropped_file)
 
 
 def _run(
-    files: list[Path], format: InputFormat, options: DedupOptions, outputs: tuple[Path, Path], *, shown: bool
+    files: list[Path], format: FormatOption, options: DedupOptions, outputs: tuple[Path, Path], *, shown: bool
 ) -> Deduplication:
     from deepwell.tuning.data.dedup import Deduplication
     from deepwell.tuning.data.records import LineWriter, read_records, write_records
 
     found = Deduplication(options)
     with reading(say("data_reading"), files, shown=shown) as advance:
-        found.read(read_records(files, format.value), advance)
+        found.read(read_records(files, format), advance)
     count = found.report.read
     large = shown and count > _BAR_FROM
     with (
@@ -132,7 +124,7 @@ def _run(
         found.find(advance, meant)
     output, removed = outputs
     with LineWriter(removed) as writer, reading(say("data_writing"), files, shown=shown) as advance:
-        write_records(output, _counted(found.kept(read_records(files, format.value), writer.write), advance))
+        write_records(output, _counted(found.kept(read_records(files, format), writer.write), advance))
     return found
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,24 +19,15 @@ __all__ = [
     "Against",
     "Files",
     "FormatOption",
-    "InputFormat",
     "evaluation_set",
+    "print_outputs",
     "print_report",
     "reading",
     "refuse_overwriting",
+    "removed_file",
 ]
 
 _MOST_SHOWN = 100  # characters of an example
-
-
-class InputFormat(StrEnum):
-    """Shapes of training files."""
-
-    auto = "auto"
-    chat = "chat"
-    sharegpt = "sharegpt"
-    alpaca = "alpaca"
-    text = "text"
 
 
 Files = Annotated[
@@ -45,7 +35,7 @@ Files = Annotated[
     typer.Argument(help="Training files: JSON lines, or one JSON array.", metavar="FILES"),
 ]
 FormatOption = Annotated[
-    InputFormat,
+    Literal["auto", "chat", "sharegpt", "alpaca", "text"],
     typer.Option("--format", help="Shape of the records; auto: by the fields that each record has."),
 ]
 Against = Annotated[
@@ -108,6 +98,22 @@ def refuse_overwriting(outputs: Sequence[Path], inputs: Sequence[Path]) -> None:
         if path.resolve() in resolved:
             raise InvalidRequest.of("data_output_is_input", path=path)
         path.parent.stat()
+
+
+def removed_file(output: Path) -> Path:
+    """Returns the file for the records that are dropped."""
+    return output.with_name(f"{output.name}.removed.jsonl")
+
+
+def print_outputs(report: DataReport, output: Path, removed: Path | None = None) -> None:
+    """Prints where the kept and the dropped records are."""
+    from deepwell.cli.output import console
+
+    out = console()
+    out.print()
+    out.print(say("data_written", count=report.kept, path=output), soft_wrap=True)
+    removed = removed or removed_file(output)
+    out.print(say("data_removed", count=report.dropped.total(), path=removed), soft_wrap=True)
 
 
 def print_report(report: DataReport) -> None:

@@ -10,7 +10,6 @@ import typer
 from deepwell.cli.data.options import (
     Files,
     FormatOption,
-    InputFormat,
     print_report,
     reading,
     refuse_overwriting,
@@ -30,7 +29,7 @@ def split(
         str,
         typer.Option(help="Names of the parts and their shares of the records.", metavar="NAME=SHARE,..."),
     ] = "train=0.9,validation=0.1",
-    format: FormatOption = InputFormat.auto,
+    format: FormatOption = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the order in which records are dealt.")] = 0,
     group: Annotated[
         list[str] | None,
@@ -58,7 +57,7 @@ def split(
         report = DataReport()
         records: list[Record] = []
         with reading(say("data_reading"), files, shown=not json) as advance:
-            for one in report.reading(read_records(files, format.value)):
+            for one in report.reading(read_records(files, format)):
                 advance(1)
                 if isinstance(one, BadRecord):
                     report.drop(UNREADABLE, Example.of(one))
@@ -91,5 +90,3 @@ def split(
                 for part in shares
             ]
             print_table(columns, rows, folded=columns[3:4])
-    if report.dropped[UNREADABLE]:
-        raise typer.Exit(1)

@@ -24,6 +24,8 @@ _OTHERS = {
     ("keys create", "tokens_per_minute"),
     ("models synth", "precision"),
     ("up", "knowledge"),  # a folder there
+    ("data check", "model"),  # none by default
+    ("data dedup", "embedding_model"),
 }
 
 _TITLES: Mapping[str, tuple[str, str]] = {

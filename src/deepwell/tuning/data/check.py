@@ -15,7 +15,7 @@ from deepwell.tuning.data.decontamination import EvaluationSet, spoken_texts
 from deepwell.tuning.data.language import language_of
 from deepwell.tuning.data.quality import FILTERS, Finding, QualityLimits, quality_findings
 from deepwell.tuning.data.records import BadRecord, Record
-from deepwell.tuning.data.report import DataReport, Example
+from deepwell.tuning.data.report import DataReport, Example, removed_line
 from deepwell.tuning.data.turns import TURN_FINDINGS, turn_findings
 
 __all__ = ["FINDINGS", "UNREADABLE", "Check", "CheckOptions", "Rendered", "Renderer"]
@@ -51,7 +51,7 @@ class Renderer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
-    """What to look for.
+    """Settings of a check.
 
     Attributes:
         limits: limits of the quality filters.
@@ -93,12 +93,16 @@ class Check:
         self._sizes: list[int] = []  # tokens of each record, or characters without a renderer
 
     def kept(
-        self, records: Iterable[Record | BadRecord], advance: Callable[[int], None] = lambda _: None
+        self,
+        records: Iterable[Record | BadRecord],
+        advance: Callable[[int], None] = lambda _: None,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> Iterator[Record]:
         """Yields the records that are kept, in their order.
 
         Args:
             advance: is told how many further records are done.
+            tell: is given one JSON object for each dropped record, with its reason.
         """
         source = iter(self.report.reading(records))
         while portion := list(islice(source, _PORTION)):
@@ -106,8 +110,12 @@ class Check:
             overlaps = iter(self._overlaps(readable))
             for one in portion:
                 if isinstance(one, BadRecord):
-                    self.report.drop(UNREADABLE, Example.of(one))
-                elif self._keeps(one, next(overlaps)):
+                    example = Example.of(one)
+                    self.report.drop(UNREADABLE, example)
+                    tell(removed_line(one, UNREADABLE, example.said("en")))
+                elif (reason := self._reason(one, next(overlaps))) is not None:
+                    tell(removed_line(one, reason.name, reason.detail))
+                else:
                     yield one
             advance(len(portion))
 
@@ -142,8 +150,8 @@ class Check:
             for found in against.overlaps([spoken_texts(record) for record in records])
         ]
 
-    def _keeps(self, record: Record, overlap: Finding | None) -> bool:
-        """Counts a record, and tells whether it is kept."""
+    def _reason(self, record: Record, overlap: Finding | None) -> Finding | None:
+        """Counts a record, and returns the reason to drop it; None: it is kept."""
         options, report = self._options, self.report
         self.formats[record.format] += 1
         if record.label is not None:
@@ -158,12 +166,12 @@ class Check:
         reason = next((one for one in findings if one.name in options.drop), None)
         if reason is not None:
             report.drop(reason.name, Example(record.line, record.source, reason.detail))
-            return False
+            return reason
         for one in findings:
             tell = report.shorten if one.name == "tokens" else report.warn
             tell(one.name, Example(record.line, record.source, one.detail))
         report.keep()
-        return True
+        return None
 
     def _language(self, record: Record) -> Iterator[Finding]:
         code = language_of("\n".join(spoken_texts(record)))

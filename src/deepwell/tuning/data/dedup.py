@@ -16,8 +16,8 @@ from deepwell.tuning.data.check import UNREADABLE
 from deepwell.tuning.data.clusters import Twin
 from deepwell.tuning.data.decontamination import EvaluationSet, spoken_texts
 from deepwell.tuning.data.near_duplicates import SHINGLE_UNITS, near_duplicates
-from deepwell.tuning.data.records import BadRecord, Record, as_json, content_text
-from deepwell.tuning.data.report import DataReport, Example
+from deepwell.tuning.data.records import BadRecord, Record, content_text
+from deepwell.tuning.data.report import DataReport, Example, removed_line
 from deepwell.tuning.data.semantic import MIN_COSINE, Embedder, semantic_duplicates
 
 __all__ = ["Compared", "DedupOptions", "Deduplication", "Removal", "compared_text"]
@@ -123,7 +123,9 @@ class Deduplication:
         self._texts.clear()
         for index, removal in self.removals.items():
             if removal.reason == "exact" and removal.twin in self.removals:
-                self.removals[index] = self.removals[removal.twin]  # what its equal resembles, it resembles as much
+                self.removals[index] = self.removals[
+                    removal.twin
+                ]  # what its equal resembles, it resembles as much
         self.cluster_sizes.sort(reverse=True)
         for index in sorted(self.removals):
             removal, place = self.removals[index], self._places[index]
@@ -155,7 +157,7 @@ class Deduplication:
             count = index + 1
             removal = self.removals.get(index)
             if removal is not None:
-                tell(json.dumps(self._removed(one, removal), ensure_ascii=False))
+                tell(self._removed(one, removal))
             elif isinstance(one, Record):
                 yield one
         else:
@@ -221,17 +223,15 @@ class Deduplication:
             return removal.detail
         return f"{twin.source}:{twin.line} {removal.similarity:.3f}"
 
-    def _removed(self, one: Record | BadRecord, removal: Removal) -> dict[str, Any]:
-        twin = None if removal.twin is None else self._places[removal.twin]
-        value: dict[str, Any] = {"reason": removal.reason, "source": one.source, "line": one.line}
-        if detail := Example(one.line, one.source, removal.detail, removal.note).said("en"):
-            value["detail"] = detail
-        if twin is not None:
-            value["twin"] = {"source": twin.source, "line": twin.line}
-            value["similarity"] = round(removal.similarity or 0.0, 6)
-        if isinstance(one, Record):
-            value["record"] = as_json(one)
-        return value
+    def _removed(self, one: Record | BadRecord, removal: Removal) -> str:
+        detail = Example(one.line, one.source, removal.detail, removal.note).said("en")
+        if removal.twin is None:
+            return removed_line(one, removal.reason, detail)
+        twin = self._places[removal.twin]
+        named = {"source": twin.source, "line": twin.line}
+        return removed_line(
+            one, removal.reason, detail, twin=named, similarity=round(removal.similarity or 0.0, 6)
+        )
 
     def _is_same(self, one: Record | BadRecord, index: int) -> bool:
         place = self._places[index]

@@ -76,7 +76,7 @@ class BadRecord:
 
     @property
     def problem(self) -> str:
-        """What is wrong, in English."""
+        """Description of what is wrong, in English."""
         return self.note.said("en")
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from deepwell.messages import Language, Note
-from deepwell.tuning.data.records import BadRecord
+from deepwell.tuning.data.records import BadRecord, Record, as_json
 
-__all__ = ["DataReport", "Example"]
+__all__ = ["DataReport", "Example", "removed_line"]
 
 _T = TypeVar("_T")
 
@@ -39,6 +40,17 @@ class Example:
         """Returns what was found, in a language; None: that of the terminal."""
         words = "" if self.note is None else self.note.said(language)
         return ": ".join(filter(None, (self.detail, words)))
+
+
+def removed_line(one: Record | BadRecord, reason: str, detail: str, **more: Any) -> str:
+    """Returns the JSON object that stands for a dropped record in a file: its place, its reason, and the record itself."""
+    value: dict[str, Any] = {"reason": reason, "source": one.source, "line": one.line}
+    if detail:
+        value["detail"] = detail
+    value |= more
+    if isinstance(one, Record):
+        value["record"] = as_json(one)
+    return json.dumps(value, ensure_ascii=False)
 
 
 @dataclass(slots=True)

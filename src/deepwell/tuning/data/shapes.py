@@ -36,7 +36,7 @@ _MOST_MESSAGES = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a line of a file holds, as chat messages. The fields are those of `Record`."""
+    """Content of a line, as chat messages. The fields are those of `Record`."""
 
     messages: tuple[dict[str, Any], ...]
     tools: tuple[dict[str, Any], ...]

@@ -129,7 +129,7 @@ def split_records(
 
 
 class _Shares:
-    """What each part still lacks."""
+    """Numbers of records, and of each label, that the parts still lack."""
 
     def __init__(self, fractions: Mapping[str, float], totals: Counter[str]) -> None:
         self._fractions = fractions
