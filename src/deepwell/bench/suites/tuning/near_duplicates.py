@@ -13,9 +13,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
 
-from deepwell.bench.harness.assets import WORKERS
+import numpy as np
+
+from deepwell.bench.harness.assets import WORKERS, e5_small
 from deepwell.bench.harness.environments import Environment, Install, PeerError, environment_python
 from deepwell.bench.harness.report import Report, rounded
+from deepwell.bench.workloads.swaps import paraphrase_pairs, swap_pairs
 from deepwell.bench.workloads.tuning.duplicates import (
     bbc_documents,
     edited,
@@ -24,7 +27,10 @@ from deepwell.bench.workloads.tuning.duplicates import (
     short_records,
     similar_pairs,
 )
+from deepwell.llm import LLM
+from deepwell.tuning.data.model import EngineEmbedder
 from deepwell.tuning.data.near_duplicates import near_duplicates
+from deepwell.tuning.data.semantic import MIN_COSINE
 
 __all__ = ["DATASKETCH", "bench_near_duplicates"]
 
@@ -39,6 +45,7 @@ DATASKETCH = Environment(
 )
 _SIMILAR: Final = 0.9
 _EDITED: Final = 2000
+_SWAPS: Final = 20  # of each family
 _PEER_RECORDS: Final = 100_000
 _Pairs = set[tuple[int, int]]
 
@@ -89,7 +96,7 @@ def bench_near_duplicates(report: Report, *, records: int = 1_000_000, peer: boo
             rows.append(_row(name, "datasketch", texts, wanted, theirs, len(theirs - truth), took))
     columns = ("set", "by", "texts", "pairs >= 0.9", "found", "recall", "false", "s")
     report.table("near-duplicates of BBC News", columns, rows)
-    return value | _million(report, documents, records, python)
+    return value | _meaning(report) | _million(report, documents, records, python)
 
 
 def _row(
@@ -115,6 +122,33 @@ def _datasketch(python: Path, texts: Sequence[list[str]]) -> tuple[_Pairs, float
         raise PeerError(f"datasketch failed: {done.stderr.strip().splitlines()[-1:]}")
     said = json.loads(done.stdout)
     return {(one, other) for one, other in said["pairs"]}, said["took_s"]
+
+
+def _meaning(report: Report) -> dict[str, Any]:
+    """Returns which shares of paraphrases, and of questions that differ in one word and so in meaning, would be dropped."""
+    pairs = [*paraphrase_pairs(), *swap_pairs(_SWAPS)]
+    with LLM(e5_small()) as llm:
+        embed = EngineEmbedder(llm)
+        first, second = embed([one.first for one in pairs]), embed([one.second for one in pairs])
+    cosines = np.einsum("nd,nd->n", first, second)
+    same = np.array([one.family == "paraphrase" for one in pairs])
+    languages = np.array([one.language for one in pairs])
+    rows: list[tuple[str, ...]] = []
+    value: dict[str, Any] = {}
+    for language in ("en", "zh"):
+        for least in (0.9, 0.93, 0.95, 0.97, MIN_COSINE):
+            alike = cosines >= least
+            found, wrong = (float(alike[(languages == language) & kind].mean()) for kind in (same, ~same))
+            rows.append((language, str(least), f"{found:.1%}", f"{wrong:.1%}"))
+            if least == MIN_COSINE:
+                value[f"paraphrases_{language}_dropped"] = rounded(found)
+                value[f"swaps_{language}_dropped"] = rounded(wrong)
+    report.table(
+        f"questions by meaning, e5-small-q4: {int(same.sum())} paraphrases, {int((~same).sum())} swaps of a word",
+        ("language", "least cosine", "paraphrases dropped", "swaps dropped"),
+        rows,
+    )
+    return value
 
 
 def _million(report: Report, documents: Sequence[str], records: int, python: Path | None) -> dict[str, Any]:
