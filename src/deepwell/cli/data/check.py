@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,21 +73,14 @@ def check(
     json: JsonFlag = False,
 ) -> None:
     """Read training data and say what is wrong or doubtful in it: schema, roles, length, language, quality, a sample."""
-    from deepwell.errors import InvalidRequest
-    from deepwell.messages import nearest
     from deepwell.tuning.data.check import FINDINGS, Check, CheckOptions
     from deepwell.tuning.data.language import KNOWN_LANGUAGES
     from deepwell.tuning.data.quality import QualityLimits
     from deepwell.tuning.data.records import LineWriter, read_records, write_records
 
     with reported_errors(as_json=json):
-        for name, known, key in (
-            *((one, FINDINGS, "data_no_finding") for one in drop or ()),
-            *((one, KNOWN_LANGUAGES, "data_no_language") for one in language or ()),
-        ):
-            if name not in known:
-                right = nearest(name, known) or ", ".join(known)
-                raise InvalidRequest.of(key, name=name, right=right)
+        _require("data_no_finding", drop, FINDINGS)
+        _require("data_no_language", language, KNOWN_LANGUAGES)
         removed = output and removed_file(output)
         refuse_overwriting([output, removed] if output and removed else [], files)
         renderer = _renderer(model) if model else None
@@ -115,6 +109,16 @@ def check(
                 print_outputs(checked.report, output)
     if output is None and checked.report.dropped["unreadable"]:
         raise typer.Exit(1)
+
+
+def _require(key: str, names: Sequence[str] | None, known: Sequence[str]) -> None:
+    """Raises the error of this key for the first name that is not known."""
+    from deepwell.errors import InvalidRequest
+    from deepwell.messages import nearest
+
+    for name in names or ():
+        if name not in known:
+            raise InvalidRequest.of(key, name=name, right=nearest(name, known) or ", ".join(known))
 
 
 def _renderer(model: str) -> Renderer:

@@ -51,7 +51,9 @@ def dedup(
     ] = 0.9,
     min_cosine: Annotated[
         float,
-        typer.Option(min=0.5, max=1.0, help="Least cosine of records of like meaning; the default suits e5-small-q4."),
+        typer.Option(
+            min=0.5, max=1.0, help="Least cosine of records of like meaning; the default suits e5-small-q4."
+        ),
     ] = 0.98,
     shingle: Annotated[
         int,
