@@ -27,6 +27,7 @@ VERBS = (
     "models",
     "knowledge",
     "data",
+    "tune",
     "evaluate",
     "keys",
     "guard",

@@ -167,11 +167,8 @@ def test_the_record_names_base_template_data_and_versions(tiny: Path, data: Path
     adapter, _ = run(config(tiny, data, steps=1), tmp_path / "run")
     record = json.loads((adapter / "deepwell.json").read_text())
     checkpoint = open_checkpoint(tiny)
-    assert (
-        record["base"]["sha256"] == checkpoint.sha256
-        and record["base"]["fingerprint"] == checkpoint.fingerprint
-    )
-    assert len(record["base"]["template_sha256"]) == 64 and record["data"]["sha256"]
+    assert record["base_hash"] == checkpoint.sha256 and record["base_fingerprint"] == checkpoint.fingerprint
+    assert len(record["template_hash"]) == len(record["tokenizer_hash"]) == 64 and record["data"]["sha256"]
     assert record["versions"].keys() >= {"deepwell", "torch", "transformers", "peft"}
     assert record["config"]["train"]["steps"] == 1 and record["data"]["report"]["kept"] == 16
 

@@ -15,10 +15,13 @@ from safetensors.numpy import load_file, save_file
 from tests.engine import sequences
 from transformers import AutoModelForCausalLM
 
-from deepwell.engine.weights.adapters import read_adapter
+from deepwell.dialogue.text import Codec
+from deepwell.engine.architectures import tensor_plan
+from deepwell.engine.weights.adapters import linears_of, read_adapter
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
 from deepwell.models.formats.checkpoint import open_checkpoint
 from deepwell.tuning.train import bases, lora
+from deepwell.tuning.train.artefact import base_hashes, write_record
 from deepwell.tuning.train.config import LoraConfig
 from deepwell.tuning.train.merge import MAX_DIFFERENCE, merge_adapter
 from deepwell.tuning.train.served import ServedModel
@@ -85,19 +88,10 @@ def test_kv_b_proj_is_served_merged_alone(tmp_path: Path) -> None:
 @pytest.fixture
 def adapter(tiny: Path, tmp_path: Path) -> Path:
     """An adapter of the tiny model with its record."""
-    from deepwell.dialogue.text import Codec
-    from deepwell.tuning.train.artefact import write_record
-    from deepwell.tuning.train.examples import template_hash
-
     checkpoint = open_checkpoint(tiny)
     folder = tmp_path / "adapter"
     lora.save_adapter(trained(checkpoint, ["q_proj", "v_proj"]), folder, "tiny")
-    base = {
-        "name": "tiny",
-        "fingerprint": checkpoint.fingerprint,
-        "template_sha256": template_hash(Codec.load(tiny)),
-    }
-    write_record(folder, {"base": base})
+    write_record(folder, {"base": "tiny", **base_hashes(checkpoint, Codec.load(tiny))})
     return folder
 
 
@@ -108,7 +102,7 @@ def test_merged_weights_give_the_logits_of_the_adapter(tiny: Path, adapter: Path
     wanted = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), adapter).eval())
     assert np.abs(logits(plain) - wanted).max() < MAX_DIFFERENCE
     record = json.loads((merged.folder / "deepwell.json").read_text())
-    assert record["method"] == "merged" and record["adapter"]["base"]["name"] == "tiny"
+    assert record["method"] == "merged" and record["adapter"]["base"] == "tiny"
 
 
 def test_an_adapter_of_other_weights_or_another_template_is_refused(
@@ -147,9 +141,6 @@ def test_every_expert_has_matrices_of_its_own_in_the_artefact(tmp_path: Path) ->
     lora.save_adapter(trained(checkpoint, ["experts"]), tmp_path / "adapter", "tiny")
     names = load_file(tmp_path / "adapter" / "adapter_model.safetensors").keys()
     assert sum(".experts." in name for name in names) == checkpoint.config.num_experts * 3 * 2
-    from deepwell.engine.architectures import tensor_plan
-    from deepwell.engine.weights.adapters import linears_of
-
     assert (
         read_adapter(tmp_path / "adapter", linears_of(tensor_plan(checkpoint.config), checkpoint)).rank == 4
     )

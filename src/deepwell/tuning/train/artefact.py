@@ -8,11 +8,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.dialogue.text import Codec
 from deepwell.errors import InvalidModelFile
+from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.safetensors import read_json
+from deepwell.tuning.train.examples import template_hash, tokenizer_hash
 from deepwell.version import deepwell_version
 
-__all__ = ["RECORD", "check_base", "library_versions", "read_record", "write_record"]
+__all__ = ["RECORD", "base_hashes", "check_base", "library_versions", "read_record", "write_record"]
 
 RECORD: Final = "deepwell.json"
 FORMAT: Final = 1
@@ -28,6 +31,19 @@ def library_versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def base_hashes(checkpoint: Checkpoint, codec: Codec) -> dict[str, str]:
+    """Returns the fields of a record that say which weights, template and vocabulary an artefact belongs to.
+
+    `base_hash` covers every byte of the weights; `base_fingerprint` is enough to tell models apart and is had at once.
+    """
+    return {
+        "base_hash": checkpoint.sha256,
+        "base_fingerprint": checkpoint.fingerprint,
+        "template_hash": template_hash(codec),
+        "tokenizer_hash": tokenizer_hash(codec),
+    }
 
 
 def write_record(folder: Path, values: Mapping[str, Any]) -> None:
@@ -46,7 +62,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     record = read_json(path)
-    if record.get("format") != FORMAT or not isinstance(record.get("base"), dict):
+    if record.get("format") != FORMAT or not isinstance(record.get("base_fingerprint"), str):
         raise InvalidModelFile(
             f"{path.parent.name}/{RECORD} is no record of this version", fix="train the adapter again"
         )
@@ -64,14 +80,19 @@ def check_base(folder: Path, *, fingerprint: str, template_hash: str) -> dict[st
     record = read_record(folder)
     if record is None:
         return None
-    for key, have, what in (
-        ("fingerprint", fingerprint, "other weights"),
-        ("template_sha256", template_hash, "another chat template"),
+    for key, have, what, what_zh in (
+        ("base_fingerprint", fingerprint, "other weights", "权重"),
+        ("template_hash", template_hash, "another chat template", "对话模板"),
     ):
-        wanted = record["base"].get(key)
+        wanted = str(record.get(key))
         if wanted != have:
-            raise InvalidModelFile(
-                f"{folder.name} was trained on {what} than those of this model: {str(wanted)[:12]}, not {have[:12]}",
-                fix=f"serve it with {str(record['base'].get('name'))[:80]}, which it was trained on, or train it again",
+            raise InvalidModelFile.of(
+                "tune_artefact_other",
+                name=folder.name,
+                what=what,
+                what_zh=what_zh,
+                wanted=wanted[:12],
+                have=have[:12],
+                base=str(record.get("base"))[:80],
             )
     return record

@@ -204,8 +204,12 @@ def _invalid(error: ValidationError, where: str) -> InvalidRequest:
             near = next(
                 (f"{s}.{loc[-1]}" for s, kind in _SECTIONS.items() if loc[-1] in kind.model_fields), ""
             )
-        fix = f"did you mean {near}?" if near else f"the keys are {', '.join(known)}"
-        return InvalidRequest(f"{prefix}{name!r} is no key of the configuration", fix=fix, param=name)
+        listed = ", ".join(known)
+        right = f"did you mean {near}?" if near else f"the keys are {listed}"
+        right_zh = f"你是不是想写 {near}？" if near else f"可用的有 {listed}"
+        return InvalidRequest.of(
+            "tune_key", param=name, where=prefix, name=name, right=right, right_zh=right_zh
+        )
     if problem["type"] == "missing":
         return InvalidRequest(f"{prefix}{name!r} is missing", fix=f"give {name}", param=name)
     reason = problem["msg"].removeprefix("Value error, ")

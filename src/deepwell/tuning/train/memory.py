@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -124,26 +125,29 @@ def choose_micro_tokens(
     tokens = max(wanted, longest)
     planned = plan(tokens)
     if planned.peak_bytes > available:
-        raise InsufficientMemory(
-            f"the run needs {planned.peak_bytes / 1e9:.1f} GB, have {available / 1e9:.1f} GB",
-            fix=_fix(config, plan, longest, available),
-        )
+        fix, fix_zh = _fix(config, plan, longest, available)
+        need, have = (f"{size / 1e9:.1f} GB" for size in (planned.peak_bytes, available))
+        raise InsufficientMemory.of("tune_no_memory", need=need, have=have, fix=fix, fix_zh=fix_zh)
     return tokens, planned
 
 
-def _fix(config: TuneConfig, plan, longest: int, available: int) -> str:
-    """Returns the first setting, of those that cost least, with which the run would fit."""
+def _fix(
+    config: TuneConfig, plan: Callable[..., TrainingMemory], longest: int, available: int
+) -> tuple[str, str]:
+    """Returns the first setting, of those that cost least, with which the run would fit, in English and Chinese."""
     saving = config.model_copy(update={"train": config.train.model_copy(update={"checkpointing": True})})
     if config.train.micro_tokens != "auto" and plan(longest).peak_bytes <= available:
-        return "set train.micro_tokens to auto"
+        return "set train.micro_tokens to auto", "请将 train.micro_tokens 设为 auto"
     if not config.train.checkpointing and plan(longest, saving).peak_bytes <= available:
-        return "set train.checkpointing to true"
+        return "set train.checkpointing to true", "请将 train.checkpointing 设为 true"
     shorter = longest
     while shorter > 64:
         shorter //= 2
         if plan(shorter, saving).peak_bytes <= available:
-            extra = "" if config.train.checkpointing else " and train.checkpointing to true"
-            return f"set train.max_tokens to {shorter}{extra}"
+            also = not config.train.checkpointing
+            english = f"set train.max_tokens to {shorter}{' and train.checkpointing to true' if also else ''}"
+            chinese = f"请将 train.max_tokens 设为 {shorter}{'，并将 train.checkpointing 设为 true' if also else ''}"
+            return english, chinese
     if config.method == "full":
-        return "set method to lora"
-    return "choose a smaller model, or free memory"
+        return "set method to lora", "请将 method 设为 lora"
+    return "choose a smaller model, or free memory", "请换用更小的模型，或释放内存"

@@ -22,8 +22,8 @@ from deepwell.models.formats.checkpoint import Checkpoint, StoredTensor, open_ch
 from deepwell.models.store.export import export_safetensors
 from deepwell.models.store.layout import expected_tensors
 from deepwell.models.text.tokenizer import Tokenizer
-from deepwell.tuning.train.artefact import check_base, library_versions, write_record
-from deepwell.tuning.train.examples import template_hash, tokenizer_hash
+from deepwell.tuning.train.artefact import base_hashes, check_base, library_versions, write_record
+from deepwell.tuning.train.examples import template_hash
 from deepwell.tuning.train.served import ServedModel
 
 __all__ = ["MAX_DIFFERENCE", "Merged", "merge_adapter", "write_model"]
@@ -81,13 +81,8 @@ def merge_adapter(
     _write(checkpoint, path, replaced, target, progress)
     values: dict[str, Any] = {
         "method": "merged",
-        "base": {
-            "name": path.stem if path.is_file() else path.name,
-            "sha256": checkpoint.sha256,
-            "fingerprint": checkpoint.fingerprint,
-            "template_sha256": template_hash(codec),
-            "tokenizer_sha256": tokenizer_hash(codec),
-        },
+        "base": path.stem if path.is_file() else path.name,
+        **base_hashes(checkpoint, codec),
         "adapter": record,
         "versions": library_versions(),
     }

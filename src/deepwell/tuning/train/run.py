@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepwell.engine.machine import usable_cpus
 from deepwell.errors import InvalidRequest
-from deepwell.tuning.train.artefact import library_versions, write_record
+from deepwell.tuning.train.artefact import base_hashes, library_versions, write_record
 from deepwell.tuning.train.bases import Base, empty_model, load_model, open_base, released_weights
 from deepwell.tuning.train.checkpoints import (
     Progress,
@@ -27,7 +27,6 @@ from deepwell.tuning.train.checkpoints import (
 )
 from deepwell.tuning.train.config import TuneConfig
 from deepwell.tuning.train.dataset import Dataset, file_hashes, load_dataset, total_steps
-from deepwell.tuning.train.examples import template_hash, tokenizer_hash
 from deepwell.tuning.train.journal import Journal
 from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
 from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
@@ -196,6 +195,7 @@ class _Run:
         self._strategy = strategy
         self._hash = _run_hash(plan)
         config, settings = plan.config, plan.config.train
+        self._hashes = base_hashes(plan.base.checkpoint, plan.base.codec)
         _claim(folder, self._hash)
         model = load_model(plan.base, plan.precision.weights)
         if settings.checkpointing:
@@ -303,14 +303,9 @@ class _Run:
         return {
             "method": plan.config.method,
             "served": "merged" if unserved and plan.config.method == "lora" else "unmerged",
-            "base": {
-                "name": plan.base.name,
-                "architecture": plan.base.config.architecture,
-                "sha256": plan.base.sha256,
-                "fingerprint": plan.base.checkpoint.fingerprint,
-                "template_sha256": template_hash(plan.base.codec),
-                "tokenizer_sha256": tokenizer_hash(plan.base.codec),
-            },
+            "base": plan.base.name,
+            "architecture": plan.base.config.architecture,
+            **self._hashes,
             "config": plan.config.to_json(),
             "metrics": dict(metrics),
             "data": {"sha256": dict(plan.data_hashes), "report": plan.data.report.to_json()},
@@ -344,9 +339,5 @@ def _claim(folder: Path, run_hash: str) -> None:
     """
     mark = folder / "run.sha256"
     if mark.is_file() and mark.read_text().strip() != run_hash:
-        raise InvalidRequest(
-            f"{folder} holds a run with other settings or other data",
-            fix="choose another output, or remove the folder",
-            param="output",
-        )
+        raise InvalidRequest.of("tune_other_run", param="output", folder=folder)
     mark.write_text(run_hash + "\n")
