@@ -17,7 +17,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from deepwell.tuning.train.batches import collate
 from deepwell.tuning.train.config import TuneConfig
-from deepwell.tuning.train.distributed.group import leave_group
 from deepwell.tuning.train.distributed.strategies import open_strategy
 from deepwell.tuning.train.examples import Example
 from deepwell.tuning.train.forward.loss import loss
@@ -86,14 +85,14 @@ def main(names: list[str]) -> None:
     found: dict[str, dict[str, float]] = {}
     for name in names:
         config = TuneConfig.model_validate({"data": ["none.jsonl"], "train": {"strategy": name}})
-        strategy = open_strategy(config, torch.device("cpu"))
-        ours, total = gradients(tiny_model(), strategy)
+        with open_strategy(config, torch.device("cpu")) as strategy:
+            ours, total = gradients(tiny_model(), strategy)
+            rank = strategy.rank
         expected, single = gradients(tiny_model(), Single(torch.device("cpu")))
         difference = max(float((ours[key] - expected[key]).norm() / expected[key].norm()) for key in expected)
         found[name] = {"difference": difference, "loss": total, "single": single}
-        if strategy.rank == 0 and len(found) == len(names):
+        if rank == 0 and len(found) == len(names):
             print(json.dumps(found), flush=True)
-    leave_group()
 
 
 if __name__ == "__main__":
