@@ -1,4 +1,4 @@
-"""One of the processes that compute the gradients of a step together: `python -m ... STRATEGY...`, with RANK and WORLD_SIZE set.
+"""One of the processes that compute the gradients of a step together: `python -m ... STRATEGY:PORT...`, with RANK and WORLD_SIZE set.
 
 Each computes them alone as well; the first prints one line of JSON, by strategy the largest relative difference of a parameter's
 gradient.
@@ -8,6 +8,7 @@ gradient.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -83,7 +84,8 @@ def main(names: list[str]) -> None:
     """Computes the gradients of each strategy, and in the first process those of one process."""
     torch.set_num_threads(1)
     found: dict[str, dict[str, float]] = {}
-    for name in names:
+    for argument in names:
+        name, _, os.environ["MASTER_PORT"] = argument.partition(":")
         config = TuneConfig.model_validate({"data": ["none.jsonl"], "train": {"strategy": name}})
         with open_strategy(config, torch.device("cpu")) as strategy:
             ours, total = gradients(tiny_model(), strategy)
