@@ -6,7 +6,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,13 +27,16 @@ from deepwell.tuning.train.checkpoints import (
 )
 from deepwell.tuning.train.config import TuneConfig
 from deepwell.tuning.train.dataset import Dataset, file_hashes, load_dataset, total_steps
+from deepwell.tuning.train.distributed.group import local_world
+from deepwell.tuning.train.distributed.strategies import agreed, divided, open_strategy, own_folder
+from deepwell.tuning.train.forward.memory import keep_freed_memory
 from deepwell.tuning.train.journal import Journal
 from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
 from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
 from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
 from deepwell.tuning.train.merge import write_model
 from deepwell.tuning.train.optimizer import make_optimizer
-from deepwell.tuning.train.strategy import Single, Strategy
+from deepwell.tuning.train.strategy import Strategy
 
 __all__ = ["Plan", "Stopped", "plan_run", "run_sft"]
 
@@ -175,21 +178,35 @@ def run_sft(
         InvalidRequest, InsufficientMemory, ...: as for `plan_run`, or the folder holds another run.
     """
     threads = config.train.threads
-    torch.set_num_threads(usable_cpus() if threads == "auto" else threads)
+    torch.set_num_threads(max(1, usable_cpus() // local_world()) if threads == "auto" else threads)
+    keep_freed_memory()
     plan = plan_run(config)
-    on_event(plan.event())
-    folder.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of the libraries about each other
-        return _Run(plan, folder, on_event, Single(plan.device)).finish(stop)
+    with open_strategy(config, plan.device) as strategy, own_folder(strategy, folder) as own:
+        plan = replace(plan, course=divided(plan.course, config.train, strategy))
+        say = on_event if strategy.rank == 0 else _say_nothing
+        say(plan.event())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of the libraries about each other
+            found = _Run(plan, own, folder, say, strategy).finish(agreed(strategy, stop))
+        return folder / found.name
+
+
+def _say_nothing(event: Mapping[str, Any]) -> None:
+    """Takes the events of all processes but the first."""
 
 
 class _Run:
     """A planned run: the loaded model, and what reads and writes its folder."""
 
     def __init__(
-        self, plan: Plan, folder: Path, on_event: Callable[[dict[str, Any]], None], strategy: Strategy
+        self,
+        plan: Plan,
+        folder: Path,
+        source: Path,
+        on_event: Callable[[dict[str, Any]], None],
+        strategy: Strategy,
     ) -> None:
+        """Loads the model, and the newest checkpoint of the folder `source`; everything is written to `folder`."""
         self._plan = plan
         self._folder = folder
         self._strategy = strategy
@@ -212,7 +229,7 @@ class _Run:
         self._names = {parameter: name for name, parameter in self._parameters.items()}
         self._optimizer = make_optimizer(self._model.named_parameters(), settings)
         torch.manual_seed(settings.seed)
-        found = newest_checkpoint(folder, self._hash)
+        found = newest_checkpoint(source, self._hash)
         self._progress = Progress()
         if found is not None:
             path, self._progress = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -42,13 +43,16 @@ def gradient_differences(strategies: Sequence[str], processes: int = 2) -> dict[
     Raises:
         PeerError: a process fails.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    with contextlib.ExitStack() as probes:
+        # A port for each strategy: a store that has just been left may not be listened on again yet.
+        held = [probes.enter_context(socket.socket()) for _ in strategies]
+        for probe in held:
+            probe.bind(("127.0.0.1", 0))
+        arguments = [f"{name}:{probe.getsockname()[1]}" for name, probe in zip(strategies, held, strict=True)]
+    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": str(processes)}
     workers = [
         subprocess.Popen(
-            [sys.executable, "-m", _PROGRAM, *strategies],
+            [sys.executable, "-m", _PROGRAM, *arguments],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -57,7 +61,7 @@ def gradient_differences(strategies: Sequence[str], processes: int = 2) -> dict[
         for rank in range(processes)
     ]
     try:
-        outputs = [worker.communicate(timeout=300) for worker in workers]
+        outputs = [worker.communicate(timeout=200) for worker in workers]
     finally:
         for worker in workers:
             worker.kill()

@@ -1,4 +1,4 @@
-"""One of the processes that compute the gradients of a step together: `python -m ... STRATEGY...`, with RANK and WORLD_SIZE set.
+"""One of the processes that compute the gradients of a step together: `python -m ... STRATEGY:PORT...`, with RANK and WORLD_SIZE set.
 
 Each computes them alone as well; the first prints one line of JSON, by strategy the largest relative difference of a parameter's
 gradient.
@@ -8,6 +8,7 @@ gradient.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -17,7 +18,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from deepwell.tuning.train.batches import collate
 from deepwell.tuning.train.config import TuneConfig
-from deepwell.tuning.train.distributed.group import leave_group
 from deepwell.tuning.train.distributed.strategies import open_strategy
 from deepwell.tuning.train.examples import Example
 from deepwell.tuning.train.forward.loss import loss
@@ -84,16 +84,17 @@ def main(names: list[str]) -> None:
     """Computes the gradients of each strategy, and in the first process those of one process."""
     torch.set_num_threads(1)
     found: dict[str, dict[str, float]] = {}
-    for name in names:
+    for argument in names:
+        name, _, os.environ["MASTER_PORT"] = argument.partition(":")
         config = TuneConfig.model_validate({"data": ["none.jsonl"], "train": {"strategy": name}})
-        strategy = open_strategy(config, torch.device("cpu"))
-        ours, total = gradients(tiny_model(), strategy)
+        with open_strategy(config, torch.device("cpu")) as strategy:
+            ours, total = gradients(tiny_model(), strategy)
+            rank = strategy.rank
         expected, single = gradients(tiny_model(), Single(torch.device("cpu")))
         difference = max(float((ours[key] - expected[key]).norm() / expected[key].norm()) for key in expected)
         found[name] = {"difference": difference, "loss": total, "single": single}
-        if strategy.rank == 0 and len(found) == len(names):
+        if rank == 0 and len(found) == len(names):
             print(json.dumps(found), flush=True)
-    leave_group()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["Group", "join_group", "leave_group", "sum_all", "world_of_environment"]
+__all__ = ["Group", "join_group", "leave_group", "local_world", "sum_all", "world_of_environment"]
 
 PATIENCE: Final = timedelta(minutes=30)
 """Longest wait for another process, which may be writing a checkpoint."""
@@ -42,6 +42,11 @@ class Group:
 def world_of_environment() -> int:
     """Returns the number of processes that the launcher started; 1 without one."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_world() -> int:
+    """Returns the number of processes that share this machine; 1 without a launcher."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
 
 
 def join_group(strategy: str) -> Group:

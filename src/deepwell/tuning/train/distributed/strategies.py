@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from deepwell.errors import InvalidRequest
-from deepwell.tuning.train.config import TuneConfig
+from deepwell.tuning.train.config import StepConfig, TuneConfig
 from deepwell.tuning.train.distributed.deepspeed import zero_strategy
-from deepwell.tuning.train.distributed.group import Group, join_group, sum_all, world_of_environment
+from deepwell.tuning.train.distributed.group import Group, join_group, leave_group, sum_all, world_of_environment
 from deepwell.tuning.train.distributed.tensor import shard_model
 from deepwell.tuning.train.examples import Example
 from deepwell.tuning.train.forward.decoder import base_of
+from deepwell.tuning.train.loop import Course
 from deepwell.tuning.train.strategy import Single, Strategy
 
-__all__ = ["DataParallel", "FullyShared", "TensorParallel", "open_strategy"]
+__all__ = [
+    "DataParallel",
+    "FullyShared",
+    "TensorParallel",
+    "agreed",
+    "divided",
+    "open_strategy",
+    "own_folder",
+]
 
 T = TypeVar("T")
 
 
-def open_strategy(config: TuneConfig, device: torch.device) -> Strategy:
-    """Returns the strategy of a configuration, joined with the other processes where there are any.
+@contextmanager
+def open_strategy(config: TuneConfig, device: torch.device) -> Generator[Strategy]:
+    """Yields the strategy of a configuration, joined with the other processes where there are any, and leaves them.
 
     Raises:
         InvalidRequest: the launcher, the method and the strategy do not go together.
         MissingDependency: the strategy needs DeepSpeed, which is not installed.
     """
+    strategy = _strategy(config, device)
+    try:
+        yield strategy
+    finally:
+        leave_group()
+
+
+def _strategy(config: TuneConfig, device: torch.device) -> Strategy:
     name = config.train.strategy
     if name == "single":
         if world_of_environment() > 1:
@@ -49,6 +70,33 @@ def open_strategy(config: TuneConfig, device: torch.device) -> Strategy:
         )
     kinds = {"ddp": DataParallel, "fsdp2": FullyShared, "tensor": TensorParallel}
     return kinds[name](join_group(name))
+
+
+def agreed(strategy: Strategy, stop: Callable[[], bool]) -> Callable[[], bool]:
+    """Returns a request to stop that all processes see at the same step, as soon as one of them has it."""
+    return strategy.group.agree(stop) if isinstance(strategy, DataParallel) else stop
+
+
+def divided(course: Course, settings: StepConfig, strategy: Strategy) -> Course:
+    """Returns a course whose steps have a piece for each process, where processes divide the data and lengths allow it."""
+    if not isinstance(strategy, DataParallel) or isinstance(strategy, TensorParallel):
+        return course
+    most = max(settings.max_tokens, -(-settings.batch_tokens // strategy.group.world))
+    return replace(course, micro_tokens=min(course.micro_tokens, most))
+
+
+@contextmanager
+def own_folder(strategy: Strategy, folder: Path) -> Generator[Path]:
+    """Yields the folder that this process writes to: the run's for the first process, one that is thrown away for others.
+
+    All hold the same adapters, so that what the first one writes is the whole.
+    """
+    if strategy.rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        yield Path(scratch)
 
 
 class DataParallel:

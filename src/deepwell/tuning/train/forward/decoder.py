@@ -175,6 +175,9 @@ def _group(modules: Sequence[Any], shard: Shard | None) -> Group:
             linear.weight.data = part
     if any(linear.bias is not None for linear in linears):
         bias = torch.cat([_bias(linear) for linear in linears])
+        for linear, part in zip(linears, bias.split(outputs), strict=True):
+            if linear.bias is not None:
+                linear.bias.data = part
     return Group(weight, bias, outputs, tuple(_adapter(module, shard) for module in modules))
 
 

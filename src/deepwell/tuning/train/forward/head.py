@@ -15,6 +15,9 @@ PIECE: Final = 256
 """Positions at a time: 25 MB of bf16 logits with 49,152 tokens. Fewer make the product slower, more only take memory."""
 
 
+_LEAST: Final = 1e-30
+
+
 def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the summed cross entropy and, without a gradient, how many targets are a likeliest token.
 
@@ -66,8 +69,10 @@ def _piece(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     chosen = p.gather(1, column).float()
     p.scatter_(1, column, 0)
     others = p.sum(-1, keepdim=True).float()  # accumulated in fp32; asking for an fp32 result takes ten times as long
-    tiny = torch.finfo(torch.float32).tiny
-    loss = torch.where(others < 0.5, -torch.log1p(-others.clamp(max=0.5)), -chosen.clamp(min=tiny).log())
+    loss = torch.where(others < 0.5, -torch.log1p(-others.clamp(max=0.5)), -chosen.log())[:, 0]
+    lost = chosen[:, 0] < _LEAST
+    if lost.any():  # the probability has lost digits, or has become 0
+        loss[lost] = F.cross_entropy(logits[lost].float(), targets[lost], reduction="none")
     right = (chosen[:, 0] >= _largest(p)).sum()
     p.scatter_(1, column, -others.to(p.dtype))
     return loss.sum(), right, p

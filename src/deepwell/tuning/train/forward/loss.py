@@ -133,9 +133,13 @@ def _plain(model: nn.Module, batch: Batch) -> Outcome:
     seen &= torch.ones_like(seen[0]).tril() & (batch.segments != PADDING)[:, None, :] | torch.eye(
         seen.shape[1], dtype=torch.bool, device=seen.device
     )
+    mask = seen[:, None]
+    if base.config._attn_implementation == "eager":  # it adds its mask to the scores
+        dtype = base.get_input_embeddings().weight.dtype
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
     states = base.model(
         input_ids=batch.token_ids,
-        attention_mask=seen[:, None],
+        attention_mask=mask,
         position_ids=batch.positions,
         use_cache=False,
     ).last_hidden_state
