@@ -31,6 +31,7 @@ TESTED = {
     "compliance",
     "embeddings",
     "keys-and-limits",
+    "labelling",
     "python-api",
     "rerank",
     "structured-output",

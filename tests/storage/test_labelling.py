@@ -4,7 +4,7 @@ import pytest
 
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.database import Tenant
-from deepwell.storage.labelling import LabellingStore, NewItem
+from deepwell.storage.tuning.labelling import LabellingStore, NewItem
 
 A, B = Tenant("a"), Tenant("b")
 

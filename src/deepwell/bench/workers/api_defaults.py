@@ -128,6 +128,8 @@ _DEFAULTS: Mapping[str, str] = {
     "packs": "all",
     "end_time": "now",
     "page": "the first page",
+    # Labelling
+    "label": "none, with `skip`",
     # Adapters and uploads
     "base_model_name": "the main model",
     "load_inplace": "true",
@@ -155,6 +157,7 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/vector_stores", "expires_after"): "until it is deleted",
     ("POST /v1/vector_stores", "name"): "empty",
     **{(_STORE, name): "unchanged" for name in ("name", "expires_after", "metadata")},
+    ("POST /v1/labelling/projects", "name"): "that of the file",
     ("POST /v1/feedback", "model"): _NONE,
     ("POST /v1/fine_tuning/jobs", "method"): "supervised",
     ("POST /v1/evals", "name"): "its id",

@@ -66,9 +66,10 @@ def augment(
 ) -> None:
     """Add texts in other words: translated there and back, or paraphrased, and filtered."""
     with reported_errors(as_json=json):
+        from deepwell.tuning.data.augment.augment import LEAST_LABELS
         from deepwell.tuning.data.augment.augment import augment as add
         from deepwell.tuning.data.augment.filters import Filters
-        from deepwell.tuning.data.records import read_records, write_records
+        from deepwell.tuning.data.records import Record, read_records, write_records
 
         records = list(read_records([file]))
         kept = output or file.with_name(f"{file.stem}.augmented.jsonl")
@@ -97,6 +98,8 @@ def augment(
                 f", label agreement {found.label_agreement:.2f} (of the sources {found.source_agreement:.2f})",
                 end="",
             )
+        elif any(isinstance(one, Record) and one.label is not None for one in records):
+            out.print(f"; labels are not checked: that needs {LEAST_LABELS} of two classes", end="")
         out.print()
         out.print(str(kept), soft_wrap=True)
 

@@ -14,7 +14,7 @@ from typing import Final, cast
 import numpy as np
 
 from deepwell.storage.database import Tenant
-from deepwell.storage.labelling import LabellingStore, LabelState, StoredProject
+from deepwell.storage.tuning.labelling import LabellingStore, LabelState, StoredProject
 from deepwell.tuning.data.active.features import HashedFeatures
 from deepwell.tuning.data.active.pool import BATCH, Pool
 from deepwell.tuning.data.active.stopping import StopRule
@@ -36,7 +36,7 @@ class Chosen:
 
 @dataclass(slots=True)
 class _Kept:
-    """What is known of a project in this process."""
+    """State of a project in this process."""
 
     features: HashedFeatures
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)

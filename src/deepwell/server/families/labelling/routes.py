@@ -34,7 +34,7 @@ from deepwell.server.families.labelling.source import read_items
 from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import json_response
 from deepwell.storage.database import Tenant
-from deepwell.storage.labelling import LabellingStore, StoredItem, StoredProject
+from deepwell.storage.tuning.labelling import LabellingStore, StoredItem, StoredProject
 
 __all__ = ["router"]
 
@@ -44,7 +44,7 @@ _encode = msgspec.json.encode
 
 
 class _Work:
-    """What the routes do, over stores that are opened with the first request."""
+    """The work of the routes, over stores that are opened with the first request."""
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context

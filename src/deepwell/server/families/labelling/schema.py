@@ -68,7 +68,7 @@ class LabelRequest(Strict):
 
 
 class NextQuery(BaseModel):
-    """How many texts to ask about."""
+    """Number of texts to ask about."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from deepwell.errors import InvalidRequest
 from deepwell.server.families.labelling.schema import MAX_ITEMS
-from deepwell.storage.labelling import NewItem
+from deepwell.storage.tuning.labelling import NewItem
 from deepwell.tuning.data.records import BadRecord, Record, as_json, read_records
 
 __all__ = ["ReadItems", "read_items"]

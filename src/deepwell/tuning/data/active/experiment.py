@@ -1,4 +1,4 @@
-"""What active learning would save on labelled records: learning curves of the strategies on a part that is held out."""
+"""Measures what active learning would save on labelled records: learning curves of each strategy on held-out texts."""
 
 from __future__ import annotations
 

@@ -20,9 +20,11 @@ from deepwell.tuning.data.augment.rewriters import Rewriter
 from deepwell.tuning.data.records import BadRecord, Record
 from deepwell.tuning.data.report import DataReport, Example
 
-__all__ = ["Augmented", "augment"]
+__all__ = ["LEAST_LABELS", "Augmented", "augment"]
 
 _BATCH: Final = 64
+LEAST_LABELS: Final = 20
+"""Labels without which a classifier says nothing of a rewriting."""
 
 
 @dataclass(slots=True)
@@ -160,12 +162,14 @@ def _sources(report: DataReport, records: Iterable[Record | BadRecord]) -> tuple
 
 
 def _check(sources: Sequence[_Source]) -> LabelCheck | None:
-    """Returns the check of labels; None where fewer than two classes are there."""
+    """Returns the check of labels; None for fewer than `LEAST_LABELS` labels, or one class."""
     labelled = [one for one in sources if one.record.label is not None]
     for row, one in enumerate(labelled):
         one.row = row
     labels = [one.record.label or "" for one in labelled]
-    return LabelCheck([one.text for one in labelled], labels) if len(set(labels)) > 1 else None
+    if len(labels) < LEAST_LABELS or len(set(labels)) < 2:
+        return None
+    return LabelCheck([one.text for one in labelled], labels)
 
 
 def _take(

@@ -59,7 +59,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What the label check says of some rewritings: whether each lost its label, and whether the classifier gives it that
+    """Verdicts of the label check on some rewritings: whether each lost its label, and whether the classifier gives it that
     label; None where there is no classifier."""
 
     lost: Sequence[bool]
