@@ -177,6 +177,9 @@ def _task_files(folder: Path, rows: int) -> list[Path]:
         {
             "task": "written_topics",
             "dataset_kwargs": {"data_files": bbc},
+            "num_fewshot": 2,
+            "fewshot_split": "train",
+            "fewshot_config": {"sampler": "first_n"},
             "output_type": "generate_until",
             "doc_to_text": "{{text}}\nTopic of this article, one of business, entertainment, politics, sport and tech:",
             "doc_to_target": "label",
