@@ -8,6 +8,7 @@ export const en = {
   "nav.safety": "Safety",
   "nav.batches": "Batches",
   "nav.labelling": "Labelling",
+  "nav.ratings": "Ratings",
   "nav.usage": "Usage",
   "nav.open": "Open the menu",
   "nav.close": "Close the menu",

@@ -9,6 +9,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "nav.safety": "安全",
   "nav.batches": "批处理",
   "nav.labelling": "标注",
+  "nav.ratings": "人工评测",
   "nav.usage": "用量",
   "nav.open": "打开菜单",
   "nav.close": "关闭菜单",

@@ -17,5 +17,6 @@ export const LOADERS: Record<PageName, Loader> = {
   safety: () => import("./safety"),
   batches: () => import("./batches"),
   labelling: () => import("./labelling"),
+  ratings: () => import("./ratings"),
   usage: () => import("./usage"),
 };

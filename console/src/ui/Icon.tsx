@@ -7,6 +7,7 @@ const PATHS = {
   safety: "M12 3l8 3v6c0 4.5-3.4 7.7-8 9-4.6-1.3-8-4.5-8-9V6zM8.5 12l2.5 2.5 4.5-5",
   batches: "M4 8l8-4 8 4-8 4zM4 12l8 4 8-4M4 16l8 4 8-4",
   labelling: "M4 5h9l7 7-8 8-8-8zM9 9.500v.01",
+  ratings: "M12 4v16M8 20h8M5 7h14M5 7l-3 7h6zM19 7l-3 7h6z",
   usage: "M4 20V4M4 20h16M8 16v-4M12 16V8M16 16v-6",
   menu: "M4 7h16M4 12h16M4 17h16",
   close: "M6 6l12 12M18 6L6 18",

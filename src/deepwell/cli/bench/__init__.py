@@ -24,6 +24,7 @@ from deepwell.cli.bench import (
     storage,
     targets,
     tuning_data,
+    tuning_evaluate,
     tuning_speed,
 )
 from deepwell.cli.usage import Verbs
@@ -114,6 +115,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "up": deploy.up,
     "console": deploy.console,
     "near-duplicates": tuning_data.near_duplicates,
+    "evaluate-parity": tuning_evaluate.evaluate_parity,
+    "served-precision": tuning_evaluate.served_precision,
 }
 """The verbs in the order of `deepwell bench --help`."""
 
