@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Request, Route, expect
 from tests.console.browser import NARROW, Open
 
 
@@ -77,3 +77,43 @@ def test_a_job_shows_its_curves_and_can_be_cancelled(open_tab: Open) -> None:
     page.get_by_role("dialog", name="Cancel this job?").get_by_role("button", name="Cancel the job").click()
     expect(dialog.get_by_text("Cancelling")).to_be_visible()
     assert cancelled == ["POST"]
+
+
+def test_a_model_is_tuned_from_a_file_and_chatted_with(open_tab: Open) -> None:
+    console = open_tab()
+    asked: list[dict[str, Any]] = []
+    model = {"id": "toy", "object": "model", "created": 1, "owned_by": "deepwell", "max_model_len": 64}
+    sampling = dict.fromkeys(("temperature", "top_p", "min_p", "repetition_penalty"), 1.0)
+    sampling |= {"top_k": 0, "source": "OpenAI"}
+    base = model | {"default_sampling": sampling}
+    tuned = base | {"id": "ft:toy:greeter:1", "parent": "toy"}
+    console.stub("/v1/models", {"object": "list", "data": [base, tuned]})
+    console.stub("/v1/jobs", listed())
+    console.stub("/v1/files", {"id": "file-1", "object": "file"})
+    done = job("ftjob-1", "succeeded", kind="fine_tuning", result={"fine_tuned_model": tuned["id"]})
+    console.stub("/v1/jobs/ftjob-1", done)
+
+    def create(request: Request) -> dict[str, Any]:
+        asked.append(json.loads(request.post_data or ""))
+        return {"id": "ftjob-1"}
+
+    console.stub("/v1/fine_tuning/jobs", create)
+    page = console.open("#/jobs")
+    page.get_by_role("button", name="Fine-tune a model").click()
+    dialog = page.get_by_role("dialog")
+    start = dialog.get_by_role("button", name="Start")
+    expect(start).to_be_disabled()
+    page.locator("dialog input[type=file]").set_input_files(
+        {"name": "train.jsonl", "mimeType": "application/jsonl", "buffer": b"{}\n"}
+    )
+    expect(dialog.get_by_text("train.jsonl")).to_be_visible()
+    dialog.get_by_label("Name").fill("../x")
+    expect(start).to_be_disabled()
+    dialog.get_by_label("Name").fill("greeter")
+    dialog.get_by_label("Epochs").fill("2")
+    assert console.accessibility() == []
+    start.click()
+    page.get_by_role("button", name="Chat with the model").click()
+    expect(page).to_have_url(f"{console.url}/#/chat")
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}}
+    assert asked == [{"model": "toy", "training_file": "file-1", "suffix": "greeter", "method": method}]

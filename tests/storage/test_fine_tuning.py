@@ -151,7 +151,10 @@ async def test_a_step_is_told_once_and_a_checkpoint_too(stores):
     assert [one.message for one in page.data if one.type == "metrics"] == ["step 3", "step 2", "step 1"]
     (checkpoint,) = (await stores.tunings.checkpoints(A, job.id)).data
     assert checkpoint.step == 2 and json.loads(checkpoint.metrics) == {"train_loss": 1.5}
-    assert (await stores.tunings.get(A, job.id)).estimated_finish == 9
+    found = await stores.tunings.get(A, job.id)
+    assert (found.estimated_finish, found.starts) == (9, 1)
+    await stores.training.begin(claimed)
+    assert (await stores.training.checkpoint(claimed, 2, "again", {})).starts == 2
 
 
 async def test_another_workers_job_is_left_alone(stores):

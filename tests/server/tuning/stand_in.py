@@ -39,6 +39,7 @@ def main() -> int:
     say("plan", trainable=921600, parameters=134515008, peak_bytes=1, steps=steps, tokens=1000)
     while step < steps:
         step += 1
+        time.sleep(0.02 if "slow" in text else 0)
         state = hashlib.sha256(state + f"{step}{config['train']['seed']}{text}".encode()).digest()
         loss = 2.0 / step
         record(

@@ -249,7 +249,7 @@ def test_a_server_without_torch_says_what_to_install(
         client.fine_tuning.jobs.create(model="toy", training_file=upload(client))
     assert refused.value.status_code == 501
     server.service.options = replace(options, tuning=replace(options.tuning, jobs=0))
-    with pytest.raises(openai.InternalServerError, match="--fine-tuning-jobs 1"):
+    with pytest.raises(openai.InternalServerError, match="set fine_tuning_jobs to 1"):
         client.fine_tuning.jobs.create(model="toy", training_file=upload(client))
 
 
@@ -309,7 +309,7 @@ def test_models_and_jobs_are_their_tenants_alone(codec: Codec, tmp_path: Path) -
                 call()
         with pytest.raises(openai.PermissionDeniedError):
             b.models.delete(name)
-        for call in (lambda: narrow.fine_tuning.jobs.list(), lambda: narrow.models.delete(name)):
+        for call in (narrow.fine_tuning.jobs.list, lambda: narrow.models.delete(name)):
             with pytest.raises(openai.PermissionDeniedError, match="tuning"):
                 call()
         assert narrow.get("/jobs", cast_to=dict)["data"] == []

@@ -10,6 +10,7 @@ import { Progress } from "../../ui/Progress";
 import { toast, toastError } from "../../ui/Toast";
 import { useLoad } from "../../ui/load";
 import { en } from "./en";
+import { ChatWith } from "./FineTune";
 import { ended, kindOf, Status } from "./Status";
 import { zh } from "./zh";
 
@@ -37,6 +38,7 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
     }
   };
   const running = job !== undefined && !ended(job);
+  const made = job?.result?.fine_tuned_model;
   return (
     <>
       <Dialog
@@ -44,12 +46,13 @@ export function Detail({ id, onClose, onChange }: { id: string; onClose: () => v
         title={job ? kindOf(job.kind) : say("jobs")}
         onClose={onClose}
         actions={
-          running &&
-          !job.cancel_requested && (
+          running && !job.cancel_requested ? (
             <Button kind="danger" onClick={() => setAsking(true)}>
               {say("cancel")}
             </Button>
-          )
+          ) : typeof made === "string" ? (
+            <ChatWith model={made} />
+          ) : null
         }
       >
         {error !== null && <Failure error={error} onRetry={reload} />}

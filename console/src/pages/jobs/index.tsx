@@ -13,6 +13,7 @@ import { useLoad } from "../../ui/load";
 import type { PageProps } from "..";
 import { amount, Detail, took } from "./Detail";
 import { en } from "./en";
+import { FineTune } from "./FineTune";
 import { ended, kindOf, Status } from "./Status";
 import { zh } from "./zh";
 import "./style.css";
@@ -27,6 +28,7 @@ export default function Page({ rest }: PageProps) {
   const [status, setStatus] = useState("");
   const [kind, setKind] = useState("");
   const [limit, setLimit] = useState(STEP);
+  const [tuning, setTuning] = useState(false);
   const [kinds, setKinds] = useState<readonly string[]>([]);
   const load = async (signal: AbortSignal) => {
     const query = { limit: Math.min(limit, 100), status: status || undefined, kind: kind || undefined };
@@ -41,6 +43,9 @@ export default function Page({ rest }: PageProps) {
     <div class="page">
       <div class="page-head">
         <h1>{t("nav.jobs")}</h1>
+        <Button kind="primary" onClick={() => setTuning(true)}>
+          {say("tune")}
+        </Button>
       </div>
       {error !== null && <Failure error={error} onRetry={reload} />}
       {data && jobs.length === 0 && !filtered && (
@@ -89,6 +94,16 @@ export default function Page({ rest }: PageProps) {
             </div>
           )}
         </>
+      )}
+      {tuning && (
+        <FineTune
+          onClose={() => setTuning(false)}
+          onMade={(id) => {
+            setTuning(false);
+            reload();
+            go({ page: "jobs", rest: [id] });
+          }}
+        />
       )}
       {rest[0] !== undefined && (
         <Detail key={rest[0]} id={rest[0]} onClose={() => go({ page: "jobs", replace: true })} onChange={reload} />

@@ -119,7 +119,8 @@ class TrainingStore:
                     )
                 )
                 add_event(connection, job.tenant, job.id, f"Checkpoint created at step {step}")
-            return change(connection, job.tenant, job.id, {"starts": 1})
+                return change(connection, job.tenant, job.id, {"starts": 1})
+            return found
 
         return await self._database.write(work)
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-__all__ = ["results_csv"]
+__all__ = ["METRICS_NAME", "recorded", "results_csv"]
+
+METRICS_NAME = "metrics.jsonl"
 
 _COLUMNS: tuple[str, ...] = (
     "step",
@@ -23,15 +26,8 @@ _COLUMNS: tuple[str, ...] = (
 def results_csv(path: Path) -> bytes:
     """Returns the metrics of `metrics.jsonl` as CSV, a row for each step; the latest of steps that were computed twice."""
     rows: dict[int, dict[str, Any]] = {}
-    if path.exists():
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    found: Any = msgspec.json.decode(line)
-                except msgspec.DecodeError:  # cut by a kill
-                    continue
-                if isinstance(found, dict) and isinstance(found.get("step"), int):
-                    _take(rows.setdefault(found["step"], {"step": found["step"]}), found)
+    for found in recorded(path):
+        _take(rows.setdefault(found["step"], {"step": found["step"]}), found)
     text = io.StringIO()
     writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -39,12 +35,27 @@ def results_csv(path: Path) -> bytes:
     return text.getvalue().encode()
 
 
+def recorded(path: Path) -> Iterator[dict[str, Any]]:
+    """Yields the steps and validations of `metrics.jsonl`."""
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                found: Any = msgspec.json.decode(line)
+            except msgspec.DecodeError:  # cut by a kill
+                continue
+            if (
+                isinstance(found, dict)
+                and isinstance(found.get("step"), int)
+                and found.get("event") in ("step", "validation")
+            ):
+                yield found
+
+
 def _take(row: dict[str, Any], found: dict[str, Any]) -> None:
     loss, accuracy = found.get("loss"), found.get("token_accuracy")
-    match found.get("event"):
-        case "step":
-            row |= {"train_loss": loss, "train_accuracy": accuracy}
-        case "validation":
-            row |= {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
-        case _:
-            pass
+    if found["event"] == "step":
+        row |= {"train_loss": loss, "train_accuracy": accuracy}
+    else:
+        row |= {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}

@@ -23,7 +23,7 @@ from deepwell.server.families.fine_tuning.configured import CONFIG_NAME, trainin
 from deepwell.server.families.fine_tuning.curves import Curves
 from deepwell.server.families.fine_tuning.described import model_name
 from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
-from deepwell.server.families.fine_tuning.results import results_csv
+from deepwell.server.families.fine_tuning.results import METRICS_NAME, recorded, results_csv
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.storage.tuning.records import StoredFineTuning
@@ -127,6 +127,7 @@ class Training:
                 reason = "the training file's bytes are not on the disk any more"
                 return _End("refused", {"code": "input_lost", "message": reason, "fix": "upload it again"})
         await asyncio.to_thread(fingerprint_of, base)  # now, so that the end does not wait for it
+        await self._catch_up(row)
         child = await TrainingChild.start(self._command, self._folder, training_threads())
         following = asyncio.create_task(self._follow(child))
         ended: _End | None = None
@@ -182,6 +183,19 @@ class Training:
         if status == USER_ERROR and last.get("event") == "error":
             return _End("refused", last)
         return _End("stopped" if status == STOPPED else "died", last)
+
+    async def _catch_up(self, row: StoredFineTuning) -> None:
+        """Writes what a server that was killed has not told: the training goes on behind its last checkpoint."""
+        found = await asyncio.to_thread(lambda: list(recorded(self._folder / METRICS_NAME)))
+        places = sorted(self._folder.glob("checkpoints/step-*/adapter"), key=lambda one: _step_of(one.parent))
+        for event in found:
+            while places and _step_of(places[0].parent) < _whole(event["step"]):
+                await self._checkpoint({"step": _step_of(places.pop(0).parent)})
+            if 2 * _whole(event["step"]) >= row.step:
+                self._step(event)
+        for place in places:
+            await self._checkpoint({"step": _step_of(place.parent)})
+        await self._tell()
 
     def _plan(self, event: dict[str, Any]) -> None:
         self._planned_tokens = _whole(event.get("tokens"))
@@ -250,7 +264,7 @@ class Training:
         files = self._context.state.files
         draft = await asyncio.to_thread(files.draft)
         try:
-            data = await asyncio.to_thread(results_csv, self._folder / "metrics.jsonl")
+            data = await asyncio.to_thread(results_csv, self._folder / METRICS_NAME)
             await asyncio.to_thread(draft.write, data)
             await asyncio.to_thread(draft.close)
             ended = await self._store.succeed(job, made, trained_tokens=tokens, results=draft)
@@ -299,7 +313,7 @@ class Training:
 def _thin(folder: Path) -> None:
     """Deletes everything of a run but adapters and metrics: optimiser states and the data's traces are not needed."""
     for path in folder.iterdir():
-        if path.name not in ("adapter", "checkpoints", "metrics.jsonl"):
+        if path.name not in ("adapter", "checkpoints", METRICS_NAME):
             shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     for checkpoint in folder.glob("checkpoints/*"):
         for path in checkpoint.iterdir() if checkpoint.is_dir() else ():
@@ -307,6 +321,11 @@ def _thin(folder: Path) -> None:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(
                     missing_ok=True
                 )
+
+
+def _step_of(folder: Path) -> int:
+    digits = folder.name.removeprefix("step-")
+    return int(digits) if digits.isdecimal() else 0
 
 
 def _number(value: object) -> float | None:
