@@ -65,7 +65,7 @@ def test_a_check_names_line_and_field_and_keeps_the_rest(
 def test_a_check_counts_tokens_and_shows_a_sample(runner: CliRunner, train: Path, smollm2_path: Path) -> None:
     account = data(runner, "check", train, "--model", smollm2_path, "--max-tokens", "60", code=1)
     assert account["cut_by_reason"] == {"tokens": 2} and account["tokens"]["greatest"] > 60
-    assert account["sample"].endswith(f"<|im_start|>assistant\n{REPLY}<|im_end|>\n")
+    assert account["sample"].endswith(f"<|im_start|>assistant\n⟦{REPLY}<|im_end|>⟧")
 
 
 @pytest.mark.parametrize(("locale", "words"), [("C", "cannot be read"), ("zh_CN.UTF-8", "无法读取")])

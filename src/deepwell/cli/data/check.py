@@ -154,7 +154,8 @@ def _print(checked: Check, *, counts_tokens: bool) -> None:
         return
     out.print(say("data_tokens" if counts_tokens else "data_characters", **checked.sizes()), soft_wrap=True)
     out.print()
-    out.print(say("data_sample", line=checked.first.line, source=checked.first.source), soft_wrap=True)
+    key = "data_sample_learnt" if checked.sample else "data_sample"
+    out.print(say(key, line=checked.first.line, source=checked.first.source), soft_wrap=True)
     sample = _sample(checked)
     sample = sample.rstrip("\n")
     out.print(sample[:_SAMPLE_CHARACTERS] + ("…" if len(sample) > _SAMPLE_CHARACTERS else ""), soft_wrap=True)

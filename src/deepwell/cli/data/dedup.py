@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from deepwell.cli.data.options import (
+    BAR_FROM,
     Against,
     Files,
     FormatOption,
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from deepwell.tuning.data.records import Record
 
 __all__ = ["dedup"]
-
-_BAR_FROM = 20_000  # texts; fewer are done before a bar could be read
 
 
 def dedup(
@@ -118,7 +117,7 @@ def _run(
     with reading(say("data_reading"), files, shown=shown) as advance:
         found.read(read_records(files, format), advance)
     count = found.report.read
-    large = shown and count > _BAR_FROM
+    large = shown and count > BAR_FROM
     with (
         counting(say("data_comparing"), count, shown=large) as advance,
         counting(say("data_comparing_meaning"), count, shown=large and options.embedder is not None) as meant,

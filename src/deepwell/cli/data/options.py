@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deepwell.tuning.data.report import DataReport
 
 __all__ = [
+    "BAR_FROM",
     "Against",
     "Files",
     "FormatOption",
@@ -26,6 +27,9 @@ __all__ = [
     "refuse_overwriting",
     "removed_file",
 ]
+
+BAR_FROM = 20_000
+"""Records from which a progress bar is worthwhile."""
 
 _MOST_SHOWN = 100  # characters of an example
 

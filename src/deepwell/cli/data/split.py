@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from deepwell.cli.data.options import (
+    BAR_FROM,
     Files,
     FormatOption,
     print_report,
@@ -15,6 +16,7 @@ from deepwell.cli.data.options import (
     refuse_overwriting,
 )
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.progress import counting
 from deepwell.messages import say
 
 __all__ = ["split"]
@@ -64,9 +66,17 @@ def split(
                 else:
                     report.keep()
                     records.append(one)
-        made = split_records(
-            records, shares, seed=seed, fields=group or GROUP_FIELDS, min_similarity=min_similarity
-        )
+        with counting(
+            say("data_comparing"), len(records), shown=not json and len(records) > BAR_FROM
+        ) as advance:
+            made = split_records(
+                records,
+                shares,
+                seed=seed,
+                fields=group or GROUP_FIELDS,
+                min_similarity=min_similarity,
+                advance=advance,
+            )
         for part, path in paths.items():
             chosen = (one for one, where in zip(records, made.parts, strict=True) if where == part)
             write_records(path, chosen)

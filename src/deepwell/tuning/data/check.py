@@ -31,7 +31,7 @@ _PORTION = 256  # records that are compared with evaluation sets at a time
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A record as the model sees it: its number of tokens, and their text with control tokens."""
+    """A record as training sees it: its number of tokens, and their text with control tokens and marks of what is learnt."""
 
     tokens: int
     text: str

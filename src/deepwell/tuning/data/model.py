@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +13,7 @@ from numpy.typing import NDArray
 
 from deepwell.tuning.data.check import Rendered
 from deepwell.tuning.data.records import Record
+from deepwell.tuning.train.examples import Example, render_all
 
 if TYPE_CHECKING:
     from deepwell.dialogue.text import Codec
@@ -31,24 +34,32 @@ def _uncounted(_: int) -> Iterator[Callable[[int], None]]:
 
 
 class CodecRenderer:
-    """Renders records with the tokenizer and chat template that serve."""
+    """Renders records as training does: with the tokenizer and chat template that serve, and the mask of what is learnt."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec
 
     def __call__(self, record: Record) -> Rendered:
-        """Returns the rendered record. Raises as `Codec.encode_chat`."""
-        if record.format == "text":
-            tokens = self._codec.encode(record.text)
-        else:
-            messages = [
-                {name: value for name, value in message.items() if name != "weight"}
-                for message in record.messages
-            ]
+        """Returns the rendered record; what is learnt stands between ⟦ and ⟧. Raises as `render_all`."""
+        roles = {one["role"] for one in record.messages if one.get("weight", 1) != 0}
+        if (
+            record.format != "text" and "assistant" not in roles
+        ):  # nothing is learnt, which another finding says
             tokens = self._codec.encode_chat(
-                messages, tools=record.tools or None, add_generation_prompt=False
+                record.messages, tools=record.tools or None, add_generation_prompt=False
             )
-        return Rendered(len(tokens), self._codec.decode(tokens))
+            return Rendered(len(tokens), self._codec.decode(tokens))
+        examples = render_all(record, self._codec, sys.maxsize)
+        return Rendered(max(len(one.token_ids) for one in examples), self._shown(examples[0]))
+
+    def _shown(self, example: Example) -> str:
+        parts: list[str] = []
+        for learnt, run in groupby(
+            zip(example.token_ids, example.loss_mask, strict=True), key=lambda one: one[1]
+        ):
+            text = self._codec.decode([token for token, _ in run])
+            parts.append(f"⟦{text}⟧" if learnt else text)
+        return "".join(parts)
 
 
 class EngineEmbedder:

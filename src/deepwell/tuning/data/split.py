@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,6 +83,7 @@ def split_records(
     seed: int = 0,
     fields: Sequence[str] = GROUP_FIELDS,
     min_similarity: float = 0.9,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Split:
     """Assigns each record to a part. The same records, fractions and seed give the same parts on every machine.
 
@@ -94,11 +95,12 @@ def split_records(
         fractions: shares of the records by the name of the part; their sum is 1.
         fields: names of the fields of a line that keep records together.
         min_similarity: least Jaccard similarity of near-duplicates.
+        advance: is told how many further records were compared.
 
     Raises:
         InvalidRequest: there are fewer groups than parts.
     """
-    groups = _groups(records, fields, min_similarity)
+    groups = _groups(records, fields, min_similarity, advance)
     if len(groups) < len(fractions):
         raise InvalidRequest.of("data_few_groups", groups=len(groups), parts=len(fractions))
     labels = [record.label or "" for record in records]
@@ -160,10 +162,13 @@ class _Shares:
         return of_labels / share, self._records[part] / share
 
 
-def _groups(records: Sequence[Record], fields: Sequence[str], min_similarity: float) -> list[list[int]]:
+def _groups(
+    records: Sequence[Record], fields: Sequence[str], min_similarity: float, advance: Callable[[int], None]
+) -> list[list[int]]:
     """Returns the groups of records that belong together, single records among them."""
     joined = Clusters(len(records))
-    for cluster in near_duplicates([compared_text(one) for one in records], min_similarity).clusters:
+    texts = [compared_text(one) for one in records]
+    for cluster in near_duplicates(texts, min_similarity, advance=advance).clusters:
         for index in cluster[1:]:
             joined.join(cluster[0], index)
     first: dict[tuple[str, str], int] = {}
