@@ -145,6 +145,8 @@ def test_what_follows_a_broken_entry_of_an_array_is_one_bad_record(tmp_path: Pat
         b"[" * 300_000,
         b'{"a":' * 200_000,
         b'{"messages": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"text": "a", "x": ' + b"[" * 120 + b"]" * 120 + b"}",
+        b'{"conversations": [], "tools": "' + b"[" * 150 + b"]" * 150 + b'"}',
         b'{"messages": [' + b"0," * 2_000_000 + b"0]}",
         b'{"text": "\x00"}',
         b'{"text": "\\ud800"}',

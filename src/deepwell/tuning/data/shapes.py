@@ -32,6 +32,7 @@ _SPEAKERS = {
     "tool": "tool",
 }
 _MOST_MESSAGES = 10_000
+_MOST_LEVELS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +72,15 @@ def parse(raw: bytes, format: Literal["auto", "chat", "sharegpt", "alpaca", "tex
     return Shape(messages, tools, label, found, extra)
 
 
-def _decoded(raw: bytes) -> Any:
+def _decoded(raw: bytes, path: str = "") -> Any:
+    """Returns the value of JSON text.
+
+    Raises:
+        ShapeError: it is none, or nested deeper than templates and other readers bear.
+    """
     try:
         raw.decode("utf-8")
-        return msgspec.json.decode(raw)
+        value = msgspec.json.decode(raw)
     except UnicodeDecodeError as error:
         note = Note("data_encoding", {"byte": error.start + 1})
     except RecursionError:
@@ -83,7 +89,28 @@ def _decoded(raw: bytes) -> Any:
         reason = str(error).removeprefix("JSON is malformed: ")
         # msgspec says of half a surrogate pair that the input is truncated.
         note = Note("data_surrogate" if _has_lone_surrogate(raw) else "data_json", {"reason": reason})
-    raise ShapeError("", note)
+    else:
+        if raw.count(b"[") + raw.count(b"{") <= _MOST_LEVELS or not _is_deep(value):
+            return value
+        note = Note("data_nested")
+    raise ShapeError(path, note)
+
+
+def _is_deep(value: Any) -> bool:
+    """Tells whether lists and objects lie in each other deeper than `_MOST_LEVELS`."""
+    level: list[Any] = [value]
+    for _ in range(_MOST_LEVELS + 1):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, list | dict)
+            for inner in (
+                cast("dict[str, Any]", one).values() if isinstance(one, dict) else cast("list[Any]", one)
+            )
+        ]
+        if not level:
+            return False
+    return True
 
 
 def _has_lone_surrogate(raw: bytes) -> bool:
@@ -183,10 +210,7 @@ def _tools(value: Any) -> tuple[dict[str, Any], ...]:
     if isinstance(value, str):  # ShareGPT files carry them as JSON text
         if not value.strip():
             return ()
-        try:
-            value = msgspec.json.decode(value)
-        except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-            _wrong("tools", "data_json", reason=str(error))
+        value = _decoded(value.encode(), "tools")
     if value is None:
         return ()
     _expect(value, list, "tools", "a list", "列表")
@@ -221,10 +245,7 @@ def _sharegpt(fields: Mapping[str, Any]) -> _Parsed:
 
 
 def _call_message(value: str, number: int, path: str) -> dict[str, Any]:
-    try:
-        call = msgspec.json.decode(value)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        _wrong(path, "data_json", reason=str(error).removeprefix("JSON is malformed: "))
+    call = _decoded(value.encode(), path)
     _expect(call, dict, path, "an object", "对象")
     _expect(call.get("name"), str, f"{path}.name", "a string", "字符串")
     arguments = call.get("arguments", {})
