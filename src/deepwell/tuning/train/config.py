@@ -39,9 +39,11 @@ class LoraConfig(_Strict):
 class StepConfig(_Strict):
     """The course of the optimisation. Sizes count tokens, because conversations differ in length."""
 
-    epochs: float = Field(1, gt=0, le=1000, description="Passes over the training data.")
+    epochs: float = Field(3, gt=0, le=1000, description="Passes over the training data.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps; it replaces the number of epochs.")
-    batch_tokens: int = Field(4096, ge=16, le=1 << 24, description="Tokens of an optimiser step.")
+    batch_tokens: int | Auto = Field(
+        "auto", description="Tokens of an optimiser step; auto: 20 steps in an epoch, of 4096 at most."
+    )
     micro_tokens: int | Auto = Field(
         "auto",
         description="Tokens computed at a time; auto: what fits the memory. It does not change results.",
@@ -74,6 +76,7 @@ class StepConfig(_Strict):
     @model_validator(mode="after")
     def _positive(self) -> StepConfig:
         for name, least in (
+            ("batch_tokens", 16),
             ("micro_tokens", 1),
             ("max_tokens", 16),
             ("evaluate_every", 1),

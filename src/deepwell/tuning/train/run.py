@@ -41,6 +41,7 @@ from deepwell.tuning.train.strategy import Strategy
 __all__ = ["Plan", "Stopped", "plan_run", "run_sft"]
 
 DEFAULT_MAX_TOKENS: Final = 1024
+LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS, STEPS_OF_AN_EPOCH = 16, 4096, 20
 _BEST: Final = "best.safetensors"
 # What may differ between a run and its continuation: nothing of it changes what is computed.
 _FREE: Final = ("threads", "save_every")
@@ -99,6 +100,8 @@ def plan_run(config: TuneConfig) -> Plan:
     longest_allowed = _max_tokens(settings.max_tokens, base)
     trainable = _trainable(config, base)
     data = load_dataset(config, base.codec, longest_allowed)
+    config = _with_batch_tokens(config, data)
+    settings = config.train
     everything = [*data.train, *data.held_out]
     longest = max(len(one.token_ids) for one in everything)
     share = max(one.labelled / len(one.token_ids) for one in everything)
@@ -122,6 +125,15 @@ def plan_run(config: TuneConfig) -> Plan:
         precision,
         device,
     )
+
+
+def _with_batch_tokens(config: TuneConfig, data: Dataset) -> TuneConfig:
+    """Returns the configuration with the tokens of a step: few enough that a small file makes some steps, too."""
+    if config.train.batch_tokens != "auto":
+        return config
+    tokens = sum(len(one.token_ids) for one in data.train)
+    chosen = min(MOST_BATCH_TOKENS, max(LEAST_BATCH_TOKENS, tokens // STEPS_OF_AN_EPOCH))
+    return config.model_copy(update={"train": config.train.model_copy(update={"batch_tokens": chosen})})
 
 
 def _max_tokens(wanted: int | str, base: Base) -> int:
