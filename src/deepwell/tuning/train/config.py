@@ -52,7 +52,9 @@ class StepConfig(_Strict):
         "auto",
         description="Longest conversation; longer ones are cut. Auto: 1024, or what the model has positions for.",
     )
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest learning rate.")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Highest learning rate; auto: by the width of the model and the method."
+    )
     warmup: float = Field(0.03, ge=0, le=1, description="Share of the steps over which the rate rises.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Fall of the rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW.")

@@ -35,7 +35,7 @@ from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
 from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
 from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
 from deepwell.tuning.train.merge import write_model
-from deepwell.tuning.train.optimizer import make_optimizer
+from deepwell.tuning.train.optimizer import automatic_rate, make_optimizer
 from deepwell.tuning.train.strategy import Strategy
 
 __all__ = ["Plan", "Stopped", "plan_run", "run_sft"]
@@ -100,7 +100,7 @@ def plan_run(config: TuneConfig) -> Plan:
     longest_allowed = _max_tokens(settings.max_tokens, base)
     trainable = _trainable(config, base)
     data = load_dataset(config, base.codec, longest_allowed)
-    config = _with_batch_tokens(config, data)
+    config = _resolved(config, data, base)
     settings = config.train
     everything = [*data.train, *data.held_out]
     longest = max(len(one.token_ids) for one in everything)
@@ -127,13 +127,15 @@ def plan_run(config: TuneConfig) -> Plan:
     )
 
 
-def _with_batch_tokens(config: TuneConfig, data: Dataset) -> TuneConfig:
-    """Returns the configuration with the tokens of a step: few enough that a small file makes some steps, too."""
-    if config.train.batch_tokens != "auto":
-        return config
-    tokens = sum(len(one.token_ids) for one in data.train)
-    chosen = min(MOST_BATCH_TOKENS, max(LEAST_BATCH_TOKENS, tokens // STEPS_OF_AN_EPOCH))
-    return config.model_copy(update={"train": config.train.model_copy(update={"batch_tokens": chosen})})
+def _resolved(config: TuneConfig, data: Dataset, base: Base) -> TuneConfig:
+    """Returns the configuration with numbers for auto. A step has so few tokens that a small file makes some steps, too."""
+    found: dict[str, Any] = {}
+    if config.train.batch_tokens == "auto":
+        tokens = sum(len(one.token_ids) for one in data.train)
+        found["batch_tokens"] = min(MOST_BATCH_TOKENS, max(LEAST_BATCH_TOKENS, tokens // STEPS_OF_AN_EPOCH))
+    if config.train.learning_rate == "auto":
+        found["learning_rate"] = automatic_rate(base.config.hidden_size, config.method)
+    return config.model_copy(update={"train": config.train.model_copy(update=found)})
 
 
 def _max_tokens(wanted: int | str, base: Base) -> int:

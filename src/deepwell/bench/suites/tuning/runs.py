@@ -45,6 +45,7 @@ def need_torch(verb: str) -> None:
     Raises:
         PeerError: a package is missing.
     """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker
     if missing := [name for name in _NEEDS if importlib.util.find_spec(name) is None]:
         raise PeerError(
             f"this environment has no {', '.join(missing)}",
