@@ -120,8 +120,8 @@ class TuneConfig(_Strict):
     method: Literal["lora", "full"] = Field(
         "lora", description="What is trained: an adapter, or every weight."
     )
-    lora: LoraConfig = LoraConfig()
-    train: StepConfig = StepConfig()
+    lora: LoraConfig = Field(default_factory=lambda: LoraConfig.model_validate({}))
+    train: StepConfig = Field(default_factory=lambda: StepConfig.model_validate({}))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as plain JSON values."""

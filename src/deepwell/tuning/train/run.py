@@ -100,7 +100,7 @@ def plan_run(config: TuneConfig) -> Plan:
     longest_allowed = _max_tokens(settings.max_tokens, base)
     trainable = _trainable(config, base)
     data = load_dataset(config, base.codec, longest_allowed)
-    config = _resolved(config, data, base)
+    config = _resolved(config, data, base, longest_allowed)
     settings = config.train
     everything = [*data.train, *data.held_out]
     longest = max(len(one.token_ids) for one in everything)
@@ -127,9 +127,9 @@ def plan_run(config: TuneConfig) -> Plan:
     )
 
 
-def _resolved(config: TuneConfig, data: Dataset, base: Base) -> TuneConfig:
+def _resolved(config: TuneConfig, data: Dataset, base: Base, max_tokens: int) -> TuneConfig:
     """Returns the configuration with numbers for auto. A step has so few tokens that a small file makes some steps, too."""
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"max_tokens": max_tokens}
     if config.train.batch_tokens == "auto":
         tokens = sum(len(one.token_ids) for one in data.train)
         found["batch_tokens"] = min(MOST_BATCH_TOKENS, max(LEAST_BATCH_TOKENS, tokens // STEPS_OF_AN_EPOCH))
@@ -196,7 +196,7 @@ def run_sft(
     keep_freed_memory()
     plan = plan_run(config)
     with open_strategy(config, plan.device) as strategy, own_folder(strategy, folder) as own:
-        plan = replace(plan, course=divided(plan.course, config.train, strategy))
+        plan = replace(plan, course=divided(plan.course, plan.config.train, strategy))
         say = on_event if strategy.rank == 0 else _say_nothing
         say(plan.event())
         with warnings.catch_warnings():

@@ -69,7 +69,7 @@ def _gradients(path: Path) -> dict[str, float]:
 
     base = bases.open_base(str(path))
     examples = load_dataset(parse_config({"data": str(SAMPLE)}), base.codec, 256).train[:_EXAMPLES]
-    model = lora.add_lora(bases.load_model(base), base.config, LoraConfig(dropout=0), 0).train()
+    model = lora.add_lora(bases.load_model(base), base.config, LoraConfig.model_validate({"dropout": 0}), 0).train()
     _disturb(model)
     trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
     labelled = sum(one.labelled for one in examples)
