@@ -6,7 +6,7 @@ VENV := .venv
 TUNE_VENV := .venv-tune
 BIN := $(VENV)/bin
 PARITY_DEEPSEEK := tests/parity/test_deepseek.py tests/engine/test_parity_deepseek.py tests/engine/test_prediction.py
-PARITY := tests/parity tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
+PARITY := tests/parity tests/tuning/train tests/engine/test_parity.py tests/engine/test_encoder.py $(filter tests/engine/%,$(PARITY_DEEPSEEK))
 # A worker of pytest for each processor, up to four; they take tests from each other, so that all end together.
 WORKERS ?= $(shell count=$$(nproc); echo $$((count < 4 ? count : 4)))
 PYTEST = python -m pytest -n $(WORKERS) --dist worksteal
@@ -40,7 +40,7 @@ test: $(DEV)  ## unit, real-model and fault tests
 	@$(BIN)/deepwell pull smollm2
 	@$(BIN)/deepwell pull minilm
 	@$(BIN)/deepwell pull e5-small-q4
-	$(BIN)/$(PYTEST) --ignore=tests/parity $(ARGS)
+	$(BIN)/$(PYTEST) --ignore=tests/parity --ignore=tests/tuning/train $(ARGS)
 
 test-all: test parity  ## every test there is
 

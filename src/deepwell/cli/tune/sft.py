@@ -190,7 +190,7 @@ def _artefact_of(last: Mapping[str, Any], code: int, folder: Path) -> str:
             str(last.get("message")), fix=str(last.get("fix") or ""), param=last.get("param")
         )
     if code == _STOPPED:
-        console(stderr=True).print(say("tune_stopped", folder=str(folder)))
+        console(stderr=True).print(say("tune_stopped", folder=_short(folder)))
         raise typer.Exit(_STOPPED)
     raise DeepwellError.of("tune_died", code=code, log=str(folder / _LOG))
 
@@ -238,15 +238,22 @@ def _compare(run: TuneConfig, artefact: Path, *, json: bool) -> None:
 
 def _print_end(run: TuneConfig, artefact: Path) -> None:
     out = console()
-    out.print(say("tune_written", folder=str(artefact)), soft_wrap=True)
+    shown = _short(artefact)
+    out.print(say("tune_written", folder=shown), soft_wrap=True)
     record = jsons.loads((artefact / "deepwell.json").read_text(encoding="utf-8"))
     if run.method == "full":
-        command = f"deepwell serve {artefact}"
+        command = f"deepwell serve {shown if '/' in shown else './' + shown}"
     elif record.get("served") == "merged":
-        command = f"deepwell tune merge {artefact} --output {run.output / 'merged'}"
+        command = f"deepwell tune merge {shown} --output {_short(run.output / 'merged')}"
     else:
-        command = f"deepwell serve {run.model} --adapter {run.output.name}={artefact}"
+        command = f"deepwell serve {run.model} --adapter {run.output.name}={shown}"
     out.print(say("tune_serve", command=command), soft_wrap=True)
+
+
+def _short(path: Path) -> str:
+    """Returns a path as the user would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 class _JsonEvents:

@@ -68,7 +68,7 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
         UnsupportedModel: its architecture cannot be trained.
         InvalidModelFile: a file is not sound.
     """
-    stored = ModelStore(models_dir or Settings().models_dir).resolve(model)
+    stored = ModelStore(models_dir or Settings.load().models_dir).resolve(model)
     checkpoint = open_checkpoint(stored.path)
     if checkpoint.config.architecture not in _CLASSES:
         raise UnsupportedModel(

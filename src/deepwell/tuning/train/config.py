@@ -39,9 +39,11 @@ class LoraConfig(_Strict):
 class StepConfig(_Strict):
     """The course of the optimisation. Sizes count tokens, because conversations differ in length."""
 
-    epochs: float = Field(1, gt=0, le=1000, description="Passes over the training data.")
+    epochs: float = Field(3, gt=0, le=1000, description="Passes over the training data.")
     steps: int | None = Field(None, ge=1, description="Optimiser steps; it replaces the number of epochs.")
-    batch_tokens: int = Field(4096, ge=16, le=1 << 24, description="Tokens of an optimiser step.")
+    batch_tokens: int | Auto = Field(
+        "auto", description="Tokens of an optimiser step; auto: 20 steps in an epoch, of 4096 at most."
+    )
     micro_tokens: int | Auto = Field(
         "auto",
         description="Tokens computed at a time; auto: what fits the memory. It does not change results.",
@@ -50,7 +52,9 @@ class StepConfig(_Strict):
         "auto",
         description="Longest conversation; longer ones are cut. Auto: 1024, or what the model has positions for.",
     )
-    learning_rate: float = Field(2e-4, gt=0, le=1, description="Highest learning rate.")
+    learning_rate: Annotated[float, Field(gt=0, le=1)] | Auto = Field(
+        "auto", description="Highest learning rate; auto: by the width of the model and the method."
+    )
     warmup: float = Field(0.03, ge=0, le=1, description="Share of the steps over which the rate rises.")
     schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="Fall of the rate.")
     weight_decay: float = Field(0.0, ge=0, le=1, description="Weight decay of AdamW.")
@@ -74,6 +78,7 @@ class StepConfig(_Strict):
     @model_validator(mode="after")
     def _positive(self) -> StepConfig:
         for name, least in (
+            ("batch_tokens", 16),
             ("micro_tokens", 1),
             ("max_tokens", 16),
             ("evaluate_every", 1),
@@ -115,8 +120,8 @@ class TuneConfig(_Strict):
     method: Literal["lora", "full"] = Field(
         "lora", description="What is trained: an adapter, or every weight."
     )
-    lora: LoraConfig = LoraConfig()
-    train: StepConfig = StepConfig()
+    lora: LoraConfig = Field(default_factory=lambda: LoraConfig.model_validate({}))
+    train: StepConfig = Field(default_factory=lambda: StepConfig.model_validate({}))
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as plain JSON values."""

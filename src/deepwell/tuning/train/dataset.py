@@ -135,6 +135,8 @@ def step_order(examples: Sequence[Example], settings: StepConfig) -> Iterator[li
 
     A step takes whole examples up to `batch_tokens`, and at least one.
     """
+    capacity = settings.batch_tokens
+    assert isinstance(capacity, int), "the plan of a run has replaced auto"
     epoch = 0
     while True:
         order = np.random.default_rng((settings.seed, epoch)).permutation(len(examples))
@@ -142,7 +144,7 @@ def step_order(examples: Sequence[Example], settings: StepConfig) -> Iterator[li
         used = 0
         for index in map(int, order):
             length = len(examples[index].token_ids)
-            if step and used + length > settings.batch_tokens:
+            if step and used + length > capacity:
                 yield step
                 step, used = [], 0
             step.append(index)

@@ -91,9 +91,9 @@ class Loop:
         self._journal = journal
         self._progress = progress
         self._parameters = named_parameters(model)
-        self._scaler: torch.amp.GradScaler | None = None  # type: ignore[name-defined]
+        self._scaler: Any = None
         if precision.autocast is torch.float16:
-            self._scaler = torch.amp.GradScaler(strategy.device.type)  # type: ignore[attr-defined]
+            self._scaler = torch.amp.GradScaler(strategy.device.type)
             if progress.scaler:
                 self._scaler.load_state_dict(progress.scaler)
         self._seconds: list[float] = []

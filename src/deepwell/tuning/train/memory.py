@@ -119,7 +119,7 @@ def choose_micro_tokens(
 
     wanted = config.train.micro_tokens
     if wanted == "auto":
-        wanted = max(longest, min(config.train.batch_tokens, PREFERRED_MICRO_TOKENS))
+        wanted = max(longest, min(_batch_tokens(config), PREFERRED_MICRO_TOKENS))
         while wanted > longest and plan(wanted).peak_bytes > available:
             wanted = max(longest, wanted // 2)
     tokens = max(wanted, longest)
@@ -129,6 +129,11 @@ def choose_micro_tokens(
         need, have = (f"{size / 1e9:.1f} GB" for size in (planned.peak_bytes, available))
         raise InsufficientMemory.of("tune_no_memory", need=need, have=have, fix=fix, fix_zh=fix_zh)
     return tokens, planned
+
+
+def _batch_tokens(config: TuneConfig) -> int:
+    given = config.train.batch_tokens
+    return PREFERRED_MICRO_TOKENS if isinstance(given, str) else given
 
 
 def _fix(

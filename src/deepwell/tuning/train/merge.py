@@ -77,7 +77,7 @@ def merge_adapter(
         weights = replaced.get(name)
         if weights is None:
             weights = checkpoint.tensor(name).float32()
-        replaced[name] = weights + b @ a
+        replaced[name] = np.add(weights, b @ a, dtype=np.float32)
     _write(checkpoint, path, replaced, target, progress)
     values: dict[str, Any] = {
         "method": "merged",

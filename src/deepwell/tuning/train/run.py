@@ -35,12 +35,13 @@ from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
 from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
 from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
 from deepwell.tuning.train.merge import write_model
-from deepwell.tuning.train.optimizer import make_optimizer
+from deepwell.tuning.train.optimizer import automatic_rate, make_optimizer
 from deepwell.tuning.train.strategy import Strategy
 
 __all__ = ["Plan", "Stopped", "plan_run", "run_sft"]
 
 DEFAULT_MAX_TOKENS: Final = 1024
+LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS, STEPS_OF_AN_EPOCH = 16, 4096, 20
 _BEST: Final = "best.safetensors"
 # What may differ between a run and its continuation: nothing of it changes what is computed.
 _FREE: Final = ("threads", "save_every")
@@ -99,6 +100,8 @@ def plan_run(config: TuneConfig) -> Plan:
     longest_allowed = _max_tokens(settings.max_tokens, base)
     trainable = _trainable(config, base)
     data = load_dataset(config, base.codec, longest_allowed)
+    config = _resolved(config, data, base, longest_allowed)
+    settings = config.train
     everything = [*data.train, *data.held_out]
     longest = max(len(one.token_ids) for one in everything)
     share = max(one.labelled / len(one.token_ids) for one in everything)
@@ -122,6 +125,17 @@ def plan_run(config: TuneConfig) -> Plan:
         precision,
         device,
     )
+
+
+def _resolved(config: TuneConfig, data: Dataset, base: Base, max_tokens: int) -> TuneConfig:
+    """Returns the configuration with numbers for auto. A step has so few tokens that a small file makes some steps, too."""
+    found: dict[str, Any] = {"max_tokens": max_tokens}
+    if config.train.batch_tokens == "auto":
+        tokens = sum(len(one.token_ids) for one in data.train)
+        found["batch_tokens"] = min(MOST_BATCH_TOKENS, max(LEAST_BATCH_TOKENS, tokens // STEPS_OF_AN_EPOCH))
+    if config.train.learning_rate == "auto":
+        found["learning_rate"] = automatic_rate(base.config.hidden_size, config.method)
+    return config.model_copy(update={"train": config.train.model_copy(update=found)})
 
 
 def _max_tokens(wanted: int | str, base: Base) -> int:
@@ -182,7 +196,7 @@ def run_sft(
     keep_freed_memory()
     plan = plan_run(config)
     with open_strategy(config, plan.device) as strategy, own_folder(strategy, folder) as own:
-        plan = replace(plan, course=divided(plan.course, config.train, strategy))
+        plan = replace(plan, course=divided(plan.course, plan.config.train, strategy))
         say = on_event if strategy.rank == 0 else _say_nothing
         say(plan.event())
         with warnings.catch_warnings():

@@ -26,6 +26,7 @@ def deepspeed_config(
         stage: what is divided: 1 the optimiser's state, 2 also gradients, 3 also weights.
         offload: whether the optimiser's state lies in the memory of the host.
     """
+    assert isinstance(settings.batch_tokens, int), "the plan of a run has replaced auto"
     steps = max(1, round(settings.batch_tokens / (micro_tokens * world)))
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": False, "contiguous_gradients": stage > 1}
     if offload:

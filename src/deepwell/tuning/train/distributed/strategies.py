@@ -15,7 +15,13 @@ from torch import Tensor
 from deepwell.errors import InvalidRequest
 from deepwell.tuning.train.config import StepConfig, TuneConfig
 from deepwell.tuning.train.distributed.deepspeed import zero_strategy
-from deepwell.tuning.train.distributed.group import Group, join_group, leave_group, sum_all, world_of_environment
+from deepwell.tuning.train.distributed.group import (
+    Group,
+    join_group,
+    leave_group,
+    sum_all,
+    world_of_environment,
+)
 from deepwell.tuning.train.distributed.tensor import shard_model
 from deepwell.tuning.train.examples import Example
 from deepwell.tuning.train.forward.decoder import base_of
@@ -81,6 +87,9 @@ def divided(course: Course, settings: StepConfig, strategy: Strategy) -> Course:
     """Returns a course whose steps have a piece for each process, where processes divide the data and lengths allow it."""
     if not isinstance(strategy, DataParallel) or isinstance(strategy, TensorParallel):
         return course
+    assert isinstance(settings.max_tokens, int) and isinstance(
+        settings.batch_tokens, int
+    )  # the plan has replaced auto
     most = max(settings.max_tokens, -(-settings.batch_tokens // strategy.group.world))
     return replace(course, micro_tokens=min(course.micro_tokens, most))
 

@@ -1,0 +1,111 @@
+"""`deepwell tune`: what it says without torch, of wrong configurations, and merging, which needs no torch."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from deepwell.bench.workloads.random_adapter import write_random_adapter
+from deepwell.cli import app
+from deepwell.engine.architectures import tensor_plan
+from deepwell.engine.weights.adapters import linears_of
+from deepwell.models.formats.checkpoint import open_checkpoint
+
+DATA = '{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]}\n'
+
+
+@pytest.fixture
+def data(home: Path) -> Path:
+    path = home / "train.jsonl"
+    path.write_text(DATA * 4)
+    return path
+
+
+def test_without_torch_it_names_the_extra(
+    runner: CliRunner, tiny_model: Path, data: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hiding = home / "hiding"
+    (hiding / "torch").mkdir(parents=True)
+    (hiding / "torch" / "__init__.py").write_text(
+        "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(hiding))
+    result = runner.invoke(
+        app, ["tune", "sft", "--model", str(tiny_model), "--data", str(data), "--output", str(home / "run")]
+    )
+    assert result.exit_code != 0
+    assert "torch" in result.output and "pip install 'deepwell[tune]'" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--model", "smollm2"], "nothing to train on"),
+        (["--data", "x.jsonl", "--set", "train.lerning_rate=1"], "did you mean learning_rate"),
+        (["--data", "x.jsonl", "--set", "train.seed"], "KEY=VALUE"),
+        (["missing.yaml"], "cannot be read"),
+    ],
+)
+def test_a_wrong_command_says_what_to_write(
+    arguments: list[str], said: str, runner: CliRunner, home: Path
+) -> None:
+    result = runner.invoke(app, ["tune", "sft", *arguments, "--output", str(home / "run")])
+    assert result.exit_code != 0
+    assert said in result.output
+    assert not (home / "run").exists()
+
+
+def test_options_replace_values_of_the_file(data: Path, home: Path) -> None:
+    from deepwell.cli.tune.sft import _configured
+
+    (home / "run.yaml").write_text("data: train.jsonl\ntrain: {steps: 3, seed: 1}\noutput: here\n")
+    run = _configured(
+        home / "run.yaml", {"model": "other", "validation": "0.2"}, 7, ["lora.r=4", "train.seed=5"]
+    )
+    assert (run.model, run.validation, run.train.steps, run.train.seed, run.lora.r) == ("other", 0.2, 7, 5, 4)
+    assert run.data == [data] and run.output == home / "here"
+
+
+def test_an_adapter_is_merged_without_torch(runner: CliRunner, tiny_model: Path, home: Path) -> None:
+    checkpoint = open_checkpoint(tiny_model)
+    adapter = write_random_adapter(
+        home / "adapter", linears_of(tensor_plan(checkpoint.config), checkpoint), rank=2, seed=1
+    )
+    target = home / "merged"
+    result = runner.invoke(
+        app, ["tune", "merge", str(adapter), "--model", str(tiny_model), "--output", str(target), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["matrices"] > 0 and said["largest_logit_difference"] <= 1e-4
+    merged = open_checkpoint(target)
+    name = next(one for one in merged.names if one.endswith("q_proj.weight"))
+    assert (merged.tensor(name).float32() != checkpoint.tensor(name).float32()).any()
+    assert "torch" not in sys.modules
+
+
+def test_a_merge_needs_to_know_the_base(runner: CliRunner, tiny_model: Path, home: Path) -> None:
+    checkpoint = open_checkpoint(tiny_model)
+    adapter = write_random_adapter(
+        home / "adapter", linears_of(tensor_plan(checkpoint.config), checkpoint), rank=2, seed=1
+    )
+    result = runner.invoke(app, ["tune", "merge", str(adapter), "--output", str(home / "merged")])
+    assert result.exit_code != 0 and "--model" in result.output
+
+
+@pytest.mark.parametrize("config", ['{"model": "../../etc"}', '{"model": 3}', "[]"])
+def test_a_record_of_a_stranger_opens_nothing(
+    config: str, runner: CliRunner, tiny_model: Path, home: Path
+) -> None:
+    """A path in a downloaded record is looked up as a model, and is no model."""
+    checkpoint = open_checkpoint(tiny_model)
+    adapter = write_random_adapter(
+        home / "adapter", linears_of(tensor_plan(checkpoint.config), checkpoint), rank=2, seed=1
+    )
+    (adapter / "deepwell.json").write_text(f'{{"format": 1, "base_fingerprint": "x", "config": {config}}}')
+    result = runner.invoke(app, ["tune", "merge", str(adapter), "--output", str(home / "merged")])
+    assert result.exit_code != 0 and not (home / "merged").exists()
