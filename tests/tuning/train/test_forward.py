@@ -185,7 +185,8 @@ def test_no_tile_sees_more_than_its_segments() -> None:
     rows = batch()
     layout = lay_out(rows, torch.float32, tile=32)
     allowed = sum(length * (length + 1) // 2 for length in (5, 90, 60, 100, 150, 20, 50))
-    assert sum(int((tile.mask == 0).sum()) for tile in layout.tiles) == allowed
+    seen = [tile.clear * (tile.end - tile.start) + int((tile.mask == 0).sum()) for tile in layout.tiles]
+    assert sum(seen) == allowed
     assert [tile.start for tile in layout.tiles[1:]] == [tile.end for tile in layout.tiles[:-1]]
     assert len(layout.token_ids) == rows.tokens
     assert layout.mean_reach < 150
@@ -198,18 +199,20 @@ def test_attention_in_tiles_has_the_gradients_of_a_dense_one() -> None:
     q, k, v, grad = (torch.randn(count, heads, 8, generator=draw) for heads in (4, 2, 2, 4))
     dense = torch.full((count, count), -torch.inf)
     for tile in layout.tiles:
-        dense[tile.start : tile.end, tile.first_key : tile.end] = tile.mask
+        masked = tile.first_key + tile.clear
+        dense[tile.start : tile.end, tile.first_key : masked] = 0
+        dense[tile.start : tile.end, masked : tile.end] = tile.mask
     leaves = [one.clone().requires_grad_() for one in (q, k, v)]
     wide = [leaves[0], *(one.repeat_interleave(2, 1) for one in leaves[1:])]
-    scores = torch.einsum("ihd,jhd->hij", wide[0], wide[1]) * 0.3 + dense
+    scores = torch.einsum("ihd,jhd->hij", wide[0], wide[1]) + dense
     expected = torch.einsum("hij,jhd->ihd", scores.softmax(-1), wide[2])
     expected.backward(grad)
     parts = [by_key_head(q, 2), by_key_head(k, 2).squeeze(2), by_key_head(v, 2).squeeze(2)]
     for keep in (True, False):
-        out, kept = attend(*parts, layout.tiles, 0.3, keep=keep)
+        out, kept = attend(*parts, layout.tiles, keep=keep)
         assert len(kept) == (len(layout.tiles) if keep else 0)
         torch.testing.assert_close(by_token(out), expected, rtol=1e-4, atol=1e-5)
-        found = attend_backward(by_key_head(grad, 2), *parts, layout.tiles, 0.3, kept)
+        found = attend_backward(by_key_head(grad, 2), *parts, layout.tiles, kept)
         torch.testing.assert_close(by_token(found[0]), leaves[0].grad, rtol=1e-4, atol=1e-5)
         for ours, theirs in zip(found[1:], leaves[1:], strict=True):
             torch.testing.assert_close(ours.transpose(0, 1), theirs.grad, rtol=1e-4, atol=1e-5)
