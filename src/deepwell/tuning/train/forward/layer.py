@@ -25,8 +25,8 @@ from deepwell.tuning.train.forward.norm import rms_norm, rms_norm_backward
 __all__ = ["Layer", "Step", "run_layer"]
 
 KEPT_REACH = 640
-"""Probabilities of the attention are kept up to so many a query and head, else computed again: on a segment of 1,024 tokens that
-saves a sixth of the step for a fifth more memory."""
+"""Probabilities of the attention are kept up to so many a query and head, else computed again, which takes
+time for a sixth of the step on segments of 1,024 tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
