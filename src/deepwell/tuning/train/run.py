@@ -29,7 +29,6 @@ from deepwell.tuning.train.config import TuneConfig
 from deepwell.tuning.train.dataset import Dataset, file_hashes, load_dataset, total_steps
 from deepwell.tuning.train.distributed.group import local_world
 from deepwell.tuning.train.distributed.strategies import agreed, divided, open_strategy, own_folder
-from deepwell.tuning.train.examples import template_hash, tokenizer_hash
 from deepwell.tuning.train.forward.memory import keep_freed_memory
 from deepwell.tuning.train.journal import Journal
 from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters

@@ -10,7 +10,7 @@ from deepwell.bench.workloads.safety.seeds import load
 from deepwell.bench.workloads.safety.wheels import members
 from deepwell.bench.workloads.text import text_tokens
 from deepwell.dialogue.text import Codec
-from deepwell.tuning.train.examples import Example, RecordLike, render
+from deepwell.tuning.train.examples import Example, render
 from deepwell.tuning.train.packing import first_fit_decreasing
 
 __all__ = ["PackedRow", "chat_rows", "text_rows"]
@@ -31,7 +31,7 @@ class PackedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Conversation(RecordLike):
+class _Conversation:
     messages: list[dict[str, Any]]
     tools: tuple[dict[str, Any], ...] = ()
 

@@ -18,6 +18,7 @@ from typing import Final
 
 __all__ = ["command", "main"]
 
+_MODULE: Final = "deepwell.tuning.train.distributed.launch"
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 20.0
 
@@ -26,7 +27,7 @@ def command(folder: str, processes: int) -> list[str]:
     """Returns the command of a run's worker: one process, or several behind a launcher."""
     if processes == 1:
         return [sys.executable, "-m", "deepwell.tuning.train.worker", folder]
-    return [sys.executable, "-m", __spec__.name if __spec__ else __name__, str(processes), folder]
+    return [sys.executable, "-m", _MODULE, str(processes), folder]
 
 
 def main(arguments: Sequence[str]) -> int:
