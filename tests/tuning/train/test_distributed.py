@@ -1,4 +1,4 @@
-"""Several processes: their gradients equal those of one, a run by two of them gives the adapter of one, and errors name the fix."""
+"""Several processes: their gradients and their adapter equal those of one, and errors name the fix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ pytestmark = [pytest.mark.parity]
 
 
 def config(strategy: str, method: str = "lora") -> TuneConfig:
-    return TuneConfig.model_validate({"data": ["none.jsonl"], "method": method, "train": {"strategy": strategy}})
+    return TuneConfig.model_validate(
+        {"data": ["none.jsonl"], "method": method, "train": {"strategy": strategy}}
+    )
 
 
 @pytest.mark.slow
@@ -68,7 +70,9 @@ def test_strategies_that_divide_frozen_weights_refuse_to_train_them(strategy: st
         pass
 
 
-@pytest.mark.skipif(bool(__import__("importlib.util").util.find_spec("deepspeed")), reason="DeepSpeed is here")
+@pytest.mark.skipif(
+    bool(__import__("importlib.util").util.find_spec("deepspeed")), reason="DeepSpeed is here"
+)
 def test_zero_without_deepspeed_names_the_command_that_installs_it() -> None:
     with pytest.raises(MissingDependency) as raised, open_strategy(config("zero"), torch.device("cpu")):
         pass
@@ -115,7 +119,14 @@ def test_the_deepspeed_configuration_has_the_form_and_the_batch_that_deepspeed_c
 
 @pytest.mark.slow
 def test_a_run_of_two_processes_writes_the_adapter_of_one(tiny: Path, data: Path, tmp_path: Path) -> None:
-    settings = {"steps": 3, "batch_tokens": 256, "max_tokens": 64, "learning_rate": 1e-3, "precision": "fp32", "threads": 1}
+    settings = {
+        "steps": 3,
+        "batch_tokens": 256,
+        "max_tokens": 64,
+        "learning_rate": 1e-3,
+        "precision": "fp32",
+        "threads": 1,
+    }
     values = {
         "model": str(tiny),
         "data": str(data),
@@ -128,7 +139,11 @@ def test_a_run_of_two_processes_writes_the_adapter_of_one(tiny: Path, data: Path
     folder.mkdir()
     write_config(parse_config(values | {"train": settings | {"strategy": "ddp"}}), folder / "config.json")
     result = subprocess.run(
-        command(str(folder), 2), capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        command(str(folder), 2),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     assert result.returncode == 0, result.stderr[-3000:]
     events = [json.loads(line) for line in result.stdout.splitlines()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json as jsons
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +49,14 @@ def sft(
     steps: Annotated[
         int | None, typer.Option(min=1, help="Optimiser steps; unset: one pass over the data.")
     ] = None,
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Number of processes on this machine that train together; they divide the data unless train.strategy "
+            "is fsdp2 or tensor.",
+        ),
+    ] = 1,
     set: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +74,9 @@ def sft(
     with reported_errors(as_json=json):
         given = {"model": model, "data": data, "validation": validation, "output": output}
         run = _configured(config, given, steps, set or [])
-        artefact = _trained(run, json=json)
+        if processes > 1 and run.train.strategy == "single":
+            run = run.model_copy(update={"train": run.train.model_copy(update={"strategy": "ddp"})})
+        artefact = _trained(run, processes, json=json)
         if compare:
             _compare(run, artefact, json=json)
         if not json:
@@ -129,9 +138,10 @@ def _configured(
     )
 
 
-def _trained(run: TuneConfig, *, json: bool) -> Path:
+def _trained(run: TuneConfig, processes: int, *, json: bool) -> Path:
     """Runs the worker to its end, showing its events, and returns the folder of the artefact."""
     from deepwell.tuning.train.config import write_config
+    from deepwell.tuning.train.distributed.launch import command
 
     folder = run.output
     folder.mkdir(parents=True, exist_ok=True)
@@ -139,7 +149,7 @@ def _trained(run: TuneConfig, *, json: bool) -> Path:
     shown = _JsonEvents() if json else _ShownEvents()
     with (folder / _LOG).open("ab") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "deepwell.tuning.train.worker", str(folder)],
+            command(str(folder), processes),
             stdout=subprocess.PIPE,
             stderr=log,
         )

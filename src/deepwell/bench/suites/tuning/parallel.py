@@ -67,5 +67,7 @@ def gradient_differences(strategies: Sequence[str], processes: int = 2) -> dict[
             worker.kill()
             worker.wait()
     if any(worker.returncode for worker in workers):
-        raise PeerError(f"{', '.join(strategies)} failed:\n" + "\n".join(output[1][-2000:] for output in outputs))
+        raise PeerError(
+            f"{', '.join(strategies)} failed:\n" + "\n".join(output[1][-2000:] for output in outputs)
+        )
     return json.loads(outputs[0][0].splitlines()[-1])

@@ -76,7 +76,17 @@ def bench_tuning_speed(
         value[f"{prefix}memory"] = rounded(max(peaks), 3)
     report.table(
         f"A LoRA step (r 16, q and v) of {step_rows} rows of {ROW_TOKENS} tokens, {threads} threads",
-        ["precision", "rows", "labelled", "tokens/s", "peer", "ratio", "95 %", "peak of the peer's", "peer's configuration"],
+        [
+            "precision",
+            "rows",
+            "labelled",
+            "tokens/s",
+            "peer",
+            "ratio",
+            "95 %",
+            "peak of the peer's",
+            "peer's configuration",
+        ],
         table,
     )
     return value
@@ -111,7 +121,10 @@ class _Sides:
 
         @contextlib.contextmanager
         def opened() -> Generator[tuple[Measure, Measure]]:
-            with self._open("ours_trainer", self._precision, 1) as ours, self._open("peer_trainer", *peer) as theirs:
+            with (
+                self._open("ours_trainer", self._precision, 1) as ours,
+                self._open("peer_trainer", *peer) as theirs,
+            ):
                 yield lambda _: _rate(ours), lambda _: _rate(theirs)
                 peaks.append((ours.call("peak_rss")["bytes"], theirs.call("peak_rss")["bytes"]))
                 if profile:

@@ -1,7 +1,7 @@
-"""One of the processes that compute the gradients of a step together: `python -m ... STRATEGY:PORT...`, with RANK and WORLD_SIZE set.
+"""One of the processes that compute the gradients of a step: `python -m ... STRATEGY:PORT...`, RANK and WORLD_SIZE set.
 
-Each computes them alone as well; the first prints one line of JSON, by strategy the largest relative difference of a parameter's
-gradient.
+Each computes them alone as well; the first prints one line of JSON: by strategy, the largest relative difference of a
+parameter's gradient.
 """
 
 # pyright: basic, reportMissingImports=false
@@ -40,7 +40,9 @@ def tiny_model() -> Any:
         eos_token_id=2,
     )
     model: Any = LlamaForCausalLM(config)
-    adapters = LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapters = LoraConfig(
+        r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     model = get_peft_model(model, adapters)
     for name, parameter in model.named_parameters():
         if "lora_" in name:

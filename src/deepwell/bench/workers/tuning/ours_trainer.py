@@ -35,7 +35,11 @@ class Worker:
         dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True)
         config = LoraConfig(
-            r=16, lora_alpha=32, lora_dropout=dropout, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+            r=16,
+            lora_alpha=32,
+            lora_dropout=dropout,
+            target_modules=["q_proj", "v_proj"],
+            task_type="CAUSAL_LM",
         )
         self.model = get_peft_model(model, config)
         self.trained = [part for part in self.model.parameters() if part.requires_grad]

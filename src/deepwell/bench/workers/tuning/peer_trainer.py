@@ -45,7 +45,11 @@ class Worker:
             path, dtype=dtype, attn_implementation="sdpa", local_files_only=True
         )
         config = LoraConfig(
-            r=16, lora_alpha=32, lora_dropout=dropout, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM"
+            r=16,
+            lora_alpha=32,
+            lora_dropout=dropout,
+            target_modules=["q_proj", "v_proj"],
+            task_type="CAUSAL_LM",
         )
         self.model = get_peft_model(model, config)
         found = json.loads(Path(rows).read_text(encoding="utf-8"))

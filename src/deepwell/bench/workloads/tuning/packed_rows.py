@@ -1,4 +1,4 @@
-"""Rows of packed examples to train on: conversations of chatterbot-corpus with masked prompts, and plain text with every token labelled."""
+"""Rows of packed examples: conversations of chatterbot-corpus with masked prompts, and text whose tokens are all labelled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from deepwell.bench.workloads.safety.seeds import load
 from deepwell.bench.workloads.safety.wheels import members
 from deepwell.bench.workloads.text import text_tokens
 from deepwell.dialogue.text import Codec
-from deepwell.tuning.train.examples import Example, RecordLike, render
+from deepwell.tuning.train.examples import Example, render
 from deepwell.tuning.train.packing import first_fit_decreasing
 
 __all__ = ["PackedRow", "chat_rows", "text_rows"]
@@ -31,13 +31,13 @@ class PackedRow:
 
 
 @dataclass(frozen=True, slots=True)
-class _Conversation(RecordLike):
+class _Conversation:
     messages: list[dict[str, Any]]
     tools: tuple[dict[str, Any], ...] = ()
 
 
 def chat_rows(model: Path, tokens: int) -> list[PackedRow]:
-    """Returns the English conversations of the pinned wheel, at most `tokens` of them in a row, in an order that length decides.
+    """Returns the English conversations of the pinned wheel in rows of at most `tokens`; lengths decide the order.
 
     Roles take turns, the user first; a last question without an answer is left out. Prompts are masked.
     """

@@ -1,1 +1,1 @@
-"""Training by several processes. Adapters are whole in each of them; what is divided is the data, the weights or the products."""
+"""Training by several processes. Adapters are whole in each; the data, the weights or the products are divided."""

@@ -46,7 +46,7 @@ def world_of_environment() -> int:
 
 def local_world() -> int:
     """Returns the number of processes that share this machine; 1 without a launcher."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or world_of_environment())
 
 
 def join_group(strategy: str) -> Group:
@@ -67,7 +67,7 @@ def join_group(strategy: str) -> Group:
     rank = dist.get_rank()
     if not accelerated:
         return Group(rank, dist.get_world_size(), torch.device("cpu"))
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", rank)))
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK") or rank))
     torch.cuda.set_device(device)
     return Group(rank, dist.get_world_size(), device)
 

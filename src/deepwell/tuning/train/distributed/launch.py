@@ -18,6 +18,7 @@ from typing import Final
 
 __all__ = ["command", "main"]
 
+_MODULE: Final = "deepwell.tuning.train.distributed.launch"
 _POLL_S: Final = 0.2
 _GRACE_S: Final = 20.0
 
@@ -26,7 +27,7 @@ def command(folder: str, processes: int) -> list[str]:
     """Returns the command of a run's worker: one process, or several behind a launcher."""
     if processes == 1:
         return [sys.executable, "-m", "deepwell.tuning.train.worker", folder]
-    return [sys.executable, "-m", __spec__.name if __spec__ else __name__, str(processes), folder]
+    return [sys.executable, "-m", _MODULE, str(processes), folder]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -35,7 +36,12 @@ def main(arguments: Sequence[str]) -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    shared = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
+    shared = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(processes),
+    }
     shared["LOCAL_WORLD_SIZE"] = str(processes)
     workers: list[subprocess.Popen[bytes]] = []
 
@@ -47,12 +53,11 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, forward)
     signal.signal(signal.SIGINT, forward)
     for rank in range(processes):
-        workers.append(
+        workers.append(  # noqa: PERF401  # a signal that comes meanwhile finds those that run
             subprocess.Popen(
                 [sys.executable, "-m", "deepwell.tuning.train.worker", folder],
                 env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
                 stdout=None if rank == 0 else subprocess.DEVNULL,
-                start_new_session=True,  # a Ctrl-C of the terminal comes once, through this process
             )
         )
     try:

@@ -1,4 +1,4 @@
-"""Strategies of several processes: `ddp` divides the data, `fsdp2` also the frozen weights, `tensor` the products of each layer."""
+"""Strategies of several processes: `ddp` divides the data, `fsdp2` frozen weights too, `tensor` the products of each layer."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ class FullyShared(DataParallel):
         return model
 
     def share(self, pieces: Sequence[T]) -> Sequence[T]:
-        """Returns every `world`-th piece, and one without labels where others have one more: all gather weights equally often."""
+        """Returns every `world`-th piece, and one without labels where others have one more: all gather weights as often."""
         mine = list(pieces[self.rank :: self.group.world])
         most = -(-len(pieces) // self.group.world)
         return mine if len(mine) == most else [*mine, _unlabelled(pieces[0])]

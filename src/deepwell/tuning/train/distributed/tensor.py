@@ -1,6 +1,6 @@
-"""Tensor parallelism: each process keeps some key heads, with the query heads that read them, and some columns of the MLP.
+"""Tensor parallelism: each process keeps some key heads with the query heads that read them, and a part of the MLP.
 
-Products by queries, keys, values, gate and up are divided by outputs, those by the output and down projections by inputs, so that
+Products by queries, keys, values, gate and up are divided by outputs, those by the output and down projections by inputs. So
 a layer needs two sums over the processes in each direction (arXiv 1909.08053). Heads need not divide evenly.
 """
 
@@ -74,7 +74,9 @@ def _shard(layer: Any, config: Any, group: Group) -> Shard:
             if linear.bias is not None:
                 bias = linear.bias.data[part.outputs].clone()
                 # The outputs are summed over the processes, and the bias must count once.
-                linear.bias.data = bias if part.inputs == everything or group.rank == 0 else torch.zeros_like(bias)
+                linear.bias.data = (
+                    bias if part.inputs == everything or group.rank == 0 else torch.zeros_like(bias)
+                )
     return Shard((first, last), parts, _reduce, group.rank, group.world)
 
 

@@ -33,7 +33,9 @@ class Adapter:
 
     def whole(self, a_grad: Tensor, b_grad: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the gradients of the whole matrices, in their dtype, from those of this process's part."""
-        return _placed(a_grad, self.a, (slice(None), self.columns)), _placed(b_grad, self.b, (self.rows, slice(None)))
+        return _placed(a_grad, self.a, (slice(None), self.columns)), _placed(
+            b_grad, self.b, (self.rows, slice(None))
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +91,9 @@ class Group:
         low_grad = torch.empty_like(state.low)
         for adapter, columns, ranks in self._places():
             scale = adapter.scale / (1 - state.share)
-            torch.mul(grad[:, columns] @ adapter.b[adapter.rows].to(grad.dtype), scale, out=low_grad[:, ranks])
+            torch.mul(
+                grad[:, columns] @ adapter.b[adapter.rows].to(grad.dtype), scale, out=low_grad[:, ranks]
+            )
             found.append((grad[:, columns].t() @ state.low[:, ranks]).float().mul_(scale))
         down_grad = low_grad.t() @ state.seen
         grads: list[Tensor] = []

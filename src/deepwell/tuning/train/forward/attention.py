@@ -46,18 +46,18 @@ def by_token(x: Tensor) -> Tensor:
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, tiles: Sequence[Tile], scale: float, *, keep: bool
+    q: Tensor, k: Tensor, v: Tensor, tiles: Sequence[Tile], *, keep: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """Returns the output in the shape of `q`, and with `keep` the probabilities of every tile.
 
     Args:
-        q: [kv_heads, tokens, groups, head_dim].
+        q: scaled, [kv_heads, tokens, groups, head_dim]. Scaling queries is a pass over far fewer values than scaling scores.
         k: [kv_heads, tokens, head_dim]; `v` likewise.
     """
     out = torch.empty_like(q)
     kept: list[Tensor] = []
     for tile in tiles:
-        probabilities = _probabilities(_rows(q, tile), k, tile, scale)
+        probabilities = _probabilities(_rows(q, tile), k, tile)
         _rows(out, tile).copy_(torch.bmm(probabilities, v[:, tile.first_key : tile.end]))
         if keep:
             kept.append(probabilities)
@@ -70,7 +70,6 @@ def attend_backward(
     k: Tensor,
     v: Tensor,
     tiles: Sequence[Tile],
-    scale: float,
     kept: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns the gradients of q, k and v; probabilities that were not kept are computed again."""
@@ -82,10 +81,10 @@ def attend_backward(
     for number, tile in enumerate(tiles):
         span = slice(tile.first_key, tile.end)
         queries, gradient = _rows(q, tile), _rows(grad, tile)
-        p = kept[number] if kept else _probabilities(queries, k, tile, scale)
+        p = kept[number] if kept else _probabilities(queries, k, tile)
         _add_product(grad_v[:, span], p.transpose(1, 2), gradient)
         grad_p = torch.bmm(gradient, v[:, span].transpose(1, 2))
-        grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(scale)  # pyright: ignore[reportPrivateUsage]
+        grad_s = torch._softmax_backward_data(grad_p, p, -1, p.dtype)  # pyright: ignore[reportPrivateUsage]
         _rows(grad_q, tile).copy_(torch.bmm(grad_s, k[:, span]))
         _add_product(grad_k[:, span], grad_s.transpose(1, 2), queries)
     return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
@@ -98,11 +97,13 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
         total += torch.bmm(left, right)
 
 
-def _probabilities(queries: Tensor, k: Tensor, tile: Tile, scale: float) -> Tensor:
+def _probabilities(queries: Tensor, k: Tensor, tile: Tile) -> Tensor:
     keys = k[:, tile.first_key : tile.end]
-    scores = torch.bmm(queries, keys.transpose(1, 2)).view(len(k), len(tile.mask), -1, keys.shape[1])
-    torch.add(tile.mask[:, None], scores, alpha=scale, out=scores)
-    return torch.softmax(scores, -1).flatten(1, 2)
+    scores = torch.bmm(queries, keys.transpose(1, 2))
+    count = tile.end - tile.start
+    masked = scores.view(len(k), count, -1, keys.shape[1])[..., tile.clear :]
+    masked += tile.mask[:, None]
+    return torch.softmax(scores, -1)
 
 
 def _rows(x: Tensor, tile: Tile) -> Tensor:

@@ -1,4 +1,4 @@
-"""Cross entropy of the head at labelled positions alone, in pieces: logits of the whole vocabulary are never held for all tokens."""
+"""Cross entropy of the head at labelled positions alone, in pieces: logits are never held for all tokens."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def _piece(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     p = torch.softmax(logits, -1)
     chosen = p.gather(1, column).float()
     p.scatter_(1, column, 0)
-    others = p.sum(-1, keepdim=True).float()  # accumulated in fp32; asking for an fp32 result takes ten times as long
+    others = p.sum(
+        -1, keepdim=True
+    ).float()  # accumulated in fp32; asking for an fp32 result takes ten times as long
     loss = torch.where(others < 0.5, -torch.log1p(-others.clamp(max=0.5)), -chosen.log())[:, 0]
     lost = chosen[:, 0] < _LEAST
     if lost.any():  # the probability has lost digits, or has become 0
@@ -79,7 +81,7 @@ def _piece(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _largest(p: Tensor) -> Tensor:
-    """Returns the largest probability of each row. Positive bf16 values are in the order of their bits, which are compared faster."""
+    """Returns the largest probability of each row. Positive bf16 values have the order of their bits, which compare faster."""
     if p.dtype == torch.bfloat16 and p.device.type == "cpu":
         return p.view(torch.int16).amax(-1).view(torch.bfloat16).float()
     return p.amax(-1)

@@ -18,11 +18,17 @@ TILE: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """Queries `start:end` see keys of `first_key:end`; `mask` is added to their scores, [end - start, end - first_key]."""
+    """Queries `start:end` see keys of `first_key:end`.
+
+    Attributes:
+        clear: number of keys, the first ones, that all queries see.
+        mask: added to the scores of the other keys, [end - start, end - first_key - clear].
+    """
 
     first_key: int
     start: int
     end: int
+    clear: int
     mask: Tensor
 
     @property
@@ -74,10 +80,12 @@ def lay_out(batch: Batch, dtype: torch.dtype, tile: int = TILE) -> Layout:
     starts = begins[::tile].tolist()
     for start, first_key in zip(range(0, len(segments), tile), starts, strict=True):
         end = min(start + tile, len(segments))
-        seen = number[start:end, None] == number[None, first_key:end]
-        seen &= index[start:end, None] >= index[None, first_key:end]
+        clear = start - first_key if begins[end - 1] == first_key else 0
+        keys = slice(first_key + clear, end)
+        seen = number[start:end, None] == number[None, keys]
+        seen &= index[start:end, None] >= index[None, keys]
         mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
-        tiles.append(Tile(first_key, start, end, mask))
+        tiles.append(Tile(first_key, start, end, clear, mask))
     token_ids = batch.token_ids[real]
     labelled = batch.loss_mask[real].nonzero().squeeze(1)
     return Layout(token_ids, batch.positions[real], tuple(tiles), labelled - 1, token_ids[labelled])

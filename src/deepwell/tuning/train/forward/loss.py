@@ -136,7 +136,9 @@ def _plain(model: nn.Module, batch: Batch) -> Outcome:
     mask = seen[:, None]
     if base.config._attn_implementation == "eager":  # it adds its mask to the scores
         dtype = base.get_input_embeddings().weight.dtype
-        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, torch.finfo(dtype).min)
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(
+            ~mask, torch.finfo(dtype).min
+        )
     states = base.model(
         input_ids=batch.token_ids,
         attention_mask=mask,
