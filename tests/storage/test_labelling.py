@@ -3,6 +3,8 @@
 import pytest
 
 from deepwell.errors import InvalidRequest, NotFound
+from deepwell.safety.privacy.attribution import Subject
+from deepwell.safety.privacy.rows import erase_file
 from deepwell.storage.database import Tenant
 from deepwell.storage.tuning.labelling import LabellingStore, NewItem
 
@@ -71,3 +73,13 @@ async def test_a_large_project_keeps_its_order(database):
     texts = await store.texts(A, id)
     assert len(texts) == 1203 and texts[1202] == "文本 1202"
     assert [one.position for one in await store.items(A, id, [700, 3, 5000])] == [700, 3]
+
+
+async def test_a_persons_file_takes_its_projects_along(database):
+    store = LabellingStore(database)
+    mine, other = await made(store), await made(store, B)
+    erased = await database.write(lambda connection: erase_file(connection, Subject(A, "lin"), "file-1"))
+    assert (erased.counts["labelling_projects"], erased.counts["labelling_items"]) == (1, 3)
+    with pytest.raises(NotFound):
+        await store.get(A, mine.id)
+    assert await store.texts(A, mine.id) == [] and len(await store.texts(B, other.id)) == 3

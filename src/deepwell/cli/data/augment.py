@@ -41,12 +41,12 @@ def augment(
         ),
     ] = None,
     pivot: Annotated[
-        Literal["chinese", "english", "spanish"] | None,
+        Literal["auto", "chinese", "english", "spanish"],
         typer.Option(
-            help="Language to translate into and back from; spanish needs Apertium; unset: chinese for English texts, "
+            help="Language to translate into and back from; spanish needs Apertium; auto: chinese for English texts, "
             "english for Chinese ones."
         ),
-    ] = None,
+    ] = "auto",
     paraphrase: Annotated[
         bool, typer.Option("--paraphrase", help="Let the model say each text in other words instead.")
     ] = False,
@@ -107,7 +107,7 @@ def augment(
 def _rewriter(
     stack: ExitStack,
     records: Sequence[Record | BadRecord],
-    pivot: Literal["chinese", "english", "spanish"] | None,
+    pivot: Literal["auto", "chinese", "english", "spanish"],
     model: str,
     *,
     paraphrase: bool,
@@ -122,7 +122,7 @@ def _rewriter(
     language = language_of([one.text for one in records if isinstance(one, Record)])
     if not paraphrase and pivot == "spanish" and language == "en":
         return BackTranslation(Apertium("en", "es"), "en", "es", varied=False)
-    if not paraphrase and pivot is not None and pivot != {"en": "chinese", "zh": "english"}[language]:
+    if not paraphrase and pivot not in ("auto", {"en": "chinese", "zh": "english"}[language]):
         raise InvalidRequest(
             f"--pivot {pivot} does not go with {'Chinese' if language == 'zh' else 'English'} texts",
             fix="use --pivot english" if language == "zh" else "use --pivot chinese or --pivot spanish",

@@ -56,7 +56,9 @@ class LabellingProjectRequest(Strict):
 class LabelRequest(Strict):
     """Labels one text, or skips it."""
 
-    index: int = Field(ge=0, lt=MAX_ITEMS, description="Place of the text in the file, as the list of next texts has it.")
+    index: int = Field(
+        ge=0, lt=MAX_ITEMS, description="Place of the text in the file, as the list of next texts has it."
+    )
     label: ClassName | None = Field(None, description="Its class; left out with `skip`.")
     skip: bool = Field(False, description="Puts the text behind all others.")
 
