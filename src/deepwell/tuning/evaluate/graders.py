@@ -25,6 +25,7 @@ from deepwell.tuning.evaluate.formula import evaluate_formula, formula_names
 from deepwell.tuning.evaluate.grader_models import (
     Grader,
     LabelModel,
+    Message,
     Multi,
     ScoreModel,
     StringCheck,
@@ -40,6 +41,7 @@ __all__ = [
     "GraderError",
     "GradingModel",
     "LabelModel",
+    "Message",
     "ModelAnswer",
     "Multi",
     "ScoreModel",
