@@ -60,7 +60,7 @@ class StoredPair:
 
 @dataclass(frozen=True, slots=True)
 class StoredVote:
-    """What a rater said of a pair."""
+    """The choice of a rater on a pair."""
 
     position: int
     rater: str

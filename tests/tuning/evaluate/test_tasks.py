@@ -84,8 +84,8 @@ def test_examples_and_description_come_first(tmp_path: Path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"doc_to_texts": "x"}, "did you mean 'doc_to_text'"),
-        ({"process_docs": "clean"}, "process_docs is not run"),
+        ({"doc_to_texts": "x"}, "unknown field 'doc_to_texts'.*: doc_to_text$"),
+        ({"process_docs": "clean"}, "run code: process_docs"),
         ({"dataset_path": "hellaswag"}, "dataset_path: Input should be 'json'"),
         ({"output_type": "free"}, "output_type"),
         ({"doc_to_target": "missing"}, "index or the text of a choice"),
@@ -133,10 +133,10 @@ def test_hostile_templates_are_stopped(tmp_path: Path, template: str):
 def test_code_in_files_is_refused(tmp_path: Path):
     path = write(tmp_path)
     path.write_text(path.read_text() + "\nmetadata: !function utils.process\n")
-    with pytest.raises(InvalidRequest, match="tag that would run code"):
+    with pytest.raises(InvalidRequest, match="run code: a tag in line"):
         read_task(path)
     path.write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(InvalidRequest, match="tag that would run code"):
+    with pytest.raises(InvalidRequest, match="run code: a tag in line"):
         read_task(path)
 
 

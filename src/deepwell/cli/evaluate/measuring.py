@@ -21,53 +21,64 @@ if TYPE_CHECKING:
 __all__ = ["run"]
 
 
+Models = Annotated[
+    list[str],
+    typer.Argument(
+        help="Model to measure: a name in the store or a path, with :ADAPTER behind it for an adapter; repeatable.",
+        metavar="MODEL[:ADAPTER]...",
+    ),
+]
+Tasks = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--task",
+        help="Task file in lm-eval's form, JSON or YAML, over local data; repeatable.",
+        metavar="FILE",
+    ),
+]
+Texts = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--text", help="Text file whose loss and perplexity are measured; repeatable.", metavar="FILE"
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="File of prompts, one a line or JSON lines, whose answers are measured for variety and endings.",
+        metavar="FILE",
+    ),
+]
+Against = Annotated[
+    str | None,
+    typer.Option(help="Model to compare with, first in the table of differences.", metavar="MODEL[:ADAPTER]"),
+]
+Chat = Annotated[
+    bool, typer.Option("--chat", help="Ask the tasks in the model's chat template, as the server does.")
+]
+Limit = Annotated[int | None, typer.Option(min=1, help="Most rows of each task, and pieces of each text.")]
+Rounds = Annotated[
+    int, typer.Option(min=0, help="Rounds that time both models in turns; 0: none.", metavar="ROUNDS")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for the report: configuration, metrics, samples, plots and TensorBoard's events.",
+        metavar="FOLDER",
+    ),
+]
+
+
 def run(
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            help="Model to measure: a name in the store or a path, with :ADAPTER behind it for an adapter; repeatable.",
-            metavar="MODEL[:ADAPTER]...",
-        ),
-    ],
-    task: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="Task file in lm-eval's form, JSON or YAML, over local data; repeatable.", metavar="FILE"
-        ),
-    ] = None,
-    text: Annotated[
-        list[Path] | None,
-        typer.Option(help="Text file whose loss and perplexity are measured; repeatable.", metavar="FILE"),
-    ] = None,
-    prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="File of prompts, one a line or JSON lines, whose answers are measured for variety and endings.",
-            metavar="FILE",
-        ),
-    ] = None,
-    against: Annotated[
-        str | None,
-        typer.Option(
-            help="Model to compare with, first in the table of differences.", metavar="MODEL[:ADAPTER]"
-        ),
-    ] = None,
-    chat: Annotated[
-        bool, typer.Option("--chat", help="Ask the tasks in the model's chat template, as the server does.")
-    ] = False,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Most rows of each task, and pieces of each text.")
-    ] = None,
-    latency: Annotated[
-        int, typer.Option(min=0, help="Rounds that time both models in turns; 0: none.", metavar="ROUNDS")
-    ] = 0,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for the report: configuration, metrics, samples, plots and TensorBoard's events.",
-            metavar="FOLDER",
-        ),
-    ] = None,
+    models: Models,
+    task: Tasks = None,
+    text: Texts = None,
+    prompts: Prompts = None,
+    against: Against = None,
+    chat: Chat = False,
+    limit: Limit = None,
+    latency: Rounds = 0,
+    output: Output = None,
     precision: Precision = None,
     context: Context = None,
     threads: Threads = None,
@@ -123,7 +134,7 @@ def run(
         if output:
             console().print(f"\nsaved in {output}", soft_wrap=True)
         if missing:
-            extra = extra_command("eval" if "matplotlib" in missing else "tensorboard")
+            extra = extra_command("eval")
             console(stderr=True).print(f"without {' and '.join(missing)}: {extra}", soft_wrap=True)
 
 

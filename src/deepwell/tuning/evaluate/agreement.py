@@ -1,4 +1,4 @@
-"""What raters of pairs say together: win rate, raw agreement and Cohen's kappa, with bootstrap intervals over pairs."""
+"""Results of raters who compare pairs: win rate, raw agreement and Cohen's kappa, with bootstrap intervals over pairs."""
 
 from __future__ import annotations
 

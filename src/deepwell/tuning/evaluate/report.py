@@ -138,8 +138,8 @@ def write_scalars(folder: Path, evaluations: Sequence[Evaluation]) -> None:
     Raises:
         ModuleNotFoundError: tensorboard is not installed.
     """
-    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
-    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports, reportMissingModuleSource]
+    from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportMissingImports, reportMissingModuleSource, reportAttributeAccessIssue]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportMissingImports, reportMissingModuleSource, reportAttributeAccessIssue]
     from tensorboard.summary.writer.event_file_writer import (  # pyright: ignore[reportMissingImports]
         EventFileWriter,
     )

@@ -60,7 +60,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was measured of one model or adapter.
+    """The measures of one model or adapter.
 
     Attributes:
         measures: by task and name, in order.
@@ -82,7 +82,7 @@ def work_of(plan: Plan) -> Work:
     """
     names = [task.name for task in plan.tasks] + [path.name for path in plan.texts]
     if not names and not plan.prompts:
-        raise InvalidRequest("there is nothing to measure", fix="give --task, --text or --prompts")
+        raise InvalidRequest.of("evaluate_nothing")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidRequest(f"two tasks are called {twice[0]!r}", fix="rename one of them")

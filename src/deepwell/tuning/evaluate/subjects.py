@@ -62,11 +62,7 @@ def parse_subject(text: str, *, adapters: Path | None = None) -> SubjectName:
     for place in places:
         if (place / _CONFIG).is_file():
             return SubjectName(text, model, place)
-    raise ModelNotFound(
-        f"there is no adapter {adapter!r}",
-        fix=f"name a folder with {_CONFIG}" + ("" if root else ", or set adapter_dir"),
-        param="adapter",
-    )
+    raise ModelNotFound.of("evaluate_adapter", param="adapter", name=adapter)
 
 
 @contextmanager

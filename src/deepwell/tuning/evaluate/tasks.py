@@ -271,11 +271,14 @@ class Task:
                     template = self._compiled[source] = self._environment.from_string(source)
                 return template.render(**{str(name): value for name, value in row.items()})
         except (TemplateError, TemplateLimit, RecursionError, MemoryError, TypeError, ValueError) as error:
-            reason = str(error) or type(error).__name__
-            raise InvalidRequest(
-                f"{field} of the task {self.name!r} fails on row {number + 1}: {reason}",
-                fix=f"the fields of the row are {', '.join(map(str, row))}",
+            raise InvalidRequest.of(
+                "evaluate_template",
                 param=field,
+                field=field,
+                task=self.name,
+                row=number + 1,
+                reason=str(error) or type(error).__name__,
+                known=", ".join(map(str, row)),
             ) from None
 
     def _fewshot(self) -> str:
@@ -283,10 +286,8 @@ class Task:
         if not config.num_fewshot:
             return ""
         if config.fewshot_config is None:
-            raise InvalidRequest(
-                f"the task {self.name!r} draws its {config.num_fewshot} examples at random",
-                fix="set fewshot_config: {sampler: first_n} and fewshot_split, so that every run takes the same",
-                param="fewshot_config",
+            raise InvalidRequest.of(
+                "evaluate_task_random", param="fewshot_config", task=self.name, count=config.num_fewshot
             )
         split = config.fewshot_config.split or config.fewshot_split or config.training_split
         if split is None or split == (config.test_split or config.validation_split):
@@ -312,10 +313,8 @@ class Task:
         split = name or "train"
         # A slice of a split, as `datasets` writes it, would need its own grammar.
         if split not in files:
-            raise InvalidRequest(
-                f"the task {self.name!r} has no data for the split {split!r}",
-                fix=f"the splits of data_files are {', '.join(files)}",
-                param="data_files",
+            raise InvalidRequest.of(
+                "evaluate_task_data", param="data_files", task=self.name, split=split, known=", ".join(files)
             )
         rows: list[dict[str, Any]] = []
         for path in map(Path, files[split]):
@@ -355,11 +354,8 @@ def read_task(path: Path) -> Task:
         given = yaml.safe_load(path.read_text("utf-8"))
     except yaml.constructor.ConstructorError as error:
         mark = error.problem_mark
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise InvalidRequest(
-            f"{path} has a tag that would run code{where}",
-            fix="write a template in the place of !function",
-        ) from None
+        where = f"a tag in line {mark.line + 1}" if mark else "a tag"
+        raise InvalidRequest.of("evaluate_task_code", path=path, name=where) from None
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"{path} is no JSON or YAML: {error}", fix="correct it") from None
     if not isinstance(given, dict):
@@ -369,13 +365,11 @@ def read_task(path: Path) -> Task:
     fields = cast("dict[str, Any]", given)
     for name in fields:
         if name in _UNRUN:
-            raise InvalidRequest(
-                f"{path}: {name} is not run, because it is code", fix="prepare the data before", param=name
-            )
+            raise InvalidRequest.of("evaluate_task_code", param=name, path=path, name=name)
         if name not in TaskConfig.model_fields:
             right = nearest(str(name), TaskConfig.model_fields)
-            fix = f"did you mean {right!r}?" if right else "leave it out"
-            raise InvalidRequest(f"{path} has an unknown field {name!r}", fix=fix, param=str(name))
+            hint = right if right else ", ".join(TaskConfig.model_fields)
+            raise InvalidRequest.of("evaluate_task_field", param=str(name), path=path, name=name, hint=hint)
     fields = {name: value for name, value in fields.items() if value is not None}
     try:
         config = TaskConfig.model_validate(fields)

@@ -57,7 +57,7 @@ class RatingPair(Struct, tag_field="object", tag="ratings.pair"):
 
 
 class RatingProgress(Struct):
-    """How far a rater is."""
+    """The progress of a rater."""
 
     rater: str
     rated: int

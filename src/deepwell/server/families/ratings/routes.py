@@ -51,7 +51,7 @@ _encode = msgspec.json.encode
 
 
 class _Work:
-    """What the routes do."""
+    """The work of the routes."""
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context

@@ -15,9 +15,6 @@ from deepwell.storage.ratings import NewPair
 __all__ = ["ReadPairs", "read_pairs"]
 
 _MAX_NAME = 256
-_FORM = (
-    '{"prompt": "...", "first": {"model": "a", "answer": "..."}, "second": {"model": "b", "answer": "..."}}'
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +79,4 @@ def _of(side: Any, field: str) -> Any:
 
 
 def _wrong(problem: str) -> InvalidRequest:
-    return InvalidRequest(
-        problem, fix=f"make it with `deepwell evaluate pairs`; each line is {_FORM}", param="file_id"
-    )
+    return InvalidRequest.of("evaluate_pairs_file", param="file_id", problem=problem)
