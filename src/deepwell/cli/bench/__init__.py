@@ -12,6 +12,7 @@ import typer
 from deepwell.cli.bench import (
     deploy,
     engine,
+    fine_tuning,
     knowledge,
     labelling,
     models,
@@ -121,6 +122,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "near-duplicates": tuning_data.near_duplicates,
     "evaluate-parity": tuning_evaluate.evaluate_parity,
     "served-precision": tuning_evaluate.served_precision,
+    "fine-tuning-sdk": fine_tuning.fine_tuning_sdk,
+    "fine-tuning-served": fine_tuning.fine_tuning_served,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

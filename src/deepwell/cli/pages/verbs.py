@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer import Context
@@ -102,7 +102,9 @@ def _parameters(function: Callable[..., Any]) -> Iterator[Parameter]:
 def _values(kind: Any, info: OptionInfo | None) -> str:
     """Returns the values that an option takes, in words."""
     kinds = (
-        [one for one in get_args(kind) if one is not type(None)] if get_origin(kind) is UnionType else [kind]
+        [one for one in get_args(kind) if one is not type(None)]
+        if get_origin(kind) in (UnionType, Union)
+        else [kind]
     )
     kind = get_args(kinds[0])[0] if get_origin(kinds[0]) is list else kinds[0]
     if get_origin(kind) is Literal:

@@ -51,7 +51,7 @@ class Sampler:
         self._context = context
         self._principal = principal
         self._source = source
-        params = source.sampling_params or SamplingParams()
+        params = source.sampling_params or SamplingParams.model_validate({})
         self._params = params
         defaults = model.defaults.shown()
         self._shown: dict[str, Any] = {
