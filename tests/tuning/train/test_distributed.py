@@ -118,7 +118,10 @@ def test_the_deepspeed_configuration_has_the_form_and_the_batch_that_deepspeed_c
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_writes_the_adapter_of_one(tiny: Path, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_of_two_processes_writes_the_adapter_of_one(
+    strategy: str, tiny: Path, data: Path, tmp_path: Path
+) -> None:
     settings = {
         "steps": 3,
         "batch_tokens": 256,
@@ -137,7 +140,7 @@ def test_a_run_of_two_processes_writes_the_adapter_of_one(tiny: Path, data: Path
     alone = run_sft(parse_config(values), tmp_path / "alone", on_event=lambda event: None)
     folder = tmp_path / "two"
     folder.mkdir()
-    write_config(parse_config(values | {"train": settings | {"strategy": "ddp"}}), folder / "config.json")
+    write_config(parse_config(values | {"train": settings | {"strategy": strategy}}), folder / "config.json")
     result = subprocess.run(
         command(str(folder), 2),
         capture_output=True,

@@ -81,21 +81,27 @@ class Step:
     checkpointing: bool
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Attention:
+    """State of the attention: its inputs by key head, its probabilities, and queries and keys in front of their norms."""
+
+    heads: tuple[Tensor, Tensor, Tensor]
+    kept: list[Tensor]
+    unturned: Tensor | None
+    head_scales: tuple[Tensor, Tensor] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _State:
+    """State of a layer: the inputs of its two norms with their scales, of the attention, of the activation, of the adapters."""
+
     x: Tensor
     scale: Tensor
-    qkv: GroupState | None
-    heads: tuple[Tensor, Tensor, Tensor]
-    unturned: Tensor | None  # queries and keys in front of their norms
-    head_scales: tuple[Tensor, Tensor] | None
-    kept: list[Tensor]
-    out: GroupState | None
+    attention: _Attention
     middle: Tensor
     middle_scale: Tensor
-    gate_up: GroupState | None
     gated: Tensor
-    down: GroupState | None
+    adapters: tuple[GroupState | None, GroupState | None, GroupState | None, GroupState | None]
 
 
 def run_layer(layer: Layer, x: Tensor, step: Step) -> Tensor:
@@ -153,17 +159,17 @@ def _forward(layer: Layer, x: Tensor, step: Step) -> tuple[Tensor, _State]:
     if layer.reduce:
         layer.reduce(y)
     y += middle
-    state = _State(
-        x, scale, qkv_state, (q, k, v), unturned, head_scales, kept, out_state, middle, middle_scale,
-        gate_up_state, gated, down_state,
-    )  # fmt: skip
+    attention = _Attention((q, k, v), kept, unturned, head_scales)
+    adapters = (qkv_state, out_state, gate_up_state, down_state)
+    state = _State(x, scale, attention, middle, middle_scale, gated, adapters)
     return y, state
 
 
 def _backward(
     layer: Layer, grad: Tensor, state: _State, step: Step, *, wanted: bool
 ) -> tuple[Tensor | None, list[Tensor]]:
-    act_grad, down_grads = layer.down.backward(grad, state.down, wanted=True)
+    qkv_state, out_state, gate_up_state, down_state = state.adapters
+    act_grad, down_grads = layer.down.backward(grad, down_state, wanted=True)
     assert act_grad is not None
     gate, up = state.gated.chunk(2, -1)
     gated_grad = torch.empty_like(state.gated)
@@ -172,18 +178,18 @@ def _backward(
     act_grad *= up
     torch.ops.aten.silu_backward.grad_input(act_grad, gate, grad_input=gate_grad)
     del act_grad
-    normed_grad, gate_up_grads = layer.gate_up.backward(gated_grad, state.gate_up, wanted=True)
+    normed_grad, gate_up_grads = layer.gate_up.backward(gated_grad, gate_up_state, wanted=True)
     assert normed_grad is not None
     if layer.reduce:
         layer.reduce(normed_grad)
     grad = rms_norm_backward(normed_grad, state.middle, layer.norms[1], state.middle_scale, onto=grad)
-    mixed_grad, out_grads = layer.out.backward(grad, state.out, wanted=True)
+    mixed_grad, out_grads = layer.out.backward(grad, out_state, wanted=True)
     assert mixed_grad is not None
     if step.rows is not None:
         mixed_grad = _spread(mixed_grad, step.rows, len(state.x))
         grad = _spread(grad, step.rows, len(state.x)) if wanted else grad
-    qkv_grad = _attention_backward(layer, mixed_grad, state, step)
-    normed_grad, qkv_grads = layer.qkv.backward(qkv_grad, state.qkv, wanted=wanted)
+    qkv_grad = _attention_backward(layer, mixed_grad, state.attention, step)
+    normed_grad, qkv_grads = layer.qkv.backward(qkv_grad, qkv_state, wanted=wanted)
     grads = [*qkv_grads, *out_grads, *gate_up_grads, *down_grads]
     if normed_grad is None:
         return None, grads
@@ -192,9 +198,9 @@ def _backward(
     return rms_norm_backward(normed_grad, state.x, layer.norms[0], state.scale, onto=grad), grads
 
 
-def _attention_backward(layer: Layer, mixed_grad: Tensor, state: _State, step: Step) -> Tensor:
+def _attention_backward(layer: Layer, mixed_grad: Tensor, state: _Attention, step: Step) -> Tensor:
     """Returns the gradient of the packed queries, keys and values."""
-    mixed_grad = by_key_head(mixed_grad.view(len(state.x), layer.heads, layer.head_dim), layer.kv_heads)
+    mixed_grad = by_key_head(mixed_grad.view(len(mixed_grad), layer.heads, layer.head_dim), layer.kv_heads)
     q_grad, k_grad, v_grad = attend_backward(mixed_grad, *state.heads, step.layout.tiles, state.kept)
     pair = torch.cat([by_token(q_grad.mul_(layer.scaling)), k_grad.transpose(0, 1)], 1)
     pair = rotate(pair, step.cos, step.sin, back=True)
