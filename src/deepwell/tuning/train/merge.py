@@ -28,8 +28,12 @@ from deepwell.tuning.train.served import ServedModel
 
 __all__ = ["MAX_DIFFERENCE", "Merged", "merge_adapter", "write_model"]
 
-MAX_DIFFERENCE: Final = 1e-4
-"""Largest difference of a logit between the adapter served apart and the merged weights, both in float32."""
+MAX_DIFFERENCE: Final = 1e-3
+"""Largest difference of a logit that is still rounding: the tolerance of the float32 kernels, which sum in another order.
+
+Logits of smollm2 reach 37. On an adapter of 66 steps merged and apart differed by 1.7e-4 on the kernels and by 9.9e-5 in
+transformers' float32, each of which is as far from float64; in float64, where the merge alone counts, by 2.0e-5.
+"""
 _PROBES: Final = (
     "The capital of France is Paris, and its river is the Seine.",
     "请用一句话介绍你自己。",

@@ -1,4 +1,4 @@
-"""How the processes of a run share its work. `Single` is a process alone; `distributed` has the others."""
+"""`Strategy`: the processes of a run share its work. `Single` is a process alone; `distributed` has the others."""
 
 from __future__ import annotations
 
