@@ -140,9 +140,9 @@ class PacedEngine:
         """Compiles it as the real engine does, and refuses what that refuses; it is not obeyed."""
         await self._grammars.prepare(grammar, tenant=tenant, salt=cache_salt)
 
-    async def score(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
+    async def score(self, tokens: Sequence[int], *, adapter: str = "", start: int = 1) -> NDArray[np.float32]:
         """Returns zeros: every token is certain."""
-        return np.zeros(len(tokens) - 1, np.float32)
+        return np.zeros(len(tokens) - start, np.float32)
 
     async def embed(self, tokens: Sequence[int], *, adapter: str = "") -> NDArray[np.float32]:
         """Returns a unit vector."""

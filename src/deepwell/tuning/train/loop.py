@@ -216,7 +216,9 @@ class Loop:
         pieces = micro_batches(examples, range(len(examples)), self._course.micro_tokens)
         self._model.eval()
         sums = torch.zeros(3, dtype=torch.float64)
-        with torch.no_grad():  # not inference_mode: fully_shard trains on the buffers that it first gathered into
+        with (
+            torch.no_grad()
+        ):  # not inference_mode: fully_shard trains on the buffers that it first gathered into
             for rows in self._strategy.share(pieces):
                 with self._precision.context(device):
                     found = outcome(self._model, collate(rows).to(device))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,10 +27,18 @@ class ServedModel:
     Args:
         max_tokens: longest sequence.
         precision: format of the weights in memory.
+        backend: `reference` computes with numpy: slower, and closer to exact sums than the kernels.
     """
 
-    def __init__(self, checkpoint: Checkpoint, max_tokens: int, precision: Precision = "fp32") -> None:
-        self._backend = native.select_backend()
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        max_tokens: int,
+        precision: Precision = "fp32",
+        *,
+        backend: Literal["auto", "reference"] = "auto",
+    ) -> None:
+        self._backend = native.select_backend(backend, None)
         self._config = checkpoint.config
         self._model = build_model(
             self._backend, load_weights(checkpoint, precision), checkpoint.config, max_tokens

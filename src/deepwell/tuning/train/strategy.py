@@ -1,4 +1,4 @@
-"""Division of a run's work among its processes. `Single` is a process alone; `distributed` has the others."""
+"""`Strategy`: the processes of a run share its work. `Single` is a process alone; `distributed` has the others."""
 
 from __future__ import annotations
 
