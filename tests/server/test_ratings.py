@@ -168,7 +168,7 @@ async def test_the_raters_and_the_pairs_of_a_study_are_limited(
     http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from deepwell.server.families.ratings import source
-    from deepwell.storage import ratings
+    from deepwell.storage.tuning import ratings
 
     monkeypatch.setattr(ratings, "MAX_RATERS", 2)
     path = await study(http, 3)

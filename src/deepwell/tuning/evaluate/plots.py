@@ -16,6 +16,7 @@ from deepwell.tuning.evaluate.statistics import estimate
 
 __all__ = ["plot"]
 
+_LABEL = 24  # characters
 _COLOURS = {
     "better": "#1a7f37",
     "worse": "#c0392b",
@@ -54,7 +55,11 @@ def _values(task: str, evaluations: Sequence[Evaluation]) -> Figure:
             axis.errorbar([place], [found.value], yerr=[[below], [above]], fmt="o", capsize=4)
         axis.set_title(name, fontsize=9)
         axis.set_xticks(
-            range(len(evaluations)), [one.label for one in evaluations], rotation=30, ha="right", fontsize=7
+            range(len(evaluations)),
+            [_short(one.label) for one in evaluations],
+            rotation=30,
+            ha="right",
+            fontsize=7,
         )
         axis.margins(x=0.4)
         axis.grid(axis="y", alpha=0.3)
@@ -83,8 +88,13 @@ def _changes(comparison: Comparison) -> Figure:
     axis.set_yticks(range(len(rows)), [f"{row.task} {row.metric}" for row in reversed(rows)], fontsize=7)
     axis.set_xticks([])
     axis.set_xlabel("difference and 95 % interval, each row on its own scale", fontsize=8)
-    axis.set_title(f"{comparison.second} against {comparison.first}", fontsize=9)
+    axis.set_title(f"{_short(comparison.second)} against {_short(comparison.first)}", fontsize=9)
     return figure
+
+
+def _short(label: str) -> str:
+    """Returns the end of a label, which tells paths apart."""
+    return label if len(label) <= _LABEL else f"…{label[-_LABEL:]}"
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -181,7 +181,7 @@ def _task_files(folder: Path, rows: int) -> list[Path]:
             "fewshot_split": "train",
             "fewshot_config": {"sampler": "first_n"},
             "output_type": "generate_until",
-            "doc_to_text": "{{text}}\nTopic of this article, one of business, entertainment, politics, sport and tech:",
+            "doc_to_text": "{{text}}\nTopic of this article, one of business, entertainment, politics, sports and tech:",
             "doc_to_target": "label",
             "generation_kwargs": {"until": ["\n", "."], "max_gen_toks": 8},
             "filter_list": [

@@ -30,7 +30,7 @@ __all__ = ["bench_served_precision", "topic_adapter"]
 _CHARACTERS: Final = 600  # of an article
 _EXAMPLE: Final = 300  # of an article among the examples of a prompt
 _TRAINED: Final = 600  # articles of the pool
-_CLASSES: Final = ("business", "entertainment", "politics", "sport", "tech")
+_CLASSES: Final = ("business", "entertainment", "politics", "sports", "tech")
 _ASK: Final = "Name the topic of this article in one word: {}.\n\n{}"
 
 

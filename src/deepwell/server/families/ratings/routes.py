@@ -39,7 +39,7 @@ from deepwell.server.families.ratings.schema import (
 from deepwell.server.families.ratings.source import read_pairs
 from deepwell.server.http.json_route import json_response
 from deepwell.storage.database import Tenant
-from deepwell.storage.ratings import Choice, RatingStore, StoredPair, StoredStudy, StoredVote
+from deepwell.storage.tuning.ratings import Choice, RatingStore, StoredPair, StoredStudy, StoredVote
 from deepwell.tuning.evaluate.agreement import preference_of
 from deepwell.tuning.evaluate.statistics import Estimate
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from deepwell.errors import InvalidRequest
 from deepwell.server.families.ratings.schema import MAX_PAIRS
-from deepwell.storage.ratings import NewPair
+from deepwell.storage.tuning.ratings import NewPair
 
 __all__ = ["ReadPairs", "read_pairs"]
 
