@@ -102,7 +102,9 @@ def adapter(folder, state, config):
     template = os.environ.get("STAND_IN_TEMPLATE", "")
     if "wrong template" in Path(config["data"][0]).read_text():
         template = "0" * 64
-    (folder / "deepwell.json").write_text(json.dumps({"format": 1, "base": {"template_sha256": template}}))
+    (folder / "deepwell.json").write_text(
+        json.dumps({"format": 1, "base_fingerprint": "0", "template_hash": template})
+    )
 
 
 sys.exit(main())

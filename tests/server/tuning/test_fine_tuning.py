@@ -56,7 +56,8 @@ def test_a_job_trains_and_its_model_answers(client: OpenAI, server: Live) -> Non
     assert config["lora"] == {"r": 8} and config["train"]["max_tokens"] == 64
     assert config["train"]["epochs"] == 2 and config["train"]["seed"] == 7 and len(config["validation"]) == 1
     job = ended(client, job.id)
-    assert job.status == "succeeded" and job.trained_tokens == 1234
+    assert job.status == "succeeded", job.error
+    assert job.trained_tokens == 1234
     assert job.fine_tuned_model == f"ft:toy:greeter:{job.id[6:16]}"
     assert job.fine_tuned_model in [one.id for one in client.models.list()]
     answer = client.chat.completions.create(
@@ -162,6 +163,7 @@ def test_a_training_that_dies_before_a_checkpoint_is_given_up(client: OpenAI) ->
     failed = ended(client, job.id)
     assert failed.status == "failed" and failed.error is not None
     assert failed.error.code == "training_died" and "10 times" in failed.error.message
+    assert "by signal 9" in failed.error.message
     assert _told(client, job.id, "the training ended 10 times")
 
 

@@ -42,9 +42,9 @@ def check_artefact(folder: Path, model: ServedModel) -> None:
     if record is None:
         raise ArtefactMismatch.of("artefact_untold", name=folder.name, file=RECORD)
     fingerprint = fingerprint_of(model)
-    if fingerprint is not None and record["base"].get("fingerprint") != fingerprint:
+    if fingerprint is not None and record.get("base_fingerprint") != fingerprint:
         raise ArtefactMismatch.of("artefact_base", model=model.name)
-    if record["base"].get("template_sha256") != template_hash_of(model):
+    if record.get("template_hash") != template_hash_of(model):
         raise ArtefactMismatch.of("artefact_template", model=model.name)
 
 

@@ -66,6 +66,7 @@ class Training:
         self._waiting: list[Told] = []
         self._latest: dict[str, Any] = {}  # metrics of the last step and validation
         self._planned_tokens = 0
+        self._last_end = "with its server"  # of the training process
 
     async def go(self) -> JobOutcome:
         """Trains until the job has ended, is paused or is taken away."""
@@ -84,8 +85,8 @@ class Training:
             if row.starts > _MOST_STARTS:
                 return await self._failed(
                     "training_died",
-                    f"the training ended {_MOST_STARTS} times before a checkpoint, as it does when memory is short: "
-                    "train with a smaller batch_size or max_tokens, or look into the server's log",
+                    f"the training ended {_MOST_STARTS} times before a checkpoint, at last {self._last_end}, as it does when "
+                    "memory is short: train with a smaller batch_size or max_tokens, or look into the server's log",
                 )
             base = self._models.base_of(row.model)
             if base is None:
@@ -140,7 +141,7 @@ class Training:
                     ended = await self._look(child)
             await self._tell()
             if ended.kind == "died":
-                _log.warning("the training process of %s said at its end: %s", row.id, child.tail)
+                _log.warning("the training of %s ended %s: %s", row.id, self._last_end, child.tail)
             return ended
         finally:
             following.cancel()
@@ -180,6 +181,7 @@ class Training:
                 case _:
                     pass
         status = await child.wait()
+        self._last_end = f"by signal {-status}" if status < 0 else f"with status {status}"
         if status == USER_ERROR and last.get("event") == "error":
             return _End("refused", last)
         return _End("stopped" if status == STOPPED else "died", last)
