@@ -9,9 +9,10 @@ import pytest
 from tests.tuning.evaluate.test_tasks import write
 
 from deepwell.errors import InvalidRequest, ModelNotFound
+from deepwell.tuning.evaluate.comparison import compare
 from deepwell.tuning.evaluate.generation import distinct, repetition
 from deepwell.tuning.evaluate.latency import latency_of
-from deepwell.tuning.evaluate.report import compare, save
+from deepwell.tuning.evaluate.report import save
 from deepwell.tuning.evaluate.run import Evaluation, Plan, evaluate, read_prompts, work_of
 from deepwell.tuning.evaluate.subjects import Subject, SubjectName, open_subjects, parse_subject
 from deepwell.tuning.evaluate.tasks import read_task

@@ -128,8 +128,6 @@ _DEFAULTS: Mapping[str, str] = {
     "packs": "all",
     "end_time": "now",
     "page": "the first page",
-    # Labelling
-    "label": "none, with `skip`",
     # Adapters and uploads
     "base_model_name": "the main model",
     "load_inplace": "true",

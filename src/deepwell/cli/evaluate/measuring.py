@@ -13,8 +13,8 @@ from deepwell.cli.options import Context, ModelsDir, Precision, Threads
 from deepwell.cli.output import JsonFlag, console, extra_command, print_table, reported_errors, write_json
 
 if TYPE_CHECKING:
+    from deepwell.tuning.evaluate.comparison import Comparison
     from deepwell.tuning.evaluate.latency import Latency
-    from deepwell.tuning.evaluate.report import Comparison
     from deepwell.tuning.evaluate.run import Evaluation, Work
     from deepwell.tuning.evaluate.subjects import SubjectName
 
@@ -92,7 +92,8 @@ def run(
     """
     with reported_errors(as_json=json):
         from deepwell.errors import InvalidRequest
-        from deepwell.tuning.evaluate.report import compare, report_json, save
+        from deepwell.tuning.evaluate.comparison import compare
+        from deepwell.tuning.evaluate.report import report_json, save
         from deepwell.tuning.evaluate.run import Plan, read_prompts, work_of
         from deepwell.tuning.evaluate.subjects import parse_subject
         from deepwell.tuning.evaluate.tasks import read_task

@@ -25,7 +25,8 @@ Kind = Literal["generate", "score", "embed"]
 class SequenceSpec:
     """The parameters of a new sequence; see `protocol.GenerateRequest`.
 
-    `prompt` is [num_prompt]. A "score" sequence is scored from `first_row` on. `adapter` is loaded, `grammar` is compiled, and `seed` is random if the request has none.
+    `prompt` is [num_prompt]. A "score" sequence is scored from `first_row` on. `adapter` is loaded, `grammar` is compiled,
+    and `seed` is random if the request has none.
     """
 
     request_id: str

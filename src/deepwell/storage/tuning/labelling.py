@@ -77,7 +77,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class LabelState:
-    """What people said so far: classes by position in the order in which they were given, and skipped positions likewise."""
+    """The labels so far: classes by position in the order in which they were given, and skipped positions likewise."""
 
     labels: dict[int, str]
     skipped: list[int]

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from deepwell.tuning.evaluate.report import Comparison, plain_name
+from deepwell.tuning.evaluate.comparison import Comparison, plain_name
 from deepwell.tuning.evaluate.run import Evaluation
 from deepwell.tuning.evaluate.statistics import estimate
 

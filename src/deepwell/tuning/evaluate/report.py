@@ -4,53 +4,21 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from deepwell.tuning.evaluate.latency import Latency
+from deepwell.tuning.evaluate.comparison import Comparison, plain_name
 from deepwell.tuning.evaluate.run import Evaluation, Work
-from deepwell.tuning.evaluate.statistics import Difference, Estimate, Measure, difference, estimate
+from deepwell.tuning.evaluate.statistics import Estimate, Measure, estimate
 from deepwell.version import deepwell_version
 
-__all__ = ["Comparison", "Row", "compare", "report_json", "save", "shown", "values_of"]
+__all__ = ["report_json", "save", "shown", "values_of"]
 
 _PACKAGES = ("numpy", "tokenizers", "jinja2", "matplotlib", "tensorboard")
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of a table of differences."""
-
-    task: str
-    metric: str
-    unit: str
-    better: str | None
-    change: Difference
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """The differences between two models in everything that both were measured in, second minus first."""
-
-    first: str
-    second: str
-    rows: tuple[Row, ...]
-    latency: Latency | None = None
-
-
-def compare(first: Evaluation, second: Evaluation, latency: Latency | None = None) -> Comparison:
-    """Returns the differences of two models, second minus first."""
-    rows = tuple(
-        Row(task, name, measure.unit, measure.better, difference(measure, second.measures[task, name]))
-        for (task, name), measure in first.measures.items()
-        if (task, name) in second.measures
-    )
-    return Comparison(first.label, second.label, rows, latency)
 
 
 def values_of(evaluation: Evaluation) -> dict[str, dict[str, dict[str, Any]]]:
@@ -157,11 +125,6 @@ def shown(value: float, unit: str, *, signed: bool = False) -> str:
     if unit == "share":
         return f"{100 * value:{'+' if signed else ''}.1f}"
     return f"{value:+.3g}" if signed else f"{value:.4g}"
-
-
-def plain_name(label: str) -> str:
-    """Returns a label as a name of a file."""
-    return re.sub(r"[^\w.-]+", "_", label).strip("_") or "model"
 
 
 def interval_of(measure: Measure) -> Estimate:

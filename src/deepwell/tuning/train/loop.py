@@ -27,7 +27,7 @@ __all__ = ["Course", "Loop", "Measured", "Precision", "named_parameters"]
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How matrix products are computed.
+    """The number formats of a training.
 
     Attributes:
         weights: format of frozen weights.

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class Strategy(Protocol):
-    """What the loop asks of the processes. Gradients are sums over all processes before they are clipped."""
+    """The part of the loop that the processes share. Gradients are sums over all processes before they are clipped."""
 
     rank: int
     device: torch.device

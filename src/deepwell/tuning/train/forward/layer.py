@@ -64,7 +64,7 @@ class Layer:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """What the layers of one forward pass share.
+    """The state that the layers of one forward pass share.
 
     Attributes:
         cos, sin: [tokens, 1, head_dim].
