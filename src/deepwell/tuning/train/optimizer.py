@@ -9,7 +9,7 @@ import torch
 
 from deepwell.tuning.train.config import StepConfig
 
-__all__ = ["automatic_rate", "learning_rate", "make_optimizer", "set_learning_rate"]
+__all__ = ["learning_rate", "make_optimizer", "set_learning_rate"]
 
 
 def make_optimizer(
@@ -27,15 +27,6 @@ def make_optimizer(
         betas=(0.9, 0.999),
         eps=1e-8,
     )
-
-
-def automatic_rate(hidden_size: int, method: str) -> float:
-    """Returns a learning rate by the width of the model: narrow ones take larger steps, adapters ten times those of weights.
-
-    A sweep over Llama models of different widths found the exponent (Schulman et al., LoRA Without Regret, 2025).
-    """
-    rate = min(1e-3, max(1e-4, 5e-4 * (2000 / hidden_size) ** 0.781))
-    return float(f"{rate if method == 'lora' else rate / 10:.1e}")
 
 
 def learning_rate(step: int, steps: int, settings: StepConfig) -> float:

@@ -35,7 +35,8 @@ from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
 from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
 from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
 from deepwell.tuning.train.merge import write_model
-from deepwell.tuning.train.optimizer import automatic_rate, make_optimizer
+from deepwell.tuning.train.optimizer import make_optimizer
+from deepwell.tuning.train.rates import automatic_rate
 from deepwell.tuning.train.strategy import Strategy
 
 __all__ = ["Plan", "Stopped", "plan_run", "run_sft"]

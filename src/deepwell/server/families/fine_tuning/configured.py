@@ -12,13 +12,13 @@ import msgspec
 from deepwell.dialogue.model import ServedModel
 from deepwell.server.families.fine_tuning.data import tokens_of
 from deepwell.storage.tuning.records import StoredFineTuning
+from deepwell.tuning.train.rates import automatic_rate
 
 __all__ = ["CONFIG_NAME", "training_threads", "write_config"]
 
 CONFIG_NAME = "config.json"
 
 _EPOCHS = 3  # of "auto", as OpenAI has it for files of some hundred lines
-_LEARNING_RATE = 2e-4  # that a multiplier of 1 stands for
 _BATCH_TOKENS = 4096  # the most of "auto"
 _LEAST_STEPS = 20  # of an epoch of "auto", where the file has so many conversations
 
@@ -40,6 +40,7 @@ def write_config(
     else:
         batch_tokens = min(_BATCH_TOKENS, max(mean_tokens, count * mean_tokens // _LEAST_STEPS))
     multiplier = chosen["learning_rate_multiplier"]
+    rate = automatic_rate(model.capabilities.hidden_size, "lora")
     path = model.codec.path
     config: dict[str, Any] = {
         "model": model.name if path is None else str(path),
@@ -52,7 +53,7 @@ def write_config(
         "train": {
             "epochs": chosen["n_epochs"] if isinstance(chosen["n_epochs"], int) else _EPOCHS,
             "batch_tokens": min(max(batch_tokens, 16), 1 << 24),
-            "learning_rate": min(_LEARNING_RATE * (1.0 if multiplier == "auto" else multiplier), 1.0),
+            "learning_rate": min(rate * (1.0 if multiplier == "auto" else multiplier), 1.0),
             **options.get("train", {}),
             "seed": job.seed,
             "threads": training_threads(),
