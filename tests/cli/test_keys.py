@@ -65,7 +65,7 @@ def test_lists_of_one_tenant(runner: CliRunner) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fix"),
     [
-        (["create", "n", "--scope", "everything"], "inference, files, adapters, metrics, admin"),
+        (["create", "n", "--scope", "everything"], "inference, files, tuning, adapters, metrics, admin"),
         (["create", "n", "--expires", "soon"], "90d"),
         (["create", "n", "--tenant", "../x"], "letters"),
         (["create", ""], "choose another"),

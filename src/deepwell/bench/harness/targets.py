@@ -137,6 +137,10 @@ def run_target(target: Target) -> Outcome:
         return Outcome(
             target.name, {"error": f"took more than {target.minutes:g} minutes"}, target.bar, False
         )
+    except FileNotFoundError:
+        return Outcome(
+            target.name, {"error": f"there is no {arguments[0]}: run `make tune`"}, target.bar, False
+        )
     seconds = round(time.monotonic() - start, 1)
     last = done.stdout.strip().rpartition("\n")[2]
     try:
