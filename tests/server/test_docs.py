@@ -30,6 +30,8 @@ TESTED = {
     "audit-and-privacy",
     "compliance",
     "embeddings",
+    "evaluate",
+    "fine-tuning-api",
     "keys-and-limits",
     "labelling",
     "python-api",
@@ -101,6 +103,8 @@ def test_commands_of_the_guides_exist(page: str) -> None:
         if words[0] in MISTAKES:
             continue
         while words and hasattr(command, "commands"):
+            if words[0] not in command.commands and hasattr(command, "default"):
+                words.insert(0, command.default)
             assert words[0] in command.commands, line
             command = command.commands[words.pop(0)]
         known = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {

@@ -15,12 +15,14 @@ _DEFAULT = "run"
 
 
 class _Evaluate(Verbs):
-    """A group whose first word may be a model: that is the action `run`."""
+    """A group whose first word may be a model: that is the action `default`."""
+
+    default = _DEFAULT
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Puts `run` in front of arguments that begin with neither an action nor a request for help."""
+        """Puts the default action in front of arguments that begin with neither an action nor a request for help."""
         if args and args[0] not in self.commands and args[0] not in ("-h", "--help"):
-            args = [_DEFAULT, *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 

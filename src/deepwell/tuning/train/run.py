@@ -25,7 +25,7 @@ from deepwell.tuning.train.checkpoints import (
     restore,
     save_checkpoint,
 )
-from deepwell.tuning.train.config import TuneConfig
+from deepwell.tuning.train.config import TuneConfig, automatic_rate
 from deepwell.tuning.train.dataset import Dataset, file_hashes, load_dataset, total_steps
 from deepwell.tuning.train.distributed.group import local_world
 from deepwell.tuning.train.distributed.strategies import agreed, divided, open_strategy, own_folder
@@ -36,7 +36,6 @@ from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trai
 from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
 from deepwell.tuning.train.merge import write_model
 from deepwell.tuning.train.optimizer import make_optimizer
-from deepwell.tuning.train.rates import automatic_rate
 from deepwell.tuning.train.strategy import Strategy
 
 __all__ = ["Plan", "Stopped", "plan_run", "run_sft"]

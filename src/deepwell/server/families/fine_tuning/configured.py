@@ -12,7 +12,7 @@ import msgspec
 from deepwell.dialogue.model import ServedModel
 from deepwell.server.families.fine_tuning.data import tokens_of
 from deepwell.storage.tuning.records import StoredFineTuning
-from deepwell.tuning.train.rates import automatic_rate
+from deepwell.tuning.train.config import automatic_rate
 
 __all__ = ["CONFIG_NAME", "training_threads", "write_config"]
 
