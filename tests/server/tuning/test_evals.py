@@ -229,6 +229,7 @@ def test_rows_that_are_not_as_the_eval_says_are_refused_by_line(client: OpenAI) 
         (b"nothing\n", "line 1"),
         (b'{"item": {"q": 1, "a": 1}, "sample": []}\n', "sample"),
         (b"[" * 100_000 + b"\n", "line 1"),
+        (b'{"item": {"q": ' + b"[" * 990 + b"]" * 990 + b', "a": 1}}', "nested deeper"),
         (b"\n", "no rows"),
     ):
         file = client.files.create(file=("rows.jsonl", data), purpose="user_data")
