@@ -66,6 +66,7 @@ GraderError = Literal[
 """Reasons why a grader gave no score, by OpenAI's names."""
 
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_MOST_DETAIL = 1000  # characters: names of variables come with the request, and a detail is kept for every row
 _SHORT = 4000  # characters that are compared in less time than a thread costs
 _THRESHOLD = 0.5  # of a score within its range, where the grader names none
 
@@ -380,7 +381,7 @@ def _threshold(given: float | None, low: float = 0.0, high: float = 1.0) -> floa
 
 
 def _failed(grader: Grader, kind: GraderError, error: DeepwellError) -> Grade:
-    return _ungraded(grader, kind, str(error), {})
+    return _ungraded(grader, kind, str(error)[:_MOST_DETAIL], {})
 
 
 def _ungraded(grader: Grader, kind: GraderError, detail: str, tokens: Mapping[str, int]) -> Grade:
