@@ -12,9 +12,11 @@ import pytest
 import sqlalchemy as sa
 from openai import OpenAI
 from tests.server.conftest import Live
+from tests.server.fakes import FakeEngine
 from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_server, until, upload
 
 from deepwell.dialogue.text import Codec
+from deepwell.errors import EngineRestarted, EngineUnavailable
 from deepwell.server.families.fine_tuning import creating
 from deepwell.server.families.fine_tuning.models import runs_folder
 from deepwell.storage.database import Tenant
@@ -165,6 +167,23 @@ def test_a_training_that_dies_before_a_checkpoint_is_given_up(client: OpenAI) ->
     assert failed.error.code == "training_died" and "10 times" in failed.error.message
     assert "by signal 9" in failed.error.message
     assert _told(client, job.id, "the training ended 10 times")
+
+
+def test_a_training_outlives_the_engine_that_it_is_for(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that is started again at the end of a training would cost all of it."""
+    load, failures = FakeEngine.load_adapter, [EngineUnavailable("it starts again"), EngineRestarted("it ended")]
+
+    def loaded(engine: FakeEngine, name: str, path: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return load(engine, name, path)
+
+    monkeypatch.setattr(FakeEngine, "load_adapter", loaded)
+    job = client.fine_tuning.jobs.create(model="toy", training_file=upload(client))
+    assert ended(client, job.id).status == "succeeded"
+    assert not failures
 
 
 def test_a_refused_training_says_why(client: OpenAI) -> None:
