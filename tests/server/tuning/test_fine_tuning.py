@@ -17,8 +17,9 @@ from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_ser
 
 from deepwell.dialogue.text import Codec
 from deepwell.errors import EngineRestarted, EngineUnavailable
+from deepwell.server.access.adapter_names import engine_name
 from deepwell.server.families.fine_tuning import creating
-from deepwell.server.families.fine_tuning.models import runs_folder
+from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
 from deepwell.storage.database import Tenant
 from deepwell.storage.keys import KeyStore
 from deepwell.storage.tables import audit_entries
@@ -284,6 +285,17 @@ def test_a_deleted_model_is_gone_for_good(client: OpenAI, server: Live) -> None:
         client.chat.completions.create(model=name, messages=[{"role": "user", "content": "hi"}])
     with pytest.raises(openai.NotFoundError):
         client.models.delete(name)
+
+
+async def test_a_sweep_leaves_a_model_whose_row_is_about_to_be_written(server: Live) -> None:
+    models, engine = TunedModels(server.service), server.engine
+    tenant, name = Tenant("acme"), "ft:toy:tuned:0123456789"
+    engine.load_adapter(engine_name(tenant, name), "")
+    with models.held(tenant, name):
+        await models.sweep()
+        assert [one.name for one in engine.adapters()] == [engine_name(tenant, name)]
+    await models.sweep()
+    assert not engine.adapters()
 
 
 def test_another_server_goes_on_and_serves_the_models(codec: Codec, tmp_path: Path) -> None:

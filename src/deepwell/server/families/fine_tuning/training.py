@@ -98,7 +98,9 @@ class Training:
             end = await self._train(row, base)
             match end.kind:
                 case "done":
-                    if (outcome := await self._publish(row, base, end.told)) is not None:
+                    with self._models.held(job.tenant, model_name(row)):
+                        outcome = await self._publish(row, base, end.told)
+                    if outcome is not None:
                         return outcome
                 case "refused":
                     fix = str(end.told.get("fix") or "")
