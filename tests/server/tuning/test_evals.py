@@ -207,7 +207,9 @@ def test_a_row_whose_sample_fails_is_an_error_of_its_own(client: OpenAI) -> None
     assert (done.result_counts.errored, done.result_counts.passed) == (1, 1)
     item = client.evals.runs.output_items.retrieve("outputitem_0", eval_id=made.id, run_id=run.id)
     assert item.sample.error.message and item.status == "error"
-    assert item.sample.input[0].content == "x" * 4000  # the first of them: nothing else bounds what rows leave
+    assert (
+        item.sample.input[0].content == "x" * 4000
+    )  # the first of them: nothing else bounds what rows leave
 
 
 def test_what_cannot_be_judged_is_refused_by_name(client: OpenAI) -> None:

@@ -174,7 +174,10 @@ def test_a_training_outlives_the_engine_that_it_is_for(
     client: OpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine that is started again at the end of a training would cost all of it."""
-    load, failures = FakeEngine.load_adapter, [EngineUnavailable("it starts again"), EngineRestarted("it ended")]
+    load, failures = (
+        FakeEngine.load_adapter,
+        [EngineUnavailable("it starts again"), EngineRestarted("it ended")],
+    )
 
     def loaded(engine: FakeEngine, name: str, path: str) -> Any:
         if failures:

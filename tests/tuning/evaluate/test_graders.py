@@ -299,6 +299,8 @@ def test_samples_parse_json():
     assert sample_of(json.dumps({"a": 1}))["output_json"] == {"a": 1}
     assert "output_json" not in sample_of("text")
     assert sample_of(r'{"a": "\ud83d\ude00"}')["output_json"] == {"a": "\U0001f600"}
-    assert "output_json" not in sample_of(r'{"a": "\ud83d"}')  # it is no character, and nothing can send it on
+    assert "output_json" not in sample_of(
+        r'{"a": "\ud83d"}'
+    )  # it is no character, and nothing can send it on
     with pytest.raises(InvalidRequest, match="no JSON"):
         sample_of("text", has_format=True)

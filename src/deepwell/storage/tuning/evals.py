@@ -397,9 +397,7 @@ class EvalStore:
         last = -1
         while True:
             some = query.where(number > last).limit(_ROWS)
-            rows = await self._database.read(
-                lambda connection, some=some: connection.execute(some).all()
-            )
+            rows = await self._database.read(lambda connection, some=some: connection.execute(some).all())
             if not rows:
                 return
             last = rows[-1].number

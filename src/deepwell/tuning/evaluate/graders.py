@@ -66,7 +66,9 @@ GraderError = Literal[
 """Reasons why a grader gave no score, by OpenAI's names."""
 
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_MOST_DETAIL = 1000  # characters: names of variables come with the request, and a detail is kept for every row
+_MOST_DETAIL = (
+    1000  # characters: names of variables come with the request, and a detail is kept for every row
+)
 _SHORT = 4000  # characters that are compared in less time than a thread costs
 _THRESHOLD = 0.5  # of a score within its range, where the grader names none
 

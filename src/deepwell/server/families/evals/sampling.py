@@ -83,9 +83,7 @@ class Sampler:
                 raise error_of(reply)
         except DeepwellError as error:
             failed = EvalError(error.code or "sample_error", str(error))
-            return EvalSample(
-                _shortened(shown), [], finish_reason="error", error=failed, **self._shown
-            ), None
+            return EvalSample(_shortened(shown), [], finish_reason="error", error=failed, **self._shown), None
         found: dict[str, Any] = msgspec.json.decode(reply.body)
         read = _of_chat if self._source.type == "completions" else _of_response
         text, finish, calls, usage = read(found)

@@ -38,9 +38,7 @@ async def summed(pages: AsyncIterable[Sequence[str]]) -> RunSummary:
     return RunSummary(list(usage.values()), list(results.values()))
 
 
-def _add(
-    bodies: Sequence[str], usage: dict[str, ModelUsage], results: dict[str, CriterionResult]
-) -> None:
+def _add(bodies: Sequence[str], usage: dict[str, ModelUsage], results: dict[str, CriterionResult]) -> None:
     for text in bodies:
         body = msgspec.json.decode(text, type=ItemBody)
         sample = body.sample

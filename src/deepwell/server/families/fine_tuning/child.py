@@ -56,9 +56,7 @@ class TrainingChild:
             OSError: it cannot be started.
         """
         path = [one or os.getcwd() for one in sys.path]  # noqa: PTH109
-        environment = {
-            name: value for name, value in os.environ.items() if not _SECRET.search(name.upper())
-        }
+        environment = {name: value for name, value in os.environ.items() if not _SECRET.search(name.upper())}
         bounds = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
