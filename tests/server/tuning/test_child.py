@@ -9,7 +9,13 @@ import pytest
 
 from deepwell.server.families.fine_tuning.child import TrainingChild
 
-SAY = "import json, os; print(json.dumps({'event': 'names', 'names': sorted(os.environ)}), flush=True)"
+SAY = """
+import json, os
+from pathlib import Path
+place = Path("/proc/self/oom_score_adj")
+score = int(place.read_text()) if place.exists() else 1000
+print(json.dumps({"event": "names", "names": sorted(os.environ), "score": score, "nice": os.nice(0)}), flush=True)
+"""
 
 
 async def test_a_training_gets_no_secrets_of_the_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -33,4 +39,8 @@ async def test_a_training_gets_no_secrets_of_the_server(monkeypatch: pytest.Monk
         await child.end(gently=False)
     assert told is not None
     assert not set(secrets) & set(told["names"])
+    assert (told["score"], told["nice"]) == (
+        1000,
+        19,
+    )  # it goes before the server where memory or time is short
     assert {"PATH", "DEEPWELL_MODELS_DIR", "OMP_NUM_THREADS"} <= set(told["names"])
