@@ -144,6 +144,16 @@ def test_a_run_samples_the_served_model_and_judges(client: OpenAI, kind: Any) ->
         client.evals.runs.retrieve(run.id, eval_id=made.id)
 
 
+def test_sums_are_of_all_rows(client: OpenAI) -> None:
+    made = make(client, CHECK)
+    content = [{"item": {"q": "", "a": "x"}, "sample": {"output_text": "xy"[n % 2]}} for n in range(151)]
+    source: Any = {"type": "jsonl", "source": {"type": "file_content", "content": content}}
+    done = ended(client, made.id, client.evals.runs.create(made.id, data_source=source).id)
+    assert (done.result_counts.passed, done.result_counts.failed) == (76, 75)
+    (result,) = done.per_testing_criteria_results
+    assert (result.passed, result.failed) == (76, 75)
+
+
 def test_models_grade_rows_of_a_file(client: OpenAI) -> None:
     made = make(client, LABEL, SCORE, schema={"type": "object"})
     rows = [
@@ -197,6 +207,9 @@ def test_a_row_whose_sample_fails_is_an_error_of_its_own(client: OpenAI) -> None
     assert (done.result_counts.errored, done.result_counts.passed) == (1, 1)
     item = client.evals.runs.output_items.retrieve("outputitem_0", eval_id=made.id, run_id=run.id)
     assert item.sample.error.message and item.status == "error"
+    assert (
+        item.sample.input[0].content == "x" * 4000
+    )  # the first of them: nothing else bounds what rows leave
 
 
 def test_what_cannot_be_judged_is_refused_by_name(client: OpenAI) -> None:
@@ -229,6 +242,7 @@ def test_rows_that_are_not_as_the_eval_says_are_refused_by_line(client: OpenAI) 
         (b"nothing\n", "line 1"),
         (b'{"item": {"q": 1, "a": 1}, "sample": []}\n', "sample"),
         (b"[" * 100_000 + b"\n", "line 1"),
+        (b'{"item": {"q": ' + b"[" * 990 + b"]" * 990 + b', "a": 1}}', "nested deeper"),
         (b"\n", "no rows"),
     ):
         file = client.files.create(file=("rows.jsonl", data), purpose="user_data")

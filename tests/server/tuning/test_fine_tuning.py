@@ -12,11 +12,14 @@ import pytest
 import sqlalchemy as sa
 from openai import OpenAI
 from tests.server.conftest import Live
+from tests.server.fakes import FakeEngine
 from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_server, until, upload
 
 from deepwell.dialogue.text import Codec
+from deepwell.errors import EngineRestarted, EngineUnavailable
+from deepwell.server.access.adapter_names import engine_name
 from deepwell.server.families.fine_tuning import creating
-from deepwell.server.families.fine_tuning.models import runs_folder
+from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
 from deepwell.storage.database import Tenant
 from deepwell.storage.keys import KeyStore
 from deepwell.storage.tables import audit_entries
@@ -167,6 +170,26 @@ def test_a_training_that_dies_before_a_checkpoint_is_given_up(client: OpenAI) ->
     assert _told(client, job.id, "the training ended 10 times")
 
 
+def test_a_training_outlives_the_engine_that_it_is_for(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that is started again at the end of a training would cost all of it."""
+    load, failures = (
+        FakeEngine.load_adapter,
+        [EngineUnavailable("it starts again"), EngineRestarted("it ended")],
+    )
+
+    def loaded(engine: FakeEngine, name: str, path: str) -> Any:
+        if failures:
+            raise failures.pop()
+        return load(engine, name, path)
+
+    monkeypatch.setattr(FakeEngine, "load_adapter", loaded)
+    job = client.fine_tuning.jobs.create(model="toy", training_file=upload(client))
+    assert ended(client, job.id).status == "succeeded"
+    assert not failures
+
+
 def test_a_refused_training_says_why(client: OpenAI) -> None:
     job = client.fine_tuning.jobs.create(model="toy", training_file=upload(client, "refuse"))
     failed = ended(client, job.id)
@@ -265,6 +288,17 @@ def test_a_deleted_model_is_gone_for_good(client: OpenAI, server: Live) -> None:
         client.chat.completions.create(model=name, messages=[{"role": "user", "content": "hi"}])
     with pytest.raises(openai.NotFoundError):
         client.models.delete(name)
+
+
+async def test_a_sweep_leaves_a_model_whose_row_is_about_to_be_written(server: Live) -> None:
+    models, engine = TunedModels(server.service), server.engine
+    tenant, name = Tenant("acme"), "ft:toy:tuned:0123456789"
+    engine.load_adapter(engine_name(tenant, name), "")
+    with models.held(tenant, name):
+        await models.sweep()
+        assert [one.name for one in engine.adapters()] == [engine_name(tenant, name)]
+    await models.sweep()
+    assert not engine.adapters()
 
 
 def test_another_server_goes_on_and_serves_the_models(codec: Codec, tmp_path: Path) -> None:

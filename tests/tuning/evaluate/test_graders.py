@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,6 +105,13 @@ def test_unreadable_templates_are_refused(template: str):
         check_template(template)
 
 
+def test_braces_that_are_never_closed_are_text():
+    """Ten million of them are read at once: a search to the end for each would take days."""
+    text = "{" * 10_000_000
+    assert render(text, item={}) == text
+    assert render("{{ item.x }}{{ item.x }}}{{", item={"x": "y"}) == "yy}{{"
+
+
 def test_a_rendered_text_has_a_limit():
     with pytest.raises(InvalidRequest, match="longer than a million"):
         render("{{ item.x }}" * 11, item={"x": "y" * 100_000})
@@ -125,6 +133,22 @@ def test_a_rendered_text_has_a_limit():
 async def test_string_check(operation: str, reference: str, score: int):
     grade = await graded(string_check(operation, reference))
     assert (grade.score, grade.passed, grade.error) == (score, bool(score), None)
+
+
+async def test_long_texts_are_compared_beside_the_event_loop(monkeypatch: pytest.MonkeyPatch):
+    threads: list[int] = []
+
+    def similarity(*_: str) -> float:
+        threads.append(threading.get_ident())
+        return 1.0
+
+    monkeypatch.setattr("deepwell.tuning.evaluate.graders.similarity", similarity)
+    given = {"type": "text_similarity", "name": "near", "input": "{{ item.x }}", "reference": "a"}
+    for x in ("a", "a" * 10_000):
+        await run_grader(
+            parse_grader({**given, "evaluation_metric": "fuzzy_match"}), item={"x": x}, sample={}
+        )
+    assert threads[0] == threading.get_ident() != threads[1]
 
 
 async def test_text_similarity_and_its_threshold():
@@ -190,6 +214,7 @@ async def test_score_model():
         (SCORE, '{"result": true}'),
         (SCORE, '{"result": 9}'),
         (SCORE, '{"result": NaN}'),
+        (SCORE, '{"result": ' + "9" * 400 + "}"),
         (SCORE, "[" * 100_000),
     ],
 )
@@ -273,5 +298,9 @@ def test_mistakes_are_refused_with_their_place(given: Any, param: str, words: st
 def test_samples_parse_json():
     assert sample_of(json.dumps({"a": 1}))["output_json"] == {"a": 1}
     assert "output_json" not in sample_of("text")
+    assert sample_of(r'{"a": "\ud83d\ude00"}')["output_json"] == {"a": "\U0001f600"}
+    assert "output_json" not in sample_of(
+        r'{"a": "\ud83d"}'
+    )  # it is no character, and nothing can send it on
     with pytest.raises(InvalidRequest, match="no JSON"):
         sample_of("text", has_format=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from deepwell.errors import InvalidRequest
@@ -80,3 +82,24 @@ def test_too_long_texts_and_unknown_metrics_are_refused():
         similarity("fuzzy_match", "a" * 100_001, "a")
     with pytest.raises(InvalidRequest, match="no similarity 'bertscore'"):
         similarity("bertscore", "a", "b")
+
+
+def test_rare_and_frequent_characters_count_alike():
+    """The longest common subsequence, beside the textbook's table."""
+    one, other = "abacad" * 9 + "xyz", "xbayc" * 11 + "adda"
+    table = [[0] * (len(other) + 1) for _ in range(len(one) + 1)]
+    for i, a in enumerate(one):
+        for j, b in enumerate(other):
+            table[i + 1][j + 1] = table[i][j] + 1 if a == b else max(table[i][j + 1], table[i + 1][j])
+    assert fuzzy_match(one, other) == 2 * table[-1][-1] / (len(one) + len(other))
+
+
+def test_a_text_of_different_characters_takes_little_memory():
+    """A mask of 50,000 bits for each of 50,000 characters would take 160 MB, and four times that at the limit."""
+    text = "".join(map(chr, range(0x20000, 0x20000 + 50_000)))
+    tracemalloc.start()
+    try:
+        assert fuzzy_match(text, text) == 1
+        assert tracemalloc.get_traced_memory()[1] < 30 << 20
+    finally:
+        tracemalloc.stop()

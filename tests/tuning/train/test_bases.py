@@ -40,3 +40,10 @@ def test_logits_are_those_of_the_golden_file(name: str, tmp_path: Path) -> None:
     with torch.no_grad():
         logits = model(torch.tensor(arrays["tokens"].tolist())[None]).logits[0].numpy()
     assert np.abs(logits - arrays["logits"]).max() < 1e-4
+
+
+def test_a_model_of_a_path_needs_no_settings(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server keeps its secrets from its trainings; without its database's address, these settings cannot be loaded."""
+    monkeypatch.setenv("DEEPWELL_KNOWLEDGE_VECTORS", "pgvector")
+    monkeypatch.delenv("DEEPWELL_DATABASE_URL", raising=False)
+    assert bases.open_base(str(tiny)).path == tiny

@@ -152,6 +152,10 @@ def test_a_run_ends_early_and_keeps_its_best_weights(tiny: Path, data: Path, tmp
     assert 0 < metrics["step"] == int(np.argmin(losses)) < metrics["steps"]
     assert metrics["held_out_loss"] == pytest.approx(min(losses), abs=1e-5)
     kept = weights(adapter)
+    (tmp_path / "run" / "run.sha256").write_text("")  # as a power cut may leave it
+    again, events = run(wanted, tmp_path / "run")  # it was killed before anybody was told of its end
+    assert [one["event"] for one in events] == ["plan", "done"] and events[-1]["metrics"] == metrics
+    assert_equal(weights(again), kept)
     last = load_file(
         tmp_path
         / "run"

@@ -10,7 +10,7 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -44,6 +44,7 @@ EVAL_JOB: Final = "eval.run"
 RunStatus = Literal["queued", "in_progress", "completed", "canceled", "failed"]
 ItemStatus = Literal["pass", "fail", "error"]
 
+_ROWS: Final = 64  # bodies in memory at a time: each may have megabytes
 MOST_OPEN: Final = 20  # runs of a tenant at a time
 _OPEN: Final = ("queued", "in_progress")
 
@@ -389,10 +390,18 @@ class EvalStore:
 
         return await self._database.read(work)
 
-    async def bodies(self, tenant: Tenant, run_id: str) -> Sequence[str]:
-        """Returns the bodies of all items of a run, for sums over them."""
-        query = sa.select(eval_output_items.c.body).where(_of_run(tenant, run_id))
-        return await self._database.read(lambda connection: list(connection.scalars(query)))
+    async def bodies(self, tenant: Tenant, run_id: str) -> AsyncGenerator[Sequence[str]]:
+        """Yields the bodies of all items of a run, some at a time, for sums over them."""
+        number = eval_output_items.c.number
+        query = sa.select(number, eval_output_items.c.body).where(_of_run(tenant, run_id)).order_by(number)
+        last = -1
+        while True:
+            some = query.where(number > last).limit(_ROWS)
+            rows = await self._database.read(lambda connection, some=some: connection.execute(some).all())
+            if not rows:
+                return
+            last = rows[-1].number
+            yield [row.body for row in rows]
 
     async def _move(
         self, tenant: Tenant, id: str, before: Sequence[str], values: Mapping[str, Any]

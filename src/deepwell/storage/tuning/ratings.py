@@ -164,6 +164,14 @@ class RatingStore:
             lambda connection: [StoredVote(**row._mapping) for row in connection.execute(query)]
         )
 
+    async def counts(self, tenant: Tenant, id: str) -> tuple[int, int]:
+        """Returns the numbers of raters and of votes of a study, which may be hundreds of thousands."""
+        query = sa.select(sa.func.count(votes.c.rater.distinct()), sa.func.count()).where(
+            votes.c.tenant == tenant, votes.c.study_id == id
+        )
+        raters, count = await self._database.read(lambda connection: connection.execute(query).one())
+        return raters, count
+
     async def vote(self, tenant: Tenant, id: str, vote: StoredVote) -> None:
         """Stores a vote; another one of the same rater on the pair is replaced.
 

@@ -11,6 +11,7 @@ A grader judges one sample, the answer of a model, with the item of the data set
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
@@ -64,6 +65,11 @@ GraderError = Literal[
 ]
 """Reasons why a grader gave no score, by OpenAI's names."""
 
+_ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_MOST_DETAIL = (
+    1000  # characters: names of variables come with the request, and a detail is kept for every row
+)
+_SHORT = 4000  # characters that are compared in less time than a thread costs
 _THRESHOLD = 0.5  # of a score within its range, where the grader names none
 
 
@@ -187,7 +193,10 @@ def sample_of(
     sample: dict[str, Any] = {"output_text": text, "output_tools": list(tool_calls), "choices": list(choices)}
     if has_format is not False:
         try:
-            sample["output_json"] = json.loads(text)
+            found = json.loads(text)
+            if _ESCAPED_SURROGATE.search(text):
+                json.dumps(found, ensure_ascii=False).encode()  # half of a pair is no character
+            sample["output_json"] = found
         except (ValueError, RecursionError):
             if has_format:
                 raise InvalidRequest("the sample is no JSON", fix="sample with a response_format") from None
@@ -249,7 +258,7 @@ async def _run(
             score = (
                 await _cosine(pair, embedder)
                 if grader.evaluation_metric == "cosine"
-                else similarity(grader.evaluation_metric, pair[0], pair[1])
+                else await _compared(grader.evaluation_metric, pair[0], pair[1])
             )
             return Grade(grader.name, grader.type, score, score >= _threshold(grader.pass_threshold))
         case Multi():
@@ -322,7 +331,7 @@ async def _run_model(
             return _ungraded(grader, "model_grader_parse_error", f"no label: {answer.text[:200]}", tokens)
         passed = found in grader.passing_labels
         return Grade(grader.name, grader.type, float(passed), passed, cast("str", found), tokens=tokens)
-    if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
+    if not _is_finite(found):
         return _ungraded(grader, "model_grader_parse_error", f"no number: {answer.text[:200]}", tokens)
     low, high = grader.range
     if not low <= found <= high:
@@ -336,6 +345,12 @@ async def _run_model(
         score >= _threshold(grader.pass_threshold, low, high),
         tokens=tokens,
     )
+
+
+async def _compared(metric: str, text: str, reference: str) -> float:
+    if len(text) + len(reference) <= _SHORT:
+        return similarity(metric, text, reference)
+    return await asyncio.to_thread(similarity, metric, text, reference)  # up to a second: others are served
 
 
 async def _cosine(pair: Sequence[str], embedder: Embedder | None) -> float:
@@ -354,12 +369,21 @@ def _result(text: str) -> Any:
     return read.get("result") if isinstance(read, dict) else None
 
 
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
 def _threshold(given: float | None, low: float = 0.0, high: float = 1.0) -> float:
     return low + _THRESHOLD * (high - low) if given is None else given
 
 
 def _failed(grader: Grader, kind: GraderError, error: DeepwellError) -> Grade:
-    return _ungraded(grader, kind, str(error), {})
+    return _ungraded(grader, kind, str(error)[:_MOST_DETAIL], {})
 
 
 def _ungraded(grader: Grader, kind: GraderError, detail: str, tokens: Mapping[str, int]) -> Grade:

@@ -40,6 +40,7 @@ _BEFORE = re.compile(r"([\.,])([^0-9])")
 _DASH = re.compile(r"([0-9])(-)")
 _ORDER = 4  # of BLEU and GLEU
 _CHARACTERS = 6  # order of chrF
+_FREQUENT = 8  # occurrences of a symbol whose mask is kept
 _LOOKED = 16  # words and places that METEOR's alignment looks at, which keeps it linear
 
 
@@ -232,12 +233,22 @@ def _f1(common: int, found: int, expected: int) -> float:
 
 def _common_subsequence(one: Sequence[str], other: Sequence[str]) -> int:
     """Returns the length of the longest common subsequence, 64 cells a machine word (Hyyrö 2004)."""
-    masks: dict[str, int] = {}
+    places: dict[str, list[int]] = {}
     for place, symbol in enumerate(one):
-        masks[symbol] = masks.get(symbol, 0) | 1 << place
+        places.setdefault(symbol, []).append(place)
+    # A mask is as long as the text: those of rare symbols are made where they are used, and few are kept.
+    masks = {symbol: _mask(found) for symbol, found in places.items() if len(found) >= _FREQUENT}
     full = (1 << len(one)) - 1
     row = full
     for symbol in other:
-        match = row & masks.get(symbol, 0)
+        mask = masks.get(symbol)
+        match = row & (_mask(places.get(symbol, ())) if mask is None else mask)
         row = ((row + match) | (row - match)) & full
     return len(one) - row.bit_count()
+
+
+def _mask(places: Sequence[int]) -> int:
+    mask = 0
+    for place in places:
+        mask |= 1 << place
+    return mask

@@ -68,7 +68,11 @@ def open_base(model: str, models_dir: Path | None = None) -> Base:
         UnsupportedModel: its architecture cannot be trained.
         InvalidModelFile: a file is not sound.
     """
-    stored = ModelStore(models_dir or Settings.load().models_dir).resolve(model)
+    if models_dir is None:
+        # A path needs no store, and the training of a server has no settings that can be loaded: those with secrets are missing
+        path = Path(model)
+        models_dir = path.parent if path.is_absolute() else Settings.load().models_dir
+    stored = ModelStore(models_dir).resolve(model)
     checkpoint = open_checkpoint(stored.path)
     if checkpoint.config.architecture not in _CLASSES:
         raise UnsupportedModel(

@@ -118,6 +118,9 @@ class Loop:
         if progress.step == 0 and held_out and progress.first_loss is None:
             self._validate(held_out, keep_best)
             progress.first_loss = progress.best_loss
+        patience = self._settings.patience
+        if patience and progress.worse >= patience:
+            return True  # it ended early before, and was killed before its artefact was written
         steps = islice(step_order(examples, self._settings), progress.step, course.steps)
         for chosen in steps:
             self._step(examples, chosen)
@@ -125,7 +128,6 @@ class Loop:
             ends = False
             if held_out and (is_last or progress.step % course.evaluate_every == 0):
                 self._validate(held_out, keep_best)
-                patience = self._settings.patience
                 ends = bool(patience) and progress.worse >= patience
             if stop() and not (is_last or ends):
                 save()

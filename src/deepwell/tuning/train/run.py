@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deepwell.engine.machine import usable_cpus
 from deepwell.errors import InvalidRequest
-from deepwell.tuning.train.artefact import base_hashes, library_versions, write_record
+from deepwell.tuning.train.artefact import base_hashes, library_versions, read_record, write_record
 from deepwell.tuning.train.bases import Base, empty_model, load_model, open_base, released_weights
 from deepwell.tuning.train.checkpoints import (
     Progress,
@@ -298,7 +298,12 @@ class _Run:
     def _end(self) -> Path:
         progress = self._progress
         used = progress.step
+        target = self._folder / ("adapter" if self._plan.config.method == "lora" else "model")
         if self._plan.data.held_out and progress.best_step not in (0, progress.step):
+            if not (self._folder / _BEST).is_file() and (record := read_record(target)) is not None:
+                # It ended before, and was killed before anybody was told
+                self._journal.event("done", adapter=target.name, metrics=record["metrics"])
+                return target
             _copy_into(self._parameters, load_file(self._folder / _BEST))
             used = progress.best_step
         metrics = {
@@ -309,10 +314,8 @@ class _Run:
             "held_out_loss": progress.best_loss if used == progress.best_step else progress.last_loss,
         }
         if self._plan.config.method == "lora":
-            target = self._folder / "adapter"
             commit_folder(target, lambda partial: self._write_adapter(partial, metrics))
         else:
-            target = self._folder / "model"
             commit_folder(target, lambda partial: self._write_model(partial, metrics))
         (self._folder / _BEST).unlink(missing_ok=True)
         self._journal.event("done", adapter=target.name, metrics=metrics)
@@ -369,6 +372,11 @@ def _claim(folder: Path, run_hash: str) -> None:
         InvalidRequest: it holds another run.
     """
     mark = folder / "run.sha256"
-    if mark.is_file() and mark.read_text().strip() != run_hash:
+    found = mark.read_text().strip() if mark.is_file() else ""
+    if found == run_hash:
+        return
+    if found:  # empty: the machine went down while it was written
         raise InvalidRequest.of("tune_other_run", param="output", folder=folder)
-    mark.write_text(run_hash + "\n")
+    partial = folder / ".run.sha256.partial"
+    partial.write_text(run_hash + "\n")
+    partial.replace(mark)

@@ -33,7 +33,7 @@ async def run_body(state: State, tenant: Tenant, run: StoredRun, url: str) -> Ev
     if run.summary is not None:
         summary = _decode(run.summary, type=RunSummary)
     else:
-        summary = summed(await state.evals.bodies(tenant, run.id))
+        summary = await summed(state.evals.bodies(tenant, run.id))
     return EvalRun(
         id=run.id,
         eval_id=run.eval_id,

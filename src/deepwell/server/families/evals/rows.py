@@ -15,6 +15,7 @@ __all__ = ["MAX_FILE_BYTES", "check_row", "check_rows", "read_rows", "required_o
 MAX_FILE_BYTES = 200 << 20
 _MOST_ROWS = 50_000
 _MOST_LINE_BYTES = 4 << 20
+_MOST_LEVELS = 100
 _decode = msgspec.json.decode
 
 
@@ -39,11 +40,24 @@ def check_row(row: Any, required: tuple[str, ...], place: str, param: str) -> di
         problem = f"has an unknown field {unknown[0][:64]!r}"
     elif missing := [name for name in required if name not in row["item"]]:
         problem = f"has no item.{missing[0][:64]}, which item_schema requires"
+    elif _is_deep(row):
+        problem = f"is nested deeper than {_MOST_LEVELS} levels"
     if problem:
         raise InvalidRequest(
             f"{place} {problem}", fix='write {"item": {...}}, and "sample" where it has one', param=param
         )
     return row
+
+
+def _is_deep(row: dict[str, Any]) -> bool:
+    """Tells whether a row is nested deeper than results, which hold it, can be written."""
+    level: list[Any] = [row]
+    for _ in range(_MOST_LEVELS):
+        inner = (one.values() if isinstance(one, dict) else one for one in level)
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return False
+    return True
 
 
 def check_rows(path: Path, required: tuple[str, ...], param: str) -> int:

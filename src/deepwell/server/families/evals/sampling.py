@@ -21,6 +21,8 @@ from deepwell.tuning.evaluate.templates import check_template, render
 __all__ = ["Sampled", "Sampler", "check_messages", "given_sample"]
 
 _PATHS = {"completions": "/v1/chat/completions", "responses": "/v1/responses"}
+_MOST_CHARACTERS = 1_000_000  # of the messages of a row
+_MOST_REFUSED = 4000  # of those that are kept of a row without an answer
 _messages = TypeAdapter(list[Message])
 
 Sampled = tuple[EvalSample, dict[str, Any] | None]
@@ -69,6 +71,10 @@ class Sampler:
         shown: list[SampleMessage] = []
         try:
             messages = self._input(item)
+            if sum(len(str(one["content"])) for one in messages) > _MOST_CHARACTERS:
+                raise InvalidRequest(
+                    "the messages of the row are longer than a million characters", fix="use shorter fields"
+                )
             shown = [SampleMessage(str(one["role"]), str(one["content"])) for one in messages]
             reply = await post(
                 self._context, self._principal, _PATHS[self._source.type], self._body(messages)
@@ -77,7 +83,7 @@ class Sampler:
                 raise error_of(reply)
         except DeepwellError as error:
             failed = EvalError(error.code or "sample_error", str(error))
-            return EvalSample(shown, [], finish_reason="error", error=failed, **self._shown), None
+            return EvalSample(_shortened(shown), [], finish_reason="error", error=failed, **self._shown), None
         found: dict[str, Any] = msgspec.json.decode(reply.body)
         read = _of_chat if self._source.type == "completions" else _of_response
         text, finish, calls, usage = read(found)
@@ -120,6 +126,17 @@ class Sampler:
                 "text": params.text,
             }
         return body | {name: value for name, value in given.items() if value is not None}
+
+
+def _shortened(messages: Sequence[SampleMessage]) -> list[SampleMessage]:
+    """Returns the first characters of messages that were not answered: rows are many, and each could be of any length."""
+    left, found = _MOST_REFUSED, list[SampleMessage]()
+    for one in messages:
+        if left <= 0:
+            break
+        found.append(SampleMessage(one.role, one.content[:left]))
+        left -= len(one.content)
+    return found
 
 
 def given_sample(sample: Mapping[str, Any] | None) -> Sampled:

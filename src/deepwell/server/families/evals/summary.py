@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterable, Sequence
 from typing import Any
 
 import msgspec
@@ -28,10 +29,16 @@ class RunSummary(Struct):
     per_testing_criteria_results: list[CriterionResult]
 
 
-def summed(bodies: Iterable[str]) -> RunSummary:
-    """Returns the sums over stored items."""
+async def summed(pages: AsyncIterable[Sequence[str]]) -> RunSummary:
+    """Returns the sums over stored items, which are read in a thread, some at a time."""
     usage: dict[str, ModelUsage] = {}
     results: dict[str, CriterionResult] = {}
+    async for bodies in pages:
+        await asyncio.to_thread(_add, bodies, usage, results)
+    return RunSummary(list(usage.values()), list(results.values()))
+
+
+def _add(bodies: Sequence[str], usage: dict[str, ModelUsage], results: dict[str, CriterionResult]) -> None:
     for text in bodies:
         body = msgspec.json.decode(text, type=ItemBody)
         sample = body.sample
@@ -50,4 +57,3 @@ def summed(bodies: Iterable[str]) -> RunSummary:
                 used = usage.setdefault(model, ModelUsage(model))
                 used.invocation_count += 1
                 used.total_tokens += tokens
-    return RunSummary(list(usage.values()), list(results.values()))

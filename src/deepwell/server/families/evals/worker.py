@@ -101,7 +101,7 @@ class _Evaluation:
         row = await self._evals.begin(self._tenant, row.id, total)
         if not await self._judge_all(row, source, graders, sampler):
             return JobOutcome("cancelled")
-        summary = await asyncio.to_thread(summed, await self._evals.bodies(self._tenant, row.id))
+        summary = await summed(self._evals.bodies(self._tenant, row.id))
         await self._evals.end(self._tenant, row.id, "completed", summary=_encode(summary).decode())
         counts = (await self._evals.counts(self._tenant, [row.id]))[row.id]
         told = {"passed": counts.passed, "failed": counts.failed, "errored": counts.errored}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections import deque
@@ -27,7 +28,8 @@ _LAUNCHER = str(Path(__file__).with_name("lowered.py"))
 _MOST_LINE_BYTES = 1 << 20
 _TAIL_LINES = 20
 _STOP_S = 5.0  # for which a training that is ended may write a checkpoint
-_SECRETS = ("_KEY", "_KEYS", "_TOKEN", "_SECRET", "_PASSWORD", "_URL")  # ends of names
+# Parts of names; addresses may hold a password, and headers of exporters a key.
+_SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|HEADERS|PROXY|COOKIE|URL|URI|DSN|WEBHOOK")
 
 
 def default_command() -> tuple[str, ...]:
@@ -54,9 +56,7 @@ class TrainingChild:
             OSError: it cannot be started.
         """
         path = [one or os.getcwd() for one in sys.path]  # noqa: PTH109
-        environment = {
-            name: value for name, value in os.environ.items() if not name.upper().endswith(_SECRETS)
-        }
+        environment = {name: value for name, value in os.environ.items() if not _SECRET.search(name.upper())}
         bounds = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         process = await asyncio.create_subprocess_exec(
             sys.executable,

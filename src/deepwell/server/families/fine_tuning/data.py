@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["InvalidTrainingFile", "check_file", "tokens_of"]
 
 _SAMPLED = 64  # conversations that the length of a file is estimated from
+_MOST_ARRAY_BYTES = 64 << 20
 _MOST_PROBLEMS = 5  # shown for one file
 
 
@@ -31,6 +32,7 @@ def check_file(path: Path, param: str) -> int:
     Raises:
         InvalidTrainingFile: lines cannot be read, or have no answer to learn. The message names line and field.
     """
+    _check_array(path, param)
     count = 0
     bad: list[tuple[int, str, str]] = []
     more = 0
@@ -54,6 +56,21 @@ def check_file(path: Path, param: str) -> int:
     if not count:
         raise InvalidTrainingFile.of("fine_tuning_empty", param=param)
     return count
+
+
+def _check_array(path: Path, param: str) -> None:
+    """Refuses a large JSON array, which, other than lines, is read as a whole: some requests would take all memory."""
+    size = path.stat().st_size
+    if size <= _MOST_ARRAY_BYTES:
+        return
+    with path.open("rb") as file:
+        head = file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith(b"["):
+        raise InvalidTrainingFile(
+            f"the file is one JSON array of {size} bytes, and one may have {_MOST_ARRAY_BYTES}",
+            fix="write one JSON object a line",
+            param=param,
+        )
 
 
 def tokens_of(path: Path, codec: Codec) -> tuple[int, int]:

@@ -21,6 +21,7 @@ def _main() -> None:
     parent, folder, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _go_first()
     if os.getppid() != int(parent):  # it was gone before the kernel was told
         sys.exit(1)
     os.nice(_NICE)
@@ -30,6 +31,15 @@ def _main() -> None:
     signal.alarm(0)
     os.set_inheritable(descriptor, True)
     os.execvp(command[0], command)  # noqa: S606
+
+
+def _go_first() -> None:
+    """Lets the kernel end this program where memory is short, and not the server: data may be larger than any plan."""
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write("1000")
+    except OSError:
+        return
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deepwell.dialogue.model import ServedModel
@@ -37,6 +38,7 @@ class TunedModels:
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
+        self._held: set[str] = set()  # loaded before there is a row
         self._loading = asyncio.Lock()  # one at a time: each takes memory and a core
 
     async def load(self, name: str, tenant: Tenant) -> bool:
@@ -72,6 +74,16 @@ class TunedModels:
             for old in loaded[: max(0, len(loaded) - _MOST_LOADED + 1)]:
                 await self._unload(base, old)
             await asyncio.to_thread(base.engine.load_adapter, engine_name(tenant, name), str(folder))
+
+    @contextmanager
+    def held(self, tenant: Tenant, name: str) -> Iterator[None]:
+        """Keeps `sweep` from unloading a model whose row is about to be written."""
+        held = engine_name(tenant, name)
+        self._held.add(held)
+        try:
+            yield
+        finally:
+            self._held.discard(held)
 
     async def forget(self, tenant: Tenant, name: str, base: ServedModel) -> None:
         """Unloads a model that was published for a job which is not there any more."""
@@ -110,13 +122,15 @@ class TunedModels:
     async def sweep(self) -> None:
         """Unloads models whose rows are gone, and deletes folders that no job needs, of all tenants."""
         state = self._context.state
-        rows = {engine_name(Tenant(one.tenant), one.name) for one in await state.training.models()}
         loaded = [
             (answering.model, adapter.name)
             for answering in self._context.served
             for adapter in answering.model.engine.adapters()
             if f"::{PREFIX}" in adapter.name
         ]
+        held = set(self._held)
+        # Read last: a model that was loaded has its row by now, or was held before
+        rows = held | {engine_name(Tenant(one.tenant), one.name) for one in await state.training.models()}
         for base, name in loaded:
             if name not in rows:
                 await self._unload(base, name)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import msgspec
 
 from deepwell.dialogue.model import ServedModel
-from deepwell.errors import DeepwellError
+from deepwell.errors import DeepwellError, EngineRestarted, EngineUnavailable
 from deepwell.safety.audit.trail import now_ms
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.artefact import fingerprint_of
@@ -98,7 +98,10 @@ class Training:
             end = await self._train(row, base)
             match end.kind:
                 case "done":
-                    return await self._publish(row, base, end.told)
+                    with self._models.held(job.tenant, model_name(row)):
+                        outcome = await self._publish(row, base, end.told)
+                    if outcome is not None:
+                        return outcome
                 case "refused":
                     fix = str(end.told.get("fix") or "")
                     text = str(end.told.get("message") or "the training was refused")
@@ -249,14 +252,22 @@ class Training:
         part.write_bytes(_encode(event))
         part.replace(self._folder / _DONE_NAME)
 
-    async def _publish(self, row: StoredFineTuning, base: ServedModel, told: dict[str, Any]) -> JobOutcome:
-        """Loads the adapter, and ends the job with the model."""
+    async def _publish(
+        self, row: StoredFineTuning, base: ServedModel, told: dict[str, Any]
+    ) -> JobOutcome | None:
+        """Loads the adapter, and ends the job with the model. None: there was no engine, and the job is no longer running."""
         job, name = self._run.job, model_name(row)
         folder = self._inside(str(told.get("adapter") or "adapter"))
-        try:
-            await self._models.publish(job.tenant, name, base, self._folder / (folder or "adapter"))
-        except DeepwellError as error:
-            return await self._failed(error.code or "invalid_adapter", str(error))
+        while True:
+            try:
+                await self._models.publish(job.tenant, name, base, self._folder / (folder or "adapter"))
+                break
+            except (EngineUnavailable, EngineRestarted):  # an end of the engine must not cost the training
+                if (await self._tell()).status != "running":
+                    return None
+                await asyncio.sleep(_AFTER_DEATH_S)
+            except DeepwellError as error:
+                return await self._failed(error.code or "invalid_adapter", str(error))
         made = [NewModel(name, folder or "adapter")]
         for step, place in await self._store.checkpoints(job.tenant, job.id):
             if await asyncio.to_thread((self._folder / place).is_dir):

@@ -83,11 +83,8 @@ class _Work:
 
     async def described(self, tenant: Tenant, study: StoredStudy) -> RatingStudy:
         """Returns a study as the API describes it."""
-        votes = await self.store.votes(tenant, study.id)
-        raters = len({vote.rater for vote in votes})
-        return RatingStudy(
-            study.id, study.name, study.file_id, study.pairs, raters, len(votes), study.created_at
-        )
+        raters, votes = await self.store.counts(tenant, study.id)
+        return RatingStudy(study.id, study.name, study.file_id, study.pairs, raters, votes, study.created_at)
 
     async def next(self, tenant: Tenant, id: str, rater: str, limit: int) -> RatingPairs:
         """Returns the pairs that a rater has not rated, in an order of the rater's own."""
