@@ -29,7 +29,7 @@ def test_the_program_runs(
     monkeypatch.chdir(tmp_path)
     program = (
         shown["python"]
-        .replace("smollm2:runs/topics/adapter", str(smollm2_path))
+        .replace("smollm2:runs/home/adapter", str(smollm2_path))
         .replace('"smollm2"', f'"{smollm2_path}"')
     )
     exec(compile(program, "guide", "exec"), {})

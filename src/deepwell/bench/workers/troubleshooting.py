@@ -54,7 +54,8 @@ settings, and prints the command that mends each fault.
 
 def _shown(text: str) -> str:
     """Returns a text with its placeholders in capitals."""
-    return re.sub(r"\{(\w+)(![rs])?\}", lambda found: found[1].upper().replace("_ZH", ""), text)
+    named = re.sub(r"(?<!\{)\{(\w+)(![rs])?\}(?!\})", lambda found: found[1].upper().replace("_ZH", ""), text)
+    return named.replace("{{", "{").replace("}}", "}")
 
 
 def _error(entries: Sequence[Entry], language: Language) -> str:

@@ -70,7 +70,10 @@ def pairs(
 
 def ratings(
     study: Annotated[
-        str, typer.Argument(help="Votes that the page of ratings exported, or the id of a study on a server.")
+        str,
+        typer.Argument(
+            help="Votes that the page of ratings exported, or the id of a study on a server.", metavar="STUDY"
+        ),
     ],
     url: Url = None,
     port: ServerPort = None,

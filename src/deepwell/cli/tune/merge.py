@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +44,9 @@ def merge(
             if not isinstance(model, str):
                 raise InvalidRequest.of("merge_no_base", adapter=str(adapter))
         path = ModelStore(Settings.load().models_dir).resolve(model).path
-        merged = merge_adapter(path, adapter, output)
+        err = console(stderr=True)
+        with err.status(say("merge_working")) if err.is_terminal and not json else nullcontext():
+            merged = merge_adapter(path, adapter, output)
         if merged.difference is not None and merged.difference > MAX_DIFFERENCE:
             raise DeepwellError.of(
                 "merge_differs", difference=f"{merged.difference:.1e}", most=f"{MAX_DIFFERENCE:.0e}"

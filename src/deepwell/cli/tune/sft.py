@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as jsons
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,7 +31,10 @@ def sft(
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="Model to train: a name in the store, or a path.", autocompletion=stored_models),
+        typer.Option(
+            help="Model to train: a name in the store, or a path; unset: the one of CONFIG, else smollm2.",
+            autocompletion=stored_models,
+        ),
     ] = None,
     data: Annotated[
         list[Path] | None,
@@ -40,14 +43,21 @@ def sft(
     validation: Annotated[
         str | None,
         typer.Option(
-            help="File of held-out conversations, or the share of the data to hold out.", metavar="FILE"
+            help="File of held-out conversations, or the share of the data to hold out, such as 0.1.",
+            metavar="FILE|SHARE",
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option(help="Folder of the run; a run that was stopped there continues.")
+        Path | None,
+        typer.Option(
+            help="Folder of the run; a run that was stopped there continues. Unset: runs/ and the name of the data."
+        ),
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(min=1, help="Optimiser steps; unset: one pass over the data.")
+        int | None,
+        typer.Option(
+            min=1, help="Optimiser steps; unset: those of train.epochs, which is 3 passes over the data."
+        ),
     ] = None,
     processes: Annotated[
         int,
@@ -215,21 +225,23 @@ def _compare(run: TuneConfig, artefact: Path, *, json: bool) -> None:
     settings = run.train
     most = 1024 if settings.max_tokens == "auto" else settings.max_tokens
     path = ModelStore(Settings.load().models_dir).resolve(run.model).path
-    held = load_dataset(run, Codec.load(path), most)
-    if not held.held_out:
+    err = console(stderr=True)
+    with err.status(say("tune_comparing")) if err.is_terminal and not json else nullcontext():
+        held = load_dataset(run, Codec.load(path), most)
+        delta = measured(run.model, artefact, held.held_out, held.held_out_records) if held.held_out else None
+    if delta is None:
         if not json:
             console().print(say("tune_nothing_held_out"))
         return
-    delta = measured(run.model, artefact, held.held_out, held.held_out_records)
     if json:
         write_json({"event": "compared", **delta.to_json()})
         return
     from rich.table import Table
 
     out = console()
-    table = Table(
-        title=say("tune_table", scored=delta.scored, answered=delta.answered, precision=delta.precision)
-    )
+    title = say("tune_table", scored=delta.scored, answered=delta.answered, precision=delta.precision)
+    out.print(title, style="italic", soft_wrap=True)  # a title of the table would wrap at the table's width
+    table = Table()
     for column in ("", say("tune_base"), say("tune_tuned"), say("tune_change")):
         table.add_column(column, justify="left" if not column else "right")
     for name, shape in (
