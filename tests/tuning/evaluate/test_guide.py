@@ -10,27 +10,30 @@ import pytest
 GUIDES = Path(__file__).parents[3] / "docs" / "guides"
 
 
-def blocks(name: str) -> dict[str, str]:
+def program(name: str) -> str:
     text = (GUIDES / name).read_text(encoding="utf-8")
-    return dict(re.findall(r"```(jsonl|yaml|python)\n(.*?)```", text, re.DOTALL))
+    (found,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return found
+
+
+def files(name: str) -> dict[str, str]:
+    """Returns the files that the guide lets its reader write, by name."""
+    text = (GUIDES / name).read_text(encoding="utf-8")
+    return dict(re.findall(r"^cat > (\S+) <<'EOF'\n(.*?)^EOF$", text, re.DOTALL | re.MULTILINE))
 
 
 def test_both_languages_show_the_same() -> None:
-    assert blocks("evaluate.md") == blocks("evaluate.zh-CN.md")
+    assert program("evaluate.md") == program("evaluate.zh-CN.md")
+    assert files("evaluate.md") == files("evaluate.zh-CN.md")
 
 
 @pytest.mark.model
 def test_the_program_runs(
     smollm2_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shown = blocks("evaluate.md")
-    (tmp_path / "topics.yaml").write_text(shown["yaml"], encoding="utf-8")
-    (tmp_path / "topics.jsonl").write_text(shown["jsonl"], encoding="utf-8")
+    for name, text in files("evaluate.md").items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    program = (
-        shown["python"]
-        .replace("smollm2:runs/home/adapter", str(smollm2_path))
-        .replace('"smollm2"', f'"{smollm2_path}"')
-    )
-    exec(compile(program, "guide", "exec"), {})
+    code = program("evaluate.md").replace("smollm2:runs/home/adapter", str(smollm2_path))
+    exec(compile(code.replace('"smollm2"', f'"{smollm2_path}"'), "guide", "exec"), {})
     assert "topics" in capsys.readouterr().out
