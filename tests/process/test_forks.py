@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -119,6 +121,22 @@ def test_every_end_is_that_of_the_work_itself(server: ForkServer, work: list[str
 
 def test_large_work_crosses_whole(server: ForkServer) -> None:
     assert end_of(server, "wrong " + "x" * (4 << 20)) == "passed"
+
+
+def test_a_parent_may_have_thousands_of_open_files() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip("this process may not open so many")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with contextlib.ExitStack() as stack:
+        try:
+            for _ in range(1100):
+                stack.enter_context(Path("/dev/null").open("rb"))
+            server = ForkServer("tests.process.forked", LIMITS)
+            stack.callback(server.close)
+            assert server.run(b"x") == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_works_of_several_threads_run_at_the_same_time(server: ForkServer, tmp_path: Path) -> None:

@@ -30,8 +30,11 @@ def engine() -> FakeEngine:
 
 
 @pytest.fixture
-def service(engine: FakeEngine, codec: Codec) -> ServerContext:
-    return make_service(engine, codec, model="toy", max_body_bytes=64 * 1024)
+def service(engine: FakeEngine, codec: Codec) -> Iterator[ServerContext]:
+    service = make_service(engine, codec, model="toy", max_body_bytes=64 * 1024)
+    yield service
+    if service.kept.is_set():
+        service.state.close()
 
 
 @pytest.fixture

@@ -198,6 +198,10 @@ class _Server:
         self._work = work
         self._running: dict[int, tuple[socket.socket, float]] = {}  # by process id, with the time of its end
         self._wake, self._woken = os.pipe()
+        # `select` knows no descriptor from 1,024 on, and the parent may hand one over.
+        self._ready = select.poll()
+        self._ready.register(self._control.fileno(), select.POLLIN)
+        self._ready.register(self._wake, select.POLLIN)
         self._libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
     def serve(self) -> None:
@@ -220,15 +224,13 @@ class _Server:
         until = min(
             (end for _, end in self._running.values()), default=time.monotonic() + self._limits.idle_s
         )
-        ready, _, _ = select.select(
-            [self._control, self._wake], [], [], max(until - time.monotonic(), 0.0) + 0.001
-        )
+        ready = self._ready.poll(1000 * max(until - time.monotonic(), 0.0) + 1)
         if not ready and not self._running:
             return False
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake, 4096)
         self._reap()
-        if self._control not in ready:
+        if all(one != self._control.fileno() for one, _ in ready):
             return True
         data, descriptors, _, _ = socket.recv_fds(self._control, 1, 1)
         for one in descriptors:
