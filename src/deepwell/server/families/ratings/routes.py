@@ -55,6 +55,8 @@ class _Work:
 
     def __init__(self, context: ServerContext) -> None:
         self._context = context
+        # Intervals of many raters take seconds: one at a time, so that they hold up nobody but each other
+        self._computing = asyncio.Lock()
 
     @property
     def store(self) -> RatingStore:
@@ -124,7 +126,8 @@ class _Work:
         votes: dict[str, dict[int, Choice]] = {}
         for vote in await self.store.votes(tenant, id):
             votes.setdefault(vote.rater, {})[vote.position] = vote.choice
-        found = await asyncio.to_thread(preference_of, votes)
+        async with self._computing:
+            found = await asyncio.to_thread(preference_of, votes)
         return RatingResults(
             first=study.first,
             second=study.second,
