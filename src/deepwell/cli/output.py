@@ -135,7 +135,8 @@ def system_error(error: OSError) -> InvalidRequest:
     """Returns the error for a path that the system refuses."""
     path = Path(str(error.filename2 or error.filename or "."))
     key = _SYSTEM_ERRORS.get(error.errno or 0, "system_failed")
-    if key == "path_missing" and path.parent.is_dir():
+    # Without a suffix, it is a folder that something should have been written into.
+    if key == "path_missing" and path.suffix and path.parent.is_dir():
         key = "file_missing"
     return InvalidRequest.of(key, path=path, folder=path.parent, reason=error.strerror or error)
 
