@@ -139,7 +139,7 @@ def test_a_folder_of_another_run_is_refused(tiny: Path, data: Path, tmp_path: Pa
 
 
 def test_a_run_ends_early_and_keeps_its_best_weights(tiny: Path, data: Path, tmp_path: Path) -> None:
-    """What is learnt by heart at such a rate soon makes other answers less likely."""
+    """A text that is learnt by heart at such a rate soon makes other answers less likely."""
     held = tmp_path / "held.jsonl"
     held.write_text("".join(json.dumps(one) + "\n" for one in conversations(8, start=50)))
     wanted = config(

@@ -1,4 +1,4 @@
-"""What training computes is what serving computes: logits of adapters, merged weights, and records that name their base."""
+"""Training computes the same as serving: logits of adapters, merged weights, and records that name their base."""
 
 from __future__ import annotations
 

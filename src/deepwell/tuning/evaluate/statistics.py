@@ -34,7 +34,7 @@ Floats = NDArray[np.float64]
 """Sums of terms, and values of metrics."""
 
 Verdict = Literal["better", "worse", "different", "within noise", "too few"]
-"""What an interval says of a difference."""
+"""The verdict of an interval about a difference."""
 
 RESAMPLES = 2000
 _FEWEST = 10  # pairs
