@@ -19,16 +19,24 @@ _SETTINGS: dict[str, Any] = {
     "format": "",
     "schema": "",
 }
+# The page makes its stores; an opening that comes before it must not leave an empty database behind, so it is undone.
 _WRITE = """([conversations, messages]) => new Promise((resolve, reject) => {
-  const request = indexedDB.open('deepwell-chat', 1);
-  request.onerror = () => reject(request.error);
-  request.onsuccess = () => {
-    const transaction = request.result.transaction(['conversations', 'messages'], 'readwrite');
-    for (const one of conversations) transaction.objectStore('conversations').put(one);
-    for (const one of messages) transaction.objectStore('messages').put(one);
-    transaction.oncomplete = () => { request.result.close(); resolve(); };
-    transaction.onerror = () => reject(transaction.error);
+  const attempt = () => {
+    const request = indexedDB.open('deepwell-chat', 1);
+    let early = false;
+    request.onupgradeneeded = () => { early = true; request.transaction.abort(); };
+    request.onerror = () => early ? setTimeout(attempt, 10) : reject(request.error);
+    request.onsuccess = () => {
+      try {
+        const transaction = request.result.transaction(['conversations', 'messages'], 'readwrite');
+        for (const one of conversations) transaction.objectStore('conversations').put(one);
+        for (const one of messages) transaction.objectStore('messages').put(one);
+        transaction.oncomplete = () => { request.result.close(); resolve(); };
+        transaction.onerror = () => reject(transaction.error);
+      } catch (error) { reject(error); }
+    };
   };
+  attempt();
 })"""
 
 

@@ -6,7 +6,13 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, expect
 
-__all__ = ["answer_of", "ask", "chunks", "last_answer", "send"]
+__all__ = ["answer_of", "ask", "begin", "chunks", "last_answer", "send"]
+
+
+def begin(page: Page) -> None:
+    """Begins a conversation; what is written before its heading is shown goes to the one before it."""
+    page.get_by_role("link", name="New conversation").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("New conversation")
 
 
 def send(page: Page, text: str) -> None:

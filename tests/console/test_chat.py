@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 from pydantic import SecretStr
 from tests.console.browser import NARROW, Open
-from tests.console.talk import ask, last_answer, send
+from tests.console.talk import ask, begin, last_answer, send
 from tests.server.conftest import Live, start
 from tests.server.fakes import FakeEngine, make_codec, make_service
 from tests.server.test_catalog import options_of
@@ -104,7 +104,7 @@ def test_conversations_are_kept_renamed_found_and_deleted(open_tab: Open) -> Non
     console = open_tab()
     page = console.open()
     for number in range(7):
-        page.get_by_role("link", name="New conversation").click()
+        begin(page)
         ask(page, f"subject {number}", turns=2)
     page.reload()
     names = page.locator(".conversation-list a")

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 from tests.console.browser import Console, Open
 from tests.console.payloads import PAYLOADS
 from tests.console.stored import conversation, message, store
-from tests.console.talk import answer_of, ask, chunks, send
+from tests.console.talk import answer_of, ask, begin, chunks, send
 
 CHAT = "/v1/chat/completions"
 FORBIDDEN = (
@@ -135,7 +135,7 @@ def test_calls_thoughts_and_formats_of_a_stream_are_text(open_tab: Open) -> None
     console.stub_stream(CHAT, chunks({"reasoning_content": text}, {"tool_calls": calls}, finish="tool_calls"))
     ask(page, "go", turns=2)
     settle(page)
-    page.get_by_role("link", name="New conversation").click()
+    begin(page)
     page.get_by_role("button", name="Settings of the conversation").click()
     page.get_by_role("tab", name="Output").click()
     page.get_by_role("combobox", name="Format of the answer").select_option("json_object")
