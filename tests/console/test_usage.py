@@ -232,7 +232,7 @@ def test_a_large_mixture_scrolls_in_its_own_frame(open_tab: Open) -> None:
     page = console.open("#/usage")
     heat = page.get_by_role("group", name="Experts of v3")
     expect(heat.locator("canvas")).to_be_visible()
-    assert heat.evaluate("(one) => one.scrollWidth > one.clientWidth")
+    page.wait_for_function("(one) => one.scrollWidth > one.clientWidth", arg=heat.element_handle())
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 

@@ -17,7 +17,8 @@ export function Thread() {
   const heights = useRef(new Heights(ESTIMATE)).current;
   const [range, setRange] = useState<[number, number]>([Math.max(0, ids.length - 12), ids.length]);
   const pinned = useRef(true);
-  const touched = useRef(0);
+  const touched = useRef(Number.NEGATIVE_INFINITY);
+  const placed = useRef(-1); // where `toEnd` left the view: a scroll that ends there is not the user's
   const [atEnd, setAtEnd] = useState(true);
   heights.setKeys(ids);
 
@@ -32,7 +33,9 @@ export function Thread() {
 
   const toEnd = useCallback(() => {
     const host = frame.current;
-    if (host) host.scrollTop = host.scrollHeight;
+    if (!host) return;
+    host.scrollTop = host.scrollHeight;
+    placed.current = host.scrollTop;
   }, []);
 
   // One observer measures all rows. What changes above the view moves the view along, so that nothing jumps.
@@ -89,7 +92,7 @@ export function Thread() {
     // Text that arrives, and rows that find their height, move the end away: only somebody who scrolls leaves it.
     const now = performance.now();
     const near = host.scrollHeight - host.scrollTop - host.clientHeight < NEAR;
-    const meant = now - touched.current < MEANT_MS;
+    const meant = host.scrollTop !== placed.current && now - touched.current < MEANT_MS;
     if (near || meant) pinned.current = near;
     else if (pinned.current) toEnd();
     if (meant) touched.current = now;
