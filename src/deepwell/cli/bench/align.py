@@ -1,0 +1,1 @@
+"""`deepwell bench`: alignment, feedback and promotion."""

@@ -1,0 +1,1 @@
+"""Promotion: gates, the split of users, the sequential test, and roll-outs that promote or roll back."""

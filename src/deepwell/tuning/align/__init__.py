@@ -1,0 +1,1 @@
+"""Alignment: rewards, reinforcement (PPO, GRPO) and preferences (DPO, KTO)."""
