@@ -31,7 +31,7 @@ def bench_tune_readme(report: Report, model: str) -> dict[str, Any]:
         command = [
             sys.executable,
             "-m",
-            "deepwell.cli",
+            "deepwell",
             "tune",
             "sft",
             "--model",
