@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from tests.tuning.train.conftest import conversations
 
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -184,3 +185,16 @@ def test_a_step_without_room_names_the_setting(
     with pytest.raises(DeepwellError) as refused:
         run(config(tiny, data, micro_tokens=200_000, batch_tokens=200_000), tmp_path / "run")
     assert "GB" in refused.value.message and "micro_tokens" in refused.value.fix
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_a_step(tiny: Path, data: Path, tmp_path: Path) -> None:
+    """Weights that hold no number, as those of a broken conversion do: nothing is written, and the error names the step."""
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny, broken)
+    stored = load_file(broken / "model.safetensors")
+    name = next(one for one in stored if one.endswith("down_proj.weight"))
+    save_file(stored | {name: np.full_like(stored[name], np.nan)}, broken / "model.safetensors", {"format": "pt"})
+    with pytest.raises(InvalidRequest) as raised:
+        run(config(broken, data), tmp_path / "run")
+    assert raised.value.code == "tune_diverged" and "step 1 " in raised.value.message
+    assert not (tmp_path / "run" / "adapter").exists() and not (tmp_path / "run" / "checkpoints").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deepwell.errors import InvalidRequest
 from deepwell.tuning.train.batches import collate
 from deepwell.tuning.train.checkpoints import Progress
 from deepwell.tuning.train.config import StepConfig
@@ -139,6 +141,11 @@ class Loop:
         return True
 
     def _step(self, examples: Sequence[Example], chosen: Sequence[int]) -> None:
+        """Takes one step.
+
+        Raises:
+            InvalidRequest: the loss or the gradient is no finite number; the weights stay as they were.
+        """
         began = time.perf_counter()
         progress, settings, strategy = self._progress, self._settings, self._strategy
         rate = learning_rate(progress.step, self._course.steps, settings)
@@ -152,6 +159,11 @@ class Loop:
             self._scaler.unscale_(self._optimizer)
         strategy.sum_gradients(parameters)
         norm = strategy.clip(parameters, settings.clip)
+        total, correct = strategy.sum(sums).tolist()
+        # A scaler meets infinite gradients by design, and lowers its scale.
+        if not math.isfinite(total) or (self._scaler is None and not math.isfinite(norm)):
+            step = progress.step + 1
+            raise InvalidRequest.of("tune_diverged", param="train.learning_rate", step=step, rate=f"{rate:.2g}")
         if self._scaler is None:
             self._optimizer.step()
         else:
@@ -159,7 +171,6 @@ class Loop:
             self._scaler.update()
             progress.scaler = self._scaler.state_dict()
         self._optimizer.zero_grad(set_to_none=True)
-        total, correct = strategy.sum(sums).tolist()
         tokens = sum(len(examples[index].token_ids) for index in chosen)
         progress.step += 1
         progress.tokens += tokens
