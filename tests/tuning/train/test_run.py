@@ -193,7 +193,9 @@ def test_a_loss_that_is_no_number_ends_the_run_before_a_step(tiny: Path, data: P
     shutil.copytree(tiny, broken)
     stored = load_file(broken / "model.safetensors")
     name = next(one for one in stored if one.endswith("down_proj.weight"))
-    save_file(stored | {name: np.full_like(stored[name], np.nan)}, broken / "model.safetensors", {"format": "pt"})
+    save_file(
+        stored | {name: np.full_like(stored[name], np.nan)}, broken / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(InvalidRequest) as raised:
         run(config(broken, data), tmp_path / "run")
     assert raised.value.code == "tune_diverged" and "step 1 " in raised.value.message

@@ -163,7 +163,9 @@ class Loop:
         # A scaler meets infinite gradients by design, and lowers its scale.
         if not math.isfinite(total) or (self._scaler is None and not math.isfinite(norm)):
             step = progress.step + 1
-            raise InvalidRequest.of("tune_diverged", param="train.learning_rate", step=step, rate=f"{rate:.2g}")
+            raise InvalidRequest.of(
+                "tune_diverged", param="train.learning_rate", step=step, rate=f"{rate:.2g}"
+            )
         if self._scaler is None:
             self._optimizer.step()
         else:

@@ -31,6 +31,9 @@ _PROMPTS: Final = (
     "How does a bicycle stay upright?",
 )
 _LOOK_S: Final = 0.02
+_FRESH: Final = {
+    "Cache-Control": "no-store"
+}  # the same streams are generated every time, not answered from the response cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,12 @@ class _Watch:
                 return
             question: Any = [{"role": "user", "content": "What is the code of item 5?"}]
             answer = self._client.chat.completions.create(
-                model=job.fine_tuned_model, messages=question, max_tokens=16, temperature=0, stream=True
+                model=job.fine_tuned_model,
+                messages=question,
+                max_tokens=16,
+                temperature=0,
+                stream=True,
+                extra_headers=_FRESH,
             )
             for part in answer:
                 if part.choices and part.choices[0].delta.content:
@@ -152,6 +160,7 @@ def _stream(client: OpenAI, model: str, prompt: str, tokens: int) -> str:
         temperature=0,
         stream=True,
         extra_body={"ignore_eos": True},
+        extra_headers=_FRESH,
     )
     return "".join(part.choices[0].delta.content or "" for part in answer if part.choices)
 
