@@ -38,9 +38,13 @@ class _HeadLoss(Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         gradient = torch.empty_like(hidden) if wanted else None
+        # Two buffers for all pieces, and of one size for all batches: the heap then need not grow for the next one.
+        space, shares = hidden.new_empty(2, PIECE, len(weight)).unbind()
         for start in range(0, len(hidden), PIECE):
             rows = slice(start, start + PIECE)
-            loss, right, slope = _piece(F.linear(hidden[rows], weight), targets[rows])
+            count = len(targets[rows])
+            logits = torch.mm(hidden[rows], weight.t(), out=space[:count])
+            loss, right, slope = _piece(logits, targets[rows], shares[:count])
             total += loss
             correct += right
             if gradient is not None:
@@ -56,8 +60,8 @@ class _HeadLoss(Function):
         return gradient * grad, None, None
 
 
-def _piece(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the summed loss, the right predictions, and the gradient of the logits.
+def _piece(logits: Tensor, targets: Tensor, space: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the summed loss, the right predictions, and the gradient of the logits, which is in `space` unless they are fp16.
 
     The softmax computes in fp32 and rounds its result to the dtype of the logits. Where the target is likelier than not, its
     loss is -log(1 - the others' sum): a rounded probability near 1 would lose it.
@@ -65,7 +69,7 @@ def _piece(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if logits.dtype == torch.float16:
         logits = logits.float()
     column = targets[:, None]
-    p = torch.softmax(logits, -1)
+    p = torch.softmax(logits, -1, out=None if logits.dtype != space.dtype else space)
     chosen = p.gather(1, column).float()
     p.scatter_(1, column, 0)
     others = p.sum(

@@ -51,7 +51,7 @@ def outcome(model: nn.Module, batch: Batch, *, checkpointing: bool = False) -> O
     if unsupported(model):
         return _plain(model, batch)
     decoder = decoder_of(model)
-    layout = lay_out(batch, decoder.embedding.dtype)
+    layout = lay_out(batch, decoder.embedding.dtype, fill=True)
     with torch.autocast(batch.token_ids.device.type, enabled=False):
         total, correct = _written_out(decoder, layout, checkpointing=checkpointing, drop=model.training)
     return Outcome(total, len(layout.targets), int(correct))
