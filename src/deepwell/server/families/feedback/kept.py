@@ -1,0 +1,96 @@
+"""Answers that are kept: the model, the conversation and the person of a chat completion or a response."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from deepwell.errors import DeepwellError, NotFound
+from deepwell.server.families.responses.bodies import Item, Response
+from deepwell.server.families.responses.history import before
+from deepwell.server.families.responses.items import decode_items, messages_of
+from deepwell.server.state import State
+from deepwell.storage.completions import StoredCompletion
+from deepwell.storage.database import Tenant
+from deepwell.storage.responses import StoredResponse
+
+__all__ = ["KeptAnswer", "kept_answer"]
+
+_SAID = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "refusal")
+
+
+@dataclass(frozen=True, slots=True)
+class KeptAnswer:
+    """What is kept of an answer.
+
+    Attributes:
+        model: the model that gave it.
+        messages: chat messages, the answer last; None: there is not one answer, or what was before it is gone.
+        end_user: the person whose conversation it was, as its request named one.
+    """
+
+    model: str
+    messages: list[dict[str, Any]] | None
+    end_user: str | None
+
+
+async def kept_answer(state: State, tenant: Tenant, id: str) -> KeptAnswer | None:
+    """Returns what is kept of a chat completion or a response; None: nothing is."""
+    try:
+        return _of_completion(await state.completions.get(tenant, id))
+    except NotFound:
+        pass
+    try:
+        response = await state.responses.get(tenant, id)
+    except NotFound:
+        return None
+    return await _of_response(state, tenant, response)
+
+
+def _of_completion(stored: StoredCompletion) -> KeptAnswer:
+    choices = msgspec.json.decode(stored.body, type=dict[str, Any]).get("choices") or []
+    if len(choices) != 1:  # nothing says which of them is meant
+        return KeptAnswer(stored.model, None, stored.end_user)
+    prompt = msgspec.json.decode(stored.messages, type=list[dict[str, Any]])
+    messages = [_said(one) for one in (*prompt, choices[0]["message"])]
+    return KeptAnswer(stored.model, messages, stored.end_user)
+
+
+async def _of_response(state: State, tenant: Tenant, stored: StoredResponse) -> KeptAnswer:
+    response = msgspec.json.decode(stored.body, type=Response)
+    end_user = response.safety_identifier or response.user
+    if response.status not in ("completed", "incomplete"):
+        return KeptAnswer(response.model, None, end_user)
+    given = decode_items(stored.input)
+    try:
+        earlier = await _earlier(state, tenant, stored, response, [*given, *response.output])
+    except DeepwellError:  # a part of the conversation was deleted since
+        return KeptAnswer(response.model, None, end_user)
+    messages = messages_of([*earlier, *given, *response.output], response.instructions)
+    last = messages[-1] if messages else {}
+    return KeptAnswer(response.model, messages if last.get("role") == "assistant" else None, end_user)
+
+
+async def _earlier(
+    state: State, tenant: Tenant, stored: StoredResponse, response: Response, own: Sequence[Item]
+) -> list[Item]:
+    """Returns the items before those of a response: of its conversation as it was then, or of its chain."""
+    conversation = None if response.conversation is None else response.conversation.id
+    items = await before(state, tenant, conversation=conversation, previous_id=stored.previous_id)
+    mine = {item.id for item in own}
+    first = next((place for place, item in enumerate(items) if item.id in mine), None)
+    if conversation is not None and first is None and items:
+        raise NotFound("the response is not in its conversation any more")
+    return items[:first]
+
+
+def _said(message: dict[str, Any]) -> dict[str, Any]:
+    """Returns what a message says, without its id and without nulls but that of its content."""
+    return {
+        name: message[name]
+        for name in _SAID
+        if name in message and (message[name] is not None or name == "content")
+    }
