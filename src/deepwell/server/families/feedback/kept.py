@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from deepwell.errors import DeepwellError, NotFound
+from deepwell.errors import NotFound
 from deepwell.server.families.responses.bodies import Item, Response
 from deepwell.server.families.responses.history import before
 from deepwell.server.families.responses.items import decode_items, messages_of
@@ -65,9 +65,8 @@ async def _of_response(state: State, tenant: Tenant, stored: StoredResponse) -> 
     if response.status not in ("completed", "incomplete"):
         return KeptAnswer(response.model, None, end_user)
     given = decode_items(stored.input)
-    try:
-        earlier = await _earlier(state, tenant, stored, response, [*given, *response.output])
-    except DeepwellError:  # a part of the conversation was deleted since
+    earlier = await _earlier(state, tenant, stored, response, [*given, *response.output])
+    if earlier is None:
         return KeptAnswer(response.model, None, end_user)
     messages = messages_of([*earlier, *given, *response.output], response.instructions)
     last = messages[-1] if messages else {}
@@ -76,15 +75,33 @@ async def _of_response(state: State, tenant: Tenant, stored: StoredResponse) -> 
 
 async def _earlier(
     state: State, tenant: Tenant, stored: StoredResponse, response: Response, own: Sequence[Item]
-) -> list[Item]:
-    """Returns the items before those of a response: of its conversation as it was then, or of its chain."""
-    conversation = None if response.conversation is None else response.conversation.id
-    items = await before(state, tenant, conversation=conversation, previous_id=stored.previous_id)
-    mine = {item.id for item in own}
-    first = next((place for place, item in enumerate(items) if item.id in mine), None)
-    if conversation is not None and first is None and items:
-        raise NotFound("the response is not in its conversation any more")
-    return items[:first]
+) -> list[Item] | None:
+    """Returns the items before those of a response: of its conversation as it was then, or of its chain.
+
+    None: a part of them was deleted since, so that nobody knows what the model read.
+    """
+    if response.conversation is not None:
+        try:
+            items = await before(state, tenant, conversation=response.conversation.id, previous_id=None)
+        except NotFound:
+            return None
+        mine = {item.id for item in own}
+        return next((items[:place] for place, item in enumerate(items) if item.id in mine), None)
+    if stored.previous_id is None:
+        return []
+    try:
+        chain = await state.responses.chain(tenant, stored.previous_id)
+    except NotFound:
+        return None
+    links = [None, *(one.id for one in chain)]
+    if any(one.previous_id != link for one, link in zip(chain, links, strict=False)):
+        return None
+    bodies = [msgspec.json.decode(one.body, type=Response).output for one in chain]
+    return [
+        item
+        for one, output in zip(chain, bodies, strict=True)
+        for item in (*decode_items(one.input), *output)
+    ]
 
 
 def _said(message: dict[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def router(context: ServerContext) -> APIRouter:
             created_at=int(time.time()),
             reason=body.reason,
             model=body.model if kept is None else kept.model,
-            messages=sent if kept is None else _kept_messages(kept, consent=body.consent),
+            messages=sent if kept is None else _kept_messages(kept, body),
             end_user=end_user,
             correction=body.correction,
             consent=body.consent,
@@ -99,12 +99,12 @@ def _sent_messages(body: FeedbackRequest) -> str | None:
     return data.decode()
 
 
-def _kept_messages(kept: KeptAnswer, *, consent: bool) -> str | None:
+def _kept_messages(kept: KeptAnswer, body: FeedbackRequest) -> str | None:
     """Returns the conversation of a kept answer as JSON, to be used even after that was deleted.
 
-    Without consent it is not copied: it stays where it is. A longer one than clients may send is not copied either.
+    It is copied if the user consents to its use, or sends it along. One that is longer than clients may send is not copied.
     """
-    if kept.messages is None or not consent:
+    if kept.messages is None or not (body.consent or body.messages is not None):
         return None
     data = _encode(kept.messages)
     return data.decode() if len(data) <= MAX_MESSAGES_BYTES else None

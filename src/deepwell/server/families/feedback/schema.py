@@ -38,8 +38,8 @@ class FeedbackRequest(Strict):
     messages: list[dict[str, Any]] | None = Field(
         None,
         max_length=MAX_ENTRIES,
-        description="The conversation, the answer last. It is kept only if it is sent. With consent, that of a kept answer is "
-        "kept instead.",
+        description="The conversation, the answer last. It is kept only if it is sent. Of a kept answer, the kept conversation "
+        "is taken instead, if this is sent or consent is given.",
     )
     safety_identifier: _Text | None = Field(
         None, description="The person whose conversation it was, so that it can be found and erased."
