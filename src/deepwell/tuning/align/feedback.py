@@ -173,9 +173,13 @@ def _text(fields: Mapping[str, Any], name: str, limit: int) -> str | None:
         return None
     if not isinstance(value, str):
         raise ShapeError(name, _type("a string", "字符串", value))
-    if len(value) > limit or "\0" in value or (name == "target_id" and not value.isprintable()):
+    if len(value) > limit or "\0" in value or (name == "target_id" and not _is_name(value)):
         raise ShapeError(name, Note("feedback_text", {"limit": limit}))
     return value or None
+
+
+def _is_name(value: str) -> bool:
+    return value.isprintable() and " " not in value
 
 
 def _boolean(fields: Mapping[str, Any], name: str) -> bool | None:
