@@ -194,9 +194,7 @@ def _put(
 ) -> StoredFeedback:
     columns = feedback.c
     mine = (
-        (columns.tenant == tenant)
-        & (columns.target_id == given.target_id)
-        & (columns.voter == given.voter)
+        (columns.tenant == tenant) & (columns.target_id == given.target_id) & (columns.voter == given.voter)
     )
     before = connection.scalar(sa.select(columns.id).where(mine).with_for_update())
     if before is None:
@@ -219,9 +217,7 @@ def _require_room(
         FeedbackLimited: one is reached.
     """
     since = given.created_at - FEEDBACK_WINDOW_S
-    recent = (
-        (feedback.c.tenant == tenant) & (feedback.c.created_at > since) & (feedback.c.source == "api")
-    )
+    recent = (feedback.c.tenant == tenant) & (feedback.c.created_at > since) & (feedback.c.source == "api")
     for whom, limit, mine in (
         ("user", limits.per_user, recent & (feedback.c.voter == given.voter)),
         ("tenant", limits.per_tenant, recent),

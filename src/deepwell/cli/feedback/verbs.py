@@ -49,10 +49,10 @@ def list_feedback(
     json: JsonFlag = False,
 ) -> None:
     """List ratings, the newest first, and count them all."""
-    with reported_errors(as_json=json), _database() as (database, owner):
+    with reported_errors(as_json=json), _database() as database:
         from deepwell.tuning.align.feedback import line_of
 
-        found = _all(database, owner(tenant), rating, consent=consent)
+        found = _all(database, _tenant(tenant), rating, consent=consent)
         shown = found[::-1][:limit]
         up = sum(one.rating == "up" for one in found)
         agreed = sum(one.consent for one in found)
@@ -87,8 +87,8 @@ def import_feedback(
     json: JsonFlag = False,
 ) -> None:
     """Store the ratings of files. A rating that is here already, of the same user and answer, is replaced."""
-    with reported_errors(as_json=json), _database() as (database, owner):
-        report = asyncio.run(_import(database, owner(tenant), files))
+    with reported_errors(as_json=json), _database() as database:
+        report = asyncio.run(_import(database, _tenant(tenant), files))
         if json:
             write_json(report.to_json())
             return
@@ -103,11 +103,11 @@ def export(
     json: JsonFlag = False,
 ) -> None:
     """Write ratings as JSON lines, which `deepwell feedback import` reads."""
-    with reported_errors(as_json=json), _database() as (database, owner):
+    with reported_errors(as_json=json), _database() as database:
         from deepwell.tuning.align.feedback import line_of
 
         refuse_overwriting([output], [])
-        found = _all(database, owner(tenant), rating, consent=consent)
+        found = _all(database, _tenant(tenant), rating, consent=consent)
         _write(output, map(line_of, found))
         if json:
             write_json({"ratings": len(found), "file": str(output)})
@@ -116,9 +116,7 @@ def export(
 
 
 def curate(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder to write into.", metavar="FOLDER")
-    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write into.", metavar="FOLDER")],
     tenant: TenantOption = "local",
     max_votes: Annotated[
         int, typer.Option(min=1, help="Most votes of one user that are kept, the newest of them.")
@@ -140,13 +138,13 @@ def curate(
     json: JsonFlag = False,
 ) -> None:
     """Make training data of the ratings whose users agreed: labelled answers for KTO, preferences for DPO, and a report."""
-    with reported_errors(as_json=json), _database() as (database, owner):
+    with reported_errors(as_json=json), _database() as database:
         from deepwell.tuning.align.feedback import collect_votes
         from deepwell.tuning.align.votes import CurationLimits
         from deepwell.tuning.align.votes import curate as curated
 
         limits = CurationLimits(max_votes, max_share, held_out, salt)
-        votes = asyncio.run(collect_votes(database, owner(tenant)))
+        votes = asyncio.run(collect_votes(database, _tenant(tenant)))
         found = curated(votes, limits)
         written = _write_curated(output, found)
         if json:
@@ -155,25 +153,30 @@ def curate(
         print_report(found.report)
         out = console()
         out.print()
-        print_table(("file", "records"), [(str(output / name), str(count)) for name, count in written.items()])
+        print_table(
+            ("file", "records"), [(str(output / name), str(count)) for name, count in written.items()]
+        )
 
 
 @contextmanager
-def _database() -> Generator[tuple[Database, type[Any]]]:
-    """Opens the database of the settings, and gives the type of tenants with it."""
+def _database() -> Generator[Database]:
     from deepwell.settings import Settings
-    from deepwell.storage.database import Database, Tenant
+    from deepwell.storage.database import Database
 
     database = Database.of(Settings.load())
     try:
-        yield database, Tenant
+        yield database
     finally:
         database.close()
 
 
-def _all(
-    database: Database, tenant: Tenant, rating: Rating | None, *, consent: bool
-) -> list[StoredFeedback]:
+def _tenant(name: str) -> Tenant:
+    from deepwell.storage.database import Tenant
+
+    return Tenant(name)
+
+
+def _all(database: Database, tenant: Tenant, rating: Rating | None, *, consent: bool) -> list[StoredFeedback]:
     from deepwell.storage.feedback import FeedbackStore
 
     async def found() -> list[StoredFeedback]:

@@ -33,7 +33,9 @@ feedback = Table(
     Column("model", String(256)),
     Column("messages", Text),  # JSON: the conversation, if the client sent it
     Column("end_user", Text),  # as the request names one, so that it can be erased
-    Column("created_at", BigInteger, nullable=False),  # of the newest vote: a later one replaces an earlier one
+    Column(
+        "created_at", BigInteger, nullable=False
+    ),  # of the newest vote: a later one replaces an earlier one
     Column("correction", Text),
     Column("consent", Boolean, nullable=False),  # may be used to improve models
     Column("verified", Boolean, nullable=False),  # model and messages are those of the kept answer

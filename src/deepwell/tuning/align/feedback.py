@@ -22,7 +22,7 @@ __all__ = ["FIELDS", "collect_votes", "label_line", "line_of", "preference_line"
 _LIMITS: Final = {
     "target_id": 128,
     "reason": 8192,
-    "correction": 65_536,
+    "correction": 32_768,
     "model": 256,
     "safety_identifier": 8192,
 }
@@ -54,9 +54,7 @@ async def collect_votes(database: Database, tenant: Tenant, *, since: int = 0) -
         since: time in seconds; votes of before are left out.
     """
     found = [
-        one
-        async for one in FeedbackStore(database).walk(tenant, consent=True)
-        if one.created_at >= since
+        one async for one in FeedbackStore(database).walk(tenant, consent=True) if one.created_at >= since
     ]
     found.sort(key=lambda one: one.created_at)
     return [vote_of(one) for one in found]
@@ -64,9 +62,13 @@ async def collect_votes(database: Database, tenant: Tenant, *, since: int = 0) -
 
 def line_of(given: StoredFeedback) -> dict[str, Any]:
     """Returns the object that stands for a rating in a file, which `read_feedback` reads."""
-    line: dict[str, Any] = {name: getattr(given, name) for name in ("target_id", "rating", "consent", "created_at")}
+    line: dict[str, Any] = {
+        name: getattr(given, name) for name in ("target_id", "rating", "consent", "created_at")
+    }
     line |= {
-        name: value for name in ("reason", "correction", "model") if (value := getattr(given, name)) is not None
+        name: value
+        for name in ("reason", "correction", "model")
+        if (value := getattr(given, name)) is not None
     }
     if given.end_user is not None:
         line["safety_identifier"] = given.end_user

@@ -148,7 +148,9 @@ class _Curation:
         self._votes = votes
         self._limits = limits
         self._dropped: dict[int, tuple[str, str]] = {}
-        self._prompts: dict[int, int] = {}  # the vote that stands for the prompt of each, near-duplicates together
+        self._prompts: dict[
+            int, int
+        ] = {}  # the vote that stands for the prompt of each, near-duplicates together
 
     def run(self) -> Curated:
         """Runs all steps."""

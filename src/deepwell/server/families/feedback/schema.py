@@ -26,7 +26,7 @@ class FeedbackRequest(Strict):
     target_id: _Name = Field(description="Id of a response, a completion or a message.")
     rating: Literal["up", "down"]
     reason: _Text | None = None
-    correction: Annotated[str, Field(min_length=1, max_length=65_536, pattern=r"^[^\x00]*$")] | None = Field(
+    correction: Annotated[str, Field(min_length=1, max_length=32_768, pattern=r"^[^\x00]*$")] | None = Field(
         None, description="The answer that the user would have liked."
     )
     consent: bool = Field(
