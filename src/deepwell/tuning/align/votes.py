@@ -157,9 +157,11 @@ class _Curation:
         self._drop_unusable()
         self._drop_replaced()
         self._drop_duplicates()
-        self._drop_above_limits()
+        self._drop_above_number()
+        self._drop_above_share()  # before prompts are held out, so that a flood holds out few
+        self._drop_held_out_prompts([place for place in self._left() if self._is_held_out(place)])
+        self._drop_above_share()  # of what is left
         held_out = [place for place in self._left() if self._is_held_out(place)]
-        self._drop_held_out_prompts(held_out)
         train = [place for place in self._left() if not self._is_held_out(place)]
         return Curated(self._of(train), self._of(held_out), self._report(len(train) + len(held_out)))
 
@@ -212,20 +214,26 @@ class _Curation:
                 same = self._votes[place].desirable == opinion
                 self._drop(place, "duplicate" if same else "outvoted", self._named(kept))
 
-    def _drop_above_limits(self) -> None:
-        """Drops the oldest votes of users who have more than their number or share."""
-        of_user: dict[str, list[int]] = {}
-        for place in self._left():
-            of_user.setdefault(self._votes[place].user, []).append(place)
+    def _drop_above_number(self) -> None:
+        """Drops the oldest votes of users who have more than a user may have."""
         most = self._limits.max_votes_per_user
-        for places in of_user.values():
+        for places in self._by_user():
             for place in places[:-most]:
                 self._drop(place, "user_limit", str(most))
-            del places[:-most]
-        share = _most_by_share([len(places) for places in of_user.values()], self._limits.max_user_share)
-        for places in of_user.values():
-            for place in places[: max(0, len(places) - share)]:
-                self._drop(place, "user_share", f"{share} = {self._limits.max_user_share:g}")
+
+    def _drop_above_share(self) -> None:
+        """Drops the oldest votes of users who have a greater share than a user may have."""
+        users = self._by_user()
+        most = _most_by_share([len(places) for places in users], self._limits.max_user_share)
+        for places in users:
+            for place in places[: max(0, len(places) - most)]:
+                self._drop(place, "user_share", f"{most} = {self._limits.max_user_share:g}")
+
+    def _by_user(self) -> list[list[int]]:
+        found: dict[str, list[int]] = {}
+        for place in self._left():
+            found.setdefault(self._votes[place].user, []).append(place)
+        return list(found.values())
 
     def _drop_held_out_prompts(self, held_out: Iterable[int]) -> None:
         prompts = {self._prompts[place]: place for place in held_out}

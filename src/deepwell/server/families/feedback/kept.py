@@ -24,7 +24,7 @@ _SAID = ("role", "content", "reasoning_content", "tool_calls", "tool_call_id", "
 
 @dataclass(frozen=True, slots=True)
 class KeptAnswer:
-    """What is kept of an answer.
+    """The kept parts of an answer.
 
     Attributes:
         model: the model that gave it.
