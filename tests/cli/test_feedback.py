@@ -18,7 +18,7 @@ def feedback(runner: CliRunner, *arguments: str, code: int = 0) -> dict[str, Any
     return json.loads(result.output)
 
 
-def line(user: str, number: int, rating: str = "up", **more: Any) -> dict[str, Any]:
+def line(user: str, number: int, rating: str | None = "up", **more: Any) -> dict[str, Any]:
     question = {"role": "user", "content": f"{user} asks {number}"}
     answer = {"role": "assistant", "content": f"{user} hears {number}"}
     more.setdefault("messages", [question, answer])
@@ -69,7 +69,7 @@ def test_votes_become_training_data(runner: CliRunner, file: Path, tmp_path: Pat
     written(file, [*read(file), fixed, silent, thumb, {"label": True, **line("user 6", 9, None)}])
     feedback(runner, "import", str(file))
     folder = tmp_path / "data"
-    told = feedback(runner, "curate", "-o", str(folder))
+    told = feedback(runner, "curate", "-o", str(folder), "--max-share", "1", "--max-share-held-out", "1")
     assert told["dropped_by_reason"] == {"no_prompt": 1}
     assert (told["read"], told["kept"]) == (23, 22)
     assert told["train"]["votes"] == told["files"]["train.jsonl"] == len(read(folder / "train.jsonl"))
@@ -86,8 +86,8 @@ def test_votes_become_training_data(runner: CliRunner, file: Path, tmp_path: Pat
             "non_preferred_output": fixed["messages"][1:],
         }
     ]
-    said = runner.invoke(app, ["feedback", "curate", "-o", str(folder)]).output
-    assert "22" in said and "train-preferences.jsonl" in said
+    said = runner.invoke(app, ["feedback", "curate", "-o", str(folder), "--held-out", "0"]).output
+    assert "22 kept" in said and "train-preferences.jsonl" in said
 
 
 def test_a_line_that_is_no_feedback_is_named_and_the_others_are_kept(

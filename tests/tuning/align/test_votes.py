@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deepwell.errors import InvalidRequest
 from deepwell.tuning.align.votes import DROP_REASONS, Curated, CurationLimits, Vote, curate, is_held_out
 
-OPEN = CurationLimits(max_user_share=1.0, held_out_share=0.0)
+OPEN = CurationLimits(max_user_share=1.0, max_user_share_held_out=1.0, held_out_share=0.0)
 
 
 def vote(question: str, answer: str, user: str, desirable: bool = True, **more: Any) -> Vote:
@@ -45,7 +45,8 @@ votes = st.builds(
 def test_every_vote_is_accounted_for_and_no_user_is_in_two_parts(
     given_votes: list[Vote], most: int, share: float, held_out: float
 ) -> None:
-    found = curate(given_votes, CurationLimits(most, share, held_out))
+    limits = CurationLimits(most, share, min(1, 2 * share), held_out)
+    found = curate(given_votes, limits)
     kept = [*found.train, *found.held_out]
     told = found.to_json()
     assert told["read"] == len(given_votes) == len(kept) + told["dropped"]
@@ -55,9 +56,10 @@ def test_every_vote_is_accounted_for_and_no_user_is_in_two_parts(
     assert all(is_held_out(one.user, held_out) for one in found.held_out)
     prompts = [{one.prompt[0]["content"] for one in part} for part in (found.train, found.held_out)]
     assert prompts[0].isdisjoint(prompts[1])
-    counts = Counter(one.user for one in kept)
-    assert all(count <= min(most, share * len(kept) + 1e-9) for count in counts.values())
-    assert curate(given_votes, CurationLimits(most, share, held_out)) == found
+    for part, greatest in ((found.train, share), (found.held_out, min(1, 2 * share))):
+        counts = Counter(one.user for one in part)
+        assert all(count <= min(most, greatest * len(part) + 1e-9) for count in counts.values())
+    assert curate(given_votes, limits) == found
 
 
 def test_a_later_vote_of_a_user_on_an_answer_replaces_an_earlier_one() -> None:
@@ -90,13 +92,24 @@ def test_near_duplicates_need_both_a_prompt_and_an_answer_that_are_alike() -> No
 
 def test_one_user_has_a_limited_number_and_share() -> None:
     others = [one for user in "abcdefgh" for one in many(user, 5)]
-    found = curate([*many("spam", 900, desirable=False), *others], CurationLimits(100, 0.2, 0.0))
+    found = curate(
+        [*many("spam", 900, desirable=False), *others], CurationLimits(100, 0.2, held_out_share=0.0)
+    )
     counts = Counter(one.user for one in found.train)
     assert counts["spam"] == 10  # a fifth of 50
     assert dropped(found) == {"user_limit": 800, "user_share": 90}
     assert [one.answer for one in found.train][:2] == ["spam hears 890", "spam hears 891"]  # the newest
     alone = curate(many("spam", 900), CurationLimits(held_out_share=0.0))
     assert not alone.train and alone.report.dropped.total() == 900
+
+
+def test_no_user_judges_alone() -> None:
+    users = [f"user {n}" for n in range(40)]
+    out = [user for user in users if is_held_out(user, 0.2)][:3]
+    lone = curate(many(out[0], 50))
+    assert not lone.held_out and dropped(lone) == {"user_share": 50}
+    three = curate([*many(out[0], 50), *many(out[1], 3), *many(out[2], 2)], CurationLimits())
+    assert Counter(one.user for one in three.held_out) == {out[0]: 5, out[1]: 3, out[2]: 2}
 
 
 def test_a_flood_takes_no_answer_from_others() -> None:
@@ -106,12 +119,14 @@ def test_a_flood_takes_no_answer_from_others() -> None:
 
 
 def test_votes_of_unknown_users_are_those_of_one() -> None:
-    found = curate([*many("", 50), *many("a", 5), *many("b", 5)], CurationLimits(100, 0.5, 0.0))
+    found = curate(
+        [*many("", 50), *many("a", 5), *many("b", 5)], CurationLimits(100, 0.5, held_out_share=0.0)
+    )
     assert Counter(one.user for one in found.train) == {"": 10, "a": 5, "b": 5}
 
 
 def test_a_held_out_prompt_is_not_trained_on() -> None:
-    limits = CurationLimits(max_user_share=1.0, held_out_share=0.5)
+    limits = CurationLimits(max_user_share=1.0, max_user_share_held_out=1.0, held_out_share=0.5)
     users = [f"user {n}" for n in range(20)]
     out = next(user for user in users if is_held_out(user, 0.5))
     trained = next(user for user in users if not is_held_out(user, 0.5))
@@ -142,6 +157,7 @@ def test_unusable_votes_are_named() -> None:
         {"max_votes_per_user": 0},
         {"max_user_share": 0},
         {"max_user_share": 1.1},
+        {"max_user_share_held_out": 0},
         {"held_out_share": 1},
         {"min_similarity": 0},
     ],

@@ -126,9 +126,17 @@ def curate(
         typer.Option(
             min=0.001,
             max=1,
-            help="Greatest share of one user in all kept votes; 0.25 needs at least four users.",
+            help="Greatest share of one user in the votes to train on; 0.25 needs at least four users.",
         ),
     ] = 0.25,
+    max_share_held_out: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            max=1,
+            help="Greatest share of one user in the held-out votes; 0.5 needs at least two users.",
+        ),
+    ] = 0.5,
     held_out: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the users whose votes are held out to judge by.")
     ] = 0.2,
@@ -143,7 +151,7 @@ def curate(
         from deepwell.tuning.align.votes import CurationLimits
         from deepwell.tuning.align.votes import curate as curated
 
-        limits = CurationLimits(max_votes, max_share, held_out, salt)
+        limits = CurationLimits(max_votes, max_share, max_share_held_out, held_out, salt)
         votes = asyncio.run(collect_votes(database, _tenant(tenant)))
         found = curated(votes, limits)
         written = _write_curated(output, found)

@@ -63,7 +63,8 @@ class CurationLimits:
 
     Attributes:
         max_votes_per_user: most votes that are kept of one user, the newest of them.
-        max_user_share: greatest share of one user in all kept votes. A share of 0.25 needs at least four users.
+        max_user_share: greatest share of one user in the votes to train on. A share of 0.25 needs at least four users.
+        max_user_share_held_out: greatest share of one user in the held-out votes. A share of 0.5 needs at least two users.
         held_out_share: share of the users whose votes are held out.
         salt: text that decides which users are held out. The same salt holds out the same users in every round.
         min_similarity: least Jaccard similarity of near-duplicates, of the prompts and of the answers.
@@ -74,6 +75,7 @@ class CurationLimits:
 
     max_votes_per_user: int = 100
     max_user_share: float = 0.25
+    max_user_share_held_out: float = 0.5
     held_out_share: float = 0.2
     salt: str = ""
     min_similarity: float = 0.9
@@ -83,6 +85,7 @@ class CurationLimits:
         ranges = (
             ("max_votes_per_user", self.max_votes_per_user >= 1, "a number of at least 1"),
             ("max_user_share", 0 < self.max_user_share <= 1, "above 0 and at most 1"),
+            ("max_user_share_held_out", 0 < self.max_user_share_held_out <= 1, "above 0 and at most 1"),
             ("held_out_share", 0 <= self.held_out_share < 1, "from 0 to below 1"),
             ("min_similarity", 0 < self.min_similarity <= 1, "above 0 and at most 1"),
         )
@@ -125,8 +128,8 @@ def curate(votes: Sequence[Vote], limits: CurationLimits | None = None) -> Curat
 
     In this order: votes without a prompt or an answer are dropped; of a user's votes for one answer the newest counts; of
     near-duplicates, which have near-duplicate prompts and answers, one vote is kept, of the opinion that more users share,
-    and none if as many users have the other; each user keeps the newest votes up to the limits; users are split by a hash
-    of their names; votes to train on whose prompt is a near-duplicate of a held-out prompt are dropped.
+    and none if as many users have the other; users are split by a hash of their names; each user keeps the newest votes up
+    to the limits; votes to train on whose prompt is a near-duplicate of a held-out prompt are dropped.
 
     Args:
         votes: in the order of their arrival.
@@ -222,12 +225,14 @@ class _Curation:
                 self._drop(place, "user_limit", str(most))
 
     def _drop_above_share(self) -> None:
-        """Drops the oldest votes of users who have a greater share than a user may have."""
-        users = self._by_user()
-        most = _most_by_share([len(places) for places in users], self._limits.max_user_share)
-        for places in users:
-            for place in places[: max(0, len(places) - most)]:
-                self._drop(place, "user_share", f"{most} = {self._limits.max_user_share:g}")
+        """Drops the oldest votes of users who have a greater share of a part than a user may have."""
+        limits = ((False, self._limits.max_user_share), (True, self._limits.max_user_share_held_out))
+        for held_out, share in limits:
+            users = [places for places in self._by_user() if self._is_held_out(places[0]) == held_out]
+            most = _most_by_share([len(places) for places in users], share)
+            for places in users:
+                for place in places[: max(0, len(places) - most)]:
+                    self._drop(place, "user_share", f"{most} = {share:g}")
 
     def _by_user(self) -> list[list[int]]:
         found: dict[str, list[int]] = {}

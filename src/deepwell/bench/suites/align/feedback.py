@@ -78,7 +78,7 @@ def bench_feedback_sdk(report: Report, model: Path) -> dict[str, Any]:
             "failed",
             "votes curated",
             "kept",
-            "greatest share of a user",
+            "greatest share of a user in training",
             "left of the erased",
         ],
         [
@@ -103,6 +103,7 @@ def bench_feedback_sdk(report: Report, model: Path) -> dict[str, Any]:
         "curated_votes": min(value["votes"] for value in values),
         "accounted": all(value["accounted"] for value in values),
         "greatest_share": max(value["greatest_share"] for value in values),
+        "greatest_share_held_out": max(value["greatest_share_held_out"] for value in values),
         "users_in_both_parts": sum(value["users_in_both_parts"] for value in values),
         "left_of_erased": sum(value["left"] for value in values),
     }
@@ -337,12 +338,12 @@ def _curate(checks: _Checks, world: _World) -> dict[str, Any]:
         "feedback", "curate", "--tenant", "crowd", "-o", str(folder), "--max-share", str(_SHARE)
     )
     parts = {name: _users(folder / f"{name}.jsonl") for name in ("train", "held-out")}
-    users = parts["train"] + parts["held-out"]
     return {
         "votes": found["read"],
         "kept": found["kept"],
         "accounted": found["read"] == found["kept"] + found["dropped"] == counts["ratings"],
-        "greatest_share": max(users.count(user) for user in set(users)) / len(users),
+        "greatest_share": _greatest_share(parts["train"]),
+        "greatest_share_held_out": _greatest_share(parts["held-out"]),
         "users_in_both_parts": len(set(parts["train"]) & set(parts["held-out"])),
     }
 
@@ -357,6 +358,10 @@ def _line(user: str, number: int, *, rating: str) -> dict[str, Any]:
         "consent": True,
         "created_at": 1_700_000_000 + number,
     }
+
+
+def _greatest_share(users: list[str]) -> float:
+    return max(users.count(user) for user in set(users)) / len(users)
 
 
 def _users(path: Path) -> list[str]:
