@@ -38,7 +38,7 @@ _Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one user said of one answer.
+    """One user's opinion of one answer.
 
     Attributes:
         prompt: OpenAI chat messages in front of the answer, the oldest first.
