@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from deepwell.cli import app
+from deepwell.storage.feedback import voter_of
 
 
 def feedback(runner: CliRunner, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -52,8 +53,10 @@ def test_a_file_is_imported_once_and_exported_as_it_was(
         assert (told["read"], told["kept"], told["dropped"]) == (21, 21, 0)
     copy = tmp_path / "copy.jsonl"
     assert feedback(runner, "export", "--tenant", "acme", "-o", str(copy))["ratings"] == 21
-    assert [{k: v for k, v in one.items() if k != "target_id"} for one in read(copy)][:20] == read(file)[:20]
-    assert read(copy)[20] == full
+    assert [{k: v for k, v in one.items() if k not in ("target_id", "voter")} for one in read(copy)][
+        :20
+    ] == read(file)[:20]
+    assert read(copy)[20] == full | {"voter": voter_of("lin")}
     assert feedback(runner, "import", str(copy), "--tenant", "acme")["kept"] == 21
     listed = feedback(runner, "list", "--tenant", "acme", "--limit", "3")
     assert [listed[name] for name in ("ratings", "up", "consent", "users")] == [21, 20, 20, 11]

@@ -9,8 +9,11 @@ import pytest
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
+from deepwell.safety.privacy.attribution import Subject, attributed
 from deepwell.server.app import create_app
+from deepwell.server.context import ServerContext
 from deepwell.server.options import LimitsConfig
+from deepwell.storage.database import LOCAL
 from deepwell.storage.feedback import FeedbackLimits
 
 UP = {"target_id": "chatcmpl-1", "rating": "up"}
@@ -171,3 +174,16 @@ async def test_a_user_and_a_tenant_rate_so_many_answers_a_day(engine: FakeEngine
         assert (await rate(http, target_id="a1", safety_identifier="ada")).status_code == 200
         assert (await rate(http, target_id="a1", safety_identifier="eve")).status_code == 429
     service.state.close()
+
+
+async def test_a_copy_goes_with_the_person_whose_conversation_it_was(
+    http: httpx.AsyncClient, service: ServerContext
+) -> None:
+    answer = await ask(http, safety_identifier="lin")
+    told = (await rate(http, target_id=answer["id"], consent=True, safety_identifier="ada")).json()
+    assert len(told["messages"]) == 2
+    await rate(http, target_id="chatcmpl-other", safety_identifier="eve")
+    await http.delete(f"/v1/chat/completions/{answer['id']}")
+    for person in ("ada", "lin"):
+        found = await attributed(service.state.database, Subject(LOCAL, person))
+        assert len(found.feedback) == 1

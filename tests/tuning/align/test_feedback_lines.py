@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from deepwell.storage.feedback import StoredFeedback
+from deepwell.storage.feedback import StoredFeedback, voter_of
 from deepwell.tuning.align.feedback import line_of, preference_line, read_feedback, vote_of
 from deepwell.tuning.data.records import BadRecord
 
@@ -35,6 +35,7 @@ def read(path: Path, *lines: Any) -> list[StoredFeedback | BadRecord]:
         ({"rating": "up", "target_id": "a", "reason": "nul \0"}, "reason"),
         ({"rating": "up", "target_id": "a", "stars": 5}, "stars"),
         ({"rating": "up", "target_id": "a", "consent": 1}, "consent"),
+        ({"rating": "up", "target_id": "a", "voter": "lin"}, "voter"),
         ({"rating": "up", "target_id": "a", "created_at": -1}, "created_at"),
         ({"rating": "up", "messages": [{"role": "user", "content": "q"}]}, "messages[0].role"),
         ({"rating": "up", "messages": [{"role": "villain", "content": "q"}]}, "messages[0].role"),
@@ -65,3 +66,9 @@ def test_a_rating_is_a_vote() -> None:
     thumb = vote_of(StoredFeedback("fb_1", "x", "up", 1))
     question = vote_of(StoredFeedback("fb_1", "x", "up", 1, messages=json.dumps(SAID[:1])))
     assert (thumb.prompt, thumb.answer) == (question.prompt, question.answer) == ((), "")
+
+
+def test_votes_of_different_keys_stay_apart(tmp_path: Path) -> None:
+    made = [StoredFeedback(f"fb_{n}", "x", "up", 1, voter=voter_of(None, f"key_{n}")) for n in range(2)]
+    found = read(tmp_path / "f.jsonl", *map(line_of, made))
+    assert [one.voter for one in found if isinstance(one, StoredFeedback)] == [one.voter for one in made]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,11 +27,12 @@ _LIMITS: Final = {
     "model": 256,
     "safety_identifier": 8192,
 }
-FIELDS: Final = (*_LIMITS, "rating", "messages", "consent", "created_at")
+FIELDS: Final = (*_LIMITS, "rating", "messages", "consent", "created_at", "voter")
 """Fields of a line of feedback. All but the rating may be left out; there is a conversation or the id of an answer."""
 
 _MAX_MESSAGES_BYTES: Final = 256 << 10  # as the API has it
 _MAX_TIME: Final = 1 << 40
+_VOTER: Final = re.compile("[0-9a-f]{64}|fb_[0-9a-f]{32}")  # the second: of ratings before there were voters
 
 
 def vote_of(given: StoredFeedback) -> Vote:
@@ -61,9 +63,12 @@ async def collect_votes(database: Database, tenant: Tenant, *, since: int = 0) -
 
 
 def line_of(given: StoredFeedback) -> dict[str, Any]:
-    """Returns the object that stands for a rating in a file, which `read_feedback` reads."""
+    """Returns the object that stands for a rating in a file, which `read_feedback` reads.
+
+    The hash of the voter is part of it, so that votes of different keys stay those of different users.
+    """
     line: dict[str, Any] = {
-        name: getattr(given, name) for name in ("target_id", "rating", "consent", "created_at")
+        name: getattr(given, name) for name in ("target_id", "rating", "consent", "created_at", "voter")
     }
     line |= {
         name: value
@@ -140,7 +145,7 @@ def _parsed(raw: bytes, now: int) -> StoredFeedback:
         end_user=texts["safety_identifier"],
         correction=texts["correction"],
         consent=_boolean(fields, "consent") or False,
-        voter=voter_of(texts["safety_identifier"]),
+        voter=_voter(fields) or voter_of(texts["safety_identifier"]),
         source="import",
     )
 
@@ -178,6 +183,13 @@ def _text(fields: Mapping[str, Any], name: str, limit: int) -> str | None:
     if len(value) > limit or "\0" in value or (name == "target_id" and not _is_name(value)):
         raise ShapeError(name, Note("feedback_text", {"limit": limit}))
     return value or None
+
+
+def _voter(fields: Mapping[str, Any]) -> str | None:
+    value = _text(fields, "voter", 64)
+    if value is not None and not _VOTER.fullmatch(value):
+        raise ShapeError("voter", _type("64 hexadecimal digits", "64 位十六进制数字", value))
+    return value
 
 
 def _is_name(value: str) -> bool:

@@ -34,7 +34,7 @@ def router(context: ServerContext) -> APIRouter:
         principal, state = principal_of(request), context.state
         sent = _sent_messages(body)
         kept = await kept_answer(state, principal.tenant, body.target_id)
-        end_user = body.safety_identifier or (None if kept is None else kept.end_user)
+        person = None if kept is None else kept.end_user
         given = StoredFeedback(
             id=f"fb_{uuid.uuid4().hex}",
             target_id=body.target_id,
@@ -43,11 +43,12 @@ def router(context: ServerContext) -> APIRouter:
             reason=body.reason,
             model=body.model if kept is None else kept.model,
             messages=sent if kept is None else _kept_messages(kept, body),
-            end_user=end_user,
+            # Whose conversation it was, even if somebody else rates it: the copy goes with that person.
+            end_user=person or body.safety_identifier,
             correction=body.correction,
             consent=body.consent,
             verified=kept is not None,
-            voter=voter_of(end_user, principal.key_id),
+            voter=voter_of(body.safety_identifier or person, principal.key_id),
         )
         store = FeedbackStore(state.database)
         return json_response(_body(await store.put(principal.tenant, given, context.options.limits.feedback)))

@@ -42,7 +42,7 @@ class FeedbackRequest(Strict):
         "is taken instead, if this is sent or consent is given.",
     )
     safety_identifier: _Text | None = Field(
-        None, description="The person whose conversation it was, so that it can be found and erased."
+        None, description="The person who rates, so that the rating can be found and erased."
     )
 
 
