@@ -227,17 +227,21 @@ def test_feedback_takes_the_conversation_along_only_if_asked(open_tab: Open) -> 
     answer = ask(page, "hello", turns=2)
     answer.get_by_role("button", name="Bad answer").click()
     page.get_by_role("textbox", name="What is wrong with it? (optional)").fill("too short")
+    page.get_by_role("textbox", name="What should it have said? (optional)").fill("Hello, world.")
     assert console.accessibility() == []
     page.get_by_role("button", name="Send feedback").click()
     expect(page.get_by_text("The feedback is kept on this server.")).to_be_visible()
     expect(answer.get_by_role("button", name="Bad answer")).to_have_attribute("aria-pressed", "true")
     answer.get_by_role("button", name="Good answer").click()
     page.get_by_role("checkbox").check()
+    page.get_by_role("checkbox", name="It may be used to improve the model").check()
     page.get_by_role("button", name="Send feedback").click()
     expect(answer.get_by_role("button", name="Good answer")).to_have_attribute("aria-pressed", "true")
     first, second = sent
     assert first["target_id"].startswith("chatcmpl-") and "messages" not in first
     assert (first["rating"], first["reason"], first["model"]) == ("down", "too short", "toy")
+    assert first["correction"] == "Hello, world." and "consent" not in first
+    assert second["consent"] is True and "correction" not in second
     assert second["messages"] == [
         {"role": "user", "content": "hello"},
         {"role": "assistant", "content": "hello"},

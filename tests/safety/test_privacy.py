@@ -22,7 +22,7 @@ from deepwell.safety.privacy.places import PLACES, place_of_path
 from deepwell.storage.completions import CompletionStore, StoredCompletion
 from deepwell.storage.conversations import ConversationStore, Item, StoredConversation
 from deepwell.storage.database import LOCAL, Tenant
-from deepwell.storage.feedback import FeedbackStore, StoredFeedback
+from deepwell.storage.feedback import FeedbackStore, StoredFeedback, voter_of
 from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.knowledge import KnowledgeStorage
@@ -281,7 +281,8 @@ async def test_an_end_user_is_gone_and_the_others_of_the_tenant_untouched(databa
     ratings = FeedbackStore(database)
     for number, (target, user) in enumerate((("resp_0", None), ("resp_1", None), ("x", ME), ("x", OTHER))):
         reason = f"secret of {OTHER if target == 'resp_1' else user or ME}"
-        await ratings.create(A, StoredFeedback(f"fb_{number}", target, "up", 1, reason, end_user=user))
+        given = StoredFeedback(f"fb_{number}", target, "up", 1, reason, end_user=user, voter=voter_of(user))
+        await ratings.put(A, given)
     await AuditStore(database).append(A, [AuditRecord("decision", 1, {}, user) for user in (ME, OTHER)])
     others = await database.read(lambda connection: rows_naming(connection, OTHER))
     refreshed = []

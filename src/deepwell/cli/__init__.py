@@ -29,6 +29,7 @@ VERBS = (
     "data",
     "tune",
     "evaluate",
+    "feedback",
     "keys",
     "guard",
     "audit",

@@ -15,6 +15,7 @@ from deepwell.models.store.catalog import CatalogEntry, shipped_catalog
 from deepwell.safety.terms.pull import lists_folder
 from deepwell.server.access.quota import RateLimits
 from deepwell.settings import InvalidSettings, Settings
+from deepwell.storage.feedback import FeedbackLimits
 from deepwell.storage.retention import RetentionPolicy
 from deepwell.storage.safety.anchors import Anchors
 
@@ -177,6 +178,7 @@ class LimitsConfig:
     max_wait_s: float = 0.0
     table: Path | None = None
     valkey_url: SecretStr | None = None
+    feedback: FeedbackLimits = field(default_factory=FeedbackLimits)
 
     @classmethod
     def of(cls, settings: Settings) -> LimitsConfig:
@@ -187,6 +189,7 @@ class LimitsConfig:
             settings.max_wait_s,
             settings.data_dir / "limits",
             settings.valkey_url,
+            FeedbackLimits(settings.feedback_per_user, settings.feedback_per_tenant),
         )
 
 

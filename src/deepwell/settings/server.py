@@ -75,6 +75,14 @@ class ServerSettings(Section):
     tokens_per_minute: int = Field(
         0, ge=0, description="Tokens that a tenant may use in a minute; 0: no limit. A key may carry its own."
     )
+    feedback_per_user: int = Field(
+        200,
+        ge=0,
+        description="Answers that one user may rate in a day; 0: no limit. A later rating of the same answer does not count.",
+    )
+    feedback_per_tenant: int = Field(
+        10_000, ge=0, description="Answers that all users of a tenant may rate in a day; 0: no limit."
+    )
     request_timeout_s: float = Field(
         1800, ge=0, description="Seconds after which a request ends with an error; 0: no limit."
     )

@@ -89,6 +89,8 @@ export const en = {
   "feedback.up": "What is good about it? (optional)",
   "feedback.down": "What is wrong with it? (optional)",
   "feedback.share": "Send the conversation up to this answer along",
+  "feedback.correction": "What should it have said? (optional)",
+  "feedback.consent": "It may be used to improve the model",
   "feedback.send": "Send feedback",
   "feedback.thanks": "Thank you. The feedback is kept on this server.",
   "settings.title": "Settings",

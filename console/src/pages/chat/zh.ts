@@ -91,6 +91,8 @@ export const zh: { [K in keyof typeof en]: string } = {
   "feedback.up": "好在哪里？（可不填）",
   "feedback.down": "问题在哪里？（可不填）",
   "feedback.share": "同时发送到此为止的对话",
+  "feedback.correction": "应该怎样回答？（可不填）",
+  "feedback.consent": "允许用于改进模型",
   "feedback.send": "发送反馈",
   "feedback.thanks": "谢谢。反馈已保存在此服务器上。",
   "settings.title": "设置",

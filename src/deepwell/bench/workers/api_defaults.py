@@ -122,6 +122,9 @@ _DEFAULTS: Mapping[str, str] = {
     # Figures, feedback and safety
     "rating": "any",
     "reason": _NONE,
+    "correction": _NONE,
+    "consent": "any",
+    "target_id": "any",
     "decision": "any",
     "since": "the first entry",
     "until": "the newest entry",
@@ -161,7 +164,7 @@ _OF_OPERATION: Mapping[tuple[str, str], str] = {
     ("POST /v1/evals", "name"): "its id",
     ("POST /v1/evals/{eval_id}/runs", "name"): "its id",
     **{("POST /v1/evals/{eval_id}", name): "unchanged" for name in ("name", "metadata")},
-    ("POST /v1/feedback", "safety_identifier"): _NONE,
+    ("POST /v1/feedback", "safety_identifier"): "the user of the kept answer's request, else the API key",
     (_USAGE, "limit"): "7 days or 24 hours",
     ("POST /api/chat", "stream"): "true",
     ("POST /api/generate", "stream"): "true",

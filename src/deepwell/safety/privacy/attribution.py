@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from deepwell.safety.privacy.places import LABELS
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.feedback import voter_of
 from deepwell.storage.responses import DELETED
 from deepwell.storage.tables import (
     batches,
@@ -80,9 +81,9 @@ async def attributed(database: Database, subject: Subject) -> Attribution:
         if row.end_user == me or _names(_json(row.metadata), me):
             found.completions.append(row.seq)
             answers.add(row.id)
-    columns = ("seq", "end_user", "target_id")
+    columns, voter = ("seq", "end_user", "voter", "target_id"), voter_of(me)
     async for row in _rows(database, feedback, feedback.c.seq, subject.tenant, columns):
-        if row.end_user == me or row.target_id in answers:
+        if row.end_user == me or row.voter == voter or row.target_id in answers:
             found.feedback.append(row.seq)
     await _stores(database, subject, found, await _batches(database, subject, found))
     return found

@@ -119,7 +119,7 @@ PLACES: Final = (
     _table(
         "feedback",
         "rows whose request named the end user, and those about one of the end user's responses or completions, are exported "
-        "and deleted",
+        "and deleted, with the copies of conversations in them",
     ),
     _table("fine_tuning_jobs", _MADE),
     _table("fine_tuning_events", _WITH.format("their job")),

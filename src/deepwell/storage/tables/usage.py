@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, String, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Boolean, Column, Index, String, Table, Text, UniqueConstraint
 
 from deepwell.storage.tables.base import Sequence, metadata
 
@@ -33,8 +33,17 @@ feedback = Table(
     Column("model", String(256)),
     Column("messages", Text),  # JSON: the conversation, if the client sent it
     Column("end_user", Text),  # as the request names one, so that it can be erased
-    Column("created_at", BigInteger, nullable=False),
+    Column(
+        "created_at", BigInteger, nullable=False
+    ),  # of the newest vote: a later one replaces an earlier one
+    Column("correction", Text),
+    Column("consent", Boolean, nullable=False),  # may be used to improve models
+    Column("verified", Boolean, nullable=False),  # model and messages are those of the kept answer
+    Column("voter", String(64), nullable=False),  # hash of who voted; of rows before there were any: their id
+    Column("source", String(16), nullable=False),  # api or import
     UniqueConstraint("tenant", "id"),
     Index("ix_feedback_tenant_rating_seq", "tenant", "rating", "seq"),
-    Index("ix_feedback_tenant_target_id", "tenant", "target_id"),
+    Index("uq_feedback_tenant_target_id_voter", "tenant", "target_id", "voter", unique=True),
+    Index("ix_feedback_tenant_voter_created_at", "tenant", "voter", "created_at"),
+    Index("ix_feedback_tenant_created_at", "tenant", "created_at"),
 )

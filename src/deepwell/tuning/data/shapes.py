@@ -11,7 +11,7 @@ import msgspec
 
 from deepwell.messages import Note
 
-__all__ = ["Format", "Shape", "ShapeError", "parse"]
+__all__ = ["Format", "Shape", "ShapeError", "decoded", "parse"]
 
 Format = Literal["chat", "sharegpt", "alpaca", "text"]
 
@@ -61,7 +61,7 @@ def parse(raw: bytes, format: Literal["auto", "chat", "sharegpt", "alpaca", "tex
     Raises:
         ShapeError: it is not JSON in UTF-8, or not of the format; `auto`: of no known one.
     """
-    value = _decoded(raw)
+    value = decoded(raw)
     if not isinstance(value, dict):
         _wrong("", "data_type", expected="an object", expected_zh="对象", found=_kind(value))
     fields = cast("dict[str, Any]", value)
@@ -72,7 +72,7 @@ def parse(raw: bytes, format: Literal["auto", "chat", "sharegpt", "alpaca", "tex
     return Shape(messages, tools, label, found, extra)
 
 
-def _decoded(raw: bytes, path: str = "") -> Any:
+def decoded(raw: bytes, path: str = "") -> Any:
     """Returns the value of JSON text.
 
     Raises:
@@ -210,7 +210,7 @@ def _tools(value: Any) -> tuple[dict[str, Any], ...]:
     if isinstance(value, str):  # ShareGPT files carry them as JSON text
         if not value.strip():
             return ()
-        value = _decoded(value.encode(), "tools")
+        value = decoded(value.encode(), "tools")
     if value is None:
         return ()
     _expect(value, list, "tools", "a list", "列表")
@@ -245,7 +245,7 @@ def _sharegpt(fields: Mapping[str, Any]) -> _Parsed:
 
 
 def _call_message(value: str, number: int, path: str) -> dict[str, Any]:
-    call = _decoded(value.encode(), path)
+    call = decoded(value.encode(), path)
     _expect(call, dict, path, "an object", "对象")
     _expect(call.get("name"), str, f"{path}.name", "a string", "字符串")
     arguments = call.get("arguments", {})

@@ -9,10 +9,12 @@ import * as session from "../model/session";
 import type { Message } from "../model/types";
 import { say } from "../say";
 
-/** Asks why, and sends a rating. The conversation goes along only if the user says so. */
+/** Asks why, and sends a rating. The conversation goes along, and may be used for training, only if the user says so. */
 export function Feedback({ message, rating, onClose }: { message: Message; rating: "up" | "down"; onClose: () => void }) {
   const [reason, setReason] = useState("");
+  const [correction, setCorrection] = useState("");
   const [share, setShare] = useState(false);
+  const [consent, setConsent] = useState(false);
   const [busy, setBusy] = useState(false);
   const send = async () => {
     setBusy(true);
@@ -22,6 +24,8 @@ export function Feedback({ message, rating, onClose }: { message: Message; ratin
       rating,
       model: message.model,
       ...(reason.trim() === "" ? {} : { reason: reason.trim() }),
+      ...(rating === "up" || correction.trim() === "" ? {} : { correction: correction.trim() }),
+      ...(share && consent ? { consent: true } : {}),
       ...(share ? { messages: turns.map((one) => ({ role: one.role, content: withAttachments(one.content, one.attachments) })) } : {}),
     };
     try {
@@ -43,7 +47,9 @@ export function Feedback({ message, rating, onClose }: { message: Message; ratin
       }}
     >
       <TextField label={say(`feedback.${rating}`)} value={reason} onInput={setReason} rows={2} />
+      {rating === "down" && <TextField label={say("feedback.correction")} value={correction} onInput={setCorrection} rows={2} />}
       <CheckField label={say("feedback.share")} value={share} onChange={setShare} />
+      {share && <CheckField label={say("feedback.consent")} value={consent} onChange={setConsent} />}
       <div class="dialog-actions">
         <Button onClick={onClose}>{t("action.cancel")}</Button>
         <Button kind="primary" submit busy={busy}>

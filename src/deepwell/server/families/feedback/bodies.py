@@ -16,7 +16,10 @@ class Feedback(Struct, tag_field="object", tag="feedback"):
     reason: str | None
     model: str | None
     created_at: int
-    messages: Raw | UnsetType = UNSET  # where the client sent them
+    correction: str | None
+    consent: bool
+    verified: bool  # model and messages are those of the kept answer
+    messages: Raw | UnsetType = UNSET  # where the client sent them, or consented to the use of the kept ones
 
 
 class FeedbackDeleted(Struct, tag_field="object", tag="feedback"):

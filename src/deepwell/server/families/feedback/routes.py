@@ -11,13 +11,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from deepwell.errors import InvalidRequest
-from deepwell.server.access.principal import tenant_of
+from deepwell.server.access.principal import principal_of, tenant_of
 from deepwell.server.context import ServerContext
 from deepwell.server.families.feedback.bodies import Feedback, FeedbackDeleted, FeedbackList
+from deepwell.server.families.feedback.kept import KeptAnswer, kept_answer
 from deepwell.server.families.feedback.schema import MAX_MESSAGES_BYTES, FeedbackQuery, FeedbackRequest
 from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import JsonRoute, json_response
-from deepwell.storage.feedback import FeedbackStore, StoredFeedback
+from deepwell.storage.feedback import FeedbackStore, StoredFeedback, voter_of
 
 __all__ = ["router"]
 
@@ -30,23 +31,38 @@ def router(context: ServerContext) -> APIRouter:
 
     @routes.post("/v1/feedback", summary="Rate an answer", response_model=None)
     async def create(request: Request, body: FeedbackRequest) -> Response:
+        principal, state = principal_of(request), context.state
+        sent = _sent_messages(body)
+        kept = await kept_answer(state, principal.tenant, body.target_id)
+        person = None if kept is None else kept.end_user
         given = StoredFeedback(
             id=f"fb_{uuid.uuid4().hex}",
             target_id=body.target_id,
             rating=body.rating,
             created_at=int(time.time()),
             reason=body.reason,
-            model=body.model,
-            messages=_messages(body),
-            end_user=body.safety_identifier,
+            model=body.model if kept is None else kept.model,
+            messages=sent if kept is None else _kept_messages(kept, body),
+            # Whose conversation it was, even if somebody else rates it: the copy goes with that person.
+            end_user=person or body.safety_identifier,
+            correction=body.correction,
+            consent=body.consent,
+            verified=kept is not None,
+            voter=voter_of(body.safety_identifier or person, principal.key_id),
         )
-        await FeedbackStore(context.state.database).create(tenant_of(request), given)
-        return json_response(_body(given))
+        store = FeedbackStore(state.database)
+        return json_response(_body(await store.put(principal.tenant, given, context.options.limits.feedback)))
 
     @routes.get("/v1/feedback", summary="List ratings of answers", response_model=None)
     async def listed(request: Request, query: Annotated[FeedbackQuery, Query()]) -> Response:
         page = await FeedbackStore(context.state.database).list(
-            tenant_of(request), after=query.after, limit=query.limit, order=query.order, rating=query.rating
+            tenant_of(request),
+            after=query.after,
+            limit=query.limit,
+            order=query.order,
+            rating=query.rating,
+            consent=query.consent,
+            target_id=query.target_id,
         )
         data = [_body(one) for one in page.data]
         return json_response(FeedbackList(data, *ends_of(data), page.has_more))
@@ -59,8 +75,8 @@ def router(context: ServerContext) -> APIRouter:
     return routes
 
 
-def _messages(body: FeedbackRequest) -> str | None:
-    """Returns the conversation as JSON.
+def _sent_messages(body: FeedbackRequest) -> str | None:
+    """Returns the conversation that the client sent, as JSON.
 
     Raises:
         InvalidRequest: it is too long to be kept, or no text.
@@ -84,6 +100,17 @@ def _messages(body: FeedbackRequest) -> str | None:
     return data.decode()
 
 
+def _kept_messages(kept: KeptAnswer, body: FeedbackRequest) -> str | None:
+    """Returns the conversation of a kept answer as JSON, to be used even after that was deleted.
+
+    It is copied if the user consents to its use, or sends it along. One that is longer than clients may send is not copied.
+    """
+    if kept.messages is None or not (body.consent or body.messages is not None):
+        return None
+    data = _encode(kept.messages)
+    return data.decode() if len(data) <= MAX_MESSAGES_BYTES else None
+
+
 def _body(given: StoredFeedback) -> Feedback:
     return Feedback(
         id=given.id,
@@ -92,5 +119,8 @@ def _body(given: StoredFeedback) -> Feedback:
         reason=given.reason,
         model=given.model,
         created_at=given.created_at,
+        correction=given.correction,
+        consent=given.consent,
+        verified=given.verified,
         messages=msgspec.UNSET if given.messages is None else msgspec.Raw(given.messages.encode()),
     )

@@ -17,17 +17,32 @@ _Name = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x2
 
 
 class FeedbackRequest(Strict):
-    """Rates an answer by its id. It need not be kept: ratings of answers that are not are kept all the same."""
+    """Rates an answer by its id. It need not be kept: ratings of answers that are not are kept all the same.
+
+    A user has one rating of an answer: a later one replaces it. The user is the `safety_identifier`, else the one that the
+    request of a kept answer named, else the API key.
+    """
 
     target_id: _Name = Field(description="Id of a response, a completion or a message.")
     rating: Literal["up", "down"]
     reason: _Text | None = None
-    model: Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")] | None = None
+    correction: Annotated[str, Field(min_length=1, max_length=32_768, pattern=r"^[^\x00]*$")] | None = Field(
+        None, description="The answer that the user would have liked."
+    )
+    consent: bool = Field(
+        False, description="Whether the rating and the conversation may be used to improve models."
+    )
+    model: Annotated[str, Field(max_length=256, pattern=r"^[^\x00]*$")] | None = Field(
+        None, description="The model that answered. Of a kept answer it is known, and this is ignored."
+    )
     messages: list[dict[str, Any]] | None = Field(
-        None, max_length=MAX_ENTRIES, description="The conversation. It is kept only if it is sent."
+        None,
+        max_length=MAX_ENTRIES,
+        description="The conversation, the answer last. It is kept only if it is sent. Of a kept answer, the kept conversation "
+        "is taken instead, if this is sent or consent is given.",
     )
     safety_identifier: _Text | None = Field(
-        None, description="The person whose conversation it was, so that it can be found and erased."
+        None, description="The person who rates, so that the rating can be found and erased."
     )
 
 
@@ -35,3 +50,5 @@ class FeedbackQuery(PageQuery):
     """A page of ratings."""
 
     rating: Literal["up", "down"] | None = None
+    consent: bool | None = None
+    target_id: _Name | None = None

@@ -1,0 +1,74 @@
+"""Files of feedback: lines that are none are named, and ratings come back as votes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepwell.storage.feedback import StoredFeedback, voter_of
+from deepwell.tuning.align.feedback import line_of, preference_line, read_feedback, vote_of
+from deepwell.tuning.data.records import BadRecord
+
+SAID = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+
+
+def read(path: Path, *lines: Any) -> list[StoredFeedback | BadRecord]:
+    path.write_text("".join(one if isinstance(one, str) else json.dumps(one) + "\n" for one in lines))
+    return list(read_feedback([path]))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        ("{broken\n", ""),
+        ("[1]\n", ""),
+        ('{"rating": "up", "target_id": "\\ud83d"}\n', ""),
+        ('{"rating": "up", "target_id": "a", "messages": ' + "[" * 200 + "]" * 200 + "}\n", ""),
+        ({"rating": "up"}, "target_id"),
+        ({"rating": "sideways", "target_id": "a"}, "rating"),
+        ({"target_id": "a"}, "rating"),
+        ({"rating": "up", "target_id": "a b"}, "target_id"),
+        ({"rating": "up", "target_id": "x" * 129}, "target_id"),
+        ({"rating": "up", "target_id": "a", "reason": "nul \0"}, "reason"),
+        ({"rating": "up", "target_id": "a", "stars": 5}, "stars"),
+        ({"rating": "up", "target_id": "a", "consent": 1}, "consent"),
+        ({"rating": "up", "target_id": "a", "voter": "lin"}, "voter"),
+        ({"rating": "up", "target_id": "a", "created_at": -1}, "created_at"),
+        ({"rating": "up", "messages": [{"role": "user", "content": "q"}]}, "messages[0].role"),
+        ({"rating": "up", "messages": [{"role": "villain", "content": "q"}]}, "messages[0].role"),
+        ({"rating": "up", "messages": [{"role": "assistant", "content": "x" * 300_000}]}, "messages"),
+    ],
+)
+def test_a_line_that_is_no_feedback_is_named(tmp_path: Path, wrong: Any, where: str) -> None:
+    good = {"rating": "up", "target_id": "a"}
+    first, bad, last = read(tmp_path / "f.jsonl", good, wrong, good)
+    assert isinstance(first, StoredFeedback) and isinstance(last, StoredFeedback)
+    assert isinstance(bad, BadRecord) and bad.line == 2 and bad.field.startswith(where)
+
+
+def test_a_line_without_a_target_has_that_of_its_conversation(tmp_path: Path) -> None:
+    lines = [{"label": True, "messages": SAID}, {"rating": "down", "messages": SAID}]
+    first, second = read(tmp_path / "f.jsonl", *lines)
+    assert isinstance(first, StoredFeedback) and isinstance(second, StoredFeedback)
+    assert first.target_id == second.target_id and first.voter == second.voter
+    assert (first.rating, second.rating, first.consent, first.source) == ("up", "down", False, "import")
+    assert line_of(second)["messages"] == SAID
+
+
+def test_a_rating_is_a_vote() -> None:
+    stored = StoredFeedback("fb_1", "x", "down", 1, messages=json.dumps(SAID), correction=" a ", voter="v")
+    vote = vote_of(stored)
+    assert (vote.prompt, vote.answer, vote.desirable, vote.user) == ((SAID[0],), "a", False, "v")
+    assert preference_line(vote) is None  # what is the same is no correction
+    thumb = vote_of(StoredFeedback("fb_1", "x", "up", 1))
+    question = vote_of(StoredFeedback("fb_1", "x", "up", 1, messages=json.dumps(SAID[:1])))
+    assert (thumb.prompt, thumb.answer) == (question.prompt, question.answer) == ((), "")
+
+
+def test_votes_of_different_keys_stay_apart(tmp_path: Path) -> None:
+    made = [StoredFeedback(f"fb_{n}", "x", "up", 1, voter=voter_of(None, f"key_{n}")) for n in range(2)]
+    found = read(tmp_path / "f.jsonl", *map(line_of, made))
+    assert [one.voter for one in found if isinstance(one, StoredFeedback)] == [one.voter for one in made]
