@@ -35,7 +35,7 @@ def versions(alias: Some = None, json: JsonFlag = False) -> None:
             write_json({"versions": [asdict(one) | {"passed": one.passed} for one in found]})
             return
         if not found:
-            console().print("There is no version yet: `deepwell models register ALIAS MODEL` adds one.")
+            console().print("There is no version yet: `deepwell models register ALIAS NAME` adds one.")
             return
         serving = {state.model: "serves" for state in story.aliases.values() if state is not None}
         serving |= {one.candidate: "canary" for one in story.rollouts.values() if one.state == "canary"}
@@ -89,8 +89,8 @@ def log(alias: Some = None, json: JsonFlag = False) -> None:
 
 def register_version(
     alias: Alias,
-    model: Annotated[
-        str, typer.Argument(help="Name by which servers know it: a model, or an adapter.", metavar="MODEL")
+    served: Annotated[
+        str, typer.Argument(help="Name by which servers know it: a model, or an adapter.", metavar="NAME")
     ],
     artefact: Annotated[
         Path | None,
@@ -112,7 +112,7 @@ def register_version(
 
         parents = parent or []
         told = (
-            NewVersion(model, parents=parents) if artefact is None else version_of(model, artefact, parents)
+            NewVersion(served, parents=parents) if artefact is None else version_of(served, artefact, parents)
         )
         with opened_rollouts() as rollouts:
             made = asyncio.run(rollouts.register(alias, told, by))

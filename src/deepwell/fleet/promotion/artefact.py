@@ -1,4 +1,4 @@
-"""What an artefact of `deepwell tune` tells of itself, as the registry keeps it."""
+"""Reads the record of an artefact of `deepwell tune` into the registry's form."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -32,12 +32,15 @@ class Checked:
         return not self.problems
 
 
-def check_ledger(database: Database, anchors: Anchors | None = None) -> Checked:
+def check_ledger(database: Database, anchors: Anchors | None = None, known: Sequence[Head] = ()) -> Checked:
     """Checks that no entry was changed, removed, moved or cut off, and that every alias is as its newest entry says. Blocks.
 
     An alias that was set before there was a ledger is in no entry, and not compared.
+
+    Args:
+        known: heads that were written down elsewhere; each is looked for, besides the anchor of this host.
     """
-    verified = verify_chain(Ledger(database, anchors), CHAIN)
+    verified = verify_chain(Ledger(database, anchors), CHAIN, known)
     problems = [f"entry {one.sequence}: {one.message}" for one in verified.problems]
     problems += database.read_now(_compare)
     return Checked(Head(verified.last, verified.head), tuple(problems))

@@ -36,7 +36,7 @@ _Z: Final = 1.959963984540054  # 97.5 % of the normal distribution
 
 @dataclass(frozen=True, slots=True)
 class Bars:
-    """Where the gates stand.
+    """The bars of the gates.
 
     Attributes:
         least_votes, least_users: votes to train on, and users who gave them.

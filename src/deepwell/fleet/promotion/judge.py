@@ -65,7 +65,7 @@ class Arms:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What to do with a canary, why, and by which numbers."""
+    """The decision about a canary, its reason and its numbers."""
 
     action: Literal["promote", "roll_back", "wait"]
     reason: str

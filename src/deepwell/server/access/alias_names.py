@@ -31,7 +31,7 @@ _log = logging.getLogger("deepwell.server")
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What an alias means: a model, and during a roll-out a candidate for some users."""
+    """The meaning of an alias: a model, and during a roll-out a candidate for some users."""
 
     model: str
     canary: Canary | None = None

@@ -27,7 +27,7 @@ _MOST_REASON: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class NewVersion:
-    """What is told of a version when it is registered: see `Version`."""
+    """A version as it is registered: see `Version`."""
 
     model: str
     artefact: str = ""

@@ -86,7 +86,7 @@ class AliasState:
 
 @dataclass(slots=True)
 class Story:
-    """What a number of entries tell. Versions and roll-outs by id, in order; aliases by name."""
+    """The story that a number of entries tell. Versions and roll-outs by id, in order; aliases by name."""
 
     versions: dict[str, Version] = field(default_factory=dict[str, Version])
     rollouts: dict[str, Rollout] = field(default_factory=dict[str, Rollout])
