@@ -62,17 +62,32 @@ def test_the_log_tells_the_whole_story_and_verifies_it(runner: CliRunner, under_
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ("replace(entry, '\"v1\"', '\"v2\"')", "entry 2: the entry does not have its hash"),
+        ("CAST(x'7bff' AS TEXT)", "cannot be read"),
+    ],
+)
 def test_a_changed_byte_ends_the_log_with_an_error(
-    runner: CliRunner, under_way: dict[str, Any], data_dir: Path
+    runner: CliRunner, under_way: dict[str, Any], data_dir: Path, changed: str, words: str
 ) -> None:
     with sqlite3.connect(data_dir / "deepwell.db") as connection:
-        connection.execute(
-            "UPDATE model_ledger SET entry = replace(entry, '\"v1\"', '\"v2\"') WHERE sequence = 2"
-        )
+        connection.execute(f"UPDATE model_ledger SET entry = {changed} WHERE sequence = 2")
     connection.close()
     result = runner.invoke(app, ["models", "log"])
     assert result.exit_code == 1
-    assert "entry 2: the entry does not have its hash" in result.output and "was changed" in result.output
+    assert words in result.output and "was changed" in result.output
+
+
+def test_nothing_is_rolled_out_by_a_ledger_that_tells_no_story(
+    runner: CliRunner, under_way: dict[str, Any], data_dir: Path
+) -> None:
+    with sqlite3.connect(data_dir / "deepwell.db") as connection:
+        connection.execute("UPDATE model_ledger SET entry = '{}' WHERE sequence = 2")
+    connection.close()
+    result = runner.invoke(app, ["rollout", "promote", PROD])
+    assert result.exit_code == 1 and "deepwell models log" in result.output
 
 
 def test_status_versions_and_judge_show_what_there_is(runner: CliRunner) -> None:

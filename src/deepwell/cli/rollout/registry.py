@@ -60,13 +60,13 @@ def log(alias: Some = None, json: JsonFlag = False) -> None:
     with reported_errors(as_json=json):
         from deepwell.fleet.promotion.check import check_ledger
         from deepwell.fleet.promotion.words import in_words
-        from deepwell.storage.registry.ledger import Ledger
+        from deepwell.storage.registry.ledger import Ledger, LedgerChanged
 
         with opened_database() as (database, anchors):
             checked = check_ledger(database, anchors)
             try:
                 entries = asyncio.run(Ledger(database).entries(alias))
-            except ValueError:  # told below
+            except LedgerChanged:  # told below
                 entries = ()
         head = f"{checked.head.sequence}:{checked.head.hash}"
         if json:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
 from deepwell.safety.audit.verify import verify_chain
 from deepwell.storage.database import Database
-from deepwell.storage.registry.ledger import CHAIN, HEAD_ID, Ledger, entries_in
+from deepwell.storage.registry.ledger import CHAIN, HEAD_ID, Ledger, LedgerChanged, entries_in
 from deepwell.storage.registry.story import AliasState, told
 from deepwell.storage.safety.anchors import Anchors
-from deepwell.storage.safety.chain import Head
+from deepwell.storage.safety.chain import NOTHING, Head
 from deepwell.storage.tables import model_aliases, model_ledger, model_ledger_head
 
 __all__ = ["Checked", "check_ledger"]
@@ -40,9 +41,12 @@ def check_ledger(database: Database, anchors: Anchors | None = None, known: Sequ
     Args:
         known: heads that were written down elsewhere; each is looked for, besides the anchor of this host.
     """
-    verified = verify_chain(Ledger(database, anchors), CHAIN, known)
-    problems = [f"entry {one.sequence}: {one.message}" for one in verified.problems]
-    problems += database.read_now(_compare)
+    try:
+        verified = verify_chain(Ledger(database, anchors), CHAIN, known)
+        problems = [f"entry {one.sequence}: {one.message}" for one in verified.problems]
+        problems += database.read_now(_compare)
+    except OperationalError as error:  # a database that is away raises another error
+        return Checked(NOTHING, (f"a row cannot be read: {error.orig}",))
     return Checked(Head(verified.last, verified.head), tuple(problems))
 
 
@@ -50,8 +54,8 @@ def _compare(connection: Connection) -> list[str]:
     try:
         entries = entries_in(connection)
         story = told(entries)
-    except ValueError as error:
-        return [str(error)]
+    except LedgerChanged as error:
+        return [error.message]
     columns = model_ledger.c
     placed = {
         row.sequence: row.alias for row in connection.execute(sa.select(columns.sequence, columns.alias))

@@ -15,14 +15,25 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
+from deepwell.errors import StorageError
 from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
 from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed
 from deepwell.storage.tables import model_ledger, model_ledger_head
 
-__all__ = ["CHAIN", "HEAD_ID", "Entry", "Ledger", "append_entry", "entries_in", "lock_ledger"]
+__all__ = [
+    "CHAIN",
+    "HEAD_ID",
+    "Entry",
+    "Ledger",
+    "LedgerChanged",
+    "append_entry",
+    "entries_in",
+    "lock_ledger",
+]
 
 CHAIN: Final = "models"
 """Name of the one chain, in each of its entries."""
@@ -34,6 +45,16 @@ _head = model_ledger_head.c
 _columns = model_ledger.c
 _LOCK = sa.select(_head.sequence, _head.hash).with_for_update()
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class LedgerChanged(StorageError):
+    """Raised if entries cannot be read, or tell no story, because somebody changed them."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the ledger of models was changed: {reason}",
+            fix="see what is wrong with `deepwell models log`, and restore the database from a backup",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +81,7 @@ class Ledger:
         """Returns all entries, or those of an alias, in order.
 
         Raises:
-            ValueError: one cannot be read, because it was changed.
+            LedgerChanged: one cannot be read.
         """
         return await self._database.read(lambda connection: entries_in(connection, alias))
 
@@ -141,12 +162,17 @@ def entries_in(connection: Connection, alias: str | None = None) -> list[Entry]:
     """Returns all entries, or those of an alias, inside the caller's transaction.
 
     Raises:
-        ValueError: one cannot be read, because it was changed.
+        LedgerChanged: one cannot be read.
     """
     query = sa.select(_columns.entry, _columns.hash).order_by(_columns.sequence)
     if alias is not None:
         query = query.where(_columns.alias == alias)
-    return [_entry(row.entry, row.hash) for row in connection.execute(query)]
+    try:
+        return [_entry(row.entry, row.hash) for row in connection.execute(query)]
+    except OperationalError as error:
+        if "decode" not in str(error.orig):  # SQLite reads text that is no UTF-8 as no text at all
+            raise
+        raise LedgerChanged(str(error.orig)) from None
 
 
 def _head_in(connection: Connection) -> Head:
@@ -167,7 +193,7 @@ def _entry(text: str, hash: str) -> Entry:
             hash=hash,
         )
     except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
-        raise ValueError(f"an entry of the ledger cannot be read: {error}") from None
+        raise LedgerChanged(f"an entry cannot be read: {error}") from None
     for name in ("chain", "previous"):
         fields.pop(name, None)
     return entry

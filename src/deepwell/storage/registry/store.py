@@ -49,7 +49,7 @@ class RegistryStore:
         """Returns what the ledger tells of an alias, or of all.
 
         Raises:
-            ValueError: the ledger was changed, and tells no story.
+            LedgerChanged: it tells no story.
         """
         return told(await self.ledger.entries(alias))
 

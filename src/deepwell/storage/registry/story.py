@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from deepwell.storage.registry.ledger import Entry
+from deepwell.storage.registry.ledger import Entry, LedgerChanged
 
 __all__ = ["AliasState", "Outcome", "Rollout", "State", "Story", "Version", "told"]
 
@@ -107,14 +107,14 @@ def told(entries: Iterable[Entry]) -> Story:
     """Returns what entries tell.
 
     Raises:
-        ValueError: one tells of something that none before it told of.
+        LedgerChanged: one tells of something that none before it told of.
     """
     story = Story()
     for entry in entries:
         try:
             _TELL[entry.event](story, entry)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"entry {entry.sequence} of the ledger tells no story: {error!r}") from None
+            raise LedgerChanged(f"entry {entry.sequence} tells no story: {error!r}") from None
     return story
 
 
