@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from deepwell.server.context import ServerContext
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.keys import KeyStore
+from deepwell.storage.registry.split import identity_of, takes_candidate
+from deepwell.storage.registry.store import NewVersion, RegistryStore
+from deepwell.storage.registry.story import Outcome, Rollout
 
 CHAT: dict[str, Any] = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
 
@@ -251,3 +255,116 @@ def test_a_running_server_notices_what_the_command_line_changed(
             assert answer.model == "prod"
     finally:
         live.stop()
+
+
+# ---- roll-outs
+
+
+class Canary:
+    """A server whose alias `prod` means the adapter `v1`, and `v2` for half of the users."""
+
+    def __init__(
+        self, http: httpx.AsyncClient, engine: FakeEngine, database: Database, service: ServerContext
+    ) -> None:
+        self.http, self.engine, self.database, self.service = http, engine, database, service
+        self.registry = RegistryStore(database)
+
+    async def start(self, share: float = 0.5) -> Rollout:
+        for name in ("v1", "v2"):
+            self.engine.loaded[name] = replace(self.engine.load_adapter(name, name), digest=name)
+        await AliasStore(self.database).set("prod", "v1", "cli")
+        version = await self.registry.register("prod", NewVersion("v2"), "cli")
+        made = await self.registry.start(version.id, share, {}, "cli", ungated="a test")
+        await self.service.aliases.refresh()
+        return made
+
+    async def end(self, outcome: Outcome) -> None:
+        await self.registry.end("prod", outcome, "cli")
+        await self.service.aliases.refresh()
+
+    async def served(self, headers: dict[str, str] | None = None, **body: Any) -> str:
+        """Returns the adapter that answers a request."""
+        answer = await self.http.post(
+            "/v1/chat/completions", json={"model": "prod", **CHAT, **body}, headers=headers or {}
+        )
+        assert answer.status_code == 200 and answer.json()["model"] == "prod", answer.text
+        return self.engine.seen[-1].adapter
+
+
+@pytest.fixture
+def canary(http: httpx.AsyncClient, engine: FakeEngine, database: Database, service: ServerContext) -> Canary:
+    return Canary(http, engine, database, service)
+
+
+async def test_users_are_split_by_their_hash_until_the_roll_out_ends(canary: Canary) -> None:
+    rollout = await canary.start()
+    users = [f"user-{number}" for number in range(40)]
+    first = [await canary.served(safety_identifier=user) for user in users]
+    assert set(first) == {"v1", "v2"}
+    assert [await canary.served(safety_identifier=user) for user in users] == first
+    assert [await canary.served(user=user) for user in users] == first, (
+        "OpenAI's older field names the same user"
+    )
+    expected = [takes_candidate(rollout.id, 0.5, "local", identity_of(user, "")) for user in users]
+    assert [one == "v2" for one in first] == expected
+    assert {await canary.served() for _ in range(5)} == {"v1"}, "a request of nobody gets the current model"
+    await canary.end("promoted")
+    assert {await canary.served(safety_identifier=user) for user in users} == {"v2"}
+
+
+async def test_a_roll_out_that_is_rolled_back_gives_everybody_the_model_of_before(canary: Canary) -> None:
+    await canary.start(share=0.99)
+    assert await canary.served(user="lin") == "v2"
+    await canary.end("rolled_back")
+    assert await canary.served(user="lin") == "v1"
+
+
+async def test_tenants_are_split_apart_and_keys_stand_for_users(canary: Canary) -> None:
+    keys = KeyStore(canary.database)
+    made = [(tenant, *keys.create(Tenant(tenant), "app", ["inference"])) for tenant in ("a", "b")]
+    rollout = await canary.start()
+    for tenant, key, secret in made:
+        headers = {"authorization": f"Bearer {secret}"}
+        side = takes_candidate(rollout.id, 0.5, tenant, identity_of("", key.id))
+        assert await canary.served(headers) == ("v2" if side else "v1")
+        for number in range(12):
+            user = f"user-{number}"
+            side = takes_candidate(rollout.id, 0.5, tenant, identity_of(user, key.id))
+            assert await canary.served(headers, safety_identifier=user) == ("v2" if side else "v1")
+
+
+async def test_a_candidate_that_is_not_served_here_fails_nobody(
+    canary: Canary, caplog: pytest.LogCaptureFixture
+) -> None:
+    await canary.start(share=0.99)
+    canary.engine.unload_adapter("v2")
+    for _ in range(3):
+        assert await canary.served(user="lin") == "v1"
+    assert [one.message for one in caplog.records if "is not served here" in one.message] == [
+        "the candidate v2 of the alias prod is not served here: its model answers"
+    ]
+
+
+async def test_no_cache_gives_one_user_the_answer_of_the_other_side(canary: Canary) -> None:
+    rollout = await canary.start()
+    sides: dict[bool, str] = {}
+    for number in range(20):
+        sides.setdefault(takes_candidate(rollout.id, 0.5, "local", f"user:u{number}"), f"u{number}")
+    for side, adapter in ((False, "v1"), (True, "v2")):
+        assert await canary.served(user=sides[side], temperature=0) == adapter
+    count = len(canary.engine.seen)
+    await canary.served(user=sides[False], temperature=0)
+    assert len(canary.engine.seen) == count, "the cache does answer"
+    await canary.end("promoted")
+    assert await canary.served(user=sides[False], temperature=0) == "v2"
+
+
+async def test_the_api_shows_a_roll_out_and_lets_nobody_change_the_alias_beneath_it(canary: Canary) -> None:
+    await canary.start(share=0.25)
+    [shown] = [one for one in (await canary.http.get("/v1/aliases")).json()["data"] if one["id"] == "prod"]
+    assert (shown["model"], shown["candidate"], shown["share"]) == ("v1", "v2", 0.25)
+    history = (await canary.http.get("/v1/aliases/prod/history")).json()["data"]
+    assert history[0]["candidate"] == "v2" and "candidate" not in history[1]
+    changed = await set_alias(canary.http, "prod", "toy")
+    assert changed.status_code == 400 and "rollout abort prod" in changed.json()["error"]["message"]
+    assert (await canary.http.delete("/v1/aliases/prod")).status_code == 400

@@ -25,6 +25,7 @@ VERBS = (
     "up",
     "pull",
     "models",
+    "rollout",
     "knowledge",
     "data",
     "tune",

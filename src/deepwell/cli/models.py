@@ -13,6 +13,7 @@ import typer
 from deepwell.cli import model_aliases, synth
 from deepwell.cli.options import ModelsDir, stored_models
 from deepwell.cli.output import JsonFlag, console, print_table, reported_errors, write_json
+from deepwell.cli.rollout import registry
 from deepwell.cli.usage import Verbs
 from deepwell.messages import say
 
@@ -34,7 +35,7 @@ def register(app: typer.Typer) -> None:
     models = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="List, show, remove, export, synthesise and verify models, and give them further names.",
+        help="List, show, remove, export, synthesise and verify models, give them further names, and keep their versions.",
     )
     models.command("list")(list_models)
     models.command()(show)
@@ -42,6 +43,7 @@ def register(app: typer.Typer) -> None:
     models.command()(export)
     synth.register(models)
     model_aliases.register(models)
+    registry.register(models)
     app.add_typer(models, name="models")
 
 

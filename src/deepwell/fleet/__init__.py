@@ -1,1 +1,1 @@
-"""What stands above one server: promotion of models, and later roll-out over several servers."""
+"""Tools that stand above one server: promotion of models, and later roll-out over several servers."""

@@ -12,7 +12,7 @@ from deepwell.errors import InvalidRequest, ModelNotFound
 from deepwell.models.store.catalog import shipped_catalog
 from deepwell.safety.audit.trail import AuditTrail
 from deepwell.server.access.adapter_names import adapters_of
-from deepwell.server.access.alias_names import ModelAliases
+from deepwell.server.access.alias_names import Meaning, ModelAliases
 from deepwell.server.access.auth import KeyRing
 from deepwell.server.access.rate_limits import Limiter
 from deepwell.server.access.ticket import current_ticket
@@ -31,6 +31,7 @@ from deepwell.server.options import ServerOptions
 from deepwell.server.residency.models import OnDemandModels
 from deepwell.server.state import State
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.registry.split import identity_of
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.usage import UsageStore
@@ -184,7 +185,7 @@ class ServerContext:
         """Returns the served model of a name, and an empty string.
 
         For the name of an adapter that the tenant may use, returns the adapter's base, and its name in the engine. For an
-        alias, returns what its model's name would.
+        alias, returns what its model's name would, or that of its candidate if the user of the current request gets it.
 
         Raises:
             ModelNotFound: the tenant sees no model of this name. The fix lists those that it sees.
@@ -195,18 +196,35 @@ class ServerContext:
         tuned = self.tuned is not None and await self.tuned.load(name, tenant)
         if tuned and (found := self._find_loaded(name, tenant)) is not None:
             return found
-        if (model := await self.aliases.model_of(name)) is not None:
-            if (ticket := current_ticket()) is not None:
-                ticket.replayable = False  # the alias may mean another model later
-            try:
-                return self._find_loaded(model, tenant) or await self._find_on_demand(model, tenant)
-            except ModelNotFound as error:
-                raise ModelNotFound(
-                    f"the alias {name!r} means {model!r}: {error.message}",
-                    fix=f"let it mean a served model: deepwell models alias set {name} MODEL",
-                    param="model",
-                ) from None
+        if (meaning := await self.aliases.meaning_of(name)) is not None:
+            return await self._find_meant(name, meaning, tenant)
         return await self._find_on_demand(name, tenant)
+
+    async def _find_meant(self, name: str, meaning: Meaning, tenant: Tenant) -> tuple[Answering, str]:
+        """Returns the model that an alias means for the user of the current request.
+
+        Raises:
+            ModelNotFound: it is not served.
+        """
+        ticket, record = current_ticket(), current()
+        if ticket is not None:
+            ticket.replayable = False  # the alias may mean another model later
+        key_id = "" if ticket is None else ticket.principal.key_id
+        identity = identity_of("" if record is None else record.end_user, key_id)
+        *candidates, model = meaning.models(tenant, identity)
+        for candidate in candidates:
+            try:
+                return self._find_loaded(candidate, tenant) or await self._find_on_demand(candidate, tenant)
+            except ModelNotFound:  # a roll-out must not fail the requests of those it chose
+                self.aliases.miss(name, candidate)
+        try:
+            return self._find_loaded(model, tenant) or await self._find_on_demand(model, tenant)
+        except ModelNotFound as error:
+            raise ModelNotFound(
+                f"the alias {name!r} means {model!r}: {error.message}",
+                fix=f"let it mean a served model: deepwell models alias set {name} MODEL",
+                param="model",
+            ) from None
 
     def _find_loaded(self, name: str, tenant: Tenant) -> tuple[Answering, str] | None:
         """Returns the model that stays, or the adapter of one, of this name."""

@@ -6,7 +6,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import sqlalchemy as sa
@@ -15,10 +15,22 @@ from sqlalchemy import Connection
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.database import Database
 from deepwell.storage.pages import Order, Page, page_of
+from deepwell.storage.registry.ledger import append_entry, lock_ledger
+from deepwell.storage.registry.split import takes_candidate
 from deepwell.storage.tables import model_alias_changes as changes
 from deepwell.storage.tables import model_aliases as aliases
 
-__all__ = ["MOST_ALIASES", "Alias", "AliasChange", "AliasNames", "AliasStore", "check_alias"]
+__all__ = [
+    "MOST_ALIASES",
+    "Alias",
+    "AliasChange",
+    "AliasNames",
+    "AliasStore",
+    "Canary",
+    "change_in",
+    "check_alias",
+    "find_in",
+]
 
 MOST_ALIASES: Final = 1000
 """Aliases of one database: every server process keeps them in memory."""
@@ -32,37 +44,59 @@ _MOST_MODEL: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Alias:
-    """A further name of a model. `changed_by` is the id of a key, or a word for the way without one."""
+    """A further name of a model. `changed_by` is the id of a key, or a word for the way without one.
+
+    During a roll-out, the `share` of users whom the hash with `rollout` selects gets the `candidate`.
+    """
 
     name: str
     model: str
     changed_at: int
     changed_by: str
+    candidate: str | None = None
+    share: float | None = None
+    rollout: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AliasChange:
-    """One change of an alias. Without `model` it was removed."""
+    """One change of an alias. Without `model` it was removed; with `candidate`, a roll-out began."""
 
     id: str
     name: str
     model: str | None
     changed_at: int
     changed_by: str
+    candidate: str | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """The candidate of an alias, and who gets it."""
+
+    model: str
+    share: float
+    rollout: str
+
+    def takes(self, tenant: str, identity: str) -> bool:
+        """Returns whether a user gets the candidate."""
+        return takes_candidate(self.rollout, self.share, tenant, identity)
 
 
 @dataclass(frozen=True, slots=True)
 class AliasNames:
-    """All aliases at one moment: models by name, and the number of the newest change."""
+    """All aliases at one moment: models and candidates by name, and the number of the newest change."""
 
     newest: int
     models: Mapping[str, str]
+    canaries: Mapping[str, Canary] = field(default_factory=dict[str, Canary])
 
 
 _COLUMNS = [aliases.c[name] for name in Alias.__dataclass_fields__]
 _CHANGE_COLUMNS = [changes.c[name] for name in AliasChange.__dataclass_fields__]
 _NEWEST = sa.select(sa.func.max(changes.c.seq))
-_ALL = sa.select(aliases.c.name, aliases.c.model)
+_ALL = sa.select(*_COLUMNS)
 
 
 def check_alias(name: str, model: str) -> None:
@@ -103,7 +137,13 @@ class AliasStore:
             newest = connection.execute(_NEWEST).scalar() or 0
             if known is not None and known.newest == newest:
                 return known
-            return AliasNames(newest, {row.name: row.model for row in connection.execute(_ALL)})
+            found = [Alias(*row) for row in connection.execute(_ALL)]
+            canaries = {
+                one.name: Canary(one.candidate, one.share, one.rollout)
+                for one in found
+                if one.candidate is not None and one.share is not None and one.rollout is not None
+            }
+            return AliasNames(newest, {one.name: one.model for one in found}, canaries)
 
         return await self._database.read(work)
 
@@ -123,24 +163,20 @@ class AliasStore:
         """Makes `name` mean `model`. One that means it already stays unchanged, and its history too.
 
         Raises:
-            InvalidRequest: a name is not valid, `model` is an alias itself, other aliases mean `name`, or there are too many.
+            InvalidRequest: a name is not valid, `model` is an alias itself, other aliases mean `name`, a roll-out of the
+                alias is under way, or there are too many.
         """
         check_alias(name, model)
-        values = {"model": model, "changed_at": int(time.time()), "changed_by": changed_by}
 
         def work(connection: Connection) -> Alias:
-            found = _find(connection, name)
+            lock_ledger(connection)
+            found = find_in(connection, name)
             if found is not None and found.model == model:
                 return found
-            _check_chain(connection, name, model)
-            if found is None:
-                _check_room(connection)
-                connection.execute(sa.insert(aliases).values(name=name, **values))
-            else:
-                connection.execute(sa.update(aliases).where(aliases.c.name == name).values(**values))
-            _note(connection, name=name, **values)
-            made = _find(connection, name)
-            assert made is not None
+            _require_no_rollout(found)
+            made = change_in(connection, name, model, changed_by)
+            before = {} if found is None else {"before": found.model}
+            append_entry(connection, "alias", name, changed_by, {"model": model, **before})
             return made
 
         return await self._database.write(work)
@@ -150,12 +186,16 @@ class AliasStore:
 
         Raises:
             NotFound: there is none of this name.
+            InvalidRequest: a roll-out of it is under way.
         """
 
         def work(connection: Connection) -> None:
+            lock_ledger(connection)
+            _require_no_rollout(find_in(connection, name))
             if not connection.execute(sa.delete(aliases).where(aliases.c.name == name)).rowcount:
                 raise _missing(name)
             _note(connection, name=name, model=None, changed_at=int(time.time()), changed_by=changed_by)
+            append_entry(connection, "alias_removed", name, changed_by, {})
 
         await self._database.write(work)
 
@@ -180,18 +220,53 @@ class AliasStore:
         return await self._database.read(work)
 
 
-def _find(connection: Connection, name: str) -> Alias | None:
+def find_in(connection: Connection, name: str) -> Alias | None:
+    """Returns an alias inside the caller's transaction, or None."""
     row = connection.execute(sa.select(*_COLUMNS).where(aliases.c.name == name)).one_or_none()
     return None if row is None else Alias(*row)
 
 
+def change_in(
+    connection: Connection, name: str, model: str, changed_by: str, canary: Canary | None = None
+) -> Alias:
+    """Makes an alias mean a model, and a candidate for some users, inside the caller's transaction, which tells the ledger.
+
+    Raises:
+        InvalidRequest: a model is an alias itself, other aliases mean `name`, or there are too many.
+    """
+    for one in (model,) if canary is None else (model, canary.model):
+        _check_chain(connection, name, one)
+    shown = {"candidate": canary and canary.model, "share": canary and canary.share}
+    values = {"model": model, "changed_at": int(time.time()), "changed_by": changed_by, **shown}
+    row = {**values, "rollout": canary and canary.rollout}
+    if find_in(connection, name) is None:
+        _check_room(connection)
+        connection.execute(sa.insert(aliases).values(name=name, **row))
+    else:
+        connection.execute(sa.update(aliases).where(aliases.c.name == name).values(**row))
+    _note(connection, name=name, **values)
+    made = find_in(connection, name)
+    assert made is not None
+    return made
+
+
+def _require_no_rollout(alias: Alias | None) -> None:
+    if alias is not None and alias.candidate is not None:
+        raise InvalidRequest(
+            f"a roll-out of {alias.candidate!r} is under way for the alias {alias.name!r}",
+            fix=f"end it first: deepwell rollout abort {alias.name}",
+            param="name",
+        )
+
+
 def _check_chain(connection: Connection, name: str, model: str) -> None:
     """Refuses an alias of an alias: every name is resolved in one step."""
-    if (behind := _find(connection, model)) is not None:
+    if (behind := find_in(connection, model)) is not None:
         raise InvalidRequest(
             f"{model!r} is an alias itself", fix=f"name its model: {behind.model}", param="model"
         )
-    users = connection.scalars(sa.select(aliases.c.name).where(aliases.c.model == name).limit(1)).all()
+    meant = (aliases.c.model == name) | (aliases.c.candidate == name)
+    users = connection.scalars(sa.select(aliases.c.name).where(meant).limit(1)).all()
     if users:
         raise InvalidRequest(
             f"{name!r} is the model that the alias {users[0]!r} means",
@@ -208,8 +283,7 @@ def _check_room(connection: Connection) -> None:
         )
 
 
-def _note(connection: Connection, *, name: str, model: str | None, changed_at: int, changed_by: str) -> None:
-    values = {"name": name, "model": model, "changed_at": changed_at, "changed_by": changed_by}
+def _note(connection: Connection, **values: object) -> None:
     connection.execute(sa.insert(changes).values(id=f"change_{uuid.uuid4().hex}", **values))
 
 

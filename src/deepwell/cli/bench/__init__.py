@@ -126,6 +126,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "fine-tuning-sdk": fine_tuning.fine_tuning_sdk,
     "fine-tuning-served": fine_tuning.fine_tuning_served,
     "feedback-sdk": align.feedback_sdk,
+    "ledger": align.ledger,
+    "rollout-kills": align.rollout_kills,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

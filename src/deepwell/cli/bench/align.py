@@ -1,10 +1,81 @@
-"""`deepwell bench`: alignment, feedback and promotion."""
+"""Verbs of `deepwell bench` on alignment, feedback and promotion."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
-__all__ = ["feedback_sdk"]
+__all__ = [
+    "alignment_losses",
+    "feedback_sdk",
+    "kto_votes",
+    "ledger",
+    "ppo_maths",
+    "ppo_sentiment",
+    "rollout_kills",
+    "rollouts",
+]
+
+
+def alignment_losses(row: Row = None, json: Json = False) -> None:
+    """Measures the losses and gradients of DPO and KTO beside trl's, on the same model, adapter and tokens."""
+    from deepwell.bench.suites.align.alignment_losses import bench_alignment_losses
+
+    measure("alignment_losses", row, json, bench_alignment_losses)
+
+
+def kto_votes(
+    model: Model = None,
+    samples: Annotated[int, typer.Option(min=1, help="Answers to each held-out prompt.")] = 2,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures what KTO learns from 300 simulated votes with 10 % noise, by three rules that it does not know."""
+    from deepwell.bench.suites.align.kto_votes import bench_kto_votes
+
+    measure(
+        "kto_votes", row, json, lambda report: bench_kto_votes(report, model_path(model), samples=samples)
+    )
+
+
+def ppo_maths(
+    iterations: Annotated[int, typer.Option(min=10, help="Iterations of the bandit.")] = 60,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures the advantages of PPO beside a computation by hand, and a bandit that PPO and GRPO must learn."""
+    from deepwell.bench.suites.align.ppo_maths import bench_ppo_maths
+
+    measure("ppo_maths", row, json, lambda report: bench_ppo_maths(report, iterations=iterations))
+
+
+def rollouts(
+    model: Model = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of rounds; the median counts.")] = 3,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures rollouts of the engine with an adapter beside `transformers.generate`, 16 answers at a time."""
+    from deepwell.bench.suites.align.rollouts import bench_rollouts
+
+    measure("rollouts", row, json, lambda report: bench_rollouts(report, model_path(model), rounds=rounds))
+
+
+def ppo_sentiment(
+    model: Model = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the prompts, the sampling and the adapter.")] = 0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures what 20 iterations of PPO change in the sentiment of continued film reviews."""
+    from deepwell.bench.suites.align.ppo_sentiment import bench_ppo_sentiment
+
+    measure(
+        "ppo_sentiment", row, json, lambda report: bench_ppo_sentiment(report, model_path(model), seed=seed)
+    )
 
 
 def feedback_sdk(model: Model = None, row: Row = None, json: Json = False) -> None:
@@ -13,3 +84,17 @@ def feedback_sdk(model: Model = None, row: Row = None, json: Json = False) -> No
 
     path = model_path(model)
     measure("feedback_sdk", row, json, lambda report: bench_feedback_sdk(report, path))
+
+
+def ledger(row: Row = None, json: Json = False) -> None:
+    """Reads the story of an alias with `deepwell models log`, and flips a bit of every byte of it."""
+    from deepwell.bench.suites.align.ledger import bench_ledger
+
+    measure("ledger", row, json, bench_ledger)
+
+
+def rollout_kills(row: Row = None, json: Json = False) -> None:
+    """Kills a process that rolls versions out, and lets the votes of users end canaries."""
+    from deepwell.bench.suites.align.rollout_kills import bench_rollout_kills
+
+    measure("rollout_kills", row, json, bench_rollout_kills)

@@ -12,15 +12,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 from deepwell.storage.database import Tenant
-from deepwell.storage.safety.audit import AuditRow, AuditStore, AuditText
+from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
 from deepwell.storage.safety.chain import GENESIS, NOTHING, Head, commitment_of, read_link
 
-__all__ = ["Problem", "Verified", "verify_chain", "verify_lines"]
+__all__ = ["Chains", "Problem", "Verified", "verify_chain", "verify_lines"]
 
 _PAGE: Final = 4096
 _MOST_PROBLEMS: Final = 100  # described; further ones are counted
@@ -82,8 +82,24 @@ class Verified:
             self.problems.append(Problem(sequence, kind, message))
 
 
+class Chains(Protocol):
+    """Chains that can be verified: audit trails (`AuditStore`), and the ledger of models (`Ledger`)."""
+
+    def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
+        """Returns the chain as it is now, and its next entries in order."""
+        ...
+
+    def texts(self, chain: str, after: int, through: int) -> Sequence[AuditText]:
+        """Returns the texts of entries behind `after` and up to `through`, in order."""
+        ...
+
+    def anchor(self, chain: str) -> Head | None:
+        """Returns the remembered head of a chain, or None."""
+        ...
+
+
 def verify_chain(
-    store: AuditStore,
+    store: Chains,
     chain: str,
     known: Sequence[Head] = (),
     *,

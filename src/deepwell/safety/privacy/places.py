@@ -115,6 +115,12 @@ PLACES: Final = (
     _table("compliance_answers", _NOBODY),
     _table("model_aliases", _NOBODY, f"{_SHARED}: further names of models"),
     _table("model_alias_changes", _NOBODY, f"{_SHARED}: the changes of further names of models"),
+    _table(
+        "model_ledger",
+        _NOBODY,
+        f"{_SHARED}: versions of models and their roll-outs, with counts of votes and no voter",
+    ),
+    _table("model_ledger_head", _NOBODY, f"{_SHARED}: the newest entry of `model_ledger`"),
     _table("usage", _NOBODY, f"{_ROWS}: numbers of tokens by hour, key and model"),
     _table(
         "feedback",

@@ -10,13 +10,14 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from deepwell.errors import DeepwellError
-from deepwell.storage.aliases import AliasNames, AliasStore
+from deepwell.storage.aliases import AliasNames, AliasStore, Canary
 
-__all__ = ["LOOK_S", "OLD_S", "AliasWatcher", "ModelAliases"]
+__all__ = ["LOOK_S", "OLD_S", "AliasWatcher", "Meaning", "ModelAliases"]
 
 LOOK_S = 2.0
 """Seconds between looks for changes that other processes made."""
@@ -26,6 +27,20 @@ OLD_S = 5.0
 
 _QUERY_S = 2.0  # limit for an answer of the database
 _log = logging.getLogger("deepwell.server")
+
+
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """The meaning of an alias: a model, and during a roll-out a candidate for some users."""
+
+    model: str
+    canary: Canary | None = None
+
+    def models(self, tenant: str, identity: str) -> tuple[str, ...]:
+        """Returns the models to try for a user, in this order."""
+        if self.canary is not None and self.canary.takes(tenant, identity):
+            return self.canary.model, self.model
+        return (self.model,)
 
 
 class ModelAliases:
@@ -44,6 +59,7 @@ class ModelAliases:
         self._known: AliasNames | None = None
         self._looked = float("-inf")
         self._looking: asyncio.Task[None] | None = None
+        self._missed: set[tuple[str, str]] = set()
 
     async def models(self) -> Mapping[str, str]:
         """Returns the models that aliases mean, by alias.
@@ -61,6 +77,21 @@ class ModelAliases:
         """Returns the model that an alias means; None: there is no alias of this name."""
         return (await self.models()).get(name)
 
+    async def meaning_of(self, name: str) -> Meaning | None:
+        """Returns what an alias means; None: there is no alias of this name."""
+        model = await self.model_of(name)
+        if model is None or self._known is None:
+            return None
+        return Meaning(model, self._known.canaries.get(name))
+
+    def miss(self, name: str, candidate: str) -> None:
+        """Warns, once for each roll-out, that a candidate is not served here, and that its users get the model instead."""
+        if (name, candidate) not in self._missed:
+            self._missed.add((name, candidate))
+            _log.warning(
+                "the candidate %s of the alias %s is not served here: its model answers", candidate, name
+            )
+
     async def refresh(self) -> None:
         """Reads the aliases if they have changed."""
         store = self._store()
@@ -72,6 +103,7 @@ class ModelAliases:
             self._known is None or found.newest >= self._known.newest
         ):  # a slower look may end after a newer one
             self._known = found
+            self._missed &= {(name, canary.model) for name, canary in found.canaries.items()}
         self._looked = self._clock()
 
     async def _look_once(self) -> None:

@@ -31,6 +31,7 @@ from deepwell.storage.tables.knowledge import (
 )
 from deepwell.storage.tables.labelling import labelling_items, labelling_projects
 from deepwell.storage.tables.ratings import rating_pairs, rating_studies, rating_votes
+from deepwell.storage.tables.registry import model_ledger, model_ledger_head
 from deepwell.storage.tables.safety import (
     audit_chains,
     audit_entries,
@@ -87,6 +88,8 @@ __all__ = [
     "metadata",
     "model_alias_changes",
     "model_aliases",
+    "model_ledger",
+    "model_ledger_head",
     "rating_pairs",
     "rating_studies",
     "rating_votes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, String, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Float, Index, String, Table, UniqueConstraint
 
 from deepwell.storage.tables.base import Sequence, metadata
 
@@ -16,6 +16,9 @@ model_aliases = Table(
     Column("model", String(256), nullable=False),
     Column("changed_at", BigInteger, nullable=False),
     Column("changed_by", String(64), nullable=False),  # id of a key, or a word for the way without one
+    Column("candidate", String(256)),  # model that some users get; NULL: there is no roll-out
+    Column("share", Float(53)),  # of the users that get it, 0 to 1
+    Column("rollout", String(64)),  # id of the roll-out, which the split of users is drawn from
     UniqueConstraint("name"),
 )
 
@@ -29,6 +32,8 @@ model_alias_changes = Table(
     Column("model", String(256)),  # NULL: the alias was removed
     Column("changed_at", BigInteger, nullable=False),
     Column("changed_by", String(64), nullable=False),
+    Column("candidate", String(256)),
+    Column("share", Float(53)),
     UniqueConstraint("id"),
     Index("ix_model_alias_changes_name_seq", "name", "seq"),
     sqlite_autoincrement=True,  # numbers only rise

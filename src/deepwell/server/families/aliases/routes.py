@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from msgspec import UNSET
 from starlette.responses import Response
 
 from deepwell.errors import InvalidRequest, ModelNotFound
@@ -68,7 +69,15 @@ def router(context: ServerContext) -> APIRouter:
         )
         told = principal_of(request).may("admin")
         data = [
-            AliasChange(one.id, one.name, one.model, one.changed_at, one.changed_by if told else None)
+            AliasChange(
+                one.id,
+                one.name,
+                one.model,
+                one.changed_at,
+                one.changed_by if told else None,
+                UNSET if one.candidate is None else one.candidate,
+                UNSET if one.share is None else one.share,
+            )
             for one in page.data
         ]
         first, last = (data[0].id, data[-1].id) if data else (None, None)
@@ -108,4 +117,11 @@ def _changer(principal: Principal) -> str:
 
 def _body(alias: stored.Alias, *, told: bool = True) -> Alias:
     """Returns an alias as the API describes it; `told`: with who changed it, whose key is of another tenant perhaps."""
-    return Alias(alias.name, alias.model, alias.changed_at, alias.changed_by if told else None)
+    return Alias(
+        alias.name,
+        alias.model,
+        alias.changed_at,
+        alias.changed_by if told else None,
+        UNSET if alias.candidate is None else alias.candidate,
+        UNSET if alias.share is None else alias.share,
+    )

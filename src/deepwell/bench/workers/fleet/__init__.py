@@ -1,0 +1,1 @@
+"""Processes that benchmarks and tests of promotion start, and kill."""

@@ -1,0 +1,55 @@
+"""Votes since a roll-out began, counted on the sides of their users."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from deepwell.fleet.promotion.judge import Arms
+from deepwell.fleet.promotion.sequential import Counts
+from deepwell.storage.database import Database
+from deepwell.storage.registry.split import identity_of, takes_candidate
+from deepwell.storage.registry.story import Rollout
+from deepwell.storage.tables import feedback
+
+__all__ = ["arms_of", "count_votes"]
+
+
+async def arms_of(database: Database, rollout: Rollout) -> Arms:
+    """Counts the votes for answers of an alias since its roll-out began."""
+    columns = feedback.c
+    query = (
+        sa.select(columns.tenant, columns.end_user, columns.rating)
+        .where(columns.model == rollout.alias, columns.created_at * 1000 >= rollout.started_ms - 999)
+        .order_by(columns.seq)
+    )
+
+    def work(connection: Connection) -> Arms:
+        rows = connection.execute(query)
+        return count_votes(((row.tenant, row.end_user or "", row.rating == "up") for row in rows), rollout)
+
+    return await database.read(work)
+
+
+def count_votes(votes: Iterable[tuple[str, str, bool]], rollout: Rollout) -> Arms:
+    """Counts votes: tenant, end user, and whether the answer was liked.
+
+    A user counts once, with the first vote, so that nobody outvotes the others. The side of a user is drawn again as the
+    server draws it: it was recorded nowhere.
+    """
+    seen: set[tuple[str, str]] = set()
+    users, good = [0, 0], [0, 0]
+    unknown = 0
+    for tenant, end_user, liked in votes:
+        if not end_user:
+            unknown += 1
+            continue
+        if (tenant, end_user) in seen:
+            continue
+        seen.add((tenant, end_user))
+        side = takes_candidate(rollout.id, rollout.share, tenant, identity_of(end_user, ""))
+        users[side] += 1
+        good[side] += liked
+    return Arms(Counts(users[0], good[0]), Counts(users[1], good[1]), unknown)

@@ -1,0 +1,210 @@
+"""`Ledger`: everything that happened to the models behind aliases, in one chain of hashes.
+
+Entries are appended in the transaction that makes the change: neither is ever there without the other. An entry tells the
+alias as it is afterwards, so that the newest entry of an alias has to agree with the alias itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from deepwell.errors import StorageError
+from deepwell.storage.database import Database
+from deepwell.storage.safety.anchors import Anchors
+from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
+from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed
+from deepwell.storage.tables import model_ledger, model_ledger_head
+
+__all__ = [
+    "CHAIN",
+    "HEAD_ID",
+    "Entry",
+    "Ledger",
+    "LedgerChanged",
+    "append_entry",
+    "entries_in",
+    "lock_ledger",
+]
+
+CHAIN: Final = "models"
+"""Name of the one chain, in each of its entries."""
+
+HEAD_ID: Final = 1
+"""Id of the one row that holds the head."""
+
+_head = model_ledger_head.c
+_columns = model_ledger.c
+_LOCK = sa.select(_head.sequence, _head.hash).with_for_update()
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class LedgerChanged(StorageError):
+    """Raised if entries cannot be read, or tell no story, because somebody changed them."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the ledger of models was changed: {reason}",
+            fix="see what is wrong with `deepwell models log`, and restore the database from a backup",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry, decoded. `fields` has what the event tells besides."""
+
+    sequence: int
+    at_ms: int
+    event: str
+    alias: str
+    by: str
+    fields: Mapping[str, Any]
+    hash: str
+
+
+class Ledger:
+    """The ledger of a database. `anchors` remember its head outside of the database; None: nothing does."""
+
+    def __init__(self, database: Database, anchors: Anchors | None = None) -> None:
+        self._database = database
+        self._anchors = anchors
+
+    async def entries(self, alias: str | None = None) -> Sequence[Entry]:
+        """Returns all entries, or those of an alias, in order.
+
+        Raises:
+            LedgerChanged: one cannot be read.
+        """
+        return await self._database.read(lambda connection: entries_in(connection, alias))
+
+    async def remember(self) -> None:
+        """Remembers the head outside of the database, after a change."""
+        if self._anchors is not None:
+            head = await self._database.read(_head_in)
+            if head.sequence:
+                await asyncio.to_thread(self._anchors.advance, CHAIN, head)
+
+    def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
+        """Returns the chain as it is now, and its next entries in order, as they were hashed. Blocks."""
+        query = (
+            sa.select(_columns.sequence, _columns.at_ms, _columns.entry, _columns.hash)
+            .where(_columns.sequence > after)
+            .order_by(_columns.sequence)
+            .limit(limit)
+        )
+
+        def work(connection: Connection) -> tuple[Chain, Sequence[AuditRow]]:
+            found = connection.execute(query)
+            state = Chain(chain, None, 0, _head_in(connection), NOTHING)
+            return state, [tuple(row) for row in found]  # pyright: ignore[reportReturnType]
+
+        return self._database.read_now(work)
+
+    def texts(self, chain: str, after: int, through: int) -> Sequence[AuditText]:
+        """Returns nothing: no entry has a text beside it."""
+        return ()
+
+    def anchor(self, chain: str) -> Head | None:
+        """Returns the remembered head, or None.
+
+        Raises:
+            OSError: the anchor cannot be read.
+            ValueError: it is damaged.
+        """
+        return None if self._anchors is None else self._anchors.read(chain)
+
+
+def lock_ledger(connection: Connection) -> Head:
+    """Makes other writers of aliases and of the ledger wait until the caller's transaction ends. Returns the head."""
+    head = connection.execute(_LOCK).one_or_none()
+    if head is None:
+        connection.execute(sa.insert(model_ledger_head).values(id=HEAD_ID, sequence=0, hash=GENESIS))
+        head = connection.execute(_LOCK).one()
+    return Head(head.sequence, head.hash)
+
+
+def append_entry(
+    connection: Connection,
+    event: str,
+    alias: str,
+    by: str,
+    fields: Mapping[str, Any],
+    at_ms: int | None = None,
+) -> Entry:
+    """Appends an entry inside the caller's transaction, which commits it with the change that it tells of.
+
+    A caller that first looks at what there is locks the ledger before (`lock_ledger`).
+
+    Raises:
+        ValueError: a field has a number that JSON cannot hold.
+    """
+    _require_finite(fields)
+    head = lock_ledger(connection)
+    moment = int(time.time() * 1000) if at_ms is None else at_ms
+    record = AuditRecord(event, moment, {"alias": alias, "by": by, **fields})
+    [(sequence, at_ms, text, hash)] = sealed([record], CHAIN, head, {})
+    connection.execute(
+        sa.insert(model_ledger).values(sequence=sequence, at_ms=at_ms, alias=alias, entry=text, hash=hash)
+    )
+    connection.execute(sa.update(model_ledger_head).values(sequence=sequence, hash=hash))
+    return _entry(text, hash)
+
+
+def entries_in(connection: Connection, alias: str | None = None) -> list[Entry]:
+    """Returns all entries, or those of an alias, inside the caller's transaction.
+
+    Raises:
+        LedgerChanged: one cannot be read.
+    """
+    query = sa.select(_columns.entry, _columns.hash).order_by(_columns.sequence)
+    if alias is not None:
+        query = query.where(_columns.alias == alias)
+    try:
+        return [_entry(row.entry, row.hash) for row in connection.execute(query)]
+    except OperationalError as error:
+        if "decode" not in str(error.orig):  # SQLite reads text that is no UTF-8 as no text at all
+            raise
+        raise LedgerChanged(str(error.orig)) from None
+
+
+def _head_in(connection: Connection) -> Head:
+    row = connection.execute(sa.select(_head.sequence, _head.hash)).one_or_none()
+    return NOTHING if row is None else Head(row.sequence, row.hash)
+
+
+def _entry(text: str, hash: str) -> Entry:
+    try:
+        fields = _decode(text)
+        entry = Entry(
+            sequence=fields.pop("sequence"),
+            at_ms=fields.pop("time"),
+            event=fields.pop("event"),
+            alias=fields.pop("alias"),
+            by=fields.pop("by"),
+            fields=fields,
+            hash=hash,
+        )
+    except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
+        raise LedgerChanged(f"an entry cannot be read: {error}") from None
+    for name in ("chain", "previous"):
+        fields.pop(name, None)
+    return entry
+
+
+def _require_finite(value: Any) -> None:
+    if isinstance(value, float) and not (value - value == 0):
+        raise ValueError(f"the ledger cannot hold {value}")
+    if isinstance(value, Mapping):
+        for one in value.values():
+            _require_finite(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            _require_finite(one)

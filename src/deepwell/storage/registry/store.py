@@ -1,0 +1,244 @@
+"""`RegistryStore`: versions of models, and their roll-outs behind aliases. Each call is one transaction.
+
+A roll-out goes from nothing to `canary`, and from there to `promoted`, `rolled_back` or `aborted`. The alias, its history and
+the ledger change together or not at all, so that a process that is killed leaves the state before or the state after.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Connection
+
+from deepwell.errors import InvalidRequest, NotFound
+from deepwell.storage.aliases import Alias, Canary, change_in, check_alias, find_in
+from deepwell.storage.database import Database
+from deepwell.storage.registry.ledger import Entry, Ledger, append_entry, entries_in, lock_ledger
+from deepwell.storage.registry.story import Outcome, Rollout, Story, Version, told
+
+__all__ = ["NewVersion", "RegistryStore"]
+
+T = TypeVar("T")
+_MOST_REASON: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """A version as it is registered: see `Version`."""
+
+    model: str
+    artefact: str = ""
+    artefact_sha256: str = ""
+    parents: Sequence[str] = ()
+    data: Mapping[str, str] = field(default_factory=dict[str, str])
+    config: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    metrics: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class RegistryStore:
+    """Versions and roll-outs. They belong to the server and not to a tenant, as models and aliases do."""
+
+    def __init__(self, database: Database, ledger: Ledger | None = None) -> None:
+        self._database = database
+        self.ledger = ledger or Ledger(database)
+
+    async def story(self, alias: str | None = None) -> Story:
+        """Returns what the ledger tells of an alias, or of all.
+
+        Raises:
+            LedgerChanged: it tells no story.
+        """
+        return told(await self.ledger.entries(alias))
+
+    async def register(self, alias: str, version: NewVersion, by: str) -> Version:
+        """Adds the next version of an alias, which need not exist yet.
+
+        Raises:
+            InvalidRequest: no alias can have this name, or no model that.
+        """
+        check_alias(alias, version.model)
+
+        def work(connection: Connection) -> Version:
+            number = len(told(entries_in(connection, alias)).versions) + 1
+            values = {name: getattr(version, name) for name in NewVersion.__dataclass_fields__}
+            values |= {"version": f"{alias}#{number}", "number": number, "parents": list(version.parents)}
+            entry = append_entry(connection, "version", alias, by, values)
+            return told([entry]).versions[f"{alias}#{number}"]
+
+        return await self._change(work)
+
+    async def gate(self, version: str, report: Mapping[str, Any], by: str) -> Version:
+        """Notes what the gates say of a version. `report["passed"]` is the verdict, and the newest report counts.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        alias = version.rpartition("#")[0]
+
+        def work(connection: Connection) -> Version:
+            story = told(entries_in(connection, alias))
+            _version(story, version)
+            append_entry(connection, "gates", alias, by, {"version": version, "report": report})
+            return told(entries_in(connection, alias)).versions[version]
+
+        return await self._change(work)
+
+    async def start(
+        self, version: str, share: float, plan: Mapping[str, Any], by: str, *, ungated: str = ""
+    ) -> Rollout:
+        """Gives the `share` of users of an alias one of its versions.
+
+        Args:
+            ungated: the reason for rolling out a version that its gates did not let pass; the ledger keeps it.
+
+        Raises:
+            NotFound: there is no such version, or no such alias.
+            InvalidRequest: another roll-out is under way, the alias means this model already, or the gates refused it.
+        """
+        if not 0 < share < 1:
+            raise InvalidRequest(
+                f"a share of {share:g} is no part of the users", fix="give one between 0 and 1", param="share"
+            )
+        alias = version.rpartition("#")[0]
+        id = f"rollout_{secrets.token_hex(12)}"  # random, because users are split by it
+
+        def work(connection: Connection) -> Rollout:
+            before = _alias(connection, alias)
+            found = _version(told(entries_in(connection, alias)), version)
+            if before.candidate is not None:
+                raise InvalidRequest(
+                    f"{before.candidate!r} is being rolled out for {alias!r} already",
+                    fix=f"promote or abort it first: deepwell rollout status {alias}",
+                )
+            if found.model == before.model:
+                raise InvalidRequest(f"{alias!r} means {found.model!r} already", fix="name another version")
+            if not found.passed and not ungated:
+                said = "refused" if found.gates is not None else "did not see"
+                raise InvalidRequest(
+                    f"the gates {said} {version}",
+                    fix=f"read the report with `deepwell models versions {alias}`, or give the reason for passing over "
+                    "them with --ungated",
+                )
+            change_in(connection, alias, before.model, by, Canary(found.model, share, id))
+            values = {
+                "rollout": id,
+                "version": version,
+                "model": before.model,
+                "candidate": found.model,
+                "share": share,
+                "plan": plan,
+                "reason": ungated[:_MOST_REASON],
+            }
+            return told([append_entry(connection, "canary", alias, by, values)]).rollouts[id]
+
+        return await self._change(work)
+
+    async def end(
+        self,
+        alias: str,
+        outcome: Outcome,
+        by: str,
+        *,
+        reason: str = "",
+        numbers: Mapping[str, Any] | None = None,
+        rollout: str | None = None,
+    ) -> Rollout:
+        """Ends the roll-out of an alias: all users get the candidate if it is promoted, else nobody does.
+
+        Args:
+            numbers: what was decided by.
+            rollout: id of the roll-out that is meant; None: the one that is under way.
+
+        Raises:
+            NotFound: there is no such alias.
+            InvalidRequest: no roll-out is under way, or another one than is meant.
+        """
+
+        def work(connection: Connection) -> Rollout:
+            before = _alias(connection, alias)
+            if before.candidate is None or rollout not in (None, before.rollout):
+                raise InvalidRequest(
+                    f"no roll-out of {alias!r} is under way" if rollout is None else f"{rollout} has ended",
+                    fix=f"see what happened: deepwell models log {alias}",
+                )
+            model = before.candidate if outcome == "promoted" else before.model
+            change_in(connection, alias, model, by)
+            values = {
+                "rollout": before.rollout,
+                "model": model,
+                "before": before.model,
+                "reason": reason[:_MOST_REASON],
+                "numbers": numbers or {},
+            }
+            append_entry(connection, outcome, alias, by, values)
+            return told(entries_in(connection, alias)).rollouts[before.rollout or ""]
+
+        return await self._change(work)
+
+    async def revert(self, alias: str, by: str, *, reason: str = "") -> Alias:
+        """Undoes the newest promotion: the alias means again what it meant before.
+
+        Raises:
+            NotFound: there is no such alias.
+            InvalidRequest: a roll-out is under way, or nothing was promoted since the alias was set.
+        """
+
+        def work(connection: Connection) -> Alias:
+            before = _alias(connection, alias)
+            if before.candidate is not None:
+                raise InvalidRequest(
+                    f"a roll-out of {before.candidate!r} is under way for {alias!r}",
+                    fix=f"end it: deepwell rollout abort {alias}",
+                )
+            promoted = _newest_promotion(entries_in(connection, alias))
+            if promoted is None or promoted.fields["model"] != before.model:
+                raise InvalidRequest(
+                    f"no roll-out made {alias!r} mean {before.model!r}",
+                    fix=f"name the model: deepwell models alias set {alias} MODEL",
+                )
+            model = promoted.fields["before"]
+            made = change_in(connection, alias, model, by)
+            values = {"model": model, "before": before.model, "reason": reason[:_MOST_REASON]}
+            append_entry(connection, "reverted", alias, by, values)
+            return made
+
+        return await self._change(work)
+
+    async def _change(self, work: Callable[[Connection], T]) -> T:
+        def locked(connection: Connection) -> T:
+            lock_ledger(connection)
+            return work(connection)
+
+        done = await self._database.write(locked)
+        await self.ledger.remember()
+        return done
+
+
+def _newest_promotion(entries: Sequence[Entry]) -> Entry | None:
+    """Returns the promotion that nothing has undone or replaced since."""
+    for entry in reversed(entries):
+        if entry.event == "promoted":
+            return entry
+        if entry.event in ("alias", "alias_removed", "reverted"):
+            return None
+    return None
+
+
+def _alias(connection: Connection, name: str) -> Alias:
+    if (found := find_in(connection, name)) is None:
+        raise NotFound(
+            f"there is no alias {name!r}",
+            fix=f"make it: deepwell models alias set {name} MODEL",
+            param="alias",
+        )
+    return found
+
+
+def _version(story: Story, id: str) -> Version:
+    if (found := story.versions.get(id)) is None:
+        known = ", ".join(story.versions) or "there is none yet"
+        raise NotFound(f"there is no version {id!r}", fix=f"name one of: {known}", param="version")
+    return found

@@ -1,0 +1,282 @@
+"""Roll-outs that users' votes end, and the check that finds every change of the ledger."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepwell.errors import InvalidRequest
+from deepwell.fleet.promotion.arms import count_votes
+from deepwell.fleet.promotion.artefact import version_of
+from deepwell.fleet.promotion.check import check_ledger
+from deepwell.fleet.promotion.gates import GateReport
+from deepwell.fleet.promotion.judge import Arms, Plan, decide
+from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.fleet.promotion.sequential import Counts
+from deepwell.fleet.promotion.words import in_words
+from deepwell.storage.aliases import AliasStore
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.feedback import FeedbackStore, StoredFeedback
+from deepwell.storage.registry.ledger import Ledger
+from deepwell.storage.registry.split import identity_of, takes_candidate
+from deepwell.storage.registry.store import NewVersion
+from deepwell.storage.registry.story import Rollout
+from deepwell.storage.safety.anchors import Anchors
+from deepwell.storage.tables import model_aliases, model_ledger, model_ledger_head
+
+PROD = "smollm2@prod"
+A, B = Tenant("a"), Tenant("b")
+DAY_MS = 86_400_000
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    database = Database.open(tmp_path / "deepwell.db")
+    yield database
+    database.close()
+
+
+class Clock:
+    """Unix milliseconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.past_ms = 0
+
+    def __call__(self) -> int:
+        import time
+
+        return int(time.time() * 1000) + self.past_ms
+
+
+async def under_way(
+    database: Database, *, share: float = 0.5, plan: Plan | None = None
+) -> tuple[Rollouts, Clock]:
+    clock = Clock()
+    rollouts = Rollouts(database, clock_ms=clock)
+    await AliasStore(database).set(PROD, "base", "cli")
+    version = await rollouts.register(PROD, NewVersion("v1"), "loop")
+    await rollouts.start(version.id, "lin", share=share, plan=plan, ungated="a test")
+    return rollouts, clock
+
+
+async def vote(
+    database: Database, rollouts: Rollouts, count: int, liked: dict[bool, float], *, seed: int = 1
+) -> None:
+    """Gives votes of `count` users, who like the answers of their side with a probability."""
+    status = await rollouts.status(PROD)
+    assert status is not None
+    draw, store = random.Random(seed), FeedbackStore(database)
+    for number in range(count):
+        tenant, user = (A, B)[number % 2], f"user-{number // 2}"  # names that both tenants have
+        side = takes_candidate(status.rollout.id, status.rollout.share, tenant, identity_of(user, ""))
+        up = draw.random() < liked[side]
+        given = StoredFeedback(
+            f"fb_{number}",
+            f"resp_{number}",
+            "up" if up else "down",
+            Clock()() // 1000,
+            model=PROD,
+            end_user=user,
+        )
+        await store.create(tenant, given)
+
+
+async def test_a_canary_that_regresses_is_rolled_back_with_its_numbers(database: Database) -> None:
+    rollouts, _ = await under_way(database)
+    assert (await rollouts.judge(PROD)).verdict.action == "wait"
+    await vote(database, rollouts, 120, {False: 0.9, True: 0.4})
+    done = await rollouts.judge(PROD)
+    assert done.rollout.state == "rolled_back" and "fewer users approve" in done.rollout.reason
+    assert done.arms.current.users + done.arms.candidate.users == 120, "a name in two tenants is two users"
+    assert done.rollout.numbers["log_evidence_worse"] >= done.rollout.numbers["needed"]
+    assert (await AliasStore(database).names()).models == {PROD: "base"}
+    with pytest.raises(InvalidRequest, match="no roll-out"):
+        await rollouts.judge(PROD)
+    assert check_ledger(database).holds
+
+
+async def test_a_canary_that_holds_is_promoted(database: Database) -> None:
+    rollouts, _ = await under_way(database, plan=Plan(margin=0.2))
+    await vote(database, rollouts, 200, {False: 0.7, True: 0.85})
+    done = await rollouts.judge(PROD, "loop")
+    assert (done.rollout.state, done.rollout.ended_by) == ("promoted", "loop")
+    assert (await AliasStore(database).names()).models == {PROD: "v1"}
+    assert check_ledger(database).holds
+
+
+async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(database: Database) -> None:
+    rollouts, _ = await under_way(database)
+    store, now_s = FeedbackStore(database), Clock()() // 1000
+    given = StoredFeedback("fb_0", "r", "up", now_s, model=PROD, end_user="lin")
+    await store.create(A, given)
+    await store.create(A, replace(given, id="fb_1", rating="down"))
+    await store.create(A, replace(given, id="fb_2", end_user="mei", created_at=now_s - 3600))
+    await store.create(A, replace(given, id="fb_3", end_user="mei", model="other"))
+    await store.create(A, replace(given, id="fb_4", end_user=None))
+    status = await rollouts.status(PROD)
+    assert status is not None
+    sides = (status.arms.current, status.arms.candidate)
+    assert sum(one.users for one in sides) == 1 and sum(one.good for one in sides) == 1, (
+        "the first vote of a user"
+    )
+    assert status.arms.unknown == 1
+
+
+async def test_an_undecided_canary_ends_with_the_current_model(database: Database) -> None:
+    rollouts, clock = await under_way(database, plan=Plan(most_days=2))
+    clock.past_ms = 2 * DAY_MS
+    done = await rollouts.judge(PROD)
+    assert done.rollout.state == "rolled_back" and "undecided" in done.rollout.reason
+
+
+async def test_orders_are_kept_with_who_gave_them_and_why(database: Database) -> None:
+    rollouts, _ = await under_way(database)
+    ended = await rollouts.abort(PROD, "mei", "wrong tone")
+    assert (ended.state, ended.ended_by, ended.reason) == ("aborted", "mei", "wrong tone")
+    await rollouts.start(f"{PROD}#1", "lin", ungated="again")
+    await rollouts.promote(PROD, "lin")
+    await rollouts.revert(PROD, "mei", "complaints")
+    said = [in_words(entry) for entry in await Ledger(database).entries(PROD)]
+    for words in (
+        "smollm2@prod means base",
+        "smollm2@prod#1 is v1",
+        "50 % of the users of smollm2@prod get v1, the others base; its gates were passed over: a test",
+        "roll-out aborted: smollm2@prod stays base (wrong tone)",
+        "smollm2@prod means v1 now, and not base any more",
+        "promotion undone: smollm2@prod means base again, and not v1 (complaints)",
+    ):
+        assert any(words in one for one in said), words
+
+
+async def test_a_refused_report_is_told_with_its_reasons(database: Database) -> None:
+    rollouts = Rollouts(database)
+    version = await rollouts.register(PROD, NewVersion("v1"), "loop", GateReport.of())
+    assert version.passed is False
+    last = (await Ledger(database).entries())[-1]
+    assert "refused by its gates: votes: it was not measured" in in_words(last)
+
+
+def test_the_record_of_an_artefact_becomes_its_version(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "deepwell.json").write_text(
+        '{"format": 1, "base": "smollm2", "base_fingerprint": "f", "config": {"method": "lora"}, "metrics": {"loss": 1.5},'
+        ' "data": {"sha256": {"votes.jsonl": "abc"}}}'
+    )
+    (folder / "adapter_model.safetensors").write_bytes(b"weights")
+    version = version_of("v1", folder, parents=["smollm2@prod#1"])
+    assert version.parents == ["smollm2@prod#1", "smollm2"]
+    assert (version.data, version.metrics) == ({"votes.jsonl": "abc"}, {"loss": 1.5})
+    (folder / "adapter_model.safetensors").write_bytes(b"Weights")
+    assert version_of("v1", folder).artefact_sha256 != version.artefact_sha256
+    with pytest.raises(InvalidRequest, match="no folder"):
+        version_of("v1", tmp_path / "none")
+
+
+ROLLOUT = Rollout("r", PROD, f"{PROD}#1", "base", "v1", 0.3, "canary", 0, "lin", {})
+VOTES = st.lists(
+    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["", "x", "y", "z"]), st.booleans()), max_size=30
+)
+
+
+@given(VOTES)
+def test_every_user_counts_once_and_every_vote_without_one_is_told(
+    given_votes: list[tuple[str, str, bool]],
+) -> None:
+    arms = count_votes(given_votes, ROLLOUT)
+    users = {(tenant, user) for tenant, user, _ in given_votes if user}
+    assert arms.current.users + arms.candidate.users == len(users)
+    assert arms.unknown == sum(not user for _, user, _ in given_votes)
+
+
+COUNTS = st.integers(0, 300).flatmap(lambda users: st.builds(Counts, st.just(users), st.integers(0, users)))
+
+
+@given(COUNTS, COUNTS, st.integers(0, 40 * DAY_MS))
+def test_the_verdict_follows_from_the_counts(current: Counts, candidate: Counts, age_ms: int) -> None:
+    plan = Plan(most_users=200)
+    verdict = decide(Arms(current, candidate), plan, age_ms)
+    over = candidate.users >= plan.most_users or age_ms >= plan.most_days * DAY_MS
+    if verdict.action == "wait":
+        assert not over
+    if verdict.action == "promote":
+        assert candidate.share > current.share - plan.margin
+    assert verdict == decide(Arms(current, candidate), plan, age_ms)
+
+
+@pytest.mark.parametrize(
+    "terms", [{"alpha": 0}, {"alpha": 1}, {"margin": 0}, {"most_users": 0}, {"most_days": 0}]
+)
+def test_terms_that_judge_nothing_are_refused(terms: dict[str, float]) -> None:
+    with pytest.raises(InvalidRequest, match="cannot be judged"):
+        Plan(**terms)  # pyright: ignore[reportArgumentType]
+
+
+async def test_every_flipped_byte_of_a_story_is_found(database: Database, tmp_path: Path) -> None:
+    rollouts, _ = await under_way(database)
+    anchors = Anchors(tmp_path / "anchors")
+    assert check_ledger(database, anchors).holds
+    for table, key in ((model_ledger, "sequence"), (model_ledger_head, "id"), (model_aliases, "seq")):
+        rows = database.read_now(
+            lambda connection, table=table: connection.execute(sa.select(table)).mappings().all()
+        )
+        for row in rows:
+            for name, value in row.items():
+                if table is model_aliases and name in ("seq", "changed_at", "changed_by"):
+                    continue
+                for changed in _flipped(value):
+                    await _write(database, table, key, row[key], name, changed)
+                    assert not check_ledger(database, anchors).holds, (table.name, name, value, changed)
+                    await _write(database, table, key, changed if name == key else row[key], name, value)
+    assert check_ledger(database, anchors).holds
+    await rollouts.abort(PROD, "lin")
+    assert check_ledger(database, anchors).holds
+
+
+def _flipped(value: object) -> list[object]:
+    """Versions of a value with one bit changed: of a text, at places that lie seven apart."""
+    if isinstance(value, int):
+        return [value ^ 1 << 20]
+    if isinstance(value, float):
+        return [value * 1.0000001]
+    assert isinstance(value, str)
+    return [value[:at] + chr(ord(value[at]) ^ 1) + value[at + 1 :] for at in range(0, len(value), 7)]
+
+
+async def _write(
+    database: Database, table: sa.Table, key: str, place: object, name: str, value: object
+) -> None:
+    statement = sa.update(table).where(table.c[key] == place).values({name: value})
+    await database.write(lambda connection: connection.execute(statement).rowcount)
+
+
+async def test_a_tail_that_was_cut_off_is_found_by_its_head_and_by_the_anchor(
+    database: Database, tmp_path: Path
+) -> None:
+    anchors = Anchors(tmp_path / "anchors")
+    rollouts = Rollouts(database, anchors)
+    for number in range(3):
+        await rollouts.register(PROD, NewVersion(f"v{number}"), "loop")
+    head = check_ledger(database, anchors).head
+    columns = model_ledger.c
+
+    def cut(connection: sa.Connection) -> None:
+        connection.execute(sa.delete(model_ledger).where(columns.sequence == head.sequence))
+
+    await database.write(cut)
+    assert not check_ledger(database).holds
+
+    def written_anew(connection: sa.Connection) -> None:
+        hash = connection.scalar(sa.select(columns.hash).where(columns.sequence == head.sequence - 1))
+        connection.execute(sa.update(model_ledger_head).values(sequence=head.sequence - 1, hash=hash))
+
+    await database.write(written_anew)
+    assert check_ledger(database).holds, "the database alone cannot tell"
+    assert "anchor remembers" in check_ledger(database, anchors).problems[0]
