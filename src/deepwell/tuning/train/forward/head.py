@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-__all__ = ["PIECE", "head_loss"]
+__all__ = ["PIECE", "head_logprobs", "head_loss"]
 
 PIECE: Final = 256
 """Positions at a time: 25 MB of bf16 logits with 49,152 tokens. Fewer make the product slower, more only take memory."""
@@ -29,6 +29,39 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, 
     return _HeadLoss.apply(hidden, weight, targets)  # pyright: ignore[reportReturnType]
 
 
+def head_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Returns the log-probability of every target, float32 [labelled], with the gradient of each by itself.
+
+    Args:
+        hidden: normalised states at the positions that predict, [labelled, width].
+        weight: frozen head, [vocabulary, width].
+        targets: int64 [labelled].
+    """
+    return _HeadLogprobs.apply(hidden, weight, targets)  # pyright: ignore[reportReturnType]
+
+
+class _HeadLogprobs(Function):
+    """A row's gradient with respect to its own state waits in the size of `hidden`, as for the summed loss."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(hidden), PIECE):
+            rows = slice(start, start + PIECE)
+            losses[rows], _, slope = _piece(F.linear(hidden[rows], weight), targets[rows])
+            if gradient is not None:
+                gradient[rows] = slope.to(weight.dtype) @ weight
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return -losses
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gradient,) = ctx.saved_tensors
+        return gradient * -grad[:, None].to(gradient.dtype), None, None
+
+
 class _HeadLoss(Function):
     """The gradient is computed with the loss, while a piece's logits are there, and waits in the size of `hidden`."""
 
@@ -41,7 +74,7 @@ class _HeadLoss(Function):
         for start in range(0, len(hidden), PIECE):
             rows = slice(start, start + PIECE)
             loss, right, slope = _piece(F.linear(hidden[rows], weight), targets[rows])
-            total += loss
+            total += loss.sum()
             correct += right
             if gradient is not None:
                 gradient[rows] = slope.to(weight.dtype) @ weight
@@ -57,7 +90,7 @@ class _HeadLoss(Function):
 
 
 def _piece(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the summed loss, the right predictions, and the gradient of the logits.
+    """Returns the loss of every row, the number of right predictions, and the gradient of the logits.
 
     The softmax computes in fp32 and rounds its result to the dtype of the logits. Where the target is likelier than not, its
     loss is -log(1 - the others' sum): a rounded probability near 1 would lose it.
@@ -77,7 +110,7 @@ def _piece(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         loss[lost] = F.cross_entropy(logits[lost].float(), targets[lost], reduction="none")
     right = (chosen[:, 0] >= _largest(p)).sum()
     p.scatter_(1, column, -others.to(p.dtype))
-    return loss.sum(), right, p
+    return loss, right, p
 
 
 def _largest(p: Tensor) -> Tensor:
