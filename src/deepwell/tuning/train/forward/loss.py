@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepwell.tuning.train.batches import PADDING, Batch
-from deepwell.tuning.train.forward.decoder import Decoder, Shard, base_of, decoder_of, unsupported, without_adapters
+from deepwell.tuning.train.forward.decoder import (
+    Decoder,
+    Shard,
+    base_of,
+    decoder_of,
+    unsupported,
+    without_adapters,
+)
 from deepwell.tuning.train.forward.head import PIECE, head_logprobs, head_loss
 from deepwell.tuning.train.forward.layer import Step, run_layer
 from deepwell.tuning.train.forward.layout import Layout, lay_out
@@ -75,7 +82,9 @@ def reference_logprobs(model: nn.Module, batch: Batch) -> Tensor:
         model: with adapters of peft. Other trained weights would be part of the reference, so they are refused.
     """
     if any(one.requires_grad for name, one in model.named_parameters() if "lora_" not in name):
-        raise ValueError("the reference is the model without its adapters, and weights of its own are trained")
+        raise ValueError(
+            "the reference is the model without its adapters, and weights of its own are trained"
+        )
     if unsupported(model):
         wrapped: Any = model
         training = wrapped.training
