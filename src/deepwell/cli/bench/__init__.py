@@ -10,6 +10,7 @@ from collections.abc import Callable
 import typer
 
 from deepwell.cli.bench import (
+    align,
     deploy,
     engine,
     fine_tuning,
@@ -124,6 +125,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "served-precision": tuning_evaluate.served_precision,
     "fine-tuning-sdk": fine_tuning.fine_tuning_sdk,
     "fine-tuning-served": fine_tuning.fine_tuning_served,
+    "alignment-losses": align.alignment_losses,
+    "kto-votes": align.kto_votes,
 }
 """The verbs in the order of `deepwell bench --help`."""
 
