@@ -23,7 +23,7 @@ from deepwell.tuning.train.batches import Batch, collate
 from deepwell.tuning.train.examples import Example
 from deepwell.tuning.train.forward.loss import logprobs, reference_logprobs
 
-__all__ = ["compare", "make"]
+__all__ = ["compare", "make", "ours"]
 
 _LORA: Final = {
     "r": 4,
@@ -84,25 +84,37 @@ def make(folder: Path) -> None:
     (folder / "work.json").write_text(json.dumps(work), encoding="utf-8")
 
 
+def ours(folder: Path) -> dict[str, tuple[float, dict[str, Tensor]]]:
+    """Returns Deepwell's loss of every case, and the gradients of the adapter."""
+    work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
+    found: dict[str, tuple[float, dict[str, Tensor]]] = {}
+    for case in work["cases"]:
+        model = _model(folder, case)
+        loss = _dpo(model, work, case) if case["algorithm"] == "dpo" else _kto(model, work, case)
+        loss.backward()
+        slopes = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+        found[case["name"]] = loss.item(), slopes
+    return found
+
+
 def compare(folder: Path) -> dict[str, Any]:
     """Returns the losses of both programs, and the largest differences of losses and of gradients."""
     work = json.loads((folder / "work.json").read_text(encoding="utf-8"))
     theirs = json.loads((folder / "theirs.json").read_text(encoding="utf-8"))
     losses: dict[str, dict[str, float]] = {}
     slope_differences: list[float] = []
-    for case in work["cases"]:
-        model = _model(folder, case)
-        loss = _dpo(model, work, case) if case["algorithm"] == "dpo" else _kto(model, work, case)
-        loss.backward()
-        losses[case["name"]] = {"ours": loss.item(), "theirs": theirs[case["name"]]}
-        slopes = load_file(folder / f"theirs-{case['name']}.safetensors")
-        ours = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-        assert ours.keys() == slopes.keys(), ours.keys() ^ slopes.keys()
-        slope_differences += [_apart(ours[name], slopes[name]) for name in slopes]
+    for name, (loss, slopes) in ours(folder).items():
+        losses[name] = {"ours": loss, "theirs": theirs[name]}
+        expected = load_file(folder / f"theirs-{name}.safetensors")
+        assert slopes.keys() == expected.keys(), slopes.keys() ^ expected.keys()
+        slope_differences += [_apart(slopes[one], expected[one]) for one in slopes]
+    shifts = [float(_shift(_model(folder, one), work)) for one in work["cases"] if one["algorithm"] == "kto"]
     return {
         "compared": len(losses),
         "largest_difference": max(abs(one["ours"] - one["theirs"]) for one in losses.values()),
         "largest_gradient_difference": max(slope_differences),
+        "reference_points_above_zero": sum(one > 0 for one in shifts),
+        "reference_points_at_zero": sum(one == 0 for one in shifts),
         "losses": losses,
     }
 
@@ -131,11 +143,15 @@ def _dpo(model: Any, work: Mapping[str, Any], case: Mapping[str, Any]) -> Tensor
 
 def _kto(model: Any, work: Mapping[str, Any], case: Mapping[str, Any]) -> Tensor:
     judged = work["judged"]
-    with torch.no_grad():
-        shift = kto_shift(_log_ratios(model, [(one["prompt"], one["mismatched"]) for one in judged]))
+    shift = _shift(model, work)
     ratios = _log_ratios(model, [(one["prompt"], one["answer"]) for one in judged])
     desirable = torch.tensor([one["desirable"] for one in judged])
     return kto_loss(ratios, desirable, shift, case["beta"], tuple(case["weights"])).mean()
+
+
+@torch.no_grad()
+def _shift(model: Any, work: Mapping[str, Any]) -> Tensor:
+    return kto_shift(_log_ratios(model, [(one["prompt"], one["mismatched"]) for one in work["judged"]]))
 
 
 def _log_ratios(model: Any, rows: list[tuple[list[int], list[int]]]) -> Tensor:
