@@ -21,7 +21,8 @@ THEIRS = {
     "dpo-strong": 0.6521847,
     "kto": 0.5112487,
     "kto-weighted": 0.9122246,
-    "kto-turned": 0.6103773,
+    "kto-small": 0.5796295,
+    "kto-opposite": 0.5884042,
 }
 
 

@@ -47,7 +47,9 @@ _CASES: Final[tuple[dict[str, Any], ...]] = (
     {"name": "dpo-strong", "algorithm": "dpo", "beta": 0.7},
     {"name": "kto", "algorithm": "kto", "beta": 0.1, "weights": [1.0, 1.0]},
     {"name": "kto-weighted", "algorithm": "kto", "beta": 0.5, "weights": [2.0, 0.75]},
-    {"name": "kto-turned", "algorithm": "kto", "beta": 0.5, "weights": [1.0, 1.5], "turned": True},
+    # A small change and its opposite: one of them makes answers to other prompts less likely, so the reference point is zero.
+    {"name": "kto-small", "algorithm": "kto", "beta": 0.5, "weights": [1.0, 1.5], "scale": 0.05},
+    {"name": "kto-opposite", "algorithm": "kto", "beta": 0.5, "weights": [1.0, 1.5], "scale": -0.05},
 )
 
 
@@ -127,8 +129,8 @@ def _model(folder: Path, case: Mapping[str, Any]) -> Any:
     base = LlamaForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
     model = get_peft_model(base, LoraConfig(task_type="CAUSAL_LM", **_LORA))
     state = load_file(folder / "adapter.safetensors")
-    if case.get("turned"):
-        state = {name: -one if "lora_B" in name else one for name, one in state.items()}
+    scale = case.get("scale", 1.0)
+    state = {name: one * scale if "lora_B" in name else one for name, one in state.items()}
     set_peft_model_state_dict(model, state)
     return model.train()
 

@@ -80,8 +80,8 @@ def _trainer(folder: Path, case: dict[str, Any], lora: dict[str, Any]) -> Any:
             model=model, args=args, train_dataset=data, processing_class=tokenizer, peft_config=peft_config
         )
     state = load_file(folder / "adapter.safetensors")
-    if case.get("turned"):  # an adapter turned round moves the reference point to the other side of zero
-        state = {name: -one if "lora_B" in name else one for name, one in state.items()}
+    scale = case.get("scale", 1.0)
+    state = {name: one * scale if "lora_B" in name else one for name, one in state.items()}
     found = set_peft_model_state_dict(trainer.model, state)
     assert not found.unexpected_keys, found.unexpected_keys
     return trainer
