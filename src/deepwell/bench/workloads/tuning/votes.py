@@ -45,7 +45,7 @@ _WORDS: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a user likes, unknown to whoever trains.
+    """A preference of a user, which whoever trains does not know.
 
     Attributes:
         likes: tells whether an answer is liked.
