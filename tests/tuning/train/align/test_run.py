@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from deepwell.tuning.align.config import DpoConfig, KtoConfig
 from deepwell.tuning.align.dataset import JudgedExample, PairExample, load_judged, load_pairs, mismatched
 from deepwell.tuning.align.preferences import Judged, Pair, write_judged, write_pairs
 from deepwell.tuning.align.run import run_dpo, run_kto
-from deepwell.tuning.train.config import parse_config_as
+from deepwell.tuning.align.worker import command
+from deepwell.tuning.train.config import parse_config_as, write_config
 from deepwell.tuning.train.run import Stopped
 
 pytestmark = pytest.mark.parity
@@ -208,3 +210,17 @@ def test_no_answer_meets_its_own_prompt() -> None:
         if max(sizes) * 2 <= sum(sizes):
             assert len({str(other) for other in others}) == sum(sizes)
     assert mismatched([Judged(asked(1), said("x"), True)] * 3) == [None] * 3
+
+
+def test_the_worker_tells_its_course_and_its_mistakes(tiny: Path, pairs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_config(config(DpoConfig, tiny, pairs, train={"steps": 2}), folder / "config.json")
+    done = subprocess.run(command("dpo", str(folder)), capture_output=True, text=True, check=False)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert done.returncode == 0, done.stderr
+    assert {one["event"] for one in events} >= {"plan", "reference", "step", "validation", "done"}
+    assert (folder / events[-1]["adapter"] / "adapter_config.json").is_file()
+    wrong = subprocess.run(command("kto", str(folder)), capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "'dpo'" in json.loads(wrong.stdout.splitlines()[-1])["message"]
