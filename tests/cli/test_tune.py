@@ -59,13 +59,27 @@ def test_a_wrong_command_says_what_to_write(
     assert not (home / "run").exists()
 
 
+@pytest.mark.parametrize("verb", ["dpo", "kto"])
+def test_verbs_of_preferences_say_what_to_write(verb: str, runner: CliRunner, home: Path) -> None:
+    output = ["--output", str(home / "run")]
+    for arguments, said in (
+        ([], f"deepwell tune {verb} run.yaml"),
+        (["--data", "x.jsonl", "--set", f"{verb}.betta=1"], "did you mean beta"),
+        (["--data", "x.jsonl", "--set", "method=full"], "method"),
+    ):
+        result = runner.invoke(app, ["tune", verb, *arguments, *output])
+        assert result.exit_code != 0
+        assert said in " ".join(result.output.split())
+    assert not (home / "run").exists()
+
+
 def test_options_replace_values_of_the_file(data: Path, home: Path) -> None:
-    from deepwell.cli.tune.sft import _configured
+    from deepwell.cli.tune.running import configured
+    from deepwell.tuning.train.config import TuneConfig
 
     (home / "run.yaml").write_text("data: train.jsonl\ntrain: {steps: 3, seed: 1}\noutput: here\n")
-    run = _configured(
-        home / "run.yaml", {"model": "other", "validation": "0.2"}, 7, ["lora.r=4", "train.seed=5"]
-    )
+    given = {"model": "other", "validation": "0.2"}
+    run = configured(TuneConfig, home / "run.yaml", given, 7, ["lora.r=4", "train.seed=5"])
     assert (run.model, run.validation, run.train.steps, run.train.seed, run.lora.r) == ("other", 0.2, 7, 5, 4)
     assert run.data == [data] and run.output == home / "here"
 

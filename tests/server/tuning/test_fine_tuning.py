@@ -19,10 +19,13 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import EngineRestarted, EngineUnavailable
 from deepwell.server.access.adapter_names import engine_name
 from deepwell.server.families.fine_tuning import creating
+from deepwell.server.families.fine_tuning.child import default_command
 from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
 from deepwell.storage.database import Tenant
 from deepwell.storage.keys import KeyStore
 from deepwell.storage.tables import audit_entries
+from deepwell.tuning.align.config import DpoConfig
+from deepwell.tuning.train.config import parse_config_as
 
 
 @pytest.fixture(autouse=True)
@@ -205,11 +208,48 @@ def test_an_adapter_of_another_template_is_not_served(client: OpenAI) -> None:
     assert [one.id for one in client.models.list()] == ["toy"]
 
 
+def test_pairs_of_answers_train_by_dpo(client: OpenAI, server: Live) -> None:
+    pair = {
+        "input": {"messages": [{"role": "user", "content": "hi"}]},
+        "preferred_output": [{"role": "assistant", "content": "hello"}],
+        "non_preferred_output": [{"role": "assistant", "content": "go away"}],
+    }
+    data = "".join(json.dumps(pair) + "\n" for _ in range(3)).encode()
+    file = client.files.create(file=("pairs.jsonl", data), purpose="fine-tune").id
+    job = client.fine_tuning.jobs.create(
+        model="toy",
+        training_file=file,
+        method={"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 1}}},
+    )
+    assert job.method is not None and job.method.type == "dpo" and job.method.supervised is None
+    assert job.method.dpo is not None and job.method.dpo.hyperparameters is not None
+    assert job.method.dpo.hyperparameters.beta == 0.2 and job.hyperparameters.n_epochs == 1
+    config = parse_config_as(DpoConfig, json.loads(_folder(server, job.id, "config.json").read_bytes()))
+    assert config.dpo.beta == 0.2 and config.train.epochs == 1 and config.lora.dropout == 0
+    assert ended(client, job.id).status == "succeeded"
+    assert default_command("dpo")[-2:] == ("deepwell.tuning.align.worker", "dpo")
+
+
+def test_a_method_gets_its_own_files_and_hyperparameters(client: OpenAI) -> None:
+    file = upload(client)
+    for method, said in (
+        ({"type": "dpo"}, "line 1: input: is missing"),
+        ({"type": "dpo", "supervised": {}}, "method.supervised is given, and the type is dpo"),
+        ({"type": "supervised", "dpo": {}}, "method.dpo is given, and the type is supervised"),
+        ({"type": "dpo", "dpo": {"hyperparameters": {"beta": 3}}}, "beta"),
+    ):
+        with pytest.raises(openai.BadRequestError, match=said):
+            client.fine_tuning.jobs.create(model="toy", training_file=file, method=method)  # pyright: ignore
+    with pytest.raises(openai.BadRequestError, match=r"method\.dpo\.hyperparameters"):
+        client.fine_tuning.jobs.create(
+            model="toy", training_file=file, method={"type": "dpo"}, hyperparameters={"n_epochs": 1}
+        )
+
+
 def test_other_methods_are_refused_with_the_reason(client: OpenAI) -> None:
     file = upload(client)
-    for method in ("dpo", "reinforcement"):
-        with pytest.raises(openai.BadRequestError, match=f"{method}.*supervised"):
-            client.fine_tuning.jobs.create(model="toy", training_file=file, method={"type": method})  # pyright: ignore
+    with pytest.raises(openai.BadRequestError, match=r"reinforcement.*supervised"):
+        client.fine_tuning.jobs.create(model="toy", training_file=file, method={"type": "reinforcement"})
     with pytest.raises(openai.BadRequestError, match="integrations are not served"):
         client.fine_tuning.jobs.create(
             model="toy", training_file=file, integrations=[{"type": "wandb", "wandb": {"project": "x"}}]

@@ -18,9 +18,9 @@ from deepwell.tuning.train.examples import Example
 from deepwell.tuning.train.forward.adapters import dropped
 from deepwell.tuning.train.forward.attention import attend, attend_backward, by_key_head, by_token
 from deepwell.tuning.train.forward.decoder import unsupported
-from deepwell.tuning.train.forward.head import head_loss
+from deepwell.tuning.train.forward.head import head_logprobs, head_loss
 from deepwell.tuning.train.forward.layout import lay_out
-from deepwell.tuning.train.forward.loss import outcome
+from deepwell.tuning.train.forward.loss import logprobs, outcome, reference_logprobs
 from deepwell.tuning.train.forward.norm import rms_norm, rms_norm_backward
 
 pytestmark = pytest.mark.parity
@@ -259,3 +259,64 @@ def test_dropout_has_its_share_and_repeats_by_its_seed() -> None:
     assert float(gone.float().mean()) == pytest.approx(0.1, abs=0.003)
     assert torch.equal(gone, dropped(x, 0.1, 7))
     assert not torch.equal(gone, dropped(x, 0.1, 8))
+
+
+def weighted(values: Any) -> Any:
+    """A loss in which every label has a weight of its own, so that a gradient of the sum alone would be another."""
+    return (values * torch.linspace(-1, 2, len(values))).sum()
+
+
+@pytest.mark.parametrize("trains_base", [False, True])
+def test_logprobs_equal_those_of_transformers_label_by_label(trains_base: bool) -> None:
+    found = model("Llama", torch.float32)
+    if trains_base:
+        found.get_base_model().lm_head.weight.requires_grad_(True)
+    assert bool(unsupported(found)) == trains_base
+    rows = batch()
+    expected = []
+    for row, segments in enumerate(rows.segments):
+        for number in range(int(segments.max()) + 1):
+            places = (segments == number).nonzero()[:, 0]
+            ids, mask = rows.token_ids[row, places], rows.loss_mask[row, places]
+            chances = found(input_ids=ids[None], use_cache=False).logits[0, :-1].float().log_softmax(-1)
+            expected.append(chances.gather(1, ids[1:, None])[mask[1:], 0])
+    found.zero_grad()
+    weighted(torch.cat(expected)).backward()
+    slopes = gradients(found)
+    found.zero_grad()
+    values = logprobs(found, rows)
+    weighted(values).backward()
+    torch.testing.assert_close(values, torch.cat(expected), rtol=1e-4, atol=1e-5)
+    assert difference(gradients(found), slopes) < 1e-4
+
+
+@pytest.mark.parametrize("family", ["Llama", "Qwen3"])
+def test_the_reference_is_the_model_without_its_adapters(family: str) -> None:
+    found = model(family, torch.float32, dropout=0.4)
+    rows = batch()
+    with found.disable_adapter():
+        expected = -outcome(found, rows).loss
+    values = reference_logprobs(found, rows)
+    assert not values.requires_grad and found.training
+    assert float(values.sum()) == pytest.approx(float(expected), rel=1e-5)
+    adapted = logprobs(found.eval(), rows)
+    assert adapted.requires_grad
+    assert float((adapted.detach() - values).abs().max()) > 0.01
+    found.get_base_model().lm_head.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match="weights of its own"):
+        reference_logprobs(found, rows)
+
+
+def test_logprobs_of_the_head_have_a_gradient_each() -> None:
+    draw = torch.Generator().manual_seed(6)
+    hidden = (torch.randn(600, 32, generator=draw) * 3).requires_grad_()
+    weight = torch.randn(97, 32, generator=draw)
+    targets = torch.randint(0, 97, (600,), generator=draw)
+    logits = hidden @ weight.t()
+    targets[::2] = logits.argmax(-1)[::2]
+    expected = logits.log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    (slope,) = torch.autograd.grad(weighted(expected), hidden)
+    values = head_logprobs(hidden, weight, targets)
+    (ours,) = torch.autograd.grad(weighted(values), hidden)
+    torch.testing.assert_close(values, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(ours, slope, rtol=1e-4, atol=1e-4)

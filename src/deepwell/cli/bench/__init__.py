@@ -128,6 +128,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "feedback-sdk": align.feedback_sdk,
     "ledger": align.ledger,
     "rollout-kills": align.rollout_kills,
+    "alignment-losses": align.alignment_losses,
+    "kto-votes": align.kto_votes,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

@@ -11,7 +11,16 @@ import msgspec
 
 from deepwell.messages import Note
 
-__all__ = ["Format", "Shape", "ShapeError", "decoded", "parse"]
+__all__ = [
+    "Format",
+    "Shape",
+    "ShapeError",
+    "decode_object",
+    "decoded",
+    "parse",
+    "parse_messages",
+    "parse_tools",
+]
 
 Format = Literal["chat", "sharegpt", "alpaca", "text"]
 
@@ -61,15 +70,49 @@ def parse(raw: bytes, format: Literal["auto", "chat", "sharegpt", "alpaca", "tex
     Raises:
         ShapeError: it is not JSON in UTF-8, or not of the format; `auto`: of no known one.
     """
-    value = decoded(raw)
-    if not isinstance(value, dict):
-        _wrong("", "data_type", expected="an object", expected_zh="对象", found=_kind(value))
-    fields = cast("dict[str, Any]", value)
+    fields = decode_object(raw)
     found = _format_of(fields) if format == "auto" else format
     label = _label(fields)
     messages, tools, used = _PARSERS[found](fields)
     extra = {name: one for name, one in fields.items() if name not in used and name != "label"}
     return Shape(messages, tools, label, found, extra)
+
+
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """Returns the JSON object of a line.
+
+    Raises:
+        ShapeError: it is none, or is nested too deeply.
+    """
+    value = decoded(raw)
+    if not isinstance(value, dict):
+        _wrong("", "data_type", expected="an object", expected_zh="对象", found=_kind(value))
+    return cast("dict[str, Any]", value)
+
+
+def parse_messages(fields: Mapping[str, Any], name: str, path: str = "") -> tuple[dict[str, Any], ...]:
+    """Returns the chat messages that stand under a name.
+
+    Args:
+        path: path of `fields` in the line, such as `input.`, for errors.
+
+    Raises:
+        ShapeError: there are none, or one of them is no message.
+    """
+    _expect(fields.get(name), list, path + name, "a list", "列表")
+    entries = _list(fields, name)
+    for number, one in enumerate(entries):
+        _check_message(one, f"{path}{name}[{number}]")
+    return tuple(entries)
+
+
+def parse_tools(fields: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Returns the tools of a line, or none.
+
+    Raises:
+        ShapeError: they are no list of objects.
+    """
+    return _tools(fields.get("tools"))
 
 
 def decoded(raw: bytes, path: str = "") -> Any:
@@ -151,11 +194,8 @@ _Parsed = tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...], frozense
 
 
 def _chat(fields: Mapping[str, Any]) -> _Parsed:
-    entries = _list(fields, "messages")
-    for number, one in enumerate(entries):
-        _check_message(one, f"messages[{number}]")
-    tools = _tools(fields.get("tools"))
-    return tuple(entries), tools, frozenset({"messages", "tools"})
+    entries = parse_messages(fields, "messages")
+    return entries, parse_tools(fields), frozenset({"messages", "tools"})
 
 
 def _check_message(message: Any, path: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -19,7 +19,9 @@ __all__ = [
     "TuneConfig",
     "automatic_rate",
     "parse_config",
+    "parse_config_as",
     "read_config",
+    "read_config_as",
     "write_config",
 ]
 
@@ -109,7 +111,12 @@ class TuneConfig(_Strict):
     Attributes:
         validation: files of held-out conversations, a share of the data to hold out, or None for no validation.
         output: folder of the run.
+        algorithm: name of what the run computes, for the record of its artefact.
+        rate_factor: factor of the automatic learning rate.
     """
+
+    algorithm: ClassVar[str] = "sft"
+    rate_factor: ClassVar[float] = 1.0
 
     model: str = Field("smollm2", min_length=1, description="Model: a name in the store, or a path.")
     data: Annotated[list[Path], BeforeValidator(_paths)] = Field(
@@ -136,8 +143,19 @@ class TuneConfig(_Strict):
         return self.model_dump(mode="json")
 
 
+_C = TypeVar("_C", bound=TuneConfig)
+
+
 def read_config(path: Path) -> TuneConfig:
+    """Returns `read_config_as` of supervised fine-tuning."""
+    return read_config_as(TuneConfig, path)
+
+
+def read_config_as(kind: type[_C], path: Path) -> _C:
     """Reads a YAML or JSON file. Paths in it are relative to its folder.
+
+    Args:
+        kind: class of the configuration.
 
     Raises:
         InvalidRequest: the file is missing or too large, is no mapping, or holds an unknown key or an unusable value.
@@ -157,13 +175,21 @@ def read_config(path: Path) -> TuneConfig:
         raise InvalidRequest(f"{path} is not well formed: {error}", fix="correct the file") from None
     if not isinstance(value, dict):
         raise InvalidRequest(f"{path} holds no mapping", fix="write keys such as `model:` and `data:`")
-    return parse_config(cast("dict[str, Any]", value), base=path.parent, where=path.name)
+    return parse_config_as(kind, cast("dict[str, Any]", value), base=path.parent, where=path.name)
 
 
 def parse_config(value: Mapping[str, Any], *, base: Path | None = None, where: str = "") -> TuneConfig:
+    """Returns `parse_config_as` of supervised fine-tuning."""
+    return parse_config_as(TuneConfig, value, base=base, where=where)
+
+
+def parse_config_as(
+    kind: type[_C], value: Mapping[str, Any], *, base: Path | None = None, where: str = ""
+) -> _C:
     """Checks a mapping and returns the configuration.
 
     Args:
+        kind: class of the configuration.
         base: folder that relative paths of files begin at; None: they stay as they are.
         where: name of the source, for errors.
 
@@ -171,9 +197,9 @@ def parse_config(value: Mapping[str, Any], *, base: Path | None = None, where: s
         InvalidRequest: a key is unknown, or a value cannot be used.
     """
     try:
-        config = TuneConfig.model_validate(value)
+        config = kind.model_validate(value)
     except ValidationError as error:
-        raise _invalid(error, where) from None
+        raise _invalid(kind, error, where) from None
     if base is None:
         return config
     validation = config.validation
@@ -197,26 +223,27 @@ def write_config(config: TuneConfig, path: Path) -> None:
     path.write_text(json.dumps(config.to_json(), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-_SECTIONS: Final[dict[str, type[BaseModel]]] = {"lora": LoraConfig, "train": StepConfig}
+def _sections(kind: type[BaseModel]) -> dict[str, type[BaseModel]]:
+    fields = {name: field.annotation for name, field in kind.model_fields.items()}
+    return {name: one for name, one in fields.items() if isinstance(one, type) and issubclass(one, BaseModel)}
 
 
-def _invalid(error: ValidationError, where: str) -> InvalidRequest:
+def _invalid(kind: type[BaseModel], error: ValidationError, where: str) -> InvalidRequest:
     """Returns the first problem in words, with the nearest known key for an unknown one."""
     problems = error.errors(include_url=False)
     problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
     loc = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "constrained-"))]
     # A union names its branches in the location; the field itself comes first, or after its section.
-    depth = 2 if loc and loc[0] in _SECTIONS else 1
+    sections = _sections(kind)
+    depth = 2 if loc and loc[0] in sections else 1
     name = ".".join(loc[:depth])
     prefix = f"{where}: " if where else ""
     if problem["type"] == "extra_forbidden":
-        section = _SECTIONS.get(loc[0]) if len(loc) > 1 else None
-        known = (section or TuneConfig).model_fields
+        section = sections.get(loc[0]) if len(loc) > 1 else None
+        known = (section or kind).model_fields
         near = nearest(loc[-1], known)
         if not near and section is None:  # it may belong to a section
-            near = next(
-                (f"{s}.{loc[-1]}" for s, kind in _SECTIONS.items() if loc[-1] in kind.model_fields), ""
-            )
+            near = next((f"{s}.{loc[-1]}" for s, one in sections.items() if loc[-1] in one.model_fields), "")
         listed = ", ".join(known)
         right = f"did you mean {near}?" if near else f"the keys are {listed}"
         right_zh = f"你是不是想写 {near}？" if near else f"可用的有 {listed}"

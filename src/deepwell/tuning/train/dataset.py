@@ -21,6 +21,7 @@ from deepwell.tuning.train.packing import first_fit_decreasing, one_to_a_row
 __all__ = [
     "Dataset",
     "file_hashes",
+    "is_held_out",
     "load_dataset",
     "micro_batches",
     "read_examples",
@@ -58,8 +59,8 @@ def load_dataset(config: TuneConfig, codec: Codec, max_tokens: int) -> Dataset:
         held, held_report = _read(config.validation, config.format)
         trained = records
     else:
-        held = [one for one in records if _is_held_out(one, config.validation)]
-        trained = [one for one in records if not _is_held_out(one, config.validation)]
+        held = [one for one in records if is_held_out(one.text, config.validation)]
+        trained = [one for one in records if not is_held_out(one.text, config.validation)]
     train = read_examples(trained, codec, max_tokens, report)
     held_out = read_examples(held, codec, max_tokens, held_report)
     report.check()
@@ -116,8 +117,9 @@ def read_examples(
     return examples
 
 
-def _is_held_out(record: Record, share: float) -> bool:
-    digest = hashlib.blake2b(record.text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def is_held_out(text: str, share: float) -> bool:
+    """Tells whether the hash of a text puts it into the held-out share."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * (1 << 64)
 
 

@@ -6,9 +6,9 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch import Tensor
 from deepwell.errors import InvalidRequest
 from deepwell.tuning.train.batches import collate
 from deepwell.tuning.train.checkpoints import Progress
-from deepwell.tuning.train.config import StepConfig
+from deepwell.tuning.train.config import TuneConfig
 from deepwell.tuning.train.dataset import micro_batches, step_order
 from deepwell.tuning.train.examples import Example
 from deepwell.tuning.train.forward.loss import outcome
@@ -58,39 +58,52 @@ class Course:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """Mean loss in nats and share of the tokens that were thought likeliest."""
+    """Means over what is counted: labelled tokens, and in other algorithms answers or pairs of them.
+
+    Attributes:
+        loss: mean loss, in nats.
+        accuracy: share that was right: of the tokens, those that were thought likeliest.
+        extra: further means by name.
+    """
 
     loss: float
-    token_accuracy: float
+    accuracy: float
+    extra: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 class Loop:
-    """One run in one process.
+    """One run in one process. A subclass computes another loss: see `ACCURACY`, `EXTRA`, `count`, `backward` and `evaluate`.
 
     Args:
         model: the model, prepared by `strategy`; the parameters that require a gradient are trained.
-        settings: the optimisation.
+        config: the run; its section `train` is the optimisation.
         progress: the place to continue at; it is kept up to date.
     """
+
+    ACCURACY: ClassVar[str] = "token_accuracy"
+    """Name of the second of the sums in events."""
+    EXTRA: ClassVar[tuple[str, ...]] = ()
+    """Names of the sums behind the second."""
 
     def __init__(
         self,
         model: Any,
         optimizer: torch.optim.Optimizer,
-        settings: StepConfig,
+        config: TuneConfig,
         course: Course,
         strategy: Strategy,
         precision: Precision,
         journal: Journal,
         progress: Progress,
     ) -> None:
-        self._model = model
+        self.model = model
         self._optimizer = optimizer
-        self._settings = settings
-        self._course = course
-        self._strategy = strategy
-        self._precision = precision
-        self._journal = journal
+        self.config = config
+        self.settings = config.train
+        self.course = course
+        self.strategy = strategy
+        self.precision = precision
+        self.journal = journal
         self._progress = progress
         self._parameters = named_parameters(model)
         self._scaler: Any = None
@@ -116,14 +129,14 @@ class Loop:
             keep_best: keeps the weights, which have the lowest held-out loss so far.
             stop: polled after each step.
         """
-        course, progress = self._course, self._progress
+        course, progress = self.course, self._progress
         if progress.step == 0 and held_out and progress.first_loss is None:
             self._validate(held_out, keep_best)
             progress.first_loss = progress.best_loss
-        patience = self._settings.patience
+        patience = self.settings.patience
         if patience and progress.worse >= patience:
             return True  # it ended early before, and was killed before its artefact was written
-        steps = islice(step_order(examples, self._settings), progress.step, course.steps)
+        steps = islice(step_order(examples, self.settings), progress.step, course.steps)
         for chosen in steps:
             self._step(examples, chosen)
             is_last = progress.step == course.steps
@@ -147,21 +160,21 @@ class Loop:
             InvalidRequest: the loss or the gradient is no finite number; the weights stay as they were.
         """
         began = time.perf_counter()
-        progress, settings, strategy = self._progress, self._settings, self._strategy
-        rate = learning_rate(progress.step, self._course.steps, settings)
+        progress, settings, strategy = self._progress, self.settings, self.strategy
+        rate = learning_rate(progress.step, self.course.steps, settings)
         set_learning_rate(self._optimizer, rate)
-        pieces = micro_batches(examples, chosen, self._course.micro_tokens, packing=settings.packing)
-        labelled = sum(examples[index].labelled for index in chosen)
-        self._model.train()
-        sums = self._backward(strategy.share(pieces), labelled)
+        pieces = micro_batches(examples, chosen, self.course.micro_tokens, packing=settings.packing)
+        count = self.count([examples[index] for index in chosen])
+        self.model.train()
+        sums = self.backward(strategy.share(pieces), count)
         parameters = list(self._parameters.values())
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizer)
         strategy.sum_gradients(parameters)
         norm = strategy.clip(parameters, settings.clip)
-        total, correct = strategy.sum(sums).tolist()
+        found = self._measured(strategy.sum(sums), count)
         # A scaler meets infinite gradients by design, and lowers its scale.
-        if not math.isfinite(total) or (self._scaler is None and not math.isfinite(norm)):
+        if not math.isfinite(found.loss) or (self._scaler is None and not math.isfinite(norm)):
             step = progress.step + 1
             raise InvalidRequest.of(
                 "tune_diverged", param="train.learning_rate", step=step, rate=f"{rate:.2g}"
@@ -179,13 +192,12 @@ class Loop:
         seconds = time.perf_counter() - began
         self._seconds.append(seconds)
         recent = self._seconds[-20:]
-        left = (self._course.steps - progress.step) * sum(recent) / len(recent)
-        self._journal.event(
+        left = (self.course.steps - progress.step) * sum(recent) / len(recent)
+        self.journal.event(
             "step",
             step=progress.step,
-            steps=self._course.steps,
-            loss=round(total / labelled, 6),
-            token_accuracy=round(correct / labelled, 6),
+            steps=self.course.steps,
+            **self._said(found),
             learning_rate=rate,
             gradient_norm=round(norm, 6),
             tokens=tokens,
@@ -193,29 +205,44 @@ class Loop:
             seconds_left=round(left, 1),
         )
 
-    def _backward(self, pieces: Sequence[Sequence[Sequence[Example]]], labelled: int) -> Tensor:
-        """Adds the gradients of all pieces; returns the summed loss and the number of likeliest tokens."""
-        device = self._strategy.device
+    def count(self, examples: Sequence[Example]) -> int:
+        """Returns the number that the sums of `backward` and `evaluate` are divided by."""
+        return sum(one.labelled for one in examples)
+
+    def backward(self, pieces: Sequence[Sequence[Sequence[Example]]], count: int) -> Tensor:
+        """Adds the gradients of the summed loss of all pieces, divided by `count`.
+
+        Returns the sums of the loss, of what was right, and of `EXTRA`, in float64.
+        """
         sums = torch.zeros(2, dtype=torch.float64)
         for rows in pieces:
-            batch = collate(rows).to(device)
-            with self._precision.context(device):
-                found = outcome(self._model, batch, checkpointing=self._settings.checkpointing)
-            scaled = found.loss / labelled
-            if self._scaler is not None:
-                scaled = self._scaler.scale(scaled)
-            scaled.backward()
+            batch = collate(rows).to(self.strategy.device)
+            with self.precision.context(self.strategy.device):
+                found = outcome(self.model, batch, checkpointing=self.settings.checkpointing)
+            self.descend(found.loss / count)
             sums += torch.tensor([float(found.loss.detach()), found.correct], dtype=torch.float64)
+        return sums
+
+    def descend(self, loss: Tensor) -> None:
+        """Adds the gradient of a loss, scaled where the precision needs it."""
+        (loss if self._scaler is None else self._scaler.scale(loss)).backward()
+
+    def evaluate(self, pieces: Sequence[Sequence[Sequence[Example]]]) -> Tensor:
+        """Returns the sums of `backward`, without gradients; the model is in evaluation mode."""
+        sums = torch.zeros(2, dtype=torch.float64)
+        for rows in pieces:
+            with self.precision.context(self.strategy.device):
+                found = outcome(self.model, collate(rows).to(self.strategy.device))
+            sums += torch.tensor([float(found.loss), found.correct], dtype=torch.float64)
         return sums
 
     def _validate(self, held_out: Sequence[Example], keep_best: Callable[[], None]) -> None:
         progress = self._progress
         measured = self.measure(held_out)
-        self._journal.event(
+        self.journal.event(
             "validation",
             step=progress.step,
-            loss=round(measured.loss, 6),
-            token_accuracy=round(measured.token_accuracy, 6),
+            **self._said(measured),
         )
         progress.last_loss = measured.loss
         if progress.best_loss is None or measured.loss < progress.best_loss:
@@ -227,19 +254,20 @@ class Loop:
 
     def measure(self, examples: Sequence[Example]) -> Measured:
         """Returns the loss and the accuracy on examples, without dropout."""
-        device = self._strategy.device
-        pieces = micro_batches(examples, range(len(examples)), self._course.micro_tokens)
-        self._model.eval()
-        sums = torch.zeros(3, dtype=torch.float64)
-        with (
-            torch.no_grad()
-        ):  # not inference_mode: fully_shard trains on the buffers that it first gathered into
-            for rows in self._strategy.share(pieces):
-                with self._precision.context(device):
-                    found = outcome(self._model, collate(rows).to(device))
-                sums += torch.tensor([float(found.loss), found.correct, found.labelled], dtype=torch.float64)
-        total, correct, labelled = self._strategy.sum(sums).tolist()
-        return Measured(total / labelled, correct / labelled)
+        pieces = micro_batches(examples, range(len(examples)), self.course.micro_tokens)
+        self.model.eval()
+        # not inference_mode: fully_shard trains on the buffers that it first gathered into
+        with torch.no_grad():
+            sums = self.evaluate(self.strategy.share(pieces))
+        return self._measured(self.strategy.sum(sums), self.count(examples))
+
+    def _measured(self, sums: Tensor, count: int) -> Measured:
+        loss, accuracy, *extra = (sums / count).tolist()
+        return Measured(loss, accuracy, dict(zip(self.EXTRA, extra, strict=True)))
+
+    def _said(self, found: Measured) -> dict[str, float]:
+        values = {"loss": found.loss, self.ACCURACY: found.accuracy, **found.extra}
+        return {name: round(value, 6) for name, value in values.items()}
 
 
 def named_parameters(model: Any) -> Mapping[str, Tensor]:

@@ -8,12 +8,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from deepwell.dialogue.text import Codec
 from deepwell.engine.machine import usable_cpus
 from deepwell.errors import InvalidRequest
 from deepwell.tuning.train.artefact import base_hashes, library_versions, read_record, write_record
@@ -38,7 +39,7 @@ from deepwell.tuning.train.merge import write_model
 from deepwell.tuning.train.optimizer import make_optimizer
 from deepwell.tuning.train.strategy import Strategy
 
-__all__ = ["Plan", "Stopped", "plan_run", "run_sft"]
+__all__ = ["Plan", "Stopped", "plan_run", "run_planned", "run_sft"]
 
 DEFAULT_MAX_TOKENS: Final = 1024
 LEAST_BATCH_TOKENS, MOST_BATCH_TOKENS, STEPS_OF_AN_EPOCH = 16, 4096, 20
@@ -86,8 +87,14 @@ class Plan:
         }
 
 
-def plan_run(config: TuneConfig) -> Plan:
+_C = TypeVar("_C", bound=TuneConfig)
+
+
+def plan_run(config: _C, load: Callable[[_C, Codec, int], Dataset] = load_dataset) -> Plan:
     """Reads the data and the model's headers and plans the run.
+
+    Args:
+        load: reads the data; its examples may be others than those of supervised fine-tuning.
 
     Raises:
         InvalidRequest, ModelNotFound, UnsupportedModel, InvalidModelFile: a setting or a file cannot be used.
@@ -99,7 +106,7 @@ def plan_run(config: TuneConfig) -> Plan:
     settings = config.train
     longest_allowed = _max_tokens(settings.max_tokens, base)
     trainable = _trainable(config, base)
-    data = load_dataset(config, base.codec, longest_allowed)
+    data = load(config, base.codec, longest_allowed)
     config = _resolved(config, data, base, longest_allowed)
     settings = config.train
     everything = [*data.train, *data.held_out]
@@ -127,14 +134,15 @@ def plan_run(config: TuneConfig) -> Plan:
     )
 
 
-def _resolved(config: TuneConfig, data: Dataset, base: Base, max_tokens: int) -> TuneConfig:
+def _resolved(config: _C, data: Dataset, base: Base, max_tokens: int) -> _C:
     """Returns the configuration with numbers for auto. A step has so few tokens that a small file makes some steps, too."""
     found: dict[str, Any] = {"max_tokens": max_tokens}
     if config.train.batch_tokens == "auto":
         tokens = sum(len(one.token_ids) for one in data.train)
         found["batch_tokens"] = min(MOST_BATCH_TOKENS, max(LEAST_BATCH_TOKENS, tokens // STEPS_OF_AN_EPOCH))
     if config.train.learning_rate == "auto":
-        found["learning_rate"] = automatic_rate(base.config.hidden_size, config.method)
+        rate = automatic_rate(base.config.hidden_size, config.method) * config.rate_factor
+        found["learning_rate"] = rate
     return config.model_copy(update={"train": config.train.model_copy(update=found)})
 
 
@@ -183,7 +191,20 @@ def run_sft(
     on_event: Callable[[dict[str, Any]], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Runs supervised fine-tuning in `folder` and returns the artefact: `adapter`, or `model` for full fine-tuning.
+    """Runs supervised fine-tuning in `folder`; see `run_planned`."""
+    return run_planned(config, folder, plan_run, Loop, on_event=on_event, stop=stop)
+
+
+def run_planned(
+    config: _C,
+    folder: Path,
+    make_plan: Callable[[_C], Plan],
+    make_loop: type[Loop],
+    *,
+    on_event: Callable[[dict[str, Any]], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> Path:
+    """Runs a training in `folder` and returns the artefact: `adapter`, or `model` for full fine-tuning.
 
     A folder that holds a checkpoint of the same run continues from it and gives the same artefact as if it had never stopped.
 
@@ -194,14 +215,14 @@ def run_sft(
     threads = config.train.threads
     torch.set_num_threads(max(1, usable_cpus() // local_world()) if threads == "auto" else threads)
     keep_freed_memory()
-    plan = plan_run(config)
+    plan = make_plan(config)
     with open_strategy(config, plan.device) as strategy, own_folder(strategy, folder) as own:
         plan = replace(plan, course=divided(plan.course, plan.config.train, strategy))
         say = on_event if strategy.rank == 0 else _say_nothing
         say(plan.event())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of the libraries about each other
-            found = _Run(plan, own, folder, say, strategy).finish(agreed(strategy, stop))
+            found = _Run(plan, own, folder, say, strategy, make_loop).finish(agreed(strategy, stop))
         return folder / found.name
 
 
@@ -219,6 +240,7 @@ class _Run:
         source: Path,
         on_event: Callable[[dict[str, Any]], None],
         strategy: Strategy,
+        make_loop: type[Loop],
     ) -> None:
         """Loads the model, and the newest checkpoint of the folder `source`; everything is written to `folder`."""
         self._plan = plan
@@ -249,10 +271,10 @@ class _Run:
             path, self._progress = found
             restore(path, self._parameters, self._optimizer, self._names)
         self._journal = Journal(folder, self._progress.step, on_event)
-        self._loop = Loop(
+        self._loop = make_loop(
             self._model,
             self._optimizer,
-            settings,
+            config,
             plan.course,
             strategy,
             plan.precision,
@@ -335,6 +357,7 @@ class _Run:
         plan = self._plan
         unserved = map_targets(plan.base.config, plan.config.lora.targets).unserved
         return {
+            "algorithm": plan.config.algorithm,
             "method": plan.config.method,
             "served": "merged" if unserved and plan.config.method == "lora" else "unmerged",
             "base": plan.base.name,
@@ -361,7 +384,13 @@ def _run_hash(plan: Plan) -> str:
     for name in _FREE:
         config["train"].pop(name)
     validation = plan.config.validation if isinstance(plan.config.validation, float) else None
-    parts = [config, validation, plan.base.checkpoint.fingerprint, list(plan.data_hashes.values())]
+    parts = [
+        plan.config.algorithm,
+        config,
+        validation,
+        plan.base.checkpoint.fingerprint,
+        list(plan.data_hashes.values()),
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

@@ -11,20 +11,28 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from deepwell.errors import DeepwellError, MissingDependency
 
-__all__ = ["DONE", "MISTAKE", "STOPPED", "main"]
+__all__ = ["DONE", "MISTAKE", "STOPPED", "Run", "main"]
 
 DONE: Final = 0
 MISTAKE: Final = 2
 STOPPED: Final = 75
 
+Run = Callable[[Path, Callable[[dict[str, Any]], None], Callable[[], bool]], int]
+"""Runs the configuration of a folder; takes the receiver of events and what tells whether to stop, returns the exit status."""
 
-def main(arguments: list[str]) -> int:
-    """Runs the configuration of a folder, and returns the exit status."""
+
+def main(arguments: list[str], run: Run | None = None) -> int:
+    """Runs the configuration of a folder, and returns the exit status.
+
+    Args:
+        run: what the process does; unset: supervised fine-tuning.
+    """
     # The protocol has the real output to itself: what libraries print goes to the error stream.
     output = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
@@ -49,22 +57,23 @@ def main(arguments: list[str]) -> int:
         return MISTAKE
     folder = Path(arguments[0])
     try:
-        return _run(folder, say, lambda: asked)
+        return (run or _run)(folder, say, lambda: asked)
+    except ModuleNotFoundError as error:
+        missing = MissingDependency.of("tune_missing", package=error.name)
+        missing.code, missing.param = "tune_missing", error.name
+        say(_error(missing))
+        return MISTAKE
     except DeepwellError as error:
         say(_error(error))
         return MISTAKE
 
 
-def _run(folder: Path, say: Any, stop: Any) -> int:
+def _run(folder: Path, say: Callable[[dict[str, Any]], None], stop: Callable[[], bool]) -> int:
     from deepwell.tuning.train.config import read_config
 
     config = read_config(folder / "config.json")
-    try:
-        from deepwell.tuning.train.run import Stopped, run_sft
-    except ModuleNotFoundError as error:
-        missing = MissingDependency.of("tune_missing", package=error.name)
-        missing.code, missing.param = "tune_missing", error.name
-        raise missing from None
+    from deepwell.tuning.train.run import Stopped, run_sft
+
     try:
         run_sft(config, folder, on_event=say, stop=stop)
     except Stopped:

@@ -10,6 +10,8 @@ __all__ = [
     "CheckpointMetrics",
     "FineTuningCheckpoint",
     "FineTuningCheckpointList",
+    "FineTuningDpo",
+    "FineTuningDpoHyperparameters",
     "FineTuningError",
     "FineTuningEvent",
     "FineTuningEventList",
@@ -35,11 +37,27 @@ class FineTuningSupervised(Struct):
     hyperparameters: FineTuningHyperparameters
 
 
-class FineTuningMethod(Struct):
-    """The method, which is supervised."""
+class FineTuningDpoHyperparameters(Struct):
+    """Hyperparameters of direct preference optimisation: numbers, or "auto"."""
 
-    supervised: FineTuningSupervised
-    type: Literal["supervised"] = "supervised"
+    batch_size: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
+    n_epochs: int | Literal["auto"]
+    beta: float | Literal["auto"] = "auto"
+
+
+class FineTuningDpo(Struct):
+    """The configuration of a direct preference optimisation."""
+
+    hyperparameters: FineTuningDpoHyperparameters
+
+
+class FineTuningMethod(Struct):
+    """The method, with the configuration of its type."""
+
+    type: Literal["supervised", "dpo"]
+    supervised: FineTuningSupervised | UnsetType = UNSET
+    dpo: FineTuningDpo | UnsetType = UNSET
 
 
 class FineTuningError(Struct):

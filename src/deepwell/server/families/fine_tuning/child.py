@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import msgspec
 
+from deepwell.server.families.fine_tuning.data import Algorithm
+
 __all__ = ["STOPPED", "USER_ERROR", "TrainingChild", "default_command"]
 
 STOPPED: Final = 75
@@ -24,6 +26,7 @@ USER_ERROR: Final = 2
 """Exit status of one that was asked for something impossible; its last event says what."""
 
 _MODULE = "deepwell.tuning.train.worker"
+_ALIGN_MODULE = "deepwell.tuning.align.worker"
 _LAUNCHER = str(Path(__file__).with_name("lowered.py"))
 _MOST_LINE_BYTES = 1 << 20
 _TAIL_LINES = 20
@@ -32,9 +35,10 @@ _STOP_S = 5.0  # for which a training that is ended may write a checkpoint
 _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|HEADERS|PROXY|COOKIE|URL|URI|DSN|WEBHOOK")
 
 
-def default_command() -> tuple[str, ...]:
+def default_command(algorithm: Algorithm = "supervised") -> tuple[str, ...]:
     """Returns the command that trains; the run's folder follows."""
-    return (sys.executable, "-P", "-m", _MODULE)
+    module = (_MODULE,) if algorithm == "supervised" else (_ALIGN_MODULE, algorithm)
+    return (sys.executable, "-P", "-m", *module)
 
 
 class TrainingChild:

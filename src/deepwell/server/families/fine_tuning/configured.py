@@ -11,7 +11,9 @@ import msgspec
 
 from deepwell.dialogue.model import ServedModel
 from deepwell.server.families.fine_tuning.data import tokens_of
+from deepwell.server.families.fine_tuning.described import algorithm_of
 from deepwell.storage.tuning.records import StoredFineTuning
+from deepwell.tuning.align.config import DpoConfig
 from deepwell.tuning.train.config import automatic_rate
 
 __all__ = ["CONFIG_NAME", "training_threads", "write_config"]
@@ -34,13 +36,16 @@ def write_config(
     """Writes `config.json` into the folder of a run, whole or not at all, and returns it. Blocks."""
     chosen: dict[str, Any] = msgspec.json.decode(job.hyperparameters)
     options: dict[str, Any] = msgspec.json.decode(job.options)
-    count, mean_tokens = tokens_of(training, model.codec)
+    algorithm = algorithm_of(job)
+    count, mean_tokens = tokens_of(training, model.codec, algorithm)
     if isinstance(chosen["batch_size"], int):
         batch_tokens = chosen["batch_size"] * mean_tokens
     else:
         batch_tokens = min(_BATCH_TOKENS, max(mean_tokens, count * mean_tokens // _LEAST_STEPS))
     multiplier = chosen["learning_rate_multiplier"]
     rate = automatic_rate(model.capabilities.hidden_size, "lora")
+    if algorithm == "dpo":
+        rate *= DpoConfig.rate_factor
     path = model.codec.path
     config: dict[str, Any] = {
         "model": model.name if path is None else str(path),
@@ -59,6 +64,9 @@ def write_config(
             "threads": training_threads(),
         },
     }
+    if algorithm == "dpo":
+        beta = chosen.get("beta", "auto")
+        config["dpo"] = {} if beta == "auto" else {"beta": beta}
     part = folder / f".{CONFIG_NAME}.part"
     with part.open("wb") as file:
         file.write(msgspec.json.format(msgspec.json.encode(config)) + b"\n")

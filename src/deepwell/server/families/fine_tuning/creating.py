@@ -12,7 +12,7 @@ from deepwell.errors import InvalidRequest, MissingDependency, NotFound
 from deepwell.safety.audit.trail import now_ms
 from deepwell.server.access.principal import Principal
 from deepwell.server.context import ServerContext
-from deepwell.server.families.fine_tuning.data import check_file
+from deepwell.server.families.fine_tuning.data import Algorithm, check_file
 from deepwell.server.families.fine_tuning.schema import FineTuningRequest
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.chain import AuditRecord
@@ -64,10 +64,10 @@ async def create_job(
         )
         what = "is an adapter" if adapter else "is loaded on demand, and adapters need a model that stays"
         raise InvalidRequest(f"{body.model!r} {what}", fix=fix, param="model")
-    await _check(context, tenant, body.training_file, "training_file")
+    chosen, algorithm = body.chosen, body.algorithm
+    await _check(context, tenant, body.training_file, "training_file", algorithm)
     if body.validation_file is not None:
-        await _check(context, tenant, body.validation_file, "validation_file")
-    chosen = body.chosen
+        await _check(context, tenant, body.validation_file, "validation_file", algorithm)
     given: dict[str, Any] = {}
     if body.deepwell is not None:
         given = body.deepwell.model_dump(exclude_none=True)
@@ -80,6 +80,7 @@ async def create_job(
         seed=secrets.randbelow(1 << 31) if body.seed is None else body.seed,
         hyperparameters={
             **chosen.model_dump(),
+            **({} if algorithm == "supervised" else {"method": algorithm}),
             "n_epochs": 3 if chosen.n_epochs == "auto" else chosen.n_epochs,
         },
         options=given,
@@ -103,7 +104,7 @@ async def audited(context: ServerContext, principal: Principal, action: str, job
     await context.audit.record(principal.tenant, record, durable=True)
 
 
-async def _check(context: ServerContext, tenant: Tenant, id: str, param: str) -> None:
+async def _check(context: ServerContext, tenant: Tenant, id: str, param: str, algorithm: Algorithm) -> None:
     try:
         file = await context.state.files.get(tenant, id)
     except NotFound as error:
@@ -111,4 +112,4 @@ async def _check(context: ServerContext, tenant: Tenant, id: str, param: str) ->
         raise
     if file.purpose != "fine-tune":
         return  # refused where the job is made
-    await asyncio.to_thread(check_file, context.state.files.blobs.path(file.sha256), param)
+    await asyncio.to_thread(check_file, context.state.files.blobs.path(file.sha256), param, algorithm)

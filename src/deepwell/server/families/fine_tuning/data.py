@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepwell.dialogue.text import Codec
 from deepwell.errors import DeepwellError, InvalidRequest
 
 if TYPE_CHECKING:
+    from deepwell.tuning.align.preferences import Pair
     from deepwell.tuning.data.records import BadRecord, Record
 
-__all__ = ["InvalidTrainingFile", "check_file", "tokens_of"]
+__all__ = ["Algorithm", "InvalidTrainingFile", "check_file", "tokens_of"]
+
+Algorithm = Literal["supervised", "dpo"]
+"""Type of a method: a file has conversations, or pairs of answers."""
 
 _SAMPLED = 64  # conversations that the length of a file is estimated from
 _MOST_ARRAY_BYTES = 64 << 20
@@ -26,8 +30,8 @@ class InvalidTrainingFile(InvalidRequest):
     code = "invalid_training_file"
 
 
-def check_file(path: Path, param: str) -> int:
-    """Reads a whole file and returns the number of its conversations. Takes some 10 us a line.
+def check_file(path: Path, param: str, algorithm: Algorithm = "supervised") -> int:
+    """Reads a whole file and returns the number of its conversations or pairs. Takes some 10 us a line.
 
     Raises:
         InvalidTrainingFile: lines cannot be read, or have no answer to learn. The message names line and field.
@@ -36,7 +40,7 @@ def check_file(path: Path, param: str) -> int:
     count = 0
     bad: list[tuple[int, str, str]] = []
     more = 0
-    for found in _records(path):
+    for found in _records(path, algorithm):
         problem = _problem_of(found)
         if problem is None:
             count += 1
@@ -50,7 +54,9 @@ def check_file(path: Path, param: str) -> int:
             told.append(f"and {more} more lines")
         raise InvalidTrainingFile(
             "; ".join(told),
-            fix="correct the lines; `deepwell data check FILE` lists all of them",
+            fix="correct the lines; `deepwell data check FILE` lists all of them"
+            if algorithm == "supervised"
+            else "correct the lines: each has input, preferred_output and non_preferred_output",
             param=param,
         )
     if not count:
@@ -73,33 +79,47 @@ def _check_array(path: Path, param: str) -> None:
         )
 
 
-def tokens_of(path: Path, codec: Codec) -> tuple[int, int]:
-    """Returns the number of conversations of a checked file, and their mean length in tokens, by a sample."""
-    from deepwell.tuning.data.records import BadRecord, Record
+def tokens_of(path: Path, codec: Codec, algorithm: Algorithm = "supervised") -> tuple[int, int]:
+    """Returns the number of conversations or pairs of a checked file, and their mean length in tokens, by a sample."""
+    from deepwell.tuning.data.records import BadRecord
 
-    sampled = [one for one in islice(_records(path), _SAMPLED) if isinstance(one, Record)]
-    lengths: list[int] = []
-    for record in sampled:
-        tools: list[dict[str, Any]] | None = list(record.tools) or None
-        try:
-            lengths.append(len(codec.encode_chat(list(record.messages), tools=tools)))
-        except DeepwellError:  # the training says what it cannot render
-            lengths.append(len(record.text) // 3)
-    count = sum(1 for one in _records(path) if not isinstance(one, BadRecord))
+    sampled = [one for one in islice(_records(path, algorithm), _SAMPLED) if not isinstance(one, BadRecord)]
+    lengths = [_length(one, codec) for one in sampled]
+    count = sum(1 for one in _records(path, algorithm) if not isinstance(one, BadRecord))
     return count, max(1, sum(lengths) // max(len(lengths), 1))
 
 
-def _records(path: Path) -> Iterator[Record | BadRecord]:
+def _length(one: Record | Pair, codec: Codec) -> int:
+    from deepwell.tuning.data.records import Record, content_text
+
+    tools: list[dict[str, Any]] | None = list(one.tools) or None
+    if isinstance(one, Record):
+        conversations = [list(one.messages)]
+    else:
+        conversations = [[*one.prompt, answer] for answer in (one.preferred, one.rejected)]
+    try:
+        return sum(len(codec.encode_chat(messages, tools=tools)) for messages in conversations)
+    except DeepwellError:  # the training says what it cannot render
+        return sum(len(content_text(message)) for messages in conversations for message in messages) // 3
+
+
+def _records(path: Path, algorithm: Algorithm) -> Iterator[Record | Pair | BadRecord]:
+    if algorithm == "dpo":
+        from deepwell.tuning.align.preferences import read_pairs
+
+        return read_pairs([path])
     from deepwell.tuning.data.records import read_records
 
     return read_records([path])
 
 
-def _problem_of(found: Record | BadRecord) -> tuple[int, str, str] | None:
-    from deepwell.tuning.data.records import Record
+def _problem_of(found: Record | Pair | BadRecord) -> tuple[int, str, str] | None:
+    from deepwell.tuning.data.records import BadRecord, Record
 
-    if not isinstance(found, Record):
+    if isinstance(found, BadRecord):
         return found.line, found.field, found.problem
+    if not isinstance(found, Record):
+        return None
     if found.format != "text" and all(one.get("role") != "assistant" for one in found.messages):
         return found.line, "messages", "there is no assistant message to learn from"
     return None

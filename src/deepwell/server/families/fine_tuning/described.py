@@ -9,6 +9,8 @@ import msgspec
 from deepwell.server.families.fine_tuning.bodies import (
     CheckpointMetrics,
     FineTuningCheckpoint,
+    FineTuningDpo,
+    FineTuningDpoHyperparameters,
     FineTuningError,
     FineTuningEvent,
     FineTuningHyperparameters,
@@ -16,12 +18,18 @@ from deepwell.server.families.fine_tuning.bodies import (
     FineTuningMethod,
     FineTuningSupervised,
 )
+from deepwell.server.families.fine_tuning.data import Algorithm
 from deepwell.storage.database import Tenant
 from deepwell.storage.tuning.records import StoredCheckpoint, StoredEvent, StoredFineTuning
 
-__all__ = ["checkpoint_body", "event_body", "job_body", "model_name"]
+__all__ = ["algorithm_of", "checkpoint_body", "event_body", "job_body", "model_name"]
 
 _decode = msgspec.json.decode
+
+
+def algorithm_of(job: StoredFineTuning) -> Algorithm:
+    """Returns the type of a job's method."""
+    return "dpo" if _decode(job.hyperparameters).get("method") == "dpo" else "supervised"
 
 
 def model_name(job: StoredFineTuning, step: int | None = None) -> str:
@@ -55,11 +63,18 @@ def job_body(tenant: Tenant, job: StoredFineTuning) -> FineTuningJob:
         estimated_finish=job.estimated_finish,
         integrations=[],
         metadata=None if job.metadata is None else _decode(job.metadata),
-        method=FineTuningMethod(FineTuningSupervised(chosen)),
+        method=_method(job, chosen),
         paused=job.status == "paused",
         suffix=job.suffix,
         deepwell=options or msgspec.UNSET,
     )
+
+
+def _method(job: StoredFineTuning, chosen: FineTuningHyperparameters) -> FineTuningMethod:
+    if algorithm_of(job) == "supervised":
+        return FineTuningMethod("supervised", supervised=FineTuningSupervised(chosen))
+    given = _decode(job.hyperparameters, type=FineTuningDpoHyperparameters)
+    return FineTuningMethod("dpo", dpo=FineTuningDpo(given))
 
 
 def event_body(event: StoredEvent) -> FineTuningEvent:

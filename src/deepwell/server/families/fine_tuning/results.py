@@ -55,7 +55,7 @@ def recorded(path: Path) -> Iterator[dict[str, Any]]:
 
 def _take(row: dict[str, Any], found: dict[str, Any]) -> None:
     loss, accuracy = found.get("loss"), found.get("token_accuracy")
-    if found["event"] == "step":
-        row |= {"train_loss": loss, "train_accuracy": accuracy}
+    if found["event"] == "step":  # of DPO: the share of pairs in the right order
+        row |= {"train_loss": loss, "train_accuracy": found.get("accuracy") if accuracy is None else accuracy}
     else:
         row |= {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}

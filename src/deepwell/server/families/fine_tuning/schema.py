@@ -10,6 +10,7 @@ from deepwell.server.http.schema import Metadata, Strict, crossed, only_kinds, r
 
 __all__ = [
     "CheckpointsQuery",
+    "DpoHyperparameters",
     "FineTuningQuery",
     "FineTuningRequest",
     "LoraOptions",
@@ -18,7 +19,7 @@ __all__ = [
     "TuneOptions",
 ]
 
-_METHODS = "is not served: it needs pairs of answers or rewards, and supervised tuning alone runs here; send 'supervised'"
+_METHODS = "is not served: it needs rewards, and tuning by examples or by pairs alone runs here; send 'supervised' or 'dpo'"
 _Auto = Literal["auto"]
 _FileId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f]+$")]
 _Suffix = Annotated[
@@ -46,13 +47,38 @@ class SupervisedMethod(Strict):
     hyperparameters: SupervisedHyperparameters | None = None
 
 
-class TuningMethod(Strict):
-    """The method. DPO and reinforcement are refused with the reason."""
+class DpoHyperparameters(SupervisedHyperparameters):
+    """Hyperparameters of direct preference optimisation."""
 
-    type: Literal["supervised"]
+    beta: Annotated[float, Field(gt=0, le=2)] | _Auto = "auto"
+
+
+class DpoMethod(Strict):
+    """Direct preference optimisation, on pairs of answers."""
+
+    hyperparameters: DpoHyperparameters | None = None
+
+
+class TuningMethod(Strict):
+    """The method. Reinforcement is refused with the reason."""
+
+    type: Literal["supervised", "dpo"]
     supervised: SupervisedMethod | None = None
-    dpo: Annotated[Any, refuse(f"dpo {_METHODS}")] = None
+    dpo: DpoMethod | None = None
     reinforcement: Annotated[Any, refuse(f"reinforcement {_METHODS}")] = None
+
+    @model_validator(mode="after")
+    def _its_own(self) -> TuningMethod:
+        other = "dpo" if self.type == "supervised" else "supervised"
+        if getattr(self, other) is not None:
+            raise crossed(f"method.{other}", f"method.{other} is given, and the type is {self.type}")
+        return self
+
+    @property
+    def hyperparameters(self) -> SupervisedHyperparameters | None:
+        """The hyperparameters that were given with the method."""
+        section = self.supervised if self.type == "supervised" else self.dpo
+        return None if section is None else section.hyperparameters
 
 
 class LoraOptions(Strict):
@@ -90,11 +116,11 @@ class TuneOptions(Strict):
     train: TrainOptions | None = None
 
 
-_Method = Annotated[TuningMethod, only_kinds("methods", "supervised")]
+_Method = Annotated[TuningMethod, only_kinds("methods", "supervised", "dpo")]
 
 
 class FineTuningRequest(Strict):
-    """Trains an adapter of a served model on the conversations of a file."""
+    """Trains an adapter of a served model on the conversations, or on the pairs of answers, of a file."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="A served model.")
     training_file: _FileId
@@ -111,21 +137,32 @@ class FineTuningRequest(Strict):
 
     @model_validator(mode="after")
     def _one_place(self) -> FineTuningRequest:
-        given = self.method.supervised if self.method is not None else None
-        if self.hyperparameters is not None and given is not None and given.hyperparameters is not None:
+        if self.hyperparameters is None or self.method is None:
+            return self
+        if self.method.hyperparameters is not None:
             raise crossed(
                 "hyperparameters",
                 "the hyperparameters are given twice: leave out the older `hyperparameters`",
+            )
+        if self.method.type != "supervised":
+            raise crossed(
+                "hyperparameters", "give the hyperparameters of DPO in `method.dpo.hyperparameters`"
             )
         return self
 
     @property
     def chosen(self) -> SupervisedHyperparameters:
         """The hyperparameters, wherever they were given."""
-        given = self.method.supervised if self.method is not None else None
-        if given is not None and given.hyperparameters is not None:
-            return given.hyperparameters
+        if self.method is not None and self.method.hyperparameters is not None:
+            return self.method.hyperparameters
+        if self.algorithm == "dpo":
+            return DpoHyperparameters()
         return self.hyperparameters or SupervisedHyperparameters()
+
+    @property
+    def algorithm(self) -> Literal["supervised", "dpo"]:
+        """The type of the method."""
+        return "supervised" if self.method is None else self.method.type
 
 
 class FineTuningQuery(BaseModel):

@@ -18,10 +18,10 @@ from deepwell.errors import DeepwellError, EngineRestarted, EngineUnavailable
 from deepwell.safety.audit.trail import now_ms
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.artefact import fingerprint_of
-from deepwell.server.families.fine_tuning.child import STOPPED, USER_ERROR, TrainingChild
+from deepwell.server.families.fine_tuning.child import STOPPED, USER_ERROR, TrainingChild, default_command
 from deepwell.server.families.fine_tuning.configured import CONFIG_NAME, training_threads, write_config
 from deepwell.server.families.fine_tuning.curves import Curves
-from deepwell.server.families.fine_tuning.described import model_name
+from deepwell.server.families.fine_tuning.described import algorithm_of, model_name
 from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
 from deepwell.server.families.fine_tuning.results import METRICS_NAME, recorded, results_csv
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
@@ -54,7 +54,7 @@ class Training:
     """One claim of a job. The folder of the run is kept between claims, with its checkpoints."""
 
     def __init__(
-        self, context: ServerContext, models: TunedModels, run: JobRun, command: Sequence[str]
+        self, context: ServerContext, models: TunedModels, run: JobRun, command: Sequence[str] | None
     ) -> None:
         self._context = context
         self._models = models
@@ -132,7 +132,8 @@ class Training:
                 return _End("refused", {"code": "input_lost", "message": reason, "fix": "upload it again"})
         await asyncio.to_thread(fingerprint_of, base)  # now, so that the end does not wait for it
         await self._catch_up(row)
-        child = await TrainingChild.start(self._command, self._folder, training_threads())
+        command = self._command or default_command(algorithm_of(row))
+        child = await TrainingChild.start(command, self._folder, training_threads())
         following = asyncio.create_task(self._follow(child))
         ended: _End | None = None
         try:

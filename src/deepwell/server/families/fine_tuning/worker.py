@@ -8,7 +8,6 @@ from collections.abc import Awaitable
 
 from deepwell.errors import DeepwellError
 from deepwell.server.context import ServerContext
-from deepwell.server.families.fine_tuning.child import default_command
 from deepwell.server.families.fine_tuning.models import TunedModels
 from deepwell.server.families.fine_tuning.training import Training
 from deepwell.storage.jobs.runner import JobOutcome, JobRun, JobRunner
@@ -66,7 +65,7 @@ class TuningWorker:
 
     async def _train(self, run: JobRun) -> JobOutcome:
         metrics = self._context.metrics.tuning
-        command = self._context.options.tuning.command or default_command()
+        command = self._context.options.tuning.command
         metrics.running.inc()
         try:
             outcome = await Training(self._context, self._models, run, command).go()

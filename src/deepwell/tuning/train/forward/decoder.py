@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from deepwell.tuning.train.forward.adapters import Adapter, Group
 from deepwell.tuning.train.forward.layer import Layer
 
-__all__ = ["Decoder", "Part", "Shard", "base_of", "decoder_of", "unsupported"]
+__all__ = ["Decoder", "Part", "Shard", "base_of", "decoder_of", "unsupported", "without_adapters"]
 
 _CLASSES: Final = {"LlamaForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 _PROJECTIONS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -134,6 +134,19 @@ def decoder_of(model: nn.Module) -> Decoder:
         )
         _known[base] = known
     return known
+
+
+def without_adapters(decoder: Decoder) -> Decoder:
+    """Returns the view of the same weights as if no projection had an adapter."""
+
+    def bare(group: Group) -> Group:
+        return replace(group, adapters=(None,) * len(group.adapters))
+
+    layers = [
+        replace(one, qkv=bare(one.qkv), out=bare(one.out), gate_up=bare(one.gate_up), down=bare(one.down))
+        for one in decoder.layers
+    ]
+    return replace(decoder, layers=tuple(layers))
 
 
 def _stamp(base: nn.Module) -> tuple[int, ...]:

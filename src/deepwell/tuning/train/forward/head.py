@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-__all__ = ["PIECE", "head_loss"]
+__all__ = ["PIECE", "head_logprobs", "head_loss"]
 
 PIECE: Final = 256
 """Positions at a time: 25 MB of bf16 logits with 49,152 tokens. Fewer make the product slower, more only take memory."""
@@ -29,6 +30,38 @@ def head_loss(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, 
     return _HeadLoss.apply(hidden, weight, targets)  # pyright: ignore[reportReturnType]
 
 
+def head_logprobs(hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+    """Returns the log-probability of every target, float32 [labelled], with the gradient of each by itself.
+
+    Args:
+        hidden: normalised states at the positions that predict, [labelled, width].
+        weight: frozen head, [vocabulary, width].
+        targets: int64 [labelled].
+    """
+    return _HeadLogprobs.apply(hidden, weight, targets)  # pyright: ignore[reportReturnType]
+
+
+class _HeadLogprobs(Function):
+    """A row's gradient with respect to its own state waits in the size of `hidden`, as for the summed loss."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        losses = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        for rows, found, _, slope in _pieces(hidden, weight, targets):
+            losses[rows] = found
+            if gradient is not None:
+                gradient[rows] = slope.to(weight.dtype) @ weight
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return -losses
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (gradient,) = ctx.saved_tensors
+        return gradient * -grad[:, None].to(gradient.dtype), None, None
+
+
 class _HeadLoss(Function):
     """The gradient is computed with the loss, while a piece's logits are there, and waits in the size of `hidden`."""
 
@@ -38,14 +71,8 @@ class _HeadLoss(Function):
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         correct = torch.zeros((), dtype=torch.int64, device=hidden.device)
         gradient = torch.empty_like(hidden) if wanted else None
-        # Two buffers for all pieces, and of one size for all batches: the heap then need not grow for the next one.
-        space, shares = hidden.new_empty(2, PIECE, len(weight)).unbind()
-        for start in range(0, len(hidden), PIECE):
-            rows = slice(start, start + PIECE)
-            count = len(targets[rows])
-            logits = torch.mm(hidden[rows], weight.t(), out=space[:count])
-            loss, right, slope = _piece(logits, targets[rows], shares[:count])
-            total += loss
+        for rows, losses, right, slope in _pieces(hidden, weight, targets):
+            total += losses.sum()
             correct += right
             if gradient is not None:
                 gradient[rows] = slope.to(weight.dtype) @ weight
@@ -60,8 +87,25 @@ class _HeadLoss(Function):
         return gradient * grad, None, None
 
 
+def _pieces(
+    hidden: Tensor, weight: Tensor, targets: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+    """Yields the rows of a piece and what `_piece` returns of them. The gradient is there until the next piece.
+
+    Two buffers of one size serve all pieces of all batches: the heap then need not grow for the next one.
+    """
+    space, shares = hidden.new_empty(2, PIECE, len(weight)).unbind()
+    for start in range(0, len(hidden), PIECE):
+        rows = slice(start, start + PIECE)
+        count = len(targets[rows])
+        logits = torch.mm(hidden[rows], weight.t(), out=space[:count])
+        yield rows, *_piece(logits, targets[rows], shares[:count])
+
+
 def _piece(logits: Tensor, targets: Tensor, space: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the summed loss, the right predictions, and the gradient of the logits, which is in `space` unless they are fp16.
+    """Returns the loss of every row, the number of right predictions, and the gradient of the logits.
+
+    The gradient is in `space` unless the logits are fp16.
 
     The softmax computes in fp32 and rounds its result to the dtype of the logits. Where the target is likelier than not, its
     loss is -log(1 - the others' sum): a rounded probability near 1 would lose it.
@@ -81,7 +125,7 @@ def _piece(logits: Tensor, targets: Tensor, space: Tensor) -> tuple[Tensor, Tens
         loss[lost] = F.cross_entropy(logits[lost].float(), targets[lost], reduction="none")
     right = (chosen[:, 0] >= _largest(p)).sum()
     p.scatter_(1, column, -others.to(p.dtype))
-    return loss.sum(), right, p
+    return loss, right, p
 
 
 def _largest(p: Tensor) -> Tensor:

@@ -10,13 +10,20 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepwell.tuning.train.batches import PADDING, Batch
-from deepwell.tuning.train.forward.decoder import Decoder, Shard, base_of, decoder_of, unsupported
-from deepwell.tuning.train.forward.head import head_loss
+from deepwell.tuning.train.forward.decoder import (
+    Decoder,
+    Shard,
+    base_of,
+    decoder_of,
+    unsupported,
+    without_adapters,
+)
+from deepwell.tuning.train.forward.head import PIECE, head_logprobs, head_loss
 from deepwell.tuning.train.forward.layer import Step, run_layer
 from deepwell.tuning.train.forward.layout import Layout, lay_out
 from deepwell.tuning.train.forward.norm import rms_norm, rms_norm_backward
 
-__all__ = ["Outcome", "loss", "outcome"]
+__all__ = ["Outcome", "logprobs", "loss", "outcome", "reference_logprobs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,9 +64,46 @@ def outcome(model: nn.Module, batch: Batch, *, checkpointing: bool = False) -> O
     return Outcome(total, len(layout.targets), int(correct))
 
 
-def _written_out(
-    decoder: Decoder, layout: Layout, *, checkpointing: bool, drop: bool
-) -> tuple[Tensor, Tensor]:
+def logprobs(model: nn.Module, batch: Batch, *, checkpointing: bool = False) -> Tensor:
+    """Returns the log-probability of every labelled token, float32 [labelled], in the order of `batch.loss_mask`.
+
+    Each has its own gradient; adapters drop inputs only where the model is in training mode. Arguments are those of `outcome`.
+    """
+    if unsupported(model):
+        return _plain_logprobs(model, batch)
+    return _decoder_logprobs(decoder_of(model), batch, checkpointing=checkpointing, drop=model.training)
+
+
+@torch.no_grad()
+def reference_logprobs(model: nn.Module, batch: Batch) -> Tensor:
+    """Returns `logprobs` of the model without its adapters and without a gradient: of the weights that training started from.
+
+    Args:
+        model: with adapters of peft. Other trained weights would be part of the reference, so they are refused.
+    """
+    if any(one.requires_grad for name, one in model.named_parameters() if "lora_" not in name):
+        raise ValueError(
+            "the reference is the model without its adapters, and weights of its own are trained"
+        )
+    if unsupported(model):
+        wrapped: Any = model
+        training = wrapped.training
+        with wrapped.disable_adapter():
+            found = _plain_logprobs(wrapped.eval(), batch)
+        wrapped.train(training)
+        return found
+    return _decoder_logprobs(without_adapters(decoder_of(model)), batch, checkpointing=False, drop=False)
+
+
+def _decoder_logprobs(decoder: Decoder, batch: Batch, *, checkpointing: bool, drop: bool) -> Tensor:
+    layout = lay_out(batch, decoder.embedding.dtype)
+    with torch.autocast(batch.token_ids.device.type, enabled=False):
+        hidden = _states(decoder, layout, checkpointing=checkpointing, drop=drop)
+        return head_logprobs(hidden, decoder.head, layout.targets)
+
+
+def _states(decoder: Decoder, layout: Layout, *, checkpointing: bool, drop: bool) -> Tensor:
+    """Returns the normalised states in front of the labelled tokens, [labelled, width]."""
     x = F.embedding(layout.token_ids, decoder.embedding.detach())
     cos, sin = decoder.rotary(x[None], layout.positions[None])
     cos, sin = cos[0, :, None], sin[0, :, None]
@@ -69,7 +113,13 @@ def _written_out(
     for layer in decoder.layers:
         rows = layout.predictors if layer.number == last else None
         x = run_layer(layer, x, Step(layout, cos, sin, seed, rows, checkpointing))
-    hidden = _LastNorm.apply(x, decoder.norm, decoder.eps)
+    return _LastNorm.apply(x, decoder.norm, decoder.eps)  # pyright: ignore[reportReturnType]
+
+
+def _written_out(
+    decoder: Decoder, layout: Layout, *, checkpointing: bool, drop: bool
+) -> tuple[Tensor, Tensor]:
+    hidden = _states(decoder, layout, checkpointing=checkpointing, drop=drop)
     if decoder.shard is None:
         return head_loss(hidden, decoder.head, layout.targets)
     # Every process holds the head, and computes the loss of its share of the positions.
@@ -127,6 +177,29 @@ def _summed(x: Tensor, shard: Shard) -> Tensor:
 
 def _plain(model: nn.Module, batch: Batch) -> Outcome:
     """The forward pass of transformers, with the head at the labelled positions alone."""
+    hidden, targets, head = _plain_states(model, batch)
+    if not head.weight.requires_grad and head.bias is None and hidden.dtype == head.weight.dtype:
+        total, correct = head_loss(hidden, head.weight, targets)
+        return Outcome(total, len(targets), int(correct))
+    return _plain_head(head, hidden, targets)
+
+
+def _plain_logprobs(model: nn.Module, batch: Batch) -> Tensor:
+    hidden, targets, head = _plain_states(model, batch)
+    if not head.weight.requires_grad and head.bias is None and hidden.dtype == head.weight.dtype:
+        return head_logprobs(hidden, head.weight, targets)
+    from torch.utils.checkpoint import checkpoint
+
+    def piece(states: Tensor, wanted: Tensor) -> Tensor:
+        return -F.cross_entropy(head(states).float(), wanted, reduction="none")
+
+    pairs = zip(hidden.split(PIECE), targets.split(PIECE), strict=True)
+    parts = [checkpoint(piece, states, wanted, use_reentrant=False) for states, wanted in pairs]
+    return torch.cat(parts)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def _plain_states(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Any]:
+    """Returns the states in front of the labelled tokens, these tokens, and the head."""
     base: Any = base_of(model)
     seen = batch.segments[:, :, None] == batch.segments[:, None, :]
     # Padding attends to itself: a row of the mask without a key would give NaN.
@@ -147,11 +220,7 @@ def _plain(model: nn.Module, batch: Batch) -> Outcome:
     ).last_hidden_state
     hidden = states[:, :-1][batch.loss_mask[:, 1:]]
     targets = batch.token_ids[batch.loss_mask]
-    head = base.get_output_embeddings()
-    if not head.weight.requires_grad and head.bias is None and hidden.dtype == head.weight.dtype:
-        total, correct = head_loss(hidden, head.weight, targets)
-        return Outcome(total, len(targets), int(correct))
-    return _plain_head(head, hidden, targets)
+    return hidden, targets, base.get_output_embeddings()
 
 
 def _plain_head(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outcome:
@@ -165,7 +234,7 @@ def _plain_head(head: nn.Module, hidden: Tensor, targets: Tensor) -> Outcome:
         logits = head(states).float()
         return F.cross_entropy(logits, wanted, reduction="sum"), (logits.argmax(-1) == wanted).sum()
 
-    for states, wanted in zip(hidden.split(256), targets.split(256), strict=True):
+    for states, wanted in zip(hidden.split(PIECE), targets.split(PIECE), strict=True):
         part, right = checkpoint(piece, states, wanted, use_reentrant=False)  # pyright: ignore[reportGeneralTypeIssues]
         total = total + part
         correct += int(right)

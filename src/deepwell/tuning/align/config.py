@@ -1,0 +1,78 @@
+"""Configurations of training by preferences: those of supervised fine-tuning with a section of their own."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from deepwell.tuning.train.config import LoraConfig, StepConfig, TuneConfig
+
+__all__ = ["DpoConfig", "DpoSettings", "KtoConfig", "KtoSettings", "PreferenceConfig", "PreferenceLora"]
+
+Auto = Literal["auto"]
+_Beta = Annotated[float, Field(gt=0, le=10)]
+_ONE_PROCESS: Final = "single"
+
+
+class DpoSettings(BaseModel):
+    """Direct preference optimisation (arXiv 2305.18290)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    beta: _Beta = Field(0.1, description="Strength of the tie to the model that training started from.")
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="Share of the pairs that may be the wrong way round."
+    )
+
+
+class KtoSettings(BaseModel):
+    """Kahneman-Tversky optimisation (arXiv 2402.01306)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    beta: _Beta = Field(0.1, description="Strength of the tie to the model that training started from.")
+    desirable_weight: Annotated[float, Field(gt=0, le=100)] | Auto = Field(
+        "auto", description="Weight of good answers; auto: good and bad ones weigh the same in sum."
+    )
+    undesirable_weight: Annotated[float, Field(gt=0, le=100)] | Auto = Field(
+        "auto", description="Weight of bad answers; auto: good and bad ones weigh the same in sum."
+    )
+
+
+class PreferenceLora(LoraConfig):
+    """An adapter without dropout: dropped inputs would move it away from its reference before it has learnt anything."""
+
+    dropout: float = Field(0.0, ge=0, lt=1, description="Share of the adapter's inputs that a step drops.")
+
+
+class PreferenceConfig(TuneConfig):
+    """A run that trains an adapter by preferences. Its reference is the same model without the adapter."""
+
+    # An adapter moves a model by preferences with smaller steps than by examples of what to say.
+    rate_factor: ClassVar[float] = 0.5
+
+    format: Literal["auto"] = Field("auto", description="Format of the files, which the algorithm gives.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    method: Literal["lora"] = Field("lora", description="What is trained: an adapter.")  # pyright: ignore[reportIncompatibleVariableOverride]
+    lora: PreferenceLora = Field(default_factory=lambda: PreferenceLora.model_validate({}))  # pyright: ignore[reportIncompatibleVariableOverride]
+    train: StepConfig = Field(default_factory=lambda: StepConfig.model_validate({}))
+
+    @model_validator(mode="after")
+    def _one_process(self) -> PreferenceConfig:
+        if self.train.strategy != _ONE_PROCESS:
+            raise ValueError("training by preferences runs in one process: set train.strategy to single")
+        return self
+
+
+class DpoConfig(PreferenceConfig):
+    """A run of DPO on pairs of answers."""
+
+    algorithm: ClassVar[str] = "dpo"
+    dpo: DpoSettings = Field(default_factory=lambda: DpoSettings.model_validate({}))
+
+
+class KtoConfig(PreferenceConfig):
+    """A run of KTO on answers with a thumb each."""
+
+    algorithm: ClassVar[str] = "kto"
+    kto: KtoSettings = Field(default_factory=lambda: KtoSettings.model_validate({}))

@@ -1,0 +1,183 @@
+"""The loops of DPO and KTO: the steps, validations and checkpoints of supervised fine-tuning with other losses.
+
+The log-probabilities of the reference do not change in a run, so each answer's is computed once, before the first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+
+from deepwell.tuning.align.config import DpoConfig, KtoConfig
+from deepwell.tuning.align.dataset import JudgedExample, PairExample
+from deepwell.tuning.align.losses import answer_sums, class_weights, dpo_loss, kto_loss, kto_shift
+from deepwell.tuning.train.batches import collate
+from deepwell.tuning.train.dataset import micro_batches, step_order
+from deepwell.tuning.train.examples import Example
+from deepwell.tuning.train.forward.loss import logprobs, reference_logprobs
+from deepwell.tuning.train.loop import Loop
+
+__all__ = ["DpoLoop", "KtoLoop", "PreferenceLoop"]
+
+Rows = Sequence[Sequence[Example]]
+
+
+class PreferenceLoop(Loop):
+    """A loop whose losses are functions of log-ratios. Sums are counted by examples: pairs, or judged answers."""
+
+    ACCURACY: ClassVar[str] = "accuracy"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._reference: dict[
+            int, float
+        ] = {}  # by the id of an example, all of which live as long as the run
+
+    def run(
+        self,
+        examples: Sequence[Example],
+        held_out: Sequence[Example],
+        *,
+        save: Callable[[], None],
+        keep_best: Callable[[], None],
+        stop: Callable[[], bool],
+    ) -> bool:
+        """Runs as `Loop.run`, behind the pass of the reference."""
+        used = {
+            index for step in islice(step_order(examples, self.settings), self.course.steps) for index in step
+        }
+        # In the order of the data, whatever step the run continues at: the same rows give the same bits.
+        wanted = [*(examples[index] for index in sorted(used)), *held_out]
+        if not self._remember([part for one in wanted for part in self.answers(one)], stop):
+            save()
+            return False
+        return super().run(examples, held_out, save=save, keep_best=keep_best, stop=stop)
+
+    def answers(self, example: Example) -> tuple[Example, ...]:
+        """Returns the conversations of an example whose reference is needed."""
+        raise NotImplementedError
+
+    def count(self, examples: Sequence[Example]) -> int:
+        """Returns the number of examples."""
+        return len(examples)
+
+    def log_ratios(self, rows: Rows) -> Tensor:
+        """Returns the log-ratio of every conversation of a batch, in the order of its rows."""
+        batch = collate(rows).to(self.strategy.device)
+        with self.precision.context(self.strategy.device):
+            values = logprobs(self.model, batch, checkpointing=self.settings.checkpointing)
+        known = [self._reference[id(one)] for row in rows for one in row]
+        return answer_sums(batch, values) - torch.tensor(known, device=values.device)
+
+    def backward(self, pieces: Sequence[Rows], count: int) -> Tensor:
+        """Adds the gradients of all pieces, and returns the sums."""
+        return self._sums(pieces, lambda loss: self.descend(loss / count))
+
+    def evaluate(self, pieces: Sequence[Rows]) -> Tensor:
+        """Returns the sums of all pieces."""
+        return self._sums(pieces, lambda loss: None)
+
+    def _sums(self, pieces: Sequence[Rows], descend: Callable[[Tensor], None]) -> Tensor:
+        raise NotImplementedError
+
+    def _remember(self, answers: Sequence[Example], stop: Callable[[], bool]) -> bool:
+        """Computes the reference of answers; returns whether it came to the end."""
+        self.model.eval()
+        pieces = micro_batches(answers, range(len(answers)), self.course.micro_tokens)
+        for number, rows in enumerate(pieces):
+            if stop():
+                return False
+            batch = collate(rows).to(self.strategy.device)
+            with self.precision.context(self.strategy.device):
+                values = answer_sums(batch, reference_logprobs(self.model, batch))
+            flat = [one for row in rows for one in row]
+            self._reference |= {id(one): value for one, value in zip(flat, values.tolist(), strict=True)}
+            self.journal.event("reference", done=number + 1, total=len(pieces))
+        return True
+
+
+class DpoLoop(PreferenceLoop):
+    """DPO: right is a pair whose preferred answer has the higher reward."""
+
+    EXTRA: ClassVar[tuple[str, ...]] = ("margin",)
+
+    def answers(self, example: Example) -> tuple[Example, ...]:
+        """Returns both answers of a pair."""
+        assert isinstance(example, PairExample)
+        return example.preferred, example.rejected
+
+    def _sums(self, pieces: Sequence[Rows], descend: Callable[[Tensor], None]) -> Tensor:
+        settings = cast("DpoConfig", self.config).dpo
+        sums = torch.zeros(3, dtype=torch.float64)
+        for rows in pieces:
+            ratios = self.log_ratios([[part for pair in row for part in self.answers(pair)] for row in rows])
+            preferred, rejected = ratios[0::2], ratios[1::2]
+            loss = dpo_loss(preferred, rejected, settings.beta, settings.label_smoothing).sum()
+            descend(loss)
+            margins = (preferred - rejected).detach()
+            found = (loss.detach(), (margins > 0).sum(), settings.beta * margins.sum())
+            sums += torch.tensor([float(one) for one in found], dtype=torch.float64)
+        return sums
+
+
+class KtoLoop(PreferenceLoop):
+    """KTO: right is a good answer above the reference point, or a bad one below it."""
+
+    EXTRA: ClassVar[tuple[str, ...]] = ("shift",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._weights = 1.0, 1.0
+
+    def run(self, examples: Sequence[Example], held_out: Sequence[Example], **options: Any) -> bool:
+        """Runs as `PreferenceLoop.run`, with weights by the numbers of good and of bad answers to train on."""
+        settings = cast("KtoConfig", self.config).kto
+        good = sum(_judged(one).desirable for one in examples)
+        desirable, undesirable = class_weights(good, len(examples) - good)
+        if settings.desirable_weight != "auto":
+            desirable = settings.desirable_weight
+        if settings.undesirable_weight != "auto":
+            undesirable = settings.undesirable_weight
+        self._weights = desirable, undesirable
+        return super().run(examples, held_out, **options)
+
+    def answers(self, example: Example) -> tuple[Example, ...]:
+        """Returns the answer, and the one to another prompt."""
+        return example, _judged(example).mismatched
+
+    def _sums(self, pieces: Sequence[Rows], descend: Callable[[Tensor], None]) -> Tensor:
+        settings = cast("KtoConfig", self.config).kto
+        shift = self._shift(pieces)
+        sums = torch.zeros(3, dtype=torch.float64)
+        for rows in pieces:
+            ratios = self.log_ratios(rows)
+            labels = [_judged(one).desirable for row in rows for one in row]
+            desirable = torch.tensor(labels, device=ratios.device)
+            loss = kto_loss(ratios, desirable, shift, settings.beta, self._weights).sum()
+            descend(loss)
+            right = ((ratios.detach() > shift) == desirable).sum()
+            found = (loss.detach(), right, shift * len(labels))
+            sums += torch.tensor([float(one) for one in found], dtype=torch.float64)
+        return sums
+
+    @torch.no_grad()
+    def _shift(self, pieces: Sequence[Rows]) -> Tensor:
+        """Returns the reference point of all examples of a step: it is one number, whatever pieces they come in."""
+        others = [_judged(one).mismatched for rows in pieces for row in rows for one in row]
+        training = self.model.training
+        self.model.eval()
+        parts = [
+            self.log_ratios(rows)
+            for rows in micro_batches(others, range(len(others)), self.course.micro_tokens)
+        ]
+        self.model.train(training)
+        return kto_shift(torch.cat(parts))
+
+
+def _judged(example: Example) -> JudgedExample:
+    assert isinstance(example, JudgedExample)
+    return example
