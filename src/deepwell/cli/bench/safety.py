@@ -11,12 +11,14 @@ from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 
 __all__ = [
     "attacks",
+    "moderation",
     "safety_failures",
     "safety_first_token",
     "safety_obfuscation",
     "safety_peers",
     "safety_terms",
     "safety_time",
+    "streaming",
 ]
 
 Every = Annotated[int, typer.Option(min=1, help="Take every n-th item alone.")]
@@ -100,3 +102,17 @@ def safety_first_token(
         json,
         lambda report: bench_first_token(report, model_path(model), pairs=pairs),
     )
+
+
+def moderation(row: Row = None, json: Json = False) -> None:
+    """Judges the moderation of answers by people's scores, one category of harm after another left out of training."""
+    from deepwell.bench.suites.safety.moderation import bench_moderation
+
+    measure("moderation", row, json, bench_moderation)
+
+
+def streaming(row: Row = None, json: Json = False) -> None:
+    """Splits 500 texts at every place of a forbidden term, and times the scanner of streams."""
+    from deepwell.bench.suites.safety.streaming import bench_streaming
+
+    measure("streaming", row, json, bench_streaming)
