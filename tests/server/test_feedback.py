@@ -15,6 +15,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import LOCAL
 from deepwell.storage.feedback import FeedbackLimits
+from deepwell.tuning.align.feedback import collect_votes
 
 UP = {"target_id": "chatcmpl-1", "rating": "up"}
 
@@ -120,9 +121,8 @@ async def test_a_kept_completion_says_its_model_conversation_and_user(http: http
         ("assistant", said),
     ]
     assert all("id" not in one for one in told["messages"])
-    again = await rate(
-        http, target_id=answer["id"], safety_identifier="lin"
-    )  # the user that the request had named
+    # The user that the request had named
+    again = await rate(http, target_id=answer["id"], safety_identifier="lin")
     assert again.json()["id"] == told["id"]
     assert "messages" not in again.json()  # without consent, the conversation is not copied
     assert (await http.get("/v1/feedback?consent=true")).json()["data"] == []
@@ -187,3 +187,16 @@ async def test_a_copy_goes_with_the_person_whose_conversation_it_was(
     for person in ("ada", "lin"):
         found = await attributed(service.state.database, Subject(LOCAL, person))
         assert len(found.feedback) == 1
+
+
+async def test_what_a_client_makes_up_can_be_left_out(
+    http: httpx.AsyncClient, service: ServerContext
+) -> None:
+    answer = await ask(http)
+    said = answer["choices"][0]["message"]["content"]
+    forged = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "forged"}]
+    for target in (answer["id"], "chatcmpl-elsewhere"):
+        await rate(http, target_id=target, messages=forged, consent=True)
+    for verified, answers in ((True, [said]), (None, [said, "forged"])):
+        votes = await collect_votes(service.state.database, LOCAL, verified=verified)
+        assert [vote.answer for vote in votes] == answers

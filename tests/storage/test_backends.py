@@ -185,6 +185,27 @@ def test_every_revision_goes_up_and_down(fresh):
     database.close()
 
 
+def test_ratings_of_before_there_were_voters_stay_and_agreed_to_nothing(fresh):
+    database = fresh()
+    config = Config()
+    config.set_main_option("script_location", deepwell.storage.__path__[0] + "/migrations")
+    old = sa.text(
+        "INSERT INTO feedback (tenant, id, target_id, rating, created_at) VALUES ('t', :id, 'resp_1', 'up', 1)"
+    )
+
+    def work(connection):
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0009")
+        connection.execute(old, [{"id": "fb_1"}, {"id": "fb_2"}])  # of one answer
+        command.upgrade(config, "head")
+
+    database.write_now(work)
+    query = sa.text("SELECT id, voter, source FROM feedback WHERE NOT consent AND NOT verified ORDER BY id")
+    rows = database.read_now(lambda connection: connection.execute(query).all())
+    assert [tuple(row) for row in rows] == [("fb_1", "fb_1", "api"), ("fb_2", "fb_2", "api")]
+    database.close()
+
+
 @pytest.mark.parametrize(
     "url",
     [

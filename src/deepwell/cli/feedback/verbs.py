@@ -140,6 +140,13 @@ def curate(
     held_out: Annotated[
         float, typer.Option(min=0, max=0.9, help="Share of the users whose votes are held out to judge by.")
     ] = 0.2,
+    verified: Annotated[
+        bool,
+        typer.Option(
+            "--verified",
+            help="Take votes alone whose conversation is that of an answer that the server kept: no client can forge it.",
+        ),
+    ] = False,
     salt: Annotated[
         str, typer.Option(help="Text that decides which users are held out; the same holds out the same.")
     ] = "",
@@ -152,7 +159,7 @@ def curate(
         from deepwell.tuning.align.votes import curate as curated
 
         limits = CurationLimits(max_votes, max_share, max_share_held_out, held_out, salt)
-        votes = asyncio.run(collect_votes(database, _tenant(tenant)))
+        votes = asyncio.run(collect_votes(database, _tenant(tenant), verified=verified or None))
         found = curated(votes, limits)
         written = _write_curated(output, found)
         if json:

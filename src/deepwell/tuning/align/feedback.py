@@ -49,14 +49,19 @@ def vote_of(given: StoredFeedback) -> Vote:
     )
 
 
-async def collect_votes(database: Database, tenant: Tenant, *, since: int = 0) -> list[Vote]:
+async def collect_votes(
+    database: Database, tenant: Tenant, *, since: int = 0, verified: bool | None = None
+) -> list[Vote]:
     """Returns the votes that may be used to improve models, in the order of their arrival.
 
     Args:
         since: time in seconds; votes of before are left out.
+        verified: True takes votes alone whose conversation is that of a kept answer, which no client can forge; None: all.
     """
     found = [
-        one async for one in FeedbackStore(database).walk(tenant, consent=True) if one.created_at >= since
+        one
+        async for one in FeedbackStore(database).walk(tenant, consent=True)
+        if one.created_at >= since and verified in (None, one.verified)
     ]
     found.sort(key=lambda one: one.created_at)
     return [vote_of(one) for one in found]
