@@ -185,6 +185,26 @@ def test_the_record_of_an_artefact_becomes_its_version(tmp_path: Path) -> None:
         version_of("v1", tmp_path / "none")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"config": [], "metrics": 3',
+        '"data": [1]',
+        '"data": {"sha256": [1]}',
+        '"data": {"sha256": {"a": 1}}, "base": 7',
+    ],
+)
+async def test_a_record_of_another_program_breaks_nothing(
+    database: Database, tmp_path: Path, fields: str
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "deepwell.json").write_text(f'{{"format": 1, "base_fingerprint": "f", {fields}}}')
+    await Rollouts(database).register(PROD, version_of("v1", folder), "cli")
+    [entry] = await Ledger(database).entries()
+    assert in_words(entry).startswith(f"{PROD}#1 is v1")
+
+
 ROLLOUT = Rollout("r", PROD, f"{PROD}#1", "base", "v1", 0.3, "canary", 0, "lin", {})
 VOTES = st.lists(
     st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["", "x", "y", "z"]), st.booleans()), max_size=30
