@@ -180,12 +180,28 @@ async def test_servers_that_write_at_once_keep_one_chain_and_one_roll_out(opened
             database.close()
 
 
-@pytest.mark.parametrize("number", [math.nan, math.inf])
-async def test_an_entry_holds_no_number_that_json_cannot(database, number):
-    with pytest.raises(ValueError, match="cannot hold"):
-        await database.write(
-            lambda connection: append_entry(
-                connection, "gates", PROD, "loop", {"report": {"gates": [number]}}
-            )
-        )
+@pytest.mark.parametrize(
+    ("by", "fields", "words"),
+    [
+        ("loop", {"report": {"gates": [math.nan]}}, "cannot hold the number nan"),
+        ("loop", {"metrics": {"loss": math.inf}}, "cannot hold the number inf"),
+        ("loop", {"config": {"text": "x" * (1 << 20)}}, "holds entries of"),
+        ("", {}, "names who made a change"),
+        ("a\nb", {}, "names who made a change"),
+        ("x" * 65, {}, "names who made a change"),
+    ],
+)
+async def test_what_the_ledger_cannot_hold_is_refused(database, by, fields, words):
+    with pytest.raises(InvalidRequest, match=words):
+        await database.write(lambda connection: append_entry(connection, "gates", PROD, by, fields))
     assert await Ledger(database).entries() == []
+
+
+async def test_no_reason_is_cut_off(database):
+    store = await made(database, "v1")
+    with pytest.raises(InvalidRequest, match="names who made"):
+        await store.start(f"{PROD}#1", 0.5, {}, "x" * 65)
+    await store.start(f"{PROD}#1", 0.5, {}, "lin")
+    with pytest.raises(InvalidRequest, match="at most 500"):
+        await store.end(PROD, "aborted", "lin", reason="x" * 501)
+    assert (await store.end(PROD, "aborted", "lin", reason="\0x" * 250)).reason == "\0x" * 250

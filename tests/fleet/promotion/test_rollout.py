@@ -114,12 +114,17 @@ async def test_a_canary_that_holds_is_promoted(database: Database) -> None:
 async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(database: Database) -> None:
     rollouts, _ = await under_way(database)
     store, now_s = FeedbackStore(database), Clock()() // 1000
-    given = StoredFeedback("fb_0", "r", "up", now_s, model=PROD, end_user="lin")
-    await store.create(A, given)
-    await store.create(A, replace(given, id="fb_1", rating="down"))
-    await store.create(A, replace(given, id="fb_2", end_user="mei", created_at=now_s - 3600))
-    await store.create(A, replace(given, id="fb_3", end_user="mei", model="other"))
-    await store.create(A, replace(given, id="fb_4", end_user=None))
+    given = StoredFeedback("fb_0", "r0", "up", now_s, model=PROD, end_user="lin")
+    for number, other in enumerate(
+        (
+            {},
+            {"rating": "down"},
+            {"end_user": "mei", "created_at": now_s - 3600},
+            {"end_user": "mei", "model": "other"},
+            {"end_user": None},
+        )
+    ):
+        await store.create(A, replace(given, id=f"fb_{number}", target_id=f"r{number}", **other))
     status = await rollouts.status(PROD)
     assert status is not None
     sides = (status.arms.current, status.arms.candidate)
@@ -178,6 +183,26 @@ def test_the_record_of_an_artefact_becomes_its_version(tmp_path: Path) -> None:
     assert version_of("v1", folder).artefact_sha256 != version.artefact_sha256
     with pytest.raises(InvalidRequest, match="no folder"):
         version_of("v1", tmp_path / "none")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"config": [], "metrics": 3',
+        '"data": [1]',
+        '"data": {"sha256": [1]}',
+        '"data": {"sha256": {"a": 1}}, "base": 7',
+    ],
+)
+async def test_a_record_of_another_program_breaks_nothing(
+    database: Database, tmp_path: Path, fields: str
+) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "deepwell.json").write_text(f'{{"format": 1, "base_fingerprint": "f", {fields}}}')
+    await Rollouts(database).register(PROD, version_of("v1", folder), "cli")
+    [entry] = await Ledger(database).entries()
+    assert in_words(entry).startswith(f"{PROD}#1 is v1")
 
 
 ROLLOUT = Rollout("r", PROD, f"{PROD}#1", "base", "v1", 0.3, "canary", 0, "lin", {})

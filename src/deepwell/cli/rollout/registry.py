@@ -37,14 +37,15 @@ def versions(alias: Some = None, json: JsonFlag = False) -> None:
         if not found:
             console().print("There is no version yet: `deepwell models register ALIAS NAME` adds one.")
             return
-        serving = {state.model: "serves" for state in story.aliases.values() if state is not None}
-        serving |= {one.candidate: "canary" for one in story.rollouts.values() if one.state == "canary"}
+        aliases = {name: state for name, state in story.aliases.items() if state is not None}
+        now = {(name, state.model): "serves" for name, state in aliases.items()}
+        now |= {(name, state.candidate or ""): "canary" for name, state in aliases.items()}
         rows = [
             (
                 one.id,
                 one.model,
                 _PASSED[one.passed],
-                serving.get(one.model, ""),
+                now.get((one.alias, one.model), ""),
                 minute(one.at_ms),
                 one.by,
                 ", ".join(one.parents),

@@ -29,18 +29,24 @@ def version_of(model: str, folder: Path, parents: Sequence[str] = ()) -> NewVers
         InvalidModelFile: its record is not one that this version reads.
     """
     digest = artefact_hash(folder)
-    record: dict[str, Any] = read_record(folder) or {}
-    bases = [record["base"]] if isinstance(record.get("base"), str) else []
-    data = record.get("data", {}).get("sha256", {}) if isinstance(record.get("data"), dict) else {}
+    record = read_record(folder) or {}
+    base = record.get("base")
+    bases = [base] if isinstance(base, str) and base not in parents else []
+    data = _mapping(_mapping(record.get("data")).get("sha256"))
     return NewVersion(
         model,
         str(folder),
         digest,
-        [*parents, *(one for one in bases if one not in parents)],
-        data,
-        record.get("config", {}),
-        record.get("metrics", {}),
+        [*parents, *bases],
+        {name: str(one) for name, one in data.items()},
+        _mapping(record.get("config")),
+        _mapping(record.get("metrics")),
     )
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Returns an object of a record; an empty one in the place of anything else: another program may have written it."""
+    return value if isinstance(value, dict) else {}
 
 
 def artefact_hash(folder: Path) -> str:

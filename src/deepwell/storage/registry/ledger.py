@@ -7,6 +7,7 @@ alias as it is afterwards, so that the newest entry of an alias has to agree wit
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from deepwell.errors import StorageError
+from deepwell.errors import InvalidRequest, StorageError
 from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
@@ -31,6 +32,7 @@ __all__ = [
     "Ledger",
     "LedgerChanged",
     "append_entry",
+    "check_author",
     "entries_in",
     "lock_ledger",
 ]
@@ -41,6 +43,8 @@ CHAIN: Final = "models"
 HEAD_ID: Final = 1
 """Id of the one row that holds the head."""
 
+_MOST_ENTRY: Final = 1 << 20
+_MOST_BY: Final = 64  # as the columns of aliases have it
 _head = model_ledger_head.c
 _columns = model_ledger.c
 _LOCK = sa.select(_head.sequence, _head.hash).with_for_update()
@@ -131,6 +135,20 @@ def lock_ledger(connection: Connection) -> Head:
     return Head(head.sequence, head.hash)
 
 
+def check_author(by: str) -> None:
+    """Checks that a change names who made it.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
+    if not 1 <= len(by) <= _MOST_BY or not by.isprintable():
+        raise InvalidRequest(
+            "the ledger of models names who made a change",
+            fix=f"give a name of 1 to {_MOST_BY} printable characters",
+            param="by",
+        )
+
+
 def append_entry(
     connection: Connection,
     event: str,
@@ -144,13 +162,19 @@ def append_entry(
     A caller that first looks at what there is locks the ledger before (`lock_ledger`).
 
     Raises:
-        ValueError: a field has a number that JSON cannot hold.
+        InvalidRequest: a field has a number that JSON cannot hold, the entry is too long, or `by` is no name.
     """
-    _require_finite(fields)
+    check_author(by)
+    _check_fields(fields)
     head = lock_ledger(connection)
     moment = int(time.time() * 1000) if at_ms is None else at_ms
     record = AuditRecord(event, moment, {"alias": alias, "by": by, **fields})
     [(sequence, at_ms, text, hash)] = sealed([record], CHAIN, head, {})
+    if len(text) > _MOST_ENTRY:
+        raise InvalidRequest(
+            f"the ledger of models holds entries of {_MOST_ENTRY} characters, and this has {len(text)}",
+            fix="keep long configurations and metrics in files beside the artefact",
+        )
     connection.execute(
         sa.insert(model_ledger).values(sequence=sequence, at_ms=at_ms, alias=alias, entry=text, hash=hash)
     )
@@ -199,12 +223,14 @@ def _entry(text: str, hash: str) -> Entry:
     return entry
 
 
-def _require_finite(value: Any) -> None:
-    if isinstance(value, float) and not (value - value == 0):
-        raise ValueError(f"the ledger cannot hold {value}")
+def _check_fields(value: Any) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidRequest(
+            f"the ledger of models cannot hold the number {value}", fix="leave it out, or say it in words"
+        )
     if isinstance(value, Mapping):
         for one in value.values():
-            _require_finite(one)
+            _check_fields(one)
     elif isinstance(value, list | tuple):
         for one in value:
-            _require_finite(one)
+            _check_fields(one)

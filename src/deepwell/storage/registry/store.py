@@ -16,7 +16,14 @@ from sqlalchemy import Connection
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.aliases import Alias, Canary, change_in, check_alias, find_in
 from deepwell.storage.database import Database
-from deepwell.storage.registry.ledger import Entry, Ledger, append_entry, entries_in, lock_ledger
+from deepwell.storage.registry.ledger import (
+    Entry,
+    Ledger,
+    append_entry,
+    check_author,
+    entries_in,
+    lock_ledger,
+)
 from deepwell.storage.registry.story import Outcome, Rollout, Story, Version, told
 
 __all__ = ["NewVersion", "RegistryStore"]
@@ -68,7 +75,7 @@ class RegistryStore:
             entry = append_entry(connection, "version", alias, by, values)
             return told([entry]).versions[f"{alias}#{number}"]
 
-        return await self._change(work)
+        return await self._change(by, work)
 
     async def gate(self, version: str, report: Mapping[str, Any], by: str) -> Version:
         """Notes what the gates say of a version. `report["passed"]` is the verdict, and the newest report counts.
@@ -84,7 +91,7 @@ class RegistryStore:
             append_entry(connection, "gates", alias, by, {"version": version, "report": report})
             return told(entries_in(connection, alias)).versions[version]
 
-        return await self._change(work)
+        return await self._change(by, work)
 
     async def start(
         self, version: str, share: float, plan: Mapping[str, Any], by: str, *, ungated: str = ""
@@ -130,11 +137,11 @@ class RegistryStore:
                 "candidate": found.model,
                 "share": share,
                 "plan": plan,
-                "reason": ungated[:_MOST_REASON],
+                "reason": _checked(ungated),
             }
             return told([append_entry(connection, "canary", alias, by, values)]).rollouts[id]
 
-        return await self._change(work)
+        return await self._change(by, work)
 
     async def end(
         self,
@@ -170,13 +177,13 @@ class RegistryStore:
                 "rollout": before.rollout,
                 "model": model,
                 "before": before.model,
-                "reason": reason[:_MOST_REASON],
+                "reason": _checked(reason),
                 "numbers": numbers or {},
             }
             append_entry(connection, outcome, alias, by, values)
             return told(entries_in(connection, alias)).rollouts[before.rollout or ""]
 
-        return await self._change(work)
+        return await self._change(by, work)
 
     async def revert(self, alias: str, by: str, *, reason: str = "") -> Alias:
         """Undoes the newest promotion: the alias means again what it meant before.
@@ -201,13 +208,15 @@ class RegistryStore:
                 )
             model = promoted.fields["before"]
             made = change_in(connection, alias, model, by)
-            values = {"model": model, "before": before.model, "reason": reason[:_MOST_REASON]}
+            values = {"model": model, "before": before.model, "reason": _checked(reason)}
             append_entry(connection, "reverted", alias, by, values)
             return made
 
-        return await self._change(work)
+        return await self._change(by, work)
 
-    async def _change(self, work: Callable[[Connection], T]) -> T:
+    async def _change(self, by: str, work: Callable[[Connection], T]) -> T:
+        check_author(by)
+
         def locked(connection: Connection) -> T:
             lock_ledger(connection)
             return work(connection)
@@ -215,6 +224,16 @@ class RegistryStore:
         done = await self._database.write(locked)
         await self.ledger.remember()
         return done
+
+
+def _checked(reason: str) -> str:
+    if len(reason) > _MOST_REASON:
+        raise InvalidRequest(
+            f"a reason has at most {_MOST_REASON} characters, and this has {len(reason)}",
+            fix="say it shorter",
+            param="reason",
+        )
+    return reason
 
 
 def _newest_promotion(entries: Sequence[Entry]) -> Entry | None:
