@@ -85,7 +85,7 @@ async def vote(
             model=PROD,
             end_user=user,
         )
-        await store.create(tenant, given)
+        await store.put(tenant, given)
 
 
 async def test_a_canary_that_regresses_is_rolled_back_with_its_numbers(database: Database) -> None:
@@ -124,7 +124,7 @@ async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(databa
             {"end_user": None},
         )
     ):
-        await store.create(A, replace(given, id=f"fb_{number}", target_id=f"r{number}", **other))
+        await store.put(A, replace(given, id=f"fb_{number}", target_id=f"r{number}", **other))
     status = await rollouts.status(PROD)
     assert status is not None
     sides = (status.arms.current, status.arms.candidate)
