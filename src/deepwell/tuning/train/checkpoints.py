@@ -35,6 +35,7 @@ class Progress:
         worse: validations in a row without a lower one.
         first_loss, last_loss: held-out loss before the first step, and the newest.
         scaler: state of the gradient scaler, for float16 alone.
+        numbers: further state of a run, by name.
     """
 
     step: int = 0
@@ -45,6 +46,7 @@ class Progress:
     first_loss: float | None = None
     last_loss: float | None = None
     scaler: dict[str, float] = field(default_factory=dict)
+    numbers: dict[str, float] = field(default_factory=dict)
 
 
 def save_checkpoint(

@@ -23,7 +23,7 @@ from deepwell.tuning.train.forward.layer import Step, run_layer
 from deepwell.tuning.train.forward.layout import Layout, lay_out
 from deepwell.tuning.train.forward.norm import rms_norm, rms_norm_backward
 
-__all__ = ["Outcome", "logprobs", "loss", "outcome", "reference_logprobs"]
+__all__ = ["Outcome", "logprobs", "loss", "outcome", "reference_logprobs", "states_and_logprobs"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,6 +93,26 @@ def reference_logprobs(model: nn.Module, batch: Batch) -> Tensor:
         wrapped.train(training)
         return found
     return _decoder_logprobs(without_adapters(decoder_of(model)), batch, checkpointing=False, drop=False)
+
+
+@torch.no_grad()
+def states_and_logprobs(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Returns the normalised states in front of the labelled tokens, [labelled, width], with `logprobs`, bit for bit.
+
+    Neither has a gradient, and nothing is dropped.
+    """
+    training = model.training
+    model.eval()
+    try:
+        if unsupported(model):
+            return _plain_states(model, batch)[0], _plain_logprobs(model, batch)
+        decoder = decoder_of(model)
+        layout = lay_out(batch, decoder.embedding.dtype)
+        with torch.autocast(batch.token_ids.device.type, enabled=False):
+            hidden = _states(decoder, layout, checkpointing=False, drop=False)
+            return hidden, head_logprobs(hidden, decoder.head, layout.targets)
+    finally:
+        model.train(training)
 
 
 def _decoder_logprobs(decoder: Decoder, batch: Batch, *, checkpointing: bool, drop: bool) -> Tensor:

@@ -1,0 +1,1 @@
+"""Rewards: sources of scores for answers."""
