@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from deepwell.cli.tune import dpo, kto, merge, sft
+from deepwell.cli.tune import dpo, kto, merge, ppo, sft
 from deepwell.cli.usage import Verbs
 
 __all__ = ["register"]
@@ -15,10 +15,11 @@ def register(app: typer.Typer) -> None:
     tune = typer.Typer(
         cls=Verbs,
         no_args_is_help=True,
-        help="Train a model of the store on your conversations or preferences, and merge what came of it.",
+        help="Train a model of the store on your conversations, preferences or a reward, and merge what came of it.",
     )
     tune.command()(sft.sft)
     tune.command()(dpo.dpo)
     tune.command()(kto.kto)
+    tune.command()(ppo.ppo)
     tune.command()(merge.merge)
     app.add_typer(tune, name="tune")

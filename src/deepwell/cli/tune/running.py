@@ -233,6 +233,8 @@ class _ShownEvents:
             case "reference":
                 left = f"{say('tune_reference')} {event['done']}/{event['total']}"
                 self._bar.update(self._task, left=left)
+            case "step" if "reward" in event:
+                self._bar.update(self._task, completed=event["step"], left=_reinforced(event))
             case "step":
                 minutes, seconds = divmod(round(event["seconds_left"]), 60)
                 left = say(
@@ -253,6 +255,17 @@ class _ShownEvents:
                 self._bar.console.print(text, soft_wrap=True)
 
 
+def _reinforced(event: Mapping[str, Any]) -> str:
+    """Returns the line behind the progress bar of a reinforcement."""
+    minutes, seconds = divmod(round(event["seconds_left"]), 60)
+    return say(
+        "tune_progress_ppo",
+        reward=f"{event['reward']:.3f}",
+        kl=f"{event['kl']:.3f}",
+        left=f"{minutes}:{seconds:02}",
+    )
+
+
 def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
     report = plan["data"]
     yield say(
@@ -270,6 +283,16 @@ def _plan_lines(plan: Mapping[str, Any]) -> Iterator[str]:
         parameters=f"{plan['parameters']:,}",
         share=f"{share:.3%}",
     )
+    if "answers" in plan:
+        yield say(
+            "tune_plan_ppo",
+            steps=plan["steps"],
+            answers=plan["answers"],
+            tokens=plan["new_tokens"],
+            precision=plan["precision"],
+            peak=f"{plan['peak_bytes'] / 1e9:.1f} GB",
+        )
+        return
     yield say(
         "tune_plan_run",
         steps=plan["steps"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -138,6 +138,10 @@ class TuneConfig(_Strict):
     lora: LoraConfig = Field(default_factory=lambda: LoraConfig.model_validate({}))
     train: StepConfig = Field(default_factory=lambda: StepConfig.model_validate({}))
 
+    def placed(self, base: Path) -> Self:
+        """Returns the configuration with further relative paths, of kinds that have them, behind a folder."""
+        return self
+
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as plain JSON values."""
         return self.model_dump(mode="json")
@@ -215,7 +219,7 @@ def parse_config_as(
             else validation,
             "output": base / config.output.expanduser(),
         }
-    )
+    ).placed(base)
 
 
 def write_config(config: TuneConfig, path: Path) -> None:

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from deepwell.errors import InvalidRequest
-from deepwell.messages import nearest
-from deepwell.tuning.train.config import LoraConfig
+from deepwell.tuning.train.config import LoraConfig, parse_config_as, read_config_as
 
 __all__ = ["PPOConfig", "RewardConfig", "StepsConfig", "parse_config", "read_config"]
-
-MAX_CONFIG_BYTES: Final = 1 << 20
 
 
 class _Strict(BaseModel):
@@ -28,6 +22,12 @@ def _paths(value: object) -> object:
 
 
 Paths = Annotated[list[Path], BeforeValidator(_paths), Field(min_length=1)]
+
+
+class AdapterConfig(LoraConfig):
+    """The adapter. Dropout would make the ratio of an update that changed nothing differ from 1."""
+
+    dropout: Literal[0] = Field(0, description="None: probabilities of old and new policy must compare.")  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
 
 
 class RewardConfig(_Strict):
@@ -108,8 +108,10 @@ class PPOConfig(_Strict):
         judge: a reward of other features that is only measured, never trained against.
     """
 
+    method: ClassVar[str] = "lora"
+
     model: str = Field("smollm2", min_length=1, description="Model: a name in the store, or a path.")
-    prompts: Paths = Field(description="Files of prompts.")
+    data: Paths = Field(description="Files of prompts.")
     validation: Annotated[float, Field(ge=0, le=0.5)] | Paths = Field(
         0.1, description="Files of held-out prompts, or the share of the prompts to hold out; 0: none."
     )
@@ -118,8 +120,7 @@ class PPOConfig(_Strict):
     reward: RewardConfig = Field(description="The reward that is trained for.")
     cost: RewardConfig | None = Field(None, description="A cost with a limit.")
     judge: RewardConfig | None = Field(None, description="A second opinion that is never trained against.")
-    # Dropout would make the ratio of an update that changed nothing differ from 1.
-    lora: LoraConfig = Field(default_factory=lambda: LoraConfig.model_validate({"dropout": 0.0}))
+    lora: AdapterConfig = Field(default_factory=lambda: AdapterConfig.model_validate({}))
     train: StepsConfig = Field(default_factory=lambda: StepsConfig.model_validate({}))
 
     @model_validator(mode="after")
@@ -128,22 +129,21 @@ class PPOConfig(_Strict):
             raise ValueError("train.samples is 1, and GRPO compares 2 answers or more to a prompt")
         if self.algorithm == "grpo" and self.cost is not None:
             raise ValueError("cost needs the algorithm ppo")
-        if self.lora.dropout:
-            raise ValueError("lora.dropout must be 0: probabilities of old and new policy would not compare")
         return self
+
+    def placed(self, base: Path) -> PPOConfig:
+        """Returns the configuration with the files of its rewards behind a folder, where they are relative."""
+        found: dict[str, RewardConfig] = {}
+        for name in ("reward", "cost", "judge"):
+            reward: RewardConfig | None = getattr(self, name)
+            if reward is not None:
+                data = [base / path.expanduser() for path in reward.data]
+                found[name] = reward.model_copy(update={"data": data})
+        return self.model_copy(update=found)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as plain JSON values."""
         return self.model_dump(mode="json")
-
-
-_SECTIONS: Final[dict[str, type[BaseModel]]] = {
-    "lora": LoraConfig,
-    "train": StepsConfig,
-    "reward": RewardConfig,
-    "cost": RewardConfig,
-    "judge": RewardConfig,
-}
 
 
 def read_config(path: Path) -> PPOConfig:
@@ -152,82 +152,17 @@ def read_config(path: Path) -> PPOConfig:
     Raises:
         InvalidRequest: the file is missing or too large, is no mapping, or holds an unknown key or an unusable value.
     """
-    return parse_config(read_mapping(path), base=path.parent, where=path.name)
+    # What the reader uses of a configuration, this one has as well.
+    return read_config_as(cast("type[Any]", PPOConfig), path)
 
 
-def read_mapping(path: Path) -> dict[str, Any]:
-    """Reads a YAML or JSON file of keys.
-
-    Raises:
-        InvalidRequest: the file is missing or too large, or is no mapping.
-    """
-    try:
-        if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise InvalidRequest(f"{path} is larger than a configuration", fix="name a smaller file")
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}", fix="name a YAML or JSON file") from None
-    try:
-        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InvalidRequest(f"{path} is not well formed: {error}", fix="correct the file") from None
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"{path} holds no mapping", fix="write keys such as `model:` and `prompts:`")
-    return cast("dict[str, Any]", value)
-
-
-def parse_config(value: Mapping[str, Any], *, base: Path | None = None, where: str = "") -> PPOConfig:
+def parse_config(value: Mapping[str, Any], *, where: str = "") -> PPOConfig:
     """Checks a mapping and returns the configuration.
 
     Args:
-        base: folder that relative paths of files begin at; None: they stay as they are.
         where: name of the source, for errors.
 
     Raises:
         InvalidRequest: a key is unknown, or a value cannot be used.
     """
-    given = dict(value)
-    if isinstance(given.get("lora"), Mapping):
-        given["lora"] = {"dropout": 0.0, **given["lora"]}
-    try:
-        config = PPOConfig.model_validate(given)
-    except ValidationError as error:
-        raise _invalid(error, where) from None
-    return config if base is None else _placed(config, base)
-
-
-def _placed(config: PPOConfig, base: Path) -> PPOConfig:
-    def of(paths: list[Path]) -> list[Path]:
-        return [base / path.expanduser() for path in paths]
-
-    found: dict[str, Any] = {"prompts": of(config.prompts), "output": base / config.output.expanduser()}
-    if isinstance(config.validation, list):
-        found["validation"] = of(config.validation)
-    if "/" in config.model and not Path(config.model).is_absolute() and (base / config.model).exists():
-        found["model"] = str(base / config.model)
-    for name in ("reward", "cost", "judge"):
-        reward: RewardConfig | None = getattr(config, name)
-        if reward is not None:
-            found[name] = reward.model_copy(update={"data": of(reward.data)})
-    return config.model_copy(update=found)
-
-
-def _invalid(error: ValidationError, where: str) -> InvalidRequest:
-    """Returns the first problem in words, with the nearest known key for an unknown one."""
-    problems = error.errors(include_url=False)
-    problem = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
-    loc = [str(part) for part in problem["loc"] if not str(part).startswith(("function-", "constrained-"))]
-    name = ".".join(loc[: 2 if loc and loc[0] in _SECTIONS else 1])
-    prefix = f"{where}: " if where else ""
-    if problem["type"] == "extra_forbidden":
-        known = (_SECTIONS.get(loc[0], PPOConfig) if len(loc) > 1 else PPOConfig).model_fields
-        near = nearest(loc[-1], known)
-        right = f"did you mean {near}?" if near else f"the keys are {', '.join(known)}"
-        return InvalidRequest(f"{prefix}there is no key {name!r}", fix=right, param=name)
-    if problem["type"] == "missing":
-        return InvalidRequest(f"{prefix}{name!r} is missing", fix=f"give {name}", param=name)
-    reason = problem["msg"].removeprefix("Value error, ")
-    got = "" if problem["type"] == "value_error" else f", not {str(problem.get('input'))[:80]!r}"
-    return InvalidRequest(
-        f"{prefix}{name or 'the configuration'}: {reason}{got}", fix=f"correct {name or 'it'}", param=name
-    )
+    return parse_config_as(cast("type[Any]", PPOConfig), value, where=where)

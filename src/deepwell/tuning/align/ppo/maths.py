@@ -1,7 +1,8 @@
 """The maths of PPO and GRPO as pure functions of tensors.
 
 Shapes are [samples, tokens] where nothing else is said: one row for each sampled answer, padded on the right. Masks are bool
-and true for the tokens of the answer, the one that ends it included. They are always given: token ids say nothing about padding.
+and true for the tokens of the answer, the one that ends it included. They are always given, because token ids say nothing about
+padding.
 """
 
 from __future__ import annotations

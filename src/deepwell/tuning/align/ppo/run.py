@@ -111,9 +111,9 @@ def plan_run(config: PPOConfig) -> Plan:
             fix="set train.new_tokens lower",
             param="train.new_tokens",
         )
-    prompts, report = read_prompts(config.prompts)
+    prompts, report = read_prompts(config.data)
     held: list[Prompt] = []
-    files = [*config.prompts]
+    files = [*config.data]
     if isinstance(config.validation, list):
         held, held_report = read_prompts(config.validation)
         files += config.validation
@@ -129,7 +129,7 @@ def plan_run(config: PPOConfig) -> Plan:
         left_in, held = split_prompts([one for one, _ in every], config.validation)
         train, held_encoded = [tokens[one.key] for one in left_in], [tokens[one.key] for one in held]
     if not train:
-        raise InvalidRequest("no prompt is left to train on", fix="give more prompts", param="prompts")
+        raise InvalidRequest("no prompt is left to train on", fix="give more prompts", param="data")
     for reward in (config.reward, config.cost, config.judge):
         files += reward.data if reward else []
     if missing := next((one for one in files if not one.is_file()), None):
@@ -368,7 +368,7 @@ class _Run:
 def _run_hash(plan: Plan) -> str:
     """Returns a digest of what decides the result: weights, data, and the settings but those that change nothing."""
     config = plan.config.to_json()
-    for name in ("output", "model", "prompts", "validation"):
+    for name in ("output", "model", "data", "validation"):
         config.pop(name)
     for name in _FREE:
         config["train"].pop(name)
