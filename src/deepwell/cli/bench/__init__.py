@@ -129,6 +129,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "rollout-kills": align.rollout_kills,
     "alignment-losses": align.alignment_losses,
     "kto-votes": align.kto_votes,
+    "ppo-maths": align.ppo_maths,
+    "ppo-sentiment": align.ppo_sentiment,
+    "rollouts": align.rollouts,
 }
 """The verbs in the order of `deepwell bench --help`."""
 

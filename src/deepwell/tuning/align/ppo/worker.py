@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -37,3 +38,7 @@ def _run(folder: Path, say: Say, stop: Callable[[], bool], *, rewards: RewardMak
     except Stopped:
         return STOPPED
     return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(work(sys.argv[1:]))
