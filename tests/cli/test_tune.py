@@ -123,3 +123,38 @@ def test_a_record_of_a_stranger_opens_nothing(
     (adapter / "deepwell.json").write_text(f'{{"format": 1, "base_fingerprint": "x", "config": {config}}}')
     result = runner.invoke(app, ["tune", "merge", str(adapter), "--output", str(home / "merged")])
     assert result.exit_code != 0 and not (home / "merged").exists()
+
+
+def test_reinforcement_says_what_to_write(runner: CliRunner, home: Path) -> None:
+    output = ["--output", str(home / "run")]
+    data = ["--data", "prompts.jsonl"]
+    for arguments, said in (
+        (["--reward", "rule"], "deepwell tune ppo run.yaml"),
+        (data, "'reward' is missing"),
+        ([*data, "--reward", "rule", "--set", "train.iteration=1"], "did you mean iterations"),
+        ([*data, "--reward", "rule", "--algorithm", "grpo"], "2 answers or more"),
+        ([*data, "--reward", "rule", "--algorithm", "a2c"], "a2c"),
+    ):
+        result = runner.invoke(app, ["tune", "ppo", *arguments, *output])
+        assert result.exit_code != 0
+        assert said in " ".join(result.output.split()), result.output
+    assert not (home / "run").exists()
+
+
+def test_paths_of_a_reward_stand_behind_its_file(home: Path) -> None:
+    from typing import Any
+
+    from deepwell.cli.tune.running import configured
+    from deepwell.tuning.align.ppo.config import PPOConfig
+
+    folder = home / "runs"
+    folder.mkdir()
+    (folder / "run.yaml").write_text(
+        "data: p.jsonl\nreward: {type: classifier, data: labelled.jsonl, label: good}\noutput: here\n"
+    )
+    kind: Any = PPOConfig
+    run = configured(
+        kind, folder / "run.yaml", {"algorithm": "grpo"}, None, ["train.samples=4", "reward.label=bad"]
+    )
+    assert run.data == [folder / "p.jsonl"] and run.reward.data == [folder / "labelled.jsonl"]
+    assert (run.reward.label, run.algorithm, run.train.samples) == ("bad", "grpo", 4)

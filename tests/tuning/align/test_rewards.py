@@ -31,14 +31,10 @@ def letters(texts: Sequence[str]) -> NDArray[np.float32]:
     return np.array([[text.count(one) for one in "abcdefghijklmnopqrstuvwxyz"] for text in texts], np.float32)
 
 
-def test_a_classifier_scores_the_answer_of_a_conversation_and_the_whole_of_a_continued_text():
+def test_a_classifier_scores_the_answer_alone():
     reward = ClassifierReward(GOOD + BAD, ["good"] * 4 + ["bad"] * 4, "good", strength=100)
-    up, down = reward.scores([ASKED, ASKED], ["great joy", "a dull mess"])
+    up, down = reward.scores([ASKED, Prompt(text="a great and fun")], ["great joy", " dull mess"])
     assert up > 0.6 > 0.4 > down
-    begun, plain = reward.scores(
-        [Prompt(text="a great and"), Prompt(text="a")], [" long story", " long story"]
-    )
-    assert begun > plain
     with pytest.raises(InvalidRequest, match="needs it and another"):
         ClassifierReward(GOOD, ["good"] * 4, "good")
     with pytest.raises(InvalidRequest, match="needs it and another"):

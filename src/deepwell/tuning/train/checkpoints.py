@@ -34,8 +34,7 @@ class Progress:
         best_step: step that it was measured after.
         worse: validations in a row without a lower one.
         first_loss, last_loss: held-out loss before the first step, and the newest.
-        scaler: state of the gradient scaler, for float16 alone.
-        numbers: further state of a run, by name.
+        numbers: further state by name: that of the gradient scaler, or of an algorithm.
     """
 
     step: int = 0
@@ -45,7 +44,6 @@ class Progress:
     worse: int = 0
     first_loss: float | None = None
     last_loss: float | None = None
-    scaler: dict[str, float] = field(default_factory=dict)
     numbers: dict[str, float] = field(default_factory=dict)
 
 

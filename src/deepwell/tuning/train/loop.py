@@ -109,8 +109,8 @@ class Loop:
         self._scaler: Any = None
         if precision.autocast is torch.float16:
             self._scaler = torch.amp.GradScaler(strategy.device.type)
-            if progress.scaler:
-                self._scaler.load_state_dict(progress.scaler)
+            if progress.numbers:
+                self._scaler.load_state_dict(progress.numbers)
         self._seconds: list[float] = []
 
     def run(
@@ -184,7 +184,7 @@ class Loop:
         else:
             self._scaler.step(self._optimizer)
             self._scaler.update()
-            progress.scaler = self._scaler.state_dict()
+            progress.numbers = self._scaler.state_dict()
         self._optimizer.zero_grad(set_to_none=True)
         tokens = sum(len(examples[index].token_ids) for index in chosen)
         progress.step += 1

@@ -20,7 +20,16 @@ from deepwell.tuning.align.ppo.rollouts import Rollout
 from deepwell.tuning.train.batches import Batch, collate
 from deepwell.tuning.train.examples import Example
 
-__all__ = ["Estimation", "Experience", "Piece", "describe", "estimate", "estimate_groups", "pieces_of"]
+__all__ = [
+    "Estimation",
+    "Experience",
+    "Piece",
+    "batch_of",
+    "describe",
+    "estimate",
+    "estimate_groups",
+    "pieces_of",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,8 +96,8 @@ def pieces_of(rollouts: Sequence[Rollout], minibatches: int, micro_tokens: int) 
     return found
 
 
-def describe(policy: Policy, rollouts: Sequence[Rollout], rows: Sequence[int]) -> Piece:
-    """Computes rollouts by the training forward pass. The engine's own probabilities are not used: its weights are rounded."""
+def batch_of(rollouts: Sequence[Rollout], rows: Sequence[int]) -> Batch:
+    """Returns rollouts as a batch in which the tokens of the answers are labelled, one rollout a row."""
     examples = [
         Example(
             [*rollouts[row].prompt, *rollouts[row].tokens],
@@ -96,7 +105,12 @@ def describe(policy: Policy, rollouts: Sequence[Rollout], rows: Sequence[int]) -
         )
         for row in rows
     ]
-    batch = collate([[one] for one in examples]).to(policy.device)
+    return collate([[one] for one in examples])
+
+
+def describe(policy: Policy, rollouts: Sequence[Rollout], rows: Sequence[int]) -> Piece:
+    """Computes rollouts by the training forward pass. The engine's own probabilities are not used: its weights are rounded."""
+    batch = batch_of(rollouts, rows).to(policy.device)
     lengths = torch.tensor([len(rollouts[row].tokens) for row in rows])
     mask = torch.arange(int(lengths.max()))[None] < lengths[:, None]
     hidden, old = policy.describe(batch)

@@ -36,10 +36,10 @@ _SHOWN = 2
 
 @dataclass(slots=True)
 class Updated:
-    """What the updates of an iteration did; the first three are of the very first minibatch.
+    """Figures of the updates of an iteration; the first two are of its first minibatch.
 
     Attributes:
-        first_ratio: largest distance of a mean ratio from 1.
+        first_ratio: distance of the mean ratio from 1.
         first_clipped: share of clipped ratios.
         clipped, kl: means over all minibatches.
         steps: optimiser steps that were made.

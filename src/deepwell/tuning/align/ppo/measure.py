@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import exp
 from typing import Any, Final
 
-from deepwell.tuning.align.ppo.experience import describe, pieces_of
+from deepwell.tuning.align.ppo.experience import batch_of, pieces_of
 from deepwell.tuning.align.ppo.judging import Judged, Rewards
 from deepwell.tuning.align.ppo.maths import k3
 from deepwell.tuning.align.ppo.policy import Policy
@@ -79,11 +79,12 @@ def measure(
     count = 0
     for pieces in pieces_of(rollouts, 1, micro_tokens):
         for rows in pieces:
-            piece = describe(policy, rollouts, rows)
-            loss -= float(piece.reference.sum())
+            batch = batch_of(rollouts, rows).to(policy.device)
+            reference = policy.reference(batch)
+            loss -= float(reference.sum())
             if not base:
-                kl += float(k3(piece.old, piece.reference).sum())
-            count += len(piece.reference)
+                kl += float(k3(policy.describe(batch)[1], reference).sum())
+            count += len(reference)
     figures = Figures(
         reward=_mean(judged.reward),
         cost=_mean(judged.cost) if judged.cost else None,

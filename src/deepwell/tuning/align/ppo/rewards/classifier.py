@@ -21,7 +21,7 @@ MOST_EXAMPLES: Final = 8000  # the learner holds products of all pairs: 256 MB
 class ClassifierReward:
     """The probability that a text is of a class.
 
-    It reads a continued text with its beginning, and of a conversation the answer alone.
+    It reads the answer alone: the class of the prompt, which no answer can change, would only be noise.
 
     Args:
         texts, labels: examples of every class.
@@ -63,12 +63,7 @@ class ClassifierReward:
 
     def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """Returns probabilities."""
-        return self.probabilities(
-            [
-                answer if one.messages else one.text + answer
-                for one, answer in zip(prompts, answers, strict=True)
-            ]
-        )
+        return self.probabilities(answers)
 
     def probabilities(self, texts: Sequence[str]) -> list[float]:
         """Returns the probability of the class for each text."""
