@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json as jsons
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -16,17 +15,10 @@ from deepwell.messages import say
 __all__ = ["ppo"]
 
 
-class Algorithm(StrEnum):
-    """Algorithms of reinforcement."""
-
-    ppo = "ppo"
-    grpo = "grpo"
-
-
 def ppo(
     config: ConfigFile = None,
     algorithm: Annotated[
-        Algorithm | None,
+        Literal["ppo", "grpo"] | None,
         typer.Option(
             help="Algorithm: ppo learns a value for every token, grpo compares answers to one prompt; unset: the one of "
             "CONFIG, else ppo."
@@ -77,7 +69,7 @@ def ppo(
         if iterations is not None:
             assignments.append(f"train.iterations={iterations}")
         given: dict[str, Any] = {
-            "algorithm": algorithm.value if algorithm else None,
+            "algorithm": algorithm,
             "model": model,
             "data": data,
             "validation": validation,
