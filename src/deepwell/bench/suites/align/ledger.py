@@ -219,4 +219,4 @@ def _put(raw: sqlite3.Connection, table: str, column: str, row: int, value: Any)
     cast = "CAST(? AS TEXT)" if isinstance(value, bytes | str) else "?"
     given = value.encode() if isinstance(value, str) else value
     raw.execute(f"UPDATE {table} SET {column} = {cast} WHERE rowid = ?", (given, row))  # noqa: S608
-    return value if column == "id" else row  # the one column here that is SQLite's own number of the row
+    return int(value) if column == "id" else row  # the one column here that is SQLite's own number of the row
