@@ -121,13 +121,18 @@ def test_a_run_that_was_stopped_gives_the_same_adapter(tiny: Path, tmp_path: Pat
 
 def test_an_adapter_beyond_the_budget_is_not_what_is_written(tiny: Path, tmp_path: Path):
     train = {"kl_budget": 0.02, "iterations": 6, "prompts": 16, "learning_rate": 3e-2, "new_tokens": 8}
-    artefact, events = run(short(tiny, tmp_path, train=train), tmp_path / "run", tiny)
+    value = short(tiny, tmp_path, train=train)
+    artefact, events = run(value, tmp_path / "run", tiny)
     metrics = events[-1]["metrics"]
     assert max(one["kl"] for one in steps(events)) > 0.02
     assert metrics["taken_back"] and metrics["within_budget"]
     assert metrics["tuned"]["kl"] <= 0.02
     assert json.loads((artefact / "deepwell.json").read_text())["metrics"] == metrics
     assert not (artefact.parent / "kept.safetensors").exists()
+    # The same command again changes nothing: the weights beyond the budget, which the last checkpoint has, do not come back.
+    before = weights(artefact)
+    _, again = run(value, tmp_path / "run", tiny)
+    assert weights(artefact) == before and again[-1]["metrics"] == metrics
     # The weight of the divergence doubled for every iteration beyond the budget.
     found = steps(events)
     beyond = [number for number, one in enumerate(found[:-1]) if one["kl"] > 0.02]

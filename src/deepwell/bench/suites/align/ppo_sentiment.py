@@ -22,12 +22,19 @@ from deepwell.bench.workloads.tuning.labelled import LabelledText, rotten_tomato
 __all__ = ["bench_ppo_sentiment"]
 
 CLASSIFIER, JUDGE = 4000, 1000
+BEGINNING: Final = "My honest opinion of this movie: "
 WORDS: Final = 4
 HELD_OUT: Final = 256
 ITERATIONS: Final = 20
 KL_BUDGET: Final = 0.1
 _RESAMPLES: Final = 2000
-SETTINGS: Final[dict[str, Any]] = {"prompts": 32, "new_tokens": 24, "save_every": ITERATIONS}
+SETTINGS: Final[dict[str, Any]] = {
+    "prompts": 128,
+    "new_tokens": 12,
+    "learning_rate": 5e-4,
+    "save_every": ITERATIONS,
+}
+"""Many short answers: with 48 of 24 tokens, chance hid in five iterations what an answer owed to each of its words."""
 
 
 def bench_ppo_sentiment(report: Report, model: Path, *, seed: int = 0) -> dict[str, Any]:
@@ -79,7 +86,7 @@ def bench_ppo_sentiment(report: Report, model: Path, *, seed: int = 0) -> dict[s
 def _prompts(texts: Sequence[LabelledText]) -> list[dict[str, str]]:
     """Returns the beginnings of sentences that go on."""
     found = [one.text.split() for one in texts]
-    return [{"prompt": " ".join(words[:WORDS])} for words in found if len(words) > 2 * WORDS]
+    return [{"prompt": BEGINNING + " ".join(words[:WORDS])} for words in found if len(words) > 2 * WORDS]
 
 
 def _reward(kind: str, data: Path) -> dict[str, Any]:

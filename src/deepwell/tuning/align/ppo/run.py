@@ -24,7 +24,7 @@ from deepwell.tuning.align.ppo.prompts import Prompt, encode, read_prompts, spli
 from deepwell.tuning.align.ppo.rewards.protocol import RewardMakers
 from deepwell.tuning.align.ppo.rollouts import Rollout, Sampler, open_sampler
 from deepwell.tuning.data.report import DataReport
-from deepwell.tuning.train.artefact import base_hashes, library_versions, write_record
+from deepwell.tuning.train.artefact import base_hashes, library_versions, read_record, write_record
 from deepwell.tuning.train.bases import Base, empty_model, open_base
 from deepwell.tuning.train.checkpoints import (
     Progress,
@@ -286,10 +286,15 @@ class _Run:
     def _end(self) -> Path:
         """Measures the policy, takes back the last one within the budget where it went beyond it, and writes the adapter."""
         settings = self._plan.config.train
+        target = self._folder / ADAPTER
+        if not (self._folder / _KEPT).is_file() and (record := read_record(target)) is not None:
+            # It ended before, and what it took back is gone
+            self._journal.event("done", adapter=target.name, metrics=record["metrics"])
+            return target
         base = self._measured(base=True)
         found = self._measured()
         used = settings.iterations
-        if found[0].kl > settings.kl_budget and (self._folder / _KEPT).is_file():
+        if found[0].kl > settings.kl_budget:
             kept = load_file(self._folder / _KEPT)
             with torch.no_grad():
                 for name, parameter in self._policy.adapter.items():
@@ -306,7 +311,6 @@ class _Run:
             "tuned": found[0].to_json(),
         }
         self._write_samples(base, found)
-        target = self._folder / ADAPTER
         commit_folder(target, lambda partial: self._write(partial, metrics))
         (self._folder / _KEPT).unlink(missing_ok=True)
         self._journal.event("done", adapter=target.name, metrics=metrics)

@@ -27,7 +27,7 @@ class ClassifierReward:
         texts, labels: examples of every class.
         label: the class whose probability is the score.
         vectors: hidden states to learn from; None: the words.
-        strength: inverse of the penalty on large weights.
+        strength: inverse of the penalty on large weights. Of 1, 3 and 10 the last had the least log loss on unseen reviews.
 
     Raises:
         InvalidRequest: no example, or every one, has the label.
@@ -40,7 +40,7 @@ class ClassifierReward:
         label: str,
         *,
         vectors: Vectors | None = None,
-        strength: float = 1.0,
+        strength: float = 10.0,
     ) -> None:
         classes = sorted(set(labels))
         if label not in classes or len(classes) < 2:
