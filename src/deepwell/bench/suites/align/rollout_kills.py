@@ -106,7 +106,7 @@ async def _regressing(chosen: random.Random) -> int | None:
             given = StoredFeedback(
                 f"fb_{number}", f"resp_{number}", rating, int(time.time()), model=ALIAS, end_user=user
             )
-            await feedback.create(tenant, given)
+            await feedback.put(tenant, given)
             if number % _LOOK == 0 and (done := await rollouts.judge(ALIAS)).rollout.state != "canary":
                 means = (await AliasStore(database).names()).models[ALIAS]
                 return number + 1 if done.rollout.state == "rolled_back" and means == "base" else None
