@@ -207,18 +207,30 @@ async def test_a_record_of_another_program_breaks_nothing(
 
 ROLLOUT = Rollout("r", PROD, f"{PROD}#1", "base", "v1", 0.3, "canary", 0, "lin", {})
 VOTES = st.lists(
-    st.tuples(st.sampled_from(["a", "b"]), st.sampled_from(["", "x", "y", "z"]), st.booleans()), max_size=30
+    st.tuples(
+        st.sampled_from(["a", "b"]),
+        st.sampled_from(["", "x", "y", "z"]),
+        st.sampled_from(["", "v", "w"]),
+        st.booleans(),
+    ),
+    max_size=30,
 )
 
 
 @given(VOTES)
-def test_every_user_counts_once_and_every_vote_without_one_is_told(
-    given_votes: list[tuple[str, str, bool]],
+def test_every_voter_counts_once_and_every_vote_without_a_user_is_told(
+    given_votes: list[tuple[str, str, str, bool]],
 ) -> None:
     arms = count_votes(given_votes, ROLLOUT)
-    users = {(tenant, user) for tenant, user, _ in given_votes if user}
-    assert arms.current.users + arms.candidate.users == len(users)
-    assert arms.unknown == sum(not user for _, user, _ in given_votes)
+    voters = {(tenant, voter or user, bool(voter)) for tenant, user, voter, _ in given_votes if user}
+    assert arms.current.users + arms.candidate.users == len(voters)
+    assert arms.unknown == sum(not user for _, user, _, _ in given_votes)
+
+
+def test_a_reviewer_of_many_conversations_is_one_voter() -> None:
+    votes = [("a", f"user-{number}", "reviewer", False) for number in range(100)]
+    arms = count_votes([*votes, ("b", "user-1", "reviewer", True)], ROLLOUT)
+    assert arms.current.users + arms.candidate.users == 2, "one in each tenant"
 
 
 COUNTS = st.integers(0, 300).flatmap(lambda users: st.builds(Counts, st.just(users), st.integers(0, users)))

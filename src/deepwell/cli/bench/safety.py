@@ -1,4 +1,4 @@
-"""Verbs of `deepwell bench` on safety."""
+"""Verbs of `deepwell bench` on safety: prompts that come in, and answers that leave."""
 
 from __future__ import annotations
 

@@ -21,34 +21,36 @@ async def arms_of(database: Database, rollout: Rollout) -> Arms:
     """Counts the votes for answers of an alias since its roll-out began."""
     columns = feedback.c
     query = (
-        sa.select(columns.tenant, columns.end_user, columns.rating)
+        sa.select(columns.tenant, columns.end_user, columns.voter, columns.rating)
         .where(columns.model == rollout.alias, columns.created_at * 1000 >= rollout.started_ms - 999)
         .order_by(columns.seq)
     )
 
     def work(connection: Connection) -> Arms:
         rows = connection.execute(query)
-        return count_votes(((row.tenant, row.end_user or "", row.rating == "up") for row in rows), rollout)
+        votes = ((row.tenant, row.end_user or "", row.voter, row.rating == "up") for row in rows)
+        return count_votes(votes, rollout)
 
     return await database.read(work)
 
 
-def count_votes(votes: Iterable[tuple[str, str, bool]], rollout: Rollout) -> Arms:
-    """Counts votes: tenant, end user, and whether the answer was liked.
+def count_votes(votes: Iterable[tuple[str, str, str, bool]], rollout: Rollout) -> Arms:
+    """Counts votes: tenant, end user, voter, and whether the answer was liked.
 
-    A user counts once, with the first vote, so that nobody outvotes the others. The side of a user is drawn again as the
-    server draws it: it was recorded nowhere.
+    The side is that of the end user whose conversation it was, drawn again as the server drew it: it was recorded nowhere. A
+    voter counts once, with the first vote, so that nobody outvotes the others, not even with votes on answers to many users.
     """
     seen: set[tuple[str, str]] = set()
     users, good = [0, 0], [0, 0]
     unknown = 0
-    for tenant, end_user, liked in votes:
+    for tenant, end_user, voter, liked in votes:
         if not end_user:
             unknown += 1
             continue
-        if (tenant, end_user) in seen:
+        who = (tenant, voter or f"user {end_user}")
+        if who in seen:
             continue
-        seen.add((tenant, end_user))
+        seen.add(who)
         side = takes_candidate(rollout.id, rollout.share, tenant, identity_of(end_user, ""))
         users[side] += 1
         good[side] += liked
