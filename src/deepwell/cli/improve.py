@@ -26,7 +26,7 @@ __all__ = ["register"]
 FolderOption = Annotated[
     Path | None,
     typer.Option(
-        help="Folder for the state and the rounds. Unset: improve/ALIAS in adapter_dir if that is set, else in the state folder.",
+        help="Folder for the state and the rounds. Unset: improve/ALIAS in adapter_dir, or in state_dir if that is unset.",
         metavar="FOLDER",
     ),
 ]

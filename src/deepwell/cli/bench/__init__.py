@@ -129,6 +129,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "ledger": align.ledger,
     "rollout-kills": align.rollout_kills,
     "alignment-losses": align.alignment_losses,
+    "improve-loop": align.improve_loop,
     "kto-votes": align.kto_votes,
 }
 """The verbs in the order of `deepwell bench --help`."""
