@@ -31,6 +31,7 @@ VERBS = (
     "tune",
     "evaluate",
     "feedback",
+    "improve",
     "keys",
     "guard",
     "audit",

@@ -128,6 +128,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "ledger": align.ledger,
     "rollout-kills": align.rollout_kills,
     "alignment-losses": align.alignment_losses,
+    "improve-loop": align.improve_loop,
     "kto-votes": align.kto_votes,
     "ppo-maths": align.ppo_maths,
     "ppo-sentiment": align.ppo_sentiment,

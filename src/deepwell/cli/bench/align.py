@@ -11,6 +11,7 @@ from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 __all__ = [
     "alignment_losses",
     "feedback_sdk",
+    "improve_loop",
     "kto_votes",
     "ledger",
     "ppo_maths",
@@ -98,3 +99,11 @@ def rollout_kills(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.align.rollout_kills import bench_rollout_kills
 
     measure("rollout_kills", row, json, bench_rollout_kills)
+
+
+def improve_loop(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Runs the whole loop: votes through the SDK, a promoted adapter that serves, and a spammed round that is refused."""
+    from deepwell.bench.suites.align.improve_loop import bench_improve_loop
+
+    path = model_path(model)
+    measure("improve_loop", row, json, lambda report: bench_improve_loop(report, path))

@@ -1,0 +1,1 @@
+"""Frozen texts that a candidate and the current model are compared on. Nothing is ever trained on them."""

@@ -1,0 +1,298 @@
+"""`Improver`: rounds from votes to a promoted adapter or a refused one. A killed run is followed by one that goes on.
+
+The state file says which step comes next, and is replaced behind each. A step may therefore be done twice, and is harmless the
+second time: votes are curated into the same folder, training goes on from its checkpoint, a version is looked up by its
+artefact before it is registered, a roll-out by its version before it is started. Decisions stand in the ledger alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from deepwell.errors import InvalidRequest, NotFound
+from deepwell.fleet.improve.parts import Parts, Say
+from deepwell.fleet.improve.state import Round, State, StateFile, replace_file
+from deepwell.fleet.promotion.artefact import version_of
+from deepwell.fleet.promotion.gates import Bars
+from deepwell.fleet.promotion.judge import Plan
+from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.storage.aliases import AliasStore
+from deepwell.storage.database import Database
+from deepwell.storage.registry.story import Story, Version
+from deepwell.tuning.align.preferences import votes_as_judged, write_judged
+from deepwell.tuning.align.votes import Curated, CurationLimits, Vote, curate
+from deepwell.tuning.data.report import DataReport
+
+__all__ = ["BY", "ImproveTerms", "Improver", "Progress"]
+
+BY: Final = "improve"
+"""The name of the loop in the ledger."""
+
+_DATA, _VOTES, _REPORT, _RUN = "train.jsonl", "votes.json", "gates.json", "run"
+
+
+@dataclass(frozen=True, slots=True)
+class ImproveTerms:
+    """The terms of the rounds of one alias.
+
+    Attributes:
+        alias: the alias whose model is improved.
+        base: the model that adapters are trained on: a name in the store, or a path.
+        least_new: votes since the last round that start another.
+        limits: of the curation; its salt is that of the state.
+        training: configuration of KTO besides model and data.
+        share, plan: of the roll-out.
+        bars: of the gates; `least_votes` is needed before a round begins.
+        hashes: SHA-256 of the frozen sets, by name, for the ledger.
+    """
+
+    alias: str
+    base: str
+    least_new: int = 50
+    limits: CurationLimits = field(default_factory=CurationLimits)
+    training: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    share: float = 0.1
+    plan: Plan = field(default_factory=Plan)
+    bars: Bars = field(default_factory=Bars)
+    hashes: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run has come to: its round, and what it waits for; empty: nothing, the round has ended."""
+
+    round: Round | None
+    waiting: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns it as plain values."""
+        return {"round": None if self.round is None else asdict(self.round), "waiting": self.waiting}
+
+
+class Improver:
+    """Improves the model of one alias, round by round.
+
+    Args:
+        folder: the state, and a folder for each round.
+    """
+
+    def __init__(
+        self, terms: ImproveTerms, folder: Path, database: Database, rollouts: Rollouts, parts: Parts
+    ) -> None:
+        self._terms = terms
+        self._file = StateFile(folder.absolute())
+        self._database = database
+        self._rollouts = rollouts
+        self._parts = parts
+
+    async def run(self, say: Say = lambda _: None) -> Progress:
+        """Goes on with the round under way, or begins one, until it has ended or waits for votes.
+
+        Raises:
+            DeepwellError: a step cannot be done now; the next run tries it again. Or another process works here.
+        """
+        with self._file.locked():
+            state = self._file.begin()
+            if state.round is None or state.round.stage == "ended":
+                waiting = await self._begin(state, say)
+                if waiting:
+                    return Progress(state.round, waiting)
+            found = state.round
+            assert found is not None
+            while found.stage != "ended":
+                say({"event": "stage", "stage": found.stage, "round": found.number, "model": found.model})
+                waiting = await getattr(self, f"_{found.stage}")(found, say)
+                if waiting:
+                    return Progress(found, waiting)
+                if found.stage == "ended":
+                    self._forget_votes(found)
+                self._file.write(state)
+            say({"event": "ended", "outcome": found.outcome, "reason": found.reason})
+            return Progress(found)
+
+    async def _begin(self, state: State, say: Say) -> str:
+        """Collects and curates votes, and begins a round. Returns what there is to wait for, if it cannot begin."""
+        terms, story = self._terms, await self._rollouts.registry.story(self._terms.alias)
+        current = await self._meaning()
+        self._adapter_of(story, current)
+        if story.open_rollout(terms.alias) is not None:
+            raise InvalidRequest.of("improve_rollout", alias=terms.alias)
+        votes = await self._parts.collect()
+        curated = await asyncio.to_thread(curate, votes, replace(terms.limits, salt=state.salt))
+        used, kept = {*state.used}, [*curated.train, *curated.held_out]
+        new = sum(one.source not in used for one in kept)
+        counts = {
+            "read": curated.report.read,
+            "train": len(curated.train),
+            "held_out": len(curated.held_out),
+            "users": len({one.user for one in kept}),
+            "new": new,
+        }
+        say({"event": "votes", **counts, "dropped": dict(curated.report.dropped)})
+        least = max(terms.bars.least_votes, 1)
+        if len(curated.train) < least:
+            return f"{len(curated.train)} votes to train on, {least} are needed"
+        if new < terms.least_new:
+            return f"{new} new votes, {terms.least_new} are needed"
+        number = max(state.rounds, len(story.versions_of(terms.alias))) + 1
+        model = f"{re.sub(r'[^A-Za-z0-9.-]+', '-', terms.alias).strip('-.')}-{number}"
+        found = Round(number, terms.base, current, model, votes=counts)
+        folder = self._folder(found)
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it wrote the state
+        (folder / _RUN).mkdir(parents=True, mode=0o700)
+        write_judged(folder / _DATA, votes_as_judged(curated.train))
+        parts = {"train": curated.train, "held_out": curated.held_out}
+        values = {name: [asdict(one) for one in part] for name, part in parts.items()}
+        replace_file(folder / _VOTES, json.dumps(values, ensure_ascii=False))
+        state.round, state.rounds = found, number
+        state.used = sorted(one.source for one in kept)
+        self._file.write(state)
+        return ""
+
+    async def _train(self, found: Round, say: Say) -> str:
+        folder = self._folder(found)
+        run = folder / _RUN
+        config = run / "config.json"
+        if not config.is_file():  # the terms of another run do not change a training that has begun
+            # Nothing is validated on held-out votes while it trains: they judge the result.
+            values = {
+                **self._terms.training,
+                "model": found.base,
+                "data": [str(folder / _DATA)],
+                "validation": 0,
+                "output": str(run),
+            }
+            replace_file(config, json.dumps(values, ensure_ascii=False))
+        adapter = await self._parts.train(run, say)
+        found.adapter = adapter.name
+        found.stage = "measure"
+        return ""
+
+    async def _measure(self, found: Round, say: Say) -> str:
+        story = await self._rollouts.registry.story(self._terms.alias)
+        current = self._adapter_of(story, found.current)
+        report = await asyncio.to_thread(
+            self._parts.measure.measure,
+            found.base,
+            current,
+            self._adapter(found),
+            self._curated(found),
+            say,
+        )
+        replace_file(self._folder(found) / _REPORT, json.dumps(report.to_json(), ensure_ascii=False))
+        found.stage = "register"
+        return ""
+
+    async def _register(self, found: Round, say: Say) -> str:
+        registry, alias, folder = self._rollouts.registry, self._terms.alias, self._adapter(found)
+        report: dict[str, Any] = json.loads((self._folder(found) / _REPORT).read_text(encoding="utf-8"))
+        versions = (await registry.story(alias)).versions_of(alias)
+        version = next((one for one in versions if one.artefact == str(folder)), None)
+        if version is None:
+            parents = [one.id for one in versions if one.model == found.current][-1:]
+            told = await asyncio.to_thread(version_of, found.model, folder, parents)
+            metrics = {**told.metrics, **{f"votes_{name}": count for name, count in found.votes.items()}}
+            data = {**told.data, **{f"frozen {name}": one for name, one in self._terms.hashes.items()}}
+            version = await registry.register(alias, replace(told, metrics=metrics, data=data), BY)
+        if version.gates is None:
+            version = await registry.gate(version.id, report, BY)
+        found.version = version.id
+        if version.passed:
+            found.stage = "serve"
+        else:
+            refused = [one for one in report["gates"] if not one["passed"]]
+            _end(found, "refused", "; ".join(f"{one['name']}: {one['reason']}" for one in refused))
+        return ""
+
+    async def _serve(self, found: Round, say: Say) -> str:
+        await self._parts.publish(found.model, self._adapter(found))
+        found.stage = "canary"
+        return ""
+
+    async def _canary(self, found: Round, say: Say) -> str:
+        alias, story = self._terms.alias, await self._rollouts.registry.story(self._terms.alias)
+        mine = [one for one in story.rollouts.values() if one.version == found.version]
+        if mine and mine[-1].state != "canary":
+            found.rollout = mine[-1].id
+            _end(found, mine[-1].state, mine[-1].reason)
+            return ""
+        if not mine:
+            meant = await self._meaning()
+            if meant != found.current:
+                _end(found, "aborted", f"{alias} means {meant} now, and its gates saw {found.current}")
+                return ""
+            started = await self._rollouts.start(
+                found.version, BY, share=self._terms.share, plan=self._terms.plan
+            )
+            say({"event": "canary", "rollout": started.id, "share": started.share})
+            return ""
+        found.rollout = mine[-1].id
+        status = await self._rollouts.judge(alias, BY)
+        verdict = status.verdict
+        say(
+            {
+                "event": "verdict",
+                "action": verdict.action,
+                "reason": verdict.reason,
+                "numbers": verdict.numbers,
+            }
+        )
+        return verdict.reason if verdict.action == "wait" else ""
+
+    async def _meaning(self) -> str:
+        names = await AliasStore(self._database).names()
+        alias = self._terms.alias
+        if (found := names.models.get(alias)) is None:
+            raise NotFound.of("improve_alias", alias=alias, base=self._terms.base, param="alias")
+        return found
+
+    def _adapter_of(self, story: Story, model: str) -> Path | None:
+        """Returns the adapter that a model of the alias is; None: it is the base.
+
+        Raises:
+            InvalidRequest: it is neither the base nor a version whose artefact is there.
+        """
+        versions: list[Version] = [one for one in story.versions_of(self._terms.alias) if one.model == model]
+        if versions and (folder := Path(versions[-1].artefact)).is_dir():
+            return folder
+        base = Path(self._terms.base)
+        if not versions and model in (self._terms.base, base.name, base.stem):
+            return None
+        raise InvalidRequest.of(
+            "improve_current", alias=self._terms.alias, model=model, base=self._terms.base
+        )
+
+    def _curated(self, found: Round) -> Curated:
+        told: dict[str, Any] = json.loads((self._folder(found) / _VOTES).read_text(encoding="utf-8"))
+        train, held_out = (
+            tuple(Vote(**{**one, "prompt": tuple(one["prompt"])}) for one in told[name])
+            for name in ("train", "held_out")
+        )
+        return Curated(
+            train, held_out, DataReport(read=len(train) + len(held_out), kept=len(train) + len(held_out))
+        )
+
+    def _folder(self, found: Round) -> Path:
+        return self._file.folder / f"{found.number:04}"
+
+    def _adapter(self, found: Round) -> Path:
+        return self._folder(found) / _RUN / found.adapter
+
+    def _forget_votes(self, found: Round) -> None:
+        """Deletes the copies of what users said; the ledger keeps their hash."""
+        folder = self._folder(found)
+        for path in (folder / _DATA, folder / _VOTES):
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+
+def _end(found: Round, outcome: Any, reason: str) -> None:
+    found.stage, found.outcome, found.reason = "ended", outcome, reason

@@ -1,0 +1,45 @@
+"""`train_adapter`: KTO in a process of its own, which ends with this one and goes on where it was."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
+from deepwell.fleet.improve.parts import Say
+from deepwell.server.families.fine_tuning.child import TrainingChild
+from deepwell.tuning.align.worker import command
+
+__all__ = ["train_adapter"]
+
+
+async def train_adapter(folder: Path, say: Say, *, threads: int = 1) -> Path:
+    """Trains the configuration of a folder by KTO, at the lowest priority, and returns the folder of the adapter.
+
+    Raises:
+        MissingDependency: PyTorch is not installed.
+        InvalidRequest: the configuration or the data cannot be used.
+        DeepwellError: the process died, or was stopped.
+    """
+    # The child gets the folder as its last argument by itself.
+    child = await TrainingChild.start(command("kto", str(folder))[:-1], folder, threads)
+    last: dict[str, Any] = {}
+    try:
+        while (event := await child.event()) is not None:
+            last = event
+            if event["event"] in ("plan", "reference", "step"):
+                say({**event, "event": "training", "part": event["event"]})
+        code = await child.wait()
+        tail = child.tail
+    except asyncio.CancelledError:
+        await child.end(gently=True)
+        raise
+    await child.end(gently=False)
+    if code == 0 and last.get("event") == "done":
+        return folder / str(last["adapter"])
+    if last.get("event") == "error":
+        if last.get("code") == "tune_missing":
+            raise MissingDependency.of("tune_missing", package=last.get("param") or "torch")
+        raise InvalidRequest(str(last.get("message")), fix=str(last.get("fix") or ""))
+    raise DeepwellError.of("improve_training", code=code, said=tail[-300:] or "nothing")

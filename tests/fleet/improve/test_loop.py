@@ -1,0 +1,355 @@
+"""Rounds of improvement with fakes for training, measurement and servers: every way a round ends, and kills at every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deepwell.errors import DeepwellError, InvalidRequest, NotFound
+from deepwell.fleet.improve import loop
+from deepwell.fleet.improve.loop import Improver, ImproveTerms
+from deepwell.fleet.improve.parts import Parts
+from deepwell.fleet.improve.state import State, StateFile
+from deepwell.fleet.promotion.check import check_ledger
+from deepwell.fleet.promotion.gates import GATES, GateReport, GateResult
+from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.storage.aliases import AliasStore
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.feedback import FeedbackStore, StoredFeedback
+from deepwell.storage.registry.split import identity_of, takes_candidate
+from deepwell.storage.registry.store import RegistryStore
+from deepwell.tuning.align.votes import Curated, Vote
+
+PROD = "smollm2@prod"
+WORDS = "river bread tower winter garden letter candle window bridge forest morning pepper".split()
+
+
+class Killed(BaseException):
+    """What a kill looks like to the code around it: nothing catches it."""
+
+
+def votes(count: int, *, users: int = 20, first: int = 0) -> list[Vote]:
+    found: list[Vote] = []
+    for number in range(first, first + count):
+        words = " ".join(WORDS[(number * 7 + step * (1 + number % 5)) % 12] for step in range(9))
+        asked = ({"role": "user", "content": f"question {number} about {words} {number * 31}"},)
+        found.append(
+            Vote(
+                asked,
+                f"{number} {words} {number}",
+                number % 3 > 0,
+                f"user-{number % users}",
+                source=f"fb-{number}",
+            )
+        )
+    return found
+
+
+def report(*refused: str) -> GateReport:
+    return GateReport(
+        tuple(GateResult(one, one not in refused, f"{one} seen", {"number": 1.0}) for one in GATES)
+    )
+
+
+@dataclass
+class World:
+    """A database with the alias, and fakes that remember what they were asked for."""
+
+    folder: Path
+    database: Database
+    votes: list[Vote] = field(default_factory=lambda: votes(150))
+    report: GateReport = field(default_factory=report)
+    trained: list[Path] = field(default_factory=list[Path])
+    measured: list[tuple[Path | None, Path, Curated]] = field(default_factory=list[Any])
+    published: list[tuple[str, Path]] = field(default_factory=list[Any])
+    unserved: bool = False
+
+    async def collect(self) -> list[Vote]:
+        return self.votes
+
+    async def train(self, folder: Path, say: Any) -> Path:
+        self.trained.append(folder)
+        adapter = folder / "adapter"
+        adapter.mkdir(exist_ok=True)
+        (adapter / "adapter_config.json").write_text("{}")
+        return adapter
+
+    def measure(
+        self, base: str, current: Path | None, candidate: Path, curated: Curated, say: Any
+    ) -> GateReport:
+        self.measured.append((current, candidate, curated))
+        return self.report
+
+    async def publish(self, name: str, folder: Path) -> None:
+        if self.unserved:
+            raise DeepwellError("nobody serves it", fix="serve it")
+        self.published.append((name, folder))
+
+    def improver(self, **terms: Any) -> Improver:
+        parts = Parts(self.collect, self.train, self, self.publish)
+        terms = {"share": 0.5, **terms}
+        return Improver(
+            ImproveTerms(PROD, "smollm2", **terms),
+            self.folder / "loop",
+            self.database,
+            Rollouts(self.database),
+            parts,
+        )
+
+    async def events(self) -> list[str]:
+        return [one.event for one in await Rollouts(self.database).registry.ledger.entries(PROD)]
+
+    async def vote(self, good: float, *, before: float = 0.5, users: int = 500) -> None:
+        """Lets users of both sides vote: a share `good` of those of the candidate likes its answers."""
+        story = await Rollouts(self.database).registry.story(PROD)
+        rollout = story.open_rollout(PROD)
+        assert rollout is not None
+        given: list[StoredFeedback] = []
+        sides = [0, 0]
+        for number in range(users):
+            name = f"voter {number}"
+            side = takes_candidate(rollout.id, rollout.share, "local", identity_of(name, ""))
+            sides[side] += 1
+            liked = (sides[side] * (good if side else before)) % 1 < (good if side else before)
+            rating: Any = "up" if liked else "down"
+            at = rollout.started_ms // 1000 + 1
+            given.append(
+                StoredFeedback(
+                    f"fb_{number}", f"t{number}", rating, at, model=PROD, end_user=name, voter=name
+                )
+            )
+        await FeedbackStore(self.database).put_all(Tenant("local"), given)
+
+    async def meaning(self) -> str:
+        return (await AliasStore(self.database).names()).models[PROD]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> Any:
+    database = Database.open(tmp_path / "deepwell.db")
+    await AliasStore(database).set(PROD, "smollm2", "cli")
+    (tmp_path / "loop").mkdir()
+    StateFile(tmp_path / "loop").write(State(salt="0"))  # a salt that holds some users out
+    yield World(tmp_path, database)
+    database.close()
+
+
+@pytest.fixture
+def patched() -> Iterator[pytest.MonkeyPatch]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+STORY = ["alias", "version", "gates", "canary", "promoted"]
+
+
+async def test_votes_become_a_promoted_version(world: World) -> None:
+    first = await world.improver().run()
+    assert first.waiting and first.round is not None and first.round.stage == "canary"
+    [(current, candidate, curated)] = world.measured
+    assert current is None and (candidate.parent, candidate.name) == (world.trained[0], "adapter")
+    assert not {one.user for one in curated.train} & {one.user for one in curated.held_out}
+    assert world.published == [("smollm2-prod-1", candidate)]
+    await world.vote(0.95)
+    last = await world.improver().run()
+    assert last.round is not None and last.round.outcome == "promoted" and not last.waiting
+    assert await world.meaning() == "smollm2-prod-1" and await world.events() == STORY
+    assert check_ledger(world.database).holds
+
+
+async def test_training_sees_no_held_out_vote_and_the_copies_are_deleted(world: World) -> None:
+    await world.improver().run()
+    config = json.loads((world.trained[0] / "config.json").read_text())
+    data = world.trained[0].parent / "train.jsonl"
+    assert config["data"] == [str(data)]
+    lines = data.read_text()
+    assert config["validation"] == 0 and config["model"] == "smollm2"
+    _, _, curated = world.measured[0]
+    assert curated.held_out and not any(one.answer in lines for one in curated.held_out)
+    assert all(json.dumps(one.answer) in lines for one in curated.train)
+    await world.vote(0.95)
+    await world.improver().run()
+    assert sorted(one.name for one in data.parent.iterdir()) == ["gates.json", "run"]
+
+
+@pytest.mark.parametrize("gate", GATES)
+async def test_a_refused_candidate_reaches_nobody_and_its_numbers_are_in_the_ledger(
+    world: World, gate: str
+) -> None:
+    world.report = report(gate)
+    found = await world.improver().run()
+    assert found.round is not None and (found.round.outcome, found.round.reason) == (
+        "refused",
+        f"{gate}: {gate} seen",
+    )
+    assert await world.meaning() == "smollm2" and not world.published
+    story = await Rollouts(world.database).registry.story(PROD)
+    version = story.versions[found.round.version]
+    assert version.passed is False and version.gates == world.report.to_json()
+    assert version.metrics["votes_train"] == found.round.votes["train"]
+    assert await world.events() == STORY[:3]
+
+
+async def test_a_canary_that_regresses_is_rolled_back(world: World) -> None:
+    await world.improver().run()
+    await world.vote(0.2, before=0.9)
+    found = await world.improver().run()
+    assert (
+        found.round is not None
+        and found.round.outcome == "rolled_back"
+        and "fewer users" in found.round.reason
+    )
+    assert await world.meaning() == "smollm2"
+
+
+async def test_a_round_needs_enough_new_votes(world: World) -> None:
+    world.votes = votes(30)
+    few = await world.improver().run()
+    assert few.round is None and "50 are needed" in few.waiting and not world.trained
+    world.votes, world.report = votes(150), report("approval")
+    await world.improver().run()
+    same = await world.improver().run()
+    assert "0 new votes" in same.waiting and len(world.trained) == 1
+    world.votes = votes(300)
+    again = await world.improver().run()
+    assert again.round is not None and again.round.number == 2 and len(world.trained) == 2
+
+
+async def test_the_second_candidate_is_compared_with_the_first(world: World) -> None:
+    await world.improver().run()
+    await world.vote(0.95)
+    await world.improver().run()
+    world.votes, world.report = votes(300), report("approval")
+    await world.improver().run()
+    (_, first, _), (current, second, _) = world.measured
+    assert current == first and second != first
+    story = await Rollouts(world.database).registry.story(PROD)
+    assert f"{PROD}#1" in story.versions[f"{PROD}#2"].parents
+    assert await world.meaning() == "smollm2-prod-1"
+
+
+async def test_the_same_users_are_held_out_in_every_round(world: World) -> None:
+    world.report = report("approval")
+    await world.improver().run()
+    world.votes = votes(300)
+    await world.improver().run()
+    first, second = ({one.user for one in curated.held_out} for _, _, curated in world.measured)
+    assert first and first <= second
+
+
+async def test_a_candidate_that_no_server_serves_waits(world: World) -> None:
+    world.unserved = True
+    with pytest.raises(DeepwellError, match="nobody serves it"):
+        await world.improver().run()
+    assert await world.events() == STORY[:3]
+    world.unserved = False
+    await world.improver().run()
+    assert await world.events() == STORY[:4] and len(world.trained) == 1 and len(world.measured) == 1
+
+
+async def test_an_alias_that_was_changed_meanwhile_ends_the_round(world: World) -> None:
+    world.unserved = True
+    with pytest.raises(DeepwellError):
+        await world.improver().run()
+    await AliasStore(world.database).set(PROD, "other", "mei")
+    world.unserved = False
+    found = await world.improver().run()
+    assert found.round is not None and found.round.outcome == "aborted" and "other" in found.round.reason
+    assert await world.meaning() == "other"
+
+
+async def test_what_cannot_be_improved_names_the_fix(world: World) -> None:
+    await AliasStore(world.database).set(PROD, "unknown", "cli")
+    with pytest.raises(InvalidRequest, match="neither 'smollm2' nor a version"):
+        await world.improver().run()
+    await AliasStore(world.database).remove(PROD, "cli")
+    with pytest.raises(NotFound) as caught:
+        await world.improver().run()
+    assert caught.value.fix == f"make it: deepwell models alias set {PROD} smollm2"
+
+
+async def test_two_runs_at_once_exclude_each_other(world: World) -> None:
+    with (
+        StateFile(world.folder / "loop").locked(),
+        pytest.raises(DeepwellError, match="another process improves"),
+    ):
+        await world.improver().run()
+
+
+async def test_a_damaged_state_is_refused(world: World) -> None:
+    for text in ("{", "[]", '{"salt": 1, "round": null}', '{"salt": "", "round": {"stage": "x"}}'):
+        (world.folder / "loop" / "state.json").write_text(text)
+        with pytest.raises(InvalidRequest, match="no state of this version"):
+            await world.improver().run()
+
+
+def killer(patch: pytest.MonkeyPatch, owner: Any, name: str, *, call: int, after: bool) -> list[int]:
+    """Kills whoever calls a function the given time, before or after it has done its work."""
+    real, calls = getattr(owner, name), [0]
+
+    def due() -> bool:
+        calls[0] += 1
+        return calls[0] == call
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        now = due()
+        if now and not after:
+            raise Killed
+        done = await real(*args, **kwargs)
+        if now:
+            raise Killed
+        return done
+
+    def quick(*args: Any, **kwargs: Any) -> Any:
+        now = due()
+        if now and not after:
+            raise Killed
+        done = real(*args, **kwargs)
+        if now:
+            raise Killed
+        return done
+
+    import inspect
+
+    patch.setattr(owner, name, slow if inspect.iscoroutinefunction(real) else quick)
+    return calls
+
+
+POINTS = [
+    *[(StateFile, "write", call) for call in range(1, 8)],
+    *[(loop, "replace_file", call) for call in range(1, 4)],
+    *[(RegistryStore, name, 1) for name in ("register", "gate", "start", "end")],
+    *[(World, name, 1) for name in ("train", "measure", "publish")],
+    (loop, "write_judged", 1),
+]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize(("owner", "name", "call"), POINTS)
+async def test_a_kill_anywhere_is_followed_by_a_run_that_goes_on(
+    world: World, patched: pytest.MonkeyPatch, owner: Any, name: str, call: int, after: bool
+) -> None:
+    calls = killer(patched, owner, name, call=call, after=after)
+    killed = False
+    voted = False
+    for _ in range(5):
+        try:
+            found = await world.improver().run()
+        except Killed:
+            killed = True
+            continue
+        if found.round is not None and found.round.outcome is not None:
+            break
+        if not voted:
+            voted = True
+            await world.vote(0.95)
+    assert killed and calls[0] >= call
+    story = await Rollouts(world.database).registry.story(PROD)
+    assert await world.events() == STORY and check_ledger(world.database).holds
+    assert len({*world.trained}) == 1 and await world.meaning() == "smollm2-prod-1"
+    assert story.versions[f"{PROD}#1"].artefact == str(world.trained[0] / "adapter")

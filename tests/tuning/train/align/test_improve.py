@@ -1,0 +1,91 @@
+"""A round of improvement with real parts on a tiny model: votes, a training process, the engine's measures, the registry."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+from deepwell.errors import DeepwellError
+from deepwell.fleet.improve.loop import Improver, ImproveTerms
+from deepwell.fleet.improve.measure import EngineMeasure, Judges, Terms
+from deepwell.fleet.improve.parts import Parts
+from deepwell.fleet.improve.sets import read_sets
+from deepwell.fleet.improve.state import State, StateFile
+from deepwell.fleet.improve.training import train_adapter
+from deepwell.fleet.promotion.gates import GATES
+from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.storage.aliases import AliasStore
+from deepwell.storage.database import Database
+from deepwell.tuning.align.votes import Vote
+
+pytestmark = pytest.mark.parity
+
+PROD = "tiny@prod"
+SETTINGS = {"steps": 20, "batch_tokens": 512, "learning_rate": 1e-2, "precision": "fp32", "threads": 1}
+
+
+def votes(count: int) -> list[Vote]:
+    """Users like answers that greet, and dislike those that count."""
+    return [
+        Vote(
+            ({"role": "user", "content": f"{'hello ' * (number % 4)}{number * 37}?"},),
+            f"hello {number * 53}" if number % 2 else f"{number * 53} {number} world {number * 11}",
+            bool(number % 2),
+            f"user-{number % 20}",
+            source=f"fb-{number}",
+        )
+        for number in range(count)
+    ]
+
+
+async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_path: Path) -> None:
+    frozen = tmp_path / "frozen"
+    frozen.mkdir()
+    (frozen / "texts.txt").write_text("hello world 1 2 3\n\nhello 4 5")
+    for name in ("harmful", "harmless"):
+        (frozen / f"{name}.txt").write_text("\n".join(f"hello {name} {number}" for number in range(20)))
+    question = {"question": "hello?", "choices": ["hello", "world"], "answer": 0}
+    (frozen / "choices.jsonl").write_text("\n".join([json.dumps(question)] * 20))
+    found: list[dict[str, Any]] = []
+
+    async def collect() -> list[Vote]:
+        return votes(200)
+
+    async def publish(name: str, folder: Path) -> None:
+        raise DeepwellError("a tiny model has no server", fix="-")
+
+    measure = EngineMeasure(
+        read_sets(frozen), Judges(lambda request, answer: "world" in answer), terms=Terms(tokens=8, rounds=5)
+    )
+    database = Database.open(tmp_path / "deepwell.db")
+    try:
+        await AliasStore(database).set(PROD, tiny.name, "cli")
+        StateFile(tmp_path / "loop").folder.mkdir()
+        StateFile(tmp_path / "loop").write(State(salt="0"))
+        terms = ImproveTerms(PROD, str(tiny), training={"train": SETTINGS, "lora": {"r": 4, "alpha": 8}})
+        parts = Parts(collect, train_adapter, measure, publish)
+        improver = Improver(terms, tmp_path / "loop", database, Rollouts(database), parts)
+        with suppress(DeepwellError):  # nobody serves a candidate that its gates let pass
+            await improver.run(found.append)
+        state = StateFile(tmp_path / "loop").read()
+        story = await Rollouts(database).registry.story(PROD)
+    finally:
+        database.close()
+    assert state is not None and state.round is not None
+    version = story.versions[state.round.version]
+    assert version.gates is not None and version.data and version.metrics["votes_train"] > 100
+    gates = {one["name"]: one for one in version.gates["gates"]}
+    assert [*gates] == [*GATES] and not any("not measured" in one["reason"] for one in gates.values())
+    assert (
+        gates["approval"]["numbers"]["low"] > 0
+    )  # held-out answers that greet became likelier than those that count
+    assert gates["approval"]["numbers"]["second_auc"] > 0.9
+    assert state.round.outcome == (None if version.passed else "refused")
+    assert any(one["event"] == "training" and one["part"] == "step" for one in found)
