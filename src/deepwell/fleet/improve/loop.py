@@ -67,7 +67,7 @@ class ImproveTerms:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run has come to: its round, and what it waits for; empty: nothing, the round has ended."""
+    """Place of a run: its round, and what it waits for; empty: nothing, the round has ended."""
 
     round: Round | None
     waiting: str = ""

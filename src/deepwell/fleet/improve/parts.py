@@ -1,4 +1,4 @@
-"""What a round of improvement needs from elsewhere, each as a protocol: votes, training, measurement, servers."""
+"""Protocols of what a round of improvement needs from elsewhere: votes, training, measurement, servers."""
 
 from __future__ import annotations
 

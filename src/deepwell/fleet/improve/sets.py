@@ -34,7 +34,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class FrozenSets:
-    """What a candidate is measured on besides votes.
+    """Material that a candidate is measured on besides votes.
 
     Attributes:
         choices: questions with one right answer.

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,7 +222,7 @@ class _World:
         return next(str(one["model"]) for one in aliases if one["name"] == _ALIAS)
 
 
-def _each(call: Any, count: int) -> list[Any]:
+def _each(call: Callable[[int], Any], count: int) -> list[Any]:
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         return list(pool.map(call, range(count)))
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.storage.aliases import AliasStore
@@ -73,8 +74,8 @@ def _killed_at(number: int) -> None:
         if seen == number:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    sa.event.listen(sa.Engine, "before_cursor_execute", count)
-    sa.event.listen(sa.Engine, "commit", count)
+    event.listen(sa.Engine, "before_cursor_execute", count)
+    event.listen(sa.Engine, "commit", count)
 
 
 def _run(where: str, anchors: Path) -> None:

@@ -112,6 +112,10 @@ def _filled(batch: Batch) -> tuple[Batch, int]:
     def grown(part: Tensor, value: int) -> Tensor:
         return F.pad(part, (0, wide - width, 0, 1), value=value)
 
-    parts = (batch.token_ids, batch.positions, batch.segments)
-    padded = [grown(part, value) for part, value in zip(parts, (0, 0, PADDING), strict=True)]
-    return Batch(*padded, grown(batch.loss_mask, False)), count
+    filled = Batch(
+        grown(batch.token_ids, 0),
+        grown(batch.positions, 0),
+        grown(batch.segments, PADDING),
+        grown(batch.loss_mask, False),
+    )
+    return filled, count
