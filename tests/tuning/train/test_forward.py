@@ -202,8 +202,9 @@ def test_attention_in_tiles_has_the_gradients_of_a_dense_one() -> None:
     q, k, v, grad = (torch.randn(count, heads, 8, generator=draw) for heads in (4, 2, 2, 4))
     dense = torch.full((count, count), -torch.inf)
     for tile in layout.tiles:
-        masked = tile.first_key + tile.clear
-        dense[tile.start : tile.end, tile.first_key : masked] = 0
+        clear = tile.first_key + tile.lead
+        masked = clear + tile.clear
+        dense[tile.start : tile.end, clear:masked] = 0
         dense[tile.start : tile.end, masked : tile.end] = tile.mask
     leaves = [one.clone().requires_grad_() for one in (q, k, v)]
     wide = [leaves[0], *(one.repeat_interleave(2, 1) for one in leaves[1:])]

@@ -101,8 +101,10 @@ def _probabilities(queries: Tensor, k: Tensor, tile: Tile) -> Tensor:
     keys = k[:, tile.first_key : tile.end]
     scores = torch.bmm(queries, keys.transpose(1, 2))
     count = tile.end - tile.start
-    masked = scores.view(len(k), count, -1, keys.shape[1])[..., tile.clear :]
-    masked += tile.mask[:, None]
+    by_query = scores.view(len(k), count, -1, keys.shape[1])
+    if tile.lead:
+        by_query[..., : tile.lead] = -torch.inf
+    by_query[..., tile.lead + tile.clear :] += tile.mask[:, None]
     return torch.softmax(scores, -1)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
+
+from deepwell.tuning.train.forward.layout import unit_of
 
 __all__ = ["PIECE", "head_logprobs", "head_loss"]
 
@@ -51,7 +54,7 @@ class _HeadLogprobs(Function):
         for rows, found, _, slope in _pieces(hidden, weight, targets):
             losses[rows] = found
             if gradient is not None:
-                gradient[rows] = slope.to(weight.dtype) @ weight
+                gradient[rows] = (slope.to(weight.dtype) @ weight)[: len(found)]
         if gradient is not None:
             ctx.save_for_backward(gradient)
         return -losses
@@ -75,7 +78,7 @@ class _HeadLoss(Function):
             total += losses.sum()
             correct += right
             if gradient is not None:
-                gradient[rows] = slope.to(weight.dtype) @ weight
+                gradient[rows] = (slope.to(weight.dtype) @ weight)[: len(losses)]
         if gradient is not None:
             ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(correct)
@@ -92,14 +95,26 @@ def _pieces(
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
     """Yields the rows of a piece and what `_piece` returns of them. The gradient is there until the next piece.
 
-    Two buffers of one size serve all pieces of all batches: the heap then need not grow for the next one.
+    Two buffers serve all pieces of all batches. As tensors of each pass they found no place between small ones that had stayed
+    in the meantime, and the heap grew by 85 MB a step.
     """
-    space, shares = hidden.new_empty(2, PIECE, len(weight)).unbind()
+    space, shares = _space(hidden.dtype, hidden.device, len(weight)).unbind()
     for start in range(0, len(hidden), PIECE):
         rows = slice(start, start + PIECE)
         count = len(targets[rows])
-        logits = torch.mm(hidden[rows], weight.t(), out=space[:count])
-        yield rows, *_piece(logits, targets[rows], shares[:count])
+        spare = min(-count % unit_of(count), PIECE - count)  # products of few shapes: see `lay_out`
+        states = F.pad(hidden[rows], (0, 0, 0, spare)) if spare else hidden[rows]
+        logits = torch.mm(states, weight.t(), out=space[: count + spare])[:count]
+        losses, right, slope = _piece(logits, targets[rows], shares[:count])
+        if spare and slope.dtype == shares.dtype:
+            slope = shares[: count + spare]
+            slope[count:] = 0
+        yield rows, losses, right, slope
+
+
+@lru_cache(maxsize=1)
+def _space(dtype: torch.dtype, device: torch.device, vocabulary: int) -> Tensor:
+    return torch.empty(2, PIECE, vocabulary, dtype=dtype, device=device)
 
 
 def _piece(logits: Tensor, targets: Tensor, space: Tensor) -> tuple[Tensor, Tensor, Tensor]:

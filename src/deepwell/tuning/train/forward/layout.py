@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from deepwell.tuning.train.batches import PADDING, Batch
 
-__all__ = ["TILE", "Layout", "Tile", "lay_out"]
+__all__ = ["TILE", "Layout", "Tile", "lay_out", "unit_of"]
 
 TILE: Final = 128
 """Queries of a tile: of 64, 128 and 256 the fastest on conversations of 60 tokens; longer tiles compute more masked scores."""
@@ -22,13 +22,16 @@ class Tile:
     """Queries `start:end` see keys of `first_key:end`.
 
     Attributes:
-        clear: number of keys, the first ones, that all queries see.
-        mask: added to the scores of the other keys, [end - start, end - first_key - clear].
+        lead: number of keys, the first ones, that no query sees. They make the number of keys one of few: the library of matrix
+            products keeps code and memory for every shape, 12 MB for the tiles of a row of conversations.
+        clear: number of keys behind them that all queries see.
+        mask: added to the scores of the other keys, [end - start, end - first_key - lead - clear].
     """
 
     first_key: int
     start: int
     end: int
+    lead: int
     clear: int
     mask: Tensor
 
@@ -93,17 +96,22 @@ def lay_out(batch: Batch, dtype: torch.dtype, tile: int = TILE, *, fill: bool = 
         seen = number[start:end, None] == number[None, keys]
         seen &= index[start:end, None] >= index[None, keys]
         mask = torch.zeros(seen.shape, dtype=dtype, device=device).masked_fill_(~seen, -torch.inf)
-        tiles.append(Tile(first_key, start, end, clear, mask))
+        lead = first_key % max(1, tile // 2)
+        tiles.append(Tile(first_key - lead, start, end, lead, clear, mask))
     token_ids = batch.token_ids[real]
     labelled = batch.loss_mask[real].nonzero().squeeze(1)
     return Layout(token_ids, batch.positions[real], tuple(tiles), labelled - 1, token_ids[labelled])
 
 
+def unit_of(count: int) -> int:
+    """Returns the power of two that lengths like `count` are made a multiple of: an eighth of it, or less."""
+    return 1 << max(0, count.bit_length() - 4)
+
+
 def _filled(batch: Batch) -> tuple[Batch, int]:
     """Returns a batch with a row of filling in its own segment, and its tokens: up to the next multiple of an eighth."""
     tokens = batch.tokens
-    unit = 1 << max(0, tokens.bit_length() - 4)
-    count = -tokens % unit
+    count = -tokens % unit_of(tokens)
     if not count:
         return batch, 0
     width = batch.token_ids.shape[1]

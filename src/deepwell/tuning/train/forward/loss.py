@@ -20,7 +20,7 @@ from deepwell.tuning.train.forward.decoder import (
 )
 from deepwell.tuning.train.forward.head import PIECE, head_logprobs, head_loss
 from deepwell.tuning.train.forward.layer import Step, run_layer
-from deepwell.tuning.train.forward.layout import Layout, lay_out
+from deepwell.tuning.train.forward.layout import Layout, lay_out, unit_of
 from deepwell.tuning.train.forward.norm import rms_norm, rms_norm_backward
 
 __all__ = ["Outcome", "logprobs", "loss", "outcome", "reference_logprobs", "states_and_logprobs"]
@@ -130,10 +130,19 @@ def _states(decoder: Decoder, layout: Layout, *, checkpointing: bool, drop: bool
     # Drawn from torch's generator, so that a run which restores that draws the same again.
     seed = int(torch.randint(1 << 46, ())) if drop else None
     last = len(decoder.layers) - 1
+    wanted = _with_others(layout.predictors, len(layout.token_ids))
     for layer in decoder.layers:
-        rows = layout.predictors if layer.number == last else None
+        rows = wanted if layer.number == last else None
         x = run_layer(layer, x, Step(layout, cos, sin, seed, rows, checkpointing))
-    return _LastNorm.apply(x, decoder.norm, decoder.eps)  # pyright: ignore[reportReturnType]
+    return _LastNorm.apply(x, decoder.norm, decoder.eps)[: len(layout.predictors)]  # pyright: ignore[reportIndexIssue]
+
+
+def _with_others(rows: Tensor, tokens: int) -> Tensor:
+    """Returns rows with others behind them, none twice, up to a number that is one of few; see `lay_out`."""
+    count = min(-len(rows) % unit_of(len(rows)), tokens - len(rows))
+    others = torch.ones(tokens, dtype=torch.bool, device=rows.device)
+    others[rows] = False
+    return torch.cat([rows, others.nonzero()[:count, 0]])
 
 
 def _written_out(
