@@ -26,12 +26,12 @@ BEGINNING: Final = "My honest opinion of this movie: "
 WORDS: Final = 4
 HELD_OUT: Final = 256
 ITERATIONS: Final = 20
-KL_BUDGET: Final = 0.1
+KL_BUDGET: Final = 0.2  # nats a token, 2.4 an answer
 _RESAMPLES: Final = 2000
 SETTINGS: Final[dict[str, Any]] = {
-    "prompts": 128,
+    "prompts": 256,
     "new_tokens": 12,
-    "learning_rate": 5e-4,
+    "learning_rate": 7e-4,
     "save_every": ITERATIONS,
 }
 """Many short answers: with 48 of 24 tokens, chance hid in five iterations what an answer owed to each of its words."""
