@@ -30,7 +30,7 @@ WORDS = "river bread tower winter garden letter candle window bridge forest morn
 
 
 class Killed(BaseException):
-    """What a kill looks like to the code around it: nothing catches it."""
+    """A kill, as the code around it sees one: nothing catches it."""
 
 
 def votes(count: int, *, users: int = 20, first: int = 0) -> list[Vote]:
