@@ -162,7 +162,7 @@ def test_rollouts_are_the_policys_own_whatever_else_is_in_the_batch(tiny: Path, 
     artefact, _ = run(value, tmp_path / "run", tiny)
     codec = Codec.load(tiny)
     prompts = [codec.encode_chat([{"role": "user", "content": f"hello {number}"}]) for number in range(3)]
-    with open_sampler(str(tiny), context=64, precision="fp32") as sampler:
+    with open_sampler(str(tiny), context=64, sequences=3, precision="fp32") as sampler:
         base = sampler.sample(prompts, seeds=[1, 2, 3], max_tokens=8)
 
         def write(folder: Path) -> None:

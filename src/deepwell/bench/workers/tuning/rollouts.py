@@ -45,7 +45,7 @@ def main(model: str, folder: Path, rounds: int) -> dict[str, Any]:
     peers = {dtype: load_model(base, getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
     found: dict[str, list[float]] = {name: [] for name in ("ours", *peers)}
     context = max(map(len, prompts)) + NEW_TOKENS
-    with open_sampler(model, context=context) as sampler:
+    with open_sampler(model, context=context, sequences=len(prompts)) as sampler:
         sampler.swap(lambda target: _copy(folder / "adapter", target))
         for number in range(-1, rounds):  # the first round warms up
             tokens = _WARM if number < 0 else NEW_TOKENS

@@ -16,11 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deepwell.dialogue.completion import Choice
-from deepwell.dialogue.opening import open_model, plan_model
+from deepwell.dialogue.opening import Planned, open_model, plan_model
 from deepwell.dialogue.text import Codec
+from deepwell.engine.core.batch import BLOCK_TOKENS
 from deepwell.engine.core.loop import InProcessEngine
+from deepwell.engine.limits import Limits
+from deepwell.engine.machine import available_memory_bytes
 from deepwell.engine.protocol import GenerateRequest, SamplingParams
-from deepwell.errors import UnsupportedModel
+from deepwell.errors import InsufficientMemory, UnsupportedModel
 from deepwell.llm.running import run
 from deepwell.settings import Settings
 
@@ -154,18 +157,37 @@ def end_token(codec: Codec, ends: Sequence[int]) -> int | None:
     return next(iter(ends), None)
 
 
+def _planned(model: str, options: dict[str, Any], sequences: int, reserved_bytes: int) -> Planned:
+    """Returns the plan whose cache holds most sequences at once; by itself the engine makes room for one of `context`."""
+    tokens = -(-options["context"] // BLOCK_TOKENS) * BLOCK_TOKENS
+    available = available_memory_bytes() - reserved_bytes
+    while True:
+        settings = Settings.load(model=model, kv_tokens=sequences * tokens, **options)
+        try:
+            return plan_model(settings, available_bytes=available)
+        except InsufficientMemory:
+            if sequences == 1:
+                raise
+            sequences //= 2
+
+
 @contextmanager
-def open_sampler(model: str, *, context: int, precision: str = "auto") -> Iterator[Sampler]:
+def open_sampler(
+    model: str, *, context: int, sequences: int, precision: str = "auto", reserved_bytes: int = 0
+) -> Iterator[Sampler]:
     """Opens the engine of a model for rollouts.
 
     Args:
         context: tokens of the longest prompt and its answer.
+        sequences: answers of an iteration; the cache holds as many at once as the engine computes together, fewer
+            where memory is short.
+        reserved_bytes: memory that is left to the training beside it.
 
     Raises:
         ModelNotFound, InsufficientMemory, InvalidModelFile, UnsupportedModel: the engine cannot load it.
     """
     options: dict[str, Any] = {"context": context, "precision": precision, "sampling_defaults": "off"}
-    planned = plan_model(Settings.load(model=model, **options))
+    planned = _planned(model, options, min(sequences, Limits().max_sequences), reserved_bytes)
     opened = open_model(planned)
     try:
         if not isinstance(opened.engine, InProcessEngine):

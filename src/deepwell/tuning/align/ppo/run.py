@@ -207,7 +207,11 @@ def run_ppo(
     with (
         warnings.catch_warnings(),
         open_sampler(
-            str(plan.base.path), context=plan.context, precision=config.train.rollout_precision
+            str(plan.base.path),
+            context=plan.context,
+            sequences=config.train.prompts * config.train.samples,
+            precision=config.train.rollout_precision,
+            reserved_bytes=plan.peak_bytes,
         ) as sampler,
     ):
         warnings.simplefilter("ignore", FutureWarning)  # of the libraries about each other
