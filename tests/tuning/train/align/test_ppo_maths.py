@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -129,8 +132,22 @@ def test_the_multiplier_grows_while_the_cost_is_above_its_limit_and_is_never_neg
 
 
 def test_the_weight_of_the_divergence_follows_its_budget():
-    assert kl_coefficient_step(0.1, kl=0.3, budget=0.2) == pytest.approx(0.2)
-    assert kl_coefficient_step(0.1, kl=0.18, budget=0.2) == pytest.approx(0.15)
-    assert kl_coefficient_step(0.1, kl=0.1, budget=0.2) == pytest.approx(0.1)
-    assert kl_coefficient_step(0.1, kl=0.0, budget=0.2) == pytest.approx(0.09)
-    assert kl_coefficient_step(10.0, kl=9.0, budget=0.2) == 10
+    step = partial(kl_coefficient_step, 0.1, budget=0.2)
+    assert step(kl=0.0, before=0.0) == 0.1  # nothing is known before the first update
+    assert step(kl=0.14, before=0.14) == pytest.approx(0.1)  # at its aim and at rest
+    assert step(kl=0.2, before=0.2) > 0.1 > step(kl=0.05, before=0.05)
+    assert step(kl=0.07, before=0.04) > 0.1  # far below the aim, and on its way there too fast
+    assert kl_coefficient_step(10.0, kl=9.0, before=1.0, budget=0.2) == 10
+
+
+@pytest.mark.parametrize("pull", [0.05, 0.15, 0.5])
+def test_the_divergence_settles_below_its_budget(pull: float):
+    """The divergence answers the weight an iteration late, as in a run: faster the smaller the weight and the divergence."""
+    coefficient, before, kl = 0.05, 0.0, 0.01
+    course: list[float] = []
+    for _ in range(40):
+        coefficient = kl_coefficient_step(coefficient, kl, before, 0.2)
+        before = kl
+        kl *= math.exp(max(-1.2, min(0.6, 0.55 * math.log(pull / coefficient) - 0.36 * math.log(kl / 0.3))))
+        course.append(kl)
+    assert all(0.1 < one < 0.2 for one in course[20:])

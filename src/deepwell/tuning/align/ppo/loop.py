@@ -86,6 +86,7 @@ class Loop:
         self._progress = progress
         self._seconds: list[float] = []
         progress.numbers.setdefault("kl_coefficient", config.train.kl_coefficient)
+        progress.numbers.setdefault("kl", 0.0)
         progress.numbers.setdefault("multiplier", 0.0)
 
     def run(self, *, save: Callable[[], None], keep: Callable[[], None], stop: Callable[[], bool]) -> bool:
@@ -132,10 +133,11 @@ class Loop:
         kl = _mean_of([k3(piece.old, piece.reference) for piece in pieces])
         if kl <= settings.kl_budget:
             keep()
-        coefficient, multiplier = numbers["kl_coefficient"], numbers["multiplier"]
+        coefficient = kl_coefficient_step(numbers["kl_coefficient"], kl, numbers["kl"], settings.kl_budget)
+        numbers["kl_coefficient"], numbers["kl"] = coefficient, kl
+        multiplier = numbers["multiplier"]
         experience = self._estimate(pieces, judged, multiplier)
         updated = self._update(experience, minibatches, coefficient)
-        numbers["kl_coefficient"] = kl_coefficient_step(coefficient, kl, settings.kl_budget)
         if judged.cost:
             numbers["multiplier"] = lagrange_step(
                 multiplier, float(np.mean(judged.cost)), settings.cost_limit, rate=settings.cost_rate

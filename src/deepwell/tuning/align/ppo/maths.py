@@ -7,6 +7,7 @@ padding.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 _EPSILON: Final = 1e-8
+_AIM: Final = 0.7
 _MOST_LOG_RATIO: Final = 20.0
 """Log ratios are cut there before they are exponentiated: e^20 is finite in float32, and its gradient is clipped anyway."""
 
@@ -138,19 +140,22 @@ def k3(logprobs: Tensor, reference: Tensor) -> Tensor:
     return (torch.expm1(d) - d).clamp(min=0)  # rounding may leave -1e-12
 
 
-def kl_coefficient_step(coefficient: float, kl: float, budget: float) -> float:
-    """Returns the weight of the divergence for the next iteration, so that it stays below its budget.
+def kl_coefficient_step(coefficient: float, kl: float, before: float, budget: float) -> float:
+    """Returns the weight of the divergence that holds it near 70 % of its budget.
 
-    It doubles beyond the budget, grows by a half beyond 70 % of it, and falls by a tenth below a third of it.
+    The weight follows the logarithm of the divergence: by its distance from the aim, and by its change since the iteration
+    before. Without the second part the weight grows only when the budget is spent, and is then so large that it takes back
+    what was learnt: the divergence answers an iteration late.
+
+    Args:
+        kl, before: divergence from the base now and in the iteration before, in nats a token; 0 before the first update.
     """
-    share = kl / budget
-    if share > 1:
-        coefficient *= 2
-    elif share > 0.7:
-        coefficient *= 1.5
-    elif share < 1 / 3:
-        coefficient *= 0.9
-    return min(10.0, max(1e-3, coefficient))
+    if kl <= 0:
+        return coefficient
+    away = max(-1.0, min(1.0, math.log(kl / (_AIM * budget))))
+    change = max(-0.7, min(0.7, math.log(kl / before))) if before > 0 else 0.0
+    step = max(-0.7, min(0.7, 0.2 * away + change))
+    return min(10.0, max(1e-3, coefficient * math.exp(step)))
 
 
 def lagrange_step(multiplier: float, cost: float, limit: float, *, rate: float) -> float:
