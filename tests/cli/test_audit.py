@@ -65,6 +65,20 @@ def test_a_flipped_byte_ends_with_exit_code_1(runner: CliRunner) -> None:
     assert result.exit_code == 1 and "at 2: the entry does not have its hash" in result.output
 
 
+def test_a_byte_that_is_not_utf8_is_reported_as_damage(runner: CliRunner) -> None:
+    database = Database.of(Settings.load())
+    statement = "UPDATE audit_entries SET entry = CAST(replace(CAST(entry AS BLOB), x'6c', x'ec') AS TEXT) WHERE sequence = 2"
+    database.write_now(lambda connection: connection.execute(sa.text(statement)).rowcount)
+    database.close()
+    told = audit(runner, "verify", "--tenant", "acme", code=1)
+    assert {one["sequence"] for one in told["trails"][0]["problems"]} == {2}
+    result = runner.invoke(app, ["audit", "verify"])
+    assert (
+        result.exit_code == 1
+        and "at 2: the entry cannot be read: it has bytes that are not UTF-8" in result.output
+    )
+
+
 def test_an_exported_file_is_verified_without_the_database(runner: CliRunner, tmp_path: Path) -> None:
     path = tmp_path / "trail.jsonl"
     told = audit(runner, "export", "--tenant", "acme", "--since", "30d", "-o", str(path))

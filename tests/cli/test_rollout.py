@@ -80,6 +80,28 @@ def test_a_changed_byte_ends_the_log_with_an_error(
     assert words in result.output and "was changed" in result.output
 
 
+def test_no_flipped_bit_ends_the_log_with_a_crash(
+    runner: CliRunner, under_way: dict[str, Any], data_dir: Path
+) -> None:
+    connection = sqlite3.connect(data_dir / "deepwell.db", isolation_level=None)
+    connection.text_factory = bytes
+    for column in ("entry", "hash", "alias"):
+        (right,) = connection.execute(f"SELECT {column} FROM model_ledger WHERE sequence = 3").fetchone()
+        for at in range(0, len(right), 17):
+            for bit in (1, 128):
+                wrong = right[:at] + bytes([right[at] ^ bit]) + right[at + 1 :]
+                change = f"UPDATE model_ledger SET {column} = CAST(? AS TEXT) WHERE sequence = 3"
+                connection.execute(change, (wrong,))
+                result = runner.invoke(app, ["models", "log", "--json"])
+                assert isinstance(result.exception, SystemExit), (column, wrong, result.exception)
+                assert result.exit_code == 1
+                told = json.loads(result.output)
+                assert told["problems"] and len(told["entries"]) >= 2
+                connection.execute(change, (right,))
+    connection.close()
+    assert "The ledger holds" in shown(runner, "models", "log")
+
+
 def test_nothing_is_rolled_out_by_a_ledger_that_tells_no_story(
     runner: CliRunner, under_way: dict[str, Any], data_dir: Path
 ) -> None:

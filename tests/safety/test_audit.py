@@ -97,6 +97,43 @@ async def test_a_change_is_found(store, database, change):
     assert kinds(result) == expected
 
 
+DAMAGE = {
+    "an entry": ("audit_entries", "entry", "sequence = 4", [(4, "changed"), (4, "changed")]),
+    "a hash": ("audit_entries", "hash", "sequence = 4", [(4, "changed"), (5, "unlinked")]),
+    "the hash of the head": ("audit_chains", "hash", "1", [(10, "replaced")]),
+    "the tenant": ("audit_chains", "tenant", "1", []),
+    "the chain's id": ("audit_chains", "id", "1", [(0, "cut")]),
+    "a text": ("audit_texts", "text", "1", [(11, "changed")]),
+    "the salt of a text": ("audit_texts", "salt", "1", [(11, "changed")]),
+}
+
+
+@pytest.mark.parametrize("part", DAMAGE)
+async def test_bytes_that_are_not_utf8_are_damage_and_no_crash(store, database, part):
+    await store.append(A, [record(number) for number in range(10)])
+    await store.append(A, [AuditRecord("decision", 2000, {}, text="said")] if "text" in part else [])
+    table, column, where, expected = DAMAGE[part]
+
+    def flip(connection):
+        connection.execute(sa.text("PRAGMA defer_foreign_keys = ON"))
+        for name, one in ((table, column), *([("audit_entries", "chain")] if column == "id" else ())):
+            wrong = f"CAST(substr({one}, 1, 3) || x'ff' || substr({one}, 5) AS TEXT)"
+            connection.execute(sa.text(f"UPDATE {name} SET {one} = {wrong} WHERE {where}"))
+
+    database.write_now(flip)
+    [chain] = await store.chains()
+    result = await asyncio.to_thread(verify_chain, store, chain.id)
+    assert kinds(result) == expected
+
+
+async def test_a_replacement_character_is_not_taken_for_the_bytes_that_it_stands_for(store, database):
+    await store.append(A, [AuditRecord("decision", 1000, {"model": "\ufffd"})])
+    swapped = "UPDATE audit_entries SET entry = CAST(replace(CAST(entry AS BLOB), x'efbfbd', x'ff') AS TEXT)"
+    database.write_now(lambda connection: connection.execute(sa.text(swapped)).rowcount)
+    [chain] = await store.chains(A)
+    assert not verify_chain(store, chain.id).holds
+
+
 async def test_two_entries_that_changed_places_are_found(store, database):
     chain = await filled(store)
 

@@ -61,14 +61,11 @@ def log(alias: Some = None, json: JsonFlag = False) -> None:
     with reported_errors(as_json=json):
         from deepwell.fleet.promotion.check import check_ledger
         from deepwell.fleet.promotion.words import in_words
-        from deepwell.storage.registry.ledger import Ledger, LedgerChanged
+        from deepwell.storage.registry.ledger import Ledger
 
         with opened_database() as (database, anchors):
             checked = check_ledger(database, anchors)
-            try:
-                entries = asyncio.run(Ledger(database).entries(alias))
-            except LedgerChanged:  # told below
-                entries = ()
+            entries = asyncio.run(Ledger(database).readable(alias))
         head = f"{checked.head.sequence}:{checked.head.hash}"
         if json:
             told = [asdict(one) | {"words": in_words(one)} for one in entries]

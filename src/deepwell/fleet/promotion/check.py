@@ -44,9 +44,12 @@ def check_ledger(database: Database, anchors: Anchors | None = None, known: Sequ
     try:
         verified = verify_chain(Ledger(database, anchors), CHAIN, known)
         problems = [f"entry {one.sequence}: {one.message}" for one in verified.problems]
-        problems += database.read_now(_compare)
     except OperationalError as error:  # a database that is away raises another error
         return Checked(NOTHING, (f"a row cannot be read: {error.orig}",))
+    try:
+        problems += database.read_now(_compare)
+    except OperationalError as error:
+        problems.append(f"a row cannot be read: {error.orig}")
     return Checked(Head(verified.last, verified.head), tuple(problems))
 
 

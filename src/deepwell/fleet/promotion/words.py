@@ -11,8 +11,13 @@ __all__ = ["in_words"]
 
 
 def in_words(entry: Entry) -> str:
-    """Returns what an entry tells, in one sentence without its time and author."""
-    return _SAY[entry.event](entry.alias, entry.fields) if entry.event in _SAY else entry.event
+    """Returns what an entry tells, in one sentence without its time and author; of a damaged one, that it is."""
+    if entry.event not in _SAY:
+        return entry.event
+    try:
+        return _SAY[entry.event](entry.alias, entry.fields)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return f"{entry.event}, of which no more can be read"
 
 
 def _version(alias: str, told: Mapping[str, Any]) -> str:

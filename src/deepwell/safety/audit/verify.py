@@ -18,7 +18,8 @@ import msgspec
 
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
-from deepwell.storage.safety.chain import GENESIS, NOTHING, Head, commitment_of, read_link
+from deepwell.storage.safety.chain import GENESIS, NOTHING, Head, commitment_of, read_link, storable
+from deepwell.storage.safety.raw import RAW
 
 __all__ = ["Chains", "Problem", "Verified", "verify_chain", "verify_lines"]
 
@@ -167,6 +168,13 @@ def verify_lines(lines: Iterable[bytes], known: Sequence[Head] = ()) -> Verified
     return result
 
 
+def _commits(commitment: str, text: AuditText) -> bool:
+    try:
+        return commitment == commitment_of(text.salt, text.text)
+    except ValueError:  # the salt is no hex any more, or the text no UTF-8
+        return False
+
+
 class _Reader:
     """Reads the rows of a chain in order, and reports what does not follow."""
 
@@ -203,7 +211,7 @@ class _Reader:
         for sequence, at_ms, entry, hash in rows:
             if sequence != position + 1:
                 self._gap(position, sequence)
-            if sha256(entry.encode()).hexdigest() != hash:
+            if sha256(entry.encode("utf-8", RAW)).hexdigest() != hash:
                 self.result.report(sequence, "changed", "the entry does not have its hash")
             try:
                 link = link_of(entry)
@@ -224,7 +232,7 @@ class _Reader:
             position, previous = sequence, hash
         self.position, self._previous = position, previous
         self.result.entries += len(rows)
-        self.result.last, self.result.head = position, previous
+        self.result.last, self.result.head = position, storable(previous)
 
     def compare_texts(self, texts: Sequence[AuditText], rows: Sequence[AuditRow]) -> None:
         """Compares texts with the hashes in their entries. A text that is gone was erased, and nothing is wrong."""
@@ -234,9 +242,9 @@ class _Reader:
         for one in texts:
             try:
                 told = _read_text(lines.get(one.sequence, "{}")).text_sha256
-            except (msgspec.MsgspecError, UnicodeDecodeError):  # reported already
+            except (msgspec.MsgspecError, UnicodeError):  # reported already
                 continue
-            if told != commitment_of(one.salt, one.text):
+            if not _commits(told, one):
                 self.result.report(one.sequence, "changed", "its text is not the one that was recorded")
 
     def finish(self, head: Head | None) -> None:
@@ -273,7 +281,7 @@ class _Reader:
     def _announce(self, entry: str) -> None:
         try:
             through = _read_prune(entry).through
-        except (msgspec.MsgspecError, UnicodeDecodeError):  # a changed entry announces nothing
+        except (msgspec.MsgspecError, UnicodeError):  # a changed entry announces nothing
             return
         if through >= self._base.sequence:
             self.announced = True

@@ -10,6 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ from deepwell.errors import InvalidRequest, StorageError
 from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
-from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed
+from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed, storable
+from deepwell.storage.safety.raw import is_undecodable, raw_rows
 from deepwell.storage.tables import model_ledger, model_ledger_head
 
 __all__ = [
@@ -44,6 +46,7 @@ HEAD_ID: Final = 1
 """Id of the one row that holds the head."""
 
 _MOST_ENTRY: Final = 1 << 20
+_MOST_MS: Final = 1 << 47  # the year 6429, which calendars know
 _MOST_BY: Final = 64  # as the columns of aliases have it
 _head = model_ledger_head.c
 _columns = model_ledger.c
@@ -89,6 +92,20 @@ class Ledger:
         """
         return await self._database.read(lambda connection: entries_in(connection, alias))
 
+    async def readable(self, alias: str | None = None) -> Sequence[Entry]:
+        """Returns the entries that can be read, in order, for whoever looks for damage."""
+        query = sa.select(_columns.entry, _columns.hash, _columns.alias).order_by(_columns.sequence)
+
+        def work(connection: Connection) -> list[Entry]:
+            found: list[Entry] = []
+            for text, hash, filed in raw_rows(connection, query):
+                with suppress(LedgerChanged):
+                    if alias in (None, filed):
+                        found.append(_entry(text, storable(hash)))
+            return found
+
+        return await self._database.read(work)
+
     async def remember(self) -> None:
         """Remembers the head outside of the database, after a change."""
         if self._anchors is not None:
@@ -99,16 +116,20 @@ class Ledger:
     def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
         """Returns the chain as it is now, and its next entries in order, as they were hashed. Blocks."""
         query = (
-            sa.select(_columns.sequence, _columns.at_ms, _columns.entry, _columns.hash)
+            sa.select(
+                _columns.sequence,
+                _columns.at_ms,
+                sa.cast(_columns.entry, sa.Text),
+                sa.cast(_columns.hash, sa.Text),
+            )
             .where(_columns.sequence > after)
             .order_by(_columns.sequence)
             .limit(limit)
         )
 
         def work(connection: Connection) -> tuple[Chain, Sequence[AuditRow]]:
-            found = connection.execute(query)
             state = Chain(chain, None, 0, _head_in(connection), NOTHING)
-            return state, [tuple(row) for row in found]  # pyright: ignore[reportReturnType]
+            return state, raw_rows(connection, query)
 
         return self._database.read_now(work)
 
@@ -194,7 +215,7 @@ def entries_in(connection: Connection, alias: str | None = None) -> list[Entry]:
     try:
         return [_entry(row.entry, row.hash) for row in connection.execute(query)]
     except OperationalError as error:
-        if "decode" not in str(error.orig):  # SQLite reads text that is no UTF-8 as no text at all
+        if not is_undecodable(error):
             raise
         raise LedgerChanged(str(error.orig)) from None
 
@@ -218,6 +239,9 @@ def _entry(text: str, hash: str) -> Entry:
         )
     except (msgspec.MsgspecError, UnicodeError, KeyError) as error:
         raise LedgerChanged(f"an entry cannot be read: {error}") from None
+    told = (entry.event, entry.alias, entry.by, entry.sequence, entry.at_ms)
+    if [type(one) for one in told] != [str, str, str, int, int] or not 0 <= entry.at_ms < _MOST_MS:
+        raise LedgerChanged("an entry does not say what happened to what, when and by whom")
     for name in ("chain", "previous"):
         fields.pop(name, None)
     return entry

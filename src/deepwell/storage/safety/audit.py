@@ -21,7 +21,8 @@ from sqlalchemy import Connection, bindparam
 
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
-from deepwell.storage.safety.chain import GENESIS, AuditRecord, Head, sealed, storable
+from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed, storable
+from deepwell.storage.safety.raw import raw_rows
 from deepwell.storage.tables import audit_chains, audit_entries, audit_persons, audit_texts
 
 __all__ = ["AuditRow", "AuditStore", "AuditText", "Chain", "append_records", "forget_person", "forget_tenant"]
@@ -113,16 +114,18 @@ class AuditStore:
         if tenant is not None:
             query = query.where(audit_chains.c.tenant == tenant)
         return await self._database.read(
-            lambda connection: [_chain(row) for row in connection.execute(query)]
+            lambda connection: [_chain(row) for row in raw_rows(connection, query)]
         )
 
     def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
         """Returns the chain as it is now, and its next entries in order. Blocks: for a thread, or without a loop."""
 
         def work(connection: Connection) -> tuple[Chain, Sequence[AuditRow]]:
-            state = connection.execute(_CHAIN, {"chain_of": chain}).one()
-            found = connection.execute(_ROWS, {"chain_of": chain, "after": after, "most": limit})
-            return _chain(state), [tuple(row) for row in found]  # pyright: ignore[reportReturnType]
+            states = raw_rows(connection, _CHAIN, {"chain_of": chain})
+            if not states:  # its id is damaged: nothing leads from it to its entries
+                return Chain(chain, None, 0, Head(1, GENESIS), NOTHING), ()
+            found = raw_rows(connection, _ROWS, {"chain_of": chain, "after": after, "most": limit})
+            return _chain(states[0]), found
 
         return self._database.read_now(work)
 
@@ -171,10 +174,7 @@ class AuditStore:
         """Returns the texts of entries behind `after` and up to `through`, in order. Those that were erased are left out."""
         place = {"chain_of": chain, "after": after, "through": through}
         return self._database.read_now(
-            lambda connection: [
-                AuditText(row.sequence, row.salt, row.text, row.person)
-                for row in connection.execute(_TEXTS, place)
-            ]
+            lambda connection: [AuditText(*row) for row in raw_rows(connection, _TEXTS, place)]
         )
 
     def hash_at(self, chain: str, sequence: int) -> str | None:
@@ -288,7 +288,13 @@ _NEW_HEAD = (
     .values(sequence=bindparam("new_sequence"), hash=bindparam("new_hash"))
 )
 _ROWS = (
-    sa.select(audit_entries.c.sequence, audit_entries.c.at_ms, audit_entries.c.entry, audit_entries.c.hash)
+    # The cast is for SQLite, which keeps bytes in a column of texts if somebody puts them there.
+    sa.select(
+        audit_entries.c.sequence,
+        audit_entries.c.at_ms,
+        sa.cast(audit_entries.c.entry, sa.Text),
+        sa.cast(audit_entries.c.hash, sa.Text),
+    )
     .where(audit_entries.c.chain == bindparam("chain_of"), audit_entries.c.sequence > bindparam("after"))
     .order_by(audit_entries.c.sequence)
     .limit(bindparam("most"))
@@ -303,7 +309,7 @@ _REMOVE_TEXTS = sa.delete(audit_texts).where(
     audit_texts.c.chain == bindparam("chain_of"), audit_texts.c.sequence <= bindparam("through")
 )
 _TEXTS = (
-    sa.select(audit_texts)
+    sa.select(*(audit_texts.c[name] for name in AuditText.__dataclass_fields__))
     .where(
         audit_texts.c.chain == bindparam("chain_of"),
         audit_texts.c.sequence > bindparam("after"),
@@ -380,11 +386,14 @@ def _digest(salt: str, end_user: str) -> str:
     return hashlib.sha256(bytes.fromhex(salt) + end_user.encode("utf-8", "replace")).hexdigest()
 
 
-def _chain(row: sa.Row[Any]) -> Chain:
+def _chain(row: Sequence[Any]) -> Chain:
+    """Returns a chain from its row. Damaged text is shown with replacement characters."""
+    shown: list[Any] = [storable(one) if isinstance(one, str) else one for one in row]
+    id, tenant, _salt, created_at, sequence, hash, pruned_sequence, pruned_hash = shown
     return Chain(
-        row.id,
-        None if row.tenant is None else Tenant(row.tenant),
-        row.created_at,
-        Head(row.sequence, row.hash),
-        Head(row.pruned_sequence, row.pruned_hash),
+        id,
+        None if tenant is None else Tenant(tenant),
+        created_at,
+        Head(sequence, hash),
+        Head(pruned_sequence, pruned_hash),
     )

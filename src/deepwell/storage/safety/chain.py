@@ -94,7 +94,9 @@ def read_link(entry: str | bytes) -> Link:
     """
     try:
         return _read_link(entry)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UnicodeError:
+        raise ValueError("it has bytes that are not UTF-8") from None
+    except msgspec.MsgspecError as error:
         raise ValueError(str(error)) from None
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Page
 from deepwell.storage.safety.audit import AuditRow
+from deepwell.storage.safety.raw import raw_rows
 from deepwell.storage.tables import audit_chains, audit_entries
 
 __all__ = ["AuditPages", "EntryFilter"]
@@ -59,7 +60,7 @@ class AuditPages:
             query = query.where(columns.entry.contains(f'"action":"{wanted.action}",', autoescape=True))
 
         def work(connection: Connection) -> Page[AuditRow]:
-            rows = [tuple(row) for row in connection.execute(query)]
-            return Page(rows[:limit], len(rows) > limit)  # pyright: ignore[reportArgumentType]
+            rows = raw_rows(connection, query)
+            return Page(rows[:limit], len(rows) > limit)
 
         return await self._database.read(work)

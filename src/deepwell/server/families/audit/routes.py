@@ -26,6 +26,7 @@ from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import json_response
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.audit import AuditRow, AuditStore
+from deepwell.storage.safety.chain import storable
 from deepwell.storage.safety.entries import AuditPages, EntryFilter
 
 __all__ = ["router"]
@@ -116,7 +117,7 @@ def _entry(row: AuditRow) -> AuditEntry:
     sequence, at_ms, text, hash = row
     try:
         line = _read_line(text)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeError):
         line = _Line("unreadable")
     return AuditEntry(
         id=f"audit_{sequence}",
@@ -133,5 +134,5 @@ def _entry(row: AuditRow) -> AuditEntry:
         policy_hash=line.policy if isinstance(line.policy, str) else None,
         user=line.person,
         request_id=line.request_id,
-        hash=hash,
+        hash=storable(hash),
     )
