@@ -6,7 +6,18 @@ import pytest
 from playwright.sync_api import expect
 from tests.console.browser import NARROW, Open
 
-PAGES = ("chat", "models", "knowledge", "jobs", "safety", "batches", "labelling", "ratings", "usage")
+PAGES = (
+    "chat",
+    "models",
+    "rollouts",
+    "knowledge",
+    "jobs",
+    "safety",
+    "batches",
+    "labelling",
+    "ratings",
+    "usage",
+)
 
 
 def test_every_page_opens_and_has_no_serious_finding(open_tab: Open) -> None:

@@ -76,6 +76,16 @@ OPERATOR = {
     "POST /v1/aliases",
     "DELETE /v1/aliases/{name:path}",
     "POST /v1/catalog/pull",
+    "GET /v1/registry/aliases",
+    "GET /v1/registry/versions",
+    "GET /v1/registry/log",
+    "POST /v1/registry/verify",
+    "POST /v1/registry/revert",
+    "GET /v1/rollouts",
+    "GET /v1/rollouts/{rollout_id}",
+    "POST /v1/rollouts/{rollout_id}/promote",
+    "POST /v1/rollouts/{rollout_id}/abort",
+    "GET /v1/improvements",
 }
 # What of A's such a request could name.
 NAMING: dict[str, list[tuple[str, dict[str, Any]]]] = {
@@ -451,7 +461,7 @@ async def test_what_everybody_gets_is_the_same_for_everybody(
 async def test_what_counts_everybody_is_not_for_tenants(world: World) -> None:
     for route in sorted(OPERATOR & set(world.routes)):
         answer = await world.ask(
-            world.b, route, NAMES | {"model": "toy"}, {} if route.startswith("POST") else None
+            world.b, route, NAMES | {"model": "toy", "rollout_id": "rollout_1"}, {} if route.startswith("POST") else None
         )
         assert answer.status_code == 403, route
 

@@ -3,6 +3,7 @@ export const en = {
   "nav.label": "Pages",
   "nav.chat": "Chat",
   "nav.models": "Models",
+  "nav.rollouts": "Roll-outs",
   "nav.knowledge": "Knowledge",
   "nav.jobs": "Jobs",
   "nav.safety": "Safety",

@@ -4,6 +4,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "nav.label": "页面",
   "nav.chat": "对话",
   "nav.models": "模型",
+  "nav.rollouts": "灰度发布",
   "nav.knowledge": "知识库",
   "nav.jobs": "任务",
   "nav.safety": "安全",

@@ -12,6 +12,7 @@ type Loader = () => Promise<{ default: ComponentType<PageProps> }>;
 export const LOADERS: Record<PageName, Loader> = {
   chat: () => import("./chat"),
   models: () => import("./models"),
+  rollouts: () => import("./rollouts"),
   knowledge: () => import("./knowledge"),
   jobs: () => import("./jobs"),
   safety: () => import("./safety"),

@@ -143,10 +143,9 @@ def status(alias: Alias, folder: FolderOption = None, json: JsonFlag = False) ->
 def _folder(folder: Path | None, alias: str, settings: Settings) -> Path:
     if folder is not None:
         return folder.absolute()
-    from urllib.parse import quote
+    from deepwell.fleet.improve.state import loop_folder
 
-    root = settings.adapter_dir or settings.state_dir
-    return (root / "improve" / quote(alias, safe="@.-_:")).absolute()
+    return loop_folder(settings.adapter_dir or settings.state_dir, alias)
 
 
 def _parts(

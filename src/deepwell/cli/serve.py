@@ -208,10 +208,12 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
             ModelAt(model.name, str(model.path), model.engine.address, model.tasks, model.defaults)
             for model in loaded.models
         ]
-        serve_workers(settings, listener, at, ready, model_host=loaded.model_host)
+        program = "deepwell.fleet.worker"
+        serve_workers(settings, listener, at, ready, model_host=loaded.model_host, program=program)
         return
     from deepwell.dialogue.model import ServedModel
     from deepwell.dialogue.text import Codec
+    from deepwell.fleet.desk import give_desk
     from deepwell.server.build import context_of
     from deepwell.server.run import serve as run
 
@@ -226,7 +228,7 @@ def _run(settings: Settings, listener: socket, loaded: Loaded, ready: Callable[[
         for model in loaded.models
     ]
     run(
-        context_of(settings, models, model_host=loaded.model_host),
+        give_desk(context_of(settings, models, model_host=loaded.model_host), settings),
         listener,
         log_level=settings.log_level,
         on_ready=ready,

@@ -41,6 +41,7 @@ from deepwell.server.families.moderations.family import FAMILY as MODERATIONS
 from deepwell.server.families.ollama.family import FAMILY as OLLAMA
 from deepwell.server.families.ranking.family import FAMILY as RANKING
 from deepwell.server.families.ratings.family import FAMILY as RATINGS
+from deepwell.server.families.registry.family import FAMILY as REGISTRY
 from deepwell.server.families.responses.family import FAMILY as RESPONSES
 from deepwell.server.families.site.family import FAMILY as SITE
 from deepwell.server.families.stats.family import FAMILY as STATS
@@ -81,6 +82,7 @@ FAMILIES: tuple[Family, ...] = (
     EVALS,
     ADAPTERS,
     ALIASES,
+    REGISTRY,
     CATALOG,
     JOBS,
     HEALTH,

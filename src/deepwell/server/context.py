@@ -26,9 +26,11 @@ from deepwell.server.knowledge import ServerKnowledge
 from deepwell.server.observe.metrics import Metrics
 from deepwell.server.observe.observer import Observer
 from deepwell.server.observe.record import current
+from deepwell.server.observe.rollouts import Arm
 from deepwell.server.observe.usage import UsageMeter
 from deepwell.server.options import ServerOptions
 from deepwell.server.residency.models import OnDemandModels
+from deepwell.server.rollouts import RolloutDesk
 from deepwell.server.state import State
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.registry.split import identity_of
@@ -69,6 +71,7 @@ class ServerContext:
         tuned: the models that fine-tuning has made. None: there are none.
         own_routes: calls the routes that batches may call. `create_app` sets it.
         guard: reads all that goes into models and comes out of them. None: nothing does.
+        rollouts: decides about roll-outs. None: the server was started without.
     """
 
     options: ServerOptions
@@ -89,6 +92,7 @@ class ServerContext:
     usage: UsageMeter = field(default_factory=UsageMeter, init=False)
     tuned: TunedNames | None = field(default=None, init=False)
     own_routes: InProcessClient | None = field(default=None, init=False)
+    rollouts: RolloutDesk | None = field(default=None, init=False)
     _state: State | None = field(default=None, init=False)
     _knowledge: ServerKnowledge | None = field(default=None, init=False)
     _audit: AuditTrail | None = field(default=None, init=False)
@@ -212,13 +216,20 @@ class ServerContext:
         key_id = "" if ticket is None else ticket.principal.key_id
         identity = identity_of("" if record is None else record.end_user, key_id)
         *candidates, model = meaning.models(tenant, identity)
+        arm: Arm = "candidate" if candidates else "current"
         for candidate in candidates:
             try:
-                return self._find_loaded(candidate, tenant) or await self._find_on_demand(candidate, tenant)
+                found = self._find_loaded(candidate, tenant) or await self._find_on_demand(candidate, tenant)
             except ModelNotFound:  # a roll-out must not fail the requests of those it chose
                 self.aliases.miss(name, candidate)
+                arm = "unserved"
+            else:
+                self.metrics.rollouts.asked(name, arm)
+                return found
         try:
-            return self._find_loaded(model, tenant) or await self._find_on_demand(model, tenant)
+            found = self._find_loaded(model, tenant) or await self._find_on_demand(model, tenant)
+            self.metrics.rollouts.asked(name, arm)
+            return found
         except ModelNotFound as error:
             raise ModelNotFound(
                 f"the alias {name!r} means {model!r}: {error.message}",

@@ -126,6 +126,8 @@ _DEFAULTS: Mapping[str, str] = {
     "consent": "any",
     "target_id": "any",
     "decision": "any",
+    "alias": "all",
+    "state": "any",
     "since": "the first entry",
     "until": "the newest entry",
     "packs": "all",

@@ -41,6 +41,7 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
     table.add_row("server", f"{report['server']['url']}  {report['server']['state']}")
     lists = ", ".join(f"{name} ({state})" for name, state in report["guard"]["lists"].items())
     table.add_row("guard", f"{report['guard']['policy']}{'  lists: ' if lists else ''}{lists}")
+    table.add_row("improve", _improve(report["improve"]))
     for extra, state in report["extras"].items():
         table.add_row(f"extra {extra}", state)
     out.print(table)
@@ -61,6 +62,13 @@ def print_report(report: dict[str, Any], findings: Sequence[Finding]) -> None:
         out.print(say("doctor_fixable"), soft_wrap=True)
     if not findings:
         out.print(say("doctor_sound"), style="green")
+
+
+def _improve(told: dict[str, Any]) -> str:
+    trains = "trains here" if told["trains"] else f"trains not here: {', '.join(told['lacks'])} missing"
+    sets = ", ".join(f"{count} {name}" for name, count in told["sets"].items()) or "cannot be read"
+    free = f"{told['free_bytes'] / 1e9:.1f} GB free in {told['folder']}"
+    return f"{trains}; frozen sets: {sets}; {free}"
 
 
 def _grid() -> Table:

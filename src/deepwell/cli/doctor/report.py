@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepwell.cli.doctor.devices import environment_findings
 from deepwell.cli.doctor.findings import Finding, found
+from deepwell.cli.doctor.improve import examine_improve
 from deepwell.cli.doctor.machine import machine_findings
 from deepwell.cli.doctor.stores import store_findings
 from deepwell.cli.keys import has_stored_key
@@ -51,6 +52,7 @@ def examine(settings: Settings) -> tuple[dict[str, Any], list[Finding]]:
         "store": _store(settings),
         "server": _server(settings, problems),
         "guard": _guard(settings, problems),
+        "improve": examine_improve(settings, problems),
         "extras": _extras(),
         "settings": _settings(settings),
     }

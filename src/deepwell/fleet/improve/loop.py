@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.fleet.improve.parts import Parts, Say
-from deepwell.fleet.improve.state import Round, State, StateFile, replace_file
+from deepwell.fleet.improve.state import BY, Round, State, StateFile, replace_file
 from deepwell.fleet.promotion.artefact import version_of
 from deepwell.fleet.promotion.gates import Bars
 from deepwell.fleet.promotion.judge import Plan
@@ -31,10 +31,7 @@ from deepwell.tuning.align.preferences import votes_as_judged, write_judged
 from deepwell.tuning.align.votes import Curated, CurationLimits, Vote, curate
 from deepwell.tuning.data.report import DataReport
 
-__all__ = ["BY", "ImproveTerms", "Improver", "Progress"]
-
-BY: Final = "improve"
-"""The name of the loop in the ledger."""
+__all__ = ["ImproveTerms", "Improver", "Progress"]
 
 _DATA, _VOTES, _REPORT, _RUN = "train.jsonl", "votes.json", "gates.json", "run"
 

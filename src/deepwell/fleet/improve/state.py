@@ -11,13 +11,29 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote, unquote
 
 from deepwell.errors import DeepwellError, InvalidRequest
 
-__all__ = ["STAGES", "Outcome", "Round", "Stage", "State", "StateFile", "replace_file"]
+__all__ = [
+    "BY",
+    "STAGES",
+    "Outcome",
+    "Round",
+    "Stage",
+    "State",
+    "StateFile",
+    "folders_in",
+    "loop_folder",
+    "replace_file",
+]
+
+BY: Final = "improve"
+"""Name of the loop in the ledger."""
 
 Stage = Literal["train", "measure", "register", "serve", "canary", "ended"]
 Outcome = Literal["promoted", "refused", "rolled_back", "aborted"]
+_LOOPS, _STATE = "improve", "state.json"
 STAGES: Final = ("train", "measure", "register", "serve", "canary", "ended")
 """Stages of a round, in order. Votes are collected and curated before the first."""
 
@@ -70,7 +86,7 @@ class StateFile:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._path = folder / "state.json"
+        self._path = folder / _STATE
 
     @contextmanager
     def locked(self) -> Generator[None]:
@@ -118,6 +134,17 @@ class StateFile:
             state = State(salt=secrets.token_hex(16))
             self.write(state)
         return state
+
+
+def loop_folder(root: Path, alias: str) -> Path:
+    """Returns the folder of an alias's improvement, unless another one is named; `root` is that of adapters, else of state."""
+    return (root / _LOOPS / quote(alias, safe="@.-_:")).absolute()
+
+
+def folders_in(root: Path) -> dict[str, Path]:
+    """Returns the folders of improvements below a root, by alias."""
+    places = sorted(path.parent for path in (root / _LOOPS).glob(f"*/{_STATE}"))
+    return {unquote(one.name): one.absolute() for one in places}
 
 
 def replace_file(path: Path, text: str) -> None:

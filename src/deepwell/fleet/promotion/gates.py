@@ -63,7 +63,7 @@ class Bars:
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The result of one gate: why it lets a candidate pass or not, and the numbers that it saw."""
+    """The result of one gate: why it lets a candidate pass or not, the numbers that it saw, and its bars among them."""
 
     name: str
     passed: bool
@@ -141,6 +141,9 @@ def votes(users: Sequence[str], held_out_users: Sequence[str], bars: Bars | None
         "users": len(counts),
         "largest_share": most,
         "users_on_both_sides": shared,
+        "least_votes": bars.least_votes,
+        "least_users": bars.least_users,
+        "most_share": bars.most_share,
     }
     if len(users) < bars.least_votes or len(counts) < bars.least_users:
         said = (
@@ -216,7 +219,7 @@ def loss(current: float, candidate: float, bars: Bars | None = None) -> GateResu
         return _unusable("loss")
     rise = candidate / current - 1
     said = f"loss {candidate:.4f} after {current:.4f}: {100 * rise:+.2f} %, where {100 * bars.most_loss:g} % is the most"
-    numbers = {"current": current, "candidate": candidate, "rise": rise}
+    numbers = {"current": current, "candidate": candidate, "rise": rise, "most": bars.most_loss}
     return GateResult("loss", rise <= bars.most_loss, said, numbers)
 
 
@@ -227,8 +230,9 @@ def endings(current: Sequence[bool], candidate: Sequence[bool], bars: Bars | Non
         return _unusable("endings")
     before, after = sum(current) / len(current), sum(candidate) / len(candidate)
     said = f"{100 * after:.1f} % of the answers end, after {100 * before:.1f} %"
-    numbers = {"current": before, "candidate": after, "answers": len(candidate)}
-    return GateResult("endings", after >= before - bars.most_unended - 1e-12, said, numbers)
+    least = before - bars.most_unended
+    numbers = {"current": before, "candidate": after, "least": least, "answers": len(candidate)}
+    return GateResult("endings", after >= least - 1e-12, said, numbers)
 
 
 def safety(current: Rates, candidate: Rates, bars: Bars | None = None) -> GateResult:
@@ -246,6 +250,7 @@ def safety(current: Rates, candidate: Rates, bars: Bars | None = None) -> GateRe
         "second_candidate": second[1],
         "refused_current": refused[0],
         "refused_candidate": refused[1],
+        "most_refused": refused[0] + bars.most_refused,
     }
     said = f"{100 * unsafe[1]:.1f} % unsafe after {100 * unsafe[0]:.1f} %"
     if unsafe[1] > unsafe[0]:
@@ -275,7 +280,8 @@ def latency(current_s: Sequence[float], candidate_s: Sequence[float], bars: Bars
         return _unusable("latency")
     ratio = float(np.median(after / before))
     said = f"{ratio:.3f} times the time of the current model, where {bars.most_time:g} is the most"
-    return GateResult("latency", ratio <= bars.most_time, said, {"ratio": ratio, "pairs": len(before)})
+    numbers = {"ratio": ratio, "most": bars.most_time, "pairs": len(before)}
+    return GateResult("latency", ratio <= bars.most_time, said, numbers)
 
 
 def _unusable(name: str) -> GateResult:

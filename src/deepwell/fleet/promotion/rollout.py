@@ -102,25 +102,31 @@ class Rollouts:
         )
         return Status(ended, status.arms, verdict)
 
-    async def promote(self, alias: str, by: str, reason: str = "") -> Rollout:
+    async def promote(self, alias: str, by: str, reason: str = "", rollout: str | None = None) -> Rollout:
         """Gives the candidate to all users, whatever the votes say by now; the ledger has what they say.
 
+        Args:
+            rollout: id of the roll-out that is meant; None: the one that is under way.
+
         Raises:
-            InvalidRequest: no roll-out is under way.
+            InvalidRequest: no roll-out is under way, or another one than is meant.
         """
         status = await self.status(alias)
         numbers = {} if status is None else status.verdict.numbers
-        return await self.registry.end(alias, "promoted", by, reason=reason, numbers=numbers)
+        return await self.registry.end(alias, "promoted", by, reason=reason, numbers=numbers, rollout=rollout)
 
-    async def abort(self, alias: str, by: str, reason: str = "") -> Rollout:
+    async def abort(self, alias: str, by: str, reason: str = "", rollout: str | None = None) -> Rollout:
         """Gives all users the current model again.
 
+        Args:
+            rollout: id of the roll-out that is meant; None: the one that is under way.
+
         Raises:
-            InvalidRequest: no roll-out is under way.
+            InvalidRequest: no roll-out is under way, or another one than is meant.
         """
         status = await self.status(alias)
         numbers = {} if status is None else status.verdict.numbers
-        return await self.registry.end(alias, "aborted", by, reason=reason, numbers=numbers)
+        return await self.registry.end(alias, "aborted", by, reason=reason, numbers=numbers, rollout=rollout)
 
     async def revert(self, alias: str, by: str, reason: str = "") -> Alias:
         """Undoes the newest promotion of an alias.

@@ -10,12 +10,14 @@ reaches 1/alpha is at most alpha (Ville 1939), however often one looks and whene
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Counts", "log_evidence_of_gain", "log_evidence_of_loss"]
+__all__ = ["Counts", "difference_interval", "log_evidence_of_gain", "log_evidence_of_loss"]
 
 _HALVINGS: Final = 60
+_BISECTIONS: Final = 24  # of an interval, to a ten-millionth
 _LOG_PI: Final = math.log(math.pi)  # logarithm of Beta(1/2, 1/2)
 
 
@@ -57,6 +59,30 @@ def log_evidence_of_gain(current: Counts, candidate: Counts, margin: float = 0.0
         + _log_mixture(candidate)
         - _most_likely(current, candidate, -margin, least=False)
     )
+
+
+def difference_interval(current: Counts, candidate: Counts, alpha: float) -> tuple[float, float]:
+    """Returns the differences of the shares, candidate - current, that the votes leave possible, between -1 and 1.
+
+    Each end errs with a probability of at most `alpha`, however often one looks. Zero lies above the interval exactly if
+    the evidence of a loss suffices, and `-margin` below it exactly if that of a gain does.
+    """
+    needed = math.log(1 / alpha)
+
+    def end(evidence: Callable[[Counts, Counts, float], float], refuted: float, possible: float) -> float:
+        if evidence(current, candidate, -refuted) < needed:
+            return refuted
+        for _ in range(_BISECTIONS):
+            middle = (refuted + possible) / 2
+            if evidence(current, candidate, -middle) >= needed:
+                refuted = middle
+            else:
+                possible = middle
+        return refuted
+
+    seen = bool(current.users and candidate.users)
+    found = candidate.share - current.share if seen else 0.0
+    return end(log_evidence_of_gain, -1.0, found), end(log_evidence_of_loss, 1.0, found)
 
 
 def _log_mixture(one: Counts) -> float:

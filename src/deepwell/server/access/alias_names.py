@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -84,6 +84,11 @@ class ModelAliases:
             return None
         return Meaning(model, self._known.canaries.get(name))
 
+    @property
+    def known(self) -> AliasNames | None:
+        """The aliases as they were last read; None: they never were."""
+        return self._known
+
     def miss(self, name: str, candidate: str) -> None:
         """Warns, once for each roll-out, that a candidate is not served here, and that its users get the model instead."""
         if (name, candidate) not in self._missed:
@@ -127,11 +132,19 @@ class ModelAliases:
 
 
 class AliasWatcher:
-    """Looks for changes beside requests, as soon as there is a database."""
+    """Looks for changes beside requests, as soon as there is a database.
 
-    def __init__(self, aliases: ModelAliases, kept: asyncio.Event) -> None:
+    Args:
+        changed: called when the aliases are not as they were at the look before.
+    """
+
+    def __init__(
+        self, aliases: ModelAliases, kept: asyncio.Event, changed: Callable[[], Awaitable[object]]
+    ) -> None:
         self._aliases = aliases
         self._kept = kept
+        self._changed = changed
+        self._seen: int | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -149,6 +162,10 @@ class AliasWatcher:
         while True:
             try:
                 await self._aliases.refresh()
+                known = self._aliases.known
+                if known is not None and known.newest != self._seen:
+                    await self._changed()
+                    self._seen = known.newest
             except Exception as error:  # the loop outlives any failure
                 foreseen = isinstance(error, DeepwellError | SQLAlchemyError | OSError)
                 _log.warning(

@@ -32,6 +32,7 @@ from deepwell.engine.protocol import Engine
 from deepwell.safety.findings import Decision
 from deepwell.server.observe.loop_lag import LoopLag
 from deepwell.server.observe.record import current
+from deepwell.server.observe.rollouts import RolloutMetrics
 from deepwell.server.observe.semconv import (
     PROVIDER,
     REQUEST_DURATION,
@@ -455,6 +456,7 @@ class Metrics:
         self.knowledge = KnowledgeMetrics(registry)
         self.tuning = TuningMetrics(registry)
         self.guard = GuardMetrics(registry)
+        self.rollouts = RolloutMetrics(registry)
         self._lookups, self.semantic_misses = _lookups(registry)
         self.first_token = Histogram(
             "deepwell_time_to_first_token_seconds",
@@ -533,6 +535,7 @@ class Metrics:
         MultiProcessCollector(everybody)
         everybody.register(self._engines)
         everybody.register(self._process)
+        everybody.register(self.rollouts.collector)
         return everybody
 
 

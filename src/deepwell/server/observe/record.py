@@ -46,6 +46,8 @@ class Record:
     key_id: str = ""
     end_user: str = ""  # as the request names one; for the audit trail alone, and in no log
     model: str = ""
+    alias: str = ""  # by which the request named the model
+    arm: str = ""  # its user's side of the alias's roll-out
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0

@@ -197,4 +197,6 @@ def _model_attributes(record: Record) -> dict[str, Any]:
         attributes[Attribute.FINISH_REASONS] = [record.finish_reason]
     if record.cache:
         attributes["deepwell.cache"] = record.cache
+    if record.alias:
+        attributes |= {"deepwell.alias": record.alias, "deepwell.arm": record.arm}
     return attributes

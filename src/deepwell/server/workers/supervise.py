@@ -62,11 +62,13 @@ def serve_workers(
     on_ready: Callable[[], None],
     *,
     model_host: str = "",
+    program: str = "deepwell.server.workers.worker",
 ) -> None:
     """Serves until SIGINT or SIGTERM. A second signal ends answers in flight at once. SIGHUP replaces worker after worker.
 
     Args:
         model_host: address of the process that loads models on demand; empty: there are none.
+        program: module that a worker runs.
 
     A worker that dies or does not answer is replaced. Only its own connections are lost.
 
@@ -95,7 +97,7 @@ def serve_workers(
 
         return Supervisor(
             f"worker {index}",
-            "deepwell.server.workers.worker",
+            program,
             told,
             descriptors=(listener.fileno(),),
             timeout_s=settings.engine_timeout_s,

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import msgspec
@@ -100,8 +100,10 @@ def _private(path: Path) -> socket.socket:
     return sock
 
 
-def main(descriptor: str) -> None:
-    """Serves for the parent, until it says stop or ends."""
+def main(
+    descriptor: str, wire: Callable[[ServerContext, Settings], object] = lambda _context, _settings: None
+) -> None:
+    """Serves for the parent, until it says stop or ends. `wire` adds what stands above the server."""
     sys.setswitchinterval(0.001)
     raise_descriptor_limit()
     control = ControlChannel(int(descriptor))
@@ -110,6 +112,7 @@ def main(descriptor: str) -> None:
         settings = Settings(**launch.settings)
         models = [_served(model, settings) for model in launch.models]
         context = context_of(settings, models, worker=launch.index, model_host=launch.model_host)
+        wire(context, settings)
         folder = Path(launch.folder)
         address = str(folder / "worker-0") if launch.index else None
         server = _WorkerServer(context, control, settings, address)

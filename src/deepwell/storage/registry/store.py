@@ -26,7 +26,7 @@ from deepwell.storage.registry.ledger import (
 )
 from deepwell.storage.registry.story import Outcome, Rollout, Story, Version, told
 
-__all__ = ["NewVersion", "RegistryStore"]
+__all__ = ["NewVersion", "RegistryStore", "newest_promotion"]
 
 T = TypeVar("T")
 _MOST_REASON: Final = 500
@@ -200,7 +200,7 @@ class RegistryStore:
                     f"a roll-out of {before.candidate!r} is under way for {alias!r}",
                     fix=f"end it: deepwell rollout abort {alias}",
                 )
-            promoted = _newest_promotion(entries_in(connection, alias))
+            promoted = newest_promotion(entries_in(connection, alias))
             if promoted is None or promoted.fields["model"] != before.model:
                 raise InvalidRequest(
                     f"no roll-out made {alias!r} mean {before.model!r}",
@@ -236,8 +236,8 @@ def _checked(reason: str) -> str:
     return reason
 
 
-def _newest_promotion(entries: Sequence[Entry]) -> Entry | None:
-    """Returns the promotion that nothing has undone or replaced since."""
+def newest_promotion(entries: Sequence[Entry]) -> Entry | None:
+    """Returns the promotion of an alias that nothing has undone or replaced since; None: there is none."""
     for entry in reversed(entries):
         if entry.event == "promoted":
             return entry

@@ -11,12 +11,18 @@ from deepwell.server.families.aliases.routes import router
 from deepwell.server.families.aliases.schema import AliasRequest
 from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
+from deepwell.storage.registry.ledger import Ledger
 
 __all__ = ["FAMILY"]
 
 
 def _watcher(context: ServerContext, _app: FastAPI) -> AliasWatcher:
-    return AliasWatcher(context.aliases, context.kept)
+    async def tell() -> None:
+        """Tells the metrics how roll-outs have ended, by whatever process."""
+        context.metrics.rollouts.learn(await Ledger(context.state.database).readable())
+
+    context.metrics.rollouts.watch(context.aliases, lambda: context.rollouts)
+    return AliasWatcher(context.aliases, context.kept, tell)
 
 
 FAMILY = Family(

@@ -18,7 +18,9 @@ from deepwell.server.families.feedback.kept import KeptAnswer, kept_answer
 from deepwell.server.families.feedback.schema import MAX_MESSAGES_BYTES, FeedbackQuery, FeedbackRequest
 from deepwell.server.families.pages import ends_of
 from deepwell.server.http.json_route import JsonRoute, json_response
+from deepwell.storage.database import Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback, voter_of
+from deepwell.storage.registry.split import identity_of
 
 __all__ = ["router"]
 
@@ -51,7 +53,9 @@ def router(context: ServerContext) -> APIRouter:
             voter=voter_of(body.safety_identifier or person, principal.key_id),
         )
         store = FeedbackStore(state.database)
-        return json_response(_body(await store.put(principal.tenant, given, context.options.limits.feedback)))
+        stored = await store.put(principal.tenant, given, context.options.limits.feedback)
+        await _count(context, principal.tenant, given)
+        return json_response(_body(stored))
 
     @routes.get("/v1/feedback", summary="List ratings of answers", response_model=None)
     async def listed(request: Request, query: Annotated[FeedbackQuery, Query()]) -> Response:
@@ -73,6 +77,18 @@ def router(context: ServerContext) -> APIRouter:
         return json_response(FeedbackDeleted(feedback_id))
 
     return routes
+
+
+async def _count(context: ServerContext, tenant: Tenant, given: StoredFeedback) -> None:
+    """Counts a rating of an answer of an alias, on the side that the decision will count it on."""
+    meaning = await context.aliases.meaning_of(given.model or "")
+    if meaning is None or given.model is None:
+        return
+    arm = "unknown"
+    if given.end_user:
+        taken = meaning.models(tenant, identity_of(given.end_user, ""))
+        arm = "candidate" if len(taken) > 1 else "current"
+    context.metrics.rollouts.voted(given.model, arm, given.rating)
 
 
 def _sent_messages(body: FeedbackRequest) -> str | None:

@@ -1,0 +1,1 @@
+"""The registry of models: versions, roll-outs and the loop."""

@@ -1,0 +1,194 @@
+"""`/v1/registry`, `/v1/rollouts` and `/v1/improvements`: the models behind aliases, for an administrator."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from deepwell.errors import NotFound
+from deepwell.server.access.principal import principal_of
+from deepwell.server.context import ServerContext
+from deepwell.server.families.pages import PageQuery, ends_of
+from deepwell.server.families.registry.bodies import (
+    ImprovementList,
+    LedgerEntryList,
+    LedgerVerification,
+    RegistryAlias,
+    RegistryAliasList,
+    RegistryVersionList,
+    RolloutBody,
+    RolloutList,
+)
+from deepwell.server.families.registry.schema import (
+    DecisionRequest,
+    RegistryQuery,
+    RevertRequest,
+    RolloutsQuery,
+)
+from deepwell.server.families.registry.told import (
+    entry_body,
+    improvement_body,
+    page_in_memory,
+    rollout_body,
+    version_body,
+)
+from deepwell.server.http.json_route import JsonRoute, json_response
+from deepwell.server.rollouts import RolloutDesk
+from deepwell.storage.aliases import MOST_ALIASES, Alias, AliasStore
+from deepwell.storage.registry.ledger import Entry, Ledger
+from deepwell.storage.registry.store import newest_promotion
+from deepwell.storage.registry.story import Rollout, Story, told
+
+__all__ = ["router"]
+
+_ROLLOUT = "/v1/rollouts/{rollout_id}"
+
+
+def router(context: ServerContext) -> APIRouter:
+    """Returns the routes, bound to `context`."""
+    routes = APIRouter(route_class=JsonRoute)
+    registry = _Registry(context)
+
+    @routes.get("/v1/registry/aliases", summary="List aliases with their versions", response_model=None)
+    async def aliases(query: Annotated[PageQuery, Query()]) -> Response:
+        data, more = page_in_memory(await registry.aliases(), query)
+        return json_response(RegistryAliasList(data, *ends_of(data), more))
+
+    @routes.get("/v1/registry/versions", summary="List versions of models", response_model=None)
+    async def versions(query: Annotated[RegistryQuery, Query()]) -> Response:
+        story = told(await registry.entries(query.alias))
+        found, more = page_in_memory(list(story.versions.values()), query)
+        data = [version_body(one, story) for one in found]
+        return json_response(RegistryVersionList(data, *ends_of(data), more))
+
+    @routes.get("/v1/registry/log", summary="List what happened to models", response_model=None)
+    async def log(query: Annotated[RegistryQuery, Query()]) -> Response:
+        in_words = registry.desk.in_words
+        found = [entry_body(one, in_words(one)) for one in await registry.ledger.readable(query.alias)]
+        data, more = page_in_memory(found, query)
+        return json_response(LedgerEntryList(data, *ends_of(data), more))
+
+    @routes.post("/v1/registry/verify", summary="Verify the ledger of models", response_model=None)
+    async def verify() -> Response:
+        found = await registry.desk.check()
+        head = f"{found.entries}:{found.head}"
+        return json_response(
+            LedgerVerification(not found.problems, found.entries, head, list(found.problems))
+        )
+
+    @routes.post("/v1/registry/revert", summary="Undo the newest promotion", response_model=None)
+    async def revert(request: Request, body: RevertRequest) -> Response:
+        await registry.desk.revert(body.alias, _author(request), body.reason)
+        await context.aliases.refresh()
+        return json_response(next(one for one in await registry.aliases() if one.id == body.alias))
+
+    @routes.get("/v1/rollouts", summary="List roll-outs", response_model=None)
+    async def rollouts(query: Annotated[RolloutsQuery, Query()]) -> Response:
+        story = told(await registry.entries(query.alias))
+        found = [one for one in story.rollouts.values() if query.state in (None, one.state)]
+        page, more = page_in_memory(found, query)
+        data = [await registry.described(one) for one in page]
+        return json_response(RolloutList(data, *ends_of(data), more))
+
+    @routes.get(_ROLLOUT, summary="Get a roll-out", response_model=None)
+    async def rollout(rollout_id: str) -> Response:
+        return json_response(await registry.described(await registry.rollout(rollout_id)))
+
+    @routes.post(f"{_ROLLOUT}/promote", summary="Give the candidate to all users", response_model=None)
+    async def promote(request: Request, rollout_id: str, body: DecisionRequest) -> Response:
+        found = await registry.rollout(rollout_id)
+        ended = await registry.desk.promote(found, _author(request), body.reason)
+        await context.aliases.refresh()
+        return json_response(await registry.described(ended))
+
+    @routes.post(f"{_ROLLOUT}/abort", summary="Give all users the model of before", response_model=None)
+    async def abort(request: Request, rollout_id: str, body: DecisionRequest) -> Response:
+        found = await registry.rollout(rollout_id)
+        ended = await registry.desk.abort(found, _author(request), body.reason)
+        await context.aliases.refresh()
+        return json_response(await registry.described(ended))
+
+    @routes.get("/v1/improvements", summary="List improvements of models", response_model=None)
+    async def improvements(query: Annotated[PageQuery, Query()]) -> Response:
+        loops = await registry.desk.loops()
+        story: Story = told(await registry.entries())
+        data, more = page_in_memory([improvement_body(one, story) for one in loops], query)
+        return json_response(ImprovementList(data, *ends_of(data), more))
+
+    return routes
+
+
+class _Registry:
+    """The registry of a server, and the desk that decides."""
+
+    def __init__(self, context: ServerContext) -> None:
+        self._context = context
+
+    @property
+    def desk(self) -> RolloutDesk:
+        """Returns the desk.
+
+        Raises:
+            NotFound: the server was started without one.
+        """
+        if self._context.rollouts is None:
+            raise NotFound("this server was started without roll-outs", fix="start it with `deepwell serve`")
+        return self._context.rollouts
+
+    @property
+    def ledger(self) -> Ledger:
+        """Returns the ledger of the server's database."""
+        return Ledger(self._context.state.database)
+
+    async def entries(self, alias: str | None = None) -> list[Entry]:
+        """Returns all entries, or those of an alias.
+
+        Raises:
+            LedgerChanged: one cannot be read.
+        """
+        return list(await self.ledger.entries(alias))
+
+    async def aliases(self) -> list[RegistryAlias]:
+        """Returns all aliases, the oldest first."""
+        page = await AliasStore(self._context.state.database).list(limit=MOST_ALIASES)
+        entries = await self.entries()
+        story = told(entries)
+        return [
+            _alias(one, [entry for entry in entries if entry.alias == one.name], story) for one in page.data
+        ]
+
+    async def rollout(self, id: str) -> Rollout:
+        """Returns a roll-out.
+
+        Raises:
+            NotFound: there is none of this id.
+        """
+        if (found := told(await self.entries()).rollouts.get(id)) is None:
+            raise NotFound(f"there is no roll-out {id[:64]!r}", fix="GET /v1/rollouts lists them")
+        return found
+
+    async def described(self, rollout: Rollout) -> RolloutBody:
+        """Returns a roll-out with its votes, as the API describes it."""
+        return rollout_body(rollout, await self.desk.votes(rollout))
+
+
+def _alias(alias: Alias, entries: list[Entry], story: Story) -> RegistryAlias:
+    promoted = newest_promotion(entries)
+    undoes = promoted is not None and alias.candidate is None and promoted.fields["model"] == alias.model
+    return RegistryAlias(
+        alias.name,
+        alias.model,
+        alias.changed_at,
+        alias.changed_by,
+        alias.candidate,
+        alias.share,
+        alias.rollout,
+        len(story.versions_of(alias.name)),
+        str(promoted.fields["before"]) if promoted is not None and undoes else None,
+    )
+
+
+def _author(request: Request) -> str:
+    return principal_of(request).key_id or "local"
