@@ -20,8 +20,10 @@ from typer.testing import CliRunner
 from deepwell.cli import app
 from deepwell.cli.doctor.devices import accumulation, environment_findings
 from deepwell.cli.doctor.findings import Finding
+from deepwell.cli.doctor.improve import examine_improve
 from deepwell.cli.doctor.machine import machine_findings, oom_kills
 from deepwell.cli.doctor.stores import store_findings
+from deepwell.fleet.improve.state import StateFile, loop_folder
 from deepwell.settings import Settings
 from deepwell.storage.database import LOCAL, Database
 from deepwell.storage.keys import KeyStore
@@ -216,3 +218,42 @@ def test_sampling_tries_its_own_advice_on_the_prompts(
     assert [one["temperature"] for one in result["rounds"][:2]] == [0, 0.7]
     assert result["rounds"][0]["unstable"] == 1
     assert toy_server.engine.seen[1].params.temperature == 0.7
+
+
+def test_what_the_loop_needs_is_told_and_missed_only_where_rounds_were_begun(
+    home: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.cli.doctor.improve._TRAINS_WITH", ("a_package_that_nobody_has",))
+    told: list[Finding] = []
+    report = examine_improve(Settings.load(), told)
+    assert report["lacks"] == ["a_package_that_nobody_has"] and told == []
+    assert all(report["sets"].values()) and report["free_bytes"] > 0
+    state = StateFile(loop_folder(Settings.load().state_dir, "toy@prod"))
+    with state.locked():
+        state.begin()
+    assert examine_improve(Settings.load(), told)["aliases"] == ["toy@prod"]
+    [finding] = told
+    assert "a_package_that_nobody_has" in finding.error.message and "[tune]" in finding.error.fix
+
+
+def test_frozen_sets_that_are_gone_or_damaged_are_found(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepwell.fleet.improve.sets.SHIPPED", tmp_path)
+    (tmp_path / "texts.txt").write_text("one")
+    told: list[Finding] = []
+    examine_improve(Settings.load(), told)
+    assert "choices, harmful, harmless" in told[0].error.message
+    (tmp_path / "texts.txt").write_bytes(b"\xff")
+    examine_improve(Settings.load(), told)
+    assert "UTF-8" in told[1].error.message
+
+
+def test_a_full_disk_is_found_where_rounds_lie(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepwell.cli.doctor.improve._LEAST_FREE_BYTES", 1 << 60)
+    state = StateFile(loop_folder(Settings.load().state_dir, "toy@prod"))
+    with state.locked():
+        state.begin()
+    told: list[Finding] = []
+    examine_improve(Settings.load(), told)
+    assert any("checkpoints" in one.error.message for one in told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,10 @@ from deepwell.fleet.promotion.gates import Bars, GateReport, loss, votes
 from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
+from deepwell.server.observe.access_log import fields_of
+from deepwell.server.observe.observer import Observer
+from deepwell.server.observe.record import Record
+from deepwell.server.observe.tracing import Tracer
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback, voter_of
@@ -239,6 +244,31 @@ async def test_metrics_tell_sides_votes_and_how_roll_outs_ended(
     context.metrics.rollouts.learn(await Rollouts(database).registry.ledger.readable())
     told = await metrics(http, 'deepwell_rollouts_total{alias="toy@prod",outcome="aborted"} 1.0')
     assert "deepwell_alias_canary_share{" not in told
+
+
+async def test_the_side_of_a_request_is_in_its_record_and_its_span(
+    engine: FakeEngine, codec: Codec, database: Database, under_way: Rollout
+) -> None:
+    pytest.importorskip("opentelemetry.sdk", reason="needs deepwell[otel]")
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    exporter, records = InMemorySpanExporter(), list[Record]()
+    tracer = Tracer(exporter)
+    observer = Observer([records.extend, tracer], traces=True, on_close=[tracer.close])
+    made = make_service(engine, codec, model="toy", database=database, observer=observer)
+    body = {"model": PROD, "messages": [{"role": "user", "content": "hi"}], "max_tokens": 4}
+    async with opened(made) as http:
+        for side in (True, False):
+            [user] = end_users(under_way, 1, candidate=side)
+            await http.post("/v1/chat/completions", json=body | {"safety_identifier": user})
+        await http.post("/v1/chat/completions", json=body | {"model": "toy"})
+    await asyncio.to_thread(observer.close)
+    assert [(one.alias, one.arm) for one in records] == [(PROD, "candidate"), (PROD, "current"), ("", "")]
+    assert fields_of(records[0])["arm"] == "candidate" and "arm" not in fields_of(records[2])
+    spans = [one for one in exporter.get_finished_spans() if one.name == "chat toy"]
+    said = [dict(one.attributes or {}) for one in spans]
+    assert [one.get("deepwell.arm") for one in said] == ["candidate", "current", None]
+    assert said[0]["deepwell.alias"] == PROD
 
 
 async def metrics(http: httpx.AsyncClient, line: str) -> str:

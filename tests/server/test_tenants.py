@@ -461,7 +461,10 @@ async def test_what_everybody_gets_is_the_same_for_everybody(
 async def test_what_counts_everybody_is_not_for_tenants(world: World) -> None:
     for route in sorted(OPERATOR & set(world.routes)):
         answer = await world.ask(
-            world.b, route, NAMES | {"model": "toy", "rollout_id": "rollout_1"}, {} if route.startswith("POST") else None
+            world.b,
+            route,
+            NAMES | {"model": "toy", "rollout_id": "rollout_1"},
+            {} if route.startswith("POST") else None,
         )
         assert answer.status_code == 403, route
 

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepwell.fleet.promotion.sequential import Counts, log_evidence_of_gain, log_evidence_of_loss
+from deepwell.fleet.promotion.sequential import (
+    Counts,
+    difference_interval,
+    log_evidence_of_gain,
+    log_evidence_of_loss,
+)
 
 N = 14  # users on each side
 ALPHA = 0.2  # large, so that some paths of 28 users do cross
@@ -111,3 +116,33 @@ def test_impossible_counts_are_refused():
     for users, good in ((1, 2), (-1, 0), (1, -1)):
         with pytest.raises(ValueError, match="cannot be good"):
             Counts(users, good)
+
+
+COUNTS = st.integers(0, 300).flatmap(lambda users: st.builds(Counts, st.just(users), st.integers(0, users)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(COUNTS, COUNTS, st.floats(0.01, 0.3))
+def test_the_interval_says_what_the_evidence_says(current, candidate, margin):
+    low, high = difference_interval(current, candidate, ALPHA)
+    assert -1 <= low <= high <= 1
+    needed = math.log(1 / ALPHA)
+    if current.users and candidate.users:
+        assert low <= candidate.share - current.share <= high
+    if abs(high) > 1e-6:
+        assert (high < 0) == (log_evidence_of_loss(current, candidate) >= needed)
+    if abs(low + margin) > 1e-6:
+        assert (low > -margin) == (log_evidence_of_gain(current, candidate, margin) >= needed)
+
+
+def test_without_votes_everything_is_possible():
+    assert difference_interval(Counts(), Counts(40, 40), ALPHA) == (-1, 1)
+
+
+def test_more_votes_narrow_the_interval():
+    widths = [high - low for low, high in (_of(users) for users in (10, 100, 1000, 10_000))]
+    assert widths == sorted(widths, reverse=True) and widths[-1] < 0.1
+
+
+def _of(users):
+    return difference_interval(Counts(users, users // 2), Counts(users, users // 2), 0.05)

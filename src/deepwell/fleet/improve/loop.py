@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.fleet.improve.parts import Parts, Say

@@ -100,6 +100,8 @@ def fields_of(record: Record) -> dict[str, Any]:
             "finish_reason": record.finish_reason,
         }
     line |= {
+        "alias": record.alias,
+        "arm": record.arm,
         "cache": record.cache,
         "error": record.error,
         "client_left": record.client_left or "",

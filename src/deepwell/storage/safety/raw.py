@@ -18,7 +18,7 @@ RAW: Final = "surrogateescape"
 def raw_rows(
     connection: Connection, query: sa.Select[*tuple[Any, ...]], values: Mapping[str, Any] | None = None
 ) -> list[Any]:
-    """Returns the rows of a query, as tuples. Bytes that are no UTF-8 come as half surrogate pairs, which no stored text has."""
+    """Returns the rows of a query, as tuples. Bytes that are no UTF-8 come as half surrogate pairs, as no stored text has."""
     try:
         return [tuple(row) for row in connection.execute(query, values or {})]
     except OperationalError as error:
