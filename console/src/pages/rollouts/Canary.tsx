@@ -12,8 +12,15 @@ import { authorOf, marginOf, points } from "./words";
 
 const SAFE_NAME = /^[\w.:@/-]+$/;
 
+export interface CanaryProps {
+  rollout: Rollout;
+  /** Whether this server serves the candidate. */
+  served: boolean;
+  onChange: () => void;
+}
+
 /** A roll-out under way: its votes by side, the sequential interval, and what can be done about it. */
-export function Canary({ rollout, onChange }: { rollout: Rollout; onChange: () => void }) {
+export function Canary({ rollout, served, onChange }: CanaryProps) {
   const [deciding, setDeciding] = useState<"promote" | "abort" | null>(null);
   const { alias, candidate, current } = rollout;
   const decide = async (verb: "promote" | "abort", reason: string) => {
@@ -39,7 +46,8 @@ export function Canary({ rollout, onChange }: { rollout: Rollout; onChange: () =
           {say("abort")}
         </Button>
       </header>
-      {rollout.reason !== "" && <p class="rollouts-ungated">{say("canary.undone", { reason: rollout.reason })}</p>}
+      {!served && <p class="rollouts-warning">{say("canary.unserved", { candidate, current })}</p>}
+      {rollout.reason !== "" && <p class="rollouts-warning">{say("canary.undone", { reason: rollout.reason })}</p>}
       {rollout.votes && <Sides rollout={rollout} votes={rollout.votes} />}
       {deciding !== null && (
         <Decide

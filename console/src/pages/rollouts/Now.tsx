@@ -1,6 +1,7 @@
 import { useState } from "preact/hooks";
 import { api } from "../../api/client";
 import { collect } from "../../api/collect";
+import type { Page as Listed, Model } from "../../api/types";
 import { count, percent, t, time } from "../../i18n";
 import { Button } from "../../ui/Button";
 import { Command, Empty } from "../../ui/Empty";
@@ -25,6 +26,8 @@ export function Now({ alias, aliases, failed, onChange }: NowProps) {
   const [reverting, setReverting] = useState<RegistryAlias | null>(null);
   const load = (signal: AbortSignal) => collect<Rollout>("/v1/rollouts", limit, { query: { alias }, signal });
   const { data, error, loading, reload } = useLoad(load, [alias, limit], LIVE_MS);
+  const models = useLoad((signal) => api<Listed<Model>>("/v1/models", { signal }), [], LIVE_MS);
+  const names = models.data?.data.map((one) => one.id);
   const changed = () => {
     reload();
     onChange();
@@ -55,7 +58,7 @@ export function Now({ alias, aliases, failed, onChange }: NowProps) {
       <section class="stack">
         <h2>{say("now.canaries")}</h2>
         {open.map((one) => (
-          <Canary key={one.id} rollout={one} onChange={changed} />
+          <Canary key={one.id} rollout={one} served={names?.includes(one.candidate) ?? true} onChange={changed} />
         ))}
         {open.length === 0 && (
           <>
