@@ -40,7 +40,7 @@ export const en = {
   "canary.for": "{candidate} for {share} of the users",
   "canary.since": "Since {at} · {by}",
   "canary.unserved":
-    "This server does not serve {candidate}: the users who should get it get {current}. Load it, or start with --adapter {candidate}=FOLDER.",
+    "This server does not serve {candidate}: the users who should get it get {current}, and their votes count for the candidate. Load it, or start with --adapter {candidate}=FOLDER.",
   "canary.undone": "Passed over its gates: {reason}",
   "side.current": "Current ({share})",
   "side.candidate": "Candidate ({share})",

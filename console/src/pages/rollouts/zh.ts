@@ -41,7 +41,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "column.approve": "认可",
   "canary.for": "{candidate}，面向 {share} 的用户",
   "canary.since": "{at} 开始 · {by}",
-  "canary.unserved": "这台服务器没有加载 {candidate}，应使用它的用户仍使用 {current}。请加载它，或用 --adapter {candidate}=目录 启动。",
+  "canary.unserved": "这台服务器没有加载 {candidate}，应使用它的用户仍使用 {current}，他们的投票却算在候选版本上。请加载它，或用 --adapter {candidate}=目录 启动。",
   "canary.undone": "未经门禁放行，理由：{reason}",
   "side.current": "当前模型（{share}）",
   "side.candidate": "候选版本（{share}）",

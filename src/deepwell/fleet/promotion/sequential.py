@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["Counts", "difference_interval", "log_evidence_of_gain", "log_evidence_of_loss"]
@@ -61,6 +62,7 @@ def log_evidence_of_gain(current: Counts, candidate: Counts, margin: float = 0.0
     )
 
 
+@lru_cache(maxsize=512)  # a page that is watched asks for the same counts again and again
 def difference_interval(current: Counts, candidate: Counts, alpha: float) -> tuple[float, float]:
     """Returns the differences of the shares, candidate - current, that the votes leave possible, between -1 and 1.
 
