@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from deepwell.server.access.alias_names import AliasWatcher
 from deepwell.server.context import ServerContext
 from deepwell.server.families.aliases.bodies import Alias, AliasChangeList, AliasDeleted, AliasList
+from deepwell.server.families.aliases.promoted import AliasWorker
 from deepwell.server.families.aliases.routes import router
 from deepwell.server.families.aliases.schema import AliasRequest
 from deepwell.server.families.family import Family
@@ -15,8 +15,8 @@ from deepwell.server.http.declaration import Declaration, Operation
 __all__ = ["FAMILY"]
 
 
-def _watcher(context: ServerContext, _app: FastAPI) -> AliasWatcher:
-    return AliasWatcher(context.aliases, context.kept)
+def _worker(context: ServerContext, _app: FastAPI) -> AliasWorker:
+    return AliasWorker(context)
 
 
 FAMILY = Family(
@@ -30,5 +30,5 @@ FAMILY = Family(
         api="deepwell",
     ),
     router,
-    worker=_watcher,
+    worker=_worker,
 )
