@@ -57,6 +57,8 @@ def test_every_path_belongs_to_its_place():
             "files/drafts/tmp1",
             "knowledge/vs_1/hash/lexical-1/meta.json",
             "fine_tuning/ftjob-1/checkpoints/step-2/adapter/adapter_config.json",
+            "improve/smollm2@prod/0001/train.jsonl",
+            "improve/smollm2@prod/0001/run/checkpoints/step-2/adapter/adapter_config.json",
             "deepwell.marker",
             "stores/1.marker",
             "audit/db/chain",
@@ -70,6 +72,8 @@ def test_every_path_belongs_to_its_place():
         "files/drafts/tmp1": "drafts",
         "knowledge/vs_1/hash/lexical-1/meta.json": "side_indexes",
         "fine_tuning/ftjob-1/checkpoints/step-2/adapter/adapter_config.json": "fine_tuning_runs",
+        "improve/smollm2@prod/0001/train.jsonl": "improve_rounds",
+        "improve/smollm2@prod/0001/run/checkpoints/step-2/adapter/adapter_config.json": "improve_rounds",
         "deepwell.marker": "markers",
         "stores/1.marker": "markers",
         "audit/db/chain": "anchors",
@@ -158,6 +162,29 @@ async def test_bytes_go_unless_another_tenant_has_the_same(database, tmp_path): 
     assert not files.blobs.path(mine.sha256).exists()
     assert files.blobs.path(shared.sha256).exists()
     assert (done.counts["files"], done.counts["blobs"]) == (2, 1)
+
+
+async def test_copies_of_votes_in_rounds_go_with_whom_they_name(database, tmp_path):  # noqa: F811
+    ratings, rounds = FeedbackStore(database), tmp_path / "improve"
+    for tenant, number, user in ((A, 0, ME), (A, 1, OTHER), (B, 2, ME)):
+        given = StoredFeedback(f"fb_{number}", f"t{number}", "up", 1, end_user=user, voter=voter_of(user))
+        await ratings.put(tenant, given)
+    for alias, numbers in (("both", (0, 1)), ("other", (1,)), ("elsewhere", (1, 2))):
+        folder = rounds / f"{alias}@prod" / "0001"
+        (folder / "run").mkdir(parents=True)
+        (folder / "train.jsonl").write_text("".join(f"said by {number}\n" for number in numbers))
+        votes = [{"source": f"fb_{number}"} for number in numbers]
+        (folder / "votes.json").write_text(json.dumps({"train": votes, "held_out": []}))
+
+    def left():
+        return sorted(path.parents[1].name for path in rounds.glob("*/*/train.jsonl"))
+
+    host = HostPlaces(rounds=rounds)
+    eraser = Eraser(database, FileStore(database, tmp_path / "files"), host, settle_s=0)
+    done = await eraser.erase(Subject(A, ME))
+    assert left() == ["elsewhere@prod", "other@prod"] and done.counts["improve_rounds"] == 1
+    await eraser.erase(Subject(A))
+    assert left() == [], "a round that has votes of two tenants is made anew without those that are gone"
 
 
 async def test_files_of_the_host_go_with_their_tenant(database, tmp_path):  # noqa: F811

@@ -15,6 +15,7 @@ import deepwell.storage
 from deepwell.errors import StorageError
 from deepwell.settings import InvalidSettings, Settings
 from deepwell.storage.database import Database, Tenant
+from deepwell.storage.installation import Installation
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.postgres import PostgreSQL
 from deepwell.storage.tables import HEAD, metadata
@@ -158,6 +159,29 @@ def test_servers_that_start_together_make_the_tables_once(fresh):
     assert [database.write_now(count) for database in databases] == [1] * 4
     for database in databases:
         database.close()
+
+
+def test_servers_that_start_together_on_a_database_without_an_id_give_it_one(postgres):
+    url = postgres.emptied()
+    one, other = PostgreSQL(url), PostgreSQL(url)
+    name = str(sa.make_url(url).database)
+
+    def start():
+        with other.writer.connect() as connection, connection.begin():
+            Installation().adopt(connection, other)
+
+    waiting = threading.Thread(target=start)
+    with one.writer.connect() as connection, connection.begin():
+        Installation().adopt(connection, one)
+        waiting.start()
+        blocked = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        while waiting.is_alive() and postgres.sql(name, blocked) == [(0,)]:
+            waiting.join(0.01)
+        assert waiting.is_alive(), "it made an id of its own"
+    waiting.join(30)
+    for backend in (one, other):
+        backend.writer.dispose()
+    assert postgres.sql(name, "SELECT count(*) FROM installation") == [(1,)]
 
 
 def test_every_revision_goes_up_and_down(fresh):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from deepwell.fleet.improve.parts import Say
     from deepwell.settings import Settings
 
-__all__ = ["register"]
+__all__ = ["folder_of", "parts_of", "register"]
 
 FolderOption = Annotated[
     Path | None,
@@ -99,9 +99,9 @@ def run(
             share=share,
             hashes=sets.hashes,
         )
-        place = _folder(folder, alias, settings)
+        place = folder_of(folder, alias, settings)
         with opened_database() as (database, anchors):
-            parts = _parts(database, tenant or ["local"], sets, server, place, settings)
+            parts = parts_of(database, tenant or ["local"], sets, _servers(server, place, settings))
             improver = Improver(terms, place, database, Rollouts(database, anchors), parts)
             found = asyncio.run(improver.run(write_json if json else _Shown()))
         if json:
@@ -119,7 +119,7 @@ def status(alias: Alias, folder: FolderOption = None, json: JsonFlag = False) ->
         from deepwell.fleet.promotion.rollout import Rollouts
         from deepwell.settings import Settings
 
-        state = StateFile(_folder(folder, alias, Settings.load())).read()
+        state = StateFile(folder_of(folder, alias, Settings.load())).read()
         found = None if state is None or state.round is None else state.round
         with opened_database() as (database, anchors):
             story = asyncio.run(Rollouts(database, anchors).registry.story(alias))
@@ -140,7 +140,8 @@ def status(alias: Alias, folder: FolderOption = None, json: JsonFlag = False) ->
             print_table(("gate", "result", "reason"), rows, folded=("reason",))
 
 
-def _folder(folder: Path | None, alias: str, settings: Settings) -> Path:
+def folder_of(folder: Path | None, alias: str, settings: Settings) -> Path:
+    """Returns the folder of the rounds of an alias: the one that was named, or that of the settings."""
     if folder is not None:
         return folder.absolute()
     from deepwell.fleet.improve.state import loop_folder
@@ -148,19 +149,16 @@ def _folder(folder: Path | None, alias: str, settings: Settings) -> Path:
     return loop_folder(settings.adapter_dir or settings.state_dir, alias)
 
 
-def _parts(
-    database: Any,
-    tenants: Sequence[str],
-    sets: Any,
-    servers: Sequence[str] | None,
-    place: Path,
-    settings: Settings,
+def parts_of(
+    database: Any, tenants: Sequence[str], sets: Any, publish: Any, threads: int | None = None
 ) -> Any:
-    """Returns the parts of a round: the database's votes, a training process, the engine, and the servers that are named."""
-    from deepwell.cli.servers import client_key, server_url
+    """Returns the parts of a round: the database's votes, a training process, the engine, and a publisher.
+
+    Args:
+        threads: those of the training; unset: the usable cores.
+    """
     from deepwell.fleet.improve.measure import EngineMeasure, Judges
     from deepwell.fleet.improve.parts import Parts
-    from deepwell.fleet.improve.serving import Servers
     from deepwell.fleet.improve.training import train_adapter
     from deepwell.safety.moderation.scorer import shipped_moderator
     from deepwell.storage.database import Tenant
@@ -170,15 +168,21 @@ def _parts(
         return [vote for one in tenants for vote in await collect_votes(database, Tenant(one))]
 
     async def train(folder: Path, say: Say) -> Path:
-        return await train_adapter(folder, say, threads=len(os.sched_getaffinity(0)))
+        return await train_adapter(folder, say, threads=threads or len(os.sched_getaffinity(0)))
 
     moderator = shipped_moderator()
     measure = EngineMeasure(sets, Judges(lambda request, answer: moderator.moderate(answer).flagged))
+    return Parts(collect, train, measure, publish)
+
+
+def _servers(named: Sequence[str] | None, place: Path, settings: Settings) -> Any:
+    """Returns the servers that are to serve a candidate."""
+    from deepwell.cli.servers import client_key, server_url
+    from deepwell.fleet.improve.serving import Servers
+
     key = client_key(settings)
-    urls = [one.rstrip("/").removesuffix("/v1") for one in servers or [server_url(settings)]]
-    return Parts(
-        collect, train, measure, Servers(urls, place, None if key is None else key.get_secret_value())
-    )
+    urls = [one.rstrip("/").removesuffix("/v1") for one in named or [server_url(settings)]]
+    return Servers(urls, place, None if key is None else key.get_secret_value())
 
 
 class _Shown:

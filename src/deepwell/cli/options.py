@@ -19,6 +19,7 @@ __all__ = [
     "EmbeddingModel",
     "Guard",
     "Host",
+    "Improve",
     "Init",
     "KeepAlive",
     "Knowledge",
@@ -141,6 +142,14 @@ Guard = Annotated[
     typer.Option(
         help="Policy of the guard that reads requests and answers: open, standard, strict, cn-public, or a YAML file.",
         metavar="POLICY",
+        rich_help_panel=_SERVER,
+    ),
+]
+Improve = Annotated[
+    bool,
+    typer.Option(
+        "--improve",
+        help="Improve the main model by its users' votes while the server runs; the settings improve_* say how.",
         rich_help_panel=_SERVER,
     ),
 ]

@@ -25,6 +25,7 @@ from deepwell.cli.options import (
     EmbeddingModel,
     Guard,
     Host,
+    Improve,
     Init,
     KeepAlive,
     Knowledge,
@@ -111,6 +112,7 @@ def serve(
     cors_origin: CorsOrigins = None,
     knowledge: Knowledge = None,
     guard: Guard = None,
+    improve: Improve = False,
     workers: Workers = None,
     init: Init = False,
     demo: Demo = False,
@@ -145,6 +147,7 @@ def serve(
             cors_origins=cors_origin or None,
             knowledge=knowledge,
             guard=guard,
+            improve=improve or None,
             workers=workers,
         )
         check_store(settings, init=init)
@@ -163,7 +166,10 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
         from deepwell.safety.policy import Policy
 
         Policy.load(settings.guard)  # a wrong one should not cost a load
+    from deepwell.cli.improving.beside import check_improving, improving
     from deepwell.server.http.listen import bind, url_of
+
+    check_improving(settings)
 
     # Before loading: a taken port should not cost a load.
     with bind(settings.host, settings.port) as listener:
@@ -190,7 +196,8 @@ def _serve(settings: Settings, adapters: Mapping[str, Path], *, demo: bool, as_j
                 os.kill(os.getpid(), signal.SIGTERM)
 
         try:
-            _run(settings, listener, loaded, ready)
+            with improving(settings, loaded):
+                _run(settings, listener, loaded, ready)
         finally:
             loaded.close()
         if failures:

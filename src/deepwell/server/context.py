@@ -38,7 +38,7 @@ from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditStore
 from deepwell.storage.usage import UsageStore
 
-__all__ = ["ServerContext", "TunedNames"]
+__all__ = ["PromotedNames", "ServerContext", "TunedNames"]
 
 
 class TunedNames(Protocol):
@@ -50,6 +50,18 @@ class TunedNames(Protocol):
 
     async def delete(self, name: str, tenant: Tenant) -> bool:
         """Deletes the tenant's model of a name for good. Returns whether there was one."""
+        ...
+
+
+class PromotedNames(Protocol):
+    """The versions of the registry that aliases mean. They are loaded as adapters that all tenants share."""
+
+    async def load(self, alias: str, name: str) -> bool:
+        """Loads the model of a name that an alias means. Returns whether it can be used now."""
+        ...
+
+    async def earlier(self, alias: str, name: str) -> Sequence[str]:
+        """Returns the models that may answer in place of one that an alias means and that cannot be loaded."""
         ...
 
 
@@ -69,6 +81,7 @@ class ServerContext:
         aliases: further names of models.
         usage: counts what requests use of models.
         tuned: the models that fine-tuning has made. None: there are none.
+        promoted: the versions of the registry that aliases mean. None: nothing loads them.
         own_routes: calls the routes that batches may call. `create_app` sets it.
         guard: reads all that goes into models and comes out of them. None: nothing does.
         rollouts: decides about roll-outs. None: the server was started without.
@@ -91,6 +104,7 @@ class ServerContext:
     guard: ServerGuard | None = field(default=None, init=False)
     usage: UsageMeter = field(default_factory=UsageMeter, init=False)
     tuned: TunedNames | None = field(default=None, init=False)
+    promoted: PromotedNames | None = field(default=None, init=False)
     own_routes: InProcessClient | None = field(default=None, init=False)
     rollouts: RolloutDesk | None = field(default=None, init=False)
     _state: State | None = field(default=None, init=False)
@@ -219,7 +233,7 @@ class ServerContext:
         arm: Arm = "candidate" if candidates else "current"
         for candidate in candidates:
             try:
-                found = self._find_loaded(candidate, tenant) or await self._find_on_demand(candidate, tenant)
+                found = await self._find_served(name, candidate, tenant)
             except ModelNotFound:  # a roll-out must not fail the requests of those it chose
                 self.aliases.miss(name, candidate)
                 arm = "unserved"
@@ -227,15 +241,38 @@ class ServerContext:
                 self.metrics.rollouts.asked(name, arm)
                 return found
         try:
-            found = self._find_loaded(model, tenant) or await self._find_on_demand(model, tenant)
-            self.metrics.rollouts.asked(name, arm)
-            return found
+            found = await self._find_served(name, model, tenant)
         except ModelNotFound as error:
+            for one in () if self.promoted is None else await self.promoted.earlier(name, model):
+                try:
+                    found = await self._find_served(name, one, tenant)
+                except ModelNotFound:
+                    continue
+                self.aliases.replace(name, f"the model {model}", one)
+                self.metrics.rollouts.asked(name, arm)
+                return found
             raise ModelNotFound(
                 f"the alias {name!r} means {model!r}: {error.message}",
                 fix=f"let it mean a served model: deepwell models alias set {name} MODEL",
                 param="model",
             ) from None
+        self.metrics.rollouts.asked(name, arm)
+        return found
+
+    async def _find_served(self, alias: str, name: str, tenant: Tenant) -> tuple[Answering, str]:
+        """Returns the model of a name that an alias means; an adapter of the registry is loaded if it is not.
+
+        Raises:
+            ModelNotFound: there is none.
+        """
+        try:
+            return self._find_loaded(name, tenant) or await self._find_on_demand(name, tenant)
+        except ModelNotFound:
+            if self.promoted is None or not await self.promoted.load(alias, name):
+                raise
+            if (found := self._find_loaded(name, tenant)) is None:
+                raise
+            return found
 
     def _find_loaded(self, name: str, tenant: Tenant) -> tuple[Answering, str] | None:
         """Returns the model that stays, or the adapter of one, of this name."""

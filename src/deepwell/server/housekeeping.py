@@ -7,6 +7,7 @@ import logging
 
 from deepwell.errors import DeepwellError
 from deepwell.safety.privacy.erase import Eraser, Hooks, HostPlaces
+from deepwell.safety.privacy.rounds import forget_votes
 from deepwell.server.context import ServerContext
 from deepwell.storage.database import Tenant
 from deepwell.storage.retention import Retention
@@ -52,6 +53,8 @@ class Housekeeper:
                 newest = await erasures.newest()
                 if seen is not None and newest != seen:
                     await self._context.forget_answers()
+                if newest not in (None, seen) and self._context.options.worker == 0:
+                    await forget_votes(database, self._context.options.tuning.rounds)
                 seen = newest
             except Exception as error:
                 _warn("the database is not in order", error)
@@ -88,7 +91,8 @@ def erasing(context: ServerContext) -> Eraser:
     async def refresh_index(tenant: Tenant, store_id: str) -> None:
         await context.knowledge.searcher.synchronise(tenant, store_id)
 
-    host = HostPlaces(context.options.knowledge.folder, runs=context.options.tuning.folder)
+    tuning = context.options.tuning
+    host = HostPlaces(context.options.knowledge.folder, runs=tuning.folder, rounds=tuning.rounds)
     hooks = Hooks(refresh_index, context.forget_answers)
     return Eraser(context.state.database, context.state.files, host, hooks)
 

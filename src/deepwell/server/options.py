@@ -153,17 +153,20 @@ class TuningOptions:
     Attributes:
         folder: directory of the runs; None: one that is gone with the server.
         jobs: trainings at a time; 0: jobs are refused.
+        rounds: directory of the rounds of improvement; None: there are none on this host.
         command: program that trains, which gets the run's folder; None: the package's own, which needs the extra `tune`.
     """
 
     folder: Path | None = None
     jobs: int = 1
+    rounds: Path | None = None
     command: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> TuningOptions:
         """Reads the options from the settings."""
-        return cls(settings.data_dir / "fine_tuning", settings.fine_tuning_jobs)
+        rounds = (settings.adapter_dir or settings.state_dir) / "improve"
+        return cls(settings.data_dir / "fine_tuning", settings.fine_tuning_jobs, rounds)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pydantic_settings import (
 
 from deepwell.settings.client import ClientSettings
 from deepwell.settings.engine import EngineSettings
+from deepwell.settings.improve import ImproveSettings
 from deepwell.settings.knowledge import KnowledgeSettings
 from deepwell.settings.models import ModelSettings
 from deepwell.settings.problems import invalid, refuse_misspelt_variables
@@ -41,6 +42,7 @@ class Settings(
     StorageSettings,
     EngineSettings,
     KnowledgeSettings,
+    ImproveSettings,
     SafetySettings,
     ServerSettings,
 ):

@@ -88,7 +88,7 @@ class Database:
         try:
             with backend.writer.connect() as connection, connection.begin():
                 bring_up_to_date(connection, backend, self._installation)
-                self._installation.adopt(connection, backend.shown)
+                self._installation.adopt(connection, backend)
                 self._installation.require_files(connection, backend.shown)
         except SQLAlchemyError as error:
             raise cannot_open(backend, error) from None

@@ -13,7 +13,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from deepwell.storage.backend import StoreReplaced
+from deepwell.storage.backend import Backend, StoreReplaced
 from deepwell.storage.marker import Markers, Memory, StoreLost
 from deepwell.storage.tables import api_keys, files, installation
 
@@ -54,13 +54,19 @@ class Installation:
         if self._markers is not None and self._markers.read():
             raise StoreLost(f"the database {shown} is empty, and was not before", fix=_FIX)
 
-    def adopt(self, connection: Connection, shown: str) -> None:
+    def adopt(self, connection: Connection, backend: Backend) -> None:
         """Compares the database with its markers, and raises its generation: this start belongs to its history.
+
+        A database without an id is given one, by one process alone: those that start together wait for the first.
 
         Raises:
             StoreLost: it is not the database that was here before.
         """
+        shown = backend.shown
         row = connection.execute(_ROW).one_or_none()
+        if row is None:
+            backend.lock_migrations(connection)
+            row = connection.execute(_ROW).one_or_none()
         keys = connection.execute(_KEYS).first() is not None
         if self._markers is not None:
             for memory in self._markers.read():

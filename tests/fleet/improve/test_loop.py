@@ -14,10 +14,11 @@ from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve import loop
 from deepwell.fleet.improve.loop import Improver, ImproveTerms
 from deepwell.fleet.improve.parts import Parts
-from deepwell.fleet.improve.state import State, StateFile
+from deepwell.fleet.improve.state import Round, State, StateFile
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.gates import GATES, GateReport, GateResult
 from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.safety.privacy.rounds import drop_copies
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback
@@ -65,6 +66,7 @@ class World:
     votes: list[Vote] = field(default_factory=lambda: votes(150))
     report: GateReport = field(default_factory=report)
     trained: list[Path] = field(default_factory=list[Path])
+    lines: list[str] = field(default_factory=list[str])
     measured: list[tuple[Path | None, Path, Curated]] = field(default_factory=list[Any])
     published: list[tuple[str, Path]] = field(default_factory=list[Any])
     unserved: bool = False
@@ -74,6 +76,7 @@ class World:
 
     async def train(self, folder: Path, say: Any) -> Path:
         self.trained.append(folder)
+        self.lines.append((folder.parent / "train.jsonl").read_text())
         adapter = folder / "adapter"
         adapter.mkdir(exist_ok=True)
         (adapter / "adapter_config.json").write_text("{}")
@@ -167,7 +170,7 @@ async def test_training_sees_no_held_out_vote_and_the_copies_are_deleted(world: 
     config = json.loads((world.trained[0] / "config.json").read_text())
     data = world.trained[0].parent / "train.jsonl"
     assert config["data"] == [str(data)]
-    lines = data.read_text()
+    [lines] = world.lines
     assert config["validation"] == 0 and config["model"] == "smollm2"
     _, _, curated = world.measured[0]
     assert curated.held_out and not any(one.answer in lines for one in curated.held_out)
@@ -353,3 +356,116 @@ async def test_a_kill_anywhere_is_followed_by_a_run_that_goes_on(
     assert await world.events() == STORY and check_ledger(world.database).holds
     assert len({*world.trained}) == 1 and await world.meaning() == "smollm2-prod-1"
     assert story.versions[f"{PROD}#1"].artefact == str(world.trained[0] / "adapter")
+
+
+# ---- erasures
+
+
+def _said(folder: Path) -> str:
+    """Returns everything that the folders of rounds hold."""
+    return "".join(
+        one.read_text(errors="replace")
+        for one in sorted(folder.rglob("*"))
+        if one.is_file() and one.name != "state.json"
+    )
+
+
+async def _erase(world: World, user: str) -> set[str]:
+    """Erases the votes of a user, as the eraser of the server does, and returns what they said."""
+    gone = [one for one in world.votes if one.user == user]
+    world.votes = [one for one in world.votes if one.user != user]
+    assert drop_copies(world.folder, {one.source for one in world.votes}) == 1
+    return {one.answer for one in gone}
+
+
+async def test_a_person_who_is_erased_while_a_round_trains_is_in_none_of_its_files(world: World) -> None:
+    said: set[str] = set()
+    data: list[str] = []
+    train = world.train
+
+    async def erased_meanwhile(folder: Path, say: Any) -> Path:
+        data.append((folder.parent / "train.jsonl").read_text())
+        found = await train(folder, say)
+        if len(data) == 1:
+            said.update(await _erase(world, "user-3"))
+        return found
+
+    world.train = erased_meanwhile  # pyright: ignore[reportAttributeAccessIssue]
+    await world.improver().run()
+    assert len(data) == 2 and any(one in data[0] for one in said)
+    assert not any(one in data[1] for one in said), "it was trained anew, from what is left"
+    [(_, _, curated)] = world.measured
+    assert "user-3" not in {one.user for one in (*curated.train, *curated.held_out)}
+    assert not any(one in _said(world.folder / "loop") for one in said)
+    assert await world.events() == ["alias", "version", "gates", "canary"]
+
+
+async def test_a_person_who_is_erased_while_a_round_is_measured_is_unlearnt(world: World) -> None:
+    measure, erased = world.measure, False
+
+    def erased_meanwhile(*arguments: Any) -> GateReport:
+        nonlocal erased
+        if not erased:
+            erased = True
+            world.votes = [one for one in world.votes if one.user != "user-3"]
+            drop_copies(world.folder, {one.source for one in world.votes})
+        return measure(*arguments)
+
+    world.measure = erased_meanwhile  # pyright: ignore[reportAttributeAccessIssue]
+    await world.improver().run()
+    assert len(world.trained) == len(world.measured) == 2
+    assert "user-3" not in {one.user for one in (*world.measured[1][2].train, *world.measured[1][2].held_out)}
+
+
+async def test_a_training_whose_folder_an_erasure_took_begins_again(world: World) -> None:
+    train, failed = world.train, False
+
+    async def fails(folder: Path, say: Any) -> Path:
+        nonlocal failed
+        if not failed:
+            failed = True
+            await _erase(world, "user-3")
+            raise DeepwellError("the training died", fix="look")
+        return await train(folder, say)
+
+    world.train = fails  # pyright: ignore[reportAttributeAccessIssue]
+    await world.improver().run()
+    assert len(world.trained) == 1 and "canary" in await world.events()
+
+
+async def test_a_round_without_enough_votes_after_an_erasure_is_given_up(world: World) -> None:
+    train = world.train
+
+    async def erased_meanwhile(folder: Path, say: Any) -> Path:
+        found = await train(folder, say)
+        world.votes = world.votes[:10]
+        drop_copies(world.folder, {one.source for one in world.votes})
+        return found
+
+    world.train = erased_meanwhile  # pyright: ignore[reportAttributeAccessIssue]
+    found = await world.improver().run()
+    assert found.round is not None and found.round.outcome == "aborted"
+    assert "votes were erased" in found.round.reason and await world.events() == ["alias"]
+
+
+async def test_the_copies_of_votes_are_gone_before_a_candidate_serves(world: World) -> None:
+    await world.improver().run()
+    assert not any(one.name in ("train.jsonl", "votes.json") for one in (world.folder / "loop").rglob("*"))
+
+
+def test_an_erasure_leaves_rounds_of_others_and_what_gates_have_judged(tmp_path: Path) -> None:
+    for alias, source, stage in (("a", "fb-1", "train"), ("b", "fb-2", "measure"), ("c", "fb-1", "canary")):
+        folder = tmp_path / alias / "0001"
+        (folder / "run" / "adapter").mkdir(parents=True)
+        (folder / "train.jsonl").write_text("{}")
+        (folder / "votes.json").write_text(json.dumps({"train": [{"source": source}], "held_out": []}))
+        StateFile(tmp_path / alias).write(State("s", 1, Round(1, "m", "m", "m-1", stage)))  # pyright: ignore
+    (tmp_path / "d" / "0001").mkdir(parents=True)
+    (tmp_path / "d" / "0001" / "votes.json").write_text("[" * 10_000)
+    assert drop_copies(tmp_path, {"fb-2"}) == 3
+    left = sorted(str(one.relative_to(tmp_path)) for one in tmp_path.rglob("*") if one.is_file())
+    assert left == ["a/state.json", "b/0001/train.jsonl", "b/0001/votes.json", "b/state.json", "c/state.json"]
+    assert (
+        not (tmp_path / "a" / "0001" / "run").exists()
+        and (tmp_path / "c" / "0001" / "run" / "adapter").is_dir()
+    )

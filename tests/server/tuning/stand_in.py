@@ -42,6 +42,7 @@ def main() -> int:
         time.sleep(0.02 if "slow" in text else 0)
         state = hashlib.sha256(state + f"{step}{config['train']['seed']}{text}".encode()).digest()
         loss = 2.0 / step
+        rewards = {"reward": 0.25 * step, "kl": 0.01} if '"say": "rewards"' in text else {}
         record(
             folder,
             "step",
@@ -52,11 +53,19 @@ def main() -> int:
             learning_rate=1e-4,
             tokens_per_second=10.0,
             seconds_left=float(steps - step),
+            **rewards,
         )
         if die and step == int(die[1]):
             os.kill(os.getpid(), signal.SIGKILL)
         if step % EVERY == 0 or stopped:
-            record(folder, "validation", step=step, loss=loss + 0.1, token_accuracy=0.4)
+            record(
+                folder,
+                "validation",
+                step=step,
+                loss=loss + 0.1,
+                token_accuracy=0.4,
+                **({"reward": 0.2 * step} if rewards else {}),
+            )
             checkpoint(folder, step, state, config)
         while wait and step == int(wait[1]) and not stopped and not (folder / "go").exists():
             time.sleep(0.01)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from deepwell.tuning.align.ppo.rewards.kinds import open_reward
 from deepwell.tuning.align.ppo.rewards.preference import Pair, PreferenceReward, fit_bradley_terry
 from deepwell.tuning.align.ppo.rewards.rule import RuleReward
 from deepwell.tuning.align.ppo.rollouts import Rollout
+from deepwell.tuning.evaluate.graders import ModelAnswer
 
 ASKED = Prompt(messages=({"role": "user", "content": "How was it?"},))
 GOOD = ["a great film", "great fun and joy", "joy from start to end", "a fun and great story"]
@@ -100,6 +101,28 @@ def test_a_grader_sees_the_fields_of_its_prompt_and_never_asks_a_model():
         GraderReward({"type": "python", "name": "p", "source": "print(1)"})
 
 
+class Judge:
+    """Grades by the number in the answer; 9 is refused."""
+
+    async def answer(self, model: str, messages: Sequence[Mapping[str, str]], **_: object) -> ModelAnswer:
+        said = messages[0]["content"].split()[-1]
+        return ModelAnswer(json.dumps({"result": float(said)}), refused=said == "9")
+
+
+def test_an_answer_without_a_grade_has_the_least_score_and_none_with_one_is_an_error():
+    grader = {
+        "type": "score_model",
+        "name": "judge",
+        "model": "m",
+        "input": [{"role": "user", "content": "rate {{ sample.output_text }}"}],
+        "range": [1, 5],
+    }
+    reward = GraderReward(grader, model=Judge())
+    assert reward.scores([ASKED] * 4, ["4", "7", "9", "2"]) == [4.0, 1.0, 1.0, 2.0]
+    with pytest.raises(InvalidRequest, match="gives no score: model_grader_parse_error"):
+        reward.scores([ASKED] * 2, ["7", "8"])
+
+
 def test_rewards_are_made_of_their_configuration(tmp_path: Path):
     labelled = tmp_path / "labelled.jsonl"
     lines = [{"text": text, "label": "good"} for text in GOOD] + [
@@ -155,3 +178,19 @@ def test_an_answer_without_an_end_loses_its_penalty_and_a_broken_reward_is_an_er
     for broken in (Fixed(1.0), Fixed(1.0, float("nan"))):
         with pytest.raises(DeepwellError, match="reward gave"):
             Rewards(broken).of([ASKED, ASKED], rollouts)
+
+
+def test_a_model_of_the_store_grades_answers(smollm2_path: Path):
+    grader = {
+        "type": "score_model",
+        "name": "judge",
+        "model": "the judge",
+        "input": [{"role": "user", "content": "Rate it with a number from 0 to 10: {{ sample.output_text }}"}],
+        "range": [0, 10],
+    }
+    config = RewardConfig(type="grader", grader=grader, models={"the judge": str(smollm2_path)})  # pyright: ignore[reportCallIssue]
+    reward = open_reward(config, letters)
+    scores = reward.scores([ASKED] * 3, ["It was great.", "It was great.", "Bad."])
+    assert scores[0] == scores[1] and all(0 <= one <= 10 for one in scores)
+    # A second call has an event loop of its own
+    assert reward.scores([ASKED], ["It was great."]) == scores[:1]

@@ -158,7 +158,8 @@ def _host(settings: Settings) -> HostPlaces:
 
     folder = settings.data_dir
     history = data_root() / "chat_history"
-    return HostPlaces(folder / "knowledge", settings.access_log_file, history, folder / "fine_tuning")
+    rounds = (settings.adapter_dir or settings.state_dir) / "improve"
+    return HostPlaces(folder / "knowledge", settings.access_log_file, history, folder / "fine_tuning", rounds)
 
 
 def _hooks(settings: Settings, database: Database) -> Hooks:

@@ -44,6 +44,13 @@ def ppo(
             metavar="KIND",
         ),
     ] = None,
+    grader: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with one of OpenAI's graders, as JSON or YAML, whose score is the reward.",
+            metavar="FILE",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -78,11 +85,35 @@ def ppo(
         kind: Any = PPOConfig
         if config is None and data is None and not any(one.startswith("data=") for one in assignments):
             raise InvalidRequest.of("tune_ppo_no_data")
+        if grader is not None:
+            if reward not in (None, "grader"):
+                raise InvalidRequest.of("tune_ppo_two_rewards", reward=reward)
+            text = jsons.dumps(_grader_of(grader), ensure_ascii=False)  # JSON is YAML, which assignments are
+            assignments += ["reward.type=grader", f"reward.grader={text}"]
         run = configured(kind, config, given, None, assignments).placed(Path.cwd())
         artefact = trained(run, command(str(run.output)), json=json)
         if not json:
             _print_figures(artefact)
             print_end(run, artefact)
+
+
+def _grader_of(path: Path) -> dict[str, Any]:
+    """Returns the grader of a file.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or holds no grader.
+    """
+    import yaml
+
+    from deepwell.errors import InvalidRequest
+    from deepwell.tuning.evaluate.graders import parse_grader
+
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        raise InvalidRequest.of("tune_ppo_grader_file", param="grader", file=path) from None
+    parse_grader(found)
+    return found
 
 
 def _print_figures(artefact: Path) -> None:

@@ -244,6 +244,14 @@ class _ShownEvents:
                     left=f"{minutes}:{seconds:02}",
                 )
                 self._bar.update(self._task, completed=event["step"], left=left)
+            case "validation" if "reward" in event:
+                text = say(
+                    "tune_validation_ppo",
+                    step=event["step"],
+                    reward=f"{event['reward']:.3f}",
+                    kl=f"{event['kl']:.3f}",
+                )
+                self._bar.console.print(text, soft_wrap=True)
             case "validation":
                 accuracy = event.get("token_accuracy", event.get("accuracy", 0.0))
                 text = say(

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from deepwell.errors import InvalidRequest, NotFound
+from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve.parts import Parts, Say
 from deepwell.fleet.improve.state import BY, Round, State, StateFile, replace_file
 from deepwell.fleet.promotion.artefact import version_of
@@ -145,10 +145,7 @@ class Improver:
         folder = self._folder(found)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it wrote the state
         (folder / _RUN).mkdir(parents=True, mode=0o700)
-        write_judged(folder / _DATA, votes_as_judged(curated.train))
-        parts = {"train": curated.train, "held_out": curated.held_out}
-        values = {name: [asdict(one) for one in part] for name, part in parts.items()}
-        replace_file(folder / _VOTES, json.dumps(values, ensure_ascii=False))
+        await self._write_votes(found, curated)
         state.round, state.rounds = found, number
         state.used = sorted(one.source for one in kept)
         self._file.write(state)
@@ -157,6 +154,11 @@ class Improver:
     async def _train(self, found: Round, say: Say) -> str:
         folder = self._folder(found)
         run = folder / _RUN
+        while not self._has_votes(found):
+            left = await self._renew_votes(found)
+            if left < max(self._terms.bars.least_votes, 1):
+                _end(found, "aborted", f"votes were erased, and {left} are left to train on")
+                return ""
         config = run / "config.json"
         if not config.is_file():  # the terms of another run do not change a training that has begun
             # Nothing is validated on held-out votes while it trains: they judge the result.
@@ -168,12 +170,22 @@ class Improver:
                 "output": str(run),
             }
             replace_file(config, json.dumps(values, ensure_ascii=False))
-        adapter = await self._parts.train(run, say)
+        try:
+            adapter = await self._parts.train(run, say)
+        except DeepwellError:
+            if self._has_votes(found):
+                raise
+            return ""  # an erasure took the folder of the run
+        if not self._has_votes(found):  # erased meanwhile: what was learnt from them is not used
+            return ""
         found.adapter = adapter.name
         found.stage = "measure"
         return ""
 
     async def _measure(self, found: Round, say: Say) -> str:
+        if not self._has_votes(found):
+            found.stage = "train"
+            return ""
         story = await self._rollouts.registry.story(self._terms.alias)
         current = self._adapter_of(story, found.current)
         report = await asyncio.to_thread(
@@ -184,11 +196,15 @@ class Improver:
             self._curated(found),
             say,
         )
+        if not self._has_votes(found):
+            found.stage = "train"
+            return ""
         replace_file(self._folder(found) / _REPORT, json.dumps(report.to_json(), ensure_ascii=False))
         found.stage = "register"
         return ""
 
     async def _register(self, found: Round, say: Say) -> str:
+        self._forget_votes(found)  # nothing reads them any more
         registry, alias, folder = self._rollouts.registry, self._terms.alias, self._adapter(found)
         report: dict[str, Any] = json.loads((self._folder(found) / _REPORT).read_text(encoding="utf-8"))
         versions = (await registry.story(alias)).versions_of(alias)
@@ -276,6 +292,33 @@ class Improver:
         return Curated(
             train, held_out, DataReport(read=len(train) + len(held_out), kept=len(train) + len(held_out))
         )
+
+    async def _write_votes(self, found: Round, curated: Curated) -> None:
+        """Writes the copies of votes that a round works on. An erasure deletes them, if a vote that it erased is among them."""
+        folder = self._folder(found)
+        parts = {"train": curated.train, "held_out": curated.held_out}
+        values = {name: [asdict(one) for one in part] for name, part in parts.items()}
+        replace_file(folder / _VOTES, json.dumps(values, ensure_ascii=False))
+        write_judged(folder / _DATA, votes_as_judged(curated.train))
+        left = {one.source for one in await self._parts.collect()}
+        if any(one.source not in left for part in parts.values() for one in part):
+            self._forget_votes(found)  # erased while they were written
+
+    def _has_votes(self, found: Round) -> bool:
+        return all((self._folder(found) / name).is_file() for name in (_DATA, _VOTES))
+
+    async def _renew_votes(self, found: Round) -> int:
+        """Makes the copies anew from the votes that are left, forgets what was trained, and returns how many train."""
+        state = self._file.begin()
+        votes = await self._parts.collect()
+        curated = await asyncio.to_thread(curate, votes, replace(self._terms.limits, salt=state.salt))
+        run = self._folder(found) / _RUN
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir(parents=True, mode=0o700)
+        found.adapter = ""
+        found.votes |= {"train": len(curated.train), "held_out": len(curated.held_out)}
+        await self._write_votes(found, curated)
+        return len(curated.train)
 
     def _folder(self, found: Round) -> Path:
         return self._file.folder / f"{found.number:04}"

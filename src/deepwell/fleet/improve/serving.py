@@ -8,9 +8,19 @@ from typing import Any
 
 from deepwell.errors import DeepwellError
 
-__all__ = ["Servers"]
+__all__ = ["ByAlias", "Servers"]
 
 _CONNECT_S, _LOAD_S = 5.0, 120.0
+
+
+class ByAlias:
+    """The servers of one database, which load what their aliases mean, and candidates, by themselves.
+
+    A server that cannot load a candidate gives its users the model of before and says so in its log.
+    """
+
+    async def __call__(self, name: str, folder: Path) -> None:
+        """Returns at once: the roll-out tells the servers."""
 
 
 class Servers:

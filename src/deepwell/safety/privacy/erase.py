@@ -28,6 +28,7 @@ from deepwell.safety.privacy import rows
 from deepwell.safety.privacy.attribution import Subject, attributed, parts
 from deepwell.safety.privacy.ledger import LEASE_S, Change, EraseOvertaken, Ledger
 from deepwell.safety.privacy.log_lines import drop_lines
+from deepwell.safety.privacy.rounds import forget_votes
 from deepwell.safety.privacy.trained import drop_runs
 from deepwell.storage.database import LOCAL, Database, Tenant
 from deepwell.storage.files import FileStore
@@ -53,12 +54,14 @@ class HostPlaces:
         access_log: file of the access log.
         chat_history: lines typed into `deepwell chat`, which are the tenant `local`'s.
         runs: directory of the folders of fine-tuning jobs.
+        rounds: directory of the rounds of improvement, with a folder for each alias.
     """
 
     indexes: Path | None = None
     access_log: Path | None = None
     chat_history: Path | None = None
     runs: Path | None = None
+    rounds: Path | None = None
 
 
 async def _nothing(*_given: Any) -> None:
@@ -157,6 +160,7 @@ class Eraser:
             if not await self.run_next():
                 await asyncio.sleep(_POLL_S)
         # Another host may have run it. What this host has besides the database is found here alone.
+        await forget_votes(self._database, self._host.rounds)
         if not subject.end_user:
             await asyncio.to_thread(self._host_files, subject, await self._stores(), await self._runs())
         if self._vacuum and not self.overwritten:
@@ -228,6 +232,7 @@ class Eraser:
             total += change.rows
         known = await self._stores(), await self._runs()
         await ledger.settle(await asyncio.to_thread(self._host_files, subject, *known))
+        await self._forget_votes(ledger)
         if busy:  # what was under way may have written behind this pass: the next one finds it
             await asyncio.sleep(self._settle_s)
             return total or 1
@@ -259,6 +264,7 @@ class Eraser:
             await step(lambda connection, id=id: rows.erase_store(connection, subject, id))
         for part in parts(found.responses):
             await step(lambda connection, part=part: rows.erase_responses(connection, subject, part))
+        await self._forget_votes(ledger)
         if found.stores:
             await ledger.settle(await asyncio.to_thread(self._drop_indexes, await self._stores()))
         if found.files:
@@ -275,6 +281,10 @@ class Eraser:
             if store_id in known:
                 await self._hooks.refresh_index(subject.tenant, store_id)
         await ledger.settle({"blobs": released})
+
+    async def _forget_votes(self, ledger: Ledger) -> None:
+        """Deletes copies of votes that are gone, also those that a killed pass left."""
+        await ledger.settle({"improve_rounds": await forget_votes(self._database, self._host.rounds)})
 
     async def _stores(self) -> set[str]:
         query = sa.select(vector_stores.c.id)

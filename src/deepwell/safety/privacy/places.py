@@ -186,6 +186,16 @@ PLACES: Final = (
         paths=("fine_tuning/ftjob-*/**",),
     ),
     Place(
+        "improve_rounds",
+        "file",
+        "copies of votes in rounds of improvement, in `adapter_dir` if that is set: not exported, because the votes are. Those "
+        "of a round with a vote of the tenant are deleted on this host, and within a minute by every server, with what was "
+        "trained on them; the round makes them anew from the votes that are left. An adapter that its gates have judged stays "
+        "until a later round replaces it",
+        "as for a tenant, for rounds with a vote of the end user",
+        paths=("improve/*/**",),
+    ),
+    Place(
         "limits",
         "file",
         "hashes of keys and times of the last minute; no personal data",

@@ -89,13 +89,25 @@ class ModelAliases:
         """The aliases as they were last read; None: they never were."""
         return self._known
 
+    async def meanings(self) -> Mapping[str, Meaning]:
+        """Returns what every alias means, by alias.
+
+        Raises:
+            DeepwellError, SQLAlchemyError, OSError, TimeoutError: as `models`.
+        """
+        models = await self.models()
+        canaries = {} if self._known is None else self._known.canaries
+        return {name: Meaning(model, canaries.get(name)) for name, model in models.items()}
+
     def miss(self, name: str, candidate: str) -> None:
         """Warns, once for each roll-out, that a candidate is not served here, and that its users get the model instead."""
-        if (name, candidate) not in self._missed:
-            self._missed.add((name, candidate))
-            _log.warning(
-                "the candidate %s of the alias %s is not served here: its model answers", candidate, name
-            )
+        self.replace(name, f"the candidate {candidate}", "its model")
+
+    def replace(self, name: str, wanted: str, instead: str) -> None:
+        """Warns, once for each model, that what an alias means is not served here, and what answers instead."""
+        if (name, wanted) not in self._missed:
+            self._missed.add((name, wanted))
+            _log.warning("%s of the alias %s is not served here: %s answers", wanted, name, instead)
 
     async def refresh(self) -> None:
         """Reads the aliases if they have changed."""
@@ -108,7 +120,9 @@ class ModelAliases:
             self._known is None or found.newest >= self._known.newest
         ):  # a slower look may end after a newer one
             self._known = found
-            self._missed &= {(name, canary.model) for name, canary in found.canaries.items()}
+            canaries = {(name, f"the candidate {one.model}") for name, one in found.canaries.items()}
+            models = {(name, f"the model {model}") for name, model in found.models.items()}
+            self._missed &= canaries | models
         self._looked = self._clock()
 
     async def _look_once(self) -> None:

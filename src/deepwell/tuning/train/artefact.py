@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
@@ -9,16 +10,26 @@ from pathlib import Path
 from typing import Any, Final
 
 from deepwell.dialogue.text import Codec
-from deepwell.errors import InvalidModelFile
+from deepwell.errors import InvalidModelFile, InvalidRequest
 from deepwell.models.formats.checkpoint import Checkpoint
 from deepwell.models.formats.safetensors import read_json
 from deepwell.tuning.train.examples import template_hash, tokenizer_hash
 from deepwell.version import deepwell_version
 
-__all__ = ["RECORD", "base_hashes", "check_base", "library_versions", "read_record", "write_record"]
+__all__ = [
+    "RECORD",
+    "artefact_hash",
+    "base_hashes",
+    "check_base",
+    "library_versions",
+    "read_record",
+    "write_record",
+]
 
 RECORD: Final = "deepwell.json"
 FORMAT: Final = 1
+_CHUNK: Final = 1 << 20
+_MOST_FILES: Final = 1000
 _LIBRARIES: Final = ("torch", "transformers", "peft", "safetensors", "tokenizers", "numpy")
 
 
@@ -96,3 +107,31 @@ def check_base(folder: Path, *, fingerprint: str, template_hash: str) -> dict[st
                 base=str(record.get("base"))[:80],
             )
     return record
+
+
+def artefact_hash(folder: Path) -> str:
+    """Returns the SHA-256 of an artefact: of the paths of its files, and of what is in them, in the order of the paths.
+
+    Raises:
+        InvalidRequest: the folder is none, or holds too many files.
+    """
+    if not folder.is_dir():
+        raise InvalidRequest(
+            f"{folder} is no folder", fix="name the folder that `deepwell tune` wrote", param="artefact"
+        )
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    if not files or len(files) > _MOST_FILES:
+        raise InvalidRequest(
+            f"{folder} holds {len(files)} files, which is no artefact",
+            fix="name the folder of one adapter or model",
+            param="artefact",
+        )
+    whole = hashlib.sha256()
+    for path in files:
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+        name = path.relative_to(folder).as_posix()
+        whole.update(f"{len(name)}:{name}{digest.hexdigest()}".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()

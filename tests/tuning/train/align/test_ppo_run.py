@@ -157,6 +157,27 @@ def test_a_cost_above_its_limit_raises_its_multiplier_and_the_judge_is_only_meas
     assert weights(run(other, tmp_path / "other", tiny)[0]) == weights(tmp_path / "run" / "adapter")
 
 
+def test_held_out_prompts_are_measured_on_the_way(tiny: Path, tmp_path: Path):
+    alike = {
+        "type": "text_similarity",
+        "name": "alike",
+        "input": "{{ sample.output_text }}",
+        "reference": "hello",
+        "evaluation_metric": "cosine",
+    }
+    reward = {"type": "grader", "grader": alike, "models": {"unused": str(tiny)}}
+    measured = {"evaluate_every": 2, "evaluation_samples": 2}
+    value = short(tiny, tmp_path, reward=reward, validation=0.3, train=measured)
+    artefact, events = run(value, tmp_path / "run", tiny)
+    found = [one for one in events if one["event"] == "validation"]
+    assert [one["step"] for one in found] == [2, 4]
+    assert all(-1 <= one["reward"] <= 1 and one["kl"] >= 0 for one in found)
+    # Neither measurements on the way nor the place of a model change the adapter
+    value["train"].update(evaluate_every=0)
+    reward["models"] = {}
+    assert weights(run(value, tmp_path / "again", tiny)[0]) == weights(artefact)
+
+
 def test_rollouts_are_the_policys_own_whatever_else_is_in_the_batch(tiny: Path, tmp_path: Path):
     value = short(tiny, tmp_path, reward={"type": "rule", "pattern": "[a-m]"}, train={"learning_rate": 0.1})
     artefact, _ = run(value, tmp_path / "run", tiny)

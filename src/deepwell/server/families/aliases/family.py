@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from deepwell.server.access.alias_names import AliasWatcher
 from deepwell.server.context import ServerContext
 from deepwell.server.families.aliases.bodies import Alias, AliasChangeList, AliasDeleted, AliasList
+from deepwell.server.families.aliases.promoted import AliasWorker
 from deepwell.server.families.aliases.routes import router
 from deepwell.server.families.aliases.schema import AliasRequest
 from deepwell.server.families.family import Family
 from deepwell.server.http.declaration import Declaration, Operation
-from deepwell.storage.registry.ledger import Ledger
 
 __all__ = ["FAMILY"]
 
 
-def _watcher(context: ServerContext, _app: FastAPI) -> AliasWatcher:
-    async def tell() -> None:
-        """Tells the metrics how roll-outs have ended, by whatever process."""
-        context.metrics.rollouts.learn(await Ledger(context.state.database).readable())
-
-    context.metrics.rollouts.watch(context.aliases, lambda: context.rollouts)
-    return AliasWatcher(context.aliases, context.kept, tell)
+def _worker(context: ServerContext, _app: FastAPI) -> AliasWorker:
+    return AliasWorker(context)
 
 
 FAMILY = Family(
@@ -36,5 +30,5 @@ FAMILY = Family(
         api="deepwell",
     ),
     router,
-    worker=_watcher,
+    worker=_worker,
 )

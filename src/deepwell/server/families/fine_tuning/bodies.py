@@ -19,6 +19,8 @@ __all__ = [
     "FineTuningJob",
     "FineTuningJobList",
     "FineTuningMethod",
+    "FineTuningReinforcement",
+    "FineTuningReinforcementHyperparameters",
     "FineTuningSupervised",
 ]
 
@@ -52,12 +54,32 @@ class FineTuningDpo(Struct):
     hyperparameters: FineTuningDpoHyperparameters
 
 
+class FineTuningReinforcementHyperparameters(Struct):
+    """Hyperparameters of reinforcement: numbers, or "auto"."""
+
+    batch_size: int | Literal["auto"]
+    learning_rate_multiplier: float | Literal["auto"]
+    n_epochs: int | Literal["auto"]
+    compute_multiplier: float | Literal["auto"] = "auto"
+    eval_interval: int | Literal["auto"] = "auto"
+    eval_samples: int | Literal["auto"] = "auto"
+    reasoning_effort: Literal["default"] = "default"
+
+
+class FineTuningReinforcement(Struct):
+    """The configuration of a reinforcement."""
+
+    grader: dict[str, Any]
+    hyperparameters: FineTuningReinforcementHyperparameters
+
+
 class FineTuningMethod(Struct):
     """The method, with the configuration of its type."""
 
-    type: Literal["supervised", "dpo"]
+    type: Literal["supervised", "dpo", "reinforcement"]
     supervised: FineTuningSupervised | UnsetType = UNSET
     dpo: FineTuningDpo | UnsetType = UNSET
+    reinforcement: FineTuningReinforcement | UnsetType = UNSET
 
 
 class FineTuningError(Struct):
@@ -133,6 +155,9 @@ class CheckpointMetrics(Struct, omit_defaults=True):
     valid_mean_token_accuracy: float | None = None
     full_valid_loss: float | None = None
     full_valid_mean_token_accuracy: float | None = None
+    train_mean_reward: float | None = None
+    valid_mean_reward: float | None = None
+    kl: float | None = None
 
 
 class FineTuningCheckpoint(Struct, tag_field="object", tag="fine_tuning.job.checkpoint"):

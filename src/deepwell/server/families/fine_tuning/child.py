@@ -27,6 +27,7 @@ USER_ERROR: Final = 2
 
 _MODULE = "deepwell.tuning.train.worker"
 _ALIGN_MODULE = "deepwell.tuning.align.worker"
+_REINFORCEMENT_MODULE = "deepwell.tuning.align.ppo.worker"
 _LAUNCHER = str(Path(__file__).with_name("lowered.py"))
 _MOST_LINE_BYTES = 1 << 20
 _TAIL_LINES = 20
@@ -37,7 +38,14 @@ _SECRET = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|HEADERS|PROXY|COOKI
 
 def default_command(algorithm: Algorithm = "supervised") -> tuple[str, ...]:
     """Returns the command that trains; the run's folder follows."""
-    module = (_MODULE,) if algorithm == "supervised" else (_ALIGN_MODULE, algorithm)
+    module: tuple[str, ...]
+    match algorithm:
+        case "supervised":
+            module = (_MODULE,)
+        case "dpo":
+            module = (_ALIGN_MODULE, algorithm)
+        case "reinforcement":
+            module = (_REINFORCEMENT_MODULE,)
     return (sys.executable, "-P", "-m", *module)
 
 

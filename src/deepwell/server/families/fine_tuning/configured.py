@@ -12,6 +12,7 @@ import msgspec
 from deepwell.dialogue.model import ServedModel
 from deepwell.server.families.fine_tuning.data import tokens_of
 from deepwell.server.families.fine_tuning.described import algorithm_of
+from deepwell.server.families.fine_tuning.reinforced import Judges, reinforcement_config
 from deepwell.storage.tuning.records import StoredFineTuning
 from deepwell.tuning.align.config import DpoConfig
 from deepwell.tuning.train.config import automatic_rate
@@ -31,9 +32,36 @@ def training_threads() -> int:
 
 
 def write_config(
-    folder: Path, job: StoredFineTuning, model: ServedModel, training: Path, validation: Path | None
+    folder: Path,
+    job: StoredFineTuning,
+    model: ServedModel,
+    files: tuple[Path, Path | None],
+    judges: Judges | None = None,
 ) -> Mapping[str, Any]:
-    """Writes `config.json` into the folder of a run, whole or not at all, and returns it. Blocks."""
+    """Writes `config.json` into the folder of a run, whole or not at all, and returns it. Blocks.
+
+    Args:
+        files: of the training, and of its validation if there is one.
+        judges: models that the grader of a reinforcement asks.
+    """
+    if judges is None:
+        config = _config(folder, job, model, *files)
+    else:
+        config = reinforcement_config(folder, job, model, files, judges)
+        config["train"]["threads"] = training_threads()
+    part = folder / f".{CONFIG_NAME}.part"
+    with part.open("wb") as file:
+        file.write(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(folder / CONFIG_NAME)
+    return config
+
+
+def _config(
+    folder: Path, job: StoredFineTuning, model: ServedModel, training: Path, validation: Path | None
+) -> dict[str, Any]:
+    """Returns the configuration of supervised tuning or of DPO."""
     chosen: dict[str, Any] = msgspec.json.decode(job.hyperparameters)
     options: dict[str, Any] = msgspec.json.decode(job.options)
     algorithm = algorithm_of(job)
@@ -67,10 +95,4 @@ def write_config(
     if algorithm == "dpo":
         beta = chosen.get("beta", "auto")
         config["dpo"] = {} if beta == "auto" else {"beta": beta}
-    part = folder / f".{CONFIG_NAME}.part"
-    with part.open("wb") as file:
-        file.write(msgspec.json.format(msgspec.json.encode(config)) + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(folder / CONFIG_NAME)
     return config

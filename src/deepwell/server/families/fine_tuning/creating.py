@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import secrets
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from deepwell.safety.audit.trail import now_ms
 from deepwell.server.access.principal import Principal
 from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.data import Algorithm, check_file
+from deepwell.server.families.fine_tuning.reinforced import check_grader
 from deepwell.server.families.fine_tuning.schema import FineTuningRequest
 from deepwell.storage.database import Tenant
 from deepwell.storage.safety.chain import AuditRecord
@@ -65,12 +67,15 @@ async def create_job(
         what = "is an adapter" if adapter else "is loaded on demand, and adapters need a model that stays"
         raise InvalidRequest(f"{body.model!r} {what}", fix=fix, param="model")
     chosen, algorithm = body.chosen, body.algorithm
-    await _check(context, tenant, body.training_file, "training_file", algorithm)
+    fields: Sequence[str] = ()
+    if body.grader is not None:
+        fields = await check_grader(context, tenant, body)
+    await _check(context, tenant, body.training_file, "training_file", algorithm, fields)
     if body.validation_file is not None:
-        await _check(context, tenant, body.validation_file, "validation_file", algorithm)
+        await _check(context, tenant, body.validation_file, "validation_file", algorithm, fields)
     given: dict[str, Any] = {}
     if body.deepwell is not None:
-        given = body.deepwell.model_dump(exclude_none=True)
+        given = body.deepwell.model_dump(exclude_none=True, exclude_unset=True)
     job = await state.tunings.create(
         tenant,
         model=model.name,
@@ -81,6 +86,7 @@ async def create_job(
         hyperparameters={
             **chosen.model_dump(),
             **({} if algorithm == "supervised" else {"method": algorithm}),
+            **({} if body.grader is None else {"grader": body.grader}),
             "n_epochs": 3 if chosen.n_epochs == "auto" else chosen.n_epochs,
         },
         options=given,
@@ -104,7 +110,9 @@ async def audited(context: ServerContext, principal: Principal, action: str, job
     await context.audit.record(principal.tenant, record, durable=True)
 
 
-async def _check(context: ServerContext, tenant: Tenant, id: str, param: str, algorithm: Algorithm) -> None:
+async def _check(
+    context: ServerContext, tenant: Tenant, id: str, param: str, algorithm: Algorithm, fields: Sequence[str]
+) -> None:
     try:
         file = await context.state.files.get(tenant, id)
     except NotFound as error:
@@ -112,4 +120,5 @@ async def _check(context: ServerContext, tenant: Tenant, id: str, param: str, al
         raise
     if file.purpose != "fine-tune":
         return  # refused where the job is made
-    await asyncio.to_thread(check_file, context.state.files.blobs.path(file.sha256), param, algorithm)
+    path = context.state.files.blobs.path(file.sha256)
+    await asyncio.to_thread(check_file, path, param, algorithm, fields)

@@ -1,4 +1,4 @@
-"""`Curves`: the progress of a training as lists of jobs show it, with the curves of its losses."""
+"""`Curves`: the progress of a training as lists of jobs show it, with the curves of its losses or rewards."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ class Curves:
         self.finish_at: int | None = None
         self._done = 0
         self._tokens_per_second: float | None = None
-        self._training: list[tuple[int, float]] = []
-        self._validation: list[tuple[int, float]] = []
+        self._series: dict[str, list[tuple[int, float]]] = {}
 
     @classmethod
     def of(cls, progress: str | None) -> Curves:
@@ -36,9 +35,10 @@ class Curves:
         told: Any = None if progress is None else msgspec.json.decode(progress)
         if isinstance(told, dict):
             found._done, found.total = int(told.get("done", 0)), int(told.get("total", 0))
-            series = told.get("series", {})
-            found._training = [(int(x), float(y)) for x, y in series.get("training loss", ())]
-            found._validation = [(int(x), float(y)) for x, y in series.get("validation loss", ())]
+            found._series = {
+                str(name): [(int(x), float(y)) for x, y in points]
+                for name, points in told.get("series", {}).items()
+            }
         return found
 
     @property
@@ -49,17 +49,15 @@ class Curves:
     def step(self, step: int, event: dict[str, Any]) -> None:
         """Takes one step's event."""
         self._done, self.total = step, int(event.get("steps") or self.total)
-        loss, left, speed = (event.get(name) for name in ("loss", "seconds_left", "tokens_per_second"))
+        left, speed = event.get("seconds_left"), event.get("tokens_per_second")
         if isinstance(left, int | float) and math.isfinite(left):
             self.finish_at = int(time.time() + left)
         if isinstance(speed, int | float) and math.isfinite(speed):
             self._tokens_per_second = round(float(speed), 1)
-        if isinstance(loss, int | float) and math.isfinite(loss):
-            self._training = _added(self._training, step, float(loss))
 
-    def validation(self, step: int, loss: float) -> None:
-        """Takes one validation."""
-        self._validation = _added(self._validation, step, loss)
+    def point(self, series: str, step: int, value: float) -> None:
+        """Adds a point to a curve."""
+        self._series[series] = _added(self._series.get(series, []), step, value)
 
     def progress(self, *, ended: bool = False) -> str:
         """Returns the progress as JSON."""
@@ -68,7 +66,7 @@ class Curves:
             "total": self.total,
             "unit": "steps",
             "step": "trained" if ended else "training",
-            "series": {"training loss": self._training, "validation loss": self._validation},
+            "series": self._series,
         }
         if self._tokens_per_second is not None:
             told["tokens_per_second"] = self._tokens_per_second

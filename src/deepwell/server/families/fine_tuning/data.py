@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deepwell.dialogue.text import Codec
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Algorithm", "InvalidTrainingFile", "check_file", "tokens_of"]
 
-Algorithm = Literal["supervised", "dpo"]
-"""Type of a method: a file has conversations, or pairs of answers."""
+Algorithm = Literal["supervised", "dpo", "reinforcement"]
+"""Type of a method: a file has conversations, pairs of answers, or prompts."""
+
+_FIXES: Final[Mapping[Algorithm, str]] = {
+    "supervised": "correct the lines; `deepwell data check FILE` lists all of them",
+    "dpo": "correct the lines: each has input, preferred_output and non_preferred_output",
+    "reinforcement": "correct the lines: each has messages that end with a question, and the fields that the grader reads",
+}
 
 _SAMPLED = 64  # conversations that the length of a file is estimated from
 _MOST_ARRAY_BYTES = 64 << 20
@@ -30,8 +36,13 @@ class InvalidTrainingFile(InvalidRequest):
     code = "invalid_training_file"
 
 
-def check_file(path: Path, param: str, algorithm: Algorithm = "supervised") -> int:
-    """Reads a whole file and returns the number of its conversations or pairs. Takes some 10 us a line.
+def check_file(
+    path: Path, param: str, algorithm: Algorithm = "supervised", fields: Sequence[str] = ()
+) -> int:
+    """Reads a whole file and returns the number of its conversations, pairs or prompts. Takes some 10 us a line.
+
+    Args:
+        fields: variables of a grader, such as `item.answer`, that every prompt must have.
 
     Raises:
         InvalidTrainingFile: lines cannot be read, or have no answer to learn. The message names line and field.
@@ -40,8 +51,7 @@ def check_file(path: Path, param: str, algorithm: Algorithm = "supervised") -> i
     count = 0
     bad: list[tuple[int, str, str]] = []
     more = 0
-    for found in _records(path, algorithm):
-        problem = _problem_of(found)
+    for problem in _problems(path, algorithm, fields):
         if problem is None:
             count += 1
         elif len(bad) < _MOST_PROBLEMS:
@@ -54,9 +64,7 @@ def check_file(path: Path, param: str, algorithm: Algorithm = "supervised") -> i
             told.append(f"and {more} more lines")
         raise InvalidTrainingFile(
             "; ".join(told),
-            fix="correct the lines; `deepwell data check FILE` lists all of them"
-            if algorithm == "supervised"
-            else "correct the lines: each has input, preferred_output and non_preferred_output",
+            fix=_FIXES[algorithm],
             param=param,
         )
     if not count:
@@ -111,6 +119,30 @@ def _records(path: Path, algorithm: Algorithm) -> Iterator[Record | Pair | BadRe
     from deepwell.tuning.data.records import read_records
 
     return read_records([path])
+
+
+def _problems(
+    path: Path, algorithm: Algorithm, fields: Sequence[str]
+) -> Iterator[tuple[int, str, str] | None]:
+    """Yields for each entry of a file what is wrong with it: line, field and problem; None: nothing."""
+    if algorithm != "reinforcement":
+        yield from map(_problem_of, _records(path, algorithm))
+        return
+    from deepwell.tuning.align.ppo.prompts import prompt_lines
+    from deepwell.tuning.evaluate.templates import UnknownVariable, render
+
+    for line, prompt in prompt_lines(path):
+        if isinstance(prompt, str):
+            yield line, "", prompt
+            continue
+        problem: tuple[int, str, str] | None = None
+        for field in fields:
+            try:
+                render(f"{{{{ {field} }}}}", item=prompt.item)
+            except UnknownVariable:
+                problem = line, field, "the grader reads it, and the line does not have it"
+                break
+        yield problem
 
 
 def _problem_of(found: Record | Pair | BadRecord) -> tuple[int, str, str] | None:

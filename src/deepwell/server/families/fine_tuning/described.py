@@ -16,6 +16,8 @@ from deepwell.server.families.fine_tuning.bodies import (
     FineTuningHyperparameters,
     FineTuningJob,
     FineTuningMethod,
+    FineTuningReinforcement,
+    FineTuningReinforcementHyperparameters,
     FineTuningSupervised,
 )
 from deepwell.server.families.fine_tuning.data import Algorithm
@@ -29,7 +31,8 @@ _decode = msgspec.json.decode
 
 def algorithm_of(job: StoredFineTuning) -> Algorithm:
     """Returns the type of a job's method."""
-    return "dpo" if _decode(job.hyperparameters).get("method") == "dpo" else "supervised"
+    method: Algorithm = _decode(job.hyperparameters).get("method", "supervised")
+    return method
 
 
 def model_name(job: StoredFineTuning, step: int | None = None) -> str:
@@ -73,6 +76,10 @@ def job_body(tenant: Tenant, job: StoredFineTuning) -> FineTuningJob:
 def _method(job: StoredFineTuning, chosen: FineTuningHyperparameters) -> FineTuningMethod:
     if algorithm_of(job) == "supervised":
         return FineTuningMethod("supervised", supervised=FineTuningSupervised(chosen))
+    if algorithm_of(job) == "reinforcement":
+        given = _decode(job.hyperparameters, type=FineTuningReinforcementHyperparameters)
+        grader: dict[str, Any] = _decode(job.hyperparameters)["grader"]
+        return FineTuningMethod("reinforcement", reinforcement=FineTuningReinforcement(grader, given))
     given = _decode(job.hyperparameters, type=FineTuningDpoHyperparameters)
     return FineTuningMethod("dpo", dpo=FineTuningDpo(given))
 

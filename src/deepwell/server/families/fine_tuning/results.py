@@ -21,15 +21,28 @@ _COLUMNS: tuple[str, ...] = (
     "valid_loss",
     "valid_mean_token_accuracy",
 )
+_REWARD_COLUMNS: tuple[str, ...] = (
+    "step",
+    "train_mean_reward",
+    "valid_mean_reward",
+    "kl",
+    "entropy",
+    "ended",
+)
 
 
-def results_csv(path: Path) -> bytes:
-    """Returns the metrics of `metrics.jsonl` as CSV, a row for each step; the latest of steps that were computed twice."""
+def results_csv(path: Path, *, rewards: bool = False) -> bytes:
+    """Returns the metrics of `metrics.jsonl` as CSV, a row for each step; the latest of steps that were computed twice.
+
+    Args:
+        rewards: whether the training was a reinforcement.
+    """
     rows: dict[int, dict[str, Any]] = {}
+    take = _take_rewards if rewards else _take
     for found in recorded(path):
-        _take(rows.setdefault(found["step"], {"step": found["step"]}), found)
+        take(rows.setdefault(found["step"], {"step": found["step"]}), found)
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, _REWARD_COLUMNS if rewards else _COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows[step] for step in sorted(rows) if len(rows[step]) > 1)
     return text.getvalue().encode()
@@ -59,3 +72,11 @@ def _take(row: dict[str, Any], found: dict[str, Any]) -> None:
         row |= {"train_loss": loss, "train_accuracy": found.get("accuracy") if accuracy is None else accuracy}
     else:
         row |= {"valid_loss": loss, "valid_mean_token_accuracy": accuracy}
+
+
+def _take_rewards(row: dict[str, Any], found: dict[str, Any]) -> None:
+    if found["event"] == "step":
+        row["train_mean_reward"] = found.get("reward")
+        row |= {name: found.get(name) for name in ("kl", "entropy", "ended")}
+    else:
+        row["valid_mean_reward"] = found.get("reward")

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from deepwell.server.http.schema import Metadata, Strict, crossed, only_kinds, refuse
+from deepwell.server.http.schema import Metadata, Strict, crossed, only_kinds, only_values, refuse
 
 __all__ = [
     "CheckpointsQuery",
@@ -14,12 +14,13 @@ __all__ = [
     "FineTuningQuery",
     "FineTuningRequest",
     "LoraOptions",
+    "ReinforcementHyperparameters",
+    "ReinforcementOptions",
     "SupervisedHyperparameters",
     "TrainOptions",
     "TuneOptions",
 ]
 
-_METHODS = "is not served: it needs rewards, and tuning by examples or by pairs alone runs here; send 'supervised' or 'dpo'"
 _Auto = Literal["auto"]
 _FileId = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x20\x7f]+$")]
 _Suffix = Annotated[
@@ -59,25 +60,51 @@ class DpoMethod(Strict):
     hyperparameters: DpoHyperparameters | None = None
 
 
-class TuningMethod(Strict):
-    """The method. Reinforcement is refused with the reason."""
+class ReinforcementHyperparameters(SupervisedHyperparameters):
+    """Hyperparameters of reinforcement: a batch is the prompts of an iteration."""
 
-    type: Literal["supervised", "dpo"]
+    compute_multiplier: Annotated[float, Field(gt=0, le=16)] | _Auto = "auto"
+    eval_interval: Annotated[int, Field(ge=1, le=100_000)] | _Auto = "auto"
+    eval_samples: Annotated[int, Field(ge=1, le=64)] | _Auto = "auto"
+    reasoning_effort: Annotated[
+        Literal["default"],
+        only_values(
+            "reasoning_effort", "default", instead="leave it out: answers are sampled as they are served"
+        ),
+    ] = "default"
+
+
+class ReinforcementMethod(Strict):
+    """Reinforcement: the answers to prompts are scored by a grader."""
+
+    grader: dict[str, Any] = Field(description="string_check, text_similarity, score_model or multi.")
+    hyperparameters: ReinforcementHyperparameters | None = None
+
+
+class TuningMethod(Strict):
+    """The method."""
+
+    type: Literal["supervised", "dpo", "reinforcement"]
     supervised: SupervisedMethod | None = None
     dpo: DpoMethod | None = None
-    reinforcement: Annotated[Any, refuse(f"reinforcement {_METHODS}")] = None
+    reinforcement: ReinforcementMethod | None = None
 
     @model_validator(mode="after")
     def _its_own(self) -> TuningMethod:
-        other = "dpo" if self.type == "supervised" else "supervised"
-        if getattr(self, other) is not None:
-            raise crossed(f"method.{other}", f"method.{other} is given, and the type is {self.type}")
+        for other in ("supervised", "dpo", "reinforcement"):
+            if other != self.type and getattr(self, other) is not None:
+                raise crossed(f"method.{other}", f"method.{other} is given, and the type is {self.type}")
+        if self.type == "reinforcement" and self.reinforcement is None:
+            raise crossed(
+                "method.reinforcement",
+                'the type is reinforcement, and there is no grader: send "reinforcement": {"grader": {...}}',
+            )
         return self
 
     @property
     def hyperparameters(self) -> SupervisedHyperparameters | None:
         """The hyperparameters that were given with the method."""
-        section = self.supervised if self.type == "supervised" else self.dpo
+        section: SupervisedMethod | DpoMethod | ReinforcementMethod | None = getattr(self, self.type)
         return None if section is None else section.hyperparameters
 
 
@@ -109,18 +136,47 @@ class TrainOptions(Strict):
     clip: float | None = Field(None, gt=0)
 
 
+class ReinforcementOptions(Strict):
+    """The course of a reinforcement: `train` of `deepwell tune ppo`'s configuration, and its algorithm."""
+
+    algorithm: Literal["grpo", "ppo"] = "grpo"
+    iterations: int | None = Field(None, ge=1, le=100_000)
+    samples: int | None = Field(None, ge=1, le=256)
+    new_tokens: int | None = Field(None, ge=1, le=8192)
+    max_prompt_tokens: int | None = Field(None, ge=1, le=1 << 17)
+    temperature: float | None = Field(None, gt=0, le=2)
+    kl_budget: float | None = Field(None, gt=0)
+    kl_coefficient: float | None = Field(None, ge=0, le=10)
+    clip: float | None = Field(None, gt=0, lt=1)
+    end_penalty: float | None = Field(None, ge=0)
+    epochs: int | None = Field(None, ge=1, le=64)
+    minibatches: int | None = Field(None, ge=1, le=1024)
+    save_every: int | None = Field(None, ge=1)
+    precision: Literal["auto", "fp32", "bf16"] | None = None
+
+    @model_validator(mode="after")
+    def _compared(self) -> ReinforcementOptions:
+        if self.algorithm == "grpo" and self.samples == 1:
+            raise crossed(
+                "deepwell.reinforcement.samples",
+                'GRPO compares the answers to a prompt: send 2 samples or more, or "algorithm": "ppo"',
+            )
+        return self
+
+
 class TuneOptions(Strict):
     """Sections of `deepwell tune`'s configuration, which OpenAI's API does not have."""
 
     lora: LoraOptions | None = None
     train: TrainOptions | None = None
+    reinforcement: ReinforcementOptions | None = None
 
 
-_Method = Annotated[TuningMethod, only_kinds("methods", "supervised", "dpo")]
+_Method = Annotated[TuningMethod, only_kinds("methods", "supervised", "dpo", "reinforcement")]
 
 
 class FineTuningRequest(Strict):
-    """Trains an adapter of a served model on the conversations, or on the pairs of answers, of a file."""
+    """Trains an adapter of a served model on the conversations, the pairs of answers or the prompts of a file."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)] = Field(description="A served model.")
     training_file: _FileId
@@ -136,6 +192,22 @@ class FineTuningRequest(Strict):
     deepwell: TuneOptions | None = Field(None, description="Options that OpenAI's API does not have.")
 
     @model_validator(mode="after")
+    def _its_own_options(self) -> FineTuningRequest:
+        given, reinforced = self.deepwell, self.algorithm == "reinforcement"
+        if given is None:
+            return self
+        if reinforced and given.train is not None:
+            raise crossed(
+                "deepwell.train",
+                "deepwell.train is of supervised tuning and DPO: give deepwell.reinforcement",
+            )
+        if not reinforced and given.reinforcement is not None:
+            raise crossed(
+                "deepwell.reinforcement", f"deepwell.reinforcement is given, and the type is {self.algorithm}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_place(self) -> FineTuningRequest:
         if self.hyperparameters is None or self.method is None:
             return self
@@ -146,7 +218,8 @@ class FineTuningRequest(Strict):
             )
         if self.method.type != "supervised":
             raise crossed(
-                "hyperparameters", "give the hyperparameters of DPO in `method.dpo.hyperparameters`"
+                "hyperparameters",
+                f"give the hyperparameters in `method.{self.method.type}.hyperparameters`",
             )
         return self
 
@@ -157,12 +230,20 @@ class FineTuningRequest(Strict):
             return self.method.hyperparameters
         if self.algorithm == "dpo":
             return DpoHyperparameters()
+        if self.algorithm == "reinforcement":
+            return ReinforcementHyperparameters()
         return self.hyperparameters or SupervisedHyperparameters()
 
     @property
-    def algorithm(self) -> Literal["supervised", "dpo"]:
+    def algorithm(self) -> Literal["supervised", "dpo", "reinforcement"]:
         """The type of the method."""
         return "supervised" if self.method is None else self.method.type
+
+    @property
+    def grader(self) -> dict[str, Any] | None:
+        """The grader of a reinforcement."""
+        section = None if self.method is None else self.method.reinforcement
+        return None if section is None else section.grader
 
 
 class FineTuningQuery(BaseModel):

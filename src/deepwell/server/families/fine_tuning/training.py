@@ -22,12 +22,15 @@ from deepwell.server.families.fine_tuning.child import STOPPED, USER_ERROR, Trai
 from deepwell.server.families.fine_tuning.configured import CONFIG_NAME, training_threads, write_config
 from deepwell.server.families.fine_tuning.curves import Curves
 from deepwell.server.families.fine_tuning.described import algorithm_of, model_name
+from deepwell.server.families.fine_tuning.events import measured, plan_text, whole
 from deepwell.server.families.fine_tuning.models import TunedModels, runs_folder
+from deepwell.server.families.fine_tuning.reinforced import judges_of
 from deepwell.server.families.fine_tuning.results import METRICS_NAME, recorded, results_csv
 from deepwell.storage.jobs.runner import JobOutcome, JobRun
 from deepwell.storage.safety.chain import AuditRecord
 from deepwell.storage.tuning.records import StoredFineTuning
 from deepwell.storage.tuning.training import NewModel, Told
+from deepwell.tuning.evaluate.graders import parse_grader
 
 __all__ = ["Training"]
 
@@ -121,15 +124,8 @@ class Training:
         done = self._folder / _DONE_NAME
         if done.exists():  # a server was killed between the end of the training and that of the job
             return _End("done", msgspec.json.decode(done.read_bytes()))
-        if not (self._folder / CONFIG_NAME).exists():
-            blobs = self._context.state.files.blobs
-            validation = None if row.validation_sha256 is None else blobs.path(row.validation_sha256)
-            training = blobs.path(row.training_sha256 or "")
-            try:
-                await asyncio.to_thread(write_config, self._folder, row, base, training, validation)
-            except FileNotFoundError:
-                reason = "the training file's bytes are not on the disk any more"
-                return _End("refused", {"code": "input_lost", "message": reason, "fix": "upload it again"})
+        if not (self._folder / CONFIG_NAME).exists() and (refused := await self._configure(row, base)):
+            return refused
         await asyncio.to_thread(fingerprint_of, base)  # now, so that the end does not wait for it
         await self._catch_up(row)
         command = self._command or default_command(algorithm_of(row))
@@ -151,6 +147,34 @@ class Training:
             following.cancel()
             await asyncio.wait((following,))
             await child.end(gently=ended is None or ended.kind == "paused")
+
+    async def _configure(self, row: StoredFineTuning, base: ServedModel) -> _End | None:
+        """Writes the configuration of the run. Returns its end if that cannot be."""
+        blobs = self._context.state.files.blobs
+        validation = None if row.validation_sha256 is None else blobs.path(row.validation_sha256)
+        files = blobs.path(row.training_sha256 or ""), validation
+        lost = {
+            "code": "input_lost",
+            "message": "the training file's bytes are not on the disk any more",
+            "fix": "upload it again",
+        }
+        if not await asyncio.to_thread(lambda: all(one is None or one.is_file() for one in files)):
+            return _End("refused", lost)
+        try:
+            judges = None
+            if algorithm_of(row) == "reinforcement":
+                grader = parse_grader(msgspec.json.decode(row.hyperparameters)["grader"])
+                judges = await judges_of(self._context, self._run.job.tenant, grader)
+            await asyncio.to_thread(write_config, self._folder, row, base, files, judges)
+        except FileNotFoundError:
+            return _End("refused", lost)
+        except (EngineUnavailable, EngineRestarted):  # of a model of the grader, which is asked for again
+            self._last_end = "while a model of its grader was restarting"
+            return _End("died", {})
+        except DeepwellError as error:  # a model of the grader is not served any more
+            told = {"code": error.code or "invalid_request", "message": error.message, "fix": error.fix}
+            return _End("refused", told)
+        return None
 
     async def _look(self, child: TrainingChild) -> _End | None:
         """Writes what is new, and learns whether the job is to go on."""
@@ -195,51 +219,39 @@ class Training:
         found = await asyncio.to_thread(lambda: list(recorded(self._folder / METRICS_NAME)))
         places = sorted(self._folder.glob("checkpoints/step-*/adapter"), key=lambda one: _step_of(one.parent))
         for event in found:
-            while places and _step_of(places[0].parent) < _whole(event["step"]):
+            while places and _step_of(places[0].parent) < whole(event["step"]):
                 await self._checkpoint({"step": _step_of(places.pop(0).parent)})
-            if 2 * _whole(event["step"]) >= row.step:
+            if 2 * whole(event["step"]) >= row.step:
                 self._step(event)
         for place in places:
             await self._checkpoint({"step": _step_of(place.parent)})
         await self._tell()
 
     def _plan(self, event: dict[str, Any]) -> None:
-        self._planned_tokens = _whole(event.get("tokens"))
-        self._curves.total = _whole(event.get("steps"))
-        trainable, parameters = _whole(event.get("trainable")), _whole(event.get("parameters"))
-        share = f" ({100 * trainable / parameters:.3f} %)" if parameters else ""
-        message = (
-            f"Training {trainable:,} of {parameters:,} parameters{share} in {self._curves.total:,} steps"
-        )
+        self._planned_tokens = whole(event.get("tokens"))
+        self._curves.total = whole(event.get("steps"))
         if not self._curves.begun:
-            self._waiting.append(Told(message))
+            self._waiting.append(Told(plan_text(event)))
         self._run.progress = self._curves.progress()
 
     def _step(self, event: dict[str, Any]) -> None:
-        step = _whole(event.get("step"))
-        loss, accuracy = _number(event.get("loss")), _number(event.get("token_accuracy"))
-        trained = event["event"] == "step"
-        prefix = "train" if trained else "valid"
-        data = {"step": step, f"{prefix}_loss": loss, f"{prefix}_mean_token_accuracy": accuracy}
-        data = {name: value for name, value in data.items() if value is not None}
-        self._latest |= data
+        step, trained = whole(event.get("step")), event["event"] == "step"
+        found = measured(event, self._curves.total)
+        self._latest |= found.data
         if trained:
             self._curves.step(step, event)
-            every = max(1, math.ceil(self._curves.total / _MOST_EVENTS))
-            if step % every and step != self._curves.total:
-                self._run.progress = self._curves.progress()
-                return
-        elif loss is not None:
-            self._curves.validation(step, loss)
-        what = "training loss" if trained else "validation loss"
-        text = f"Step {step}/{self._curves.total}: {what}={'unknown' if loss is None else f'{loss:.4f}'}"
-        # A validation follows the step that it is of
-        self._waiting.append(Told(text, data, 2 * step + (0 if trained else 1)))
+        if found.value is not None:
+            self._curves.point(found.series, step, found.value)
         self._run.progress = self._curves.progress()
+        every = max(1, math.ceil(self._curves.total / _MOST_EVENTS))
+        if trained and step % every and step != self._curves.total:
+            return
+        # A validation follows the step that it is of
+        self._waiting.append(Told(found.text, found.data, 2 * step + (0 if trained else 1)))
 
     async def _checkpoint(self, event: dict[str, Any]) -> None:
         await self._tell()
-        step = _whole(event.get("step"))
+        step = whole(event.get("step"))
         folder = self._inside(str(event.get("folder") or f"checkpoints/step-{step}"))
         if folder is not None:
             await self._store.checkpoint(self._run.job, step, f"{folder}/adapter", self._latest)
@@ -274,11 +286,12 @@ class Training:
             if await asyncio.to_thread((self._folder / place).is_dir):
                 made.append(NewModel(model_name(row, step), place, step))
         metrics: dict[str, Any] = told.get("metrics") or {}
-        tokens = _whole(metrics.get("trained_tokens") or metrics.get("tokens")) or self._planned_tokens
+        tokens = whole(metrics.get("trained_tokens") or metrics.get("tokens")) or self._planned_tokens
         files = self._context.state.files
         draft = await asyncio.to_thread(files.draft)
         try:
-            data = await asyncio.to_thread(results_csv, self._folder / METRICS_NAME)
+            rewards = algorithm_of(row) == "reinforcement"
+            data = await asyncio.to_thread(results_csv, self._folder / METRICS_NAME, rewards=rewards)
             await asyncio.to_thread(draft.write, data)
             await asyncio.to_thread(draft.close)
             ended = await self._store.succeed(job, made, trained_tokens=tokens, results=draft)
@@ -340,15 +353,3 @@ def _thin(folder: Path) -> None:
 def _step_of(folder: Path) -> int:
     digits = folder.name.removeprefix("step-")
     return int(digits) if digits.isdecimal() else 0
-
-
-def _number(value: object) -> float | None:
-    """Returns a finite number, or None: OpenAI's metrics have neither NaN nor infinity."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def _whole(value: object) -> int:
-    number = _number(value)
-    return 0 if number is None else max(0, int(number))

@@ -50,6 +50,14 @@ class RewardConfig(_Strict):
     grader: dict[str, Any] = Field(
         default_factory=dict[str, Any], description="A grader in OpenAI's form; it sees `item` and `sample`."
     )
+    models: dict[str, str] = Field(
+        default_factory=dict[str, str],
+        description="Places of the models that a grader asks, by the names it has for them; a name that is not here is one "
+        "of the store, or a path.",
+    )
+    embedding_model: str = Field(
+        "", description="Model of the metric cosine of a grader; unset: the model as it was before training."
+    )
 
 
 class StepsConfig(_Strict):
@@ -90,6 +98,10 @@ class StepsConfig(_Strict):
     cost_rate: float = Field(0.5, gt=0, description="Step of the multiplier of the cost.")
     max_norm: float = Field(1.0, gt=0, description="Largest norm of the gradient.")
     max_prompt_tokens: int = Field(512, ge=1, description="Longest prompt; longer ones are dropped.")
+    evaluate_every: int = Field(
+        0, ge=0, description="Iterations between measurements on the held-out prompts; 0: at the end alone."
+    )
+    evaluation_samples: int = Field(1, ge=1, le=64, description="Answers to each prompt of a measurement.")
     save_every: int = Field(5, ge=1, description="Iterations between checkpoints.")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="Format of the frozen weights.")
     rollout_precision: Literal["auto", "int8", "int4", "bf16", "fp32"] = Field(

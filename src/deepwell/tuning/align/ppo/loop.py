@@ -89,18 +89,28 @@ class Loop:
         progress.numbers.setdefault("kl", 0.0)
         progress.numbers.setdefault("multiplier", 0.0)
 
-    def run(self, *, save: Callable[[], None], keep: Callable[[], None], stop: Callable[[], bool]) -> bool:
+    def run(
+        self,
+        *,
+        save: Callable[[], None],
+        keep: Callable[[], None],
+        evaluate: Callable[[], None],
+        stop: Callable[[], bool],
+    ) -> bool:
         """Runs to the end and returns True, or to a request to stop and returns False after a checkpoint.
 
         Args:
             save: writes a checkpoint.
             keep: keeps the weights, whose divergence is within the budget.
+            evaluate: measures the policy on held-out prompts.
             stop: polled after each iteration.
         """
         settings, progress = self._config.train, self._progress
         while progress.step < settings.iterations:
             self._iterate(keep)
             last = progress.step == settings.iterations
+            if settings.evaluate_every and progress.step % settings.evaluate_every == 0:
+                evaluate()
             if stop() and not last:
                 save()
                 return False

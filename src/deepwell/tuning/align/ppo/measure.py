@@ -58,13 +58,15 @@ def measure(
     new_tokens: int,
     temperature: float,
     micro_tokens: int,
+    samples: int = 1,
     base: bool = False,
 ) -> tuple[Figures, list[Rollout], Judged]:
-    """Samples an answer to each prompt and returns the figures with what they come from.
+    """Samples answers to each prompt and returns the figures with what they come from.
 
     Base and policy draw with the same seeds, so that their differences are paired.
 
     Args:
+        samples: answers to each prompt.
         base: whether the model without its adapter is measured.
     """
     rollouts = sampler.sample(
@@ -72,9 +74,10 @@ def measure(
         seeds=[seed_of(seed, _HELD_OUT, number) for number in range(len(prompts))],
         max_tokens=new_tokens,
         temperature=temperature,
+        samples=samples,
         base=base,
     )
-    judged = rewards.of([one for one, _ in prompts], rollouts)
+    judged = rewards.of([one for one, _ in prompts for _ in range(samples)], rollouts)
     loss = kl = 0.0
     count = 0
     for pieces in pieces_of(rollouts, 1, micro_tokens):

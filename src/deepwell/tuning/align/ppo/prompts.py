@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +14,7 @@ from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.tuning.data.records import read_entries
 from deepwell.tuning.data.report import DataReport, Example
 
-__all__ = ["Prompt", "encode", "read_prompts", "split_prompts"]
+__all__ = ["Prompt", "encode", "prompt_lines", "read_prompts", "split_prompts"]
 
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -62,8 +62,7 @@ def read_prompts(paths: Sequence[Path]) -> tuple[list[Prompt], DataReport]:
     found: dict[str, Prompt] = {}
     for path in paths:
         try:
-            for line, raw in report.reading(read_entries(path)):
-                one = _parsed(raw) if isinstance(raw, bytes) else raw.said("en")
+            for line, one in report.reading(prompt_lines(path)):
                 if isinstance(one, str):
                     report.drop("unreadable", Example(line, str(path), one))
                 elif one.key in found:
@@ -77,6 +76,16 @@ def read_prompts(paths: Sequence[Path]) -> tuple[list[Prompt], DataReport]:
             ) from None
     report.check()
     return list(found.values()), report
+
+
+def prompt_lines(path: Path) -> Iterator[tuple[int, Prompt | str]]:
+    """Yields the prompts of a file with their lines; in place of one that cannot be read, what is wrong with it.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    for line, raw in read_entries(path):
+        yield line, _parsed(raw) if isinstance(raw, bytes) else raw.said("en")
 
 
 def _parsed(raw: bytes) -> Prompt | str:

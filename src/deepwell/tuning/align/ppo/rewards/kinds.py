@@ -54,7 +54,10 @@ def _rule(config: RewardConfig, vectors: Vectors) -> Reward:
 
 
 def _grader(config: RewardConfig, vectors: Vectors) -> Reward:
-    return GraderReward(config.grader)
+    from deepwell.tuning.align.ppo.rewards.asking import AskedModels, BaseEmbedder, OpenedEmbedder
+
+    embedder = OpenedEmbedder(config.embedding_model) if config.embedding_model else BaseEmbedder(vectors)
+    return GraderReward(config.grader, model=AskedModels(config.models), embedder=embedder)
 
 
 _KINDS: Final[Mapping[str, RewardMaker]] = {

@@ -1,0 +1,1 @@
+"""Rounds of improvement beside a server: `deepwell serve --improve`."""
