@@ -84,6 +84,7 @@ def run(
     with reported_errors(as_json=json):
         from deepwell.fleet.improve.loop import Improver, ImproveTerms
         from deepwell.fleet.improve.sets import SHIPPED, read_sets
+        from deepwell.fleet.improve.training import settings_of
         from deepwell.fleet.promotion.rollout import Rollouts
         from deepwell.settings import Settings
         from deepwell.tuning.align.votes import CurationLimits
@@ -95,7 +96,7 @@ def run(
             str(model or settings.model),
             least_new=least_new,
             limits=CurationLimits(held_out_share=held_out),
-            training={"train": {"epochs": epochs, "batch_tokens": 1024}},
+            training=settings_of(epochs),
             share=share,
             hashes=sets.hashes,
         )
@@ -161,6 +162,7 @@ def _parts(
     from deepwell.cli.servers import client_key, server_url
     from deepwell.fleet.improve.measure import EngineMeasure, Judges
     from deepwell.fleet.improve.parts import Parts
+    from deepwell.fleet.improve.rehearsal import write_replay
     from deepwell.fleet.improve.serving import Servers
     from deepwell.fleet.improve.training import train_adapter
     from deepwell.safety.moderation.scorer import shipped_moderator
@@ -177,9 +179,8 @@ def _parts(
     measure = EngineMeasure(sets, Judges(lambda request, answer: moderator.moderate(answer).flagged))
     key = client_key(settings)
     urls = [one.rstrip("/").removesuffix("/v1") for one in servers or [server_url(settings)]]
-    return Parts(
-        collect, train, measure, Servers(urls, place, None if key is None else key.get_secret_value())
-    )
+    serving = Servers(urls, place, None if key is None else key.get_secret_value())
+    return Parts(collect, train, measure, serving, write_replay)
 
 
 class _Shown:

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
 from deepwell.fleet.improve.parts import Say
 from deepwell.server.families.fine_tuning.child import TrainingChild
 from deepwell.tuning.align.worker import command
 
-__all__ = ["train_adapter"]
+__all__ = ["settings_of", "train_adapter"]
+
+_RATE: Final = 3e-4
+_REPLAY_WEIGHT: Final = 2.0
+
+
+def settings_of(epochs: float) -> dict[str, Any]:
+    """Returns the configuration of KTO, besides model and data, that a round trains by.
+
+    The rate is below that of a run by hand, and replay holds the model where votes say nothing: the gates of loss and safety
+    refused adapters without. Chosen on subjects and requests that no gate and no benchmark reads.
+    """
+    return {
+        "train": {"epochs": epochs, "batch_tokens": 1024, "learning_rate": _RATE},
+        "kto": {"replay_weight": _REPLAY_WEIGHT},
+    }
 
 
 async def train_adapter(folder: Path, say: Say, *, threads: int = 1) -> Path:
