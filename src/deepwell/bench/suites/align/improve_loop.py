@@ -58,7 +58,7 @@ def bench_improve_loop(report: Report, model: Path) -> dict[str, Any]:
         (folder / "adapters").mkdir()
         with served_process(serve_command(model), env=env, log=folder / "log") as (port, _):
             client = OpenAI(
-                base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=4, timeout=300
+                base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=10, timeout=600
             )
             base = client.models.list().data[0].id
             _command(env, "models", "alias", "set", _ALIAS, base)
