@@ -84,6 +84,7 @@ def run(
     with reported_errors(as_json=json):
         from deepwell.fleet.improve.loop import Improver, ImproveTerms
         from deepwell.fleet.improve.sets import SHIPPED, read_sets
+        from deepwell.fleet.improve.training import settings_of
         from deepwell.fleet.promotion.rollout import Rollouts
         from deepwell.settings import Settings
         from deepwell.tuning.align.votes import CurationLimits
@@ -95,7 +96,7 @@ def run(
             str(model or settings.model),
             least_new=least_new,
             limits=CurationLimits(held_out_share=held_out),
-            training={"train": {"epochs": epochs, "batch_tokens": 1024}},
+            training=settings_of(epochs),
             share=share,
             hashes=sets.hashes,
         )
@@ -159,6 +160,7 @@ def parts_of(
     """
     from deepwell.fleet.improve.measure import EngineMeasure, Judges
     from deepwell.fleet.improve.parts import Parts
+    from deepwell.fleet.improve.rehearsal import write_replay
     from deepwell.fleet.improve.training import train_adapter
     from deepwell.safety.moderation.scorer import shipped_moderator
     from deepwell.storage.database import Tenant
@@ -172,7 +174,7 @@ def parts_of(
 
     moderator = shipped_moderator()
     measure = EngineMeasure(sets, Judges(lambda request, answer: moderator.moderate(answer).flagged))
-    return Parts(collect, train, measure, publish)
+    return Parts(collect, train, measure, publish, write_replay)
 
 
 def _servers(named: Sequence[str] | None, place: Path, settings: Settings) -> Any:

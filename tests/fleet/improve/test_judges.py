@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from deepwell.errors import InvalidRequest
 from deepwell.fleet.improve.judges import WordJudge, auc, refuses
+from deepwell.fleet.improve.rehearsal import MATERIAL
 from deepwell.fleet.improve.sets import read_sets
 from deepwell.tuning.align.votes import Vote
 
@@ -55,6 +57,26 @@ def test_the_shipped_sets_are_enough_for_the_gates() -> None:
     assert len(sets.harmful) >= 30 and len(sets.harmless) >= 30 and len(sets.hashes) == 4
     for place in range(4):
         assert sum(one.answer == place for one in sets.choices) >= 5
+
+
+def test_what_is_replayed_is_not_what_is_measured() -> None:
+    sets = read_sets()
+    replayed = [
+        line
+        for name in ("requests.txt", "openings.txt")
+        for line in (MATERIAL / name).read_text(encoding="utf-8").splitlines()
+    ]
+    assert len(replayed) >= 100 and len({*replayed}) == len(replayed)
+    measured = [*sets.harmful, *sets.harmless, *sets.texts, *(one.question for one in sets.choices)]
+    for line in replayed:
+        words = _words(line)
+        for one in measured:
+            shared = len(words & _words(one)) / len(words | _words(one))
+            assert shared < 0.6 and not one.startswith(line), (line, one)
+
+
+def _words(text: str) -> set[str]:
+    return {*re.findall(r"[a-z']+|[\u4e00-\u9fff]", text.lower())}
 
 
 def test_sets_that_are_not_there_are_empty_and_bad_ones_are_refused(tmp_path: Path) -> None:

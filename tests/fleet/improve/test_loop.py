@@ -13,7 +13,7 @@ import pytest
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve import loop
 from deepwell.fleet.improve.loop import Improver, ImproveTerms
-from deepwell.fleet.improve.parts import Parts
+from deepwell.fleet.improve.parts import Parts, Replay
 from deepwell.fleet.improve.state import Round, State, StateFile
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.gates import GATES, GateReport, GateResult
@@ -70,6 +70,7 @@ class World:
     measured: list[tuple[Path | None, Path, Curated]] = field(default_factory=list[Any])
     published: list[tuple[str, Path]] = field(default_factory=list[Any])
     unserved: bool = False
+    replay: Replay | None = None
 
     async def collect(self) -> list[Vote]:
         return self.votes
@@ -94,7 +95,7 @@ class World:
         self.published.append((name, folder))
 
     def improver(self, **terms: Any) -> Improver:
-        parts = Parts(self.collect, self.train, self, self.publish)
+        parts = Parts(self.collect, self.train, self, self.publish, self.replay)
         terms = {"share": 0.5, **terms}
         return Improver(
             ImproveTerms(PROD, "smollm2", **terms),
@@ -140,6 +141,27 @@ async def world(tmp_path: Path) -> Any:
     StateFile(tmp_path / "loop").write(State(salt="0"))  # a salt that holds some users out
     yield World(tmp_path, database)
     database.close()
+
+
+async def test_what_the_base_says_is_written_once_for_a_round_and_trained_on(world: World) -> None:
+    asked: list[str] = []
+
+    def replay(base: str, path: Path) -> None:
+        asked.append(base)
+        path.write_text('{"text": "hello"}\n')
+        if len(asked) == 1:
+            path.unlink()
+            raise Killed
+
+    world.replay = replay
+    with pytest.raises(Killed):
+        await world.improver().run()
+    await world.improver().run()
+    await world.improver().run()
+    assert asked == ["smollm2"] * 2
+    (folder,) = {*world.trained}
+    config = json.loads((folder / "config.json").read_text())
+    assert config["replay"] == [str(folder.parent / "replay.jsonl")]
 
 
 @pytest.fixture

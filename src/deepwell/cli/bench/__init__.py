@@ -128,6 +128,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "ledger": align.ledger,
     "rollout-kills": align.rollout_kills,
     "alignment-losses": align.alignment_losses,
+    "gates-refuse": align.gates_refuse,
     "improve-loop": align.improve_loop,
     "kto-votes": align.kto_votes,
     "ppo-maths": align.ppo_maths,

@@ -11,6 +11,7 @@ from deepwell.cli.bench.options import Json, Model, Row, measure, model_path
 __all__ = [
     "alignment_losses",
     "feedback_sdk",
+    "gates_refuse",
     "improve_loop",
     "kto_votes",
     "ledger",
@@ -99,6 +100,14 @@ def rollout_kills(row: Row = None, json: Json = False) -> None:
     from deepwell.bench.suites.align.rollout_kills import bench_rollout_kills
 
     measure("rollout_kills", row, json, bench_rollout_kills)
+
+
+def gates_refuse(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Shows each gate refusing: a lobotomised, a reward-hacked, a slow, an unsafe and a spammed adapter, beside a good one."""
+    from deepwell.bench.suites.align.gates_refuse import bench_gates_refuse
+
+    path = model_path(model)
+    measure("gates_refuse", row, json, lambda report: bench_gates_refuse(report, path))
 
 
 def improve_loop(model: Model = None, row: Row = None, json: Json = False) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from deepwell.fleet.promotion.gates import GateReport
 from deepwell.tuning.align.votes import Curated, Vote
 
-__all__ = ["Collector", "Measure", "Parts", "Publisher", "Say", "Trainer"]
+__all__ = ["Collector", "Measure", "Parts", "Publisher", "Replay", "Say", "Trainer"]
 
 Say = Callable[[dict[str, Any]], None]
 """Receives the events of a round: objects with `event`."""
@@ -32,6 +32,14 @@ class Trainer(Protocol):
 
         Called again for the same folder, it goes on where it was, or returns at once.
         """
+        ...
+
+
+class Replay(Protocol):
+    """Writes what a training replays."""
+
+    def __call__(self, base: str, path: Path) -> None:
+        """Writes conversations and texts of the base's own into a file, whole or not at all. Blocks."""
         ...
 
 
@@ -59,9 +67,10 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All of them."""
+    """All of them. Without `replay`, a training sees votes alone."""
 
     collect: Collector
     train: Trainer
     measure: Measure
     publish: Publisher
+    replay: Replay | None = None

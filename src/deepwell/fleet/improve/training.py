@@ -4,14 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deepwell.errors import DeepwellError, InvalidRequest, MissingDependency
 from deepwell.fleet.improve.parts import Say
 from deepwell.server.families.fine_tuning.child import TrainingChild
 from deepwell.tuning.align.worker import command
 
-__all__ = ["train_adapter"]
+__all__ = ["settings_of", "train_adapter"]
+
+_REPLAY_WEIGHT: Final = 1.0
+_RANK: Final = 8  # of smollm2, rank 16 costs 13 % of the time of an answer, 8 one per cent: a round must not be slower by 5
+
+
+def settings_of(epochs: float) -> dict[str, Any]:
+    """Returns the configuration of KTO, besides model and data, that a round trains by.
+
+    Replay holds the model where votes say nothing. With twice its weight and half the way, approval on subjects
+    that no gate and no benchmark reads rose by 13 points; without it, by 70, and ordinary text became less likely.
+    """
+    return {
+        "lora": {"r": _RANK, "alpha": 2 * _RANK},
+        "train": {"epochs": epochs, "batch_tokens": 1024},
+        "kto": {"replay_weight": _REPLAY_WEIGHT},
+    }
 
 
 async def train_adapter(folder: Path, say: Say, *, threads: int = 1) -> Path:

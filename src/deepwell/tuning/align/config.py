@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Final, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from deepwell.tuning.train.config import LoraConfig, StepConfig, TuneConfig
+from deepwell.tuning.train.config import LoraConfig, StepConfig, TuneConfig, paths_of
 
 __all__ = ["DpoConfig", "DpoSettings", "KtoConfig", "KtoSettings", "PreferenceConfig", "PreferenceLora"]
 
@@ -37,6 +38,12 @@ class KtoSettings(BaseModel):
     )
     undesirable_weight: Annotated[float, Field(gt=0, le=100)] | Auto = Field(
         "auto", description="Weight of bad answers; auto: good and bad ones weigh the same in sum."
+    )
+    replay_weight: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="Weight of replayed conversations; good and bad answers weigh 1 in sum.",
     )
 
 
@@ -75,4 +82,16 @@ class KtoConfig(PreferenceConfig):
     """A run of KTO on answers with a thumb each."""
 
     algorithm: ClassVar[str] = "kto"
+    replay: Annotated[list[Path], BeforeValidator(paths_of)] = Field(
+        default_factory=list[Path],
+        description="Files of conversations or texts that the model should go on to find as likely as it does.",
+    )
     kto: KtoSettings = Field(default_factory=lambda: KtoSettings.model_validate({}))
+
+    def placed(self, base: Path) -> Self:
+        """Returns the configuration with replayed files behind a folder."""
+        return self.model_copy(update={"replay": [base / one.expanduser() for one in self.replay]})
+
+    def more_files(self) -> list[Path]:
+        """Returns the replayed files."""
+        return self.replay

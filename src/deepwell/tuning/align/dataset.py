@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,10 +14,10 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.tuning.align.config import DpoConfig, KtoConfig, PreferenceConfig
 from deepwell.tuning.align.preferences import Judged, Pair, read_judged, read_pairs
-from deepwell.tuning.data.records import BadRecord, Record, content_text
+from deepwell.tuning.data.records import BadRecord, Record, content_text, read_records
 from deepwell.tuning.data.report import DataReport
 from deepwell.tuning.data.report import Example as Shown
-from deepwell.tuning.train.dataset import Dataset, is_held_out
+from deepwell.tuning.train.dataset import Dataset, is_held_out, read_examples
 from deepwell.tuning.train.examples import Example, render
 
 __all__ = ["JudgedExample", "PairExample", "as_record", "load_judged", "load_pairs", "mismatched"]
@@ -79,7 +79,7 @@ def load_pairs(config: DpoConfig, codec: Codec, max_tokens: int) -> Dataset:
 
 
 def load_judged(config: KtoConfig, codec: Codec, max_tokens: int) -> Dataset:
-    """Reads and renders the judged answers of a configuration; held out as by `load_pairs`.
+    """Reads and renders the judged answers of a configuration, and behind them what it replays; held out as by `load_pairs`.
 
     Raises:
         InvalidRequest: a file cannot be read, no answer is left to train on, or all are of one kind.
@@ -116,7 +116,21 @@ def load_judged(config: KtoConfig, codec: Codec, max_tokens: int) -> Dataset:
             + (", or train on the good ones with `deepwell tune sft`" if only == "good" else ""),
             param="data",
         )
-    return data
+    return replace(data, train=[*data.train, *_replayed(config, codec, max_tokens, data.report)])
+
+
+def _replayed(config: KtoConfig, codec: Codec, max_tokens: int, report: DataReport) -> list[Example]:
+    """Returns the conversations that a run replays. They are accounted for with the answers that it learns from."""
+    records: list[Record] = []
+    try:
+        for one in report.reading(read_records(config.replay)):
+            if isinstance(one, BadRecord):
+                report.drop("unreadable", Shown.of(one))
+            else:
+                records.append(one)
+    except OSError as error:
+        raise _unreadable(error) from None
+    return read_examples(records, codec, max_tokens, report)
 
 
 def mismatched(found: Sequence[Judged]) -> list[dict[str, Any] | None]:
@@ -214,10 +228,12 @@ def _read(
             else:
                 found.append(one)
     except OSError as error:
-        raise InvalidRequest(
-            f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file"
-        ) from None
+        raise _unreadable(error) from None
     return found, report
+
+
+def _unreadable(error: OSError) -> InvalidRequest:
+    return InvalidRequest(f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file")
 
 
 def _prompt_text(one: Pair | Judged) -> str:

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from deepwell.tuning.align.config import DpoConfig, KtoConfig
 from deepwell.tuning.align.dataset import JudgedExample, PairExample
-from deepwell.tuning.align.losses import answer_sums, class_weights, dpo_loss, kto_loss, kto_shift
+from deepwell.tuning.align.losses import (
+    answer_sums,
+    class_weights,
+    dpo_loss,
+    kto_loss,
+    kto_shift,
+    replay_loss,
+)
 from deepwell.tuning.train.batches import collate
 from deepwell.tuning.train.dataset import micro_batches, step_order
 from deepwell.tuning.train.examples import Example
@@ -67,11 +74,15 @@ class PreferenceLoop(Loop):
 
     def log_ratios(self, rows: Rows) -> Tensor:
         """Returns the log-ratio of every conversation of a batch, in the order of its rows."""
+        return self.ratios_and_logprobs(rows)[0]
+
+    def ratios_and_logprobs(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Returns `log_ratios`, and the log-probability of every labelled token."""
         batch = collate(rows).to(self.strategy.device)
         with self.precision.context(self.strategy.device):
             values = logprobs(self.model, batch, checkpointing=self.settings.checkpointing)
         known = [self._reference[id(one)] for row in rows for one in row]
-        return answer_sums(batch, values) - torch.tensor(known, device=values.device)
+        return answer_sums(batch, values) - torch.tensor(known, device=values.device), values
 
     def backward(self, pieces: Sequence[Rows], count: int) -> Tensor:
         """Adds the gradients of all pieces, and returns the sums."""
@@ -80,6 +91,9 @@ class PreferenceLoop(Loop):
     def evaluate(self, pieces: Sequence[Rows]) -> Tensor:
         """Returns the sums of all pieces."""
         return self._sums(pieces, lambda loss: None)
+
+    def remember_tokens(self, examples: Sequence[Example], values: Tensor) -> None:
+        """Receives the reference's log-probability of every labelled token of some examples."""
 
     def _sums(self, pieces: Sequence[Rows], descend: Callable[[Tensor], None]) -> Tensor:
         raise NotImplementedError
@@ -93,9 +107,11 @@ class PreferenceLoop(Loop):
                 return False
             batch = collate(rows).to(self.strategy.device)
             with self.precision.context(self.strategy.device):
-                values = answer_sums(batch, reference_logprobs(self.model, batch))
+                values = reference_logprobs(self.model, batch)
             flat = [one for row in rows for one in row]
-            self._reference |= {id(one): value for one, value in zip(flat, values.tolist(), strict=True)}
+            sums = answer_sums(batch, values).tolist()
+            self._reference |= {id(one): value for one, value in zip(flat, sums, strict=True)}
+            self.remember_tokens(flat, values)
             self.journal.event("reference", done=number + 1, total=len(pieces))
         return True
 
@@ -125,19 +141,25 @@ class DpoLoop(PreferenceLoop):
 
 
 class KtoLoop(PreferenceLoop):
-    """KTO: right is a good answer above the reference point, or a bad one below it."""
+    """KTO: right is a good answer above the reference point, or a bad one below it.
 
-    EXTRA: ClassVar[tuple[str, ...]] = ("shift",)
+    Replayed conversations come between the answers, and hold the model where it was: see `replay_loss`. Sums are counted by
+    answers.
+    """
+
+    EXTRA: ClassVar[tuple[str, ...]] = ("shift", "replay")
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._weights = 1.0, 1.0
+        self._tokens: dict[int, Tensor] = {}  # of replayed conversations, by the id of the example
 
     def run(self, examples: Sequence[Example], held_out: Sequence[Example], **options: Any) -> bool:
         """Runs as `PreferenceLoop.run`, with weights by the numbers of good and of bad answers to train on."""
         settings = cast("KtoConfig", self.config).kto
-        good = sum(_judged(one).desirable for one in examples)
-        desirable, undesirable = class_weights(good, len(examples) - good)
+        judged = _judged(examples)
+        good = sum(one.desirable for one in judged)
+        desirable, undesirable = class_weights(good, len(judged) - good)
         if settings.desirable_weight != "auto":
             desirable = settings.desirable_weight
         if settings.undesirable_weight != "auto":
@@ -146,28 +168,56 @@ class KtoLoop(PreferenceLoop):
         return super().run(examples, held_out, **options)
 
     def answers(self, example: Example) -> tuple[Example, ...]:
-        """Returns the answer, and the one to another prompt."""
-        return example, _judged(example).mismatched
+        """Returns the answer and the one to another prompt; of a replayed conversation, itself."""
+        return (example, example.mismatched) if isinstance(example, JudgedExample) else (example,)
+
+    def count(self, examples: Sequence[Example]) -> int:
+        """Returns the number of answers, at least 1."""
+        return max(len(_judged(examples)), 1)
+
+    def remember_tokens(self, examples: Sequence[Example], values: Tensor) -> None:
+        """Keeps those of replayed conversations. Mismatched answers are kept as well, for want of a mark: they are short."""
+        parts = values.split([one.labelled for one in examples])
+        pairs = zip(examples, parts, strict=True)
+        self._tokens |= {id(one): part for one, part in pairs if not isinstance(one, JudgedExample)}
 
     def _sums(self, pieces: Sequence[Rows], descend: Callable[[Tensor], None]) -> Tensor:
         settings = cast("KtoConfig", self.config).kto
-        shift = self._shift(pieces)
-        sums = torch.zeros(3, dtype=torch.float64)
+        everything = [one for rows in pieces for row in rows for one in row]
+        judged = _judged(everything)
+        shift = self._shift(judged)
+        # The mean of the replayed conversations beside the mean of the answers, however many of each a step has.
+        share = self.count(everything) / max(len(everything) - len(judged), 1)
+        sums = torch.zeros(4, dtype=torch.float64)
         for rows in pieces:
-            ratios = self.log_ratios(rows)
-            labels = [_judged(one).desirable for row in rows for one in row]
-            desirable = torch.tensor(labels, device=ratios.device)
+            flat = [one for row in rows for one in row]
+            places = [place for place, one in enumerate(flat) if isinstance(one, JudgedExample)]
+            ratios, values = self.ratios_and_logprobs(rows)
+            ratios = ratios[places]
+            labels = [one.desirable for one in _judged(flat)]
+            desirable = torch.tensor(labels, dtype=torch.bool, device=ratios.device)
             loss = kto_loss(ratios, desirable, shift, settings.beta, self._weights).sum()
-            descend(loss)
+            replay = share * self._replay(flat, values)
+            descend(loss + settings.replay_weight * replay)
             right = ((ratios.detach() > shift) == desirable).sum()
-            found = (loss.detach(), right, shift * len(labels))
+            found = (loss.detach(), right, shift * len(places), replay.detach())
             sums += torch.tensor([float(one) for one in found], dtype=torch.float64)
         return sums
 
+    def _replay(self, examples: Sequence[Example], values: Tensor) -> Tensor:
+        """Returns the sum of the losses of the replayed conversations, each a mean over its tokens."""
+        total = values.new_zeros(())
+        for one, part in zip(examples, values.split([one.labelled for one in examples]), strict=True):
+            if not isinstance(one, JudgedExample):
+                total = total + replay_loss(part - self._tokens[id(one)]).mean()
+        return total
+
     @torch.no_grad()
-    def _shift(self, pieces: Sequence[Rows]) -> Tensor:
-        """Returns the reference point of all examples of a step: it is one number, whatever pieces they come in."""
-        others = [_judged(one).mismatched for rows in pieces for row in rows for one in row]
+    def _shift(self, judged: Sequence[JudgedExample]) -> Tensor:
+        """Returns the reference point of all answers of a step: it is one number, whatever pieces they come in."""
+        if not judged:
+            return torch.zeros((), device=self.strategy.device)
+        others = [one.mismatched for one in judged]
         training = self.model.training
         self.model.eval()
         parts = [
@@ -178,6 +228,5 @@ class KtoLoop(PreferenceLoop):
         return kto_shift(torch.cat(parts))
 
 
-def _judged(example: Example) -> JudgedExample:
-    assert isinstance(example, JudgedExample)
-    return example
+def _judged(examples: Sequence[Example]) -> list[JudgedExample]:
+    return [one for one in examples if isinstance(one, JudgedExample)]

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from deepwell.tuning.train.batches import Batch
 
-__all__ = ["answer_sums", "class_weights", "dpo_loss", "kto_loss", "kto_shift"]
+__all__ = ["answer_sums", "class_weights", "dpo_loss", "kto_loss", "kto_shift", "replay_loss"]
 
 MOST_WEIGHT = 10.0
 """Largest weight that `class_weights` gives to the rarer kind of answers: one vote never counts as much as a hundred."""
@@ -78,3 +78,14 @@ def class_weights(desirable: int, undesirable: int) -> tuple[float, float]:
     fewer = max(1, min(desirable, undesirable))
     weight = min(MOST_WEIGHT, max(desirable, undesirable) / fewer)
     return (weight, 1.0) if desirable < undesirable else (1.0, weight)
+
+
+def replay_loss(differences: Tensor) -> Tensor:
+    """Returns how far the model is from what the reference thought of each token, [tokens]: 0 where it is not, else more.
+
+    In text that the reference wrote, its mean estimates KL(reference || model) with little variance.
+
+    Args:
+        differences: log p(token) of the model minus that of the reference, [tokens].
+    """
+    return torch.expm1(differences) - differences

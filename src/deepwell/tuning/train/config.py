@@ -20,6 +20,7 @@ __all__ = [
     "automatic_rate",
     "parse_config",
     "parse_config_as",
+    "paths_of",
     "read_config",
     "read_config_as",
     "write_config",
@@ -101,7 +102,8 @@ class StepConfig(_Strict):
         return self
 
 
-def _paths(value: object) -> object:
+def paths_of(value: object) -> object:
+    """Returns a list of paths, also for one that stands alone."""
     return [value] if isinstance(value, str | Path) else value
 
 
@@ -119,13 +121,13 @@ class TuneConfig(_Strict):
     rate_factor: ClassVar[float] = 1.0
 
     model: str = Field("smollm2", min_length=1, description="Model: a name in the store, or a path.")
-    data: Annotated[list[Path], BeforeValidator(_paths)] = Field(
+    data: Annotated[list[Path], BeforeValidator(paths_of)] = Field(
         min_length=1, description="Files of conversations."
     )
     format: Literal["auto", "chat", "sharegpt", "alpaca", "text"] = Field(
         "auto", description="Format of the files."
     )
-    validation: Annotated[float, Field(ge=0, le=0.5)] | Annotated[list[Path], BeforeValidator(_paths)] = (
+    validation: Annotated[float, Field(ge=0, le=0.5)] | Annotated[list[Path], BeforeValidator(paths_of)] = (
         Field(
             0.05,
             description="Files of held-out conversations, or the share of the data to hold out; 0: none.",
@@ -141,6 +143,10 @@ class TuneConfig(_Strict):
     def placed(self, base: Path) -> Self:
         """Returns the configuration with further relative paths, of kinds that have them, behind a folder."""
         return self
+
+    def more_files(self) -> list[Path]:
+        """Returns files besides data and validation that a run of another kind learns from; their hashes are recorded."""
+        return []
 
     def to_json(self) -> dict[str, Any]:
         """Returns the configuration as plain JSON values."""

@@ -120,7 +120,8 @@ def plan_run(config: _C, load: Callable[[_C, Codec, int], Dataset] = load_datase
     steps = total_steps(data.train, settings)
     every = max(1, steps // 10) if settings.evaluate_every == "auto" else settings.evaluate_every
     save = every if settings.save_every == "auto" else settings.save_every
-    files = [*config.data, *(config.validation if isinstance(config.validation, list) else [])]
+    held = config.validation if isinstance(config.validation, list) else []
+    files = [*config.data, *held, *config.more_files()]
     return Plan(
         config,
         base,

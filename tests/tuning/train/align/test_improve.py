@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from deepwell.errors import DeepwellError
 from deepwell.fleet.improve.loop import Improver, ImproveTerms
 from deepwell.fleet.improve.measure import EngineMeasure, Judges, Terms
 from deepwell.fleet.improve.parts import Parts
+from deepwell.fleet.improve.rehearsal import write_replay
 from deepwell.fleet.improve.sets import read_sets
 from deepwell.fleet.improve.state import State, StateFile
 from deepwell.fleet.improve.training import train_adapter
@@ -70,7 +72,12 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
         StateFile(tmp_path / "loop").folder.mkdir()
         StateFile(tmp_path / "loop").write(State(salt="0"))
         terms = ImproveTerms(PROD, str(tiny), training={"train": SETTINGS, "lora": {"r": 4, "alpha": 8}})
-        parts = Parts(collect, train_adapter, measure, publish)
+        material = tmp_path / "material"
+        material.mkdir()
+        (material / "requests.txt").write_text("hello?\n\n1 2 3?\n")
+        (material / "openings.txt").write_text("hello world\n")
+        replay = partial(write_replay, material=material)
+        parts = Parts(collect, train_adapter, measure, publish, replay)
         improver = Improver(terms, tmp_path / "loop", database, Rollouts(database), parts)
         with suppress(DeepwellError):  # nobody serves a candidate that its gates let pass
             await improver.run(found.append)
@@ -79,6 +86,9 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
     finally:
         database.close()
     assert state is not None and state.round is not None
+    lines = (tmp_path / "loop" / "0001" / "replay.jsonl").read_text().splitlines()
+    texts = [one["text"] for one in map(json.loads, lines) if "text" in one]
+    assert len(texts) == 1 and texts[0].startswith("hello world") and len(lines) <= 3
     version = story.versions[state.round.version]
     assert version.gates is not None and version.data and version.metrics["votes_train"] > 100
     gates = {one["name"]: one for one in version.gates["gates"]}

@@ -11,7 +11,14 @@ pytest.importorskip("peft")
 
 import torch
 
-from deepwell.tuning.align.losses import answer_sums, class_weights, dpo_loss, kto_loss, kto_shift
+from deepwell.tuning.align.losses import (
+    answer_sums,
+    class_weights,
+    dpo_loss,
+    kto_loss,
+    kto_shift,
+    replay_loss,
+)
 from deepwell.tuning.train.batches import collate
 from deepwell.tuning.train.examples import Example
 
@@ -70,3 +77,12 @@ def test_sums_belong_to_their_examples_in_packed_rows() -> None:
     assert sums.tolist() == [1 + 2, 0, 3, 4 + 5]
     sums[3].backward()
     assert values.grad is not None and values.grad.tolist() == [0, 0, 0, 1, 1]
+
+
+def test_replay_is_zero_where_nothing_moved_and_pulls_back_from_both_sides() -> None:
+    differences = torch.tensor([0.0, 0.5, -0.5], requires_grad=True)
+    found = replay_loss(differences)
+    assert found.tolist() == pytest.approx([0, exp(0.5) - 1.5, exp(-0.5) - 0.5], rel=1e-5, abs=1e-7)
+    found.sum().backward()
+    assert differences.grad is not None
+    assert differences.grad.tolist() == pytest.approx([0, exp(0.5) - 1, exp(-0.5) - 1], rel=1e-5, abs=1e-7)

@@ -152,6 +152,75 @@ def test_a_stopped_run_continues_bit_for_bit(
         np.testing.assert_array_equal(weights(resumed)[name], values, err_msg=name)
 
 
+@pytest.fixture
+def replayed(tmp_path: Path) -> Path:
+    path = tmp_path / "replay.jsonl"
+    talk = [{"messages": [*asked(100 + n), said(f"world {n} hello {n}")]} for n in range(8)]
+    texts = [{"text": f"{n} hello world {n} {n}"} for n in range(4)]
+    path.write_text("\n".join(map(json.dumps, [*talk, *texts])))
+    return path
+
+
+def test_replayed_conversations_hold_the_model_where_it_was(
+    tiny: Path, judged: Path, replayed: Path, tmp_path: Path
+) -> None:
+    moved: list[float] = []
+    for number, weight in enumerate((0.0, 30.0)):
+        wanted = config(
+            KtoConfig,
+            tiny,
+            judged,
+            replay=[str(replayed)],
+            kto={"beta": 0.3, "replay_weight": weight},
+            train={"steps": 24},
+        )
+        adapter, events = run(wanted, tmp_path / str(number))
+        first, *_, last = of(events, "step")
+        assert first["replay"] == pytest.approx(0, abs=1e-6)
+        moved.append(last["replay"])
+        validation = of(events, "validation")[-1]
+        assert validation["accuracy"] > 0.8 and validation["replay"] == 0  # votes alone are held out
+    assert moved[1] < 0.3 * moved[0]
+    record = json.loads((adapter / "deepwell.json").read_text())
+    assert record["data"]["report"]["kept"] == 36 + 12
+    assert any("replay.jsonl" in name for name in record["data"]["sha256"])
+
+
+def test_replay_changes_nothing_about_pieces_and_continuing(
+    tiny: Path, judged: Path, replayed: Path, tmp_path: Path
+) -> None:
+    def wanted(**train: Any) -> Any:
+        return config(
+            KtoConfig,
+            tiny,
+            judged,
+            validation=0,
+            replay=[str(replayed)],
+            train={"steps": 4, "batch_tokens": 200, **train},
+        )
+
+    whole, narrow = (weights(run(wanted(micro_tokens=size), tmp_path / str(size))[0]) for size in (4096, 1))
+    polls = 0
+
+    def stop() -> bool:
+        nonlocal polls
+        polls += 1
+        return polls == 4
+
+    with pytest.raises(Stopped):
+        run(wanted(micro_tokens=4096), tmp_path / "cut", stop)
+    resumed = weights(run(wanted(micro_tokens=4096), tmp_path / "cut")[0])
+    for name, values in whole.items():
+        np.testing.assert_allclose(narrow[name], values, atol=5e-5, err_msg=name)
+        np.testing.assert_array_equal(resumed[name], values, err_msg=name)
+
+
+def test_a_replayed_file_that_is_missing_is_named(tiny: Path, judged: Path, tmp_path: Path) -> None:
+    wanted = config(KtoConfig, tiny, judged, replay=[str(tmp_path / "nowhere")])
+    with pytest.raises(InvalidRequest, match="nowhere"):
+        load_judged(wanted, Codec.load(tiny), 256)
+
+
 def test_a_prompt_is_on_one_side_alone_and_earlier_answers_are_not_learnt(tiny: Path, tmp_path: Path) -> None:
     path = tmp_path / "pairs.jsonl"
     prompts = [(*asked(n), said("hello"), *asked(n + 1)) for n in range(12)]

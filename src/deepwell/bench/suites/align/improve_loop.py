@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _TOKENS: Final = 28
 _CANARIES: Final = 60  # users who vote between two looks
 _LOOKS: Final = 12
 _AT_ONCE: Final = 8
+_SEEN_S: Final = 3.0  # a server sees what was done to an alias within two seconds
 
 
 def bench_improve_loop(report: Report, model: Path) -> dict[str, Any]:
@@ -58,11 +60,12 @@ def bench_improve_loop(report: Report, model: Path) -> dict[str, Any]:
         (folder / "adapters").mkdir()
         with served_process(serve_command(model), env=env, log=folder / "log") as (port, _):
             client = OpenAI(
-                base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=4, timeout=300
+                base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=10, timeout=600
             )
             base = client.models.list().data[0].id
             _command(env, "models", "alias", "set", _ALIAS, base)
             world = _World(client, rule, env, model, f"http://127.0.0.1:{port}")
+            time.sleep(_SEEN_S)
             before = world.liked(held_out)
             votes = world.vote(asked * 2, _USERS)
             first = world.improve("--held-out", "0.25", "--share", "0.5")
@@ -211,9 +214,11 @@ class _World:
 
     def improve(self, *options: str) -> dict[str, Any]:
         """Runs the loop until it has ended a round or waits, and returns where it is."""
-        return _command(
+        found = _command(
             self.env, "improve", "run", _ALIAS, "--model", str(self.model), "--server", self.url, *options
         )
+        time.sleep(_SEEN_S)
+        return found
 
     def meaning(self) -> str:
         """Returns what the alias means now."""
