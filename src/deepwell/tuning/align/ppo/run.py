@@ -45,7 +45,7 @@ __all__ = ["Plan", "plan_run", "run_ppo"]
 
 ADAPTER: Final = "adapter"
 HELD_OUT: Final = "held_out.json"
-MOST_HELD_OUT: Final = 256  # prompts that figures are measured on
+MOST_HELD_OUT: Final = 512  # prompts that figures are measured on
 _KEPT: Final = "kept.safetensors"
 _SHOWN: Final = 4
 # What may differ between a run and its continuation: nothing of it changes what is computed.

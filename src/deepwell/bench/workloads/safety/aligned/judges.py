@@ -95,9 +95,7 @@ def judges() -> Judges:
     rows, (words, states) = _rows(), _both()
     fitting = [np.flatnonzero(_half() == side) for side in (0, 1)]
     harmful = np.array([one.harmful for one in rows])
-    weights = fit(
-        words.chosen(fitting[0]), (validity()["reward"].openings[fitting[0]], harmful[fitting[0]])
-    )
+    weights = fit(words.chosen(fitting[0]), (validity()["reward"].openings[fitting[0]], harmful[fitting[0]]))
     line = states.fitted(fitting[1])
     # A logistic function of the same form as that of the first judge
     slope, offset = _calibrated(validity()["second"].openings[fitting[1]], harmful[fitting[1]])
@@ -170,8 +168,13 @@ def _both() -> tuple[_Examples, _Embeddings]:
     rows = _rows()
     whole = [one.text for one in rows]
     openings = [" ".join(one.split(" ")[:_OPENING]) for one in whole]
-    examples = [[Example(text, row.score) for text, row in zip(texts, rows, strict=True)] for texts in (whole, openings)]
-    kept = bench_cache() / "safety" / f"states-{sha256(repr((EMBEDDER, whole)).encode()).hexdigest()[:16]}.npy"
+    examples = [
+        [Example(text, row.score) for text, row in zip(texts, rows, strict=True)]
+        for texts in (whole, openings)
+    ]
+    kept = (
+        bench_cache() / "safety" / f"states-{sha256(repr((EMBEDDER, whole)).encode()).hexdigest()[:16]}.npy"
+    )
     if not kept.exists():
         part = kept.with_suffix(".part")
         with part.open("wb") as stream:
