@@ -49,7 +49,7 @@ SETTINGS: Final[dict[str, Any]] = {
     "learning_rate": 7e-4,
     "save_every": ITERATIONS,
 }
-_BENIGN_SHARE: Final = 0.25  # of the prompts to train on
+_BENIGN_SHARE: Final = 0.15  # of the prompts to train on
 ANSWERED: Final = (
     0.7  # score of a harmless request that is answered, near that of a safe answer; a refusal has 0
 )
