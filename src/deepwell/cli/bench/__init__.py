@@ -132,7 +132,9 @@ VERBS: dict[str, Callable[..., None]] = {
     "improve-loop": align.improve_loop,
     "kto-votes": align.kto_votes,
     "ppo-maths": align.ppo_maths,
+    "ppo-safety": align.ppo_safety,
     "ppo-sentiment": align.ppo_sentiment,
+    "safety-layers": align.safety_layers,
     "rollouts": align.rollouts,
 }
 """The verbs in the order of `deepwell bench --help`."""

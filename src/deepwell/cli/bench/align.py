@@ -16,9 +16,11 @@ __all__ = [
     "kto_votes",
     "ledger",
     "ppo_maths",
+    "ppo_safety",
     "ppo_sentiment",
     "rollout_kills",
     "rollouts",
+    "safety_layers",
 ]
 
 
@@ -78,6 +80,28 @@ def ppo_sentiment(
     measure(
         "ppo_sentiment", row, json, lambda report: bench_ppo_sentiment(report, model_path(model), seed=seed)
     )
+
+
+def ppo_safety(
+    model: Model = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds; of each figure the worst counts.")] = 3,
+    first: Annotated[int, typer.Option(min=0, help="First seed.")] = 0,
+    row: Row = None,
+    json: Json = False,
+) -> None:
+    """Measures what PPO changes in answers to requests for harm, and in those to harmless requests."""
+    from deepwell.bench.suites.align.ppo_safety import bench_ppo_safety
+
+    path = model_path(model)
+    measure("ppo_safety", row, json, lambda report: bench_ppo_safety(report, path, seeds=seeds, first=first))
+
+
+def safety_layers(model: Model = None, row: Row = None, json: Json = False) -> None:
+    """Measures attacks bare and behind one, two and three layers of safety, and what the full stack answers and refuses."""
+    from deepwell.bench.suites.align.safety_layers import bench_safety_layers
+
+    path = model_path(model)
+    measure("safety_layers", row, json, lambda report: bench_safety_layers(report, path))
 
 
 def feedback_sdk(model: Model = None, row: Row = None, json: Json = False) -> None:

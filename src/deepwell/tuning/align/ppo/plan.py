@@ -23,7 +23,7 @@ from deepwell.tuning.train.memory import parameter_count, plan_memory
 
 __all__ = ["MOST_HELD_OUT", "Encoded", "Plan", "plan_run", "run_hash"]
 
-MOST_HELD_OUT: Final = 256  # prompts that figures are measured on
+MOST_HELD_OUT: Final = 512  # prompts that figures are measured on
 # What may differ between a run and its continuation: nothing of it changes the adapter.
 _FREE: Final = ("threads", "save_every", "evaluate_every", "evaluation_samples")
 

@@ -1,0 +1,1 @@
+"""Prompts and judges of alignment for safety."""
