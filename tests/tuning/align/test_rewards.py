@@ -185,7 +185,9 @@ def test_a_model_of_the_store_grades_answers(smollm2_path: Path):
         "type": "score_model",
         "name": "judge",
         "model": "the judge",
-        "input": [{"role": "user", "content": "Rate it with a number from 0 to 10: {{ sample.output_text }}"}],
+        "input": [
+            {"role": "user", "content": "Rate it with a number from 0 to 10: {{ sample.output_text }}"}
+        ],
         "range": [0, 10],
     }
     config = RewardConfig(type="grader", grader=grader, models={"the judge": str(smollm2_path)})  # pyright: ignore[reportCallIssue]
