@@ -75,7 +75,7 @@ class Scorer:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a seed came to.
+    """Outcome of a seed.
 
     Attributes:
         metrics: figures that the run wrote of held-out prompts.

@@ -53,7 +53,7 @@ class Judges:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """How well outputs for answers of requests that a judge was not fitted to order them as people do.
+    """Agreement with people of outputs for answers to requests that a judge was not fitted to.
 
     Attributes:
         whole, openings: outputs for whole answers, and for their first words.
