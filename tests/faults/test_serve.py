@@ -201,7 +201,7 @@ def test_the_engine_goes(struck: Served, number: signal.Signals) -> None:
 
 @SIGNALS
 def test_a_worker_goes(struck: Served, number: signal.Signals) -> None:
-    workers = until(lambda: len(pids := struck.pids("server.workers.worker")) == 2 and pids)
+    workers = until(lambda: len(pids := struck.pids("fleet.worker")) == 2 and pids)
     streams: dict[int, list[Stream]] = {}
     while len(streams) < 2:  # until both hold some
         stream = Stream(struck, 4000)
@@ -216,15 +216,10 @@ def test_a_worker_goes(struck: Served, number: signal.Signals) -> None:
         for _ in range(20):
             assert "error" not in json.loads(stream.next().removeprefix("data: "))
         stream.leave()
-    until(
-        lambda: (
-            len(struck.pids("server.workers.worker")) == 2
-            and victim not in struck.pids("server.workers.worker")
-        )
-    )
+    until(lambda: len(struck.pids("fleet.worker")) == 2 and victim not in struck.pids("fleet.worker"))
     until(lambda: struck.gauge("running") == 0)
     assert struck.ask()
-    assert other in struck.pids("server.workers.worker")
+    assert other in struck.pids("fleet.worker")
 
 
 def test_background_responses_are_found_through_every_worker(served: Served) -> None:
@@ -251,13 +246,13 @@ def test_background_responses_are_found_through_every_worker(served: Served) -> 
 
 
 def test_hang_up_replaces_every_worker_and_breaks_nothing(served: Served) -> None:
-    before = set(until(lambda: len(pids := served.pids("server.workers.worker")) == 2 and pids))
+    before = set(until(lambda: len(pids := served.pids("fleet.worker")) == 2 and pids))
     stream = Stream(served, 200)
     stream.next()
     served.process.send_signal(signal.SIGHUP)
     assert stream.rest()[-1] == "data: [DONE]"
     stream.leave()
-    until(lambda: len(after := set(served.pids("server.workers.worker"))) == 2 and not after & before)
+    until(lambda: len(after := set(served.pids("fleet.worker"))) == 2 and not after & before)
     assert served.ask()
 
 

@@ -84,6 +84,14 @@ CHANGES = {
         [(1, "missing"), (4, "unlinked")],
     ),
     "a cut tail": ("DELETE FROM audit_entries WHERE sequence > 8", [(8, "cut"), (8, "cut")]),
+    "an entry of another type": (
+        "UPDATE audit_entries SET entry = 5 WHERE sequence = 4",
+        [(4, "changed"), (4, "changed")],
+    ),
+    "an entry whose number is none": (
+        "UPDATE audit_entries SET sequence = 'x' WHERE sequence = 10",
+        [(9, "changed"), (9, "cut"), (9, "cut")],
+    ),
     "an emptied trail": ("DELETE FROM audit_entries", [(0, "cut"), (0, "cut")]),
 }
 

@@ -126,6 +126,11 @@ def verify_chain(
             reader.begin(state.pruned)
         if not rows:
             break
+        numbered = [row for row in rows if type(row[0]) is int]
+        if not numbered:  # SQLite sorts what is no number behind all numbers
+            result.report(reader.position, "changed", "the entries behind it have no number")
+            break
+        rows = numbered
         reader.read(rows)
         reader.compare_texts(store.texts(chain, rows[0][0] - 1, rows[-1][0]), rows)
         on_progress(result.entries, state.head.sequence - state.pruned.sequence)

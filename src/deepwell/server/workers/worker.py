@@ -1,4 +1,4 @@
-"""One HTTP process of several: `python -m deepwell.server.workers.worker FD`, run by `supervise`."""
+"""One HTTP process of several, run by `supervise`. `deepwell serve` runs it as `python -m deepwell.fleet.worker FD`."""
 
 from __future__ import annotations
 

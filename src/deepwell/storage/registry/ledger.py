@@ -24,7 +24,7 @@ from deepwell.storage.database import Database
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.audit import AuditRow, AuditText, Chain
 from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed, storable
-from deepwell.storage.safety.raw import is_undecodable, raw_rows
+from deepwell.storage.safety.raw import as_text, is_undecodable, raw_rows
 from deepwell.storage.tables import model_ledger, model_ledger_head
 
 __all__ = [
@@ -50,6 +50,7 @@ _MOST_MS: Final = 1 << 47  # the year 6429, which calendars know
 _MOST_BY: Final = 64  # as the columns of aliases have it
 _head = model_ledger_head.c
 _columns = model_ledger.c
+_ENTRY, _HASH = as_text(_columns.entry), as_text(_columns.hash)
 _LOCK = sa.select(_head.sequence, _head.hash).with_for_update()
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -94,7 +95,7 @@ class Ledger:
 
     async def readable(self, alias: str | None = None) -> Sequence[Entry]:
         """Returns the entries that can be read, in order, for whoever looks for damage."""
-        query = sa.select(_columns.entry, _columns.hash, _columns.alias).order_by(_columns.sequence)
+        query = sa.select(_ENTRY, _HASH, _columns.alias).order_by(_columns.sequence)
 
         def work(connection: Connection) -> list[Entry]:
             found: list[Entry] = []
@@ -116,12 +117,7 @@ class Ledger:
     def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
         """Returns the chain as it is now, and its next entries in order, as they were hashed. Blocks."""
         query = (
-            sa.select(
-                _columns.sequence,
-                _columns.at_ms,
-                sa.cast(_columns.entry, sa.Text),
-                sa.cast(_columns.hash, sa.Text),
-            )
+            sa.select(_columns.sequence, _columns.at_ms, _ENTRY, _HASH)
             .where(_columns.sequence > after)
             .order_by(_columns.sequence)
             .limit(limit)
@@ -209,11 +205,11 @@ def entries_in(connection: Connection, alias: str | None = None) -> list[Entry]:
     Raises:
         LedgerChanged: one cannot be read.
     """
-    query = sa.select(_columns.entry, _columns.hash).order_by(_columns.sequence)
+    query = sa.select(_ENTRY, _HASH).order_by(_columns.sequence)
     if alias is not None:
         query = query.where(_columns.alias == alias)
     try:
-        return [_entry(row.entry, row.hash) for row in connection.execute(query)]
+        return [_entry(text, hash) for text, hash in connection.execute(query)]
     except OperationalError as error:
         if not is_undecodable(error):
             raise

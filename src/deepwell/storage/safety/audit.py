@@ -22,7 +22,7 @@ from sqlalchemy import Connection, bindparam
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.safety.chain import GENESIS, NOTHING, AuditRecord, Head, sealed, storable
-from deepwell.storage.safety.raw import raw_rows
+from deepwell.storage.safety.raw import as_text, raw_rows
 from deepwell.storage.tables import audit_chains, audit_entries, audit_persons, audit_texts
 
 __all__ = ["AuditRow", "AuditStore", "AuditText", "Chain", "append_records", "forget_person", "forget_tenant"]
@@ -288,12 +288,11 @@ _NEW_HEAD = (
     .values(sequence=bindparam("new_sequence"), hash=bindparam("new_hash"))
 )
 _ROWS = (
-    # The cast is for SQLite, which keeps bytes in a column of texts if somebody puts them there.
     sa.select(
         audit_entries.c.sequence,
         audit_entries.c.at_ms,
-        sa.cast(audit_entries.c.entry, sa.Text),
-        sa.cast(audit_entries.c.hash, sa.Text),
+        as_text(audit_entries.c.entry),
+        as_text(audit_entries.c.hash),
     )
     .where(audit_entries.c.chain == bindparam("chain_of"), audit_entries.c.sequence > bindparam("after"))
     .order_by(audit_entries.c.sequence)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.pages import Page
 from deepwell.storage.safety.audit import AuditRow
-from deepwell.storage.safety.raw import raw_rows
+from deepwell.storage.safety.raw import as_text, raw_rows
 from deepwell.storage.tables import audit_chains, audit_entries
 
 __all__ = ["AuditPages", "EntryFilter"]
@@ -43,7 +43,7 @@ class AuditPages:
         """Returns entries from the newest on, or those before the sequence number `before`; none if there is no trail."""
         columns = audit_entries.c
         query = (
-            sa.select(columns.sequence, columns.at_ms, columns.entry, columns.hash)
+            sa.select(columns.sequence, columns.at_ms, as_text(columns.entry), as_text(columns.hash))
             .join(audit_chains, audit_chains.c.id == columns.chain)
             .where(audit_chains.c.tenant == tenant)
             .order_by(columns.sequence.desc())

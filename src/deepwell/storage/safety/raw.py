@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-__all__ = ["RAW", "is_undecodable", "raw_rows"]
+__all__ = ["RAW", "as_text", "is_undecodable", "raw_rows"]
 
 RAW: Final = "surrogateescape"
 """The error handler that such text was decoded with, and that gives its bytes again."""
@@ -30,6 +30,11 @@ def raw_rows(
     ]
     rows = connection.execute(query.with_only_columns(*columns), values or {})
     return [tuple(one.decode("utf-8", RAW) if isinstance(one, bytes) else one for one in row) for row in rows]
+
+
+def as_text(column: sa.ColumnElement[str]) -> sa.ColumnElement[str]:
+    """Returns a column of texts as text, whatever somebody put there: SQLite keeps values of any type in any column."""
+    return sa.func.coalesce(sa.cast(column, sa.Text), "")
 
 
 def is_undecodable(error: OperationalError) -> bool:

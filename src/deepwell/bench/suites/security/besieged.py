@@ -31,7 +31,7 @@ __all__ = ["Besieged", "Seen", "Victim", "besieged", "victim_of"]
 SCOPES = ("inference", "files", "adapters")
 _MAIN = (
     "deepwell.engine.hosting.process",
-    "deepwell.server.workers.worker",
+    "deepwell.fleet.worker",
 )  # modules of processes that must not change
 
 

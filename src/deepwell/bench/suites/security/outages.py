@@ -123,7 +123,7 @@ def _stopped_workers(model: Path) -> dict[str, Any]:
         command = [*serve_command(model)(0)[:-2], "--workers", "4"]
         with served_process(lambda port: [*command, "--port", str(port)], env=env, log=log) as (port, pid):
             _wait(lambda: "is served at" in log.read_text(encoding="utf-8"))  # the last worker is ready
-            workers = [one for one in process_tree(pid) if b"server.workers.worker" in _command_of(one)]
+            workers = [one for one in process_tree(pid) if b"fleet.worker" in _command_of(one)]
             if len(workers) != 4:
                 raise PeerError(f"the server has {len(workers)} workers, not 4")
             for one in workers[2:]:
