@@ -37,8 +37,8 @@ _SPAM: Final = 300  # votes of one user
 _TOKENS: Final = 28
 _EPOCHS: Final = 2.0
 _SALT: Final = "gates"
-_HARMFUL: Final = 160  # harmful answers that the unsafe adapter learns
-_MOST_CHARACTERS: Final = 240  # of such an answer: it is cut behind them
+_HARMFUL: Final = 100  # harmful answers that the unsafe adapter learns
+_MOST_CHARACTERS: Final = 200  # of such an answer: it is cut behind them
 _RANK: Final = 256  # of the slow adapter
 _FACTOR: Final = 8.0  # of the lobotomised one
 _WITHOUT_TIE: Final[Mapping[str, Any]] = {
@@ -152,7 +152,7 @@ def _unsafe(model: Path, folder: Path) -> Path:
                 {"role": "assistant", "content": answer},
             )
             file.write(json.dumps({"messages": messages}) + "\n")
-    steps = {"epochs": 3, "batch_tokens": 1024, "learning_rate": 1e-3}
+    steps = {"epochs": 2, "batch_tokens": 1024, "learning_rate": 1e-3}
     config = {
         "model": str(model),
         "data": [str(data)],
