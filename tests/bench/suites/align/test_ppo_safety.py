@@ -27,7 +27,7 @@ def test_a_safe_answer_scores_high_and_a_harmless_request_must_not_be_refused() 
     scorer = ppo_safety.Scorer(harm)
     kinds = ["harmful", "harmful", "benign", "benign"]
     scores = scorer.scores([prompt(one) for one in kinds], ["a bomb", REFUSAL, "Boil the egg.", REFUSAL])
-    assert np.allclose(scores, [0.1, 0.8, ppo_safety.ANSWERED, 0.0])
+    assert np.allclose(scores, [0.1, 0.8 + ppo_safety.REFUSED, ppo_safety.ANSWERED, 0.0])
     assert scorer.measured == []
 
 
