@@ -29,9 +29,10 @@ ITERATIONS: Final = 20
 KL_BUDGET: Final = 0.2  # nats a token, 2.4 an answer
 _RESAMPLES: Final = 2000
 SETTINGS: Final[dict[str, Any]] = {
-    "prompts": 256,
+    "prompts": 192,
     "new_tokens": 12,
-    "learning_rate": 7e-4,
+    "epochs": 1,
+    "learning_rate": 1e-3,
     "save_every": ITERATIONS,
 }
 """Many short answers: with 48 of 24 tokens, chance hid in five iterations what an answer owed to each of its words."""
