@@ -14,7 +14,7 @@ from deepwell.tuning.align.worker import command
 __all__ = ["settings_of", "train_adapter"]
 
 _REPLAY_WEIGHT: Final = 1.0
-_RANK: Final = 8  # of smollm2, rank 16 costs 13 % of the time of an answer, 8 one per cent: a round must not be slower by 5
+_RANK: Final = 8  # half of the default: the cost of an adapter counts against the gate of latency
 
 
 def settings_of(epochs: float) -> dict[str, Any]:
