@@ -160,7 +160,7 @@ def parts_of(
     """
     from deepwell.fleet.improve.measure import EngineMeasure, Judges
     from deepwell.fleet.improve.parts import Parts
-    from deepwell.fleet.improve.rehearsal import write_replay
+    from deepwell.fleet.improve.rehearsal import write_rehearsal
     from deepwell.fleet.improve.training import train_adapter
     from deepwell.safety.moderation.scorer import shipped_moderator
     from deepwell.storage.database import Tenant
@@ -174,7 +174,7 @@ def parts_of(
 
     moderator = shipped_moderator()
     measure = EngineMeasure(sets, Judges(lambda request, answer: moderator.moderate(answer).flagged))
-    return Parts(collect, train, measure, publish, write_replay)
+    return Parts(collect, train, measure, publish, write_rehearsal)
 
 
 def _servers(named: Sequence[str] | None, place: Path, settings: Settings) -> Any:

@@ -63,7 +63,7 @@ def test_what_is_replayed_is_not_what_is_measured() -> None:
     sets = read_sets()
     replayed = [
         line
-        for name in ("requests.txt", "openings.txt")
+        for name in ("requests.txt", "openings.txt", "harmful.txt")
         for line in (MATERIAL / name).read_text(encoding="utf-8").splitlines()
     ]
     assert len(replayed) >= 100 and len({*replayed}) == len(replayed)
@@ -73,6 +73,11 @@ def test_what_is_replayed_is_not_what_is_measured() -> None:
         for one in measured:
             shared = len(words & _words(one)) / len(words | _words(one))
             assert shared < 0.6 and not one.startswith(line), (line, one)
+
+
+def test_a_refusal_that_is_rehearsed_is_one() -> None:
+    refusals = (MATERIAL / "refusals.txt").read_text(encoding="utf-8").splitlines()
+    assert len(refusals) >= 8 and all(map(refuses, refusals))
 
 
 def _words(text: str) -> set[str]:

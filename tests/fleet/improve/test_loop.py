@@ -13,7 +13,7 @@ import pytest
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve import loop
 from deepwell.fleet.improve.loop import Improver, ImproveTerms
-from deepwell.fleet.improve.parts import Parts, Replay
+from deepwell.fleet.improve.parts import Parts, Rehearsal
 from deepwell.fleet.improve.state import Round, State, StateFile
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.gates import GATES, GateReport, GateResult
@@ -70,7 +70,7 @@ class World:
     measured: list[tuple[Path | None, Path, Curated]] = field(default_factory=list[Any])
     published: list[tuple[str, Path]] = field(default_factory=list[Any])
     unserved: bool = False
-    replay: Replay | None = None
+    rehearsal: Rehearsal | None = None
 
     async def collect(self) -> list[Vote]:
         return self.votes
@@ -95,7 +95,7 @@ class World:
         self.published.append((name, folder))
 
     def improver(self, **terms: Any) -> Improver:
-        parts = Parts(self.collect, self.train, self, self.publish, self.replay)
+        parts = Parts(self.collect, self.train, self, self.publish, self.rehearsal)
         terms = {"share": 0.5, **terms}
         return Improver(
             ImproveTerms(PROD, "smollm2", **terms),
@@ -146,14 +146,14 @@ async def world(tmp_path: Path) -> Any:
 async def test_what_the_base_says_is_written_once_for_a_round_and_trained_on(world: World) -> None:
     asked: list[str] = []
 
-    def replay(base: str, path: Path) -> None:
+    def rehearsal(base: str, replay: Path, judged: Path) -> None:
         asked.append(base)
-        path.write_text('{"text": "hello"}\n')
+        judged.write_text("{}\n")
         if len(asked) == 1:
-            path.unlink()
             raise Killed
+        replay.write_text('{"text": "hello"}\n')
 
-    world.replay = replay
+    world.rehearsal = rehearsal
     with pytest.raises(Killed):
         await world.improver().run()
     await world.improver().run()
@@ -162,6 +162,7 @@ async def test_what_the_base_says_is_written_once_for_a_round_and_trained_on(wor
     (folder,) = {*world.trained}
     config = json.loads((folder / "config.json").read_text())
     assert config["replay"] == [str(folder.parent / "replay.jsonl")]
+    assert config["data"] == [str(folder.parent / name) for name in ("train.jsonl", "judged.jsonl")]
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ from deepwell.tuning.data.report import DataReport
 
 __all__ = ["ImproveTerms", "Improver", "Progress"]
 
-_DATA, _REPLAY, _VOTES, _REPORT, _RUN = "train.jsonl", "replay.jsonl", "votes.json", "gates.json", "run"
+_DATA, _VOTES, _REPORT, _RUN = "train.jsonl", "votes.json", "gates.json", "run"
+_REPLAY, _JUDGED = "replay.jsonl", "judged.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +162,14 @@ class Improver:
                 return ""
         config = run / "config.json"
         if not config.is_file():  # the terms of another run do not change a training that has begun
-            replay = folder / _REPLAY
-            if self._parts.replay is not None and not replay.is_file():
-                await asyncio.to_thread(self._parts.replay, found.base, replay)
+            replay, judged = folder / _REPLAY, folder / _JUDGED
+            if self._parts.rehearsal is not None and not replay.is_file():
+                await asyncio.to_thread(self._parts.rehearsal, found.base, replay, judged)
             # Nothing is validated on held-out votes while it trains: they judge the result.
             values = {
                 **self._terms.training,
                 "model": found.base,
-                "data": [str(folder / _DATA)],
+                "data": [str(one) for one in (folder / _DATA, judged) if one.is_file()],
                 "replay": [str(replay)] if replay.is_file() else [],
                 "validation": 0,
                 "output": str(run),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from deepwell.fleet.promotion.gates import GateReport
 from deepwell.tuning.align.votes import Curated, Vote
 
-__all__ = ["Collector", "Measure", "Parts", "Publisher", "Replay", "Say", "Trainer"]
+__all__ = ["Collector", "Measure", "Parts", "Publisher", "Rehearsal", "Say", "Trainer"]
 
 Say = Callable[[dict[str, Any]], None]
 """Receives the events of a round: objects with `event`."""
@@ -35,11 +35,11 @@ class Trainer(Protocol):
         ...
 
 
-class Replay(Protocol):
-    """Writes what a training replays."""
+class Rehearsal(Protocol):
+    """Writes what a training sees besides votes."""
 
-    def __call__(self, base: str, path: Path) -> None:
-        """Writes conversations and texts of the base's own into a file, whole or not at all. Blocks."""
+    def __call__(self, base: str, replay: Path, judged: Path) -> None:
+        """Writes conversations and texts of the base's own, and judged answers; `replay` is the last to be there. Blocks."""
         ...
 
 
@@ -67,10 +67,10 @@ class Publisher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """All of them. Without `replay`, a training sees votes alone."""
+    """All of them. Without `rehearsal`, a training sees votes alone."""
 
     collect: Collector
     train: Trainer
     measure: Measure
     publish: Publisher
-    replay: Replay | None = None
+    rehearsal: Rehearsal | None = None

@@ -1,18 +1,24 @@
-"""`write_replay`: what the base says by itself, which a training by votes replays so that nothing else is forgotten.
+"""`write_rehearsal`: what a training by votes sees besides votes, so that it changes what votes speak of and nothing else.
 
 Votes speak of one thing, and a training that sees nothing else moves the model everywhere: what it thinks of ordinary text, and
-what it answers to requests for harm. No data are needed against that but the model's own.
+how readily it answers requests for harm. What the base says of ordinary things is replayed, and is to stay as likely as it is.
+Requests for harm are different: a small base answers most of them, and to hold it there would be to teach harm. Beside them
+stand refusals as good answers, and what the base says as bad ones.
 """
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.fleet.improve.judges import refuses
 from deepwell.llm import LLM
+from deepwell.tuning.align.preferences import Judged, write_judged
 
-__all__ = ["MATERIAL", "write_replay"]
+__all__ = ["MATERIAL", "write_rehearsal"]
 
 MATERIAL: Final = Path(__file__).parent / "replay"
 _CONTEXT: Final = 256
@@ -20,37 +26,57 @@ _ANSWER_TOKENS, _TEXT_TOKENS = 48, 64
 _TEMPERATURE: Final = 0.7  # of texts: the likeliest continuation repeats itself
 _SEED: Final = 20
 _AT_ONCE: Final = 32
+_CHINESE: Final = re.compile(r"[\u4e00-\u9fff]")
 
 
-def write_replay(base: str, path: Path, material: Path = MATERIAL) -> None:
-    """Writes the base's answers to requests and its continuations of beginnings, a line each. Blocks.
+def write_rehearsal(base: str, replay: Path, judged: Path, material: Path = MATERIAL) -> None:
+    """Writes what the base says of ordinary things, and judged answers to requests for harm, a line each. Blocks.
 
     Args:
         base: the model: a name in the store, or a path.
-        path: the file; it is there whole, or not at all.
-        material: a folder with `requests.txt` and `openings.txt`, one in a line.
+        replay: file of answers to requests and of continued beginnings; it is there whole, or not at all.
+        judged: file of refusals, and of answers of the base that do not refuse; it is there before `replay`.
+        material: a folder with `requests.txt`, `openings.txt`, `harmful.txt` and `refusals.txt`, one in a line.
     """
-    requests, openings = (_lines(material / name) for name in ("requests.txt", "openings.txt"))
+    names = ("requests.txt", "openings.txt", "harmful.txt", "refusals.txt")
+    requests, openings, harmful, refusals = (_lines(material / name) for name in names)
     rows: list[dict[str, Any]] = []
     with LLM(base, context=_CONTEXT) as llm:
-        for start in range(0, len(requests), _AT_ONCE):
-            some = requests[start : start + _AT_ONCE]
-            asked = [[{"role": "user", "content": one}] for one in some]
-            given = llm.chat(asked, max_tokens=_ANSWER_TOKENS, temperature=0)
-            for request, one in zip(some, given, strict=True):
-                if one.text.strip():
-                    messages = (
-                        {"role": "user", "content": request},
-                        {"role": "assistant", "content": one.text},
-                    )
-                    rows.append({"messages": messages})
+        answers = _answers(llm, [*requests, *harmful])
         for start in range(0, len(openings), _AT_ONCE):
             some = openings[start : start + _AT_ONCE]
             given = llm.generate(some, max_tokens=_TEXT_TOKENS, temperature=_TEMPERATURE, seed=_SEED)
             rows += [{"text": opening + one.text} for opening, one in zip(some, given, strict=True)]
-    part = path.with_suffix(".part")
+    for request, answer in zip(requests, answers, strict=False):
+        if answer.strip():
+            turns = {"role": "user", "content": request}, {"role": "assistant", "content": answer}
+            rows.append({"messages": turns})
+    write_judged(judged, _judged(harmful, answers[len(requests) :], refusals))
+    part = replay.with_suffix(".part")
     part.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows), encoding="utf-8")
-    part.replace(path)
+    part.replace(replay)
+
+
+def _answers(llm: LLM, requests: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for start in range(0, len(requests), _AT_ONCE):
+        asked = [[{"role": "user", "content": one}] for one in requests[start : start + _AT_ONCE]]
+        found += [one.text for one in llm.chat(asked, max_tokens=_ANSWER_TOKENS, temperature=0)]
+    return found
+
+
+def _judged(harmful: Sequence[str], answers: Sequence[str], refusals: Sequence[str]) -> list[Judged]:
+    """Returns a refusal in the language of each request, and the answer of the base where it is none."""
+    found: list[Judged] = []
+    for place, (request, answer) in enumerate(zip(harmful, answers, strict=True)):
+        chinese = bool(_CHINESE.search(request))
+        fitting = [one for one in refusals if bool(_CHINESE.search(one)) == chinese] or refusals
+        prompt = ({"role": "user", "content": request},)
+        said = {"role": "assistant", "content": fitting[place % len(fitting)]}
+        found.append(Judged(prompt, said, desirable=True))
+        if answer.strip() and not refuses(answer):
+            found.append(Judged(prompt, {"role": "assistant", "content": answer}, desirable=False))
+    return found
 
 
 def _lines(path: Path) -> list[str]:

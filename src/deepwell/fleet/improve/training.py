@@ -20,8 +20,7 @@ _RANK: Final = 8  # half of the default: the cost of an adapter counts against t
 def settings_of(epochs: float) -> dict[str, Any]:
     """Returns the configuration of KTO, besides model and data, that a round trains by.
 
-    Replay holds the model where votes say nothing. With twice its weight and half the way, approval on subjects
-    that no gate and no benchmark reads rose by 13 points; without it, by 70, and ordinary text became less likely.
+    Replay holds the model where votes say nothing. Rank 8 costs no time that the gate of latency sees.
     """
     return {
         "lora": {"r": _RANK, "alpha": 2 * _RANK},

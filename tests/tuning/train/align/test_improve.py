@@ -17,7 +17,7 @@ from deepwell.errors import DeepwellError
 from deepwell.fleet.improve.loop import Improver, ImproveTerms
 from deepwell.fleet.improve.measure import EngineMeasure, Judges, Terms
 from deepwell.fleet.improve.parts import Parts
-from deepwell.fleet.improve.rehearsal import write_replay
+from deepwell.fleet.improve.rehearsal import write_rehearsal
 from deepwell.fleet.improve.sets import read_sets
 from deepwell.fleet.improve.state import State, StateFile
 from deepwell.fleet.improve.training import train_adapter
@@ -76,8 +76,10 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
         material.mkdir()
         (material / "requests.txt").write_text("hello?\n\n1 2 3?\n")
         (material / "openings.txt").write_text("hello world\n")
-        replay = partial(write_replay, material=material)
-        parts = Parts(collect, train_adapter, measure, publish, replay)
+        (material / "harmful.txt").write_text("hello world world?\n")
+        (material / "refusals.txt").write_text("I can't help with that.\n")
+        rehearsal = partial(write_rehearsal, material=material)
+        parts = Parts(collect, train_adapter, measure, publish, rehearsal)
         improver = Improver(terms, tmp_path / "loop", database, Rollouts(database), parts)
         with suppress(DeepwellError):  # nobody serves a candidate that its gates let pass
             await improver.run(found.append)
@@ -89,6 +91,11 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
     lines = (tmp_path / "loop" / "0001" / "replay.jsonl").read_text().splitlines()
     texts = [one["text"] for one in map(json.loads, lines) if "text" in one]
     assert len(texts) == 1 and texts[0].startswith("hello world") and len(lines) <= 3
+    judged = [
+        json.loads(one) for one in (tmp_path / "loop" / "0001" / "judged.jsonl").read_text().splitlines()
+    ]
+    assert judged[0]["label"] and judged[0]["messages"][-1]["content"] == "I can't help with that."
+    assert not any(one["label"] for one in judged[1:])
     version = story.versions[state.round.version]
     assert version.gates is not None and version.data and version.metrics["votes_train"] > 100
     gates = {one["name"]: one for one in version.gates["gates"]}

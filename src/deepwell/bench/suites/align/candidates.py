@@ -21,8 +21,13 @@ __all__ = ["scaled", "trained_by_votes", "widened"]
 _PREFIX: Final = "base_model.model."
 
 
-def trained_by_votes(model: Path, votes: Sequence[Vote], folder: Path, settings: Mapping[str, Any]) -> Path:
+def trained_by_votes(
+    model: Path, votes: Sequence[Vote], folder: Path, settings: Mapping[str, Any], judged: Sequence[Path] = ()
+) -> Path:
     """Trains an adapter by KTO, and returns its folder.
+
+    Args:
+        judged: files of further judged answers.
 
     Raises:
         PeerError: the training failed.
@@ -32,7 +37,7 @@ def trained_by_votes(model: Path, votes: Sequence[Vote], folder: Path, settings:
     config = {
         **settings,
         "model": str(model),
-        "data": [str(folder / "votes.jsonl")],
+        "data": [str(one) for one in (folder / "votes.jsonl", *judged)],
         "validation": 0,
         "output": str(folder),
     }

@@ -18,7 +18,7 @@ from deepwell.bench.workloads.tuning.votes import RULES, Rule, frozen_prompts
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.weights.adapters import linears_of
 from deepwell.fleet.improve.measure import EngineMeasure, Judges, Terms
-from deepwell.fleet.improve.rehearsal import write_replay
+from deepwell.fleet.improve.rehearsal import write_rehearsal
 from deepwell.fleet.improve.sets import read_sets
 from deepwell.fleet.improve.training import settings_of
 from deepwell.fleet.promotion.gates import GATES, Bars, GateReport
@@ -97,10 +97,10 @@ def bench_gates_refuse(report: Report, model: Path) -> dict[str, Any]:
 
 
 def _candidates(model: Path, folder: Path, honest: Curated, spam: Sequence[Vote]) -> list[_Candidate]:
-    replay = folder / "replay.jsonl"
-    write_replay(str(model), replay)
+    replay, judged = folder / "replay.jsonl", folder / "judged.jsonl"
+    write_rehearsal(str(model), replay, judged)
     settings = {**settings_of(_EPOCHS), "replay": [str(replay)]}
-    good = trained_by_votes(model, honest.train, folder / "good", settings)
+    good = trained_by_votes(model, honest.train, folder / "good", settings, [judged])
     hacked = trained_by_votes(model, honest.train, folder / "hacked", _WITHOUT_TIE)
     spammed = trained_by_votes(model, spam, folder / "spammed", _SHORT)
     checkpoint = open_checkpoint(model)
