@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -12,7 +13,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from deepwell.errors import StorageError, StorageUnavailable
 
-__all__ = ["NOTHING_KEPT", "Backend", "StoreReplaced", "cannot_open", "is_disconnect", "translated"]
+__all__ = [
+    "NOTHING_KEPT",
+    "Backend",
+    "StoreReplaced",
+    "cannot_open",
+    "is_disconnect",
+    "release_cursors",
+    "translated",
+]
 
 _log = logging.getLogger("deepwell.storage")
 
@@ -131,3 +140,14 @@ def _words(error: Exception) -> str:
 def is_disconnect(error: SQLAlchemyError) -> bool:
     """Returns whether the connection broke, so that a new one may work."""
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def release_cursors(error: BaseException | None) -> None:
+    """Releases the cursors that the frames of a failed call still hold.
+
+    SQLite's ROLLBACK leaves a SELECT that was not read to its end as it is. As long as its cursor lives, in the frames of the
+    exception, its connection reads the commit of back then, and cannot write behind another process.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
