@@ -47,7 +47,7 @@ def half_read(connection):
 async def test_a_read_that_fails_half_way_leaves_no_old_state_behind(database):
     for name in "abc":
         await database.write(insert(name))
-    with pytest.raises(ValueError) as failed:  # keeps the error, and what its frames hold
+    with pytest.raises(ValueError, match="invalid literal") as failed:  # keeps the error, and what its frames hold
         await database.read(half_read)
     await database.write(insert("d"))
     assert await database.read(count) == 4, failed
@@ -57,7 +57,7 @@ async def test_a_write_that_fails_half_way_does_not_keep_the_next_one_from_its_t
     one, other = opened(), opened()
     for name in "abc":
         await one.write(insert(name))
-    with pytest.raises(ValueError) as failed:
+    with pytest.raises(ValueError, match="invalid literal") as failed:
         await one.write(half_read)
     await other.write(insert("d"))
     await one.write(insert("e"))
