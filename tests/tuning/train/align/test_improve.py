@@ -58,11 +58,17 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
     found: list[dict[str, Any]] = []
 
     # Votes that no template renders, and one that no context holds: they must not keep the others from being measured
-    odd: tuple[tuple[dict[str, Any], ...], ...] = (
-        ({"role": "user", "content": "hello " * 5000},),
-        ({"role": "user", "content": "hello"}, {"role": "tool", "content": "1", "tool_call_id": "2"}),
-    )
-    lost = [Vote(one, "hello", True, f"user-{user}") for user in range(20) for one in odd]
+    lost = [
+        Vote(one, f"hello {user * 59}", True, f"user-{user}", source=f"lost-{user}")
+        for user in range(20)
+        for one in (
+            ({"role": "user", "content": f"{user * 43} hello {user * 97} " * 2000},),
+            (
+                {"role": "user", "content": f"{user * 83}?"},
+                {"role": "tool", "content": "1", "tool_call_id": "2"},
+            ),
+        )
+    ]
 
     async def collect() -> list[Vote]:
         return votes(200) + lost
