@@ -47,7 +47,9 @@ def half_read(connection):
 async def test_a_read_that_fails_half_way_leaves_no_old_state_behind(database):
     for name in "abc":
         await database.write(insert(name))
-    with pytest.raises(ValueError, match="invalid literal") as failed:  # keeps the error, and what its frames hold
+    with pytest.raises(
+        ValueError, match="invalid literal"
+    ) as failed:  # keeps the error, and what its frames hold
         await database.read(half_read)
     await database.write(insert("d"))
     assert await database.read(count) == 4, failed

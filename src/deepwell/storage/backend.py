@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from deepwell.errors import StorageError, StorageUnavailable
+from deepwell.errors import InvalidRequest, StorageError, StorageUnavailable
 
 __all__ = [
     "NOTHING_KEPT",
@@ -105,13 +105,17 @@ class Backend(Protocol):
 
 
 def translated(backend: Backend, error: Exception, outcome: str) -> Exception:
-    """Turns an error of the database itself into `StorageUnavailable`, and returns any other unchanged.
+    """Turns an error of the database itself into `StorageUnavailable`, and returns any other unchanged, but one about a NUL.
 
     `outcome` says what became of the request. The driver's message goes only to the log, for the operator, because it may
     name hosts and paths.
     """
     if isinstance(error, StoreReplaced):  # logged where it was noticed
         return StoreReplaced(f"{error.message}: {outcome}" if outcome else error.message, fix=error.fix)
+    if isinstance(error, DataError) and "NUL" in str(
+        error.orig
+    ):  # PostgreSQL's driver, before it sends anything
+        return InvalidRequest("a text holds the character NUL, which no text here has", fix="leave it out")
     if isinstance(error, PoolTimeout):
         told = "the database is too slow: every connection is in use", "send the request again a little later"
     elif isinstance(error, DBAPIError):
