@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -307,7 +307,23 @@ async def test_two_runs_at_once_exclude_each_other(world: World) -> None:
 
 
 async def test_a_damaged_state_is_refused(world: World) -> None:
-    for text in ("{", "[]", '{"salt": 1, "round": null}', '{"salt": "", "round": {"stage": "x"}}'):
+    sound = asdict(State("0", 1, Round(1, "b", "c", "m")))
+    damaged = (
+        {"used": 5},
+        {"rounds": "1"},
+        {"later": 1},
+        *({"round": {**sound["round"], **one}} for one in ({"votes": None}, {"number": "1"}, {"later": 1})),
+        {"round": {**sound["round"], "outcome": "won"}},
+    )
+    texts = [json.dumps({**sound, **one}) for one in damaged]
+    for text in (
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"salt": 1, "round": null}',
+        '{"salt": "", "round": {"stage": "x"}}',
+        *texts,
+    ):
         (world.folder / "loop" / "state.json").write_text(text)
         with pytest.raises(InvalidRequest, match="no state of this version"):
             await world.improver().run()
