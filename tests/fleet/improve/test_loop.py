@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -304,6 +305,24 @@ async def test_two_runs_at_once_exclude_each_other(world: World) -> None:
         pytest.raises(DeepwellError, match="another process improves"),
     ):
         await world.improver().run()
+
+
+@pytest.mark.parametrize("lost", ["0001", "0001/run", "0001/gates.json"])
+async def test_a_round_whose_files_were_cleared_is_made_again(
+    world: World, patched: pytest.MonkeyPatch, lost: str
+) -> None:
+    def cleared(*_: Any) -> Any:
+        patched.undo()
+        path = world.folder / "loop" / lost
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+        raise Killed
+
+    patched.setattr(loop, "version_of", cleared)
+    with pytest.raises(Killed):
+        await world.improver().run()
+    found = await world.improver().run()
+    assert found.round is not None and (found.round.stage, found.round.number) == ("canary", 1)
+    assert len(world.trained) == 2 and await world.events() == ["alias", "version", "gates", "canary"]
 
 
 async def test_a_damaged_state_is_refused(world: World) -> None:
