@@ -104,6 +104,16 @@ def test_an_alias_that_is_named_is_not_made(home_dir: Path, capsys: pytest.Captu
     assert told["event"] == "error" and "deepwell models alias set chat smollm2" in told["fix"]
 
 
+def test_a_folder_that_cannot_be_written_is_told_as_an_error(
+    home_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (home_dir / "state").write_text("in the way")
+    settings = Settings.load(model="smollm2")
+    assert main([command(Order.of(settings, "smollm2"))[-1]]) == MISTAKE
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["event"] == "error" and str(home_dir / "state") in told["message"] + told["fix"]
+
+
 def test_a_server_that_cannot_train_says_so_before_it_loads(
     home_dir: Path, runner: CliRunner, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -374,6 +374,18 @@ def test_a_grammar_is_that_of_the_dialogue() -> None:
             r"messages\[1\] has no content",
         ),
         (lambda llm: llm.chat([{"role": "bot", "content": "a"}]), InvalidRequest, "'role': system"),
+        (
+            lambda llm: llm.chat(
+                [*FRANCE, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]
+            ),
+            InvalidRequest,
+            r"the tool_calls of messages\[1\] are",
+        ),
+        (
+            lambda llm: llm.tokenize([*FRANCE, {"role": "assistant", "content": "a", "tool_calls": "f()"}]),
+            InvalidRequest,
+            "'arguments'",
+        ),
         (lambda llm: llm.chat([[]]), InvalidRequest, "messages is empty: give at least one"),
         (lambda llm: llm.tokenize([]), InvalidRequest, "messages is empty"),
         (lambda llm: llm.chat("hello"), InvalidRequest, "give a list of messages"),

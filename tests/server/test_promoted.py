@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ async def test_the_first_request_waits_for_the_adapter_and_does_not_get_the_base
     assert await served(http, engine) == "v1"
 
 
-@pytest.mark.parametrize("harm", ["missing", "changed", "template"])
+@pytest.mark.parametrize("harm", ["missing", "changed", "template", "link", "pipe"])
 async def test_the_version_of_before_answers_for_one_that_is_not_as_it_was_registered(
     http: httpx.AsyncClient, engine: FakeEngine, loop: Loop, caplog: pytest.LogCaptureFixture, harm: str
 ) -> None:
@@ -123,10 +124,22 @@ async def test_the_version_of_before_answers_for_one_that_is_not_as_it_was_regis
         folder.rename(folder.with_name("elsewhere"))
     if harm == "changed":
         (folder / "adapter_model.safetensors").write_bytes(b"other")
+    if harm == "link":
+        weights = folder / "adapter_model.safetensors"
+        weights.rename(loop.folder / "elsewhere")
+        weights.symlink_to(loop.folder / "elsewhere")  # the bytes are the same, and may be others later
+    if harm == "pipe":
+        os.mkfifo(folder / "pipe")
     for _ in range(3):
         assert await served(http, engine) == "v1"
     said = [one.message for one in caplog.records if "not served here" in one.message]
-    reason = {"missing": "is missing", "changed": "not the one that was", "template": "chat template"}[harm]
+    reason = {
+        "missing": "is missing",
+        "changed": "not the one that was",
+        "template": "chat template",
+        "link": "is a link",
+        "pipe": "a pipe",
+    }[harm]
     assert len(said) == 2 and reason in said[0] and said[1].endswith("v1 answers"), said
 
 

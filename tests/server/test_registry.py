@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -170,6 +171,40 @@ async def test_the_ledger_is_verified_and_damage_told_in_words(
     assert [one["sequence"] for one in (await get(http, "/v1/registry/log"))["data"]] == [4, 3, 1]
     failed = await http.get("/v1/registry/versions")
     assert failed.status_code == 500 and "deepwell models log" in failed.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "field", "value"),
+    [
+        (2, "data", '"x"'),
+        (2, "metrics", "[1]"),
+        (2, "metrics", '{"loss": 1' + "0" * 400 + "}"),
+        (2, "parents", '"toy"'),
+        (2, "number", "true"),
+        (3, "report", "[]"),
+        (3, "report", '{"gates": 5}'),
+        (3, "report", '{"gates": [{"passed": false}]}'),
+        (4, "rollout", "[]"),
+        (4, "share", '"half"'),
+        (4, "plan", '{"alpha": "x"}'),
+        (4, "plan", "5"),
+    ],
+)
+async def test_a_value_of_another_kind_is_damage_and_no_failure(
+    http: httpx.AsyncClient, database: Database, under_way: Rollout, sequence: int, field: str, value: str
+) -> None:
+    which = {"sequence": sequence}
+    read = sa.text("SELECT entry FROM model_ledger WHERE sequence = :sequence")
+    text = await database.read(lambda connection: connection.execute(read, which).scalar_one())
+    entry = json.loads(text) | {field: "@"}
+    changed = {"sequence": sequence, "entry": json.dumps(entry).replace('"@"', value)}
+    change = sa.text("UPDATE model_ledger SET entry = :entry WHERE sequence = :sequence")
+    await database.write(lambda connection: connection.execute(change, changed).rowcount)
+    for path in ("registry/versions", "rollouts", "improvements"):
+        failed = await http.get(f"/v1/{path}")
+        assert "the ledger of models was changed" in failed.json()["error"]["message"], path
+    assert (await http.get("/v1/registry/log")).status_code == 200
+    assert not (await http.post("/v1/registry/verify")).json()["holds"]
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from alembic.config import Config
 from sqlalchemy.exc import DBAPIError
 
 import deepwell.storage
-from deepwell.errors import StorageError
+from deepwell.errors import InvalidRequest, NotFound, StorageError
 from deepwell.settings import InvalidSettings, Settings
+from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.installation import Installation
 from deepwell.storage.jobs import JobStore
@@ -52,6 +53,14 @@ async def test_a_read_sees_one_commit_throughout(database):
     written.set()
     assert await reading == (0, 0)
     assert await database.read(count) == 1
+
+
+async def test_a_name_with_a_nul_is_unknown_or_refused_and_no_failure(database):
+    aliases = AliasStore(database)
+    for call in (aliases.history("a\0b"), aliases.remove("a\0b", "cli"), aliases.list(after="\0")):
+        with pytest.raises((InvalidRequest, NotFound)):
+            await call
+    await aliases.set("a", "toy", "cli")
 
 
 async def test_a_read_changes_nothing(database):

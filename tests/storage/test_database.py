@@ -39,6 +39,35 @@ async def test_a_write_that_fails_undoes_itself_and_nobody_elses(database):
     assert await database.read(count) == 2
 
 
+def half_read(connection):
+    rows = connection.execute(sa.text("SELECT id FROM conversations"))
+    return [int(row.id) for row in rows]
+
+
+async def test_a_read_that_fails_half_way_leaves_no_old_state_behind(database):
+    for name in "abc":
+        await database.write(insert(name))
+    with pytest.raises(
+        ValueError, match="invalid literal"
+    ) as failed:  # keeps the error, and what its frames hold
+        await database.read(half_read)
+    await database.write(insert("d"))
+    assert await database.read(count) == 4, failed
+
+
+async def test_a_write_that_fails_half_way_does_not_keep_the_next_one_from_its_turn(opened):
+    one, other = opened(), opened()
+    for name in "abc":
+        await one.write(insert(name))
+    with pytest.raises(ValueError, match="invalid literal") as failed:
+        await one.write(half_read)
+    await other.write(insert("d"))
+    await one.write(insert("e"))
+    assert await other.read(count) == 5, failed
+    one.close()
+    other.close()
+
+
 async def test_writes_that_wait_share_one_transaction(database):
     gate = threading.Event()
     transactions = []

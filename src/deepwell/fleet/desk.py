@@ -201,7 +201,7 @@ def _of_version(version: Version, story: Story) -> RoundState:
         stage, outcome = "ended", "refused"
         gates: Any = version.gates or {}
         reason = "; ".join(
-            f"{one['name']}: {one['reason']}" for one in gates.get("gates", ()) if not one["passed"]
+            f"{one['name']}: {one['reason']}" for one in gates.get("gates") or () if not one["passed"]
         )
     elif rollout is not None:
         ended = rollout.state != "canary"

@@ -378,9 +378,23 @@ def _message(message: Any, where: str) -> dict[str, Any]:
             param=where,
         )
     plain = {**message, "content": _content(message.get("content"), where)}
+    calls = message.get("tool_calls")
+    if calls is not None and not (isinstance(calls, list | tuple) and all(map(_is_call, calls))):
+        raise InvalidRequest(
+            f"the tool_calls of {where} are {_shown(calls)}",
+            fix="give {'id': ..., 'type': 'function', 'function': {'name': ..., 'arguments': '{...}'}} for each",
+            param=where,
+        )
     if plain["content"] is None and not plain.get("tool_calls"):
         raise InvalidRequest(f"{where} has no content", fix="give it a string as 'content'", param=where)
     return {name: value for name, value in plain.items() if value is not None or name == "content"}
+
+
+def _is_call(call: Any) -> bool:
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping) or not isinstance(call.get("id"), str):
+        return False
+    return isinstance(function.get("name"), str) and isinstance(function.get("arguments"), str)
 
 
 def _content(content: Any, where: str) -> str | None:

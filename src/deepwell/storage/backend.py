@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import logging
+import traceback
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from deepwell.errors import StorageError, StorageUnavailable
+from deepwell.errors import InvalidRequest, StorageError, StorageUnavailable
 
-__all__ = ["NOTHING_KEPT", "Backend", "StoreReplaced", "cannot_open", "is_disconnect", "translated"]
+__all__ = [
+    "NOTHING_KEPT",
+    "Backend",
+    "StoreReplaced",
+    "cannot_open",
+    "is_disconnect",
+    "release_cursors",
+    "translated",
+]
 
 _log = logging.getLogger("deepwell.storage")
 
@@ -96,13 +105,17 @@ class Backend(Protocol):
 
 
 def translated(backend: Backend, error: Exception, outcome: str) -> Exception:
-    """Turns an error of the database itself into `StorageUnavailable`, and returns any other unchanged.
+    """Turns an error of the database itself into `StorageUnavailable`, and returns any other unchanged, but one about a NUL.
 
     `outcome` says what became of the request. The driver's message goes only to the log, for the operator, because it may
     name hosts and paths.
     """
     if isinstance(error, StoreReplaced):  # logged where it was noticed
         return StoreReplaced(f"{error.message}: {outcome}" if outcome else error.message, fix=error.fix)
+    if isinstance(error, DataError) and "NUL" in str(
+        error.orig
+    ):  # PostgreSQL's driver, before it sends anything
+        return InvalidRequest("a text holds the character NUL, which no text here has", fix="leave it out")
     if isinstance(error, PoolTimeout):
         told = "the database is too slow: every connection is in use", "send the request again a little later"
     elif isinstance(error, DBAPIError):
@@ -131,3 +144,14 @@ def _words(error: Exception) -> str:
 def is_disconnect(error: SQLAlchemyError) -> bool:
     """Returns whether the connection broke, so that a new one may work."""
     return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
+def release_cursors(error: BaseException | None) -> None:
+    """Releases the cursors that the frames of a failed call still hold.
+
+    SQLite's ROLLBACK leaves a SELECT that was not read to its end as it is. As long as its cursor lives, in the frames of the
+    exception, its connection reads the commit of back then, and cannot write behind another process.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__

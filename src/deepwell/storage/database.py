@@ -25,6 +25,7 @@ from deepwell.storage.backend import (
     StoreReplaced,
     cannot_open,
     is_disconnect,
+    release_cursors,
     translated,
 )
 from deepwell.storage.installation import Installation
@@ -260,8 +261,12 @@ class Database:
             raise translated(self._backend, error, "") from error
 
     def _read_once(self, work: Callable[[Connection], T]) -> T:
-        with self._backend.reader.connect() as connection, self._backend.bounded(connection):
-            return work(connection)
+        try:
+            with self._backend.reader.connect() as connection, self._backend.bounded(connection):
+                return work(connection)
+        except Exception as error:
+            release_cursors(error)
+            raise
 
     def _submit(self, write: _Write) -> None:
         with self._closing:  # a write queued after the order to close would never run
@@ -389,6 +394,7 @@ def _transact(
                 installation.committed(generation)
             return outcomes
     except Exception as error:
+        release_cursors(error)
         raise _Broken(error.error if isinstance(error, _Lost) else error, stage) from None
 
 
@@ -403,6 +409,7 @@ def _guarded(backend: Backend, connection: Connection, write: _Write) -> Any:
         result = write.work(connection)
         savepoint.commit()
     except Exception as error:  # reaches only the caller of this write
+        release_cursors(error)
         if backend.is_lost(connection):
             raise _Lost(error) from None
         savepoint.rollback()

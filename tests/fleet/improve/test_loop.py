@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -307,8 +308,42 @@ async def test_two_runs_at_once_exclude_each_other(world: World) -> None:
         await world.improver().run()
 
 
+@pytest.mark.parametrize("lost", ["0001", "0001/run", "0001/gates.json"])
+async def test_a_round_whose_files_were_cleared_is_made_again(
+    world: World, patched: pytest.MonkeyPatch, lost: str
+) -> None:
+    def cleared(*_: Any) -> Any:
+        patched.undo()
+        path = world.folder / "loop" / lost
+        path.unlink() if path.is_file() else shutil.rmtree(path)
+        raise Killed
+
+    patched.setattr(loop, "version_of", cleared)
+    with pytest.raises(Killed):
+        await world.improver().run()
+    found = await world.improver().run()
+    assert found.round is not None and (found.round.stage, found.round.number) == ("canary", 1)
+    assert len(world.trained) == 2 and await world.events() == ["alias", "version", "gates", "canary"]
+
+
 async def test_a_damaged_state_is_refused(world: World) -> None:
-    for text in ("{", "[]", '{"salt": 1, "round": null}', '{"salt": "", "round": {"stage": "x"}}'):
+    sound = asdict(State("0", 1, Round(1, "b", "c", "m")))
+    damaged = (
+        {"used": 5},
+        {"rounds": "1"},
+        {"later": 1},
+        *({"round": {**sound["round"], **one}} for one in ({"votes": None}, {"number": "1"}, {"later": 1})),
+        {"round": {**sound["round"], "outcome": "won"}},
+    )
+    texts = [json.dumps({**sound, **one}) for one in damaged]
+    for text in (
+        "{",
+        "[]",
+        "[" * 100_000,
+        '{"salt": 1, "round": null}',
+        '{"salt": "", "round": {"stage": "x"}}',
+        *texts,
+    ):
         (world.folder / "loop" / "state.json").write_text(text)
         with pytest.raises(InvalidRequest, match="no state of this version"):
             await world.improver().run()

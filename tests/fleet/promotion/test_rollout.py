@@ -205,6 +205,16 @@ async def test_a_record_of_another_program_breaks_nothing(
     assert in_words(entry).startswith(f"{PROD}#1 is v1")
 
 
+def test_an_artefact_whose_bytes_lie_elsewhere_is_not_registered(tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text("{}")
+    (tmp_path / "weights").write_bytes(b"1")
+    (folder / "adapter_model.safetensors").symlink_to(tmp_path / "weights")
+    with pytest.raises(InvalidRequest, match="is a link"):
+        version_of("v1", folder)
+
+
 ROLLOUT = Rollout("r", PROD, f"{PROD}#1", "base", "v1", 0.3, "canary", 0, "lin", {})
 VOTES = st.lists(
     st.tuples(

@@ -68,6 +68,24 @@ def test_a_rating_is_a_vote() -> None:
     assert (thumb.prompt, thumb.answer) == (question.prompt, question.answer) == ((), "")
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"role": "villain", "content": "q"},
+        {"role": ["user"], "content": "q"},
+        {"content": "q"},
+        {"role": "user", "content": 5},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "file:///etc/passwd"}}]},
+        {"role": "assistant", "content": None, "tool_calls": "abc"},
+        {"role": "assistant", "tool_calls": [{"function": 5}]},
+        {"role": "user", "content": "q", "more": json.loads("[" * 150 + "]" * 150)},
+    ],
+)
+def test_a_conversation_that_is_no_chat_is_no_vote(first: dict[str, Any]) -> None:
+    vote = vote_of(StoredFeedback("fb_1", "x", "up", 1, messages=json.dumps([first, SAID[1]])))
+    assert (vote.prompt, vote.answer) == ((), "")
+
+
 def test_votes_of_different_keys_stay_apart(tmp_path: Path) -> None:
     made = [StoredFeedback(f"fb_{n}", "x", "up", 1, voter=voter_of(None, f"key_{n}")) for n in range(2)]
     found = read(tmp_path / "f.jsonl", *map(line_of, made))

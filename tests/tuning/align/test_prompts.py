@@ -30,13 +30,17 @@ def test_every_line_is_a_prompt_or_accounted_for(tmp_path: Path):
         json.dumps({"messages": [{"role": "assistant", "content": "alone"}]}),
         json.dumps({"prompt": ""}),
         "[" * 100_000,
+        # Deeper than what reads it again would bear, though a decoder does
+        '{"messages": [{"role": "user", "content": ' + "[" * 950 + "]" * 950 + "}]}",
+        '{"prompt": "x", "score": NaN}',
+        '{"prompt": "\\ud83d"}',
     ]
     path.write_text("\n".join(lines) + "\n")
     found, report = read_prompts([path])
     assert [one.shown for one in found] == ["a", "b", "Once upon"]
     assert found[0].item == {"city": "Paris"}
     assert len(found[1].messages) == 1
-    assert report.to_json()["dropped_by_reason"] == {"unreadable": 7, "duplicate": 1}
+    assert report.to_json()["dropped_by_reason"] == {"unreadable": 10, "duplicate": 1}
     with pytest.raises(InvalidRequest, match="cannot be read"):
         read_prompts([tmp_path / "none.jsonl"])
 

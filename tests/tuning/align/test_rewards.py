@@ -71,6 +71,8 @@ def test_a_rule_takes_linear_time_and_a_pattern_of_re2():
     assert reward.scores([ASKED] * 2, ["a" * 100_000 + "b", "aaa"]) == [1.0, 0.0]
     with pytest.raises(InvalidRequest, match="does not compile"):
         RuleReward(r"(?<=a)b")
+    with pytest.raises(InvalidRequest, match="does not compile"):
+        RuleReward("\ud83d")
     with pytest.raises(InvalidRequest, match="pattern"):
         RuleReward("")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,15 @@ def test_the_report_adds_up_or_says_so() -> None:
     report.keep()
     with pytest.raises(RuntimeError, match="read 5, kept 3"):
         report.to_json()
+
+
+def test_a_pipe_is_written_to_and_not_replaced_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_records(path, [Record(({"role": "user", "content": "a"},))])
+        assert path.is_fifo() and b'"content": "a"' in os.read(reader, 1000)
+    finally:
+        os.close(reader)
+    assert [one.name for one in tmp_path.iterdir()] == ["pipe"]

@@ -141,8 +141,16 @@ def main(arguments: list[str]) -> int:
                 os._exit(STOPPED)  # a measurement that computes in a thread is not waited for
             return code
     except DeepwellError as error:
-        _say({"event": "error", "message": error.message, "fix": error.fix})
-        return MISTAKE
+        return _mistaken(error)
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        from deepwell.cli.output import system_error
+
+        return _mistaken(system_error(error))
+
+
+def _mistaken(error: DeepwellError) -> int:
+    _say({"event": "error", "message": error.message, "fix": error.fix})
+    return MISTAKE
 
 
 if __name__ == "__main__":

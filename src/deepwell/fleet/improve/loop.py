@@ -211,22 +211,29 @@ class Improver:
     async def _register(self, found: Round, say: Say) -> str:
         self._forget_votes(found)  # nothing reads them any more
         registry, alias, folder = self._rollouts.registry, self._terms.alias, self._adapter(found)
-        report: dict[str, Any] = json.loads((self._folder(found) / _REPORT).read_text(encoding="utf-8"))
+        report = self._report(found)
         versions = (await registry.story(alias)).versions_of(alias)
         version = next((one for one in versions if one.artefact == str(folder)), None)
         if version is None:
+            if report is None or not folder.is_dir():  # somebody cleared the folder: all is made again
+                found.stage = "train"
+                return ""
             parents = [one.id for one in versions if one.model == found.current][-1:]
             told = await asyncio.to_thread(version_of, found.model, folder, parents)
             metrics = {**told.metrics, **{f"votes_{name}": count for name, count in found.votes.items()}}
             data = {**told.data, **{f"frozen {name}": one for name, one in self._terms.hashes.items()}}
             version = await registry.register(alias, replace(told, metrics=metrics, data=data), BY)
         if version.gates is None:
+            if report is None:
+                _end(found, "aborted", "the report of its gates is gone")
+                return ""
             version = await registry.gate(version.id, report, BY)
         found.version = version.id
         if version.passed:
             found.stage = "serve"
         else:
-            refused = [one for one in report["gates"] if not one["passed"]]
+            gates: Any = (version.gates or {}).get("gates") or ()
+            refused = [one for one in gates if not one["passed"]]
             _end(found, "refused", "; ".join(f"{one['name']}: {one['reason']}" for one in refused))
         return ""
 
@@ -297,6 +304,13 @@ class Improver:
         return Curated(
             train, held_out, DataReport(read=len(train) + len(held_out), kept=len(train) + len(held_out))
         )
+
+    def _report(self, found: Round) -> dict[str, Any] | None:
+        """Returns the report of the gates; None: it is gone, or cut off."""
+        try:
+            return json.loads((self._folder(found) / _REPORT).read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return None
 
     async def _write_votes(self, found: Round, curated: Curated) -> None:
         """Writes the copies of votes that a round works on. An erasure deletes them, if a vote that it erased is among them."""

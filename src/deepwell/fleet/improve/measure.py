@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.errors import DeepwellError
 from deepwell.fleet.improve.judges import AnswerJudge, HarmJudge, WordJudge, auc, refuses
 from deepwell.fleet.improve.sets import FrozenSets
 from deepwell.fleet.promotion import gates
@@ -283,9 +284,14 @@ class _Measurement:
         return found
 
     def _fits(self, vote: Vote) -> bool:
-        """Tells whether a vote, and an answer to its prompt, fit the context. Nothing is cut."""
+        """Tells whether a vote, and an answer to its prompt, fit the template and the context. Nothing is cut."""
         llm = self._sides[0].llm
-        prompt = len(llm.tokenize(list(vote.prompt)))
+        try:
+            prompt = len(llm.tokenize(list(vote.prompt)))
+        except (
+            DeepwellError
+        ):  # one vote that cannot be rendered, or is too long, must not end every measurement
+            return False
         return prompt + max(len(llm.encode(vote.answer)), self._terms.tokens) <= llm.context
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote, unquote
 
+import msgspec
+
 from deepwell.errors import DeepwellError, InvalidRequest
 
 __all__ = [
@@ -110,15 +112,17 @@ class StateFile:
             InvalidRequest: the file is none of this version.
         """
         try:
-            told: Any = json.loads(self._path.read_text(encoding="utf-8"))
-            round_: Any = told.pop("round")
-            state = State(**told, round=None if round_ is None else Round(**round_))
-            if not isinstance(state.salt, str) or (state.round and state.round.stage not in STAGES):
-                raise ValueError
-            return state
+            text = self._path.read_bytes()
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, KeyError, AttributeError):
+        try:
+            told: Any = msgspec.json.decode(text)
+            state = msgspec.convert(told, State)
+            known = {*_names(State), *(() if state.round is None else _names(Round))}
+            if not {*told, *(told.get("round") or ())} <= known:
+                raise ValueError
+            return state
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             raise InvalidRequest.of("improve_state", path=str(self._path)) from None
 
     def write(self, state: State) -> None:
@@ -134,6 +138,10 @@ class StateFile:
             state = State(salt=secrets.token_hex(16))
             self.write(state)
         return state
+
+
+def _names(kind: type[State] | type[Round]) -> set[str]:
+    return {one.name for one in fields(kind)}
 
 
 def loop_folder(root: Path, alias: str) -> Path:

@@ -16,7 +16,7 @@ def in_words(entry: Entry) -> str:
         return entry.event
     try:
         return _SAY[entry.event](entry.alias, entry.fields)
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return f"{entry.event}, of which no more can be read"
 
 

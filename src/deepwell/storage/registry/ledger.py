@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -52,6 +53,8 @@ _head = model_ledger_head.c
 _columns = model_ledger.c
 _ENTRY, _HASH = as_text(_columns.entry), as_text(_columns.hash)
 _LOCK = sa.select(_head.sequence, _head.hash).with_for_update()
+_MOST_INTEGER = (1 << 63) - 1  # a larger one can be read, but not be written again
+_LONG_NUMBER = re.compile(r"\d{19}")
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -238,6 +241,11 @@ def _entry(text: str, hash: str) -> Entry:
     told = (entry.event, entry.alias, entry.by, entry.sequence, entry.at_ms)
     if [type(one) for one in told] != [str, str, str, int, int] or not 0 <= entry.at_ms < _MOST_MS:
         raise LedgerChanged("an entry does not say what happened to what, when and by whom")
+    if _LONG_NUMBER.search(text):
+        try:
+            _check_fields(fields)
+        except InvalidRequest as error:
+            raise LedgerChanged(f"entry {entry.sequence}: {error.message}") from None
     for name in ("chain", "previous"):
         fields.pop(name, None)
     return entry
@@ -247,6 +255,11 @@ def _check_fields(value: Any) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InvalidRequest(
             f"the ledger of models cannot hold the number {value}", fix="leave it out, or say it in words"
+        )
+    if isinstance(value, int) and abs(value) > _MOST_INTEGER:
+        raise InvalidRequest(
+            f"the ledger of models cannot hold a whole number of {value.bit_length()} bits",
+            fix="leave it out, or say it in words",
         )
     if isinstance(value, Mapping):
         for one in value.values():

@@ -120,61 +120,70 @@ def told(entries: Iterable[Entry]) -> Story:
 
 def _version(story: Story, entry: Entry) -> None:
     told = entry.fields
-    story.versions[told["version"]] = Version(
-        told["version"],
+    id = _text(told, "version")
+    story.versions[id] = Version(
+        id,
         entry.alias,
-        told["number"],
-        told["model"],
+        _whole(told, "number"),
+        _text(told, "model"),
         entry.at_ms,
         entry.by,
-        told.get("artefact", ""),
-        told.get("artefact_sha256", ""),
-        tuple(told.get("parents", ())),
-        told.get("data", {}),
-        told.get("config", {}),
-        told.get("metrics", {}),
+        _text(told, "artefact", ""),
+        _text(told, "artefact_sha256", ""),
+        tuple(_texts(told, "parents")),
+        _object(told, "data"),
+        _object(told, "config"),
+        _object(told, "metrics"),
     )
 
 
 def _gates(story: Story, entry: Entry) -> None:
-    id = entry.fields["version"]
-    story.versions[id] = replace(story.versions[id], gates=entry.fields["report"])
+    id, report = _text(entry.fields, "version"), _object(entry.fields, "report")
+    for one in report.get("gates") or ():
+        if not isinstance(one["passed"], bool) or not isinstance(one["name"] + one["reason"], str):
+            raise TypeError("a gate has no name, no result or no reason")
+    story.versions[id] = replace(story.versions[id], gates=report)
 
 
 def _start(story: Story, entry: Entry) -> None:
     told = entry.fields
-    story.rollouts[told["rollout"]] = Rollout(
-        told["rollout"],
+    id, model, candidate = _text(told, "rollout"), _text(told, "model"), _text(told, "candidate")
+    plan, share = _object(told, "plan"), _number(told, "share")
+    for name in plan:
+        _number(plan, name)
+    story.rollouts[id] = Rollout(
+        id,
         entry.alias,
-        told["version"],
-        told["model"],
-        told["candidate"],
-        told["share"],
+        _text(told, "version"),
+        model,
+        candidate,
+        share,
         "canary",
         entry.at_ms,
         entry.by,
-        told.get("plan", {}),
-        reason=told.get("reason", ""),
+        plan,
+        reason=_text(told, "reason", ""),
     )
-    story.aliases[entry.alias] = AliasState(told["model"], told["candidate"], told["share"], told["rollout"])
+    story.aliases[entry.alias] = AliasState(model, candidate, share, id)
 
 
 def _end(story: Story, entry: Entry) -> None:
     told = entry.fields
     state: Any = entry.event
-    story.rollouts[told["rollout"]] = replace(
-        story.rollouts[told["rollout"]],
+    id = _text(told, "rollout")
+    story.rollouts[id] = replace(
+        story.rollouts[id],
         state=state,
         ended_ms=entry.at_ms,
         ended_by=entry.by,
-        reason=told.get("reason", ""),
-        numbers=told.get("numbers", {}),
+        reason=_text(told, "reason", ""),
+        numbers=_object(told, "numbers"),
     )
-    story.aliases[entry.alias] = AliasState(told["model"])
+    story.aliases[entry.alias] = AliasState(_text(told, "model"))
 
 
 def _set(story: Story, entry: Entry) -> None:
-    story.aliases[entry.alias] = AliasState(entry.fields["model"])
+    story.aliases[entry.alias] = AliasState(_text(entry.fields, "model"))
 
 
 def _remove(story: Story, entry: Entry) -> None:
@@ -192,3 +201,39 @@ _TELL = {
     "reverted": _set,
     "alias_removed": _remove,
 }
+
+
+def _text(told: Mapping[str, Any], name: str, default: str | None = None) -> str:
+    value = told[name] if default is None else told.get(name, default)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is no text")
+    return value
+
+
+def _texts(told: Mapping[str, Any], name: str) -> list[str]:
+    values: Any = told.get(name, [])
+    if not isinstance(values, list) or not all(isinstance(one, str) for one in values):  # pyright: ignore[reportUnknownVariableType]
+        raise TypeError(f"{name} is no list of texts")
+    return values  # pyright: ignore[reportUnknownVariableType]
+
+
+def _object(told: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns an object; entries do not hold empty ones."""
+    value: Any = told.get(name, {})
+    if not isinstance(value, dict):
+        raise TypeError(f"{name} is no object")
+    return value  # pyright: ignore[reportUnknownVariableType]
+
+
+def _number(told: Mapping[str, Any], name: str) -> float:
+    value = told[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is no number")
+    return value
+
+
+def _whole(told: Mapping[str, Any], name: str) -> int:
+    value = _number(told, name)
+    if not isinstance(value, int):
+        raise TypeError(f"{name} is no whole number")
+    return value

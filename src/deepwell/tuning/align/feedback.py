@@ -16,7 +16,7 @@ from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, Rating, StoredFeedback, voter_of
 from deepwell.tuning.align.votes import Vote
 from deepwell.tuning.data.records import BadRecord, content_text, read_entries
-from deepwell.tuning.data.shapes import ShapeError, decoded, parse
+from deepwell.tuning.data.shapes import ShapeError, decode_object, decoded, parse, parse_messages
 
 __all__ = ["FIELDS", "collect_votes", "label_line", "line_of", "preference_line", "read_feedback", "vote_of"]
 
@@ -36,8 +36,8 @@ _VOTER: Final = re.compile("[0-9a-f]{64}|fb_[0-9a-f]{32}")  # the second: of rat
 
 
 def vote_of(given: StoredFeedback) -> Vote:
-    """Returns a rating as a vote. One without a conversation has an empty prompt and an empty answer."""
-    turns: list[dict[str, Any]] = [] if given.messages is None else json.loads(given.messages)
+    """Returns a rating as a vote. One without a conversation that training can read has an empty prompt and an empty answer."""
+    turns = _turns(given.messages)
     answer = turns.pop() if turns and turns[-1].get("role") == "assistant" else None
     return Vote(
         prompt=() if answer is None else tuple(turns),
@@ -47,6 +47,16 @@ def vote_of(given: StoredFeedback) -> Vote:
         correction=given.correction,
         source=given.id,
     )
+
+
+def _turns(messages: str | None) -> list[dict[str, Any]]:
+    """Returns a conversation; an empty one where it is no chat. Clients send what they like, and templates fail on it."""
+    if messages is None:
+        return []
+    try:
+        return list(parse_messages(decode_object(f'{{"messages":{messages}}}'.encode()), "messages"))
+    except ShapeError:
+        return []
 
 
 async def collect_votes(

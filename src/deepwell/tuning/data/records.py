@@ -145,11 +145,14 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
 
 
 class LineWriter:
-    """Writes a file of lines, which appears whole when the `with` block ends, or not at all if it ends by an error."""
+    """Writes a file of lines, which appears whole when the `with` block ends, or not at all if it ends by an error.
+
+    A device or a pipe, such as /dev/null, is written to, and never replaced by a file.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._part = path if _is_stream(path) else path.with_name(f".{path.name}.{os.getpid()}.part")
         self._file = self._part.open("w", encoding="utf-8", newline="\n")
 
     def __enter__(self) -> LineWriter:
@@ -159,7 +162,10 @@ class LineWriter:
         with self._file as file:
             if kind is None:
                 file.flush()
-                os.fsync(file.fileno())
+                if self._part != self._path:
+                    os.fsync(file.fileno())
+        if self._part == self._path:
+            return
         if kind is None:
             self._part.replace(self._path)
         else:
@@ -169,6 +175,12 @@ class LineWriter:
     def write(self, line: str) -> None:
         """Adds a line."""
         self._file.write(line + "\n")
+
+
+def _is_stream(path: Path) -> bool:
+    if path.is_symlink() and path.parent == Path("/dev"):  # /dev/stdout, whatever it leads to
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 _BOM = b"\xef\xbb\xbf"

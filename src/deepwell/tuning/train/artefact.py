@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -113,13 +114,23 @@ def artefact_hash(folder: Path) -> str:
     """Returns the SHA-256 of an artefact: of the paths of its files, and of what is in them, in the order of the paths.
 
     Raises:
-        InvalidRequest: the folder is none, or holds too many files.
+        InvalidRequest: the folder is none, holds too many files, or a link, a pipe or the like, whose bytes no hash covers.
     """
     if not folder.is_dir():
         raise InvalidRequest(
             f"{folder} is no folder", fix="name the folder that `deepwell tune` wrote", param="artefact"
         )
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    files: list[Path] = []
+    for path in sorted(folder.rglob("*")):
+        kind = path.lstat().st_mode
+        if stat.S_ISREG(kind):
+            files.append(path)
+        elif not stat.S_ISDIR(kind):
+            raise InvalidRequest(
+                f"{path} is a link, a pipe or a device, and no file of its own",
+                fix="put the file itself there",
+                param="artefact",
+            )
     if not files or len(files) > _MOST_FILES:
         raise InvalidRequest(
             f"{folder} holds {len(files)} files, which is no artefact",

@@ -57,8 +57,21 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
     (frozen / "choices.jsonl").write_text("\n".join([json.dumps(question)] * 20))
     found: list[dict[str, Any]] = []
 
+    # Votes that no template renders, and one that no context holds: they must not keep the others from being measured
+    lost = [
+        Vote(one, f"hello {user * 59}", True, f"user-{user}", source=f"lost-{user}")
+        for user in range(20)
+        for one in (
+            ({"role": "user", "content": f"{user * 43} hello {user * 97} " * 2000},),
+            (
+                {"role": "user", "content": f"{user * 83}?"},
+                {"role": "tool", "content": "1", "tool_call_id": "2"},
+            ),
+        )
+    ]
+
     async def collect() -> list[Vote]:
-        return votes(200)
+        return votes(200) + lost
 
     async def publish(name: str, folder: Path) -> None:
         raise DeepwellError("a tiny model has no server", fix="-")
@@ -104,5 +117,6 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
         gates["approval"]["numbers"]["low"] > 0
     )  # held-out answers that greet became likelier than those that count
     assert gates["approval"]["numbers"]["second_auc"] > 0.9
+    assert gates["approval"]["numbers"]["left_out"] > 0
     assert state.round.outcome == (None if version.passed else "refused")
     assert any(one["event"] == "training" and one["part"] == "step" for one in found)

@@ -13,6 +13,7 @@ from deepwell.dialogue.text import Codec
 from deepwell.errors import DeepwellError, InvalidRequest
 from deepwell.tuning.data.records import read_entries
 from deepwell.tuning.data.report import DataReport, Example
+from deepwell.tuning.data.shapes import ShapeError, decoded
 
 __all__ = ["Prompt", "encode", "prompt_lines", "read_prompts", "split_prompts"]
 
@@ -91,9 +92,9 @@ def prompt_lines(path: Path) -> Iterator[tuple[int, Prompt | str]]:
 def _parsed(raw: bytes) -> Prompt | str:
     """Returns the prompt of a line, or what is wrong with it."""
     try:
-        value = json.loads(raw)
-    except (ValueError, RecursionError):
-        return "it is no JSON"
+        value = decoded(raw)  # no deeper than templates bear
+    except ShapeError as error:
+        return error.note.said("en")
     if not isinstance(value, dict):
         return "it is no JSON object"
     item = {str(key): one for key, one in value.items() if key not in ("messages", "prompt")}

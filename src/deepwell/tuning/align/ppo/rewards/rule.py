@@ -30,7 +30,7 @@ class RuleReward:
             options = re2.Options()
             options.log_errors = False
             self._pattern = re2.compile(pattern, options=options)
-        except re2.error as error:
+        except (re2.error, UnicodeEncodeError) as error:
             raise InvalidRequest(
                 f"the pattern of a rule does not compile: {error}", fix="use RE2's syntax", param="pattern"
             ) from None
