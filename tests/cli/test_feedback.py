@@ -93,6 +93,15 @@ def test_votes_become_training_data(runner: CliRunner, file: Path, tmp_path: Pat
     assert "22 kept" in said and "train-preferences.jsonl" in said
 
 
+def test_an_empty_part_names_the_option(runner: CliRunner, tmp_path: Path) -> None:
+    file = written(tmp_path / "f.jsonl", [line("a", 1), line("a", 2)])
+    feedback(runner, "import", str(file))
+    curate = ["feedback", "curate", "-o", str(tmp_path / "data")]
+    assert "raise --max-share" in runner.invoke(app, [*curate, "--held-out", "0"]).output
+    few = [*curate, "--held-out", "0.000001", "--max-share", "1"]
+    assert "name another --salt" in runner.invoke(app, few).output
+
+
 def test_a_line_that_is_no_feedback_is_named_and_the_others_are_kept(
     runner: CliRunner, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from pathlib import Path
@@ -11,6 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from deepwell.cli import app
+from deepwell.fleet.promotion.gates import GateReport, loss
+from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.storage.database import Database
+from deepwell.storage.registry.store import NewVersion
 
 PROD = "smollm2@prod"
 
@@ -127,6 +132,16 @@ def test_status_versions_and_judge_show_what_there_is(runner: CliRunner) -> None
     assert "means smollm2 for all users" in shown(runner, "rollout", "abort", PROD, "--reason", "no")
     assert "aborted" in shown(runner, "rollout", "status")
     assert run(runner, "rollout", "status")["under_way"] == []
+
+
+def test_versions_tell_why_the_gates_refused(runner: CliRunner, data_dir: Path) -> None:
+    database = Database.open(data_dir / "deepwell.db")
+    report = GateReport.of(loss(2.10, 2.31))
+    asyncio.run(Rollouts(database).register(PROD, NewVersion("v1"), "improve", report))
+    database.close()
+    text = shown(runner, "models", "versions", PROD)
+    assert f"{PROD}#1 was refused:" in text
+    assert "loss: loss 2.3100 after 2.1000: +10.00 %, where 2 % is the most" in text
 
 
 def test_an_artefact_is_registered_with_its_record(runner: CliRunner, home: Path) -> None:

@@ -84,6 +84,24 @@ def test_options_replace_values_of_the_file(data: Path, home: Path) -> None:
     assert run.data == [data] and run.output == home / "here"
 
 
+def test_a_worker_is_shown_in_a_log_and_as_json(
+    data: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from deepwell.cli.tune.running import configured, trained
+    from deepwell.tuning.train.config import TuneConfig
+
+    step = {"event": "step", "step": 1, "steps": 2, "reward": 0.5, "kl": 0.01, "seconds_left": 61}
+    events = [step, {"event": "done", "adapter": "adapter"}]
+    command = [sys.executable, "-c", "\n".join(f"print({json.dumps(json.dumps(one))})" for one in events)]
+    run = configured(TuneConfig, None, {"data": [data], "output": home / "run"}, None, [])
+    assert trained(run, command, json=False) == home / "run" / "adapter"
+    [line] = capsys.readouterr().err.splitlines()  # and no empty one, where no bar is drawn
+    assert line.startswith("1/2") and "0.500" in line
+    trained(run, command, json=True)
+    *_, done = map(json.loads, capsys.readouterr().out.splitlines())
+    assert Path(done["output"], done["adapter"]) == home / "run" / "adapter"
+
+
 def test_an_adapter_is_merged_without_torch(runner: CliRunner, tiny_model: Path, home: Path) -> None:
     checkpoint = open_checkpoint(tiny_model)
     adapter = write_random_adapter(

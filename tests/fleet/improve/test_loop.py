@@ -25,7 +25,7 @@ from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback
 from deepwell.storage.registry.split import identity_of, takes_candidate
 from deepwell.storage.registry.store import RegistryStore
-from deepwell.tuning.align.votes import Curated, Vote
+from deepwell.tuning.align.votes import Curated, CurationLimits, Vote
 
 PROD = "smollm2@prod"
 WORDS = "river bread tower winter garden letter candle window bridge forest morning pepper".split()
@@ -245,6 +245,20 @@ async def test_a_round_needs_enough_new_votes(world: World) -> None:
     world.votes = votes(300)
     again = await world.improver().run()
     assert again.round is not None and again.round.number == 2 and len(world.trained) == 2
+
+
+async def test_a_round_that_approval_must_refuse_does_not_begin(world: World) -> None:
+    none = await world.improver(limits=CurationLimits(held_out_share=0)).run()
+    assert none.round is None and not world.trained
+    assert none.waiting == "0 held-out votes of 0 users, 20 of 5 are needed"
+
+
+async def test_an_alias_that_does_not_exist_leaves_no_folder(world: World) -> None:
+    await AliasStore(world.database).remove(PROD, "cli")
+    (world.folder / "loop" / "state.json").unlink()
+    with pytest.raises(NotFound):
+        await world.improver().run()
+    assert not list((world.folder / "loop").iterdir())
 
 
 async def test_the_second_candidate_is_compared_with_the_first(world: World) -> None:

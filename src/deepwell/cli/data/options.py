@@ -133,6 +133,7 @@ def print_report(report: DataReport) -> None:
         (say("data_cut"), report.cut),
         (say("data_warned"), report.warned),
     )
+    width = max(14, *(len(reason) for _, counts in kinds for reason in counts), 0)
     for kind, counts in kinds:
         if counts:
             out.print()
@@ -141,5 +142,7 @@ def print_report(report: DataReport) -> None:
             first = report.examples[reason][0]
             shown = " ".join(first.said().split())
             place = f"{first.source}:{first.line}"
-            out.print(f"{count:>9}  {reason:<14}  {say(f'data_finding_{reason}')}", soft_wrap=True)
-            out.print(f"{'':27}{place}  {shown[:_MOST_SHOWN]}".rstrip(), style="dim", soft_wrap=True)
+            out.print(f"{count:>9}  {reason:<{width}}  {say(f'data_finding_{reason}')}", soft_wrap=True)
+            out.print(
+                f"{'':{width + 13}}{place}  {shown[:_MOST_SHOWN]}".rstrip(), style="dim", soft_wrap=True
+            )

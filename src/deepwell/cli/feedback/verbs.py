@@ -171,6 +171,10 @@ def curate(
         print_table(
             ("file", "records"), [(str(output / name), str(count)) for name, count in written.items()]
         )
+        if votes and not found.train:
+            out.print("Nothing is left to train on: of few users, raise --max-share.", soft_wrap=True)
+        elif found.train and held_out and not found.held_out:
+            out.print("Nothing is held out: name another --salt, or raise --held-out.", soft_wrap=True)
 
 
 @contextmanager

@@ -54,6 +54,12 @@ def versions(alias: Some = None, json: JsonFlag = False) -> None:
         ]
         columns = ("version", "model", "gates", "now", "registered", "by", "made from")
         print_table(columns, rows, folded=columns[-1:], optional=("registered", "by"))
+        for one in found:
+            refused = [] if one.gates is None else [gate for gate in one.gates["gates"] if not gate["passed"]]
+            if refused:
+                console().print(f"{one.id} was refused:", soft_wrap=True)
+            for gate in refused:
+                console().print(f"  {gate['name']}: {gate['reason']}", soft_wrap=True)
 
 
 def log(alias: Some = None, json: JsonFlag = False) -> None:

@@ -21,7 +21,10 @@ __all__ = ["abort", "judge", "promote", "revert", "start", "status"]
 def start(
     alias: Alias,
     version: Annotated[
-        int, typer.Argument(min=1, help="Number of the version, as `deepwell models versions` lists it.")
+        int,
+        typer.Argument(
+            min=1, help="Number of the version, as `deepwell models versions` lists it.", metavar="VERSION"
+        ),
     ],
     share: Annotated[
         float, typer.Option(help="Share of the users that get the version, between 0 and 1.")

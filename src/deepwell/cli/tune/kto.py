@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from deepwell.cli.output import JsonFlag, reported_errors
-from deepwell.cli.tune.preferences import ConfigFile, Held, Model, Output, Preferences, Set, Steps, align
+from deepwell.cli.tune.preferences import Answers, ConfigFile, Held, Model, Output, Set, Steps, align
 
 __all__ = ["kto"]
 
@@ -11,7 +11,7 @@ __all__ = ["kto"]
 def kto(
     config: ConfigFile = None,
     model: Model = None,
-    data: Preferences = None,
+    data: Answers = None,
     validation: Held = None,
     output: Output = None,
     steps: Steps = None,

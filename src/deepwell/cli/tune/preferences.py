@@ -17,7 +17,7 @@ from deepwell.messages import say
 if TYPE_CHECKING:
     from deepwell.tuning.align.config import PreferenceConfig
 
-__all__ = ["ConfigFile", "Held", "Model", "Output", "Preferences", "Set", "Steps", "align"]
+__all__ = ["Answers", "ConfigFile", "Held", "Model", "Output", "Preferences", "Set", "Steps", "align"]
 
 ConfigFile = Annotated[
     Path | None,
@@ -32,12 +32,20 @@ Model = Annotated[
 ]
 Preferences = Annotated[
     list[Path] | None,
-    typer.Option(help="File of preferences to train on; repeatable.", metavar="FILE"),
+    typer.Option(
+        help="File of prompts with a preferred and a rejected answer to train on; repeatable.", metavar="FILE"
+    ),
+]
+Answers = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="File of answers with a label, true for a good one, to train on; repeatable.", metavar="FILE"
+    ),
 ]
 Held = Annotated[
     str | None,
     typer.Option(
-        help="File of held-out preferences, or the share of the prompts to hold out, such as 0.1.",
+        help="File of held-out data in the same format, or the share of the prompts to hold out, such as 0.1.",
         metavar="FILE|SHARE",
     ),
 ]

@@ -117,7 +117,7 @@ def trained(run: TuneConfig, command: Sequence[str], *, json: bool) -> Path:
             with shown:
                 for event in _events(child):
                     last = event
-                    shown.show(event)
+                    shown.show(event | {"output": str(folder)} if event["event"] == "done" else event)
         finally:
             code = _waited(child)
     return folder / _artefact_of(last, code, folder)
@@ -213,7 +213,8 @@ class _ShownEvents:
             MofNCompleteColumn(),
             TextColumn("{task.fields[left]}"),
         )
-        self._bar = Progress(*columns, console=console(stderr=True), transient=True)
+        err = console(stderr=True)
+        self._bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
         self._task = self._bar.add_task(say("tune_training"), total=None, left="")
 
     def __enter__(self) -> _ShownEvents:
@@ -235,6 +236,9 @@ class _ShownEvents:
                 self._bar.update(self._task, left=left)
             case "step" if "reward" in event:
                 self._bar.update(self._task, completed=event["step"], left=_reinforced(event))
+                if self._bar.disable:  # nothing else tells of the iterations in a log
+                    line = f"{event['step']}/{event['steps']}  {_reinforced(event)}"
+                    self._bar.console.print(line, soft_wrap=True)
             case "step":
                 minutes, seconds = divmod(round(event["seconds_left"]), 60)
                 left = say(

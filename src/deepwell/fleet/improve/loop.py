@@ -97,6 +97,8 @@ class Improver:
         Raises:
             DeepwellError: a step cannot be done now; the next run tries it again. Or another process works here.
         """
+        if self._file.read() is None:  # nothing is written for an alias that does not exist
+            await self._meaning()
         with self._file.locked():
             state = self._file.begin()
             if state.round is None or state.round.stage == "ended":
@@ -138,6 +140,12 @@ class Improver:
         least = max(terms.bars.least_votes, 1)
         if len(curated.train) < least:
             return f"{len(curated.train)} votes to train on, {least} are needed"
+        judges, bars = len({one.user for one in curated.held_out}), terms.bars
+        if (
+            len(curated.held_out) < bars.least_held_out or judges < bars.least_users
+        ):  # approval would refuse for sure
+            least = f"{bars.least_held_out} of {bars.least_users} are needed"
+            return f"{len(curated.held_out)} held-out votes of {judges} users, {least}"
         if new < terms.least_new:
             return f"{new} new votes, {terms.least_new} are needed"
         number = max(state.rounds, len(story.versions_of(terms.alias))) + 1

@@ -75,8 +75,14 @@ def _why(told: Mapping[str, Any]) -> str:
 
 def _listed(lead: str, values: Mapping[str, Any]) -> str:
     plain = {name: one for name, one in values.items() if isinstance(one, int | float)}
-    text = ", ".join(f"{name} {one:.4g}" for name, one in list(plain.items())[:6])
+    if plain.get("step") == plain.get("steps"):
+        plain.pop("step", None)
+    text = ", ".join(f"{name} {_number(one)}" for name, one in list(plain.items())[:6])
     return lead + text if text else ""
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
 _SAY = {
