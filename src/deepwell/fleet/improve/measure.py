@@ -34,7 +34,7 @@ LEAST_AUC: Final = 0.6
 
 _AT_ONCE: Final = 32
 _MOST_HELD_OUT: Final = 300  # held-out votes, the newest: both models answer their prompts
-_TIMED_TOKENS: Final = 32
+_TIMED_TOKENS: Final = 64
 _TIMED: Final = (
     "Read the following note and answer in a few sentences. The harbour office opens at eight on weekdays, and boats that "
     "arrive in the night wait at the outer quay."
@@ -69,7 +69,7 @@ class Terms:
     """
 
     tokens: int = 64
-    rounds: int = 15
+    rounds: int = 41
 
 
 class EngineMeasure:
@@ -93,7 +93,8 @@ class EngineMeasure:
             current: folder of the adapter that serves now; None: the model serves without one.
         """
         adapters = {_CANDIDATE: candidate} | ({} if current is None else {_CURRENT: current})
-        with LLM(base, adapters=adapters) as llm:
+        # Drafting makes time depend on how much an answer repeats itself; what is weighed is the cost of a token.
+        with LLM(base, adapters=adapters, speculation="off") as llm:
             sides = (
                 Subject(SubjectName(_CURRENT, base, current), llm, "" if current is None else _CURRENT),
                 Subject(SubjectName(_CANDIDATE, base, candidate), llm, _CANDIDATE),
