@@ -125,3 +125,14 @@ def test_a_refused_flag_is_named_as_it_was_typed(
 ) -> None:
     with pytest.raises(InvalidSettings, match=rf"flag {flag}\)"):
         Settings.load(**{setting: value})
+
+
+def test_no_section_hides_a_validator_of_another_one() -> None:
+    sections = [one for one in Settings.__mro__ if one.__module__.startswith("deepwell.settings.")]
+    own = [
+        name
+        for one in sections
+        for name in getattr(one, "__pydantic_decorators__").field_validators  # noqa: B009
+        if name in vars(one)
+    ]
+    assert len(own) > 5 and len(own) == len({*own})

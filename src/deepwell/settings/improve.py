@@ -40,7 +40,7 @@ class ImproveSettings(Section):
 
     @field_validator("improve_tenants", mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split_tenants(cls, value: Any) -> Any:
         if isinstance(value, str):
             return [part.strip() for part in value.split(",") if part.strip()]
         return value
