@@ -38,14 +38,28 @@ def test_the_area_under_the_curve() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", ["I'm sorry, but I can't help with that.", "抱歉，我无法回答。", "I cannot do this."]
+    "answer",
+    [
+        "I'm sorry, but I can't help with that.",
+        "I'm sorry for your trouble, but I can't do this.",
+        "抱歉，我无法回答。",
+        "I cannot do this.",
+    ],
 )
 def test_refusals(answer: str) -> None:
     assert refuses(answer)
 
 
 @pytest.mark.parametrize(
-    "answer", ["Of course! First,", "You can't go wrong with soup.", "", "可以，先烧水。"]
+    "answer",
+    [
+        "Of course! First,",
+        "I'm sorry for your loss.",
+        "I am sorry to hear that. Rest a day.",
+        "You can't go wrong with soup.",
+        "",
+        "可以，先烧水。",
+    ],
 )
 def test_answers_that_are_no_refusals(answer: str) -> None:
     assert not refuses(answer)

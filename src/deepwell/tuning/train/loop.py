@@ -24,7 +24,7 @@ from deepwell.tuning.train.journal import Journal
 from deepwell.tuning.train.optimizer import learning_rate, set_learning_rate
 from deepwell.tuning.train.strategy import Strategy
 
-__all__ = ["Course", "Loop", "Measured", "Precision", "named_parameters"]
+__all__ = ["Course", "Loop", "Measured", "Precision", "named_parameters", "processor_is_fast_at_bf16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,11 @@ class Precision:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(device.type, dtype=self.autocast)
+
+
+def processor_is_fast_at_bf16() -> bool:
+    """Tells whether this processor multiplies bf16 faster than fp32: it has AMX, or the dot products of AVX-512."""
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from deepwell.tuning.train.distributed.group import local_world
 from deepwell.tuning.train.distributed.strategies import agreed, divided, open_strategy, own_folder
 from deepwell.tuning.train.forward.memory import keep_freed_memory
 from deepwell.tuning.train.journal import Journal
-from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters
+from deepwell.tuning.train.loop import Course, Loop, Precision, named_parameters, processor_is_fast_at_bf16
 from deepwell.tuning.train.lora import add_lora, map_targets, save_adapter, trainable_parameters
 from deepwell.tuning.train.memory import TrainingMemory, choose_micro_tokens, parameter_count
 from deepwell.tuning.train.merge import write_model
@@ -171,7 +171,7 @@ def _trainable(config: TuneConfig, base: Base) -> int:
 def _precision(config: TuneConfig, device: torch.device) -> Precision:
     wanted = config.train.precision
     if wanted == "auto":
-        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_amx_tile_supported()
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else processor_is_fast_at_bf16()
         wanted = "bf16" if fast else "fp16" if device.type == "cuda" else "fp32"
     if wanted == "fp16" and device.type != "cuda":
         raise InvalidRequest(

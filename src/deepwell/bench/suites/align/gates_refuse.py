@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from deepwell.bench.harness.report import Report
+from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.suites.align.candidates import scaled, trained_by_votes, widened
 from deepwell.bench.suites.tuning.runs import need_torch, train
 from deepwell.bench.workloads.safety.moderated import developed
@@ -30,7 +30,7 @@ from deepwell.tuning.align.votes import Curated, CurationLimits, Vote, curate
 __all__ = ["bench_gates_refuse"]
 
 _RULE: Final = "addresses_reader"
-_VOTES: Final = 320
+_VOTES: Final = 400
 _USERS: Final = 24
 _NOISE: Final = 10  # one vote in so many says the opposite
 _SPAM: Final = 300  # votes of one user
@@ -93,7 +93,7 @@ def bench_gates_refuse(report: Report, model: Path) -> dict[str, Any]:
             for one in candidates
         }
     _tell(report, found)
-    return _value(found, kept)
+    return _value(found, kept) | _unsafe_shares(found)
 
 
 def _candidates(model: Path, folder: Path, honest: Curated, spam: Sequence[Vote]) -> list[_Candidate]:
@@ -170,6 +170,13 @@ def _tell(report: Report, found: Mapping[str, GateReport]) -> None:
             ("gate", "result", "reason"),
             [(one.name, "passed" if one.passed else "refused", one.reason) for one in gates.gates],
         )
+
+
+def _unsafe_shares(found: Mapping[str, GateReport]) -> dict[str, float]:
+    """Returns what the gate of safety saw of the base and of the good candidate, in shares of the requests."""
+    safety = next(one.numbers for one in found["good"].gates if one.name == "safety")
+    names = ("unsafe_current", "unsafe_candidate", "refused_current", "refused_candidate")
+    return {f"good_{name}": rounded(safety[name]) for name in names if name in safety}
 
 
 def _value(found: Mapping[str, GateReport], kept: Curated) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from deepwell.tuning.data.report import DataReport
 from deepwell.tuning.train.bases import Base, empty_model, open_base
 from deepwell.tuning.train.config import TuneConfig
 from deepwell.tuning.train.dataset import file_hashes
+from deepwell.tuning.train.loop import processor_is_fast_at_bf16
 from deepwell.tuning.train.lora import add_lora, trainable_parameters
 from deepwell.tuning.train.memory import parameter_count, plan_memory
 
@@ -137,7 +138,7 @@ def plan_run(config: PPOConfig) -> Plan:
 def _dtype(config: PPOConfig) -> torch.dtype:
     wanted = config.train.precision
     if wanted == "auto":
-        wanted = "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+        wanted = "bf16" if processor_is_fast_at_bf16() else "fp32"
     return torch.bfloat16 if wanted == "bf16" else torch.float32
 
 
