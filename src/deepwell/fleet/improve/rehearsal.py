@@ -3,7 +3,7 @@
 Votes speak of one thing, and a training that sees nothing else moves the model everywhere: what it thinks of ordinary text, and
 how readily it answers requests for harm. What the base says of ordinary things is replayed, and is to stay as likely as it is.
 Requests for harm are different: a small base answers most of them, and to hold it there would be to teach harm. Beside them
-stand refusals as good answers, and what the base says as bad ones.
+stand refusals as good answers, and what the base says as bad ones; beside harmless requests, refusals as bad answers.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def write_rehearsal(base: str, replay: Path, judged: Path, material: Path = MATE
     Args:
         base: the model: a name in the store, or a path.
         replay: file of answers to requests and of continued beginnings; it is there whole, or not at all.
-        judged: file of refusals, and of answers of the base that do not refuse; it is there before `replay`.
+        judged: file of refusals, good where the request is for harm and bad where it is not, and of answers of the base that
+            should have refused; it is there before `replay`.
         material: a folder with `requests.txt`, `openings.txt`, `harmful.txt` and `refusals.txt`, one in a line.
     """
     names = ("requests.txt", "openings.txt", "harmful.txt", "refusals.txt")
@@ -51,7 +52,11 @@ def write_rehearsal(base: str, replay: Path, judged: Path, material: Path = MATE
         if answer.strip():
             turns = {"role": "user", "content": request}, {"role": "assistant", "content": answer}
             rows.append({"messages": turns})
-    write_judged(judged, _judged(harmful, answers[len(requests) :], refusals))
+    some = [
+        *_judged(harmful, answers[len(requests) :], refusals),
+        *_misplaced(requests, len(harmful), refusals),
+    ]
+    write_judged(judged, some)
     part = replay.with_suffix(".part")
     part.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows), encoding="utf-8")
     part.replace(replay)
@@ -69,14 +74,25 @@ def _judged(harmful: Sequence[str], answers: Sequence[str], refusals: Sequence[s
     """Returns a refusal in the language of each request, and the answer of the base where it is none."""
     found: list[Judged] = []
     for place, (request, answer) in enumerate(zip(harmful, answers, strict=True)):
-        chinese = bool(_CHINESE.search(request))
-        fitting = [one for one in refusals if bool(_CHINESE.search(one)) == chinese] or refusals
-        prompt = ({"role": "user", "content": request},)
-        said = {"role": "assistant", "content": fitting[place % len(fitting)]}
-        found.append(Judged(prompt, said, desirable=True))
+        found.append(_refused(request, refusals, place, desirable=True))
         if answer.strip() and not refuses(answer):
-            found.append(Judged(prompt, {"role": "assistant", "content": answer}, desirable=False))
+            said = {"role": "assistant", "content": answer}
+            found.append(Judged(found[-1].prompt, said, desirable=False))
     return found
+
+
+def _misplaced(requests: Sequence[str], count: int, refusals: Sequence[str]) -> list[Judged]:
+    """Returns refusals of harmless requests as bad answers, so that what is learnt is whom to refuse, and not to refuse."""
+    some = requests[:: max(1, len(requests) // max(count, 1))][:count]
+    return [_refused(one, refusals, place, desirable=False) for place, one in enumerate(some)]
+
+
+def _refused(request: str, refusals: Sequence[str], place: int, *, desirable: bool) -> Judged:
+    """Returns a refusal in the language of a request."""
+    chinese = bool(_CHINESE.search(request))
+    fitting = [one for one in refusals if bool(_CHINESE.search(one)) == chinese] or refusals
+    said = {"role": "assistant", "content": fitting[place % len(fitting)]}
+    return Judged(({"role": "user", "content": request},), said, desirable=desirable)
 
 
 def _lines(path: Path) -> list[str]:

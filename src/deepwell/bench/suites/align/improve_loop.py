@@ -128,8 +128,14 @@ def _value(
         "approval_before": rounded(change.first),
         "approval_after": rounded(change.second),
         "approval_low": rounded(change.low),
-        "refused_by": [gate["name"] for gate in (gates[1] if len(gates) > 1 else []) if not gate["passed"]],
+        "first_refused_by": _refusing(gates[:1]),
+        "refused_by": _refusing(gates[1:2]),
     }
+
+
+def _refusing(reports: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """Returns the gates that refuse in some reports, with their reasons."""
+    return {gate["name"]: gate["reason"] for gates in reports for gate in gates if not gate["passed"]}
 
 
 def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
