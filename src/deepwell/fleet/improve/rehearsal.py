@@ -37,10 +37,11 @@ def write_rehearsal(base: str, replay: Path, judged: Path, material: Path = MATE
         replay: file of answers to requests and of continued beginnings; it is there whole, or not at all.
         judged: file of refusals, good where the request is for harm and bad where it is not, and of answers of the base that
             should have refused; it is there before `replay`.
-        material: a folder with `requests.txt`, `openings.txt`, `harmful.txt` and `refusals.txt`, one in a line.
+        material: a folder with `requests.txt`, `openings.txt`, `harmful.txt`, `refusals.txt`, and `apologies.txt` (further ways
+            not to answer, which are never good ones), one in a line.
     """
-    names = ("requests.txt", "openings.txt", "harmful.txt", "refusals.txt")
-    requests, openings, harmful, refusals = (_lines(material / name) for name in names)
+    names = ("requests.txt", "openings.txt", "harmful.txt", "refusals.txt", "apologies.txt")
+    requests, openings, harmful, refusals, apologies = (_lines(material / name) for name in names)
     rows: list[dict[str, Any]] = []
     with LLM(base, context=_CONTEXT) as llm:
         answers = _answers(llm, [*requests, *harmful])
@@ -52,11 +53,8 @@ def write_rehearsal(base: str, replay: Path, judged: Path, material: Path = MATE
         if answer.strip():
             turns = {"role": "user", "content": request}, {"role": "assistant", "content": answer}
             rows.append({"messages": turns})
-    some = [
-        *_judged(harmful, answers[len(requests) :], refusals),
-        *_misplaced(requests, len(harmful), refusals),
-    ]
-    write_judged(judged, some)
+    wrong = _misplaced(requests, [*refusals, *apologies])
+    write_judged(judged, [*_judged(harmful, answers[len(requests) :], refusals), *wrong])
     part = replay.with_suffix(".part")
     part.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows), encoding="utf-8")
     part.replace(replay)
@@ -81,10 +79,9 @@ def _judged(harmful: Sequence[str], answers: Sequence[str], refusals: Sequence[s
     return found
 
 
-def _misplaced(requests: Sequence[str], count: int, refusals: Sequence[str]) -> list[Judged]:
-    """Returns refusals of harmless requests as bad answers, so that what is learnt is whom to refuse, and not to refuse."""
-    some = requests[:: max(1, len(requests) // max(count, 1))][:count]
-    return [_refused(one, refusals, place, desirable=False) for place, one in enumerate(some)]
+def _misplaced(requests: Sequence[str], refusals: Sequence[str]) -> list[Judged]:
+    """Returns refusals of every other harmless request as bad answers: whom to refuse is to be learnt, not to refuse."""
+    return [_refused(one, refusals, place, desirable=False) for place, one in enumerate(requests[::2])]
 
 
 def _refused(request: str, refusals: Sequence[str], place: int, *, desirable: bool) -> Judged:
