@@ -80,8 +80,8 @@ def _judged(harmful: Sequence[str], answers: Sequence[str], refusals: Sequence[s
 
 
 def _misplaced(requests: Sequence[str], refusals: Sequence[str]) -> list[Judged]:
-    """Returns refusals of every other harmless request as bad answers: whom to refuse is to be learnt, not to refuse."""
-    return [_refused(one, refusals, place, desirable=False) for place, one in enumerate(requests[::2])]
+    """Returns refusals of harmless requests as bad answers: whom to refuse is to be learnt, not to refuse."""
+    return [_refused(one, refusals, place, desirable=False) for place, one in enumerate(requests)]
 
 
 def _refused(request: str, refusals: Sequence[str], place: int, *, desirable: bool) -> Judged:
