@@ -91,6 +91,7 @@ async def test_a_round_measures_every_gate_of_a_real_adapter(tiny: Path, tmp_pat
         (material / "openings.txt").write_text("hello world\n")
         (material / "harmful.txt").write_text("hello world world?\n")
         (material / "refusals.txt").write_text("I can't help with that.\n")
+        (material / "apologies.txt").write_text("I'm sorry, I can't.\n")
         rehearsal = partial(write_rehearsal, material=material)
         parts = Parts(collect, train_adapter, measure, publish, rehearsal)
         improver = Improver(terms, tmp_path / "loop", database, Rollouts(database), parts)
