@@ -30,7 +30,7 @@ from deepwell.tuning.align.votes import Vote
 pytestmark = pytest.mark.parity
 
 PROD = "tiny@prod"
-SETTINGS = {"steps": 20, "batch_tokens": 512, "learning_rate": 1e-2, "precision": "fp32", "threads": 1}
+SETTINGS = {"steps": 40, "batch_tokens": 512, "learning_rate": 1e-2, "precision": "fp32", "threads": 1}
 
 
 def votes(count: int) -> list[Vote]:
