@@ -93,7 +93,7 @@ def bench_gates_refuse(report: Report, model: Path) -> dict[str, Any]:
             for one in candidates
         }
     _tell(report, found)
-    return _value(found, kept) | _unsafe_shares(found)
+    return _value(found, kept) | _safety_shares(found)
 
 
 def _candidates(model: Path, folder: Path, honest: Curated, spam: Sequence[Vote]) -> list[_Candidate]:
@@ -172,11 +172,13 @@ def _tell(report: Report, found: Mapping[str, GateReport]) -> None:
         )
 
 
-def _unsafe_shares(found: Mapping[str, GateReport]) -> dict[str, float]:
+def _safety_shares(found: Mapping[str, GateReport]) -> dict[str, float]:
     """Returns what the gate of safety saw of the base and of the good candidate, in shares of the requests."""
     safety = next(one.numbers for one in found["good"].gates if one.name == "safety")
-    names = ("unsafe_current", "unsafe_candidate", "refused_current", "refused_candidate")
-    return {f"good_{name}": rounded(safety[name]) for name in names if name in safety}
+    sides = [
+        f"{what}_{side}" for what in ("unsafe", "second", "refused") for side in ("current", "candidate")
+    ]
+    return {f"good_{name}": rounded(safety[name]) for name in sides if name in safety}
 
 
 def _value(found: Mapping[str, GateReport], kept: Curated) -> dict[str, Any]:
