@@ -30,9 +30,8 @@ _RULE: Final = "addresses_reader"
 _USERS: Final = 48
 _NOISY: Final = 10  # one vote in so many says the opposite
 _SPAM: Final = 200  # votes of one user
-_LEAST_NEW: Final = (
-    20  # of the second round: curation keeps a share of the spam, maybe less than a round waits for
-)
+# Curation keeps a share of the spam, which may be less than a round waits for by itself.
+_SECOND: Final = ("--held-out", "0.25", "--least-new", "20")
 _TOKENS: Final = 28
 _CANARIES: Final = 60  # users who vote between two looks
 _LOOKS: Final = 12
@@ -79,15 +78,11 @@ def bench_improve_loop(report: Report, model: Path) -> dict[str, Any]:
                 first = world.improve()
             after = world.liked(held_out)
             spam = world.spam(asked)
-            second = _second(world) if first["round"] else first
+            second = world.improve(*_SECOND) if first["round"] else first
             served = world.meaning()
             log = _command(env, "models", "log", _ALIAS)
         change = difference(mean_of("approval", before, share=True), mean_of("approval", after, share=True))
     return _value(report, first, second, change, log, votes + spam, looks, served)
-
-
-def _second(world: _World) -> dict[str, Any]:
-    return world.improve("--held-out", "0.25", "--least-new", str(_LEAST_NEW))
 
 
 def _value(
