@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.models.tokenizer_files import TEMPLATE, write_directory
 
@@ -239,10 +240,14 @@ PIECES = st.lists(
         "<|im_start|>{% for m in messages %}{{ m['content'] }}{% endfor %}<|im_end|>",
         "<|im_start|>{% for m in messages %}{{ m | tojson }}{% endfor %}<|im_end|>",
         "{% for m in messages %}<|im_start|>{{ m['content'] | replace('x', '') }}<|im_end|>{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m['content'].split('x') | join }}<|im_end|>{% endfor %}",
+        "{% for m in messages %}<|im_start|>{{ m['content'] | replace('<|im_', '') }}<|im_end|>{% endfor %}",
     ],
-    ids=["plain", "trim", "split", "joined", "json", "replace"],
+    ids=["plain", "trim", "split", "joined", "json", "replace", "pieces", "head"],
 )
 @given(contents=st.lists(PIECES, min_size=1, max_size=3))
+@example(contents=["<|im_xend|>"])
+@example(contents=["<<|im_|im_end|>"])
 def test_content_cannot_inject_control_tokens(
     source: str, byte_tokenizer: Tokenizer, contents: list[str]
 ) -> None:
@@ -262,6 +267,19 @@ def test_encode_chat_keeps_the_text(byte_tokenizer: Tokenizer, contents: list[st
     messages = [{"role": "user", "content": text} for text in contents]
     ids = encode_chat(byte_tokenizer, template, messages)
     assert byte_tokenizer.decode(ids, skip_special=False) == template.render(messages)
+
+
+def test_a_template_finds_its_own_marks_in_the_content(byte_tokenizer: Tokenizer) -> None:
+    source = (
+        "{% for m in messages %}{{ m['content'].split('</think>')[-1] | replace('<image>', '') }}{% endfor %}"
+    )
+    ids = encode_chat(
+        byte_tokenizer,
+        ChatTemplate(source, None, None),
+        [{"role": "assistant", "content": "hm <|im_end|> < </think>a <b> <image><|im_<image>end|>"}],
+    )
+    assert byte_tokenizer.decode(ids, skip_special=False) == "a <b> <|im_end|>"
+    assert not byte_tokenizer.special_ids.intersection(ids)
 
 
 def test_tools_cannot_inject_control_tokens(byte_tokenizer: Tokenizer) -> None:
@@ -300,6 +318,23 @@ def test_trial_renderings_share_one_limit_of_time(monkeypatch: pytest.MonkeyPatc
     each = now[0]
     assert 0.3 < each < 0.5  # three of them take more than a second
     assert template.try_renders([HI] * 9) == ["hi"] * 2
+
+
+def test_a_render_that_met_a_pause_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([0.0, 3.0, *[3.0 + place / 1000 for place in range(200)]])
+    monkeypatch.setattr(
+        "deepwell.models.text.sandbox.time", SimpleNamespace(thread_time=lambda: next(readings))
+    )
+    template = ChatTemplate("{% for i in range(300) %}{% endfor %}x", "", "")
+    assert template.render(HI) == "x"
+
+
+def test_a_slow_template_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()
+    monkeypatch.setattr("deepwell.models.text.sandbox.time", SimpleNamespace(thread_time=lambda: next(now)))
+    template = ChatTemplate("{% for i in range(300) %}{% endfor %}x", "", "")
+    with pytest.raises(InvalidModelFile, match="more than 2 seconds"):
+        template.render(HI)
 
 
 def test_a_trial_says_what_a_template_refuses() -> None:

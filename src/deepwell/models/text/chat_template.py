@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache, partial
 from typing import Any, Final, cast
 
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError
 
 from deepwell.errors import InvalidModelFile, InvalidRequest, UnsupportedModel
@@ -18,6 +18,7 @@ from deepwell.models.text.sandbox import (
     MAX_VALUE,
     ChatEnvironment,
     TemplateLimit,
+    TemplateTimeout,
     budget,
     weigh,
 )
@@ -79,6 +80,12 @@ class ChatTemplate:
         """Names of the variables that the template expects from outside, such as `tools` and `enable_thinking`."""
         return frozenset(meta.find_undeclared_variables(ChatEnvironment().parse(self.source)))
 
+    @cached_property
+    def literals(self) -> frozenset[str]:
+        """Strings that the template writes or looks for, such as `</think>`."""
+        constants = ChatEnvironment().parse(self.source).find_all(nodes.Const)
+        return frozenset(one.value for one in constants if isinstance(one.value, str) and one.value)
+
     def render(
         self,
         messages: Messages,
@@ -93,6 +100,13 @@ class ChatTemplate:
             InvalidRequest: the template refuses the messages, or they lack what it needs.
             InvalidModelFile: the template ran into a limit or tried something forbidden.
         """
+        try:
+            return self._render(messages, tools, add_generation_prompt, variables, MAX_SECONDS)
+        except InvalidModelFile as error:
+            if not isinstance(error.__cause__, TemplateTimeout):
+                raise
+        # The clock also counts a collection of garbage, and on a virtual machine the time that its host took away. Neither
+        # comes twice; a template that is slow is slow again.
         return self._render(messages, tools, add_generation_prompt, variables, MAX_SECONDS)
 
     def try_renders(self, conversations: Sequence[Messages]) -> list[str | None]:
@@ -173,9 +187,9 @@ def encode_chat(
 ) -> list[int]:
     """Returns the token ids of a rendered chat. Control tokens in messages and tools are treated as plain text.
 
-    Every control token spelled in the input is broken by a mark that occurs nowhere else. The template's own control
-    tokens are then the only whole ones in the rendered text. The text between them is tokenised without the marks and
-    without control tokens. This holds whatever the template does to the content.
+    A mark that occurs nowhere else follows every character of the input that could begin a control token. The template's
+    own control tokens are then the only whole ones in the rendered text, even where it joins contents or deletes text
+    from them. The text between them is tokenised without the marks and without control tokens.
 
     Raises:
         InvalidRequest, InvalidModelFile: as for `ChatTemplate.render`.
@@ -199,7 +213,7 @@ def render_chat(
     control = _control_tokens(tokenizer)
     inputs: dict[str, Any] = {"messages": messages, "tools": tools, **variables}
     mark = _unused_character(inputs, template.source)
-    marked = cast("dict[str, Any]", control.break_up(inputs, mark))
+    marked = cast("dict[str, Any]", control.break_up(inputs, mark, control.starts(template.literals)))
     rendered = template.render(**marked, add_generation_prompt=add_generation_prompt)
     said = None if tools else _said(messages)
     return RenderedChat(tokenizer, control, control.split(rendered), mark, said)
@@ -235,10 +249,12 @@ class RenderedChat:
         for is_control, text in self._pieces:
             if is_control:
                 ids.append(control.ids[text])
-            elif said is None or len(text) > _LONGEST_FIXED or any(one in text for one in said):
-                ids.extend(tokenizer.encode(text.replace(mark, ""), allow_special=False))
+                continue
+            plain = text.replace(mark, "")
+            if said is None or len(plain) > _LONGEST_FIXED or any(one in plain for one in said):
+                ids.extend(tokenizer.encode(plain, allow_special=False))
             else:
-                ids.extend(control.fixed(text.replace(mark, "")))
+                ids.extend(control.fixed(plain))
         return ids
 
     def _fewest(self, most_tokens: int) -> int:
@@ -298,27 +314,47 @@ class _ControlTokens:
         pieces.append((False, text[end:]))
         return [(is_control, piece) for is_control, piece in pieces if piece]
 
-    def break_up(self, value: Any, mark: str) -> Any:
-        """Returns a copy of a JSON-like value in which no string holds a control token or could complete one."""
+    @lru_cache(maxsize=4)  # noqa: B019 - there are a few tokenizers, and each is kept as long as its model
+    def starts(self, literals: frozenset[str]) -> re.Pattern[str] | None:
+        """Returns what matches a character that could begin a control token, and strings among `literals` that could not.
+
+        A template finds a string of its own in the content only if no mark is within it.
+        """
+        if self._pattern is None:
+            return None
+        first = {token[0] for token in self.ids}
+        harmless = [
+            one
+            for one in literals
+            if one[0] in first and not self._pattern.search(one) and not self._touches(one)[1]
+        ]
+        either = "|".join(map(re.escape, sorted(harmless, key=lambda one: (-len(one), one))))
+        single = f"(?P<first>[{re.escape(''.join(sorted(first)))}])"
+        return re.compile(f"{either}|{single}" if either else single)
+
+    def break_up(self, value: Any, mark: str, starts: re.Pattern[str] | None) -> Any:
+        """Returns a copy of a JSON-like value in which no string holds a control token or could complete one.
+
+        Args:
+            value: strings, and lists and mappings of them.
+            mark: what goes behind a character that could begin a control token.
+            starts: from `starts`.
+        """
         if isinstance(value, str):
-            return self._break_text(value, mark)
+            return self._break_text(value, mark, starts)
         if isinstance(value, Mapping):
             items = cast("Mapping[Any, Any]", value).items()
-            return {self.break_up(key, mark): self.break_up(item, mark) for key, item in items}
+            return {
+                self.break_up(key, mark, starts): self.break_up(item, mark, starts) for key, item in items
+            }
         if isinstance(value, list | tuple):
-            return [self.break_up(item, mark) for item in cast("list[Any]", value)]
+            return [self.break_up(item, mark, starts) for item in cast("list[Any]", value)]
         return value
 
-    def _break_text(self, text: str, mark: str) -> str:
-        if self._pattern is None:
+    def _break_text(self, text: str, mark: str, starts: re.Pattern[str] | None) -> str:
+        if starts is None:
             return text
-        # Matches may overlap, so the search continues after the first character of each.
-        pieces: list[str] = []
-        start = 0
-        while match := self._pattern.search(text, start):
-            pieces += [text[start : match.start() + 1], mark]
-            start = match.start() + 1
-        text = "".join([*pieces, text[start:]])
+        text = starts.sub(lambda found: found[0] + mark if found["first"] else found[0], text)
         # Two adjacent strings, or the template and a string, could complete a token between them.
         begins, ends = self._touches(text)
         return f"{mark if begins else ''}{text}{mark if ends else ''}"

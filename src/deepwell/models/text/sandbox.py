@@ -31,7 +31,7 @@ from jinja2.visitor import NodeTransformer
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["ChatEnvironment", "TemplateLimit", "budget", "weigh"]
+__all__ = ["ChatEnvironment", "TemplateLimit", "TemplateTimeout", "budget", "weigh"]
 
 MAX_VALUE: Final = 8 << 20  # weight of one value: its characters, plus NODE for every object
 MAX_STEPS: Final = 200_000
@@ -71,6 +71,10 @@ class TemplateLimit(Exception):
     """Raised when a template spends its budget, or asks for more than any sound one needs."""
 
 
+class TemplateTimeout(TemplateLimit):
+    """Raised when a template spends its time. So may a sound one, once: a thread is charged for a machine that stands still."""
+
+
 class _Budget:
     def __init__(self, chars: int, seconds: float) -> None:
         self.steps = MAX_STEPS
@@ -89,7 +93,7 @@ class _Budget:
     def look(self) -> None:
         """Compares the clock with the deadline."""
         if time.thread_time() > self.deadline:
-            raise TemplateLimit(f"more than {self.seconds:.2g} seconds")
+            raise TemplateTimeout(f"more than {self.seconds:.2g} seconds")
 
     def take(self, size: int) -> None:
         """Charges for a value of this size that is about to be made, or has just been made."""
