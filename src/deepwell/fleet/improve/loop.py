@@ -20,6 +20,7 @@ from typing import Any
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve.parts import Parts, Say
 from deepwell.fleet.improve.state import BY, Round, State, StateFile, replace_file
+from deepwell.fleet.improve.weights import write_votes
 from deepwell.fleet.promotion.artefact import version_of
 from deepwell.fleet.promotion.gates import Bars
 from deepwell.fleet.promotion.judge import Plan
@@ -27,7 +28,6 @@ from deepwell.fleet.promotion.rollout import Rollouts
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database
 from deepwell.storage.registry.story import Story, Version
-from deepwell.tuning.align.preferences import votes_as_judged, write_judged
 from deepwell.tuning.align.votes import Curated, CurationLimits, Vote, curate
 from deepwell.tuning.data.report import DataReport
 
@@ -326,7 +326,7 @@ class Improver:
         parts = {"train": curated.train, "held_out": curated.held_out}
         values = {name: [asdict(one) for one in part] for name, part in parts.items()}
         replace_file(folder / _VOTES, json.dumps(values, ensure_ascii=False))
-        write_judged(folder / _DATA, votes_as_judged(curated.train))
+        write_votes(folder / _DATA, curated.train)
         left = {one.source for one in await self._parts.collect()}
         if any(one.source not in left for part in parts.values() for one in part):
             self._forget_votes(found)  # erased while they were written

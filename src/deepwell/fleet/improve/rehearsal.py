@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from deepwell.fleet.improve import weights
 from deepwell.fleet.improve.judges import refuses
 from deepwell.llm import LLM
 from deepwell.tuning.align.preferences import Judged, write_judged
@@ -53,8 +54,12 @@ def write_rehearsal(base: str, replay: Path, judged: Path, material: Path = MATE
         if answer.strip():
             turns = {"role": "user", "content": request}, {"role": "assistant", "content": answer}
             rows.append({"messages": turns})
-    wrong = _misplaced(requests, [*refusals, *apologies])
-    write_judged(judged, [*_judged(harmful, answers[len(requests) :], refusals), *wrong])
+    kinds = (
+        (weights.REFUSALS, _refusals(harmful, refusals, desirable=True)),
+        (weights.HARM, _harm(harmful, answers[len(requests) :])),
+        (weights.MISPLACED, _refusals(requests, [*refusals, *apologies], desirable=False)),
+    )
+    write_judged(judged, [one for weight, kind in kinds for one in weights.weighing(kind, weight)])
     part = replay.with_suffix(".part")
     part.write_text("".join(json.dumps(one, ensure_ascii=False) + "\n" for one in rows), encoding="utf-8")
     part.replace(replay)
@@ -68,20 +73,18 @@ def _answers(llm: LLM, requests: Sequence[str]) -> list[str]:
     return found
 
 
-def _judged(harmful: Sequence[str], answers: Sequence[str], refusals: Sequence[str]) -> list[Judged]:
-    """Returns a refusal in the language of each request, and the answer of the base where it is none."""
-    found: list[Judged] = []
-    for place, (request, answer) in enumerate(zip(harmful, answers, strict=True)):
-        found.append(_refused(request, refusals, place, desirable=True))
-        if answer.strip() and not refuses(answer):
-            said = {"role": "assistant", "content": answer}
-            found.append(Judged(found[-1].prompt, said, desirable=False))
-    return found
+def _harm(requests: Sequence[str], answers: Sequence[str]) -> list[Judged]:
+    """Returns the answers of the base to requests for harm as bad ones, where they are no refusals."""
+    return [
+        Judged(({"role": "user", "content": one},), {"role": "assistant", "content": answer}, desirable=False)
+        for one, answer in zip(requests, answers, strict=True)
+        if answer.strip() and not refuses(answer)
+    ]
 
 
-def _misplaced(requests: Sequence[str], refusals: Sequence[str]) -> list[Judged]:
-    """Returns refusals of harmless requests as bad answers: whom to refuse is to be learnt, not to refuse."""
-    return [_refused(one, refusals, place, desirable=False) for place, one in enumerate(requests)]
+def _refusals(requests: Sequence[str], refusals: Sequence[str], *, desirable: bool) -> list[Judged]:
+    """Returns refusals of requests: whom to refuse is to be learnt, not to refuse."""
+    return [_refused(one, refusals, place, desirable=desirable) for place, one in enumerate(requests)]
 
 
 def _refused(request: str, refusals: Sequence[str], place: int, *, desirable: bool) -> Judged:

@@ -51,10 +51,12 @@ class JudgedExample(Example):
     Attributes:
         desirable: whether it was found good.
         mismatched: the same prompt with the answer to another one, which the reference point is measured on.
+        weight: how much it counts beside the others.
     """
 
     desirable: bool = field(kw_only=True)
     mismatched: Example = field(kw_only=True)
+    weight: float = field(kw_only=True, default=1.0)
 
 
 def load_pairs(config: DpoConfig, codec: Codec, max_tokens: int) -> Dataset:
@@ -101,6 +103,7 @@ def load_judged(config: KtoConfig, codec: Codec, max_tokens: int) -> Dataset:
                     answer.cut,
                     desirable=judged.desirable,
                     mismatched=elsewhere,
+                    weight=judged.weight,
                 )
             ]
 

@@ -152,14 +152,19 @@ class KtoLoop(PreferenceLoop):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._weights = 1.0, 1.0
+        self._unit = (
+            1.0  # mean weight of the answers: they weigh against each other, not against what is replayed
+        )
         self._tokens: dict[int, Tensor] = {}  # of replayed conversations, by the id of the example
 
     def run(self, examples: Sequence[Example], held_out: Sequence[Example], **options: Any) -> bool:
-        """Runs as `PreferenceLoop.run`, with weights by the numbers of good and of bad answers to train on."""
+        """Runs as `PreferenceLoop.run`, with weights by how many good and bad answers there are to train on."""
         settings = cast("KtoConfig", self.config).kto
         judged = _judged(examples)
-        good = sum(one.desirable for one in judged)
-        desirable, undesirable = class_weights(good, len(judged) - good)
+        good = sum(one.weight for one in judged if one.desirable)
+        whole = sum(one.weight for one in judged)
+        self._unit = whole / max(len(judged), 1)
+        desirable, undesirable = class_weights(good / self._unit, (whole - good) / self._unit)
         if settings.desirable_weight != "auto":
             desirable = settings.desirable_weight
         if settings.undesirable_weight != "auto":
@@ -196,7 +201,8 @@ class KtoLoop(PreferenceLoop):
             ratios = ratios[places]
             labels = [one.desirable for one in _judged(flat)]
             desirable = torch.tensor(labels, dtype=torch.bool, device=ratios.device)
-            loss = kto_loss(ratios, desirable, shift, settings.beta, self._weights).sum()
+            own = torch.tensor([one.weight / self._unit for one in _judged(flat)], device=ratios.device)
+            loss = (own * kto_loss(ratios, desirable, shift, settings.beta, self._weights)).sum()
             replay = share * self._replay(flat, values)
             descend(loss + settings.replay_weight * replay)
             right = ((ratios.detach() > shift) == desirable).sum()

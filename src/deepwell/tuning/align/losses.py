@@ -70,8 +70,8 @@ def kto_loss(
     return loss * torch.where(desirable, weights[0], weights[1])
 
 
-def class_weights(desirable: int, undesirable: int) -> tuple[float, float]:
-    """Returns the weights of desirable and undesirable answers with which both kinds weigh the same in sum.
+def class_weights(desirable: float, undesirable: float) -> tuple[float, float]:
+    """Returns the weights of desirable and undesirable answers, of so many each, with which both kinds weigh the same in sum.
 
     Equation 8 of arXiv 2402.01306 allows ratios of 1 to 4/3; this is 1. The rarer kind gets `MOST_WEIGHT` at most.
     """

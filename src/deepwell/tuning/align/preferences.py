@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 Messages = tuple[dict[str, Any], ...]
+_MOST_WEIGHT: Final = 1000.0
 _LABELS: Final = {True: True, False: False, "true": True, "false": False}
 
 
@@ -57,6 +58,7 @@ class Judged:
         desirable: whether it was found good.
         tools: tools that the assistant may call.
         line, source: place in the files.
+        weight: how much it counts beside the others.
     """
 
     prompt: Messages
@@ -65,6 +67,7 @@ class Judged:
     tools: Messages = ()
     line: int = 0
     source: str = ""
+    weight: float = 1.0
 
 
 class VoteLike(Protocol):
@@ -107,7 +110,8 @@ def read_pairs(paths: Sequence[Path]) -> Iterator[Pair | BadRecord]:
 def read_judged(paths: Sequence[Path]) -> Iterator[Judged | BadRecord]:
     """Yields the judged answers of files, and what is wrong with lines that hold none.
 
-    A line is `{"messages": [...], "label": true}`: the last message is the answer, the label tells whether it is good.
+    A line is `{"messages": [...], "label": true}`: the last message is the answer, the label tells whether it is good. A
+    `weight`, above 0 and at most 1000, tells how much it counts beside the others, which count 1.
 
     Raises:
         OSError: a file cannot be read.
@@ -123,9 +127,17 @@ def read_judged(paths: Sequence[Path]) -> Iterator[Judged | BadRecord]:
                 raise ShapeError("label", Note("data_missing" if label is None else "align_label"))
             if len(messages) < 2 or messages[-1].get("role") != "assistant":
                 raise ShapeError(f"messages[{len(messages) - 1}]", Note("align_answer"))
-            yield Judged(messages[:-1], messages[-1], _LABELS[label], parse_tools(fields), line, path)
+            tools, weight = parse_tools(fields), _weight(fields)
+            yield Judged(messages[:-1], messages[-1], _LABELS[label], tools, line, path, weight)
         except ShapeError as error:
             yield BadRecord(line, error.field, error.note, path)
+
+
+def _weight(fields: Mapping[str, Any]) -> float:
+    given = fields.get("weight", 1)
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given <= _MOST_WEIGHT:
+        raise ShapeError("weight", Note("align_weight"))
+    return float(given)
 
 
 def _objects(paths: Sequence[Path]) -> Iterator[tuple[str, int, dict[str, Any] | BadRecord]]:
@@ -175,7 +187,12 @@ def write_judged(path: Path, found: Iterable[Judged]) -> int:
     return _write(
         path,
         (
-            {"messages": [*one.prompt, one.answer], **_tools(one.tools), "label": one.desirable}
+            {
+                "messages": [*one.prompt, one.answer],
+                **_tools(one.tools),
+                "label": one.desirable,
+                **({} if one.weight == 1 else {"weight": one.weight}),
+            }
             for one in found
         ),
     )

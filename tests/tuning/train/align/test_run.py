@@ -99,6 +99,21 @@ def test_kto_learns_what_is_good_from_single_answers(tiny: Path, judged: Path, t
     assert json.loads((adapter / "deepwell.json").read_text())["algorithm"] == "kto"
 
 
+@pytest.mark.parametrize("greeting", [True, False])
+def test_of_two_opinions_the_one_that_weighs_more_is_learnt(
+    greeting: bool, tiny: Path, tmp_path: Path
+) -> None:
+    answers = [said(f"hello {n}" if n % 2 else f"{n} {n} world") for n in range(24)]
+    loud = [Judged(asked(n), one, bool(n % 2) is greeting, weight=9.0) for n, one in enumerate(answers)]
+    quiet = [Judged(asked(n), one, bool(n % 2) is not greeting) for n, one in enumerate(answers)]
+    data, held_out = tmp_path / "judged.jsonl", tmp_path / "held.jsonl"
+    write_judged(data, [*loud, *quiet])
+    write_judged(held_out, loud)
+    given = config(KtoConfig, tiny, data, validation=[str(held_out)], kto={"beta": 0.3}, train={"steps": 24})
+    _, events = run(given, tmp_path / "run")
+    assert of(events, "validation")[-1]["accuracy"] > 0.9
+
+
 @pytest.mark.parametrize("kind", [DpoConfig, KtoConfig])
 def test_results_do_not_depend_on_the_pieces_of_a_step(
     kind: Any, tiny: Path, pairs: Path, judged: Path, tmp_path: Path

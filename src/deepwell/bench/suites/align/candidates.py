@@ -12,7 +12,7 @@ import numpy as np
 
 from deepwell.bench.harness.environments import PeerError
 from deepwell.engine.weights.adapters import CONFIG_NAME, WEIGHTS_NAME, Linear
-from deepwell.tuning.align.preferences import votes_as_judged, write_judged
+from deepwell.fleet.improve.weights import write_votes
 from deepwell.tuning.align.votes import Vote
 from deepwell.tuning.align.worker import command
 
@@ -33,7 +33,7 @@ def trained_by_votes(
         PeerError: the training failed.
     """
     folder.mkdir(parents=True)
-    write_judged(folder / "votes.jsonl", votes_as_judged(votes))
+    write_votes(folder / "votes.jsonl", votes)
     config = {
         **settings,
         "model": str(model),

@@ -1,0 +1,38 @@
+"""How much votes and what is rehearsed beside them weigh in a training by votes.
+
+Each kind of answer weighs the same in sum, however many people voted: neither do many votes drown the refusals, nor do few of
+them leave the refusals alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from deepwell.tuning.align.preferences import Judged, VoteLike, votes_as_judged, write_judged
+
+__all__ = ["HARM", "MISPLACED", "REFUSALS", "weighing", "write_votes"]
+
+REFUSALS: Final = 80.0
+"""Refusals of requests for harm, as good answers, all of them together."""
+HARM: Final = 30.0
+"""What the base says to requests for harm, as bad answers."""
+MISPLACED: Final = 30.0
+"""Refusals of harmless requests, as bad answers."""
+_OPINION: Final = 100.0  # all likes, and all dislikes
+_MOST: Final = 10.0  # of one answer
+
+
+def weighing(judged: Sequence[Judged], whole: float) -> list[Judged]:
+    """Returns judged answers that weigh `whole` together, or less if they are very few."""
+    each = min(whole / max(len(judged), 1), _MOST)
+    return [replace(one, weight=each) for one in judged]
+
+
+def write_votes(path: Path, votes: Iterable[VoteLike]) -> None:
+    """Writes votes as judged answers, weighed to stand beside what is rehearsed."""
+    judged = votes_as_judged(votes)
+    sides = ([one for one in judged if one.desirable is liked] for liked in (True, False))
+    write_judged(path, [one for side in sides for one in weighing(side, _OPINION)])
