@@ -400,7 +400,7 @@ POINTS = [
     *[(loop, "replace_file", call) for call in range(1, 4)],
     *[(RegistryStore, name, 1) for name in ("register", "gate", "start", "end")],
     *[(World, name, 1) for name in ("train", "measure", "publish")],
-    (loop, "write_judged", 1),
+    (loop, "write_votes", 1),
 ]
 
 
