@@ -14,6 +14,7 @@ from deepwell.tuning.align.worker import command
 __all__ = ["settings_of", "train_adapter"]
 
 _REPLAY_WEIGHT: Final = 1.0
+_NLL_WEIGHT: Final = 0.3  # a refusal that is preferred alone is never said: a small base finds it too unlikely
 _RANK: Final = 8  # half of the default: the cost of an adapter counts against the gate of latency
 
 
@@ -25,7 +26,7 @@ def settings_of(epochs: float) -> dict[str, Any]:
     return {
         "lora": {"r": _RANK, "alpha": 2 * _RANK},
         "train": {"epochs": epochs, "batch_tokens": 1024},
-        "kto": {"replay_weight": _REPLAY_WEIGHT},
+        "kto": {"nll_weight": _NLL_WEIGHT, "replay_weight": _REPLAY_WEIGHT},
     }
 
 

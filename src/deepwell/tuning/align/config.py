@@ -39,6 +39,12 @@ class KtoSettings(BaseModel):
     undesirable_weight: Annotated[float, Field(gt=0, le=100)] | Auto = Field(
         "auto", description="Weight of bad answers; auto: good and bad ones weigh the same in sum."
     )
+    nll_weight: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="Weight of the negative log-likelihood of a token of the good answers; with 0 they are preferred, not imitated.",
+    )
     replay_weight: float = Field(
         1.0,
         ge=0,

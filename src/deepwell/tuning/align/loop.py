@@ -204,7 +204,8 @@ class KtoLoop(PreferenceLoop):
             own = torch.tensor([one.weight / self._unit for one in _judged(flat)], device=ratios.device)
             loss = (own * kto_loss(ratios, desirable, shift, settings.beta, self._weights)).sum()
             replay = share * self._replay(flat, values)
-            descend(loss + settings.replay_weight * replay)
+            imitation = (own * desirable * self._surprise(flat, values)).sum()
+            descend(loss + settings.nll_weight * imitation + settings.replay_weight * replay)
             right = ((ratios.detach() > shift) == desirable).sum()
             found = (loss.detach(), right, shift * len(places), replay.detach())
             sums += torch.tensor([float(one) for one in found], dtype=torch.float64)
@@ -217,6 +218,12 @@ class KtoLoop(PreferenceLoop):
             if not isinstance(one, JudgedExample):
                 total = total + replay_loss(part - self._tokens[id(one)]).mean()
         return total
+
+    def _surprise(self, examples: Sequence[Example], values: Tensor) -> Tensor:
+        """Returns the mean negative log-likelihood of a token of every judged answer, [answers]."""
+        parts = zip(examples, values.split([one.labelled for one in examples]), strict=True)
+        means = [-part.mean() for one, part in parts if isinstance(one, JudgedExample)]
+        return torch.stack(means) if means else values.new_zeros(0)
 
     @torch.no_grad()
     def _shift(self, judged: Sequence[JudgedExample]) -> Tensor:

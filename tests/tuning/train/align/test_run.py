@@ -18,6 +18,7 @@ from safetensors.numpy import load_file
 
 from deepwell.dialogue.text import Codec
 from deepwell.errors import InvalidRequest
+from deepwell.llm import LLM
 from deepwell.tuning.align.config import DpoConfig, KtoConfig
 from deepwell.tuning.align.dataset import JudgedExample, PairExample, load_judged, load_pairs, mismatched
 from deepwell.tuning.align.preferences import Judged, Pair, write_judged, write_pairs
@@ -199,6 +200,33 @@ def test_replayed_conversations_hold_the_model_where_it_was(
     record = json.loads((adapter / "deepwell.json").read_text())
     assert record["data"]["report"]["kept"] == 36 + 12
     assert any("replay.jsonl" in name for name in record["data"]["sha256"])
+
+
+def test_good_answers_are_imitated_as_well_if_wanted(tiny: Path, tmp_path: Path) -> None:
+    good = [Judged(asked(n), said(f"hello {n} world 7 7 {n}"), desirable=True) for n in range(24)]
+    data = tmp_path / "judged.jsonl"
+    write_judged(data, [*good, *(Judged(asked(n), said(f"{n} {n}"), desirable=False) for n in range(24))])
+    adapters: dict[str, str | Path] = {}
+    for weight in (0.0, 3.0):
+        given = config(
+            KtoConfig,
+            tiny,
+            data,
+            validation=0,
+            kto={"beta": 5.0, "nll_weight": weight},
+            train={"steps": 40},
+        )
+        adapters[f"by-{weight:g}"], _ = run(given, tmp_path / f"{weight:g}")
+    likelihoods: list[float] = []
+    with LLM(str(tiny), adapters=adapters) as llm:
+        pairs = [
+            (llm.tokenize(list(one.prompt)), llm.unframed(llm.encode(one.answer["content"]))) for one in good
+        ]
+        for name in adapters:
+            likelihoods.append(
+                float(np.mean([np.mean(one.logprobs) for one in llm.score(pairs, adapter=name)]))
+            )
+    assert likelihoods[1] > likelihoods[0] + 0.3  # a preference is satisfied long before an answer is likely
 
 
 def test_replay_changes_nothing_about_pieces_and_continuing(
