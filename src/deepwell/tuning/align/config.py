@@ -43,7 +43,7 @@ class KtoSettings(BaseModel):
         0.0,
         ge=0,
         le=1000,
-        description="Weight of the negative log-likelihood of a token of the good answers; with 0 they are preferred, not imitated.",
+        description="Weight of the negative log-likelihood of the good answers; 0: they are preferred, not imitated.",
     )
     replay_weight: float = Field(
         1.0,

@@ -217,15 +217,14 @@ def test_good_answers_are_imitated_as_well_if_wanted(tiny: Path, tmp_path: Path)
             train={"steps": 40},
         )
         adapters[f"by-{weight:g}"], _ = run(given, tmp_path / f"{weight:g}")
-    likelihoods: list[float] = []
     with LLM(str(tiny), adapters=adapters) as llm:
         pairs = [
             (llm.tokenize(list(one.prompt)), llm.unframed(llm.encode(one.answer["content"]))) for one in good
         ]
-        for name in adapters:
-            likelihoods.append(
-                float(np.mean([np.mean(one.logprobs) for one in llm.score(pairs, adapter=name)]))
-            )
+        likelihoods = [
+            float(np.mean([np.mean(one.logprobs) for one in llm.score(pairs, adapter=name)]))
+            for name in adapters
+        ]
     assert likelihoods[1] > likelihoods[0] + 0.3  # a preference is satisfied long before an answer is likely
 
 
