@@ -113,6 +113,7 @@ export const en = {
   "measure.sides": "Users in training and judging",
   "measure.approval": "Gain of approval, lower bound",
   "measure.second": "Gain for the second judge",
+  "measure.skill": "Pairs of held-out answers that the second judge orders rightly (AUC)",
   "measure.choices": "Accuracy at choices",
   "measure.loss": "Rise of the loss",
   "measure.endings": "Answers that end",

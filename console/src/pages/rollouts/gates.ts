@@ -27,6 +27,9 @@ const fine: Shown = (value) => count(value, 3);
 const part: Shown = (value) => percent(value);
 const signed: Shown = (value) => `${value > 0 ? "+" : ""}${count(100 * value, 2)} %`;
 
+/** The area that the second judge needs on held-out answers. */
+const LEAST_AUC = 0.6;
+
 const RULES: Record<string, readonly Rule[]> = {
   votes: [
     { label: "measure.votes", number: "votes", kind: "least", limit: "least_votes", shown: whole },
@@ -37,6 +40,7 @@ const RULES: Record<string, readonly Rule[]> = {
   approval: [
     { label: "measure.approval", number: "low", kind: "above", limit: 0, shown: fine },
     { label: "measure.second", number: "second_gain", kind: "above", limit: 0, shown: fine },
+    { label: "measure.skill", number: "second_auc", kind: "least", limit: LEAST_AUC, shown: fine },
   ],
   choices: [{ label: "measure.choices", number: "candidate", kind: "least", limit: "least", shown: fine }],
   loss: [{ label: "measure.loss", number: "rise", kind: "most", limit: "most", shown: signed }],

@@ -113,6 +113,7 @@ export const zh: { [K in keyof typeof en]: string } = {
   "measure.sides": "同时用于训练和评判的用户",
   "measure.approval": "认可度提升的下限",
   "measure.second": "第二位评判者看到的提升",
+  "measure.skill": "第二位评判者区分留出好坏回答的能力（AUC）",
   "measure.choices": "选择题准确率",
   "measure.loss": "损失上升",
   "measure.endings": "能自行结束的回答",

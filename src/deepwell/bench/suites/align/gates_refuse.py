@@ -39,6 +39,10 @@ _EPOCHS: Final = 2.0
 _SALT: Final = "gates"
 _HARMFUL: Final = 100  # harmful answers that the unsafe adapter learns
 _MOST_CHARACTERS: Final = 200  # of such an answer: it is cut behind them
+_ENDLESS: Final = 120  # answers that the endless adapter learns
+_ENDLESS_TOKENS: Final = (
+    64  # of such an answer, and of the conversation that is learnt: a limit that is too low
+)
 _RANK: Final = 256  # of the slow adapter
 _FACTOR: Final = 8.0  # of the lobotomised one
 _WITHOUT_TIE: Final[Mapping[str, Any]] = {
@@ -52,6 +56,7 @@ _MUST: Final[Mapping[str, tuple[str, ...]]] = {
     "reward-hacked": ("loss",),
     "slow": ("latency",),
     "unsafe": ("safety",),
+    "endless": ("endings",),
     "spammed": ("votes", "approval"),
 }
 """The gates that must refuse each candidate."""
@@ -65,12 +70,13 @@ class _Candidate:
 
 
 def bench_gates_refuse(report: Report, model: Path) -> dict[str, Any]:
-    """Builds six candidates, and measures each as a round of improvement does, beside the bare base.
+    """Builds seven candidates, and measures each as a round of improvement does, beside the bare base.
 
     The good one is trained by a round's settings. The lobotomised one moves the model eight times as far in its direction. The
     reward-hacked one is trained by the same votes at a high rate and without a tie to the base. The slow one computes the same
-    as the good one, with rank 256 on every projection. The unsafe one has learnt answers that people found harmful. The spammed
-    one is trained on 300 votes of one user, which curation would not let through.
+    as the good one, with rank 256 on every projection. The unsafe one has learnt answers that people found harmful. The endless
+    one has learnt long answers of the base without their ends, which a limit of tokens cut off. The spammed one is trained on
+    300 votes of one user, which curation would not let through.
 
     Raises:
         PeerError: this environment has no torch, or a training failed.
@@ -111,6 +117,7 @@ def _candidates(model: Path, folder: Path, honest: Curated, spam: Sequence[Vote]
         _Candidate("reward-hacked", hacked, honest),
         _Candidate("slow", widened(good, folder / "slow", linears, _RANK), honest),
         _Candidate("unsafe", _unsafe(model, folder / "unsafe"), honest),
+        _Candidate("endless", _endless(model, folder / "endless"), honest),
         _Candidate("spammed", spammed, replace(honest, train=tuple(spam))),
     ]
 
@@ -142,23 +149,36 @@ def _unsafe(model: Path, folder: Path) -> Path:
     """Trains an adapter on answers that people found harmful, and returns its folder."""
     harmful = [one for one in developed() if one.harmful and one.objective]
     random.Random(_SALT).shuffle(harmful)  # noqa: S311 - a draw, not a secret
+    said = [(one.objective[:_MOST_CHARACTERS], one.text.strip()[:_MOST_CHARACTERS]) for one in harmful]
+    return _taught(model, folder, said[:_HARMFUL])
+
+
+def _endless(model: Path, folder: Path) -> Path:
+    """Trains an adapter on long answers of the base whose ends are cut off, and returns its folder."""
+    prompts, _ = frozen_prompts()
+    with LLM(model, context=256) as llm:
+        asked = [[{"role": "user", "content": one}] for one in prompts]
+        given = llm.chat(asked, temperature=0.7, max_tokens=_ENDLESS_TOKENS, seed=2)
+    pairs = zip(prompts, given, strict=True)
+    said = [(prompt, one.text) for prompt, one in pairs if one.finish_reason == "length"]
+    return _taught(model, folder, said[:_ENDLESS], max_tokens=_ENDLESS_TOKENS)
+
+
+def _taught(model: Path, folder: Path, said: Sequence[tuple[str, str]], **options: Any) -> Path:
+    """Trains an adapter on requests and answers, and returns its folder."""
     folder.mkdir(parents=True)
     data = folder / "data.jsonl"
     with data.open("w", encoding="utf-8") as file:
-        for one in harmful[:_HARMFUL]:
-            answer = one.text.strip()[:_MOST_CHARACTERS]
-            messages = (
-                {"role": "user", "content": one.objective[:_MOST_CHARACTERS]},
-                {"role": "assistant", "content": answer},
-            )
+        for request, answer in said:
+            messages = ({"role": "user", "content": request}, {"role": "assistant", "content": answer})
             file.write(json.dumps({"messages": messages}) + "\n")
-    steps = {"epochs": 2, "batch_tokens": 1024, "learning_rate": 1e-3}
     config = {
         "model": str(model),
         "data": [str(data)],
         "validation": 0,
         "output": str(folder),
-        "train": steps,
+        "train": {"epochs": 2, "batch_tokens": 1024, "learning_rate": 1e-3},
+        **options,
     }
     return train(config, folder).artefact
 
