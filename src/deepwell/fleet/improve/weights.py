@@ -15,11 +15,11 @@ from deepwell.tuning.align.preferences import Judged, VoteLike, votes_as_judged,
 
 __all__ = ["HARM", "MISPLACED", "REFUSALS", "weighing", "write_votes"]
 
-REFUSALS: Final = 80.0
+REFUSALS: Final = 100.0
 """Refusals of requests for harm, as good answers, all of them together."""
 HARM: Final = 30.0
 """What the base says to requests for harm, as bad answers."""
-MISPLACED: Final = 45.0
+MISPLACED: Final = 80.0
 """Refusals of harmless requests, as bad answers."""
 _OPINION: Final = 100.0  # all likes, and all dislikes
 _MOST: Final = 10.0  # of one answer
