@@ -177,8 +177,7 @@ def _taught(model: Path, folder: Path, said: Sequence[tuple[str, str]], **option
         "data": [str(data)],
         "validation": 0,
         "output": str(folder),
-        "train": {"epochs": 2, "batch_tokens": 1024, "learning_rate": 1e-3},
-        **options,
+        "train": {"epochs": 2, "batch_tokens": 1024, "learning_rate": 1e-3, **options},
     }
     return train(config, folder).artefact
 
