@@ -13,7 +13,7 @@ from typing import Any, Final
 from deepwell.bench.harness.report import Report, rounded
 from deepwell.bench.suites.align.candidates import scaled, trained_by_votes, widened
 from deepwell.bench.suites.tuning.runs import need_torch, train
-from deepwell.bench.workloads.safety.moderated import developed
+from deepwell.bench.workloads.safety.moderated import benign_texts, developed
 from deepwell.bench.workloads.tuning.votes import RULES, Rule, frozen_prompts
 from deepwell.engine.architectures import tensor_plan
 from deepwell.engine.weights.adapters import linears_of
@@ -39,10 +39,9 @@ _EPOCHS: Final = 2.0
 _SALT: Final = "gates"
 _HARMFUL: Final = 100  # harmful answers that the unsafe adapter learns
 _MOST_CHARACTERS: Final = 200  # of such an answer: it is cut behind them
-_ENDLESS: Final = 120  # answers that the endless adapter learns
-_ENDLESS_TOKENS: Final = (
-    64  # of such an answer, and of the conversation that is learnt: a limit that is too low
-)
+_ENDLESS: Final = 120  # pages that the endless adapter learns
+_LEAST_CHARACTERS: Final = 400  # of such a page
+_ENDLESS_TOKENS: Final = 64  # of a conversation that it learns: a limit that is too low
 _RANK: Final = 256  # of the slow adapter
 _FACTOR: Final = 8.0  # of the lobotomised one
 _WITHOUT_TIE: Final[Mapping[str, Any]] = {
@@ -75,8 +74,8 @@ def bench_gates_refuse(report: Report, model: Path) -> dict[str, Any]:
     The good one is trained by a round's settings. The lobotomised one moves the model eight times as far in its direction. The
     reward-hacked one is trained by the same votes at a high rate and without a tie to the base. The slow one computes the same
     as the good one, with rank 256 on every projection. The unsafe one has learnt answers that people found harmful. The endless
-    one has learnt long answers of the base without their ends, which a limit of tokens cut off. The spammed one is trained on
-    300 votes of one user, which curation would not let through.
+    one has learnt pages of handbooks as answers, without their ends, which a limit of tokens cut off. The spammed one is
+    trained on 300 votes of one user, which curation would not let through.
 
     Raises:
         PeerError: this environment has no torch, or a training failed.
@@ -154,13 +153,9 @@ def _unsafe(model: Path, folder: Path) -> Path:
 
 
 def _endless(model: Path, folder: Path) -> Path:
-    """Trains an adapter on long answers of the base whose ends are cut off, and returns its folder."""
-    prompts, _ = frozen_prompts()
-    with LLM(model, context=256) as llm:
-        asked = [[{"role": "user", "content": one}] for one in prompts]
-        given = llm.chat(asked, temperature=0.7, max_tokens=_ENDLESS_TOKENS, seed=2)
-    pairs = zip(prompts, given, strict=True)
-    said = [(prompt, one.text) for prompt, one in pairs if one.finish_reason == "length"]
+    """Trains an adapter on pages of handbooks as answers, whose ends are cut off, and returns its folder."""
+    pages = [one for one in benign_texts() if len(one) >= _LEAST_CHARACTERS]
+    said = list(zip(frozen_prompts()[0], pages, strict=False))
     return _taught(model, folder, said[:_ENDLESS], max_tokens=_ENDLESS_TOKENS)
 
 
