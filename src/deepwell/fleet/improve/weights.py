@@ -1,4 +1,4 @@
-"""How much votes and what is rehearsed beside them weigh in a training by votes.
+"""Weights of votes, and of what is rehearsed beside them, in a training by votes.
 
 Each kind of answer weighs the same in sum, however many people voted: neither do many votes drown the refusals, nor do few of
 them leave the refusals alone.
