@@ -18,7 +18,7 @@ __all__ = ["HARM", "MISPLACED", "REFUSALS", "weighing", "write_votes"]
 REFUSALS: Final = 100.0
 """Refusals of requests for harm, as good answers, all of them together."""
 HARM: Final = 30.0
-"""What the base says to requests for harm, as bad answers."""
+"""Answers of the base to requests for harm, as bad ones."""
 MISPLACED: Final = 80.0
 """Refusals of harmless requests, as bad answers."""
 _OPINION: Final = 100.0  # all likes, and all dislikes
