@@ -74,7 +74,6 @@ def run(
         float,
         typer.Option(min=0.05, max=0.5, help="Share of the users whose votes judge and are not trained on."),
     ] = 0.2,
-    epochs: Annotated[float, typer.Option(min=0.1, max=100, help="Passes over the votes in training.")] = 2,
     share: Annotated[
         float, typer.Option(help="Share of the users that get the candidate first, between 0 and 1.")
     ] = 0.1,
@@ -84,7 +83,6 @@ def run(
     with reported_errors(as_json=json):
         from deepwell.fleet.improve.loop import Improver, ImproveTerms
         from deepwell.fleet.improve.sets import SHIPPED, read_sets
-        from deepwell.fleet.improve.training import settings_of
         from deepwell.fleet.promotion.rollout import Rollouts
         from deepwell.settings import Settings
         from deepwell.tuning.align.votes import CurationLimits
@@ -96,7 +94,6 @@ def run(
             str(model or settings.model),
             least_new=least_new,
             limits=CurationLimits(held_out_share=held_out),
-            training=settings_of(epochs),
             share=share,
             hashes=sets.hashes,
         )

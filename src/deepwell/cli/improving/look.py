@@ -89,7 +89,6 @@ async def look(order: Order, settings: Settings, database: Database, say: Any) -
         order.alias,
         order.model,
         least_new=settings.improve_least_new,
-        training={"train": {"batch_tokens": 1024}},
         share=settings.improve_share,
         hashes=sets.hashes,
     )

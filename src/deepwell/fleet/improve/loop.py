@@ -20,6 +20,7 @@ from typing import Any
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve.parts import Parts, Say
 from deepwell.fleet.improve.state import BY, Round, State, StateFile, replace_file
+from deepwell.fleet.improve.training import settings_of
 from deepwell.fleet.improve.weights import write_votes
 from deepwell.fleet.promotion.artefact import version_of
 from deepwell.fleet.promotion.gates import Bars
@@ -46,7 +47,6 @@ class ImproveTerms:
         base: the model that adapters are trained on: a name in the store, or a path.
         least_new: votes since the last round that start another.
         limits: of the curation; its salt is that of the state.
-        training: configuration of KTO besides model and data.
         share, plan: of the roll-out.
         bars: of the gates; `least_votes` is needed before a round begins.
         hashes: SHA-256 of the frozen sets, by name, for the ledger.
@@ -56,7 +56,6 @@ class ImproveTerms:
     base: str
     least_new: int = 50
     limits: CurationLimits = field(default_factory=CurationLimits)
-    training: Mapping[str, Any] = field(default_factory=dict[str, Any])
     share: float = 0.1
     plan: Plan = field(default_factory=Plan)
     bars: Bars = field(default_factory=Bars)
@@ -175,7 +174,7 @@ class Improver:
                 await asyncio.to_thread(self._parts.rehearsal, found.base, replay, judged)
             # Nothing is validated on held-out votes while it trains: they judge the result.
             values = {
-                **self._terms.training,
+                **settings_of(found.votes["train"]),
                 "model": found.base,
                 "data": [str(one) for one in (folder / _DATA, judged) if one.is_file()],
                 "replay": [str(replay)] if replay.is_file() else [],

@@ -35,7 +35,6 @@ _USERS: Final = 24
 _NOISE: Final = 10  # one vote in so many says the opposite
 _SPAM: Final = 300  # votes of one user
 _TOKENS: Final = 28
-_EPOCHS: Final = 2.0
 _SALT: Final = "gates"
 _HARMFUL: Final = 100  # harmful answers that the unsafe adapter learns
 _MOST_CHARACTERS: Final = 200  # of such an answer: it is cut behind them
@@ -104,7 +103,7 @@ def bench_gates_refuse(report: Report, model: Path) -> dict[str, Any]:
 def _candidates(model: Path, folder: Path, honest: Curated, spam: Sequence[Vote]) -> list[_Candidate]:
     replay, judged = folder / "replay.jsonl", folder / "judged.jsonl"
     write_rehearsal(str(model), replay, judged)
-    settings = {**settings_of(_EPOCHS), "replay": [str(replay)]}
+    settings = {**settings_of(len(honest.train)), "replay": [str(replay)]}
     good = trained_by_votes(model, honest.train, folder / "good", settings, [judged])
     hacked = trained_by_votes(model, honest.train, folder / "hacked", _WITHOUT_TIE)
     spammed = trained_by_votes(model, spam, folder / "spammed", _SHORT)
