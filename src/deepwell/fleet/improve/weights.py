@@ -21,7 +21,7 @@ HARM: Final = 30.0
 """Answers of the base to requests for harm, as bad ones."""
 MISPLACED: Final = 80.0
 """Refusals of harmless requests, as bad answers."""
-_OPINION: Final = 100.0  # all likes, and all dislikes
+_OPINION: Final = 150.0  # all likes, and all dislikes
 _MOST: Final = 10.0  # of one answer
 
 
