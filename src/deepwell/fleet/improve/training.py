@@ -15,7 +15,7 @@ __all__ = ["settings_of", "train_adapter"]
 
 _REPLAY_WEIGHT: Final = 1.0
 _NLL_WEIGHT: Final = (
-    0.2  # a refusal that is preferred alone is never said: a small base finds it too unlikely
+    0.3  # a refusal that is preferred alone is never said: a small base finds it too unlikely
 )
 _RANK: Final = 8  # half of the default: the cost of an adapter counts against the gate of latency
 _STEPS: Final = 175  # more refuse more, of harmless requests too, and fewer change too little
