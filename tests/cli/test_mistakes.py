@@ -148,7 +148,9 @@ COMMANDS = [
         "train.samples=4",
     ),
     Mistake("a reinforcement without a reward", "tune ppo --data a.jsonl", "--reward moderation"),
-    Mistake("an artefact that is no folder", "models register a@prod b --artefact {home}/no", "deepwell tune"),
+    Mistake(
+        "an artefact that is no folder", "models register a@prod b --artefact {home}/no", "deepwell tune"
+    ),
     Mistake("an export into nowhere", "models export {model} /proc/none/out", "mkdir -p"),
     Mistake("an export to another format", "models export {model} out --to onnx", "--to safetensors"),
     Mistake("nobody at the port", "ask --port {absent} hi", "deepwell serve --port {absent}"),
