@@ -141,7 +141,7 @@ COMMANDS = [
         "{home}/run.yaml",
         files={"run.yaml": b"data: [a"},
     ),
-    Mistake("a value that cannot be used", "tune sft --data a.jsonl --set train.seed=no", "train.seed"),
+    Mistake("a value that cannot be used", "tune sft --data a.jsonl --set train.seed=many", "train.seed"),
     Mistake(
         "two keys that do not go together",
         "tune ppo --data a.jsonl --reward rule --algorithm grpo",
