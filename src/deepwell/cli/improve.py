@@ -75,7 +75,10 @@ def run(
         typer.Option(min=0.05, max=0.5, help="Share of the users whose votes judge and are not trained on."),
     ] = 0.2,
     share: Annotated[
-        float, typer.Option(help="Share of the users that get the candidate first, between 0 and 1.")
+        float,
+        typer.Option(
+            min=0.001, max=0.999, help="Share of the users that get the candidate first, between 0 and 1."
+        ),
     ] = 0.1,
     json: JsonFlag = False,
 ) -> None:

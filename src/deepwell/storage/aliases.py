@@ -252,10 +252,8 @@ def change_in(
 
 def _require_no_rollout(alias: Alias | None) -> None:
     if alias is not None and alias.candidate is not None:
-        raise InvalidRequest(
-            f"a roll-out of {alias.candidate!r} is under way for the alias {alias.name!r}",
-            fix=f"end it first: deepwell rollout abort {alias.name}",
-            param="name",
+        raise InvalidRequest.of(
+            "rollout_under_way", param="name", alias=alias.name, candidate=alias.candidate
         )
 
 

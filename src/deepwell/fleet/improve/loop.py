@@ -26,6 +26,7 @@ from deepwell.fleet.promotion.artefact import version_of
 from deepwell.fleet.promotion.gates import Bars
 from deepwell.fleet.promotion.judge import Plan
 from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.messages import nearest
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database
 from deepwell.storage.registry.story import Story, Version
@@ -283,6 +284,8 @@ class Improver:
         names = await AliasStore(self._database).names()
         alias = self._terms.alias
         if (found := names.models.get(alias)) is None:
+            if near := nearest(alias, names.models):
+                raise NotFound.of("improve_alias_near", alias=alias, near=near, param="alias")
             raise NotFound.of("improve_alias", alias=alias, base=self._terms.base, param="alias")
         return found
 

@@ -85,10 +85,7 @@ class Rollouts:
         """
         status = await self.status(alias)
         if status is None:
-            raise InvalidRequest(
-                f"no roll-out of {alias!r} is under way",
-                fix=f"see what happened: deepwell models log {alias}",
-            )
+            raise InvalidRequest.of("rollout_none", alias=alias)
         verdict = status.verdict
         if verdict.action == "wait":
             return status

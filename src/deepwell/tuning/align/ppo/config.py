@@ -138,9 +138,11 @@ class PPOConfig(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> PPOConfig:
         if self.algorithm == "grpo" and self.train.samples < 2:
-            raise ValueError("train.samples is 1, and GRPO compares 2 answers or more to a prompt")
+            raise ValueError(
+                "train.samples is 1, and GRPO compares 2 answers or more to a prompt: train.samples=4 is usual"
+            )
         if self.algorithm == "grpo" and self.cost is not None:
-            raise ValueError("cost needs the algorithm ppo")
+            raise ValueError("cost needs the algorithm ppo, and algorithm is grpo")
         return self
 
     def placed(self, base: Path) -> PPOConfig:
