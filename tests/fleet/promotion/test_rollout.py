@@ -134,6 +134,28 @@ async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(databa
     assert status.arms.unknown == 1
 
 
+async def test_tenants_that_the_roll_out_does_not_name_do_not_decide(database: Database) -> None:
+    """A tenant can invent any number of users, and tells their sides by the answers that they get."""
+    rollouts = Rollouts(database)
+    await AliasStore(database).set(PROD, "base", "cli")
+    version = await rollouts.register(PROD, NewVersion("v1"), "loop")
+    started = await rollouts.start(version.id, "lin", share=0.5, ungated="a test", tenants=[A])
+    assert started.tenants == (A,)
+    store, now_s = FeedbackStore(database), Clock()() // 1000
+    for number in range(200):
+        user = f"invented-{number}"
+        rating = "up" if takes_candidate(started.id, 0.5, B, identity_of(user, "")) else "down"
+        vote = StoredFeedback(f"fb_{number}", "t", rating, now_s, model=PROD, end_user=user, voter=user)
+        await store.put(B, vote)
+    await store.put(A, StoredFeedback("fb_a", "t", "up", now_s, model=PROD, end_user="lin", voter="lin"))
+    judged = await rollouts.judge(PROD)
+    assert judged.verdict.action == "wait"
+    assert judged.arms.current.users + judged.arms.candidate.users == 1
+    [*_, entry] = await Ledger(database).entries(PROD)
+    assert in_words(entry).endswith("; votes of a decide; its gates were passed over: a test")
+    assert check_ledger(database).holds
+
+
 async def test_an_undecided_canary_ends_with_the_current_model(database: Database) -> None:
     rollouts, clock = await under_way(database, plan=Plan(most_days=2))
     clock.past_ms = 2 * DAY_MS

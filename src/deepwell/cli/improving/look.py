@@ -91,6 +91,7 @@ async def look(order: Order, settings: Settings, database: Database, say: Any) -
         least_new=settings.improve_least_new,
         share=settings.improve_share,
         hashes=sets.hashes,
+        tenants=tuple(settings.improve_tenants),
     )
 
     async def work() -> Progress:
