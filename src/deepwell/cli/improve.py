@@ -50,7 +50,7 @@ def run(
     tenant: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tenant whose votes are used; may be repeated. Unset: `local`, a server without keys."
+            help="Tenant whose votes train and decide; may be repeated. Unset: `local`, a server without keys."
         ),
     ] = None,
     server: Annotated[

@@ -27,11 +27,12 @@ __all__ = [
 ]
 
 MAX_CONFIG_BYTES: Final = 1 << 20
+_MOST_VALUES: Final = 100_000  # with those that YAML repeats
 Auto = Literal["auto"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraConfig(_Strict):
@@ -181,11 +182,28 @@ def read_config_as(kind: type[_C], path: Path) -> _C:
         raise InvalidRequest(f"{path} cannot be read: {error}", fix="name a YAML or JSON file") from None
     try:
         value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        count = _count(value, {})
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidRequest(f"{path} is not well formed: {error}", fix="correct the file") from None
+    if count > _MOST_VALUES:
+        raise InvalidRequest(
+            f"{path} holds more than {_MOST_VALUES:,} values, with those that its aliases repeat",
+            fix="write out what you mean, without aliases such as *name",
+        )
     if not isinstance(value, dict):
         raise InvalidRequest(f"{path} holds no mapping", fix="write keys such as `model:` and `data:`")
     return parse_config_as(kind, cast("dict[str, Any]", value), base=path.parent, where=path.name)
+
+
+def _count(value: object, counted: dict[int, int]) -> int:
+    """Returns the number of values in a value, in which YAML may repeat or contain itself what it holds once."""
+    parts: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if not parts:
+        return 1
+    if id(value) not in counted:
+        counted[id(value)] = _MOST_VALUES + 1  # if it contains itself
+        counted[id(value)] = 1 + sum(_count(one, counted) for one in parts)
+    return counted[id(value)]
 
 
 def parse_config(value: Mapping[str, Any], *, base: Path | None = None, where: str = "") -> TuneConfig:
