@@ -155,7 +155,9 @@ class ServerContext:
         return self._audit
 
     def _keep(self, database: Database) -> State:
-        self._state = State(database, self.options.files.folder)
+        folder = self.options.files.anchors
+        anchors = None if folder is None else Anchors(folder)
+        self._state = State(database, self.options.files.folder, anchors)
         self.kept.set()
         return self._state
 

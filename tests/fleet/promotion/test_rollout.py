@@ -349,3 +349,28 @@ async def test_a_tail_that_was_cut_off_is_found_by_its_head_and_by_the_anchor(
     await database.write(written_anew)
     assert check_ledger(database).holds, "the database alone cannot tell"
     assert "anchor remembers" in check_ledger(database, anchors).problems[0]
+
+
+async def test_an_older_copy_of_the_ledger_is_not_hidden_by_what_follows(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head that this host remembers is replaced by none that does not continue it."""
+    anchors = Anchors(tmp_path / "anchors")
+    older = Rollouts(Database.open(tmp_path / "older.db"), anchors)
+    rollouts, aliases = Rollouts(database, anchors), AliasStore(database, anchors)
+    for one in (older, rollouts):
+        await one.registry.register(PROD, NewVersion("v1"), "loop")
+    anchors.forget("models")
+    await aliases.set("staging", "v1", "cli")
+    assert anchors.read("models") == check_ledger(database, anchors).head, "of a change of an alias too"
+    for name in ("v2", "v3"):
+        await older.registry.register(PROD, NewVersion(name), "loop")
+    found = check_ledger(older._database, anchors)
+    assert not found.holds and any("anchor" in one for one in found.problems)
+    assert "or has another in its place" in caplog.text
+    await aliases.remove("staging", "cli")
+    assert check_ledger(database, anchors).holds
+    anchors.path("models").write_text("damaged")
+    await rollouts.registry.register(PROD, NewVersion("v4"), "loop")
+    assert "has no anchor" in caplog.text, "what was changed is not told as a failure"
+    older._database.close()
