@@ -112,7 +112,7 @@ def _grader_of(path: Path) -> dict[str, Any]:
 
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         raise InvalidRequest.of("tune_ppo_grader_file", param="grader", file=path) from None
     parse_grader(found)
     return found

@@ -94,12 +94,20 @@ class RegistryStore:
         return await self._change(by, work)
 
     async def start(
-        self, version: str, share: float, plan: Mapping[str, Any], by: str, *, ungated: str = ""
+        self,
+        version: str,
+        share: float,
+        plan: Mapping[str, Any],
+        by: str,
+        *,
+        ungated: str = "",
+        tenants: Sequence[str] = (),
     ) -> Rollout:
         """Gives the `share` of users of an alias one of its versions.
 
         Args:
             ungated: the reason for rolling out a version that its gates did not let pass; the ledger keeps it.
+            tenants: tenants whose votes decide; empty: all.
 
         Raises:
             NotFound: there is no such version, or no such alias.
@@ -128,6 +136,7 @@ class RegistryStore:
                 "candidate": found.model,
                 "share": share,
                 "plan": plan,
+                "tenants": list(tenants),
                 "reason": _checked(ungated),
             }
             return told([append_entry(connection, "canary", alias, by, values)]).rollouts[id]

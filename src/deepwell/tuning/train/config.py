@@ -27,11 +27,12 @@ __all__ = [
 ]
 
 MAX_CONFIG_BYTES: Final = 1 << 20
+_MOST_VALUES: Final = 100_000  # with those that YAML repeats
 Auto = Literal["auto"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraConfig(_Strict):
@@ -180,11 +181,25 @@ def read_config_as(kind: type[_C], path: Path) -> _C:
         raise InvalidRequest.of("tune_config_unreadable", path=path, reason=reason) from None
     try:
         value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        count = _count(value, {})
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise InvalidRequest.of("tune_config_form", path=path, reason=error) from None
+    if count > _MOST_VALUES:
+        raise InvalidRequest.of("tune_config_values", path=path, most=f"{_MOST_VALUES:,}")
     if not isinstance(value, dict):
         raise InvalidRequest.of("tune_config_mapping", path=path)
     return parse_config_as(kind, cast("dict[str, Any]", value), base=path.parent, where=path.name)
+
+
+def _count(value: object, counted: dict[int, int]) -> int:
+    """Returns the number of values in a value, in which YAML may repeat or contain itself what it holds once."""
+    parts: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if not parts:
+        return 1
+    if id(value) not in counted:
+        counted[id(value)] = _MOST_VALUES + 1  # if it contains itself
+        counted[id(value)] = 1 + sum(_count(one, counted) for one in parts)
+    return counted[id(value)]
 
 
 def parse_config(value: Mapping[str, Any], *, base: Path | None = None, where: str = "") -> TuneConfig:

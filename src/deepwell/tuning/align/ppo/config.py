@@ -14,7 +14,7 @@ __all__ = ["PPOConfig", "RewardConfig", "StepsConfig", "parse_config", "read_con
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _paths(value: object) -> object:
@@ -108,7 +108,9 @@ class StepsConfig(_Strict):
         "auto", description="Format of the engine's weights."
     )
     seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of prompts, sampling and adapter.")
-    threads: int | Literal["auto"] = Field("auto", description="Threads of training; auto: the usable cores.")
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Threads of training; auto: the usable cores."
+    )
 
 
 class PPOConfig(_Strict):
