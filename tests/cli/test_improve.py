@@ -52,3 +52,18 @@ def test_status_shows_the_round(runner: CliRunner, tmp_path: Path) -> None:
     assert shown.output.strip() == "Round 1 with smollm2-prod-1: train"
     told = runner.invoke(app, ["improve", "status", PROD, "--folder", str(tmp_path), "--json"])
     assert json.loads(told.output)["round"]["stage"] == "train"
+
+
+def test_an_alias_that_is_spelt_wrongly_is_named(runner: CliRunner) -> None:
+    runner.invoke(app, ["models", "alias", "set", PROD, "smollm2"])
+    result = runner.invoke(app, ["improve", "run", "smollm2@pord", "--model", "smollm2"])
+    assert result.exit_code == 1 and f"did you mean {PROD}?" in result.output
+
+
+@pytest.mark.parametrize("share", ["0", "1", "2"])
+def test_a_share_that_is_no_part_of_the_users_is_refused_before_anything_is_trained(
+    runner: CliRunner, share: str
+) -> None:
+    runner.invoke(app, ["models", "alias", "set", PROD, "smollm2"])
+    result = runner.invoke(app, ["improve", "run", PROD, "--model", "smollm2", "--share", share])
+    assert result.exit_code != 0 and "--share" in result.output

@@ -134,6 +134,23 @@ COMMANDS = [
     Mistake(
         "a model store that is a file", "models list --models-dir {home}/a", "{home}/a", files={"a": b""}
     ),
+    Mistake("a configuration that is not there", "tune dpo {home}/run.yaml", "YAML"),
+    Mistake(
+        "a configuration that is not well formed",
+        "tune sft {home}/run.yaml",
+        "{home}/run.yaml",
+        files={"run.yaml": b"data: [a"},
+    ),
+    Mistake("a value that cannot be used", "tune sft --data a.jsonl --set train.seed=many", "train.seed"),
+    Mistake(
+        "two keys that do not go together",
+        "tune ppo --data a.jsonl --reward rule --algorithm grpo",
+        "train.samples=4",
+    ),
+    Mistake("a reinforcement without a reward", "tune ppo --data a.jsonl", "--reward moderation"),
+    Mistake(
+        "an artefact that is no folder", "models register a@prod b --artefact {home}/no", "deepwell tune"
+    ),
     Mistake("an export into nowhere", "models export {model} /proc/none/out", "mkdir -p"),
     Mistake("an export to another format", "models export {model} out --to onnx", "--to safetensors"),
     Mistake("nobody at the port", "ask --port {absent} hi", "deepwell serve --port {absent}"),

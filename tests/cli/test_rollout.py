@@ -167,3 +167,43 @@ def test_an_artefact_is_registered_with_its_record(runner: CliRunner, home: Path
 def test_mistakes_name_the_fix(runner: CliRunner, arguments: tuple[str, ...], words: str) -> None:
     result = runner.invoke(app, list(arguments))
     assert result.exit_code == 1 and words in result.output
+
+
+def test_an_artefact_is_registered_where_servers_in_other_folders_find_it(
+    runner: CliRunner, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "adapter").mkdir()
+    (home / "adapter" / "adapter_config.json").write_text("{}")
+    monkeypatch.chdir(home)
+    run(runner, "models", "alias", "set", PROD, "smollm2")
+    made = run(runner, "models", "register", PROD, "v1", "--artefact", "adapter")
+    assert made["artefact"] == str(home / "adapter")
+
+
+@pytest.mark.parametrize(("locale", "column"), [("C", 0), ("zh_CN.UTF-8", 1)])
+def test_a_wrong_step_says_what_to_do_in_both_languages(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch, locale: str, column: int
+) -> None:
+    monkeypatch.setenv("LC_ALL", locale)
+    run(runner, "models", "alias", "set", PROD, "smollm2")
+    before = (
+        (("rollout", "judge", PROD), ("no roll-out of", "没有正在进行的发布"), f"models log {PROD}"),
+        (("rollout", "revert", PROD), ("no roll-out made", "不是发布的结果"), f"alias set {PROD} MODEL"),
+        (("rollout", "start", PROD, "1"), ("there is no version", "没有版本"), f"models register {PROD}"),
+    )
+    behind = (
+        (("rollout", "start", PROD, "7"), ("there is no version", "没有版本"), f"{PROD}#1"),
+        (("rollout", "start", PROD, "1"), ("the gates did not see", "没有经过门禁"), "--ungated"),
+        (("rollout", "start", PROD, "1", "--share", "2"), ("no part of the users", "不是用户的一部分"), "0"),
+    )
+    for steps in (before, behind):
+        for command, said, fix in steps:
+            result = runner.invoke(app, [*command])
+            assert result.exit_code == 1
+            assert said[column] in result.output and fix in result.output, result.output
+        run(runner, "models", "register", PROD, "v1")
+    run(runner, "rollout", "start", PROD, "1", "--ungated", "a test")
+    for command in (("models", "alias", "set", PROD, "other"), ("rollout", "revert", PROD)):
+        result = runner.invoke(app, [*command])
+        assert ("is under way", "正在发布")[column] in result.output
+        assert f"rollout abort {PROD}" in result.output

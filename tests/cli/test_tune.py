@@ -150,7 +150,10 @@ def test_reinforcement_says_what_to_write(runner: CliRunner, home: Path) -> None
         (["--reward", "rule"], "deepwell tune ppo run.yaml"),
         (data, "'reward' is missing"),
         ([*data, "--reward", "rule", "--set", "train.iteration=1"], "did you mean iterations"),
+        (data, "--reward moderation"),
         ([*data, "--reward", "rule", "--algorithm", "grpo"], "2 answers or more"),
+        # What the file holds beside the two keys is no part of the error
+        ([*data, "--reward", "rule", "--algorithm", "grpo"], "train.samples=4 is usual fix: change one"),
         ([*data, "--reward", "rule", "--algorithm", "a2c"], "a2c"),
     ):
         result = runner.invoke(app, ["tune", "ppo", *arguments, *output])

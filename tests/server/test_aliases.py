@@ -368,3 +368,13 @@ async def test_the_api_shows_a_roll_out_and_lets_nobody_change_the_alias_beneath
     changed = await set_alias(canary.http, "prod", "toy")
     assert changed.status_code == 400 and "rollout abort prod" in changed.json()["error"]["message"]
     assert (await canary.http.delete("/v1/aliases/prod")).status_code == 400
+
+
+async def test_a_tenant_cannot_put_its_own_adapter_in_the_place_of_a_candidate(canary: Canary) -> None:
+    _, secret = KeyStore(canary.database).create(Tenant("a"), "app", ["inference"])
+    headers = {"authorization": f"Bearer {secret}"}
+    for name in ("a::v1", "a::v2"):
+        canary.engine.loaded[name] = replace(canary.engine.load_adapter(name, name), digest=name)
+    await canary.start()
+    sides = {await canary.served(headers, safety_identifier=f"user-{number}") for number in range(12)}
+    assert sides == {"v1", "v2"}, "an alias means the same for everybody"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
@@ -9,12 +10,14 @@ import pytest
 from tests.server.fakes import FakeEngine, make_service
 
 from deepwell.dialogue.text import Codec
+from deepwell.fleet.promotion.arms import arms_of
 from deepwell.safety.privacy.attribution import Subject, attributed
 from deepwell.server.app import create_app
 from deepwell.server.context import ServerContext
 from deepwell.server.options import LimitsConfig
 from deepwell.storage.database import LOCAL
 from deepwell.storage.feedback import FeedbackLimits
+from deepwell.storage.registry.story import Rollout
 from deepwell.tuning.align.feedback import collect_votes
 
 UP = {"target_id": "chatcmpl-1", "rating": "up"}
@@ -200,3 +203,20 @@ async def test_what_a_client_makes_up_can_be_left_out(
     for verified, answers in ((True, [said]), (None, [said, "forged"])):
         votes = await collect_votes(service.state.database, LOCAL, verified=verified)
         assert [vote.answer for vote in votes] == answers
+
+
+async def test_a_rater_of_an_answer_to_nobody_in_particular_is_on_no_side(
+    http: httpx.AsyncClient, service: ServerContext
+) -> None:
+    """The answer was split by its key, so that the rater's name draws a side that did not answer."""
+    answer = await ask(http)
+    for person in ("ada", "lin"):
+        await rate(http, target_id=answer["id"], safety_identifier=person)
+    await rate(http, target_id="chatcmpl-elsewhere", safety_identifier="eve")
+    now_ms = int(time.time() * 1000)
+    rollout = Rollout("r", "toy", "toy#1", "base", "v1", 0.5, "canary", now_ms, "lin", {})
+    arms = await arms_of(service.state.database, rollout)
+    assert arms.unknown == 2, "eve rated an answer of an unnamed model"
+    for person in ("ada", "lin", "eve"):
+        found = await attributed(service.state.database, Subject(LOCAL, person))
+        assert len(found.feedback) == 1, "each is found to be erased all the same"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deepwell.errors import InvalidRequest
+from deepwell.tuning.align.ppo.config import parse_config as parse_ppo_config
+from deepwell.tuning.align.ppo.config import read_config as read_ppo_config
 from deepwell.tuning.train.config import parse_config, read_config, write_config
 
 
@@ -100,3 +103,34 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
     path.write_bytes(b"#" * (2 << 20))
     with pytest.raises(InvalidRequest, match="more than a configuration needs"):
         read_config(path)
+
+
+BOMB = "".join(f"    a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
+
+
+@pytest.mark.parametrize("depth", [400, 700, 100_000])
+def test_a_configuration_that_is_nested_too_deeply_is_refused(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "ppo.json"
+    path.write_text(f'{{"data": {"[" * depth}{"]" * depth}}}')
+    with pytest.raises(InvalidRequest):
+        read_ppo_config(path)
+
+
+@pytest.mark.parametrize("grader", [f"    a0: &a0 {{x: 1}}\n{BOMB}", "    a: &a [*a]\n"])
+def test_aliases_that_repeat_without_end_are_refused(tmp_path: Path, grader: str) -> None:
+    """Each line repeats the one before nine times: written out, the file would have 9^11 values."""
+    path = tmp_path / "ppo.yaml"
+    path.write_text(f"data: [a.jsonl]\nreward:\n  type: grader\n  grader:\n{grader}")
+    for read in (read_config, read_ppo_config):
+        with pytest.raises(InvalidRequest, match="more than 100,000 values"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "train", [{"kl_budget": math.inf}, {"end_penalty": math.inf}, {"cost_limit": math.nan}, {"threads": 0}]
+)
+def test_limits_of_a_reinforcement_are_finite(train: dict[str, float]) -> None:
+    """A limit that is no number limits nothing."""
+    with pytest.raises(InvalidRequest) as refused:
+        parse_ppo_config({"data": "a.jsonl", "reward": {"type": "rule", "pattern": "a"}, "train": train})
+    assert refused.value.param == f"train.{next(iter(train))}"

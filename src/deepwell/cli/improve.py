@@ -50,7 +50,7 @@ def run(
     tenant: Annotated[
         list[str] | None,
         typer.Option(
-            help="Tenant whose votes are used; may be repeated. Unset: `local`, a server without keys."
+            help="Tenant whose votes train and decide; may be repeated. Unset: `local`, a server without keys."
         ),
     ] = None,
     server: Annotated[
@@ -75,7 +75,10 @@ def run(
         typer.Option(min=0.05, max=0.5, help="Share of the users whose votes judge and are not trained on."),
     ] = 0.2,
     share: Annotated[
-        float, typer.Option(help="Share of the users that get the candidate first, between 0 and 1.")
+        float,
+        typer.Option(
+            min=0.001, max=0.999, help="Share of the users that get the candidate first, between 0 and 1."
+        ),
     ] = 0.1,
     json: JsonFlag = False,
 ) -> None:
@@ -88,7 +91,7 @@ def run(
         from deepwell.tuning.align.votes import CurationLimits
 
         settings = Settings.load()
-        sets = read_sets(frozen or SHIPPED)
+        sets, tenants = read_sets(frozen or SHIPPED), tenant or ["local"]
         terms = ImproveTerms(
             alias,
             str(model or settings.model),
@@ -96,10 +99,11 @@ def run(
             limits=CurationLimits(held_out_share=held_out),
             share=share,
             hashes=sets.hashes,
+            tenants=tuple(tenants),
         )
         place = folder_of(folder, alias, settings)
         with opened_database() as (database, anchors):
-            parts = parts_of(database, tenant or ["local"], sets, _servers(server, place, settings))
+            parts = parts_of(database, tenants, sets, _servers(server, place, settings))
             improver = Improver(terms, place, database, Rollouts(database, anchors), parts)
             found = asyncio.run(improver.run(write_json if json else _Shown()))
         if json:
@@ -161,10 +165,10 @@ def parts_of(
     from deepwell.fleet.improve.training import train_adapter
     from deepwell.safety.moderation.scorer import shipped_moderator
     from deepwell.storage.database import Tenant
-    from deepwell.tuning.align.feedback import collect_votes
+    from deepwell.tuning.align.feedback import collect_votes_of
 
     async def collect() -> list[Any]:
-        return [vote for one in tenants for vote in await collect_votes(database, Tenant(one))]
+        return await collect_votes_of(database, [Tenant(one) for one in tenants])
 
     async def train(folder: Path, say: Say) -> Path:
         return await train_adapter(folder, say, threads=threads or len(os.sched_getaffinity(0)))

@@ -43,10 +43,11 @@ def register(models: typer.Typer) -> None:
 def _store(settings: Settings) -> Generator[AliasStore]:
     from deepwell.storage.aliases import AliasStore
     from deepwell.storage.database import Database
+    from deepwell.storage.safety.anchors import Anchors
 
     database = Database.of(settings)
     try:
-        yield AliasStore(database)
+        yield AliasStore(database, Anchors.of(settings))
     finally:
         database.close()
 

@@ -155,7 +155,9 @@ class ServerContext:
         return self._audit
 
     def _keep(self, database: Database) -> State:
-        self._state = State(database, self.options.files.folder)
+        folder = self.options.files.anchors
+        anchors = None if folder is None else Anchors(folder)
+        self._state = State(database, self.options.files.folder, anchors)
         self.kept.set()
         return self._state
 
@@ -233,7 +235,7 @@ class ServerContext:
         arm: Arm = "candidate" if candidates else "current"
         for candidate in candidates:
             try:
-                found = await self._find_served(name, candidate, tenant)
+                found = await self._find_served(name, candidate)
             except ModelNotFound:  # a roll-out must not fail the requests of those it chose
                 self.aliases.miss(name, candidate)
                 arm = "unserved"
@@ -241,11 +243,11 @@ class ServerContext:
                 self.metrics.rollouts.asked(name, arm)
                 return found
         try:
-            found = await self._find_served(name, model, tenant)
+            found = await self._find_served(name, model)
         except ModelNotFound as error:
             for one in () if self.promoted is None else await self.promoted.earlier(name, model):
                 try:
-                    found = await self._find_served(name, one, tenant)
+                    found = await self._find_served(name, one)
                 except ModelNotFound:
                     continue
                 self.aliases.replace(name, f"the model {model}", one)
@@ -259,22 +261,24 @@ class ServerContext:
         self.metrics.rollouts.asked(name, arm)
         return found
 
-    async def _find_served(self, alias: str, name: str, tenant: Tenant) -> tuple[Answering, str]:
+    async def _find_served(self, alias: str, name: str) -> tuple[Answering, str]:
         """Returns the model of a name that an alias means; an adapter of the registry is loaded if it is not.
+
+        An adapter that a tenant has loaded for itself is none: an alias means the same for everybody.
 
         Raises:
             ModelNotFound: there is none.
         """
         try:
-            return self._find_loaded(name, tenant) or await self._find_on_demand(name, tenant)
+            return self._find_loaded(name, None) or await self._find_on_demand(name, None)
         except ModelNotFound:
             if self.promoted is None or not await self.promoted.load(alias, name):
                 raise
-            if (found := self._find_loaded(name, tenant)) is None:
+            if (found := self._find_loaded(name, None)) is None:
                 raise
             return found
 
-    def _find_loaded(self, name: str, tenant: Tenant) -> tuple[Answering, str] | None:
+    def _find_loaded(self, name: str, tenant: Tenant | None) -> tuple[Answering, str] | None:
         """Returns the model that stays, or the adapter of one, of this name."""
         for answering in self.served:
             if answering.model.name == name:
@@ -285,7 +289,7 @@ class ServerContext:
                 return answering, adapters[name].name
         return None
 
-    async def _find_on_demand(self, name: str, tenant: Tenant) -> tuple[Answering, str]:
+    async def _find_on_demand(self, name: str, tenant: Tenant | None) -> tuple[Answering, str]:
         """Returns the model on demand of this name.
 
         Raises:

@@ -18,6 +18,7 @@ from deepwell.storage.files import FileStore
 from deepwell.storage.jobs import JobStore
 from deepwell.storage.knowledge import KnowledgeStorage
 from deepwell.storage.responses import ResponseStore
+from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.tuning.evals import EvalStore
 from deepwell.storage.tuning.fine_tuning import FineTuningStore
 from deepwell.storage.tuning.training import TrainingStore
@@ -36,7 +37,9 @@ class State:
         tuning_wake, evals_wake: tell the workers of fine-tuning and of evaluations the same.
     """
 
-    def __init__(self, database: Database, folder: Path | None = None) -> None:
+    def __init__(
+        self, database: Database, folder: Path | None = None, anchors: Anchors | None = None
+    ) -> None:
         """Opens the stores over `database`. Files lie in `folder`. Without one, they are temporary and gone with the state."""
         self.database = database
         self.owner = f"{os.uname().nodename[:40]}/{os.getpid()}/{uuid.uuid4().hex[:8]}"
@@ -54,7 +57,7 @@ class State:
         self.conversations = ConversationStore(database)
         self.completions = CompletionStore(database)
         self.knowledge = KnowledgeStorage(database)
-        self.aliases = AliasStore(database)
+        self.aliases = AliasStore(database, anchors)
         self.tunings = FineTuningStore(database, self.files)
         self.training = TrainingStore(database, self.files)
         self.evals = EvalStore(database, self.files)

@@ -35,7 +35,7 @@ class ImproveSettings(Section):
     improve_tenants: _Listed = Field(
         default_factory=lambda: ["local"],
         min_length=1,
-        description="Tenants whose votes are used; `local` is a server without keys.",
+        description="Tenants whose votes train and decide about a candidate; `local` is a server without keys.",
     )
 
     @field_validator("improve_tenants", mode="before")

@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 from deepwell.errors import InvalidRequest, NotFound
 from deepwell.storage.database import Database
 from deepwell.storage.pages import Order, Page, page_of
-from deepwell.storage.registry.ledger import append_entry, lock_ledger
+from deepwell.storage.registry.ledger import Ledger, append_entry, lock_ledger
 from deepwell.storage.registry.split import takes_candidate
+from deepwell.storage.safety.anchors import Anchors
 from deepwell.storage.tables import model_alias_changes as changes
 from deepwell.storage.tables import model_aliases as aliases
 
@@ -125,10 +126,15 @@ def check_alias(name: str, model: str) -> None:
 
 
 class AliasStore:
-    """Aliases by name. They belong to the server and not to a tenant, as models do."""
+    """Aliases by name. They belong to the server and not to a tenant, as models do.
 
-    def __init__(self, database: Database) -> None:
+    Args:
+        anchors: remember the head of the ledger after each change; None: nothing does.
+    """
+
+    def __init__(self, database: Database, anchors: Anchors | None = None) -> None:
         self._database = database
+        self._ledger = Ledger(database, anchors)
 
     async def names(self, known: AliasNames | None = None) -> AliasNames:
         """Returns all aliases; `known` itself if it is current, for the price of one look-up by primary key."""
@@ -179,7 +185,9 @@ class AliasStore:
             append_entry(connection, "alias", name, changed_by, {"model": model, **before})
             return made
 
-        return await self._database.write(work)
+        made = await self._database.write(work)
+        await self._ledger.remember()
+        return made
 
     async def remove(self, name: str, changed_by: str) -> None:
         """Removes an alias. Its history stays.
@@ -198,6 +206,7 @@ class AliasStore:
             append_entry(connection, "alias_removed", name, changed_by, {})
 
         await self._database.write(work)
+        await self._ledger.remember()
 
     async def history(
         self, name: str, *, after: str | None = None, limit: int = 20, order: Order = "desc"
@@ -252,10 +261,8 @@ def change_in(
 
 def _require_no_rollout(alias: Alias | None) -> None:
     if alias is not None and alias.candidate is not None:
-        raise InvalidRequest(
-            f"a roll-out of {alias.candidate!r} is under way for the alias {alias.name!r}",
-            fix=f"end it first: deepwell rollout abort {alias.name}",
-            param="name",
+        raise InvalidRequest.of(
+            "rollout_under_way", param="name", alias=alias.name, candidate=alias.candidate
         )
 
 

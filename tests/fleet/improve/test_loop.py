@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,11 @@ from deepwell.fleet.improve import loop
 from deepwell.fleet.improve.loop import Improver, ImproveTerms
 from deepwell.fleet.improve.parts import Parts, Rehearsal
 from deepwell.fleet.improve.state import Round, State, StateFile
+from deepwell.fleet.promotion.artefact import version_of
 from deepwell.fleet.promotion.check import check_ledger
 from deepwell.fleet.promotion.gates import GATES, GateReport, GateResult
 from deepwell.fleet.promotion.rollout import Rollouts
-from deepwell.safety.privacy.rounds import drop_copies
+from deepwell.safety.privacy.rounds import drop_copies, forget_votes
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database, Tenant
 from deepwell.storage.feedback import FeedbackStore, StoredFeedback
@@ -541,3 +542,55 @@ def test_an_erasure_leaves_rounds_of_others_and_what_gates_have_judged(tmp_path:
         not (tmp_path / "a" / "0001" / "run").exists()
         and (tmp_path / "c" / "0001" / "run" / "adapter").is_dir()
     )
+
+
+async def test_consent_that_is_withdrawn_counts_as_an_erasure(world: World, tmp_path: Path) -> None:
+    store, given = (
+        FeedbackStore(world.database),
+        StoredFeedback("fb-1", "x", "up", 1, consent=True, voter="v"),
+    )
+    await store.put(Tenant("local"), given)
+    folder = tmp_path / "improve" / "a" / "0001"
+    folder.mkdir(parents=True)
+    (folder / "votes.json").write_text(json.dumps({"train": [{"source": "fb-1"}], "held_out": []}))
+    assert await forget_votes(world.database, folder.parents[1]) == 0
+    await store.put(Tenant("local"), replace(given, consent=False))
+    assert await forget_votes(world.database, folder.parents[1]) == 1
+    assert not any(folder.iterdir())
+
+
+async def test_only_the_bytes_that_the_gates_saw_are_registered(
+    world: World, patched: pytest.MonkeyPatch
+) -> None:
+    def changed(*given: Any) -> Any:
+        patched.undo()
+        (world.trained[0] / "adapter" / "adapter_config.json").write_text("{ }")
+        return version_of(*given)
+
+    patched.setattr(loop, "version_of", changed)
+    await world.improver().run()
+    assert len(world.trained) == len(world.measured) == 2, "it was trained and measured anew"
+    assert await world.events() == ["alias", "version", "gates", "canary"]
+
+
+async def test_the_votes_of_the_tenants_that_train_decide(world: World) -> None:
+    await world.improver(tenants=("acme",)).run()
+    await world.vote(0.95)  # by users of another tenant
+    found = await world.improver(tenants=("acme",)).run()
+    assert found.waiting and await world.meaning() == "smollm2"
+
+
+async def test_candidates_of_two_aliases_never_share_a_name(world: World) -> None:
+    names: set[str] = set()
+    aliases = ("smollm2@prod", "smollm2-prod", "smollm2:prod", "smollm2/prod", "smollm2@prod-")
+    for alias in aliases:
+        await AliasStore(world.database).set(alias, "smollm2", "cli")
+        parts = Parts(world.collect, world.train, world, world.publish)
+        place = world.folder / "loops" / alias.replace("/", "_")
+        place.mkdir(parents=True)
+        StateFile(place).write(State(salt="0"))
+        terms = ImproveTerms(alias, "smollm2")
+        found = await Improver(terms, place, world.database, Rollouts(world.database), parts).run()
+        assert found.round is not None
+        names.add(found.round.model)
+    assert len(names) == len(aliases) and "smollm2-prod-1" in names

@@ -134,6 +134,28 @@ async def test_votes_of_before_of_other_models_and_of_nobody_do_not_count(databa
     assert status.arms.unknown == 1
 
 
+async def test_tenants_that_the_roll_out_does_not_name_do_not_decide(database: Database) -> None:
+    """A tenant can invent any number of users, and tells their sides by the answers that they get."""
+    rollouts = Rollouts(database)
+    await AliasStore(database).set(PROD, "base", "cli")
+    version = await rollouts.register(PROD, NewVersion("v1"), "loop")
+    started = await rollouts.start(version.id, "lin", share=0.5, ungated="a test", tenants=[A])
+    assert started.tenants == (A,)
+    store, now_s = FeedbackStore(database), Clock()() // 1000
+    for number in range(200):
+        user = f"invented-{number}"
+        rating = "up" if takes_candidate(started.id, 0.5, B, identity_of(user, "")) else "down"
+        vote = StoredFeedback(f"fb_{number}", "t", rating, now_s, model=PROD, end_user=user, voter=user)
+        await store.put(B, vote)
+    await store.put(A, StoredFeedback("fb_a", "t", "up", now_s, model=PROD, end_user="lin", voter="lin"))
+    judged = await rollouts.judge(PROD)
+    assert judged.verdict.action == "wait"
+    assert judged.arms.current.users + judged.arms.candidate.users == 1
+    [*_, entry] = await Ledger(database).entries(PROD)
+    assert in_words(entry).endswith("; votes of a decide; its gates were passed over: a test")
+    assert check_ledger(database).holds
+
+
 async def test_an_undecided_canary_ends_with_the_current_model(database: Database) -> None:
     rollouts, clock = await under_way(database, plan=Plan(most_days=2))
     clock.past_ms = 2 * DAY_MS
@@ -327,3 +349,28 @@ async def test_a_tail_that_was_cut_off_is_found_by_its_head_and_by_the_anchor(
     await database.write(written_anew)
     assert check_ledger(database).holds, "the database alone cannot tell"
     assert "anchor remembers" in check_ledger(database, anchors).problems[0]
+
+
+async def test_an_older_copy_of_the_ledger_is_not_hidden_by_what_follows(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The head that this host remembers is replaced by none that does not continue it."""
+    anchors = Anchors(tmp_path / "anchors")
+    older = Rollouts(Database.open(tmp_path / "older.db"), anchors)
+    rollouts, aliases = Rollouts(database, anchors), AliasStore(database, anchors)
+    for one in (older, rollouts):
+        await one.registry.register(PROD, NewVersion("v1"), "loop")
+    anchors.forget("models")
+    await aliases.set("staging", "v1", "cli")
+    assert anchors.read("models") == check_ledger(database, anchors).head, "of a change of an alias too"
+    for name in ("v2", "v3"):
+        await older.registry.register(PROD, NewVersion(name), "loop")
+    found = check_ledger(older._database, anchors)
+    assert not found.holds and any("anchor" in one for one in found.problems)
+    assert "or has another in its place" in caplog.text
+    await aliases.remove("staging", "cli")
+    assert check_ledger(database, anchors).holds
+    anchors.path("models").write_text("damaged")
+    await rollouts.registry.register(PROD, NewVersion("v4"), "loop")
+    assert "has no anchor" in caplog.text, "what was changed is not told as a failure"
+    older._database.close()

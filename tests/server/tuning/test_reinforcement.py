@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,17 @@ from typing import Any
 import openai
 import pytest
 from openai import OpenAI
+from pydantic import ValidationError
 from tests.server.conftest import Live
 from tests.server.tuning.jobs import TEMPLATE_HASH, client_of, ended, tuning_server
 
 from deepwell.dialogue.text import Codec
 from deepwell.server.families.fine_tuning.child import default_command
 from deepwell.server.families.fine_tuning.models import runs_folder
+from deepwell.server.families.fine_tuning.reinforced import fields_of
+from deepwell.server.families.fine_tuning.schema import ReinforcementOptions, TrainOptions
 from deepwell.tuning.align.ppo.config import parse_config
+from deepwell.tuning.evaluate.graders import parse_grader
 
 CHECK: dict[str, Any] = {
     "type": "string_check",
@@ -205,3 +210,18 @@ def test_lines_that_are_no_prompts_are_refused_by_line(client: OpenAI) -> None:
         file = client.files.create(file=("prompts.jsonl", data), purpose="fine-tune").id
         with pytest.raises(openai.BadRequestError, match=said):
             create(client, file, {"grader": CHECK})
+
+
+def test_one_field_is_looked_up_once_however_it_is_spelled() -> None:
+    spelled = "{{ item.x[0] }}{{ item.x[00] }}{{ item['x'][000] }}{{ item.y }}{{ sample.output_text }}"
+    assert len(fields_of(parse_grader({**CHECK, "input": spelled}))) == 3, "x[0], y, and the reference's city"
+
+
+def test_options_of_a_reinforcement_are_finite() -> None:
+    for options, kind in (
+        ({"kl_budget": math.inf}, ReinforcementOptions),
+        ({"end_penalty": math.inf}, ReinforcementOptions),
+        ({"clip": math.inf}, TrainOptions),
+    ):
+        with pytest.raises(ValidationError, match="finite"):
+            kind.model_validate(options)

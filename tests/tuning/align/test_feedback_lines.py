@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deepwell.storage.feedback import StoredFeedback, voter_of
-from deepwell.tuning.align.feedback import line_of, preference_line, read_feedback, vote_of
+from deepwell.storage.database import Database, Tenant
+from deepwell.storage.feedback import FeedbackStore, StoredFeedback, voter_of
+from deepwell.tuning.align.feedback import collect_votes_of, line_of, preference_line, read_feedback, vote_of
+from deepwell.tuning.align.votes import CurationLimits, curate
 from deepwell.tuning.data.records import BadRecord
 
 SAID = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
@@ -90,3 +93,19 @@ def test_votes_of_different_keys_stay_apart(tmp_path: Path) -> None:
     made = [StoredFeedback(f"fb_{n}", "x", "up", 1, voter=voter_of(None, f"key_{n}")) for n in range(2)]
     found = read(tmp_path / "f.jsonl", *map(line_of, made))
     assert [one.voter for one in found if isinstance(one, StoredFeedback)] == [one.voter for one in made]
+
+
+async def test_a_user_of_one_tenant_has_no_vote_in_another(tmp_path: Path) -> None:
+    """Both tenants name a user ada: the second one takes neither her vote nor her share."""
+    database, texts = Database.open(tmp_path / "deepwell.db"), json.dumps(SAID)
+    store, given = FeedbackStore(database), StoredFeedback("fb_0", "x", "up", 1, messages=texts, consent=True)
+    given = replace(given, end_user="ada", voter=voter_of("ada"))
+    await store.put(Tenant("acme"), given)
+    await store.put(Tenant("acme"), replace(given, id="fb_1", end_user="lin", voter=voter_of("lin")))
+    await store.put(Tenant("mallory"), replace(given, id="fb_2", rating="down", created_at=2))
+    votes = await collect_votes_of(database, [Tenant("acme"), Tenant("mallory"), Tenant("acme")])
+    database.close()
+    assert len(votes) == len({one.user for one in votes}) == 3
+    curated = curate(votes, CurationLimits(held_out_share=0, max_user_share=1))
+    [kept] = curated.train
+    assert kept.desirable and "replaced" not in curated.report.dropped, "two of three users like it"

@@ -287,6 +287,8 @@ async def test_missing_variables_are_an_error_of_the_grade():
             "execute code",
         ),
         ("string_check", "grader", "valid dictionary"),
+        ({**string_check("eq"), "input": "{{item.a}}" * 1001}, "grader", "more than 1000 variables"),
+        ({**SCORE, "input": [{"role": "user", "content": "{{item.a}}"}] * 1001}, "grader", "more than 1000"),
     ],
 )
 def test_mistakes_are_refused_with_their_place(given: Any, param: str, words: str):

@@ -91,14 +91,16 @@ async def look(order: Order, settings: Settings, database: Database, say: Any) -
         least_new=settings.improve_least_new,
         share=settings.improve_share,
         hashes=sets.hashes,
+        tenants=tuple(settings.improve_tenants),
     )
 
     async def work() -> Progress:
-        aliases = AliasStore(database)
+        anchors = Anchors.of(settings)
+        aliases = AliasStore(database, anchors)
         if order.make and order.alias not in (await aliases.names()).models:
             await aliases.set(order.alias, order.served, "improve")
         parts = parts_of(database, settings.improve_tenants, sets, ByAlias(), training_threads())
-        improver = Improver(terms, place, database, Rollouts(database, Anchors.of(settings)), parts)
+        improver = Improver(terms, place, database, Rollouts(database, anchors), parts)
         return await improver.run(say)
 
     owner = f"{os.uname().nodename}:{os.getpid()}:{os.urandom(4).hex()}"

@@ -116,7 +116,10 @@ def register_version(
 
         parents = parent or []
         told = (
-            NewVersion(served, parents=parents) if artefact is None else version_of(served, artefact, parents)
+            NewVersion(served, parents=parents)
+            if artefact is None
+            # Servers, which stand in other folders, load it from there
+            else version_of(served, artefact.absolute(), parents)
         )
         with opened_rollouts() as rollouts:
             made = asyncio.run(rollouts.register(alias, told, by))

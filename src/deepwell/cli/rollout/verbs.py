@@ -47,6 +47,10 @@ def start(
             metavar="REASON",
         ),
     ] = "",
+    tenant: Annotated[
+        list[str] | None,
+        typer.Option(help="Tenant whose votes decide; may be repeated. Unset: all tenants."),
+    ] = None,
     by: By = "cli",
     json: JsonFlag = False,
 ) -> None:
@@ -57,7 +61,9 @@ def start(
         plan = Plan(alpha, margin, most_users, most_days)
         with opened_rollouts() as rollouts:
             made = asyncio.run(
-                rollouts.start(f"{alias}#{version}", by, share=share, plan=plan, ungated=ungated)
+                rollouts.start(
+                    f"{alias}#{version}", by, share=share, plan=plan, ungated=ungated, tenants=tenant or ()
+                )
             )
         if json:
             write_json(asdict(made))

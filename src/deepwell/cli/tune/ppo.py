@@ -39,8 +39,8 @@ def ppo(
     reward: Annotated[
         str | None,
         typer.Option(
-            help="Kind of reward: classifier, states, preferences, rule, grader or safety; its keys are set by "
-            "--set reward.KEY=VALUE.",
+            help="Kind of reward: classifier, states, preferences, rule, grader, safety or moderation; its keys "
+            "are set by --set reward.KEY=VALUE.",
             metavar="KIND",
         ),
     ] = None,
@@ -85,6 +85,8 @@ def ppo(
         kind: Any = PPOConfig
         if config is None and data is None and not any(one.startswith("data=") for one in assignments):
             raise InvalidRequest.of("tune_ppo_no_data")
+        if config is None and grader is None and not any(one.startswith("reward") for one in assignments):
+            raise InvalidRequest.of("tune_ppo_no_reward", param="reward")
         if grader is not None:
             if reward not in (None, "grader"):
                 raise InvalidRequest.of("tune_ppo_two_rewards", reward=reward)
@@ -110,7 +112,7 @@ def _grader_of(path: Path) -> dict[str, Any]:
 
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         raise InvalidRequest.of("tune_ppo_grader_file", param="grader", file=path) from None
     parse_grader(found)
     return found

@@ -14,18 +14,20 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from deepwell.errors import DeepwellError, InvalidRequest, NotFound
 from deepwell.fleet.improve.parts import Parts, Say
 from deepwell.fleet.improve.state import BY, Round, State, StateFile, replace_file
 from deepwell.fleet.improve.training import settings_of
 from deepwell.fleet.improve.weights import write_votes
-from deepwell.fleet.promotion.artefact import version_of
+from deepwell.fleet.promotion.artefact import artefact_hash, version_of
 from deepwell.fleet.promotion.gates import Bars
 from deepwell.fleet.promotion.judge import Plan
 from deepwell.fleet.promotion.rollout import Rollouts
+from deepwell.messages import nearest
 from deepwell.storage.aliases import AliasStore
 from deepwell.storage.database import Database
 from deepwell.storage.registry.story import Story, Version
@@ -35,6 +37,7 @@ from deepwell.tuning.data.report import DataReport
 __all__ = ["ImproveTerms", "Improver", "Progress"]
 
 _DATA, _VOTES, _REPORT, _RUN = "train.jsonl", "votes.json", "gates.json", "run"
+_PLAIN: Final = re.compile(r"[A-Za-z0-9.-]+@[A-Za-z0-9]+")  # the last hyphen of the stem is the @
 _REPLAY, _JUDGED = "replay.jsonl", "judged.jsonl"
 
 
@@ -50,6 +53,7 @@ class ImproveTerms:
         share, plan: of the roll-out.
         bars: of the gates; `least_votes` is needed before a round begins.
         hashes: SHA-256 of the frozen sets, by name, for the ledger.
+        tenants: tenants whose votes decide about a roll-out; empty: all.
     """
 
     alias: str
@@ -60,6 +64,7 @@ class ImproveTerms:
     plan: Plan = field(default_factory=Plan)
     bars: Bars = field(default_factory=Bars)
     hashes: Mapping[str, str] = field(default_factory=dict[str, str])
+    tenants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ class Improver:
         if new < terms.least_new:
             return f"{new} new votes, {terms.least_new} are needed"
         number = max(state.rounds, len(story.versions_of(terms.alias))) + 1
-        model = f"{re.sub(r'[^A-Za-z0-9.-]+', '-', terms.alias).strip('-.')}-{number}"
+        model = f"{_stem(terms.alias)}-{number}"
         found = Round(number, terms.base, current, model, votes=counts)
         folder = self._folder(found)
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it wrote the state
@@ -200,6 +205,7 @@ class Improver:
             return ""
         story = await self._rollouts.registry.story(self._terms.alias)
         current = self._adapter_of(story, found.current)
+        found.sha256 = await asyncio.to_thread(artefact_hash, self._adapter(found))
         report = await asyncio.to_thread(
             self._parts.measure.measure,
             found.base,
@@ -227,6 +233,9 @@ class Improver:
                 return ""
             parents = [one.id for one in versions if one.model == found.current][-1:]
             told = await asyncio.to_thread(version_of, found.model, folder, parents)
+            if found.sha256 not in ("", told.artefact_sha256):  # its gates saw other bytes
+                found.stage = "train"
+                return ""
             metrics = {**told.metrics, **{f"votes_{name}": count for name, count in found.votes.items()}}
             data = {**told.data, **{f"frozen {name}": one for name, one in self._terms.hashes.items()}}
             version = await registry.register(alias, replace(told, metrics=metrics, data=data), BY)
@@ -261,8 +270,9 @@ class Improver:
             if meant != found.current:
                 _end(found, "aborted", f"{alias} means {meant} now, and its gates saw {found.current}")
                 return ""
+            terms = self._terms
             started = await self._rollouts.start(
-                found.version, BY, share=self._terms.share, plan=self._terms.plan
+                found.version, BY, share=terms.share, plan=terms.plan, tenants=terms.tenants
             )
             say({"event": "canary", "rollout": started.id, "share": started.share})
             return ""
@@ -283,6 +293,8 @@ class Improver:
         names = await AliasStore(self._database).names()
         alias = self._terms.alias
         if (found := names.models.get(alias)) is None:
+            if near := nearest(alias, names.models):
+                raise NotFound.of("improve_alias_near", alias=alias, near=near, param="alias")
             raise NotFound.of("improve_alias", alias=alias, base=self._terms.base, param="alias")
         return found
 
@@ -358,6 +370,14 @@ class Improver:
         for path in (folder / _DATA, folder / _VOTES):
             with suppress(FileNotFoundError):
                 path.unlink()
+
+
+def _stem(alias: str) -> str:
+    """Returns the first part of the names of candidates: no two aliases have the same one."""
+    if _PLAIN.fullmatch(alias):
+        return alias.replace("@", "-")
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "-", alias).strip("-.")
+    return f"{stem}-{sha256(alias.encode()).hexdigest()[:8]}"
 
 
 def _end(found: Round, outcome: Any, reason: str) -> None:

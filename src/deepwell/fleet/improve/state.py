@@ -48,6 +48,7 @@ class Round:
         number: number of the round, which the names of its folder and of the candidate have.
         base, current, model: the model trained on, the name that serves now, and that of the candidate.
         adapter: name of the artefact's folder in that of the round, once it is trained.
+        sha256: hash of the artefact that was measured.
         version: id in the registry, once it is registered.
         rollout: id of the roll-out, once it has started.
         votes: counts of the votes that were curated.
@@ -60,6 +61,7 @@ class Round:
     model: str
     stage: Stage = "train"
     adapter: str = ""
+    sha256: str = ""
     version: str = ""
     rollout: str = ""
     votes: dict[str, int] = field(default_factory=dict[str, int])

@@ -18,13 +18,15 @@ __all__ = ["arms_of", "count_votes"]
 
 
 async def arms_of(database: Database, rollout: Rollout) -> Arms:
-    """Counts the votes for answers of an alias since its roll-out began."""
+    """Counts the votes for answers of an alias since its roll-out began, of the tenants whose votes decide about it."""
     columns = feedback.c
     query = (
         sa.select(columns.tenant, columns.end_user, columns.voter, columns.rating)
         .where(columns.model == rollout.alias, columns.created_at * 1000 >= rollout.started_ms - 999)
         .order_by(columns.seq)
     )
+    if rollout.tenants:
+        query = query.where(columns.tenant.in_(rollout.tenants))
 
     def work(connection: Connection) -> Arms:
         rows = connection.execute(query)

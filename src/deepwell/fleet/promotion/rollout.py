@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from deepwell.errors import InvalidRequest
@@ -57,16 +57,26 @@ class Rollouts:
         return made
 
     async def start(
-        self, version: str, by: str, *, share: float = 0.1, plan: Plan | None = None, ungated: str = ""
+        self,
+        version: str,
+        by: str,
+        *,
+        share: float = 0.1,
+        plan: Plan | None = None,
+        ungated: str = "",
+        tenants: Sequence[str] = (),
     ) -> Rollout:
         """Gives a `share` of the users of an alias one of its versions.
+
+        Args:
+            tenants: tenants whose votes decide; empty: all.
 
         Raises:
             NotFound: there is no such version, or no such alias.
             InvalidRequest: another roll-out is under way, the alias means this model already, or the gates refused it.
         """
         terms = (plan or Plan()).to_json()
-        return await self.registry.start(version, share, terms, by, ungated=ungated)
+        return await self.registry.start(version, share, terms, by, ungated=ungated, tenants=tenants)
 
     async def status(self, alias: str) -> Status | None:
         """Returns the roll-out of an alias that is under way, with its votes; None: there is none."""
@@ -85,10 +95,7 @@ class Rollouts:
         """
         status = await self.status(alias)
         if status is None:
-            raise InvalidRequest(
-                f"no roll-out of {alias!r} is under way",
-                fix=f"see what happened: deepwell models log {alias}",
-            )
+            raise InvalidRequest.of("rollout_none", alias=alias)
         verdict = status.verdict
         if verdict.action == "wait":
             return status

@@ -40,6 +40,8 @@ def _gates(alias: str, told: Mapping[str, Any]) -> str:
 def _canary(alias: str, told: Mapping[str, Any]) -> str:
     said = f"roll-out of {told['version']}: {100 * told['share']:g} % of the users of {alias} get {told['candidate']}"
     said += f", the others {told['model']}"
+    if tenants := told.get("tenants"):
+        said += f"; votes of {', '.join(tenants)} decide"
     return said + (f"; its gates were passed over: {told['reason']}" if told.get("reason") else "")
 
 

@@ -28,7 +28,7 @@ _AT_ONCE: Final = 500
 
 
 async def forget_votes(database: Database, folder: Path | None) -> int:
-    """Deletes the copies of rounds that hold a vote which is not in the database any more, and returns their number.
+    """Deletes the copies of rounds that hold a vote which is gone, or whose consent was withdrawn, and returns their number.
 
     The round makes them anew from the votes that are left. What was trained so far goes with them, unless gates have judged
     it already.
@@ -40,7 +40,8 @@ async def forget_votes(database: Database, folder: Path | None) -> int:
         return 0
     known: set[str] = set()
     for start in range(0, len(ids), _AT_ONCE):
-        query = sa.select(feedback.c.id).where(feedback.c.id.in_(ids[start : start + _AT_ONCE]))
+        some = feedback.c.id.in_(ids[start : start + _AT_ONCE])
+        query = sa.select(feedback.c.id).where(some, feedback.c.consent)
         known |= set(await database.read(lambda connection, query=query: connection.scalars(query).all()))
     return await asyncio.to_thread(drop_copies, folder, known)
 

@@ -48,14 +48,16 @@ def engine_name(tenant: Tenant | None, name: str) -> str:
     return name if tenant is None else f"{tenant}{_BETWEEN}{name}"
 
 
-def adapters_of(loaded: Sequence[AdapterInfo], tenant: Tenant) -> Mapping[str, AdapterInfo]:
-    """Returns the adapters that a tenant may use, by the names that it calls them.
+def adapters_of(loaded: Sequence[AdapterInfo], tenant: Tenant | None) -> Mapping[str, AdapterInfo]:
+    """Returns the adapters that a tenant may use, by the names that it calls them; None: those that all tenants share.
 
     Those are the shared ones and its own. If both have a name, the tenant's own has it: sharing an adapter never changes
     what a tenant already uses.
     """
-    own = engine_name(tenant, "")
     found = {one.name: one for one in loaded if _BETWEEN not in one.name}
+    if tenant is None:
+        return found
+    own = engine_name(tenant, "")
     for one in loaded:
         if one.name.startswith(own):
             found[one.name.removeprefix(own)] = one

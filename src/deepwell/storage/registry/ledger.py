@@ -7,6 +7,7 @@ alias as it is afterwards, so that the newest entry of an alias has to agree wit
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import re
 import time
@@ -46,6 +47,7 @@ CHAIN: Final = "models"
 HEAD_ID: Final = 1
 """Id of the one row that holds the head."""
 
+_log = logging.getLogger("deepwell.storage")
 _MOST_ENTRY: Final = 1 << 20
 _MOST_MS: Final = 1 << 47  # the year 6429, which calendars know
 _MOST_BY: Final = 64  # as the columns of aliases have it
@@ -111,11 +113,26 @@ class Ledger:
         return await self._database.read(work)
 
     async def remember(self) -> None:
-        """Remembers the head outside of the database, after a change."""
-        if self._anchors is not None:
-            head = await self._database.read(_head_in)
-            if head.sequence:
+        """Remembers the head outside of the database, after a change.
+
+        A ledger that does not continue what is remembered was cut off or replaced, by an older copy perhaps. Its head is not
+        remembered, and the log says so: the next changes would hide what is missing.
+        """
+        if self._anchors is None:
+            return
+        try:
+            before = await asyncio.to_thread(self._anchors.read, CHAIN)
+            head, hash = await self._database.read(lambda connection: _heads_in(connection, before))
+            if before is not None and hash != before.hash:
+                _log.warning(
+                    "the ledger of models lacks the entry %d that this host remembers, or has another in its place: "
+                    "run `deepwell models log`",
+                    before.sequence,
+                )
+            elif head.sequence:
                 await asyncio.to_thread(self._anchors.advance, CHAIN, head)
+        except (OSError, ValueError) as error:
+            _log.warning("the ledger of models has no anchor, so a cut may go unnoticed: %s", error)
 
     def rows(self, chain: str, after: int, limit: int) -> tuple[Chain, Sequence[AuditRow]]:
         """Returns the chain as it is now, and its next entries in order, as they were hashed. Blocks."""
@@ -222,6 +239,14 @@ def entries_in(connection: Connection, alias: str | None = None) -> list[Entry]:
 def _head_in(connection: Connection) -> Head:
     row = connection.execute(sa.select(_head.sequence, _head.hash)).one_or_none()
     return NOTHING if row is None else Head(row.sequence, row.hash)
+
+
+def _heads_in(connection: Connection, before: Head | None) -> tuple[Head, str]:
+    """Returns the head, and the hash of the entry that has the number of an earlier head; empty: there is none."""
+    rows = (
+        raw_rows(connection, sa.select(_HASH).where(_columns.sequence == before.sequence)) if before else ()
+    )
+    return _head_in(connection), next((storable(hash) for (hash,) in rows), "")
 
 
 def _entry(text: str, hash: str) -> Entry:

@@ -94,21 +94,27 @@ class RegistryStore:
         return await self._change(by, work)
 
     async def start(
-        self, version: str, share: float, plan: Mapping[str, Any], by: str, *, ungated: str = ""
+        self,
+        version: str,
+        share: float,
+        plan: Mapping[str, Any],
+        by: str,
+        *,
+        ungated: str = "",
+        tenants: Sequence[str] = (),
     ) -> Rollout:
         """Gives the `share` of users of an alias one of its versions.
 
         Args:
             ungated: the reason for rolling out a version that its gates did not let pass; the ledger keeps it.
+            tenants: tenants whose votes decide; empty: all.
 
         Raises:
             NotFound: there is no such version, or no such alias.
             InvalidRequest: another roll-out is under way, the alias means this model already, or the gates refused it.
         """
         if not 0 < share < 1:
-            raise InvalidRequest(
-                f"a share of {share:g} is no part of the users", fix="give one between 0 and 1", param="share"
-            )
+            raise InvalidRequest.of("rollout_share", param="share", share=f"{share:g}")
         alias = version.rpartition("#")[0]
         id = f"rollout_{secrets.token_hex(12)}"  # random, because users are split by it
 
@@ -116,19 +122,12 @@ class RegistryStore:
             before = _alias(connection, alias)
             found = _version(told(entries_in(connection, alias)), version)
             if before.candidate is not None:
-                raise InvalidRequest(
-                    f"{before.candidate!r} is being rolled out for {alias!r} already",
-                    fix=f"promote or abort it first: deepwell rollout status {alias}",
-                )
+                raise InvalidRequest.of("rollout_running", alias=alias, candidate=before.candidate)
             if found.model == before.model:
                 raise InvalidRequest(f"{alias!r} means {found.model!r} already", fix="name another version")
             if not found.passed and not ungated:
-                said = "refused" if found.gates is not None else "did not see"
-                raise InvalidRequest(
-                    f"the gates {said} {version}",
-                    fix=f"read the report with `deepwell models versions {alias}`, or give the reason for passing over "
-                    "them with --ungated",
-                )
+                key = "rollout_unseen" if found.gates is None else "rollout_refused"
+                raise InvalidRequest.of(key, alias=alias, version=version)
             change_in(connection, alias, before.model, by, Canary(found.model, share, id))
             values = {
                 "rollout": id,
@@ -137,6 +136,7 @@ class RegistryStore:
                 "candidate": found.model,
                 "share": share,
                 "plan": plan,
+                "tenants": list(tenants),
                 "reason": _checked(ungated),
             }
             return told([append_entry(connection, "canary", alias, by, values)]).rollouts[id]
@@ -167,10 +167,8 @@ class RegistryStore:
         def work(connection: Connection) -> Rollout:
             before = _alias(connection, alias)
             if before.candidate is None or rollout not in (None, before.rollout):
-                raise InvalidRequest(
-                    f"no roll-out of {alias!r} is under way" if rollout is None else f"{rollout} has ended",
-                    fix=f"see what happened: deepwell models log {alias}",
-                )
+                key = "rollout_none" if rollout is None else "rollout_ended"
+                raise InvalidRequest.of(key, alias=alias, rollout=rollout or "")
             model = before.candidate if outcome == "promoted" else before.model
             change_in(connection, alias, model, by)
             values = {
@@ -196,16 +194,10 @@ class RegistryStore:
         def work(connection: Connection) -> Alias:
             before = _alias(connection, alias)
             if before.candidate is not None:
-                raise InvalidRequest(
-                    f"a roll-out of {before.candidate!r} is under way for {alias!r}",
-                    fix=f"end it: deepwell rollout abort {alias}",
-                )
+                raise InvalidRequest.of("rollout_under_way", alias=alias, candidate=before.candidate)
             promoted = newest_promotion(entries_in(connection, alias))
             if promoted is None or promoted.fields["model"] != before.model:
-                raise InvalidRequest(
-                    f"no roll-out made {alias!r} mean {before.model!r}",
-                    fix=f"name the model: deepwell models alias set {alias} MODEL",
-                )
+                raise InvalidRequest.of("rollout_unreverted", alias=alias, model=before.model)
             model = promoted.fields["before"]
             made = change_in(connection, alias, model, by)
             values = {"model": model, "before": before.model, "reason": _checked(reason)}
@@ -258,6 +250,7 @@ def _alias(connection: Connection, name: str) -> Alias:
 
 def _version(story: Story, id: str) -> Version:
     if (found := story.versions.get(id)) is None:
-        known = ", ".join(story.versions) or "there is none yet"
-        raise NotFound(f"there is no version {id!r}", fix=f"name one of: {known}", param="version")
+        known = ", ".join(story.versions)
+        key = "version_unknown" if known else "version_none"
+        raise NotFound.of(key, param="version", name=id, known=known, alias=id.rpartition("#")[0])
     return found

@@ -56,6 +56,7 @@ class Rollout:
         share: share of the users that get the candidate, 0 to 1.
         plan: the terms of the sequential test.
         numbers: what the decision that ended it was made by.
+        tenants: tenants whose votes decide; empty: all.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Rollout:
     ended_by: str = ""
     reason: str = ""
     numbers: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    tenants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +165,7 @@ def _start(story: Story, entry: Entry) -> None:
         entry.by,
         plan,
         reason=_text(told, "reason", ""),
+        tenants=tuple(_texts(told, "tenants")),
     )
     story.aliases[entry.alias] = AliasState(model, candidate, share, id)
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from deepwell.dialogue.text import Codec
 from deepwell.errors import DeepwellError, InvalidRequest
@@ -23,6 +23,12 @@ from deepwell.tuning.train.examples import Example, render
 __all__ = ["JudgedExample", "PairExample", "as_record", "load_judged", "load_pairs", "mismatched"]
 
 _P = TypeVar("_P", Pair, Judged)
+
+_LINES: Final = {
+    "dpo": '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}',
+    "kto": '{"messages": [...], "label": true}',
+}
+"""Form of a line, by algorithm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,13 +118,7 @@ def load_judged(config: KtoConfig, codec: Codec, max_tokens: int) -> Dataset:
     data = _load(config, read_judged, made)
     kinds = {one.desirable for one in data.train if isinstance(one, JudgedExample)}
     if len(kinds) < 2:
-        only, missing = ("good", "bad") if True in kinds else ("bad", "good")
-        raise InvalidRequest(
-            f"all answers to train on are {only} ones, and KTO learns from the difference",
-            fix=f"add {missing} answers"
-            + (", or train on the good ones with `deepwell tune sft`" if only == "good" else ""),
-            param="data",
-        )
+        raise InvalidRequest.of("align_all_good" if True in kinds else "align_all_bad", param="data")
     return replace(data, train=[*data.train, *_replayed(config, codec, max_tokens, data.report)])
 
 
@@ -210,11 +210,16 @@ def _load(
     held_report.check()
     if not train:
         reason = next(iter(report.examples), "")
-        first = f": {reason}, {report.examples[reason][0].said('en')}" if reason else ""
-        raise InvalidRequest(
-            f"none of {report.read} records can be trained on{first[:300]}",
-            fix="correct the file: the guide on alignment shows the format",
+        said = {
+            one: f": {report.examples[reason][0].said(one)}"[:300] if reason else "" for one in ("en", "zh")
+        }
+        raise InvalidRequest.of(
+            "align_none_usable",
             param="data",
+            read=report.read,
+            first=said["en"],
+            first_zh=said["zh"],
+            line=_LINES[config.algorithm],
         )
     return Dataset(train, held_out, report, held_report, [])
 
@@ -236,7 +241,7 @@ def _read(
 
 
 def _unreadable(error: OSError) -> InvalidRequest:
-    return InvalidRequest(f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file")
+    return InvalidRequest.of("tune_file", path=error.filename, reason=error.strerror)
 
 
 def _prompt_text(one: Pair | Judged) -> str:

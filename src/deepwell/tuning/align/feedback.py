@@ -7,6 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -18,7 +19,16 @@ from deepwell.tuning.align.votes import Vote
 from deepwell.tuning.data.records import BadRecord, content_text, read_entries
 from deepwell.tuning.data.shapes import ShapeError, decode_object, decoded, parse, parse_messages
 
-__all__ = ["FIELDS", "collect_votes", "label_line", "line_of", "preference_line", "read_feedback", "vote_of"]
+__all__ = [
+    "FIELDS",
+    "collect_votes",
+    "collect_votes_of",
+    "label_line",
+    "line_of",
+    "preference_line",
+    "read_feedback",
+    "vote_of",
+]
 
 _LIMITS: Final = {
     "target_id": 128,
@@ -75,6 +85,18 @@ async def collect_votes(
     ]
     found.sort(key=lambda one: one.created_at)
     return [vote_of(one) for one in found]
+
+
+async def collect_votes_of(database: Database, tenants: Sequence[Tenant]) -> list[Vote]:
+    """Returns the votes of several tenants that may be used to improve models, tenant by tenant.
+
+    A user belongs to a tenant: one who has the same name in another tenant is somebody else, and replaces no vote here.
+    """
+    return [
+        replace(vote, user=f"{tenant}/{vote.user}")
+        for tenant in dict.fromkeys(tenants)
+        for vote in await collect_votes(database, tenant)
+    ]
 
 
 def line_of(given: StoredFeedback) -> dict[str, Any]:

@@ -18,6 +18,7 @@ __all__ = [
     "StringCheck",
     "TextPart",
     "TextSimilarity",
+    "templates_of",
 ]
 
 _MAX_GRADERS = 20  # of a multi grader
@@ -149,3 +150,14 @@ class Multi(_Named):
 
 Grader = StringCheck | TextSimilarity | LabelModel | ScoreModel | Multi
 """A grader of any kind."""
+
+
+def templates_of(grader: Grader) -> list[str]:
+    """Returns the templates of a grader, and of the graders in it."""
+    found: list[str] = []
+    for part in grader.graders.values() if isinstance(grader, Multi) else (grader,):
+        if isinstance(part, StringCheck | TextSimilarity):
+            found += [part.input, part.reference]
+        elif isinstance(part, LabelModel | ScoreModel):
+            found += [one.text for one in part.input]
+    return found

@@ -31,9 +31,10 @@ from deepwell.tuning.evaluate.grader_models import (
     ScoreModel,
     StringCheck,
     TextSimilarity,
+    templates_of,
 )
 from deepwell.tuning.evaluate.similarity import similarity
-from deepwell.tuning.evaluate.templates import UnknownVariable, check_template, render
+from deepwell.tuning.evaluate.templates import MAX_VARIABLES, UnknownVariable, check_template, render
 
 __all__ = [
     "Embedder",
@@ -160,6 +161,7 @@ def parse_grader(given: Any, *, param: str = "grader") -> Grader:
             fix="see the fields of OpenAI's graders; types are string_check, text_similarity, label_model, score_model, multi",
             param=place,
         ) from None
+    _check_size(grader, param)
     _check_templates(grader, param)
     if isinstance(grader, Multi):
         unknown = sorted(formula_names(grader.calculate_output) - set(grader.graders))
@@ -407,6 +409,15 @@ def _refuse_python(given: Any, param: str) -> None:
                 isinstance(part, Mapping) and "graders" in part
             ):  # no multi in a multi; refused by its type
                 _refuse_python(part, f"{param}.graders.{name}".rstrip("."))
+
+
+def _check_size(grader: Grader, param: str) -> None:
+    if sum(text.count("{{") for text in templates_of(grader)) > MAX_VARIABLES:
+        raise InvalidRequest(
+            f"the templates of {param} have more than {MAX_VARIABLES} variables",
+            fix="use fewer, or pass one object as a whole",
+            param=param,
+        )
 
 
 def _check_templates(grader: Grader, param: str) -> None:

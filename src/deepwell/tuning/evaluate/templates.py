@@ -15,9 +15,20 @@ from typing import Any
 
 from deepwell.errors import InvalidRequest
 
-__all__ = ["NAMESPACES", "UnknownVariable", "Variable", "check_template", "render", "variables"]
+__all__ = [
+    "MAX_VARIABLES",
+    "NAMESPACES",
+    "UnknownVariable",
+    "Variable",
+    "check_template",
+    "render",
+    "variables",
+]
 
 NAMESPACES = ("item", "sample")
+
+MAX_VARIABLES = 1000
+"""Most variables of a template, and of a grader: each is looked up in every line of a file."""
 
 _MAX_CHARACTERS = 1_000_000  # of a rendered text
 _STEP = re.compile(r"""\.([^\s.\[\]'"]+)|\[(\d{1,9})\]|\[(?:'([^']*)'|"([^"]*)")\]""")
@@ -58,6 +69,11 @@ def check_template(template: str, namespaces: Sequence[str] = NAMESPACES, param:
         InvalidRequest: it does not; `param` is the name of the field in the error.
     """
     try:
+        if template.count("{{") > MAX_VARIABLES:
+            raise InvalidRequest(
+                f"the template has more than {MAX_VARIABLES} variables",
+                fix="use fewer, or pass one object as a whole",
+            )
         for variable in variables(template):
             if variable.namespace not in namespaces:
                 raise _unreadable(variable.text, namespaces)

@@ -117,9 +117,7 @@ def artefact_hash(folder: Path) -> str:
         InvalidRequest: the folder is none, holds too many files, or a link, a pipe or the like, whose bytes no hash covers.
     """
     if not folder.is_dir():
-        raise InvalidRequest(
-            f"{folder} is no folder", fix="name the folder that `deepwell tune` wrote", param="artefact"
-        )
+        raise InvalidRequest.of("artefact_no_folder", param="artefact", folder=folder)
     files: list[Path] = []
     for path in sorted(folder.rglob("*")):
         kind = path.lstat().st_mode

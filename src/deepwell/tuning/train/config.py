@@ -27,11 +27,12 @@ __all__ = [
 ]
 
 MAX_CONFIG_BYTES: Final = 1 << 20
+_MOST_VALUES: Final = 100_000  # with those that YAML repeats
 Auto = Literal["auto"]
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class LoraConfig(_Strict):
@@ -173,19 +174,32 @@ def read_config_as(kind: type[_C], path: Path) -> _C:
     try:
         size = path.stat().st_size
         if size > MAX_CONFIG_BYTES:
-            raise InvalidRequest(
-                f"{path} has {size} bytes, more than a configuration needs", fix="name a smaller file"
-            )
+            raise InvalidRequest.of("tune_config_large", path=path, size=size)
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f"{path} cannot be read: {error}", fix="name a YAML or JSON file") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRequest.of("tune_config_unreadable", path=path, reason=reason) from None
     try:
         value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        count = _count(value, {})
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise InvalidRequest(f"{path} is not well formed: {error}", fix="correct the file") from None
+        raise InvalidRequest.of("tune_config_form", path=path, reason=error) from None
+    if count > _MOST_VALUES:
+        raise InvalidRequest.of("tune_config_values", path=path, most=f"{_MOST_VALUES:,}")
     if not isinstance(value, dict):
-        raise InvalidRequest(f"{path} holds no mapping", fix="write keys such as `model:` and `data:`")
+        raise InvalidRequest.of("tune_config_mapping", path=path)
     return parse_config_as(kind, cast("dict[str, Any]", value), base=path.parent, where=path.name)
+
+
+def _count(value: object, counted: dict[int, int]) -> int:
+    """Returns the number of values in a value, in which YAML may repeat or contain itself what it holds once."""
+    parts: Any = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if not parts:
+        return 1
+    if id(value) not in counted:
+        counted[id(value)] = _MOST_VALUES + 1  # if it contains itself
+        counted[id(value)] = 1 + sum(_count(one, counted) for one in parts)
+    return counted[id(value)]
 
 
 def parse_config(value: Mapping[str, Any], *, base: Path | None = None, where: str = "") -> TuneConfig:
@@ -261,12 +275,12 @@ def _invalid(kind: type[BaseModel], error: ValidationError, where: str) -> Inval
             "tune_key", param=name, where=prefix, name=name, right=right, right_zh=right_zh
         )
     if problem["type"] == "missing":
-        return InvalidRequest(f"{prefix}{name!r} is missing", fix=f"give {name}", param=name)
+        return InvalidRequest.of("tune_config_missing", param=name, where=prefix, name=name)
     reason = problem["msg"].removeprefix("Value error, ")
+    if not name:  # two keys that do not go together: the reason names them, and the whole file says nothing
+        return InvalidRequest.of("tune_config_clash", where=prefix, reason=reason)
     got = str(problem.get("input"))[:80]
-    return InvalidRequest(
-        f"{prefix}{name or 'the configuration'}: {reason}, not {got!r}", fix=f"correct {name}", param=name
-    )
+    return InvalidRequest.of("tune_config_value", param=name, where=prefix, name=name, reason=reason, got=got)
 
 
 def automatic_rate(hidden_size: int, method: str) -> float:

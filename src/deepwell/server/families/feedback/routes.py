@@ -45,8 +45,9 @@ def router(context: ServerContext) -> APIRouter:
             reason=body.reason,
             model=body.model if kept is None else kept.model,
             messages=sent if kept is None else _kept_messages(kept, body),
-            # Whose conversation it was, even if somebody else rates it: the copy goes with that person.
-            end_user=person or body.safety_identifier,
+            # Whose conversation it was, even if somebody else rates it: the copy goes with that person. A kept answer that
+            # named nobody was split by its key: the rater's name would count it on a side that did not answer.
+            end_user=body.safety_identifier if kept is None else person,
             correction=body.correction,
             consent=body.consent,
             verified=kept is not None,

@@ -16,18 +16,17 @@ from deepwell.server.context import ServerContext
 from deepwell.server.families.fine_tuning.schema import FineTuningRequest
 from deepwell.storage.database import Tenant
 from deepwell.storage.tuning.records import StoredFineTuning
+from deepwell.tuning.evaluate.grader_models import templates_of
 from deepwell.tuning.evaluate.graders import (
     Grader,
     LabelModel,
     Multi,
-    ScoreModel,
-    StringCheck,
     TextSimilarity,
     parse_grader,
 )
 from deepwell.tuning.evaluate.templates import variables
 
-__all__ = ["Judges", "check_grader", "judges_of", "reinforcement_config"]
+__all__ = ["Judges", "check_grader", "fields_of", "judges_of", "reinforcement_config"]
 
 _PARAM: Final = "method.reinforcement.grader"
 _RATE: Final = 3e-4  # of a multiplier of 1, as `deepwell tune ppo` has it
@@ -70,9 +69,16 @@ async def check_grader(context: ServerContext, tenant: Tenant, body: FineTuningR
             param="method.reinforcement.hyperparameters.eval_interval",
         )
     await judges_of(context, tenant, grader)
-    return sorted(
-        {one.text for text in _templates(grader) for one in variables(text) if one.namespace == "item"}
-    )
+    return fields_of(grader)
+
+
+def fields_of(grader: Grader) -> list[str]:
+    """Returns the variables of `item` in the templates of a grader, one spelling of each.
+
+    `item.x[0]` and `item['x'][00]` are the same: a file could have a million lines, and each is looked up in all of them.
+    """
+    used = [one for text in templates_of(grader) for one in variables(text) if one.namespace == "item"]
+    return sorted({tuple(map(str, one.path)): one.text for one in used}.values())
 
 
 async def judges_of(context: ServerContext, tenant: Tenant, grader: Grader) -> Judges:
@@ -164,13 +170,3 @@ def _auto(value: Any, otherwise: Any) -> Any:
 
 def _parts(grader: Grader) -> Sequence[Grader]:
     return list(grader.graders.values()) if isinstance(grader, Multi) else [grader]
-
-
-def _templates(grader: Grader) -> list[str]:
-    found: list[str] = []
-    for part in _parts(grader):
-        if isinstance(part, StringCheck | TextSimilarity):
-            found += [part.input, part.reference]
-        elif isinstance(part, LabelModel | ScoreModel):
-            found += [one.text for one in part.input]
-    return found

@@ -34,7 +34,13 @@ _Suffix = Annotated[
 ]
 
 
-class SupervisedHyperparameters(Strict):
+class _Finite(Strict):
+    """Numbers, all of which are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class SupervisedHyperparameters(_Finite):
     """Hyperparameters of supervised tuning."""
 
     batch_size: Annotated[int, Field(ge=1, le=4096)] | _Auto = "auto"
@@ -108,7 +114,7 @@ class TuningMethod(Strict):
         return None if section is None else section.hyperparameters
 
 
-class LoraOptions(Strict):
+class LoraOptions(_Finite):
     """The adapter: `lora` of `deepwell tune`'s configuration."""
 
     r: int | None = Field(None, ge=1, le=256)
@@ -119,7 +125,7 @@ class LoraOptions(Strict):
     )
 
 
-class TrainOptions(Strict):
+class TrainOptions(_Finite):
     """The course of the training: `train` of `deepwell tune`'s configuration."""
 
     steps: int | None = Field(None, ge=1, le=1_000_000)
@@ -136,7 +142,7 @@ class TrainOptions(Strict):
     clip: float | None = Field(None, gt=0)
 
 
-class ReinforcementOptions(Strict):
+class ReinforcementOptions(_Finite):
     """The course of a reinforcement: `train` of `deepwell tune ppo`'s configuration, and its algorithm."""
 
     algorithm: Literal["grpo", "ppo"] = "grpo"

@@ -166,7 +166,7 @@ class _Registry:
             NotFound: there is none of this id.
         """
         if (found := told(await self.entries()).rollouts.get(id)) is None:
-            raise NotFound(f"there is no roll-out {id[:64]!r}", fix="GET /v1/rollouts lists them")
+            raise NotFound.of("rollout_unknown", id=id[:64])
         return found
 
     async def described(self, rollout: Rollout) -> RolloutBody:

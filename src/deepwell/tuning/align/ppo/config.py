@@ -14,7 +14,7 @@ __all__ = ["PPOConfig", "RewardConfig", "StepsConfig", "parse_config", "read_con
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def _paths(value: object) -> object:
@@ -108,7 +108,9 @@ class StepsConfig(_Strict):
         "auto", description="Format of the engine's weights."
     )
     seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of prompts, sampling and adapter.")
-    threads: int | Literal["auto"] = Field("auto", description="Threads of training; auto: the usable cores.")
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="Threads of training; auto: the usable cores."
+    )
 
 
 class PPOConfig(_Strict):
@@ -138,9 +140,11 @@ class PPOConfig(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> PPOConfig:
         if self.algorithm == "grpo" and self.train.samples < 2:
-            raise ValueError("train.samples is 1, and GRPO compares 2 answers or more to a prompt")
+            raise ValueError(
+                "train.samples is 1, and GRPO compares 2 answers or more to a prompt: train.samples=4 is usual"
+            )
         if self.algorithm == "grpo" and self.cost is not None:
-            raise ValueError("cost needs the algorithm ppo")
+            raise ValueError("cost needs the algorithm ppo, and algorithm is grpo")
         return self
 
     def placed(self, base: Path) -> PPOConfig:

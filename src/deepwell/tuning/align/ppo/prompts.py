@@ -72,9 +72,7 @@ def read_prompts(paths: Sequence[Path]) -> tuple[list[Prompt], DataReport]:
                     found[one.key] = one
                     report.keep()
         except OSError as error:
-            raise InvalidRequest(
-                f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file"
-            ) from None
+            raise InvalidRequest.of("tune_file", path=error.filename, reason=error.strerror) from None
     report.check()
     return list(found.values()), report
 
@@ -136,9 +134,8 @@ def encode(
         report.kept -= 1
         report.drop("too_long" if tokens else "unrendered", Example(0, "", reason or "it has no token"))
     if not found:
-        raise InvalidRequest(
-            f"none of {report.read} prompts can be used",
-            fix='write lines as {"messages": [...]} or {"prompt": "..."}',
+        raise InvalidRequest.of(
+            "tune_ppo_none_usable", read=report.read, line='{"messages": [...]}', text='{"prompt": "..."}'
         )
     return found
 

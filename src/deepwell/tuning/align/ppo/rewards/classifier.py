@@ -44,11 +44,7 @@ class ClassifierReward:
     ) -> None:
         classes = sorted(set(labels))
         if label not in classes or len(classes) < 2:
-            raise InvalidRequest(
-                f"the examples have the classes {', '.join(classes)}: a reward for {label!r} needs it and another",
-                fix="give `label` and examples of at least two classes",
-                param="label",
-            )
+            raise InvalidRequest.of("reward_classes", param="label", classes=", ".join(classes), label=label)
         if len(texts) > MOST_EXAMPLES:
             raise InvalidRequest(
                 f"{len(texts)} examples are more than the {MOST_EXAMPLES} that fit the memory",
@@ -91,7 +87,5 @@ def read_labelled(paths: Sequence[Path]) -> tuple[list[str], list[str]]:
             texts.append(one.text)
             labels.append(one.label)
     except OSError as error:
-        raise InvalidRequest(
-            f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file"
-        ) from None
+        raise InvalidRequest.of("tune_file", path=error.filename, reason=error.strerror) from None
     return texts, labels

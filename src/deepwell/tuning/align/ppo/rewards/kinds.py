@@ -43,9 +43,7 @@ def _preferences(config: RewardConfig, vectors: Vectors) -> Reward:
             prompt = Prompt(messages=one.prompt)
             pairs.append(Pair(prompt, content_text(one.preferred), content_text(one.rejected)))
     except OSError as error:
-        raise InvalidRequest(
-            f"{error.filename} cannot be read: {error.strerror}", fix="name an existing file"
-        ) from None
+        raise InvalidRequest.of("tune_file", path=error.filename, reason=error.strerror) from None
     return PreferenceReward(pairs, vectors)
 
 
@@ -83,15 +81,12 @@ def open_reward(config: RewardConfig, vectors: Vectors, more: RewardMakers | Non
     maker = kinds.get(config.type)
     if maker is None:
         near = nearest(config.type, kinds)
-        raise InvalidRequest(
-            f"there is no reward {config.type!r}",
-            fix=f"did you mean {near}?" if near else f"choose of {', '.join(kinds)}",
-            param="reward.type",
-        )
+        key = "reward_near" if near else "reward_unknown"
+        raise InvalidRequest.of(key, param="reward.type", name=config.type, near=near, known=", ".join(kinds))
     return maker(config, vectors)
 
 
 def _data(config: RewardConfig) -> list:
     if not config.data:
-        raise InvalidRequest(f"the reward {config.type} needs data", fix="give `data`", param="reward.data")
+        raise InvalidRequest.of("reward_no_data", param="reward.data", name=config.type)
     return config.data

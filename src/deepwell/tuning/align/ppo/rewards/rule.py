@@ -25,15 +25,13 @@ class RuleReward:
 
     def __init__(self, pattern: str, want: Literal["present", "absent"] = "present") -> None:
         if not pattern:
-            raise InvalidRequest("a rule needs a pattern", fix="give `pattern`", param="pattern")
+            raise InvalidRequest.of("reward_no_pattern", param="pattern")
         try:
             options = re2.Options()
             options.log_errors = False
             self._pattern = re2.compile(pattern, options=options)
         except (re2.error, UnicodeEncodeError) as error:
-            raise InvalidRequest(
-                f"the pattern of a rule does not compile: {error}", fix="use RE2's syntax", param="pattern"
-            ) from None
+            raise InvalidRequest.of("reward_pattern", param="pattern", reason=error) from None
         self._present = want == "present"
 
     def scores(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
