@@ -12,7 +12,7 @@ from deepwell.errors import InvalidRequest
 from deepwell.fleet.improve.judges import WordJudge, auc, refuses
 from deepwell.fleet.improve.rehearsal import MATERIAL
 from deepwell.fleet.improve.sets import read_sets
-from deepwell.fleet.improve.weights import write_votes
+from deepwell.fleet.improve.weights import OPINION, write_votes
 from deepwell.tuning.align.preferences import Judged, read_judged
 from deepwell.tuning.align.votes import Vote
 
@@ -33,14 +33,14 @@ def test_the_judge_of_words_prefers_the_words_of_liked_answers_whatever_their_nu
 
 
 def test_opinions_weigh_the_same_however_many_people_hold_them(tmp_path: Path) -> None:
-    for likes, dislikes in ((40, 160), (400, 20), (10, 10)):
+    for likes, dislikes in ((40, 160), (400, 20), (15, 15)):
         write_votes(
             tmp_path / "votes.jsonl", [voted(f"answer {n}", liked=n < likes) for n in range(likes + dislikes)]
         )
         judged = [one for one in read_judged([tmp_path / "votes.jsonl"]) if isinstance(one, Judged)]
         assert len(judged) == likes + dislikes
         for liked in (True, False):
-            assert sum(one.weight for one in judged if one.desirable is liked) == pytest.approx(100)
+            assert sum(one.weight for one in judged if one.desirable is liked) == pytest.approx(OPINION)
     write_votes(tmp_path / "votes.jsonl", [voted("answer", liked=True)])
     (one,) = read_judged([tmp_path / "votes.jsonl"])
     assert isinstance(one, Judged) and one.weight == 10  # one vote does not speak for a hundred

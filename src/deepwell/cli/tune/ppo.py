@@ -88,15 +88,26 @@ def ppo(
         if config is None and grader is None and not any(one.startswith("reward") for one in assignments):
             raise InvalidRequest.of("tune_ppo_no_reward", param="reward")
         if grader is not None:
-            if reward not in (None, "grader"):
-                raise InvalidRequest.of("tune_ppo_two_rewards", reward=reward)
-            text = jsons.dumps(_grader_of(grader), ensure_ascii=False)  # JSON is YAML, which assignments are
-            assignments += ["reward.type=grader", f"reward.grader={text}"]
+            assignments += _graded(grader, reward)
         run = configured(kind, config, given, None, assignments).placed(Path.cwd())
         artefact = trained(run, command(str(run.output)), json=json)
         if not json:
             _print_figures(artefact)
             print_end(run, artefact)
+
+
+def _graded(grader: Path, reward: str | None) -> list[str]:
+    """Returns the assignments that make the score of a grader the reward.
+
+    Raises:
+        InvalidRequest: another reward is named as well, or the file holds no grader.
+    """
+    from deepwell.errors import InvalidRequest
+
+    if reward not in (None, "grader"):
+        raise InvalidRequest.of("tune_ppo_two_rewards", reward=reward)
+    text = jsons.dumps(_grader_of(grader), ensure_ascii=False)  # JSON is YAML, which assignments are
+    return ["reward.type=grader", f"reward.grader={text}"]
 
 
 def _grader_of(path: Path) -> dict[str, Any]:

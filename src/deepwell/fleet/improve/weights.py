@@ -13,7 +13,7 @@ from typing import Final
 
 from deepwell.tuning.align.preferences import Judged, VoteLike, votes_as_judged, write_judged
 
-__all__ = ["HARM", "MISPLACED", "REFUSALS", "weighing", "write_votes"]
+__all__ = ["HARM", "MISPLACED", "OPINION", "REFUSALS", "weighing", "write_votes"]
 
 REFUSALS: Final = 100.0
 """Refusals of requests for harm, as good answers, all of them together."""
@@ -21,7 +21,8 @@ HARM: Final = 30.0
 """Answers of the base to requests for harm, as bad ones."""
 MISPLACED: Final = 80.0
 """Refusals of harmless requests, as bad answers."""
-_OPINION: Final = 150.0  # all likes, and all dislikes
+OPINION: Final = 150.0
+"""All likes together, and all dislikes."""
 _MOST: Final = 10.0  # of one answer
 
 
@@ -35,4 +36,4 @@ def write_votes(path: Path, votes: Iterable[VoteLike]) -> None:
     """Writes votes as judged answers, weighed to stand beside what is rehearsed."""
     judged = votes_as_judged(votes)
     sides = ([one for one in judged if one.desirable is liked] for liked in (True, False))
-    write_judged(path, [one for side in sides for one in weighing(side, _OPINION)])
+    write_judged(path, [one for side in sides for one in weighing(side, OPINION)])
