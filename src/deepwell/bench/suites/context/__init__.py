@@ -1,0 +1,1 @@
+"""Suites on contexts longer than the model's."""
