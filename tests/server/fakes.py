@@ -118,7 +118,7 @@ class FakeEngine:
 
     def _deltas(self, request: GenerateRequest) -> Iterator[Delta]:
         params = request.params
-        if len(request.prompt) + params.max_tokens > self.max_model_len:
+        if request.window is None and len(request.prompt) + params.max_tokens > self.max_model_len:
             raise ContextLengthExceeded("too long")
         script = self._script(request)
         produced = 0

@@ -24,7 +24,7 @@ from deepwell.dialogue.parsers.events import CallArguments, CallStart, Content, 
 from deepwell.dialogue.parsers.machine import ReasoningTags
 from deepwell.dialogue.text import Codec, Entry
 from deepwell.dialogue.tools import FunctionTool, ToolChoice, names
-from deepwell.engine.protocol import Grammar, SamplingParams
+from deepwell.engine.protocol import Grammar, SamplingParams, Window
 from deepwell.errors import InvalidRequest
 
 __all__ = [
@@ -135,6 +135,8 @@ class Plan:
     # Makes the turns in the model's place, where an answer is more than what the model says
     answers: Callable[[Sequence[Choice]], AsyncGenerator[Turn, None]] | None = None
     checked: Any = None  # the note of a guard that has read the dialogue; the caller's own
+    window: Window | None = None  # to run the prompt with
+    ledger: Any = None  # the account of a prompt that was fitted to the context; the caller's own
 
     def parser(self) -> OutputParser | None:
         """Returns a new parser for one choice, or None if all its text is content."""
@@ -156,7 +158,10 @@ class Plan:
         return [
             Choice(
                 index,
-                engine_request(f"{id}-{index}", self.prompt, params, index, caller or Caller(), adapter),
+                replace(
+                    engine_request(f"{id}-{index}", self.prompt, params, index, caller or Caller(), adapter),
+                    window=self.window,
+                ),
                 tuple(stops),
                 visible=self.visible,
                 question=self.question,
@@ -178,14 +183,19 @@ async def count_prompt(model: ServedModel, dialogue: Dialogue, caller: Caller) -
     return len(plan.prompt)
 
 
-async def plan_dialogue(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
+async def plan_dialogue(
+    model: ServedModel, dialogue: Dialogue, caller: Caller, *, most_tokens: int | None = None
+) -> Plan:
     """Renders and tokenises the messages, and compiles the grammar for the caller. Long work runs off the event loop.
+
+    Args:
+        most_tokens: the most tokens of a prompt that is to be fitted afterwards; None: those that the context holds.
 
     Raises:
         InvalidRequest: messages, tools or the format cannot be used. `param` is the route's own name for them.
     """
     with _named(dialogue):
-        return await _plan(model, dialogue, caller)
+        return await _plan(model, dialogue, caller, most_tokens)
 
 
 async def encode_dialogue(model: ServedModel, dialogue: Dialogue, most_tokens: int) -> list[int]:
@@ -214,13 +224,15 @@ def _named(dialogue: Dialogue) -> Generator[None]:
         raise
 
 
-async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
+async def _plan(
+    model: ServedModel, dialogue: Dialogue, caller: Caller, most_tokens: int | None = None
+) -> Plan:
     codec = model.codec
     dialect = codec.dialect
     _check_messages(dialogue.messages)
     tools = _offered(dialogue)
     variables = _variables(codec, dialogue)
-    prompt = await _encode(model, dialogue, tools, variables)
+    prompt = await _encode(model, dialogue, tools, variables, most_tokens)
     reasoning = _reasoning(dialect, codec, prompt)
     if dialogue.thinks is False and reasoning != "off":
         raise InvalidRequest(

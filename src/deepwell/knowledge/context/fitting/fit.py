@@ -4,7 +4,7 @@
     fitted = await fitter.fit(messages, prompt, "auto")
 
 NOTE: threads. Reading a long text takes as long as hundreds of steps of an event loop. A caller with other work on its loop
-runs `fit` on a thread that has a loop of its own; `render` and the embedder then have to come back to the first loop by themselves.
+runs `fit` on a thread that has a loop of its own; `render` and the embedder then have to come back to the first one.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ class Fitter:
         self._recalling = recalling
         self._options = options
         self._tokens = CodecTokens(model.codec)
+        self._nearest = nearest(None if recalling is None else recalling.embedder)
 
     async def fit(self, messages: Sequence[Message], prompt: Sequence[int], policy: ContextPolicy) -> Fitted:
         """Returns the conversation as the model is to read it, and the ledger of its tokens.
@@ -186,6 +187,8 @@ class Fitter:
                 return found
             mechanism = "drop"
         case = await self._measured(messages, placed)
+        if mechanism == "retrieve" and not case.layout.turns:
+            mechanism = "compress"  # there is nothing to recall but the document of the question
         room = self._room
         for _ in range(_TRIES):
             draft = await self._draft(case, mechanism, max(room - case.base, 0))
@@ -261,13 +264,9 @@ class Fitter:
         budget = max(room // 2, room - turns)
         if size <= budget:
             return size
-        chooser = nearest(self._embedder) if recall else newest()
+        chooser = self._nearest if recall else newest()
         await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=chooser)
         return budget
-
-    @property
-    def _embedder(self) -> Embedder | None:
-        return None if self._recalling is None else self._recalling.embedder
 
     def _first_recent(self, case: _Case, costs: Sequence[int], room: int) -> int:
         """Returns the number of the first turn that stays; see `FitOptions.recent_share`."""
@@ -313,31 +312,22 @@ class Fitter:
         layout = case.layout
         assert layout.last is not None
         costs = [case.turn_cost(turn) for turn in layout.turns]
-        whole = int(room * self._options.whole_share)
-        recent = _suffix(costs, whole)
-        kept = sum(costs[recent:])
-        frames = [case.frame * len(turn) for turn in layout.turns[:recent]]
-        first = 0
-        while (
-            sum(frames[first:]) > (room - kept) // 2
-        ):  # many short turns: their frames alone would fill the room
-            for index in layout.turns[first]:
-                draft.remove(index)
-            first += 1
-        old = layout.turns[first:recent]
+        recent = _suffix(costs, int(room * self._options.whole_share))
+        old = layout.turns[:recent]
         at = [index for turn in old for index in turn]
         parts = [
             part for index in (*at, layout.last, *layout.trail) if (part := case.part(index)) is not None
         ]
-        budget = room - kept - sum(frames[first:])
-        if not parts or sum(map(case.size, parts)) <= budget:
+        size = sum(map(case.size, parts))
+        frames = case.frame * len(at)
+        room -= sum(costs[recent:])
+        if not parts or size + frames <= room:
             return
-        empty = await shorten(
-            draft, parts, case.query, budget, tokens=self._tokens, chooser=nearest(self._embedder)
-        )
+        # Turns of which nothing is left go with the template's tokens around them; the others keep those as they stand.
+        budget = int(room * size / (size + frames)) if old else room
+        empty = await shorten(draft, parts, case.query, budget, tokens=self._tokens, chooser=self._nearest)
         for turn in old:
-            texts = [index for index in turn if case.part(index) is not None]
-            if all(index in empty for index in texts):
+            if all(index in empty for index in turn if case.part(index) is not None):
                 for index in turn:
                     draft.remove(index)
 
