@@ -114,6 +114,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "languages": knowledge.languages,
     "medical": knowledge.medical,
     "rerank": knowledge.rerank,
+    "context-survival": knowledge.context_survival,
     "active-learning": labelling.active_learning,
     "back-translation": labelling.back_translation,
     "container": deploy.container,

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deepwell.errors import InvalidRequest
-from deepwell.knowledge.context.pieces import Piece, cut
+from deepwell.knowledge.context.pieces import Piece, Source, cut
 from deepwell.knowledge.context.scores import SentenceScorer
 from deepwell.knowledge.context.select import CHOICE, Choice, choose
 from deepwell.knowledge.context.terms import facets_of
@@ -26,9 +24,6 @@ __all__ = ["ELLIPSIS", "Compressed", "Stretch", "compress"]
 
 ELLIPSIS: Final = "…"
 """Stands for a dropped stretch."""
-
-_NEIGHBOUR: Final = 0.5
-"""Share of the better neighbour's score that a sentence takes over."""
 
 _SEAM_TOKENS: Final = 2  # that an ellipsis costs beside its piece, before the text is counted as a whole
 
@@ -85,7 +80,7 @@ class Compressed:
 
 
 async def compress(
-    sources: str | Sequence[str],
+    sources: str | Sequence[str | Source],
     query: str,
     budget: int,
     *,
@@ -98,7 +93,7 @@ async def compress(
     Texts that fit are returned as they are, and no model is asked.
 
     Args:
-        sources: a text, or several: turns of a conversation or passages of a search, in their order.
+        sources: a text, or several in their order: turns of a conversation, passages of a search. A `Source` was read before.
         query: the question, or the task, that decides what is needed.
         budget: most tokens of the result.
         tokens: counts as the model that will read the result.
@@ -108,30 +103,20 @@ async def compress(
     Raises:
         InvalidRequest: the budget does not even hold the mark of a dropped text.
     """
-    texts = [sources] if isinstance(sources, str) else list(sources)
-    starts = [tokens.starts(text) for text in texts]
-    if sum(map(len, starts)) <= budget:
-        whole = [Piece(number, 0, len(text), 0, number) for number, text in enumerate(texts)]
-        return _account(texts, starts, tokens, whole, set(range(len(texts))))
+    given = [sources] if isinstance(sources, str) else sources
+    read = [Source.read(one, tokens) if isinstance(one, str) else one for one in given]
+    if sum(len(one.starts) for one in read) <= budget:
+        whole = [Piece(number, 0, len(one.text), 0, number) for number, one in enumerate(read)]
+        return _account(read, tokens, whole, set(range(len(read))))
     least = tokens.count(ELLIPSIS)
     if budget < least:
         raise InvalidRequest.of("context_budget_small", budget=budget, least=least)
-    pieces = cut(texts, starts, max(1, budget - 2 * _SEAM_TOKENS))
-    shown = [texts[one.source][one.start : one.end].strip() for one in pieces]
-    scores = with_neighbours(await scorer.score(facets_of(query), shown), pieces)
+    pieces = cut(read, max(1, budget - 2 * _SEAM_TOKENS))
+    shown = [read[one.source].text[one.start : one.end].strip() for one in pieces]
+    scores = await scorer.score(facets_of(query), shown)
     costs = np.array([one.tokens for one in pieces], np.int64)
     order = choose(scores, costs, budget, choice, extra=_Seams(pieces))
-    return _fitted(texts, starts, tokens, pieces, order, budget)
-
-
-def with_neighbours(scores: NDArray[np.float64], pieces: Sequence[Piece]) -> NDArray[np.float64]:
-    """Returns scores raised to a share of the better neighbour's in the same source: [facets, pieces]."""
-    same = np.array([a.source == b.source for a, b in pairwise(pieces)], np.float64)
-    near = np.zeros_like(scores)
-    if len(same):
-        near[:, 1:] = scores[:, :-1] * same
-        near[:, :-1] = np.maximum(near[:, :-1], scores[:, 1:] * same)
-    return np.maximum(scores, _NEIGHBOUR * near)
+    return _fitted(read, tokens, pieces, order, budget)
 
 
 class _Seams:
@@ -150,17 +135,12 @@ class _Seams:
 
 
 def _fitted(
-    texts: Sequence[str],
-    starts: Sequence[NDArray[np.int64]],
-    tokens: Tokens,
-    pieces: Sequence[Piece],
-    order: Sequence[int],
-    budget: int,
+    sources: Sequence[Source], tokens: Tokens, pieces: Sequence[Piece], order: Sequence[int], budget: int
 ) -> Compressed:
     """Returns the most of the chosen pieces, in the order of their choice, that fits when the result is counted as a whole."""
     kept = len(order)
     while True:
-        found = _account(texts, starts, tokens, pieces, set(order[:kept]))
+        found = _account(sources, tokens, pieces, set(order[:kept]))
         over = found.tokens - budget
         if over <= 0 or not kept:
             return found
@@ -170,27 +150,23 @@ def _fitted(
 
 
 def _account(
-    texts: Sequence[str],
-    starts: Sequence[NDArray[np.int64]],
-    tokens: Tokens,
-    pieces: Sequence[Piece],
-    kept: set[int],
+    sources: Sequence[Source], tokens: Tokens, pieces: Sequence[Piece], kept: set[int]
 ) -> Compressed:
     """Returns the result of keeping some pieces."""
-    stretches: list[list[Stretch]] = [[] for _ in texts]
+    stretches: list[list[Stretch]] = [[] for _ in sources]
     for index, piece in enumerate(pieces):
         mine, keep, begin = stretches[piece.source], index in kept, piece.start
         if mine and mine[-1].kept == keep:
             begin = mine.pop().start
-        size = tokens_between(starts[piece.source], begin, piece.end)
+        size = tokens_between(sources[piece.source].starts, begin, piece.end)
         mine.append(Stretch(piece.source, begin, piece.end, size, keep))
     shown: list[str] = []
     total = seams = 0
     before = False
-    for text, mine in zip(texts, stretches, strict=True):
+    for source, mine in zip(sources, stretches, strict=True):
         gone = bool(mine) and not any(one.kept for one in mine)
-        made, marks = ("", []) if gone and before else _rendered(text, mine)
-        before = gone
+        made, marks = ("", []) if gone and before else _rendered(source.text, mine)
+        before = gone or (before and not mine)  # an empty source parts nothing
         shown.append(made)
         placed = tokens.starts(made)
         total += len(placed)

@@ -7,9 +7,9 @@ band and are stretched over the candidates of a question, while coverage is abso
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,36 @@ __all__ = [
 ]
 
 DENSE_WEIGHT: Final = 0.3
-_REMEMBERED: Final = 16_384  # vectors of sentences: 25 MB at 384 dimensions
+_REMEMBERED: Final = 16_384  # sentences: their vectors take 25 MB at 384 dimensions
+
+
+T = TypeVar("T")
+
+
+class _Remembered(Generic[T]):
+    """Something of each of the texts that were used last. Texts are remembered by their hash alone."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[bytes, T] = OrderedDict()
+
+    def get(self, text: str) -> T | None:
+        key = _key(text)
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def keep(self, text: str, value: T) -> T:
+        self._kept[_key(text)] = value
+        return value
+
+    def shrink(self) -> None:
+        while len(self._kept) > _REMEMBERED:
+            self._kept.popitem(last=False)
+
+
+def _key(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).digest()
 
 
 class SentenceScorer(Protocol):
@@ -40,10 +69,19 @@ class SentenceScorer(Protocol):
 
 
 class LexicalScorer:
-    """A scorer by shared words, each weighted by its rarity among the texts themselves. It needs no model."""
+    """A scorer by shared words, each weighted by its rarity among the texts themselves. It needs no model.
+
+    Words of sentences are remembered as vectors are; see `EmbeddingScorer`.
+    """
+
+    def __init__(self) -> None:
+        self._seen: _Remembered[Counter[str]] = _Remembered()
 
     async def score(self, facets: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
-        return coverage([terms_of(one) for one in facets], [terms_of(one) for one in texts])
+        seen = self._seen
+        found = [seen.get(text) or seen.keep(text, terms_of(text)) for text in texts]
+        seen.shrink()
+        return coverage([terms_of(one) for one in facets], found)
 
 
 class EmbeddingScorer:
@@ -54,7 +92,7 @@ class EmbeddingScorer:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._seen: OrderedDict[bytes, NDArray[np.float32]] = OrderedDict()
+        self._seen: _Remembered[NDArray[np.float32]] = _Remembered()
 
     async def score(self, facets: Sequence[str], texts: Sequence[str]) -> NDArray[np.float64]:
         vectors = await self.vectors(texts)
@@ -63,20 +101,15 @@ class EmbeddingScorer:
 
     async def vectors(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Returns the vectors of texts, float32 [texts, dimensions]. Those that were not seen before are computed."""
-        keys = [hashlib.blake2b(text.encode(), digest_size=16).digest() for text in texts]
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._seen}
-        found = {key: self._seen[key] for key in keys if key in self._seen}
-        if missing:
-            made = await self._embedder.embed(list(missing.values()), "passage")
-            found.update(zip(missing, made, strict=True))
-        for key in dict.fromkeys(keys):
-            self._seen[key] = found[key]
-            self._seen.move_to_end(key)
-        while len(self._seen) > _REMEMBERED:
-            self._seen.popitem(last=False)
-        if not keys:
+        if not texts:
             return np.empty((0, self._embedder.dimensions), np.float32)
-        return np.stack([found[key] for key in keys])
+        seen = self._seen
+        found = {text: vector for text in texts if (vector := seen.get(text)) is not None}
+        if missing := [text for text in dict.fromkeys(texts) if text not in found]:
+            made = await self._embedder.embed(missing, "passage")
+            found.update((text, seen.keep(text, one)) for text, one in zip(missing, made, strict=True))
+        seen.shrink()
+        return np.stack([found[text] for text in texts])
 
 
 class FusedScorer:

@@ -27,9 +27,9 @@ class Choice:
         size: power of a piece's tokens by which its worth is divided: 0 takes the best piece, 1 the best a token.
     """
 
-    parts: float = 0.5
-    covered: float = 0.5
-    size: float = 0.5
+    parts: float = 0.8
+    covered: float = 0.8
+    size: float = 0.25
 
 
 CHOICE: Final = Choice()
@@ -52,6 +52,8 @@ def choose(
         budget: most tokens of all.
         extra: tokens that a piece costs besides, given those that were chosen before it: its seams.
     """
+    # Each part's best piece counts the same, however much of that part it covers.
+    scores = scores / np.maximum(scores.max(1, keepdims=True), 1e-9) if scores.size else scores
     whole, parts = scores[0], scores[1:]
     scale = np.maximum(costs, 1).astype(np.float64) ** weights.size
     open_parts = np.ones(len(parts))
@@ -75,6 +77,6 @@ def choose(
         left -= cost
         taken.add(best)
         chosen.append(best)
-        open_parts *= 1 - weights.covered * np.clip(parts[:, best], 0.0, 1.0)
+        open_parts *= 1 - weights.covered * parts[:, best]
         free &= costs <= left
     return chosen

@@ -61,11 +61,13 @@ class CodecTokens:
         sizes = np.array([len(piece) for piece in pieces], np.int64)
         before = np.cumsum(sizes) - sizes  # bytes in front of each token
         made = b"".join(pieces)
-        for form, characters in ((text, None), _composed(text)):
-            if form.encode() == made:
-                places = _characters(made)[before]
-                return np.minimum(places if characters is None else characters[places], len(text) - 1)
-        return np.minimum(before * len(text) // max(len(made), 1), len(text) - 1)
+        last = max(len(text) - 1, 0)
+        if text.encode() == made:
+            return np.minimum(_characters(made)[before], last)
+        composed, origins = _composed(text)
+        if composed.encode() == made:
+            return np.minimum(origins[_characters(made)[before]], last)
+        return np.minimum(before * len(text) // max(len(made), 1), last)
 
 
 def tokens_between(starts: NDArray[np.signedinteger[Any]], start: int, end: int) -> int:
