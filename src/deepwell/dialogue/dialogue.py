@@ -57,6 +57,7 @@ class Dialogue:
         variables: further switches of the chat template.
         params: the route's own names for `messages`, `tools`, `tool_choice`, `format` and `thinks`, used in errors.
         counted: the prompt is counted and not run, so that an error for too many tokens has to have their number.
+        most_tokens: the most tokens that the prompt may have; None: those that the context holds.
         begins_answer: whether the prompt ends with the beginning of the answer, as it must for the model to answer.
     """
 
@@ -69,6 +70,7 @@ class Dialogue:
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     counted: bool = False
+    most_tokens: int | None = None
     begins_answer: bool = True
 
 
@@ -220,7 +222,7 @@ async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
     _check_messages(dialogue.messages)
     tools = _offered(dialogue)
     variables = _variables(codec, dialogue)
-    prompt = await _encode(model, dialogue, tools, variables)
+    prompt = await _encode(model, dialogue, tools, variables, dialogue.most_tokens)
     reasoning = _reasoning(dialect, codec, prompt)
     if dialogue.thinks is False and reasoning != "off":
         raise InvalidRequest(
