@@ -1,4 +1,4 @@
-"""Windows on real kernels: a sequence that slides has the same bits in any company, whatever is cached, cut, drafted or preempted."""
+"""Windows on real kernels: a sequence that slides has the same bits alone and in company, cut, cached, drafted, preempted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ def requests(vocab: int, tokens: int) -> list[GenerateRequest]:
         own = rng.integers(2, vocab, int(rng.integers(5, 60))).tolist()
         prompt = [*head[: 70 * (number % 2)], *(own * 3)]
         params = SamplingParams(
-            max_tokens=tokens, temperature=[0.0, 0.8][number % 3 == 0], seed=number, logprobs=1, ignore_eos=True
+            max_tokens=tokens,
+            temperature=[0.0, 0.8][number % 3 == 0],
+            seed=number,
+            logprobs=1,
+            ignore_eos=True,
         )
         window = WINDOWS[number // 2 % len(WINDOWS)]
         made.append(GenerateRequest(f"r{number}", prompt, params, window=window))

@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.engine.fakes import EOS, VOCAB, FakeModel, continuation, fake_engine, log_softmax, logits_after, visible
+from tests.engine.fakes import (
+    EOS,
+    VOCAB,
+    FakeModel,
+    continuation,
+    fake_engine,
+    log_softmax,
+    logits_after,
+    visible,
+)
 from tests.engine.test_roles import RoleModel
 from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, Masks, greedy, prompt_tokens, small_limits
 
@@ -47,7 +56,9 @@ def test_a_window_holds_its_sinks_and_the_most_recent_tokens(window: Window, pos
     assert gone == 0 or position - gone >= window.tokens - window.stride, "no more is forgotten than needed"
 
 
-def said_with_roles(prompt: list[int], params: SamplingParams, window: Window | None) -> tuple[list[int], str]:
+def said_with_roles(
+    prompt: list[int], params: SamplingParams, window: Window | None
+) -> tuple[list[int], str]:
     """What `RoleModel` says: it tells a generated token from one of the prompt."""
     tokens, said = list(prompt), list[int]()
     while len(said) < params.max_tokens:

@@ -21,8 +21,8 @@ from deepwell import LLM
 from deepwell.dialogue.model import ServedModel
 from deepwell.dialogue.text import Codec
 from deepwell.dialogue.tools import json_format
-from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.engine.protocol import Window
+from deepwell.errors import ContextLengthExceeded, DeepwellError, InvalidRequest, ModelNotFound
 from deepwell.llm import Completion
 from deepwell.server.build import build_context
 from deepwell.server.options import ServerOptions

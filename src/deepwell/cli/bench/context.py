@@ -13,7 +13,9 @@ __all__ = ["context_endless"]
 
 def context_endless(
     model: Model = None,
-    tokens: Annotated[int, typer.Option(min=20_000, help="Length of the text to read, in tokens.")] = 1_000_000,
+    tokens: Annotated[
+        int, typer.Option(min=20_000, help="Length of the text to read, in tokens.")
+    ] = 1_000_000,
     generated: Annotated[int, typer.Option(min=1000, help="Tokens to write behind it.")] = 100_000,
     sinks: Annotated[int, typer.Option(min=0, help="First tokens that stay in the window.")] = 64,
     recent: Annotated[int, typer.Option(min=16, help="Most recent tokens that stay in the window.")] = 960,
