@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.engine.fakes import FakeModel, continuation, fake_engine, log_softmax, logits_after, visible
+from tests.engine.fakes import (
+    EOS,
+    VOCAB,
+    FakeModel,
+    continuation,
+    fake_engine,
+    log_softmax,
+    logits_after,
+    visible,
+)
+from tests.engine.test_roles import RoleModel
 from tests.engine.test_scheduler import FREE, MAX_LEN, Driver, Masks, greedy, prompt_tokens, small_limits
 
 from deepwell.engine.core.batch import BLOCK_TOKENS
@@ -46,12 +56,28 @@ def test_a_window_holds_its_sinks_and_the_most_recent_tokens(window: Window, pos
     assert gone == 0 or position - gone >= window.tokens - window.stride, "no more is forgotten than needed"
 
 
-@given(events, small_limits, st.integers(MAX_LEN // BLOCK_TOKENS, 12))
+def said_with_roles(
+    prompt: list[int], params: SamplingParams, window: Window | None
+) -> tuple[list[int], str]:
+    """What `RoleModel` says: it tells a generated token from one of the prompt."""
+    tokens, said = list(prompt), list[int]()
+    while len(said) < params.max_tokens:
+        token = int(logits_after(np.array(visible(tokens, window), np.int32)).argmax())
+        if token == EOS:
+            return said, "stop"
+        said.append(token)
+        tokens.append(token + VOCAB)
+    return said, "length"
+
+
+@given(events, small_limits, st.integers(MAX_LEN // BLOCK_TOKENS, 12), st.booleans())
 def test_output_equals_the_oracle_under_any_schedule(
-    plan: list[tuple[object, ...]], limits: Limits, num_blocks: int
+    plan: list[tuple[object, ...]], limits: Limits, num_blocks: int, roles: bool
 ) -> None:
     """Chunks, mates, prefix hits, preemption, aborts and drafts: none changes what a window says."""
     driver = Driver(num_blocks, limits)
+    if roles:
+        driver = Driver(num_blocks, replace(limits, share_generated=False), RoleModel())
     wanted: dict[str, tuple[list[int], SamplingParams, Window | None]] = {}
     for event in plan:
         match event:
@@ -85,7 +111,8 @@ def test_output_equals_the_oracle_under_any_schedule(
     for name, (prompt, params, window) in wanted.items():
         sequence = driver.sequences[name]
         if sequence.kind == "generate":
-            assert (driver.said(name), driver.ended[name]) == continuation(prompt, params, window=window)
+            expected = said_with_roles if roles else continuation
+            assert (driver.said(name), driver.ended[name]) == expected(prompt, params, window=window)
         if window:
             assert sequence.forgotten in map(window.forgotten, (sequence.computed - 1, sequence.computed))
     assert driver.pool.used == 0

@@ -57,6 +57,7 @@ class Dialogue:
         variables: further switches of the chat template.
         params: the route's own names for `messages`, `tools`, `tool_choice`, `format` and `thinks`, used in errors.
         counted: the prompt is counted and not run, so that an error for too many tokens has to have their number.
+        most_tokens: the most tokens that the prompt may have; None: those that the context holds.
         begins_answer: whether the prompt ends with the beginning of the answer, as it must for the model to answer.
     """
 
@@ -69,6 +70,7 @@ class Dialogue:
     variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     counted: bool = False
+    most_tokens: int | None = None
     begins_answer: bool = True
 
 
@@ -183,19 +185,14 @@ async def count_prompt(model: ServedModel, dialogue: Dialogue, caller: Caller) -
     return len(plan.prompt)
 
 
-async def plan_dialogue(
-    model: ServedModel, dialogue: Dialogue, caller: Caller, *, most_tokens: int | None = None
-) -> Plan:
+async def plan_dialogue(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
     """Renders and tokenises the messages, and compiles the grammar for the caller. Long work runs off the event loop.
-
-    Args:
-        most_tokens: the most tokens of a prompt that is to be fitted afterwards; None: those that the context holds.
 
     Raises:
         InvalidRequest: messages, tools or the format cannot be used. `param` is the route's own name for them.
     """
     with _named(dialogue):
-        return await _plan(model, dialogue, caller, most_tokens)
+        return await _plan(model, dialogue, caller)
 
 
 async def encode_dialogue(model: ServedModel, dialogue: Dialogue, most_tokens: int) -> list[int]:
@@ -224,15 +221,13 @@ def _named(dialogue: Dialogue) -> Generator[None]:
         raise
 
 
-async def _plan(
-    model: ServedModel, dialogue: Dialogue, caller: Caller, most_tokens: int | None = None
-) -> Plan:
+async def _plan(model: ServedModel, dialogue: Dialogue, caller: Caller) -> Plan:
     codec = model.codec
     dialect = codec.dialect
     _check_messages(dialogue.messages)
     tools = _offered(dialogue)
     variables = _variables(codec, dialogue)
-    prompt = await _encode(model, dialogue, tools, variables, most_tokens)
+    prompt = await _encode(model, dialogue, tools, variables, dialogue.most_tokens)
     reasoning = _reasoning(dialect, codec, prompt)
     if dialogue.thinks is False and reasoning != "off":
         raise InvalidRequest(

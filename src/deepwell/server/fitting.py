@@ -137,7 +137,7 @@ class ServerFitting:
             plan = await plan_dialogue(model, dialogue, principal.caller)
             self._note(Ledger.whole(policy, len(plan.prompt)))
             return plan
-        plan = await plan_dialogue(model, dialogue, principal.caller, most_tokens=_MOST_TOKENS)
+        plan = await plan_dialogue(model, replace(dialogue, most_tokens=_MOST_TOKENS), principal.caller)
         room = _room(model, wish)
         if len(plan.prompt) <= room:
             ledger = Ledger.whole(policy, len(plan.prompt))

@@ -1,1 +1,1 @@
-"""Suites on contexts longer than the model's."""
+"""Texts longer than the model's context."""
