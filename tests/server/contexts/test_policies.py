@@ -232,3 +232,29 @@ async def test_the_metrics_count_policies_and_fates(http: httpx.AsyncClient) -> 
     text = (await http.get("/metrics")).text
     assert 'deepwell_context_prompts_total{mechanism="compress",policy="compress"} 1.0' in text
     assert 'deepwell_context_tokens_total{fate="dropped",policy="compress"}' in text
+
+
+async def test_a_compaction_keeps_user_messages_and_goes_on(
+    service: ServerContext, engine: FakeEngine, codec: Codec
+) -> None:
+    transport = httpx.ASGITransport(create_app(service))
+    async with AsyncOpenAI(
+        base_url="http://127.0.0.1/v1",
+        api_key="none",
+        http_client=httpx.AsyncClient(transport=transport),
+        _strict_response_validation=True,
+    ) as client:
+        talk: Any = [one for one in conversation(6) if one["role"] != "system"]
+        talk[1]["content"] = "The lighthouse keeper is called Brigita. " * 2 + "Nothing else. " * 60
+        compacted = await client.responses.compact(model="toy", input=talk)
+        said: list[Any] = [item.model_dump() for item in compacted.output]
+        assert compacted.object == "response.compaction"
+        assert [one["type"] for one in said] == ["message"] * 7 + ["compaction"]
+        assert "".join(part["text"] for part in said[6]["content"]) == talk[-1]["content"]
+        assert compacted.usage.output_tokens <= ROOM // 4
+        more: Any = [said[-1], {"role": "user", "content": "And who keeps the lighthouse?"}]
+        await client.responses.create(model="toy", input=more, max_output_tokens=8)
+        assert "I noted item 5." in codec.decode(list(engine.seen[-1].prompt))
+        forged: Any = [{"type": "compaction", "encrypted_content": "none of ours"}]
+        with pytest.raises(BadRequestError):
+            await client.responses.create(model="toy", input=forged)
