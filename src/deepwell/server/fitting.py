@@ -135,19 +135,20 @@ class ServerFitting:
         policy = self.policy(wish)
         if policy == "strict":
             plan = await plan_dialogue(model, dialogue, principal.caller)
-            self._note(Ledger.whole(policy, len(plan.prompt)))
+            if len(plan.prompt) < model.capabilities.max_model_len:
+                self.note(Ledger.whole(policy, len(plan.prompt)))
             return plan
         plan = await plan_dialogue(model, replace(dialogue, most_tokens=_MOST_TOKENS), principal.caller)
         room = _room(model, wish)
         if len(plan.prompt) <= room:
             ledger = Ledger.whole(policy, len(plan.prompt))
-            self._note(ledger)
+            self.note(ledger)
             return replace(plan, ledger=ledger)
         fitted = await self._fitted(model, principal, dialogue, plan.prompt, policy, room)
         if fitted.window is None:
             dialogue = replace(dialogue, messages=cast("Sequence[Mapping[str, Any]]", fitted.messages))
             plan = await plan_dialogue(model, dialogue, principal.caller)
-        self._note(fitted.ledger)
+        self.note(fitted.ledger)
         # An answer to a similar question may not be given again: it would rest on other passages.
         return replace(plan, question=None, window=fitted.window, ledger=fitted.ledger)
 
@@ -162,10 +163,15 @@ class ServerFitting:
         if policy == "strict":
             return dialogue, None
         prompt = await encode_dialogue(model, dialogue, _MOST_TOKENS)
-        room = _room(model, wish) // 2
-        if len(prompt) <= room:
+        room = _room(model, wish)
+        if len(prompt) <= room // 2:
             return dialogue, Ledger.whole(policy, len(prompt))
-        fitted = await self._fitted(model, principal, dialogue, prompt, "compress", room)
+        try:
+            fitted = await self._fitted(model, principal, dialogue, prompt, "compress", room // 2)
+        except ContextLengthExceeded:
+            if len(prompt) > room:
+                raise
+            return dialogue, Ledger.whole(policy, len(prompt))  # few passages are better than no answer
         ledger = replace(fitted.ledger, policy=policy)
         messages = cast("Sequence[Mapping[str, Any]]", fitted.messages)
         return replace(dialogue, messages=messages), ledger
@@ -202,9 +208,6 @@ class ServerFitting:
 
     def note(self, ledger: Ledger) -> None:
         """Enters a ledger into the request's record and the metrics."""
-        self._note(ledger)
-
-    def _note(self, ledger: Ledger) -> None:
         self._metrics.count(ledger)
         if (record := current()) is not None:
             record.ledger = ledger

@@ -22,6 +22,7 @@ from deepwell.server.context import ServerContext
 from deepwell.server.fitting import NO_WISH, FitWish
 from deepwell.server.guarding.checked import Checked
 from deepwell.server.guarding.grounds import Grounds
+from deepwell.server.observe.record import current
 from deepwell.server.reranking import reranker_of
 from deepwell.server.writing import ServedWriter
 from deepwell.storage.database import LOCAL, Tenant
@@ -69,7 +70,9 @@ async def planned(
             checked.grounds = Grounds()  # filled in with the passages that the answer turns out to rest on
         return grounded.turns(choices[0])
 
-    return replace(plan, question=None, answers=answers)
+    if (record := current()) is not None:
+        record.ledger = None  # the answer has prompts of its own
+    return replace(plan, question=None, answers=answers, ledger=None)
 
 
 def _texts(dialogue: Dialogue) -> list[dict[str, str]] | None:
