@@ -178,10 +178,11 @@ class History:
             added = _Turn(turn, role, source, begin, len(source.starts) - lost, len(chunks), len(pieces))
             key = self._first + len(self._index)
             self._index.add(np.arange(key, key + len(chunks), dtype=np.int64), vectors)
+            edges = np.array(chunks, np.int64)  # [chunks, 2], both columns ascending
             for one in pieces:
-                inside = [n for n, (a, b) in enumerate(chunks, key) if a < one.end and b > one.start]
-                near = (inside[0], inside[-1]) if inside else (key, key)
                 start, end = _trimmed(text, one.start, one.end)
+                held = np.searchsorted(edges[:, 1], start, "right"), np.searchsorted(edges[:, 0], end) - 1
+                near = (key + min(int(held[0]), len(chunks) - 1), key + max(int(held[1]), 0))
                 words = terms_of(text[start:end])
                 self._sentences.append(_Sentence(added, start, end, one.tokens, words, near))
             self._turns.append(added)
@@ -199,7 +200,7 @@ class History:
         first, count = self._first, len(self._index)
         facets = facets_of(query)
         covered = coverage([terms_of(one) for one in facets], [one.terms for one in sentences])
-        cosines = np.empty((len(facets), count))
+        cosines = np.zeros((len(facets), count))
         edges = np.array([one.chunks for one in sentences], np.int64) - first
         allowed = np.arange(first, first + count, dtype=np.int64)
         for row, vector in enumerate(await self._embedder.embed(facets, "query")):
